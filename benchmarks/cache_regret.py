@@ -4,13 +4,12 @@ Requests of the world's users meet a server that can compute a third of the list
 the kept lists and the policies of the service. Who is refused sees nothing. Truth is the expected reward of the list that was shown and of
 the one that would have been computed, in the same circumstances. A list that is shown twice costs nothing by itself in this world: the regret is
 of clicks since and of tastes that drift. The critics of the policy ``critics`` are fitted on another log of the world, by what
-users clicked there. In the twin nobody's taste makes a difference: per place that is filled nothing can be lost.
+users clicked there. In the twin nobody's taste makes a difference: nothing can be lost but by shorter lists.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from taiji.models.policy.cache_critics import CacheCritics, CacheCriticsSettings
 from taiji.models.policy.session_returns import NO_ROW, followers
 from taiji.serving.cache_critics_policy import request_features
 from taiji.serving.cache_policies import CachePolicy, Situation, make_policy
-from taiji.serving.kept_lists import KeptList, KeptLists, Missing
+from taiji.serving.kept_lists import SHARE, KeptList, KeptLists, Missing
 from taiji.serving.types import Event, RecommendRequest, RecommendResult, UserHistory
 from taiji.world import World
 from taiji.world.observation import Choice
@@ -34,7 +33,7 @@ from taiji.world.scenario import Scenario, load_scenario
 Array = NDArray[Any]
 TIMES, ROOM = 3.0, 50
 """Times the capacity that is asked for on average; lists that can be computed within a reasonable wait."""
-KEPT, HISTORY = 3 * 86400.0, 100
+KEPT, HISTORY = 86400.0, 100
 """Seconds for which lists are kept, and events of a user."""
 
 
@@ -74,7 +73,7 @@ class Served:
         fresh, shown: expected rewards of the list that would have been computed, and of what was shown.
         filled: places of what was shown over those of the other list. origin: 0 computed, 1 kept, 2 refused.
         age: seconds, NaN where the list was not kept. had: False where a
-            request was refused whose user had no list.
+            request was refused whose user had no list that is young enough.
         features, user, time, clicks: of requests whose user had a kept list, for the critics.
     """
 
@@ -89,7 +88,6 @@ class Served:
     time: list[int] = field(default_factory=list)
     clicks: list[float] = field(default_factory=list)
     level: list[int] = field(default_factory=list)
-    missing: Counter[str] = field(default_factory=Counter)
 
 
 def scenario(users: int, days: int) -> Scenario:
@@ -126,10 +124,8 @@ def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
             server.arrive(now)
             history = UserHistory(str(user), now, tuple(events[user][-HISTORY:]), int(seen[user]))
             request = RecommendRequest(history, s.slate)
-            found = kept.find("r", request, now)
-            if isinstance(found, Missing):
-                out.missing[found] += 1
-            else:
+            found = kept.find("r", request, now, SHARE if server.room else 0.0)
+            if not isinstance(found, Missing):
                 made, again = found
                 situation = Situation(
                     server.room, server.load, now, (now - made.made_at) / 1e6, history.seen, history.seen - made.seen
@@ -143,7 +139,7 @@ def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
                     continue
             if not server.room:
                 shown[row], origin[row] = NO_ITEM, 2
-                had[row] = found is not Missing.NONE
+                had[row] = found not in (Missing.NONE, Missing.OLD)
                 continue
             server.work += server.each
             result = replace(listed(fresh[row]), spare=listed(longer[row, s.slate :]) if spare else None)
@@ -185,6 +181,7 @@ def fitted(log: Served, folder: Path) -> dict[str, object]:
 def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
     """Return the figures of one policy in one world."""
     fresh, shown, origin = np.array(served.fresh), np.array(served.shown), np.array(served.origin)
+    age = np.nan_to_num(np.array(served.age)) / 3600
     cached, known = origin == 1, np.array(served.had)
     return {
         "what": f"regret, {name}",
@@ -192,10 +189,14 @@ def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
         "requests": len(origin),
         "answered, share": float((origin != 2).mean()),
         "answered, share of users with a list": float((origin != 2)[known].mean()),
-        "lists too short or old to be shown": served.missing[Missing.SHORT] + served.missing[Missing.OLD],
         "from the cache, share": float(cached.mean()),
-        "age of a kept list, median h": float(np.median(np.array(served.age)[cached]) / 3600) if cached.any() else None,
+        "age of a kept list, median h": float(np.median(age[cached])) if cached.any() else None,
         "kept list over fresh, reward": float(shown[cached].sum() / fresh[cached].sum()) if cached.any() else None,
+        **{
+            f"… {text}": float(shown[rows].sum() / fresh[rows].sum())
+            for text, rows in (("below 10 min", cached & (age < 1 / 6)), ("over 6 h", cached & (age > 6)))
+            if rows.any()
+        },
         "places of a kept list over fresh": float(np.array(served.filled)[cached].mean()) if cached.any() else None,
         "reward, share of all computed": float(shown.sum() / fresh.sum()),
     }

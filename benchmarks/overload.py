@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -101,7 +102,7 @@ def kept_lists(result: Result, seconds: float) -> None:
             counted = httpx.get(f"{service.url}/metrics").text
         shown_again = re.search(r'^taiji_lists_total{from="kept"} (\S+)', counted, re.MULTILINE)
         answers = report.statuses.get(200, 0)
-        row = {
+        row: dict[str, Any] = {
             "what": f"lists, {policy}",
             "offered, times the capacity": TIMES,
             "offered/s": TIMES / SECONDS_EACH,

@@ -125,6 +125,25 @@ def test_a_list_is_as_long_as_asked_or_at_least_half_of_it(
     assert shown(kept(length=made), RecommendRequest(history(), asked, exclude)) == expected
 
 
+def test_without_another_one_a_list_is_shown_as_long_as_it_has_an_item() -> None:
+    request = RecommendRequest(history(), 9, ("a", "b", "c"))
+    found = kept().find("r", request, NOW, 0.0)
+    assert not isinstance(found, Missing) and found[1].items == ("d",)
+    assert kept().find("r", replace(request, exclude=ITEMS), NOW, 0.0) is Missing.SHORT
+
+
+def test_spare_items_fill_the_places_of_those_that_are_left_out() -> None:
+    spare = RecommendResult(("e", "f"), (0.5, 0.4), ("z", "z"), until=(NOW + 7, NOW + 8))
+    lists = kept(result=replace(RESULT, until=(NOW + 3,) * 4, spare=spare))
+    assert shown(lists, RecommendRequest(history())) == ITEMS, "as long as it was"
+    found = lists.find("r", RecommendRequest(history("u1", "a"), exclude=("c",)), NOW)
+    assert not isinstance(found, Missing)
+    assert (found[1].items, found[1].scores) == (("b", "d", "e", "f"), (3.0, 1.0, 0.5, 0.4))
+    assert found[1].until == (NOW + 3, NOW + 3, NOW + 7, NOW + 8) and found[1].spare is None
+    assert shown(lists, RecommendRequest(history(), 6)) == (*ITEMS, "e", "f")
+    assert shown(lists, RecommendRequest(history(as_of=NOW + 3)), NOW + 3) == ("e", "f")
+
+
 def test_an_empty_list_is_not_shown_again() -> None:
     assert shown(kept(result=RecommendResult()), RecommendRequest(history())) is Missing.SHORT
 

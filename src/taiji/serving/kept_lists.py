@@ -20,9 +20,11 @@ from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult,
 CONTEXTS = 4
 """Lists of one user that are kept, each of another release or context."""
 SHARE = 0.5
-"""Share of the places asked for that a kept list must still fill."""
+"""Share of the places asked for that a kept list must still fill, where another one could be computed."""
 
 SAY_EVERY_S = 10.0
+NEVER = 2**63 - 1
+"""End of an item that is always available."""
 
 
 class Missing(StrEnum):
@@ -77,7 +79,7 @@ class KeptList:
                 items=result.items + spare.items,
                 scores=result.scores + spare.scores,
                 sources=result.sources + spare.sources,
-                until=result.until + spare.until,
+                until=_ends(result) + _ends(spare) if result.until or spare.until else (),
             )
         return cls(
             release,
@@ -97,8 +99,8 @@ class KeptList:
         same = self.forgotten == history.forgotten and history.seen >= self.seen
         return same and (not self.newest or any(event.id == self.newest for event in history.events))
 
-    def shown_again(self, request: RecommendRequest) -> RecommendResult | None:
-        """Return the list as it may be shown now; None where too little of it is left.
+    def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
+        """Return the list as it may be shown now; None where it has no item left, or fills less than a share of the places.
 
         Left out are items that the request excludes, items that are not available any more, and those that the user has had an event with
         since the list was made.
@@ -106,13 +108,11 @@ class KeptList:
         found, now = self.result, request.history.as_of
         had = {event.item for event in request.history.events} - self.had
         without = had.union(request.exclude)
-        until = found.until or (now + 1,) * len(found.items)
-        places = [
-            place for place, (item, end) in enumerate(zip(found.items, until)) if item not in without and now < end
-        ]
+        pairs = enumerate(zip(found.items, _ends(found), strict=True))
+        places = [place for place, (item, end) in pairs if item not in without and now < end]
         wanted = request.length or self.length
         possible = wanted if wanted > self.length else min(wanted, len(found.items))
-        if len(places) < max(1.0, SHARE * possible):
+        if len(places) < max(1.0, share * possible):
             return None
         places = places[:wanted]
         return replace(
@@ -120,7 +120,7 @@ class KeptList:
             items=tuple(found.items[place] for place in places),
             scores=tuple(found.scores[place] for place in places),
             sources=tuple(found.sources[place] for place in places),
-            until=tuple(until[place] for place in places) if found.until else (),
+            until=tuple(found.until[place] for place in places) if found.until else (),
             unknown=(),
         )
 
@@ -149,11 +149,14 @@ class KeptLists:
             while len(self._kept) > self._users:
                 self._kept.popitem(last=False)
 
-    def find(self, release: str, request: RecommendRequest, now: int) -> tuple[KeptList, RecommendResult] | Missing:
+    def find(
+        self, release: str, request: RecommendRequest, now: int, share: float = SHARE
+    ) -> tuple[KeptList, RecommendResult] | Missing:
         """Return the list that may be shown again, as it was made and as it may be shown, or why there is none.
 
         Args:
             release: that would make a list now. request: to be answered. now: microseconds since the epoch.
+            share: of the places asked for that must be filled; 0 takes what there is.
         """
         history = request.history
         with self._lock:
@@ -167,7 +170,7 @@ class KeptLists:
         made = fitting[0]
         if not 0 <= now - made.made_at < self._most_us:
             return Missing.OLD
-        shown = made.shown_again(request)
+        shown = made.shown_again(request, share)
         return Missing.SHORT if shown is None else (made, shown)
 
     def forget(self, user: str) -> None:
@@ -199,6 +202,11 @@ class KeptDiary:
             number, oldest = self._counts.pop(release)
             self._said[release] = now
             log("lists shown again", release=release, number=number, oldest_s=round(oldest, 3))
+
+
+def _ends(result: RecommendResult) -> tuple[int, ...]:
+    """Return when each item ends."""
+    return result.until or (NEVER,) * len(result.items)
 
 
 def _alike(made: KeptList, release: str, context: Mapping[str, ContextValue]) -> bool:

@@ -15,7 +15,7 @@ from taiji.serving.admission import MOST, Admission
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.cache_policies import Situation, make_policy
 from taiji.serving.gate import Rejected
-from taiji.serving.kept_lists import KeptDiary, KeptList, KeptLists, Missing
+from taiji.serving.kept_lists import SHARE, KeptDiary, KeptList, KeptLists, Missing
 from taiji.serving.schemas import Recommended, RecommendIn, RecommendOut
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
@@ -174,7 +174,7 @@ class Recommendations:
         if request.trace:  # it is of a list made now
             return None
         now = self._clock()
-        kept = self._kept.find(release, request, now)
+        kept = self._kept.find(release, request, now, SHARE if room else 0.0)  # a short list is better than none
         if isinstance(kept, Missing):
             if not room:
                 self._metrics.note_missing(kept)

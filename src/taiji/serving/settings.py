@@ -93,7 +93,7 @@ class RecommendServingSettings(Settings):
     entry point of the group `taiji.cache_policies` or `package.module:Name`."""
     policy_settings: dict[str, Any] = Field(default={})
     """Settings of the policy: `load` (of the room) and `age_s` of `threshold`; `critics` (a folder) and `chain` of `critics`."""
-    kept_s: float = Field(default=3600.0, gt=0)
+    kept_s: float = Field(default=86400.0, gt=0)
     """Age of a list, in seconds, from which on it is not shown again."""
     kept_users: int = Field(default=20_000, ge=1)
     """Users whose lists an HTTP process keeps, at most."""
