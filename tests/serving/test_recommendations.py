@@ -241,6 +241,39 @@ def test_who_has_no_list_to_be_shown_again_is_refused_without_room(client: TestC
     assert client.post("/v1/recommend", json={**body, "context": {}}).status_code == 200, "there is room again"
 
 
+def test_those_for_whom_nothing_is_computed_are_bounded_too(client: TestClient) -> None:
+    ask(client)
+    gate = client.app
+    assert isinstance(gate, Gate)
+    spare = gate._admissions["/v1/recommend"].spare
+    assert spare is not None
+    with full(client), ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(spare.turn(LOCAL.name))
+        answer = client.post("/v1/recommend", content=b"not even read", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+
+
+def test_what_waited_in_vain_gets_the_list_of_before(store: Store, makers: dict[str, ListMaker]) -> None:
+    scorers = Scorers(store, lambda run: makers[run.name])
+    scorers.refresh()
+    values = {"limits": {"wait_s": 0.05}, "recommend": {"cache_s": 0.0}}
+    app = build_app(store, scorers, ServingSettings.model_validate(values), Keyring(), SteadyClock())
+
+    async def wait() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            await client.post("/v1/recommend", json={"user": "u1"})
+            makers["one"].seconds = 0.4
+            first = asyncio.ensure_future(client.post("/v1/recommend", json={"user": "u2"}))
+            while makers["one"].calls < 2:
+                await asyncio.sleep(0.005)
+            return await client.post("/v1/recommend", json={"user": "u1"}), await first
+
+    waited, computed = asyncio.run(wait())
+    assert waited.json()["kept"] and not computed.json()["kept"]
+
+
 def test_why_there_was_no_list_is_counted(client: TestClient) -> None:
     with full(client):
         client.post("/v1/recommend", json={"user": "u2"})
