@@ -97,6 +97,9 @@ def test_age_ends_a_list_and_a_clock_that_went_back_does_not_make_it_younger() -
 def test_what_is_excluded_or_gone_or_was_had_since_is_left_out() -> None:
     assert shown(kept(), RecommendRequest(history(), exclude=("b", "nothing"))) == ("a", "c", "d")
     assert shown(kept(), RecommendRequest(history("u1", "c"))) == ("a", "b", "d")
+    unclicked = history("u1", "c")
+    unclicked = replace(unclicked, events=(unclicked.events[0]._replace(click=0),))
+    assert shown(kept(), RecommendRequest(unclicked)) == ITEMS, "to have been shown an item is not to have had it"
     had = kept(history("u1", "c"))  # the release shows what the user had before, so it may do so again
     assert shown(had, RecommendRequest(history("u1", "c"))) == ITEMS
     assert shown(had, RecommendRequest(history("u1", "c", "a"))) == ("b", "c", "d")

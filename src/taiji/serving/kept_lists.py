@@ -45,7 +45,7 @@ class KeptList:
         made_at: microseconds since the epoch.
         seen: events of the user by then. newest: id of the newest of them, or empty.
         forgotten: as of the user's history then.
-        had: listed items that the user had had events with by then.
+        had: listed items that the user had clicked by then.
         length: items that were asked for, or that were found where the request did not say.
         feature_version: of the row that was read, if one was.
         result: the list, and behind it what was spare.
@@ -88,7 +88,7 @@ class KeptList:
             history.seen,
             history.events[-1].id if history.events else "",
             history.forgotten,
-            frozenset(result.items).intersection(event.item for event in history.events),
+            frozenset(result.items) & _clicked(history),
             length,
             feature_version,
             replace(result, trace=None, seconds={}, spare=None),
@@ -102,12 +102,11 @@ class KeptList:
     def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
         """Return the list as it may be shown now; None where it has no item left, or fills less than a share of the places.
 
-        Left out are items that the request excludes, items that are not available any more, and those that the user has had an event with
-        since the list was made.
+        Left out are items that the request excludes, items that are not available any more, and those that the user has clicked since the
+        list was made.
         """
         found, now = self.result, request.history.as_of
-        had = {event.item for event in request.history.events} - self.had
-        without = had.union(request.exclude)
+        without = (_clicked(request.history) - self.had).union(request.exclude)
         pairs = enumerate(zip(found.items, _ends(found), strict=True))
         places = [place for place, (item, end) in pairs if item not in without and now < end]
         wanted = request.length or self.length
@@ -202,6 +201,11 @@ class KeptDiary:
             number, oldest = self._counts.pop(release)
             self._said[release] = now
             log("lists shown again", release=release, number=number, oldest_s=round(oldest, 3))
+
+
+def _clicked(history: UserHistory) -> set[str]:
+    """Return the items that a user has clicked, as far as they are remembered; to have been shown one is an event, too."""
+    return {event.item for event in history.events if event.click}
 
 
 def _ends(result: RecommendResult) -> tuple[int, ...]:
