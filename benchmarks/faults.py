@@ -68,6 +68,7 @@ SETTINGS = {
     "backend": "tests.serving.doubles",
     "trigger": {"window_s": 0.05, "staleness_s": 0.0},
     "worker": {"batch": 8, "history": 100_000, "timeout_s": 1.0, "backoff_s": 0.1, "poll_s": 0.02, "grace_s": 2.0},
+    "recommend": {"policy": "never"},  # every list is compared with the one that is made anew
 }
 
 

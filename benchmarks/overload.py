@@ -1,7 +1,8 @@
 """The service under more than it can bear: goodput against offered load, and health under floods of connections.
 
 A ranking takes a fixed time of a stand-in that sleeps, so that the capacity is known: 1 / that time. An open loop asks for half to twenty
-times as much; goodput is the rate of answers with 200 that came within two seconds of when they were due. Then hundreds of connections say nothing, send their heads drop by drop, or send one
+times as much; goodput is the rate of answers with 200 that came within two seconds of when they were due. At three times the capacity
+users who have a list are served by each policy of the kept lists; what such lists are worth is told by :mod:`benchmarks.cache_regret`. Then hundreds of connections say nothing, send their heads drop by drop, or send one
 header of 300 MiB, while somebody else asks for the health of the service. Times are of this machine; the checks are shares and the bar
 of one second.
 """
@@ -9,6 +10,7 @@ of one second.
 from __future__ import annotations
 
 import math
+import re
 import socket
 import tempfile
 import threading
@@ -16,15 +18,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 from tests.serving.rig import Service
 
+from benchmarks.cache_regret import TIMES, regret
 from benchmarks.harness import Result, run
 from taiji.serving import load
 from taiji.serving.settings import ServingSettings
-from taiji.serving.traffic import Kind
+from taiji.serving.traffic import LIST_ITEMS, PATIENCE_S, Kind
 
 USERS = [f"user-{number}" for number in range(500)]
 ITEMS = [f"item-{number}" for number in range(50)]
@@ -35,8 +39,8 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 
 
 @contextmanager
-def served(each: float) -> Iterator[Service]:
-    """A service whose rankings and lists take so many seconds each."""
+def served(each: float, **recommend: object) -> Iterator[Service]:
+    """A service whose rankings and lists take so many seconds each; settings of its lists."""
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "run"
         world.mkdir()
@@ -47,7 +51,7 @@ def served(each: float) -> Iterator[Service]:
             "workers": 0,
             "backend": "tests.serving.doubles",
             "limits": {"rate": 1e6, "burst": 10**6},
-            "recommend": {"cache_s": 0.0},
+            "recommend": {"cache_s": 0.0, **recommend},
         }
         service = Service(world, ServingSettings.model_validate(values))
         service.start()
@@ -62,7 +66,7 @@ def served(each: float) -> Iterator[Service]:
 def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) -> None:
     """Goodput at so many times the capacity, of a fresh service."""
     capacity = 1 / SECONDS_EACH
-    with served(SECONDS_EACH) as service:
+    with served(SECONDS_EACH, policy="never") as service:
         for factor in times:
             report = load(
                 service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=400, rate=factor * capacity
@@ -82,6 +86,40 @@ def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) 
                 }
             )
             result.so_far()
+
+
+def kept_lists(result: Result, seconds: float) -> None:
+    """Lists at three times the capacity, of users who have one, by policy."""
+    users = USERS[:50]
+    for policy, settings in (("never", {}), ("overloaded", {}), ("threshold", {"load": 0.2})):
+        budget_ms = 1e3 * (0.5 if policy == "threshold" else PATIENCE_S)
+        with served(SECONDS_EACH, policy=policy, policy_settings=settings, p99_ms=budget_ms) as service:
+            for user in users:
+                httpx.post(f"{service.url}/v1/recommend", json={"user": user, "k": LIST_ITEMS}).raise_for_status()
+            report = load(
+                service.url, users, kind="recommend", seconds=seconds, connections=400, rate=TIMES / SECONDS_EACH
+            )
+            counted = httpx.get(f"{service.url}/metrics").text
+        shown_again = re.search(r'^taiji_lists_total{from="kept"} (\S+)', counted, re.MULTILINE)
+        answers = report.statuses.get(200, 0)
+        row: dict[str, Any] = {
+            "what": f"lists, {policy}",
+            "offered, times the capacity": TIMES,
+            "offered/s": TIMES / SECONDS_EACH,
+            "goodput/s": report.goodput,
+            "answered, share": answers / (report.requests + report.errors),
+            "from the cache, share": float(shown_again[1]) / answers if shown_again else 0.0,
+            "p50_ms": report.p50,
+            "p99_ms": report.p99,
+            "p99 over the budget": report.p99 / budget_ms,
+            "refused": report.statuses.get(503, 0),
+            "other": report.requests - answers - report.statuses.get(503, 0) + report.errors,
+        }
+        result.rows.append(row)
+        result.so_far()
+        if policy != "never":
+            result.at_least(f"answered of {TIMES:g} times the capacity, share, {policy}", row["answered, share"], 1.0)
+            result.at_most(f"goodput: p99 over the budget of {budget_ms:g} ms, {policy}", report.p99 / budget_ms, 1.0)
 
 
 def silent(address: tuple[str, int], amount: int) -> list[socket.socket]:
@@ -157,10 +195,12 @@ def measure(quick: bool) -> Result:
     kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")
     for kind in kinds:
         curve(result, kind, (1.0, 10.0) if quick else (0.5, 1.0, 2.0, 5.0, 10.0, 20.0), 1.5 if quick else 20.0)
+    kept_lists(result, 3.0 if quick else 20.0)
     for row in result.rows:
         if row.get("offered, times the capacity", 0) >= 10:
             name = f"goodput of {row['what']} at {row['offered, times the capacity']:g} times the capacity, share of it"
             result.at_least(name, row["goodput, share of the capacity"], 0.8)
+    regret(result, quick)
     result.at_most("answers other than 200 and 503", sum(row.get("other", 0) for row in result.rows), 0)
     return result
 

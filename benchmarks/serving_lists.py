@@ -111,7 +111,7 @@ def train(folder: Path, quick: bool) -> Path:
 
 
 class Served:
-    """`taiji serve` of a run, on a free port, without a cache."""
+    """`taiji serve` of a run, on a free port, without caches."""
 
     def __init__(self, served: Path, folder: Path, processes: int) -> None:
         port = free_port()
@@ -122,6 +122,7 @@ class Served:
             "api_processes": processes,
             "workers": 0,
             "recommend.cache_s": 0,
+            "recommend.policy": "never",
             "limits.rate": 1e6,
             "limits.burst": 10**6,
         }

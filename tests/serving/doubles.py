@@ -115,7 +115,8 @@ class ListMaker(LengthScorer):
         for request in requests:
             known = [self.version, *(event.item for event in request.history.events[::-1])]
             items = [*known, *(f"item-{number}" for number in range(50))]
-            chosen = [item for item in dict.fromkeys(items) if item not in request.exclude][: request.length or 10]
+            left, length = [item for item in dict.fromkeys(items) if item not in request.exclude], request.length or 10
+            chosen, more = left[:length], left[length : 2 * length]
             wrong = {name: "no such column" for name in request.context if name.startswith("ghost")}
             unknown = tuple(item for item in request.exclude if item.startswith("ghost"))
             late = ("slow",) if request.history.user == "unlucky" else ()
@@ -136,6 +137,9 @@ class ListMaker(LengthScorer):
                     seconds={"retrieve": 0.001},
                     trace=trace,
                     features="request" if fits else "none",
+                    spare=RecommendResult(tuple(more), (-99.0,) * len(more), ("more",) * len(more))
+                    if request.spare
+                    else None,
                 )
             )
         return results

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from tests.serving.doubles import ListMaker
 
+from taiji.serving.admission import MOST
 from taiji.serving.app import build_app
+from taiji.serving.batching import Overloaded
 from taiji.serving.clock import SteadyClock
-from taiji.serving.keys import Keyring
+from taiji.serving.gate import Gate
+from taiji.serving.keys import LOCAL, Keyring
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
@@ -167,3 +173,176 @@ def test_a_row_of_another_quantiser_is_told_to_be_unread(store: Store, client: T
     store.publish("r-one", [FeatureRow("u1", 5, (1,), None, (), "one", "another", 5, 0)], 10)
     found = ask(client, k=2)
     assert (found["features"], found["feature_version"]) == ("none", None)
+
+
+@contextmanager
+def full(client: TestClient) -> Iterator[None]:
+    """No room for a list to be computed."""
+    gate = client.app
+    assert isinstance(gate, Gate)
+    with ExitStack() as stack:
+        for _ in range(2 * MOST):
+            try:
+                stack.enter_context(gate._admissions["/v1/recommend"].turn(LOCAL.name))
+            except Overloaded:
+                break
+        yield
+
+
+def test_without_room_the_users_own_list_is_shown_again_and_says_so(
+    client: TestClient, store: Store, makers: dict[str, ListMaker]
+) -> None:
+    first = ask(client, k=4)
+    assert (first["cached"], first["kept"], first["age_s"]) == (False, False, 0)
+    client.post("/v1/events", json={"events": [{**EVENT, "item_id": "item-0"}]}, headers={"Idempotency-Key": "k"})
+    store.absorb("w", 10, SteadyClock()())  # another question for the cache, and an item less to show
+    with full(client):
+        answer = client.post("/v1/recommend", json={"user": "u1", "k": 4, "exclude": ["item-2", "other"]})
+        found = answer.json()
+    assert answer.status_code == 200 and makers["one"].calls == 1
+    assert items(found) == ["one", "item-1", "item-3", "item-4"], "without what was had and excluded, as long as before"
+    assert [entry["source"] for entry in found["items"]] == ["echo", "echo", "more", "more"]
+    assert (found["cached"], found["kept"], found["release"]) == (True, True, "r-one")
+    assert found["made_at"] == first["made_at"] and 0 < found["age_s"] < 60
+    assert answer.headers["age"] == str(int(found["age_s"]))
+    assert answer.headers["cache-status"] == "taiji; hit; detail=kept"
+    text = client.get("/metrics").text
+    assert 'taiji_lists_total{from="kept"} 1.0' in text
+    assert 'taiji_kept_list_age_seconds_count{release="r-one"} 1.0' in text
+
+
+def test_the_same_question_without_room_comes_from_the_cache(client: TestClient) -> None:
+    first = ask(client, k=3)
+    with full(client):
+        answer = client.post("/v1/recommend", json={"user": "u1", "k": 3})
+    assert answer.json()["items"] == first["items"] and not answer.json()["kept"]
+    assert answer.headers["cache-status"] == "taiji; hit; detail=same" and answer.headers["age"] == "0"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"user": "u2"}, id="a user without a list"),
+        pytest.param({"user": "u1", "trace": True}, id="a trace"),
+        pytest.param({"user": "u1", "context": {"hour": 1}}, id="another context"),
+        pytest.param({"user": "u1", "context": {"ghost": 1}}, id="a context that does not fit"),
+        pytest.param(
+            {"user": "u1", "exclude": ["one", *(f"item-{n}" for n in range(19))]}, id="nothing left of the list"
+        ),
+    ],
+)
+def test_who_has_no_list_to_be_shown_again_is_refused_without_room(client: TestClient, body: dict[str, object]) -> None:
+    ask(client, k=10)
+    with full(client):
+        short = client.post("/v1/recommend", json={"user": "u1", "k": 50})
+        answer = client.post("/v1/recommend", json=body)
+    assert len(short.json()["items"]) == 20, "shorter than asked, and better than none"
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded") and answer.headers["retry-after"]
+    assert client.post("/v1/recommend", json={**body, "context": {}}).status_code == 200, "there is room again"
+
+
+def test_those_for_whom_nothing_is_computed_are_bounded_too(client: TestClient) -> None:
+    ask(client)
+    gate = client.app
+    assert isinstance(gate, Gate)
+    spare = gate._admissions["/v1/recommend"].spare
+    assert spare is not None
+    with full(client), ExitStack() as stack:
+        for _ in range(MOST):
+            stack.enter_context(spare.turn(LOCAL.name))
+        answer = client.post("/v1/recommend", content=b"not even read", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+
+
+def test_what_waited_in_vain_gets_the_list_of_before(store: Store, makers: dict[str, ListMaker]) -> None:
+    scorers = Scorers(store, lambda run: makers[run.name])
+    scorers.refresh()
+    values = {"limits": {"wait_s": 0.05}, "recommend": {"cache_s": 0.0}}
+    app = build_app(store, scorers, ServingSettings.model_validate(values), Keyring(), SteadyClock())
+
+    async def wait() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            await client.post("/v1/recommend", json={"user": "u1"})
+            makers["one"].seconds = 0.4
+            first = asyncio.ensure_future(client.post("/v1/recommend", json={"user": "u2"}))
+            while makers["one"].calls < 2:
+                await asyncio.sleep(0.005)
+            return await client.post("/v1/recommend", json={"user": "u1"}), await first
+
+    waited, computed = asyncio.run(wait())
+    assert waited.json()["kept"] and not computed.json()["kept"]
+
+
+def test_why_there_was_no_list_is_counted(client: TestClient) -> None:
+    with full(client):
+        client.post("/v1/recommend", json={"user": "u2"})
+    assert 'taiji_kept_lists_missing_total{why="none"} 1.0' in client.get("/metrics").text
+
+
+def test_an_erased_user_is_not_shown_the_list_of_before(client: TestClient) -> None:
+    ask(client, k=3)
+    client.delete("/v1/users/u1")
+    with full(client):
+        assert client.post("/v1/recommend", json={"user": "u1", "k": 3}).status_code == 503
+
+
+def test_a_list_is_shown_again_by_the_release_that_answers_now(client: TestClient, store: Store) -> None:
+    ask(client, k=3)
+    store.publish("r-two", [FeatureRow("u1", 5, (1,), None, (), "two", "q", 5, 0)], 10)
+    client.post("/v1/admin/releases:activate", json={"release": "r-two"})
+    deadline = time.monotonic() + 5
+    while (answer := ask(client, user="u9", k=3))["release"] != "r-two" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with full(client):
+        assert client.post("/v1/recommend", json={"user": "u1", "k": 2}).status_code == 503, "made by the other release"
+    assert answer["release"] == ask(client, k=2)["release"] == "r-two"
+    with full(client):
+        assert items(client.post("/v1/recommend", json={"user": "u1", "k": 2}).json()) == ["two", "item-0"]
+
+
+def test_never_refuses_as_if_nothing_were_kept(store: Store, makers: dict[str, ListMaker]) -> None:
+    for client in opened(store, makers, policy="never", cache_s=0.0):
+        ask(client)
+        with full(client):
+            assert client.post("/v1/recommend", json={"user": "u1"}).status_code == 503
+
+
+def test_the_threshold_decides_while_there_is_room(store: Store, makers: dict[str, ListMaker]) -> None:
+    for client in opened(store, makers, policy="threshold", policy_settings={"load": 0.0, "age_s": 60}, cache_s=0.0):
+        assert not ask(client, k=4)["kept"] and ask(client, k=4)["kept"] and makers["one"].calls == 1
+        assert not ask(client, k=40)["kept"], "too short"
+
+
+def test_a_list_made_in_a_hurry_is_better_than_none(client: TestClient) -> None:
+    client.post("/v1/recommend", json={"user": "unlucky"})
+    with full(client):
+        answer = client.post("/v1/recommend", json={"user": "unlucky"}).json()
+    assert answer["kept"] and answer["late"] == ["slow"]
+
+
+def test_at_three_times_the_capacity_everybody_who_has_a_list_is_answered(
+    store: Store, makers: dict[str, ListMaker]
+) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    scorers = Scorers(store, lambda run: makers[run.name])
+    scorers.refresh()
+    values = {"limits": {"wait_s": 0.1}, "recommend": {"cache_s": 0.0}}
+    app = build_app(store, scorers, ServingSettings.model_validate(values), Keyring(), SteadyClock())
+
+    async def flood() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            for user in users:
+                assert (await client.post("/v1/recommend", json={"user": user})).status_code == 200
+            makers["one"].seconds = 0.01
+            asked = []
+            for number in range(150):  # 300 a second of at most 100 that can be computed
+                asked.append(asyncio.ensure_future(client.post("/v1/recommend", json={"user": users[number % 40]})))
+                await asyncio.sleep(1 / 300)
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(flood())
+    kept = [answer.json()["kept"] for answer in answers]
+    assert [answer.status_code for answer in answers] == [200] * 150 and 0 < sum(kept) < 150
+    assert all(len(answer.json()["items"]) == 10 for answer in answers)

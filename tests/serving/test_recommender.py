@@ -148,6 +148,38 @@ def test_a_list_is_as_long_as_asked_where_there_are_as_many(recommender: Ranking
     assert 7 < len(found[2].items) <= 20 and found[2].items[:1] == found[0].items
 
 
+def test_what_follows_a_list_comes_along_and_does_not_change_it(run: Path) -> None:
+    found = recommender_of(World(run), None)
+    found.cascade.rerankers = ()
+    user = UserHistory("u3", LATER)
+    (plain,), (longer,) = (found.recommend([RecommendRequest(user, length)]) for length in (3, 6))
+    spare, without = found.recommend([RecommendRequest(user, 3, spare=True), RecommendRequest(user, 3)])
+    assert spare.items == plain.items == without.items and spare.spare is not None and without.spare is None
+    assert spare.items + spare.spare.items == longer.items and len(longer.items) == 6
+    assert len(spare.spare.scores) == len(spare.spare.sources) == 3
+    (traced,) = found.recommend([RecommendRequest(user, 3, trace=True, spare=True)])
+    assert traced.spare is None
+
+
+def test_nothing_follows_a_list_that_is_chosen_as_a_whole(recommender: RankingRecommender) -> None:
+    assert recommender.cascade.rerankers, "the recipe has a cap"
+    (found,) = recommender.recommend([RecommendRequest(UserHistory("u3", LATER), 3, spare=True)])
+    assert found.spare is None and len(found.items) == 3
+
+
+def test_items_that_end_say_when(run: Path) -> None:
+    world = World(run)
+    ends = [LATER + number + 1 if number % 2 else None for number in range(world.dataset.n_items)]
+    items = world.dataset.items.with_columns(available_until=pl.Series(ends, dtype=pl.Int64))
+    user = UserHistory("u3", LATER)
+    (never,) = recommender_of(world, None).recommend([RecommendRequest(user)])
+    world.dataset = replace(world.dataset, items=items)
+    made = recommender_of(world, None)
+    (found,) = made.recommend([RecommendRequest(user)])
+    expected = [ends[world.items[item]] or np.iinfo(np.int64).max for item in found.items]
+    assert never.until == () and list(found.until) == expected and len(set(found.until)) > 1
+
+
 def test_the_trace_says_of_every_candidate_what_became_of_it(recommender: RankingRecommender) -> None:
     users = [UserHistory("u2", LATER), UserHistory("u4", LATER)]
     first, second = recommender.recommend([RecommendRequest(user, trace=True) for user in users])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks import overload, serving, serving_lists
+from benchmarks import cache_regret, overload, serving, serving_lists
+from benchmarks.harness import Result
 
 
 def test_the_serving_benchmark_runs() -> None:
@@ -28,5 +29,18 @@ def test_the_overload_benchmark_runs() -> None:
     result = overload.measure(quick=True)
     # The share of the capacity is of a machine that does nothing else; the benchmark itself holds the bar.
     bars = [check for check in result.checks if "goodput" not in check.name]
-    assert len(bars) == 6 and all(check.holds for check in bars), result
-    assert {"rank", "1100 silent", "8 large heads"} <= {row["what"] for row in result.rows}
+    assert len(bars) == 11 and all(check.holds for check in bars), result
+    assert {"rank", "1100 silent", "8 large heads", "lists, overloaded", "regret, critics"} <= {
+        row["what"] for row in result.rows
+    }
+
+
+@pytest.mark.slow
+def test_the_regret_of_kept_lists_is_told() -> None:
+    result = Result()
+    cache_regret.regret(result, quick=True)
+    assert all(check.holds for check in result.checks), result
+    found = {row["what"]: row for row in result.rows}
+    assert found["regret, never"]["from the cache, share"] == 0 < found["regret, overloaded"]["from the cache, share"]
+    lost = {name: row["kept list over fresh, reward"] for name, row in found.items()}
+    assert lost["regret, overloaded, no spare"] < lost["regret, overloaded"] < 1

@@ -24,10 +24,11 @@ class Admission:
 
     Args:
         wait_s: longest time to wait for an answer that is reasonable.
+        spare: admission of requests for which there is no room here, but which may be answered without computing anything.
     """
 
-    def __init__(self, wait_s: float) -> None:
-        self._wait_s, self._seconds = wait_s, 0.0
+    def __init__(self, wait_s: float, spare: Admission | None = None) -> None:
+        self._wait_s, self._seconds, self.spare = wait_s, 0.0, spare
         self._inside: Counter[str] = Counter()
 
     def note(self, answers: int, seconds: float) -> None:

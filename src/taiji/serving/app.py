@@ -22,7 +22,7 @@ from taiji.serving.admission import MOST, Admission
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.documentation import documentation
-from taiji.serving.gate import KEY, Gate, Rejected, overloaded
+from taiji.serving.gate import BUSY, KEY, Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
@@ -53,12 +53,14 @@ class Service:
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
         wait = settings.limits.wait_s
-        self.admissions = {path: Admission(wait) for path in ("/v1/rank", "/v1/recommend")}
+        lists = Admission(wait, Admission(wait) if settings.recommend.keeps else None)
+        self.admissions = {"/v1/rank": Admission(wait), "/v1/recommend": lists}
         self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(
             scorers.score, 16, MOST, apart=True, patience_s=2 * wait, told=self.admissions["/v1/rank"].note
         )
-        told = self.admissions["/v1/recommend"].note
-        self.lists = Recommendations(scorers, self.rows, self.histories, settings.recommend, metrics, 2 * wait, told)
+        self.lists = Recommendations(
+            scorers, self.rows, self.histories, settings.recommend, metrics, clock, lists, 2 * wait
+        )
         self.readiness = Readiness(store, scorers, settings, clock)
         self._scrub = asyncio.Event()
 
@@ -314,7 +316,12 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Find a list of items for a user",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.RecommendIn))  # fmt: skip
     async def recommend(request: Request) -> Response:
-        return _json(await service.lists.answer(await _body(request, s.RecommendIn)))
+        answer = await service.lists.answer(await _body(request, s.RecommendIn), request.scope.get(BUSY))
+        response = _json(answer)
+        if answer.cached:
+            response.headers["age"] = str(int(answer.age_s))
+            response.headers["cache-status"] = f"taiji; hit; detail={'kept' if answer.kept else 'same'}"
+        return response
 
     @app.delete(
         "/v1/users/{user:path}",
@@ -325,6 +332,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     )
     async def erase(user: str) -> Response:
         neighbours = await asyncio.to_thread(service.store.erase, _user(user), clock())
+        service.lists.forget(user)
         service.scrub_soon()
         log("user erased", neighbours=neighbours)
         return _json(s.Erased(neighbours_rewritten=neighbours))

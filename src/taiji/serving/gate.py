@@ -12,8 +12,8 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -46,8 +46,8 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
 """Headers that a proxy adds: who asks is not the machine that the connection comes from."""
 ANONYMOUS = "anonymous"
-KEY = "taiji.key"
-"""Entry of a request's scope: the name of its API key."""
+KEY, BUSY = "taiji.key", "taiji.busy"
+"""Entries of a request's scope: the name of its API key; why nothing may be computed for it (:class:`Overloaded`), where that is so."""
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
     (b"content-security-policy", content_policy().encode()),
@@ -150,7 +150,7 @@ class Gate:
             body = await self._body(headers, receive)
             async with asyncio.timeout(self._limits.request_s):
                 if admission := self._admissions.get(scope["path"]):
-                    with admission.turn(scope[KEY]):
+                    with _let_in(admission, scope):
                         await self._while_wanted(scope, body, receive, watched)
                 else:
                     await self._app(scope, _replay(body, receive), watched)
@@ -287,6 +287,20 @@ class Gate:
                         return b"".join(parts)
         except TimeoutError:
             raise Rejected(408, "slow", f"The body did not arrive within {self._limits.body_s:g} s.") from None
+
+
+@contextmanager
+def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
+    """Be inside, or where there is no room among those for whom nothing is computed, which the scope then says."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(admission.turn(scope[KEY]))
+        except Overloaded as busy:
+            if admission.spare is None:
+                raise
+            stack.enter_context(admission.spare.turn(scope[KEY]))
+            scope[BUSY] = busy
+        yield
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

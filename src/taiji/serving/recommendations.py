@@ -1,4 +1,4 @@
-"""From a question for a list to its answer: cache, micro-batches, and what the metrics are told."""
+"""From a question for a list to its answer: caches, micro-batches, and what the metrics are told."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from taiji.cascade.result_cache import ResultCache
 from taiji.core.errors import ResourceError
-from taiji.serving.admission import MOST
-from taiji.serving.batching import Batcher
+from taiji.serving.admission import MOST, Admission
+from taiji.serving.batching import Batcher, Overloaded
+from taiji.serving.cache_policies import Situation, make_policy
 from taiji.serving.gate import Rejected
+from taiji.serving.kept_lists import SHARE, KeptDiary, KeptList, KeptLists, Missing
 from taiji.serving.schemas import Recommended, RecommendIn, RecommendOut
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
@@ -23,14 +27,32 @@ BATCH = 8
 """Requests that go through the cascade together, at most: more would make the first of them wait."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result, and how it comes to be the answer.
+
+    Attributes:
+        made_at: microseconds since the epoch. feature_version: of the row that was read, if one was.
+    """
+
+    result: RecommendResult
+    made_at: int
+    feature_version: int | None
+    origin: Literal["cascade", "cache", "kept"] = "cascade"
+
+
 class Recommendations:
     """Answers of one process.
 
     Args:
         scorers: the releases' models.
         rows, histories: read a user's newest feature row, and events.
-        settings: of cache and time budget. metrics: told of every answer.
-        patience_s, told: of a :class:`~taiji.serving.batching.Batcher`.
+        settings: of caches and time budget. metrics: told of every answer. clock: microseconds since the epoch.
+        admission: of the requests, told what answers cost.
+        patience_s: of a :class:`~taiji.serving.batching.Batcher`.
+
+    Raises:
+        ConfigError: the policy of the settings cannot be made.
     """
 
     def __init__(
@@ -40,21 +62,30 @@ class Recommendations:
         histories: Callable[[str], Awaitable[UserHistory]],
         settings: RecommendServingSettings,
         metrics: Metrics,
+        clock: Callable[[], int],
+        admission: Admission,
         patience_s: float = float("inf"),
-        told: Callable[[int, float], object] = lambda number, seconds: None,
     ) -> None:
         self._scorers, self._rows, self._histories, self._metrics = scorers, rows, histories, metrics
-        self._settings = settings
-        self._cache: ResultCache[RecommendResult] = ResultCache(settings.cache_entries, settings.cache_s)
+        self._settings, self._clock, self._admission = settings, clock, admission
+        self._policy = make_policy(settings.policy, settings.policy_settings)
+        self._cache: ResultCache[Answer] = ResultCache(settings.cache_entries, settings.cache_s)
+        self._kept = KeptLists(settings.kept_users, settings.kept_s)
+        self._computing = 0
+        self._diary = KeptDiary()
         self._lists: Batcher[Question, RecommendResult] = Batcher(
-            self._recommend, BATCH, MOST, apart=True, patience_s=patience_s, told=told
+            self._recommend, BATCH, MOST, apart=True, patience_s=patience_s, told=admission.note
         )
 
-    async def answer(self, asked: RecommendIn) -> RecommendOut:
+    async def answer(self, asked: RecommendIn, busy: Overloaded | None = None) -> RecommendOut:
         """Return the list that is wanted.
+
+        Args:
+            asked: the question. busy: why no list may be computed for it; None: one may be.
 
         Raises:
             Rejected: the release has no recommender or it is not loaded, the context does not fit, or no retriever answers.
+            Overloaded: no list can be computed in time, and none of the user's is shown again.
         """
         start = time.perf_counter()
         row, history = await asyncio.gather(self._rows(asked.user), self._histories(asked.user))
@@ -66,10 +97,11 @@ class Recommendations:
             raise Rejected(
                 409, "no_recommender", "The active release has no recommender; a run of taiji recommend has one."
             )
-        found, cached = await self._found(release, asked, history, row)
+        answer = await self._found(release, asked, history, row, busy)
+        found = answer.result
         if found.wrong_context:
             raise wrong_context(found.wrong_context)
-        self._metrics.note_list(found, time.perf_counter() - start, cached=cached)
+        self._metrics.note_list(found, time.perf_counter() - start, answer.origin)
         items = [
             Recommended(item=item, score=score, source=source)
             for item, score, source in zip(found.items, found.scores, found.sources, strict=True)
@@ -81,32 +113,80 @@ class Recommendations:
             late=list(found.late),
             failed=list(found.failed),
             unranked=found.unranked,
-            cached=cached,
+            cached=answer.origin != "cascade",
+            kept=answer.origin == "kept",
+            made_at=answer.made_at,
+            age_s=0.0 if answer.origin == "cascade" else max(0.0, (self._clock() - answer.made_at) / 1e6),
             features="row" if found.features == "request" else found.features,
-            feature_version=row.version if row and found.features == "request" else None,
+            feature_version=answer.feature_version,
             trace=found.trace,
         )
 
+    def forget(self, user: str) -> None:
+        """Forget the kept lists of a user."""
+        self._kept.forget(user)
+
     async def _found(
-        self, release: str, asked: RecommendIn, history: UserHistory, row: StoredRow | None
-    ) -> tuple[RecommendResult, bool]:
-        """Return the result, and whether it was made before; every event, feature row and erasure of the user makes another key."""
+        self, release: str, asked: RecommendIn, history: UserHistory, row: StoredRow | None, busy: Overloaded | None
+    ) -> Answer:
+        """Return the answer; every event, feature row and erasure of the user makes another question for the cache."""
         newest = history.events[-1].id if history.events else ""
         version = row.version if row else None
         key = (release, version, history.seen, newest, history.forgotten, asked.model_dump_json())
         usable = self._settings.cache_s > 0 and not asked.trace
         found = self._cache.get(key, time.monotonic()) if usable else None
         if found is not None:
-            return found, True
-        features = json.loads(row.body()) if row else None
-        request = RecommendRequest(history, asked.k, tuple(asked.exclude), asked.context, asked.trace, features)
+            return replace(found, origin="cache")
+        request = RecommendRequest(
+            history, asked.k, tuple(asked.exclude), asked.context, asked.trace, spare=self._settings.keeps
+        )
+        if shown := self._shown_again(release, request, room=busy is None):
+            return shown
+        if busy is not None:
+            raise busy
+        request = replace(request, features=json.loads(row.body()) if row else None)
         try:
-            found = await self._lists((release, request))
+            result = await self._computed(release, request)
+        except Overloaded:
+            if shown := self._shown_again(release, request, room=False):
+                return shown
+            raise
+        feature_version = version if result.features == "request" else None
+        made = Answer(replace(result, spare=None), self._clock(), feature_version)
+        if not result.wrong_context:
+            if self._settings.keeps:
+                self._kept.keep(asked.user, KeptList.of(release, request, result, made.made_at, feature_version))
+            if usable and not (result.late or result.failed or result.unranked):
+                self._cache.put(key, made, time.monotonic())
+        return made
+
+    async def _computed(self, release: str, request: RecommendRequest) -> RecommendResult:
+        self._computing += 1
+        try:
+            return await self._lists((release, request))
         except ResourceError:
             raise Rejected(503, "no_retriever", "No retriever answered in time; try again.", retry_s=1) from None
-        if usable and not (found.late or found.failed or found.unranked):
-            self._cache.put(key, found, time.monotonic())
-        return found, False
+        finally:
+            self._computing -= 1
+
+    def _shown_again(self, release: str, request: RecommendRequest, *, room: bool) -> Answer | None:
+        """Return the user's kept list where there is one and the policy takes it."""
+        if request.trace:  # it is of a list made now
+            return None
+        now = self._clock()
+        kept = self._kept.find(release, request, now, SHARE if room else 0.0)  # a short list is better than none
+        if isinstance(kept, Missing):
+            if not room:
+                self._metrics.note_missing(kept)
+            return None
+        made, result = kept
+        age_s, since = (now - made.made_at) / 1e6, request.history.seen - made.seen
+        load = self._computing / self._admission.room
+        if not self._policy.from_cache(Situation(room, load, now, age_s, request.history.seen, since)):
+            return None
+        self._metrics.note_kept(release, age_s)
+        self._diary.note(release, age_s)
+        return Answer(result, made.made_at, made.feature_version, "kept")
 
     def _recommend(self, asked: Sequence[Question]) -> list[RecommendResult]:
         found = self._scorers.recommend(asked)

@@ -23,6 +23,7 @@ from taiji.core.artifacts import read_json, value_hash
 from taiji.core.component import NO_ITEM, Fuser, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import Verifier, read_manifest
+from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.features.other_run import StoredFeatures
 from taiji.models.fusion.learnt_fusion import LearntFusion
@@ -107,21 +108,25 @@ class RunRecommender:
     def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
         self.world, self.cascade, self.length, self.rows = world, cascade, length, rows
         self.names = tuple(cascade.pool.retrievers)
+        self._available = Availability.of(world.dataset)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
         """Return a list per request; nothing for one whose context does not fit."""
         wrong = [self.world.wrong_context(request.context) for request in requests]
         results = [RecommendResult(wrong_context=bad) for bad in wrong]
-        kinds: dict[tuple[int, bool], list[int]] = {}
+        kinds: dict[tuple[int, bool, bool], list[int]] = {}
         for place, (request, bad) in enumerate(zip(requests, wrong)):
             if not bad:
-                kinds.setdefault((request.length or self.length, request.trace), []).append(place)
-        for (length, trace), places in kinds.items():
-            for place, result in zip(places, self._answers([requests[at] for at in places], length, trace)):
+                spare = request.spare and not request.trace and not self.cascade.rerankers
+                kinds.setdefault((request.length or self.length, request.trace, spare), []).append(place)
+        for (length, trace, spare), places in kinds.items():
+            for place, result in zip(places, self._answers([requests[at] for at in places], length, trace, spare)):
                 results[place] = result
         return results
 
-    def _answers(self, requests: Sequence[RecommendRequest], length: int, trace: bool) -> list[RecommendResult]:
+    def _answers(
+        self, requests: Sequence[RecommendRequest], length: int, trace: bool, spare: bool
+    ) -> list[RecommendResult]:
         known = self.world.items
         excluded = [[known[item] for item in request.exclude if item in known] for request in requests]
         exclude = np.full((len(requests), max(map(len, excluded))), NO_ITEM)
@@ -130,10 +135,12 @@ class RunRecommender:
         requests = [replace(request, features=self._usable(request)) for request in requests]
         own = [self.rows.of(r.history) if self.rows and r.features is None else None for r in requests]
         rows = [request.features or kept for request, kept in zip(requests, own)]
-        found = self.cascade.recommend(self._live(requests, rows), length, exclude=exclude, trace=trace)
+        most = 2 * length if spare else length  # without re-rankers a longer list begins with the shorter one
+        found = self.cascade.recommend(self._live(requests, rows), most, exclude=exclude, trace=trace)
         return [
             replace(
-                self._result(row, request, found),
+                self._result(row, request, found, length),
+                spare=self._listed(row, found, slice(length, most)) if spare else None,
                 features="request" if request.features else "run" if own[row] else "none",
             )
             for row, request in enumerate(requests)
@@ -151,14 +158,23 @@ class RunRecommender:
         past = LiveStatistics(self.world, live, histories)
         return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
 
-    def _result(self, row: int, request: RecommendRequest, found: Recommendation) -> RecommendResult:
-        slate, names, known = found.slate, self.world.item_names, self.world.items
+    def _listed(self, row: int, found: Recommendation, places: slice) -> RecommendResult:
+        """Return the items at some places of a list."""
+        slate, names = found.slate, self.world.item_names
         assert slate.scores is not None and slate.source is not None
-        there = slate.mask[row]
+        there = np.flatnonzero(slate.mask[row])[places]
+        items = slate.items[row, there]
         return RecommendResult(
-            items=tuple(names[item] for item in slate.items[row, there].tolist()),
+            items=tuple(names[item] for item in items.tolist()),
             scores=tuple(slate.scores[row, there].tolist()),
             sources=tuple(self.names[number] for number in slate.source[row, there].tolist()),
+            until=tuple(self._available.end[items].tolist()) if self._available.bounded else (),
+        )
+
+    def _result(self, row: int, request: RecommendRequest, found: Recommendation, length: int) -> RecommendResult:
+        names, known = self.world.item_names, self.world.items
+        return replace(
+            self._listed(row, found, slice(length)),
             unknown=tuple(dict.fromkeys(item for item in request.exclude if item not in known)),
             late=tuple(found.late),
             failed=tuple(found.failed),

@@ -163,7 +163,9 @@ class RecommendOut(BaseModel):
     """The list, best first; shorter than asked where there are fewer candidates.
 
     ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out, as were
-    ``unranked`` candidates, because time was up. ``cached``: the list was made a moment ago for the same question.
+    ``unranked`` candidates, because time was up. ``cached``: the list was made before this request, ``age_s`` seconds ago, a moment ago for the
+    same question, or, if it is ``kept``, earlier for this user, because of the load. ``made_at`` is when, in microseconds since the epoch; ``release``
+    made it.
     ``features``: the ranker read the user's newest ``row``, whose version is ``feature_version``; the row that the ``run`` keeps;
     or ``none``.
     """
@@ -175,6 +177,9 @@ class RecommendOut(BaseModel):
     failed: list[str]
     unranked: int
     cached: bool
+    kept: bool
+    made_at: int
+    age_s: float
     features: Literal["row", "run", "none"]
     feature_version: int | None = None
     trace: list[dict[str, str | int | float | None]] | None = None

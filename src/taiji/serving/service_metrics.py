@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -23,6 +24,7 @@ from taiji.serving.types import RecommendResult
 
 LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STALENESS = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 3 * 86400.0, 7 * 86400.0, 30 * 86400.0)
+AGES = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0)
 LATEST = 2000
 """Lists whose times the quantiles are of."""
 EVERY = 50
@@ -58,7 +60,20 @@ class Metrics:
         self._slowest = recommend.p99_ms / 1e3
         self._times: deque[float] = deque(maxlen=LATEST)
         self._lists = Counter(
-            "taiji_lists_total", "Lists answered, made anew or from the cache", ["from"], registry=self._registry
+            "taiji_lists_total", "Lists answered, made anew, from the cache, or kept", ["from"], registry=self._registry
+        )
+        self._kept = Histogram(
+            "taiji_kept_list_age_seconds",
+            "Age of the kept lists that were shown again, by the release that made them",
+            ["release"],
+            buckets=AGES,
+            registry=self._registry,
+        )
+        self._missing = Counter(
+            "taiji_kept_lists_missing_total",
+            "Requests without room whose user had no list to show again",
+            ["why"],
+            registry=self._registry,
         )
         self._slow = Counter(
             "taiji_lists_over_budget_total", "Lists that took longer than the p99 budget", registry=self._registry
@@ -100,20 +115,28 @@ class Metrics:
         """Count a refused request or connection."""
         self.refused.labels(reason).inc()
 
-    def note_list(self, found: RecommendResult, seconds: float, *, cached: bool) -> None:
+    def note_list(self, found: RecommendResult, seconds: float, origin: Literal["cascade", "cache", "kept"]) -> None:
         """Count an answer and its time."""
-        self._lists.labels("cache" if cached else "cascade").inc()
+        self._lists.labels(origin).inc()
         self._times.append(seconds)
         self._listed += 1
         if self._listed <= EVERY or self._listed % EVERY == 0:
             for quantile in (0.5, 0.99):
                 self._taken.labels(quantile).set(float(np.quantile(np.array(self._times), quantile)))
         self._slow.inc(seconds > self._slowest)
-        if not cached:
+        if origin == "cascade":
             for why, names in (("late", found.late), ("failed", found.failed)):
                 for name in names:
                     self._left_out.labels(name, why).inc()
             self._unranked.inc(found.unranked > 0)
+
+    def note_kept(self, release: str, age_s: float) -> None:
+        """Count a kept list that is shown again."""
+        self._kept.labels(release).observe(age_s)
+
+    def note_missing(self, why: str) -> None:
+        """Count a request without room and without a kept list."""
+        self._missing.labels(why).inc()
 
     def note_cascade(self, found: Sequence[RecommendResult]) -> None:
         """Note the steps' times of requests that were answered together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -86,10 +87,25 @@ class RecommendServingSettings(Settings):
     """Seconds for which the same question of a user about whom nothing new is known gets the same list; 0 makes every list anew."""
     cache_entries: int = Field(default=10_000, ge=1)
     """Lists kept by an HTTP process, at most."""
+    policy: str = "overloaded"
+    """Who is shown the own list of before in place of one that is computed: nobody (`never`: without room a request gets 503), whoever would get
+    503 otherwise (`overloaded`), from a load on those whose list is young (`threshold`), those who lose least by it (`critics`); or another
+    entry point of the group `taiji.cache_policies` or `package.module:Name`."""
+    policy_settings: dict[str, Any] = Field(default={})
+    """Settings of the policy: `load` (of the room) and `age_s` of `threshold`; `critics` (a folder) and `chain` of `critics`."""
+    kept_s: float = Field(default=86400.0, gt=0)
+    """Age of a list, in seconds, from which on it is not shown again."""
+    kept_users: int = Field(default=20_000, ge=1)
+    """Users whose lists an HTTP process keeps, at most."""
     p50_ms: float = Field(default=40.0, gt=0)
     """Half of the answers should be faster; the metrics show it beside what they take."""
     p99_ms: float = Field(default=80.0, gt=0)
     """All answers but one in a hundred should be faster; slower ones are counted."""
+
+    @property
+    def keeps(self) -> bool:
+        """True if lists are kept to be shown again."""
+        return self.policy != "never"
 
 
 class ServingSettings(Settings):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
+from taiji.serving.cache_policies import make_policy
 from taiji.serving.child import CLOCK, GENERATION, RUN, SETTINGS, SOCKET
 from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.keys import load_keys
@@ -158,7 +159,7 @@ def serve(
 
     Raises:
         ArtifactError: the run is not finished.
-        ConfigError: it would be open to others while there are no API keys.
+        ConfigError: it would be open to others while there are no API keys, or its cache's policy cannot be made.
         ResourceError: the extra ``serve`` is not installed, the store cannot be used, or the address is taken.
     """
     settings, run = settings or ServingSettings(), Path(run).resolve()
@@ -166,6 +167,7 @@ def serve(
     if not run.is_dir():
         raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)
+    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # each child makes its own
     store = open_store(settings, run)
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)

@@ -291,6 +291,7 @@ class RecommendRequest:
         context: as of :class:`RankRequest`.
         trace: whether every candidate's way is wanted.
         features: as of :class:`RankRequest`.
+        spare: whether as many items again are wanted that would follow the list, to be kept; a recommender may leave them out.
     """
 
     history: UserHistory
@@ -299,6 +300,7 @@ class RecommendRequest:
     context: Mapping[str, ContextValue] = field(default_factory=dict)
     trace: bool = False
     features: dict[str, Any] | None = None
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +314,9 @@ class RecommendResult:
         late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
         seconds: step to the time that it took, together with the requests that were answered at once.
         trace: a row per candidate, where it was asked for.
+        until: microseconds since the epoch from which on each item is not available; empty where no item ever ends.
+        spare: what would follow the list, of which items, scores, sources and ``until`` are given; None where it was not asked for, or where lists
+            are chosen as a whole, so that nothing follows.
         features: those that the ranker read: ``request`` those of the request, which are of its quantiser version; ``run`` the row that the
             run keeps of the user; ``none``.
     """
@@ -326,6 +331,8 @@ class RecommendResult:
     unranked: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     trace: list[dict[str, Any]] | None = None
+    until: tuple[int, ...] = ()
+    spare: RecommendResult | None = None
     features: Literal["request", "run", "none"] = "none"
 
 
