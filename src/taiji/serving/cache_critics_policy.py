@@ -49,8 +49,8 @@ class ByCritics:
         if model.heads.shape != (2, FEATURES):
             raise ConfigError(
                 "These critics do not value requests of the service.",
-                where="serving.recommend.policy_settings.critics",
-                expected=f"2 levels, {FEATURES} features of request_features",
+                where="serving.recommend.policy_settings",
+                expected=f"critics of 2 levels, {FEATURES} features of request_features",
                 found=f"{model.heads.shape[0]} levels, {model.heads.shape[1]} features",
                 fix="fit them on taiji.serving.cache_critics_policy.request_features",
             )
