@@ -1,4 +1,4 @@
-"""How cost grows: seconds and peak memory against each size, beside the growth that counting operations gives.
+"""Growth of cost: seconds and peak memory against each size, beside the growth that counting operations gives.
 
 An update of SmolLM2-135M with LoRA (completions of 96 tokens) against prompt length, group size, number of prompts, and number of rewards whose gradients are taken;
 retrieval and pair fields against the items of the catalogue; data set, fields and a ranker's training pass against the events of the log. From each base

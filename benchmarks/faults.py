@@ -358,7 +358,7 @@ class World:
                 db.execute("INSERT INTO queue (user, event, at) VALUES ('user-001', ?, 1)", (packed,))
 
     def ahead(self) -> bool:
-        """Whether the store's mark lies ahead of every clock that was right."""
+        """Return whether the store's mark lies ahead of every clock that was right."""
         if self.redis:
             mark = int(redis.Redis.from_url(self.place).get("taiji:clock") or 0)  # type: ignore[arg-type]
         else:

@@ -1,4 +1,4 @@
-"""What do fusion, alignment and re-ranking add to a recommender of one log, switched on one by one?
+"""Worth of fusion, alignment and re-ranking in a recommender of one log, switched on one by one.
 
 The recipe of `taiji recommend` with its defaults, up to the predictions of the ranker for everything that was found: fitted once, scored once.
 Each step of the series then makes its own lists of ten for the same requests of the test period. Fusions are fitted as the stage `fusion` does

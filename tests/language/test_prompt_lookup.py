@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taiji.language.lookup import Repetitions, Runs
+from taiji.language.prompt_lookup import Repetitions, Runs
 
 
 def test_what_followed_the_latest_occurrence_of_the_longest_run():

@@ -63,7 +63,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the card can do: products (FLOP/s) in bf16 and fp32, and bytes moved a second (read and written)."""
+    """Rates of the card: products (FLOP/s) in bf16 and fp32, and bytes moved a second (read and written)."""
 
     bfloat16: float
     float32: float

@@ -1,4 +1,4 @@
-"""How often the host waits for the card within a step: torch's own count of synchronising calls."""
+"""Waits of the host for the card within a step, by torch's own count of synchronising calls."""
 
 from __future__ import annotations
 

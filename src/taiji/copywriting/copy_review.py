@@ -6,7 +6,6 @@ that a reader never sees half of one. :func:`judged_pairs` reads the judgements 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from collections import Counter
@@ -22,8 +21,9 @@ import numpy as np
 import polars as pl
 
 from taiji.copywriting.copy_pairs import PAIRS
-from taiji.core.artifacts import make_folder, value_hash, write_text, writing
-from taiji.core.errors import ArtifactError, InputError, ResourceError
+from taiji.core.artifacts import value_hash, write_text
+from taiji.core.errors import ArtifactError, InputError
+from taiji.core.locks import exclusive
 from taiji.reasoning.review_session import NotWaiting
 
 Choice = Literal["left", "right", "even"]
@@ -112,19 +112,12 @@ class CopyReview:
         self.judged: dict[str, Judgement] = {}
 
     def __enter__(self) -> CopyReview:
-        make_folder(self.folder)
-        lock = self.folder / f".{self.name}.lock"
-        with writing(lock):
-            self._lock = lock.open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise ResourceError(
-                "Another review by this person is open.",
-                where=str(self.file),
-                fix="end it first, or give another name with --as; its judgements are kept",
-            ) from error
+        self._lock = exclusive(
+            self.folder / f".{self.name}.lock",
+            "Another review by this person is open.",
+            where=self.file,
+            fix="end it first, or give another name with --as; its judgements are kept",
+        )
         try:
             self.judged = {one.key: one for one in read_judgements(self.file)}
         except BaseException:

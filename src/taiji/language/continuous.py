@@ -17,7 +17,7 @@ import torch
 from taiji.language.lean_decode import WIDTH, GroupDecoder
 from taiji.language.lean_forward import LeanModel
 from taiji.language.logits_processing import Sampling, picked
-from taiji.language.lookup import Repetitions, Runs
+from taiji.language.prompt_lookup import Repetitions, Runs
 
 GUESSED = 4
 """Tokens guessed for a row's step at most."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from taiji.nn.rotary import Turn, turned, turns
 
 Reads = Literal["rotary", "added", "none"]
-"""How behaviours are read: as factors of queries and keys, as vectors added to the items', or not at all."""
+"""Ways to read behaviours: as factors of queries and keys, as vectors added to the items', or not at all."""
 
 
 class BehaviourAttention(nn.Module):

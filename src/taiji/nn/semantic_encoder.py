@@ -157,7 +157,7 @@ class SemanticEncoder(nn.Module):
 
 
 class MemoryBank(nn.Module):
-    """What the encoder made of every text, to be looked up.
+    """States that the encoder made of every text, to be looked up.
 
     Rows that were written with other weights than today's, or never, are not fresh. A saved bank is read by the texts' keys: rows of texts that
     it does not have are not fresh either.

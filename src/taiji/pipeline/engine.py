@@ -14,7 +14,6 @@ killed one are used only when they are of the same job. The same check precedes 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -47,7 +46,8 @@ from taiji.core.artifacts import (
     writing,
 )
 from taiji.core.component import foreign_code
-from taiji.core.errors import ArtifactError, ConfigError, InputError, ResourceError, TaijiError
+from taiji.core.errors import ArtifactError, ConfigError, InputError, TaijiError
+from taiji.core.locks import exclusive
 from taiji.core.manifests import MANIFEST, Verifier, read_manifest, write_manifest
 from taiji.core.progress import progress
 from taiji.language.processes import first_process, processes
@@ -391,18 +391,12 @@ class Run:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        make_folder(self.folder)
-        with writing(self.folder / ".lock"):
-            file = (self.folder / ".lock").open("w")
-        with file as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ResourceError(
-                    "Another process is working on this run.",
-                    where=str(self.folder),
-                    fix="wait for it, or choose another --name",
-                ) from error
+        with exclusive(
+            self.folder / ".lock",
+            "Another process is working on this run.",
+            where=self.folder,
+            fix="wait for it, or choose another --name",
+        ):
             yield
 
 

@@ -11,7 +11,6 @@ Everything that was decided lies in the folder, so a sitting can be broken off a
 
 from __future__ import annotations
 
-import fcntl
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.core.artifacts import make_folder, write_json, write_parquet, writing
-from taiji.core.errors import InputError, ResourceError
+from taiji.core.artifacts import write_json, write_parquet
+from taiji.core.errors import InputError
+from taiji.core.locks import exclusive
 from taiji.reasoning.curation import AuditLog, Outcome, agreement_of, run_review
 from taiji.reasoning.reviewers import AXES, Draft, PersonReviewer, Remembered, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
@@ -65,18 +65,12 @@ class ReviewSession:
         self.earlier: dict[str, Outcome] = {}
 
     def __enter__(self) -> ReviewSession:
-        make_folder(self.folder)
-        with writing(self.folder / ".lock"):
-            self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise ResourceError(
-                "Another review of this run is open.",
-                where=str(self.folder),
-                fix="end it first; its judgements are kept",
-            ) from error
+        self._lock = exclusive(
+            self.folder / ".lock",
+            "Another review of this run is open.",
+            where=self.folder,
+            fix="end it first; its judgements are kept",
+        )
         try:
             if (self.folder / "log.jsonl").exists():
                 self.log = AuditLog.load(self.folder / "log.jsonl")

@@ -88,7 +88,7 @@ class RecommendServingSettings(Settings):
     cache_entries: int = Field(default=10_000, ge=1)
     """Lists kept by an HTTP process, at most."""
     policy: str = "overloaded"
-    """Who is shown the own list of before in place of one that is computed: nobody (`never`: without room a request gets 503), whoever would get
+    """Those who are shown the own list of before in place of one that is computed: nobody (`never`: without room a request gets 503), whoever would get
     503 otherwise (`overloaded`), from a load on those whose list is young (`threshold`), those who lose least by it (`critics`); or another
     entry point of the group `taiji.cache_policies` or `package.module:Name`."""
     policy_settings: dict[str, Any] = Field(default={})

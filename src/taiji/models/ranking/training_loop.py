@@ -15,6 +15,7 @@ from torch import nn
 from taiji.core.progress import progress
 from taiji.data.field_set import Arrays
 from taiji.nn.devices import on_device
+from taiji.nn.early_stopping import BestWeights
 from taiji.nn.field_embeddings import Batch
 from taiji.nn.optimisers import RowAdagrad
 from taiji.nn.predictions import calibrate
@@ -50,24 +51,20 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     epochs = settings.passes(rows)
     total = rows * epochs
     check_every = max(1, total // settings.checks)
-    best, best_state, worse, done, checked = np.inf, None, 0, 0, 0
+    best, done, checked = BestWeights(network, settings.patience), 0, 0
     start, paused = time.perf_counter(), 0.0
 
     def check() -> bool:
         """Validate; True when training should stop."""
-        nonlocal best, best_state, worse, paused
+        nonlocal paused
         before = time.perf_counter()
         loss = validation_loss(ranker, valid) if valid is not None else -float(done)
         ranker.history.append(
             {"rows": done, "loss": loss, "rows_per_second": done / max(before - start - paused, 1e-9)}
         )
-        if loss < best:
-            best, worse = loss, 0
-            best_state = {name: value.clone() for name, value in network.state_dict().items()}
-        else:
-            worse += 1
+        stop = best.stop(-loss)
         paused += time.perf_counter() - before
-        return worse >= settings.patience
+        return stop
 
     with progress("Ranker", total=total) as update:
         stop = False
@@ -91,8 +88,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
                 break
         if not stop and done > checked:
             check()
-    if best_state is not None:
-        network.load_state_dict(best_state)
+    best.restore()
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     if valid is not None:

@@ -18,11 +18,11 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     target: str = "buy"
     """Behaviour that items are retrieved for, as the log names it."""
     behaviours: Literal["rotary", "added", "none"] = "rotary"
-    """How the encoder reads behaviours: as factors of queries and keys (`rotary`), as vectors added to the items' (`added`), or not at all (`none`)."""
+    """Form in which the encoder reads behaviours: as factors of queries and keys (`rotary`), as vectors added to the items' (`added`), or not at all (`none`)."""
     diffusion: bool = True
-    """Whether the latent vector is sampled by the diffusion; without it the encoder's own is taken."""
+    """Sample the latent vector by the diffusion; without it the encoder's own is taken."""
     as_released: tuple[Released, ...] = ()
-    """What is done as in the released code, which does not do what it says: `guidance` adds the unconditional sample, begun at the conditional one, instead of
+    """Parts done as in the released code, which does not do what it says: `guidance` adds the unconditional sample, begun at the conditional one, instead of
     subtracting the unconditional prediction at each step; `masking` shows the behaviour to the condition when sampling; `rotary` scales after the turn."""
     width: PositiveInt = 64
     """Width of items and latent vectors."""

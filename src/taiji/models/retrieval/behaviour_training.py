@@ -17,6 +17,7 @@ from taiji.models.retrieval.behaviour_network import BehaviourNetwork
 from taiji.models.retrieval.behaviour_settings import BehaviourDiffusionSettings
 from taiji.models.retrieval.vector_retriever import in_blocks
 from taiji.nn.devices import on_device
+from taiji.nn.early_stopping import BestWeights
 from taiji.nn.sampled_softmax import sampled_softmax_loss
 
 Array = NDArray[Any]
@@ -67,7 +68,7 @@ class BehaviourTraining:
         optimiser = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        best, best_state, worse = -1.0, None, 0
+        best = BestWeights(network, settings.patience)
         checks = self.checks[name] = []
         with progress(f"Behaviour diffusion, {name}", total=epochs, unit="epochs") as update:
             for epoch in range(1, epochs + 1):
@@ -79,17 +80,9 @@ class BehaviourTraining:
                 quality = None if name == "diffusion" else self.quality(name == "head")
                 checks.append({"epoch": epoch, "loss": mean, "ndcg": quality})
                 log.info("%s, epoch %d: loss %.4f, validation NDCG@10 %s", name, epoch, mean, quality)
-                if quality is None:
-                    continue
-                if quality > best:
-                    best, worse = quality, 0
-                    best_state = {key: value.clone() for key, value in network.state_dict().items()}
-                else:
-                    worse += 1
-                    if worse >= settings.patience:
-                        break
-        if best_state is not None:
-            network.load_state_dict(best_state)
+                if quality is not None and best.stop(quality):
+                    break
+        best.restore()
 
     def _epoch(
         self,

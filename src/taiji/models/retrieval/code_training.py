@@ -21,6 +21,7 @@ from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
 from taiji.models.retrieval.code_network import Asked, Past
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of
 from taiji.nn.devices import on_device
+from taiji.nn.early_stopping import BestWeights
 from taiji.nn.experts import Experts
 from taiji.nn.sampled_softmax import sampled_softmax_loss
 from taiji.nn.time_encoding import time_features
@@ -70,7 +71,7 @@ class CodeTraining:
         """Train and return epoch, loss and validation NDCG@10 of each check; the network keeps its best weights."""
         s, network = self.model.settings, self.network
         checks: list[dict[str, float]] = []
-        best, best_state, worse = -1.0, None, 0
+        best = BestWeights(network, s.patience)
         with progress("code decoder", total=s.epochs, unit="epochs") as update:
             for epoch in range(1, s.epochs + 1):
                 network.train()
@@ -81,15 +82,9 @@ class CodeTraining:
                 quality = self.quality()
                 checks.append({"epoch": epoch, "loss": float(torch.stack(losses).double().mean()), "ndcg": quality})
                 log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, checks[-1]["loss"], quality)
-                if quality > best:
-                    best, worse = quality, 0
-                    best_state = {name: value.clone() for name, value in network.state_dict().items()}
-                else:
-                    worse += 1
-                    if worse >= s.patience:
-                        break
-        if best_state is not None:
-            network.load_state_dict(best_state)
+                if best.stop(quality):
+                    break
+        best.restore()
         network.eval()
         return checks
 

@@ -25,6 +25,7 @@ from taiji.data.history import History, rows_and_places
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
 from taiji.nn.devices import on_device
+from taiji.nn.early_stopping import BestWeights
 from taiji.nn.lookup import look_up
 from taiji.nn.packing import Packing, pack
 from taiji.nn.sampled_softmax import sampled_softmax_loss
@@ -160,7 +161,7 @@ class SASRec(VectorRetriever):
     def _train(self, data: Sequences, chance: Array, valid: _Valid, random: np.random.Generator) -> None:
         settings, network = self.settings, self.network
         optimiser = self._optimiser()
-        best, best_state, worse = -1.0, None, 0
+        best = BestWeights(network, settings.patience)
         with progress("SASRec", total=settings.epochs, unit="epochs") as update:
             for epoch in range(1, settings.epochs + 1):
                 loss = self._epoch(optimiser, data, chance, random)
@@ -170,15 +171,9 @@ class SASRec(VectorRetriever):
                 quality = self._quality(valid)
                 self.facts["checks"].append({"epoch": epoch, "loss": loss, "ndcg": quality})
                 log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, loss, quality)
-                if quality > best:
-                    best, worse = quality, 0
-                    best_state = {name: value.clone() for name, value in network.state_dict().items()}
-                else:
-                    worse += 1
-                    if worse >= settings.patience:
-                        break
-        if best_state is not None:
-            network.load_state_dict(best_state)
+                if best.stop(quality):
+                    break
+        best.restore()
         network.eval()
 
     def _optimiser(self) -> torch.optim.Optimizer:
