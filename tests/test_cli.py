@@ -382,6 +382,16 @@ def test_mistakes_are_one_message_with_a_way_out(taiji, tmp_path, monkeypatch, a
     assert not list(tmp_path.iterdir()) and not (tmp_path.parent.parent / "elsewhere").exists()
 
 
+def test_an_interruption_while_a_library_loads_has_the_same_exit_code(tmp_path):
+    (tmp_path / "interrupted.py").write_text(
+        "from taiji.cli.console import guarded\nguarded(lambda: exec('raise KeyboardInterrupt'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
+
+
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -87,6 +87,9 @@ def _interrupted() -> None:
         else "\nInterrupted.",
         file=sys.stderr,
     )
+    # An interruption that went through an exec of a text (a dataclass being made, while a library loads) leaves a mark by which
+    # Python ends itself with SIGINT in place of the exit code, handled or not; the next exec of a text takes the mark away.
+    exec("")
     sys.exit(INTERRUPTED)
 
 
