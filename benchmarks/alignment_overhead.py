@@ -31,7 +31,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 GROUPS = ((2, ("fixed", "popo-light", "popo")), (8, ("fixed", "directional")))
 """Rewards, and the arms that are stepped in turn: a few trainers at a time fit in memory."""
-BARS = {"popo, K = 2": 0.30, "popo-light, K = 2": 0.02, "directional, K = 8": 0.45}
+BARS = {"popo, K = 2": 0.15, "popo-light, K = 2": 0.02, "directional, K = 8": 0.30}
 
 
 def reward(number: int) -> Any:
