@@ -7,12 +7,12 @@ from shlex import quote
 
 
 def remake(run: Path) -> str:
-    """Return what to do about a damaged run: the command that makes again what is missing or damaged."""
+    """Return the command that rebuilds the missing or damaged parts of a run."""
     return f"{resume_command(run)} makes again what is damaged or missing"
 
 
 def resume_command(run: Path) -> str:
-    """Return the command that goes on with a run."""
+    """Return the command that resumes a run."""
     return f"taiji {_recipe(run)} {run_options(run)} --resume"
 
 

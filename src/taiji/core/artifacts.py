@@ -1,7 +1,7 @@
 """The one writer of artefacts: atomic files and folders, content hashes.
 
 A reader never sees half a file: everything is written beside its destination under a temporary name, flushed to disk
-and renamed. Whatever was there before stays whole until the rename.
+and renamed. The previous content stays intact until the rename.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ DAMAGED = "if a run made it: taiji run --name RUN --resume makes again what is d
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the disk's refusals to write ``path`` into a message that says what is in the way and what to do about it.
+    """Turn a failed write to ``path`` into an error that names the cause and the remedy.
 
     Raises:
         NoSpace: the disk or the quota is full.
-        ResourceError: no permission, a disk for reading only, a file where a folder should be, a name too long.
+        ResourceError: no permission, a read-only disk, a file where a folder should be, a name too long.
     """
     path = Path(path)
     try:
@@ -58,7 +58,7 @@ _REFUSALS = (
 
 
 def _write_error(path: Path, number: int | None) -> ResourceError:
-    """Return what the error of that number means for somebody who wanted to write ``path``."""
+    """Return the error to raise for an ``errno`` met while writing ``path``."""
     message, where, there = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
     if number in _FULL:
         return NoSpace(
@@ -93,14 +93,14 @@ def _write_error(path: Path, number: int | None) -> ResourceError:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Return the path, or its nearest existing parent."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
 
 
 def make_folder(path: str | Path) -> Path:
-    """Make a folder with those above it, or find it there; the one way in which folders are made.
+    """Create a folder and its parents unless they exist; every folder is created here.
 
     Raises:
         ResourceError: it cannot be made, with the reason.
@@ -124,7 +124,7 @@ def _sync(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A temporary name that no other process uses, on this machine or on another that shares the disk."""
+    """Return a temporary name that no other process uses, on this machine or on another that shares the disk."""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 

@@ -63,11 +63,11 @@ class Requests:
 
 @dataclass(frozen=True, eq=False)
 class Slate:
-    """Candidates or a list for each request, best or first one first.
+    """Candidates of each request, best first, or the list to show, first place first.
 
     Attributes:
         items: (B, M) int64 dense item ids, padded with :data:`NO_ITEM` behind the last one.
-        scores: (B, M) float64 of whoever made the slate; 0 where it gives none.
+        scores: (B, M) float64 from the component that made the slate; 0 where it gives none.
         source: (B, M) int64, which retriever an item came from; 0 where there is only one.
         columns: further (B, M, …) arrays by name, carried along.
     """
@@ -122,7 +122,7 @@ class Slate:
         )
 
     def take(self, places: Array) -> Slate:
-        """Return the slate with the places ``(B, K)`` of each request in that order, all columns alike."""
+        """Return the slate reordered to the places ``(B, K)`` of each request, every column alike."""
         rows = np.arange(len(self.items))[:, None]
         assert self.scores is not None and self.source is not None
         columns = {name: values[rows, places] for name, values in self.columns.items()}
@@ -201,7 +201,7 @@ class ItemCoder(Protocol):
 
 
 class Debiaser(Protocol):
-    """Corrector of predictions for the circumstances they were learnt under."""
+    """Correction of predictions for the conditions under which they were learnt."""
 
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
         """Return predictions of the same tasks and shapes; monotone in the given ones where it says so."""
@@ -222,7 +222,7 @@ class ListGenerator(Protocol):
 
 
 class ListEvaluator(Protocol):
-    """Judge of whole lists."""
+    """Evaluator of whole lists."""
 
     def score(self, requests: Requests, slate: Slate, lists: Array) -> Array:
         """Return (B, K) scores of the lists (B, K, L), places in the slate."""

@@ -31,7 +31,7 @@ class TaijiError(Exception):
 
 
 class InputError(TaijiError):
-    """Tables, files or arrays that are not what was asked for."""
+    """Invalid tables, files or arrays."""
 
 
 class ConfigError(TaijiError):
@@ -39,7 +39,7 @@ class ConfigError(TaijiError):
 
 
 class ResourceError(TaijiError):
-    """Something of the surroundings: a missing package, model or device, a service that does not answer, a full disk."""
+    """A problem of the environment: a missing package, model or device, a service that does not answer, a full disk."""
 
 
 class ArtifactError(TaijiError):
@@ -47,4 +47,4 @@ class ArtifactError(TaijiError):
 
 
 class NoSpace(ResourceError):
-    """The disk is full. What was finished before is whole, so a command that can be resumed goes on from there."""
+    """The disk is full. Finished work is intact, so a resumable command continues from there."""

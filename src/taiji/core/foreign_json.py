@@ -13,7 +13,7 @@ def parsed(text: str | bytes, **options: Any) -> Any:
         text: UTF-8 if bytes. options: of :func:`json.loads`.
 
     Raises:
-        ValueError: the text is no JSON, or is nested too deep to be read.
+        ValueError: the text is not JSON, or is nested too deep to be read.
     """
     try:
         return json.loads(text, **options)

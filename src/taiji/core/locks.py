@@ -11,7 +11,7 @@ from taiji.core.errors import ResourceError
 
 
 def exclusive(path: Path, message: str, *, where: str | Path, fix: str) -> IO[str]:
-    """Open and lock a file, its folder made where there is none; closing it, or the end of the process, gives the lock back.
+    """Open and lock a file, creating its folder if needed; closing it, or the end of the process, releases the lock.
 
     Args:
         path: of the lock. message, where, fix: what to say when another holds it.

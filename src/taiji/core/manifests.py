@@ -1,6 +1,6 @@
 """Manifests of finished stages: which files a stage left, and the check that they are still what it wrote.
 
-Everybody who reads a stage's artefacts asks here first, so damage is found in one way and told in one message.
+Every reader of a stage's artefacts checks here first, so damage is found in one place and reported in one message.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _demand_rights(path: Path, error: BaseException | None) -> None:
-    """Raise what a user without the right to read a file should know: the file may well be whole."""
+    """Raise an error if permission to read a file is missing, since the file may well be intact."""
     if isinstance(error, PermissionError):
         raise ResourceError(
             "Could not read an artefact of the run.",
@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stage_files(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a stage whose relative names match, in order; what somebody else put there is none of them."""
+    """Return the files of a stage whose relative names match, in order; files that the stage did not write are left out."""
     found = sorted(folder.glob(pattern))
     listed = read_manifest(folder).get("files") if (folder / MANIFEST).is_file() else None
     return found if listed is None else [path for path in found if str(path.relative_to(folder)) in listed]
@@ -100,7 +100,7 @@ class Verifier:
         self._sound: set[tuple[str, int, int, int]] = set()
 
     def damage(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with the first file that is not what the manifest says, or None.
+        """Return a description of the first file that differs from the manifest, or None.
 
         A manifest of an earlier version lists no files; the content of the whole folder is compared instead.
         """
@@ -129,7 +129,7 @@ class Verifier:
         return None if fits else "a file is damaged (the folder has other content than was written)"
 
     def demand(self, run: Path, stages: Iterable[str]) -> None:
-        """Reject a run in which one of the stages is not finished, or not whole.
+        """Reject a run in which one of the stages is unfinished or damaged.
 
         Raises:
             ArtifactError: which stage, which file, and the command that makes it again.
@@ -154,7 +154,7 @@ class Verifier:
         """Return a file that a stage put at the top of its run.
 
         Raises:
-            ArtifactError: it is not the stage's own any more.
+            ArtifactError: it is no longer the file that the stage published.
         """
         shown, folder = run / name, run / stage
         files = read_manifest(folder).get("files", {}) if (folder / MANIFEST).is_file() else {}

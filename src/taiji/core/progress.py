@@ -1,6 +1,6 @@
 """The one progress display. As a library it goes to the log; a program may ask for a live bar or plain lines on standard error.
 
-A job within another one only tells that it is alive: the outer one says how many there were and how long they took.
+A nested job only shows that it is alive; the outer one reports the number of jobs and their time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Display:
 
 
 def silence(silent: bool) -> None:
-    """Show nothing from now on in this process, or show progress on standard error; for programs, as the command line is one."""
+    """Silence progress in this process, or show it on standard error; for programs such as the command line."""
     _Display.shown = not silent
 
 
@@ -61,7 +61,7 @@ def _plain(description: str, total: int | None, unit: str, done: int, seconds: f
 
 @contextmanager
 def progress(description: str, total: int | None = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """Show how a long job goes; yields ``update(done)``, to be called with the number of units done so far."""
+    """Show the progress of a long job; yields ``update(done)``, to be called with the number of units done so far."""
     if _Display.shown is False:
         yield lambda done: None
         return

@@ -1,7 +1,7 @@
-"""Web pages of this machine: who may ask, and what a browser may do with the answer.
+"""Guard of local web pages: which hosts may ask, and what a browser may do with an answer.
 
-A foreign web page can point a name of its own at 127.0.0.1 and let the browser ask there; the ``Host`` it sends gives it
-away. Every answer forbids the browser to load anything from elsewhere and to guess what it got.
+A foreign web page can point a name of its own at 127.0.0.1 and let the browser ask there (DNS rebinding); the ``Host``
+it sends gives it away. Every answer forbids the browser to load anything from elsewhere and to guess what it got.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def content_policy(**sources: str) -> str:
 
 
 class LocalHandler(BaseHTTPRequestHandler):
-    """HTTP/1.1 without a log, as addresses may name users, and with guarded answers."""
+    """HTTP/1.1 handler with guarded answers and no access log, since addresses may name users."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "taiji", ""

@@ -13,7 +13,7 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's own lets the last of two equal keys win without a word."""
+    """Loader that rejects a repeated key, of which PyYAML's own silently keeps the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -40,10 +40,10 @@ def parse_yaml(text: str, where: str, **problem: str) -> Any:
     Args:
         text: YAML.
         where: it comes from, for messages.
-        problem: ``message``, ``expected`` and ``fix`` of the error for a text that is no YAML.
+        problem: ``message``, ``expected`` and ``fix`` of the error for a text that is not YAML.
 
     Raises:
-        ConfigError: no YAML, or a mapping with a key twice (naming key and lines).
+        ConfigError: not YAML, or a mapping with a key twice (naming key and lines).
     """
     try:
         return yaml.load(text, _Loader)

@@ -1,7 +1,7 @@
 """Histories and prices as plain arrays beside a dataset's tables, written in bounded memory and mapped when they are read.
 
 One stream over the events counts the rows of each user (or item), another puts every row in its place: a counting sort on disk.
-What is read is the operating system's to keep or to drop.
+Arrays are read through memory maps, whose pages the operating system keeps or drops.
 """
 
 from __future__ import annotations

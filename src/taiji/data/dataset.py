@@ -1,4 +1,4 @@
-"""The dataset inside: dense ids, events in time order, histories."""
+"""In-memory dataset: dense ids, events in time order, histories."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class EventColumns(Settings):
 
     @property
     def known_at_display(self) -> tuple[str, ...]:
-        """Columns that are no outcome: context, bias variables, list, position and propensity."""
+        """Columns that are not outcomes: context, bias variables, list, position and propensity."""
         outcomes = {self.behaviour, *(task.name for task in self.labels)}
         return tuple(name for name in self.names if name not in outcomes)
 
@@ -66,7 +66,7 @@ class EventColumns(Settings):
             where: the table or file that declares the columns, for messages.
 
         Raises:
-            ConfigError: a column with two roles or with a name that has its meaning already, or see :func:`check_tasks`.
+            ConfigError: a column with two roles or with a reserved name, or see :func:`check_tasks`.
         """
         counts = Counter(self.names)
         taken = [name for name in self.names if name in FIXED or name in INSIDE]
@@ -103,7 +103,7 @@ class Rule:
     Attributes:
         kinds: ``numbers``, ``ids`` (integers or text), ``texts`` (made from integers too) or ``values`` (any of these).
         dtype: of the column afterwards; None keeps its own.
-        valid: of the column ``value``; nulls are not asked.
+        valid: expression on the column ``value``; nulls are skipped.
         expected: in words.
         fix: what to do about a value that is not.
     """

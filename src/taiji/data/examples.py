@@ -22,7 +22,7 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
     """Choose a period's examples.
 
     The cutoff ``as_of`` is the time of the target's event. Where several targets share user and cutoff (one basket) one
-    is drawn. Every choice goes by a pseudo-random key of (seed, user, cutoff, item) alone, so that events elsewhere in
+    is drawn. Every choice depends only on a pseudo-random key of (seed, user, cutoff, item), so that events elsewhere in
     the log do not change it.
 
     Args:
@@ -49,7 +49,7 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
 def example_candidates(
     dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int
 ) -> pl.DataFrame:
-    """Return what the users ``[first, last)`` bring to :func:`make_examples`: ``user, as_of, target, key``; nobody else is looked at."""
+    """Return the rows that users ``[first, last)`` contribute to :func:`make_examples`: ``user, as_of, target, key``; other users are not read."""
     start, end = split.interval(period)
     history = dataset.history.part(first, last)
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))

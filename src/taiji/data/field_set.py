@@ -73,7 +73,7 @@ class Arrays:
         categories: (N, C) int32, of context and pair.
         sequences: name to (N, L) int32 items; ages: name to (N, L) float16, log1p of hours.
         codes: name to (N, M) int32; vectors: name to (N, D) float32; present: name to (N,) float32.
-        labels: prediction name to (N,) float32, NaN where it cannot be judged.
+        labels: prediction name to (N,) float32, NaN where it is unknown.
         group: (N,) int64, equal for rows of one request; None where no task looks at pairs of rows.
     """
 
@@ -93,7 +93,7 @@ class Arrays:
         return len(self.user)
 
     def take(self, index: Array | slice, *, labels: bool = True) -> Arrays:
-        """Return the rows at ``index``, with or without what they are to be learnt from."""
+        """Return the rows at ``index``, with or without their labels."""
 
         def of(parts: Mapping[str, Array]) -> dict[str, Array]:
             return {name: part[index] for name, part in parts.items()}
@@ -163,7 +163,7 @@ class FieldSet:
         return tuple(field for field in self._of(CategoryField) if field.side in sides)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> FieldSet:
-        """Let every field learn from what is known before ``until``; return the set without what has nothing to say."""
+        """Fit every field on what is known before ``until``; return the set without fields that found nothing."""
         for field in self.fields:
             field.fit(dataset, rows, until)
         return FieldSet([field for field in self.fields if _says_something(field)])

@@ -184,7 +184,7 @@ class History:
     def after_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
         """The first ``limit`` interactions of each user at or after each time, oldest first; as :meth:`before_batch` otherwise.
 
-        What nobody knows at that time: for targets and ceilings only.
+        Unknown at that time, so for targets and oracles only.
         """
         _, starts = self._index.before(users, as_ofs)
         return self._around(

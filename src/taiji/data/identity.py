@@ -1,4 +1,4 @@
-"""One normal form of ids across files: the same in linking and in loading, decided by two tables as a whole.
+"""A normal form of ids shared across files, the same in linking and in loading, chosen from two whole tables.
 
 An id is never changed where two different ids of one table would become one (``007`` and ``7`` may both exist). Whole
 numbers never pass through floats.

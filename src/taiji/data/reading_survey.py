@@ -1,4 +1,4 @@
-"""Facts of checked tables for the reading report: label rates, time range, ids that stand out, negative amounts."""
+"""Facts about checked tables for the reading report: label rates, time range, ids that stand out, negative amounts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EARLIEST = datetime(1990, 1, 1)
 
 
 def surveyed(tables: Tables, now: datetime | None = None) -> Tables:
-    """Return checked tables whose reading report is complete; a report that tells labels already is kept.
+    """Return checked tables whose reading report is complete; a report that already lists labels is kept.
 
     Args:
         tables: checked.

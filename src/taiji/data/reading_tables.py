@@ -1,4 +1,4 @@
-"""Reading report as small tables of text, for every page that shows it."""
+"""The reading report as small text tables, for every page that shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three tables at the edge, and the checks that nothing wrong passes it.
+"""The three tables that enter the library, and the checks that keep invalid ones out.
 
 Row numbers in messages count data rows from 1 (a CSV file's header is not counted).
 """
@@ -67,12 +67,12 @@ class Tables:
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """Everything that the checks look at together."""
+        """Return everything that the checks read, collected in one pass."""
         return self.items, self.users, self.events, self.event_columns, self.levels
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
-    """Check the tables and bring them to their one form: optional columns filled (those of events without a role left out), times in microseconds (UTC, naive).
+    """Check the tables and bring them to a normal form: optional columns filled (those of events without a role left out), times in microseconds (UTC, naive).
 
     Args:
         tables: frames of polars (eager or lazy) or pandas.
@@ -299,7 +299,7 @@ class _Check:
         return expression.cast(TIME)
 
     def _in_calendar(self, frame: pl.DataFrame, column: str) -> None:
-        """Check that times lie in the years 1 to 9999: others come of a wrong unit."""
+        """Check that times lie in the years 1 to 9999: others come from a wrong unit."""
         years = frame[column].cast(pl.Datetime("us")).dt.year()
         rows = positions((years < 1) | (years > 9999))
         if len(rows):

@@ -33,7 +33,7 @@ class Split:
         """``(start, end)`` of a period, half-open.
 
         Raises:
-            ConfigError: for a name that is none of :data:`PERIODS`.
+            ConfigError: for a name that is not in :data:`PERIODS`.
         """
         if period not in PERIODS:
             raise ConfigError("Unknown period.", expected=" | ".join(PERIODS), found=period)
@@ -44,7 +44,7 @@ class Split:
 def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DEFAULT) -> Split:
     """Cut the log at global times so that each period holds its share of the interactions.
 
-    Interactions of one instant are never torn apart, so shares are as near as the clock allows.
+    Interactions of one instant stay together, so shares are only as exact as timestamps allow.
 
     Raises:
         InputError: when the log is too short or too lumpy for four periods that are not empty.

@@ -79,7 +79,7 @@ class Statistics:
     def with_clicks(self, users: Array, items: Array, times: Array) -> Statistics:
         """Return statistics in which what the users clicked on is given, (E,) each, and everything else is as it is here.
 
-        Only the statistics in :data:`OWN` mean something then: the others number users as this log does.
+        Only the statistics in :data:`OWN` are valid then, since the others use this log's user numbers.
         """
         made = copy(self)
         made.user_clicks, made.pair_clicks = PastCount(users, times), PastCount(users * self.n_items + items, times)
@@ -269,7 +269,7 @@ class PastStatistics(Protocol):
 
 
 def statistics_of(dataset: Dataset) -> Statistics:
-    """Return the dataset's statistics, built at the first call (a few seconds for millions of events) and kept as long as it."""
+    """Return the dataset's statistics, built at the first call (a few seconds for millions of events) and kept as long as the dataset."""
     if dataset not in _BUILT:
         _BUILT[dataset] = Statistics(dataset.events, dataset.items, dataset.prices, dataset.levels)
     return _BUILT[dataset]

@@ -50,7 +50,7 @@ class StoredDataset(Dataset):
 
 
 def open_dataset(folder: str | Path) -> Dataset:
-    """The dataset on disk, or in memory where it was written without its arrays.
+    """Open a dataset on disk, or read it into memory where it was written without its arrays.
 
     Raises:
         ArtifactError: see :meth:`Dataset.load`.

@@ -1,4 +1,4 @@
-"""Tasks: the labels that a log holds, what kind each is, and on which rows it can be judged."""
+"""Tasks: the labels of a log, the kind of each, and the rows on which it is known."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DEFAULT_TASKS = (CLICK, CONVERSION)
 
 
 def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...]:
-    """Return the tasks in their order, except that each stands behind the one that it is ``given``.
+    """Return the tasks in their order, except that each comes after the one that it is ``given``.
 
     Raises:
         ConfigError: a name twice, an unknown or non-binary ``given``, a circle, an ordinal task without ``levels``.
@@ -102,7 +102,7 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
 def labels(
     frame: pl.DataFrame, tasks: Sequence[Task], known_until: Mapping[str, int] | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Return every head's labels over the rows of ``frame``, (N,) float32 each, NaN where a row cannot be judged.
+    """Return every head's labels over the rows of ``frame``, (N,) float32 each, NaN where a row's label is unknown.
 
     A conditional label speaks about the rows on which its condition happened. Its joint label (both happened) is 0 where
     the condition did not, but only up to the time of the last row whose label is known: a row behind it is certain to be 0

@@ -37,7 +37,7 @@ class TextVersions:
 
     @classmethod
     def of(cls, items: Array, since: Array, texts: Sequence[str]) -> Self:
-        """Sort versions; a text that says what the one before it said is left out, and so is a blank one."""
+        """Sort versions; texts equal to the version before, and blank ones, are left out."""
         order = np.lexsort((since, items))
         kept: list[int] = []
         last = (-1, "")
@@ -82,7 +82,7 @@ class TextVersions:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Array], dataset: Dataset) -> Self:
-        """Take back what :meth:`tensors` returned, for the items of a dataset; of items that it does not have nothing is left."""
+        """Take back what :meth:`tensors` returned, for the items of a dataset; versions of items that it lacks are dropped."""
         characters, ends = bytes(tensors["characters"]), tensors["ends"]
         texts = [characters[start:end].decode() for start, end in zip(np.append(0, ends)[:-1], ends)]
         known = {hashed: item for item, hashed in enumerate(_hashes(dataset).tolist())}
