@@ -8,7 +8,8 @@ items with at most five interactions in training. A block is compared with its c
 hits averaged over seeds; the control of thinking steps is as many filler steps, that of the router and the gate is the plain decoder,
 whose parameters are told beside; experts compute as much per token as the plain feed-forward layer and have twice its weights.
 Speed: our beam search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
-``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_BLOCKS`` names
+Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items told apart by a level and left together.
+``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_BLOCKS`` names
 the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and the speed on a small catalogue.
 Write to ``benchmarks/results/generative.json`` with ``--json``.
 """
@@ -26,6 +27,8 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks.components import item_codes
+from benchmarks.components.comparison import interval
 from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
 from benchmarks.harness import Result, in_turn, median_ratio, run
 from benchmarks.sequential import FOLDERS, by_time, last_out
@@ -37,6 +40,7 @@ from taiji.language.item_vectors import embedded
 from taiji.metrics.bootstrap import Ratio
 from taiji.metrics.intervals import compare
 from taiji.metrics.list_metrics import Targets, hits, ndcg, recall
+from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.codes.trie import CodeTrie, LiveTrie
 from taiji.models.retrieval.code_decoder import CodeDecoder
 from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past
@@ -251,6 +255,34 @@ def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats:
     result.at_least(f"beam {beam}: requests with the same list", same, 0.99)
 
 
+def codings(result: Result, folder: Path) -> None:
+    """Train the plain decoder on each coding's codes, and tell its hit rate beside the collisions."""
+    catalogue = item_codes.office(folder)
+    assert catalogue.dataset is not None
+    train, requests, targets = last_out(catalogue.dataset)
+    for collisions in ("level", "list"):
+        settings = CodeDecoderSettings.model_validate(PLAIN.model_dump() | {"collisions": collisions})
+
+        def hit_rate(
+            catalogue: item_codes.Catalogue, codes: ItemCodes, seed: int, settings: CodeDecoderSettings = settings
+        ) -> float:
+            assert catalogue.dataset is not None
+            decoder = CodeDecoder(settings, codes=codes).fit(catalogue.dataset, train, seed=seed)
+            return _mean(recall(hits(decoder.retrieve(requests, 10).items, targets), targets.counts, 10))
+
+        first = len(result.rows)
+        item_codes.effect(result, catalogue, hit_rate, seeds=len(seeds()))
+        for row in result.rows[first:]:
+            row["collisions"] = collisions
+        rates: dict[str, list[float]] = {}
+        for row in result.rows[first:]:
+            rates.setdefault(row["coding"], []).append(row["hit rate"])
+        for name in rates.keys() - {item_codes.PLAIN}:
+            value, low, high = interval(np.subtract(rates[name], rates[item_codes.PLAIN]).tolist())
+            result.rows.append({"coding": f"{name} − {item_codes.PLAIN}", "collisions": collisions, "hit rate": value, "low": low, "high": high})  # fmt: skip
+        result.so_far()
+
+
 def churn(result: Result, items: int, decodes: int) -> None:
     """Decode while items come and go, and count what was not available."""
     random = np.random.default_rng(1)
@@ -285,12 +317,14 @@ def measure(quick: bool) -> Result:
     if quick:
         return _quick(result)
     folder = Path(os.environ["TAIJI_TEST_DATA"])
-    for part in os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office").split(","):
+    for part in os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office,codings").split(","):
         if part == "speed":
             for beam in (10, 50):
                 speed(result, items=12_000, rows=64, count=20, beam=beam, repeats=5)
         elif part == "churn":
             churn(result, items=5000, decodes=100_000)
+        elif part == "codings":
+            codings(result, folder / "amazon-office")
         else:
             table(result, part, folder)
     return result
