@@ -12,21 +12,26 @@ class BestWeights:
     """Weights of a network at its best check.
 
     Args:
-        network: under training. patience: checks without a better value after which training stops.
+        network: under training. patience: checks without improvement after which training stops.
     """
 
     def __init__(self, network: nn.Module, patience: int) -> None:
         self.network, self.patience = network, patience
-        self._best, self._worse = -math.inf, 0
+        self._best, self._least, self._worse = -math.inf, math.inf, 0
         self._state: dict[str, torch.Tensor] | None = None
 
-    def stop(self, value: float) -> bool:
-        """Take the value of a check, larger is better, and return whether training should stop; no number is no better."""
+    def stop(self, value: float, loss: float = math.inf) -> bool:
+        """Record a check and return whether training should stop.
+
+        Args:
+            value: decides which weights are kept, larger is better; NaN never improves.
+            loss: on held-out data. A check whose loss is the least so far counts as an improvement, because a metric of the first
+                ranks is mostly noise while a network still learns what is popular. Its weights are not kept for that.
+        """
         if value > self._best:
-            self._best, self._worse = value, 0
             self._state = {name: held.clone() for name, held in self.network.state_dict().items()}
-        else:
-            self._worse += 1
+        self._worse = 0 if value > self._best or loss < self._least else self._worse + 1
+        self._best, self._least = max(self._best, value), min(self._least, loss)
         return self._worse >= self.patience
 
     def restore(self) -> None:

@@ -63,6 +63,20 @@ def test_the_loss_is_minus_the_mean_log_probability_of_the_items(shop):
     assert model.facts["checks"][0]["epoch"] == 1
 
 
+def test_the_held_out_loss_is_that_of_the_last_interactions(shop):
+    training = training_of(shop, negatives=2)
+    (user,) = training.valid
+    end = training.history.offsets[user + 1]
+    items = training.history.items[training.history.offsets[user] : end][-training.model.settings.history - 1 :]
+    with torch.no_grad():
+        network = training.network.eval()
+        past = Past(torch.from_numpy(CODES[items[None, :-1]]))
+        scorer = BeamScorer(network, network.read(past), torch.tensor([len(items) - 1]))
+        code, zero = torch.from_numpy(CODES[items[-1]]), torch.zeros(1, 1, dtype=torch.int64)
+        expected = float(scorer(0, zero, zero)[0, 0, code[0]] + scorer(1, zero, code[None, :1])[0, 0, code[1]])
+    np.testing.assert_allclose(training.held_out_loss(), -expected, atol=1e-5)
+
+
 def test_exposures_count_between_an_interaction_and_the_one_before_it(shop):
     training = training_of(shop, skip_weight=1.0, skips=2)
     assert len(training.valid) == 1

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
+VALID = 256
+"""Held-out histories whose loss is computed at a time."""
 
 
 class CodeTraining:
@@ -68,7 +70,7 @@ class CodeTraining:
         self.clusters = self._clusters(seed) if s.clusters else []
 
     def run(self) -> list[dict[str, float]]:
-        """Train and return epoch, loss and validation NDCG@10 of each check; the network keeps its best weights."""
+        """Train and return epoch, losses and validation NDCG@10 of each check; the network keeps its best weights."""
         s, network = self.model.settings, self.network
         checks: list[dict[str, float]] = []
         best = BestWeights(network, s.patience)
@@ -79,10 +81,11 @@ class CodeTraining:
                 update(epoch)
                 if epoch % s.check_every and epoch != s.epochs:
                     continue
-                quality = self.quality()
-                checks.append({"epoch": epoch, "loss": float(torch.stack(losses).double().mean()), "ndcg": quality})
-                log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, checks[-1]["loss"], quality)
-                if best.stop(quality):
+                mean = float(torch.stack(losses).double().mean())
+                check = {"epoch": epoch, "loss": mean, "valid_loss": self.held_out_loss(), "ndcg": self.quality()}
+                checks.append(check)
+                log.info("epoch %d: loss %.4f, validation %.4f, NDCG@10 %.5f", *check.values())
+                if best.stop(check["ndcg"], check["valid_loss"]):
                     break
         best.restore()
         network.eval()
@@ -100,10 +103,28 @@ class CodeTraining:
                 module.balance()
         return reported.detach()
 
-    def loss(self, batch: CodeBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is minimised, and of it the cross-entropy of the next codes, summed over levels."""
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Return the cross-entropy of the held-out interactions' codes, NaN without one."""
+        if not len(self.valid):
+            return float("nan")
+        self.network.eval()
+        whole, total = Windows(self.history, self.history.offsets[1:], self.model.settings.history), 0.0
+        for users in np.split(self.valid, range(VALID, len(self.valid), VALID)):
+            total += float(self.loss(whole.batch(users), newest=True)[1]) * len(users)
+        return total / len(self.valid)
+
+    def loss(self, batch: CodeBatch, newest: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is minimised, and of it the cross-entropy of the next codes, summed over levels.
+
+        Args:
+            batch: windows. newest: count the last target of each window alone.
+        """
         model, network, s = self.model, self.network, self.model.settings
-        there = on_device(np.flatnonzero(batch.items.ravel() >= 0), model.device)
+        targeted = batch.items >= 0
+        if newest:
+            targeted = np.arange(batch.items.shape[1]) == targeted.sum(axis=1)[:, None] - 1
+        there = on_device(np.flatnonzero(targeted.ravel()), model.device)
         targets = model._tensor(model.item_codes[np.maximum(batch.items, 0)])
         past, asked = self._past(batch)
         seen = torch.arange(batch.items.shape[1], device=model.device).expand(batch.items.shape)
@@ -118,7 +139,7 @@ class CodeTraining:
                 aligned = cluster_loss(thought, network.level_table(level), cluster, codes[:, level])
                 total = total + s.cluster_weight * aligned
         if s.skip_weight:
-            skipped = self._skipped(batch)[batch.items >= 0]
+            skipped = self._skipped(batch)[targeted]
             penalty = skip_loss(network.logits(0, states[:, 0]), model._tensor(skipped), codes[:, 0])
             total = total + s.skip_weight * penalty
         return total, reported
@@ -139,7 +160,7 @@ class CodeTraining:
 
     def _next_code(self, level: int, states: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         network, count = self.network, self.model.settings.negatives
-        if not count or count >= network.sizes[level]:
+        if not count or count >= network.sizes[level] or not network.training:
             return functional.cross_entropy(network.logits(level, states), codes)
         chance = self.chances[level] / self.chances[level].sum()
         drawn = self.random.choice(len(chance), count, p=chance)
