@@ -9,7 +9,7 @@ hits averaged over seeds; the control of thinking steps is as many filler steps,
 whose parameters are told beside; experts compute as much per token as the plain feed-forward layer and have twice its weights.
 Speed: our beam search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
 Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items told apart by a level and left together.
-``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_BLOCKS`` names
+``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most; ``TAIJI_BENCHMARK_BLOCKS`` names
 the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and the speed on a small catalogue.
 Write to ``benchmarks/results/generative.json`` with ``--json``.
 """
@@ -52,7 +52,8 @@ from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.models.retrieval.sasrec import SASRec
 from taiji.nn.beam_search import beam_search
 
-PLAIN = CodeDecoderSettings(seen="drop", dropout=0.3, beam=50)
+EPOCHS = int(os.environ.get("TAIJI_BENCHMARK_EPOCHS", "200"))
+PLAIN = CodeDecoderSettings(seen="drop", dropout=0.3, beam=50, epochs=EPOCHS)
 COLD = 5
 """Training interactions up to which a target's item is cold."""
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -277,7 +278,7 @@ def codings(result: Result, folder: Path) -> None:
         rates: dict[str, list[float]] = {}
         for row in result.rows[first:]:
             rates.setdefault(row["coding"], []).append(row["hit rate"])
-        for name in rates.keys() - {item_codes.PLAIN}:
+        for name in [name for name in rates if name != item_codes.PLAIN]:
             value, low, high = interval(np.subtract(rates[name], rates[item_codes.PLAIN]).tolist())
             result.rows.append({"coding": f"{name} − {item_codes.PLAIN}", "collisions": collisions, "hit rate": value, "low": low, "high": high})  # fmt: skip
         result.so_far()

@@ -11,7 +11,7 @@ Claim, stated beforehand: a grid in place of the last level of k-means collides 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,18 +109,19 @@ def effect(
     catalogue: Catalogue,
     hit_rate: Callable[[Catalogue, ItemCodes, int], float],
     *,
+    names: Sequence[str] = ("product", PLAIN, GRID),
     bits: int = 8,
     seeds: int = SEEDS,
-    quick: bool = False,
 ) -> None:
     """Add a row per coding and seed: its collisions by target, and the hit rate of a decoder that is trained on its codes.
 
     Args:
         result: to add to. catalogue: of a dataset. hit_rate: (catalogue, codes, seed) to the hit rate on the catalogue's targets.
-        bits: per code. seeds: refits of coder and decoder. quick: as for :func:`coders`.
+        names: of the codings. bits: per code. seeds: refits of coder and decoder.
     """
     for seed in range(seeds):
-        for name, coder in coders(bits, quick).items():
+        for name in names:
+            coder = coders(bits)[name]
             codes = ItemCodes.of(coder.fit(catalogue.vectors, seed=seed), catalogue.vectors)
             result.rows.append(
                 {
