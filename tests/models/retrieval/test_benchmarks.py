@@ -20,3 +20,8 @@ def test_intent(tmp_path):
 @pytest.mark.slow
 def test_multi_behaviour(tmp_path):
     run_quick("multi_behaviour", tmp_path)
+
+
+@pytest.mark.slow
+def test_generative_worlds(tmp_path):
+    run_quick("generative_worlds", tmp_path)
