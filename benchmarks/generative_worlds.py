@@ -12,15 +12,17 @@ worlds are told as they come out.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds.
+``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run goes on.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ import polars as pl
 from benchmarks.components.comparison import TWIN, WORLD, interval
 from benchmarks.generative import BLOCKS
 from benchmarks.harness import Result, run
+from benchmarks.rationale_data import work_folder
+from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.core.component import NO_ITEM, Requests
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
@@ -109,68 +113,89 @@ def worth(world: World, dataset: Dataset, requests: Requests) -> np.ndarray:
     return np.where(shown, values.reshape(shown.shape), np.nan)
 
 
-def fitted(data: Served, options: Mapping[str, Any], seed: int) -> CodeDecoder:
-    """Return the decoder with these options, trained."""
-    settings = CodeDecoderSettings.model_validate({**PLAIN, **options})
-    return CodeDecoder(settings, vectors=data.vectors).fit(data.dataset, data.train, seed=seed)
+SIMPLE: dict[str, Callable[[], CatalogueRetriever]] = {
+    "popularity": Popularity,
+    "ItemKNN": ItemKNN,
+    "SASRec": lambda: SASRec(SASRec.Settings(width=32, epochs=24, device="cpu")),
+}
+"""Retrievers that are not generative."""
 
 
-def simple(data: Served, seed: int) -> dict[str, float]:
-    """Return the shares of retrievers that are not generative."""
-    models: dict[str, CatalogueRetriever] = {
-        "popularity": Popularity(),
-        "ItemKNN": ItemKNN(),
-        "SASRec": SASRec(SASRec.Settings(width=32, epochs=24, device="cpu")),
-    }
-    found = {}
-    for name, model in models.items():
-        model.settings = model.settings.model_copy(update={"seen": "keep"})
-        found[name] = data.share(model.fit(data.dataset, data.train, seed=seed))
-    return found
+def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> CatalogueRetriever:
+    """Return a retriever, fitted: one of :data:`SIMPLE`, or the decoder with these options."""
+    if name not in SIMPLE:
+        settings = CodeDecoderSettings.model_validate({**PLAIN, **options})
+        return CodeDecoder(settings, vectors=data.vectors).fit(data.dataset, data.train, seed=seed)
+    model = SIMPLE[name]()
+    model.settings = model.settings.model_copy(update={"seen": "keep"})
+    return model.fit(data.dataset, data.train, seed=seed)
 
 
-def scenario(result: Result, name: str, seeds: int, quick: bool) -> None:
+@lru_cache(maxsize=1)
+def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
+    """Return what a world or its twin served."""
+    world = World(scenario, seed, **(QUICK if quick else SIZES))
+    return Served.of(world.twin(SCENARIOS[scenario][0]) if place == TWIN else world, seed)
+
+
+def cell(
+    folder: Path, scenario: str, place: str, seed: int, name: str, options: Mapping[str, Any], quick: bool
+) -> dict[str, Any]:
+    """Return the row of one retriever in one world, from the folder where it is finished."""
+    file = folder / f"{value_hash([scenario, place, seed, name, options])[:16]}.json"
+    if file.is_file():
+        return read_json(file)
+    data, start = served(scenario, place, seed, quick), time.process_time()
+    model = made(name, options, data, seed)
+    row = {
+        "scenario": scenario, "place": place, "model": name, "seed": seed, "share of the best": data.share(model),
+        "parameters": sum(p.numel() for p in model.network.parameters()) if isinstance(model, CodeDecoder) else None,
+        "seconds": time.process_time() - start,
+    }  # fmt: skip
+    write_json(file, row)
+    return row
+
+
+def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -> None:
     """Compare the blocks of one scenario with their controls, in the world and in its twin."""
-    lacking, blocks = SCENARIOS[name]
-    chosen = dict(list(blocks.items())[:2]) if quick else blocks
-    short = {"epochs": 1, "valid_users": 20} if quick else {}
-    for place in (WORLD, TWIN):
-        shares: dict[str, list[float]] = {}
-        for seed in range(seeds):
-            world = World(name, seed, **(QUICK if quick else SIZES))
-            data = Served.of(world.twin(lacking) if place == TWIN else world, seed)
-            for model, value in simple(data, seed).items():
-                shares.setdefault(model, []).append(value)
-            for model, (_, options) in {"plain": ("", {}), **chosen}.items():
-                start = time.process_time()
-                decoder = fitted(data, options | short, seed)
-                shares.setdefault(model, []).append(data.share(decoder))
-                result.rows.append({
-                    "scenario": name, "place": place, "model": model, "seed": seed, "share of the best": shares[model][-1],
-                    "parameters": sum(p.numel() for p in decoder.network.parameters()), "seconds": time.process_time() - start,
-                })  # fmt: skip
+    blocks = dict(list(SCENARIOS[name][1].items())[:2]) if quick else SCENARIOS[name][1]
+    arms: dict[str, dict[str, Any]] = {model: {} for model in (*SIMPLE, "plain")}
+    arms |= {model: options for model, (_, options) in blocks.items()}
+    found: dict[tuple[str, str], list[float]] = {}
+    for seed in range(seeds):
+        for place in (WORLD, TWIN):
+            for model, options in arms.items():
+                short = {"epochs": 1, "valid_users": 20} if quick else {}
+                row = cell(folder, name, place, seed, model, {**options, **short}, quick)
+                found.setdefault((place, model), []).append(row["share of the best"])
+                result.rows.append(row)
                 result.so_far()
-        for model in ("popularity", "ItemKNN", "SASRec"):
-            result.rows.append({"scenario": name, "place": place, "model": model, "share of the best": float(np.mean(shares[model]))})  # fmt: skip
-        for model, control in [("plain", "popularity"), ("plain", "SASRec"), *((n, c) for n, (c, _) in chosen.items())]:
-            value, low, high = interval(np.subtract(shares[model], shares[control]).tolist())
-            result.rows.append({
-                "scenario": name, "place": place, "model": f"{model} − {control}", "share of the best": value, "low": low, "high": high,
-            })  # fmt: skip
+    compared = [
+        ("plain", "popularity"),
+        ("plain", "SASRec"),
+        *((model, control) for model, (control, _) in blocks.items()),
+    ]
+    for place in (WORLD, TWIN):
+        for model, control in compared:
+            value, low, high = interval(np.subtract(found[place, model], found[place, control]).tolist())
+            row = {"scenario": name, "place": place, "model": f"{model} − {control}", "share of the best": value}
+            result.rows.append({**row, "low": low, "high": high})
             if quick:
                 continue
             if (model, control, place) == ("plain", "popularity", WORLD):
                 result.at_least(f"{name}: plain over popularity, lower end", low, 0.0)
             elif model != "plain" and place == TWIN:
                 result.at_most(f"{name}'s twin: {model} over {control}, lower end", low, 0.0)
-        result.so_far()
+    result.so_far()
 
 
 def measure(quick: bool) -> Result:
-    """Run every scenario."""
-    result = Result()
+    """Run every scenario, or what is not finished of it."""
+    result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4"))
+    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, quick])[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
     for name in SCENARIOS:
-        scenario(result, name, 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4")), quick)
+        scenario(result, folder, name, seeds, quick)
     if quick:
         result.at_least(
             "shares of the best", min(row["share of the best"] for row in result.rows if "seed" in row), 0.0
