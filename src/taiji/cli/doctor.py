@@ -34,6 +34,7 @@ BASE_PACKAGES = (
 PURPOSE = {
     "llm": "language models: rationales, fine-tuning, alignment, embeddings",
     "serve": "the near-online service",
+    "otel": "spans of the service's requests",
     "scale": "partitions on a Ray cluster",
     "gpu": "vLLM",
     "excel": "logs in spreadsheets",

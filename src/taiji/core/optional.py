@@ -31,6 +31,10 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
         "hiredis": "hiredis",
         "prometheus-client": "prometheus_client",
     },
+    "otel": {
+        "opentelemetry-sdk": "opentelemetry",
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    },
     "scale": {"ray": "ray"},
     "gpu": {"vllm": "vllm"},
     "excel": {"fastexcel": "fastexcel"},

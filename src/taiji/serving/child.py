@@ -36,6 +36,7 @@ def api(settings: ServingSettings, run: Path) -> None:
     from taiji.serving.edge import DrainingServer, Edge, allow_files
     from taiji.serving.keys import LiveKeyring, load_keys
     from taiji.serving.scorers import Scorers
+    from taiji.serving.tracing import traced
 
     store = open_store(settings, run, generation=os.environ[GENERATION])
     clock = _clock(store)
@@ -47,10 +48,11 @@ def api(settings: ServingSettings, run: Path) -> None:
     )
     keys = LiveKeyring(settings.keys) if settings.keys else load_keys(None)
     app = build_app(store, scorers, settings, keys, clock)
+    asgi, provider = traced(app) if settings.traces else (app, None)
     allow_files(settings.limits.connections)
     # Without uvicorn's limit_concurrency, which answers everybody with 503 while silent clients hold the connections.
     config = uvicorn.Config(
-        app,
+        asgi,
         http=Edge(settings.limits, app.metrics.refuse),  # type: ignore[arg-type]
         ws="none",
         proxy_headers=False,  # nobody here asks for the client's address
@@ -65,6 +67,8 @@ def api(settings: ServingSettings, run: Path) -> None:
     )
     # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
     DrainingServer(config, settings.drain_s, app.drain).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    if provider is not None:
+        provider.shutdown()  # sends the last spans
     store.close()
 
 

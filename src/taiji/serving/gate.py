@@ -162,14 +162,14 @@ class Gate:
             status = 499  # the usual number for it; nobody sees it but the metrics
             self.metrics.refuse("gone")
         except TimeoutError:
-            log("request timed out", request=number, route=_route(scope), seconds=self._limits.request_s)
+            log("request timed out", request=number, route=route_of(scope), seconds=self._limits.request_s)
             if not status:
                 await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
         except Exception as error:
-            log("request failed", request=number, route=_route(scope), error=where(error))
+            log("request failed", request=number, route=route_of(scope), error=where(error))
             if not status:
                 await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
-        route = _route(scope)
+        route = route_of(scope)
         if needed_scope(scope["method"], scope["path"]) == "admin" and scope.get(KEY, ANONYMOUS) != ANONYMOUS:
             log("audit", request=number, key=scope[KEY], method=scope["method"], route=route, status=status)
         self.metrics.requests.labels(route, status).inc()
@@ -324,8 +324,8 @@ def _crosses_sites(headers: dict[bytes, bytes]) -> bool:
     return site not in (b"none", b"same-origin") or (origin is not None and origin.partition(b"://")[2] != host)
 
 
-def _route(scope: Scope) -> str:
-    """The route's template, never the path, which names a user."""
+def route_of(scope: Scope) -> str:
+    """Return the route's template, never the path, which names a user."""
     return str(getattr(scope.get("route"), "path", "none"))
 
 

@@ -56,6 +56,10 @@ PASSWORD = "TAIJI_STORE_PASSWORD"
 """Environment variable: in a setting it would be in `config.json` and in everybody's `ps`."""
 
 
+DURABLE = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
+LOSSY = "This Redis would lose events."
+
+
 class RedisStore:
     """See :class:`taiji.serving.store.Store`."""
 
@@ -96,18 +100,20 @@ class RedisStore:
         }
 
     def _demand_durability(self, place: str) -> None:
-        try:
-            found = {name: self._redis.config_get(name).get(name) for name in ("appendonly", "maxmemory-policy")}
-        except redis.ResponseError:
-            return  # a managed service that hides its configuration
-        if found["appendonly"] != "yes" or found["maxmemory-policy"] != "noeviction":
+        if found := self._lossy():
+            fix = "; ".join(f"redis-cli config set {name} {value}" for name, value in DURABLE.items())
+            expected = ", ".join(f"{name} {value}" for name, value in DURABLE.items())
             raise ResourceError(
-                "This Redis would lose events.",
-                where=place,
-                expected="appendonly yes, maxmemory-policy noeviction",
-                found=", ".join(f"{name} {value}" for name, value in found.items()),
-                fix="redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf",
+                LOSSY, where=place, expected=expected, found=found, fix=f"{fix}; and the same in redis.conf"
             )
+
+    def _lossy(self) -> str:
+        """Return the server's settings where it would lose events with them, "" where it would not or hides them, as managed services do."""
+        try:
+            found = {name: self._redis.config_get(name).get(name) for name in DURABLE}
+        except redis.ResponseError:
+            return ""
+        return "" if found == DURABLE else ", ".join(f"{name} {value}" for name, value in found.items())
 
     def _note_schema(self, place: str) -> None:
         found = [int(value or 1) for value in self._redis.hmget(self._key("meta"), "schema", "schema_reader")]
@@ -142,6 +148,9 @@ class RedisStore:
             found = self._redis.hget(self._key("meta"), "generation")
         if found != self.generation.encode():
             raise StoreUnavailable(REPLACED)
+        with _translated():
+            if lossy := self._lossy():
+                raise StoreUnavailable(f"{LOSSY} Found: {lossy}.")
 
     def queue_age(self, now: int) -> float:
         del now  # the stream's ids carry the server's time

@@ -123,6 +123,8 @@ class ServingSettings(Settings):
     """HTTP processes on the same port."""
     workers: int = Field(default=1, ge=0)
     """Worker processes a release; 0 serves what is there and takes events, but writes no features."""
+    traces: bool = False
+    """Send a span of each request by OpenTelemetry, whose own environment variables say where to (extra `otel`)."""
     drain_s: float = Field(default=0.0, ge=0)
     """On a graceful stop, seconds for which a process still answers while ``/readyz`` says that it ends: as long as a balancer needs to see it."""
     prefix: str = Field(default="taiji:", min_length=1)
