@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages outside docs/: path in the repository → path in the site."""
 SHIM = "https://unpkg.com/iframe-worker/shim"
+SHIM_HERE = "site/iframe-worker.js"
 BESIDE = "files/"
 REFERENCE = "reference.md"
 LINK = re.compile(r"(?P<before>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
@@ -93,12 +94,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     for path, moved in MOVED.items():
-        files.append(File.generated(config, moved, content=(ROOT / path).read_text(encoding="utf-8")))
-    linked = {
-        path
-        for file in files.documentation_pages()
-        for path in linked_files(file.src_uri, file.content_string)
-    }
+        head = "---\nhide: [navigation]\n---\n" if moved == "index.md" else ""
+        files.append(File.generated(config, moved, content=head + (ROOT / path).read_text(encoding="utf-8")))
+    linked = {path for file in files.documentation_pages() for path in linked_files(file.src_uri, file.content_string)}
     for path in sorted(linked):
         files.append(File.generated(config, BESIDE + path, abs_src_path=str(ROOT / path)))
     for path, text in package_pages().items():
@@ -119,4 +117,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Take the worker of the search from the site itself: the theme names an address of the network for it."""
     here = posixpath.dirname(page.file.dest_uri) or "."
-    return output.replace(SHIM, posixpath.relpath("site/iframe-worker.js", here))
+    return output.replace(SHIM, posixpath.relpath(SHIM_HERE, here))
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """Do the same for the page of a missing address."""
+    return output_content.replace(SHIM, SHIM_HERE)
