@@ -9,6 +9,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from tests.pages import LANGUAGES, ROOT, blocks, pages
 from tests.tiny import write_config, write_model, write_shop
 from tools import reference_page, site_pages
 
+from taiji import __version__, cli
 from taiji.cli.settings_page import reference
+from taiji.config import RENAMED_KEYS
+from taiji.core.moved import MOVED, REMOVED_IN
 
 PAGES = pages()
 RUN = [
@@ -80,6 +84,37 @@ def test_pages_of_the_site_have_its_links_and_titles():
 def test_the_site_has_a_page_for_every_package_with_public_names():
     pages = site_pages.package_pages()
     assert "::: taiji.data.sources.ratings\n" in pages["reference/taiji.data.sources.md"]
+
+
+def test_the_page_of_migration_names_everything_that_is_renamed():
+    text = (ROOT / "docs" / "migrating.md").read_text()
+    moved = dict(line.split() for line in text.partition("```text\n")[2].partition("```")[0].splitlines())
+    assert moved == MOVED
+    assert f"removed in {REMOVED_IN}" in text
+    for old, new in RENAMED_KEYS.items():
+        assert f"| `{old}` | `{new}` |" in text
+    for old, new in cli.RENAMED_COMMANDS.items():
+        assert f"`taiji {old}`" in text and f"`taiji {new}`" in text
+
+
+def test_the_changelog_has_the_version_that_the_package_says():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## ([\w.]+)", text, re.MULTILINE)
+    assert versions[0] == "Unreleased" and versions[1] == __version__
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+
+
+def test_the_workflow_and_the_hooks_call_what_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    called = {target for step in steps for target in re.findall(r"make ([\w-]+)", step)}
+    assert called == {"test", "docs"} and called <= targets
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    development = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    for hook in hooks:
+        tool = hook["entry"].split()[0].rpartition("/")[2]
+        assert any(re.match(rf"{tool}\b", package) for package in development), tool
 
 
 @pytest.mark.slow

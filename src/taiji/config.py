@@ -38,6 +38,8 @@ STORED = "config.json"
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
 RENAMED_KEYS = {
+    "alignment.environment.grounding_threshold": "evaluation.grounding_threshold",
+    "alignment.warmup_steps": "alignment.weight_warmup",
     "alignment.environment": "alignment.reward_table",
     "own_ranker.judge": "own_ranker.evaluation",
     "ranking.conversion_weight": "ranking.task_weights.conversion",
