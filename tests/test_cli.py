@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -246,6 +247,16 @@ def test_help_names_every_stage_and_version_is_printed(taiji):
     assert code == 0
     assert all(name in out for name in (*STAGE_NAMES, "run", "config", "doctor"))
     assert taiji("--version")[1].strip() == __version__
+
+
+def test_help_lists_each_command_under_a_task_with_its_whole_summary(taiji):
+    out = taiji("--help")[1]
+    places = [out.index(f"\n{task}:\n") for task in cli.TASKS]
+    assert places == sorted(places) and "..." not in out[places[0] :]
+    for task, commands in cli.TASKS.items():
+        section = out.partition(f"\n{task}:\n")[2].partition("\n\n")[0]
+        listed = re.findall(r"^  (\S+)  ", section, re.MULTILINE)
+        assert len(listed) == len(commands), (task, listed)
 
 
 @pytest.mark.parametrize(
