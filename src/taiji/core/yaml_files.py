@@ -57,7 +57,7 @@ def parse_yaml(text: str, where: str, **problem: str) -> Any:
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise ConfigError(
-            problem.get("message", "This is no YAML."),
+            problem.get("message", "This is not YAML."),
             where=where,
             expected=problem.get("expected", "YAML"),
             found=" ".join(str(error).split()),
