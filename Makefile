@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
@@ -10,7 +11,7 @@ ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo peers test test-slow check pages dist try-dist install tools clean
+.PHONY: ci demo docs peers test test-slow check pages dist try-dist install tools clean
 
 install: $(STAMP)
 
@@ -42,8 +43,23 @@ check: install
 # Pages that are made from the source: the tests compare them.
 pages: install
 	$(BIN)/taiji config --describe > docs/configuration.md
-	$(BIN)/python -m tools.licences > docs/licences.md
 	$(BIN)/python -m tools.reference_page > docs/reference.md
+	for python in $(wildcard $(BIN)/python $(DOCS)/bin/python); do \
+	  $$python -m tools.licences > docs/licences.new && mv docs/licences.new docs/licences.md || exit 1; done
+
+# The site of the documentation, in site/; a warning ends it. Its tools live apart: 110 MB that nothing else needs.
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --quiet --strict
+	@echo "site/index.html"
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+	  | xargs $(DOCS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+	touch $@
+
+# What the workflow of the repository runs.
+ci: test docs
 
 # Peers whose pins do not go with ours, for benchmarks.sequential: an environment of their own.
 peers:
@@ -70,4 +86,4 @@ define from_distribution
 endef
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(DOCS) build dist site src/*.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -180,10 +181,10 @@ def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path,
 @pytest.mark.parametrize("command", ["audit", "serve", "study", "review"])
 def test_a_run_of_another_version_is_called_that(taiji, tmp_path, command):
     write_json(tmp_path / "data" / "manifest.json", {"version": "0.0.7"})
-    write_json(tmp_path / "config.json", {"alignment": {"environment": {"grounding_threshold": 0.5}}})
+    write_json(tmp_path / "config.json", {"alignment": {"environment": {"threshold": 0.5}}})
     code, _, error = taiji(command, tmp_path)
     assert code == 2, error
-    assert "another version" in error and "0.0.7" in error and "alignment.environment.grounding_threshold" in error
+    assert "another version" in error and "0.0.7" in error and "alignment.environment.threshold" in error
     assert "Traceback" not in error
 
 
@@ -248,6 +249,16 @@ def test_help_names_every_stage_and_version_is_printed(taiji):
     assert taiji("--version")[1].strip() == __version__
 
 
+def test_help_lists_each_command_under_a_task_with_its_whole_summary(taiji):
+    out = taiji("--help")[1]
+    places = [out.index(f"\n{task}:\n") for task in cli.TASKS]
+    assert places == sorted(places) and "..." not in out[places[0] :]
+    for task, commands in cli.TASKS.items():
+        section = out.partition(f"\n{task}:\n")[2].partition("\n\n")[0]
+        listed = re.findall(r"^  (\S+)  ", section, re.MULTILINE)
+        assert len(listed) == len(commands), (task, listed)
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("environment", "reward_table"), ("judge", "evaluation_ranker"), ("ceiling", "oracle")]
 )
@@ -272,7 +283,7 @@ def test_config_prints_yaml_that_reads_back(taiji, tmp_path):
 def test_view_of_what_is_no_run_ends_with_one_message(taiji, tmp_path):
     code, _, error = taiji("view", tmp_path / "nowhere")
     assert code == 2
-    assert "no run directory" in error and "Traceback" not in error
+    assert "not a run directory" in error and "Traceback" not in error
 
 
 def test_doctor_finds_the_defaults(taiji):
@@ -363,8 +374,11 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
         (("run", "--preset", "demo", "--set", "size.chunk=0"), ("--preset demo, --set size.chunk=0", "size.chunk")),
         (("init", "nowhere"), ("nowhere", "check the path")),
         (("init", ".", "--set", "events.user_id"), ("key=value",)),
-        (("audit", "nowhere"), ("no run directory", "runs/NAME")),
-        (("serve", "nowhere"), ("no run directory",)),
+        (("audit", "nowhere"), ("not a run directory", "runs/NAME")),
+        (("serve", "nowhere"), ("not a run directory", "no run in .")),
+        (("copy", "nowhere"), ("neither a run nor a table of items", "nowhere")),
+        (("keys", "list", "nowhere"), ("taiji keys add nowhere NAME",)),
+        (("keys", "remove", "nowhere", "bob"), ("as `taiji keys add` writes it", "bob")),
         (("config", "--preset", "huge"), ("demo, laptop, paper",)),
         (("init", ".", "--name", "a b/../c"), ("cannot be a run's name", "--to")),
         (("run", "--preset", "demo", "--set", "split.fractions=[0.5, 0.5]"), ("four positive shares that sum to 1",)),

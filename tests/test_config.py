@@ -117,6 +117,19 @@ def test_old_keys_are_read_and_say_their_new_name(tmp_path, caplog, old, inner, 
         load_config(tmp_path / "c.json")
 
 
+def test_old_keys_move_between_sections_and_out_of_a_renamed_one(caplog):
+    config = load_config(
+        overrides=[
+            "alignment.environment.grounding_threshold=0.5",
+            "alignment.environment.random_candidates=7",
+            "alignment.warmup_steps=9",
+        ]
+    )
+    assert (config.evaluation.grounding_threshold, config.alignment.weight_warmup) == (0.5, 9)
+    assert config.alignment.reward_table.random_candidates == 7
+    assert "alignment.warmup_steps is now called alignment.weight_warmup" in caplog.text
+
+
 def test_mistakes_below_an_old_key_are_told_by_that_key():
     with pytest.raises(
         ConfigError, match=r"unknown key 'alignment\.environment\.randm_candidates'.*'random_candidates'"

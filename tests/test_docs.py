@@ -9,6 +9,8 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,12 @@ import yaml
 from tests.data.discovery import exports
 from tests.pages import LANGUAGES, ROOT, blocks, pages
 from tests.tiny import write_config, write_model, write_shop
-from tools import reference_page
+from tools import reference_page, site_pages
 
+from taiji import __version__, cli
 from taiji.cli.settings_page import reference
+from taiji.config import RENAMED_KEYS
+from taiji.core.moved import MOVED, REMOVED_IN
 
 PAGES = pages()
 RUN = [
@@ -33,6 +38,106 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_navigation_holds_every_page_once():
+    def leaves(entry: object) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        for inner in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+            yield from leaves(inner)
+
+    nav = list(leaves(yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)["nav"]))
+    docs = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(nav) == sorted([*docs, *site_pages.MOVED.values()])
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of a page's headings, as GitHub and the site make them."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ (.*)$", outside, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower().strip()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_to_a_heading_find_it(page):
+    for path, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text()):
+        target = page.parent / path if path else page
+        assert anchor in anchors(target.read_text()), f"{page.name} links to {path}#{anchor}"
+
+
+def test_pages_of_the_site_have_its_links_and_titles():
+    assert site_pages.rewritten("index.md", "[a](docs/data.md#files) ![b](docs/figures/b.svg)") == (
+        "[a](data.md#files) ![b](figures/b.svg)"
+    )
+    assert site_pages.rewritten("results/gpu.md", "[a](../../CHANGELOG.md), [b](../../deploy/nginx.conf)") == (
+        "[a](../changelog.md), [b](../files/deploy/nginx.conf)"
+    )
+    assert site_pages.rewritten("extending.md", "[`examples`](../examples/extending)") == "`examples`"
+    code = "```python own.py\nx = {}[0](data.md)\n```"
+    assert site_pages.rewritten("index.md", code) == code.replace("own.py", 'title="own.py"')
+    assert site_pages.linked_files("results/gpu.md", "[b](../../deploy/nginx.conf) [c](../data.md)") == {
+        "deploy/nginx.conf"
+    }
+
+
+def test_the_site_has_a_page_for_every_package_with_public_names():
+    pages = site_pages.package_pages()
+    assert "::: taiji.data.sources.ratings\n" in pages["reference/taiji.data.sources.md"]
+
+
+def test_the_page_of_migration_names_everything_that_is_renamed():
+    text = (ROOT / "docs" / "migrating.md").read_text()
+    moved = dict(line.split() for line in text.partition("```text\n")[2].partition("```")[0].splitlines())
+    assert moved == MOVED
+    assert f"removed in {REMOVED_IN}" in text
+    for old, new in RENAMED_KEYS.items():
+        assert f"| `{old}` | `{new}` |" in text
+    for old, new in cli.RENAMED_COMMANDS.items():
+        assert f"`taiji {old}`" in text and f"`taiji {new}`" in text
+
+
+def test_the_changelog_has_the_version_that_the_package_says():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## ([\w.]+)", text, re.MULTILINE)
+    assert versions[0] == "Unreleased" and versions[1] == __version__
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+
+
+def test_the_workflow_and_the_hooks_call_what_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    called = {target for step in steps for target in re.findall(r"make ([\w-]+)", step)}
+    assert called == {"test", "docs"} and called <= targets
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    development = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    for hook in hooks:
+        tool = hook["entry"].split()[0].rpartition("/")[2]
+        assert any(re.match(rf"{tool}\b", package) for package in development), tool
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    python = next((str(p) for p in (ROOT / ".venv-docs/bin/python",) if p.exists()), sys.executable)
+    if subprocess.run(
+        [python, "-c", "import mkdocs, material, mkdocstrings"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("the extra `docs` is not installed: make docs")
+    done = subprocess.run(
+        [python, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = (tmp_path / "site" / "reference" / "taiji.metrics.html").read_text()
+    assert "Parameters:" in built and "Raises:" in built and "Returns:" in built
+    for path in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]*)"', path.read_text())
+        assert not loaded, f"{path.name} loads {loaded}"
 
 
 def test_modules_tests_and_benchmarks_named_in_the_papers_table_exist():

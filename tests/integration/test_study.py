@@ -87,7 +87,7 @@ def test_wrong_input_gets_one_message(run, tmp_path):
     unknown = taiji("study", run, "--arm", "poppo")
     assert unknown.returncode == 2 and "poppo" in unknown.stderr and "popo-light" in unknown.stderr
     none = taiji("study", tmp_path)
-    assert none.returncode == 2 and "no run directory" in none.stderr
+    assert none.returncode == 2 and "not a run directory" in none.stderr
     (tmp_path / "config.json").write_text((run / "config.json").read_text())
     unfinished = taiji("study", tmp_path)
     assert unfinished.returncode == 2 and "--resume" in unfinished.stderr and "Traceback" not in unfinished.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -24,29 +25,44 @@ from taiji.cli import (
     start_commands,
     world_commands,
 )
+from taiji.cli.command_groups import TaskGroup
 from taiji.core import progress
 from taiji.pipeline.recipes import STAGE_NAMES
 
 app = typer.Typer(
     name="taiji",
     help="An LLM as enhancer for your recommender: rationales, alignment, features, and proof of what they are worth.",
+    epilog="Begin with `taiji run --preset demo`, or with files of your own: `taiji init FOLDER`. `taiji COMMAND --help` explains a command.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=TaskGroup,
 )
-for command in (
-    run_commands.run, recommend_commands.recommend, copy_commands.copy, start_commands.init, start_commands.config, start_commands.doctor,
-    experiment_commands.audit, experiment_commands.view, experiment_commands.review, experiment_commands.abtest, experiment_commands.oracle, experiment_commands.study, run_commands.plan, run_commands.stage,
-    serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, serve_commands.repair_clock, serve_commands.load,
-):  # fmt: skip
-    app.command()(command)
-app.add_typer(world_commands.app, name="world")
-app.add_typer(key_commands.app, name="keys")
+TASKS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
+    "Try, before anything is trained": (experiment_commands.oracle, ("world", world_commands.app), experiment_commands.abtest),
+    "Prepare": (start_commands.init, start_commands.config, start_commands.doctor, run_commands.plan),
+    "Train": (run_commands.run, recommend_commands.recommend, copy_commands.copy, run_commands.stage),
+    "Judge": (experiment_commands.study, experiment_commands.audit, experiment_commands.review),
+    "Look": (experiment_commands.view,),
+    "Run the service": (
+        serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, ("keys", key_commands.app), serve_commands.load, serve_commands.repair_clock,
+    ),
+}  # fmt: skip
+"""Task, as `taiji --help` names it, to its commands; a pair is a group of commands with its name."""
+for task, commands in TASKS.items():
+    for command in commands:
+        if isinstance(command, tuple):
+            app.add_typer(command[1], name=command[0], rich_help_panel=task)
+        else:
+            app.command(rich_help_panel=task)(command)
 for name, summary in STAGE_NAMES.items():
     if name != "audit":  # a command of its own, which prints what it found
-        app.command(name, help=f"Stage: {summary} Its inputs must be there.", rich_help_panel="Stages")(
-            run_commands.stage_command(name)
-        )
+        app.command(
+            name,
+            help=f"{summary} Its inputs must be there.",
+            short_help=summary,
+            rich_help_panel="One stage of `taiji run`, whose inputs must be there",
+        )(run_commands.stage_command(name))
 RENAMED_COMMANDS = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
 """Old command to new command; old ones work for one version."""
 for old, new in RENAMED_COMMANDS.items():

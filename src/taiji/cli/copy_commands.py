@@ -52,7 +52,7 @@ def copy(
     from taiji.config import load_config
     from taiji.core import progress
     from taiji.core.artifacts import make_folder, write_json
-    from taiji.core.errors import ConfigError
+    from taiji.core.errors import ConfigError, InputError
     from taiji.core.manifests import MANIFEST
     from taiji.pipeline.run_copy import STAGE, make_copies, print_copies, run_catalogue, table_catalogue
 
@@ -74,6 +74,11 @@ def copy(
         catalogue = run_catalogue(target, settings.data.domain)
     else:
         settings = load_config(config, preset=preset, overrides=overrides or [])
+        if not target.exists():
+            raise InputError(
+                "There is neither a run nor a table of items.", where=str(target), found="nothing",
+                expected="runs/NAME, or a Parquet, CSV, Excel or JSON-lines file with the columns item_id and title", fix="check the path",
+            )  # fmt: skip
         catalogue = table_catalogue(target, settings.data.domain or "shop")
         folder = runs / name_of(config, preset, name or target.stem)
         if others := [path.parent.name for path in folder.glob(f"*/{MANIFEST}") if path.parent.name != STAGE]:

@@ -23,9 +23,7 @@ def complete_settings(incomplete: str) -> list[str]:
     return [f"{key}=" for key in setting_keys() if key.startswith(incomplete)]
 
 
-ConfigPath = Annotated[
-    Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML configuration; see `taiji config`.")
-]
+ConfigPath = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML configuration; see `taiji config`.")]
 Preset = Annotated[
     str | None,
     typer.Option("--preset", help="Settings to start from: demo, laptop or paper.", autocompletion=complete_presets),

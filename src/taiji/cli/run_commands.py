@@ -27,8 +27,8 @@ from taiji.cli.options import (
     Runs,
     Verify,
 )
-from taiji.cli.view_commands import name_of, names_in, open_run, say, summary
-from taiji.core.advice import runs_option
+from taiji.cli.view_commands import name_of, open_run, say, summary
+from taiji.core.advice import runs_in, runs_option
 from taiji.core.errors import TaijiError
 
 
@@ -62,11 +62,11 @@ def run(
             raise TaijiError(
                 "There is no run to go on with.",
                 where=str(runs / called),
-                found=names_in(runs),
+                found=runs_in(runs),
                 fix="name one of these with --name, or start one without --resume",
             )
         if not quiet:  # a script may ask for --resume always; a person may have mistyped the name
-            say(f"There is no run {called} to resume, so a new one starts; {names_in(runs)}.")
+            say(f"There is no run {called} to resume, so a new one starts; {runs_in(runs)}.")
     opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address, verify)
     if force:
         opened.force(force)

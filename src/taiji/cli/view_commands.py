@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from taiji.cli import console
-from taiji.core.advice import runs_option
+from taiji.core.advice import check_run, runs_option
 from taiji.core.errors import TaijiError
 from taiji.pipeline.names import run_name
 
@@ -103,11 +103,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def names_in(runs: Path) -> str:
-    names = sorted(path.parent.name for path in runs.glob("*/config.json"))
-    return f"runs in {runs}: {', '.join(names)}" if names else f"no run in {runs}"
-
-
 def summary(folder: Path, json_path: Path | None) -> None:
     from taiji.core.artifacts import read_json
     from taiji.reporting.summary import print_summary
@@ -124,11 +119,5 @@ def summary(folder: Path, json_path: Path | None) -> None:
 def config_of(run: Path, overrides: list[str] | None = None) -> Config:
     from taiji.config import load_config
 
-    if not (run / "config.json").is_file():
-        raise TaijiError(
-            "This is no run directory.",
-            where=str(run),
-            expected="a folder that `taiji run` made, with config.json",
-            fix="give runs/NAME",
-        )
+    check_run(run)
     return load_config(run / "config.json", overrides=overrides or [])

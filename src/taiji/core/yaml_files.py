@@ -57,12 +57,23 @@ def parse_yaml(text: str, where: str, **problem: str) -> Any:
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise ConfigError(
-            problem.get("message", "This is no YAML."),
+            problem.get("message", "This is not YAML."),
             where=where,
             expected=problem.get("expected", "YAML"),
-            found=" ".join(str(error).split()),
+            found=_problem(error),
             fix=problem.get("fix", "correct it there"),
         ) from error
+
+
+def _problem(error: yaml.YAMLError | ValueError) -> str:
+    """The line, the column and what is wrong there, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    at, began = error.problem_mark, error.context_mark
+    begun = f" {error.context}" if error.context else ""
+    if begun and began is not None and began.line != at.line:
+        begun += f" that begins in line {began.line + 1}"
+    return f"line {at.line + 1}, column {at.column + 1}:{begun}{':' if begun else ''} {error.problem}"
 
 
 def yaml_line(value: Any) -> str:
@@ -85,6 +96,7 @@ def read_yaml(path: Path, what: str, fix: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else str(error)
+        found = error.strerror if isinstance(error, OSError) else f"{error.reason} (byte {error.start})"
+        fix = fix if isinstance(error, OSError) else "save it as UTF-8"
         raise ConfigError(message, where=str(path), expected=expected, found=found, fix=fix) from error
     return parse_yaml(text, str(path), message=message, expected=expected, fix="correct the file there")

@@ -141,9 +141,13 @@ def serve_world(
     """Let each policy serve in the world from a time on, and compare what users did.
 
     Args:
-        world: that the log came from; it is reset. policies: name to what makes it. start: microseconds; the first midnight from then on
-        begins. days: of the world altogether. users: (S,) the world's users who are served; the logging policy keeps serving the rest.
-        against: the policy that the others are compared with. seed: of the bootstrap.
+        world: World that the log came from; it is reset.
+        policies: Name to what makes the policy.
+        start: Microseconds; the policies begin at the first midnight from then on.
+        days: Days of the world altogether.
+        users: (S,) the world's users who are served; the logging policy keeps serving the rest.
+        against: Policy that the others are compared with.
+        seed: Seed of the bootstrap.
 
     Returns:
         ``first_day``, ``days``, ``users`` and ``metrics``: a row per policy and metric with its mean per user, its interval, and

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from taiji.config import Config, load_config
+from taiji.core.advice import check_run
 from taiji.core.artifacts import read_json, read_parquet
-from taiji.core.errors import ArtifactError
 from taiji.core.manifests import MANIFEST, Verifier, read_manifest, stage_files
 from taiji.data import Dataset, Split
 from taiji.data.dataset import read_reading
@@ -46,18 +46,12 @@ class RunFiles:
         folder: the run directory.
 
     Raises:
-        ArtifactError: no run directory.
+        ArtifactError: not a run directory.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "config.json").is_file():
-            raise ArtifactError(
-                "This is no run directory.",
-                where=str(folder),
-                expected="a folder that `taiji run` made, with config.json",
-                fix="give runs/NAME",
-            )
+        check_run(self.folder)
         self.name = self.folder.resolve().name
         self.state = run_state(self.folder)
         self._kept: dict[str, Any] = {}

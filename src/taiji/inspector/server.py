@@ -56,7 +56,7 @@ class Handler(LocalHandler):
         try:
             asked = urlsplit(self.path)
         except ValueError:
-            return Page(b"This is no address.\n", 400, TEXT)
+            return Page(b"This is not an address.\n", 400, TEXT)
         try:
             return self.server.inspector.page(asked.path, asked.query)
         except Exception:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from shlex import quote
 
 from taiji.core.artifacts import atomic_file, read_json
 from taiji.core.errors import ConfigError, InputError, TaijiError
@@ -164,7 +165,9 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
 def _from_file(path: Path) -> list[Key]:
     if not path.exists():
         raise ConfigError(
-            "There is no such file of API keys.", where=str(path), fix="taiji.serving.keys.new_key makes one"
+            "The file of API keys is missing.",
+            where=str(path),
+            fix=f"taiji keys add {quote(str(path))} NAME --scope read",
         )
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
@@ -229,7 +232,13 @@ def remove_key(path: Path, name: str) -> None:
     entries = read_json(path)["keys"] if path.exists() else []
     rest = [entry for entry in entries if entry["name"] != name]
     if len(rest) == len(entries):
-        raise InputError("There is no key of that name.", where=str(path), found=name)
+        names = ", ".join(sorted(entry["name"] for entry in entries))
+        raise InputError(
+            "There is no key of that name.",
+            where=str(path),
+            expected=f"one of {names}" if names else "a file with keys, as `taiji keys add` writes it",
+            found=name,
+        )
     if not rest:
         raise InputError(
             "It is the only key; a running service would keep it.",

@@ -207,7 +207,7 @@ def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
                 time = int(_need(path, row, number, "unixReviewTime", "timestamp"))
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    "A rating or time is no number.",
+                    "A rating or time is not a number.",
                     where=f"{path}, object {number}",
                     expected="numbers in overall (rating) and unixReviewTime (timestamp)",
                     found=str(error),
