@@ -1,4 +1,4 @@
-"""Early stopping: the weights of the best check, and when to stop looking for better ones."""
+"""Early stopping, with the weights of the best check restored at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class BestWeights:
     """Weights of a network at its best check.
 
     Args:
-        network: under training. patience: checks without a better value after which training stops.
+        network: the network in training. patience: checks without improvement after which training stops.
     """
 
     def __init__(self, network: nn.Module, patience: int) -> None:
@@ -21,7 +21,8 @@ class BestWeights:
         self._state: dict[str, torch.Tensor] | None = None
 
     def stop(self, value: float) -> bool:
-        """Take the value of a check, larger is better, and return whether training should stop; no number is no better."""
+        """Record the value of a check (larger is better; NaN is no improvement) and return whether training should
+        stop."""
         if value > self._best:
             self._best, self._worse = value, 0
             self._state = {name: held.clone() for name, held in self.network.state_dict().items()}
@@ -30,6 +31,6 @@ class BestWeights:
         return self._worse >= self.patience
 
     def restore(self) -> None:
-        """Put the best weights back, where a check has had any."""
+        """Restore the best weights, if any check recorded some."""
         if self._state is not None:
             self.network.load_state_dict(self._state)
