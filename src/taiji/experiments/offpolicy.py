@@ -99,9 +99,7 @@ class Logged:
         if not w.any():
             return "no overlap, the target policy never takes an action of the log"
         if rows < FEWEST:
-            return (
-                f"too little overlap (the log is worth {rows:.1f} rows of the target policy, needed {FEWEST})"
-            )
+            return f"too little overlap (the log is worth {rows:.1f} rows of the target policy, needed {FEWEST})"
         if abs(w.mean() - 1) > UNLIKELY * w.std() / np.sqrt(len(w)) + 1e-9:
             return f"no full overlap, importance weights average {w.mean():.2f} where 1 is expected: actions of the target policy are missing, or propensities are wrong"
         return ""
@@ -151,7 +149,9 @@ def value_interval(
         )
     mean, spread = float(terms.mean()), float(terms.std())
     found: Entry = {"value": mean, "low": None, "high": None, "n": n}
-    informative = n - int(np.unique(terms, return_counts=True)[1].max())  # rows that differ from the most frequent value
+    informative = n - int(
+        np.unique(terms, return_counts=True)[1].max()
+    )  # rows that differ from the most frequent value
     if not reason and spread <= 1e-12 * float(np.abs(terms).max()):
         reason = "no spread, every row gives the same value"
     if not reason and n < FEWEST:

@@ -139,7 +139,9 @@ def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
     """The table with every user's rows given to another user, so that no user keeps their own."""
     users = table["user"].unique().sort().to_numpy()
     if len(users) < 2:
-        raise InputError("Features of another user need at least two users.", where="feature table", found=f"{len(users)}")
+        raise InputError(
+            "Features of another user need at least two users.", where="feature table", found=f"{len(users)}"
+        )
     cycle = np.random.default_rng([seed, len(users)]).permutation(users)
     receiver = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist()))
     return table.with_columns(

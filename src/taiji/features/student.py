@@ -172,9 +172,7 @@ class IntentStudent(LearntComponent):
             dataset: any dataset with the same catalogue. users: (N,) dense ids. as_ofs: (N,) microseconds.
         """
         if self.network is None:
-            raise ConfigError(
-                "The student has not been trained.", where="features.student", fix="fit it, or load one"
-            )
+            raise ConfigError("The student has not been trained.", where="features.student", fix="fit it, or load one")
         catalogue = self._item_vectors(dataset)
         items = self._items(dataset, users, as_ofs)
         rows: list[Row] = []

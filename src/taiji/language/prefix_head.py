@@ -79,7 +79,9 @@ def token_logprobs(
     Returns:
         log-probabilities (N,) and entropies (M,), at least in fp32.
     """
-    if not len(rows):  # nothing scored: an empty result that is still attached to the graph, so that a loss over it can be differentiated
+    if not len(
+        rows
+    ):  # nothing scored: an empty result that is still attached to the graph, so that a loss over it can be differentiated
         nothing = hidden.sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))
         return nothing[:0], nothing
     if head.frozen and not (entropy_gradient and hidden.requires_grad):

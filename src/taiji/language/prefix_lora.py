@@ -60,7 +60,9 @@ def merged_adapters(model: Any) -> Iterator[None]:
             for layer in _lora_layers(model):
                 name = _plain_adapter(layer)
                 weight = layer.base_layer.weight
-                if name is None or owners[id(weight)] > 2:  # the linear layer itself, and PEFT's wrapper that exposes it
+                if (
+                    name is None or owners[id(weight)] > 2
+                ):  # the linear layer itself, and PEFT's wrapper that exposes it
                     continue
                 a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
                 merged = torch.addmm(weight.data.float(), b, a, alpha=layer.scaling[name]).to(weight.dtype)

@@ -361,9 +361,7 @@ class Run:
                 facts = stage.run(self._context(stage, out, work / "scratch"))
             finally:
                 spent += time.monotonic() - start
-                with suppress(
-                    TaijiError
-                ):  # on a full disk the original error matters, not the time of this attempt
+                with suppress(TaijiError):  # on a full disk the original error matters, not the time of this attempt
                     write_json(work / LABEL, {**about, "seconds": spent})
             for leftover in out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()

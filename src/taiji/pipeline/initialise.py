@@ -99,9 +99,7 @@ def initialise(
         sizes, doubts = _sizes(dataset)
         write_text(
             config,
-            configuration_text(
-                folder, None, name, sizes, f"{folder.name} has a known layout: no mapping is needed"
-            ),
+            configuration_text(folder, None, name, sizes, f"{folder.name} has a known layout: no mapping is needed"),
         )
         return Initialised(
             [],

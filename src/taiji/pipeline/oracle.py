@@ -133,7 +133,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _why(outcomes: Sequence[str]) -> str:
-    if all(outcome in ("better", "worse", "interval includes zero", "identical") for outcome in outcomes):
+    if all(outcome in ("better", "worse", "interval includes zero", "one and the same") for outcome in outcomes):
         return "This ranker cannot use such features here; other settings or more data may change that."
     return "There are too few users to decide whether this ranker can use such features."
 

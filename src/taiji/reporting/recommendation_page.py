@@ -26,7 +26,7 @@ WORDS = {
     "better": "better",
     "worse": "worse",
     "open": "no difference shown",
-    "no interval": "too few data",
+    "no interval": "too little data",
 }
 LOOP_METRICS = {
     "reward": "Reward",

@@ -73,7 +73,9 @@ class RationaleSummary(_Open):
         """Report the number of incomplete texts of the teacher; empty if there are none."""
         left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
         shortened = self.ended.get("shortened", 0)
-        parts = [f"{thousands(shortened)} reached the length limit and keep only complete sentences"] if shortened else []
+        parts = (
+            [f"{thousands(shortened)} reached the length limit and keep only complete sentences"] if shortened else []
+        )
         return "; ".join(parts + ([f"left out and not used for training: {', '.join(left_out)}"] if left_out else []))
 
 

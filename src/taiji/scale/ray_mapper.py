@@ -151,9 +151,7 @@ class RayMapper:
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(
-            logging.CRITICAL
-        )  # an aborted pass is no concern of the user
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an aborted pass is no concern of the user
         known = {partition.number: partition for partition in partitions}
         numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
         most = min(self.settings.workers or len(known), room(self.settings), len(known))

@@ -59,7 +59,9 @@ def check_source(source: Source, settings: DataSettings | None = None) -> None:
     first, again = (Dataset.from_tables(source.load(settings, 0)) for _ in range(2))
     for name in ("items", "users", "events"):
         assert getattr(first, name).equals(getattr(again, name)), f"another table of {name} the second time"
-    assert json.dumps(source.state(settings)) == json.dumps(source.state(settings)), "the state changes without a change of the source"
+    assert json.dumps(source.state(settings)) == json.dumps(source.state(settings)), (
+        "the state changes without a change of the source"
+    )
 
 
 def _answer(field: Field, dataset: Dataset, frame: pl.DataFrame) -> list[NDArray[np.generic]]:

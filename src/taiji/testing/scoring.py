@@ -73,7 +73,9 @@ def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str =
     scores = scorer.score(scorer.encode(requests), Slate(items))[task]
     own = (requests.user[:, None] + items) % 2 == 0
     wrong = [int(user) for user, mine, row in zip(requests.user, own, scores) if row[mine].min() <= row[~mine].max()]
-    assert not wrong, f"items of the other colour are ranked above items of the own one for users {wrong[:5]} ({len(wrong)} in total)"
+    assert not wrong, (
+        f"items of the other colour are ranked above items of the own one for users {wrong[:5]} ({len(wrong)} in total)"
+    )
 
 
 def _equal(found: Predictions, expected: Predictions, tolerance: float, what: str) -> None:
