@@ -13,7 +13,7 @@ from taiji.pipeline.recipes import STAGE_NAMES
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(TaijiError, match="no run directory"):
+    with pytest.raises(TaijiError, match="not a run directory"):
         RunFiles(tmp_path)
 
 

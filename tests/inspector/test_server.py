@@ -85,7 +85,7 @@ def test_a_taken_port_is_explained(server, run_folder):
 
 
 def test_a_folder_that_is_no_run_ends_before_it_listens(tmp_path):
-    with pytest.raises(TaijiError, match="no run directory"):
+    with pytest.raises(TaijiError, match="not a run directory"):
         view(tmp_path, ready=lambda url: pytest.fail("it must not listen"))
 
 

@@ -88,7 +88,7 @@ def test_popo_moves_towards_the_larger_gradient_at_two_rewards():
 def test_errors():
     with pytest.raises(TaijiError, match="There is no such weighting"):
         make_rule("best", 2, RuleOptions())
-    with pytest.raises(TaijiError, match="do not fit"):
+    with pytest.raises(TaijiError, match="do not match"):
         make_rule("popo", 2, RuleOptions(initial=(1.0, 0.0)))
     with pytest.raises(TaijiError, match="no longer finite"):
         make_rule("popo", 2, RuleOptions(mode="paper")).observe(Observation(gram=np.full((2, 2), np.inf)))
