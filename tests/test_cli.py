@@ -199,7 +199,7 @@ def test_a_damaged_stage_is_made_again_and_a_forced_one_too(taiji, shop, tmp_pat
     assert "data: made again: dataset/events.parquet is damaged (100 bytes, " in error and "data: done" in error
     # The log is too small for the next stage; what is asked of the first one happens before.
     error = taiji("run", "--name", "x", "--runs", tmp_path, "--force", "data", "--verify")[2]
-    assert "data: made again: asked for with --force" in error and "data: done" in error
+    assert "data: made again: requested with --force" in error and "data: done" in error
     code, _, error = taiji("run", "--name", "x", "--runs", tmp_path, "--force", "dta")
     assert code == 2 and "no such stage" in error and "data, examples" in error
     (tmp_path / "x" / "config.json").unlink()
@@ -303,7 +303,7 @@ def test_doctor_shows_how_the_prompts_of_a_configuration_end(taiji, tmp_path):
     code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", twice, "--quiet")
     assert code == 0 and out.startswith("WARNING") and "opened twice" in out
     code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", "language.chat_template_kwargs.thnk=true", "--quiet")
-    assert code == 1 and "reads no such argument" in out
+    assert code == 1 and "does not read this argument" in out
 
 
 def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
@@ -365,8 +365,8 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "--name", "../../elsewhere"), ("cannot be a run's name", "--runs")),
-        (("run", "--name", ""), ("cannot be a run's name",)),
+        (("run", "--name", "../../elsewhere"), ("not a valid name of a run", "--runs")),
+        (("run", "--name", ""), ("not a valid name of a run",)),
         (("run", "--name", "none", "--resume"), ("no run to go on with", "no run in")),
         (("run", "--set", "a=b: [c"), ("--set a=b: [c", "quote")),
         (("run", "none.yaml"), ("No such file", "taiji config --preset demo > my.yaml")),
@@ -380,7 +380,7 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
         (("keys", "list", "nowhere"), ("taiji keys add nowhere NAME",)),
         (("keys", "remove", "nowhere", "bob"), ("as `taiji keys add` writes it", "bob")),
         (("config", "--preset", "huge"), ("demo, laptop, paper",)),
-        (("init", ".", "--name", "a b/../c"), ("cannot be a run's name", "--to")),
+        (("init", ".", "--name", "a b/../c"), ("not a valid name of a run", "--to")),
         (("run", "--preset", "demo", "--set", "split.fractions=[0.5, 0.5]"), ("four positive shares that sum to 1",)),
         (("run", "--preset", "demo", "--set", "size={chunk: 1, chunk: 2}"), ("'chunk'", "twice")),
         (("nothing",), ("nothing",)),

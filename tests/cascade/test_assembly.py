@@ -64,7 +64,7 @@ def test_rerankers(board):
         made = make_rerankers(RecommendSettings(rerank=rerank, most_per_category=2), board, vectors)
         assert [type(part) for part in made] == [kind, Caps]
     assert not make_rerankers(RecommendSettings(), board)
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         make_rerankers(RecommendSettings(rerank="best_of_lists"), board, vectors)
     assert sorted(set(deepest_category(board).tolist())) == [0, 1]
 

@@ -106,6 +106,6 @@ def test_arms_that_decide_different_things_are_an_error():
     world = small("push", users=200)
     arms = Arms(world, ("random", "content"), np.arange(200) % 2 == 0, 0)
     arms.policies = (make_policy("random", world), Styled(world))
-    with pytest.raises(ConfigError, match="decides something"):
+    with pytest.raises(ConfigError, match="makes a decision"):
         for _ in run(world, arms, 1):
             pass

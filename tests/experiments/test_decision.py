@@ -26,7 +26,12 @@ def table(text, control, oracle=0.02):
 
 @pytest.mark.parametrize(
     "text, control, says",
-    [(0.02, 0.0, "Yes"), (0.02, 0.02, "not text alone"), (0.001, 0.0, "Not shown"), (-0.02, 0.0, "No: rankers")],
+    [
+        (0.02, 0.0, "Yes"),
+        (0.02, 0.02, "not due to the text alone"),
+        (0.001, 0.0, "Not shown"),
+        (-0.02, 0.0, "No: rankers"),
+    ],
     ids=["gain", "control gains", "null", "loss"],
 )
 def test_titles(text, control, says):
@@ -35,8 +40,8 @@ def test_titles(text, control, says):
 
 def test_oracle_and_new_items():
     found = table(0.02, 0.0, oracle=0.0)
-    assert "Nothing is shown" in found["What could a right answer about users add?"]["says"]
-    new = found["What share of what is taken is new?"]
+    assert "No gain is shown" in found["What could a correct answer about users add?"]["says"]
+    new = found["What share of the items taken is new?"]
     assert new["says"].startswith("Many") and "+0.0500 [+0.0400, +0.0600]" in new["found"]
     assert found["How long are the histories?"]["says"].startswith("Short")
     assert "250,000 tokens" in found["What does it cost?"]["found"]
@@ -45,4 +50,4 @@ def test_oracle_and_new_items():
 def test_without_an_interval_nothing_is_said():
     few = row("2 text match, e", 0.5, None)
     assert sign(few) is None and "too few users" in gap(few) and gap(None) == "not measured"
-    assert decisions(FACTS, [few], 10)[1]["says"] == "Too little data to tell."
+    assert decisions(FACTS, [few], 10)[1]["says"] == "Too little data to decide."

@@ -136,7 +136,7 @@ def test_few_or_equal_rows_give_no_interval(rewards, reason):
 
 def test_a_reward_model_of_two_rows_is_finite_and_of_one_is_refused():
     assert np.isfinite(cross_fitted_rates(np.array([0, 1]), np.array([0.0, 1.0]), 2)).all()
-    with pytest.raises(TaijiError, match="other rows"):
+    with pytest.raises(TaijiError, match="more rows or folds"):
         cross_fitted_rates(np.array([0]), np.array([1.0]), 2)
 
 

@@ -77,4 +77,4 @@ def test_the_same_seed_gives_the_same_result(found, loop):
 def test_the_result_prints(found, capsys):
     print_abtest(found)
     text = capsys.readouterr().out
-    assert "clicks (CUPED)" in text and "users an arm" in text and "…" not in text
+    assert "clicks (CUPED)" in text and "users per arm" in text and "…" not in text

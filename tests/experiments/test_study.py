@@ -211,7 +211,7 @@ def test_wrong_studies_are_explained(tmp_path):
     _, table = world()
     with pytest.raises(TaijiError, match="main table"):
         ablation({"base": table}, "popo")
-    with pytest.raises(TaijiError, match="one name"):
+    with pytest.raises(TaijiError, match="the same name"):
         study(tmp_path, [Arm("none"), Arm("none")], Trainer())
     frame, cells = study(tmp_path, [Arm("none"), Arm("real", table)], Trainer())
     with pytest.raises(TaijiError, match="real with seed 2"):

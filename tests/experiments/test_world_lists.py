@@ -24,5 +24,5 @@ def test_lists_and_candidates_are_those_of_the_world():
     alone = truth.of_candidates(requests.user, lists[:, 0], requests.time)
     click = world.truth.expect(users[requests.user], slates[:, 0], requests.time)["click"][:, 0]
     np.testing.assert_allclose(alone["true click"], click)
-    with pytest.raises(InputError, match="not of this world"):
+    with pytest.raises(InputError, match="does not belong to this world"):
         WorldTruth(small("short-video", users=10), log)

@@ -60,5 +60,5 @@ def test_saved_and_versioned(tmp_path):
 
 def test_too_few_rows_are_an_error():
     intents, weights, items, following = rows_of(True, 20)
-    with pytest.raises(InputError, match="too little to learn from"):
+    with pytest.raises(InputError, match="too few rows"):
         IntentMap(SETTINGS).fit(intents, weights, items, [*following[:10], *[[]] * 10])

@@ -133,7 +133,7 @@ def test_a_run_under_way_and_a_broken_one(run_folder, tmp_path):
     for name in ("data", "metrics.json", "examples"):
         copy = shutil.copytree if (run_folder / name).is_dir() else shutil.copy
         copy(run_folder / name, folder / name)
-    assert "What may be concluded" in get(inspector, "/")[1], "the page follows the run"
+    assert "Conclusions" in get(inspector, "/")[1], "the page follows the run"
     assert get(inspector, "/users/user-0")[0] == 200
     (folder / "metrics.json").write_text("{broken")
     status, body = get(inspector, "/")
@@ -195,7 +195,7 @@ def test_a_user_of_calibration_is_called_that(inspector):
 def test_the_overview_explains_what_it_shows(inspector, run_folder):
     body = get(inspector, "/")[1]
     assert "192 were written: 83 of 144 kept (48 more set the threshold)." in body
-    assert "83 / 144</b><span>rationales kept / judged" in body
+    assert "83 / 144</b><span>rationales kept / scored" in body
     for note in ("comparisons of one trained run", "▲ better, ▼ worse: the paired", "◆ different, for", "“Sparse” is"):
         assert note in body
     stages = [state.seconds for state in RunFiles(run_folder).stages]

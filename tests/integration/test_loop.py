@@ -142,7 +142,7 @@ def test_a_finished_run_tells_what_a_larger_one_will_cost(undisturbed, small_con
     assert seconds["answers"] > 50 * metrics["seconds"]["answers"] and seconds["sft"] == pytest.approx(
         metrics["seconds"]["sft"], rel=0.01
     )
-    assert any("events a user" in line for line in found["assumptions"]) and found["gigabytes"] > 0
+    assert any("events per user" in line for line in found["assumptions"]) and found["gigabytes"] > 0
     unfinished = taiji("plan", small_config, "--measured", undisturbed.parent / "nothing")
     assert unfinished.returncode == 2 and "finished run" in unfinished.stderr
 

@@ -22,7 +22,7 @@ def test_the_truth_is_judged_beside_the_floor_and_the_run_can_go_on_from_there(s
     ] == "negative control: shuffled"
     assert [line["features"] for line in found["bounds"]] == ["truth", "truth, next 10"]
     assert all(line["says"] in done.stdout for line in found["bounds"])
-    assert any(line["bound"] for line in found["bounds"]) == ("no forecast" in done.stdout)
+    assert any(line["bound"] for line in found["bounds"]) == ("not forecasts" in done.stdout)
     assert sorted(path.name for path in (tmp_path / "small").iterdir() if path.is_dir() and path.name[0] != ".") == [
         "data",
         "examples",

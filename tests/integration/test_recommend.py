@@ -81,7 +81,11 @@ def test_one_command_from_a_log_to_a_recommender(config, tmp_path):
 def test_what_is_wrong_is_said_before_anything_runs(config, tmp_path):
     wrong = ["--set", "recommend.retrievers={'A b': {'model': 'popularity'}}"]
     done = taiji("recommend", config, "--name", "shop", "--runs", tmp_path, *wrong)
-    assert done.returncode == 2 and "cannot be called so" in done.stderr and not (tmp_path / "shop" / "data").exists()
+    assert (
+        done.returncode == 2
+        and "not a valid name of a retriever" in done.stderr
+        and not (tmp_path / "shop" / "data").exists()
+    )
     wrong = ["--set", "recommend.retrievers={'sasrec': {'half_live': 3}}"]
     done = taiji("recommend", config, "--name", "shop", "--runs", tmp_path, *wrong)
     assert done.returncode == 2 and "half_live" in done.stderr and "Traceback" not in done.stderr

@@ -61,14 +61,14 @@ def test_a_template_for_lists_of_parts(tokenizer):
 )
 def test_a_template_that_cannot_say_the_messages_is_an_error(tokenizer, template):
     tokenizer.chat_template = template
-    with pytest.raises(ConfigError, match="cannot say a prompt"):
+    with pytest.raises(ConfigError, match="cannot render a prompt"):
         render(tokenizer, MESSAGES)
 
 
 def test_an_earlier_turn_that_a_template_rewrites_is_an_error(tokenizer):
     tokenizer.chat_template = CHAT_TEMPLATE.replace("message['content']", "message['content'].split('</think>')[-1]")
     turn = {"role": "assistant", "content": "<think>why</think>Yes"}
-    with pytest.raises(ConfigError, match="cannot say a prompt"):
+    with pytest.raises(ConfigError, match="cannot render a prompt"):
         render(tokenizer, [*MESSAGES, turn])
 
 

@@ -86,9 +86,9 @@ def test_popo_moves_towards_the_larger_gradient_at_two_rewards():
 
 
 def test_errors():
-    with pytest.raises(TaijiError, match="No such weighting"):
+    with pytest.raises(TaijiError, match="There is no such weighting"):
         make_rule("best", 2, RuleOptions())
-    with pytest.raises(TaijiError, match="do not fit"):
+    with pytest.raises(TaijiError, match="do not match"):
         make_rule("popo", 2, RuleOptions(initial=(1.0, 0.0)))
     with pytest.raises(TaijiError, match="no longer finite"):
         make_rule("popo", 2, RuleOptions(mode="paper")).observe(Observation(gram=np.full((2, 2), np.inf)))
@@ -171,7 +171,7 @@ def test_a_preference_is_refused_where_nobody_reads_it():
         if rule.steered:
             make_rule(name, 2, RuleOptions(preference=(2.0, 1.0)))
         else:
-            with pytest.raises(TaijiError, match="does not know a preference"):
+            with pytest.raises(TaijiError, match="does not support a preference"):
                 make_rule(name, 2, RuleOptions(preference=(2.0, 1.0)))
 
 

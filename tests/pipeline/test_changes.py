@@ -26,12 +26,12 @@ BEFORE = {
             "settings changed: data.domain: new, books",
         ),
         ({"inputs": {"data": "2"}}, "what it reads changed: data"),
-        ({"outside": "x"}, "your files that it reads changed (name, size or time of change)"),
+        ({"outside": "x"}, "your files that it reads changed (name, size or modification time)"),
         ({"version": "1.1", "seed": 4}, "version of taiji changed: 1.0 → 1.1; seed changed: 0 → 4"),
         ({"class": "package:Class 12ab"}, "code of another package changed"),
         ({"settings": {"size": {"chunk": 1, "users": 2}, "ranking.epochs": 2, "data": {"stages": []}}},
          "settings changed: size.chunk: 4 → 1, size.users: None → 2, ranking.epochs: 1 → 2 and 1 more"),
-        ({}, "it is of another run"),
+        ({}, "it belongs to another run"),
     ],
 )  # fmt: skip
 def test_what_differs_is_named(changed, said):

@@ -144,7 +144,7 @@ def test_a_stage_cannot_read_what_it_does_not_name(tmp_path, calls):
         context.input("data")
 
     write_text(tmp_path / "x", "")
-    with pytest.raises(KeyError, match="without naming it"):
+    with pytest.raises(KeyError, match="not in its needs"):
         Run(tmp_path / "a", Config(), [stage("data", sneaky)], quiet).execute()
 
 
@@ -208,7 +208,7 @@ def test_force_makes_a_stage_and_what_depends_on_it_again(tmp_path, calls):
         run.force([forced])
         run.execute()
         assert [call for call in calls if "chunk" not in call] == made
-        assert sum("made again: asked for with --force" in line for line in said) == len(made)
+        assert sum("made again: requested with --force" in line for line in said) == len(made)
         assert contents(tmp_path / "a") == whole
     with pytest.raises(ConfigError, match="no such stage"):
         Run(tmp_path / "a", Config(), loop(calls), quiet).force(["exmaples"])
@@ -262,7 +262,7 @@ def test_files_that_are_gone_are_not_needed_by_a_finished_stage(tmp_path, calls)
     calls.clear()
     said = []
     Run(tmp_path / "a", Config(), stages, said.append).execute()
-    assert calls == [] and "log.csv" in said[0] and "what was stored is used" in said[0]
+    assert calls == [] and "log.csv" in said[0] and "the stored tables are used" in said[0]
     with pytest.raises(InputError, match="no such file"):
         Run(tmp_path / "a", Config(size={"test_prompts": 7}), stages, quiet).execute()
     damage(tmp_path / "a" / "data" / "manifest.json", "truncated")

@@ -163,7 +163,7 @@ def test_the_next_command_goes_on_with_a_run_of_that_name(export, tmp_path, monk
 def test_a_name_that_no_run_can_have_is_refused_before_anything_is_written(export, tmp_path, name):
     folder = export("chinese")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(TaijiError, match="cannot be a run's name"):
+    with pytest.raises(TaijiError, match="not a valid name of a run"):
         initialise(folder, tmp_path, name, {})
     assert sorted(tmp_path.rglob("*")) == before
 

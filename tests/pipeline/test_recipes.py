@@ -53,8 +53,8 @@ def test_added_stages_stand_right_behind_what_they_need_whatever_the_order():
     [
         ([made("a", ("nothing",))], "a needs nothing"),
         ([made("a", ("b",)), made("b", ("a",))], "a needs b; b needs a"),
-        ([made("features")], "one name"),
-        ([made("a"), made("a")], "one name"),
+        ([made("features")], "the same name"),
+        ([made("a"), made("a")], "the same name"),
     ],
     ids=["missing", "circle", "ours", "twice"],
 )

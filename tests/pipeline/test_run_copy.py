@@ -111,7 +111,7 @@ SENT = "item_id,copy,category,stratum,sends,clicks,satisfied"
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [
-        ("--comments", table("item_id,text,time", "1,warm,2999-01-01"), ("still to come", "wrong.csv", "item 1")),
+        ("--comments", table("item_id,text,time", "1,warm,2999-01-01"), ("in the future", "wrong.csv", "item 1")),
         ("--comments", table("item_id,text,time", "1,warm,yesterday"), ("not a time", "wrong.csv, time", "'yesterday'")),
         ("--results", table(SENT, "1,New: x.,a,m,100,200,3"), ("wrong.csv, item 1", "clicks 200")),
         ("--results", table(SENT, "1,New: x.,a,m,100,20,-3"), ("no counts", "satisfied -3")),
@@ -151,7 +151,7 @@ def test_comments_about_nothing_and_without_a_time_are_told(taiji, tmp_path, cap
     )
     assert taiji("items.csv", "--comments", "comments.csv", *rules())[0] == 0
     assert "1 of 3 comments lack" in caplog.text and "1 of 2 comments are about items that are not" in caplog.text
-    assert "'1.0' (an item there: '1')" in caplog.text
+    assert "'1.0' (an item in it: '1')" in caplog.text
 
 
 def test_a_run_of_another_kind_is_not_overwritten(taiji, tmp_path):

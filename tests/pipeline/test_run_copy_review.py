@@ -59,7 +59,7 @@ def test_the_command_compares_copies_on_the_page_alone(taiji, tmp_path, monkeypa
     code, error = review("--copies", "--files")
     assert code == 2 and "on the page" in error
     code, error = review()
-    assert code == 2 and "no judged rationales" in error and "runs/items --copies" in error
+    assert code == 2 and "no scored rationales" in error and "runs/items --copies" in error
 
 
 def said_by(name: str) -> str:

@@ -147,7 +147,7 @@ def test_it_marks_claims_as_claims_and_nothing_as_more_than_it_is(page):
 
 def test_every_mark_that_is_shown_is_explained(page):
     tables = page[page.index('id="rankers"') :]
-    assert "◆" in tables and "◆ different, for a figure that has no better direction" in tables
+    assert "◆" in tables and "◆ different, for a metric without a better direction" in tables
     assert "“Sparse” is the third of users" in tables
     answers = page[page.index('id="answers"') : page.index('id="rankers"')]
     assert "▲ better, ▼ worse: the paired difference against base" in answers
@@ -162,7 +162,7 @@ def test_the_main_negative_results_are_among_the_findings(page):
 
 def test_kept_rationales_stand_beside_those_judged(page):
     assert "wrote 192 rationales: 83 of 144 kept (48 more set the threshold), those under which" in page
-    assert "83 / 144" in page and "rationales kept / judged" in page and "every rationale judged" in page
+    assert "83 / 144" in page and "rationales kept / scored" in page and "all scored rationales" in page
 
 
 def test_numbers_have_one_minus_sign_everywhere():
@@ -196,7 +196,9 @@ def test_a_bare_run_still_gives_a_page(tmp_path):
     }
     write_report(tmp_path / "report.html", bare)
     text = (tmp_path / "report.html").read_text()
-    assert "No answers were judged" in text and "No ranker was judged" in text and "No steps were recorded" in text
+    assert (
+        "No answers were evaluated" in text and "No ranker was evaluated" in text and "No steps were recorded" in text
+    )
 
 
 def test_unknown_values_are_dashes_not_errors():

@@ -63,7 +63,7 @@ def test_everything_assumed_is_said():
     lines = plan(CONFIG, 5e6, [RUN], Cluster(gpus=8)).assumptions
     assert any("overstates" in line for line in lines) and any("8 GPUs" in line for line in lines)
     other = replace(RUN, config=CONFIG.model_copy(update={"size": CONFIG.size.model_copy(update={"test_prompts": 9})}))
-    assert any("told apart" in line for line in plan(CONFIG, 5e6, [other, RUN]).assumptions)
+    assert any("are separated" in line for line in plan(CONFIG, 5e6, [other, RUN]).assumptions)
 
 
 def test_longer_prompts_than_were_measured_cost_more():

@@ -139,5 +139,5 @@ def test_sources():
         def state(self, settings):
             return next(self.ticks)
 
-    with pytest.raises(AssertionError, match="by itself"):
+    with pytest.raises(AssertionError, match="without a change of the source"):
         check_source(Clocked())

@@ -42,7 +42,7 @@ def test_ids_are_those_of_the_log_and_what_it_does_not_know_comes_last():
         there = [item for item in row if item != -1]
         assert there[: len(known & set(offered))] == sorted(known & set(offered))
     np.testing.assert_array_equal(scorer.asked[-1].columns["scenario"], observation.requests.columns["scenario"])
-    with pytest.raises(InputError, match="not of this world"):
+    with pytest.raises(InputError, match="does not belong to this world"):
         ScorerPolicy(small("mall", users=30), scorer, log)
 
 

@@ -144,7 +144,7 @@ def test_what_cannot_be_shown_is_an_error():
     ):
         with pytest.raises(InputError, match=said):
             world.step(Choice(wrong))
-    with pytest.raises(InputError, match="items and propensities alone"):
+    with pytest.raises(InputError, match="only items and propensities"):
         world.step(Choice(items, display={"style": np.zeros(items.shape, dtype=int)}))
     with pytest.raises(ConfigError, match=r"funnel\.position"):
         world.twin("funnel.positions")

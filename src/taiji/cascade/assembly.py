@@ -1,4 +1,4 @@
-"""From settings to the components of a cascade."""
+"""Construction of a cascade's components from settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from taiji.models.retrieval.retriever import CatalogueRetriever, retriever_class
 
 Array = NDArray[Any]
 OWN_KEYS = ("model", "weight", "quota")
-"""Keys of a retriever's section that are not its model's settings."""
+"""Keys of a retriever's section that are not settings of its model."""
 FUSERS = "taiji.fusers"
 """Entry-point group of fusers."""
 RERANKERS = "taiji.rerankers"
@@ -31,10 +31,10 @@ RERANKERS = "taiji.rerankers"
 
 
 def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
-    """Return the retriever, not yet fitted, that a section of ``recommend.retrievers`` describes.
+    """Return the unfitted retriever described by a section of ``recommend.retrievers``.
 
     Raises:
-        ConfigError: no model, an unknown one, or settings that it does not have.
+        ConfigError: no model, an unknown model, or unknown settings.
     """
     where = f"recommend.retrievers.{name}"
     if "model" not in values:
@@ -47,7 +47,7 @@ def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
         raise ConfigError(
-            "The settings of a retriever are not right.",
+            "The settings of a retriever are invalid.",
             where=where,
             expected=", ".join(kind.Settings.model_fields),
             found="; ".join(problems),
@@ -56,7 +56,7 @@ def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
 
 
 def make_merge(settings: RecommendSettings, names: Sequence[str]) -> Merge:
-    """Return the merge of the retrievers of these names."""
+    """Return the merge for retrievers of these names."""
     sections = settings.retrievers
     if settings.merge == "rank_fusion":
         return FusedRanks(tuple(names), {name: float(sections[name].get("weight", 1.0)) for name in names})
@@ -65,12 +65,12 @@ def make_merge(settings: RecommendSettings, names: Sequence[str]) -> Merge:
 
 
 def make_fuser(settings: RecommendSettings) -> Fuser:
-    """Return the fuser that ``recommend.fusion`` names; one that is fitted (:class:`LearntFusion`) is not yet.
+    """Return the fuser named by ``recommend.fusion``; a :class:`LearntFusion` is returned unfitted.
 
-    A fitted fusion reads the ranker's predictions: its weights are those without that of the merge.
+    A fitted fusion reads only the ranker's predictions, so the weight of the merge is excluded.
 
     Raises:
-        ConfigError: nothing has that name, or its settings are not right.
+        ConfigError: nothing has that name, or its settings are invalid.
     """
     where = "recommend.fusion"
     kind = find_class(settings.fusion, FUSERS, where)
@@ -80,7 +80,7 @@ def make_fuser(settings: RecommendSettings) -> Fuser:
             return kind(weights, **settings.fusion_settings)  # type: ignore[no-any-return]
         except TypeError as error:
             raise ConfigError(
-                "A fusion cannot be made.",
+                "The fusion cannot be created.",
                 where=where,
                 expected="a class that is called with the weights and the settings",
                 found=f"{settings.fusion} ({error})",
@@ -91,7 +91,7 @@ def make_fuser(settings: RecommendSettings) -> Fuser:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
         raise ConfigError(
-            "The settings of a fusion are not right.",
+            "The settings of the fusion are invalid.",
             where="recommend.fusion_settings",
             expected=", ".join(kind.Settings.model_fields),
             found="; ".join(problems),
@@ -99,24 +99,25 @@ def make_fuser(settings: RecommendSettings) -> Fuser:
 
 
 def fitted_fusion(settings: RecommendSettings) -> bool:
-    """Return whether ``recommend.fusion`` names one that has to be fitted."""
+    """Return whether ``recommend.fusion`` names a fusion that must be fitted."""
     kind = find_class(settings.fusion, FUSERS, "recommend.fusion")
     return isinstance(kind, type) and issubclass(kind, LearntFusion)
 
 
 def whole_fuser(settings: RecommendSettings, fitted: Fuser | None) -> Fuser:
-    """Return the fuser of a cascade: a fitted one beside the merge's score, where that has a weight, by averaged ranks.
+    """Return the fuser of a cascade; a fitted one is combined with the merge's score, if that has a weight, by
+    averaged ranks.
 
     Raises:
-        ConfigError: the fusion that is named has to be fitted, and there is none.
+        ConfigError: the named fusion must be fitted, and no fitted one is given.
     """
     if not fitted_fusion(settings):
         return make_fuser(settings)
     if fitted is None:
         raise ConfigError(
-            "A fusion has not been fitted.",
+            "The fusion has not been fitted.",
             where=f"recommend.fusion: {settings.fusion}",
-            expected="what the stage fusion made",
+            expected="the result of the stage fusion",
             found="none",
         )
     weights = settings.fusion_weights
@@ -126,21 +127,22 @@ def whole_fuser(settings: RecommendSettings, fitted: Fuser | None) -> Fuser:
 
 
 def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array | None = None) -> list[Reranker]:
-    """Return the re-rankers in their order: diversity, then caps.
+    """Return the re-rankers in order: diversity, then caps.
 
     Args:
-        settings: which. dataset: whose categories are capped. vectors: (N, d) of the items, where diversity needs them.
+        settings: the composition. dataset: source of the capped categories. vectors: (N, d) item vectors, if
+            diversity needs them.
     """
     made: list[Reranker] = []
     if settings.rerank != "none":
         if vectors is None:
-            raise ConfigError("Diversity needs the items' vectors.", where=f"recommend.rerank: {settings.rerank}")
+            raise ConfigError("Diversity needs item vectors.", where=f"recommend.rerank: {settings.rerank}")
         kind = find_class(settings.rerank, RERANKERS, "recommend.rerank")
         try:
             made.append(kind(vectors, settings.rerank_strength, **settings.rerank_settings))
         except TypeError as error:
             raise ConfigError(
-                "A re-ranker cannot be made.",
+                "The re-ranker cannot be created.",
                 where="recommend.rerank",
                 expected="a class or function that is called with the vectors, the strength, and rerank_settings",
                 found=f"{settings.rerank} ({error})",
@@ -151,14 +153,14 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
 
 
 def deepest_category(dataset: Dataset) -> Array:
-    """Return a code (N,) of each item's deepest category, −1 where it has none."""
+    """Return the code (N,) of each item's deepest category, −1 if it has none."""
     if not dataset.levels:
         return np.full(dataset.n_items, -1)
     return dataset.items[dataset.levels[-1]].rank("dense").cast(int).fill_null(0).to_numpy().astype(np.int64) - 1
 
 
 def item_vectors(dataset: Dataset, name: str, device: str) -> Array:
-    """Return the text vectors (N, d) of all items by the embedder of that name."""
+    """Return the text vectors (N, d) of all items from the named embedder."""
     from taiji.language.embed import load_embedder
     from taiji.reasoning.prompts import item_lines
 
@@ -173,7 +175,7 @@ def make_cascade(
     vectors: Array | None = None,
     fuser: Fuser | None = None,
 ) -> Cascade:
-    """Compose fitted components as the settings say; ``fuser`` is the fitted fusion, where they name one."""
+    """Compose fitted components according to the settings; ``fuser`` is the fitted fusion, if they name one."""
     return Cascade(
         retrievers,
         make_merge(settings, list(retrievers)),

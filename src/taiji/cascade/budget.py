@@ -1,4 +1,4 @@
-"""Budgets of a cascade: how many candidates each step hands on, and how long it may take."""
+"""Budgets of a cascade: numbers of candidates and time limits of its steps."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from taiji.core.settings import Settings
 
 
 class Budget(Settings):
-    """Candidates and seconds of each step of the request path."""
+    """Candidates and time limits of each step of the request path."""
 
     retrieved: PositiveInt = 200
-    """Candidates asked of each retriever."""
+    """Candidates requested from each retriever."""
     candidates: PositiveInt = 500
-    """Candidates that are kept of all retrievers' together."""
+    """Candidates kept after the merge."""
     coarse: PositiveInt = 200
-    """Candidates that the coarse ranker hands to the ranker, where there is a coarse one."""
+    """Candidates passed from the coarse ranker, if any, to the ranker."""
     reranked: PositiveInt = 100
-    """Best candidates of the ranker among which the list is chosen."""
+    """Best-ranked candidates from which the list is chosen."""
     retrieval_seconds: float | None = Field(default=None, gt=0)
-    """Time after which retrievers that have not answered are left out; `null` waits for all."""
+    """Time limit of retrieval in seconds; later retrievers are left out, `null` waits for all."""
     ranking_seconds: float | None = Field(default=None, gt=0)
-    """Time after which candidates that are not ranked yet are left out; `null` ranks all."""
+    """Time limit of ranking in seconds; candidates not ranked by then are left out, `null` ranks all."""
     ranking_block: PositiveInt = 100
-    """Candidates ranked between two looks at the clock."""
+    """Candidates ranked between two checks of the clock."""

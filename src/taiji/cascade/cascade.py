@@ -22,11 +22,11 @@ from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
 MERGED = "merged"
-"""Name under which fusion may weigh the score of the merge beside the ranker's predictions."""
+"""Name under which fusion may weight the merge's score along with the ranker's predictions."""
 
 
 class Merge(Protocol):
-    """From several retrievers' slates to one."""
+    """Merge of several retrievers' slates."""
 
     def __call__(self, slates: Mapping[str, Slate], k: int) -> Slate:
         """Return at most ``k`` candidates per request, best first."""
@@ -34,7 +34,7 @@ class Merge(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """A ranker with what turns its predictions into one score."""
+    """A ranker, with the adjustment and fusion of its predictions to one score."""
 
     scorer: Scorer[Any]
     fuser: Fuser
@@ -43,14 +43,13 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
-    """Lists, and how they came about.
+    """Recommended lists, with timings and an optional trace.
 
     Attributes:
         slate: (B, k) items, best first, with their scores.
-        seconds: step to the time it took.
-        unranked: (B,) candidates of each request that were left out because time was up.
-        late, failed: retrievers that were left out.
-        trace: a row per request and candidate, where it was asked for.
+        seconds: seconds per step.
+        unranked: (B,) number of candidates left out because time was up. late, failed: retrievers left out.
+        trace: one row per request and candidate, if requested.
     """
 
     slate: Slate
@@ -66,9 +65,9 @@ class Cascade:
 
     Args:
         retrievers: name to retriever. merge: see :class:`Merge`.
-        ranking: scores what is merged; None keeps the order of the merge.
-        coarse: a cheaper ranking before it. rerankers: applied one after the other to the ranker's best.
-        budget: candidates and seconds of each step.
+        ranking: ranking of the merged candidates; None keeps the order of the merge.
+        coarse: a cheaper ranking before it. rerankers: applied in sequence to the ranker's best candidates.
+        budget: candidates and time limits of each step.
     """
 
     def __init__(
@@ -90,11 +89,11 @@ class Cascade:
     def recommend(
         self, requests: Requests, k: int, *, exclude: Array | None = None, trace: bool = False
     ) -> Recommendation:
-        """Return the lists that are shown.
+        """Return the recommended lists.
 
         Args:
-            requests: who asks, when, in which context. k: items per list.
-            exclude: (B, E) items that must not be shown, padded with −1. trace: whether to note every candidate's way.
+            requests: users, times and contexts. k: items per list.
+            exclude: (B, E) items that must not be shown, padded with −1. trace: whether to trace every candidate.
         """
         notes, watch = Trace() if trace else None, Watch()
         with watch("retrieve"):
@@ -139,11 +138,12 @@ class Cascade:
     def _ranked(
         self, requests: Requests, slate: Slate, ranking: Ranking, keep: int, step: str, notes: Trace | None
     ) -> tuple[Slate, Array]:
-        """Return the ``keep`` best of a slate by a ranking's score, and how many (B,) candidates were not ranked in time."""
+        """Return the ``keep`` best of a slate by a ranking's score, and the number (B,) of candidates not ranked in
+        time."""
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
         unranked = slate.mask[:, ranked:].sum(axis=1)
         slate = slate.first(ranked)
-        # What adjusts and fuses may depend on circumstances of the candidates (a duration), and finds them by their items.
+        # Adjustment and fusion may depend on properties of the candidates (a duration) and look them up by item.
         requests = replace(requests, columns={**requests.columns, CANDIDATES: slate.items})
         for adjuster in ranking.adjusters:
             predictions = adjuster.adjust(predictions, requests)
@@ -156,7 +156,7 @@ class Cascade:
         return best_of(slate, scores, keep), unranked
 
     def _predictions(self, requests: Requests, slate: Slate, ranking: Ranking) -> tuple[Predictions, int]:
-        """Return predictions of the first places, and how many places they are: all, where there is no time limit."""
+        """Return predictions of the first positions, and their number: all positions without a time limit."""
         state = ranking.scorer.encode(requests)
         width = slate.items.shape[1]
         if self.budget.ranking_seconds is None:
@@ -173,7 +173,7 @@ class Cascade:
 
 
 class Watch:
-    """Seconds per step."""
+    """Stopwatch of the steps."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -187,7 +187,7 @@ class Watch:
 
 
 def _without(slates: Mapping[str, Slate], exclude: Array | None, most: int, notes: Trace | None) -> Mapping[str, Slate]:
-    """Return the first ``most`` of each slate without the excluded items (B, E); what follows moves up."""
+    """Return the first ``most`` of each slate after removing the excluded items (B, E)."""
     if exclude is None or not exclude.size:
         return slates
     out = {}

@@ -1,4 +1,5 @@
-"""Each trained component against popularity and co-occurrence, and, where it does not beat them, what the log tells about why."""
+"""Comparison of each trained component with popularity and co-occurrence, with possible reasons from the log if it
+does not beat them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from taiji.cascade.log_slices import LogFacts
 
 Row = Mapping[str, Any]
 MANY = 0.1
-"""Share from which on a fact of the log is named as a reason."""
+"""Share from which a fact of the log is named as a reason."""
 FEW_PER_ITEM = 20.0
 """Interactions per item below which sparse data are named as a reason."""
 
@@ -17,15 +18,16 @@ FEW_PER_ITEM = 20.0
 def component_findings(
     retrieval: Sequence[Row], slices: Sequence[Row], baselines: Mapping[str, str], metric: str
 ) -> list[dict[str, Any]]:
-    """Return a finding per component that is not a baseline.
+    """Return one finding per component that is not a baseline.
 
     Args:
-        retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, those of slices with ``slice``.
-        baselines: arm to what it is called. metric: by which they are compared.
+        retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`; rows of slices have
+        ``slice``.
+        baselines: arm to display name. metric: metric of the comparison.
 
     Returns:
-        ``component``, ``metric``, ``value``, ``comparisons`` (paired differences with ``verdict``), ``beats`` (None where there
-        is no baseline) and ``reasons``, which are empty where it beats them all.
+        ``component``, ``metric``, ``value``, ``comparisons`` (paired differences with ``verdict``), ``beats`` (None
+        without a baseline) and ``reasons``, empty if it beats them all.
     """
     found = []
     for row in retrieval:
@@ -50,7 +52,7 @@ def component_findings(
 
 
 def verdict(pair: Row) -> str:
-    """Return ``better``, ``worse``, ``open`` (the interval holds 0) or ``no interval``."""
+    """Return ``better``, ``worse``, ``open`` (the interval contains 0) or ``no interval``."""
     if pair["low"] is None or pair["high"] is None:
         return "no interval"
     return "better" if pair["low"] > 0 else "worse" if pair["high"] < 0 else "open"
@@ -71,13 +73,13 @@ def _pairs(row: Row, baselines: Mapping[str, str]) -> list[Row]:
 
 
 def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str) -> list[str]:
-    """Return sentences about what the log shows, the most telling first; the least that is said is how wide the interval is."""
+    """Return sentences on possible reasons, most informative first; at least the width of the interval is reported."""
     arm, texts = row["arm"], []
     for pair in behind:
         if pair["verdict"] == "open":
             half = (pair["high"] - pair["low"]) / 2
             texts.append(
-                f"Against {pair['against']} these {row['n']:,} users tell apart no differences below about {half:.3f}."
+                f"Against {pair['against']} these {row['n']:,} users cannot resolve differences below about {half:.3f}."
             )
         elif pair["verdict"] == "no interval":
             texts.append(f"Against {pair['against']}: {pair.get('reason', 'no interval')}.")
@@ -91,15 +93,15 @@ def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str
 
 
 def log_limits(facts: LogFacts) -> list[str]:
-    """Return what about the log holds back whatever learns from it."""
+    """Return sentences on properties of the log that limit any model."""
     texts = []
     if facts.no_history >= MANY:
         texts.append(
-            f"{facts.no_history:.0%} of the requests come from users who had taken nothing before: there is no history to read."
+            f"{facts.no_history:.0%} of the requests come from users without any earlier item: there is no history to read."
         )
     if facts.unknown_targets >= MANY:
         texts.append(
-            f"{facts.unknown_targets:.0%} of the targets are items that nobody had taken before the test period: whatever learns from interactions cannot know them."
+            f"{facts.unknown_targets:.0%} of the targets are items that nobody had taken before the test period: a model that learns from interactions cannot know them."
         )
     if facts.had_before >= 0.3:
         texts.append(f"{facts.had_before:.0%} of the targets are items that the user had taken before the request.")

@@ -1,4 +1,5 @@
-"""A recommender on a log: recall behind every step, the final list, each component taken away, and what it all costs."""
+"""Evaluation of a recommender on a log: recall after every step, the final list, ablation of each component, and
+latency."""
 
 from __future__ import annotations
 
@@ -27,21 +28,23 @@ Array = NDArray[Any]
 log = logging.getLogger(__name__)
 WHOLE, POPULAR, RANKED = "all components", "popular", "ranked"
 BASELINES = {"popularity": "popularity", "cooccurrence": "co-occurrence"}
-"""Model of a retriever to its name as a baseline: what every trained component must beat."""
+"""Baseline models, which every trained component must beat, to their names."""
 COMPARED_DEPTH = 50
-"""Depth at which components are compared with the baselines; the nearest of ``depths`` is taken."""
+"""Depth at which components are compared with the baselines; the nearest of ``depths`` is used."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Findings on a recommender.
+    """Results of a recommender's evaluation.
 
     Attributes:
-        retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, arms are the retrievers, their merge, and the ranker's order of it.
+        retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, the arms are the retrievers, their
+            merge, and the merge in the ranker's order.
         lists: the same for the final list of every variant: with all components, and without each of them.
-        milliseconds: step to median milliseconds per request, requests in blocks.
-        components: of :func:`taiji.cascade.component_findings.component_findings`. slices: the rows they rest on. facts: of the log.
-        candidates: step to the mean number of candidates that it hands on.
+        milliseconds: step to median milliseconds per request, with requests in blocks.
+        components: result of :func:`taiji.cascade.component_findings.component_findings`. slices: the underlying
+            rows. facts: facts of the log.
+        candidates: step to the mean number of candidates after it.
         shown: variant to its lists (B, K).
     """
 
@@ -72,11 +75,13 @@ def evaluate_recommender(
     """Evaluate a recommender and its variants on the same requests.
 
     Args:
-        settings: the composition. dataset: the log. retrievers, ranker: fitted. requests, targets: of the test period.
+        settings: the composition. dataset: the log. retrievers, ranker: fitted. requests, targets: requests and
+            targets of the test period.
         before: microseconds; interactions before it make an item popular (for novelty). vectors: (N, d) for diversity.
-        further: metric to value per request (B,) of final lists (B, K), for what only the caller knows.
+        further: additional metrics of the caller: name to a function from final lists (B, K) to values per request
+            (B,).
         fuser: the fitted fusion, where the settings name one.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     if not len(requests):
         return Evaluation([], [], {})
@@ -140,7 +145,7 @@ def evaluate_recommender(
 
 
 def baseline_arms(settings: RecommendSettings, names: Mapping[str, Any]) -> dict[str, str]:
-    """Return the first retriever of each baseline model among ``names``: arm to what it is called, popularity first."""
+    """Return the first retriever of each baseline model among ``names``: arm to display name, popularity first."""
     found = {}
     for model, title in BASELINES.items():
         arm = next((name for name in names if settings.retrievers[name].get("model") == model), None)
@@ -159,12 +164,13 @@ def variants(
     ranker: Scorer[Any] | None = None,
     fuser: Fuser | None = None,
 ) -> dict[str, Cascade]:
-    """Return the whole cascade and those without one component each, over remembered answers.
+    """Return the full cascade and its ablations by one component each, over remembered answers.
 
     Args:
-        settings, dataset, vectors: the composition. slates: of each retriever. remembered: predictions of the ranker.
-        at: the requests asked for. ranker: takes the place of ``remembered`` in the whole cascade, whose time is taken.
-        fuser: the fitted fusion, where the settings name one; one variant has averaged ranks instead.
+        settings, dataset, vectors: the composition. slates: slates of each retriever. remembered: predictions of the
+        ranker.
+        at: the current requests. ranker: replaces ``remembered`` in the full cascade, which is timed.
+        fuser: the fitted fusion, where the settings name one; one variant uses averaged ranks instead.
     """
 
     def composed(
@@ -209,7 +215,7 @@ def item_popularity(dataset: Dataset, before: int) -> Array:
 
 
 def padded(items: Array, width: int) -> Array:
-    """Return lists (B, width), cut or padded with −1."""
+    """Return lists (B, width), truncated or padded with −1."""
     out = np.full((len(items), width), NO_ITEM, dtype=np.int64)
     out[:, : min(width, items.shape[1])] = items[:, :width]
     return out
@@ -231,7 +237,7 @@ def _retrieved(name: str, retriever: Retriever, requests: Requests, k: int) -> t
 def _recommended(
     variant: str, cascade: Cascade, requests: Requests, k: int, at: Rows
 ) -> tuple[Array, dict[str, float]]:
-    """Return the lists (B, k), and the median milliseconds of the steps per request."""
+    """Return the lists (B, k), and the median milliseconds per step and request."""
     lists, seconds = [], []
     with progress(f"recommending: {variant}", len(requests)) as update:
         for start in range(0, len(requests), BLOCK):

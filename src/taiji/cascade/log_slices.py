@@ -1,4 +1,4 @@
-"""Facts about requests and targets that decide what a retriever can find, and the parts of them to look at apart."""
+"""Facts about requests and targets that limit retrieval, and slices for separate evaluation."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HISTORIES = ((0, 0, "no history"), (1, 4, "1 to 4 past items"), (5, 19, "5 to 19
 
 @dataclass(frozen=True)
 class LogFacts:
-    """Shares and counts of a log that bound what its models can find.
+    """Shares and counts of a log that limit its models.
 
     Attributes:
-        interactions: before the test period; items: of the catalogue; per_item: their ratio.
-        no_history: share of requests before which the user had taken nothing.
+        interactions: number before the test period; items: size of the catalogue; per_item: their ratio.
+        no_history: share of requests whose user had taken nothing before.
         unknown_targets: share of targets that nobody had taken before the test period.
         had_before: share of targets that the user had taken before the request.
-        head: number of items that together hold half of the past interactions; head_targets: their share of the targets.
+        head: fewest items with half of the past interactions; head_targets: their share of the targets.
     """
 
     interactions: int
@@ -45,14 +45,14 @@ class LogFacts:
 
 
 def past_counts(dataset: Dataset, before: int) -> Array:
-    """Return how often each item (N,) was taken strictly before a time (microseconds)."""
+    """Return the number of interactions (N,) of each item strictly before a time (microseconds)."""
     history = dataset.history
     past = np.asarray(history.times) < before
     return np.bincount(np.asarray(history.items)[past], minlength=dataset.n_items)
 
 
 def head_of(counts: Array) -> Array:
-    """Return (N,) bool, the fewest items that together hold half of the counts (N,)."""
+    """Return (N,) bool, the fewest items that make up half of the counts (N,)."""
     order = np.argsort(-counts, kind="stable")
     inside = np.cumsum(counts[order]) - counts[order] < counts.sum() / 2
     found = np.zeros(len(counts), dtype=bool)
@@ -61,7 +61,7 @@ def head_of(counts: Array) -> Array:
 
 
 def facts_of(dataset: Dataset, requests: Requests, targets: Targets, before: int) -> LogFacts:
-    """Return the facts; ``before`` (microseconds) is where the test period begins."""
+    """Return the facts; ``before`` is the start of the test period in microseconds."""
     counts = past_counts(dataset, before)
     known = dataset.history.count_before(requests.user, requests.time)
     head, items = head_of(counts), targets.items
@@ -85,7 +85,7 @@ def facts_of(dataset: Dataset, requests: Requests, targets: Targets, before: int
 def slices_of(
     dataset: Dataset, requests: Requests, targets: Targets, before: int
 ) -> Iterator[tuple[str, Array, Targets]]:
-    """Yield name, request numbers and targets of each slice: by length of history, and by how popular the targets were."""
+    """Yield name, request numbers and targets of each slice: by length of history, and by popularity of the targets."""
     known = dataset.history.count_before(requests.user, requests.time)
     for fewest, most, name in HISTORIES:
         rows = np.flatnonzero((known >= fewest) & (known <= (np.inf if most is None else most)))
@@ -100,7 +100,7 @@ def slices_of(
 
 
 def _chosen(targets: Targets, rows: Array, inside: Array) -> Targets:
-    """Return the targets of some requests, numbered anew, of which only those that are ``inside``."""
+    """Return the renumbered targets of some requests, restricted to those that are ``inside``."""
     owner = np.repeat(np.arange(len(targets)), targets.counts)
     place = np.full(len(targets), -1)
     place[rows] = np.arange(len(rows))

@@ -1,4 +1,4 @@
-"""Ways to make one slate of several retrievers', whichever of them answered."""
+"""Merges of several retrievers' slates into one, for any subset that answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.models.retrieval.union import fill_quotas, fuse_ranks
 
 @dataclass(frozen=True)
 class FusedRanks:
-    """Reciprocal-rank fusion; a retriever without a weight has 1. ``source`` numbers the retrievers by the order of ``names``."""
+    """Reciprocal-rank fusion; the default weight is 1. ``source`` numbers the retrievers by the order of ``names``."""
 
     names: tuple[str, ...]
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class FusedRanks:
 
 @dataclass(frozen=True)
 class FilledQuotas:
-    """The first so many items of each retriever, in the order of ``quotas``."""
+    """Merge by quotas: the first items of each retriever, in the order of ``quotas``."""
 
     quotas: Mapping[str, int]
 
@@ -40,6 +40,6 @@ class FilledQuotas:
 
 
 def _numbered(slate: Slate, names: tuple[str, ...], there: list[str]) -> Slate:
-    """Return the slate with the numbers of all retrievers in place of those that answered."""
+    """Return the slate with ``source`` renumbered from the answering retrievers to all retrievers."""
     numbers = np.array([names.index(name) for name in there])
     return replace(slate, source=np.where(slate.mask, numbers[slate.source], 0))

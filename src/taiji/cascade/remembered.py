@@ -1,4 +1,4 @@
-"""Answers of components to known requests, so that every variant of a cascade sees the same ones and pays once."""
+"""Stored answers of components to known requests, computed once and shared by all variants of a cascade."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from taiji.core.progress import progress
 
 Array = NDArray[Any]
 BLOCK = 128
-"""Requests that are scored at a time."""
+"""Requests scored at a time."""
 
 
 @dataclass
 class Rows:
-    """Numbers of the requests that are asked for at present."""
+    """Numbers of the current requests."""
 
     rows: slice = field(default_factory=lambda: slice(0, 0))
 
@@ -28,7 +28,7 @@ class RememberedRetriever:
     """Answers of a retriever to known requests.
 
     Args:
-        slate: of all requests, in their order. at: which of them are asked for; the caller sets it.
+        slate: answers to all requests, in order. at: the current requests, set by the caller.
     """
 
     def __init__(self, slate: Slate, at: Rows) -> None:
@@ -42,10 +42,11 @@ class RememberedRetriever:
 
 
 class RememberedScorer:
-    """Predictions of a scorer for everything that any retriever found, made once.
+    """Predictions of a scorer for all items found by any retriever, computed once.
 
     Args:
-        scorer: to ask. requests: all of them. slates: what was found, of all requests each. at: which are asked for; the caller sets it.
+        scorer: the scorer. requests: all requests. slates: slates of each retriever for all requests. at: the current
+            requests, set by the caller.
     """
 
     def __init__(self, scorer: Scorer[Any], requests: Requests, slates: Mapping[str, Slate], at: Rows) -> None:
@@ -63,7 +64,7 @@ class RememberedScorer:
         }
 
     def encode(self, requests: Requests) -> None:
-        """Return nothing; the requests are known by number."""
+        """Return an empty state, because requests are identified by number."""
 
     def score(self, state: None, slate: Slate) -> Predictions:
         """Return the predictions of the slate's items."""
@@ -75,7 +76,7 @@ class RememberedScorer:
 
 
 def distinct(items: Array) -> Array:
-    """Return each row's distinct items (B, M'), ascending, padded with −1 behind them."""
+    """Return each row's distinct items (B, M'), ascending, padded with −1 at the end."""
     ordered = np.sort(np.where(items == NO_ITEM, np.iinfo(np.int64).max, items), axis=1)
     repeated = np.zeros(ordered.shape, dtype=bool)
     repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]

@@ -1,4 +1,4 @@
-"""Requests of a test period, and what each should have found."""
+"""Requests of a test period, and their targets."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def period_requests(
     horizon_days: float | None = None,
     new_only: bool = False,
 ) -> tuple[Requests, Targets]:
-    """Return one request per user of the period from ``start`` on, at the time of one of the user's events there.
+    """Return one request per user of the period from ``start`` on, at the time of one of the user's events in it.
 
     Args:
-        dataset: the log. start: microseconds. most: users, a seeded sample. seed: of it, and of the drawn events.
-        at: which event: one of the user's distinct times at random, or the first.
-        horizon_days: time from the request on in which an interaction is a target; None: to the end.
-        new_only: leave out items that the user had interacted with before the request.
+        dataset: the log. start: microseconds. most: most users, a seeded sample. seed: seed of the sample and of the
+            drawn events.
+        at: choice of the event: a random one of the user's distinct times, or the first.
+        horizon_days: days after the request within which an interaction is a target; None: to the end.
+        new_only: exclude items that the user had interacted with before the request.
 
     Returns:
         requests of users with at least one target, ascending by user, with the context of that event, and their targets.

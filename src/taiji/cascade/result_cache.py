@@ -1,4 +1,4 @@
-"""Lists that were made a moment ago, for the same question."""
+"""Cache of recent results for repeated requests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ V = TypeVar("V")
 
 
 class ResultCache(Generic[V]):
-    """Least-recently-used cache whose entries end after some time; safe in threads.
+    """Thread-safe least-recently-used cache with expiry.
 
     Args:
-        entries: most that are kept. seconds: time that an entry counts.
+        entries: most entries. seconds: lifetime of an entry.
     """
 
     def __init__(self, entries: int, seconds: float) -> None:
@@ -24,7 +24,7 @@ class ResultCache(Generic[V]):
         self._lock = Lock()
 
     def get(self, key: Hashable, now: float) -> V | None:
-        """Return what was put under the key less than ``seconds`` before ``now``, else None."""
+        """Return the value stored under the key less than ``seconds`` before ``now``, else None."""
         with self._lock:
             found = self._held.get(key)
             if found is None or not 0 <= now - found[0] < self.seconds:
@@ -36,7 +36,7 @@ class ResultCache(Generic[V]):
             return found[1]
 
     def put(self, key: Hashable, value: V, now: float) -> None:
-        """Keep a value, and forget the entry that was asked for least recently where there are too many."""
+        """Store a value, and evict the least recently used entry if there are too many."""
         with self._lock:
             self._held[key] = (now, value)
             self._held.move_to_end(key)
@@ -44,6 +44,6 @@ class ResultCache(Generic[V]):
                 self._held.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything, as after a roll-out."""
+        """Remove all entries, as after a roll-out."""
         with self._lock:
             self._held.clear()

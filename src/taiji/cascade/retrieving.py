@@ -1,4 +1,4 @@
-"""Asking several retrievers at once, and going on without those that are late."""
+"""Concurrent calls of several retrievers, without waiting for late ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Asked:
     """Answers of the retrievers.
 
     Attributes:
-        slates: retriever to its answer, in the order in which they were given.
-        late: retrievers that did not answer in time, or were still busy with an earlier call.
-        failed: retrievers that raised, with what they said.
+        slates: retriever to its answer, in the order of the retrievers.
+        late: retrievers that did not answer in time or were still busy with an earlier call.
+        failed: retrievers that raised, with their messages.
     """
 
     slates: dict[str, Slate]
@@ -29,13 +29,14 @@ class Asked:
 
 
 class RetrieverPool:
-    """Retrievers that are asked side by side, a thread each.
+    """Pool of retrievers that are called concurrently, one thread each.
 
-    A call that is late goes on in its thread and its answer is dropped; until then its retriever is not asked again, so
-    that calls cannot pile up behind a slow one.
+    A late call continues in its thread and its answer is dropped. Its retriever is not called again until it has
+    finished, so calls cannot pile up behind a slow one.
 
     Args:
-        retrievers: name to retriever. seconds: to wait; None waits for all and asks one after the other in this thread.
+        retrievers: name to retriever. seconds: time limit; None calls all retrievers one after another in this
+            thread.
     """
 
     def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:
@@ -45,10 +46,10 @@ class RetrieverPool:
         self.counts = {name: {"asked": 0, "late": 0, "failed": 0} for name in self.retrievers}
 
     def ask(self, requests: Requests, k: int) -> Asked:
-        """Return everybody's ``k`` candidates per request.
+        """Return ``k`` candidates per request from every retriever.
 
         Raises:
-            ResourceError: nobody answered.
+            ResourceError: no retriever answered.
         """
         asked = Asked({})
         running: dict[str, Future[Slate]] = {}
@@ -85,12 +86,12 @@ class RetrieverPool:
                 found="; ".join(
                     [*(f"{name} is late" for name in asked.late), *(f"{n}: {e}" for n, e in asked.failed.items())]
                 ),
-                fix="raise retrieval_seconds, or look at what the retrievers say",
+                fix="raise retrieval_seconds, or check the retrievers' messages",
             )
         return asked
 
     def close(self) -> None:
-        """End the threads; calls under way are waited for."""
+        """Stop the threads after waiting for running calls."""
         if self._threads is not None:
             self._threads.shutdown(wait=True)
 

@@ -1,4 +1,4 @@
-"""The way of every candidate through a cascade: who found it, what each step gave it, and where it was left out."""
+"""Trace of every candidate through a cascade: its retrievers, its scores at each step, and where it was dropped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Array = NDArray[Any]
 
 
 class Trace:
-    """Notes of one call, made only where a trace was asked for.
+    """Record of one call, kept only if a trace was requested.
 
-    Steps note what they did with slates; :meth:`frame` puts it together per request and item.
+    Steps record their slates; :meth:`frame` combines the records per request and item.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class Trace:
         self._left: list[pl.DataFrame] = []
 
     def scores(self, slate: Slate, columns: Mapping[str, Array]) -> None:
-        """Note values (B, M) of a slate's items, by name."""
+        """Record values (B, M) of a slate's items, by name."""
         row, place = np.nonzero(slate.mask)
         values = {name: np.asarray(values)[row, place] for name, values in columns.items()}
         self._parts.append(pl.DataFrame({"request": row, "item": slate.items[row, place], **values}))
 
     def predictions(self, slate: Slate, predictions: Predictions, step: str) -> None:
-        """Note a ranker's predictions as ``step: task``."""
+        """Record a ranker's predictions as ``step: task``."""
         self.scores(slate, {f"{step}: {task}": values for task, values in predictions.items()})
 
     def left_out(self, before: Slate, after: Slate, reason: str) -> None:
-        """Note the items that a step dropped."""
+        """Record the items dropped by a step."""
         gone = (
             ~np.stack([np.isin(b, a) for b, a in zip(before.items, after.items)]) if len(before.items) else before.mask
         )
@@ -48,7 +48,8 @@ class Trace:
         )
 
     def frame(self, shown: Slate) -> pl.DataFrame:
-        """Return a row per request and candidate: what was noted, its ``place`` in the list, or why it is not there."""
+        """Return one row per request and candidate: its records, and its ``place`` in the list or the reason why it
+        is missing."""
         self.scores(shown, {"place": np.broadcast_to(np.arange(1, shown.items.shape[1] + 1), shown.items.shape)})
         keys = ["request", "item"]
         out = pl.concat([part.select(keys) for part in self._parts]).unique(maintain_order=True)
@@ -61,7 +62,7 @@ class Trace:
 
 
 def rank_columns(slates: Mapping[str, Slate]) -> list[tuple[Slate, dict[str, Array]]]:
-    """Return, for each retriever's slate, the column that tells an item's rank there, from 1."""
+    """Return, for each retriever's slate, the name of the column with an item's rank in it, from 1."""
     out = []
     for name, slate in slates.items():
         ranks = np.broadcast_to(np.arange(1, slate.items.shape[1] + 1), slate.items.shape)

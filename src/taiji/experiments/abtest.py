@@ -1,6 +1,6 @@
-"""The statistics of an A/B test: planning, variance reduction, ratios, intervals that allow peeking, A/A checks.
+"""Statistics of an A/B test: planning, variance reduction, ratios, always-valid intervals, A/A checks.
 
-The unit is the user throughout, because the user is what is assigned to an arm.
+The unit is always the user, because users are assigned to arms.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Comparison:
     """Difference of two arms' means, treatment minus control.
 
     Attributes:
-        difference, low, high: of the mean a user, with its interval; None where there is none.
-        always_low, always_high: interval that stays valid however often one looks; None if no plan was given.
-        relative: difference over the control's mean; None where that is 0.
-        p: two-sided, for one look at the end; None where it cannot be told.
-        n: users in both arms.
-        reason: why there is no interval, empty where there is one.
+        difference, low, high: difference of the means per user, with its interval (None if there is none).
+        always_low, always_high: interval that stays valid under repeated looks; None without a plan.
+        relative: difference divided by the control's mean; None if that is 0.
+        p: two-sided p-value for one look at the end; None if undefined.
+        n: number of users in both arms.
+        reason: why there is no interval; empty if there is one.
     """
 
     difference: float
@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """True if the fixed interval excludes zero; without an interval nothing is significant."""
+        """Whether the fixed interval excludes zero; False without an interval."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def covers(self, truth: float) -> bool | None:
@@ -55,13 +55,13 @@ class Comparison:
 
 
 def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: float = 0.8) -> int:
-    """Users an arm needs so that a true ``effect`` is found with probability ``power`` (two-sided, equal arms).
+    """Return the users per arm needed to detect a true ``effect`` with probability ``power`` (two-sided, equal arms).
 
     n = 2 (z_{1−α/2} + z_power)² σ² / δ². For a rate p, σ = √(p (1 − p)).
     """
     if not (effect and deviation > 0 and math.isfinite(effect) and math.isfinite(deviation)):
         raise InputError(
-            "A sample size needs an effect to find and a spread to find it in.",
+            "A sample size needs a non-zero effect and a positive deviation.",
             expected="effect other than 0, deviation above 0, both finite",
             found=f"{effect}, {deviation}",
         )
@@ -70,14 +70,14 @@ def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: 
 
 
 def power_of(n: int, deviation: float, effect: float, *, level: float = 0.95) -> float:
-    """Probability that ``n`` users an arm show a true ``effect`` (two-sided)."""
+    """Return the probability that a test with ``n`` users per arm detects a true ``effect`` (two-sided)."""
     _demand_plan(n, deviation)
     shift, z = abs(effect) / (deviation * math.sqrt(2 / n)), _NORMAL.inv_cdf((1 + level) / 2)
     return _NORMAL.cdf(shift - z) + _NORMAL.cdf(-shift - z)
 
 
 def minimum_effect(n: int, deviation: float, *, level: float = 0.95, power: float = 0.8) -> float:
-    """Smallest true effect that ``n`` users an arm show with probability ``power``."""
+    """Return the smallest true effect that ``n`` users per arm detect with probability ``power``."""
     _demand_plan(n, deviation)
     return (_NORMAL.inv_cdf((1 + level) / 2) + _NORMAL.inv_cdf(power)) * deviation * math.sqrt(2 / n)
 
@@ -85,8 +85,8 @@ def minimum_effect(n: int, deviation: float, *, level: float = 0.95, power: floa
 def _demand_plan(n: int, deviation: float) -> None:
     if n < 1 or not (deviation > 0 and math.isfinite(deviation)):
         raise InputError(
-            "A plan needs users and a spread between them.",
-            expected="one or more users an arm, deviation above 0",
+            "A plan needs users and a positive deviation between them.",
+            expected="one or more users per arm, deviation above 0",
             found=f"{n}, {deviation}",
         )
 
@@ -95,43 +95,43 @@ def _finite(what: str, values: ArrayLike) -> Array:
     """Return values (N,) as floats.
 
     Raises:
-        InputError: one of them is not a finite number; left out or not, it would decide a comparison.
+        InputError: a value is not finite; kept or dropped, it would decide a comparison.
     """
     found = np.asarray(values, dtype=np.float64)
     if not np.isfinite(found).all():
         raise InputError(
             "A user's value is not a finite number.",
             where=f"{what}, user {int(np.flatnonzero(~np.isfinite(found))[0])}",
-            fix="give users without an outcome the value 0, or leave them out of both arms by a rule from before the test",
+            fix="give users without an outcome the value 0, or exclude them from both arms by a rule set before the test",
         )
     return found
 
 
 def cuped(values: ArrayLike, before: ArrayLike) -> Array:
-    """Values (N,) less what their pre-period covariate (N,) explains; the mean over all users does not change.
+    """Values (N,) minus the part explained by their pre-period covariate (N,); the mean over all users is unchanged.
 
-    Deng et al., *WSDM* 2013: y − θ (x − mean x) with θ = cov(x, y) / var(x). Give both arms together, so that θ and the
-    mean are the same for both and the difference stays unbiased.
+    Deng et al., *WSDM* 2013: y − θ (x − mean x) with θ = cov(x, y) / var(x). Pass both arms together, so that they
+    share θ and the mean and the difference stays unbiased.
     """
     y, x = _finite("values", values), _finite("covariate", before)
     if len(y) != len(x):
         raise InputError("Values and covariate differ in length.", found=f"{len(y)} and {len(x)}")
     if not len(x) or np.ptp(x) <= 1e-12 * np.abs(x).max():
-        return y  # a covariate that is equal for all but for rounding explains nothing
+        return y  # a covariate that is constant up to rounding explains nothing
     centred = x - x.mean()
     spread = float(centred @ centred)
     return np.asarray(y - (centred @ (y - y.mean())) / spread * centred)
 
 
 def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
-    """One value a user (N,) whose mean is the ratio of sums and whose spread is the ratio's (delta method).
+    """One value per user (N,) whose mean is the ratio of sums and whose variance is that of the ratio (delta method).
 
-    R + (a − R b) / mean b with R = Σ a / Σ b (Deng, Knoblich & Lu, *KDD* 2018). Give one arm at a time.
+    R + (a − R b) / mean b with R = Σ a / Σ b (Deng, Knoblich & Lu, *KDD* 2018). Pass one arm at a time.
     """
     a, b = _finite("numerators", numerators), _finite("denominators", denominators)
     if b.sum() == 0:
         raise InputError(
-            "A ratio metric has nothing in its denominator.",
+            "The denominator of a ratio metric is 0 for all users.",
             expected="at least one user with a positive denominator",
         )
     ratio = a.sum() / b.sum()
@@ -147,11 +147,11 @@ def compare_arms(
         treated: (N,) values of users in the treatment.
         control: (M,) values of users in the control.
         level: of the intervals.
-        planned: users in both arms at which the always-valid interval should be tightest; None leaves it out.
+        planned: users in both arms at which the always-valid interval should be tightest; None omits it.
 
     Returns:
-        the comparison; from fewer than ten users in an arm, or where no value differs within the arms, it has a reason in
-        place of an interval.
+        the comparison; with fewer than ten users in an arm, or only equal values within the arms, it has a reason
+        instead of an interval.
 
     Raises:
         InputError: an arm with fewer than two users, or a value that is not finite.
@@ -162,7 +162,7 @@ def compare_arms(
             "An arm has too few users.",
             expected="two or more in each",
             found=f"{len(a)} and {len(b)}",
-            fix="assign more users; before that there is nothing to compare",
+            fix="assign more users",
         )
     difference, n = float(a.mean() - b.mean()), len(a) + len(b)
     relative = difference / float(b.mean()) if b.mean() else None
@@ -170,11 +170,11 @@ def compare_arms(
     error, scale = math.sqrt(sum(parts)), max(float(np.abs(arm).max()) for arm in (a, b))
     reason = ""
     if error <= 1e-12 * scale:
-        reason = "no spread to tell from, all users of an arm have the same value"
+        reason = "no spread, all users of an arm have the same value"
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:
-        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # whoever is in which arm
+        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # for any assignment
         return Comparison(difference, None, None, None, None, relative, p, n, reason)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, (a, b)))
     half = student_quantile(level, freedom) * error
@@ -192,7 +192,7 @@ def compare_arms(
 
 
 def always_valid_half_width(n: int, error: float, planned: int, *, level: float = 0.95) -> float:
-    """Half-width of an interval that covers at all looks together.
+    """Half-width of an interval with simultaneous coverage over all looks.
 
     The normal mixture of the sequential probability ratio test (Robbins 1970; Johari et al., *Operations Research* 70,
     2022) in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals of Statistics* 52, 2024, eq. 8):
@@ -200,9 +200,9 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     tightest near ``planned``.
 
     Args:
-        n: users so far in both arms; before the second one nothing is known, and the width is infinite.
-        error: standard error of the difference now, so that σ = error √n.
-        planned: users at the planned end.
+        n: users so far in both arms; the width is infinite for fewer than two.
+        error: current standard error of the difference, so that σ = error √n.
+        planned: number of users at the planned end.
         level: 1 − α.
     """
     if planned < 1 or not 0 < level < 1:
@@ -228,15 +228,15 @@ def aa_tests(
     level: float = 0.95,
     seed: int = 0,
 ) -> float:
-    """Share of A/A tests that come out significant: users are split in halves at random, with nothing different.
+    """Share of significant A/A tests: users are split in random halves without any difference in treatment.
 
     Args:
-        values: (N,) a user's outcome.
-        denominators: (N,) makes it a ratio metric.
+        values: (N,) outcome of each user.
+        denominators: (N,) denominators of a ratio metric.
         before: (N,) pre-period covariate for CUPED (not together with denominators).
-        runs: splits.
-        level: of each test; about 1 − level of them should be significant.
-        seed: of the splits.
+        runs: number of splits.
+        level: confidence level of each test; about 1 − level of them should be significant.
+        seed: seed of the splits.
 
     Raises:
         InputError: too few users or runs, or all values equal, so that no split could be significant.
@@ -244,7 +244,7 @@ def aa_tests(
     y = _finite("values", values)
     if runs < 1 or len(y) < 2 * FEWEST or np.ptp(y) == 0:
         raise InputError(
-            "An A/A test cannot be told from this.",
+            "These values do not allow an A/A test.",
             expected=f"{2 * FEWEST} or more users with different values, one or more runs",
             found=f"{len(y)} users, {len(np.unique(y))} different values, {runs} runs",
         )

@@ -1,8 +1,8 @@
-"""A recommender in the world that its log came from: the lists that it chooses, and what would be true if it served everybody.
+"""Closed loop of a recommender in its log's world: its lists, and the truth if it served everybody.
 
-The world is run once per policy. Until the test period the scenario's logging policy serves, which gives the log again; then the
-policy does, for the same users under the same draws, so that users are their own controls. A cascade keeps what it learnt and reads
-the users' histories, which are brought up to date at every midnight.
+The world is run once per policy. Until the test period the scenario's logging policy serves, which reproduces the
+log; then the policy serves the same users under the same random draws, so users are their own controls. A cascade is
+not retrained; it reads the users' histories, which are updated at every midnight.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from taiji.world.world_time import to_days, to_micros
 
 Array = NDArray[Any]
 SPARE = 20
-"""Items asked for beyond the list's length: some may have gone since the log ended."""
+"""Items requested beyond the list's length, because some may have left since the end of the log."""
 
 
 class CascadePolicy:
     """Policy that shows a cascade's lists.
 
     Args:
-        world: to act in. dataset: the log of this world that the components learnt from, as far as it goes.
-        compose: makes the cascade over a dataset of the same users and items with newer events.
-        featured: adds to requests what else the cascade reads.
+        world: world to act in. dataset: log of this world on which the components were trained.
+        compose: creates the cascade on a dataset with the same users and items and newer events.
+        featured: adds the features read by the cascade to requests.
 
     Raises:
-        InputError: the log has users or items that the world does not have.
+        InputError: the log has users or items missing from the world.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CascadePolicy:
         self._day, self._cascade = -1, compose(dataset)
 
     def learn(self, exposure: Exposure) -> None:
-        """Note what was shown and clicked behind the end of the log; it is known from the next midnight on."""
+        """Record exposures and clicks after the end of the log; they become known at the next midnight."""
         row, place = np.nonzero(exposure.shown & (to_micros(exposure.time) > self._end)[:, None])
         time, click = to_micros(exposure.time)[row], exposure.outcome["click"][row, place]
         frame = {"user": self._user[exposure.user[row]], "item": self._item[exposure.items[row, place]], "time": time}
@@ -73,7 +73,8 @@ class CascadePolicy:
         self._shown.append(pl.DataFrame(frame).filter((pl.col("user") >= 0) & (pl.col("item") >= 0)))
 
     def choose(self, observation: Observation, length: int) -> Choice:
-        """See :class:`~taiji.world.observation.SlatePolicy`; users whom the log does not know get candidates as they come."""
+        """See :class:`~taiji.world.observation.SlatePolicy`; users missing from the log get the candidates in the
+        given order."""
         day = int(to_days(observation.requests.time).max(initial=0.0))
         if day != self._day:
             self._day = day
@@ -92,7 +93,7 @@ class CascadePolicy:
         return Choice(_first_available(ranked, observation, length))
 
     def _newest(self, day: int) -> Dataset:
-        """Return the log with what was shown before a midnight."""
+        """Return the log extended by the exposures before a midnight."""
         log, midnight = self._log, to_micros(np.array([float(day)]))[0]
         rows = pl.concat(self._shown).filter(pl.col("time") < midnight).with_columns(exposed=pl.lit(True))
         known = rows.select(pl.col(name).cast(log.events.schema[name]) for name in rows.columns)
@@ -101,7 +102,7 @@ class CascadePolicy:
 
 
 class OverCatalogue:
-    """Policy that chooses among everything available and not among the candidates that the world offers it.
+    """Policy that chooses among all available items instead of the world's candidates.
 
     Args:
         inner: the policy.
@@ -118,7 +119,7 @@ class OverCatalogue:
 
 
 def _first_available(ranked: Array, observation: Observation, length: int) -> Array:
-    """Return the first ``length`` available items (B, length) of rankings, filled up with the requests' candidates."""
+    """Return the first ``length`` available items (B, length) of rankings, padded with the requests' candidates."""
     every = np.concatenate([ranked, observation.candidates.items], axis=1)
     usable = (every != NO_ITEM) & observation.available[every]
     out = np.full((len(every), length), NO_ITEM, dtype=np.int64)
@@ -138,20 +139,20 @@ def serve_world(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Let each policy serve in the world from a time on, and compare what users did.
+    """Let each policy serve in the world from a time on, and compare the users' outcomes.
 
     Args:
         world: World that the log came from; it is reset.
-        policies: Name to what makes the policy.
-        start: Microseconds; the policies begin at the first midnight from then on.
-        days: Days of the world altogether.
-        users: (S,) the world's users who are served; the logging policy keeps serving the rest.
+        policies: Name to policy factory.
+        start: Microseconds; the policies serve from the next midnight.
+        days: Total days of the world.
+        users: (S,) users served by the policies; the logging policy serves the rest.
         against: Policy that the others are compared with.
         seed: Seed of the bootstrap.
 
     Returns:
-        ``first_day``, ``days``, ``users`` and ``metrics``: a row per policy and metric with its mean per user, its interval, and
-        the paired ``difference`` to ``against``.
+        ``first_day``, ``days``, ``users`` and ``metrics``: one row per policy and metric with the mean per user, its
+        interval, and the paired ``difference`` to ``against``.
     """
     first = int(np.ceil(to_days(np.array([start]))[0] - 1e-9))
     served = np.zeros(world.scenario.users, dtype=bool)
@@ -183,7 +184,7 @@ def _served(
     days: int,
     served: Array,
 ) -> dict[str, Array]:
-    """Return metric to totals (users,) of the days from ``first`` on."""
+    """Return the totals (users,) per metric over the days from ``first`` on."""
     world.reset()
     policy = make(world)
     arms = Arms(world, (world.scenario.policy, policy), served, first)

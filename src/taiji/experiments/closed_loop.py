@@ -1,10 +1,10 @@
-"""``taiji world run``: an A/B test of two policies in a world, beside what would be true if everybody had either.
+"""``taiji world run``: A/B test of two policies in a world, compared with the true effect of a full roll-out.
 
-Until the test begins, the scenario's logging policy serves everybody; then users are assigned to the arms, by chance. The same
-world is run twice more with everybody in one arm: users and draws are the same, so the difference of those two runs is the
-effect that a full roll-out would have, and its distance from the estimate is what the design gets wrong. Arms that share
-creators or capacity interfere with each other; in the co-diverted design creators are assigned too, and users see those of
-their own arm only.
+Until the test begins, the scenario's logging policy serves everybody; then users are assigned to the arms at random.
+The same world is run twice more with everybody in one arm. Users and random draws are the same, so the difference of
+these two runs is the effect of a full roll-out, and its distance from the estimate is the error of the design. Arms
+that share creators or capacity interfere with each other; in the co-diverted design creators are assigned too, and
+users see only those of their own arm.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ from taiji.world.world import World
 
 Array = NDArray[Any]
 METRICS = ("reward", "click", "buy", "watch", "pleased", "requests", "active_days")
-"""Totals per user that are compared, where the world has them."""
+"""Totals per user that are compared, if the world has them."""
 SHARED = {"creators": "creators", "load": "capacity to compute lists"}
-"""Mechanisms through which users of one arm reach those of the other."""
+"""Mechanisms through which users of one arm affect those of the other."""
 
 
 class ClosedLoopSettings(Settings):
     """Settings of an A/B test in a world."""
 
     before: int = Field(default=3, ge=1)
-    """Days before the test, in which the logging policy serves everybody; what users did then is CUPED's covariate."""
+    """Days before the test, served by the logging policy; the users' outcomes in them are CUPED's covariate."""
     days: int = Field(default=7, ge=1)
     """Days of the test."""
     co_diverted: bool = False
     """Assign creators to arms too, and show users those of their own arm."""
     level: float = Field(default=0.95, gt=0, lt=1)
-    """Of every interval."""
+    """Level of every interval."""
     power: float = Field(default=0.8, gt=0, lt=1)
-    """Of the sample-size calculation."""
+    """Power in the sample-size calculation."""
     splits: int = Field(default=200, ge=20)
     """A/A tests."""
 
 
 class Arms:
-    """Policy that serves each user by the arm that the user is in.
+    """Policy that serves each user with the policy of the user's arm.
 
     Args:
-        world: to act in.
-        policies: of the control and of the treatment.
+        world: world to act in.
+        policies: policies of control and treatment.
         treated: (users,) bool.
-        start: day on which the test begins; before it the scenario's logging policy serves.
-        item_arm: (items,) bool, the arm of each item's creator; None where everybody may see everything.
+        start: first day of the test; before it the scenario's logging policy serves.
+        item_arm: (items,) bool, the arm of each item's creator; None if everybody may see everything.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Arms:
         return _joined(len(observation), parts)
 
     def _own(self, observation: Observation, arm: bool) -> Observation:
-        """Return the observation with the candidates of the arm's creators alone."""
+        """Return the observation with only the candidates of the arm's creators."""
         if self.item_arm is None:
             return observation
         items = observation.candidates.items
@@ -107,7 +107,7 @@ class Arms:
 
 
 def _joined(count: int, parts: list[tuple[Array, Choice]]) -> Choice:
-    """Return one choice of several that answer different rows."""
+    """Merge choices for different rows into one."""
     width = max(choice.items.shape[1] for _, choice in parts)
     items = np.full((count, width), NO_ITEM, dtype=np.int64)
     chances = np.full((count, width), np.nan)
@@ -123,9 +123,9 @@ def _joined(count: int, parts: list[tuple[Array, Choice]]) -> Choice:
             row.setdefault(name, np.ones(count, dtype=np.asarray(values).dtype))[rows] = values
     if any(set(choice.display) != set(display) for _, choice in parts):
         raise ConfigError(
-            "One of two policies decides something that the other does not.", where=", ".join(display),
-            expected="two policies that decide the same",
-            fix="let both decide it, or neither",
+            "One of the two policies makes a decision that the other does not make.", where=", ".join(display),
+            expected="two policies that make the same kinds of decisions",
+            fix="let both policies make it, or neither",
         )  # fmt: skip
     return Choice(items, chances, display, row)
 
@@ -136,14 +136,15 @@ def closed_loop(
     """Compare two policies in a world.
 
     Args:
-        world: of the test; it is reset.
+        world: world of the test; it is reset.
         control, treatment: names of policies (:func:`taiji.world.policies.make_policy`).
-        settings: of the test.
+        settings: settings of the test.
 
     Returns:
-        ``ab`` (metric → comparison per user, with CUPED and the truth), ``new`` (the same of users who first came during the
-        test), ``by_day`` (reward of each day, and cumulative with intervals that hold at all looks), ``aa``, ``plan``,
-        ``creators`` (co-diverted: uploads, and ``same_policy``, the same test with the control in both arms) and ``notes``.
+        ``ab`` (metric → comparison per user, with CUPED and the truth), ``new`` (the same for users who first
+        appeared during the test), ``by_day`` (reward of each day, and cumulative with always-valid intervals),
+        ``aa``, ``plan``, ``creators`` (co-diverted: uploads, and ``same_policy``, the same test with the control in
+        both arms) and ``notes``.
     """
     settings = settings or ClosedLoopSettings()
     users = world.scenario.users
@@ -202,16 +203,16 @@ def _row(comparison: Comparison) -> dict[str, Any]:
 
 
 def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> list[str]:
-    notes = ["A simulated world: nothing here says anything about real users."]
+    notes = ["This is a simulated world, which says nothing about real users."]
     if shares and not settings.co_diverted:
         what = " and ".join(SHARED[name] for name in shares)
         notes.append(
-            f"Both arms share {what}: the estimate may differ from the effect of a roll-out, which stands beside it."
+            f"Both arms share {what}: the estimate may differ from the effect of a roll-out, which is shown next to it."
         )
     if settings.co_diverted:
         notes.append("Creators are assigned to arms as well; users see half of them, in both arms, during the test.")
         notes.append(
-            "Creators of an arm share its users, so their interval is too narrow: look at the same test of equal policies, too."
+            "Creators of an arm share its users, so their interval is too narrow: also look at the same test with equal policies."
         )
     return notes
 
@@ -270,7 +271,7 @@ def _any_look(days: Array, settings: ClosedLoopSettings) -> float:
         for day in range(days.shape[1]):
             looked = compare_arms(totals[mask, day], totals[~mask, day], level=settings.level, planned=len(days))
             if looked.always_low is None or looked.always_high is None:
-                continue  # nothing to tell from yet
+                continue  # too little data so far
             if not looked.always_low <= 0 <= looked.always_high:
                 found += 1
                 break
@@ -278,7 +279,7 @@ def _any_look(days: Array, settings: ClosedLoopSettings) -> float:
 
 
 def _plan(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSettings) -> dict[str, Any]:
-    """Return how many users the true effect on the reward needs, and what this test could find."""
+    """Return the number of users needed to detect the true effect on the reward, and the power of this test."""
     start = settings.before
     base = runs["control"].by_day("reward")
     adjusted = cuped(base[:, start:].sum(axis=1), base[:, :start].sum(axis=1))

@@ -1,4 +1,5 @@
-"""From a climbed ladder and the facts of a log to the questions that decide whether text, or a language model, is worth its price."""
+"""Decision table on whether text, or a language model, is worth its cost, from an evaluated ladder and the facts of
+a log."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ from typing import Any
 from taiji.core.number_format import number_text
 
 NEW_ITEMS = 0.05
-"""Share of new items from which on counts and neighbours miss much of what is taken."""
+"""Share of new items from which counts and neighbours miss many of the items taken."""
 SHORT = 10
-"""Interactions of a user up to which a history says little."""
+"""Number of interactions up to which a history says little."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
-"""Tokens read and written for an item's knowledge and for a user's answer, as the shipped prompts are."""
+"""Tokens read and written for an item's knowledge and for a user's answer, with the shipped prompts."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A question, what the log says, and what follows."""
+    """A question, the log's answer, and the conclusion."""
 
     question: str
     found: str
@@ -29,8 +30,9 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: of :func:`taiji.experiments.uplift_trial.log_facts`. rows: of :func:`taiji.experiments.ladder.climb` with one model.
-        catalogue: items in all.
+        facts: of :func:`taiji.experiments.uplift_trial.log_facts`. rows: rows of
+            :func:`taiji.experiments.ladder.climb` with one model.
+        catalogue: number of items.
     """
     whole = [row for row in rows if row["group"] == "all" and "gain" in row]
     text = _of(whole, lambda name: name.startswith("2 ") and "control" not in name)
@@ -44,13 +46,13 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     users = int(facts["users"])
     table = [
         Decision(
-            "Does the log alone still have something to give?",
+            "Does the log alone offer further gains?",
             f"collaborative fields over counts: {gap(base)}",
             _sign(
                 base,
                 "Keep `collaborative` on.",
-                "Counts say it all; `collaborative` costs nothing in quality.",
-                "Take `collaborative` out of `ranking.pair_fields`.",
+                "Counts suffice; `collaborative` does not harm quality.",
+                "Remove `collaborative` from `ranking.pair_fields`.",
             ),
         ),
         Decision(
@@ -59,27 +61,27 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
             _titles(text, control),
         ),
         Decision(
-            "What share of what is taken is new?",
+            "What share of the items taken is new?",
             f"{facts['new_items']:.1%} of the items taken in the test period had no event before it; text match there: {gap(cold)}",
-            "Many: this is where text and knowledge about items pay."
+            "A large share: here text and knowledge about items pay off."
             if facts["new_items"] >= NEW_ITEMS
-            else "Few: counts and neighbours know almost everything that is taken.",
+            else "A small share: counts and neighbours cover almost all items taken.",
         ),
         Decision(
             "How long are the histories?",
             f"{facts['history']:g} different items before a test row, in the median",
-            "Short: a user-side model reads little; look at knowledge about items first."
+            "Short: a user-side model has little to read; try knowledge about items first."
             if facts["history"] <= SHORT
-            else "Long enough to read a taste from.",
+            else "Long enough to reveal a taste.",
         ),
         Decision(
-            "What could a right answer about users add?",
-            f"the true next items, those of the row's time left out, over text match: {gap(oracle)}",
+            "What could a correct answer about users add?",
+            f"the true next items, without those at the row's time, over text match: {gap(oracle)}",
             _sign(
                 oracle,
-                "There is room for a language model that names what users take next; no real one is always right.",
-                "Nothing is shown: a user-side language model has nothing to gain here that this ranker can use.",
-                "The truth harms this ranker: no conclusion about a model; more data or other settings first.",
+                "There is room for a language model that predicts the next items; no real one is always right.",
+                "No gain is shown: a user-side language model can add nothing here that this ranker can use.",
+                "The truth harms this ranker, so nothing follows about a model; try more data or other settings first.",
             ),
         ),
         Decision(
@@ -108,7 +110,7 @@ def gap(row: Mapping[str, Any] | None) -> str:
 
 
 def sign(row: Mapping[str, Any] | None) -> int | None:
-    """Return 1 or −1 where the interval lies on one side of zero, 0 where it includes it, None where there is none."""
+    """Return 1 or −1 if the interval lies on one side of zero, 0 if it includes zero, None without an interval."""
     if row is None or row.get("low") is None:
         return None
     return 1 if row["low"] > 0 else -1 if row["high"] < 0 else 0
@@ -116,17 +118,17 @@ def sign(row: Mapping[str, Any] | None) -> int | None:
 
 def _sign(row: Mapping[str, Any] | None, better: str, level: str, worse: str) -> str:
     found = sign(row)
-    return "Too little data to tell." if found is None else {1: better, 0: level, -1: worse}[found]
+    return "Too little data to decide." if found is None else {1: better, 0: level, -1: worse}[found]
 
 
 def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
     if sign(text) == 1 and sign(control) == 1:
-        return "The gain is not text alone: permuted texts gain, too. Do not credit the titles."
+        return "The gain is not due to the text alone, because permuted texts gain too. Do not credit the titles."
     return _sign(
         text,
         "Yes: leave `text_match` on; richer texts and knowledge about items may add more.",
-        "Not shown to be: text says nothing here that the log does not know.",
-        "No: rankers of the default fields leave `text_match` out by themselves where it does not pay.",
+        "Not shown: text adds nothing here to the log.",
+        "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
     )
 
 

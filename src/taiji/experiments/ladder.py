@@ -1,6 +1,7 @@
-"""The uplift ladder: what each set of fields adds to the one before it, on one log, before any language model is run.
+"""The uplift ladder: gain of each set of fields over the previous one, on one log, before any language model is run.
 
-Every rung is trained on the same rows with the same budget, and compared with the rung before it in pairs, over users and seeds.
+Every rung is trained on the same rows with the same budget and compared with the previous rung in pairs, over users
+and seeds.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ Array = NDArray[Any]
 
 @dataclass
 class Bench:
-    """A trial with the arrays of its rows; fields are fitted once each.
+    """A trial with the arrays of its rows; each field is fitted once.
 
     Attributes:
-        trial: candidates. fit, stop, test: arrays with the counts alone, of the earlier and the latest part of training, and the test.
+        trial: candidates. fit, stop, test: arrays with counts only, of the earlier and the latest part of training,
+            and of the test.
     """
 
     trial: Trial
@@ -59,7 +61,8 @@ class Bench:
         self.test = self.inputs.arrays(trial.test.drop("group"))
 
     def numbers(self, made: NumbersField) -> tuple[Array, Array]:
-        """Return a field's numbers of the training and the test rows; it is refreshed within the test period."""
+        """Return a field's numbers for the training and the test rows; the field is refreshed within the test
+        period."""
         trial = self.trial
         made.fit(trial.dataset, trial.train, trial.cut)
         if isinstance(made, PastField) and made.labels:
@@ -77,8 +80,8 @@ class Fitted:
     """A model on a rung, per seed.
 
     Attributes:
-        scores: of the test rows. losses: mean loss of each group of users on the latest part of training, (G,), see
-            :func:`taiji.models.ranking.paying_fields.losses_by_group`. rows: of each group, (G,).
+        scores: scores of the test rows. losses: (G,) mean loss of each group of users on the latest part of training,
+            see :func:`taiji.models.ranking.paying_fields.losses_by_group`. rows: (G,) rows per group.
     """
 
     scores: Scores
@@ -86,16 +89,17 @@ class Fitted:
     rows: Array
 
     def where_it_pays(self, before: Fitted) -> tuple[Scores, float]:
-        """Return scores with the rung's fields where they pay and without them where they do not, and the share of seeds where they do."""
+        """Return scores with the rung's fields for the seeds in which they pay off, without them otherwise, and the
+        share of these seeds."""
         pays = [worth("", old, new, self.rows).pays for old, new in zip(before.losses, self.losses)]
         return [new if kept else old for kept, old, new in zip(pays, before.scores, self.scores)], float(np.mean(pays))
 
 
 Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Fitted]
-"""A ranker: (bench, added fields, their training numbers, their test numbers, seeds) → what came out."""
+"""A ranker: (bench, added fields, their training numbers, their test numbers, seeds) → result."""
 OURS: list[dict[str, Any]] = [{"embeddings": False, "dropout": 0.4, "learning_rate": 1.5e-3, "patience": 6}, {}]
 TREES: list[dict[str, Any]] = [{"num_leaves": 15}, {"num_leaves": 31}]
-"""Configurations of each, of which the best on the latest part of training is taken."""
+"""Configurations of each model; the best one on the latest part of training is used."""
 
 
 def _with(arrays: Arrays, more: Array) -> Arrays:
@@ -182,15 +186,17 @@ def climb(
     seeds: int = 2,
     resamples: int = 500,
 ) -> Iterator[dict[str, Any]]:
-    """Train every rung and compare it with the one before it.
+    """Train every rung and compare it with the previous one.
 
     Args:
-        trial: candidates. rungs: in order. models: of :data:`MODELS`. seeds: trainings per rung and model. resamples: of users and seeds.
+        trial: candidates. rungs: rungs in order. models: names in :data:`MODELS`. seeds: trainings per rung and
+            model. resamples: resamples of users and seeds.
 
     Yields:
-        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and of the paired difference ``against, gain, low, high``;
-        of a rung that must pay also ``kept``, the share of seeds in which it pays on the latest part of training, and
-        ``kept_gain, kept_low, kept_high``, the difference where it is left out in the others, as the product's ranker does; and the rung's cost.
+        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and for the paired difference
+        ``against, gain, low, high``; for a rung that must pay off also ``kept``, the share of seeds in which it does
+        on the latest part of training, and ``kept_gain, kept_low, kept_high``, the difference if it is dropped in the
+        other seeds, as in the product's ranker; and the rung's cost.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}
@@ -217,12 +223,13 @@ def climb(
 
 
 Part = tuple[NumbersField, Array, Array]
-"""A field with its numbers of the training and the test rows."""
+"""A field with its numbers for the training and the test rows."""
 
 
 @dataclass
 class _Standing:
-    """A model's place on the ladder: fields that the next rung stands on, what was trained, and the rung that stands in for one that does not pay."""
+    """A model's state on the ladder: base fields of the next rung, trained results, and the substitute of each rung
+    that does not pay off."""
 
     ground: list[Part] = field(default_factory=list)
     fitted: dict[str, Fitted] = field(default_factory=dict)
@@ -230,12 +237,12 @@ class _Standing:
     last: str | None = None
 
     def base_of(self, rung: Rung) -> str | None:
-        """Return the rung that one is compared with."""
+        """Return the rung with which a rung is compared."""
         asked = rung.against or self.last
         return self.instead.get(asked, asked) if asked is not None else None
 
     def climbed(self, rung: Rung, found: Fitted, used: list[Part], share: float) -> None:
-        """Note a rung; later ones stand on it if it pays in most seeds."""
+        """Record a rung; later ones build on it if it pays off in most seeds."""
         self.fitted[rung.name] = found
         if rung.side:
             return
@@ -246,7 +253,7 @@ class _Standing:
 
 
 def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
-    """Return the numbers of fields side by side, of the training and the test rows."""
+    """Return the concatenated numbers of fields, for the training and the test rows."""
     train, test = [np.zeros((len(trial.train), 0), np.float32)], [np.zeros((len(trial.test), 0), np.float32)]
     return (
         np.concatenate([*train, *(part[1] for part in parts)], axis=1),
@@ -255,7 +262,7 @@ def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
 
 
 def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:
-    """Return the AUC of some test rows, and its difference to other scores with an interval."""
+    """Return the AUC on some test rows, and its difference to that of other scores with an interval."""
     users, codes = np.unique(trial.test["user"].to_numpy()[chosen], return_inverse=True)
     labels = trial.test["click"].to_numpy()[chosen]
     if len(np.unique(labels)) < 2:

@@ -1,10 +1,10 @@
-"""Value of recommended lists, estimated from a log that kept its propensities: clicks per item shown, off-policy.
+"""Off-policy value of recommended lists, in clicks per item shown, from a log with propensities.
 
-The target policy shows one item of its list, drawn evenly, in the place of the exposure that was logged: π(a|x) = 1/k for the k
-items of the list. That is the click rate of the list's items in the places that the log has, with what the log's other places held
-beside them; the gain of a list over the sum of its items is not in it. Propensities must be those of the item whatever the other
-places hold, as an even choice's are; under a sampling without replacement by scores they are conditional, and the weights are
-an approximation, which their mean shows (it is 1 where they are right).
+The target policy shows one item of its list, drawn uniformly, in place of the logged exposure: π(a|x) = 1/k for the k
+items of the list. This is the click rate of the list's items in the logged positions, next to the other logged items;
+a gain of the list over the sum of its items is not included. Propensities must be marginal over the other positions,
+as those of a uniform choice are. Under score-based sampling without replacement they are conditional, and the weights
+are an approximation; their mean shows how good it is (1 if they are correct).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class LoggedLists:
-    """Logged requests of a period with everything that was shown to them.
+    """Logged requests of a period with all of their exposures.
 
     Attributes:
         requests: B of them.
-        row: (N,) the request of each exposure. item, reward, propensity: (N,) of the exposures.
+        row: (N,) request of each exposure. item, reward, propensity: (N,) per exposure.
     """
 
     requests: Requests
@@ -41,10 +41,10 @@ class LoggedLists:
 
 
 def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLists | None:
-    """Return logged requests from a time on, a seeded sample; None where the log has no propensities there.
+    """Return a seeded sample of logged requests from a time on; None if the log has no propensities in that period.
 
     Args:
-        dataset: the log. start: microseconds. most: requests. seed: of the sample.
+        dataset: the log. start: microseconds. most: most requests. seed: seed of the sample.
     """
     column = dataset.event_columns.propensity
     if column is None:
@@ -67,16 +67,17 @@ def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLi
 
 
 def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *, seed: int = 0) -> dict[str, Any]:
-    """Return what lists would have earned per item shown.
+    """Return the estimated reward of lists per item shown.
 
     Args:
-        logged: requests and exposures. lists: arm to its lists (B, K), padded with −1. against: the arm that others are compared with.
-        seed: of the bootstrap over users.
+        logged: requests and exposures. lists: arm to its lists (B, K), padded with −1. against: arm that others are
+            compared with.
+        seed: seed of the bootstrap over users.
 
     Returns:
-        ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched`` (exposures that
-        the arm would have shown, too), ``effective_rows``, ``mean_weight``, ``ips``, ``snips``, ``gain`` (ips minus what the log
-        earned, paired) and ``difference`` to ``against`` (of snips).
+        ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched``
+        (exposures also in the arm's list), ``effective_rows``, ``mean_weight``, ``ips``, ``snips``, ``gain`` (ips
+        minus the log's reward, paired) and ``difference`` to ``against`` (of snips).
     """
     _, user = np.unique(logged.requests.user[logged.row], return_inverse=True)
     mean = Logged(logged.reward, np.ones(len(logged.reward)), np.ones(len(logged.reward)))
@@ -107,7 +108,7 @@ def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *
 
 
 def _log(logged: LoggedLists, items: Array) -> Logged:
-    """Return the log with the target policy's probabilities: an even choice of the request's list."""
+    """Return the log with the target policy's probabilities: a uniform choice from the request's list."""
     there = items != NO_ITEM
     inside = ((items[logged.row] == logged.item[:, None]) & there[logged.row]).any(axis=1)
     length = np.maximum(there.sum(axis=1), 1)[logged.row]
@@ -115,7 +116,7 @@ def _log(logged: LoggedLists, items: Array) -> Logged:
 
 
 def _interval(terms: Array, user: Array, log: Logged, seed: int) -> dict[str, Any]:
-    """Return the mean of terms (N,) with the interval over users, whose rows are not independent."""
+    """Return the mean of terms (N,) with an interval over users, because rows of a user are not independent."""
     users = int(user.max(initial=-1)) + 1
     if not np.isfinite(terms).all():
         return {"value": None, "low": None, "high": None, "n": users, "reason": log.no_overlap}

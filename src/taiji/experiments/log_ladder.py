@@ -1,4 +1,4 @@
-"""The ladder of one log in short: its rungs without a language model, one control, and what follows from them."""
+"""Short ladder of one log: the rungs without a language model, one control, and the conclusions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ def climbed(
     rows: int,
     models: Sequence[str] = ("taiji",),
 ) -> dict[str, Any]:
-    """Return the ladder without a language model, the log's ``facts`` and the ``decisions`` that follow; ``left_out`` where the log is too short.
+    """Return the ladder without a language model, the log's ``facts`` and the resulting ``decisions``; ``left_out``
+    if the log is too short.
 
     Args:
-        dataset: the log. embedder: of the texts. seeds: trainings per rung. resamples: of users and seeds.
-        rows: candidates at most. models: of :data:`taiji.experiments.ladder.MODELS`; decisions follow from the first one.
+        dataset: the log. embedder: embedder of the texts. seeds: trainings per rung. resamples: resamples of users
+            and seeds.
+        rows: most candidates. models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
     """
     try:
         trial = Trial.of(dataset, most=rows)

@@ -1,15 +1,15 @@
-"""Off-policy evaluation: the value of a policy, estimated from the log of another one that kept its propensities.
+"""Off-policy evaluation: the value of a policy, estimated from the log of another policy with propensities.
 
 Three estimators of the mean reward V of a target policy π from rows logged under μ, with w = π(a|x) / μ(a|x):
 inverse propensity (Horvitz & Thompson 1952), Σ w r / N; self-normalised (Swaminathan & Joachims, *NIPS* 2015),
 Σ w r / Σ w; doubly robust (Dudík, Langford & Li, *ICML* 2011), the model's value plus the weighted residual.
 
-Each is a mean of one term a row, so that one interval serves all. Clicks are rare and weights are skewed, and there a
-percentile bootstrap covers 88–91 % where it says 95 %; the studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
-keeps its word, at the price of a long upper arm (measured in ``benchmarks/abtest.py``).
+Each is a mean of one term per row, so one kind of interval serves all. With rare clicks and skewed weights, a nominal
+95 % percentile bootstrap covers only 88–91 %; the studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
+reaches its level, at the cost of a long upper arm (measured in ``benchmarks/abtest.py``).
 
-Where the logging policy hardly ever does what the target policy would, the log says nothing about it: the estimate then
-carries the reason in place of an interval, and without any overlap no value either (:meth:`Logged.no_overlap`).
+If the logging policy hardly ever takes the target policy's actions, the log says nothing about it: the estimate then
+has a reason instead of an interval, and without any overlap no value either (:meth:`Logged.no_overlap`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from taiji.metrics.intervals import FEWEST, Entry, too_few
 
 Array = NDArray[Any]
 UNLIKELY = 4.0
-"""Standard errors by which a mean weight may miss 1."""
+"""Standard errors by which a mean weight may deviate from 1."""
 FEWEST_APART = 5
-"""Rows that must depart from the most frequent value: resamples of fewer hold none of them too often."""
+"""Fewest rows that must differ from the most frequent value; with fewer, too many resamples contain none of them."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """A log with propensities, and what the target policy would have done there.
+    """A log with propensities, and the target policy's probabilities of the logged actions.
 
     Args:
-        rewards: (N,) what was earned.
-        propensities: (N,) μ(a|x) > 0, the logging policy's probability of the action it took.
+        rewards: (N,) observed rewards.
+        propensities: (N,) μ(a|x) > 0, the logging policy's probability of its action.
         targets: (N,) π(a|x) >= 0, the target policy's probability of that same action.
 
     Raises:
@@ -58,11 +58,11 @@ class Logged:
         wrong = ~((self.propensities > 0) & (self.propensities <= 1))
         if wrong.any():
             raise InputError(
-                "A logged action has no valid propensity.",
+                "The propensity of a logged action is invalid.",
                 where=f"row {int(np.flatnonzero(wrong)[0])}",
                 expected="a probability above 0",
                 found=str(self.propensities[wrong][0]),
-                fix="log the probability with which each action was chosen; off-policy estimates are impossible without it",
+                fix="log the probability of each chosen action; off-policy estimates are impossible without it",
             )
 
         for what, values, right in (
@@ -71,7 +71,7 @@ class Logged:
         ):
             if not right.all():
                 raise InputError(
-                    f"A {what} cannot be used.",
+                    f"A {what} is invalid.",
                     where=f"row {int(np.flatnonzero(~right)[0])}",
                     expected="a finite number" if what == "reward" else "a number from 0 to 1",
                     found=str(values[~right][0]),
@@ -84,24 +84,22 @@ class Logged:
 
     @property
     def effective_rows(self) -> float:
-        """Kish's effective sample size (Σw)² / Σw²: how many rows of the target policy this log is worth."""
+        """Kish's effective sample size (Σw)² / Σw²: the number of target-policy rows that this log is worth."""
         w = self.weights
         return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
 
     @property
     def no_overlap(self) -> str:
-        """Reason for which the log says too little about the target policy; empty where it says enough.
+        """Reason why the log says too little about the target policy; empty if it says enough.
 
-        Importance weights average 1 where the logging policy takes every action that the target policy takes, and less where
-        some are missing (Li et al., *AISTATS* 2015): an estimate then speaks about a part of the policy only.
+        Importance weights average 1 if the logging policy takes every action of the target policy, and less if some
+        are missing (Li et al., *AISTATS* 2015); an estimate then covers only part of the policy.
         """
         w, rows = self.weights, self.effective_rows
         if not w.any():
             return "no overlap, the target policy never takes an action of the log"
         if rows < FEWEST:
-            return (
-                f"too little overlap to tell (the log is worth {rows:.1f} rows of the target policy, needed {FEWEST})"
-            )
+            return f"too little overlap (the log is worth {rows:.1f} rows of the target policy, needed {FEWEST})"
         if abs(w.mean() - 1) > UNLIKELY * w.std() / np.sqrt(len(w)) + 1e-9:
             return f"no full overlap, importance weights average {w.mean():.2f} where 1 is expected: actions of the target policy are missing, or propensities are wrong"
         return ""
@@ -126,7 +124,7 @@ def dr_terms(log: Logged, predicted: ArrayLike, baseline: ArrayLike) -> Array:
 
     Args:
         log: the log.
-        predicted: (N,) a model's reward for the action that was taken.
+        predicted: (N,) the model's reward for the logged action.
         baseline: (N,) the model's reward averaged over the target policy's actions.
     """
     return np.asarray(np.asarray(baseline) + log.weights * (log.rewards - np.asarray(predicted)))
@@ -138,27 +136,28 @@ def value_interval(
     """Mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are left out.
 
     Args:
-        terms: of an estimator.
-        log: they come from; where its overlap with the target policy is too small the entry has ``reason`` in place of an
-            interval, and no value without any.
-        resamples, level, seed: of the bootstrap over rows.
+        terms: terms of an estimator.
+        log: source of the terms; if its overlap with the target policy is too small, the entry has ``reason`` instead
+        of an interval, and without overlap no value. resamples, level, seed: of the bootstrap over rows.
     """
     n, reason = len(terms), log.no_overlap if log is not None else ""
     if log is not None and not log.effective_rows:
         return {"value": None, "low": None, "high": None, "n": n, "reason": reason}
     if not n or not np.isfinite(terms).all():
         raise InputError(
-            "An estimate's terms are not finite numbers.", found=f"{n} terms", fix="look at the reward model"
+            "An estimate's terms are not finite numbers.", found=f"{n} terms", fix="check the reward model"
         )
     mean, spread = float(terms.mean()), float(terms.std())
     found: Entry = {"value": mean, "low": None, "high": None, "n": n}
-    informative = n - int(np.unique(terms, return_counts=True)[1].max())  # rows apart from the most frequent value
+    informative = n - int(
+        np.unique(terms, return_counts=True)[1].max()
+    )  # rows that differ from the most frequent value
     if not reason and spread <= 1e-12 * float(np.abs(terms).max()):
-        reason = "no spread to tell from, every row gives the same value"
+        reason = "no spread, every row gives the same value"
     if not reason and n < FEWEST:
         reason = too_few("rows", n)
     if not reason and informative < FEWEST_APART:
-        reason = f"too few rows to tell ({informative} of {n} differ from the others)"
+        reason = f"too few informative rows ({informative} of {n} differ from the others)"
     if reason:
         return {**found, "reason": reason}
     centred, pivots = terms - mean, []
@@ -175,22 +174,22 @@ def value_interval(
 def cross_fitted_rates(
     actions: Array, rewards: Array, n_actions: int, *, folds: int = 5, strength: float = 200.0, seed: int = 0
 ) -> Array:
-    """A reward model for the doubly robust estimate: each action's mean reward, shrunk to the overall mean.
+    """Fit a reward model for the doubly robust estimate: each action's mean reward, shrunk to the overall mean.
 
     Args:
         actions: (N,) action numbers below ``n_actions``.
         rewards: (N,).
         n_actions: A.
-        folds: of equal size; a row's model is fitted on the other folds, so that a row never predicts itself.
-        strength: rows of the overall mean that every action starts with.
-        seed: of the folds.
+        folds: number of equal folds; a row's model is fitted on the other folds, so a row never predicts itself.
+        strength: prior weight of the overall mean, in rows per action.
+        seed: seed of the folds.
 
     Returns:
-        (N, A) predicted reward of every action in the row's place.
+        (N, A) predicted reward of every action for each row.
     """
     if len(actions) < 2 or folds < 2:
         raise InputError(
-            "A reward model of other rows needs other rows.",
+            "Cross-fitting needs more rows or folds.",
             expected="two or more rows and folds",
             found=f"{len(actions)} rows, {folds} folds",
         )

@@ -1,8 +1,8 @@
-"""Logged replay: which of the items that were shown would each ranker have put first, and what did they earn?
+"""Logged replay: outcomes of the shown items that each ranker would have put first.
 
-Where every shown item has its label, a request can be replayed without propensities: each ranker's first ``k`` of the
-shown items earn what the log says. The assumption, ours and stated in the report: an item's click does not depend on
-its place or on the others shown. Money: the *advertiser value* is the price of what was clicked and converted; the
+If every shown item has a label, a request can be replayed without propensities: each ranker's first ``k`` of the
+shown items get their logged outcomes. We assume, as stated in the report, that an item's click depends neither on its
+position nor on the other items shown. Money: the *advertiser value* is the price of clicked and converted items; the
 *revenue* is a charge for each click, a share of the item's price.
 """
 
@@ -24,7 +24,7 @@ OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
 
 
 def outcomes(click: Array, conversion: Array, price: Array, fee: float) -> dict[str, Array]:
-    """Rows' outcomes: clicks, conversions, revenue = fee · price a click, advertiser value = price a conversion."""
+    """Rows' outcomes: clicks, conversions, revenue = fee · price per click, advertiser value = price per conversion."""
     bought = click * conversion
     return {
         "clicks": click,
@@ -46,20 +46,20 @@ def replay(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Mean outcomes a request when each ranker chooses ``k`` of the shown items.
+    """Mean outcomes per request when each ranker chooses ``k`` of the shown items.
 
     Args:
         exposures: user, item, time, click, conversion, price; a request is a user at a time.
         predictions: ranker → frame with the column ``by``, in the rows' order.
-        k: items a request; requests with no more than ``k`` items leave no choice and are left out.
+        k: items per request; requests with at most ``k`` items leave no choice and are skipped.
         fee: share of an item's price charged for a click.
-        by: the prediction that ranks.
-        against: ranker for paired differences.
+        by: prediction used for ranking.
+        against: reference ranker of paired differences.
         resamples, level, seed: of the bootstrap over users.
 
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in
-        :class:`taiji.metrics.intervals.Entry`; where no request leaves a choice, no value and the reason.
+        :class:`taiji.metrics.intervals.Entry`; if no request leaves a choice, a reason instead of a value.
 
     Raises:
         InputError: a ranker's prediction or a known price is not a finite number.
@@ -72,14 +72,14 @@ def replay(
         np.unique(request[eligible], return_inverse=True)[1],
     )
     if not len(part):
-        why = f"too few requests to tell, none offers more than {k} items to choose from"
+        why = f"too few requests, none offers more than {k} items to choose from"
         nothing: Entry = {"value": None, "low": None, "high": None, "n": 0, "reason": why}
         return [{"features": arm, "metric": name, **nothing} for name in OUTCOMES for arm in predictions]
     user = np.unique(part["user"].to_numpy(), return_inverse=True)[1]
     n_users, owner = int(user.max()) + 1, np.zeros(int(request.max()) + 1, dtype=np.int64)
     owner[request] = user
     requests = np.bincount(owner, minlength=n_users).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # told below
+    with np.errstate(invalid="ignore"):  # reported below
         earned = outcomes(
             part["click"].to_numpy().astype(float),
             part["conversion"].fill_null(0).to_numpy().astype(float),
@@ -88,7 +88,7 @@ def replay(
         )
     for arm, frame in predictions.items():
         if not np.isfinite(frame[by].to_numpy()[eligible]).all():
-            raise InputError("A prediction is not a finite number.", where=arm, fix="look at the ranker that made it")
+            raise InputError("A prediction is not a finite number.", where=arm, fix="check the ranker that produced it")
     chosen = {arm: chance_in_first(request, frame[by].to_numpy()[eligible], k) for arm, frame in predictions.items()}
     rows = []
     for name in OUTCOMES:
@@ -119,7 +119,7 @@ def replay(
 
 
 def chance_in_first(groups: Array, scores: Array, k: int) -> Array:
-    """(N,) chance that each row is among the first ``k`` of its group when ties are ordered at random."""
+    """(N,) probability that each row is among the first ``k`` of its group, with ties in random order."""
     order = np.lexsort((-scores, groups))
     g, s = groups[order], scores[order]
     starts = np.flatnonzero(np.r_[True, (g[1:] != g[:-1]) | (s[1:] != s[:-1])])

@@ -11,18 +11,19 @@ from taiji.models.ranking.settings import GROUP, RankerSettings
 from taiji.world.settings import ShopSettings
 
 ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
-"""Settings of the ranking model that the section's key ``model`` names."""
+"""Settings of the ranking model named by the section's key ``model``."""
 
 
 class LadderSettings(Settings):
-    """The ladder at the head of a run's report: what text is worth to a ranker, and what a right answer would be, without a language model."""
+    """The ladder at the head of a run's report: the worth to a ranker of text, and of a correct answer, without a
+    language model."""
 
     logs: tuple[str, ...] = ()
-    """Logs to climb it on beside the run's own, as `taiji run --data` takes them: `world:shop`, a path."""
+    """Additional logs for the ladder, in the form of `taiji run --data`: `world:shop`, or a path."""
     rows: PositiveInt = 20_000
-    """Candidates per log at most."""
+    """Most candidates per log."""
     seeds: NonNegativeInt = 1
-    """Trainings per rung; 0 leaves the ladder out."""
+    """Trainings per rung; 0 omits the ladder."""
 
 
 class ABTestSettings(Settings):
@@ -30,18 +31,18 @@ class ABTestSettings(Settings):
 
     shop: ShopSettings = ShopSettings()
     ranker: ChosenRanker = RankerSettings()
-    """Of both arms; without pair fields unless they are named, for they hand the texts to the control as well."""
+    """Ranker of both arms; by default without pair fields, because they would give the texts to the control as well."""
     seeds: int = Field(default=3, ge=1)
-    """Trainings of each arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
+    """Trainings per arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
     slots: int = Field(default=3, ge=1)
-    """Items that a ranker may choose from those a request offers."""
+    """Number of items that a ranker chooses from those offered by a request."""
     fee: float = Field(default=0.05, gt=0, le=1)
     """Share of an item's price charged for a click."""
     repeats: int = Field(default=200, ge=20)
-    """A/A tests, and repetitions of the A/B test that measure its coverage and power."""
+    """Number of A/A tests, and of repetitions of the A/B test to measure its coverage and power."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of every interval."""
     resamples: int = Field(default=1000, ge=50)
     """Bootstrap resamples of the offline comparison."""
     power: float = Field(default=0.8, gt=0, lt=1)
-    """Of the sample-size calculation."""
+    """Power in the sample-size calculation."""

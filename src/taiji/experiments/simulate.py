@@ -1,12 +1,13 @@
 """``taiji abtest``: the closed loop in the synthetic shop, where the truth is known.
 
-Rankers without and with text features are trained on the shop's log, several times each, compared on later exposures (offline), by
-off-policy estimates from the random log, and then let loose: new users are assigned to arms, each arm's ranker chooses
-what they are shown, and they answer by the shop's own response function. Because that function is known, every
-estimate stands beside the truth, and the whole test can be repeated to see how often its interval is right.
+Rankers without and with text features are trained on the shop's log, several times each, compared on later exposures
+(offline) and by off-policy estimates from the random log, and then deployed: new users are assigned to arms, each
+arm's ranker chooses their items, and they respond by the shop's response function. Because that function is known,
+every estimate can be compared with the truth, and the whole test can be repeated to measure the coverage of its
+interval.
 
-The features go the way of a run's: text → embedding → product quantiser → ids, and the look-alike's sequence. The text is
-that of the user's history; a language model's rationale would take its place.
+Features are made as in a run: text → embedding → product quantiser → ids, and the look-alike's sequence. The text is
+that of the user's history, in place of a language model's rationale.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 CONTROL, TREATMENT = "none", "text"
 MEANS = ("clicks", "conversions", "revenue", "advertiser value")
-"""Outcomes a user; ``click rate`` is clicks over impressions, a ratio of sums."""
+"""Outcomes per user; ``click rate`` is clicks over impressions, a ratio of sums."""
 TRAIN_SHARE = 0.7
 
 
@@ -53,8 +54,8 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
     Args:
         settings: shop, ranker, test.
-        seed: of the shop, the training and the assignment.
-        embedder: of the item texts; the default embedder if None.
+        seed: seed of the shop, the training and the assignment.
+        embedder: embedder of the item texts; None: the default one.
 
     Returns:
         ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows), ``off_policy`` (rows with the truth),
@@ -84,7 +85,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
         "aa": loop.aa_tests(),
         "repeats": loop.repeats(),
         "plan": {
-            "metric": "clicks a user",
+            "metric": "clicks per user",
             "effect": effect,
             "relative effect": effect / float(first.mean()),
             "users_an_arm": sample_size(spread, effect, level=settings.level, power=settings.power)
@@ -100,7 +101,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
 
 def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Exposures before and after the cut (microseconds); of the former, conversions known by then."""
+    """Exposures before and after the cut (microseconds), the former with the conversions known by then."""
     exposed = dataset.events.filter("exposed")
     cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
     known = pl.when(pl.col("matured_at") < cut).then(pl.col("conversion"))
@@ -125,7 +126,7 @@ def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | No
 
 
 class _Loop:
-    """A shop with both rankers trained, and its users of the last period waiting to be shown something."""
+    """A shop with both trained rankers, and the users of its last period to be served."""
 
     def __init__(self, settings: ABTestSettings, seed: int, embedder: Embedder | None) -> None:
         from taiji.models.ranking.train import train_ranker
@@ -166,7 +167,8 @@ class _Loop:
         )
 
     def truth(self, metric: str) -> float:
-        """The true gain of the treatment: mean difference a user, or of the two ratios for ``click rate``."""
+        """The true gain of the treatment: mean difference per user, or difference of the two ratios for ``click
+        rate``."""
         both = [self.means(arm) for arm in (TREATMENT, CONTROL)]
         if metric == "click rate":
             shown = self._impressions()
@@ -184,7 +186,7 @@ class _Loop:
         )
 
     def experiment(self, generator: np.random.Generator) -> dict[str, dict[str, Any]]:
-        """One A/B test: metric → comparison, with CUPED where it is a mean, and the truth beside it."""
+        """One A/B test: metric → comparison, with CUPED for means, and with the truth."""
         treated = generator.permutation(len(self.users)) < len(self.users) // 2
         found = self._compare(self.draw(TREATMENT, generator), self.draw(CONTROL, generator), treated)
         return {
@@ -193,7 +195,8 @@ class _Loop:
         }
 
     def aa_tests(self) -> dict[str, float | None]:
-        """Share of significant tests in which both arms are the control, each with fresh assignment and answers; None without an interval."""
+        """Share of significant tests in which both arms are the control, each with new assignment and responses;
+        None without an interval."""
         counts: dict[str, list[bool]] = {}
         for run in range(self.settings.repeats):
             generator = np.random.default_rng([self.seed, 103, run])
@@ -204,7 +207,7 @@ class _Loop:
         return {metric: sum(found) / len(found) if found else None for metric, found in counts.items()}
 
     def repeats(self) -> dict[str, dict[str, float | None]]:
-        """Over repeated A/B tests: how often the interval covers the true gain, how often the test is significant; None without one."""
+        """Coverage of the true gain and power over repeated A/B tests; None without an interval."""
         truths: dict[str, float] = {}
         covered: dict[str, list[bool]] = {}
         significant: dict[str, list[bool]] = {}
@@ -229,7 +232,7 @@ class _Loop:
         }
 
     def off_policy(self) -> list[dict[str, Any]]:
-        """Each ranker's clicks on its single best item, estimated from the random log, beside the truth."""
+        """Clicks on each ranker's single best item, estimated from the random log, with the truth."""
         first = self.test.with_columns(pl.struct("user", "time").rank("dense").alias("request")).unique(
             "request", keep="first", maintain_order=True
         )
@@ -295,13 +298,13 @@ class _Loop:
         return new, requests["user"].to_numpy().astype(np.int64), requests["time"].to_numpy()
 
     def _choose(self, arm: str) -> tuple[Array, Array]:
-        """User and item of every slot that the arm's ranker fills, each (R · slots,)."""
+        """User and item of every slot filled by the arm's ranker, each (R · slots,)."""
         scores = self._scores(arm, self._request_user, self._when)
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.settings.slots]
         return np.repeat(self._request_user, best.shape[1]), best.ravel()
 
     def _scores(self, arm: str, users: Array, times: Array) -> Array:
-        """(R, promoted) an arm's click predictions for everything that could be shown."""
+        """(R, promoted) an arm's click predictions for all items that could be shown."""
         promoted = self.settings.shop.promoted
         frame = pl.DataFrame(
             {
@@ -336,7 +339,7 @@ def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def print_abtest(found: Mapping[str, Any]) -> None:
-    """Print the closed loop's result."""
+    """Print the result of the closed loop."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -379,13 +382,13 @@ def print_abtest(found: Mapping[str, Any]) -> None:
     console.print(grid)
     plan = found["plan"]
     console.print(
-        "A/A: share significant with nothing different. Coverage and power: over repeated tests of the same rankers.",
+        "A/A: share of significant tests without a difference. Coverage and power: over repeated tests of the same rankers.",
         style="dim",
         highlight=False,
     )
     if plan["users_an_arm"]:
         console.print(
-            f"To find {_number(plan['effect'])} {plan['metric']} ({plan['relative effect']:+.1%}): {plan['users_an_arm']:,} users an arm; power here {plan['power_here']:.0%}.",
+            f"To detect {_number(plan['effect'])} {plan['metric']} ({plan['relative effect']:+.1%}): {plan['users_an_arm']:,} users per arm; power here {plan['power_here']:.0%}.",
             highlight=False,
         )
 

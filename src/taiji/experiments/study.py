@@ -1,8 +1,8 @@
-"""A study: feature arms × training seeds, each cell kept as it is done, evaluated over users *and* seeds.
+"""A study: feature arms × training seeds, each cell stored when finished, evaluated over users *and* seeds.
 
-One trained ranker per arm tells little: two seeds of the same arm differ, too. A study trains every arm with the same
-seeds, and its intervals contain both kinds of chance. Negative controls belong to it: features that are real in form and
-belong to somebody else must show no gain, or the gain of the real ones means nothing.
+One trained ranker per arm says little, because two seeds of the same arm differ too. A study trains every arm with
+the same seeds, and its intervals include both kinds of variation. It has negative controls: real features of somebody
+else must show no gain, or the gain of the true ones means nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 JOINED_FEATURES = ("ids", "neighbour_items")
 NEGATIVE_CONTROL = "negative control: "
-"""Beginning of the names of negative controls."""
+"""Prefix of the names of negative controls."""
 
 
 class Predictor(Protocol):
@@ -54,12 +54,12 @@ Trainer = Callable[[pl.DataFrame, int], Predictor]
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to use features.
+    """One use of features.
 
     Args:
         name: shown in tables.
         table: feature rows; None trains without features.
-        columns: which of the table's features are joined.
+        columns: features of the table that are joined.
     """
 
     name: str
@@ -74,20 +74,20 @@ class Arm:
 
     @property
     def version(self) -> str:
-        """Changes when anything in the arm does."""
+        """Version that changes with anything in the arm."""
         return value_hash([self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)])
 
 
 def ablation(
     tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = JOINED_FEATURES
 ) -> list[Arm]:
-    """The usual arms: none, every table, and of the main one its halves and its negative controls.
+    """Return the usual arms: none, every table, and the ablations and negative controls of the main one.
 
     Args:
         tables: name → feature table, for instance history_mean, base, sft, grpo, popo-light, popo.
-        main: the table that is taken apart.
-        seed: of the negative controls.
-        columns: features that are joined, where an arm does not say otherwise.
+        main: the table to ablate.
+        seed: seed of the negative controls.
+        columns: features joined by default.
 
     Raises:
         ConfigError: ``main`` is not among the tables.
@@ -108,10 +108,10 @@ def ablation(
 
 
 def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Say for each control and metric whether it shows no gain over all rows, as it must.
+    """Report for each control and metric whether it shows no gain over all rows, as it must.
 
-    ``gain`` is true where the interval of the difference lies wholly on the better side; a control that harms is no
-    gain, it tells that a ranker pays for noise.
+    ``gain`` is true if the interval of the difference lies entirely on the better side. A harmful control is not a
+    gain; it shows that noise costs a ranker quality.
     """
     found = []
     for row in rows:
@@ -123,9 +123,9 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         better = low is not None and (high < 0 if row["metric"].endswith("log_loss") else low > 0)
         worse = low is not None and (low > 0 if row["metric"].endswith("log_loss") else high < 0)
         verdict = (
-            "GAIN: the study is not to be believed"
+            "GAIN: the study is not trustworthy"
             if better
-            else "loss: the ranker pays for noise"
+            else "loss: noise costs the ranker quality"
             if worse
             else f"not shown: {difference.get('reason') or 'too few users to tell'}"
             if low is None
@@ -136,10 +136,12 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """The table with every user's rows given to another user, nobody keeping the own ones."""
+    """The table with every user's rows given to another user, so that no user keeps their own."""
     users = table["user"].unique().sort().to_numpy()
     if len(users) < 2:
-        raise InputError("Features of another user need two users.", where="feature table", found=f"{len(users)}")
+        raise InputError(
+            "Features of another user need at least two users.", where="feature table", found=f"{len(users)}"
+        )
     cycle = np.random.default_rng([seed, len(users)]).permutation(users)
     receiver = dict(zip(cycle.tolist(), np.roll(cycle, 1).tolist()))
     return table.with_columns(
@@ -148,9 +150,9 @@ def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
 
 
 def shuffled(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """The table with each feature drawn from a random row made no later, each column on its own.
+    """The table with each feature drawn independently from a random row that is not newer.
 
-    A row made later could carry the future of the user who receives it, so it is never drawn.
+    A newer row could contain the future of the user who receives it, so it is never drawn.
     """
     order = np.argsort(table["as_of"].to_numpy(), kind="stable")
     times = table["as_of"].to_numpy()[order]
@@ -175,25 +177,26 @@ def run_cells(
     trainer_version: str,
     tasks: Sequence[Task] = DEFAULT_TASKS,
 ) -> list[dict[str, Any]]:
-    """Train and predict every (arm, seed) that is not there yet.
+    """Train and predict every missing (arm, seed).
 
-    A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study goes on with
-    the first cell that is missing, and a cell whose arm, data or trainer changed, or whose files are damaged, is made anew.
+    A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study resumes
+    with the first missing cell, and a cell whose arm, data or trainer changed, or whose files are damaged, is
+    recomputed.
 
     Args:
         train, test: exposures of the ranker and the test period.
-        arms: what is compared; names must differ.
+        arms: arms to compare, with distinct names.
         seeds: training seeds, the same for every arm.
         trainer: trains a ranker, see :func:`built_in`.
-        folder: where the cells are kept.
-        trainer_version: changes when the trainer's settings or tasks do.
-        tasks: whose predictions are kept, as far as the trained ranker has them.
+        folder: folder of the cells.
+        trainer_version: changes with the trainer's settings or tasks.
+        tasks: tasks whose predictions are stored, if the trained ranker has them.
 
     Returns:
-        one dict a cell: arm, seed, key, seconds, rows, predictions (file name).
+        one dict per cell: arm, seed, key, seconds, rows, predictions (file name).
     """
     if len({arm.name for arm in arms}) != len(arms):
-        raise ConfigError("Two arms of the study have one name.", found=", ".join(arm.name for arm in arms))
+        raise ConfigError("Two arms of the study have the same name.", found=", ".join(arm.name for arm in arms))
     folder, data = make_folder(folder), [frame_hash(train), frame_hash(test), trainer_version]
     versions, cells = {arm.name: arm.version for arm in arms}, []
     grid = [(arm, seed) for seed in seeds for arm in arms]
@@ -221,21 +224,21 @@ def run_cells(
 
 
 def _whole(path: Path, key: str) -> bool:
-    """Return True if a cell of that key is there, and both its files are what was written."""
+    """Return whether a cell with this key exists and both of its files are intact."""
     try:
         cell = read_json(path)
         fits = is_sealed(cell) and cell["key"] == key
         return bool(fits and file_hash(path.with_suffix(".parquet")) == cell["sha256"])
-    except (ArtifactError, OSError, AttributeError):  # missing, or no cell at all
+    except (ArtifactError, OSError, AttributeError):  # missing, or not a cell
         return False
 
 
 def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:
-    """Return the ranking model that the settings name as a trainer, with its version: settings, labels and all tables."""
+    """Return the configured ranking model as a trainer, and its version over settings, labels and all tables."""
     from taiji.models.ranking.train import train_ranker
 
     learnt = [settings.model_dump(mode="json"), [task.model_dump(mode="json") for task in dataset.tasks]]
-    log = int(dataset.events.hash_rows().sum())  # no copy: a log may be large
+    log = int(dataset.events.hash_rows().sum())  # without a copy, because a log may be large
     version = value_hash([*learnt, frame_hash(dataset.items), frame_hash(dataset.users), log])
     return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), version
 
@@ -256,11 +259,11 @@ def aggregate(
 ) -> list[dict[str, Any]]:
     """Mean over seeds of every metric, with intervals and paired differences over users and seeds.
 
-    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the rows returned are its rows
-    plus ``seeds`` (how many) and ``per_seed`` (the values).
+    The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the result is its rows plus
+    ``seeds`` (their number) and ``per_seed`` (the values).
 
     Raises:
-        ArtifactError: an arm lacks a seed that another has, so that the comparison would not be paired.
+        ArtifactError: an arm lacks a seed that another has, so the comparison would not be paired.
     """
     arms = list(dict.fromkeys(cell["arm"] for cell in cells))
     seeds = sorted({cell["seed"] for cell in cells})
@@ -302,7 +305,7 @@ def evaluate_seeds(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Compute what :func:`aggregate` does, from predictions (arm, seed) → frame; every arm has every seed."""
+    """Compute :func:`aggregate` from predictions (arm, seed) → frame; every arm has every seed."""
     arms, seeds = (
         list(dict.fromkeys(arm for arm, _ in predictions)),
         list(dict.fromkeys(number for _, number in predictions)),
@@ -322,18 +325,19 @@ def evaluate_seeds(
 
 
 def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 0.95) -> tuple[Array, Array]:
-    """Mean over seeds, and its distribution when users and seeds are both resampled.
+    """Mean over seeds, and its distribution when both users and seeds are resampled.
 
     Args:
-        values: (S, A) figures on the real users.
-        draws: (R, S, A) figures on resampled users.
-        seed: of the resampled seeds.
-        level: of the intervals that are made of the draws.
+        values: (S, A) metrics on the original users.
+        draws: (R, S, A) metrics on resampled users.
+        seed: random seed of the resampling of seeds.
+        level: level of the intervals computed from the draws.
 
     Returns:
-        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S, and says it as if it were known:
-        each draw's departure from the mean over all seeds is stretched by √(S / (S − 1)) and by the quotient of Student's t
-        with S − 1 degrees of freedom and the normal quantile. With one seed only users are resampled.
+        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S and treats it as known.
+        So each draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)) and by the ratio of the
+        quantile of Student's t with S − 1 degrees of freedom to the normal one. With one seed only users are
+        resampled.
     """
     resamples, n_seeds, _ = draws.shape
     centre = draws.mean(axis=1)

@@ -1,6 +1,7 @@
-"""Rungs of the uplift ladder that a language model makes: item knowledge (3), intents (4), intents of the aligned model (5), their controls.
+"""Rungs of the uplift ladder from a language model: item knowledge (3), intents (4), intents of the aligned model
+(5), and their controls.
 
-Each stands on text match and is compared with it, so that its gain is its own. What it cost stands beside it.
+Each builds on text match and is compared with it, so the gain is its own; its cost is shown with it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ USERS, COMPLETIONS = "users.parquet", "completions.parquet"
 
 
 class ShuffledKnowledge(ItemKnowledge):
-    """Negative control: every item with a text has another such item's text."""
+    """Negative control: every item with a text gets the text of another one."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
         """Return the vectors of other items' texts."""
@@ -45,7 +46,7 @@ class ShuffledKnowledge(ItemKnowledge):
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Makes the field of item knowledge from a table.
+    """Factory of the field of item knowledge from a table.
 
     Attributes:
         table: of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: its name. kind: class of the field; a control is a class of its own.
@@ -63,7 +64,7 @@ class Knowledge:
 
 
 class TabledIntents(NumbersField):
-    """Agreement with the intents that a row's user had by then.
+    """Agreement with the intents that a row's user had at the time.
 
     Args:
         table: of :data:`COLUMNS`. name: of the field.
@@ -92,10 +93,10 @@ class TabledIntents(NumbersField):
 
 @dataclass(frozen=True)
 class Intents:
-    """Makes the field of intents from a table.
+    """Factory of the field of intents from a table.
 
     Attributes:
-        table: of :data:`COLUMNS`. another: negative control, every user has another user's rows.
+        table: of :data:`COLUMNS`. another: negative control in which every user gets another user's rows.
     """
 
     table: pl.DataFrame
@@ -107,7 +108,7 @@ class Intents:
 
 
 def of_others(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table in which every user has the rows of another user who has some (of nobody, where there is one user)."""
+    """Return a table in which every user gets another user's rows (none if there is only one user)."""
     users = table["user"].unique().sort()
     mixed = users.gather(np.random.default_rng(0).permutation(len(users)).tolist())
     other = mixed.gather((np.arange(len(users)) + 1) % max(len(users), 1))
@@ -118,17 +119,18 @@ def of_others(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
-    """Read rows of intents, users in a dataset's numbers.
+    """Read rows of intents with a dataset's user numbers.
 
     Args:
-        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants), or what ``taiji export`` wrote.
-        dataset: of the same ``user_id``.
+        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants), or a file of ``taiji
+            export``.
+        dataset: a dataset with the same ``user_id`` values.
 
     Returns:
-        the columns :data:`COLUMNS` of users whom the dataset has and who have intents.
+        the columns :data:`COLUMNS` of the dataset's users with intents.
 
     Raises:
-        InputError: the file has no intents, or is of nobody in the dataset.
+        InputError: the file has no intents, or none of a user in the dataset.
     """
     path = Path(path).expanduser()
     table = pl.read_parquet(path)
@@ -148,7 +150,7 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
         raise InputError(
             "There are no rows of intents for this log.",
             where=str(path),
-            expected=f"columns user_id (or the run's dataset beside them), {', '.join(COLUMNS[1:])}, of users of this log",
+            expected=f"columns user_id (or the run's dataset next to the file), {', '.join(COLUMNS[1:])}, for users of this log",
             found=f"no {', '.join(missing)}" if missing else f"{len(table)} rows of other users",
             fix="make the features with reasoning.prompts.answer: set, from the same log",
         )
@@ -156,12 +158,13 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
 
 
 def tokens_per_item(table: pl.DataFrame) -> dict[str, float]:
-    """Return ``tokens_per_item``, read and written, of a table of item knowledge; empty where it does not tell."""
+    """Return ``tokens_per_item``, read and written, of a table of item knowledge; empty if it is not recorded."""
     return _tokens_per(table, "item")
 
 
 def tokens_per_row(path: str | Path) -> dict[str, float]:
-    """Return ``tokens_per_user``, read and written for one row of one user, of the answers beside a feature table; empty where they do not tell."""
+    """Return ``tokens_per_user``, read and written per row of a user, from the answers next to a feature table;
+    empty if not recorded."""
     file = Path(path).expanduser().parent / COMPLETIONS
     return _tokens_per(pl.read_parquet(file) if file.is_file() else pl.DataFrame(), "user")
 
@@ -172,7 +175,7 @@ def _tokens_per(table: pl.DataFrame, unit: str) -> dict[str, float]:
 
 
 def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Rung]:
-    """Return rung 3 and its control, beside the rung that they are compared with."""
+    """Return rung 3 and its control, both compared with the rung below."""
     name, cost = f"3 item knowledge, {embedder}", tokens_per_item(table)
     return [
         Rung(name, Knowledge(table, embedder), against, True, True, cost),
@@ -181,7 +184,7 @@ def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Ru
 
 
 def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str, float]) -> list[Rung]:
-    """Return a rung of intents and its control, beside the rung that they are compared with."""
+    """Return a rung of intents and its control, both compared with the rung below."""
     return [
         Rung(name, Intents(table), against, True, True, cost),
         Rung(f"{name}: control, another user's", Intents(table, True), against, True, True),
@@ -189,7 +192,7 @@ def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str
 
 
 class StudentIntents(NumbersField):
-    """Agreement with the intents of a student that was trained on the rows of a table; every row with a history has some.
+    """Agreement with the intents of a student trained on a table; every row with a history has some.
 
     Args:
         table: of :data:`COLUMNS`. settings: of the student. name: of the field.
@@ -212,7 +215,7 @@ class StudentIntents(NumbersField):
         )
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Train the student on the rows that could be read before the test period, and fit the agreement on what it says."""
+        """Train the student on the rows readable before the test period, and fit the agreement on its intents."""
         self.student.fit(dataset, self.table.filter(pl.col("available_at") < until))
         self.match.fit(dataset, self._told(dataset, rows), until)
 
@@ -222,7 +225,7 @@ class StudentIntents(NumbersField):
 
 
 def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
-    """Return the arm of the student; it costs no tokens beyond those of the rows that it was trained on."""
+    """Return the arm of the student, which costs no tokens beyond those of its training rows."""
     return [
         Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, True, {"tokens_per_user": 0.0})
     ]

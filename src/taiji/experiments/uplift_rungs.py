@@ -1,4 +1,4 @@
-"""Rungs of the uplift ladder that need no language model, their negative controls, and the oracle of intents."""
+"""Rungs of the uplift ladder without a language model, their negative controls, and the oracle of intents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 
 Array = NDArray[Any]
 NEXT = 10
-"""Items that the oracle of intents knows."""
+"""Number of next items that the oracle of intents knows."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class Rung:
     """A rung of the ladder.
 
     Attributes:
-        name: shown in tables.
-        fields: makes the fields that it adds, from the trial.
-        against: rung that it is compared with; None: the one before. In the place of one that does not pay, what that stands on.
-        side: an arm beside the ladder (a control, an oracle): rungs after it do not stand on it.
-        must_pay: it is also judged as a ranker takes it that leaves out what does not pay.
+        name: name shown in tables.
+        fields: factory of the added fields, from the trial.
+        against: reference rung; None: the previous one. A reference that does not pay off is replaced by its own
+            base.
+        side: an arm next to the ladder (a control, an oracle), on which later rungs do not build.
+        must_pay: also evaluate the rung as in a ranker that drops fields that do not pay off.
         cost: tokens of a language model, shown beside its gain.
     """
 
@@ -45,21 +46,22 @@ class Rung:
 
 
 def counts(trial: Trial) -> list[NumbersField]:
-    """Return nothing: point-in-time counts are in every rung."""
+    """Return no fields: point-in-time counts are in every rung."""
     return []
 
 
 def collaborative(trial: Trial) -> list[NumbersField]:
-    """Return the fields of the log alone."""
+    """Return the fields that use only the log."""
     return [CollaborativeMatch(refreshes=REFRESHES)]
 
 
 @dataclass(frozen=True)
 class Text:
-    """Makes the fields of item texts.
+    """Factory of the fields of item texts.
 
     Attributes:
-        embedder: its name. kind: class of the field; a control is a class of its own. vector: components of the item's text.
+        embedder: its name. kind: class of the field; controls are separate classes. vector: number of components of
+            the item's text vector.
     """
 
     embedder: str
@@ -72,7 +74,7 @@ class Text:
 
 
 class PermutedTexts(TextMatch):
-    """Negative control: every item has another item's text."""
+    """Negative control: every item gets another item's text."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
         """Return the vectors of other items."""
@@ -81,10 +83,10 @@ class PermutedTexts(TextMatch):
 
 
 class RandomVectors(TextMatch):
-    """Negative control: vectors with the means and covariances of the texts', and nothing of their order."""
+    """Negative control: random vectors with the mean and covariance of the text vectors."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return normal vectors of the same geometry."""
+        """Return normal vectors with the same mean and covariance."""
         found = super().embed(dataset, np.arange(dataset.n_items))
         centre = found.mean(axis=0)
         mixed = np.random.default_rng(0).standard_normal((len(found), len(found))) if len(found) < 500 else None
@@ -97,7 +99,7 @@ class RandomVectors(TextMatch):
 
 
 class NoiseTitles(TextMatch):
-    """Negative control: titles of as many words, drawn from all titles."""
+    """Negative control: titles of the same number of words, drawn from all titles."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
         """Return the vectors of such titles."""
@@ -113,19 +115,21 @@ class AnotherHistory(TextMatch):
     """Negative control: texts are compared with the history of another user."""
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row as if another user asked."""
+        """Return the numbers of each row as for another user."""
         others = np.random.default_rng(0).permutation(rows.dataset.n_users)
         return super().matrix(Rows(rows.dataset, rows.frame.with_columns(user=pl.Series(others[rows.user]))))
 
 
 class NextItems(NumbersField):
-    """Oracle of a set answer: agreement of a candidate with the texts of what its user really takes next.
+    """Oracle of a set answer: agreement of a candidate with the texts of its user's actual next items.
 
-    The set is known at the last refresh before the row, as an answer would be. What the user takes at the row's own time is
-    left out, for the item taken and for those beside it alike: left out for the first alone, the size of the set would tell it.
+    The set is known at the last refresh before the row, as an answer would be. Items taken at the row's own time are
+    excluded, for the item taken and for the other candidates alike: excluded only for the former, the size of the set
+    would reveal it.
 
     Args:
-        text: fitted; whose vectors are compared. times: at which answers are made, ascending. own: leave it in.
+        text: fitted field whose vectors are compared. times: times of the answers, ascending. own: whether to include
+            items at the row's own time.
     """
 
     def __init__(self, text: TextMatch, times: Sequence[int], own: bool = False, name: str = "next_items") -> None:
@@ -154,22 +158,22 @@ class NextItems(NumbersField):
 
 @dataclass(frozen=True)
 class NextTexts:
-    """Makes the oracle of a set answer over the texts of an embedder; see :class:`NextItems`."""
+    """Factory of the oracle of a set answer with an embedder's vectors; see :class:`NextItems`."""
 
     embedder: str
     own: bool = False
 
     def __call__(self, trial: Trial) -> list[NumbersField]:
-        """Return its field; answers are made when items are refreshed."""
+        """Return the field, with answers at the times of the item refreshes."""
         text = TextMatch(self.embedder, refreshes=REFRESHES)
         text.fit(trial.dataset, trial.train, trial.cut)
         return [NextItems(text, [*map(int, text.cuts), *trial.refreshes], self.own)]
 
 
 def ladder(embedder: str) -> list[Rung]:
-    """Return the rungs that need no language model, the controls of the text, and the oracle of intents.
+    """Return the rungs without a language model, the controls of the text, and the oracle of intents.
 
-    A further rung is one more entry: its fields, and what it is compared with.
+    To add a rung, add an entry with its fields and its reference rung.
     """
     base, text = "1 collaborative", f"2 text match, {embedder}"
     return [
@@ -181,7 +185,7 @@ def ladder(embedder: str) -> list[Rung]:
         Rung(f"{text}: control, noise titles", Text(embedder, NoiseTitles), base, True, True),
         Rung(f"{text}: control, another history", Text(embedder, AnotherHistory, 0), base, True, True),
         Rung(
-            f"4 oracle of intents, {embedder}: the true next {NEXT}, those of the row's time left out",
+            f"4 oracle of intents, {embedder}: the true next {NEXT}, without those at the row's time",
             NextTexts(embedder),
             text,
             True,

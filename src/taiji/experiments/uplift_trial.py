@@ -1,4 +1,5 @@
-"""Candidates of a log for the uplift ladder: what users took for the first time, beside what others took in the same window."""
+"""Candidates of a log for the uplift ladder: items that users took for the first time, and items that others took in
+the same window."""
 
 from __future__ import annotations
 
@@ -19,14 +20,14 @@ from taiji.data.vocabulary import stable_hash
 
 Array = NDArray[Any]
 NEGATIVES = 4
-"""Candidates per item taken, of what others took in the same window."""
+"""Negatives per item taken, drawn from items that others took in the same window."""
 FIRST, TEST = 0.3, 0.8
-"""Shares of the first touches after which candidates begin, and after which they are tested on."""
+"""Shares of the first touches at which candidates, and at which the test candidates, begin."""
 WINDOWS = 20
 REFRESHES = 4
-"""Refreshes in the test period of what is known of items; as many in training."""
+"""Refreshes of item statistics in the test period, and as many in training."""
 FEWEST_ROWS = 200
-"""First touches among which there is something to train on and to test."""
+"""Fewest first touches for training and test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Trial:
     """Candidates of one log.
 
     Attributes:
-        dataset: the log with each user's first touch of each item only. train, test: ``user, item, time, click``, in time order.
+        dataset: the log reduced to each user's first touch of each item. train, test: ``user, item, time, click``, in
+            time order.
         cut: start of the test period (microseconds). refreshes: times in it at which fields are refreshed.
     """
 
@@ -49,10 +51,11 @@ class Trial:
         """Draw the candidates.
 
         Args:
-            dataset: any log. most: candidates at most, a sample of the items taken. seed: of candidates and sample.
+            dataset: any log. most: most candidates, for a sample of the items taken. seed: seed of candidates and
+                sample.
 
         Raises:
-            InputError: too few first touches after the log's beginning.
+            InputError: too few first touches after the initial part of the log.
         """
         clicks = dataset.events.filter(pl.col("click") == 1)
         first = clicks.unique(["user", "item"], keep="first", maintain_order=True)
@@ -93,25 +96,25 @@ class Trial:
 
     @cached_property
     def cold(self) -> Array:
-        """Mask of test rows that are of items without an event before the test period."""
+        """Mask of test rows with items without an event before the test period."""
         past = self.dataset.events.filter(pl.col("time") < self.cut)["item"].to_numpy()
         return np.bincount(past, minlength=self.dataset.n_items)[self.test["item"].to_numpy()] == 0
 
     @cached_property
     def sparse(self) -> Array:
-        """Mask of test rows that are of the third of users with the shortest history at their time."""
+        """Mask of test rows of the third of users with the shortest histories at the time."""
         users, times = (self.test[name].to_numpy() for name in ("user", "time"))
         known = self.dataset.history.count_before(users, times)
         return known <= np.quantile(known, 1 / 3)
 
     def strata(self) -> dict[str, Array]:
-        """Return rows of the test by name: all, cold items, sparse users, both."""
+        """Return test rows by stratum: all, cold items, sparse users, both."""
         every = np.ones(len(self.test), dtype=bool)
         return {"all": every, "cold items": self.cold, "sparse": self.sparse, "both": self.cold & self.sparse}
 
 
 def _windows(time: Array, start: int) -> list[tuple[int, int]]:
-    """Return parts of the first touches from ``start`` on, with about as many each; an instant is never torn apart."""
+    """Return parts of about equal size of the first touches from ``start`` on, without splitting equal timestamps."""
     places = start + (len(time) - start) * np.arange(1, WINDOWS) // WINDOWS
     bounds = [start, *np.searchsorted(time, time[places]), len(time)]
     return [(int(a), int(b)) for a, b in pairwise(bounds)]
@@ -120,7 +123,8 @@ def _windows(time: Array, start: int) -> list[tuple[int, int]]:
 def _window(
     user: Array, item: Array, time: Array, part: slice, items: int, random: np.random.Generator
 ) -> pl.DataFrame:
-    """Return a window's first touches, each with :data:`NEGATIVES` items that others took in it and the user never does."""
+    """Return a window's first touches, each with :data:`NEGATIVES` items that others took in the window and the user
+    never takes."""
     group = np.arange(part.start, part.stop)
     own = np.sort(user * items + item)
     asked = np.repeat(group, NEGATIVES)
@@ -146,11 +150,11 @@ def _window(
 
 
 def log_facts(trial: Trial) -> dict[str, float]:
-    """Return what a log says before anything is trained: the inputs of the decision table.
+    """Return facts of a log before any training: the inputs of the decision table.
 
-    ``new_items``: share of items taken in the test that nobody took before. ``history``: median interactions of a user before
-    a test row. ``distinct_titles``: share of items with a text of their own. ``words``: mean words of a text. ``users``, ``items``:
-    of the test.
+    ``new_items``: share of test items that nobody had taken before. ``history``: median interactions of a user before
+    a test row. ``distinct_titles``: share of items with a unique text. ``words``: mean words of a text. ``users``,
+    ``items``: numbers in the test.
     """
     taken = trial.test.filter(pl.col("click") == 1)
     texts = item_texts(trial.dataset)

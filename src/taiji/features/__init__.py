@@ -1,1 +1,1 @@
-"""Answers become features: product quantiser, look-alike users, the point-in-time feature table and its join."""
+"""Features from answers: product quantiser, look-alike users, the point-in-time feature table and its join."""

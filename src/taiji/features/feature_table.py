@@ -1,7 +1,8 @@
-"""The feature table: versioned rows, each made from nothing at or after its own time, and the join that keeps it so.
+"""The feature table of versioned point-in-time rows, and its as-of join.
 
-A row has two times: ``as_of``, before which everything lies that it was made from, and ``available_at``, from which on it could be
-read. A batch table tells the second from ``features.delay_s``, the near-online worker from its clock when it stores the row.
+A row has two times: ``as_of``, before which all of its inputs lie, and ``available_at``, from which it can be read.
+In a batch table the second follows from ``features.delay_s``; the near-online worker takes it from its clock when it
+stores the row.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SCHEMA: dict[str, PolarsType] = {
     "model_version": pl.String,
     "quantizer_version": pl.String,
 }
-"""Columns of a feature table; ``vector`` is null throughout unless the settings keep it."""
+"""Columns of a feature table; ``vector`` is null unless the settings keep it."""
 FEATURES = ("ids", "neighbour_items", "vector")
 
 
@@ -52,16 +53,17 @@ def build_table(
     """Feature rows of answers.
 
     Args:
-        dataset: its history gives the neighbour's interactions.
-        rows: user (dense), as_of (microseconds), one row an answer; ``available_at`` where it is known, else ``settings.delay_s`` after as_of.
-        vectors: (N, d) embedding of each answer; a zero row means that there was no answer and gives null features.
-        quantizer: fitted on training users.
-        settings: how many neighbour items, whether to keep vectors.
-        model_version: of the LLM that wrote the answers.
-        pool: (users, as_ofs, vectors) to find look-alikes among; by default these rows.
+        dataset: source of the neighbours' interactions.
+        rows: user (dense), as_of (microseconds), one row per answer; ``available_at`` where it is known, else
+            ``settings.delay_s`` after as_of.
+        vectors: (N, d) embedding of each answer; a zero row means no answer and gives null features.
+        quantizer: quantiser fitted on training users.
+        settings: number of neighbour items, and whether to keep vectors.
+        model_version: version of the LLM that wrote the answers.
+        pool: (users, as_ofs, vectors) to search for look-alikes; by default these rows.
 
     Returns:
-        one row an input row, in its order, columns :data:`SCHEMA`.
+        one row per input row, in the same order, with columns :data:`SCHEMA`.
     """
     settings = settings or FeatureSettings()
     users, as_ofs = rows["user"].to_numpy().astype(np.int64), rows["as_of"].to_numpy().astype(np.int64)
@@ -114,7 +116,7 @@ def build_table(
 
 
 def available_from(as_ofs: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Return the times (microseconds) from which on rows made in a batch can be read."""
+    """Return the times (microseconds) from which rows made in a batch can be read."""
     moved: np.ndarray = as_ofs + round(settings.delay_s * 1e6)
     return moved
 
@@ -128,22 +130,24 @@ def fit_table(
     model_version: str = "",
     seed: int = 0,
 ) -> tuple[ProductQuantizer, pl.DataFrame]:
-    """A quantiser fitted on the rows made before ``cut`` (microseconds; what is judged comes after it), and :func:`build_table` with it."""
+    """Fit a quantiser on the rows before ``cut`` (microseconds; evaluation uses later rows) and call
+    :func:`build_table` with it."""
     known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
     quantizer = ProductQuantizer.fit(vectors[known] if known.any() else vectors[:1], settings, seed)
     return quantizer, build_table(dataset, rows, vectors, quantizer, settings, model_version)
 
 
 def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[str, ...] = FEATURES) -> pl.DataFrame:
-    """Give each exposure the features its user had: the row that last became available strictly before the exposure's time.
+    """Join each exposure with its user's features: the latest row available strictly before the exposure's time.
 
-    That is the row which the near-online service would have answered with.
+    This is the row that the near-online service would have returned.
 
     Args:
-        exposures: user, time, …; the order of rows is kept.
-        table: feature rows; where two of a user became available at once, the newer ``as_of`` stands, and of equal ones the later in
-            the table. Without a column ``available_at``, rows are available from their ``as_of`` on.
-        columns: which features to join.
+        exposures: user, time, …; row order is kept.
+        table: feature rows; of two rows of a user that became available at the same time, the one with the newer
+            ``as_of`` wins, then the later one in the table. Without a column ``available_at``, rows are available
+            from their ``as_of`` on.
+        columns: features to join.
 
     Returns:
         exposures + ``columns`` (null where there is no row yet) + ``feature_as_of``.
@@ -183,12 +187,12 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
     """Coverage and freshness of joined features.
 
     Args:
-        exposures: what :func:`join_features` returned.
+        exposures: result of :func:`join_features`.
 
     Returns:
         ``coverage``: share of exposures with a feature row; ``users``: share of users with one at some exposure;
-        ``ids``, ``neighbour_items``: share of exposures where that feature is there; ``age_days_median`` and
-        ``age_days_p90``: age of the feature row at the exposure (0 where there is no row at all).
+        ``ids``, ``neighbour_items``: share of exposures with that feature; ``age_days_median`` and
+        ``age_days_p90``: age of the feature row at the exposure (0 without any row).
     """
     if not len(exposures):
         return {"coverage": 0.0, "users": 0.0, "age_days_median": 0.0, "age_days_p90": 0.0}
@@ -205,14 +209,14 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
 
 
 def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.DataFrame:
-    """Write the table for use elsewhere: ids as the user gave them, times as timestamps.
+    """Export the table with the user's original ids and with times as timestamps.
 
     The file is a point-in-time source as feature stores expect one (Feast: ``FileSource(path, timestamp_field=
-    "event_timestamp")`` with the join key ``user_id``): ``event_timestamp`` is the time from which on the row could be read, so that a
-    join there gives what :func:`join_features` gives; ``as_of`` tells up to when the row knows its user.
+    "event_timestamp")`` with the join key ``user_id``): ``event_timestamp`` is the time from which the row could be
+    read, so a join there equals :func:`join_features`; ``as_of`` is the time before which its inputs lie.
 
     Returns:
-        the frame that was written: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
+        the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
         vector, the columns of intents where answers are sets, model_version, quantizer_version.
     """
     users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
@@ -254,7 +258,7 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
 
 
 def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: PolarsType) -> pl.Series:
-    """A list column from a padded matrix: the first ``lengths`` values of each row, null where not ``present``."""
+    """List column from a padded matrix: the first ``lengths`` values of each row, null where not ``present``."""
     present = np.asarray(present, dtype=bool)
     inside = np.arange(values.shape[1])[None, :] < lengths[:, None]
     flat = pl.Series(values[present[:, None] & inside]).cast(kind)

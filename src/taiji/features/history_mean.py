@@ -1,4 +1,5 @@
-"""Features without an LLM: the mean embedding of what the user did last (a baseline) and of what they did next (an upper bound)."""
+"""Features without an LLM: mean embedding of the user's last items (a baseline) and of the next items (an upper
+bound)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from taiji.data import Dataset
 
 Gather = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""Users (B,), times (B,) and a limit L to items and times, (B, L) each."""
+"""Maps users (B,), times (B,) and a limit L to items and times, (B, L) each."""
 
 
 def history_mean(
@@ -25,11 +26,11 @@ def history_mean(
     """Mean embedding of a user's last interactions strictly before a time, normalised to length 1.
 
     Args:
-        dataset: its history is read.
+        dataset: source of the histories.
         users, as_ofs: (N,) dense ids and microseconds.
         item_vectors: (n_items, d) embedding of each item's text.
-        limit: interactions averaged.
-        block: rows at a time.
+        limit: number of interactions averaged.
+        block: rows processed at a time.
 
     Returns:
         (N, d) float32; a zero row for a user without history.
@@ -47,18 +48,18 @@ def future_mean(
     new: bool = True,
     block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's first interactions at or after a time: what a language model that is always right would name.
+    """Mean embedding of a user's first interactions at or after a time: the answer of an oracle language model.
 
-    It knows the future on purpose. A ranker that gains nothing by it would gain nothing by any answer made at those times,
-    and a ranker's gain by it is no forecast: no model is always right.
+    It uses the future on purpose. A ranker that gains nothing from it would gain nothing from any answer at those
+    times; a gain from it is not a forecast, because no model is always right.
 
     Args:
         dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.
-        limit: interactions averaged; 1 is the next item.
-        new: only items that the user had not touched before, as the examples' ``next_new_item``.
+        limit: number of interactions averaged; 1 is the next item.
+        new: use only items new to the user, as in the examples' ``next_new_item``.
 
     Returns:
-        (N, d) float32; a zero row for a user who does nothing any more.
+        (N, d) float32; a zero row for a user without later interactions.
     """
     history = dataset.history.first_touches() if new else dataset.history
     return _mean(history.after_batch, users, as_ofs, item_vectors, limit, block)
@@ -67,7 +68,7 @@ def future_mean(
 def _mean(
     gather: Gather, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
 ) -> np.ndarray:
-    """Sum of the vectors of the items that ``gather`` finds, at length 1."""
+    """Sum of the vectors of the items returned by ``gather``, normalised to length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     item_vectors = np.asarray(item_vectors, dtype=np.float32)
     padded = np.concatenate([item_vectors, np.zeros((1, item_vectors.shape[1]), dtype=np.float32)])

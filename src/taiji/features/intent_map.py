@@ -1,8 +1,9 @@
-"""Learned alignment of the intents' space: a linear map under which intents lie near the texts of what came next.
+"""Learned alignment of the intent space: a linear map that moves intents close to the texts of the next items.
 
-An embedder puts "a gift for a gardener" near other gifts and not near the seeds that were bought. The map is the identity at the start,
-is fitted contrastively on the period that the language model was trained on (never on the rankers' or the test's), and stays the identity where
-it does not put them higher on the latest of these rows. Its version is part of the rows' ``intent_embedder``.
+An embedder places "a gift for a gardener" near other gifts, not near the seeds that were bought. The map starts as
+the identity and is fitted contrastively on the language model's training period (never on the rankers' or the test
+period). It stays the identity unless it ranks the next items higher on the latest of these rows. Its version is part
+of the rows' ``intent_embedder``.
 """
 
 from __future__ import annotations
@@ -23,26 +24,27 @@ from taiji.nn.quantised_vectors import exact_product
 
 Array = NDArray[Any]
 MAP = "intent-map"
-"""Folder of the map beside the feature tables."""
+"""Folder of the map, next to the feature tables."""
 LATEST = 0.2
-"""Share of the rows, the latest, on which the map is compared with the identity; on as many before them fitting is stopped."""
+"""Share of the latest rows on which the map is compared with the identity; an equal number before them serves early
+stopping."""
 ERRORS = 2.0
-"""Standard errors by which the items that came next must stand higher among all, on the latest rows."""
+"""Number of standard errors by which the rank of the next items must improve on the latest rows."""
 FEWEST = 16
-"""Rows to learn from."""
+"""Fewest rows for a fit."""
 
 
 class IntentMapSettings(Settings):
     """Fit of the map."""
 
     temperature: float = Field(default=0.1, gt=0)
-    """Of the softmax over items."""
+    """Temperature of the softmax over items."""
     penalty: float = Field(default=0.01, ge=0)
-    """Of the squared distance from the identity."""
+    """Penalty on the squared distance from the identity."""
     steps: PositiveInt = 200
-    """Steps at most, each over all rows."""
+    """Most steps, each over all rows."""
     patience: PositiveInt = 20
-    """Steps without a better loss on later rows after which fitting stops."""
+    """Steps without improvement on later rows after which fitting stops."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Step size of Adam."""
 
@@ -51,7 +53,7 @@ class IntentMap(LearntComponent):
     """See the module.
 
     Args:
-        settings: of the fit.
+        settings: settings of the fit.
     """
 
     Settings = IntentMapSettings
@@ -62,11 +64,13 @@ class IntentMap(LearntComponent):
         self.matrix: Array = np.zeros((0, 0))
 
     def fit(self, intents: Array, weights: Array, items: Array, next_items: Sequence[Sequence[int]]) -> Self:
-        """Learn from what came next.
+        """Fit the map on the next items.
 
         Args:
-            intents: (N, m, d) unit vectors of rows in time order, zero behind the last. weights: (N, m), each row's sum 1, or 0 where it has none.
-            items: (n, d) unit vectors of the items that came next to anyone; the contrast. next_items: N lists of places in ``items``.
+            intents: (N, m, d) unit vectors of rows in time order, zero behind the last. weights: (N, m), rows sum to
+                1, or to 0 without intents.
+            items: (n, d) unit vectors of all next items, the negatives. next_items: N lists of indices into
+                ``items``.
 
         Raises:
             InputError: too few rows have intents and items.
@@ -74,11 +78,11 @@ class IntentMap(LearntComponent):
         kept = [row for row, found in enumerate(next_items) if len(found) and weights[row].sum() > 0]
         if len(kept) < FEWEST:
             raise InputError(
-                "The map of intents has too little to learn from.",
+                "There are too few rows to fit the map of intents.",
                 where="features.align_intents",
-                expected=f"at least {FEWEST} prompts of the language model's period with intents and with items that came next",
+                expected=f"at least {FEWEST} prompts of the language model's period with intents and next items",
                 found=str(len(kept)),
-                fix="raise size.rationale_prompts and size.alignment_prompts, or leave features.align_intents out",
+                fix="raise size.rationale_prompts and size.alignment_prompts, or unset features.align_intents",
             )
         told, mass = (torch.from_numpy(np.asarray(part[kept], np.float32)) for part in (intents, weights))
         catalogue = torch.from_numpy(np.asarray(items, np.float32))
@@ -91,7 +95,7 @@ class IntentMap(LearntComponent):
         late = max(1, round(LATEST * len(kept)))
 
         def scores(rows: slice, used: torch.Tensor) -> torch.Tensor:
-            """Return scores of all items (R, n)."""
+            """Return the scores of all items (R, n)."""
             near = functional.normalize(told[rows] @ used, dim=-1) @ catalogue.T / self.settings.temperature
             return torch.logsumexp(near + torch.log(mass[rows].clamp_min(1e-9))[:, :, None], dim=1)
 
@@ -122,7 +126,7 @@ class IntentMap(LearntComponent):
                 _places(scores(latest, chosen), wanted[latest]) - _places(scores(latest, identity), wanted[latest])
             ).numpy()
         error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-        if not gains.mean() > ERRORS * error:  # a better loss alone may come of scores that are less sure of themselves
+        if not gains.mean() > ERRORS * error:  # a better loss alone may result from less confident scores
             chosen, after = identity, before
         self.matrix = chosen.numpy().astype(np.float64)
         self.facts = {"rows": len(kept), "loss": round(after, 6), "loss_identity": round(before, 6)}
@@ -130,33 +134,34 @@ class IntentMap(LearntComponent):
 
     @property
     def is_identity(self) -> bool:
-        """Say if the map changes nothing."""
+        """Whether the map is the identity."""
         return bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
 
     def apply(self, vectors: Array) -> Array:
-        """Return vectors (K, d) moved, of length 1, float32; zero stays zero. Each row is the same bytes whatever others there are."""
+        """Return the mapped unit vectors (K, d) float32; zero stays zero. Each row is bit for bit independent of the
+        others."""
         moved = exact_product(np.asarray(vectors, np.float64), self.matrix)
         lengths = np.sqrt(np.einsum("kd,kd->k", moved, moved))[:, None]
         return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0).astype(np.float32)
 
     def named(self, embedder: str) -> str:
-        """Return ``name@version`` of an embedder with the map's version behind it."""
+        """Return ``name@version`` of an embedder with the map's version appended."""
         return f"{embedder}+{self.version}"
 
     def weights(self) -> dict[str, Array]:
-        """Return the matrix."""
+        """Return the matrix by name."""
         return {"matrix": self.matrix}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Load the result of :meth:`weights`."""
         self.matrix = np.array(weights["matrix"])
 
 
 def _places(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the mean place of the wanted items among all (n of them), 1 for the first and 0 for the last; (R,).
+    """Return the mean relative rank of the wanted items among all n, 1 for the first and 0 for the last; (R,).
 
     Args:
-        scores: (R, n). wanted: (R, n), each row's sum 1.
+        scores: (R, n). wanted: (R, n), rows sum to 1.
     """
     order = scores.argsort(dim=1).argsort(dim=1).to(scores.dtype)
     return (order * wanted).sum(dim=1) / max(scores.shape[1] - 1, 1)

@@ -1,4 +1,4 @@
-"""Rows of intents from answers: near-duplicates merged, weights that sum to 1, and metrics of a table that has them."""
+"""Intent rows from answers (near-duplicates merged, weights summing to 1), and metrics of a table with intents."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Array = NDArray[Any]
 def intent_columns(
     vectors: Array, weights: Array, levels: Sequence[Sequence[str]], counts: Sequence[int], most: int, embedder: str
 ) -> pl.DataFrame:
-    """Make the columns :data:`INTENTS` of feature rows.
+    """Return the columns :data:`INTENTS` of feature rows.
 
     Args:
-        vectors: (K, d) of all intents, row after row; those of one row in the order in which they were said.
+        vectors: (K, d) of all intents, row by row; within a row in the order of the answer.
         weights: (K,) positive.
         levels: K category levels, empty texts where missing.
-        counts: N, how many of the K intents belong to each row.
-        most: m.
-        embedder: ``name@version`` of what made the vectors.
+        counts: N numbers of intents per row, summing to K.
+        most: m, most intents per row.
+        embedder: ``name@version`` of the vectors' embedder.
 
     Returns:
-        N rows; nulls where there is no intent.
+        N rows; nulls without an intent.
     """
     if sum(counts) != len(vectors) or len(vectors) != len(weights) or len(vectors) != len(levels):
         raise InputError(
-            "Intents and rows do not match.",
+            "The numbers of intents and rows do not match.",
             where="features",
             expected=f"{sum(counts)} vectors, weights and levels",
             found=f"{len(vectors)}, {len(weights)} and {len(levels)}",
@@ -54,7 +54,7 @@ def intent_columns(
 
 
 def intent_metrics(table: pl.DataFrame) -> dict[str, float]:
-    """Share of rows with an intent, mean intents per row that has any, and mean weight of the first one."""
+    """Share of rows with an intent, mean number of intents per row with any, and mean weight of the first one."""
     counts = table["intent_weights"].list.len().fill_null(0)
     some = counts.filter(counts > 0)
     first = table["intent_weights"].list.first().drop_nulls()

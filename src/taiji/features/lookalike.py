@@ -1,17 +1,17 @@
-"""The most similar *other* user, as known at a time."""
+"""Search for the most similar *other* user as of a time."""
 
 from __future__ import annotations
 
 import numpy as np
 
 EXACT_BELOW = 50_000
-"""Rows of a pool up to which the search is exact."""
+"""Largest pool, in rows, with an exact search."""
 PROBES = 0.02
-"""Share of the index looked at above; see ``benchmarks/lookalike.py`` for the recall."""
+"""Share of the index searched in larger pools; ``benchmarks/lookalike.py`` measures the recall."""
 FOREVER = np.iinfo(np.int64).max
 DECIMALS = 9
-"""Cosines are compared to this many decimals: answers repeat word for word, and which of two equal ones wins must not
-depend on how a matrix product happened to round."""
+"""Decimals to which cosines are compared: answers repeat word for word, and the winner of a tie must not depend on
+the rounding of a matrix product."""
 
 
 def nearest_users(
@@ -24,20 +24,20 @@ def nearest_users(
     exact_below: int = EXACT_BELOW,
     probes: float = PROBES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest other user by cosine: exact among up to ``exact_below`` rows, by an index of inverted lists above.
+    """Nearest other user by cosine: exact among up to ``exact_below`` rows, by an inverted-list index above.
 
-    Of each other user, only its newest row with ``as_of`` at or before the serving row's counts: never the future, never
-    oneself, and no opinion that the pool itself has replaced. Ties go to the smaller user id. A zero vector has no direction:
-    it finds nobody and is found by nobody.
+    Only the newest row of each other user with ``as_of`` at or before the serving row's counts: never the future, the
+    user's own rows, or rows already replaced. Ties go to the smaller user id. A zero vector has no direction, so it
+    neither finds nor is found.
 
     Args:
         users, as_ofs: (N,) serving rows: dense user ids and microseconds.
         vectors: (N, d) their embeddings.
-        pool: (users, as_ofs, vectors) to search among; by default the serving rows themselves.
-        block: serving rows compared at a time; memory is about ``block * rows of the pool * 20`` bytes.
-        exact_below: rows of the pool that are all looked at; above, see :mod:`taiji.features.lookalike_search`: some nearest
-            rows may be missed, and what is found still depends on nothing after the serving row's time.
-        probes: share of the index that is looked at; see :class:`taiji.models.retrieval.vector_index.VectorIndex`.
+        pool: (users, as_ofs, vectors) to search; by default the serving rows.
+        block: serving rows processed at a time; memory is about ``block * rows of the pool * 20`` bytes.
+        exact_below: largest pool with an exact search. Above it, :mod:`taiji.features.lookalike_search` may miss some
+            nearest rows; the result still depends on nothing after the serving row's time.
+        probes: share of the index that is searched; see :class:`taiji.models.retrieval.vector_index.VectorIndex`.
 
     Returns:
         (N,) int64 dense ids of the neighbours, -1 where there is none, and (N,) float32 cosines (0 where none).
@@ -88,7 +88,7 @@ def _indexed(
     exact_below: int,
     probes: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what :func:`nearest_users` returns, by an index; in float32, for a million rows must fit into memory."""
+    """Indexed version of :func:`nearest_users`, in float32 because a million rows must fit in memory."""
     from taiji.features.lookalike_search import search_snapshots
     from taiji.models.retrieval.vector_index import VectorIndex
 
@@ -113,7 +113,7 @@ def _unit(vectors: np.ndarray, kind: type[np.floating] = np.float64) -> tuple[np
 
 
 def _replaced_at(users: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Times (P,) int64 at which a newer row of the same user takes over; of equal times the later row stands."""
+    """Times (P,) int64 at which a newer row of the same user takes over; of equal times the later row wins."""
     order = np.lexsort((np.arange(len(users)), start, users))
     end = np.full(len(users), FOREVER, dtype=np.int64)
     same = users[order][1:] == users[order][:-1]

@@ -1,7 +1,7 @@
-"""Look-alikes among very many rows: an index of what was there at a snapshot, and a scan of what came since.
+"""Look-alike search in large pools: an index of the rows at a snapshot, and a scan of the rows added since.
 
-What a serving row finds depends on rows at or before its time alone: snapshots are taken at the times of every ``fresh``-th
-pool row, an index is changed at snapshots only, and a row that was replaced since the snapshot is left out afterwards.
+A serving row's result depends only on rows at or before its time: a snapshot is taken at every ``fresh``-th pool row,
+the index changes only at snapshots, and rows replaced since the snapshot are filtered out afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from taiji.models.retrieval.vector_index import VectorIndex
 
 Array = NDArray[Any]
 CANDIDATES = 8
-"""Rows fetched from the index per serving row: one may be its user's own, some may have been replaced since the snapshot."""
+"""Rows fetched from the index per serving row: one may belong to the same user, some may have been replaced since
+the snapshot."""
 BLOCK = 2048
 """Serving rows compared with the fresh pool rows at a time."""
 
@@ -29,16 +30,16 @@ def search_snapshots(
     index: VectorIndex,
     fresh: int = 8192,
 ) -> tuple[Array, Array]:
-    """Return a pool row for each serving row: its nearest of another user among the candidates, −1 where there is none.
+    """Return for each serving row the nearest candidate row of another user, −1 if there is none.
 
     Args:
-        users, as_ofs: (N,) of the serving rows. queries: (N, d) float32 unit vectors.
-        pool: users, first times and ends (P,) in which a row stands, and unit vectors (P, d) float32; rows in order of their
-            first time.
-        index: empty; decides how many of the older rows are looked at. fresh: pool rows between two snapshots.
+        users, as_ofs: (N,) users and times of the serving rows. queries: (N, d) float32 unit vectors.
+        pool: users, start and end times (P,) of each row's validity, and unit vectors (P, d) float32, in order of
+            start time.
+        index: an empty index, which decides how many older rows are searched. fresh: pool rows between two snapshots.
 
     Returns:
-        (N,) places in the pool and (N,) float64 cosines; of equal cosines, to 6 decimals, the smaller user wins.
+        (N,) indices into the pool and (N,) float64 cosines; of cosines equal to 6 decimals, the smaller user wins.
     """
     _, start, end, vectors = pool
     best, cosine = np.full(len(users), -1, dtype=np.int64), np.full(len(users), -np.inf)
@@ -67,7 +68,7 @@ def search_snapshots(
 
 
 def _fresh(queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array], recent: Array) -> Array:
-    """Return the nearest fresh rows (B, ≤ CANDIDATES) that may be looked at, −1 for none."""
+    """Return the nearest eligible fresh rows (B, ≤ CANDIDATES), −1 for none."""
     pool_users, start, end, vectors = pool
     if not len(recent):
         return np.full((len(queries), 0), -1, dtype=np.int64)
@@ -81,7 +82,7 @@ def _fresh(queries: Array, now: Array, users: Array, pool: tuple[Array, Array, A
 def _choose(
     found: Array, queries: Array, now: Array, users: Array, pool: tuple[Array, Array, Array, Array]
 ) -> tuple[Array, Array]:
-    """Return the best candidate (B,) of (B, C) pool rows that may be looked at, and its cosine."""
+    """Return the best eligible candidate (B,) of (B, C) pool rows, and its cosine."""
     pool_users, start, end, vectors = pool
     at = np.maximum(found, 0)
     allowed = (found >= 0) & (start[at] <= now[:, None]) & (end[at] > now[:, None]) & (pool_users[at] != users[:, None])

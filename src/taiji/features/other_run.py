@@ -1,4 +1,4 @@
-"""Features that another run made, in the numbers of this run's log, and requests that carry them."""
+"""Features of another run, translated to this run's user and item numbers, and requests with these features."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TEXT_IDS = {"user": "user_id", "item": "item_id"}
 
 @dataclass(frozen=True, eq=False)
 class StoredFeatures:
-    """Features that a run's ranker reads.
+    """Features read by a run's ranker.
 
     Attributes:
-        table: of :func:`import_table`. columns: the features among its columns.
-        about: where they are from: ``run``, ``model_version``, ``quantizer_version``, ``rows``, ``users``, …
+        table: result of :func:`import_table`. columns: its feature columns.
+        about: provenance: ``run``, ``model_version``, ``quantizer_version``, ``rows``, ``users``, …
     """
 
     table: pl.DataFrame
@@ -40,24 +40,24 @@ class StoredFeatures:
     about: Mapping[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Write the table and where it is from."""
+        """Write the table and its provenance."""
         write_parquet(folder / TABLE, self.table)
         write_json(folder / ABOUT, {**self.about, "columns": list(self.columns)})
 
     @classmethod
     def load(cls, folder: Path) -> StoredFeatures | None:
-        """Read what :meth:`save` wrote; None where nothing was."""
+        """Read the files of :meth:`save`; None if there are none."""
         if not (folder / ABOUT).is_file():
             return None
         about = read_json(folder / ABOUT)
         return cls(pl.read_parquet(folder / TABLE), tuple(about["columns"]), about)
 
     def made_before(self, time: int) -> StoredFeatures:
-        """Return the rows that were made from nothing at or after a time (microseconds)."""
+        """Return the rows whose inputs all lie before a time (microseconds)."""
         return replace(self, table=self.table.filter(pl.col("as_of") <= time))
 
     def joined_to(self, requests: Requests) -> Requests:
-        """Return the requests with what their users had strictly before them, as columns of lists."""
+        """Return the requests joined with their users' latest earlier features, as list columns."""
         joined = self._joined(requests)
         lists = {name: np.empty(len(requests), dtype=object) for name in self.columns}
         for name, values in lists.items():
@@ -74,10 +74,10 @@ class StoredFeatures:
 
 
 def features_run(path: str) -> Path:
-    """Return the directory of a run that has features.
+    """Return the directory of a run with features.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the run has none.
     """
     run = Path(path).expanduser()
     missing = [stage for stage in STAGES if not (run / stage / MANIFEST).is_file()]
@@ -87,7 +87,7 @@ def features_run(path: str) -> Path:
             where=f"{SETTING} = {path}",
             expected="the directory of a finished taiji run, with the stages " + ", ".join(STAGES),
             found=f"no finished stage {missing[0]}" if run.is_dir() else "no such directory",
-            fix=f"taiji run CONFIG makes features; {SETTING}=null ranks without them",
+            fix=f"`taiji run CONFIG` makes features; {SETTING}=null ranks without them",
         )
     return run
 
@@ -103,24 +103,26 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
     """Read the feature table of another run, users and items by their text ids.
 
     Args:
-        path: the run's directory. dataset: this run's. test: microseconds, the start of this run's test period.
+        path: directory of the other run. dataset: this run's dataset. test: start of this run's test period,
+            microseconds.
 
     Returns:
-        the rows of users whom this log has: user, as_of, available_at, ids, neighbour_items
-        without those that this log does not have, vector, model_version, quantizer_version.
+        the rows of users in this log: user, as_of, available_at, ids, neighbour_items (only items of this log),
+        vector, model_version, quantizer_version.
 
     Raises:
-        ConfigError: there are no features, they are of nobody in this log, or their model was trained on some of the test period.
-        ArtifactError: an artefact is not what the run wrote.
+        ConfigError: there are no features, none belong to a user of this log, or their model was trained on part of
+            the test period.
+        ArtifactError: an artefact differs from the one that the run wrote.
     """
     run = features_run(path)
     Verifier().demand(run, STAGES)
     trained_until = int(read_json(run / "examples" / "split.json")["bounds"][3])
     if trained_until > test:
         raise ConfigError(
-            "The model that wrote the features was trained on a part of this run's test period.",
+            "The model that wrote the features was trained on part of this run's test period.",
             where=f"{SETTING} = {path}",
-            expected=f"a test period there that begins at {_date(test)} or before",
+            expected=f"a test period of that run that begins at {_date(test)} or before",
             found=f"one that begins at {_date(trained_until)}",
             fix="give both runs the same section `split`",
         )
@@ -129,9 +131,9 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
     table = read.with_columns(user=pl.Series(users)[read["user"].cast(pl.Int64)]).filter(pl.col("user") >= 0)
     if table.is_empty():
         raise ConfigError(
-            "The features are of nobody in this run's log.",
+            "None of the features belong to a user of this run's log.",
             where=f"{SETTING} = {path}",
-            expected="a run on the same user_id",
+            expected="a run with the same user_id values",
             found=f"{read['user'].n_unique()} other users",
             fix="make the features from a log of the same users",
         )
@@ -142,7 +144,7 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
 
 
 def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
-    """Return this log's number of each user or item of the other run; -1 where it has none."""
+    """Return this log's number of each user or item of the other run; -1 if missing."""
     frame = dataset.users if kind == "user" else dataset.items
     ours = frame.select(pl.col(TEXT_IDS[kind]).cast(pl.String).alias("name"), pl.col(kind).cast(pl.Int64).alias("ours"))
     file = run / "data" / "dataset" / f"{kind}s.parquet"
@@ -152,7 +154,8 @@ def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _translated(lists: pl.Series, items: np.ndarray) -> pl.Series:
-    """Return lists of the other run's items in this log's numbers, without those that it does not have; null where none is left."""
+    """Translate lists of the other run's items to this log's numbers, without missing items; null where none is
+    left."""
     flat = pl.DataFrame({"row": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
     known = flat.with_columns(item=pl.Series(items)[flat["item"].cast(pl.Int64)]).filter(pl.col("item") >= 0)
     kept = known.group_by("row", maintain_order=True).agg("item")

@@ -1,7 +1,7 @@
-"""The as-of join of exposures and features by ranges of users: for logs and feature tables that do not fit in memory.
+"""As-of join of exposures and features by ranges of users, for logs and feature tables larger than memory.
 
-An exposure looks at rows of its own user only, so the join of a range of users is whole by itself. The files are what
-:func:`taiji.models.ranking.stream.train_streamed` reads.
+An exposure needs only its own user's rows, so each range of users can be joined separately. The files are the input
+of :func:`taiji.models.ranking.stream.train_streamed` reads.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def join_partitioned(
     columns: tuple[str, ...] = FEATURES,
     rows: int = 500_000,
 ) -> list[Path]:
-    """Write a period's exposures with the features their users had, one Parquet file a range of users.
+    """Write a period's exposures joined with their users' features, one Parquet file per range of users.
 
     Args:
-        dataset: best one that stays on disk (:func:`taiji.data.open_dataset`).
-        split: its periods.
-        period: whose exposures.
+        dataset: preferably one that stays on disk (:func:`taiji.data.open_dataset`).
+        split: periods of the dataset.
+        period: period of the exposures.
         table: Parquet file of feature rows.
-        folder: where ``part-00000.parquet`` … go; a file that is there is kept, so a killed join goes on.
-        columns: which features to join.
-        rows: exposures a file, about; memory is that of one file and of its users' feature rows.
+        folder: output folder of ``part-00000.parquet`` …; existing files are kept, so an interrupted join resumes.
+        columns: features to join.
+        rows: approximate exposures per file; memory holds one file and its users' feature rows.
 
     Returns:
-        The files, users ascending; within one, rows are in the order of the log. Together they hold the rows of
+        The files in order of users, each in the order of the log. Together they contain the rows of
         ``join_features(exposures(dataset, split, period), table)``.
     """
     folder = Path(folder)

@@ -1,8 +1,9 @@
-"""A student of the language model's rows of intents: the same columns for every user, before every request, in under a millisecond.
+"""Student of the language model's intent rows: the same columns for every user before every request, in under a
+millisecond.
 
-A language model's row costs a prompt and an answer; most users have none, or an old one. The student reads the texts of the items
-that a user took (their vectors, newest first) and says which intents the language model would have named, as a set of vectors with weights. It is
-trained on the rows that there are. It names no categories: ``intent_levels`` of its rows are empty.
+A language model's row costs a prompt and an answer; most users have none, or an outdated one. The student reads the
+vectors of the texts of a user's items, newest first, and predicts the language model's intents as a set of weighted
+vectors. It is trained on the existing rows. It predicts no categories: ``intent_levels`` of its rows are empty.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from taiji.nn.intent_network import IntentNetwork, set_loss
 Array = NDArray[Any]
 Row = tuple[list[int] | None, list[float] | None, list[list[str]] | None, str | None]
 STUDENT = "student"
-"""Folder of the student beside the feature tables."""
+"""Folder of the student, next to the feature tables."""
 LEAST_WEIGHT = 0.02
-"""Weight below which an intent is left out of a row."""
+"""Smallest weight of an intent in a row."""
 LATEST = 0.15
-"""Share of the rows, the latest, on which training is stopped."""
+"""Share of the latest rows used for early stopping."""
 FEWEST = 20
-"""Rows to learn from."""
+"""Fewest rows for training."""
 
 
 class StudentSettings(Settings):
     """Size and training of the student."""
 
     intents: PositiveInt = 8
-    """Intents of a row (m)."""
+    """Intents per row (m)."""
     history: PositiveInt = 50
-    """Newest interactions that it reads."""
+    """Number of newest interactions read."""
     width: PositiveInt = 64
     """Width of the transformer."""
     heads: PositiveInt = 4
@@ -51,9 +52,9 @@ class StudentSettings(Settings):
     layers: PositiveInt = 2
     """Layers."""
     epochs: PositiveInt = 60
-    """Passes over the rows, at most."""
+    """Most epochs."""
     patience: PositiveInt = 6
-    """Passes without a better loss on the latest rows after which training stops."""
+    """Epochs without improvement on the latest rows after which training stops."""
     batch: PositiveInt = 128
     """Rows per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -64,7 +65,7 @@ class IntentStudent(LearntComponent):
     """See the module.
 
     Args:
-        settings: size and training.
+        settings: size and training settings.
     """
 
     Settings = StudentSettings
@@ -76,14 +77,14 @@ class IntentStudent(LearntComponent):
         self._vectors: tuple[pl.DataFrame, torch.Tensor] | None = None
 
     def fit(self, dataset: Dataset, table: pl.DataFrame, seed: int = 0) -> Self:
-        """Learn from rows of intents.
+        """Train on intent rows.
 
         Args:
-            dataset: its history, strictly before each row's ``as_of``. table: ``user``, ``as_of`` and the columns of
-                :data:`taiji.data.intent_rows.INTENTS`. seed: of weights and order.
+            dataset: source of the history, read strictly before each row's ``as_of``. table: ``user``, ``as_of`` and
+                the columns of :data:`taiji.data.intent_rows.INTENTS`. seed: seed of initial weights and row order.
 
         Raises:
-            InputError: too few rows have intents and a history, or they were made with several embedders.
+            InputError: too few rows have intents and a history, or the rows have several embedders.
         """
         told = table.filter(pl.col("intent_weights").list.len() > 0).sort("as_of", "user", maintain_order=True)
         names = told["intent_embedder"].unique()
@@ -91,7 +92,7 @@ class IntentStudent(LearntComponent):
         told = told.filter(pl.Series(dataset.history.count_before(users, times) > 0))
         if len(names) != 1 or len(told) < FEWEST:
             raise InputError(
-                "A student needs rows of intents to learn from.",
+                "There are too few rows of intents to train the student.",
                 where="features.student",
                 expected=f"at least {FEWEST} rows of users with a history, made with one embedder",
                 found=f"{len(told)} rows, embedders {', '.join(map(str, names))}",
@@ -122,7 +123,7 @@ class IntentStudent(LearntComponent):
         first: int,
         seed: int,
     ) -> None:
-        """Learn from the first rows, and keep the weights of the pass that is best on the others."""
+        """Train on the earlier rows, and keep the weights of the epoch that is best on the later ones."""
         network, settings = self.network, self.settings
         assert network is not None
         optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=0.01)
@@ -163,17 +164,15 @@ class IntentStudent(LearntComponent):
         return pl.DataFrame(self.rows(dataset, users, as_ofs), schema=INTENTS, orient="row")
 
     def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
-        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at times, None where there is no history strictly before.
+        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at times, None without earlier history.
 
-        Rows are computed one by one: each is the same bytes whatever others are asked for with it.
+        Rows are computed one by one, so each is bit for bit independent of the others requested with it.
 
         Args:
-            dataset: any of the same catalogue. users: (N,) dense ids. as_ofs: (N,) microseconds.
+            dataset: any dataset with the same catalogue. users: (N,) dense ids. as_ofs: (N,) microseconds.
         """
         if self.network is None:
-            raise ConfigError(
-                "The student has not learnt anything yet.", where="features.student", fix="fit it, or load one"
-            )
+            raise ConfigError("The student has not been trained.", where="features.student", fix="fit it, or load one")
         catalogue = self._item_vectors(dataset)
         items = self._items(dataset, users, as_ofs)
         rows: list[Row] = []
@@ -187,9 +186,11 @@ class IntentStudent(LearntComponent):
         return rows
 
     def _row(self, vectors: Array, weights: Array) -> Row:
-        """Return a set as a row: intents of weight, near-duplicates merged into the first of them, by falling weight.
+        """Return a set as a row: intents of sufficient weight, near-duplicates merged into the first, by descending
+        weight.
 
-        As :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, in fewer steps: it is made before every request.
+        As :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, in fewer steps,
+        because it runs before every request.
         """
         cosines, said = (vectors @ vectors.T).tolist(), weights.tolist()
         total: dict[int, float] = {}
@@ -205,17 +206,17 @@ class IntentStudent(LearntComponent):
         return codes.astype(np.int8).ravel().tolist(), shares, [[] for _ in places], self.facts["embedder"]
 
     def _items(self, dataset: Dataset, users: Array, times: Array) -> torch.Tensor:
-        """Return the newest items strictly before, (N, L) int64, −1 behind the last."""
+        """Return the newest items strictly before each time, (N, L) int64, padded with −1."""
         found = dataset.history.before_batch(users.astype(np.int64), times.astype(np.int64), self.settings.history)
         return torch.from_numpy(found[0].astype(np.int64))
 
     def _item_vectors(self, dataset: Dataset) -> torch.Tensor:
-        """Return the vectors of a catalogue's texts and a row of zeros, (n + 1, d), made once."""
+        """Return the vectors of a catalogue's texts followed by a zero row, (n + 1, d), computed once."""
         if self._vectors is None or self._vectors[0] is not dataset.items:
             name, _, version = self.facts["embedder"].partition("+")[0].rpartition("@")
             if embedder_version(name) != version:
                 raise InputError(
-                    "The embedder is not the one that the intents were made with.",
+                    "The embedder differs from the one that made the intents.",
                     where="features.student",
                     expected=f"{name}, version {version}",
                     found=f"version {embedder_version(name)}",
@@ -227,19 +228,19 @@ class IntentStudent(LearntComponent):
         return self._vectors[1]
 
     def weights(self) -> dict[str, Array]:
-        """Return the network's weights."""
+        """Return the network's weights by name."""
         assert self.network is not None
         return {name: value.detach().numpy() for name, value in self.network.state_dict().items()}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Load the result of :meth:`weights`."""
         self.network = self._built()
         self.network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         self.network.eval()
 
 
 def _read(catalogue: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the vectors of histories (B, L, d), and which entries there are (B, L); −1 is the row of zeros at the end."""
+    """Return the vectors of histories (B, L, d) and their mask (B, L); −1 selects the zero row at the end."""
     return catalogue[items], items >= 0
 
 
@@ -251,11 +252,12 @@ def _copy(network: IntentNetwork) -> dict[str, torch.Tensor]:
 def filled(
     exposures: pl.DataFrame, dataset: Dataset, student: IntentStudent, oldest_s: float | None = None
 ) -> pl.DataFrame:
-    """Return exposures with the student's intents where the language model's are missing or old.
+    """Return exposures with the student's intents where the language model's are missing or outdated.
 
     Args:
-        exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents. dataset: whose histories are read
-            strictly before each exposure. oldest_s: seconds from a row's ``as_of`` on after which it is old; None: never.
+        exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents.
+            dataset: source of the histories, read strictly before each exposure. oldest_s: age of a row, in seconds
+            since its ``as_of``, from which it is outdated; None: never.
     """
     missing = pl.col("intent_weights").list.len().fill_null(0) == 0
     if oldest_s is not None:

@@ -1,1 +1,1 @@
-"""A finished (or unfinished) run as local web pages: read-only, on this machine only, nothing loaded from elsewhere."""
+"""A finished (or unfinished) run as local web pages: read-only, on this machine only, without external resources."""

@@ -1,4 +1,4 @@
-"""Two runs beside each other: settings that differ, and every figure both have."""
+"""Comparison of two runs: differing settings, and all common metrics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from taiji.reporting.summary import MetricValue, RunMetrics, digits_for, heads_o
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
+    """Flatten nested settings to dotted keys."""
     if isinstance(value, Mapping):
         return {key: leaf for name, part in value.items() for key, leaf in flat(part, f"{prefix}{name}.").items()}
     return {prefix.rstrip("."): value}
 
 
 def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, str, str]]:
-    """Key and both values, for keys whose values are not the same."""
+    """Return keys with different values, with both values."""
     one, two = (flat(run.config.model_dump(mode="json")) for run in (first, second))
     return [
         (key, str(one.get(key, "–")), str(two.get(key, "–")))
@@ -33,10 +33,10 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 
 
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
-    """Return what the page of a comparison shows.
+    """Return the values of the comparison page.
 
-    Intervals are each run's own; no paired difference is claimed, since per-user values are not kept. Two runs judged
-    the same examples exactly when their fingerprints are the same.
+    Intervals are those of each run; there are no paired differences, because per-user values are not stored. Two runs
+    evaluated the same examples exactly if their fingerprints are equal.
     """
     view: dict[str, Any] = {
         "settings": settings_that_differ(first, second),
@@ -53,8 +53,8 @@ def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     view["curves"] = {what: _curves(first.name, one, second.name, two, what) for what in ("rewards", "weights")}
     view["facts"] = [
         ("rationales written", one.rationales.written, two.rationales.written),
-        ("of them judged", one.rationales.choice[1], two.rationales.choice[1]),
-        ("kept of those judged", one.rationales.kept, two.rationales.kept),
+        ("of them scored", one.rationales.choice[1], two.rationales.choice[1]),
+        ("kept of those scored", one.rationales.kept, two.rationales.kept),
         ("rule for the weights", one.alignment.rule, two.alignment.rule),
         ("alignment steps", len(one.alignment.steps), len(two.alignment.steps)),
         ("computing time, minutes", number_text(first.seconds / 60, 1), number_text(second.seconds / 60, 1)),
@@ -94,7 +94,7 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None]]) -> dict[str, Any]:
-    """One metric: both runs' figures of each arm on one scale."""
+    """Return one metric: both runs' values of each arm on one scale."""
     every = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
     scale, digits = charts.span_of([(f.value, f.low, f.high) for f in every]), digits_for(every)
     shown = []
@@ -113,7 +113,7 @@ def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None
 
 
 def _apart(one: MetricValue, two: MetricValue | None) -> bool:
-    """Return whether the two intervals have no point in common; one without width says nothing unless it is an identity."""
+    """Return whether the two intervals are disjoint; an interval of zero width is ignored unless it is an identity."""
     if two is None or None in (one.low, one.high, two.low, two.high):
         return False
     if any(figure.low == figure.high and figure.method != "identity" for figure in (one, two)):

@@ -1,4 +1,4 @@
-"""Copies of a run for people: the candidates of an item side by side, by category, with the facts that they may speak of."""
+"""View of a run's copies: the candidates of an item side by side, by category, with the facts that they may use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from taiji.inspector.run_view import RunFiles
 from taiji.inspector.user import when
 
 ITEMS = 50
-"""Items a page."""
+"""Items per page."""
 PARTS = ("quality", "prior", "length")
-"""Parts of a score."""
+"""Components of a score."""
 
 
 def copy_list(run: RunFiles, page: int) -> dict[str, Any]:
-    """Return one page of the items that copy was written about: title, the chosen copy, and how many passed the checks.
+    """Return one page of items with copies: title, the chosen copy, and the number that passed the checks.
 
     Args:
-        run: with a table of copies. page: from 1.
+        run: a run with a table of copies. page: page number, from 1.
     """
     items = _items(run)
     pages = max(1, -(-len(items) // ITEMS))
@@ -38,7 +38,7 @@ def copy_list(run: RunFiles, page: int) -> dict[str, Any]:
 
 
 def copy_view(run: RunFiles, number: int) -> dict[str, Any] | None:
-    """Return the candidates of an item by category, the best first, and its facts; None where there is no such item."""
+    """Return the candidates of an item by category, best first, and its facts; None if there is no such item."""
     items = _items(run)
     if not 0 <= number < len(items):
         return None

@@ -1,4 +1,4 @@
-"""A frame with an index: the rows of one user or one example at once, whatever the frame's length."""
+"""A frame with an index for fast access to the rows of one user or one example."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Table:
     """Rows grouped by their key, in the frame's order within a group.
 
     Attributes:
-        frame: the rows, those of a key next to each other.
-        offsets: (keys + 1,) where each key's rows begin.
-        keys: example → number of its key; empty where keys are user numbers.
+        frame: the rows, adjacent for each key.
+        offsets: (keys + 1,) start of each key's rows.
+        keys: example → number of its key; empty if keys are user numbers.
     """
 
     frame: pl.DataFrame
@@ -27,7 +27,7 @@ class Table:
 
     @classmethod
     def by_user(cls, frame: pl.DataFrame, n_users: int) -> Table:
-        """Group by dense user ids; the order within a user stays."""
+        """Group by dense user ids, keeping the order within a user."""
         order, offsets = compressed(frame["user"].to_numpy(), n_users)
         return cls(frame if (np.diff(order) == 1).all() else frame[order], offsets)
 
@@ -43,15 +43,15 @@ class Table:
 
     @classmethod
     def empty(cls) -> Table:
-        """No rows at all: the stage that makes them has not run."""
+        """Return an empty table, because the stage of these rows has not run."""
         return cls(pl.DataFrame(), np.zeros(1, np.int64))
 
     def of(self, key: int | str) -> list[dict[str, Any]]:
-        """The rows of a user or an example as dicts."""
+        """Return the rows of a user or an example as dicts."""
         return self.part(key).to_dicts()
 
     def part(self, key: int | str) -> pl.DataFrame:
-        """The rows of a user or an example."""
+        """Return the rows of a user or an example."""
         number = self.keys.get(key, -1) if isinstance(key, str) else key
         if not 0 <= number < len(self.offsets) - 1:
             return self.frame.head(0)

@@ -1,4 +1,5 @@
-"""The Markdown that run cards are written in, as HTML: headings, paragraphs, lists, tables, code, bold. Everything else is text."""
+"""Conversion of run cards' Markdown to HTML: headings, paragraphs, lists, tables, code, bold. Everything else stays
+text."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 MARKDOWN_RULES = ("heading", "list", "table", "newline", "backticks", "emphasis", "escape")
-"""Rules beside paragraphs. Links, images and HTML are not: a card holds names from the data."""
+"""Enabled rules other than paragraphs. Links, images and HTML are disabled, because a card contains names from the
+data."""
 REPLACED: Mapping[str, str] = {
     "strong_open": "<b>",
     "strong_close": "</b>",
@@ -22,11 +24,11 @@ REPLACED: Mapping[str, str] = {
     "table_open": '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>',
     "table_close": "</table></div>\n",
 }
-"""Kind of token → its HTML, where it differs from the renderer's."""
+"""Kind of token → its HTML, if it differs from the renderer's."""
 
 
 def to_html(text: str) -> Markup:
-    """Return a card's HTML, in which no tag of the text survives."""
+    """Return a card's HTML, without any tag from the text."""
     return Markup(_reader().render(text).replace("\n", ""))  # a line break inside a text has become a space
 
 

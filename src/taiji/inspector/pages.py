@@ -1,4 +1,5 @@
-"""From a path and its query to a page. Nothing a reader types reaches the file system: pages come from the runs opened at start."""
+"""Routing of a path and query to a page. User input never reaches the file system: pages come from the runs opened
+at start."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 D = TypeVar("D")
 MOST_FIELDS = 20
-"""Fields of an address that are read."""
+"""Most query fields that are read."""
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
     "report.css": ("taiji.reporting", "templates/report.css", "text/css; charset=utf-8"),
@@ -39,7 +40,7 @@ CARDS = {"model": (MODEL_CARD, "Model card"), "data": (DATA_CARD, "Data card")}
 
 @dataclass(frozen=True)
 class Page:
-    """Answer to one request."""
+    """Response to one request."""
 
     body: bytes
     status: int = 200
@@ -48,11 +49,11 @@ class Page:
 
 
 class Missing(Exception):
-    """There is no such page; the text says what was looked for."""
+    """Error of a missing page, with a text about it."""
 
 
 class Inspector:
-    """The pages of one run, or of two beside each other.
+    """The pages of one run, or of two for comparison.
 
     Args:
         folder: the run.
@@ -67,7 +68,7 @@ class Inspector:
 
     @property
     def runs(self) -> list[RunFiles]:
-        """The runs as they stand: one that has moved on since it was opened is opened again."""
+        """The current runs; a run that has changed since it was opened is reopened."""
         with self._lock:
             for place, run in enumerate(self._runs):
                 if run_state(run.folder) != run.state:
@@ -75,25 +76,25 @@ class Inspector:
             return list(self._runs)
 
     def people(self, run: RunFiles) -> People:
-        """The index of the run's users."""
+        """Index of the run's users."""
         with self._indexing:
             if self._people is None or self._people[0] is not run:
                 self._people = run, People(run)
             return self._people[1]
 
     def warm(self) -> None:
-        """Load everything, in the background, before it is asked for."""
+        """Load everything in the background, before it is requested."""
         for run in self.runs:
             run.warm()
         self.people(self.runs[0])
 
     def page(self, path: str, query: str) -> Page:
-        """Answer a request; never raises for what a reader asked, nor for a run that is broken or half done."""
+        """Answer a request; never raises for invalid requests, or for broken or unfinished runs."""
         try:
             asked = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS))
         except ValueError:
-            text = f"An address asks with at most {MOST_FIELDS} fields."
-            return self._html("message.html.j2", title="Too much is asked", text=text, status=400)
+            text = f"An address has at most {MOST_FIELDS} fields."
+            return self._html("message.html.j2", title="Too many fields", text=text, status=400)
         try:
             return self._route([part for part in path.split("/") if part], asked)
         except Missing as error:
@@ -123,7 +124,7 @@ class Inspector:
                 return self._compare()
             case ["cards", name] if name in CARDS:
                 return self._card(name)
-            case [file] if file in (MODEL_CARD, DATA_CARD):  # as the report links to them
+            case [file] if file in (MODEL_CARD, DATA_CARD):  # the paths used by links in the report
                 return self._card("model" if file == MODEL_CARD else "data")
             case ["report"]:
                 return self._report("report", "report.html")
@@ -210,17 +211,17 @@ class Inspector:
     def _copy(self, number: str) -> Page:
         view = copy_view.copy_view(self.runs[0], whole(number, -1))
         if view is None:
-            raise Missing("This run wrote copy about no such item.")
+            raise Missing("This run has no copy for such an item.")
         return self._html("copy.html.j2", view=view)
 
     @staticmethod
     def _telling(moments: list[user.Moment]) -> int:
-        """The moment shown first: the one with most to read."""
+        """Return the moment shown first, the one with the most content."""
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 
     def _beside(self, moment: user.Moment) -> list[dict[str, Any]]:
-        """Return what the other run's models answered to the same prompt."""
+        """Return the answers of the other run's models to the same prompt."""
         if len(self.runs) < 2:
             return []
         other = self.runs[1]
@@ -235,7 +236,7 @@ class Inspector:
         shown = (
             ("rewards", "Rewards", "mean of each step's completions"),
             ("weights", "Weights", "of the objectives; they sum to one"),
-            ("indicator", "Indicators", "what moved the weights, where the rule has them"),
+            ("indicator", "Indicators", "quantities that change the weights, if the rule has them"),
         )
         here = view["step"] if view else None
         return self._html(
@@ -256,7 +257,7 @@ class Inspector:
         file, title = CARDS[name]
         path = self.runs[0].published(file)
         if not path.is_file():
-            raise Missing(f"This run has no {title.lower()} yet: the report stage writes it.")
+            raise Missing(f"This run has no {title.lower()} yet; the stage report writes it.")
         return self._html("card.html.j2", title=title, text=to_html(path.read_text(encoding="utf-8")))
 
     def _report(self, stage: str, name: str) -> Page:
@@ -268,7 +269,7 @@ class Inspector:
 
     @property
     def _copies_only(self) -> bool:
-        """True for copy about a table of items: there are no users, and no stages that could be finished."""
+        """Whether the run has only copies for a table of items, without users and stages."""
         return self.runs[0].done("copywriting") and not self.runs[0].done("data")
 
     def _html(self, template: str, status: int = 200, **values: Any) -> Page:
@@ -296,7 +297,7 @@ class Inspector:
 
 
 def recommender_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return what the overview shows of a recommender, once it has been evaluated."""
+    """Return the overview's values for a recommender, once it has been evaluated."""
     found = run.recommendation
     if found is None:
         return None
@@ -305,10 +306,10 @@ def recommender_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def whole(text: str | None, default: D) -> int | D:
-    """A whole number of at most nine digits, else the default."""
+    """Parse an integer of at most nine digits, else return the default."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
 def address(user_id: object) -> str:
-    """Return the address of a user's page: the id as the data have it, with every character that means something in an address quoted."""
+    """Return the address of a user's page, with special characters of the original id quoted."""
     return "/users/" + quote(str(user_id), safe="")

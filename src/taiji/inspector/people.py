@@ -1,4 +1,4 @@
-"""The users of a run: counts of what there is to read about each, search, order, pages."""
+"""The users of a run: counts of available content per user, search, order, pages."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Hits:
 
 
 class People:
-    """An index over the users, made once.
+    """Index of the users, built once.
 
     Args:
-        run: the run; without its dataset there is nobody.
+        run: the run; without its dataset the index is empty.
     """
 
     def __init__(self, run: RunFiles) -> None:
@@ -91,14 +91,14 @@ class People:
     def search(
         self, query: str = "", only: str = "", order: str = "most", page: int = 1, size: int = USERS_PER_PAGE
     ) -> Hits:
-        """Users whose id or profile contains every word of the query, an exact id first.
+        """Return users whose id or profile contains every word of the query, an exact id first.
 
         Args:
             query: words, case-insensitive.
-            only: a key of :data:`ONLY`; an unknown one is everybody.
+            only: a key of :data:`ONLY`; an unknown one selects everybody.
             order: a key of :data:`ORDERS`.
-            page: from 1; beyond the last is the last.
-            size: users a page.
+            page: from 1, clipped to the last.
+            size: users per page.
         """
         if not len(self.frame):
             return Hits([], 0, 1, 1)

@@ -1,4 +1,5 @@
-"""Requests that a recommender's run traced: every candidate's way through the steps, and in a world the truth beside the estimate."""
+"""View of traced requests of a recommender's run: every candidate's path through the steps, and in a world the truth
+along with the estimate."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ from taiji.inspector.run_view import RunFiles
 from taiji.inspector.user import items_of, when
 
 CANDIDATES = 50
-"""Candidates a page."""
+"""Candidates per page."""
 PAST = 8
-"""Past items shown."""
+"""Number of past items shown."""
 FOUND = "rank in "
 TRUE = "true "
 BESIDE = {"click": "click", "ctcvr": "buy", "watch": "watch"}
-"""Prediction to the truth of the same thing."""
+"""Prediction to the name of its truth."""
 ORDERS = {
     "way": "shown first, then by score",
     "merged": "by the merge",
@@ -28,7 +29,7 @@ Row = Mapping[str, Any]
 
 
 def request_list(run: RunFiles) -> list[dict[str, Any]]:
-    """Return the traced requests: who, when, and how many of the later items were found, and shown."""
+    """Return the traced requests: user, time, and how many of the later items were found and shown."""
     dataset, requests, traces = run.dataset, run.requests, run.traces
     if dataset is None or not len(requests):
         return []
@@ -52,11 +53,12 @@ def request_list(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -> dict[str, Any] | None:
-    """Return all that was noted about one request; None where there is no such one.
+    """Return the trace of one request; None if there is no such request.
 
     Args:
-        run: of a recommender. number: of the request. only: a fate, or ``found: RETRIEVER``; anything else is everybody.
-        order: a key of :data:`ORDERS`. page: of the candidates, from 1.
+        run: a recommender's run. number: number of the request. only: a fate, or ``found: RETRIEVER``; anything else
+            selects all candidates.
+        order: a key of :data:`ORDERS`. page: page of candidates, from 1.
     """
     dataset, requests = run.dataset, run.requests
     if dataset is None or not 0 <= number < len(requests):
@@ -100,7 +102,8 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 
 
 def _columns(part: pl.DataFrame, weights: Mapping[str, float]) -> dict[str, Any]:
-    """Return the retrievers, the predictions that fusion weighs, pairs of estimate and truth, and whether there is a score."""
+    """Return the retrievers, the predictions weighted by fusion, pairs of estimate and truth, and whether there is a
+    score."""
     pairs = [
         (of, f"rank: {task}", f"{TRUE}{of}")
         for task, of in BESIDE.items()
@@ -140,7 +143,7 @@ def _ordered(part: pl.DataFrame, order: str) -> pl.DataFrame:
 
 
 def _rows(run: RunFiles, part: pl.DataFrame, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return candidates as the tables show them."""
+    """Return candidates in the form of the tables."""
     rows = part.to_dicts()
     return [
         {
@@ -160,7 +163,8 @@ def _rows(run: RunFiles, part: pl.DataFrame, columns: Mapping[str, Any]) -> list
 
 
 def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
-    """Return the steps: candidates, how many of the later items are among them, and in a world their mean true clicks."""
+    """Return the steps: number of candidates, number of later items among them, and in a world their mean true
+    clicks."""
     shown = pl.col("place").is_not_null()
     steps: list[tuple[str, pl.Expr]] = [
         (name.removeprefix(FOUND), pl.col(name).is_not_null()) for name in part.columns if name.startswith(FOUND)
@@ -187,7 +191,7 @@ def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
 
 
 def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[dict[str, Any]]:
-    """Return what the user took later, and what became of each."""
+    """Return the items taken later, with the fate of each."""
     known = {row["item"]: row for row in part.filter(pl.col("target")).to_dicts()}
     found = []
     for what in items_of(run, list(targets)):
@@ -195,7 +199,7 @@ def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[
         if row is None:
             fate = "no retriever found it"
         elif row["place"] is not None:
-            fate = f"shown at place {row['place']}"
+            fate = f"shown at position {row['place']}"
         else:
             fate = row.get("left_out") or "left out"
         found.append({"what": what, "fate": fate, "shown": row is not None and row["place"] is not None})

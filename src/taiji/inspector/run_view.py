@@ -1,4 +1,4 @@
-"""A run directory as the pages read it: every artefact loaded when first asked for, and held in memory afterwards."""
+"""A run directory for the pages: artefacts are loaded on first use and then kept in memory."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StageState:
-    """A stage as the overview shows it."""
+    """State of a stage for the overview."""
 
     name: str
     summary: str
     seconds: float | None
-    """``None``: not finished."""
+    """Seconds of computation; ``None`` if not finished."""
     finished: str
     facts: dict[str, Any]
 
 
 class RunFiles:
-    """The artefacts of one run; what is not there (yet) is ``None`` or an empty table.
+    """The artefacts of one run; missing ones are ``None`` or empty tables.
 
     Args:
         folder: the run directory.
 
     Raises:
-        ArtifactError: not a run directory.
+        ArtifactError: the folder is not a run directory.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -60,7 +60,7 @@ class RunFiles:
         self._verifier = Verifier()
 
     def _once(self, name: str, load: Callable[[], T]) -> T:
-        """Loaded by the first request that needs it, while others that need the same wait."""
+        """Load a value on the first request that needs it; concurrent requests for it wait."""
         if name not in self._kept:
             with self._guard:
                 lock = self._locks.setdefault(name, threading.RLock())
@@ -71,12 +71,12 @@ class RunFiles:
 
     @property
     def config(self) -> Config:
-        """The configuration as it was resolved."""
+        """The resolved configuration."""
         return self._once("config", lambda: load_config(self.folder / "config.json"))
 
     @property
     def stages(self) -> list[StageState]:
-        """Every stage, also those of other packages, finished or not."""
+        """All stages, including those of other packages, finished or not."""
 
         def load() -> list[StageState]:
             found: dict[str, str] = {}
@@ -90,22 +90,22 @@ class RunFiles:
 
     @property
     def recommends(self) -> bool:
-        """True if ``taiji recommend`` worked here."""
+        """Whether this is a run of ``taiji recommend``."""
         return next(self.folder.glob("retriever-*"), None) is not None
 
     @property
     def enhances(self) -> bool:
-        """True if ``taiji run`` worked here; a run of which nothing is done counts as one."""
+        """Whether this is a run of ``taiji run``; a run without finished stages counts as one."""
         return not self.recommends or self.done("examples")
 
     @property
     def recommendation(self) -> dict[str, Any] | None:
-        """The figures of a recommender, once it has been evaluated."""
+        """The metrics of a recommender, once it has been evaluated."""
         return self._json("recommendation", "recommendation.json")
 
     @property
     def closed_loop(self) -> dict[str, Any] | None:
-        """The figures of a recommender that served in its world."""
+        """The results of a recommender that served in its world."""
         return self._json("closed_loop", "closed_loop.json")
 
     def _json(self, stage: str, name: str) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ class RunFiles:
 
     @property
     def traces(self) -> pl.DataFrame:
-        """Their candidates; see :mod:`taiji.pipeline.traced_requests`."""
+        """Candidates of traced requests; see :mod:`taiji.pipeline.traced_requests`."""
         return self._whole_frame("recommendation/traces.parquet")
 
     @property
@@ -157,7 +157,7 @@ class RunFiles:
 
     @property
     def seconds(self) -> float:
-        """Computing time of the finished stages, the report's too, which its own figures cannot hold."""
+        """Computing time of the finished stages, including the report, which is missing in its own metrics."""
         return sum(state.seconds or 0.0 for state in self.stages)
 
     def done(self, stage: str) -> bool:
@@ -166,7 +166,7 @@ class RunFiles:
 
     @property
     def metrics(self) -> RunMetrics | None:
-        """The figures, once the report has been made."""
+        """The metrics, once the report has been written."""
 
         def load() -> RunMetrics | None:
             path = self.published("metrics.json")
@@ -175,10 +175,10 @@ class RunFiles:
         return self._once("metrics", load)
 
     def published(self, name: str, stage: str = "report") -> Path:
-        """Return a file that a stage put at the top of the run, whether or not it is there.
+        """Return the path of a file that a stage publishes at the top of the run, whether or not it exists.
 
         Raises:
-            ArtifactError: it is not what the stage wrote.
+            ArtifactError: the file differs from what the stage wrote.
         """
         return self._verifier.published(self.folder, stage, name)
 
@@ -186,7 +186,7 @@ class RunFiles:
         """Return whether a stage's artefacts are there.
 
         Raises:
-            ArtifactError: they are there, and not what the stage wrote.
+            ArtifactError: they exist but differ from what the stage wrote.
         """
         if self.done(stage):
             self._once(f"whole {stage}", lambda: self._verifier.demand(self.folder, [stage]))
@@ -194,14 +194,14 @@ class RunFiles:
 
     @property
     def dataset(self) -> Dataset | None:
-        """The tables, with histories."""
+        """The dataset, with histories."""
         return self._once(
             "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.whole("data") else None
         )
 
     @property
     def reading(self) -> ReadingReport | None:
-        """The account of how the log was read, where the run keeps one."""
+        """The report on how the log was read, if the run has one."""
         return self._once(
             "reading", lambda: read_reading(self.folder / "data" / "dataset") if self.done("data") else None
         )
@@ -226,7 +226,7 @@ class RunFiles:
 
     @property
     def events(self) -> Table:
-        """All events by user, in the order of time within a user."""
+        """All events by user, in time order within a user."""
         return self._once(
             "events",
             lambda: Table.by_user(self.dataset.events, self.dataset.n_users) if self.dataset else Table.empty(),
@@ -239,12 +239,12 @@ class RunFiles:
 
     @property
     def verdicts(self) -> Table:
-        """Judged rationales by example."""
+        """Scored rationales by example."""
         return self._frame("selection/verdicts.parquet")
 
     @property
     def rationales(self) -> Table:
-        """Every rationale written, by example; the calibration prompts' are here only."""
+        """All written rationales by example; the only table with those of the calibration prompts."""
         return self._frame("rationales/rationales.parquet")
 
     @property
@@ -263,7 +263,7 @@ class RunFiles:
 
     @property
     def completions(self) -> Table:
-        """Texts that the aligned model wrote for the feature rows, by user."""
+        """Texts of the aligned model for the feature rows, by user."""
         return self._frame("features/completions.parquet", by_user=True)
 
     def features(self, arm: str) -> Table:
@@ -272,7 +272,7 @@ class RunFiles:
 
     @property
     def judged(self) -> Table:
-        """Test exposures by user with each ranker's predictions: ``click <arm>``, and so on for every task."""
+        """Test exposures by user with each ranker's predictions, named ``click <arm>`` and likewise for other tasks."""
         return self._once("judged", self._judged)
 
     def _judged(self) -> Table:
@@ -303,7 +303,7 @@ class RunFiles:
 
     @property
     def kept_lines(self) -> dict[str, int]:
-        """Number of interactions that the prompt of an example held, as the stages that made it noted."""
+        """Number of interactions in the prompt of an example, as recorded by its stages."""
 
         def load() -> dict[str, int]:
             found: dict[str, int] = {}
@@ -316,7 +316,7 @@ class RunFiles:
         return self._once("kept", load)
 
     def warm(self) -> None:
-        """Load what the pages need, so that the first click is as quick as the second."""
+        """Load everything that the pages need, so that the first click is as fast as the second."""
         dataset = self.dataset
         if dataset is not None:
             _ = self.numbers, self.events, dataset.history.count_before([0], [0]), dataset.prices.before([0], [0])
@@ -339,13 +339,13 @@ class RunFiles:
 
 
 def run_state(folder: Path) -> tuple[int, ...]:
-    """Changes whenever a stage finishes, so that a run under way is shown as it stands."""
+    """Return a value that changes whenever a stage finishes, so that a run in progress is shown up to date."""
     paths = [folder / "config.json", folder / "metrics.json", *sorted(folder.glob(f"*/{MANIFEST}"))]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 def counts(table: Table, n_users: int) -> np.ndarray:
-    """Rows of a user table for each user (n_users,)."""
+    """Number of rows of a user table per user (n_users,)."""
     found: np.ndarray = np.diff(table.offsets) if len(table.offsets) == n_users + 1 else np.zeros(n_users, np.int64)
     return found
 

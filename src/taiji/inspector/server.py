@@ -1,4 +1,4 @@
-"""The web server: this machine only, read-only, from the standard library, so that looking needs no extra to be installed."""
+"""The web server: local, read-only, and from the standard library, so that the inspector needs no extra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taiji.inspector.pages import TEXT, Inspector, Page
 logger = logging.getLogger(__name__)
 PORT = 8100
 HEAD_START_S, PAINT_S = 5.0, 0.3
-"""Seconds that loading in the background waits for a first page, and then for its style and script."""
+"""Seconds that background loading waits for a first page, and then for its style sheet and script."""
 PAGE_HEADERS = {
     "Content-Security-Policy": content_policy(
         style_src="'self'",
@@ -32,7 +32,7 @@ PAGE_HEADERS = {
 
 
 class Handler(LocalHandler):
-    """GET and HEAD; nothing else is understood."""
+    """Handler of GET and HEAD; other methods are rejected."""
 
     server: InspectorServer
 
@@ -41,7 +41,7 @@ class Handler(LocalHandler):
         self._send(self._answer())
 
     def do_HEAD(self) -> None:
-        """The head of the same answer."""
+        """Answer with the headers of the page only."""
         self._send(self._answer())
 
     def _reject(self) -> None:
@@ -85,7 +85,7 @@ class InspectorServer(LocalServer):
         super().__init__(port, Handler, "The inspector")
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log what went wrong in a connection; a browser that went away in the middle of an answer is no event."""
+        """Log errors of a connection, except a browser's disconnection during a response."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             logger.exception("a connection failed")
 
@@ -96,11 +96,11 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
     Args:
         folder: the run directory.
         other: a run to compare it with.
-        port: where to listen on 127.0.0.1; 0 is any free port.
-        ready: called with the address once it answers.
+        port: port on 127.0.0.1; 0 is any free port.
+        ready: called with the address once the server answers.
 
     Raises:
-        ArtifactError: no run directory.
+        ArtifactError: the folder is not a run directory.
         ResourceError: the port is taken.
     """
     inspector = Inspector(folder, other)
@@ -115,8 +115,8 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
 
 def _warm(server: InspectorServer) -> None:
     if server.looked_at.wait(HEAD_START_S):
-        time.sleep(PAINT_S)  # the first page goes to the screen before loading takes the processor
+        time.sleep(PAINT_S)  # show the first page before background loading occupies the processor
     try:
         server.inspector.warm()
     except TaijiError:
-        return  # the page that needs the broken artefact says so
+        return  # the page that needs the broken artefact shows the error

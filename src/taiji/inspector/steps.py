@@ -1,4 +1,4 @@
-"""The alignment step by step: its figures, and the rollouts behind them."""
+"""The alignment step by step: its metrics and rollouts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taiji.reporting.summary import RunMetrics, Step
 
 
 def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:
-    """One step with its neighbours; without a wish the first, an unknown one becomes the nearest."""
+    """Return one step with its neighbours: by default the first, for an unknown one the nearest."""
     steps = metrics.alignment.steps
     if not steps:
         return None
@@ -38,7 +38,8 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
 
 
 def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
-    """The step's kept rollouts by prompt, each with the rewards, their weighted sum, and how far above its group it is."""
+    """Return the step's stored rollouts by prompt, each with its rewards, their weighted sum, and its difference to
+    the group mean."""
     frame = run.rollouts.frame
     if not len(frame):
         return []

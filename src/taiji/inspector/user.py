@@ -1,4 +1,4 @@
-"""Everything a run holds about one user: profile, timeline, and what was asked and said at each moment."""
+"""All content of a run about one user: profile, timeline, and the prompts and answers at each moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import prompt_as_asked
 
 EVENTS = 30
-"""Events of the timeline a page."""
+"""Events per page of the timeline."""
 ROLES = {
     "rationale": "Rationale prompt",
     "calibration": "Calibration prompt",
@@ -28,23 +28,23 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Moment:
-    """A time at which something was asked about the user; nothing at or after ``as_of`` was read for it."""
+    """A prompt or feature row of the user; nothing at or after ``as_of`` was read for it."""
 
     role: str
     as_of: int
     example: str
     target: int | None
     targets: tuple[int, ...] = ()
-    """The next items, where an answer is a set; the target first."""
+    """The next items if the answer is a set, the target first."""
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """Display name."""
         return ROLES.get(self.role, self.role)
 
 
 def moments_of(run: RunFiles, user: int) -> list[Moment]:
-    """The prompts and feature rows of a user, oldest first."""
+    """Return the prompts and feature rows of a user, oldest first."""
     asked = [
         Moment(row["role"], row["as_of"], row["example"], row["target"], tuple(row.get("targets") or ()))
         for row in run.examples.of(user)
@@ -58,7 +58,7 @@ def moments_of(run: RunFiles, user: int) -> list[Moment]:
 
 
 def items_of(run: RunFiles, items: Sequence[int]) -> list[dict[str, Any]]:
-    """Title, category path and id of items, in the order given."""
+    """Return title, category path and id of items, in the given order."""
     dataset = run.dataset
     if dataset is None or not len(items):
         return []
@@ -68,7 +68,7 @@ def items_of(run: RunFiles, items: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def about(run: RunFiles, user: int) -> dict[str, Any]:
-    """The id as given, the profile, and how much there is to read."""
+    """Return the original id, the profile, and counts of the available content."""
     dataset = run.dataset
     assert dataset is not None
     row = dataset.users.row(user, named=True)
@@ -87,7 +87,7 @@ def about(run: RunFiles, user: int) -> dict[str, Any]:
 
 
 def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only: bool, page: int) -> dict[str, Any]:
-    """One page of a user's events, newest first, with the prompts and the borders of periods in their places."""
+    """Return one page of a user's events, newest first, with the prompts and the period boundaries in between."""
     part = run.events.part(user)
     if clicks_only:
         part = part.filter(part["click"] == 1)
@@ -122,14 +122,15 @@ def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only
             begin = split.interval(period)[0]
             if oldest < begin <= newest:
                 entries.append({"kind": "period", "time": begin, "when": when(begin), "period": period})
-    # What carries a moment's own time came at or after it, so it stands above: events first, then moments, then borders.
+    # An event with a moment's timestamp comes at or after it and is placed above: events first, then moments, then
+    # boundaries.
     rank = {"event": 0, "moment": 1, "period": 2}
     entries.sort(key=lambda entry: (-entry["time"], rank[entry["kind"]]))
     return {"entries": entries, "page": page, "pages": pages, "total": len(part), "clicks_only": clicks_only}
 
 
 def page_at(run: RunFiles, user: int, as_of: int, clicks_only: bool) -> int:
-    """The timeline's page that holds a moment."""
+    """Return the timeline's page with a moment."""
     part = run.events.part(user)
     if clicks_only:
         part = part.filter(part["click"] == 1)
@@ -142,7 +143,7 @@ def _marks(row: dict[str, Any]) -> list[str]:
 
 
 def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """All that was asked, said and made at one moment."""
+    """Return all prompts, answers and features of one moment."""
     target = items_of(run, [moment.target])[0] if moment.target is not None else None
     return {
         "moment": moment,
@@ -158,7 +159,7 @@ def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None:
-    """The student's prompt as it was asked, and how much of the history it held."""
+    """Return the student's prompt, and the part of the history in it."""
     dataset = run.dataset
     assert dataset is not None
     settings = run.config.reasoning.prompts
@@ -173,7 +174,7 @@ def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None
 
 
 def _rationales(run: RunFiles, moment: Moment) -> list[dict[str, Any]]:
-    """Rationales with their verdict, kept ones first; those of the calibration were never judged."""
+    """Return rationales with their verdict, kept ones first; those of the calibration have no verdict."""
     if moment.role == "rationale":
         rows = run.verdicts.of(moment.example) or [{**row, "kept": None} for row in run.rationales.of(moment.example)]
     elif moment.role == "calibration":
@@ -205,14 +206,14 @@ def _answer(run: RunFiles, model: str, moment: Moment) -> dict[str, Any] | None:
 
 
 def said(run: RunFiles, completion: str) -> dict[str, Any]:
-    """A completion, read; with its intents where an answer is a set."""
+    """Return a parsed completion, with its intents if the answer is a set."""
     most = run.config.reasoning.prompts.most
     answer = parse(completion, most=most)
     return {"completion": completion, "answer": answer, "intents": answer.intents if most > 1 else ()}
 
 
 def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rollouts with their grounded items' names."""
+    """Return rollouts with the names of their grounded items."""
     landed = [row.get("items") or [row["item"]] if row.get("item") is not None else [] for row in rows]
     names = {what["item"]: what for what in items_of(run, sorted({item for items in landed for item in items}))}
     return [
@@ -222,7 +223,7 @@ def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str,
 
 
 def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """Return what a feature row was made from, what it holds, and what the rankers made of it."""
+    """Return a feature row's inputs, its content, and the rankers' predictions with it."""
     dataset = run.dataset
     assert dataset is not None
     written = next((row for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)
@@ -262,7 +263,7 @@ def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def _intents(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Weight and category path of each intent of a feature row."""
+    """Return weight and category path of each intent of a feature row."""
     return [
         {"weight": weight, "path": " › ".join(level for level in levels if level)}
         for weight, levels in zip(row.get("intent_weights") or (), row.get("intent_levels") or ())
@@ -270,7 +271,7 @@ def _intents(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) -> dict[str, Any]:
-    """Test exposures for which this row was the newest, with every ranker's probability of a click."""
+    """Return the test exposures for which this row was the newest, with every ranker's probability of a click."""
     arms = [name.removeprefix("click ") for name in (rows[0] if rows else {}) if name.startswith("click ")]
     arms.sort(key=lambda arm: (arm != "none", arm))
     what = items_of(run, [row["item"] for row in rows[:most]])
@@ -282,5 +283,5 @@ def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) ->
 
 
 def when(micros: int) -> str:
-    """A time, to the minute, in UTC."""
+    """Return a time to the minute, in UTC."""
     return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M")

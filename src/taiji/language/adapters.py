@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig | None]:
-    """Return the model that a trainer gets; the one given is left as it was.
+    """Return a trainable copy of a model; the original is left unchanged.
 
     Args:
-        lm: the model.
-        rank: of LoRA adapters on all linear layers; 0 trains all weights.
+        lm: the model to copy.
+        rank: rank of the LoRA adapters on all linear layers; 0 trains all weights.
 
     Returns:
-        a copy of the weights as they are held and a ``LoraConfig`` of scale 2, or the weights in float32 and None.
+        a copy in the current dtype with a ``LoraConfig`` of scale 2, or a float32 copy and None.
     """
     import copy
 
@@ -37,12 +37,12 @@ def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig
 
 
 def merge_adapters(lm: LanguageModel, trained: PeftModel) -> PreTrainedModel:
-    """Add what adapters learnt to the float32 weights of the model they were trained on.
+    """Merge trained adapters into the float32 weights of the model they were trained on.
 
-    PEFT's own merge adds in the weights' type, and in bfloat16 the sum rounds most of a small update away.
+    PEFT's own merge adds in the dtype of the weights; in bfloat16, rounding loses most of a small update.
 
     Args:
-        lm: the model that was adapted; left as it was.
+        lm: the base model; left unchanged.
         trained: the PEFT model around a copy of it, with LoRA adapters on linear layers.
 
     Returns:

@@ -1,9 +1,10 @@
-"""Embeddings of items from a causal LM, aligned with what is taken together (QARM V2, arXiv 2602.08559).
+"""Item embeddings from a causal LM, aligned with co-consumption (QARM V2, arXiv 2602.08559).
 
-An item is read as ``[text | <EMB> × n | question and answer]``. The EMB places see the text, question and answer see the EMB places and
-themselves: whatever the answer needs of the text has to pass through the embedding, which is the mean of the EMB places' last states.
-Loss: InfoNCE of pairs within the batch, and the next-token loss of the answers. At the start question and answer see the text as well, with a
-weight that falls to 0.
+An item is read as ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text;
+question and answer attend to the EMB positions and themselves. So everything the answer needs from the text
+must pass through the embedding, which is the mean of the last hidden states at the EMB positions.
+Loss: InfoNCE of pairs within the batch, and the next-token loss of the answers. Early in training, question
+    and answer also attend to the text, with a weight that falls to 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Array = NDArray[Any]
 PADDING, TEXT, EMB, ANSWER = 0, 1, 2, 3
 """Segments of a sequence."""
 SEES = ((TEXT, TEXT), (EMB, TEXT), (EMB, EMB), (ANSWER, EMB), (ANSWER, ANSWER))
-"""Which segment sees which, besides the order."""
+"""Which segment attends to which, in addition to the causal order."""
 IGNORED = -100
 FILE = "aligned.json"
 
@@ -43,11 +44,11 @@ class AlignedSettings(Settings):
     """Settings of :class:`AlignedEncoder`."""
 
     places: PositiveInt = 3
-    """EMB places of a sequence."""
+    """EMB positions per sequence."""
     text_tokens: PositiveInt = 64
-    """Tokens of an item's text that are read."""
+    """Tokens read from an item's text."""
     answer_tokens: PositiveInt = 48
-    """Tokens of question and answer that are read."""
+    """Tokens read from question and answer."""
     steps: PositiveInt = 500
     """Training steps."""
     batch: PositiveInt = 32
@@ -55,16 +56,17 @@ class AlignedSettings(Settings):
     rate: float = Field(default=1e-4, gt=0)
     """AdamW's learning rate."""
     temperature: float = Field(default=0.05, gt=0)
-    """Of InfoNCE."""
+    """Temperature of InfoNCE."""
     answer_weight: float = Field(default=1.0, ge=0)
     """Weight of the answers' next-token loss."""
     warm: float = Field(default=0.3, ge=0, le=1)
-    """Share of the training after which question and answer no longer see the text."""
+    """Fraction of training after which question and answer no longer attend to the text."""
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Padded sequences: ids (B, T), segments (B, T), and the ids to predict of answers, :data:`IGNORED` elsewhere (B, T)."""
+    """Padded sequences: ids (B, T), segments (B, T), and the target ids of the answers, :data:`IGNORED` elsewhere
+    (B, T)."""
 
     ids: torch.Tensor
     segments: torch.Tensor
@@ -77,7 +79,8 @@ def sequences(
     """Return ``[text | EMB × places | question, answer]`` of each item, padded at the end.
 
     Args:
-        texts: ids of each text. places: EMB places. answers: ids of question and answer, and how many are the question's.
+        texts: ids of each text. places: EMB places. answers: ids of question and answer, and the number of
+            question ids.
     """
     rows = []
     for number, text in enumerate(texts):
@@ -93,7 +96,8 @@ def sequences(
 
 
 def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float = 0.0) -> torch.Tensor:
-    """Return what is added to attention's logits, (B, 1, T, T): 0 where a place sees another, the least number elsewhere.
+    """Return the additive attention mask, (B, 1, T, T): 0 where a position may attend, the most negative number
+    elsewhere.
 
     Args:
         segments: (B, T). dtype: of the logits. text_weight: λ in [0, 1], by which the attention of answers to the text is multiplied before it
@@ -118,8 +122,8 @@ def info_nce(
     """Return the mean in-batch InfoNCE of both directions.
 
     Args:
-        first, second: (B, d) vectors of the pairs. items, others: (B,) their item numbers; an item that stands in the batch twice is not its
-            own negative. temperature: τ.
+        first, second: (B, d) vectors of the pairs. items, others: (B,) their item numbers; an item that
+        occurs twice in the batch is not its own negative. temperature: τ.
     """
     logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
     own = torch.eye(len(items), dtype=torch.bool, device=logits.device)
@@ -133,8 +137,9 @@ class AlignedEncoder:
     """Encoder of items' texts, an :class:`taiji.language.embed.Embedder`.
 
     Attributes:
-        model: causal LM. tokenizer: its own. places: (n, hidden) learnt inputs of the EMB places. settings: as given.
-        version: hash of all that decides a vector.
+        model: causal LM. tokenizer: the model's tokenizer. places: (n, hidden) learnt inputs at the EMB
+            positions. settings: as given.
+        version: hash of everything that determines a vector.
     """
 
     def __init__(
@@ -152,7 +157,7 @@ class AlignedEncoder:
 
     @classmethod
     def start(cls, lm: LanguageModel, settings: AlignedSettings | None = None, seed: int = 0) -> AlignedEncoder:
-        """Return an encoder that is not trained yet: the EMB places begin as embeddings of tokens drawn by the seed."""
+        """Return an untrained encoder, whose EMB inputs start as embeddings of randomly drawn tokens."""
         settings, model = settings or AlignedSettings(), lm.master()
         table = model.get_input_embeddings().weight.detach()  # type: ignore[union-attr, operator]
         chosen = torch.from_numpy(np.random.default_rng(seed).integers(0, len(table), settings.places))
@@ -194,7 +199,7 @@ class AlignedEncoder:
 
         Args:
             texts: of all items. pairs: item and other item, (P,) each, of the training log. answers: a question and its answer for each item.
-            seed: of the batches.
+            seed: seed of the batches.
 
         Raises:
             InputError: no pairs, or not one answer per item.
@@ -245,7 +250,7 @@ class AlignedEncoder:
         return sequences(ids, self.settings.places, answers)
 
     def _answer(self, question: str, answer: str) -> tuple[list[int], int]:
-        """Return the ids of both, with an end, and how many are the question's."""
+        """Return the ids of question and answer with an end token, and the number of question ids."""
         both = continued(self.tokenizer, question, answer)
         end = self.tokenizer.eos_token_id
         ids = [*both.ids, *([end] if isinstance(end, int) else [])]
@@ -289,11 +294,11 @@ class AlignedEncoder:
         made = cls(lm.model, lm.tokenizer, places, AlignedSettings.model_validate(config["settings"]), str(folder))
         if made.version != config["version"]:
             raise ArtifactError(
-                "The encoder is not what was saved.",
+                "The encoder on disk differs from the one that was saved.",
                 where=str(folder),
                 expected=config["version"],
                 found=made.version,
-                fix="align it again; codes made from other vectors mean something else",
+                fix="align it again; codes made from other vectors have another meaning",
             )
         return made
 

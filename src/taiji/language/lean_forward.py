@@ -1,8 +1,9 @@
-"""A forward pass of Llama-shaped models out of few, large operations, for reading prompts and decoding on a CPU.
+"""Forward pass of Llama-shaped models in few, large operations, for reading prompts and decoding on a CPU.
 
-The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights side by side, each
-product's weights in the layout that oneDNN multiplies from, activation and residual in the product. What is left of a layer is a dozen operations. Same mathematics as the model's own forward;
-`prefix_support` compares both before the first use.
+The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights are
+concatenated, weights are packed in oneDNN's layout, and activation and residual are fused into the products.
+A dozen operations per layer remain. The mathematics is that of the model's own forward; `prefix_support`
+compares the two before the first use.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from taiji.language.prefix_lora import plain_linear
 from taiji.language.prefix_tree import Packing
 
 ROWS = 64
-"""Rows of a product that the weights are packed for."""
+"""Number of rows that the weights are packed for."""
 LIMIT = 2_000_000_000
-"""Bytes of weights up to which a packed copy of them is made."""
+"""Largest size of the weights, in bytes, for which a packed copy is made."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 QUERY_NORMS = {"q_norm", "k_norm"}
@@ -36,7 +37,7 @@ _pack: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Return whether this torch and processor multiply from packed weights of a type (tried out on a tiny input)."""
+    """Return whether this torch and processor support packed weights of a dtype (tried on a tiny input)."""
     if dtype not in (torch.float32, torch.bfloat16) or _packed_linear is None or _pack is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -55,13 +56,13 @@ def packing_works(dtype: torch.dtype) -> bool:
 
 
 class Product:
-    """The product with one weight, or with several side by side: (n, in) -> (n, out)."""
+    """Product with one weight, or with several concatenated: (n, in) -> (n, out)."""
 
     def __init__(self, linears: Sequence[torch.nn.Linear], dtype: torch.dtype) -> None:
-        """Copy the weights into the layout they are multiplied from.
+        """Copy the weights into the packed layout.
 
         Args:
-            linears: layers of the same input. dtype: type of the product.
+            linears: layers with the same input. dtype: dtype of the product.
         """
         self._weight = torch.cat([linear.weight.detach().to(dtype) for linear in linears])
         biases = [linear.bias for linear in linears]
@@ -77,7 +78,7 @@ class Product:
             self._weight = _pack(self._weight, ROWS)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the product in its own type."""
+        """Return the product in its own dtype."""
         if self._packed:
             return _packed_linear(rows, self._weight, self._bias, "none", [], "")  # type: ignore[no-any-return]
         return functional.linear(rows, self._weight, self._bias)
@@ -89,13 +90,13 @@ class Product:
         return functional.silu(self(rows))
 
     def times(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Return the product times another tensor of its shape and type."""
+        """Return the product times another tensor of the same shape and dtype."""
         if self._packed:
             return _packed_linear.binary(rows, other, self._weight, self._bias, "mul")  # type: ignore[no-any-return]
         return self(rows).mul_(other)
 
     def onto(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Return the product added to another tensor of its shape, in the other's type."""
+        """Return the product plus another tensor of the same shape, in that tensor's dtype."""
         if self._packed and other.dtype == rows.dtype:
             return _packed_linear.binary(rows, other, self._weight, self._bias, "add")  # type: ignore[no-any-return]
         return other + self(rows)
@@ -115,7 +116,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class LeanLayer:
-    """One layer: ``qkv`` is three products in one, ``norms`` those of queries and keys, where there are any."""
+    """One layer: ``qkv`` is three products in one, ``norms`` the norms of queries and keys, if any."""
 
     before: Norm
     qkv: Product
@@ -132,9 +133,9 @@ class LeanModel:
     """A causal LM of Llama's shape, read by :func:`read_lean`.
 
     Attributes:
-        dtype: type of the products; hidden states have that of ``embedding``.
-        scale: of the attention scores.
-        rotary: positions (1, n) and a tensor of the wanted type to cosines and sines (1, n, d).
+        dtype: dtype of the products; hidden states have the dtype of ``embedding``.
+        scale: scale of the attention scores.
+        rotary: maps positions (1, n) and a tensor of the wanted dtype to cosines and sines (1, n, d).
     """
 
     embedding: torch.Tensor
@@ -150,7 +151,7 @@ class LeanModel:
     dtype: torch.dtype
 
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n,) positions to cosines and sines, (n, 1, d) each."""
+        """Map positions (n,) to cosines and sines, (n, 1, d) each."""
         cos, sin = self.rotary(self.embedding.new_empty(0, dtype=self.dtype), positions[None])
         return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
 
@@ -168,13 +169,13 @@ class LeanModel:
         return turned[:, : self.heads], turned[:, self.heads :], value
 
     def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        """(n, H) hidden states behind a layer from those before it and the attention's output (n, Hq * d)."""
+        """Return the hidden states (n, H) after a layer, from those before it and the attention output (n, Hq * d)."""
         hidden = layer.out.onto(mixed, hidden)
         rows = layer.between(hidden).to(self.dtype)
         return layer.down.onto(layer.up.times(rows, layer.gate.silu(rows)), hidden)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(n, H) hidden states behind the last layer to (n, V) logits, at least in fp32."""
+        """Map hidden states (n, H) after the last layer to logits (n, V), at least in fp32."""
         return self.head.shape(self.product(self.norm(hidden).to(self.dtype)))
 
     def read(
@@ -185,10 +186,10 @@ class LeanModel:
         Args:
             tree: the packing of T tokens.
             places: (n,) packed tokens whose hidden states are wanted.
-            keep: is shown the number, the keys and the values, (T, Hk, d) each, of every layer.
+            keep: called with the number, the keys and the values, (T, Hk, d) each, of every layer.
 
         Returns:
-            (n, H) hidden states behind the last layer.
+            (n, H) hidden states after the last layer.
         """
         device = self.embedding.device
         hidden = self.embedding[tree.tokens.to(device)]
@@ -198,7 +199,7 @@ class LeanModel:
             keep(number, key, value)
             query, key, value = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
             mixed = tree_attention(query, key, value, tree, self.scale)[0].flatten(1)
-            if number == len(self.layers) - 1:  # nobody attends to what comes behind
+            if number == len(self.layers) - 1:  # later tokens are attended to by none of these
                 hidden, mixed = hidden[places], mixed[places]
             hidden = self.finish(layer, hidden, mixed)
         return hidden
@@ -214,12 +215,12 @@ def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def read_lean(model: Any) -> LeanModel | None:
-    """Read a causal LM whose structure is exactly Llama's (with biases and norms of queries and keys, where it has them).
+    """Read a causal LM of exactly Llama's structure (optionally with biases, and norms of queries and keys).
 
-    LoRA layers count as the linear layer they are merged into. Autocast's type is that of the products.
+    A merged LoRA layer counts as its linear layer. Under autocast, the products use its dtype.
 
     Returns:
-        None: another structure, an adapter that is not merged, hooks on a module, more weights than a copy is made of.
+        None for another structure, an unmerged adapter, hooks on a module, or weights too large to copy.
     """
     bare = bare_model(model)
     base, config, head = bare.base_model, bare.config, head_of(bare)
@@ -257,7 +258,7 @@ def read_lean(model: Any) -> LeanModel | None:
 
 
 def _hooked(module: Any) -> bool:
-    """Return whether something listens to the forward calls of a module's parts, which the lean forward does not make."""
+    """Return whether submodules have forward hooks, which the lean forward would not call."""
     return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 

@@ -1,6 +1,6 @@
-"""The law of the next token: what becomes of a model's logits before a token is drawn, the same on every path.
+"""The next token's distribution: processing of a model's logits before a token is drawn, the same in every backend.
 
-Why the repetition penalty counts the completion alone: ``docs/explanation/sampling.md``.
+``docs/explanation/sampling.md`` explains why the repetition penalty covers only the completion.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ import torch
 from taiji.nn.devices import on_device
 
 NUCLEUS = 1024
-"""Likeliest tokens looked at first for `top_p`; the whole vocabulary is sorted only where they do not suffice, and on a GPU, where finding out is dearer."""
+"""Likeliest tokens tried first for `top_p`. The whole vocabulary is sorted only where they do not suffice, and
+always on a GPU, where the check costs more than the sort."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of the next token's law; the meanings are those of `transformers`' generation configuration."""
+    """Settings of the next token's distribution, with the meanings of `transformers`' generation configuration."""
 
     max_new_tokens: int
     temperature: float = 1.0
-    """0 takes the likeliest token."""
+    """Temperature; 0 takes the likeliest token."""
     top_k: int = 0
-    """0 looks at the whole vocabulary."""
+    """Number of likeliest tokens kept; 0 keeps the whole vocabulary."""
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    """Divides the positive logits, and multiplies the negative ones, of tokens that the completion holds already; the prompt does not count."""
+    """Divisor of the positive logits, and multiplier of the negative ones, of tokens already in the completion; the
+    prompt does not count."""
     min_new_tokens: int = 0
     """No stop id is drawn before this many tokens."""
 
@@ -49,7 +51,7 @@ def penalised(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: f
 def filtered(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = (), banned: Sequence[int] = ()
 ) -> torch.Tensor:
-    """(R, V) logits with the penalty, temperature and cuts applied; what is cut is minus infinity.
+    """(R, V) logits with the penalty, temperature and cuts applied; cut tokens are minus infinity.
 
     Order as in `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut stay in.
 
@@ -79,9 +81,11 @@ def filtered(
 def ranked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, K) float64 probabilities, not normalised, and their token ids, likeliest first: the law of :func:`filtered`.
+    """(R, K) float64 unnormalised probabilities and their token ids, likeliest first: the distribution of
+    :func:`filtered`.
 
-    K is ``top_k``, and exactly so many stay in: a token drawn by its rank must not depend on how ties are ordered beyond.
+    K is ``top_k``, and exactly K tokens stay in: a token drawn by rank must not depend on the order of ties at the
+    cut.
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
     top, tokens = scores.topk(min(sampling.top_k or scores.shape[-1], scores.shape[-1]), -1)
@@ -93,7 +97,8 @@ def ranked(
 def picked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]], uniform: Sequence[float]
 ) -> list[int]:
-    """Return one token a row of (R, V) logits: the likeliest at temperature 0, else by inverse distribution function of the row's number.
+    """Return one token per row of (R, V) logits: the likeliest at temperature 0, else by inverse-CDF sampling with
+    the row's number.
 
     Args:
         logits: (R, V) of the next token.
@@ -111,16 +116,16 @@ def picked(
 
 
 def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """(R,) the token of each row at a uniform number: the first whose cumulative probability exceeds it.
+    """(R,) the token of each row at its uniform number: the first whose cumulative probability exceeds it.
 
     A token of probability zero is never drawn, whatever the number and the rounding.
 
     Args:
-        scores: (R, V) logits of :func:`filtered`, in each row one or more above minus infinity.
+        scores: (R, V) logits of :func:`filtered`, at least one above minus infinity in each row.
         uniform: (R,) float64 in [0, 1].
 
     Returns:
-        Ids; V where a row's logits are not numbers.
+        Ids; V where a row's logits are NaN.
     """
     total = torch.softmax(scores, -1).double().cumsum(-1)
     last = total[:, -1]

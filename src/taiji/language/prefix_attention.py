@@ -1,4 +1,4 @@
-"""Attention over a packed tree: every token attends to its own segment's past and to all of its ancestors.
+"""Attention over a packed tree: every token attends to the past of its own segment and to all ancestor segments.
 
 `tree_attention` is one function with three backends:
 
@@ -6,8 +6,8 @@
   Neither piece needs a mask, so nothing masked is computed; the pieces are merged by their log-sum-exp. The backward pass
   runs the flash-attention backward of each piece with the merged output and log-sum-exp, which is exact: with
   `P = exp(S - L)` and `D = rowsum(dO * O)` taken over all pieces, each piece's `dS = P * (dP - D)` is that of the whole
-  softmax (the argument of ring attention, Liu et al. 2023, arXiv:2310.01889).
-- *flex* (CUDA, from `MASK_BLOCK` tokens on, not in float32): FlexAttention with the tree as a block mask.
+  softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
+- *flex* (CUDA, from `MASK_BLOCK` tokens on, not in float32): FlexAttention with the tree as its block mask.
 - *masked*: scaled-dot-product attention with the dense mask; the plain reference, on any device.
 
 `install` makes a transformers model use it wherever a forward call carries `taiji_tree=`; other calls are untouched.
@@ -35,22 +35,24 @@ NAME = "taiji_prefix"
 Backend = Literal["blocks", "flex", "masked"]
 
 PACKED_MASK = (1, 1, 1, 1)
-"""Shape of the mask that a packed forward carries: ready-made, so that transformers makes none, and no mask of several queries."""
+"""Shape of the placeholder mask of a packed forward: given, so that transformers builds none, and not a mask of
+several queries."""
 MASK_BLOCK = 128
-"""Queries and keys of a block of FlexAttention's mask."""
+"""Queries and keys per block of FlexAttention's mask."""
 DENSE = 16384
-"""Tokens up to which float32 takes the dense mask on a GPU; beyond, it would be larger than 256 MB."""
+"""Most tokens for which float32 uses the dense mask on a GPU; with more, the mask would exceed 256 MB."""
 SHORT = 128
-"""Up to this length the CPU's backward kernel takes two to six times as long in bf16 as in fp32 (docs/performance.md)."""
+"""Length up to which the CPU's backward kernel is two to six times slower in bf16 than in fp32
+(docs/performance.md)."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
 def install(model: Any) -> None:
-    """Let the attention layers of a transformers model see the tree; without one they go on with `sdpa`.
+    """Make the attention layers of a transformers model follow the tree; calls without a tree still use `sdpa`.
 
-    It stays installed, because gradient checkpointing runs the layers again in the backward pass.
+    It stays installed because gradient checkpointing reruns the layers in the backward pass.
     """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -67,7 +69,8 @@ def installed(model: Any) -> bool:
 
 
 def check_seen(model: Any, seen: set[int]) -> None:
-    """Raise unless every layer's attention has looked at the tree; without it tokens of different sequences see each other."""
+    """Raise unless every layer's attention has read the tree; otherwise tokens of different sequences attend to each
+    other."""
     layers = model.config.num_hidden_layers
     if len(seen) != layers:
         raise ResourceError(
@@ -86,9 +89,9 @@ def _attention_interface(
     if tree is None and steps is None:
         if attention_mask is not None and attention_mask.shape == PACKED_MASK and query.shape[2] > 1:
             raise ResourceError(
-                "An attention layer was given packed sequences without the tree that tells them apart.",
+                "An attention layer received packed sequences without the tree that separates them.",
                 where=type(module).__name__,
-                expected="a model that hands the keywords of its forward on to its attention layers",
+                expected="a model that passes the keyword arguments of its forward on to its attention layers",
             )
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -120,8 +123,8 @@ def tree_attention(
     Args:
         query: (1, Hq, T, d). key, value: (1, Hk, T, d) with Hq a multiple of Hk (grouped queries).
         tree: the packing of the T tokens.
-        scale: of the scores; None is 1 / sqrt(d).
-        backend: None is :func:`best_backend`'s choice.
+        scale: scale of the scores; None is 1 / sqrt(d).
+        backend: name of a backend; None lets :func:`best_backend` choose.
 
     Returns:
         (1, T, Hq, d), differentiable once in query, key and value.
@@ -145,11 +148,11 @@ def tree_attention(
 
 
 def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
-    """Return the name of the implementation that serves these tensors."""
+    """Return the name of the fastest backend that supports these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
-    # FlexAttention computes fewer queries than a block by its decoding kernel, which does not take a mask like ours with
-    # gradients; in float32 it is up to eleven times as slow as the masked kernel.
+    # Below one block of queries, FlexAttention uses its decoding kernel, which does not support gradients with our
+    # mask; in float32 it is up to eleven times slower than the masked kernel.
     worth = (
         query.is_cuda and query.shape[-2] >= MASK_BLOCK and (query.dtype != torch.float32 or query.shape[-2] > DENSE)
     )
@@ -158,7 +161,8 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
 
 @cache
 def blocks_work() -> bool:
-    """Return whether this torch has the CPU kernels with grouped queries that *blocks* is made of (tried out on a tiny input)."""
+    """Return whether this torch has the CPU kernels with grouped queries that *blocks* needs (tried on a tiny
+    input)."""
     if _flash is None or _flash_backward is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -168,7 +172,7 @@ def blocks_work() -> bool:
         grads = _flash_backward(out, q, k, v, out, lse, 0.0, True, scale=0.5)
     except (RuntimeError, TypeError):
         return False
-    with torch.autocast("cpu", enabled=False):  # the first call may come from inside the caller's
+    with torch.autocast("cpu", enabled=False):  # the first call may come inside the caller's own context
         expected = torch.nn.functional.scaled_dot_product_attention(
             q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), is_causal=True, scale=0.5
         )
@@ -183,7 +187,7 @@ def _compiled_flex() -> Any:
 
 
 def _flex_works(head: int) -> bool:
-    """FlexAttention's CUDA kernel wants a head size of a power of two, at least 16, and Triton."""
+    """FlexAttention's CUDA kernel needs Triton and a head size that is a power of two, at least 16."""
     import importlib.util
 
     return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
@@ -212,9 +216,9 @@ def _block_mask(tree: Packing, device: torch.device) -> Any:
 
 
 def mask_blocks(tree: Packing) -> tuple[Array, Array]:
-    """Return which blocks of `MASK_BLOCK` queries attend to which blocks of keys: to some of them, and to all; (B, B) each.
+    """Return which blocks of `MASK_BLOCK` queries attend to which blocks of keys, partially and fully; (B, B) each.
 
-    Read off the ends of the subtrees: nothing of the size of the mask is made, and nothing is asked of the device.
+    Computed from the ends of the subtrees, without allocating a full mask or synchronising with the device.
     """
     count = -(-len(tree) // MASK_BLOCK)
     ends = np.pad(tree.subtree_end.numpy(), (0, count * MASK_BLOCK - len(tree))).reshape(count, MASK_BLOCK)
@@ -227,7 +231,7 @@ def mask_blocks(tree: Packing) -> tuple[Array, Array]:
 
 
 def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
-    """(1, H, T, d) -> (B, H, L, d): the rows of a level, a view when they lie together."""
+    """(1, H, T, d) -> (B, H, L, d): the rows of a level, as a view where they are contiguous."""
     if level.span is not None:
         start, stop = level.span
         batch, length = level.rows.shape
@@ -237,7 +241,7 @@ def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
 
 
 def place(level: Level, rows: torch.Tensor) -> tuple[slice | torch.Tensor, torch.Tensor]:
-    """Where the rows (B, L, ...) of a level belong in a (T, ...) tensor, and the rows in that order, repetitions left out."""
+    """Positions of a level's rows (B, L, ...) in a (T, ...) tensor, and the rows in that order without repetitions."""
     if level.span is not None:
         return slice(*level.span), rows.flatten(0, 1)
     if level.valid is None:
@@ -268,7 +272,7 @@ def attend_above(
     value: torch.Tensor,
     scale: float,
 ) -> None:
-    """Let the tokens ``below`` attend to all of ``key`` (1, Hk, S, d) too: output and log-sum-exp change in place."""
+    """Let the tokens ``below`` also attend to all of ``key`` (1, Hk, S, d); update output and log-sum-exp in place."""
     piece, sums = _flash(query[:, :, below], key, value, 0.0, False, scale=scale)
     piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
     total = torch.logaddexp(lse[below], sums)
@@ -294,7 +298,8 @@ class Attended:
 
     @classmethod
     def of(cls, grad: torch.Tensor, saved: Sequence[torch.Tensor]) -> Attended:
-        """Arrange a gradient (1, T, Hq, d) and what was saved: query, key, value, output (T, Hq, d), log-sum-exp (T, Hq)."""
+        """Arrange a gradient (1, T, Hq, d) and the saved tensors: query, key, value, output (T, Hq, d), log-sum-exp
+        (T, Hq)."""
         query, key, value, out, lse = saved
         return cls(
             grad.transpose(1, 2),
@@ -306,13 +311,13 @@ class Attended:
         )
 
     def rows(self, level: Level) -> torch.Tensor:
-        """(B, Hq, L, d) gradient of the output of a level's rows; a repeated row is nobody's output."""
+        """(B, Hq, L, d) gradient of the output of a level's rows; zero at repeated rows."""
         rows = take(self.grad, level)
         return rows if level.valid is None else rows * level.valid[:, None, :, None]
 
     def within(self, levels: Sequence[Level], scale: float) -> list[torch.Tensor]:
         """Gradients of query, key and value, (T, H, d) each, of each segment's attention to itself."""
-        # (T, H, d) buffers, as the projections that come next in the backward pass want them.
+        # (T, H, d) buffers: the layout needed by the projections that come next in the backward pass.
         grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (self.query, self.key, self.value)]
         for level in levels:
             rows = self.rows(level)
@@ -337,7 +342,8 @@ def flash_backward(
     causal: bool,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of query, key and value of one piece of attention, (B, H, L, d) each; ``lse`` is (B, Hq, L, 1), of the whole."""
+    """Gradients of query, key and value of one piece of attention, (B, H, L, d) each; ``lse`` (B, Hq, L, 1) is the
+    merged log-sum-exp."""
     pieces: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _flash_backward(
         grad, query, key, value, out, lse.squeeze(-1).contiguous(), 0.0, causal, scale=scale
     )

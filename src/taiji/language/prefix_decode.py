@@ -1,10 +1,10 @@
-"""Decode many continuations of each prompt while the prompt's keys and values exist once.
+"""Decoding of many continuations per prompt with one copy of the prompt's keys and values.
 
-The prompts are read in one packed pass (no padding). Then each step runs one token per row through the model; its
-attention joins two pieces: all rows of a prompt against that prompt's keys in one matrix product, and each row against
-its own continuation, kept in a buffer of fixed size. Nothing is copied per row, and rows leave when they end.
+The prompts are read in one packed pass (no padding). Then each step runs one token per row through the model. Its
+attention merges two pieces: all rows of a prompt against that prompt's keys in one matrix product, and each row
+against its own continuation, kept in a buffer of fixed size. Nothing is copied per row, and rows leave when they end.
 
-`open_decoder` gives the same interface for models that the engine does not serve.
+`open_decoder` offers the same interface for models that the engine does not support.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Prompts:
         self.values[layer] = value[0][:, self._rows].transpose(0, 1).contiguous()
 
     def select(self, kept: torch.Tensor) -> None:
-        """Go on with these prompts only."""
+        """Keep only these prompts."""
         self.bias = self.bias[kept]
         for held in (self.keys, self.values):
             for layer, tensor in held.items():
@@ -55,7 +55,7 @@ class SharedDecoder:
 
     Attributes:
         logits: (R, V) fp32, the next token's logits of each running row.
-        prompt_of: for each running row the number of its prompt.
+        prompt_of: prompt number of each running row.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> None:
@@ -63,7 +63,7 @@ class SharedDecoder:
 
         Args:
             model: a causal LM that `supports_sharing`, in evaluation mode.
-            prompts: token ids; equal prompts are read once.
+            prompts: token ids; equal prompts are computed once.
             copies: rows of each prompt.
             max_new: longest continuation, in tokens.
         """
@@ -86,7 +86,8 @@ class SharedDecoder:
         self._group()
 
     def _group(self) -> None:
-        """Arrange the rows as (prompts, most rows of a prompt); `_slots` and `_flat` lead there and back, None when trivial."""
+        """Arrange the rows as (prompts, most rows per prompt); `_slots` and `_flat` map there and back, None when
+        trivial."""
         kept, groups, counts = np.unique(self._source, return_inverse=True, return_counts=True)
         if len(kept) < len(self._lengths):  # a prompt without rows is dropped
             self._prompts.select(on_device(kept, self._bare.device))
@@ -162,7 +163,8 @@ class SharedDecoder:
     def _written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Append the newest token; return its row's keys and values (R, Hk, n, d), and a bias (n,) of places not written yet."""
+        """Append the newest token; return the keys and values of all rows (R, Hk, n, d), and a bias (n,) for slots
+        not written yet."""
         if layer not in self._tails:
             self._tails[layer] = self._empty(key), self._empty(value)
         keys, values = self._tails[layer]
@@ -170,7 +172,7 @@ class SharedDecoder:
         return keys[:, :, : self._step + 1], values[:, :, : self._step + 1], None
 
     def _empty(self, newest: torch.Tensor) -> torch.Tensor:
-        """Return room (R, Hk, max_new, d) for what is like ``newest`` (R, Hk, 1, d)."""
+        """Return an empty buffer (R, Hk, max_new, d) with the dtype and device of ``newest`` (R, Hk, 1, d)."""
         rows, heads, _, size = newest.shape
         return newest.new_zeros(rows, heads, self._max_new, size)
 
@@ -180,14 +182,15 @@ class SharedDecoder:
         return rows.unflatten(0, (len(self._lengths), -1)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
     def _apart(self, rows: torch.Tensor, kv: int) -> torch.Tensor:
-        """The way back: (prompts * Hk, rows of a prompt * group, x) -> (R, Hk, group, x)."""
+        """The inverse: (prompts * Hk, rows of a prompt * group, x) -> (R, Hk, group, x)."""
         count = len(self._positions) if self._slots is None else len(self._slots)
         wide = rows.unflatten(0, (-1, kv)).unflatten(2, (count // len(self._lengths), -1)).transpose(1, 2).flatten(0, 1)
         return wide if self._flat is None else wide[self._flat]
 
 
 class PaddedDecoder:
-    """The same interface by the model's own cache, for models that do not share: left padding, the cache repeated per row."""
+    """The same interface on the model's own cache, for models that cannot share: left padding, cache repeated per
+    row."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> None:
         """As :class:`SharedDecoder`."""
@@ -218,7 +221,7 @@ class PaddedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """As :meth:`SharedDecoder.step`."""
         if self._left < 1:
-            raise InputError("The rows are full.", expected="no more steps than new tokens asked for")
+            raise InputError("The rows are full.", expected="no more steps than new tokens requested")
         self._left -= 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         with torch.no_grad():
@@ -247,7 +250,7 @@ Decoder = SharedDecoder | PaddedDecoder | LeanDecoder
 
 
 def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> Decoder:
-    """A decoder for the model: shared where that is right."""
+    """Return a decoder for the model, shared where supported."""
     from taiji.language.prefix_support import supports_sharing
 
     if not supports_sharing(model)[0]:
@@ -258,7 +261,7 @@ def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Seq
 def shared_decoder(
     model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
 ) -> SharedDecoder | LeanDecoder:
-    """Return the shared decoder for the model and its device: lean on a CPU where it is served, recorded and played on a GPU."""
+    """Return the shared decoder for the model and its device: lean on a CPU where supported, a CUDA graph on a GPU."""
     from taiji.language.prefix_graph import GraphedDecoder
     from taiji.language.prefix_support import lean_model
 
@@ -275,14 +278,16 @@ def decode_rows(
     ends: Callable[[int, int], bool],
     compact_below: float,
 ) -> None:
-    """Run a decoder until each of its rows has ended or made ``steps`` tokens.
+    """Run a decoder until each of its rows has ended or has ``steps`` tokens.
 
     Args:
-        decoder: has read its prompts and made no token yet.
-        steps: tokens per row at most.
-        choose: ``(rows, step)`` to one token for each row of ``decoder.logits``; ended rows may still be among them.
-        ends: ``(row, token)``, called for each token of a row that has not ended, in order; returns whether it ends the row.
-        compact_below: ended rows leave when fewer than this share of the rows still run; leaving costs a copy of the buffers.
+        decoder: a decoder that has read its prompts and not made a step.
+        steps: most tokens per row.
+        choose: maps ``(rows, step)`` to one token per row of ``decoder.logits``; ended rows may still be among them.
+        ends: ``(row, token)``, called in order for each token of a running row; returns whether the token ends the
+            row.
+        compact_below: ended rows are dropped when fewer than this share of the rows still run; dropping copies the
+            buffers.
     """
     running, ended = list(range(len(decoder.prompt_of))), set[int]()
     for step in range(steps):

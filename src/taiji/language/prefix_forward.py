@@ -1,7 +1,7 @@
-"""One forward pass over sequences that share beginnings, each shared beginning computed once.
+"""Forward pass over sequences with common prefixes, each shared prefix computed once.
 
 The token rows are packed as a tree (`prefix_tree`), so every layer but attention works on plain tokens, and attention
-follows the tree (`prefix_attention`). The result is that of the unshared forward: same log-probabilities, same gradients.
+follows the tree (`prefix_attention`). Log-probabilities and gradients equal those of the unshared forward.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class SharedLogprobs:
 
 
 def bare_model(model: Any) -> Any:
-    """The transformers model inside PEFT's wrapper (whose adapters sit inside its layers); the model itself without one."""
+    """The transformers model inside PEFT's wrapper (the adapters sit in its layers), or the model itself if not
+    wrapped."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -44,8 +45,8 @@ def packed_hidden(model: Any, tree: Packing, keep: Any = None, decoding: Any = N
     Args:
         model: a causal LM that `supports_sharing`.
         tree: the packing.
-        keep: its `keep(layer, key, value)` is shown every layer's keys and values.
-        decoding: its `attend(layer, query, key, value, scale)` takes the place of attention along the tree.
+        keep: its `keep(layer, key, value)` receives every layer's keys and values.
+        decoding: its `attend(layer, query, key, value, scale)` replaces attention along the tree.
     """
     bare = bare_model(model)
     if not installed(bare):
@@ -76,18 +77,18 @@ def shared_logprobs(
     entropy_gradient: bool = False,
     min_shared: int = MIN_SHARED,
 ) -> SharedLogprobs:
-    """Log-probability of every token of `sequence[start:]` given what stands before it.
+    """Log-probability of every token of `sequence[start:]` given the tokens before it.
 
-    Differentiable in the model's parameters; run it under `torch.no_grad()` for scoring. Which beginnings are shared is
-    found from the ids themselves: rollouts of one prompt, answers to one rationale, prompts with one preamble.
+    Differentiable in the model's parameters; run it under `torch.no_grad()` for scoring. Shared prefixes are found
+    from the ids: rollouts of one prompt, answers to one rationale, prompts with one preamble.
 
     Args:
         model: a causal LM that `supports_sharing`, with or without LoRA.
         sequences: token ids without padding.
-        starts: for each sequence the first scored token, at least 1.
+        starts: index of each sequence's first scored token, at least 1.
         temperature: the logits are divided by it.
         entropy_gradient: whether the entropies carry a gradient.
-        min_shared: shortest beginning, in tokens, worth a segment of its own.
+        min_shared: shortest prefix, in tokens, that gets its own segment.
 
     Raises:
         TaijiError: a start outside of its sequence.
@@ -112,7 +113,7 @@ def shared_logprobs(
 def scored_places(
     tree: PackedTree, sequences: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Packed places that predict the tokens of `sequence[start:]`, those tokens, and how many each sequence has.
+    """Packed positions that predict the tokens of `sequence[start:]`, those tokens, and their number per sequence.
 
     Raises:
         TaijiError: a start outside of its sequence.
@@ -130,10 +131,11 @@ def scored_places(
 
 
 def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[int]]:
-    """Split sequences into packs of at most `room` distinct tokens, like beginnings together; a longer one stands alone.
+    """Split sequences into packs of at most `room` distinct tokens, similar prefixes together; a longer sequence is
+    a pack by itself.
 
     Returns:
-        Lists of sequence numbers; the order given is kept where all fit into one pack.
+        Lists of sequence numbers, in the given order where all fit into one pack.
     """
     packs: list[list[int]] = []
     left = -1

@@ -1,4 +1,4 @@
-"""Sample several completions of each prompt with the prompt read once (`prefix_decode`)."""
+"""Sampling of several completions per prompt, with the prompt computed once (`prefix_decode`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 Draw = Literal["noise", "uniform"]
-"""Exponential noise for every token of the vocabulary, the random stream of `transformers`; or one uniform number a row."""
+"""How to draw: exponential noise per vocabulary entry (the random stream of `transformers`), or one uniform number
+per row."""
 
 NAMES = frozenset(
     [
@@ -59,14 +60,14 @@ NAMES = frozenset(
         "decoder_start_token_id",
     ]
 )
-"""Settings of `transformers`' generation that are served here, or that do not touch what a sampling run draws."""
+"""Settings of `transformers`' generation that are supported here, or that do not affect sampling."""
 
 
 def sampling_of(config: GenerationConfig) -> tuple[Sampling | None, str]:
-    """Read the law of the next token off the configuration that `transformers`' `generate` would end up with.
+    """Derive the sampling settings from the configuration that `transformers`' `generate` would use.
 
     Returns:
-        The law and "", or None and the settings that are not served.
+        The sampling settings and "", or None and the unsupported settings.
     """
     from transformers import GenerationConfig
 
@@ -108,20 +109,20 @@ def generate_shared(
     """Continue every prompt `n` times.
 
     Args:
-        model: a causal LM that `supports_sharing`; it is run in evaluation mode and left as it was.
+        model: a causal LM that `supports_sharing`; run in evaluation mode and left unchanged.
         prompts: token ids without padding.
         n: completions of each prompt, one number or one per prompt.
         sampling: how tokens are drawn.
-        stop_ids: ids that end a completion; they are its last token.
-        generator: source of randomness; None is torch's global one.
-        merge: whether LoRA adapters are merged into the weights meanwhile.
-        draw: how a token is drawn from its law.
+        stop_ids: ids that end a completion, included as its last token.
+        generator: random generator; None is torch's global one.
+        merge: whether LoRA adapters are merged into the weights during generation.
+        draw: how a token is drawn from its distribution.
 
     Returns:
         Token ids, the n completions of the first prompt, then those of the second, …
 
     Raises:
-        ResourceError: the model's logits are not numbers, with ``draw="uniform"``.
+        ResourceError: the model's logits are NaN, with ``draw="uniform"``.
     """
     from contextlib import nullcontext
 
@@ -148,7 +149,7 @@ def step_by_step(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw tokens, looking at each; ended rows leave."""
+    """Draw tokens with a host check after each step; ended rows are dropped."""
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
     law = _Draws(len(written), sampling, stops, generator, draw)
 
@@ -171,7 +172,7 @@ def ahead(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw the same tokens without the host's looking at each; see :func:`~taiji.language.prefix_graph.run_ahead`."""
+    """Draw the same tokens without a host check at each step; see :func:`~taiji.language.prefix_graph.run_ahead`."""
     law = _Draws(len(decoder.prompt_of), sampling, stops, generator, draw)
     written = run_ahead(
         decoder,
@@ -186,10 +187,10 @@ def ahead(
 
 
 class _Draws:
-    """The next token of each running row, by the law and the way of drawing asked for.
+    """Drawing of the next token of each running row.
 
     Args:
-        total: rows at the beginning. sampling, stops, generator, draw: see :func:`generate_shared`.
+        total: initial number of rows. sampling, stops, generator, draw: see :func:`generate_shared`.
     """
 
     def __init__(
@@ -205,10 +206,10 @@ class _Draws:
         step: int,
         written: Sequence[Sequence[int]] = (),
     ) -> torch.Tensor:
-        """Return (r,) ids; the vocabulary's size where a row's logits are not numbers.
+        """Return (r,) ids; the size of the vocabulary where a row's logits are NaN.
 
-        Random numbers are drawn for ended rows too: the same stream, and so the same tokens, as in a batch that carries them
-        along (`transformers` does).
+        Random numbers are drawn for ended rows too, so stream and tokens equal those of a batch that keeps ended rows
+        (as in `transformers`).
         """
         banned = self.stops if step < self.sampling.min_new_tokens else ()
         scores = filtered(logits, self.sampling, written, banned)

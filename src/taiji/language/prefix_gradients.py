@@ -1,14 +1,14 @@
-"""Many vector-Jacobian products of one shared forward, the work that they have in common done once.
+"""Many vector-Jacobian products of one shared forward, with their common work done once.
 
-K rewards ask for K gradients of the same log-probabilities. A sequence's values in the K vectors are multiples of one another as long
-as each reward gives the sequence one number (its advantage); with a KL term they combine two vectors, and so on. A
-backward pass is linear, so through the tokens that only this sequence has (its completion) one pass carries all K: the vector
-that they are multiples of. Where sequences meet, the K results part: in the keys and values of shared tokens, in the
-gradients of LoRA's factors, each a sum over sequences with K sets of coefficients. Only the shared tokens (the prompt) get K
-passes of their own.
+K rewards need K gradients of the same log-probabilities. As long as each reward gives a sequence one number (its
+advantage), the sequence's values in the K vectors are multiples of one vector; with a KL term they combine two
+vectors, and so on. A backward pass is linear, so one pass of that vector through the sequence's private tokens (its
+completion) serves all K. The K results differ only where sequences meet: in the keys and values of shared tokens and
+in the gradients of LoRA's factors, each a sum over sequences with K sets of coefficients. Only the shared tokens (the
+prompt) need K passes.
 
 So the forward runs in two graphs, shared tokens first, and K gradients cost R passes through the private tokens and K through the shared
-ones, R being the number of vectors that a sequence's values combine. The result is exact up to rounding.
+ones, where R is the number of vectors that a sequence's values combine. The result is exact up to rounding.
 
 Memory beyond that of the forward: K gradients of the shared tokens' keys and values, and K of the trained parameters.
 """
@@ -38,7 +38,7 @@ from taiji.language.prefix_split import SplitTree
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
-"""Parts of a sequence's values below so many roundings of the largest count as none: what a sum that cancels leaves behind."""
+"""Values of a sequence below this many rounding errors of the largest count as zero: the residue of cancelling sums."""
 
 
 class _Shared:
@@ -48,15 +48,17 @@ class _Shared:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store a layer's; under gradient checkpointing it runs again, and the first ones count."""
+        """Store a layer's keys and values; under gradient checkpointing the layer runs twice, and the first ones
+        count."""
         self.layers.setdefault(layer, (key, value))
 
 
 class _Private:
-    """Attention of the private tokens, for a forward whose layers ask for it, and where its backward leaves the shared ones' gradients.
+    """Attention of the private tokens, called by the layers; its backward stores the gradients of the shared tokens
+    here.
 
     Attributes:
-        weights: (D, sequences) coefficients of the backward pass under way.
+        weights: (D, sequences) coefficients of the current backward pass.
         sums: by layer, gradients of the shared keys and values, (D, Hk, S, d) each.
     """
 
@@ -78,12 +80,12 @@ class _Private:
     def add(
         self, layer: int, own: slice, sequences: torch.Tensor, like: torch.Tensor, found: Sequence[torch.Tensor]
     ) -> None:
-        """Add the gradients (B, Hk, s, d) of a shared segment's keys and values that B sequences have caused."""
+        """Add the gradients (B, Hk, s, d) of a shared segment's keys and values from B sequences."""
         weights = self.weights[:, sequences]
         if layer not in self.sums:
             shape = (len(weights), *like.shape[1:])
             self.sums[layer] = (weights.new_zeros(shape), weights.new_zeros(shape))
-        with torch.autocast(weights.device.type, enabled=False):  # the backward pass may lie inside the loss's
+        with torch.autocast(weights.device.type, enabled=False):  # the backward pass may run inside the loss's context
             for total, part in zip(self.sums[layer], found):
                 total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
 
@@ -117,7 +119,7 @@ class _Above(torch.autograd.Function):
         private: _Private = ctx.private
         seen = Attended.of(grad, (query, key, value, out, lse))
         grads = seen.within(private.tree.private.levels, ctx.scale)
-        # Sums over sequences may cancel, so what is summed is not rounded to half precision first.
+        # Sums over sequences may cancel, so the terms are not rounded to half precision first.
         wide = torch.promote_types(query.dtype, torch.float32)
         for part in private.tree.above:
             above = [tensor[:, :, part.own].to(wide) for tensor in (keys, values)]
@@ -133,18 +135,18 @@ class _Above(torch.autograd.Function):
 
 
 def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write each sequence's values in D vectors as combinations of as few vectors as that takes.
+    """Factor each sequence's values in D vectors into combinations of as few vectors as possible.
 
     Args:
-        values: (D, N), tokens of a sequence one after the other.
+        values: (D, N), with the tokens of a sequence adjacent.
         sequence: (N,) ascending numbers of the sequences.
         count: number of sequences.
 
     Returns:
-        Coefficients C (R, D, count) and vectors V (R, N), float64: values[d, n] = sum_r C[r, d, sequence[n]] V[r, n] up to
-        rounding, in the values' type, of the sequence's largest vector.
+        Coefficients C (R, D, count) and vectors V (R, N), float64: values[d, n] = sum_r C[r, d, sequence[n]] V[r, n],
+        up to rounding (in the dtype of ``values``) of the sequence's largest vector.
     """
-    if not torch.isfinite(values).all():  # which no factors are made of; the passes' results are no numbers either
+    if not torch.isfinite(values).all():  # NaN cannot be factored; the passes' results are NaN as well
         return torch.eye(len(values), dtype=torch.float64)[:, :, None].expand(-1, -1, count), values.double()
     sizes = torch.bincount(sequence, minlength=count)
     within = torch.arange(len(sequence), device=sequence.device) - (sizes.cumsum(0) - sizes)[sequence]
@@ -159,10 +161,10 @@ def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tup
 
 @dataclass
 class SharedGradients:
-    """Graphs of a forward that was run in two.
+    """Graphs of a forward that was run in two parts.
 
     Attributes:
-        shared: (N,) bool, the scored tokens that a shared token predicts.
+        shared: (N,) bool, whether a scored token is predicted by a shared token.
         sequence: (private scored tokens,) the sequence of each.
         logprobs: those of the shared and of the private scored tokens, attached to their graphs.
     """
@@ -176,7 +178,7 @@ class SharedGradients:
     def products(
         self, vectors: torch.Tensor, parameters: Sequence[torch.Tensor]
     ) -> Iterator[list[torch.Tensor | None]]:
-        """Gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None where it does not reach.
+        """Gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None for a parameter not reached.
 
         The graphs are freed.
         """
@@ -198,7 +200,7 @@ class SharedGradients:
     def _through_shared(
         self, number: int, values: torch.Tensor, parameters: Sequence[torch.Tensor], keep: bool
     ) -> list[torch.Tensor | None]:
-        """One pass through the shared tokens, from their scored tokens and from their keys and values."""
+        """One backward pass through the shared tokens, from their scored tokens and from their keys and values."""
         pairs = [(self.logprobs[0], values)]
         for layer, tensors in self.private.shared.layers.items():
             for tensor, sums in zip(tensors, self.private.sums.get(layer, ())):
@@ -218,11 +220,11 @@ def split_logprobs(
     temperature: float = 1.0,
     min_shared: int = MIN_SHARED,
 ) -> tuple[SharedLogprobs, SharedGradients] | None:
-    """As :func:`~taiji.language.prefix_forward.shared_logprobs`, the values detached and the gradients by themselves.
+    """As :func:`~taiji.language.prefix_forward.shared_logprobs`, with detached values and separate gradients.
 
     Returns:
-        None where the two graphs do not serve: on another device than a CPU, where more is trained than the factors of ordinary
-        LoRA layers, or where the sequences share nothing.
+        None where two graphs are not supported: on a device other than a CPU, where parameters other than ordinary
+        LoRA factors are trained, or where the sequences share nothing.
     """
     bare = bare_model(model)
     head, layers = head_of(bare), sole_adapters(model)

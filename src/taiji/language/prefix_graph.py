@@ -1,9 +1,9 @@
-"""Decode on a GPU without the host: a step of fixed shapes that is recorded once, and tokens that stay on the device.
+"""Decoding on a GPU without host synchronisation: a fixed-shape step recorded once, and tokens that stay on the device.
 
-A step of a model is hundreds of small operations, and launching them takes a GPU's host ten times as long as the GPU needs to
-read the weights. `GraphedDecoder` gives a step fixed shapes and places (each row's whole room is attended to, with what is not
-written yet masked), so it can be recorded as a CUDA graph and played again for every token. `run_ahead` draws tokens on
-the device and lets the host look only every `LOOK` steps at which rows have ended.
+A step of a model is hundreds of small operations, and launching them takes the host ten times as long as the GPU
+needs to read the weights. `GraphedDecoder` gives a step fixed shapes and addresses (each row attends to its whole
+buffer, with unwritten slots masked), so it can be recorded as a CUDA graph and replayed for every token. `run_ahead`
+draws tokens on the device; the host checks which rows have ended only every `LOOK` steps.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from taiji.nn.devices import on_device
 
 log = logging.getLogger(__name__)
 LOOK = 16
-"""Steps between two looks of the host."""
+"""Steps between two checks by the host."""
 WORTH = 8
-"""Steps that must be left for a recording, which costs about three steps, to pay."""
+"""Fewest remaining steps for which a recording, at the cost of about three steps, pays off."""
 LEAVE = 0.5
-"""Ended rows leave when fewer than this share of the rows still run: shapes change, so the step is recorded again."""
+"""Ended rows are dropped when fewer than this share of the rows still run; shapes change, so the step is recorded
+again."""
 
 
 class GraphedDecoder(SharedDecoder):
-    """A :class:`SharedDecoder` whose step has fixed shapes; on a GPU it is recorded and played. ``logits`` are overwritten by each step."""
+    """A :class:`SharedDecoder` whose step has fixed shapes; on a GPU it is recorded and replayed. Each step
+    overwrites ``logits``."""
 
     _graph: torch.cuda.CUDAGraph | None = None
     _recordable = True
@@ -51,18 +53,18 @@ class GraphedDecoder(SharedDecoder):
         return self._out
 
     def _body(self) -> torch.Tensor:
-        """Run the step at the place that `_at` holds, on the ids that `_ids` holds."""
+        """Run the step at position `_at` on the ids `_ids`."""
         self._unwritten = torch.zeros(self._max_new, device=self._at.device).masked_fill_(self._places > self._at, -torch.inf)  # fmt: skip
         return super()._forward(self._ids, self._at)
 
     def _record(self) -> None:
-        """Record the step; where the model cannot be recorded, say so and go on without."""
+        """Record the step; where the model cannot be recorded, log that and continue without."""
         stream, here = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(here)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.stream(stream):
-                self._body()  # libraries get ready; what it writes is written again, the same, by the first replay
+                self._body()  # warm-up of the libraries; the first replay writes the same values again
                 graph.capture_begin()
                 try:
                     self._out = self._body()
@@ -72,7 +74,7 @@ class GraphedDecoder(SharedDecoder):
         except RuntimeError as error:
             self._recordable = False
             reason = str(error).splitlines()[0]
-            log.warning("%s cannot be recorded as a CUDA graph, so its tokens take longer: %s", type(self._bare).__name__, reason)  # fmt: skip
+            log.warning("%s cannot be recorded as a CUDA graph, so decoding is slower: %s", type(self._bare).__name__, reason)  # fmt: skip
         here.wait_stream(stream)
 
     def _written(
@@ -93,17 +95,18 @@ def run_ahead(
     stops: Sequence[int],
     generator: torch.Generator | None = None,
 ) -> list[list[int]]:
-    """Run a decoder until each of its rows has drawn a stop or made ``steps`` tokens.
+    """Run a decoder until each of its rows has drawn a stop or has ``steps`` tokens.
 
-    The host looks at the tokens every `LOOK` steps. What was drawn beyond the last row's end is taken back: tokens, and the
-    state of the random numbers, are those of a loop that looks after each step.
+    The host checks the tokens every `LOOK` steps. Draws beyond the end of the last row are undone: tokens and random
+    state equal those of a loop that checks after each step.
 
     Args:
-        decoder: has read its prompts and made no token yet.
-        steps: tokens a row at most.
-        choose: ``(rows, step)`` to a token (r,) for each row of ``decoder.logits``; ``rows`` (r,) are their numbers, on the device.
-        stops: ids that end a row; they are its last token.
-        generator: that ``choose`` draws from; None is torch's global one of the device.
+        decoder: a decoder that has read its prompts and not made a step.
+        steps: most tokens per row.
+        choose: maps ``(rows, step)`` to a token (r,) for each row of ``decoder.logits``; ``rows`` (r,) are their
+            numbers, on the device.
+        stops: ids that end a row, included as its last token.
+        generator: random generator of ``choose``; None is the device's global one.
 
     Returns:
         Token ids of each row.
@@ -125,7 +128,7 @@ def run_ahead(
             if step < steps - 1:
                 decoder.step(
                     chosen.clamp(max=vocabulary - 1)
-                )  # beyond it where logits are not numbers, which the caller tells
+                )  # out of the vocabulary where logits are NaN; the caller reports it
         last = 0
         for row, ids in zip(running, tokens[rows, at : at + LOOK].tolist()):
             if row not in done:

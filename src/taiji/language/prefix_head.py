@@ -1,9 +1,9 @@
-"""Log-probabilities of given tokens out of hidden states, without holding (positions x vocabulary) logits.
+"""Log-probabilities of given tokens from hidden states, without materialising (positions x vocabulary) logits.
 
-Only the positions that predict something scored are projected, in chunks. With a frozen head (the case of LoRA) nothing is
-projected again in the backward pass: the gradient of a log-probability in its hidden state is `W[token] - E_p[W]`, and
-the expected row `E_p[W] = p @ W` is computed beside the log-probability while the chunk's probabilities exist. So any
-number of backward passes (one per reward) costs no further product with the vocabulary.
+Only positions that predict a scored token are projected, in chunks. With a frozen head (as with LoRA) nothing is
+projected again in the backward pass: the gradient of a log-probability in its hidden state is `W[token] - E_p[W]`,
+and the expected row `E_p[W] = p @ W` is computed along with the log-probability while the chunk's probabilities are
+in memory. So further backward passes (one per reward) need no product with the vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ CHUNK = 1 << 23
 
 @dataclass(frozen=True)
 class Head:
-    """The output layer of a causal LM: `logits = cap * tanh(scale * module(h) / cap)`, the cap left out when None."""
+    """The output layer of a causal LM: `logits = cap * tanh(scale * module(h) / cap)`, without the cap if it is
+    None."""
 
     module: Any
     scale: float = 1.0
@@ -27,7 +28,8 @@ class Head:
 
     @property
     def frozen(self) -> bool:
-        """Return whether it is a plain linear layer without trainable weights, so that the cheap gradient applies."""
+        """Return whether the head is a plain linear layer without trainable weights, so that the cheap gradient
+        applies."""
         module = self.module
         plain = type(module) is torch.nn.Linear and "forward" not in module.__dict__
         return plain and not any(p.requires_grad for p in module.parameters())
@@ -65,19 +67,21 @@ def token_logprobs(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (nats) of tokens and entropies of the distributions they come from.
+    """Log-probabilities (nats) of tokens, and entropies of their distributions.
 
     Args:
         hidden: (M, H) hidden states, one per predicting position.
         head: the output layer.
-        rows: (N,) which hidden state predicts each token. tokens: (N,) their ids.
+        rows: (N,) index of the hidden state that predicts each token. tokens: (N,) their ids.
         temperature: the logits are divided by it.
         entropy_gradient: whether the entropies carry a gradient too.
 
     Returns:
         log-probabilities (N,) and entropies (M,), at least in fp32.
     """
-    if not len(rows):  # nothing scored: no values, but a path back, so that a loss over them can be differentiated
+    if not len(
+        rows
+    ):  # nothing scored: an empty result that is still attached to the graph, so that a loss over it can be differentiated
         nothing = hidden.sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))
         return nothing[:0], nothing
     if head.frozen and not (entropy_gradient and hidden.requires_grad):
@@ -93,7 +97,7 @@ def _chunks(count: int, vocabulary: int) -> list[slice]:
 def _by_autograd(
     hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same with gradients to everything; each chunk is computed again in the backward pass."""
+    """The same with gradients of all inputs; each chunk is recomputed in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     vocabulary = head.module.weight.shape[0] if hasattr(head.module, "weight") else head.module.out_features

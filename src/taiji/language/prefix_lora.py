@@ -1,11 +1,11 @@
-"""Cheaper LoRA without other mathematics.
+"""Cheaper LoRA with unchanged mathematics.
 
 `merged_adapters` lets generation run on `W + s B A` (one product per layer instead of three). `fuse_adapters` replaces the
 forward of PEFT's LoRA layers by one that adds the low-rank product in place, `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and whose
-backward pass accumulates likewise; PEFT's own makes and keeps four more tensors of the output's size per layer.
+backward pass accumulates likewise; PEFT's own forward allocates and keeps four more output-sized tensors per layer.
 
-`gradients_by_row` lets one backward pass leave many gradients of A and B: sums over the tokens in which each of them weighs every
-token differently (:class:`RowSums`).
+`gradients_by_row` lets one backward pass produce many gradients of A and B: sums over the tokens, each with different
+token weights (:class:`RowSums`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 def _lora_layers(model: Any) -> list[Any]:
     """PEFT's LoRA layers around plain linear ones."""
-    if "peft" not in sys.modules:  # then nothing can have made such a layer, and the import takes a second
+    if "peft" not in sys.modules:  # PEFT not imported: no such layer can exist, and the import takes a second
         return []
     from peft.tuners.lora.layer import Linear
 
@@ -30,7 +30,7 @@ def _lora_layers(model: Any) -> list[Any]:
 
 
 def _plain_adapter(layer: Any) -> str | None:
-    """The one active adapter when it is ordinary LoRA (no dropout at work, no bias, no variant), unmerged; else None."""
+    """The only active adapter, if it is ordinary unmerged LoRA (no active dropout, no bias, no variant); else None."""
     active = [a for a in layer.active_adapters if a in layer.lora_A]
     if len(active) != 1 or layer.merged or layer.disable_adapters or layer.fan_in_fan_out:
         return None
@@ -45,11 +45,11 @@ def _plain_adapter(layer: Any) -> str | None:
 
 @contextmanager
 def merged_adapters(model: Any) -> Iterator[None]:
-    """Run with the active LoRA adapters inside the weights.
+    """Run with the active LoRA adapters merged into the weights.
 
-    The base weights are put back bit for bit (the sum lives in tensors of its own, which cost the adapted layers' size
-    while it lasts). Layers that are not ordinary LoRA keep their own forward, and so does one around a weight that another
-    layer uses too (a head tied to the embedding).
+    The base weights are restored bit for bit: the sum is held in separate tensors, of the adapted layers' size, for
+    the duration. Layers that are not ordinary LoRA keep their own forward, as does a layer around a weight that
+    another layer uses too (a head tied to the embedding).
     """
     swapped = []
     owners = Counter(
@@ -60,7 +60,9 @@ def merged_adapters(model: Any) -> Iterator[None]:
             for layer in _lora_layers(model):
                 name = _plain_adapter(layer)
                 weight = layer.base_layer.weight
-                if name is None or owners[id(weight)] > 2:  # the linear layer itself, and PEFT's wrapper that shows it
+                if (
+                    name is None or owners[id(weight)] > 2
+                ):  # the linear layer itself, and PEFT's wrapper that exposes it
                     continue
                 a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
                 merged = torch.addmm(weight.data.float(), b, a, alpha=layer.scaling[name]).to(weight.dtype)
@@ -75,7 +77,8 @@ def merged_adapters(model: Any) -> Iterator[None]:
 
 
 def plain_linear(module: Any) -> torch.nn.Linear | None:
-    """Return the linear layer that a module is now: itself, or the one inside a LoRA layer that is merged or switched off; else None."""
+    """Return the linear layer that a module currently equals: itself, or the base of a merged or disabled LoRA
+    layer; else None."""
     if _lora_layers(module)[:1] == [module]:
         active = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
         if set(active) != set(module.merged_adapters):
@@ -85,11 +88,11 @@ def plain_linear(module: Any) -> torch.nn.Linear | None:
 
 
 class RowSums:
-    """Gradients of the adapters' factors for D weightings of the tokens, left behind by one backward pass.
+    """Gradients of the adapters' factors for D weightings of the tokens, from one backward pass.
 
     Attributes:
-        by_token: (D, T) weights of the tokens in each of the D sums, to be set before the backward pass.
-        sums: gradients (D, *shape) by the identity of the parameter.
+        by_token: (D, T) weights of the tokens in each of the D sums; set before the backward pass.
+        sums: gradients (D, *shape), keyed by the identity of the parameter.
     """
 
     def __init__(self) -> None:
@@ -99,7 +102,8 @@ class RowSums:
     def add(self, key: int, narrow: torch.Tensor, wide: torch.Tensor, turned: bool) -> None:
         """Add sum_t weight[d, t] narrow[t] wide[t]' to a parameter's D gradients.
 
-        The narrow factor is weighed in fp32 and the D products are one, so half precision rounds where a pass of its own would.
+        The narrow factor is weighted in fp32 and the D products are one, so half precision rounds where a separate
+        pass would.
 
         Args:
             key: identity of the parameter.
@@ -118,7 +122,8 @@ class RowSums:
 
 @contextmanager
 def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
-    """Let the backward pass of what these layers compute meanwhile leave its gradients of A and B in ``sums`` and nowhere else."""
+    """Collect the gradients of A and B of everything these layers compute in this context in ``sums`` and nowhere
+    else."""
     for layer in layers:
         layer.taiji_row_sums = sums
     try:
@@ -129,7 +134,7 @@ def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
 
 
 def sole_adapters(model: Any) -> list[Any]:
-    """The model's fused LoRA layers if they are ordinary ones and nothing else is trained; otherwise none."""
+    """The model's fused LoRA layers if all are ordinary and nothing else is trained; otherwise none."""
     found, owned = [], set[int]()
     for layer in _lora_layers(model):
         name = _plain_adapter(layer)
@@ -144,10 +149,10 @@ def _trained(linear: Any) -> bool:
 
 
 def fuse_adapters(model: Any) -> int:
-    """Give every LoRA layer of the model the in-place forward, for good; returns how many there are.
+    """Switch every LoRA layer of the model to the in-place forward, permanently; return their number.
 
-    A layer goes back to PEFT's forward by itself whenever it is not ordinary LoRA in the call at hand (dropout, several or
-    disabled adapters, variants, merged).
+    A layer falls back to PEFT's forward in any call in which it is not ordinary LoRA (dropout, several or disabled
+    adapters, variants, merged).
     """
     layers = _lora_layers(model)
     for layer in layers:
@@ -169,7 +174,8 @@ def _fused_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> to
 
 
 class _LoraLinear(torch.autograd.Function):
-    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with W and the bias frozen; products in `dtype`, sums of gradients in that of A and B."""
+    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with W and the bias frozen; products in `dtype`, gradient sums in the dtype of A
+    and B."""
 
     @staticmethod
     def forward(

@@ -1,6 +1,6 @@
-"""Divide a packed tree into the tokens that several sequences share and those that each sequence has to itself.
+"""Division of a packed tree into shared tokens (of several sequences) and private tokens (of one sequence).
 
-Shared tokens attend to shared ones only, so they can be run first and the private ones on top of their keys and values.
+Shared tokens attend only to shared ones, so they can run first, and the private ones on top of their keys and values.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Above:
 
     Attributes:
         own: the segment's tokens in the shared packing.
-        below: those private tokens, in the private packing.
-        levels: their segments, batched by length, and the sequence of each row of a batch.
+        below: the private tokens, in the private packing.
+        levels: segments of those tokens, batched by length, and the sequence of each row of a batch.
     """
 
     own: slice
@@ -29,15 +29,15 @@ class Above:
 
 
 class SplitTree:
-    """A packed tree in two.
+    """A packed tree divided in two.
 
     Attributes:
         shared: tokens of two sequences or more.
         private: tokens of one sequence.
-        is_private: (T,) bool, for the tokens of the whole tree.
-        place: (T,) place of each of them in its packing.
-        sequence: (private tokens,) the sequence that each belongs to.
-        above: shared segments over private tokens.
+        is_private: (T,) bool, whether a token of the whole tree is private.
+        place: (T,) position of each token in its packing.
+        sequence: (private tokens,) number of the sequence of each.
+        above: shared segments with private descendants.
     """
 
     def __init__(self, tree: PackedTree) -> None:
@@ -64,7 +64,7 @@ class SplitTree:
 
 
 def _restricted(tree: PackedTree, kept: np.ndarray) -> Packing:
-    """Some of a tree's segments, an ancestor of each included or none of them."""
+    """A packing of some of a tree's segments; each keeps all of its ancestors or none."""
     before = np.concatenate([[0], kept.cumsum()])
     index = torch.from_numpy(kept)
     return Packing(

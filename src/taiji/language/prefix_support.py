@@ -1,8 +1,8 @@
-"""Models that the prefix-sharing engine serves; the others fall back to the unshared forward, with a reason.
+"""Check of whether the prefix-sharing engine supports a model; others fall back to the unshared forward, with a reason.
 
-First the configuration is read (windows, recurrent layers, wrappers that must see every forward call …), then a tiny
-packed forward and a few decoding steps are compared with the unshared ones. So an architecture nobody has heard of is either
-right or rejected.
+The configuration is checked first (windows, recurrent layers, wrappers that must see every forward call …). Then a
+tiny packed forward and a few decoding steps are compared with the unshared ones. So an unknown architecture is either
+correct or rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Tried:
-    """Outcome of the trial of a model in a state: a reason against sharing (or none), and whether the lean forward is right."""
+    """Outcome of a model's trial: a reason against sharing (or none), and whether the lean forward is correct."""
 
     state: object
     reason: str
@@ -39,9 +39,10 @@ class _Tried:
 TOLERANCE = 1e-4
 """Relative difference of log-probabilities allowed in the trial: above rounding in float32, far below the effect of a wrong mask."""
 COPIED = 200_000_000
-"""Up to so many parameters the trial runs on a float32 copy of the model."""
+"""Most parameters for which the trial runs on a float32 copy of the model."""
 HALF_TOLERANCE = 0.1
-"""Larger half-precision models are tried as they are: the difference allowed, as a share of what another context would change."""
+"""Allowed difference for larger half-precision models, tried without a copy: a share of what another context would
+change."""
 STEPS = 4
 """Tokens decoded in the trial."""
 _tried: WeakKeyDictionary[Any, _Tried] = WeakKeyDictionary()
@@ -49,10 +50,10 @@ _told: set[str] = set()
 
 
 def supports_sharing(model: Any) -> tuple[bool, str]:
-    """Return whether sharing is right for this model, and if not, why not.
+    """Return whether sharing is correct for this model, and if not, why.
 
-    The trial (a few short forwards) runs once per model, and again when it gets other adapters; what can change from call to
-    call is looked at anew.
+    The trial (a few short forwards) runs once per model, and again when its adapters change; conditions that can
+    change between calls are checked on every call.
     """
     reason = _unsupported(model)
     if not reason:
@@ -63,14 +64,15 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
         reason = _tried[bare].reason
     if reason and reason not in _told:
         _told.add(reason)
-        logger.warning("Shared prefixes are computed again for each sequence: %s.", reason)
+        logger.warning("Prefix sharing is off, so each sequence is computed in full: %s.", reason)
     return not reason, reason
 
 
 def lean_model(model: Any) -> LeanModel | None:
-    """Return the model as the lean forward reads it, where that is right and pays: on a CPU, with adapters merged or switched off.
+    """Return the model as the lean forward reads it, where that is correct and pays off: on a CPU, with adapters
+    merged or disabled.
 
-    The weights are those of now: read it for each generation.
+    It holds the current weights, so read it again for each generation.
     """
     bare = bare_model(model)
     right = supports_sharing(model)[0] and bare.device.type == "cpu" and _tried[bare].lean
@@ -78,14 +80,14 @@ def lean_model(model: Any) -> LeanModel | None:
 
 
 def _unsupported(model: Any) -> str:
-    """Return what the structure of the model says against sharing; empty when nothing does."""
+    """Return the reason in the model's structure against sharing; empty if there is none."""
     from transformers import PreTrainedModel
 
     adapters = list(getattr(model, "peft_config", {}).values())
     if getattr(model, "is_prompt_learning", False) or any(getattr(c, "is_prompt_learning", False) for c in adapters):
         return "the adapter is a learned prompt"
     if any(getattr(c, "alora_invocation_tokens", None) for c in adapters):
-        return "the adapter is activated by tokens (aLoRA) and must see each sequence by itself"
+        return "the adapter is activated by tokens (aLoRA) and must see each sequence separately"
     bare = bare_model(model)
     if not isinstance(bare, PreTrainedModel):
         return f"{type(model).__name__} is not a plain transformers model (a data-parallel wrapper must see every forward call)"
@@ -111,7 +113,7 @@ def _unsupported(model: Any) -> str:
     if rope.get("rope_type", "default") in ("dynamic", "longrope"):
         return f"the rotary positions of {kind} depend on the length of the batch"
     if not getattr(bare, "_supports_attention_backend", False):
-        return f"{kind} has attention code of its own, which does not go through transformers' interface"
+        return f"{kind} has custom attention code that bypasses transformers' interface"
     if config._attn_implementation not in ("sdpa", NAME):
         return f"{kind} runs its attention by {config._attn_implementation} (load it with attn_implementation='sdpa')"
     if getattr(config, "attention_dropout", 0.0) and bare.training:
@@ -122,10 +124,10 @@ def _unsupported(model: Any) -> str:
 def _trial(bare: Any) -> tuple[str, bool]:
     """Compare packed and unshared log-probabilities and decoding of a few tokens.
 
-    Adapters that do nothing yet (zero factors) get random values on the copy.
+    On the copy, adapters without effect (zero factors) get random values.
 
     Returns:
-        The reason when they differ or cannot be had, and whether the lean forward decodes the same.
+        The reason if they differ or cannot be computed, and whether the lean forward decodes the same.
     """
     before = bare.config._attn_implementation
     training = [m for m in bare.modules() if m.training]
@@ -154,7 +156,7 @@ def _trial(bare: Any) -> tuple[str, bool]:
 
 
 def _fill_zeros(model: Any) -> None:
-    """Give parameters that are all zero random values, so that what they multiply shows."""
+    """Fill all-zero parameters with random values, so that an error in what they multiply shows."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -165,8 +167,8 @@ def _fill_zeros(model: Any) -> None:
 def _differences(model: Any) -> tuple[float, float]:
     """Worst relative difference from unshared log-probabilities: of shared ones, scored and decoded, and of leanly decoded ones.
 
-    In float32 relative to the log-probabilities; in half precision, where rounding would hide a wrong mask, relative to what
-    another context changes. Infinite where the lean forward does not know the structure.
+    In float32 relative to the log-probabilities; in half precision, where rounding would hide a wrong mask, relative
+    to the effect of another context. Infinite where the lean forward does not support the structure.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (20,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -190,7 +192,7 @@ def _differences(model: Any) -> tuple[float, float]:
     decoder = SharedDecoder(model, prompts, [2, 1], STEPS)
     full = [alone(prompts[int(p)] + tail) for p, tail in zip(decoder.prompt_of, tails)]
     starts = [len(prompts[int(p)]) - 1 for p in decoder.prompt_of]
-    elsewhere = [2, 2, 0]  # for each row one of the other prompt: rows of one prompt agree on the first token
+    elsewhere = [2, 2, 0]  # for each row, one of the other prompt: rows of one prompt agree on the first token
 
     def decoded(decoder: SharedDecoder | LeanDecoder) -> list[float]:
         found = []

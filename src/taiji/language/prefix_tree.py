@@ -1,8 +1,8 @@
-"""Lay token sequences that share beginnings out as one packed row in which every shared beginning occurs once.
+"""Packing of token sequences into one row in which every shared prefix occurs once.
 
-The sequences form a radix tree. Its nodes are written in depth-first order, so the descendants of a node are the tokens
-right behind it: a token may attend to an earlier one exactly when it lies before the end of that one's subtree. Both
-forms of attention (the masked and the blockwise one, `prefix_attention`) follow from this single fact.
+The sequences form a radix tree. Its nodes are written in depth-first order, so the descendants of a node are the
+tokens right after it: a token may attend to an earlier one exactly if it lies before the end of the earlier one's
+subtree. Both the masked and the blockwise attention (`prefix_attention`) follow from this fact.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from taiji.core.errors import InputError
 from taiji.nn.devices import on_device
 
 MIN_SHARED = 16
-"""Tokens: a shorter common beginning is cheaper to compute twice than to attend to as a segment of its own."""
+"""Shortest shared prefix, in tokens: a shorter one is cheaper to compute twice than to attend to as a segment."""
 CLOSE_LENGTH = 0.75
-"""Segments at least this fraction of the longest of their batch are padded to it and attended to together."""
+"""Segments of at least this fraction of the longest in their batch are padded to it and processed together."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Segment:
 
     @property
     def length(self) -> int:
-        """Tokens of its own."""
+        """Number of the segment's own tokens."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True)
 class Level:
-    """Segments whose own causal attention runs as one batch.
+    """Segments whose internal causal attention runs as one batch.
 
     Attributes:
-        rows: packed positions (B, L); a shorter segment repeats its last token, which nothing before it can see.
-        valid: which of them are not repetitions (B, L), None when all are.
-        span: `(start, stop)` when the rows are consecutive packed tokens (then they need no gathering).
+        rows: packed positions (B, L); a shorter segment repeats its last token, which no earlier token attends to.
+        valid: (B, L), which of them are not repetitions; None if none is a repetition.
+        span: `(start, stop)` if the rows are consecutive packed tokens and need no gather.
     """
 
     rows: torch.Tensor
@@ -59,7 +59,7 @@ class Packing:
 
     Attributes:
         tokens: (T,) token ids in packed order.
-        positions: (T,) place of each token in its sequence.
+        positions: (T,) position of each token in its sequence.
         segments: the nodes in packed order.
     """
 
@@ -71,17 +71,17 @@ class Packing:
 
     @cached_property
     def crossings(self) -> list[Segment]:
-        """The segments that have descendants, shallow ones first: all of `stop:end` attends to all of `start:stop`."""
+        """The segments with descendants, shallow ones first: all of `stop:end` attends to all of `start:stop`."""
         return sorted((s for s in self.segments if s.end > s.stop), key=lambda s: (s.depth, s.start))
 
     @cached_property
     def levels(self) -> list[Level]:
-        """The segments, batched by similar length for their own causal attention."""
+        """The segments, batched by similar length for their internal causal attention."""
         return levels_of(self.segments)
 
     @cached_property
     def subtree_end(self) -> torch.Tensor:
-        """(T,) for each packed token the end of its segment's subtree."""
+        """(T,) end of the subtree of each packed token's segment."""
         end = np.empty(len(self), np.int64)
         for segment in self.segments:
             end[segment.start : segment.stop] = segment.end
@@ -102,14 +102,14 @@ class Packing:
 
 
 class PackedTree(Packing):
-    """Sequences packed with their common beginnings shared.
+    """Sequences packed with their common prefixes shared.
 
     Attributes:
-        paths: for each sequence the packed positions of its tokens, one (length,) array each.
+        paths: packed positions of each sequence's tokens, one (length,) array per sequence.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], min_shared: int = MIN_SHARED) -> None:
-        """Pack `sequences` (each at least one token); a beginning is shared from `min_shared` tokens on.
+        """Pack `sequences` (each at least one token); prefixes of at least `min_shared` tokens are shared.
 
         Raises:
             TaijiError: no sequence, or an empty one.
@@ -125,7 +125,7 @@ class PackedTree(Packing):
         self._segments: list[list[int]] = []
         self._parts: list[list[np.ndarray]] = [[] for _ in rows]
         self._size = 0
-        # Sorting makes common beginnings neighbours: `common[i]` tokens are shared by the sorted rows i-1 and i.
+        # Sorting makes common prefixes adjacent: `common[i]` tokens are shared by the sorted rows i-1 and i.
         order = sorted(range(len(rows)), key=lambda i: (rows[i].tolist(), i))
         common = [0] + [common_length(rows[a], rows[b]) for a, b in pairwise(order)]
         self._place(order, common, 0, 0)
@@ -138,7 +138,7 @@ class PackedTree(Packing):
         del self._rows, self._tokens, self._positions, self._segments, self._parts
 
     def _place(self, order: list[int], common: list[int], depth: int, level: int) -> None:
-        """Write the rows of `order` (which agree on the first `depth` tokens) from `depth` on."""
+        """Write the rows of `order`, which agree on the first `depth` tokens, from position `depth` on."""
         shared = min([len(self._rows[order[0]]), *common[1:]])
         ended = [i for i in order if len(self._rows[i]) == shared]
         worth = len(order) == 1 or shared - depth >= self._min_shared or len(ended) == len(order)
@@ -147,10 +147,10 @@ class PackedTree(Packing):
             depth, level = shared, level + 1
         else:
             segment = None
-            for i in ended:  # its last few tokens are no segment of the others: repeat them
+            for i in ended:  # its last few tokens are not worth a segment for the others: repeat them
                 if shared > depth:
                     self._write([i], depth, shared, level)
-        begin = len(ended)  # equal beginnings sort the shorter row first
+        begin = len(ended)  # of rows with an equal prefix, the shorter sorts first
         for at in range(len(ended) + 1, len(order) + 1):
             if at == len(order) or common[at] <= shared:
                 if begin < at:

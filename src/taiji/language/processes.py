@@ -1,4 +1,4 @@
-"""Training in several processes (`accelerate launch`, `torchrun`): who they are, and the whole model at the end."""
+"""Training in several processes (`accelerate launch`, `torchrun`): their roles, and the gathered model at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def processes() -> int:
-    """Return the number of processes that train together, as their launcher says."""
+    """Return the number of processes that train together, as set by their launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -24,9 +24,10 @@ def first_process() -> bool:
 
 
 def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
-    """The trained model, merged and in float32, on the first process; None on the others. Every process must call it.
+    """Return the trained model, merged and in float32, on the first process, None on the others; every process must
+    call it.
 
-    Under FSDP each holds a part of the weights; they are gathered on the first.
+    Under FSDP each process holds a part of the weights; they are gathered on the first.
 
     Raises:
         TaijiError: adapters under FSDP, whose sharded parts cannot be merged.

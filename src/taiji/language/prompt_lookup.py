@@ -1,7 +1,8 @@
-"""Guess the next tokens of a text from repetitions, its own and those of texts beside it: prompt look-up for speculative decoding.
+"""Prompt lookup for speculative decoding: the next tokens are guessed from repetitions in a text and its neighbours.
 
-The guess is what followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup decoding"; Yang et al. 2023,
-arXiv:2304.04487). It costs nothing to be wrong: a guessed token counts only where the model draws the same one.
+The guess is the text that followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup
+decoding"; Yang et al. 2023, arXiv:2304.04487). A wrong guess is harmless: a guessed token counts only if the model
+draws the same one.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LENGTHS = (3, 2)
-"""Tokens that must recur, the longer run first; a single one guesses too much."""
+"""Lengths of the runs that must recur, longest first; a single token matches too often."""
 
 Runs = dict[tuple[int, ...], tuple[list[int], int]]
-"""For a run of tokens the text in which it occurred last, and the place behind it."""
+"""Maps a run of tokens to the text of its latest occurrence and the position after it."""
 
 
 class Repetitions:
-    """A text's runs of tokens, and what came behind the latest of each."""
+    """A text's runs of tokens, and what followed the latest occurrence of each."""
 
     def __init__(self, tokens: Iterable[int], others: Runs | None = None) -> None:
         """Read a text.
 
         Args:
             tokens: the text so far.
-            others: shared by texts that are likely to resemble each other: what is appended goes there too, and is looked up there
-                where the text has no such run of its own.
+            others: index shared by similar texts: appended tokens go there too, and it is searched for runs that the
+                text itself does not contain.
         """
         self._tokens: list[int] = []
         self._own: Runs = {}
@@ -35,8 +36,8 @@ class Repetitions:
             self._others = others
 
     def append(self, token: int) -> None:
-        """Go on with a token."""
-        # A run is entered when something stands behind it, so the text's own end is never found.
+        """Append a token."""
+        # A run is entered only once a token follows it, so the text's own end is never found.
         for length in LENGTHS:
             if length <= len(self._tokens):
                 run = tuple(self._tokens[-length:])
@@ -44,7 +45,7 @@ class Repetitions:
         self._tokens.append(token)
 
     def guess(self, most: int) -> list[int]:
-        """Return at most so many tokens that may come next."""
+        """Return at most this many tokens that may come next."""
         for runs in (self._own, self._others):
             for length in LENGTHS:
                 found = runs.get(tuple(self._tokens[-length:]))

@@ -1,9 +1,9 @@
 """Log-probabilities of given completions.
 
-A completion's ids follow its prompt's own (`token_ids.continued`), as in training and generation, and every token carries its
-character offsets within the completion: what is averaged (the answer without its tags, the title, the category levels) is chosen by
-characters, whatever the tokenizer. Completions of one prompt, and answers after one rationale, share the computation of what
-they have in common where the model allows it.
+A completion's ids follow those of its prompt (`token_ids.continued`), as in training and generation. Every token
+carries its character offsets within the completion, so the part to average (the answer without its tags, the title,
+the category levels) is chosen by characters, independently of the tokenizer. Completions of one prompt, and answers
+after one rationale, share the computation of their common prefix where the model allows it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from taiji.language.causal_lm import LanguageModel
 from taiji.language.token_ids import continued
 
 Pair = tuple[list[int], int]
-"""Token ids of prompt and completion, and how many of them are the prompt's."""
+"""Token ids of prompt and completion, and the number of prompt ids."""
 TOKENS_A_PAIR = 512
-"""Distinct tokens of a packed pass, per pair of a batch."""
+"""Distinct tokens in a packed pass, per pair of a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class ScoredText:
     offsets: np.ndarray
 
     def span(self, start: int, end: int) -> np.ndarray:
-        """Log-probabilities of the tokens that lie wholly in the characters [start, end).
+        """Log-probabilities of the tokens that lie entirely within the characters [start, end).
 
         A token that also covers characters outside (`)</` at the end of an answer) would score the tag too, so it is
-        left out, unless no token lies wholly inside; then those that overlap are taken.
+        left out. If no token lies entirely inside, the overlapping ones are taken.
         """
         first, last = self.offsets[:, 0], self.offsets[:, 1]
         inside = (first >= start) & (last <= end) & (last > first)
@@ -50,7 +50,7 @@ class ScoredText:
 
 
 def perplexity(logprobs: np.ndarray) -> float:
-    """exp of minus the mean log-probability; NaN for no tokens."""
+    """exp of the negative mean log-probability; NaN without tokens."""
     return float(np.exp(-np.mean(logprobs))) if len(logprobs) else float("nan")
 
 
@@ -78,9 +78,9 @@ def score_completions(
         lm: the model.
         prompts: (B,) rendered texts.
         completions: (B,) texts that follow them; prompts may repeat.
-        batch_size: pairs a forward pass (times :data:`TOKENS_A_PAIR` tokens where beginnings are shared); the result
-            does not depend on it, nor on the order (float rounding apart).
-        description: what the progress display says.
+        batch_size: pairs per forward pass (times :data:`TOKENS_A_PAIR` tokens where prefixes are shared); the result
+            depends neither on it nor on the order (up to float rounding).
+        description: label of the progress display.
 
     Returns:
         B scored texts in order; an empty completion has no tokens.
@@ -117,7 +117,8 @@ def score_completions(
 def _plan(
     lm: LanguageModel, pairs: list[Pair], batch_size: int
 ) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
-    """Batches of pair numbers and what scores one: packed passes that share beginnings, or padded batches of like length."""
+    """Batches of pair numbers and their scoring function: packed passes with shared prefixes, or padded batches of
+    similar length."""
     from taiji.language.prefix_forward import shared_batches
     from taiji.language.prefix_support import supports_sharing
 
@@ -128,12 +129,12 @@ def _plan(
 
 
 def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
-    """One packed pass in which every shared beginning is computed once."""
+    """One packed pass in which every shared prefix is computed once."""
     import torch
 
     from taiji.language.prefix_forward import shared_logprobs
 
-    # The very first token of all has no context to be scored in; a pair of fewer than two tokens has nothing to score.
+    # The very first token has no context to be scored in, so a pair of fewer than two tokens has nothing to score.
     rows = [row for row, (ids, first) in enumerate(pairs) if len(ids) > max(first, 1)]
     results = [np.zeros(len(ids) - first) for ids, first in pairs]
     if rows:
@@ -147,7 +148,7 @@ def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
 
 
 def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
-    """One left-padded forward pass; the completions end together, so only the last positions need logits."""
+    """One left-padded forward pass; completions are right-aligned, so only the last positions need logits."""
     import torch
 
     width = max(len(ids) for ids, _ in pairs)
@@ -171,7 +172,7 @@ def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
         chosen = scores.gather(2, tokens[:, width - keep + 1 :, None])[:, :, 0].double().cpu().numpy()
     results = []
     for row, (ids, first) in enumerate(pairs):
-        count = len(ids) - max(first, 1)  # the very first token of all has no context to be scored in
+        count = len(ids) - max(first, 1)  # the first token has no context to be scored in
         values = chosen[row, chosen.shape[1] - count :] if count else np.empty(0)
         results.append(np.concatenate([np.zeros(1), values]) if first == 0 and len(ids) else values)
     return results

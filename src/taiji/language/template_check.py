@@ -1,4 +1,4 @@
-"""A look at how a model's prompts begin and end, and at what goes wrong there without a word."""
+"""Check of how a model's prompts begin and end, where errors are silent."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 SAMPLE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What next?"}]
 SHOWN = 60
-"""Characters shown of a prompt's end."""
+"""Number of characters of a prompt's end that are shown."""
 _EMPTY = re.compile(r"<think>\s*</think>\s*$")
 _TWICE = re.compile(r"<think>\s*(</think>)?\s*<think>\s*$")
 
 
 @dataclass(frozen=True)
 class PromptLook:
-    """Findings of a look.
+    """Findings of a prompt check.
 
     Attributes:
         start: the prompt's first characters.
-        end: its last ones, as the student is asked.
-        remarks: what is good to know.
-        warnings: what is wrong, each with what to do.
+        end: the prompt's last characters, as the student sees them.
+        remarks: observations that need no action.
+        warnings: problems, each with its fix.
     """
 
     start: str
@@ -38,10 +38,10 @@ class PromptLook:
 
 
 def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
-    """Render a short conversation as a student's prompt and look at it.
+    """Render a short conversation as a student's prompt and check it.
 
     Args:
-        tokenizer: with its template's arguments bound (:func:`taiji.language.causal_lm.load_tokenizer`).
+        tokenizer: a tokenizer with its template's arguments bound (:func:`taiji.language.causal_lm.load_tokenizer`).
     """
     prompt = render(tokenizer, SAMPLE)
     asked = begun(prompt, THINK)
@@ -51,17 +51,17 @@ def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
     written = begin is not None and ids[:1] == [begin]
     added = begin is not None and opening_ids(tokenizer)[:1] == [begin]
     if written and ids[1:2] == [begin]:
-        warnings.append((f"they begin with {tokenizer.bos_token} twice", "mend the model's chat_template.jinja"))
+        warnings.append((f"they begin with {tokenizer.bos_token} twice", "fix the model's chat_template.jinja"))
     elif written and added and tokenizer.chat_template:
         remarks.append(
-            f"{tokenizer.bos_token} is written by the template and added by the tokenizer; here it is there once"
+            f"{tokenizer.bos_token} is written by the template and added by the tokenizer; here it occurs once"
         )
     elif added and not written:
         remarks.append(
-            f"the template writes no {tokenizer.bos_token}, so none is there, although the tokenizer adds one"
+            f"the template writes no {tokenizer.bos_token}, so there is none, although the tokenizer adds one"
         )
     if _TWICE.search(asked):
-        fix = "set language.chat_template_kwargs, or mend the model's chat_template.jinja"
+        fix = "set language.chat_template_kwargs, or fix the model's chat_template.jinja"
         warnings.append(("`<think>` is opened twice", fix))
     return PromptLook(asked[:SHOWN], asked[-SHOWN:], tuple(remarks), tuple(warnings))
 
@@ -69,8 +69,8 @@ def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
 def _thinking(prompt: str) -> list[str]:
     if _EMPTY.search(prompt):
         return [
-            "the template closes an empty `<think>`; it is taken off before an answer, which opens its own "
-            "(where the template knows enable_thinking, language.chat_template_kwargs can switch it on)"
+            "the template closes an empty `<think>`; it is removed before an answer, which opens its own "
+            "(if the template reads enable_thinking, language.chat_template_kwargs can switch it on)"
         ]
     return ["the template opens `<think>`; it is not opened again"] if prompt.rstrip().endswith(THINK) else []
 
@@ -83,7 +83,7 @@ def _template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     if prints_date(str(templates)):
         remarks.append("the template prints a date: always the same, language.template_date")
     if prompt.find(SAMPLE[0]["content"] + "\n\n" + SAMPLE[1]["content"]) >= 0:
-        remarks.append("the template has no system role: its text is put before the user's")
+        remarks.append("the template has no system role: the system text is put before the user's")
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in TAGS]
     if special:
         remarks.append(f"{', '.join(special)} are special tokens; servers that leave those out hide them")

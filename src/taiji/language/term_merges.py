@@ -1,7 +1,8 @@
-"""Two tokenizations of one text: general pieces of words, and domain terms that are merged from them, with the spans of both.
+"""Two tokenizations of one text: general word pieces, and domain terms merged from them, with the spans of both.
 
-Both are iterated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within words, and then of
-pieces within a stretch of words, so that "science fiction" becomes one term where the catalogue often has it.
+Both are iterated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within
+words, then of pieces within a run of words, so that "science fiction" becomes one term if it is frequent in the
+catalogue.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from numpy.typing import NDArray
 
 Pair = tuple[str, str]
 Sequences = Mapping[tuple[str, ...], int]
-"""Sequences of tokens, and how often each occurs."""
+"""Sequences of tokens with their counts."""
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 START = "\u2581"
-"""Stands before the first piece of a word."""
+"""Marks the first piece of a word."""
 JOINT = "_"
-"""Stands between the pieces of a term; no word has it."""
+"""Separates the pieces of a term; occurs in no word."""
 PADDING, UNKNOWN, FIRST = 0, 1, 2
-"""Numbers of no token, of one that was not learnt, and of the first one that was."""
+"""Ids of padding, of unknown tokens, and of the first learnt token."""
 
 
 def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "") -> tuple[Pair, ...]:
-    """Return the merges of adjacent tokens, most frequent first as the tokens are by then; of equal ones the first by name.
+    """Return merges of adjacent tokens: at each step the most frequent pair, ties broken by name.
 
     Args:
-        sequences: of tokens, with counts. most: merges. least: occurrences of a pair that is merged. joint: between the two in the merged token.
+        sequences: token sequences with counts. most: most merges. least: fewest occurrences of a merged pair. joint:
+            separator within the merged token.
     """
     texts = [(list(tokens), count) for tokens, count in sequences.items()]
     counts: Counter[Pair] = Counter()
@@ -48,7 +50,7 @@ def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "
     merges: list[Pair] = []
     while heap and len(merges) < most:
         negative, pair = heapq.heappop(heap)
-        if -negative != counts[pair]:  # an entry from before the count changed
+        if -negative != counts[pair]:  # a stale entry: the count has changed since
             continue
         if counts[pair] < least:
             break
@@ -72,7 +74,7 @@ def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "
 
 
 def merged(tokens: Sequence[str], pair: Pair, joint: str = "") -> list[str]:
-    """Return tokens with a pair merged wherever it stands, from the left."""
+    """Return tokens with a pair merged wherever it occurs, from left to right."""
     out, at = [], 0
     while at < len(tokens):
         if at + 1 < len(tokens) and (tokens[at], tokens[at + 1]) == pair:
@@ -85,10 +87,11 @@ def merged(tokens: Sequence[str], pair: Pair, joint: str = "") -> list[str]:
 
 
 def apply_merges(tokens: Sequence[str], ranks: Mapping[Pair, int], joint: str = "") -> tuple[list[str], list[int]]:
-    """Return the merged tokens, and for each of the given ones the place of the merged token that covers it.
+    """Return the merged tokens, and for each given token the position of the merged token that covers it.
 
     Args:
-        tokens: of one sequence. ranks: of the merges, in the order in which they were learnt. joint: as for :func:`learn_merges`.
+        tokens: tokens of one sequence. ranks: order in which the merges were learnt. joint: as for
+            :func:`learn_merges`.
     """
     out, lengths = list(tokens), [1] * len(tokens)
     while True:
@@ -113,8 +116,9 @@ class Tokens:
     """One text in both tokenizations.
 
     Attributes:
-        general: pieces (T,). spans: (T,) first character of each, and the one behind its last.
-        domain: terms (S,), S ≤ T. term_of: (T,) the span map: place of the term that covers each piece; it ascends without a gap.
+        general: pieces (T,). spans: (T,) character range [start, end) of each piece.
+        domain: terms (S,), S ≤ T. term_of: (T,) the span map: position of the term that covers each piece; ascending
+            without gaps.
     """
 
     general: tuple[str, ...]
@@ -125,11 +129,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class TwoTokenizers:
-    """Merges and vocabularies that were learnt from a catalogue's texts.
+    """Merges and vocabularies learnt from a catalogue's texts.
 
     Attributes:
         pieces: merges of characters. terms: merges of pieces.
-        general, domain: the tokens that have numbers, in their order.
+        general, domain: the learnt tokens, in order of their ids.
     """
 
     pieces: tuple[Pair, ...]
@@ -142,7 +146,8 @@ class TwoTokenizers:
         """Learn from texts.
 
         Args:
-            texts: each counts once. pieces, terms: merges at most. least: occurrences of what is merged.
+            texts: texts of the catalogue, each counted once. pieces, terms: most merges. least: fewest occurrences of
+                a merged pair.
         """
         words = Counter(word.group().lower() for text in texts for word in WORD.finditer(text))
         split = {characters(word): count for word, count in words.items()}
@@ -155,7 +160,8 @@ class TwoTokenizers:
         return cls(found.pieces, found.terms, tuple(sorted(general)), tuple(sorted(domain)))
 
     def tokens(self, text: str) -> Tokens:
-        """Return a text's pieces and terms; every character but white space is in exactly one piece, every piece in exactly one term."""
+        """Return a text's pieces and terms; every non-space character is in exactly one piece, every piece in
+        exactly one term."""
         general: list[str] = []
         spans: list[tuple[int, int]] = []
         for word in WORD.finditer(text):
@@ -175,7 +181,7 @@ class TwoTokenizers:
         return Tokens(tuple(general), tuple(spans), tuple(domain), tuple(term_of))
 
     def numbers(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the numbers of the first pieces, and at each piece that of the term that covers it, (length,) each, padded with 0."""
+        """Return the ids of the first pieces, and of the term that covers each piece, (length,) each, padded with 0."""
         found = self.tokens(text)
         out = np.zeros((2, length), dtype=np.int64)
         for at, (piece, place) in enumerate(zip(found.general[:length], found.term_of)):
@@ -204,7 +210,7 @@ class TwoTokenizers:
         return {}
 
     def _pieces_of(self, word: str) -> tuple[list[str], list[int]]:
-        """Return a word's pieces and the piece of each of its characters; asked for again, without merging again."""
+        """Return a word's pieces and the piece of each of its characters, cached by word."""
         known = self._words
         if word not in known:
             known[word] = apply_merges(characters(word), self._piece_ranks)
@@ -216,13 +222,13 @@ class TwoTokenizers:
 
 
 def characters(word: str) -> tuple[str, ...]:
-    """Return a word's characters in small letters, as many as it has, the first one marked as such."""
+    """Return a word's characters in lower case, one token per character, with the first one marked."""
     small = [character.lower() if len(character.lower()) == 1 else character for character in word]
     return (START + small[0], *small[1:]) if word[0].isalnum() else tuple(small)
 
 
 def _stretch_bounds(general: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where stretches of words begin and end; a punctuation mark is one of its own, and terms do not reach over it."""
+    """Return the bounds of runs of words; each punctuation mark is its own run, and terms do not cross it."""
     bounds: list[tuple[int, int]] = []
     start = 0
     for at, piece in enumerate(general):

@@ -1,7 +1,7 @@
 """A randomly initialised causal LM small enough for unit tests, benchmarks of mathematics and dry runs.
 
-The tokenizer is a byte-level BPE trained on the spot, so it encodes any text; the chat template is the plain
-ChatML that the default model uses too.
+The tokenizer is a byte-level BPE trained on the fly, so it encodes any text; the chat template is plain ChatML, as in
+the default model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From text to token ids and back: the one place, so that the ids trained on, scored and generated from are the same.
+"""Conversion between text and token ids, in one place so that training, scoring and generation use the same ids.
 
-A rendered prompt is written out with its special tokens (:func:`taiji.language.chat.render`), so no special token is added here,
-whatever the tokenizer adds by itself. What follows a prompt is appended to the prompt's own ids: a completion is written
-token by token after them, and no token reaches back over the border.
+A rendered prompt is written out with its special tokens (:func:`taiji.language.chat.render`), so no special token is
+added here, even if the tokenizer would add one. A completion's ids are appended to its prompt's ids: the model
+generates token by token, so no token spans the boundary.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-"""Texts of the answer's format: shown even where a tokenizer counts them among its special tokens."""
+"""Tags of the answer's format: kept in the text even where a tokenizer treats them as special tokens."""
 ANCHORS = ("\n", ".", "a", ">", "\x00")
-"""Texts that a completion is tokenised behind where it cannot be behind its prompt."""
+"""Contexts after which a completion is tokenised where its prompt cannot be the context."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Continued:
 
     Attributes:
         ids: all of them.
-        first: how many are the prompt's; these are :func:`ids_of` the prompt, always.
-        offsets: (T, 2) int64, [start, end) of each of the others in the completion's characters.
+        first: number of prompt ids; these always equal :func:`ids_of` the prompt.
+        offsets: (T, 2) int64, [start, end) of each completion token in the completion's characters.
     """
 
     ids: list[int]
@@ -45,10 +45,11 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Continued:
-    """Return a prompt's own ids, then the ids of what follows it.
+    """Return a prompt's ids followed by the ids of its completion.
 
-    Where the tokens of the whole text begin with the prompt's, they are taken. Where a token would merge over the border, or a
-    tokenizer puts a space before every text, the completion is tokenised so that the ids decode to prompt and completion.
+    If the tokens of the whole text begin with the prompt's, they are used. If a token would span the boundary, or the
+    tokenizer puts a space before every text, the completion is tokenised so that the ids decode to prompt and
+    completion.
 
     Raises:
         ResourceError: the tokenizer gives no character offsets.
@@ -70,7 +71,7 @@ def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) 
         if found is not None and _shown(tokenizer, [*before, *found[0]]) == wanted:
             return Continued([*before, *found[0]], len(before), found[1])
     alone = _behind(tokenizer, "", completion, [])
-    assert alone is not None  # every text begins with nothing
+    assert alone is not None  # every text begins with the empty prompt
     return Continued([*before, *alone[0]], len(before), alone[1])
 
 
@@ -83,12 +84,12 @@ def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def opening_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that a tokenizer puts before every text by itself."""
+    """Return the ids that a tokenizer adds before every text."""
     return _framed(tokenizer)[0]
 
 
 def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that a tokenizer puts after every text by itself."""
+    """Return the ids that a tokenizer adds after every text."""
     return _framed(tokenizer)[1]
 
 
@@ -103,7 +104,7 @@ def _framed(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 def _behind(
     tokenizer: PreTrainedTokenizerBase, context: str, text: str, before: list[int]
 ) -> tuple[list[int], np.ndarray] | None:
-    """Ids and offsets of ``text`` behind ``context``, None where the ids of both do not begin with the context's."""
+    """Ids and offsets of ``text`` after ``context``; None if the ids of both do not begin with the context's."""
     encoding = tokenizer(context + text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(encoding.input_ids)
     if ids[: len(before)] != before:

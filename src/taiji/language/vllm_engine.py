@@ -1,8 +1,8 @@
-"""vLLM under the same functions as the model in this process: `generate` and `score_completions` ask it when it is there.
+"""vLLM as a backend of `generate` and `score_completions`, in place of the model in this process.
 
-Tokenisation, the seeds of prompts and samples, stop texts and the choice of scored tokens are ours, so prompts, verdicts and
-features mean the same, and so does the repetition penalty (`vllm_penalty`); what differs is arithmetic: kernels, and the random
-stream that a seed starts. Not run by us for want of a GPU: the tests drive this module with a double of vLLM's interface.
+Tokenisation, the seeds of prompts and samples, stop texts, the choice of scored tokens and the repetition penalty
+(`vllm_penalty`) are ours, so prompts, verdicts and features mean the same. Only the arithmetic differs: kernels, and
+the random stream of a seed. We have not run it for want of a GPU: the tests use a double of vLLM's interface.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
-    """The model with the engine that the settings name for writing and scoring.
+    """Return the model with the engine that the settings name for generation and scoring.
 
     Raises:
-        TaijiError: vLLM is not installed, or the model was made in memory and has no folder it could be read from.
+        TaijiError: vLLM is not installed, or the model was created in memory and has no folder to read it from.
     """
     return lm if settings.engine == "transformers" else replace(lm, engine=VLLMEngine(lm, settings.gpu_share))
 
@@ -36,8 +36,8 @@ class VLLMEngine:
     """One vLLM instance in this process.
 
     Args:
-        lm: read from a folder or a hub; its tokenizer is used, its weights are not.
-        gpu_share: share of the GPU's memory that vLLM may take (several workers on one GPU: less).
+        lm: model read from a folder or hub; its tokenizer is used, its weights are not.
+        gpu_share: share of the GPU's memory that vLLM may use (lower it for several workers on one GPU).
     """
 
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
@@ -66,7 +66,7 @@ class VLLMEngine:
         stop_ids: list[int],
         settings: GenerationSettings,
     ) -> list[list[Written]]:
-        """One text a prompt and seed."""
+        """Return one text per prompt and seed."""
         from taiji.language import vllm_penalty
         from taiji.language.generate import Written, up_to
 
@@ -100,7 +100,8 @@ class VLLMEngine:
         return [[next(texts) for _ in row] for row in seeds]
 
     def logprobs(self, pairs: Sequence[tuple[list[int], int]]) -> list[np.ndarray]:
-        """Log-probabilities of each pair's tokens from its first one on; the very first token of all has no context and scores 0."""
+        """Log-probabilities of each pair's tokens from its first completion token on; a token without context scores
+        0."""
         sampling = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         scored = [place for place, (ids, first) in enumerate(pairs) if len(ids) > first]
         results = [np.zeros(len(ids) - first) for ids, first in pairs]

@@ -1,6 +1,7 @@
-"""The repetition penalty over the completion alone, as a logits processor of vLLM, whose own counts the prompt too.
+"""Repetition penalty over the completion only, as a logits processor of vLLM, whose built-in penalty counts the
+prompt too.
 
-vLLM imports this module by name in the process that holds the model; nothing else should without vLLM.
+vLLM imports this module by name in the process that holds the model; without vLLM it must not be imported.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ ARGUMENT = "completion_penalty"
 
 
 class CompletionPenalty(AdapterLogitsProcessor):  # type: ignore[misc]
-    """Applies :func:`penalised` to the requests that ask for it."""
+    """Application of :func:`penalised` to the requests that ask for it."""
 
     def is_argmax_invariant(self) -> bool:
         """Return False: the likeliest token may change."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> Callable[[list[int], Tensor], Tensor] | None:
-        """Return the function of a request's output ids and its logits (V,), or None where there is no penalty."""
+        """Return a function of a request's output ids and logits (V,), or None if it has no penalty."""
         penalty = float((params.extra_args or {}).get(ARGUMENT, 1.0))
         if penalty == 1.0:
             return None

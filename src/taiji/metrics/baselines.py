@@ -1,8 +1,8 @@
-"""Baselines that need no language model and that an answer must beat, all from before the example's time.
+"""Baselines without a language model that an answer must beat; all use only data from before the example's time.
 
-``popularity``: the items most often interacted with so far; ``own favourite``: the user's most frequent item;
-``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
-stood near the user's latest ones in anybody's history, later ones counting more; ``mean history``: the mean of the
+``popularity``: the most frequent items so far; ``own favourite``: the user's most frequent item;
+``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items close
+to the user's latest ones in all histories, with more weight on later ones; ``mean history``: the mean of the
 embeddings of the user's latest items, in place of an answer's embedding.
 """
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 SEED_ITEMS = 20
-"""Latest items whose neighbours are counted."""
+"""Number of latest items whose neighbours are counted."""
 REACH = 3
-"""Neighbours in a history: this many places apart at most."""
+"""Largest distance of neighbours in a history."""
 DECAY = 0.9
 """Weight of the r-th latest item: DECAY ** r."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Proposal of a baseline for each example.
+    """A baseline's proposals for each example.
 
     Args:
-        name: shown in the report.
+        name: name shown in the report.
         items: (E, K) item numbers, best first, padded with −1; or None if it names no items.
-        levels: (E, depth) category levels it claims (object array of str or None).
+        levels: (E, depth) proposed category levels (object array of str or None).
     """
 
     name: str
@@ -45,19 +45,21 @@ class Baseline:
 
 
 def item_levels(dataset: Dataset) -> Array:
-    """Return category levels (n_items, depth) of every item, as str or None."""
+    """Return the category levels (n_items, depth) of every item, as str or None."""
     levels = [dataset.items[name].to_numpy().astype(object) for name in dataset.levels]
     return np.stack(levels, axis=1) if levels else np.empty((dataset.n_items, 0), dtype=object)
 
 
 def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Baseline]:
-    """The baselines that propose items or categories; the mean history is :func:`taiji.features.history_mean.history_mean`.
+    """Return the baselines that propose items or categories; the mean history is
+    :func:`taiji.features.history_mean.history_mean`.
 
     Args:
         dataset: history and items.
         examples: ``user, as_of``; nothing at or after ``as_of`` is read for a row.
-        size: items proposed.
-        new_only: leave out what the user already had, as targets are new (not from ``own favourite``, whose point it is).
+        size: number of items proposed.
+        new_only: leave out the user's earlier items, as targets are new (not in ``own favourite``, which consists of
+            them).
     """
     levels = item_levels(dataset)
     histories = _histories(dataset, examples)
@@ -101,7 +103,8 @@ def co_occurrence(
     size: int,
     seen: list[Array] | None = None,
 ) -> Array:
-    """Items that stood within ``REACH`` places of the user's latest items, in histories before that time, (E, size)."""
+    """Items within ``REACH`` positions of the user's latest items, in histories before the example's time, (E,
+    size)."""
     as_of = examples["as_of"].to_numpy()
     wanted = np.zeros(dataset.n_items, dtype=bool)
     for items in histories:
@@ -146,7 +149,7 @@ def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
 
 
 def _most_frequent(values: Iterable[Any]) -> Any:
-    """Return the most frequent value, among equals the one met first (newest)."""
+    """Return the most frequent value; ties go to the one seen first (the newest)."""
     return Counter(values).most_common(1)[0][0]
 
 

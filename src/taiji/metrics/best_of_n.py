@@ -14,12 +14,12 @@ NODES = 200
 
 
 def value_of_best(values: Array, scores: Array, n: int) -> float:
-    """Return the expected value of the one of n draws (with replacement, even) whose score is highest.
+    """Return the expected value of the best-scored of n uniform draws with replacement.
 
-    Exact: the chance that the best of n is among the k lowest of m is (k/m)ⁿ; those of equal score share it evenly.
+    Exact: the probability that the best of n is among the k lowest of m is (k/m)ⁿ; tied scores share it evenly.
 
     Args:
-        values: (m,) true values. scores: (m,) that the choice goes by. n: draws.
+        values: (m,) true values. scores: (m,) scores that decide the choice. n: number of draws.
     """
     values, scores = np.asarray(values, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
@@ -30,12 +30,12 @@ def value_of_best(values: Array, scores: Array, n: int) -> float:
 
 
 def gain_of_best(values: Array, scores: Array, n: int) -> float:
-    """Return :func:`value_of_best` minus the mean value: what the choice adds to a draw at random."""
+    """Return :func:`value_of_best` minus the mean value: the gain of the choice over a random draw."""
     return value_of_best(values, scores, n) - float(np.mean(values))
 
 
 def gain_bound(values: Array, n: int) -> float:
-    """Return E[max of n] − E[mean], the gain of a choice by the values themselves; no score gains more."""
+    """Return E[max of n] − E[mean], the gain of choosing by the true values: the upper bound for any score."""
     return gain_of_best(values, values, n)
 
 

@@ -2,8 +2,8 @@
 
 Rows of one user are not independent, so the user is the unit that is resampled (cluster bootstrap; Field & Welsh,
 *JRSS B* 69, 2007). A resample is a vector of user weights (how often each was drawn), and a statistic maps a block of
-such vectors to its values: nothing is copied, and two arms that see the same weights are compared in pairs.
-:mod:`taiji.metrics.intervals` makes intervals of them.
+such vectors to its values. So nothing is copied, and two arms under the same weights are compared in pairs.
+:mod:`taiji.metrics.intervals` derives the intervals.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 CELLS = 4_000_000
-"""Weights held at once, so that memory does not grow with the number of resamples."""
+"""Number of weights held at once, so that memory does not grow with the number of resamples."""
 SAME = 1e-9
-"""Relative difference below which two values are equal but for rounding."""
+"""Relative difference below which two values are equal up to rounding."""
 
 
 class Statistic(Protocol):
@@ -33,18 +33,18 @@ class Statistic(Protocol):
 
     @property
     def n(self) -> int:
-        """Users who contribute something."""
+        """Number of users who contribute."""
 
     @property
     def units(self) -> int:
-        """Users on whom the scarcest part of the value rests; at most ``n``."""
+        """Number of users behind the scarcest part of the value; at most ``n``."""
 
     @property
     def units_text(self) -> str:
         """Plural noun phrase for these users."""
 
     def differing(self, other: Statistic) -> int:
-        """Number of users who contribute something else to ``other``; 0 if they are the same function."""
+        """Number of users whose contribution to ``other`` differs; 0 if both are the same function."""
 
     def __call__(self, weights: Array) -> Array:
         """Values (R,) under the weights (R, n_users); NaN where undefined."""
@@ -57,7 +57,7 @@ class Ratio:
     Args:
         numerator: (U,) per-user sums.
         denominator: (U,) per-user counts; users with 0 do not contribute.
-        proportion: whether each unit lies in [0, 1], so that equal ones can have an honest interval.
+        proportion: whether each user's value lies in [0, 1], which allows an exact interval when all are equal.
         units_text: plural noun phrase for the units, where they are not users.
     """
 
@@ -93,7 +93,7 @@ class Ratio:
 
     @property
     def values(self) -> Array:
-        """Each contributing user's own value, (n,)."""
+        """Value of each contributing user, (n,)."""
         there = self.denominator != 0
         return np.asarray(self.numerator[there] / self.denominator[there])
 
@@ -111,12 +111,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Value that no sample can change, such as the AUC ½ of predictions that are all equal.
+    """Value that is the same on every sample, such as the AUC ½ of constant predictions.
 
     Args:
-        value: the same on every resample.
+        value: value on every resample.
         n_users: length of a weight vector.
-        n: users who contribute something.
+        n: number of users who contribute.
     """
 
     value: float
@@ -136,10 +136,10 @@ class Fixed:
 
 
 def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> int:
-    """Return the number of users with a row scored otherwise; 0 where both order all rows alike.
+    """Return the number of users with a row scored differently; 0 if both order all rows alike.
 
     Args:
-        first, second: user codes (N,) and scores (N,) of the same rows.
+        first, second: user codes (N,) and scores (N,) for the same rows.
     """
     (users, one), (_, other) = first, second
     if len(one) != len(other):
@@ -149,7 +149,7 @@ def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> in
 
 
 class PooledAUC:
-    """Area under the ROC curve over all rows together, every row weighted with its user's weight.
+    """Area under the ROC curve over all rows together, each row weighted by its user's weight.
 
     The rows are sorted once; under new weights the area is one cumulative sum over the rows, ties counting one half:
     AUC(w) = Σ_pos w (W_neg below + ½ W_neg tied) / (W_pos W_neg).
@@ -169,7 +169,7 @@ class PooledAUC:
         self._users, self._n_users = users[order].astype(np.intp), n_users
         self._positive, self._negative = np.flatnonzero(positive), np.flatnonzero(~positive)
         negative_scores = ranked[self._negative]
-        # for each positive: how many negatives lie below it, and how many below or level with it
+        # for each positive: the number of negatives below it, and below or tied with it
         self._below = np.searchsorted(negative_scores, ranked[self._positive], side="left")
         self._level = np.searchsorted(negative_scores, ranked[self._positive], side="right")
 
@@ -202,7 +202,7 @@ class PooledAUC:
 
 
 def resample_weights(n_users: int, resamples: int, seed: int) -> Iterator[Array]:
-    """Yield blocks (r, n_users) of how often each user is drawn when ``n_users`` are drawn with replacement."""
+    """Yield blocks (r, n_users) of draw counts per user when ``n_users`` users are drawn with replacement."""
     generator = np.random.default_rng([seed, n_users])
     block = max(1, CELLS // max(n_users, 1))
     for start in range(0, resamples, block):

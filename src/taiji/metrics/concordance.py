@@ -1,9 +1,9 @@
-"""Concordance ("XAUC"): the AUC of labels with any number of values, exact under ties.
+"""Concordance ("XAUC"): generalisation of the AUC to labels with any number of values, exact under ties.
 
-The probability that of two rows with different labels the prediction orders them right, a tie counting one half. Two
-labels differ first in one bit of their ranks, so all pairs are counted as one AUC per bit, among the rows that agree in
-the bits above it: b bits cost b sorts, and b cumulative sums for each further vector of user weights. Binary labels
-have one bit, and the value is the AUC.
+The probability that the prediction orders two rows with different labels correctly, a tie counting one half. The
+ranks of two different labels have a highest differing bit, so all pairs are counted as one AUC per bit, among the
+rows that agree in the higher bits: b bits cost b sorts, and b cumulative sums per further vector of user weights.
+Binary labels have one bit, and the value is the AUC.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Bit:
-    """Pairs of rows that differ first in one bit of the label's rank.
+    """Pairs of rows whose label ranks have the same highest differing bit.
 
     Attributes:
         lower, upper: rows without and with the bit; ``lower`` sorted by block and score.
-        start, below, level, end: for each upper row, places in ``lower`` of its block: all, those scored lower, those
-            scored lower or equally, and the block's end.
+        start, below, level, end: for each upper row, indices into ``lower``: start of its block, end of the rows
+        scored lower, end of those scored lower or equally, end of the block.
     """
 
     lower: Array
@@ -39,7 +39,7 @@ class _Bit:
 
 
 def _bits(blocks: Array, ranks: Array, scores: Array) -> Iterator[_Bit]:
-    """Yield every pair of rows of one block with different ranks exactly once."""
+    """Cover every pair of rows in a block with different ranks exactly once."""
     for bit in range(int(ranks.max(initial=0)).bit_length()):
         node = _codes(blocks, ranks >> (bit + 1))
         place = _codes(node, np.unique(scores, return_inverse=True)[1])
@@ -57,7 +57,7 @@ def _bits(blocks: Array, ranks: Array, scores: Array) -> Iterator[_Bit]:
 
 
 def _codes(first: Array, second: Array) -> Array:
-    """Return codes 0, 1, 2, … of pairs, in the order of the first and then of the second."""
+    """Return codes 0, 1, 2, … of pairs, ordered by the first and then the second."""
     width = int(second.max(initial=0)) + 1
     return np.unique(first.astype(np.int64) * width + second, return_inverse=True)[1]
 
@@ -79,7 +79,7 @@ def grouped_concordance(groups: Array, labels: Array, scores: Array, n_groups: i
 
 
 class PooledConcordance:
-    """Concordance over all rows together, every row weighted with its user's weight.
+    """Concordance over all rows together, each row weighted by its user's weight.
 
     Args:
         users: (N,) user codes below ``n_users``.
@@ -106,7 +106,7 @@ class PooledConcordance:
 
     @property
     def units(self) -> int:
-        """Users above or below the cut of the labels that has most of both, the fewer of the two."""
+        """The smaller number of users on either side of a label cut, at the cut where it is largest."""
         cuts = np.arange(int(self._ranks.max(initial=0)))  # a row is above a cut, or at or below it
         highest, lowest = np.full(self._n_users, -1), np.full(self._n_users, len(cuts) + 1)
         np.maximum.at(highest, self._users, self._ranks)
@@ -116,7 +116,7 @@ class PooledConcordance:
         return int(np.minimum(above, below).max(initial=0))
 
     def differing(self, other: Statistic) -> int:
-        """Return the number of users with a row scored otherwise; 0 where both order all rows alike."""
+        """Return the number of users with a row scored differently; 0 if both order all rows alike."""
         return (
             scores_differ(self.scored, other.scored) if isinstance(other, PooledConcordance) else min(self.n, other.n)
         )

@@ -1,6 +1,6 @@
-"""Exact laws for small samples: Student's t and the binomial, through the incomplete beta function.
+"""Exact distributions for small samples: Student's t and the binomial, via the incomplete beta function.
 
-SciPy has them, and the base installation does without it (164 MB); the tests compare with SciPy.
+The base installation avoids SciPy (164 MB), which has them too; the tests compare with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import NormalDist
 from taiji.core.errors import InputError
 
 STEPS = 1000
-"""Steps towards a quantile, and terms of a continued fraction, at most."""
+"""Most steps towards a quantile, and most terms of a continued fraction."""
 TINY = 1e-300
 
 
@@ -23,7 +23,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
         return float(x >= 1)
     front = math.exp(
         math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )  # the fraction converges on the mean's near side
+    )  # the fraction converges fast only for x below the mean
     return front * _fraction(x, a, b) / a if x < (a + 1) / (a + b + 2) else 1 - front * _fraction(1 - x, b, a) / b
 
 
@@ -69,7 +69,7 @@ def student_quantile(level: float, freedom: float) -> float:
 
 
 def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of Clopper & Pearson (*Biometrika* 26, 1934): it covers at least at its level for every n."""
+    """Return the Clopper–Pearson interval (*Biometrika* 26, 1934), whose coverage is at least its level for every n."""
     if not 0 <= successes <= trials or trials < 1:
         raise InputError("Successes are not among the trials.", found=f"{successes} of {trials}")
     alpha, k, n = 1 - level, successes, trials

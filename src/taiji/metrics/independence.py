@@ -1,4 +1,4 @@
-"""Dependence of a score on a circumstance, and how much of the order within a circumstance a correction keeps."""
+"""Dependence of a score on a circumstance, and the share of the order within a circumstance that a correction keeps."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = NDArray[Any]
 def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> float:
     """Return the mutual information in nats of two columns (n,), each cut into ``bins`` groups of equal size.
 
-    The plug-in estimate less its bias (Miller and Madow 1955), so that independent columns have about 0, a little less as often as
-    a little more.
+    The plug-in estimate minus its bias (Miller and Madow 1955), so independent columns give about 0, slightly below
+    as often as above.
 
     Raises:
         InputError: fewer than two rows.
@@ -31,12 +31,13 @@ def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> fl
     expected = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True) / n
     there = joint > 0
     plain = float((joint[there] * np.log(joint[there] / expected[there])).sum() / n)
-    # Entropies are short by (cells − 1) / 2n each; I = H(X) + H(Y) − H(X, Y).
+    # Entropies are underestimated by (cells − 1) / 2n each; I = H(X) + H(Y) − H(X, Y).
     return plain + float((joint.shape[0] - 1) + (joint.shape[1] - 1) - (there.sum() - 1)) / (2 * n)
 
 
 def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16) -> float:
-    """Return the share of pairs within a group of the circumstance that are in the same order after as before, ties one half.
+    """Return the share of pairs within a group of the circumstance whose order is the same after as before, ties one
+    half.
 
     Args:
         before, after: (n,) scores. circumstance: (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values each is
@@ -50,7 +51,8 @@ def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16)
 
 
 def _groups(values: Array, bins: int) -> Array:
-    """Return (n,) codes 0, 1, … of groups of about equal size; each value its own where there are at most ``bins``."""
+    """Return (n,) codes 0, 1, … of groups of about equal size; one group per value if there are at most ``bins``
+    values."""
     distinct, codes = np.unique(values, return_inverse=True)
     if len(distinct) <= bins:
         return np.asarray(codes)

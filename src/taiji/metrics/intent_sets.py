@@ -1,6 +1,7 @@
-"""Sets of intents against the items that came next: coverage, redundancy, retrieved slates, near-duplicates. Pure functions.
+"""Evaluation of intent sets against the next items: coverage, redundancy, retrieved slates, near-duplicates. Pure
+functions.
 
-Vectors are unit vectors or zero; a zero row stands for an intent or item that is missing.
+Vectors are unit vectors or zero; a zero row is a missing intent or item.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 NEAR = 0.8
-"""Cosine above which an intent begins to repeat another."""
+"""Cosine above which an intent starts to count as a repetition."""
 SAME_INTENT = 0.9
-"""Cosine from which on two intents are near-duplicates and count as one."""
+"""Cosine from which two intents are near-duplicates and count as one."""
 
 
 def coverage(intents: Array, items: Array) -> Array:
-    """Mean over the items of the best cosine among the intents, negative ones cut to 0 (facility location).
+    """Mean over the items of the best cosine among the intents, clipped at 0 (facility location).
 
     Args:
         intents: (B, m, d).
         items: (B, N, d).
 
     Returns:
-        (B,) in [0, 1]; 0 where there is no intent, NaN where there is no item.
+        (B,) in [0, 1]; 0 without an intent, NaN without an item.
     """
     best = np.clip(np.einsum("bmd,bnd->bnm", intents, items).max(axis=2, initial=0.0), 0.0, 1.0)
     there = _there(items)
@@ -37,11 +38,12 @@ def coverage(intents: Array, items: Array) -> Array:
 def redundancy(intents: Array, near: float = NEAR) -> Array:
     """Share of the intents after the first that repeat an earlier one.
 
-    An intent counts by how far its best cosine with an earlier one lies between ``near`` (0) and 1 (1).
+    An intent's contribution rises linearly from 0 to 1 as its best cosine with an earlier one goes from ``near`` to
+    1.
 
     Args:
         intents: (B, m, d).
-        near: where repetition begins.
+        near: cosine at which repetition begins.
 
     Returns:
         (B,) in [0, 1]; 0 for fewer than two intents.
@@ -61,15 +63,16 @@ def best_cosines(intents: Array, candidates: Array) -> Array:
 
 
 def slate_values(scores: Array, values: Array, size: int) -> Array:
-    """Mean value of the ``size`` candidates with the best scores, scaled to [0, 1] between the worst and the best slate of that size.
+    """Mean value of the ``size`` best-scored candidates, scaled to [0, 1] between the worst and the best slate of
+    that size.
 
     Args:
-        scores: (B, C), −inf where there is no candidate; ties go to the earlier one.
-        values: (B, C) value of each candidate, NaN where there is none.
-        size: of a slate; all candidates where there are fewer.
+        scores: (B, C), −inf at missing candidates; ties go to the earlier one.
+        values: (B, C) value of each candidate, NaN at missing candidates.
+        size: slate size; all candidates if there are fewer.
 
     Returns:
-        (B,), 0 where all slates are worth the same.
+        (B,), 0 where all slates have the same value.
     """
     there = np.isfinite(values)
     takes = np.arange(scores.shape[1])[None] < np.minimum(size, there.sum(axis=1))[:, None]
@@ -82,15 +85,15 @@ def slate_values(scores: Array, values: Array, size: int) -> Array:
 
 
 def merged(vectors: Array, weights: Array, same: float = SAME_INTENT) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Merge near-duplicates: each vector joins the first kept one that it is as near as ``same`` to, and lends it its weight.
+    """Merge near-duplicates: each vector joins the first kept one within cosine ``same`` and adds its weight to it.
 
     Args:
-        vectors: (n, d) unit vectors, in the order in which they are kept; zero rows are left out.
-        weights: (n,) of each.
-        same: cosine from which on two are one.
+        vectors: (n, d) unit vectors in order of precedence; zero rows are left out.
+        weights: (n,) weights of the vectors.
+        same: cosine from which two vectors are merged.
 
     Returns:
-        places (k,) of those kept, and their weights (k,), by falling weight and then place.
+        indices (k,) of the kept vectors and their weights (k,), by descending weight, then index.
     """
     kept: list[int] = []
     total: list[float] = []

@@ -1,6 +1,6 @@
-"""Intervals of statistics, alone and in pairs: resampled, exact where that exists, or the reason for which there is none.
+"""Intervals of statistics and of paired differences: bootstrap, exact where possible, or the reason why there is none.
 
-The rules for few users, equal values and missing labels, and their sources, are in ``docs/explanation/intervals.md``.
+``docs/explanation/intervals.md`` has the rules for few users, equal values and missing labels, with sources.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from taiji.metrics.exact import binomial_interval, student_quantile
 
 Array = NDArray[Any]
 FEWEST = 10
-"""Users below whom resampling says too little: from fewer there is no interval, unless an exact one exists."""
+"""Fewest users for a bootstrap interval; with fewer, only an exact interval is given."""
 EXACT = 100_000
-"""Users up to whom hits get the exact interval; beyond, it takes long and resampling says the same."""
+"""Most users for an exact interval of hits; with more it is slow, and the bootstrap gives the same."""
 _NORMAL = NormalDist()
 
 
 class Entry(TypedDict):
     """A metric as it appears in ``metrics.json``: point value, interval and number of users behind it.
 
-    ``method`` names an interval that is not the bootstrap's: ``exact binomial``, or ``identity`` where no sample could give
-    another value. ``reason`` says why there is no interval.
+    ``method`` names an interval other than the bootstrap's: ``exact binomial``, or ``identity`` where every sample
+    gives the same value. ``reason`` explains a missing interval.
     """
 
     value: float | None
@@ -39,16 +39,16 @@ class Entry(TypedDict):
 
 
 def interval_of(statistics: Sequence[Statistic], point: float, draws: Array, level: float = 0.95) -> Entry:
-    """Interval of one arm around its point value.
+    """Return the interval of one arm around its point value.
 
     Args:
-        statistics: the arm's, one per training seed.
-        point: the value on the users as they are.
+        statistics: the arm's statistics, one per training seed.
+        point: value on the original users.
         draws: (R,) values on resampled users.
         level: coverage.
 
     Returns:
-        the entry; without an interval it has ``reason``.
+        the entry, with ``reason`` if it has no interval.
     """
     first = statistics[0]
     n, scarce = first.n, min(statistics, key=lambda statistic: statistic.units)
@@ -75,14 +75,14 @@ def difference_of(
     *,
     identical: bool = False,
 ) -> Entry:
-    """Interval of the paired difference of two arms.
+    """Return the interval of the paired difference of two arms.
 
     Args:
-        first, second: their statistics, one per training seed, over the same users.
-        point: the difference on the users as they are.
+        first, second: statistics of the arms, one per training seed, over the same users.
+        point: difference on the original users.
         draws: (R,) differences on resampled users.
         level: coverage.
-        identical: True if both arms are one and the same thing, so that no sample could tell them apart.
+        identical: whether both arms are identical, so that their difference is 0 on every sample.
     """
     scarce = min((*first, *second), key=lambda statistic: statistic.units)
     n = min(first[0].n, second[0].n)
@@ -108,31 +108,31 @@ def _few(statistic: Statistic) -> str:
 
 
 def too_few(units: str, found: int) -> str:
-    """Return the reason for which ``found`` units, named in the plural, bear no interval."""
+    """Return the reason why ``found`` units (a plural noun) are too few for an interval."""
     return f"too few {units} to tell ({found}, needed {FEWEST})"
 
 
 def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
     """Give an entry the expanded percentile interval (Hesterberg, *The American Statistician* 69, 2015).
 
-    Percentiles are too narrow by √((n − 1) / n) and as if the spread were known: their level is raised to that of
-    Student's t with n − 1 degrees of freedom, which makes it exact for means of normal values.
+    Percentile intervals are too narrow by √((n − 1) / n) and treat the spread as known. Their level is therefore
+    raised to match Student's t with n − 1 degrees of freedom, which is exact for means of normal values.
     """
     draws = draws[np.isfinite(draws)]
     width = np.ptp(draws) if len(draws) else 0.0
     if width <= SAME * max(abs(found["value"] or 0.0), float(np.abs(draws).max(initial=0.0))):
-        return {**found, "reason": "no spread to tell from, every resample of users gives the same value"}
+        return {**found, "reason": "no spread, every resample of users gives the same value"}
     tail = _NORMAL.cdf(-student_quantile(level, units - 1) * (units / (units - 1)) ** 0.5)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return {**found, "low": float(low), "high": float(high)}
 
 
 def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
-    """Return the exact interval of a proportion that is 0 or 1, or one same value, in every user; None otherwise.
+    """Return the exact interval of a proportion that is 0 or 1, or equal, for every user; None otherwise.
 
-    Resampling identical values yields an interval of width nothing, which would call 0 hits among 20 users a certainty.
-    Users are the trials (Clopper & Pearson). If all n show one value c, the share of users who show another one is at most
-    w = 1 − (α/2)^(1/n), and those lie in [0, 1]: the mean is within [c (1 − w), c + (1 − c) w].
+    Resampling identical values yields an interval of width zero, which would make 0 hits among 20 users a certainty.
+    Users are the trials (Clopper & Pearson). If all n users have the value c, the share of users with another value
+    is at most w = 1 − (α/2)^(1/n), and those values lie in [0, 1], so the mean is within [c (1 − w), c + (1 − c) w].
     """
     values, single = statistic.values, bool(np.isin(statistic.denominator, (0.0, 1.0)).all())
     n = len(values)
@@ -145,7 +145,7 @@ def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
 
 
 def _exact_difference(first: Ratio, second: Ratio, level: float) -> tuple[float, float] | None:
-    """Return the exact interval of two proportions that differ by one same amount, other than 0, in every user."""
+    """Return the exact interval of two proportions that differ by the same non-zero amount for every user."""
     there = first.denominator != 0
     if not (first.proportion and second.proportion and there.any()):
         return None
@@ -154,12 +154,12 @@ def _exact_difference(first: Ratio, second: Ratio, level: float) -> tuple[float,
     gaps = (first.numerator - second.numerator)[there] / first.denominator[there]
     if gaps[0] == 0 or not (gaps == gaps[0]).all():
         return None
-    unseen = _unseen(len(gaps), level)  # users who show another difference, which lies in [-1, 1]
+    unseen = _unseen(len(gaps), level)  # users with another difference, which lies in [-1, 1]
     return float(gaps[0] * (1 - unseen) - unseen), float(gaps[0] * (1 - unseen) + unseen)
 
 
 def _unseen(n: int, level: float) -> float:
-    """Return the largest share of something that n users do not show, at this level."""
+    """Return the largest population share of a property that none of n users has, at this level."""
     return float(1 - ((1 - level) / 2) ** (1 / n))
 
 
@@ -194,16 +194,17 @@ def differences(
     competitors: Sequence[str],
     level: float,
 ) -> list[dict[str, Any]]:
-    """Return every arm's paired differences: ``difference`` to one arm, ``competitors`` to those competitors named before it.
+    """Return every arm's paired differences: ``difference`` to one arm, ``competitors`` to the competitors listed
+    before it.
 
     Args:
         arms: (A,) names.
-        points, draws: (A,) values and (R, A) of them on the same resamples.
-        statistics: of each arm, one per training seed.
-        contents: of each arm, something equal for arms that are one and the same thing, for instance their predictions.
-        against: an arm; where it is not among them there is no ``difference``.
-        competitors: arms that cost less and must be beaten as well.
-        level: of the intervals.
+        points, draws: (A,) point values and (R, A) values on common resamples.
+        statistics: statistics of each arm, one per training seed.
+        contents: one value per arm, equal for identical arms, for instance a hash of the predictions.
+        against: reference arm; without it there is no ``difference``.
+        competitors: cheaper arms that must be beaten as well.
+        level: coverage of the intervals.
     """
 
     def gap(arm: int, other: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Lists of several arms evaluated on the same requests: every metric with an interval, every comparison in pairs."""
+"""Evaluation of several arms' lists on the same requests, with an interval for every metric and paired comparisons."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def evaluate_lists(
 
     Args:
         lists: arm to (B, K_arm) items, best first, padded with −1. targets: of the B requests.
-        users: (B,) who asked; a user's requests are averaged, and users are resampled.
+        users: (B,) user of each request; a user's requests are averaged, and users are resampled.
         depths: lengths at which recall, hit rate, NDCG, novelty and diversity are taken.
         popularity: (N,) share of users who took an item before the requests.
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
-        further: metric to value per request (B,) of lists (B, K), for what is not computed here.
+        further: additional metrics: name to a function from lists (B, K) to values per request (B,).
         resamples, level, seed: of the bootstrap.
 
     Returns:
-        Rows ``{"arm", "metric", "value", "low", "high", "n"}`` with ``difference`` and ``competitors`` as there. Coverage of the
-        catalogue is of all lists together and has no interval.
+        Rows ``{"arm", "metric", "value", "low", "high", "n"}`` with ``difference`` and ``competitors`` as in that
+        function. Catalogue coverage is a property of all lists together and has no interval.
     """
     _, owner = np.unique(users, return_inverse=True)
     found = {
@@ -78,7 +78,7 @@ def evaluate_lists(
 def _values(
     rows: Array, targets: Targets, depths: Sequence[int], popularity: Array, categories: Array | None
 ) -> dict[str, Array]:
-    """Return metric to its value per request (B,)."""
+    """Return each metric's values per request (B,), by name."""
     hit, counts = hits(rows, targets), targets.counts
     out: dict[str, Array] = {}
     for depth in depths:

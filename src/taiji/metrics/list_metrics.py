@@ -1,7 +1,7 @@
-"""Metrics of retrieved or recommended lists: what the user took later, and what the lists are like.
+"""Metrics of retrieved or recommended lists: accuracy, coverage, novelty and diversity.
 
-A list is a row of items, best first, padded with −1. Per-request values are exact; a user with several requests is a matter
-of the caller (see :mod:`taiji.metrics.bootstrap`).
+A list is a row of items, best first, padded with −1. Per-request values are exact; the caller aggregates several
+requests of a user (see :mod:`taiji.metrics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Items that each request should have found.
+    """Target items of each request.
 
     Attributes:
-        offsets: (B + 1,); request b owns ``items[offsets[b]:offsets[b + 1]]``, no item twice there.
+        offsets: (B + 1,); the distinct targets of request b are ``items[offsets[b]:offsets[b + 1]]``.
         items: (T,).
     """
 
@@ -32,7 +32,8 @@ class Targets:
 
     @classmethod
     def of(cls, requests: Array, items: Array, count: int) -> Targets:
-        """Make targets of pairs of a request number (P,) and an item (P,), in any order and with repeats, for ``count`` requests."""
+        """Create targets for ``count`` requests from pairs of request number (P,) and item (P,), in any order, with
+        repeats."""
         width = int(items.max(initial=-1)) + 1
         pairs = np.unique(np.asarray(requests, np.int64) * max(width, 1) + items)
         offsets = np.searchsorted(pairs, np.arange(count + 1) * max(width, 1))
@@ -48,10 +49,10 @@ class Targets:
 
 
 def hits(lists: Array, targets: Targets) -> Array:
-    """Return which places of the lists (B, K) hold one of the request's targets: (B, K) bool.
+    """Return which positions of the lists (B, K) hold a target of the request: (B, K) bool.
 
     Raises:
-        InputError: another number of lists than of requests, or an item twice in a list.
+        InputError: the numbers of lists and requests differ, or a list contains an item twice.
     """
     if len(lists) != len(targets):
         raise InputError("Lists and targets differ in number.", expected=f"{len(targets)} lists", found=str(len(lists)))
@@ -62,7 +63,7 @@ def hits(lists: Array, targets: Targets) -> Array:
     there = np.sort(np.where(lists == NO_ITEM, -1 - np.arange(lists.shape[1]), lists), axis=1)
     twice = (np.diff(there, axis=1) == 0).any(axis=1)
     if twice.any():
-        raise InputError("A list holds an item twice.", where=f"list {int(np.flatnonzero(twice)[0])}")
+        raise InputError("A list contains an item twice.", where=f"list {int(np.flatnonzero(twice)[0])}")
     if not len(wanted):
         return np.zeros(lists.shape, dtype=bool)
     at = np.minimum(np.searchsorted(wanted, asked), len(wanted) - 1)
@@ -80,23 +81,26 @@ def hit_rate(hit: Array, counts: Array, k: int) -> Array:
 
 
 def ndcg(hit: Array, counts: Array, k: int) -> Array:
-    """Return the discounted gain (B,) of the first ``k`` over that of a list that begins with all targets; NaN without one."""
+    """Return the discounted gain (B,) of the first ``k``, relative to a list that starts with all targets; NaN
+    without a target."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     best = np.append(0.0, np.cumsum(discount))[np.minimum(counts, k)]
     return _divide(hit[:, :k] @ discount[: hit.shape[1]], best)
 
 
 def coverage(lists: Array, items: int, k: int) -> float:
-    """Return the share of the catalogue of ``items`` that stands in anybody's first ``k``."""
+    """Return the share of the ``items`` in the catalogue that occur in the first ``k`` of any list."""
     shown = lists[:, :k]
     return len(np.unique(shown[shown != NO_ITEM])) / items
 
 
 def novelty(lists: Array, popularity: Array, k: int) -> Array:
-    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who took an item before.
+    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who have taken
+    the item before.
 
     Args:
-        lists: (B, K). popularity: (N,) shares of users; an item that nobody took counts as taken by half a user at the least share.
+        lists: (B, K). popularity: (N,) shares of users; for an item without takers, half the smallest positive share
+            is used.
         k: length looked at.
     """
     floor = popularity[popularity > 0].min(initial=1.0) / 2

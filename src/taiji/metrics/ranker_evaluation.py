@@ -1,8 +1,8 @@
-"""Rankers evaluated on the same exposures: every arm with an interval, every comparison in pairs.
+"""Evaluation of rankers on the same exposures, with an interval for every arm and paired comparisons.
 
-A prediction is evaluated on the rows where its label is known (see :func:`taiji.data.tasks.labels`). Of a conditional
-binary task the joint prediction is evaluated ("click and conversion"): the conditional one speaks about rows that the
-logging policy and the user have selected.
+A prediction is evaluated on the rows where its label is known (see :func:`taiji.data.tasks.labels`). For a
+conditional binary task the joint prediction is evaluated ("click and conversion"), because the conditional one
+concerns only rows selected by the logging policy and the user.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class HeadRows(Generic[Arm]):
-    """One prediction of every arm, on the rows of a group where its label is known.
+    """One prediction of every arm, on a group's rows with a known label.
 
     Attributes:
         group: name of the group of rows.
         head: name of the prediction, a column of every arm's frame.
-        metrics: of this kind of prediction.
+        metrics: metrics for this kind of prediction.
         chosen: (N,) row numbers in the exposures.
-        arms: arm to its labelled predictions.
+        arms: arm name to labelled predictions.
     """
 
     group: str
@@ -48,12 +48,13 @@ class HeadRows(Generic[Arm]):
 
 
 def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
-    """Return the predictions that are evaluated, each with its task."""
+    """Return the predictions to evaluate, each with its task."""
     return {task.heads[-1]: task for task in tasks}
 
 
 def predicted_tasks(tasks: Sequence[Task], predictions: Iterable[pl.DataFrame]) -> tuple[Task, ...]:
-    """Return the tasks whose evaluated prediction every arm has; a ranker may be trained on some of a log's labels."""
+    """Return the tasks whose evaluated prediction every arm provides; a ranker may be trained on only some of a
+    log's labels."""
     columns = [frozenset(frame.columns) for frame in predictions]
     return tuple(task for task in tasks if all(task.heads[-1] in names for names in columns))
 
@@ -62,9 +63,9 @@ def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
     """Return the third of ``users`` with the fewest interactions before ``as_of``, ties by user number.
 
     Args:
-        dataset: where the histories are.
+        dataset: source of the histories.
         users: user numbers, repeats allowed.
-        as_of: microseconds; take the start of the test period, so that the test does not decide who is in.
+        as_of: microseconds; use the start of the test period, so that test data do not decide membership.
     """
     unique = np.unique(np.asarray(users, dtype=np.int64))
     counts = dataset.history.count_before(unique, np.full(len(unique), as_of, dtype=np.int64))
@@ -90,20 +91,20 @@ def evaluate_rankers(
         exposures: the rows: ``user, item, time`` and the tasks' labels; a request is a user at a time.
         predictions: arm → frame with a column per evaluated prediction, in the rows' order.
         sparse_users: users of the group ``sparse`` (see :func:`sparsest_third`).
-        tasks: whose predictions are evaluated, each with the metrics of its kind.
-        groups: further groups as masks over the rows, for instance cold items or one department.
-        against: the arm the others are compared with, when it is among them.
-        competitors: arms that every arm named after them is compared with as well (the cheap way that the dear one must beat).
+        tasks: tasks to evaluate, each with the metrics of its kind.
+        groups: additional groups as masks over the rows, for instance cold items or one department.
+        against: the arm that the others are compared with, if present.
+        competitors: arms that every later arm is also compared with (cheap methods that the expensive one must beat).
         resamples, level, seed: of the bootstrap.
 
     Returns:
-        Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name, as
-        ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low", "high"}``,
-        and those after a competitor have ``competitors``, a list of such. ``method`` and ``reason`` are added where they say
-        something, see :class:`taiji.metrics.intervals.Entry`.
+        Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name,
+        such as ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low",
+        "high"}``, and those after a competitor have ``competitors``, a list of these. ``method`` and ``reason`` are
+        added where they apply, see :class:`taiji.metrics.intervals.Entry`.
 
     Raises:
-        InputError: an arm's frame has another number of rows, or lacks a column.
+        InputError: an arm's frame has the wrong number of rows, or lacks a column.
     """
     _check(exposures, predictions, tasks)
     rows: list[dict[str, Any]] = []
@@ -124,7 +125,7 @@ def head_rows(
     groups: Mapping[str, Array] | None = None,
     tasks: Sequence[Task] = DEFAULT_TASKS,
 ) -> Iterator[HeadRows[Arm]]:
-    """Yield what is evaluated on which rows; groups without a labelled row are left out.
+    """Yield each evaluated prediction with its rows; groups without a labelled row are left out.
 
     Args:
         exposures, sparse_users, groups, tasks: as :func:`evaluate_rankers` takes them.
@@ -154,7 +155,7 @@ def _entries(
     level: float,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Return one metric of every arm, all on the same resamples."""
+    """Return one metric of every arm, on common resamples."""
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 

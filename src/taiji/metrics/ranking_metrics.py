@@ -1,7 +1,7 @@
-"""Ranking metrics: one interface, a value over all rows (``calc``) and one a user (``calc_per_user``).
+"""Ranking metrics with one interface: a value over all rows (``calc``) and one per user (``calc_per_user``).
 
-Every metric is exact under ties: a constant prediction gets the value it deserves on average over all orders (AUC ½,
-the expected NDCG; McSherry & Najork, *ECIR* 2008), so the order of the input never decides a result.
+Every metric is exact under ties: a constant prediction gets its average value over all orders (AUC ½, the expected
+NDCG; McSherry & Najork, *ECIR* 2008), so a result never depends on the order of the input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taiji.metrics.bootstrap import Fixed, PooledAUC, Ratio, Statistic
 Array = NDArray[Any]
 Arm = TypeVar("Arm", bound=Hashable)
 SMALLEST = 1e-7
-"""Probabilities are kept this far from 0 and 1, so that one certain mistake costs 16 nats and not infinity."""
+"""Probabilities are clipped this far from 0 and 1, so that one certain mistake costs 16 nats instead of infinity."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Rows:
 
     Args:
         users: (N,) user codes below ``n_users``.
-        labels: (N,) 0 or 1, or numbers where the task is not binary.
-        scores: (N,) predictions; probabilities where the metric is about probabilities.
-        requests: (N,) codes of the lists that were ranked (a user at a time).
-        n_users: number of users, including any without a row here (they are resampled, too).
+        labels: (N,) 0 or 1, or numbers if the task is not binary.
+        scores: (N,) predictions; probabilities for metrics of probabilities.
+        requests: (N,) codes of the ranked lists (one user at one time).
+        n_users: number of users, including those without a row (they are resampled too).
     """
 
     users: Array
@@ -45,7 +45,7 @@ class Rows:
 
     @property
     def content(self) -> str:
-        """Hash of the predictions: rankers of equal content on the same rows are one and the same."""
+        """Hash of the predictions: rankers of equal content on the same rows are identical."""
         return hashlib.sha256(self.scores.tobytes()).hexdigest()
 
     @classmethod
@@ -58,7 +58,7 @@ class Rows:
         *,
         kind: Kind = "binary",
     ) -> Rows:
-        """Make rows of raw ids of any type; see :meth:`of_arms`."""
+        """Create rows from raw ids of any type; see :meth:`of_arms`."""
         return cls.of_arms(users, labels, {"": scores}, times, kind=kind)[""]
 
     @classmethod
@@ -71,16 +71,16 @@ class Rows:
         *,
         kind: Kind = "binary",
     ) -> dict[Arm, Rows]:
-        """Make each arm's rows of raw ids of any type; users and requests are coded once for all of them.
+        """Create each arm's rows from raw ids of any type; users and requests are encoded once for all arms.
 
         Args:
             users, labels: (N,) each.
             scores: arm to (N,) predictions.
             times: (N,); they split a user's rows into requests. Without them a user has one request.
-            kind: of the task, for checking its labels.
+            kind: kind of the task, to check its labels.
 
         Raises:
-            InputError: different lengths, labels that the task cannot have, or scores that are not finite.
+            InputError: different lengths, labels invalid for the task, or scores that are not finite.
         """
         raw, y = np.asarray(users), np.asarray(labels, dtype=np.float64)
         of = {arm: np.asarray(values, dtype=np.float64) for arm, values in scores.items()}
@@ -95,7 +95,7 @@ class Rows:
                 raise InputError(
                     "A prediction is not a finite number.",
                     where=f"{arm} row {int(np.flatnonzero(~np.isfinite(s))[0])}".lstrip(),
-                    fix="look at the ranker that made it",
+                    fix="check the ranker that produced it",
                 )
         _check_labels(y, kind)
         unique, codes = np.unique(raw, return_inverse=True)
@@ -118,7 +118,7 @@ def _check_labels(labels: Array, kind: Kind) -> None:
 
 
 class Metric(Protocol):
-    """A metric: over all rows, per user, and under user weights."""
+    """A metric, computed over all rows, per user, and under user weights."""
 
     @property
     def name(self) -> str:
@@ -126,11 +126,11 @@ class Metric(Protocol):
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Its display name."""
 
     @property
     def goal(self) -> str:
-        """Direction of a better value: ``high``, ``low``, or ``one`` for a calibration."""
+        """Direction of improvement: ``high``, ``low``, or ``one`` for a calibration."""
 
     def calc(self, rows: Rows) -> float:
         """The value over all rows; NaN where undefined."""
@@ -139,7 +139,7 @@ class Metric(Protocol):
         """(n_users,) values; NaN for users for whom it is undefined."""
 
     def statistic(self, rows: Rows) -> Statistic:
-        """Return the same metric as a function of user weights, for intervals."""
+        """Return the metric as a function of user weights, for intervals."""
 
 
 class FromStatistic:
@@ -153,9 +153,9 @@ class MeanOverUsers(FromStatistic):
     """Metric that is the mean of its values per user."""
 
     proportion: ClassVar[bool] = False
-    """The values lie in [0, 1], so that equal ones can have an honest interval."""
+    """Whether the values lie in [0, 1], which allows an exact interval when all are equal."""
     of_ties: ClassVar[float | None] = None
-    """Value that predictions which are all equal have by definition."""
+    """Value of constant predictions, by definition."""
 
     @abstractmethod
     def calc_per_user(self, rows: Rows) -> Array:
@@ -218,7 +218,7 @@ class UserAUC(MeanOverUsers):
 
 @dataclass(frozen=True)
 class LogLoss(MeanOverRows):
-    """Mean over rows of −log of the probability given to what happened, in nats."""
+    """Mean over rows of −log of the probability of the observed label, in nats."""
 
     name: str = "log_loss"
     title: str = "Log-loss"
@@ -230,7 +230,7 @@ class LogLoss(MeanOverRows):
 
 @dataclass(frozen=True)
 class Calibration(FromStatistic):
-    """Sum of predictions over sum of labels: 1 is calibrated, above 1 promises too much."""
+    """Sum of predictions over sum of labels: 1 is calibrated, above 1 over-predicts."""
 
     name: str = "calibration"
     title: str = "Predicted / observed"
@@ -247,10 +247,10 @@ class Calibration(FromStatistic):
 
 @dataclass(frozen=True)
 class NDCG(MeanOverUsers):
-    """Discounted gain of the first ``k`` of a request over the best possible, expected over the orders of ties.
+    """Discounted gain of a request's first ``k`` relative to the best possible, in expectation over the orders of ties.
 
-    A user's value is the mean over the user's requests that hold both a positive and a negative row (the others cannot
-    be ranked right or wrong); the value is the mean over users.
+    A user's value is the mean over the user's requests with both a positive and a negative row (the others cannot be
+    ranked wrongly); the metric is the mean over users.
     """
 
     k: int = 10
@@ -299,7 +299,7 @@ def grouped_auc(groups: Array, labels: Array, scores: Array, n_groups: int) -> A
 
 
 def grouped_ndcg(groups: Array, gains: Array, scores: Array, k: int) -> Array:
-    """Expected NDCG@k within groups 0 … max: NaN where a group has no gain or nothing but equal gains.
+    """Expected NDCG@k within groups 0 … max: NaN where a group has no gain or only equal gains.
 
     Rows tied in score share the mean of their gains, which is the expectation over their orders.
     """
@@ -332,18 +332,18 @@ def row_log_loss(labels: Array, probabilities: Array) -> Array:
 
 
 def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
-    """Chance (N,) that the target is among the first ``k``, ties ordered at random.
+    """Probability (N,) that the target is among the first ``k``, with ties in random order.
 
     Args:
-        above: (N,) how many candidates score strictly higher than the target.
-        tied: (N,) how many score exactly as high, the target included (>= 1).
-        k: length of the list.
+        above: (N,) number of candidates scored strictly higher than the target.
+        tied: (N,) number of candidates with the target's score, including the target (>= 1).
+        k: list length.
     """
     return np.clip((k - np.asarray(above, dtype=np.float64)) / np.maximum(np.asarray(tied), 1), 0.0, 1.0)
 
 
 def tied(rows: Rows) -> bool:
-    """Return whether all predictions are equal, so that they order nothing."""
+    """Return whether all predictions are equal and thus give no order."""
     return len(rows.scores) > 0 and bool((rows.scores == rows.scores[0]).all())
 
 

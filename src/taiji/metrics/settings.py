@@ -15,4 +15,4 @@ class EvaluationSettings(Settings):
     level: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of every interval."""
     grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
-    """Cosine below which an answer counts as poorly grounded (the reward is looked up all the same)."""
+    """Cosine below which an answer counts as poorly grounded; its reward is still looked up."""

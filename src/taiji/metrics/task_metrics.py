@@ -1,4 +1,4 @@
-"""Metrics of each kind of task; every page that shows metrics takes their titles and directions from here."""
+"""Metrics of each kind of task, with the titles and directions shown on every page."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ SHOWN_METRICS: Mapping[str, Metric] = {
 }
 """Name → metric, in the order in which tables show them."""
 MAIN_METRICS = ("auc", "xauc", "request_xauc", "log_loss", "mae")
-"""Metrics that stand for a prediction where there is room for one or two: order first, error second."""
+"""Metrics that represent a prediction where only one or two are shown: order first, error second."""
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Return head and metric of a key of ``metrics.json``, as ``click auc``."""
+    """Split a key of ``metrics.json``, such as ``click auc``, into head and metric."""
     head, _, metric = key.rpartition(" ")
     return head, metric
 
 
 def title_of(metric: str) -> str:
-    """Return a metric's name for people."""
+    """Return a metric's display name."""
     return SHOWN_METRICS[metric].title if metric in SHOWN_METRICS else metric
 
 
 def key_title(key: str) -> str:
-    """Return the name for people of a key of ``metrics.json``, as `click AUC` or `click and conversion log loss`."""
+    """Return the display name of a key of ``metrics.json``, such as `click AUC` or `click and conversion log loss`."""
     head, metric = split_key(key)
     return f"{head_title(head)} {title_of(metric)}" if head else title_of(metric)
 
 
 def head_title(head: str) -> str:
-    """Return a prediction's name for people."""
+    """Return a prediction's display name."""
     for task in DEFAULT_TASKS:
         if task.given and head == task.heads[-1]:
             return f"{task.given} and {task.name}"

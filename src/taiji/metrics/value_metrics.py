@@ -1,4 +1,4 @@
-"""Metrics of labels that are numbers: counts, durations, grades, and orders within a request."""
+"""Metrics of numeric labels: counts, durations, grades, and orders within a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class XAUC(FromStatistic):
-    """Probability that of two rows with different labels the larger is predicted larger, all users pooled."""
+    """Probability that, of two rows with different labels, the larger is predicted larger; all users pooled."""
 
     name: str = "xauc"
     title: str = "XAUC"

@@ -10,25 +10,27 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Score = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Level, parents (B, K) and codes (B, K) to log-probabilities (B, K, V) of each beam's next code.
+"""Maps level, parents (B, K) and codes (B, K) to log-probabilities (B, K, V) of each beam's next code.
 
-Beam k goes on from beam ``parents[b, k]`` of the call before with ``codes[b, k]``; at level 0, K is 1 and both are zeros.
+Beam k extends beam ``parents[b, k]`` of the previous call by ``codes[b, k]``; at level 0, K is 1 and both are zeros.
 """
 Children = Callable[[int, Ints, Ints], tuple[Ints, Ints, Ints]]
-"""Level, requests (R,) and nodes (R,) to places in them (C,), ascending, codes (C,) and children (C,)."""
+"""Maps level, requests (R,) and nodes (R,) to the children's parents as ascending indices into the nodes (C,), codes
+(C,) and children (C,)."""
 
 
 def beam_search(
     score: Score, children: Children, requests: int, levels: int, beam: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the leaves of the tree with the highest sums of log-probabilities along the way, as far as the beam sees.
+    """Return the leaves with the highest sums of log-probabilities along their paths, among those that the beam
+    reaches.
 
-    With a beam of at least the widest level it is exhaustive. Of equal scores the smaller place in the beam comes first, and
-    there the smaller code. A request whose tree is empty gets nothing.
+    A beam as wide as the widest level makes the search exhaustive. Ties are broken by the smaller index in the beam,
+    then by the smaller code. A request with an empty tree gets only padding.
 
     Args:
-        score: called once per level. children: of the tree that each request may reach. requests: B. levels: L.
-        beam: prefixes that are kept per request.
+        score: called once per level. children: children in the tree of each request. requests: B. levels: L.
+        beam: prefixes kept per request.
 
     Returns:
         leaves (B, K) int64, best first, padded with −1, and their scores (B, K), −inf at the padding; K ≤ beam.
@@ -64,7 +66,7 @@ def beam_search(
 
 
 def _best(table: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the columns (B, count) of the largest values of each row, largest first; of equal ones the first."""
+    """Return the columns (B, count) of the largest values of each row, largest first; ties go to the first."""
     if count == 0:
         return torch.zeros(len(table), 0, dtype=torch.int64, device=table.device)
     values, found = torch.topk(table, min(count + 1, table.shape[1]), dim=1)

@@ -1,4 +1,5 @@
-"""Network that turns a latent preference of no behaviour into that of one (FatsMB): modulated blocks with experts by behaviour."""
+"""Network that turns a behaviour-agnostic latent preference into that of one behaviour (FatsMB): modulated blocks
+with experts per behaviour."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from torch.nn import functional
 
 
 class BehaviourExperts(nn.Module):
-    """Linear experts, some shared by all behaviours and some of each behaviour's own, mixed by a gate of the behaviour's.
+    """Linear experts, some shared by all behaviours and some specific to each, mixed by the behaviour's gate.
 
     Args:
-        width: d. behaviours: n, numbered from 1; 0 is none, which has the shared experts alone. shared: at least 1. own: of each behaviour.
+        width: d. behaviours: n, numbered from 1; 0 is no behaviour, with only the shared experts. shared: number of
+            shared experts, at least 1. own: experts per behaviour.
     """
 
     def __init__(self, width: int, behaviours: int, shared: int, own: int) -> None:
@@ -39,13 +41,13 @@ class BehaviourExperts(nn.Module):
 
 
 class TransferBlock(nn.Module):
-    """Two residual layers whose norms and strengths the behaviour and the step set (adaLN-Zero, Peebles & Xie 2023).
+    """Two residual layers whose norms and gains depend on the behaviour and the step (adaLN-Zero, Peebles & Xie 2023).
 
-    ``x + α₁ · MLP([LN(x) (1 + γ₁) + β₁ ; agnostic])``, then ``x + α₂ · experts(LN(x) (1 + γ₂) + β₂)``; α, β, γ begin at 0, so that an
-    untrained block is the identity.
+    ``x + α₁ · MLP([LN(x) (1 + γ₁) + β₁ ; agnostic])``, then ``x + α₂ · experts(LN(x) (1 + γ₂) + β₂)``; α, β, γ start
+    at 0, so an untrained block is the identity.
 
     Args:
-        width: d of all it reads. behaviours, shared, own: of :class:`BehaviourExperts`.
+        width: d of all inputs. behaviours, shared, own: see :class:`BehaviourExperts`.
     """
 
     def __init__(self, width: int, behaviours: int, shared: int, own: int) -> None:
@@ -60,7 +62,8 @@ class TransferBlock(nn.Module):
     def forward(
         self, x: torch.Tensor, setting: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return (B, d) for x, what sets the norms and the agnostic latents, (B, d) each, and behaviours (B,)."""
+        """Return (B, d) for x, the condition of the norms and the agnostic latents, (B, d) each, and behaviours
+        (B,)."""
         alpha1, beta1, gamma1, alpha2, beta2, gamma2 = self.modulation(functional.silu(setting)).chunk(6, dim=-1)
         inner = torch.cat([self.norm(x) * (1 + gamma1) + beta1, agnostic], dim=-1)
         x = x + alpha1 * self.second(functional.gelu(self.first(inner)))
@@ -68,10 +71,11 @@ class TransferBlock(nn.Module):
 
 
 class BehaviourDenoiser(nn.Module):
-    """Blocks from a noisy latent to the clean one of a behaviour.
+    """Blocks that map a noisy latent to the clean latent of a behaviour.
 
     Args:
-        width: d. behaviours: n; 0 is none, for guidance. blocks: how many. steps: S of the diffusion. shared, own: experts.
+        width: d. behaviours: n; 0 is no behaviour, for guidance. blocks: number of blocks. steps: S of the diffusion.
+            shared, own: experts.
     """
 
     def __init__(self, width: int, behaviours: int, blocks: int, steps: int, shared: int, own: int) -> None:

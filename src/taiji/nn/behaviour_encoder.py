@@ -1,4 +1,5 @@
-"""Bidirectional transformer over items and what the user did with each: behaviours scale queries and keys beside rotary positions (FatsMB)."""
+"""Bidirectional transformer over items and the user's behaviours: behaviours scale queries and keys, with rotary
+positions (FatsMB)."""
 
 from __future__ import annotations
 
@@ -11,18 +12,19 @@ from torch.nn import functional
 from taiji.nn.rotary import Turn, turned, turns
 
 Reads = Literal["rotary", "added", "none"]
-"""Ways to read behaviours: as factors of queries and keys, as vectors added to the items', or not at all."""
+"""Ways to read behaviours: as factors of queries and keys, as vectors added to the item vectors, or not at all."""
 
 
 class BehaviourAttention(nn.Module):
-    """Attention whose queries and keys are multiplied by a factor per coordinate, 1 + W e of the behaviour's vector e.
+    """Attention whose queries and keys are multiplied elementwise by 1 + W e, with e the behaviour's vector.
 
-    The factors come before the rotary turn, so that a product depends on both behaviours and on the distance. After it, as in the released
-    code, it depends on the places themselves, even where all behaviours are the same: a factor differs between the two
-    coordinates that are turned as a pair.
+    The factors are applied before the rotation, so a product depends on both behaviours and on the distance. Applied
+    after it, as in the released code, they make the product depend on absolute positions even if all behaviours are
+    equal, because the two coordinates of a rotated pair have different factors.
 
     Args:
-        width: d. heads: each of an even width. scaled: without it behaviours are not read. after_turn: as released.
+        width: d. heads: number of heads, each of even width. scaled: whether behaviours are used. after_turn: apply
+            the factors after the rotation, as in the released code.
     """
 
     def __init__(self, width: int, heads: int, scaled: bool, after_turn: bool) -> None:
@@ -35,7 +37,8 @@ class BehaviourAttention(nn.Module):
         """Return (B, L, d).
 
         Args:
-            x: (B, L, d). behaviours: vectors (B, L, d). turn: of the places, (L, d / heads). known: (B, L) bool, False at padding.
+            x: (B, L, d). behaviours: vectors (B, L, d). turn: rotations of the positions, (L, d / heads). known: (B,
+                L) bool, False at padding.
         """
         rows, length, width = x.shape
         query, key, value = (self._by_head(part) for part in self.projection(x).chunk(3, dim=-1))
@@ -57,7 +60,7 @@ class BehaviourBlock(nn.Module):
     """Attention and feed-forward layers, each followed by its norm.
 
     Args:
-        width: d. heads, scaled, after_turn: of :class:`BehaviourAttention`. dropout: of both branches.
+        width: d. heads, scaled, after_turn: see :class:`BehaviourAttention`. dropout: of both branches.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, scaled: bool, after_turn: bool) -> None:
@@ -76,10 +79,11 @@ class BehaviourBlock(nn.Module):
 
 
 class BehaviourEncoder(nn.Module):
-    """Blocks over items' vectors and the numbers of behaviours.
+    """Transformer blocks over item vectors and behaviour ids.
 
     Args:
-        behaviours: n; 0 is padding, n + 1 is masked. width, heads, dropout, after_turn: of the blocks. layers: how many. reads: behaviours how.
+        behaviours: n; 0 is padding, n + 1 is masked. width, heads, dropout, after_turn: of the blocks. layers: number
+            of blocks. reads: how behaviours are used.
     """
 
     def __init__(
@@ -96,13 +100,14 @@ class BehaviourEncoder(nn.Module):
                 nn.init.normal_(block.attention.factors.weight, std=width**-0.5)
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Return the latent vectors of all places.
+        """Return the latent vectors at all positions.
 
         Args:
-            x: (B, L, d) items' vectors, newest first. behaviours: (B, L) int64. known: (B, L) bool, at least one of a row; False at padding.
+            x: (B, L, d) items' vectors, newest first. behaviours: (B, L) int64. known: (B, L) bool, False at padding,
+                True at least once per row.
 
         Returns:
-            (B, L, d); what stands at padding is read by nothing.
+            (B, L, d); values at padding are never read.
         """
         vectors = functional.embedding(behaviours, self.behaviours)
         if self.reads == "added":

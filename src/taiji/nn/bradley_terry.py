@@ -1,7 +1,8 @@
-"""Bradley–Terry model of comparisons: the probability that one thing is preferred to another is σ(r(first) − r(second)).
+"""Bradley–Terry model of comparisons: one alternative is preferred to another with probability σ(r(first) − r(second)).
 
-Scores are linear in features, r = x·β, so that the penalised likelihood has one maximum and Newton's method finds it. A score is known
-up to a constant, for comparisons tell differences alone. Source: Bradley and Terry, *Biometrika* 1952.
+Scores are linear in features, r = x·β, so the penalised likelihood has one maximum, which Newton's method finds.
+Scores are identified up to a constant, because comparisons reveal only differences. Source: Bradley and Terry,
+*Biometrika* 1952.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 STEPS = 60
-"""Newton steps at most."""
+"""Most Newton steps."""
 TOLERANCE = 1e-9
-"""Largest entry of the gradient, per pair, at which the fit ends."""
+"""Largest gradient entry, per pair, at which the fit stops."""
 
 
 def preferred(differences: Array) -> Array:
-    """Return σ(d), the probability of each preference, of differences (P,) of scores."""
+    """Return σ(d), the probability of each preference, for differences (P,) of scores."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(differences, dtype=np.float64))))
 
 
 def pair_losses(differences: Array) -> Array:
-    """Return −log σ(d), (P,), of differences of scores, winner minus loser."""
+    """Return −log σ(d), (P,), for differences of scores, winner minus loser."""
     return np.logaddexp(0.0, -np.asarray(differences, dtype=np.float64))
 
 
@@ -35,8 +36,8 @@ def fit_bradley_terry(differences: Array, ridge: Array, weights: Array | None = 
 
     Args:
         differences: (P, d) features of the winner minus those of the loser.
-        ridge: (d,) penalties, each above 0: separable comparisons have no maximum without.
-        weights: (P,) of the pairs; None for 1 each.
+        ridge: (d,) penalties, each above 0: without them, separable comparisons have no maximum.
+        weights: (P,) weights of the pairs; None for 1 each.
 
     Raises:
         InputError: no pair, or numbers that are not finite.

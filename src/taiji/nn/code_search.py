@@ -1,4 +1,5 @@
-"""Search of a history by item codes, and attention to what is found (QARM V2, arXiv 2602.08559; SIM, arXiv 2006.05639)."""
+"""Search of a history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv
+2006.05639)."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ import torch
 
 
 def shared_levels(candidates: torch.Tensor, history: torch.Tensor, least: int = 1) -> torch.Tensor:
-    """Return how many of the first levels' codes are shared, (R, C, N) int64.
+    """Return the number of leading code levels shared, (R, C, N) int64.
 
     Args:
-        candidates: (R, C, L) codes. history: (R, N, L) codes. least: codes below it are no codes and shared with nothing.
+        candidates: (R, C, L) codes. history: (R, N, L) codes. least: smallest valid code; smaller values match
+            nothing.
     """
     mine = candidates.unsqueeze(2)
     same = (mine == history.unsqueeze(1)) & (mine >= least)
@@ -19,11 +21,11 @@ def shared_levels(candidates: torch.Tensor, history: torch.Tensor, least: int = 
 
 
 def search(shared: torch.Tensor, there: torch.Tensor, found: int, least: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the entries of each history that share most levels with a candidate, of equal ones the newest.
+    """Return the history entries that share the most levels with each candidate, newest first among ties.
 
     Args:
         shared: (R, C, N) levels shared with each entry, newest first. there: (R, N) bool, False for padding.
-        found: k ≤ N, entries looked for. least: levels that an entry has to share.
+        found: k ≤ N, number of entries to find. least: fewest levels that an entry must share.
 
     Returns:
         positions (R, C, k) in the history, and whether each was found (R, C, k).
@@ -39,7 +41,8 @@ def attend_found(
 ) -> torch.Tensor:
     """Return softmax(q·h / √d) h over the entries found for each candidate, (R, C, d); 0 where nothing was found.
 
-    Equal to :func:`attend_masked` with all other entries masked; its cost grows with what is found, not with the history.
+    Equal to :func:`attend_masked` with all other entries masked; the cost grows with the entries found, not with the
+    history.
 
     Args:
         query: (R, C, d). history: (R, N, d). positions: (R, C, K). there: (R, C, K) bool.
@@ -52,11 +55,12 @@ def attend_found(
 
 
 def attend_masked(query: torch.Tensor, history: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q·h / √d) h over the entries that are ``there`` (R, C, N), for query (R, C, d) and history (R, N, d)."""
+    """Return softmax(q·h / √d) h over the entries with ``there`` True (R, C, N), for query (R, C, d) and history (R,
+    N, d)."""
     scores = query @ history.transpose(1, 2) / math.sqrt(history.shape[2])
     return _weights(scores, there) @ history
 
 
 def _weights(scores: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return a softmax over the last axis where ``there``, all zero where nothing is."""
+    """Return a softmax over the last axis masked by ``there``; all zeros if everything is masked."""
     return torch.softmax(torch.where(there, scores, -1e30), dim=-1) * there.to(scores.dtype)

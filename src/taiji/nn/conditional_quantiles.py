@@ -1,4 +1,4 @@
-"""Conditional quantiles that cannot cross, the pinball loss, and ranks among them (AlignPxtr, arXiv 2503.06920)."""
+"""Non-crossing conditional quantiles, the pinball loss, and ranks from quantiles (AlignPxtr, arXiv 2503.06920)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from torch.nn.functional import softplus
 
 Array = NDArray[Any]
 SMALLEST = 1e-4
-"""Distance that neighbouring quantiles keep."""
+"""Smallest distance between neighbouring quantiles."""
 
 
 class QuantileNetwork(nn.Module):
-    """From circumstances (n, F) to quantiles (n, K, Q) of K quantities: the first as it is, then Q − 1 positive increments.
+    """Network from circumstances (n, F) to quantiles (n, K, Q) of K quantities: the lowest one, then Q − 1 positive
+    increments.
 
     Args:
-        inputs: F. quantities: K. levels: Q. width: of two hidden layers.
+        inputs: F. quantities: K. levels: Q. width: width of the two hidden layers.
     """
 
     def __init__(self, inputs: int, quantities: int, levels: int, width: int = 64) -> None:
@@ -46,10 +47,11 @@ def pinball(quantiles: torch.Tensor, values: torch.Tensor, levels: torch.Tensor)
 
 
 def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
-    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,); they never fall as a value rises.
+    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,); they never decrease as
+    a value increases.
 
-    Linear between quantiles; beyond the outer ones exponential tails with the slope of the outermost interval, so that
-    order is kept there until a rank rounds to 0 or 1. The bounds of each piece hold to the last bit.
+    Linear between quantiles, with exponential tails beyond the outer ones that continue the slope of the outermost
+    interval, so order is kept until a rank rounds to 0 or 1. The bounds of each piece are exact in floating point.
     """
     rows = np.arange(len(values))
     place = np.clip((quantiles <= values[:, None]).sum(axis=1) - 1, 0, len(levels) - 2)
@@ -67,15 +69,16 @@ def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
 def fit_quantiles(
     circumstances: Array, values: Array, levels: Array, *, width: int, steps: int, batch: int, rate: float, seed: int
 ) -> QuantileNetwork:
-    """Return the network that was fitted to circumstances (n, F) and values (n, K) by the pinball loss, in float64.
+    """Fit the network to circumstances (n, F) and values (n, K) with the pinball loss, in float64.
 
     Args:
-        levels: (Q,) ascending in (0, 1). steps, batch, rate: of Adam, the rate falling to 0 by a cosine. seed: of everything.
+        levels: (Q,) ascending in (0, 1). steps, batch, rate: of Adam, with cosine decay of the rate to 0. seed:
+            random seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = QuantileNetwork(circumstances.shape[1], values.shape[1], len(levels), width).double()
-    # The first forward pass has the quantiles of everybody, whatever the circumstances.
+    # At the start, the network gives the marginal quantiles for all circumstances.
     with torch.no_grad():
         final = network.layers[-1]
         assert isinstance(final, nn.Linear)

@@ -1,4 +1,4 @@
-"""Network that predicts the clean value of a diffusion from a noisy one, its step and a condition."""
+"""Network that predicts the clean value of a diffusion from a noisy value, its step and a condition."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 
 
 class ModulatedBlock(nn.Module):
-    """Residual feed-forward block whose norm and strength the step sets (adaLN-Zero, Peebles & Xie 2023).
+    """Residual feed-forward block whose norm and gain depend on the step (adaLN-Zero, Peebles & Xie 2023).
 
-    ``x + α · MLP([LN(x) (1 + γ) + β ; condition])`` with α, β, γ linear in the step's embedding and 0 at the beginning, so
-    that an untrained block is the identity.
+    ``x + α · MLP([LN(x) (1 + γ) + β ; condition])`` with α, β, γ linear in the step's embedding and initially 0, so
+    an untrained block is the identity.
 
     Args:
-        width: of x and of the step's embedding. condition: width of what else it reads.
+        width: of x and of the step's embedding. condition: width of the condition.
     """
 
     def __init__(self, width: int, condition: int) -> None:
@@ -38,7 +38,8 @@ class Denoiser(nn.Module):
     """Modulated blocks between two linear layers.
 
     Args:
-        width: d of the values. condition: width of the condition. hidden: of the blocks. blocks: how many. steps: S of the diffusion.
+        width: d of the values. condition: width of the condition. hidden: width of the blocks. blocks: number of
+            blocks. steps: S of the diffusion.
     """
 
     def __init__(self, width: int, condition: int, hidden: int, blocks: int, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""Getting arrays onto a device without making the host wait."""
+"""Transfer of arrays to a device without blocking the host."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 def on_device(values: NDArray[Any], device: torch.device | str) -> torch.Tensor:
     """Return an array as a tensor on a device.
 
-    A copy to a GPU out of ordinary memory makes the host wait until the GPU has done all it was given; out of pinned memory it
-    does not. On a CPU the tensor shares the array's memory.
+    A copy to a GPU from pageable memory blocks the host until the GPU has finished its queue; a copy from pinned
+    memory does not. On a CPU the tensor shares the array's memory.
     """
     host = torch.from_numpy(np.ascontiguousarray(values))
     if torch.device(device).type != "cuda":

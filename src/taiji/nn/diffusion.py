@@ -1,7 +1,8 @@
 """Gaussian diffusion: schedules, the forward process, and samplers for a denoiser that predicts the clean value.
 
-Steps are numbered 1 to S; step 0 is the clean value. What is kept of it after step s is ᾱ_s, so ᾱ_0 = 1. Sources: DDPM (Ho et al.
-2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), classifier-free guidance (Ho & Salimans 2022).
+Steps are numbered 1 to S; step 0 is the clean value. ᾱ_s is the share of its variance kept after step s, so ᾱ_0 = 1.
+Sources: DDPM (Ho et al. 2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), classifier-free
+guidance (Ho & Salimans 2022).
 """
 
 from __future__ import annotations
@@ -14,37 +15,38 @@ import torch
 from taiji.core.errors import ConfigError
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Noisy values (B, d) and their steps (B,) int64 to predictions of the clean ones (B, d)."""
+"""Maps noisy values (B, d) and their steps (B,) int64 to predictions of the clean values (B, d)."""
 
 
 def linear_schedule(steps: int, first: float = 1e-4, last: float = 0.02) -> torch.Tensor:
-    """Return ᾱ (S + 1,) float64 of variances β_s that grow linearly (DDPM)."""
+    """Return ᾱ (S + 1,) float64 for linearly increasing variances β_s (DDPM)."""
     return kept_of(torch.linspace(first, last, steps, dtype=torch.float64))
 
 
 def cosine_schedule(steps: int, offset: float = 0.008, most: float = 0.999) -> torch.Tensor:
-    """Return ᾱ (S + 1,) float64 that falls as a squared cosine; no β_s exceeds ``most``."""
+    """Return ᾱ (S + 1,) float64 that decreases as a squared cosine; no β_s exceeds ``most``."""
     at = (torch.arange(steps + 1, dtype=torch.float64) / steps + offset) / (1 + offset) * torch.pi / 2
     kept = torch.cos(at) ** 2
     return kept_of((1 - kept[1:] / kept[:-1]).clamp(max=most))
 
 
 def exponential_schedule(steps: int, scale: float = 1e-2, growth: float = 4.5) -> torch.Tensor:
-    """Return ᾱ (S + 1,) float64 of β_s = scale · exp(growth · s / S) (T2Diff)."""
+    """Return ᾱ (S + 1,) float64 for β_s = scale · exp(growth · s / S) (T2Diff)."""
     return kept_of(scale * torch.exp(growth * torch.arange(1, steps + 1, dtype=torch.float64) / steps))
 
 
 def variance_preserving_schedule(steps: int, least: float = 0.1, most: float = 10.0) -> torch.Tensor:
-    """Return ᾱ (S + 1,) float64 of β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), x from 1 to 2 S + 1 (FatsMB).
+    """Return ᾱ (S + 1,) float64 for β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), x from 1 to 2 S + 1
+    (FatsMB).
 
-    Steps of the variance-preserving equation (Song et al. 2021), but for the last x, which would be 2 S − 1 there.
+    Steps of the variance-preserving equation (Song et al. 2021), except for the last x, which would be 2 S − 1 there.
     """
     x = torch.linspace(1, 2 * steps + 1, steps, dtype=torch.float64)
     return kept_of(1 - torch.exp(-least / steps - x * (most - least) / (2 * steps**2)))
 
 
 def kept_of(variances: torch.Tensor) -> torch.Tensor:
-    """Return ᾱ (S + 1,), the running product of 1 − β over variances β (S,), with ᾱ_0 = 1.
+    """Return ᾱ (S + 1,), the cumulative product of 1 − β for variances β (S,), with ᾱ_0 = 1.
 
     Raises:
         ConfigError: no step, or a variance outside 0 < β < 1.
@@ -85,9 +87,10 @@ def posterior(
 def reverse_step(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: int, to: int, eta: float, noise: torch.Tensor
 ) -> torch.Tensor:
-    """Return the value (B, d) at step ``to`` from the one at ``step`` (DDIM, eq. 12); all of a batch at one step.
+    """Return the value (B, d) at step ``to`` from the value at ``step`` (DDIM, eq. 12), the same for the whole batch.
 
-    With η = 0 nothing is drawn. With η = 1 and ``to = step − 1`` it is a draw from :func:`posterior`, the step of a DDPM.
+    With η = 0 the step is deterministic. With η = 1 and ``to = step − 1`` it is a draw from :func:`posterior`, a DDPM
+    step.
 
     Args:
         kept: (S + 1,). noisy: (B, d). clean: (B, d) prediction. step, to: S ≥ step > to ≥ 0. eta: 0 to 1. noise: (B, d) standard normal.
@@ -99,14 +102,14 @@ def reverse_step(
 
 
 def sampling_steps(steps: int, count: int) -> list[int]:
-    """Return ``count`` of the steps, evenly spread, from S down to 1 where there is more than one; then 0.
+    """Return ``count`` evenly spaced steps from S down to 1 (only S for a count of 1), followed by 0.
 
     Raises:
-        ConfigError: more than there are, or none.
+        ConfigError: more steps than S, or none.
     """
     if not 1 <= count <= steps:
         raise ConfigError(
-            "A sampler cannot take so many steps.",
+            "A sampler cannot take this number of steps.",
             where="sampling steps",
             expected=f"1 to {steps}, the steps of the diffusion",
             found=str(count),
@@ -126,8 +129,9 @@ def sample(
     """Return a sample (B, d) of the clean value.
 
     Args:
-        denoise: predicts the clean value. kept: (S + 1,) of a schedule. start: (B, d) noise at the first step.
-        steps: descending, to 0 (:func:`sampling_steps`). eta: 0 is deterministic; 1 over all steps is a DDPM. generator: of further noise.
+        denoise: predicts the clean value. kept: ᾱ (S + 1,) of a schedule. start: (B, d) noise at the first step.
+        steps: descending, to 0 (:func:`sampling_steps`). eta: 0 is deterministic; 1 over all steps is a DDPM.
+            generator: generator of the further noise.
     """
     value = start
     for step, to in pairwise(steps):

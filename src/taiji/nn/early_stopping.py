@@ -1,4 +1,4 @@
-"""Early stopping: the weights of the best check, and when to stop looking for better ones."""
+"""Early stopping, with the weights of the best check restored at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class BestWeights:
     """Weights of a network at its best check.
 
     Args:
-        network: under training. patience: checks without improvement after which training stops.
+        network: the network in training. patience: checks without improvement after which training stops.
     """
 
     def __init__(self, network: nn.Module, patience: int) -> None:
@@ -35,6 +35,6 @@ class BestWeights:
         return self._worse >= self.patience
 
     def restore(self) -> None:
-        """Put the best weights back, where a check has had any."""
+        """Restore the best weights, if any check recorded some."""
         if self._state is not None:
             self.network.load_state_dict(self._state)

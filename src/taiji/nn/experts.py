@@ -1,4 +1,4 @@
-"""Sparse mixture of experts with load balancing by a bias instead of a loss (Wang et al., 2408.15664)."""
+"""Sparse mixture of experts, load-balanced by a bias instead of a loss (Wang et al., 2408.15664)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from torch.nn import functional
 
 
 class Experts(nn.Module):
-    """Feed-forward experts, of which each token takes the best few.
+    """Feed-forward experts; each token uses the best few.
 
-    A token's experts are those with the largest affinity plus bias; their outputs are weighted by the affinities alone,
-    which sum to 1 over the chosen ones. With one expert it is a plain feed-forward layer.
+    A token's experts are those with the largest affinity plus bias; their outputs are weighted by the affinities
+    only, normalised to sum to 1 over the chosen ones. With one expert this is a plain feed-forward layer.
 
     Args:
-        width: d. hidden: of each expert. experts: E. chosen: experts per token. step: change of the bias per call of :meth:`balance`.
+        width: d. hidden: hidden width of each expert. experts: E. chosen: experts per token. step: change of the bias
+            per call of :meth:`balance`.
     """
 
     bias: torch.Tensor
@@ -32,7 +33,7 @@ class Experts(nn.Module):
         self.register_buffer("load", torch.zeros(experts), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (…, d) for x (…, d); in training it counts who was chosen."""
+        """Return (…, d) for x (…, d); in training, count the chosen experts."""
         flat = x.reshape(-1, x.shape[-1])
         affinity = torch.sigmoid(flat @ self.router.T)
         chosen = torch.topk(affinity.detach() + self.bias, self.chosen, dim=1).indices

@@ -1,4 +1,4 @@
-"""Embeddings of ids and categories, and the encoding of numbers and vectors: what every ranking network begins with."""
+"""First layers of every ranking network: embeddings of ids and categories, and encodings of numbers and vectors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from taiji.data.field_set import Categories, Layout
 from taiji.nn.lookup import look_up
 
 STD = 0.1
-"""Spread of fresh embeddings. Smaller ones start slower: attention and products of embeddings begin near zero and stay there."""
+"""Standard deviation of initial embeddings. Smaller ones learn slowly: attention and products of embeddings start
+near zero and stay there."""
 SAMPLE = 100_000
-"""Rows that scales and edges are taken from, evenly spread."""
+"""Number of evenly spaced rows from which scales and bin edges are computed."""
 Batch = dict[str, torch.Tensor]
 
 
@@ -37,7 +38,8 @@ class CodeTable(nn.Module):
         self.register_buffer("offsets", torch.tensor(categories.offsets, dtype=torch.int64), persistent=False)
 
     def reset(self, *, missing: bool) -> None:
-        """Draw fresh weights; the rows of values that training cannot know, and the missing one's if asked, begin at 0."""
+        """Draw initial weights; the rows of values that training cannot see, and optionally of the missing value,
+        start at 0."""
         nn.init.normal_(self.table.weight, std=STD)
         starts = np.cumsum([0, *self.categories.rows])[:-1]
         with torch.no_grad():
@@ -45,7 +47,8 @@ class CodeTable(nn.Module):
                 self.table.weight[int(start) + (0 if missing else 1) : int(start) + 1 + hashed] = 0
 
     def for_columns(self, columns: Sequence[int]) -> tuple[CodeTable, list[int]]:
-        """Return a view of the table for some of the codes, and which columns of the whole's output its columns are."""
+        """Return a view of the table for some of the code columns, and the indices of its output columns in the full
+        output."""
         made = CodeTable.__new__(CodeTable)
         nn.Module.__init__(made)
         made.table, made.categories = self.table, self.categories
@@ -60,7 +63,7 @@ class CodeTable(nn.Module):
 class FieldEmbeddings(nn.Module):
     """Embeddings of users, items and their categories, looked up once per distinct user and item of a batch.
 
-    Those of the ids are sparse: a step touches only the rows of its batch.
+    Gradients of the id embeddings are sparse: a step touches only the rows of its batch.
 
     Args:
         layout: of the inputs.
@@ -100,18 +103,18 @@ class FieldEmbeddings(nn.Module):
         return look_up(distinct, batch["user"]).view(-1, self.user_columns, self.width)
 
     def categories(self, batch: Batch) -> torch.Tensor:
-        """Return each row's categories of context and pair, (B, K * width); K is 0 where there are none."""
+        """Return each row's categories of context and pair, (B, K * width); K may be 0."""
         if self.row_categories is None:
             return batch["numbers"][:, :0]
         return self.row_categories(batch["categories"]).flatten(1)  # type: ignore[no-any-return]
 
 
 class NumberEncoding(nn.Module):
-    """Standardised numbers, and their piecewise-linear pieces by quantiles (Gorishniy et al. 2022, eq. 1).
+    """Standardised numbers with their piecewise-linear encoding by quantiles (Gorishniy et al. 2022, eq. 1).
 
     Args:
-        numbers: how many (F).
-        bins: pieces of each.
+        numbers: number of inputs, F.
+        bins: pieces per number.
     """
 
     edges: torch.Tensor
@@ -131,7 +134,7 @@ class NumberEncoding(nn.Module):
         return torch.cat([plain, pieces.clamp(0, 1).flatten(1)], dim=1)
 
     def for_columns(self, columns: Sequence[int]) -> tuple[NumberEncoding, list[int]]:
-        """Return the encoding of some of the numbers, and which columns of the whole encoding its columns are."""
+        """Return the encoding of some of the numbers, and the indices of its columns in the full encoding."""
         numbers, chosen = self.edges.shape[0], list(columns)
         made = NumberEncoding(len(chosen), self.bins).to(self.edges)
         made.edges.copy_(self.edges[chosen])
@@ -140,7 +143,7 @@ class NumberEncoding(nn.Module):
         return made, [*chosen, *pieces]
 
     def fit(self, values: NDArray[Any]) -> None:
-        """Set scales and edges from (a stride of) training rows, (N, F)."""
+        """Set scales and bin edges from a strided sample of the training rows, (N, F)."""
         values = values[:: max(1, len(values) // SAMPLE)].astype(np.float64)
         edges = np.zeros((values.shape[1], self.bins + 1), dtype=np.float32)
         for place, column in enumerate(values.T):
@@ -152,10 +155,10 @@ class NumberEncoding(nn.Module):
 
 
 class VectorScaling(nn.Module):
-    """Standardised vectors: embeddings of length 1 are otherwise too small to learn from.
+    """Standardisation of vectors: coordinates of unit-length embeddings are too small to learn from.
 
     Args:
-        width: of a vector (D).
+        width: dimension of a vector, D.
     """
 
     scales: torch.Tensor
@@ -169,7 +172,8 @@ class VectorScaling(nn.Module):
         return ((vector - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
 
     def fit(self, vectors: NDArray[Any], present: NDArray[Any]) -> None:
-        """Set mean and spread from (a stride of) the training rows that have a vector, (N, D) and (N,)."""
+        """Set mean and standard deviation from a strided sample of the training rows that have a vector, (N, D) and
+        (N,)."""
         rows = np.flatnonzero(present)
         if len(rows):
             chosen = vectors[rows[:: max(1, len(rows) // SAMPLE)]].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Everything a layout offers as one vector per row: what networks begin with that treat all inputs alike."""
+"""All inputs of a layout as one vector per row, for networks that treat all inputs alike."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class FlatInputs(nn.Module):
 
     Args:
         layout: of the inputs.
-        width: of an embedding, and of what a vector is projected to.
+        width: width of an embedding and of a projected vector.
         bins: pieces of each number's encoding.
-        pooled: average the sequences; otherwise they are left to the network.
+        pooled: whether sequences are averaged; otherwise the network handles them.
     """
 
     def __init__(self, layout: Layout, width: int, bins: int, *, pooled: bool) -> None:
@@ -57,11 +57,11 @@ class FlatInputs(nn.Module):
 
 
 def averaged(items: torch.Tensor, sequence: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each row's sequence, (B, width); 0 where it is empty.
+    """Return the mean of each row's sequence, (B, width); 0 for an empty one.
 
     Args:
-        items: (U, width) distinct items, row 0 the padding. sequence: (R, L) positions in them. item: (B,) the rows' own,
-            with B / R candidates of each of R requests in a row.
+        items: (U, width) distinct items, row 0 the padding. sequence: (R, L) indices into them. item: (B,) indices of
+            the rows' items, with the B / R candidates of each of R requests adjacent.
     """
     there = (sequence > 0).to(items.dtype)
     total = (look_up(items, sequence) * there.unsqueeze(2)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""A small transformer from a history of vectors to a weighted set of vectors, and the loss that matches two such sets."""
+"""Small transformer from a history of vectors to a weighted set of vectors, and the loss between two such sets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from taiji.nn.sequence_transformer import Block
 
 
 class IntentNetwork(nn.Module):
-    """History in, set out.
+    """Transformer from a history to a weighted set of vectors.
 
-    Learnt queries stand beside the history in the same attention. Each one's vector is a mixture of the history's own vectors, chosen
-    by attention, plus a learnt step, which is zero at the start: an untrained network says what the history says.
+    Learnt queries join the history in the same attention. Each query's output is an attention-weighted mixture of the
+    history's vectors plus a learnt step that starts at zero, so an untrained network returns mixtures of the history.
 
     Args:
-        dimension: d of the vectors. width, heads, layers: of the transformer. length: longest history. size: m, vectors of a set.
+        dimension: d of the vectors. width, heads, layers: of the transformer. length: longest history. size: m,
+            vectors per set.
     """
 
     def __init__(self, dimension: int, width: int, heads: int, layers: int, length: int, size: int) -> None:
@@ -32,10 +33,11 @@ class IntentNetwork(nn.Module):
         nn.init.zeros_(self.step.bias)
 
     def forward(self, history: torch.Tensor, there: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return vectors of length 1 (B, m, d) and the logarithms of weights that sum to 1 (B, m).
+        """Return unit vectors (B, m, d) and log-weights (B, m) of weights that sum to 1.
 
         Args:
-            history: (B, L, d) unit vectors, newest first. there: (B, L) bool, at least one entry per row; None: all are.
+            history: (B, L, d) unit vectors, newest first. there: (B, L) bool, at least one True per row; None: all
+                True.
         """
         rows, length, _ = history.shape
         size, width = self.query.shape
@@ -56,10 +58,12 @@ class IntentNetwork(nn.Module):
 
 
 def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return which vector stands for each target, (B, k) int64: by falling weight, each takes the nearest one that is free.
+    """Return the index of the vector matched to each target, (B, k) int64: in order of weight, each target takes the
+    nearest free vector.
 
     Args:
-        vectors: (B, m, d). targets: (B, k, d), by falling weight, k ≤ m. weights: (B, k), 0 where there is no target.
+        vectors: (B, m, d). targets: (B, k, d), by descending weight, k ≤ m. weights: (B, k), 0 where there is no
+            target.
     """
     cosines = (targets @ vectors.transpose(1, 2)).detach()
     taken = torch.zeros(cosines.shape[0], cosines.shape[2], dtype=torch.bool, device=cosines.device)
@@ -74,12 +78,14 @@ def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor)
 def set_loss(
     vectors: torch.Tensor, logarithms: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Return how far sets are from targets, (B,): weighted mean of 1 − cosine of the matched vectors, plus the cross-entropy of their weights.
+    """Return the distance of sets to targets, (B,): weighted mean of 1 − cosine of the matched vectors, plus the
+    cross-entropy of their weights.
 
-    The cross-entropy is less the entropy of the target's weights, so that a perfect set has loss 0.
+    The entropy of the target's weights is subtracted, so a perfect set has loss 0.
 
     Args:
-        vectors: (B, m, d) of length 1. logarithms: (B, m) of weights. targets: (B, k, d) of length 1, by falling weight. weights: (B, k), sum 1.
+        vectors: (B, m, d) of length 1. logarithms: (B, m) log-weights. targets: (B, k, d) of length 1, by descending
+            weight. weights: (B, k), sum 1.
     """
     places = matched(vectors, targets, weights)
     own = torch.gather(vectors, 1, places[:, :, None].expand(-1, -1, vectors.shape[2]))

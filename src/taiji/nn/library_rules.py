@@ -1,4 +1,4 @@
-"""Peers among the rules that a library computes: descent directions from the Gram matrix of the rewards' gradients."""
+"""Competitors from a library: descent directions from the Gram matrix of the rewards' gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.nn.objective_weights import Vector
 
 @dataclass
 class _Library:
-    """TorchJD's Gramian weightings, created on first use; they may draw from torch's generator, which is kept apart."""
+    """TorchJD's Gramian weightings, created on first use; torch's random state, which they may use, is isolated."""
 
     name: str
     options: dict[str, float] = field(default_factory=dict)
@@ -38,7 +38,8 @@ class _Library:
 
 
 class GramPeer(Rule):
-    """A peer of TorchJD: weights from the batch's own Gram matrix, scaled to sum one (the direction is unchanged)."""
+    """A competitor from TorchJD: weights from the batch's Gram matrix, scaled to sum to one (the direction is
+    unchanged)."""
 
     source: Source = "gradients"
     library: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""Look-ups of rows in a table of which a batch asks many, some often; on a CPU by a faster path than PyTorch's."""
+"""Embedding lookups of many, often repeated, rows, with a faster CPU path than PyTorch's."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class _LookUp(torch.autograd.Function):
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
-    """Tell whether the faster paths for a CPU apply; everywhere else PyTorch's own operations are used."""
+    """Return whether the faster CPU paths apply; otherwise PyTorch's own operations are used."""
     return tensor.device.type == "cpu"
 
 
 def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return rows ``index`` (any shape) of a table (R, width): index's shape + (width,).
+    """Return rows ``index`` (any shape) of a table (R, width), with shape ``index.shape + (width,)``.
 
     Equal to ``torch.nn.functional.embedding``, which other devices use; on a CPU the backward pass is four times faster.
     """
@@ -41,8 +41,8 @@ def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def add_rows(table: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, alpha: float = 1.0) -> None:
     """Add ``alpha * values[n]`` to ``table[rows[n]]`` in place, rows (N,), values (N, width).
 
-    On a CPU in order and over the flat weights: PyTorch adds to a vector in one loop, but to a matrix row by row with all
-    its bookkeeping. Other devices use ``index_add_`` as it is.
+    On a CPU, in order and over the flattened weights: PyTorch adds to a vector in one loop, but to a matrix with
+    overhead per row. Other devices use ``index_add_``.
     """
     if not on_cpu(table):
         table.index_add_(0, rows, values, alpha=alpha)

@@ -14,7 +14,7 @@ from taiji.data.tasks import Task
 
 
 def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
-    """Return which of a network's outputs belong to each task: one column, or one per threshold of an ordinal task."""
+    """Return the output columns of each task: one, or one per threshold of an ordinal task."""
     columns, start = {}, 0
     for task in tasks:
         columns[task.name] = slice(start, start + task.outputs)
@@ -23,24 +23,25 @@ def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
 
 
 RARE = 1 / 16
-"""Share of known labels below which a task weighs less: no row weighs more than 16 rows of a label that is always known."""
+"""Share of known labels below which a task is down-weighted, so that no row weighs more than 16 rows of a label that
+is always known."""
 
 
 class MultitaskLoss:
     """Weighted sum of the tasks' losses, each the mean over the rows where its label is known; see :func:`known_mean` for rare labels.
 
     A binary task that is conditional learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018,
-    eq. 3), any other conditional task from the rows on which its condition happened.
+    eq. 3), any other conditional task from the rows on which its condition is true.
 
     Args:
-        tasks: a condition stands before what it conditions.
+        tasks: ranking tasks, each condition before the tasks it conditions.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         columns = output_columns(tasks)
         if not any(task.weight for task in tasks):
             raise ConfigError(
-                "There is nothing to learn: every task has the weight 0.",
+                "There is nothing to learn: every task has weight 0.",
                 where="ranking.task_weights",
                 expected="a weight above 0",
                 found=", ".join(task.name for task in tasks),
@@ -58,7 +59,7 @@ class MultitaskLoss:
 
         Args:
             outputs: (B, O), see :func:`output_columns`.
-            labels: prediction name to (B,), NaN where not known.
+            labels: prediction name to (B,), NaN where unknown.
             group: (B,) the rows' requests; needed by pairwise tasks.
         """
         single, total = outputs.unbind(dim=1), outputs.new_zeros(())
@@ -74,13 +75,13 @@ def task_loss(
 
     Args:
         task: the task.
-        logits: (B,) outputs of each of its conditions, outermost first, and its own last.
+        logits: (B,) outputs of each of its conditions, outermost first, then the task's own.
         label, group: (B,), as for :class:`MultitaskLoss`.
     """
     own = logits[-1]
     known = torch.isfinite(label).to(
         own[0].dtype
-    )  # a weight, not a selection: gathering costs more than the spare rows
+    )  # a weight, not a selection: gathering costs more than the extra rows
     label = torch.nan_to_num(label)
     if task.kind == "survey" or (task.kind == "binary" and len(logits) == 1):
         summed = functional.binary_cross_entropy_with_logits(own[0], label, weight=known, reduction="sum")
@@ -88,7 +89,7 @@ def task_loss(
     if task.kind == "binary":
         terms = joint_loss([outputs[0] for outputs in logits], label)
     elif task.kind == "count":
-        terms = torch.exp(own[0]) - label * own[0]  # Poisson, without the term that has no parameter
+        terms = torch.exp(own[0]) - label * own[0]  # Poisson, without the term that is constant in the parameters
     elif task.kind == "duration":
         terms = 0.5 * (own[0] - torch.log1p(label)).square()
     elif task.kind == "ordinal":
@@ -102,10 +103,11 @@ def task_loss(
 
 
 def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the terms that are known; where few are, of as many as :data:`RARE` of the rows, the missing ones 0.
+    """Return the mean of the known terms; if they are fewer than :data:`RARE` of the rows, their sum over that many
+    rows.
 
-    A plain mean gives the one answered row of a batch the weight of all the others: a questionnaire that one row in a thousand
-    answers then throws the layers that all tasks share about, and decides when training stops.
+    A plain mean gives the only answered row of a batch the weight of all the others. A questionnaire answered on one
+    row in a thousand would then destabilise the shared layers and decide when training stops.
 
     Args:
         terms: (B,). known: (B,), 1 where a term is known and 0 elsewhere.
@@ -118,7 +120,7 @@ def _weight_of_known(known: torch.Tensor) -> torch.Tensor:
 
 
 def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
-    """Return the names of a task's conditions, outermost first, and its own last."""
+    """Return the names of a task's conditions, outermost first, then its own."""
     named = {other.name: other for other in tasks}
     names = [task.name]
     while (parent := named[names[0]].given) is not None:
@@ -127,13 +129,13 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 
 
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-    """Return −log of the probability of a joint label, whose event is that all of several events happen.
+    """Return −log of the probability of a joint label, the event that all of several events happen.
 
-    Computed from the logits, so it neither over- nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the
-    sum over all non-empty subsets of e^{−Σ aᵢ}.
+    Computed from the logits, so it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ})
+    − 1 is the sum over all non-empty subsets of e^{−Σ aᵢ}.
 
     Args:
-        logits: (B,) of each event given the ones before. label: (B,) in [0, 1].
+        logits: (B,) of each event given the previous ones. label: (B,) in [0, 1].
 
     Returns:
         (B,).
@@ -146,13 +148,14 @@ def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Ten
 
 
 def thresholds(outputs: torch.Tensor) -> torch.Tensor:
-    """Return logits of "grade above k", (B, K) from (B, K) outputs: the first as it is, each further one lower than the one before."""
+    """Return logits of "grade above k", (B, K) from (B, K) outputs: the first unchanged, each further one lower than
+    the previous one."""
     steps = torch.cat([outputs[:, :1], -functional.softplus(outputs[:, 1:])], dim=1)
     return steps.cumsum(dim=1)
 
 
 def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return the mean logistic loss of the pairs of one request whose labels differ (RankNet, Burges et al. 2005).
+    """Return the mean logistic loss over pairs within a request whose labels differ (RankNet, Burges et al. 2005).
 
     Args:
         scores, label, known: (B,). group: (B,) the rows' requests.

@@ -1,16 +1,17 @@
-"""Attention of candidates over long histories at low rank: three operators, two of which are not softmax attention over the history.
+"""Low-rank attention of candidates over long histories: three operators, two of which are not softmax attention over
+the history.
 
-With the history's best rank-r form H ≈ U Σ Vᵀ, keys and values alike:
+With the best rank-r approximation H ≈ U Σ Vᵀ of the history, as keys and values:
 
 - ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N behaviours.
 - ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax where H has rank r; otherwise each
   logit is off by at most ‖q‖ σ_{r+1} / √d.
-- ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). It is another function: it does not equal softmax over
-  the behaviours, not even on a history of rank r. The history's order does not matter to it.
+- ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). This is a different function:
+  it does not equal softmax over the behaviours even on a history of rank r, and it ignores the history's order.
 
-A singular vector is known up to its sign, which would change the interests: it is chosen so that the mean behaviour lies on its positive
-side. Singular values grow with √N and are divided by it. Gradients flow through H V and not through V, because those of a decomposition explode
-where singular values are close.
+A singular vector is determined only up to its sign, which would change the interests, so the sign is chosen to make
+the mean behaviour's coordinate positive. Singular values grow with √N and are divided by it. Gradients flow through H
+V but not through V, because the gradient of a decomposition explodes where singular values are close.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from torch import nn
 
 Operator = Literal["full_softmax", "factored_softmax", "interest_softmax"]
 OVERSAMPLED, ROUNDS, SEED = 8, 3, 11
-"""Directions beyond the rank, power iterations, and the seed of the first directions, of the randomised decomposition."""
+"""Randomised decomposition: oversampling, power iterations, and the seed of the initial directions."""
 
 
 def first_directions(width: int, rank: int) -> torch.Tensor:
-    """Return the directions (d, r + some) with which :func:`principal_directions` begins; always the same."""
+    """Return the fixed initial directions (d, r + oversampling) of :func:`principal_directions`."""
     count = min(width, rank + OVERSAMPLED)
     return torch.randn(width, count, generator=torch.Generator().manual_seed(SEED))
 
 
 def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
-    """Return the right singular vectors of the largest r singular values, (B, d, r), without gradient.
+    """Return the right singular vectors of the r largest singular values, (B, d, r), without gradient.
 
-    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) a round; where the start spans all d
-    directions there is nothing to search for.
+    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) per round; no
+    iteration is needed if the start spans all d directions.
 
     Args:
         history: (B, N, d), padding 0. start: see :func:`first_directions`. rank: r.
@@ -72,11 +73,11 @@ def low_rank_attention(
     operator: Operator,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return what each candidate finds in the history, (B, m, d); 0 where it is empty.
+    """Return each candidate's attention output over the history, (B, m, d); 0 for an empty history.
 
     Args:
         queries: (B, m, d). history: (B, N, d), keys and values, padding 0. mask: (B, N) True where there is a behaviour.
-        operator: see the module. directions: (B, d, r), needed by all but ``full_softmax``.
+        operator: see the module docstring. directions: (B, d, r), needed by all except ``full_softmax``.
     """
     scale = queries.shape[2] ** -0.5
     if operator == "full_softmax":
@@ -91,15 +92,15 @@ def low_rank_attention(
 
 
 def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return softmax over the behaviours alone; where there is none, an even choice among the padding, which is 0."""
+    """Return softmax over the behaviours only; without any, uniform weights over the padding, which is 0."""
     return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
 
 
 class LowRankAttention(nn.Module):
-    """One of the operators over batches of histories.
+    """One of the operators as a layer over batches of histories.
 
     Args:
-        width: of behaviours and candidates (d). rank: r, at most the width. operator: see the module.
+        width: of behaviours and candidates (d). rank: r, at most the width. operator: see the module docstring.
     """
 
     start: torch.Tensor

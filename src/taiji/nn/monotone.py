@@ -1,9 +1,9 @@
-"""Functions that rise with their argument by construction: exact integrals of positive piecewise linear functions.
+"""Monotone functions by construction: exact integrals of positive piecewise linear functions.
 
-An integral by a quadrature whose nodes move with the upper end (Clenshaw–Curtis, as unconstrained monotone networks have it) is
-not monotone in itself: where the integrand is sharper than the nodes are dense, a longer interval may sum to less. On a
-grid that is the same for every argument the integral of the piecewise linear integrand is a closed form, and its
-derivative is the integrand, which is positive.
+A quadrature whose nodes move with the upper limit (Clenshaw–Curtis, as in unconstrained monotone networks) does not
+guarantee monotonicity: where the integrand varies faster than the nodes resolve, a longer interval may sum to less.
+On a fixed grid, the integral of the piecewise linear integrand has a closed form, and its derivative is the positive
+integrand.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def positive(raw: torch.Tensor) -> torch.Tensor:
 
 
 def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor:
-    """Return ∫₀ˣ of a piecewise linear function for x in [0, 1], exactly; beyond, its outer value goes on.
+    """Return the exact ∫₀ˣ of a piecewise linear function on [0, 1], extended beyond by its boundary values.
 
-    The result never falls as x rises, to the last bit.
+    The result never decreases as x increases, not even by rounding.
 
     Args:
         values: (…) x. integrand: (…, G) positive, at x = 0, 1/(G−1), …, 1.
@@ -37,7 +37,8 @@ def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor
     left, right = _at(integrand, place), _at(integrand, place + 1)
     step = inside * cells - place
     start, end = _at(sums, place), _at(sums, place + 1)
-    # Every operation of this form is monotone in floating point; the product step · (left + step · (right − left) / 2) is not.
+    # Every operation in this form is monotone in floating point; the product step · (left + step · (right − left) /
+    # 2) is not.
     part = (left * (1 - (1 - step) ** 2) + right * step**2) / (2 * cells)
     found = torch.minimum(start + part, end)
     outside = torch.where(values < 0, values * integrand[..., 0], (values - inside).clamp(min=0.0) * integrand[..., -1])
@@ -49,11 +50,11 @@ def _at(table: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 class MonotoneFunctions(nn.Module):
-    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that rise strictly with x, for a vector h of circumstances.
+    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that increase strictly in x, given a vector h of circumstances.
 
     Args:
-        functions: K. circumstances: length of h; 0 for functions of x alone. grid: points of the integrand. width: of the network
-            that makes the integrand.
+        functions: K. circumstances: length of h; 0 for functions of x alone. grid: grid points of the integrand.
+            width: width of the network that produces the integrand.
     """
 
     def __init__(self, functions: int, circumstances: int = 0, grid: int = 17, width: int = 32) -> None:
@@ -68,7 +69,7 @@ class MonotoneFunctions(nn.Module):
         )
 
     def forward(self, values: torch.Tensor, circumstances: torch.Tensor | None = None) -> torch.Tensor:
-        """Return (…, M, K) of values (…, M, K); circumstances (…, h) are those of all M."""
+        """Return (…, M, K) for values (…, M, K); circumstances (…, h) are shared by all M."""
         raw, shift = self.free, self.shift
         if self.network is not None:
             assert circumstances is not None

@@ -1,4 +1,4 @@
-"""A monotone map by which any quantity comes to the scale on which everybody's values are normal."""
+"""Monotone map of any quantity to a scale on which its population is normally distributed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 KNOTS = 129
-"""Points of the distribution function that are kept."""
+"""Number of points kept of the distribution function."""
 
 
 def scale_knots(values: Array) -> Array:
-    """Return (2, P) strictly ascending values, and the normal quantile of the share of all below each."""
+    """Return (2, P): strictly ascending values, and the normal quantile of the share of values below each."""
     values = values[np.isfinite(values)]
     places = np.linspace(0, 1, KNOTS)
     at, first = np.unique(np.quantile(values, places), return_index=True)
     last = np.append(first[1:], KNOTS) - 1
-    if len(at) == 1:  # everybody has the same
+    if len(at) == 1:  # all values are equal
         return np.array([[at[0], at[0] + 1.0], [0.0, 1.0]])
     half = 0.5 / len(values)
     share = np.clip((places[first] + places[last]) / 2, half, 1 - half)
@@ -27,7 +27,7 @@ def scale_knots(values: Array) -> Array:
 
 
 def normal_scores(values: Array, knots: Array) -> Array:
-    """Return the values on a scale on which everybody's are normal: straight lines between knots, the outer ones going on."""
+    """Return normal scores of the values, by linear interpolation between knots and extrapolation beyond them."""
     at, score = knots
     place = np.clip(np.searchsorted(at, values, side="right") - 1, 0, len(at) - 2)
     slope = (score[place + 1] - score[place]) / (at[place + 1] - at[place])

@@ -1,6 +1,7 @@
-"""The base of the rules that weigh objectives: what a rule may see, its options, its state as JSON.
+"""Base of the rules that weight objectives: observations, options, and a JSON state.
 
-A rule says what it has to see (``source``): nothing, the batch's rewards, or the Gram matrix of the rewards' gradients.
+A rule declares the observation that it needs (``source``): none, the batch's rewards, or the Gram matrix of the
+rewards' gradients.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class Observation:
 
     Args:
         rewards: (N, K) with NaN, N = prompts * group.
-        group: rollouts a prompt.
-        gram: (K, K) Gram matrix of the loss gradients, when it was estimated.
-        indicators: (K,) POPO's indicators, when only they were estimated (directional form).
-        square_norm: mean over the rewards present of the squared gradient norm on this batch, noise included.
-        present: for each reward whether anything in the batch has it; None is read off the rewards, or all.
+        group: rollouts per prompt.
+        gram: (K, K) Gram matrix of the loss gradients, if estimated.
+        indicators: (K,) POPO's indicators, if only they were estimated (directional form).
+        square_norm: mean squared gradient norm on this batch over the present rewards, including noise.
+        present: (K,) whether any sample in the batch has the reward; None derives it from the rewards, if given, else
+            all.
     """
 
     rewards: np.ndarray | None = None
@@ -41,14 +43,14 @@ class Observation:
 
     @property
     def finite(self) -> bool:
-        """Return whether everything that was estimated is a number (rewards may be NaN, but not infinite)."""
+        """Return whether all estimates are finite (rewards may be NaN, but not infinite)."""
         estimates = [x for x in (self.gram, self.indicators, np.asarray(self.square_norm)) if x is not None]
         return all(np.isfinite(x).all() for x in estimates) and not (
             self.rewards is not None and np.isinf(self.rewards).any()
         )
 
     def there(self, count: int) -> np.ndarray:
-        """Bool (K,): rewards that something in the batch has."""
+        """Bool (K,): rewards present in the batch."""
         if self.present is not None:
             return np.asarray(self.present, dtype=bool)
         return np.ones(count, dtype=bool) if self.rewards is None else np.isfinite(self.rewards).any(axis=0)
@@ -65,7 +67,7 @@ class Reading:
 
 @dataclass
 class RuleOptions:
-    """Everything a rule may need besides observations; see :class:`ParetoGRPOConfig` for the meaning of each."""
+    """Options of the rules; :class:`ParetoGRPOConfig` explains each."""
 
     mode: str = "robust"
     preference: tuple[float, ...] | None = None
@@ -99,13 +101,13 @@ class RuleOptions:
 class Rule:
     """Base: keeps log w, counts observations, measures how far the weights moved.
 
-    A reward that nothing in a batch has keeps its weight and its averages, and the others share the rest among themselves. An
-    observation that is not finite is skipped, counted (``skipped``) and logged; it moves nothing.
+    A reward missing from a batch keeps its weight and averages; the others share the rest. An observation that is not
+    finite is skipped, counted (``skipped``) and logged; it changes nothing.
 
     Attributes:
         source: the observation that it needs.
-        fresh: whether the weights hold for the batch that they were made from.
-        steered: whether it knows a preference.
+        fresh: whether the weights apply to the batch from which they were computed.
+        steered: whether the rule supports a preference.
     """
 
     source: Source = "none"
@@ -116,18 +118,18 @@ class Rule:
         for name, value in (("preference", options.preference), ("reward_weights", options.initial)):
             if value is not None and (len(value) != count or not min(value) > 0 or not np.isfinite(value).all()):
                 raise ConfigError(
-                    f"The numbers of {name} do not fit the rewards.",
+                    f"The values of {name} do not match the rewards.",
                     where=name,
                     expected=f"{count} positive numbers",
                     found=str(tuple(value)),
                 )
         if options.preference is not None and not self.steered:
             raise ConfigError(
-                f"{type(self).__name__} does not know a preference.",
+                f"{type(self).__name__} does not support a preference.",
                 where="preference",
                 expected="None",
                 found=str(tuple(options.preference)),
-                fix="set reward_weights for constant weights, or take the weighting 'popo' or 'popo-covariance'",
+                fix="set reward_weights for constant weights, or use the weighting 'popo' or 'popo-covariance'",
             )
         self.count, self.options, self.steps, self.skipped = count, options, 0, 0
         self.log_weights = np.log(
@@ -140,7 +142,7 @@ class Rule:
         return np.exp(self.log_weights)
 
     def observe(self, seen: Observation) -> Reading:
-        """Take one observation in; returns the weights that hold now."""
+        """Update with one observation and return the current weights."""
         if not seen.finite and self.options.mode != "paper":
             return self.skip()
         before, indicators = self.log_weights, None
@@ -157,7 +159,7 @@ class Rule:
         return Reading(self.weights, indicators, float(np.abs(self.log_weights - before).max()))
 
     def skip(self) -> Reading:
-        """Pass over an observation that is not finite; returns the weights as they are."""
+        """Skip an observation that is not finite; return the unchanged weights."""
         self.skipped += 1
         logger.warning(
             "A batch's rewards or gradients are not finite: the reward weights stay as they are (skipped so far: %d).",
@@ -166,11 +168,12 @@ class Rule:
         return Reading(self.weights, None, 0.0)
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
-        """New log w and the indicators behind it. The base class never moves."""
+        """Return the new log w and its indicators; the base class never changes."""
         return self.log_weights, None
 
     def among(self, there: np.ndarray, log_shares: Vector) -> Vector:
-        """New log w (K,) when the rewards present, bool (K,), divide what they had by ``log_shares`` and the others keep theirs."""
+        """Return the new log w (K,): present rewards, bool (K,), redistribute their total weight by ``log_shares``;
+        the others keep theirs."""
         if there.all():
             return log_shares
         new = self.log_weights.copy()
@@ -189,5 +192,5 @@ class Rule:
 
 
 def log_of(weights: Vector) -> Vector:
-    """Return the logarithm of weights, the smallest taken as 1e-12."""
+    """Return the logarithm of weights, clipped from below at 1e-12."""
     return np.log(np.maximum(weights, 1e-12))

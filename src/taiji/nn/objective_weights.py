@@ -21,16 +21,16 @@ def uniform(count: int) -> Vector:
 
 
 def normalised(weights: ArrayLike) -> Vector:
-    """Positive weights (K,) scaled to sum one."""
+    """Positive weights (K,) scaled to sum to one."""
     values = np.asarray(weights, dtype=np.float64)
     return values / values.sum()
 
 
 def log_normalised(log_weights: ArrayLike) -> Vector:
-    """Shift (K,) so that the exponentials sum to one, without overflow."""
+    """Shift log-weights (K,) so that their exponentials sum to one, without overflow."""
     values = np.asarray(log_weights, dtype=np.float64)
     if not np.isfinite(values.max()):
-        return np.full_like(values, np.nan)  # no weights follow from it; the rule that asked says so
+        return np.full_like(values, np.nan)  # no weights can be derived; the calling rule reports it
     values = values - values.max()
     return values - np.log(np.exp(values).sum())
 
@@ -38,8 +38,8 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
     """POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
 
-    With a preference p on the simplex the reference becomes K * sum_k p_k g_k (equal p gives the paper's), and the end
-    point of the weights is p instead of 1/K.
+    With a preference p on the simplex the reference becomes K * sum_k p_k g_k (uniform p gives the paper's), and the
+    weights tend to p instead of 1/K.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)
@@ -65,8 +65,9 @@ def robust_step(
     """Delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor * preference.
 
     ``scale`` is one common scalar (an average squared gradient norm): dividing each reward by its own norm would freeze
-    the weights at K = 2. The mean is taken out before clipping (it cancels in the softmax; left in, strongly
-    aligned rewards would all be clipped to the same value). A scale of zero means no gradient: nothing moves.
+    the weights at K = 2. The mean is subtracted before clipping: it cancels in the softmax, but without this,
+    strongly aligned rewards would all be clipped to the same value. A scale of zero means no gradient: the weights do
+    not change.
     """
     log_weights = np.asarray(log_weights, dtype=np.float64)
     if not scale > 0:
@@ -83,10 +84,11 @@ def coefficient_of_variation(
 ) -> Vector:
     """POPO-light: w_i proportional to std_i / (|mean_i| + epsilon) over the batch of rewards (N, K).
 
-    With ``group``, statistics are taken within each group of so many consecutive rollouts and their ratios are averaged over groups.
+    With ``group``, statistics are computed within each group of that many consecutive rollouts, and their ratios are
+    averaged over groups.
 
     Invariant to scaling a reward, *not* to shifting it. NaN rewards are left out; a reward with fewer than two values
-    counts as one that tells nothing apart. Where no reward tells anything apart, the previous weights stay.
+    counts as constant. If all rewards are constant, the previous weights stay.
     """
     values = np.asarray(rewards, dtype=np.float64)
     blocks = [values] if group is None else np.split(values, len(values) // group)
@@ -97,14 +99,14 @@ def coefficient_of_variation(
 
 
 def _variation(rewards: Vector, epsilon: float) -> Vector:
-    """Coefficient of variation (K,) of (N, K); 0 where values are equal, NaN where there are fewer than two."""
+    """Coefficient of variation (K,) of (N, K); 0 where all values are equal, NaN with fewer than two values."""
     mean, deviation = moments(rewards)
     spread = np.where(np.nan_to_num(deviation) < 1e-12, 0.0, deviation) / (np.abs(np.nan_to_num(mean)) + epsilon)
     return np.where(np.isfinite(deviation), spread, np.nan)
 
 
 def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
-    """Mean and standard deviation (population) of each column of (N, K), NaN left out; NaN where nothing is left."""
+    """Mean and population standard deviation of each column of (N, K), ignoring NaN; NaN where no value is left."""
     values = np.asarray(rewards, dtype=np.float64)
     finite = np.isfinite(values)
     count = finite.sum(axis=0)
@@ -117,8 +119,8 @@ def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
 def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
     """Within-group covariance (K, K) of rewards (N, K), N = prompts * group, averaged over prompts.
 
-    For a tabular softmax policy in the Fisher metric <g_i, g_j> = Cov(r_i, r_j), so this stands in for the Gram matrix
-    without a backward pass. Unbiased (n - 1); pairs of which one is NaN are left out pairwise.
+    For a tabular softmax policy in the Fisher metric <g_i, g_j> = Cov(r_i, r_j), so this replaces the Gram matrix
+    without a backward pass. Unbiased (n - 1); pairs with a NaN are left out pairwise.
     """
     values = np.asarray(rewards, dtype=np.float64)
     values = values.reshape(-1, group, values.shape[1])
@@ -136,10 +138,11 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Weights on the simplex of the shortest sum_i w_i g_i (MGDA), exact by enumerating supports (K <= 12).
+    """Weights on the simplex of the shortest sum_i w_i g_i (MGDA), exact, by enumeration of supports (K <= 12).
 
-    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever rule led there. Only ratios of the entries
-    count: the matrix is divided by its largest diagonal entry first. Without any gradient the weights are equal.
+    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, independently of the rule. Only ratios of the
+    entries
+    matter: the matrix is first divided by its largest diagonal entry. Without any gradient the weights are equal.
     """
     given = np.asarray(gram, dtype=np.float64)
     count = len(given)
@@ -171,8 +174,8 @@ def min_norm(gram: ArrayLike) -> Vector:
 def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 2.0) -> Vector:
     """Dynamic weight averaging (Liu et al. 2019, eq. 7) on mean rewards: w proportional to exp(ratio / temperature).
 
-    Deviation: the ratio of consecutive losses becomes earlier / latest mean reward (rewards shall grow), so a reward that
-    grows slowly gets more weight. Means are clamped to at least 1e-3, hence meant for rewards that are not negative.
+    Deviation: the ratio of consecutive losses becomes earlier / latest mean reward (rewards should grow), so a slowly
+        growing reward gets more weight. Means are clamped to at least 1e-3, so rewards should be non-negative.
     """
     earlier = np.maximum(np.nan_to_num(np.asarray(earlier, dtype=np.float64)), 1e-3)
     latest = np.maximum(np.nan_to_num(np.asarray(latest, dtype=np.float64)), 1e-3)
@@ -180,6 +183,7 @@ def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 
 
 
 def uncertainty_step(log_variances: ArrayLike, losses: ArrayLike, rate: float) -> Vector:
-    """One gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without its halves), s (K,), L (K,) >= 0."""
+    """One gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without the factors 1/2), s (K,), L
+    (K,) >= 0."""
     log_variances = np.asarray(log_variances, dtype=np.float64)
     return np.asarray(log_variances - rate * (1.0 - np.exp(-log_variances) * np.asarray(losses, dtype=np.float64)))

@@ -1,4 +1,4 @@
-"""Adagrad with one step size a row, for embeddings of which a batch touches few rows."""
+"""Adagrad with one step size per row, for embedding tables of which a batch touches few rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from taiji.nn.lookup import add_rows
 
 
 class RowAdagrad(torch.optim.Optimizer):
-    """Adagrad (Duchi et al. 2011) whose squared-gradient sum is kept per row, not per weight.
+    """Adagrad (Duchi et al. 2011) with a sum of squared gradients per row instead of per weight.
 
-    Memory is one number a row, and a step costs only the rows it touches. A row that occurs twice in a batch counts its
-    two gradients' squares separately.
+    Memory is one number per row, and a step costs only the rows it touches. For a row that occurs twice in a batch,
+    the squares of both gradients are added separately.
 
     Args:
-        parameters: 2-d parameters with sparse gradients.
+        parameters: two-dimensional parameters with sparse gradients.
         lr: step size; a row's first step has about this length per weight.
-        eps: added to the root.
+        eps: added to the square root.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float, eps: float = 1e-8) -> None:
@@ -27,7 +27,7 @@ class RowAdagrad(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update from the sparse gradients."""
+        """Apply one update from the sparse gradients."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

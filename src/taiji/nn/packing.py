@@ -1,4 +1,4 @@
-"""Sequences of different lengths side by side in rows of one length, so that no work goes into padding."""
+"""Packing of sequences of different lengths into rows of one length, to avoid work on padding."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Packing:
-    """Places of sequences in rows.
+    """Positions of sequences in rows.
 
     Attributes:
-        row: (S,) row of each sequence. start: (S,) its first place there. rows, length: shape of the whole.
+        row: (S,) row of each sequence. start: (S,) its first column. rows, length: shape of the packed array.
     """
 
     row: Array
@@ -25,17 +25,17 @@ class Packing:
     length: int
 
     def places(self, lengths: Array) -> Array:
-        """Return the flat place ``row * length + place`` of every entry, sequence by sequence: (sum of lengths,)."""
+        """Return the flat index ``row * length + column`` of every entry, sequence by sequence: (sum of lengths,)."""
         first = self.row * self.length + self.start
         offsets = np.cumsum(lengths) - lengths
         return np.repeat(first - offsets, lengths) + np.arange(int(lengths.sum()))
 
 
 def pack(lengths: Array, length: int) -> Packing:
-    """Pack by first-fit decreasing: the longest sequence first, each into the first row that still has room for it.
+    """Pack by first-fit decreasing: the longest sequence first, each into the first row with enough room.
 
     Args:
-        lengths: (S,) of 1 to ``length``. length: of a row.
+        lengths: (S,) from 1 to ``length``. length: length of a row.
     """
     row, start = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
     used = np.zeros(len(lengths), np.int64)

@@ -1,4 +1,4 @@
-"""From one row per request to one row per candidate: R requests with B / R candidates each, in a row."""
+"""Expansion of one row per request to one row per candidate: R requests with B / R adjacent candidates each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 
 
 def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Tensor:
-    """Return each request's values for each of its candidates.
+    """Repeat each request's values for each of its candidates.
 
     Args:
-        values: (R, …); with another axis than 0, (R, …, 1, …).
-        rows: (B, …), anything that has a row per candidate.
-        axis: 0 gives (B, …), any other widens that axis to B / R.
+        values: (R, …); for an axis other than 0, (R, …, 1, …).
+        rows: (B, …), any tensor with one row per candidate.
+        axis: 0 gives (B, …); any other axis is expanded to B / R.
     """
     times = rows.shape[0] // values.shape[0]
     if axis:
@@ -21,6 +21,6 @@ def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Ten
 
 
 def spread_add(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return ``spread(values, candidates) + candidates`` without spreading, (R, …) and (B, …) to (B, …)."""
+    """Return ``spread(values, candidates) + candidates`` without a copy of ``values``, (R, …) and (B, …) to (B, …)."""
     rest = candidates.shape[1:]
     return (candidates.view(values.shape[0], -1, *rest) + values.unsqueeze(1)).view(-1, *rest)

@@ -1,4 +1,4 @@
-"""Predictions of ranking tasks: what a network's outputs mean, and their calibration."""
+"""Predictions of ranking tasks from a network's outputs, and their calibration."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from taiji.data.tasks import Task
 from taiji.nn.losses import output_columns, thresholds
 
 Calibration = Mapping[str, tuple[float, float]]
-"""Task name to (scale, shift): of the logit of a probability, of the logarithm of a count; a duration is multiplied by the scale."""
+"""Task name to (scale, shift): applied to the logit of a probability or the logarithm of a count; a duration is
+multiplied by the scale."""
 LARGEST = 40.0
-"""Logits beyond it mean nothing more, and their exponentials would overflow."""
+"""Logits are clipped here: beyond it they carry no information, and their exponentials would overflow."""
 FEWEST_LABELS = 20
-"""Rows of either label, or rows in all, below which nothing is calibrated."""
+"""Fewest rows of either label, or rows in total, for a calibration."""
 
 
 def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
-    """Return what the outputs predict, prediction name to (N,).
+    """Return the predictions of the outputs, prediction name to (N,).
 
-    Probabilities for binary tasks and surveys, expectations for counts, durations and grades, scores for pairwise tasks; of
-    a conditional task given its condition, and for a binary one also that both happen.
+    Probabilities for binary tasks and surveys, expectations for counts, durations and grades, scores for pairwise
+    tasks; for a conditional task given its condition, and for a binary one also the probability of both.
 
     Args:
         outputs: (N, O), see :func:`taiji.nn.losses.output_columns`.
-        tasks: a condition stands before what it conditions.
-        calibration: of each task.
+        tasks: ranking tasks, each condition before the tasks it conditions.
+        calibration: calibration of each task.
     """
     found: dict[str, torch.Tensor] = {}
     joint: dict[str, torch.Tensor] = {}
@@ -59,7 +60,7 @@ def _probability(logits: torch.Tensor) -> torch.Tensor:
 def predictions(
     outputs: NDArray[np.float64], tasks: Sequence[Task], calibration: Calibration
 ) -> dict[str, NDArray[np.float64]]:
-    """Return :func:`decode` of arrays, (N, O) float64 to (N,) float64 each."""
+    """Apply :func:`decode` to arrays, (N, O) float64 to (N,) float64 each."""
     decoded = decode(torch.from_numpy(np.ascontiguousarray(outputs)), tasks, calibration)
     return {name: values.numpy() for name, values in decoded.items()}
 
@@ -67,10 +68,11 @@ def predictions(
 def calibrate(
     outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
 ) -> dict[str, tuple[float, float]]:
-    """Return the calibration of each task on held-out rows: Platt scaling of probabilities, the right mean for counts and durations.
+    """Return the calibration of each task on held-out rows: Platt scaling of probabilities, mean matching for counts
+    and durations.
 
     Args:
-        outputs: (N, O). labels: prediction name to (N,), NaN where not known. tasks: as for :func:`decode`.
+        outputs: (N, O). labels: prediction name to (N,), NaN where unknown. tasks: as for :func:`decode`.
     """
     found = {task.name: (1.0, 0.0) for task in tasks}
     raw = predictions(outputs, tasks, {})
@@ -88,7 +90,7 @@ def calibrate(
 def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
     """Return scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
 
-    Too little to learn from (fewer than 20 of either label) gives (1, 0); so does a fit that would reverse the order.
+    Too little data (fewer than 20 rows of either label) gives (1, 0), as does a fit that would reverse the order.
     """
     known = np.isfinite(labels)
     x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)

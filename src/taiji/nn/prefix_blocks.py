@@ -15,13 +15,14 @@ from taiji.nn.shared_prefix import Cache, Prefix, prefix_attention
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Options of a block beside attention and feed-forward; the default is the plain pre-norm block.
+    """Options of a block in addition to attention and feed-forward; the default is the plain pre-norm block.
 
     Attributes:
-        query_key_norm: root-mean-square norm with a gain of queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.
-        gate: output of the attention times 2 σ(x W), W = 0 at first, which is the identity.
-        router: two readings of the prefix, all of it and its recent part, of which a router takes one per token.
-        experts: in place of the feed-forward layer; 0 for none. chosen: experts per token. balance: step of their bias.
+        query_key_norm: RMS norm with gain on queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.
+        gate: attention output multiplied by 2 σ(x W); W starts at 0, which is the identity.
+        router: attention to either the whole prefix or its recent part, chosen per token by a router.
+        experts: number of experts that replace the feed-forward layer; 0 for none. chosen: experts per token.
+            balance: step of their bias.
     """
 
     query_key_norm: bool = False
@@ -33,13 +34,14 @@ class BlockOptions:
 
 
 class PrefixBlock(nn.Module):
-    """Pre-norm block; the tokens of a group see the shared prefix and their own past.
+    """Pre-norm block; the tokens of a group attend to the shared prefix and their own past.
 
-    Without cross-attention prefix and own tokens share one softmax and the projections, as in a decoder-only model that
-    had them in one sequence. With it the prefix is the encoder's output and has projections of its own.
+    Without cross-attention, prefix and own tokens share one softmax and the projections, as if they were one sequence
+    of a decoder-only model. With it, the prefix is the encoder's output and has separate projections.
 
     Args:
-        width: d. heads: h. hidden: of the feed-forward layer. dropout: of all branches. cross: whether the prefix has its own attention.
+        width: d. heads: h. hidden: width of the feed-forward layer. dropout: of all branches. cross: whether the
+            prefix has separate cross-attention.
         options: see :class:`BlockOptions`.
     """
 
@@ -63,10 +65,10 @@ class PrefixBlock(nn.Module):
         self.router = _zero(nn.Linear(width, 2)) if options.router else None
 
     def encode(self, x: torch.Tensor, turn: Turn) -> tuple[torch.Tensor, Cache]:
-        """Return the next layer's states (R, P, d) of a sequence that reads itself causally, and its keys and values (R, h, P, e).
+        """Return the next layer's states (R, P, d) of a causal sequence, and its keys and values (R, h, P, e).
 
         Args:
-            x: (R, P, d). turn: (P, e) of its places.
+            x: (R, P, d). turn: (P, e) rotations of its positions.
         """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)
@@ -76,15 +78,17 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), (key, value)
 
     def shared(self, memory: torch.Tensor, turn: Turn) -> Cache:
-        """Return the cross-attention's keys and values (R, h, P, e) of an encoder's states (R, P, d) with turns (P, e)."""
+        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P,
+        e)."""
         key, value = self._heads(self.cross_projection(memory), 2)
         return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
 
     def forward(self, x: torch.Tensor, turn: Turn, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
-        """Return states (R, G, T, d) of new tokens, and own keys and values with theirs added.
+        """Return the states (R, G, T, d) of new tokens, and the own keys and values extended by theirs.
 
         Args:
-            x: (R, G, T, d). turn: (R, 1, G, T, e) of their places, G may be 1. prefix: shared. past: own keys and values so far.
+            x: (R, G, T, d). turn: (R, 1, G, T, e) rotations of their positions, G may be 1. prefix: shared prefix.
+                past: own keys and values so far.
         """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)
@@ -105,7 +109,8 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), own
 
     def _read(self, query: torch.Tensor, prefix: Prefix, own: Cache | None, read: torch.Tensor) -> torch.Tensor:
-        """Return the attention to the prefix; with a router, to all of it or to its recent part, straight through."""
+        """Return the attention to the prefix; with a router, to all of it or to its recent part, with a
+        straight-through gradient."""
         everything = prefix_attention(query, prefix, own)
         if self.router is None or prefix.recent is None:
             return everything
@@ -116,7 +121,7 @@ class PrefixBlock(nn.Module):
         return everything * choice[..., :1] + recent * choice[..., 1:]
 
     def _heads(self, x: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
-        """Return parts (R, h, …, e) of x (R, …, parts * d)."""
+        """Split x (R, …, parts * d) into parts (R, h, …, e)."""
         split = x.unflatten(-1, (parts, self.heads, -1))
         return tuple(split.select(-3, part).movedim(-2, 1) for part in range(parts))
 
@@ -133,7 +138,7 @@ class PrefixBlock(nn.Module):
 
 
 def _joined(x: torch.Tensor) -> torch.Tensor:
-    """Return (R, …, d) of heads (R, h, …, e)."""
+    """Join heads (R, h, …, e) to (R, …, d)."""
     return x.movedim(1, -2).flatten(-2)
 
 

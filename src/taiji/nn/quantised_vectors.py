@@ -1,8 +1,8 @@
-"""Vectors as int8, and cosines of them that are the same bytes however rows are grouped.
+"""Vectors as int8, with cosines that are identical bit for bit in any batching.
 
-A product of float32 matrices depends in its last bits on their shapes. Codes of one byte are whole numbers, and so are
-all partial sums of their products; below 2^24 float32 holds each of them exactly, in whatever order they are added. A
-cosine is then one exact number divided by two lengths, offline among a million rows and online among one request's.
+The last bits of a float32 matrix product depend on the shapes. One-byte codes are integers, and so are all partial
+sums of their products; below 2^24 float32 represents them exactly, in any order of addition. A cosine is then one
+exact number divided by two lengths, the same offline among a million rows and online within one request.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from taiji.core.errors import InputError
 Array = NDArray[Any]
 LARGEST = 127
 WIDEST = (1 << 24) // LARGEST**2
-"""Dimensions up to which every partial sum of a product of codes is exact in float32."""
+"""Most dimensions for which every partial sum of a product of codes is exact in float32."""
 BITS = 22
-"""Bits of a number in :func:`exact_product`."""
+"""Bits per number in :func:`exact_product`."""
 
 
 @dataclass(frozen=True, eq=False)
 class QuantisedVectors:
-    """Vectors of which directions count.
+    """Quantised vectors, of which only the direction matters.
 
     Attributes:
-        codes: (n, d) int8; a row of zeros has no direction, and its cosine with anything is 0.
+        codes: (n, d) int8; a zero row has no direction, and all its cosines are 0.
     """
 
     codes: Array
@@ -45,7 +45,7 @@ class QuantisedVectors:
 
     @classmethod
     def of(cls, vectors: Array) -> Self:
-        """Quantise vectors (n, d), each by its own largest absolute value."""
+        """Quantise vectors (n, d), each scaled by its largest absolute value."""
         largest = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True)
         scaled = np.divide(vectors * LARGEST, largest, out=np.zeros(vectors.shape), where=largest > 0)
         return cls(np.rint(scaled).astype(np.int8))
@@ -55,23 +55,23 @@ class QuantisedVectors:
 
     @cached_property
     def inverse_lengths(self) -> Array:
-        """Return 1 / length of each row of codes, (n,) float32; 0 for a row of zeros."""
+        """Return 1 / length of each row of codes, (n,) float32; 0 for a zero row."""
         squares = np.einsum("nd,nd->n", self.codes, self.codes, dtype=np.int32).astype(np.float64)
         lengths = np.sqrt(squares)
         return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0).astype(np.float32)
 
     def take(self, places: Array) -> QuantisedVectors:
-        """Return the vectors at places (m,); −1 is a row of zeros."""
+        """Return the vectors at indices (m,); −1 gives a zero row."""
         codes = self.codes[places]
         codes[places < 0] = 0
         return QuantisedVectors(codes)
 
     def unit(self) -> Array:
-        """Return the vectors at length 1, (n, d) float64; rows of zeros stay zero."""
+        """Return the unit vectors, (n, d) float64; zero rows stay zero."""
         return self.codes * self.inverse_lengths[:, None].astype(np.float64)
 
     def cosines(self, others: QuantisedVectors) -> Array:
-        """Return the cosine of each vector with each of the others (m of them), (n, m) float32."""
+        """Return the cosine of each vector with each of m others, (n, m) float32."""
         products = self.codes.astype(np.float32) @ others.codes.astype(np.float32).T
         return products * self.inverse_lengths[:, None] * others.inverse_lengths + np.float32(0)
 
@@ -79,7 +79,7 @@ class QuantisedVectors:
         """Return the cosines of requests' candidates with their sets, (L, R, M) float32.
 
         Args:
-            sets: (R, L) and items: (R, M) places of vectors; −1 is a row of zeros.
+            sets: (R, L) and items: (R, M) indices of vectors; −1 is a zero row.
         """
         left, right = self.codes[sets].astype(np.float32), self.codes[items].astype(np.float32)
         lengths = (
@@ -89,15 +89,15 @@ class QuantisedVectors:
         products = np.matmul(left, right.transpose(0, 2, 1))  # (R, L, M)
         products *= lengths[0][:, :, None]
         products *= lengths[1][:, None, :]
-        products += np.float32(0)  # a zero without a sign: which one it ends with depends on what was gathered
+        products += np.float32(0)  # unsigned zero: its sign would depend on the gathered rows
         return products.transpose(1, 0, 2)
 
 
 def exact_product(left: Array, right: Array) -> Array:
-    """Return ``left @ right`` of (n, d) and (d, k) in float64, each row the same bytes whatever other rows there are.
+    """Return ``left @ right`` of (n, d) and (d, k) in float64, with each row bit for bit independent of the other rows.
 
-    Both factors are rounded to :data:`BITS` bits below a power of two: rows of ``left`` each by their own, ``right`` by
-    one. Products and their sums are then whole numbers that float64 holds exactly.
+    Both factors are rounded to :data:`BITS` bits below a power of two: each row of ``left`` by its own power,
+    ``right`` by a common one. Products and their sums are then integers that float64 represents exactly.
     """
     rows, row_scale = _whole(left, np.abs(left).max(axis=1, initial=0.0, keepdims=True))
     columns, scale = _whole(right, np.abs(right).max(initial=0.0, keepdims=True))
@@ -105,7 +105,7 @@ def exact_product(left: Array, right: Array) -> Array:
 
 
 def _whole(values: Array, largest: Array) -> tuple[Array, Array]:
-    """Return whole numbers of at most :data:`BITS` bits, and the power of two that they are to be multiplied with."""
+    """Return integers of at most :data:`BITS` bits, and the power of two to multiply them by."""
     exponent = np.where(largest > 0, np.ceil(np.log2(np.where(largest > 0, largest, 1.0))), 0.0)
     scale = np.exp2(exponent - BITS)
     return np.rint(values / scale), scale

@@ -1,4 +1,4 @@
-"""A few tokens out of a long sequence, by learnt queries (OneMall's query former)."""
+"""Compression of a long sequence to a few tokens by learnt queries (OneMall's query former)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional
 class QueryCompressor(nn.Module):
     """Learnt queries that read a sequence by cross-attention; the number of tokens does not depend on its length.
 
-    The sequence is a set to it: order tells only through what its vectors hold. A learnt null entry is always there, so
-    that an empty sequence has an answer.
+    The sequence is treated as a set: order counts only if its vectors encode it. A learnt null entry is always
+    included, so an empty sequence has an output.
 
     Args:
-        width: d. heads: of the attention. queries: tokens that come out.
+        width: d. heads: attention heads. queries: number of output tokens.
     """
 
     def __init__(self, width: int, heads: int, queries: int) -> None:
@@ -29,7 +29,7 @@ class QueryCompressor(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return (R, queries, d) for x (R, P, d), of which mask (R, P) bool is there."""
+        """Return (R, queries, d) for x (R, P, d) and mask (R, P) bool, True at valid entries."""
         rows = len(x)
         read = self.norm(torch.cat([self.null.expand(rows, 1, -1), x], dim=1))
         there = functional.pad(mask, (1, 0), value=True)[:, None, None]

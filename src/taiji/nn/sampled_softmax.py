@@ -1,4 +1,4 @@
-"""Cross-entropy over a large catalogue from a sample of it."""
+"""Cross-entropy over a large catalogue from sampled negatives."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def sampled_softmax_loss(
 ) -> torch.Tensor:
     """Return the mean cross-entropy with the partition function estimated from shared negatives.
 
-    The target counts as itself; a negative drawn with chance q stands for 1 / (K q) items, which is the log-Q correction
-    (Bengio & Senécal, 2008): ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``, negatives equal to the target left out. With
-    every item once as a negative at q = 1/K it is the full softmax.
+    The target counts once; a negative drawn with probability q stands for 1 / (K q) items, the log-Q correction
+    (Bengio & Senécal, 2008): ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``, without negatives equal to the
+    target. With every item exactly once as a negative at q = 1/K it is the full softmax.
 
     Args:
         states: (M, d). targets: (M,) items. table: (N, d) item vectors.

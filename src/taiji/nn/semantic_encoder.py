@@ -1,10 +1,11 @@
-"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer, look-ups at serving.
+"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer,
+and lookups at serving.
 
-With general tokens h and, at the same place, the domain term e' that covers each:
+With general tokens h and, at each position, the domain term e' that covers it:
 
     α = σ(RMSNorm(h) · RMSNorm(W_K e') / √d),      h' = h + α W_V e'.
 
-The states of [CLS, h'] give h_CLS, and what the item's own embedding finds in them by attention, h_TAR.
+The states of [CLS, h'] give h_CLS; attention over them with the item's embedding as the query gives h_TAR.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ from taiji.nn.field_embeddings import STD
 from taiji.nn.rotary import Turn, turned, turns
 
 BLOCK = 256
-"""Texts that are encoded for the bank at a time. A text is always encoded at its place in its block, so that it comes out bit for bit the same."""
+"""Texts encoded for the bank at a time. A text is always encoded at its position in its block, so its encoding is
+reproducible bit for bit."""
 EPSILON = 1e-6
 NONE = -1e9
-"""Logit of a place without a token."""
+"""Logit at a position without a token."""
 
 
 @dataclass(frozen=True)
 class AnchorTexts:
-    """Texts as the encoder reads them; number 0 is no text.
+    """Texts as input of the encoder; number 0 is no text.
 
     Attributes:
-        general, domain: (1 + n, T) tokens, 0 = none; domain has the term that covers the piece at its place.
-        items: (1 + n,) rows of the items in the ranker's embedding. keys: (1 + n,) hashes of item and text, by which a saved bank is found.
-        general_tokens, domain_tokens: sizes of the vocabularies.
+        general, domain: (1 + n, T) tokens, 0 = none; domain holds the term that covers the piece at the same
+        position.
+        items: (1 + n,) rows of the items in the ranker's embedding. keys: (1 + n,) hashes of item and text, by which
+        rows of a saved bank are matched. general_tokens, domain_tokens: sizes of the vocabularies.
     """
 
     general: torch.Tensor
@@ -47,7 +50,7 @@ class AnchorTexts:
 
 
 def unit_square(x: torch.Tensor) -> torch.Tensor:
-    """Return x (…, d) over its root mean square; PyTorch's own is a step that ONNX does not know."""
+    """Return x (…, d) over its root mean square; PyTorch's own operator is not supported by ONNX."""
     return x * (x.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
 
 
@@ -68,7 +71,7 @@ class SquareNorm(nn.Module):
 
 
 def gate(general: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """Return α (…, 1) of general states and keys (…, d), both normalised by their root mean square."""
+    """Return α (…, 1) for general states and keys (…, d), both RMS-normalised."""
     width = general.shape[-1]
     product = unit_square(general) * unit_square(key)
     return torch.sigmoid(product.sum(dim=-1, keepdim=True) / math.sqrt(width))
@@ -86,16 +89,16 @@ class GatedFusion(nn.Module):
         self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(2))
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """Return h' (…, d) of general tokens h and the terms e' at their places, (…, d) each."""
+        """Return h' (…, d) for general tokens h and the terms e' at their positions, (…, d) each."""
         return general + self.openness(general, domain) * self.value(domain)
 
     def openness(self, general: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """Return how far the gate is open at each place, α (…, 1)."""
+        """Return the gate's value at each position, α (…, 1)."""
         return gate(general, self.key(domain))
 
 
 class RotaryBlock(nn.Module):
-    """Single-head attention with rotary positions and a feed-forward layer, each behind a norm.
+    """Single-head attention with rotary positions and a feed-forward layer, each after a norm.
 
     Args:
         width: d, even.
@@ -108,7 +111,8 @@ class RotaryBlock(nn.Module):
         self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor, there: torch.Tensor, turn: Turn) -> torch.Tensor:
-        """Return (N, T, d) for x (N, T, d), where there is a token (N, T), and the turns of the places (T, d / 2)."""
+        """Return (N, T, d) for x (N, T, d), the mask of tokens (N, T), and the rotations of the positions (T, d /
+        2)."""
         query, key, value = self.projection(self.attention_norm(x)).chunk(3, dim=-1)
         logits = turned(query, turn) @ turned(key, turn).transpose(1, 2) / math.sqrt(x.shape[-1])
         weights = torch.softmax(logits.masked_fill(~there.unsqueeze(1), NONE), dim=-1)
@@ -117,7 +121,7 @@ class RotaryBlock(nn.Module):
 
 
 class SemanticEncoder(nn.Module):
-    """From the two tokenizations of texts, and their items' embeddings, to h_CLS and h_TAR.
+    """Encoder from the two tokenizations of texts and their items' embeddings to h_CLS and h_TAR.
 
     Args:
         general, domain: sizes of the vocabularies. width: d. layers: of the transformer. item: width of an item's embedding.
@@ -157,13 +161,13 @@ class SemanticEncoder(nn.Module):
 
 
 class MemoryBank(nn.Module):
-    """States that the encoder made of every text, to be looked up.
+    """Encoder states of every text, for lookup.
 
-    Rows that were written with other weights than today's, or never, are not fresh. A saved bank is read by the texts' keys: rows of texts that
-    it does not have are not fresh either.
+    Rows written with earlier weights, or never, are stale. A saved bank is matched by the texts' keys; rows of texts
+    missing from it are stale too.
 
     Args:
-        keys: (1 + n,) of the texts. width: of a row.
+        keys: (1 + n,) keys of the texts. width: width of a row.
     """
 
     keys: torch.Tensor
@@ -177,25 +181,26 @@ class MemoryBank(nn.Module):
         self.register_buffer("fresh", torch.zeros(len(keys), dtype=torch.bool))
 
     def write(self, numbers: torch.Tensor, values: torch.Tensor) -> None:
-        """Keep values (N, width) at texts' numbers (N,); text 0 stays 0, because the encoder gives 0 for it."""
+        """Store values (N, width) at text numbers (N,); text 0 stays 0, as the encoder gives 0 for it."""
         with torch.no_grad():
             self.rows.index_copy_(0, numbers, values.detach().to(self.rows.dtype))
 
     def outdated(self) -> None:
-        """Note that the weights change: no row is fresh."""
+        """Mark all rows as stale, because the weights change."""
         self.fresh.zero_()
 
     def blocks(self) -> Iterator[torch.Tensor]:
-        """Yield the numbers (n,) of each block, n = BLOCK but in the last one."""
+        """Yield the text numbers (n,) of each block; n = BLOCK except in the last one."""
         yield from torch.arange(len(self.keys), device=self.rows.device).split(BLOCK)
 
     def encoded(self, numbers: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return what ``encode`` makes of a block's numbers, (n, width); it is always handed BLOCK of them, the last ones 0."""
+        """Return the encodings of a block's numbers, (n, width); ``encode`` always receives BLOCK numbers, padded
+        with 0."""
         with torch.no_grad():
             return encode(functional.pad(numbers, (0, BLOCK - len(numbers))))[: len(numbers)]
 
     def refresh(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Encode every block with a row that is not fresh, and write it; ``encode`` goes from (BLOCK,) numbers to (BLOCK, width)."""
+        """Encode and write every block with a stale row; ``encode`` maps (BLOCK,) numbers to (BLOCK, width)."""
         if bool(self.fresh.all()):
             return
         for numbers in self.blocks():
@@ -204,12 +209,12 @@ class MemoryBank(nn.Module):
         self.fresh.fill_(True)
 
     def staleness(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return how far each row is from what the encoder would make of its text now, ‖M[a] − SAE(a)‖ (1 + n,)."""
+        """Return the distance of each row from the current encoding of its text, ‖M[a] − SAE(a)‖ (1 + n,)."""
         found = [self.rows[numbers] - self.encoded(numbers, encode) for numbers in self.blocks()]
         return torch.cat(found).norm(dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take a saved bank's rows of the texts that are here; the others are to be encoded."""
+        """Load the rows of known texts from a saved bank; the others stay stale."""
         keys, rows, fresh = (state_dict.get(prefix + name) for name in ("keys", "rows", "fresh"))
         if keys is not None and rows is not None and fresh is not None and rows.shape[1:] == self.rows.shape[1:]:
             known, order = keys.to(self.keys.device).sort()

@@ -11,14 +11,14 @@ from taiji.nn.lookup import look_up
 
 
 class TargetAttention(nn.Module):
-    """Pool what in a sequence speaks about the target item.
+    """Attention pooling of a sequence with the target item as the query.
 
     Dot-product attention with the target as the only query, in several heads over one shared projection of the sequence
-    (keys are values, as in DIN, Zhou et al. 2018, so an interaction is gathered once), a learnt bias by place and by
-    age, and an empty slot with logit 0, so that a sequence with nothing relevant adds nothing. The log-sum-exp of the
-    logits is handed on too: it tells how much relevant history there is, which the softmax hides (DIN drops the softmax
-    for that reason). Deviation from DIN: dot products instead of a small network per pair; the projection is then
-    computed once a distinct item.
+    (keys are values, as in DIN, Zhou et al. 2018, so an interaction is gathered once), a learnt bias by position and
+    by age, and an empty slot with logit 0, so that a sequence with nothing relevant contributes nothing. The
+    log-sum-exp of the logits is returned too: it measures the amount of relevant history, which the softmax hides
+    (DIN drops the softmax for that reason). Deviation from DIN: dot products instead of a small network per pair; the
+    projection is then computed once per distinct item.
 
     Args:
         width: width of an item's representation.
@@ -42,8 +42,8 @@ class TargetAttention(nn.Module):
         """Attend.
 
         Args:
-            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (R, L) positions in it;
-            age: (R, L) logarithms of ages, or None. R is B, or there are B / R candidates of each of R requests in a row.
+            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (R, L) indices into it;
+            age: (R, L) logarithms of ages, or None. R is B, or each of R requests has B / R adjacent candidates.
 
         Returns:
             (B, heads * dimension + dimension + heads): pooled values, their product with the target's value, and log-sum-exp.

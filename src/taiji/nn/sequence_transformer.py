@@ -1,4 +1,4 @@
-"""A causal transformer over item sequences that may lie packed in rows."""
+"""Causal transformer over item sequences, optionally packed in rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward.
+    """Pre-norm block of attention and feed-forward.
 
     Args:
         width: d. heads: of the attention. hidden: width between the two feed-forward layers. dropout: of both branches.
@@ -22,7 +22,7 @@ class Block(nn.Module):
         self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return (R, L, d) for x (R, L, d) and what may be attended to, mask (R, 1, L, L) bool; None: everything."""
+        """Return (R, L, d) for x (R, L, d) and an attention mask (R, 1, L, L) bool; None attends to everything."""
         rows, length, width = x.shape
         query, key, value = (
             part.view(rows, length, self.heads, -1).transpose(1, 2)
@@ -36,10 +36,11 @@ class Block(nn.Module):
 
 
 class SequenceTransformer(nn.Module):
-    """Blocks between learnt positions and a last norm.
+    """Blocks between learnt positions and a final norm.
 
     Args:
-        width: d. heads, layers, dropout: of the blocks. length: longest sequence. expansion: hidden over width.
+        width: d. heads, layers, dropout: of the blocks. length: longest sequence. expansion: ratio of hidden width to
+            d.
     """
 
     def __init__(self, width: int, heads: int, layers: int, length: int, dropout: float, expansion: int = 2) -> None:
@@ -50,14 +51,15 @@ class SequenceTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor, place: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-        """Return the states of all places.
+        """Return the states at all positions.
 
         Args:
-            x: (R, L, d) item embeddings. place: (R, L) int64, how many entries of the same sequence are newer (0: the newest).
+            x: (R, L, d) item embeddings. place: (R, L) int64, number of newer entries in the same sequence (0: the
+                newest).
             segment: (R, L) int64, equal within a sequence, oldest entry first; 0 for padding.
 
         Returns:
-            (R, L, d); a sequence's states depend on nothing but itself, and there on nothing newer.
+            (R, L, d); a state depends only on its own sequence, and there on nothing newer.
         """
         x = functional.dropout(x + self.position[place], self.dropout, self.training)
         mask = packed_causal_mask(segment)
@@ -67,7 +69,8 @@ class SequenceTransformer(nn.Module):
 
 
 def packed_causal_mask(segment: torch.Tensor) -> torch.Tensor:
-    """Return what each place attends to: the same sequence up to itself; (R, 1, L, L) bool for segments (R, L).
+    """Return the attention mask (R, 1, L, L) bool for segments (R, L): each position attends to its sequence up to
+    itself.
 
     Padding attends to padding, so that no row of the attention is empty.
     """

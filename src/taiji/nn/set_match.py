@@ -1,7 +1,7 @@
-"""Agreement of candidates with a set of vectors, from their cosines: plain functions, one number per candidate.
+"""Agreement of candidates with a set of vectors, from their cosines: pure functions, one number per candidate.
 
-Cosines come as (L, N), the set first: a step over the set is then one operation on all candidates, and each candidate's
-number is made by the same steps whether it is asked about alone or among thousands.
+Cosines come as (L, N), the set first: a step over the set is then one operation on all candidates, and each
+candidate's number results from the same steps whether computed alone or among thousands.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 HISTORY_MATCHES = ("mean", "max", "top3", "last", "recent")
-"""Numbers of :func:`history_match`."""
+"""Names of the numbers of :func:`history_match`."""
 SET_MATCHES = ("max", "mean", "soft_max")
-"""Numbers of :func:`weighted_match`."""
+"""Names of the numbers of :func:`weighted_match`."""
 RECENT_DECAY = 0.8
-"""Factor by which an interaction counts less than the next newer one in ``recent``."""
+"""Weight in ``recent`` of an interaction relative to the next newer one."""
 
 
 def history_match(cosines: Array, known: Array) -> Array:
-    """Return how requests' candidates agree with the request's history, (5, R * M) float32: :data:`HISTORY_MATCHES`, 0 where nothing is known.
+    """Return the agreement of candidates with their request's history, (5, R * M) float32: :data:`HISTORY_MATCHES`,
+    0 where nothing is known.
 
     Args:
-        cosines: (L, R, M) float32, newest first, 0 where not known. known: (L, R) bool, which entries have a vector.
+        cosines: (L, R, M) float32, newest first, 0 where unknown. known: (L, R) bool, which entries have a vector.
     """
     length, requests, width = cosines.shape
     out = np.zeros((len(HISTORY_MATCHES), requests * width), dtype=np.float32)
@@ -35,7 +36,7 @@ def history_match(cosines: Array, known: Array) -> Array:
     count = np.repeat(known.sum(axis=0), width)
     mass = np.repeat(_sum(known * decay[:, None]), width)
     out[0] = _sum(flat) / np.maximum(count, 1)
-    # Cosines are at least −1, so what is not known comes last.
+    # Cosines are at least −1, so unknown entries sort last.
     lowered = flat if known.all() else np.where(known[:, :, None], cosines, np.float32(-2)).reshape(length, -1)
     best = np.where(count > np.arange(3)[:, None], top_three(lowered), np.float32(0))
     out[1] = best[0]
@@ -46,12 +47,12 @@ def history_match(cosines: Array, known: Array) -> Array:
 
 
 def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> Array:
-    """Return how candidates agree with weighted sets, (3, N) float32: :data:`SET_MATCHES`, 0 for an empty set.
+    """Return the agreement of candidates with weighted sets, (3, N) float32: :data:`SET_MATCHES`, 0 for an empty set.
 
     ``soft_max`` is ``τ log Σ w exp(cosine / τ)`` with weights that sum to 1: between the mean and the maximum.
 
     Args:
-        cosines: (L, N). weights: (L, N), at least 0; an entry of weight 0 counts nowhere. temperature: τ > 0.
+        cosines: (L, N). weights: (L, N), at least 0; entries of weight 0 are ignored. temperature: τ > 0.
     """
     out = np.zeros((len(SET_MATCHES), cosines.shape[1]), dtype=np.float32)
     there = weights > 0
@@ -66,13 +67,13 @@ def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> 
 
 
 def weighted_mean(values: Array, weights: Array) -> Array:
-    """Return Σ w x / Σ w over the rows of two (L, N), 0 where the weights are; (N,) float32."""
+    """Return Σ w x / Σ w over the rows of two (L, N), 0 where all weights are 0; (N,) float32."""
     mass = _sum(weights)
     return np.divide(_sum(values * weights), mass, out=np.zeros_like(mass), where=mass > 0)
 
 
 def top_three(values: Array) -> Array:
-    """Return the three largest of each column of (L, N) float32, largest first, (3, N); −2 where there are fewer."""
+    """Return the three largest of each column of (L, N) float32, largest first, (3, N), padded with −2."""
     first, second, third = best = np.full((3, values.shape[1]), -2, dtype=np.float32)
     lower, lowest = np.empty_like(first), np.empty_like(first)
     for row in values:
@@ -85,7 +86,7 @@ def top_three(values: Array) -> Array:
 
 
 def _sum(values: Array, weights: Array | None = None) -> Array:
-    """Return the (weighted, (L,)) sum over the rows of (L, N), added up in their order, (N,) float32."""
+    """Return the sum over the rows of (L, N), optionally weighted by (L,), added in row order, (N,) float32."""
     total = np.zeros(values.shape[1], dtype=np.float32)
     if weights is None:
         for row in values:

@@ -1,4 +1,5 @@
-"""Attention of many groups of tokens to one shared prefix and each to its own past; the prefix is never copied per group."""
+"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per
+group."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ import torch
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values that the groups of a row share.
+    """Keys and values shared by the groups of a row.
 
     Attributes:
-        keys, values: (R, h, P, e); or (R, h, G, P, e), what :meth:`gathered` took out for each group.
-        mask: (R, G, T, P) bool, what each token may see, at least one entry; G and T may be 1 for all alike.
-        recent: likewise, the part of ``mask`` that counts as recent; for blocks that tell it from the whole.
+        keys, values: (R, h, P, e); or (R, h, G, P, e), gathered per group by :meth:`gathered`.
+        mask: (R, G, T, P) bool, entries that each token may attend to, at least one; G and T may be 1 to broadcast.
+        recent: likewise, the recent part of ``mask``, for blocks with a router.
     """
 
     keys: torch.Tensor
@@ -27,10 +28,11 @@ class Prefix:
         return replace(self, mask=mask)
 
     def gathered(self) -> Prefix:
-        """Return the entries that each group may see, in its own arrays as long as the longest: search within a bucket.
+        """Return the entries that each group may attend to, in separate arrays padded to the longest: search within
+        a bucket.
 
-        Attention to it equals masked attention to the whole. It pays where groups see a small part of a long prefix.
-        The mask may not differ between the tokens of a group (T = 1).
+        Attention to the result equals masked attention to the whole. It pays off where groups see a small part of a
+        long prefix. The mask must be the same for all tokens of a group (T = 1).
         """
         there = self.mask[:, :, 0]
         count = int(there.sum(dim=-1).max())
@@ -48,13 +50,14 @@ Cache = tuple[torch.Tensor, torch.Tensor]
 
 
 def prefix_attention(query: torch.Tensor, prefix: Prefix | None, own: Cache | None) -> torch.Tensor:
-    """Return softmax attention over the prefix and the group's own tokens together.
+    """Return softmax attention over the prefix and the group's own tokens jointly.
 
-    Equal to attention in which every group has its own copy of the prefix in front of its own tokens.
+    Equal to attention in which every group's tokens are preceded by a copy of the prefix.
 
     Args:
         query: (R, h, G, T, e), the last T of the group's own tokens.
-        prefix: what the groups of a row share, or None. own: of S ≥ T tokens, causal, or None; not both None.
+        prefix: shared prefix of the groups of a row, or None. own: keys and values of S ≥ T tokens, causal, or None;
+            not both None.
 
     Returns:
         (R, h, G, T, e).

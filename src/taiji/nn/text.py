@@ -1,4 +1,4 @@
-"""Ways to use the text behind a user, as one vector, inside the ranker."""
+"""Encoders of a user's text, given as one vector, inside the ranker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Projection(nn.Module):
-    """The dense embedding through one linear layer."""
+    """One linear layer on the dense embedding."""
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Projection(nn.Module):
 class Experts(nn.Module):
     """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts over the text, mixed by a gate over the text.
 
-    Deviation: one kind of text, so only the shared experts are there; the fields join the gate.
+    Deviation: there is one kind of text, so there are only shared experts; the fields are inputs of the gate.
     """
 
     def __init__(self, width: int, out_width: int, dimension: int, fields: int, experts: int = 4) -> None:

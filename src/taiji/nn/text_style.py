@@ -1,4 +1,4 @@
-"""Features of how a text is written, whatever it is about: marks, address, length."""
+"""Features of a text's style, independent of its topic: punctuation, address, length."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ STYLE_FEATURES = (
     "you",
     "word_length",
 )
-"""Names of the columns of :func:`style_features`."""
+"""Column names of :func:`style_features`."""
 MOST_PHRASES = 400
-"""Phrases that are features."""
+"""Number of phrases used as features."""
 PHRASE_GROUPS, PHRASE_SHARE = 4, 0.1
-"""Groups whose texts must share a phrase: so many, and so large a share of all groups."""
+"""Fewest groups that must share a phrase: an absolute number, and a share of all groups."""
 _WORD = re.compile(r"[^\W\d_]+")
 _YOU = frozenset(("you", "your", "yours", "yourself"))
 
@@ -61,10 +61,10 @@ def length_features(texts: Sequence[str]) -> Array:
 
 
 def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Return the words and pairs of words that texts of many groups share, those of most groups first.
+    """Return words and word pairs shared by the texts of many groups, most widely shared first.
 
     Args:
-        texts: a text and its group each. What the texts of a few groups alone say is what these are about, and no style.
+        texts: pairs of text and group. Phrases found in only a few groups are about a topic and are not style.
     """
     groups: dict[str, set[str]] = {}
     for text, group in texts:
@@ -76,7 +76,7 @@ def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def phrase_features(texts: Sequence[str], phrases: Sequence[str]) -> Array:
-    """Return (N, phrases): 1 where a text has the phrase."""
+    """Return (N, phrases): 1 where a text contains the phrase."""
     places = {phrase: place for place, phrase in enumerate(phrases)}
     found = np.zeros((len(texts), len(phrases)))
     for row, text in enumerate(texts):

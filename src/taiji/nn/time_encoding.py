@@ -1,4 +1,4 @@
-"""Hour, weekday and gap of a time, and a network that adds them to a token; nothing at first."""
+"""Hour, weekday and gap of a timestamp, and a network that adds them to a token, starting at zero."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ WIDTH = 5
 
 
 def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float32]:
-    """Return sine and cosine of the hour of the day and of the weekday, and a tenth of log(1 + hours since before): (…, 5).
+    """Return sine and cosine of the hour of the day and of the weekday, and 0.1 · log(1 + hours since ``before``):
+    (…, 5).
 
     Args:
-        times, before: (…) microseconds since the epoch, UTC; a gap below zero counts as none.
+        times, before: (…) microseconds since the epoch, UTC; a negative gap counts as zero.
     """
     day, week = 2 * np.pi * (times % DAY) / DAY, 2 * np.pi * (times % WEEK) / WEEK
     gap = np.log1p(np.maximum(times - before, 0) / HOUR) / 10
@@ -25,7 +26,7 @@ def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float
 
 
 class TimeEncoding(nn.Sequential):
-    """Two layers from time features (…, 5) to (…, d); the last one starts at zero."""
+    """Two-layer network from time features (…, 5) to (…, d); the last layer starts at zero."""
 
     def __init__(self, width: int) -> None:
         last = nn.Linear(width, width)

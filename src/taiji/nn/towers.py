@@ -1,4 +1,4 @@
-"""Towers: how tasks share their hidden layers."""
+"""Towers: hidden layers shared by the tasks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from taiji.nn.lookup import on_cpu
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask on a CPU takes a byte per weight from 64-bit draws: a fifth of the time of one draw per weight.
+    """Dropout whose CPU mask takes one byte per value from 64-bit draws, in a fifth of the time of one draw per value.
 
-    The probability is rounded to a 256th, and the scale fits the rounded one. Other devices use PyTorch's.
+    The probability is rounded to a multiple of 1/256, and the scale matches the rounded value. Other devices use
+    PyTorch's dropout.
     """
 
     def __init__(self, probability: float) -> None:
@@ -20,7 +21,8 @@ class Dropout(nn.Module):
         self.dropped = round(256 * probability)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values of any shape, each 0 with the probability or scaled up, while training; else unchanged."""
+        """Return values of any shape: in training, each is zeroed with the given probability or scaled up; otherwise
+        unchanged."""
         if not self.training or not self.dropped:
             return values
         if not on_cpu(values):
@@ -31,7 +33,7 @@ class Dropout(nn.Module):
 
 
 def layers(width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """Return linear, ReLU and dropout for each hidden width."""
+    """Return linear, ReLU and dropout layers for each hidden width."""
     modules: list[nn.Module] = []
     for size in hidden:
         modules += [nn.Linear(width, size), nn.ReLU(), Dropout(dropout)]

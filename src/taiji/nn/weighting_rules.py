@@ -1,8 +1,9 @@
-"""The rules that turn observations into reward weights: small objects with a JSON state.
+"""Rules that turn observations into reward weights: small objects with a JSON state.
 
-A rule says what it has to see (``source``): nothing, the batch's rewards, or the Gram matrix of the rewards' gradients.
-Reward rules set the weights of the batch they look at, and so do the peers that pick a descent direction
-(``fresh``); POPO's weights depend on earlier batches only, so that they are independent of the noise they multiply.
+A rule declares the observation that it needs (``source``): none, the batch's rewards, or the Gram matrix of the
+rewards' gradients. Reward rules set the weights of the batch they observe, as do the competitors that choose a
+descent direction (``fresh``). POPO's weights depend only on earlier batches, so they are independent of the noise
+they multiply.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["RULES", "Observation", "Reading", "Rule", "RuleOptions", "Source", "
 
 
 JUMP = 2.0
-"""Change of log w in one raw step that is worth a warning: a weight seven times or a seventh of what it was."""
+"""Change of log w in one raw step that triggers a warning: a factor of seven up or down."""
 
 
 class Popo(Rule):
@@ -62,7 +63,8 @@ class Popo(Rule):
         self.batches += 1
         self.seen[there] += 1
         keep = options.average
-        # Without their mean, which cancels in the step, what is averaged does not depend on who else was present.
+        # The mean, which cancels in the step, is subtracted so that the average does not depend on which other
+        # rewards were present.
         centred = raw[there] - raw[there].mean()
         self.mean_indicators[there] = keep * self.mean_indicators[there] + (1 - keep) * centred
         self.mean_square = keep * self.mean_square + (1 - keep) * square
@@ -94,7 +96,7 @@ class Popo(Rule):
 
 
 class PopoCovariance(Popo):
-    """POPO with the within-group covariance of the rewards for the Gram matrix: no backward pass."""
+    """POPO with the within-group covariance of the rewards in place of the Gram matrix: no backward pass."""
 
     source: Source = "rewards"
     fresh = True
@@ -127,13 +129,14 @@ class PopoLight(Rule):
         return moved, np.exp(moved)
 
     def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
-        """Warn once of a reward with values on both sides of zero: its mean says where the origin is, not how good the rollouts are."""
+        """Warn once about a reward with values on both sides of zero: its mean reflects the choice of origin, not
+        the quality of the rollouts."""
         for number, values in zip(numbers.tolist(), rewards.T):
             seen = values[np.isfinite(values)]
             if number not in self._told and seen.min() < 0 < seen.max():
                 self._told.add(number)
                 logger.warning(
-                    "Reward %d has values on both sides of zero: popo-light divides by its mean (%.3g), so a centred reward takes nearly "
+                    "Reward %d has values on both sides of zero: popo-light divides by its mean (%.3g), so a centred reward gets nearly "
                     "all of the weight. Shift it so that zero is its worst value, or use another weighting.",
                     number,
                     seen.mean(),
@@ -152,7 +155,7 @@ class DynamicAverage(Rule):
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         mean, keep = functions.moments(seen.rewards)[0], self.options.average  # type: ignore[arg-type]
         there = np.isfinite(mean)
-        if not there.all():  # what the batch does not have stays where it was
+        if not there.all():  # rewards missing from the batch keep their average
             mean = np.where(there, mean, self.means[-1] if self.means else 0.0)
         self.means = [
             *self.means[-1:],
@@ -172,7 +175,8 @@ class DynamicAverage(Rule):
 
 
 class Uncertainty(Rule):
-    """Uncertainty weighting; the loss of a reward is its distance to the best value seen, plus its deviation (kept positive)."""
+    """Uncertainty weighting; the loss of a reward is its distance to the best value seen, plus its standard
+    deviation (kept positive)."""
 
     source: Source = "rewards"
 
@@ -198,7 +202,8 @@ class Uncertainty(Rule):
 
 
 class RandomWeights(Rule):
-    """Random loss weighting (Lin et al. 2021): uniform on the simplex, drawn from (seed, step), so that it needs no state."""
+    """Random loss weighting (Lin et al. 2021): uniform on the simplex, drawn from (seed, step), without further
+    state."""
 
     source: Source = "rewards"
 
@@ -207,10 +212,13 @@ class RandomWeights(Rule):
 
 
 class Feedback(Rule):
-    """Raise the weight of an objective that became worse and lower that of one that became better (UMRE, arXiv 2508.07613), then normalise.
+    """Raise the weights of objectives that got worse, lower those of objectives that got better (UMRE, arXiv
+    2508.07613), then normalise.
 
-    The measure of an objective is what the observation has as ``indicators`` (the monotone ensemble gives UMRE's, the UAUC on validation
-    data), else the batch's mean reward (alignment, where it is a peer: noise between batches moves it, too). A step multiplies a weight by exp(± rate); equal values leave it. No Pareto point is claimed.
+    An objective is measured by the observation's ``indicators`` (for the monotone ensemble, UMRE's UAUC on validation
+    data), else by the batch's mean reward (in alignment, where this rule is a competitor and also reacts to noise
+    between batches). A step multiplies a weight by exp(± rate); an equal value leaves it unchanged. Convergence to a
+    Pareto point is not claimed.
     """
 
     source: Source = "rewards"
@@ -254,7 +262,7 @@ RULES: dict[str, type[Rule]] = {
 
 
 def make_rule(name: str, count: int, options: RuleOptions) -> Rule:
-    """The rule called ``name`` for ``count`` rewards."""
+    """Return the rule ``name`` for ``count`` rewards."""
     if name not in RULES:
-        raise ConfigError("No such weighting.", expected=", ".join(RULES), found=repr(name))
+        raise ConfigError("There is no such weighting.", expected=", ".join(RULES), found=repr(name))
     return RULES[name](count, options)

@@ -1,7 +1,8 @@
-"""Amounts of work: calls, tokens, rows. Arithmetic on the settings and on what a log looks like; free of heavy imports.
+"""Amounts of work: calls, tokens, rows. Arithmetic on settings and log statistics, without heavy imports.
 
-The unit of a language-model stage is the *token-equivalent*: a token read counts 1, a token written :data:`WRITTEN` (it needs a
-forward pass of its own), a token trained on 3 (a backward pass costs two forward passes). Other stages count rows.
+The unit of a language-model stage is the *token-equivalent*: a token read counts 1, a token written :data:`WRITTEN`
+(it needs a separate forward pass), a trained token 3 (a backward pass costs two forward passes). Other stages count
+rows.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ TRAINED = 3.0
 
 @dataclass(frozen=True)
 class Log:
-    """Properties of a log and of the texts about it.
+    """Statistics of a log and of its texts.
 
     Attributes:
-        users: in the user table.
+        users: number of users in the user table.
         events_per_user: rows of the log, exposures and history.
         exposures_per_user: exposures of each period (reward, llm, ranker, test).
-        items: in the catalogue.
-        feature_rows_per_user: feature rows of a user whom features are made for.
-        student_tokens: of a student's prompt under the planned settings.
-        teacher_tokens: of a teacher's prompt.
-        rationale_tokens: of a written rationale.
-        answer_tokens: of a completion of the student, rationale and answer.
-        target_tokens: of a true answer.
-        kept_share: share of the judged rationales that selection keeps.
+        items: number of items in the catalogue.
+        feature_rows_per_user: feature rows of each user with features.
+        student_tokens: tokens of a student's prompt under the planned settings.
+        teacher_tokens: tokens of a teacher's prompt.
+        rationale_tokens: tokens of a generated rationale.
+        answer_tokens: tokens of a student's completion, rationale and answer.
+        target_tokens: tokens of a true answer.
+        kept_share: share of the scored rationales that selection keeps.
     """
 
     users: float
@@ -51,7 +52,7 @@ class Log:
 
     @property
     def events(self) -> float:
-        """Rows of the log."""
+        """Number of rows of the log."""
         return self.users * self.events_per_user
 
     def exposures(self, period: int) -> float:
@@ -60,7 +61,7 @@ class Log:
 
     @property
     def said_tokens(self) -> float:
-        """Tokens of a rationale and a true answer."""
+        """Number of tokens of a rationale and a true answer."""
         return self.rationale_tokens + self.target_tokens
 
 
@@ -69,15 +70,15 @@ class Amount:
     """A stage's work.
 
     Attributes:
-        rows: prompts, exposures or events: what the stage goes through.
+        rows: prompts, exposures or events processed by the stage.
         read: tokens read by the language model.
-        written: tokens it writes.
-        trained: tokens it is trained on.
+        written: tokens written by it.
+        trained: tokens used for its training.
         pairs: comparisons of the look-alike search.
         language: True if the language model does the work (and a GPU can).
         teacher: True if that model is the teacher.
         spread: True if the stage's partitions can be spread over workers.
-        models: models in float32 that the stage keeps.
+        models: number of float32 models that the stage stores.
     """
 
     rows: float
@@ -97,36 +98,38 @@ class Amount:
 
 
 def prompt_share(config: Config, log: Log) -> float:
-    """Return the share of the wanted prompts that there are users for: a role has ``examples.per_user`` per user and period at most."""
+    """Return the share of the wanted prompts for which there are enough users: a role gets at most
+    ``examples.per_user`` per user and period."""
     size = config.size
     prompts = size.rationale_prompts + size.calibration_prompts + size.alignment_prompts
     return min(1.0, log.users * (config.examples.per_user or math.inf) / prompts)
 
 
 def taught_prompts(config: Config, log: Log) -> float:
-    """Return the prompts that the teacher writes for."""
+    """Return the number of prompts that the teacher answers."""
     return (config.size.rationale_prompts + config.size.calibration_prompts) * prompt_share(config, log)
 
 
 def aligned_prompts(config: Config, log: Log) -> float:
-    """Return the prompts that alignment works on, repeated ones counted again."""
+    """Return the number of alignment prompts, counting repetitions."""
     if config.alignment.steps:
         return config.alignment.steps * config.alignment.prompts_per_step
     return config.size.alignment_prompts * prompt_share(config, log)
 
 
 def tested_prompts(config: Config, log: Log) -> float:
-    """Return the prompts of the test period."""
+    """Return the number of prompts in the test period."""
     return min(config.size.test_prompts, log.users)
 
 
 def featured_users(config: Config, log: Log) -> float:
-    """Return the users who get features."""
+    """Return the number of users who get features."""
     return min(config.size.feature_users or log.users, log.users)
 
 
 def trained_rows(exposures: float, config: Config) -> float:
-    """Return the rows a ranker is trained on, all passes together; a model that does not tell its passes makes one."""
+    """Return the rows a ranker is trained on over all epochs; a model without a setting for epochs counts as one
+    epoch."""
     from taiji.models.ranking.settings import NeuralRankerSettings
 
     ranking = config.ranking

@@ -1,4 +1,4 @@
-"""Differences between a finished stage and today's settings and inputs, in words."""
+"""Differences between a finished stage and the current settings and inputs, in words."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 SHOWN = 3
-"""Changed settings that are named; of more the number is told."""
+"""Number of changed settings listed by name; the rest are counted."""
 
 
 def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
-    """Return in words what a stage depends on that is not as its manifest has it.
+    """Describe how a stage's dependencies differ from its manifest.
 
     Args:
         manifest: of the finished stage.
-        depends_on: the same values as they are today.
+        depends_on: current values of its dependencies.
     """
     said = []
     settings = _changed(manifest.get("settings"), depends_on["settings"])
@@ -26,13 +26,13 @@ def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
     if inputs:
         said.append(f"what it reads changed: {', '.join(inputs)}")
     if manifest.get("outside") != depends_on["outside"]:
-        said.append("your files that it reads changed (name, size or time of change)")
+        said.append("your files that it reads changed (name, size or modification time)")
     for key, what in (("version", "version of taiji"), ("seed", "seed"), ("parameters", "parameters")):
         if manifest.get(key) != depends_on.get(key):
             said.append(f"{what} changed: {manifest.get(key)} → {depends_on.get(key)}")
     if any(manifest.get(key) != depends_on.get(key) for key in ("class", "foreign code")):
         said.append("code of another package changed")
-    return "; ".join(said) or "it is of another run"
+    return "; ".join(said) or "it belongs to another run"
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:

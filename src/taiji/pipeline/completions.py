@@ -29,7 +29,8 @@ TEXTS_PER_PARTITION = 4096
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit cut it, and the tokens that it took."""
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit cut it off, and its token
+    counts."""
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )
@@ -55,7 +56,7 @@ def _open_answering(context: Context, which: str) -> Work:
 
 
 def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> dict[str, pl.Series]:
-    """Return the tokens read and written for each row: a prompt once, and all of its samples."""
+    """Return the tokens read and written for each row: the prompt once, plus all of its samples."""
     read = [len(ids_of(lm.tokenizer, prompt)) for prompt in asked]
     said = [sum(len(ids_of(lm.tokenizer, sample.text)) for sample in row) for row in written]
     return {
@@ -65,19 +66,22 @@ def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[
 
 
 def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = "") -> pl.DataFrame:
-    """Return what :func:`complete` does for the first of ``features.intent_samples`` answers, and the intents of all of them.
+    """Return the result of :func:`complete` for the first of ``features.intent_samples`` answers, and the intents of
+    all of them.
 
     Args:
-        context: the stage's. rows: as of :func:`complete`. which: the model. what: tells this job from another one of the same model.
+        context: the stage's context. rows: as for :func:`complete`. which: name of the model. what: distinguishes
+            this job from others with the same model.
 
     Returns:
-        the columns of :func:`complete`, and lists with an entry for each intent: ``intent_texts`` (as item texts are embedded), ``intent_levels`` and ``intent_weights``,
-        the sequence probability (geometric mean over an intent's tokens) of one answer, or 1 for each of several.
+        the columns of :func:`complete`, and lists with one entry per intent: ``intent_texts`` (in the form of
+        embedded item texts), ``intent_levels`` and ``intent_weights``. With one answer a weight is the sequence
+        probability (geometric mean over the intent's tokens); with several, 1 each.
     """
     samples = context.config.features.intent_samples
     if samples > 1 and context.config.generation.temperature == 0:
         raise ConfigError(
-            "Samples of an answer are all the same at temperature 0.",
+            "All samples of an answer are equal at temperature 0.",
             where="features.intent_samples",
             expected="1, or a generation.temperature above 0",
             found=f"{samples} samples at temperature 0",

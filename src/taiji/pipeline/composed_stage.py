@@ -1,4 +1,4 @@
-"""The base of stages that compose a recommender of what other stages fitted."""
+"""Base of stages that compose a recommender from components fitted by other stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class ComposedStage(Stage):
     """Stage that needs the data and every fitted component.
 
     Args:
-        retrievers: names of those that were fitted. ranked: whether there is a ranker of candidates. fitted: whether its fusion was fitted.
+        retrievers: names of the fitted retrievers. ranked: whether there is a candidate ranker. fitted: whether its
+            fusion was fitted.
     """
 
     def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:
@@ -30,7 +31,7 @@ class ComposedStage(Stage):
         )
 
     def components(self, context: Context, dataset: Dataset) -> Components:
-        """Return what the stages fitted, bound to the run's dataset."""
+        """Return the fitted components, bound to the run's dataset."""
         from taiji.pipeline.run_recommender import load_components
 
         return load_components(context, dataset, self.retrievers, self.ranked, self.fitted)

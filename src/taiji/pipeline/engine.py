@@ -1,15 +1,16 @@
-"""Runs stages in a run directory: skip what is finished and unchanged, resume what was killed, lose nothing.
+"""Execution of stages in a run directory: skip what is finished and unchanged, resume what was killed.
 
 Layout of ``runs/<name>/``::
 
-    config.json           the configuration as it was resolved
+    config.json           the resolved configuration
     <stage>/              finished artefacts and manifest.json; of a parametrised stage <stage>-<variant>/
-    .work/<stage>/        a stage under way: its partitions, and the fingerprint of what they depend on
+    .work/<stage>/        a stage in progress: its partitions, and the fingerprint of their dependencies
 
-A stage writes into ``.work/<stage>`` and is renamed into place when it is whole. Its *fingerprint* covers its own
-settings and parameters, the seed, the package version and the content hashes of the stages it reads, so a finished stage is skipped
-exactly when nothing it depends on changed and its files are still what it wrote (:mod:`taiji.core.manifests`), and partitions of a
-killed one are used only when they are of the same job. The same check precedes every reading of a stage by another.
+A stage writes into ``.work/<stage>`` and is renamed into place when it is complete. Its *fingerprint* covers its
+settings and parameters, the seed, the package version and the content hashes of the stages it reads. So a finished
+stage is skipped exactly if none of its dependencies changed and its files are intact (:mod:`taiji.core.manifests`),
+and partitions of a killed stage are reused only for the same job. The same check precedes every read of a stage by
+another.
 """
 
 from __future__ import annotations
@@ -57,29 +58,30 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-"""In ``.work/<stage>``: what the work under way depends on, the seconds it took so far, and whether somebody asked for it."""
+"""In ``.work/<stage>``: the dependencies of the work in progress, the seconds spent so far, and whether it was
+forced."""
 
 
 @dataclass
 class Context:
-    """View of a stage: the configuration, its own folder to write to and the finished folders it may read."""
+    """A stage's view of the run: the configuration, its output folder, and the finished folders it may read."""
 
     config: Config
     folder: Path
-    """Folder for the stage's artefacts; renamed into the run directory when the stage is whole."""
+    """Folder for the stage's artefacts; renamed into the run directory when the stage is complete."""
     scratch: Path
-    """Partitions and checkpoints that survive a kill; removed when the stage is whole."""
+    """Partitions and checkpoints that survive a kill; removed when the stage is complete."""
     run: Path
     needs: tuple[str, ...]
     mapper: Mapper = field(default_factory=LocalMapper)
-    """The machines that compute partitions; no result depends on them."""
+    """Where partitions are computed; results do not depend on it."""
     base: Path | None = None
-    """Run directory that holds the stages which are not in ``run``: a study reads those of the run that it studies."""
+    """Run directory of the stages missing from ``run``: a study reads those of the run it is based on."""
 
     def input(self, stage: str) -> Path:
         """Return the finished folder of a stage named in ``needs``."""
         if stage not in self.needs:
-            raise KeyError(f"stage reads {stage!r} without naming it in its needs {self.needs}")
+            raise KeyError(f"the stage reads {stage!r}, which is not in its needs {self.needs}")
         return stage_folder(stage, self.run, self.base)
 
     def over(
@@ -93,15 +95,15 @@ class Context:
         size: int | None = None,
         here: bool = False,
     ) -> pl.DataFrame:
-        """Return the outputs of a worker over partitions of ``rows``, in their order; partitions that are done are not done again.
+        """Return a worker's outputs over partitions of ``rows``, in order; finished partitions are not recomputed.
 
         Args:
             rows: inputs, in a stable order.
             factory: see :mod:`taiji.pipeline.partitions`.
             description, unit: for the progress display.
-            folder: of the partitions; every job of a stage has its own.
+            folder: folder of the partitions, one per job of a stage.
             size: rows per partition (default: ``size.chunk``).
-            here: compute in this process whatever the run's mapper is.
+            here: compute in this process, regardless of the run's mapper.
         """
         with progress(description, len(rows), unit) as update:
             return map_rows(
@@ -115,7 +117,7 @@ class Context:
 
 
 def made_by(kind: type) -> str:
-    """Return a class' import path, and for a class of another package the hash of its module's file, which may change."""
+    """Return a class's import path, and for a class of another package also the hash of its module's file."""
     name = f"{kind.__module__}:{kind.__qualname__}"
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     ours = kind.__module__.partition(".")[0] == "taiji"
@@ -123,14 +125,14 @@ def made_by(kind: type) -> str:
 
 
 def stage_folder(stage: str, run: Path, base: Path | None) -> Path:
-    """Return the folder of a finished stage: the run's own, or the one of the run that it builds on."""
+    """Return the folder of a finished stage, in the run itself or in the run that it builds on."""
     own = run / stage
     return own if base is None or (own / MANIFEST).exists() else base / stage
 
 
 @dataclass
 class Run:
-    """A run directory under execution."""
+    """A run directory being executed."""
 
     folder: Path
     config: Config
@@ -138,23 +140,23 @@ class Run:
     say: Callable[[str], None] = print
     mapper: Mapper = field(default_factory=LocalMapper)
     base: Path | None = None
-    """A finished run whose stages are read where this one has none of that name."""
+    """A finished run, read for stages that this run does not have."""
     verifier: Verifier = field(default_factory=Verifier)
-    """Check of artefacts before they are read or skipped."""
+    """Check of artefacts before they are read or reused."""
     _gone: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-    """Stages whose outside files are not there any more, with what is missing."""
+    """Stages whose external files no longer exist, with the missing files."""
 
     def finished(self, stage: Stage) -> bool:
-        """Return True if the stage's artefacts are whole and made from exactly today's inputs and settings."""
+        """Return whether the stage's artefacts are complete and made from the current inputs and settings."""
         return self.reason_to_run(stage) is None
 
     def reason_to_run(self, stage: Stage) -> str | None:
-        """Return why the stage has to be run, empty where it never was; None if it need not be."""
+        """Return the reason to run the stage, empty if it never ran; None if it is up to date."""
         folder = self.folder / stage.key
         if not (folder / MANIFEST).exists():
             return "its manifest is missing" if folder.exists() else ""
         if self._label(stage).get("forced"):
-            return "asked for with --force"
+            return "requested with --force"
         try:
             manifest = read_manifest(folder)
         except ArtifactError:
@@ -190,13 +192,14 @@ class Run:
         }
 
     def _outside(self, stage: Stage, config: Config, settings: dict[str, Any]) -> str | None:
-        """Return the hash of the state of the user's files; of files that are gone, the one noted when they were read."""
+        """Return the hash of the state of the user's files; for missing files, the hash recorded when they were
+        read."""
         try:
             outside = stage.outside(config)
-        except (InputError, ConfigError) as error:  # a source that is not where it was
+        except (InputError, ConfigError) as error:  # a source that has moved or was deleted
             try:
                 manifest = read_manifest(self.folder / stage.key)
-            except ArtifactError:  # nothing whole that was made from it
+            except ArtifactError:  # no complete artefact was made from it
                 raise error from None
             if manifest.get("settings") != json.loads(json.dumps(settings)):
                 raise
@@ -206,7 +209,7 @@ class Run:
         return value_hash(outside) if outside else None
 
     def output_hash(self, key: str) -> str:
-        """Return the content hash of a finished stage, as its manifest has it."""
+        """Return the content hash of a finished stage, from its manifest."""
         folder = stage_folder(key, self.folder, self.base)
         if not (folder / MANIFEST).exists():
             raise ArtifactError(
@@ -215,22 +218,22 @@ class Run:
         return str(read_manifest(folder)["output"])
 
     def _command(self, key: str) -> str:
-        """Return the command that makes a stage of the run, or of the one that it builds on."""
+        """Return the command that makes a stage of the run, or of the run that it builds on."""
         home = self.base or self.folder
         if self.base and (self.folder / key).exists():
-            return "give the command again: it makes this again"
+            return "run the command again, which makes it anew"
         if not {stage.name for stage in self.stages} & set(STAGE_NAMES) - {"data"}:
-            return resume_command(home)  # another recipe than the loop's, whose stages are no commands
+            return resume_command(home)  # stages of other recipes are not commands
         command = f"taiji {key if key in STAGE_NAMES else f'stage {key}'}"
         return f"{command} {run_options(home)}"
 
     def _check_inputs(self, stage: Stage) -> None:
-        """Reject a stage whose inputs are not what was written."""
+        """Reject a stage whose inputs differ from what was written."""
         for key in stage.needs:
             folder = stage_folder(key, self.folder, self.base)
             if damage := self.verifier.damage(folder, read_manifest(folder)):
                 raise ArtifactError(
-                    f"The stage {stage.key!r} reads the stage {key!r}, which is not what was written.",
+                    f"The stage {stage.key!r} reads the stage {key!r}, whose files differ from what was written.",
                     where=str(folder),
                     found=damage,
                     fix=f"{self._command(key)} makes it again; {remake(self.base or self.folder)}",
@@ -239,16 +242,17 @@ class Run:
     def execute(self, names: Sequence[str] | None = None) -> None:
         """Run the named stages (default: all) in order, skipping those that are finished and unchanged.
 
-        Under a launcher of several processes only stages that train can be run; the first process keeps the folder, the others help.
+        Under a multi-process launcher only training stages can run; the first process owns the folder, the others
+        take part in training.
 
         Raises:
-            ConfigError: a stage is unknown, or may not be launched in several processes.
+            ConfigError: a stage is unknown, or may not run in several processes.
         """
         self._check_names(names or ())
         chosen = [stage for stage in self.stages if names is None or stage.key in names]
         if processes() > 1 and not all(stage.distributed for stage in chosen):
             raise ConfigError(
-                "Only training is launched in several processes.",
+                "Only training can run in several processes.",
                 expected=" or ".join(stage.key for stage in self.stages if stage.distributed),
                 found=", ".join(names or ["the whole loop"]),
                 fix="`accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",
@@ -262,7 +266,7 @@ class Run:
                 reason = self.reason_to_run(stage)
                 if reason is None:
                     gone = self._gone.get(stage.key)
-                    kept = f" (what it read is not there any more: {gone}; what was stored is used)" if gone else ""
+                    kept = f" (its source no longer exists: {gone}; the stored tables are used)" if gone else ""
                     self.say(f"{place}: unchanged, skipped{kept}")
                 else:
                     if reason:
@@ -272,14 +276,15 @@ class Run:
                 self._publish(stage, place, made=reason is not None)
 
     def force(self, names: Sequence[str]) -> None:
-        """Have stages made again by the next :meth:`execute`, and all that depend on them; what is there stays until then.
+        """Mark stages and their dependents to be remade by the next :meth:`execute`; existing artefacts stay until
+        then.
 
         Raises:
             ConfigError: a stage is unknown.
         """
         self._check_names(names)
         forced = set(names)
-        for stage in self.stages:  # each behind its needs
+        for stage in self.stages:  # each after its needs
             if stage.key in forced or forced & set(stage.needs):
                 forced.add(stage.key)
         with self._locked():
@@ -298,7 +303,7 @@ class Run:
             )
 
     def _publish(self, stage: Stage, place: str, made: bool) -> None:
-        """Put what the stage publishes at the top of the run, unless the same is there."""
+        """Copy the stage's published files to the top of the run, unless they are already there."""
         for name in stage.publish:
             own, shown = self.folder / stage.key / name, self.folder / name
             if shown.is_file() and file_hash(shown) == file_hash(own):
@@ -311,7 +316,7 @@ class Run:
                 shutil.copyfile(own, temporary)
 
     def _label(self, stage: Stage) -> dict[str, Any]:
-        """Return the label of the work under way; empty where there is none, or none that can be read."""
+        """Return the label of the work in progress; empty if it is missing or unreadable."""
         with suppress(ArtifactError):
             label = read_json(self.folder / ".work" / stage.key / LABEL)
             if isinstance(label, dict) and {"fingerprint", "seconds"} <= label.keys():
@@ -319,7 +324,7 @@ class Run:
         return {}
 
     def _help(self, stages: Sequence[Stage]) -> None:
-        """Take part in the first process' training: same inputs, same checkpoints, a folder that is thrown away."""
+        """Take part in the first process's training: same inputs, same checkpoints, and a temporary folder."""
         for stage in stages:
             if not self.finished(stage):
                 with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:
@@ -327,7 +332,7 @@ class Run:
                     stage.run(self._context(stage, Path(name), scratch))
 
     def _context(self, stage: Stage, out: Path, scratch: Path) -> Context:
-        """Return what the stage sees, in absolute paths: a worker on another machine has another working directory."""
+        """Return the stage's context with absolute paths: a worker on another machine has another working directory."""
         return Context(
             stage.configured(self.config),
             out.absolute(),
@@ -356,9 +361,7 @@ class Run:
                 facts = stage.run(self._context(stage, out, work / "scratch"))
             finally:
                 spent += time.monotonic() - start
-                with suppress(
-                    TaijiError
-                ):  # on a full disk the error under way matters, the time of this attempt does not
+                with suppress(TaijiError):  # on a full disk the original error matters, not the time of this attempt
                     write_json(work / LABEL, {**about, "seconds": spent})
             for leftover in out.rglob(f"{TEMPORARY}*"):
                 leftover.unlink()
@@ -383,7 +386,8 @@ class Run:
         return spent
 
     def _whole(self, out: Path) -> bool:
-        """Return True if the stage was killed during its final rename: its manifest, written last, is there and fits."""
+        """Return whether the stage was killed during its final rename: its manifest, written last, exists and
+        matches."""
         try:
             return self.verifier.damage(out, read_manifest(out)) is None
         except ArtifactError:

@@ -22,7 +22,7 @@ LLM_ROLES = ("rationale", "calibration", "alignment")
 
 
 def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataFrame:
-    """Return the prompts of all roles; those of the LLM period share no user.
+    """Return the prompts of all roles; the roles of the LLM period share no user.
 
     Raises:
         InputError: the log is too small for a role.
@@ -48,14 +48,14 @@ def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataF
 
 
 def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
-    """The examples of each period; users are looked at in ranges, wherever partitions are computed."""
+    """Return the examples of each period, computed by ranges of users on the run's mapper."""
     ranges = dataset.history.ranges(INTERACTIONS)
     rows = pl.DataFrame(
         [(period, *users) for period in periods for users in ranges],
         schema={"period": pl.String, "first": pl.Int64, "last": pl.Int64},
         orient="row",
     )
-    # One range is a second's work: less than opening a worker.
+    # One range takes a second, less than opening a worker.
     found = context.over(
         rows,
         partial(open_choosing, context, split),
@@ -85,7 +85,8 @@ def open_choosing(context: Context, split: Split) -> Work:
 
 
 def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:
-    """Give users, in a seeded order, to the roles until each has its number of prompts; scaled down alike when prompts are short."""
+    """Assign users in a seeded order to the roles until each has its number of prompts, scaled down equally if
+    prompts are too few."""
     users = frame["user"].unique().sort()
     order = pl.DataFrame({"user": users, "place": rng.permutation(len(users))})
     frame = frame.join(order, on="user", maintain_order="left").sort("place", "as_of", "example")
@@ -102,12 +103,12 @@ def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generato
         role=pl.col("user").replace_strict(role_of, default=None, return_dtype=pl.String)
     )
     chosen = chosen.filter(pl.col("role").is_not_null())
-    # A user's last prompts may overshoot the number asked for.
+    # The last user's prompts may exceed the number requested.
     return chosen.filter(
         pl.int_range(pl.len()).over("role") < pl.col("role").replace_strict(wanted, return_dtype=pl.Int64)
     )
 
 
 def iso_time(time: int) -> str:
-    """Return microseconds since the epoch as an ISO text."""
+    """Return microseconds since the epoch in ISO format."""
     return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="seconds")

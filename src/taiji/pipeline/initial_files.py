@@ -1,4 +1,4 @@
-"""The two files that `taiji init` writes, with comments that say why and what else could be set."""
+"""The two files written by `taiji init`, with comments on the reasons and on further settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from taiji.data.discovery.propose import Proposal
 
 FURTHER = {
     "events": (
-        "matures_after_days: 14        # a conversion needs this long to be known",
-        "exposed: column == value      # rows that were merely actions are history, never a ranker's example",
+        "matures_after_days: 14        # a conversion is known only after this time",
+        "exposed: column == value      # other rows are only actions: they are history, never a ranker's example",
     ),
 }
 
 
 def mapping_text(proposal: Proposal, folder: Path) -> str:
-    """The mapping as YAML; every line says how sure it is and why."""
+    """Return the mapping as YAML; every line says how certain it is and why."""
     lines = [
-        f"# Which column of the files in {folder} is what: proposed by `taiji init` from names, values and keys.",
-        '# Lines marked GUESS deserve a look. All keys: docs/data.md, "Files of your own".',
+        f"# Mapping of the columns of the files in {folder}, proposed by `taiji init` from names, values and keys.",
+        '# Check the lines marked GUESS. All keys: docs/data.md, "Files of your own".',
         "",
     ]
     for section, value in proposal.values.items():
@@ -79,19 +79,20 @@ def _inline(value: Any) -> str:
 
 
 def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dict[str, Any], reason: str) -> str:
-    """A configuration for the folder, with the settings one changes first."""
+    """Return a configuration for the folder, with the settings that are changed most often."""
     data = {"source": str(folder), **({"mapping": str(mapping)} if mapping else {})}
     chosen: dict[str, dict[str, Any]] = {}
     for key, value in sizes.items():
         section, _, part = key.partition(".")
         chosen.setdefault(section, {})[part] = value
     own = "".join(
-        f"{section}: {_inline(values)}   # the log is thin; the default asks for more history\n"
+        f"{section}: {_inline(values)}   # the log is thin; the default needs more history\n"
         for section, values in chosen.items()
     )
     return f"""\
 # The run `{name}`: taiji run {quote(f"{name}.yaml")}
-# Paths are seen from where you call taiji. Every key with its meaning: docs/configuration.md, or `taiji config --describe`.
+# Paths are relative to where you call taiji. All keys with their meaning: docs/configuration.md, or `taiji config
+# --describe`.
 
 preset: demo        # sizes to start from: demo (a quarter of an hour on two cores), laptop (hours), paper (GPUs)
 
@@ -101,7 +102,7 @@ data:               # {reason}
   # users: 2000     # work on a seeded sample of the users
 
 {own}
-# What one changes first; take the # away:
+# Settings often changed first; remove the leading # to use them:
 # size: {{rationale_prompts: 200, alignment_prompts: 100, test_prompts: 200, feature_users: null}}   # null: everyone
 # language: {{model: path/to/a/model}}                # any Hugging Face folder or name, or a .gguf file
 # reasoning: {{teacher: {{kind: endpoint}}, endpoint: {{url: "http://127.0.0.1:8000/v1", model: NAME}}}}   # a larger teacher

@@ -1,4 +1,4 @@
-"""Summary of a proposal of `taiji init`: as text for people, as values for scripts."""
+"""Summary of a proposal of `taiji init`: text for people, JSON values for scripts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from taiji.data.reading_tables import reading_tables
 from taiji.pipeline.initialise import Initialised
 
 ROWS = 4
-"""Rows of each table that are shown."""
+"""Number of rows shown of each table."""
 
 
 def initialised_text(made: Initialised) -> str:
-    """Return the proposal, the preview and the next command, for people."""
+    """Return the proposal, the preview and the next command as text."""
     proposal, dataset = made.proposal, made.dataset
     lines: list[str] = []
     if proposal:
@@ -28,7 +28,7 @@ def initialised_text(made: Initialised) -> str:
             if (table := getattr(proposal.roles, role)) is not None
         }
         for table in made.tables:
-            role = parts.get(table.path.name, "plays no part")
+            role = parts.get(table.path.name, "not used")
             lines.append(
                 f"  {table.path.name}: {len(table.frame):,} rows -> {role}"
                 + "".join(f" ({reason})" for reason in proposal.roles.reasons.get(role, ()))
@@ -96,7 +96,7 @@ def initialised_text(made: Initialised) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines with columns of one width."""
+    """Return rows of cells as lines with aligned columns."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
@@ -106,7 +106,7 @@ def _share(labels: pl.Series) -> float:
 
 
 def _readable(dataset: Dataset) -> pl.DataFrame:
-    """Events with ids as they were given and times as dates."""
+    """Events with original ids, and times as dates."""
     events = dataset.events.head(ROWS)
     return events.with_columns(
         dataset.users["user_id"].gather(events["user"]).alias("user_id"),
@@ -116,7 +116,7 @@ def _readable(dataset: Dataset) -> pl.DataFrame:
 
 
 def as_json(made: Initialised) -> dict[str, Any]:
-    """Return what a script needs of :class:`Initialised`."""
+    """Return the content of :class:`Initialised` for scripts."""
     proposal = made.proposal
     guesses = {
         key: {

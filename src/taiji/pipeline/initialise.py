@@ -1,4 +1,4 @@
-"""`taiji init`: from a folder of unfamiliar files to a mapping, a preview and a configuration that runs."""
+"""`taiji init`: from a folder of unfamiliar files to a mapping, a preview and a runnable configuration."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
 COLUMNS = ("_id", ".timestamp", ".title")
-"""Ends of the mapping's keys that a column answers."""
+"""Endings of mapping keys whose answer is a column."""
 CLICK_RATES = 0.001, 0.8
-"""Between these a log's share of clicks is nothing to remark on."""
+"""Range of click rates that need no remark."""
 
 
 @dataclass(frozen=True)
 class Initialised:
-    """Result of `taiji init`: what was found and written.
+    """Result of `taiji init`: findings and written files.
 
     Attributes:
-        tables: the files looked at.
-        proposal: the mapping with its reasons; None for a folder whose layout is known.
-        dataset: the files read as the mapping says.
-        prompts: a few of the prompts a run would make, rendered as text.
-        sizes: settings chosen for a small log, by key of the configuration.
-        doubts: what a person should look at.
-        files: what was written.
+        tables: the files examined.
+        proposal: the mapping with its reasons; None for a folder with a known layout.
+        dataset: the files, read according to the mapping.
+        prompts: some prompts of a run, rendered as text.
+        sizes: settings chosen for a small log, by configuration key.
+        doubts: points that a person should check.
+        files: the written files.
     """
 
     tables: list[Table]
@@ -60,7 +60,7 @@ class Initialised:
 
     @property
     def command(self) -> str:
-        """Return the command to run next; where a run of that name has finished stages, the one that goes on with it."""
+        """Return the command to run next; it resumes a run of that name with finished stages."""
         config = self.files[-1]
         goes_on = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
         return f"taiji run {quote(str(config))}{' --resume' if goes_on else ''}"
@@ -76,19 +76,20 @@ def initialise(
     force: bool = False,
     ignore: Sequence[str] = (),
 ) -> Initialised:
-    """Look at a folder, propose, try the proposal on the whole files, and write mapping and configuration.
+    """Examine a folder, propose a mapping, test it on the complete files, and write mapping and configuration.
 
     Args:
-        folder: with the files.
-        to: where ``NAME.yaml`` and ``NAME-mapping.yaml`` go.
-        name: of data set and run.
-        answers: keys of the mapping that the user decided.
-        ask: puts a question to a person and returns one of its choices; None asks nothing.
-        force: write over files of an earlier call.
-        ignore: patterns of names in the folder that are not looked at.
+        folder: folder with the files.
+        to: output folder of ``NAME.yaml`` and ``NAME-mapping.yaml``.
+        name: name of data set and run.
+        answers: keys of the mapping decided by the user.
+        ask: asks a person a question and returns one of its choices; None asks nothing.
+        force: overwrite files of an earlier call.
+        ignore: name patterns of files to skip.
 
     Raises:
-        TaijiError: a name that no run can have, nothing to read, a broken file, a question that nobody may be asked, files in the way, or a proposal that the data refute.
+        TaijiError: an invalid run name, nothing to read, a broken file, a question without anybody to ask, existing
+            files, or a proposal that the data contradict.
     """
     run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
@@ -98,9 +99,7 @@ def initialise(
         sizes, doubts = _sizes(dataset)
         write_text(
             config,
-            configuration_text(
-                folder, None, name, sizes, f"{folder.name} has a layout that is known: no mapping is needed"
-            ),
+            configuration_text(folder, None, name, sizes, f"{folder.name} has a known layout: no mapping is needed"),
         )
         return Initialised(
             [],
@@ -123,7 +122,7 @@ def initialise(
     spare = [table for table in tables if table not in (roles.events, roles.items, roles.users)]
     same = [table.path.name for table in spare if table.columns.keys() == roles.events.columns.keys()]
     left_out += [
-        f"{other} has the columns of {roles.events.path.name} and plays no part: join them if both are the log."
+        f"{other} has the columns of {roles.events.path.name} and is not used: join the two files if both are the log."
         for other in same
     ]
     left_out = [*left_out, *(said for table in spare if (said := unlinked(roles.events, table)))]
@@ -145,9 +144,9 @@ def initialise(
     if dataset.domain not in domains(None, "student"):
         doubts.append(
             f"There are no prompt templates for the domain {dataset.domain} (there are for {', '.join(domains(None, 'student'))}): "
-            "write them into a folder that reasoning.prompts.templates names, see docs/reasoning.md."
+            "write them into a folder and name it in reasoning.prompts.templates, see docs/reasoning.md."
         )
-    write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping says which column is what"))
+    write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping names the role of each column"))
     load_config(config)
     return Initialised(
         tables,
@@ -164,20 +163,20 @@ def _free(paths: list[Path], force: bool) -> None:
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise InputError(
-            "Files of an earlier call are in the way.",
+            "Files of an earlier call already exist.",
             where=", ".join(there),
-            fix="add --force to write over them, or choose another --name or --to",
+            fix="add --force to overwrite them, or choose another --name or --to",
         )
 
 
 def _with_notes(error: InputError, notes: list[str]) -> InputError:
-    """Return the error with what was left out of the folder, which may be what it misses."""
+    """Add the skipped files to the error, because they may be what is missing."""
     found = "; ".join([*([error.found] if error.found else []), *notes])
     return InputError(error.message, where=error.where, expected=error.expected, found=found, fix=error.fix)
 
 
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> ConfigError:
-    """One message with every question, its candidates and the command that answers them."""
+    """Return one error with all open questions, their candidates and the command that answers them."""
     lines, options = [], [f"--set {quote(f'{key}={value}')}" for key, value in answers.items()]
     for question in proposal.questions:
         lines.append(f"{question.key}: {question.what}")
@@ -187,16 +186,16 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
         )
     rules = any(question.key in ("events.click", "events.conversion") for question in proposal.questions)
     return ConfigError(
-        "The files do not tell everything, and nothing is guessed where it is open. Please say:",
+        "The files leave some questions open, which are not guessed. Please decide:",
         where=str(folder),
         found="\n    ".join(lines),
         fix=f"choose one of each: taiji init {quote(str(folder))} {' '.join(options)}"
-        + ("; for a label any rule will do, such as 'COLUMN in (a, b)'" if rules else ""),
+        + ("; a label may be any rule, such as 'COLUMN in (a, b)'" if rules else ""),
     )
 
 
 def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Settings under which the log yields prompts, and what to know about its size."""
+    """Settings under which the log yields prompts, and remarks on its size."""
     try:
         split = time_split(dataset)
     except TaijiError as error:
@@ -219,7 +218,7 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     sizes = {key: value for key, value in best[1].items() if value != defaults[key]}
     if best[0] < LEAST_PROMPTS:
         return sizes, [
-            f"THE LOG IS SMALL: only {best[0]} prompts in its thinnest period. A run will work on very little or stop; bring a longer log."
+            f"THE LOG IS SMALL: only {best[0]} prompts in its thinnest period. A run will have very little data or stop; provide a longer log."
         ]
     said = (
         [
@@ -232,26 +231,26 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
 
 
 def _found(dataset: Dataset, proposed: bool) -> list[str]:
-    """Return what the reading report asks about, beyond what the proposal says of the profile."""
+    """Return the open points of the reading report that the proposal does not cover."""
     findings = dataset.reading.findings if dataset.reading else ()
     return [finding.text for finding in findings if not proposed or finding.check != PROFILE]
 
 
 def _rate(dataset: Dataset) -> list[str]:
-    """Return what to know about a log in which nearly all exposures are clicks, or hardly any."""
+    """Return a remark on a log in which nearly all exposures are clicks, or hardly any."""
     clicks = dataset.events.filter(pl.col("exposed"))["click"].drop_nulls()
     if clicks.is_empty():
         return []
     share, (low, high) = float(clicks.cast(pl.Float64).to_numpy().mean()), CLICK_RATES
     if share > high:
         return [
-            f"{share:.1%} OF THE EXPOSURES ARE CLICKS: there are hardly any without a click for a ranker to learn from. "
-            "If the log leaves them out, let popular items be sampled beside each click: --set events.non_clicks=4 --force."
+            f"{share:.1%} OF THE EXPOSURES ARE CLICKS: a ranker has hardly any exposures without a click to learn from. "
+            "If the log omits them, sample popular items for each click: --set events.non_clicks=4 --force."
         ]
     if share < low:
         return [
             f"ONLY {share:.2%} OF THE EXPOSURES ARE CLICKS. Check the rule for events.click; if it is right, a ranker has "
-            "little to learn from: bring a longer log, or one with fewer of the exposures."
+            "little to learn from: provide a longer log, or one with fewer exposures per click."
         ]
     return []
 
@@ -264,7 +263,8 @@ def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSetting
 
 
 def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
-    """The prompts of three users, spread over the log; tokens are taken for four characters, to need no model."""
+    """Return the prompts of three users, spread over the log; a token counts as four characters, so no model is
+    needed."""
     if dataset.domain not in domains(None, "student"):
         return []
     settings = load_config(preset="demo", overrides=[f"{key}={value}" for key, value in sizes.items()])
@@ -277,7 +277,7 @@ def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
     for user, as_of, user_id, target in rows.select("user", "as_of", "user_id", "target").iter_rows():
         prompt = student_prompt(dataset, user, as_of, settings.reasoning.prompts, _Letters())
         moment = pl.Series([as_of]).cast(pl.Datetime("us"))[0]
-        head = f"user {user_id}, as of {moment:%Y-%m-%d %H:%M}; what came next (the prompt does not say): {dataset.items['title'][target]}"
+        head = f"user {user_id}, as of {moment:%Y-%m-%d %H:%M}; next item (not in the prompt): {dataset.items['title'][target]}"
         texts.append(
             head + "\n" + "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.messages)
         )
@@ -285,7 +285,7 @@ def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
 
 
 class _Letters:
-    """Stands in for a tokenizer where only lengths matter."""
+    """Replacement of a tokenizer where only lengths matter."""
 
     eos_token = bos_token = None
     chat_template = None

@@ -1,11 +1,12 @@
-"""`taiji oracle`: what a language model could add to the ranker at most, known before one is run.
+"""`taiji oracle`: upper bound on what a language model could add to the ranker, before one is run.
 
-The item that a user takes next stands where an answer would: features of a model that is always right, beside the baseline
-that needs no model and the truth of somebody else. What the truth gains bounds what an answer can, if the ranker can use
-such features at all: a truth that gains no more than noise of the same form says nothing about answers.
+The user's next item replaces the answer: features of a model that is always right, compared with the baseline without
+a model and with the truth of other rows. The gain from the truth bounds the gain from any answer, provided that the
+ranker can use such features at all: a truth that gains no more than noise of the same form says nothing about
+answers.
 
-Beside it the ladder without a language model: counts, collaborative fields, text match, and the truth as agreement with
-the candidate; and the questions that decide, answered from the log.
+It is followed by the ladder without a language model (counts, collaborative fields, text match, and the truth as
+agreement with the candidate) and by the decisive questions, answered from the log.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ if TYPE_CHECKING:
 
 BREADTH = 10
 WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
-"""The mean of the next items, known to the user or not: what a whole taste would be worth rather than one item."""
+"""The mean of the next items, new to the user or not: the worth of a whole taste rather than one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
-"""Truth to what a model would name that is always right."""
+"""Kind of truth to the answer of a model that is always right."""
 LADDER_ROWS = 50_000
-"""Candidates that the ladder is climbed on at most."""
+"""Most candidates on which the ladder is evaluated."""
 SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
-"""The truth of other rows: features of the same form that say nothing."""
+"""The truth of other rows: uninformative features of the same form."""
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
-    """Compare no features, the mean of the history, and the truth, for everybody with a history.
+    """Compare no features, the mean of the history, and the truth, for all users with a history.
 
     Args:
-        run: a run directory whose stages data and examples are done.
-        config: how often rows are made (``size.feature_refreshes``), the target, the ranker.
+        run: a run directory with finished stages data and examples.
+        config: sets the frequency of rows (``size.feature_refreshes``), the target, the ranker.
         seeds: trainings per arm.
 
     Returns:
-        what :func:`taiji.pipeline.run_study.evaluated` returns, ``bounds`` (see :func:`bounds`), ``ladder`` and ``decisions`` (see
-        :func:`taiji.experiments.log_ladder.climbed`); also in ``oracle/oracle.json``.
+        the result of :func:`taiji.pipeline.run_study.evaluated`, ``bounds`` (see :func:`bounds`), ``ladder`` and
+        ``decisions`` (see :func:`taiji.experiments.log_ladder.climbed`); also written to ``oracle/oracle.json``.
     """
     folder, dataset, split = (
         run / "oracle",
@@ -88,15 +89,18 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
 
 
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what each truth says about the most that a model can add.
+    """Return the upper bound that each truth gives on the gain from a model.
 
-    A bound follows where the truth is shown, in pairs and over all rows, to beat both no features and the shuffled truth.
+    A bound follows if the truth significantly beats both no features and the shuffled truth, in paired comparisons
+    over all rows.
 
     Args:
-        rows: of :func:`taiji.experiments.study.evaluate_seeds`; the truths have ``competitors`` with the shuffled truth.
+        rows: of :func:`taiji.experiments.study.evaluate_seeds`; the truths' ``competitors`` include the shuffled
+            truth.
 
     Returns:
-        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference to none, or None), and ``says``.
+        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference to none, or None), and
+        ``says``, a sentence.
     """
     whole = {(row["features"], row["metric"]): row for row in rows if row["group"] == "all"}
     metric = next((name for _, name in whole if split_key(name)[1] in MAIN_METRICS), "")
@@ -112,7 +116,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if len(gaps) == 2 and all(outcome == "better" for outcome in outcomes):
             line |= {
                 "bound": gaps[0],
-                "says": f"A model that always names {what} would be worth {_gap(gaps[0])} {_title(metric)} to this ranker.",
+                "says": f"A model that always names {what} would add {_gap(gaps[0])} {_title(metric)} to this ranker.",
             }
         else:
             values = {
@@ -131,7 +135,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _why(outcomes: Sequence[str]) -> str:
     if all(outcome in ("better", "worse", "interval includes zero", "one and the same") for outcome in outcomes):
         return "This ranker cannot use such features here; other settings or more data may change that."
-    return "There are too few users to tell whether this ranker can use such features."
+    return "There are too few users to decide whether this ranker can use such features."
 
 
 def _title(metric: str) -> str:
@@ -149,13 +153,13 @@ def _gap(gap: Mapping[str, Any]) -> str:
 
 
 def print_oracle(found: dict[str, Any]) -> None:
-    """Print the table and, in a sentence each, what knowing the truth is worth or why that is not known."""
+    """Print the table, and for each truth a sentence on its worth or on why that is unknown."""
     print_study(found, groups=("all", "sparse", "cold items"))
     for line in found["bounds"]:
         print(line["says"])
     if any(line["bound"] for line in found["bounds"]):
         print(
-            "No real model is always right, and the next item is known here on purpose: these are upper bounds and no forecast."
+            "These are upper bounds, not forecasts: the next item is used on purpose, and no real model is always right."
         )
     if found.get("left_out"):
         print(f"The ladder is left out. {found['left_out']}")

@@ -1,14 +1,14 @@
-"""Maps a stage's work over partitions of its rows: the seam between a stage and the machines that do it.
+"""Mapping of a stage's work over partitions of its rows: the interface between a stage and the machines.
 
-A stage says *what* is done to a partition: a worker factory, which loads the model and the tables and returns the
-work, a function of a frame. A :class:`Mapper` says *where*: in this process (:class:`LocalMapper`), or on a cluster
-(:class:`taiji.scale.ray_mapper.RayMapper`). Both take the same partitions, so both give the same rows.
+A stage defines *what* is done to a partition by a worker factory, which loads the model and the tables and returns
+the work, a function of a frame. A :class:`Mapper` defines *where*: in this process (:class:`LocalMapper`), or on a
+cluster (:class:`taiji.scale.ray_mapper.RayMapper`). Both use the same partitions, so both give the same rows.
 
-Each partition is a Parquet file of input rows and, when it is done, a Parquet file of output rows. Its name holds the hash of
-the input rows; the folder belongs to one job (the engine clears it when anything else that the work depends on has
-changed). An output appears by an atomic rename of a whole file, so a partition that is computed twice (a retry, a worker
-thought dead, two runs of a killed job) still counts once. The hash of an output lies beside it; one that is there is never computed
-again unless its content is no longer what was written.
+Each partition is a Parquet file of input rows and, when finished, a Parquet file of output rows. Its name contains
+the hash of the input rows; the folder belongs to one job (the engine clears it when any other dependency of the work
+has changed). An output appears by an atomic rename of a complete file, so a partition computed twice (a retry, a
+worker wrongly taken for dead, two runs of a killed job) still counts once. The hash of an output is stored next to
+it; an existing output is recomputed only if its content no longer matches the hash.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from taiji.core.artifacts import atomic_file, file_hash, write_text
 log = logging.getLogger(__name__)
 
 Work = Callable[[pl.DataFrame], pl.DataFrame]
-"""A partition's output rows from its input rows; depends on them alone."""
+"""Maps a partition's input rows to its output rows, which depend on nothing else."""
 WorkerFactory = Callable[[], Work]
-"""Loads what the work needs, once per worker."""
+"""Loads the resources of the work, once per worker."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Partition:
     """Some rows of a job.
 
     Attributes:
-        number: its place among the job's partitions.
+        number: its index among the job's partitions.
         rows: Parquet file of its input.
-        out: Parquet file of its output; there when the partition is done.
+        out: Parquet file of its output; exists when the partition is finished.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Partition:
     out: Path
 
     def compute(self, work: Work) -> None:
-        """Put the output in place, unless it is there."""
+        """Compute and write the output, unless it exists."""
         if not self.out.exists():
             made = work(pl.read_parquet(self.rows))
             with atomic_file(self.out) as temporary:
@@ -57,32 +57,32 @@ class Partition:
 
     @property
     def checksum(self) -> Path:
-        """File with the hash of the output; it is in place before the output is."""
+        """File with the hash of the output, written before the output."""
         return self.out.with_suffix(".sha256")
 
     def drop_damaged(self) -> None:
-        """Remove an output whose content is not what was written, so that it is computed again."""
+        """Remove an output whose content does not match its hash, so that it is recomputed."""
         if self.out.exists() and not (
             self.checksum.exists() and self.checksum.read_bytes() == file_hash(self.out).encode()
         ):
-            log.warning("%s is not what was written: computed again", self.out)
+            log.warning("%s does not match its hash and is computed again", self.out)
             self.out.unlink()
 
 
 class Mapper(Protocol):
-    """The machines that compute partitions."""
+    """Interface of the machines that compute partitions."""
 
     def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
-        """Compute every partition and yield each, in any order, when its output is in place.
+        """Compute every partition and yield each, in any order, once its output exists.
 
-        Errors of the work are raised here; what was done before stays in place.
+        Errors of the work are raised here; finished outputs are kept.
         """
         ...
 
 
 @dataclass(frozen=True)
 class LocalMapper:
-    """One after another, in this process."""
+    """Sequential computation in this process."""
 
     def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """See :class:`Mapper`."""
@@ -104,11 +104,11 @@ def map_rows(
     """Return the outputs of all partitions of ``rows``, joined in the order of the rows.
 
     Args:
-        mapper: where the work is done.
-        factory: what is done.
+        mapper: where the work runs.
+        factory: creates the work.
         rows: the inputs, in a stable order; at least one.
         size: rows per partition.
-        folder: where the partitions are kept; it belongs to this job.
+        folder: folder of the partitions, used only by this job.
         on_done: called with the number of rows done so far, for a progress display.
     """
     partitions = [
@@ -128,7 +128,7 @@ def map_rows(
 
 
 def _partition(number: int, rows: pl.DataFrame, folder: Path) -> Partition:
-    """The partition of these rows, its input file in place."""
+    """Return the partition of these rows, after writing its input file."""
     buffer = io.BytesIO()
     rows.write_parquet(buffer, compression="zstd")
     name = f"{number:05d}-{hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]}.parquet"

@@ -1,4 +1,4 @@
-"""Recipes: lists of stages, and what a configuration adds to them from other packages. Free of heavy imports."""
+"""Recipes: lists of stages, extended by a configuration with stages of other packages; no heavy imports."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ ENHANCE: tuple[Stage, ...] = (
     Ranking(),
     Report(),
 )
-"""From logs to a report: a language model as enhancer of a ranker."""
+"""Recipe from logs to a report: a language model as enhancer of a ranker."""
 STAGE_NAMES = {stage.name: stage.summary for stage in ENHANCE}
 """Name and summary of each stage of :data:`ENHANCE`."""
 
 
 RUN_FILES = ("config.json",)
-"""Files of a run directory that are not a stage's."""
+"""Files of a run directory that belong to no stage."""
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """Return the stages of a configuration: the recipe's, and behind their needs those that ``stages`` names.
+    """Return the stages of a configuration: the recipe's, and those named in ``stages``, placed after their needs.
 
     Raises:
-        ConfigError: a reference does not name a stage, or a stage needs one that is not there.
+        ConfigError: a reference does not name a stage, or a stage needs a missing one.
     """
     return _fed(extended(ENHANCE, [_made(reference) for reference in config.stages]), config)
 
 
 def _fed(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
-    """Return the stages, each with the needs that others say it has."""
+    """Return the stages, with the needs that other stages add to them by ``feeds``."""
     fed = {key: [stage.key for stage in stages if key in stage.feeds(config)] for key in (s.key for s in stages)}
     made = []
     for stage in stages:
@@ -76,10 +76,10 @@ def _fed(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
 
 
 def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Return a recipe with further stages, each right behind the last stage that it needs.
+    """Return a recipe with further stages, each right after the last stage that it needs.
 
     Raises:
-        ConfigError: a name twice, a need that no stage has, or stages that need each other.
+        ConfigError: a duplicate name, an unknown need, or a cycle.
     """
     placed, waiting = list(recipe), list(more)
     for stage in waiting:
@@ -94,7 +94,7 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
     for number, stage in enumerate(waiting):
         if stage.key in {other.key for other in (*placed, *waiting[:number])}:
             raise ConfigError(
-                "Two stages have one name.", where="stages", found=stage.key, fix="rename the stage that you add"
+                "Two stages have the same name.", where="stages", found=stage.key, fix="rename the stage that you add"
             )
     while waiting:
         keys = [stage.key for stage in placed]
@@ -106,7 +106,7 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
                 where="stages",
                 expected=f"needs among {', '.join(keys)}",
                 found="; ".join(sorted(missing)),
-                fix="correct `needs` of the stage, or name the stage that it needs under `stages` too",
+                fix="correct the stage's `needs`, or also name the needed stage under `stages`",
             )
         waiting.remove(ready[0])
         placed.insert(max((keys.index(need) for need in ready[0].needs), default=-1) + 1, ready[0])

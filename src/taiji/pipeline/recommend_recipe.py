@@ -1,4 +1,4 @@
-"""Recipe of a recommender: from a log to fitted retrievers, a ranker, and what each of them is worth."""
+"""Recipe of a recommender: from a log to fitted retrievers, a ranker, and the worth of each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from taiji.config import Config
 
 NAME = re.compile(r"[a-z0-9_]+")
-"""Names that a retriever may have; they become folders."""
+"""Pattern of a retriever's name, which becomes a folder."""
 
 
 def recommend_stages(config: Config) -> tuple[Stage, ...]:
-    """Return the stages: the data, a retriever each, the ranker and the fusion where there are any, the evaluation, in a world the closed loop, the page.
+    """Return the stages: data, one per retriever, ranker and fusion if configured, evaluation, for a world the
+    closed loop, and the report page.
 
     Raises:
-        ConfigError: a retriever's name that cannot be a folder's, or settings that its model does not have; features of a run that has none.
+        ConfigError: a retriever has an invalid name or unknown settings, or the run named for features has none.
     """
     from taiji.cascade.assembly import fitted_fusion, make_fuser, make_retriever
     from taiji.features.other_run import features_run
@@ -35,13 +36,13 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]
     if wrong:
         raise ConfigError(
-            "A retriever cannot be called so.",
+            "This is not a valid name of a retriever.",
             where="recommend.retrievers",
             expected="lower-case letters, digits and _",
             found=", ".join(map(repr, wrong)),
         )
     for name, values in settings.retrievers.items():
-        make_retriever(name, values)  # what is wrong in its settings is said now, not after the stages before it
+        make_retriever(name, values)  # report wrong settings now, not after the stages before it
     fitted = settings.rank and fitted_fusion(settings)
     if settings.rank:
         make_fuser(settings)  # likewise
@@ -64,5 +65,5 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
 
 
 def is_world(config: Config) -> bool:
-    """Return whether the log comes from a world."""
+    """Return whether the log comes from a simulated world."""
     return config.data.mapping is None and config.data.source.partition(":")[0] == "world"

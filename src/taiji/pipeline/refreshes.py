@@ -11,9 +11,9 @@ from taiji.data import Dataset, Split, scan_exposures
 def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: int) -> pl.DataFrame:
     """Return the time of each feature row: `user`, `as_of`, sorted.
 
-    A period of the ranker's training and of the test has ``refreshes`` evenly spaced times; a user's row is due at each
-    of them, or as soon after as the user has ``min_history`` interactions, and only if there is something new to read.
-    This is the batch form of the near-online trigger: new behaviour, not the request, causes a row.
+    The ranker's training period and the test period each have ``refreshes`` evenly spaced times. A user's row is due
+    at each of them, or as soon as the user has ``min_history`` interactions, but only if there are new interactions.
+    This is the batch form of the near-online trigger: new behaviour causes a row, not a request.
     """
     history, parts = dataset.history, []
     users = np.flatnonzero(np.diff(history.offsets) >= min_history)
@@ -36,7 +36,7 @@ def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: i
 def choose_users(
     dataset: Dataset, split: Split, times: pl.DataFrame, wanted: int | None, seed: int, delay_s: float = 0.0
 ) -> pl.Series:
-    """Return a seeded sample among the users who have a row that can be read before an exposure of the test period."""
+    """Return a seeded sample of users with a row that can be read before an exposure of the test period."""
     first = times.group_by("user").agg(pl.col("as_of").min() + round(delay_s * 1e6))
     shown = (
         scan_exposures(dataset, split, "test").group_by("user").agg(pl.col("time").max()).collect(engine="streaming")

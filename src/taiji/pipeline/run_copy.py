@@ -1,4 +1,4 @@
-"""Copy about the items of a run, or of a table of items: `taiji copy`."""
+"""Marketing copy for the items of a run or of a table: `taiji copy`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STAGE = "copywriting"
-"""Folder of a run with the table of copies, the facts behind them, and a reward model that was trained here."""
+"""Folder of a run with the table of copies, their facts, and a reward model trained by this command."""
 REVIEW = Path("review") / "copies"
-"""Folder of a run with what people chose, a file per person."""
+"""Folder of a run with people's choices, one file per person."""
 SHOWN = 5
-"""Chosen copies that are printed."""
+"""Number of chosen copies printed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Catalogue:
     """Items to write about.
 
     Attributes:
-        items: a row per item. levels: category columns. listed: microseconds of each. end: time up to which the source tells. domain: of the category files.
+        items: one row per item. levels: category columns. listed: listing time of each item in microseconds. end: end
+            of the source's time range. domain: domain of the category files.
     """
 
     items: pl.DataFrame
@@ -59,7 +60,7 @@ def run_catalogue(run: Path, domain: str | None = None) -> Catalogue:
     """Return the items of a finished stage `data`.
 
     Raises:
-        ArtifactError: the stage was not run, or is damaged.
+        ArtifactError: the stage has not run, or is damaged.
     """
     Verifier().demand(run, ["data"])
     dataset = open_dataset(run / "data" / "dataset")
@@ -73,14 +74,14 @@ def table_catalogue(file: Path, domain: str) -> Catalogue:
     """Return the items of a table (Parquet, CSV, Excel, JSON lines).
 
     Raises:
-        InputError: it cannot be read, or lacks ``item_id``.
+        InputError: the table cannot be read, or lacks ``item_id``.
     """
     items = read_table(file)
     if fault := _no_items(items):
         raise InputError(
-            "The table is not one of items.",
+            "The table is not a table of items.",
             where=str(file),
-            expected="a column item_id, each item once; title, category_l1, …, description and further fields beside it",
+            expected="a column item_id with each item once; also title, category_l1, …, description and further fields",
             found=fault,
         )
     if "title" not in items.columns:
@@ -90,7 +91,7 @@ def table_catalogue(file: Path, domain: str) -> Catalogue:
 
 
 def _no_items(items: pl.DataFrame) -> str:
-    """Return the fault for which a table is none of items; empty where there is none."""
+    """Return the reason why a table is not a table of items; empty if it is one."""
     if "item_id" not in items.columns:
         return f"columns {', '.join(items.columns) or 'none'}"
     if items["item_id"].null_count():
@@ -108,11 +109,14 @@ def make_copies(
     reward: Path | None = None,
     reviewed: bool = False,
 ) -> dict[str, Any]:
-    """Write copy about items into ``folder/copywriting``.
+    """Write copy for items into ``folder/copywriting``.
 
     Args:
-        folder: of the run. catalogue: the items. config: its ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint``.
-        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: of sends, which train a reward model. reward: folder of one that is trained. reviewed: train one on what people chose in the folder's review, and on the results if there are any.
+        folder: run directory. catalogue: the items. config: its sections ``copywriting``, ``language``, ``embedder``
+            and ``reasoning.endpoint`` are used.
+        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: results of sends, which
+            train a reward model. reward: folder of a trained reward model. reviewed: train one on people's choices in
+            the folder's review, and on the results if given.
 
     Returns:
         counts, and some of the chosen copies.
@@ -155,7 +159,7 @@ def make_copies(
 
 
 def print_copies(found: dict[str, Any]) -> None:
-    """Print what was written, what is left out, and some of the chosen copies."""
+    """Print the numbers of written and rejected copies, and some of the chosen ones."""
     print(
         f"{found['items with a copy']:,} of {found['items']:,} items have a copy; "
         f"{found['copies that may be sent']:,} of {found['copies written']:,} copies passed the checks"
@@ -163,7 +167,7 @@ def print_copies(found: dict[str, Any]) -> None:
     for reason, count in found["left out"].items():
         print(f"  left out: {count:,} {reason}")
     if found["left out"]:
-        print("  (a copy may have several reasons; docs/copywriting.md says what they mean)")
+        print("  (a copy may have several reasons; docs/copywriting.md explains them)")
     print(
         "chosen "
         + ("evenly: there is no reward model yet" if found["reward model"] is None else f"by {found['reward model']}")
@@ -178,22 +182,22 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
     """Return the comments of a table that have an item, a text and a time.
 
     Raises:
-        InputError: a column is missing, or a time is none, or still to come.
+        InputError: a column is missing, or a time is missing or in the future.
     """
     given = read_table(path)
     missing = [name for name in COMMENT_COLUMNS if name not in given.columns]
     if missing:
         raise InputError(
-            "A table is not one of comments.",
+            "The table is not a table of comments.",
             where=str(path),
             expected=f"columns {', '.join(COMMENT_COLUMNS)}",
             found=f"no {', '.join(missing)}",
-            fix="give every comment its time: what was said later must not be evidence",
+            fix="give every comment its time: later comments must not be evidence",
         )
     known = given.filter(pl.all_horizontal(pl.col(*COMMENT_COLUMNS).is_not_null()))
     if len(known) < len(given):
         logger.warning(
-            "%d of %d comments lack an item, a text or a time and are no evidence: %s.",
+            "%d of %d comments lack an item, a text or a time and are not used as evidence: %s.",
             len(given) - len(known),
             len(given),
             path,
@@ -203,17 +207,17 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
     later = known.filter(pl.col("time") > now)
     if len(later):
         raise InputError(
-            "Comments have times that are still to come.",
+            "Some comments have times in the future.",
             where=str(path),
-            expected="times before now, without an offset in UTC; whole numbers are microseconds since the epoch",
+            expected="times before now, in UTC unless they have an offset; integers are microseconds since the epoch",
             found=f"{counted(len(later), 'comment')} later, the first about item {later['item_id'][0]}",
-            fix="correct the column time, or leave these rows out: evidence ends with the latest comment",
+            fix="correct the column time, or remove these rows: evidence ends with the latest comment",
         )
     ids = items["item_id"].cast(pl.String)
     strange = known.filter(~pl.col("item_id").cast(pl.String).is_in(ids.implode()))
     if len(strange):
         logger.warning(
-            "%d of %d comments are about items that are not in the catalogue, such as %r (an item there: %r): %s.",
+            "%d of %d comments are about items missing from the catalogue, such as %r (an item in it: %r): %s.",
             len(strange), len(known), str(strange["item_id"][0]), str(ids[0]) if len(ids) else "", path,
         )  # fmt: skip
     return known
@@ -237,7 +241,7 @@ def _reward_model(
             raise InputError(
                 "Nobody has preferred a copy yet.",
                 where=str(folder / REVIEW),
-                expected="judgements in which one copy wins",
+                expected="judgements that prefer one copy",
                 found="none",
                 fix=f"taiji review {folder} --copies --as NAME",
             )

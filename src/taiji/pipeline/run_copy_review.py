@@ -1,4 +1,4 @@
-"""People compare the copies of a run: `taiji review RUN --copies`."""
+"""Comparison of a run's copies by people: `taiji review RUN --copies`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from taiji.pipeline.run_copy import REVIEW, STAGE
 
 
 def open_copy_review(run: Path, seed: int, name: str, count: int) -> CopyReview:
-    """Return a person's sitting over the copies of a run.
+    """Return a person's review session over the copies of a run.
 
     Args:
-        run: with copies. seed: of the comparisons. name: who sits. count: comparisons; a larger number later keeps the earlier ones.
+        run: a run with copies. seed: seed of the comparisons. name: the reviewer. count: number of comparisons; a
+            larger number later keeps the earlier ones.
 
     Raises:
         ArtifactError: the run has no copies, or they are damaged.
@@ -47,7 +48,7 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
 
 
 def copy_review_summary(session: CopyReview) -> dict[str, int | str]:
-    """Return counts of a sitting, of the pairs that all people's judgements make, and of their agreement."""
+    """Return counts of a session, of the pairs from all people's judgements, and of their agreement."""
     same, several = agreement(session.folder)
     return {
         **session.progress(),

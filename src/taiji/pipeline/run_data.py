@@ -1,4 +1,4 @@
-"""Tables of a run that several stages read."""
+"""Tables of a run that are read by several stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load(context: Context) -> Dataset:
 
 
 def stored(context: Context) -> Dataset:
-    """The dataset of the run, left on disk: for stages that look at users one by one."""
+    """The dataset of the run, left on disk, for stages that process users one by one."""
     return open_dataset(context.input("data") / "dataset")
 
 

@@ -1,4 +1,4 @@
-"""Features of another run, joined to what a recommender's ranker is trained on."""
+"""Features of another run, joined to the training rows of a recommender's ranker."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int) -> pl.DataFrame:
-    """Return training rows with the features their users had, and keep the features in the stage's folder.
+    """Return training rows joined with their users' features, and store the features in the stage's folder.
 
     Args:
-        rows: exposures before the test period. test: microseconds, its start.
+        rows: exposures before the test period. test: start of the test period, microseconds.
 
     Raises:
-        ConfigError: no row is of a user who had features by then; see also :func:`taiji.features.other_run.import_table`.
+        ConfigError: no row has earlier features of its user; see also :func:`taiji.features.other_run.import_table`.
     """
     config = context.config
     assert config.recommend.features is not None
@@ -34,11 +34,11 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
     training = feature_metrics(joined)
     if not training["coverage"]:
         raise ConfigError(
-            "Nobody had features before the test period, so the ranker cannot learn from them.",
+            "No user had features before the test period, so the ranker cannot learn from them.",
             where=f"{SETTING} = {config.recommend.features}",
             expected=f"rows available before some of the {len(rows):,} exposures trained on",
             found=f"{len(table):,} rows of {table['user'].n_unique():,} users of this log",
-            fix=f"make features at earlier times (size.feature_refreshes), or {SETTING}=null",
+            fix=f"make features for earlier times (size.feature_refreshes), or set {SETTING}=null",
         )
     about = {
         "run": Path(config.recommend.features).name,
@@ -53,5 +53,5 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
 
 
 def features_used(features: StoredFeatures, requests: Requests) -> dict[str, Any]:
-    """Return where the features are from, and for which share of the requests their user had a row."""
+    """Return the provenance of the features, and the share of requests whose user had a row."""
     return {**features.about, "evaluation": features.metrics_of(requests)}

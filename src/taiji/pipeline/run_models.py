@@ -18,7 +18,8 @@ def base_model(config: Config) -> LanguageModel:
 
 
 def load_model(context: Context, which: str) -> LanguageModel:
-    """Return the model before fine-tuning (`base`), after it (`sft`), after alignment (`aligned`) or after alignment by a rule."""
+    """Return the model before fine-tuning (`base`), after it (`sft`), after alignment (`aligned`), or after
+    alignment with a given rule."""
     made = model_stage(which)
     if made is None:
         return base_model(context.config)

@@ -1,4 +1,4 @@
-"""Rankers of a run: trained, read again, or the user's own."""
+"""Rankers of a run: trained, loaded, or the user's own."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ KNOWLEDGE_STAGE = "item_knowledge"
 
 
 def with_texts(dataset: Dataset, folder: Path) -> Dataset:
-    """Return the dataset with the texts of a run's stage ``item_knowledge`` in its item table, where the folder is there."""
+    """Return the dataset with the texts of the stage ``item_knowledge`` in its item table, if the folder exists."""
     return with_knowledge(dataset, read_knowledge(folder / "knowledge.parquet")) if folder.is_dir() else dataset
 
 
 def train(
     context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, like: RankingModel | None = None
 ) -> RankingModel:
-    """Train the ranker that the configuration names, and keep it in a folder of the stage; with the fields that paid in another one.
+    """Train the configured ranker and store it in a folder of the stage, optionally with the fields selected in
+    another ranker.
 
     It may read the run's item knowledge.
     """
@@ -44,7 +45,8 @@ def train(
 
 
 def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
-    """Return settings with the fields that paid in a ranker trained with them, so that rankers of one comparison read the same."""
+    """Return settings with the fields selected in a trained ranker, so that all rankers of a comparison read the
+    same fields."""
     from taiji.models.ranking.default_fields import settled
     from taiji.models.ranking.ranker import Ranker
     from taiji.models.ranking.settings import NeuralRankerSettings
@@ -55,7 +57,7 @@ def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
 
 
 def settled_once(dataset: Dataset, rows: pl.DataFrame, settings: Settings, seed: int) -> Settings:
-    """Return settings with the fields that pay in a ranker of these rows; trains it where a field must pay."""
+    """Return settings with the fields selected on these rows; trains a ranker only if fields are selected by gain."""
     from taiji.models.ranking.default_fields import must_pay
 
     return settings_of(train_ranker(dataset, rows, settings, seed), settings) if must_pay(settings) else settings
@@ -67,13 +69,13 @@ def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel
 
 
 def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
-    """Return a ranker that can rank candidates.
+    """Return a ranker that can rank candidates, or raise.
 
     Args:
-        ranker: trained. instead: of it, what the user may choose.
+        ranker: a trained ranker. instead: alternative named in the error.
 
     Raises:
-        ConfigError: it does not score slates.
+        ConfigError: the ranker does not score slates.
     """
     from taiji.models.ranking.ranker import Ranker
 
@@ -89,13 +91,13 @@ def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
 
 
 def reward_ranker(context: Context, dataset: Dataset) -> PairScorer:
-    """Return the ranker that rewards alignment: the user's own where the configuration names one."""
+    """Return the ranker that rewards alignment: the user's own if the configuration names one."""
     own = context.config.own_ranker
     return open_ranker(own.reward, dataset, own.external) if own.reward else load_trained(context, "reward", dataset)
 
 
 def evaluation_ranker(context: Context, dataset: Dataset) -> PairScorer:
-    """Return the ranker that evaluates the models' answers: the user's own where the configuration names one."""
+    """Return the ranker that evaluates the models' answers: the user's own if the configuration names one."""
     own = context.config.own_ranker
     if own.evaluation:
         return open_ranker(own.evaluation, dataset, own.external)

@@ -1,4 +1,4 @@
-"""Fitted components of a run's recommender, read again and composed."""
+"""Fitted components of a run's recommender, loaded and composed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Everything that the stages fitted, bound to the run's dataset.
+    """All fitted components of the stages, bound to the run's dataset.
 
     Attributes:
-        retrievers: by name, in the order of the configuration. ranker: of candidates, where there is one.
-        vectors: (N, d) of the items, where re-ranking needs them. fuser: the fitted fusion, where the settings name one.
-        features: what the ranker reads of another run, where it does.
+        retrievers: by name, in the order of the configuration. ranker: candidate ranker, if any.
+        vectors: (N, d) item vectors, if re-ranking needs them. fuser: fitted fusion, if configured.
+        features: features of another run, if the ranker reads any.
     """
 
     retrievers: Mapping[str, CatalogueRetriever]
@@ -43,7 +43,7 @@ class Components:
     features: StoredFeatures | None = None
 
     def featured(self, requests: Requests) -> Requests:
-        """Return the requests with their users' features of that time, where the ranker reads any."""
+        """Return the requests joined with their users' features at the time, if the ranker reads any."""
         return requests if self.features is None else self.features.joined_to(requests)
 
     def cascade(
@@ -52,8 +52,8 @@ class Components:
         """Return the cascade.
 
         Args:
-            settings: the composition. dataset: of the run. live: the same users and items with newer events.
-            names: retrievers to compose, without the ranker; none: everything.
+            settings: the composition. dataset: dataset of the run. live: the same users and items with newer events.
+            names: retrievers to compose without the ranker; none: all components.
         """
         chosen = {name: model for name, model in self.retrievers.items() if not names or name in names}
         ranker = None if names else self.ranker
@@ -66,7 +66,7 @@ class Components:
 def load_components(
     context: Context, dataset: Dataset, names: Sequence[str], ranked: bool, fitted: bool = False
 ) -> Components:
-    """Read what the stages fitted.
+    """Load the fitted components of the stages.
 
     Raises:
         ConfigError: the ranker cannot rank candidates.
@@ -90,7 +90,7 @@ def load_components(
 
 
 def world_of(config: Config) -> World | None:
-    """Return the world that the log came from, at its opening; None for any other source."""
+    """Return the world that generated the log, in its initial state; None for any other source."""
     from taiji.data.sources import find_source
     from taiji.world.world_source import WorldSource
 

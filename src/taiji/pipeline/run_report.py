@@ -1,4 +1,4 @@
-"""Measurements of a run and the files that show them."""
+"""Measurements of a run, and the files that present them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 SHOWN_RATIONALES = 3
-"""Kept and rejected rationales shown in the report, each."""
+"""Number of kept, and of rejected, rationales shown in the report."""
 
 
 def write_run_report(context: Context) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
 
 
 def _split(context: Context) -> dict[str, Any]:
-    """The split as the report tells it: periods in the order of time, rows flat."""
+    """The split in the form of the report: periods in time order, flat rows."""
     about: dict[str, Any] = read_json(context.input("examples") / "split.json")
     exposed, prompts = about["rows"]["exposures"], about["rows"]["prompts"]
     rows = {
@@ -92,7 +92,7 @@ def _split(context: Context) -> dict[str, Any]:
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = pl.read_parquet(context.input("rationales") / "rationales.parquet", columns=["ended"])["ended"]
-    masked = context.config.reasoning.selection.rule == "guarded"  # what the threshold is on
+    masked = context.config.reasoning.selection.rule == "guarded"  # the quantity compared with the threshold
     return {
         "written": len(written),
         "ended": dict(sorted(Counter(written).items())),
@@ -165,7 +165,7 @@ def _alignment(context: Context) -> dict[str, Any]:
 
 
 def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[dict[str, Any]]:
-    """The median and quartile rationales of the kept and of the rejected ones: typical, not hand-picked."""
+    """The median and quartile examples of kept and of rejected rationales: typical, not hand-picked."""
     examples = load_examples(context, "rationale")
     answers = true_answers(dataset, examples, context.config.reasoning.prompts)
     targets = {example: texts[0] for example, texts in zip(examples["example"], answers)}

@@ -1,4 +1,4 @@
-"""Looks at a run's rationales: the printed audit, and `taiji review`."""
+"""Inspection of a run's rationales: the printed audit, and `taiji review`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def print_audit(found: dict[str, Any]) -> None:
-    """Print the audit's figures, and the worst examples in full."""
+    """Print the audit's metrics, and the worst examples in full."""
     from rich.console import Console
     from rich.pretty import Pretty
 
@@ -39,18 +39,19 @@ def print_audit(found: dict[str, Any]) -> None:
 def open_review(
     run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int
 ) -> ReviewSession:
-    """Return a sitting over some of a run's judged rationales.
+    """Return a review session over some of a run's scored rationales.
 
     Args:
         run: the run directory.
         config: its configuration.
-        name: the person who sits.
-        beside: further reviewers: ``rules``, ``model`` (the run's language model), or names of people.
-        only: ``keep``, ``reject`` or ``review``: rationales with that verdict; None for all, those to review first.
-        count: how many; a larger number later keeps the earlier ones.
+        name: the reviewer.
+        beside: additional reviewers: ``rules``, ``model`` (the run's language model), or names of people.
+        only: ``keep``, ``reject`` or ``review``: rationales with that verdict; None for all, starting with
+            ``review``.
+        count: number of rationales; a larger number later keeps the earlier ones.
 
     Raises:
-        TaijiError: the run has not judged its rationales, or none has that verdict.
+        TaijiError: the run has not scored its rationales, or none has that verdict.
     """
     folder = run / "review"
     drafts = _drafts(run, config, only, count)
@@ -60,7 +61,7 @@ def open_review(
     ]
     if name in kinds or name in beside:
         raise TaijiError(
-            "A person cannot sit beside themselves, nor be called like a machine.",
+            "A reviewer cannot be listed twice, or have the name of an automatic reviewer.",
             where="--as",
             found=name,
             fix="give your own name",
@@ -81,7 +82,7 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
 
 
 def print_review(session: ReviewSession) -> None:
-    """Say where the review stands, and how far the reviewers agree."""
+    """Print the progress of the review and the agreement of the reviewers."""
     found, progress = session.summary(), session.progress()
     records = ", ".join(f"{count} {status}" for status, count in found["records"].items())
     print(f"{records}; {progress['waiting']} wait for {session.person.name}")
@@ -92,7 +93,7 @@ def print_review(session: ReviewSession) -> None:
         + ("not defined yet" if found["kappa"] is None else f"{found['kappa']:.2f}")
     )
     if progress["waiting"]:
-        print(f"to fill in: {session.folder / session.person.name}.todo.jsonl, into {session.person.file}")
+        print(f"to fill in: {session.folder / session.person.name}.todo.jsonl; save as {session.person.file}")
     print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, ends in {found['head']}")
 
 
@@ -104,7 +105,7 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
             f"; its copies: taiji review {run} --copies" if (run / "copywriting" / "copies.parquet").exists() else ""
         )
         raise TaijiError(
-            "The run has no judged rationales yet.", where=str(missing[0]), fix=resume_command(run) + copies
+            "The run has no scored rationales yet.", where=str(missing[0]), fix=resume_command(run) + copies
         )
     Verifier().demand_whole(run, ("data", "examples", "selection"))
     verdicts = pl.read_parquet(needed[2]).filter(pl.col("rationale") != "")
@@ -117,7 +118,7 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
             found=f"none with verdict {only!r}" if only else "no rationale",
         )
     order = np.random.default_rng([config.seed, 41]).permutation(len(verdicts))
-    mixed = verdicts[order.tolist()]  # whoever reviews shall not guess the verdict from the place
+    mixed = verdicts[order.tolist()]  # reviewers must not be able to guess the verdict from the position
     chosen = pl.concat([mixed.filter(pl.col("verdict") == "review"), mixed.filter(pl.col("verdict") != "review")]).head(
         count
     )

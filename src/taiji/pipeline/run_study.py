@@ -1,8 +1,8 @@
-"""`taiji study`: what every way of making features is worth to the ranker, over training seeds, with negative controls.
+"""`taiji study`: worth of each kind of features to the ranker, over training seeds, with negative controls.
 
-Layout of ``runs/NAME/study/``, each part made once and kept::
+Layout of ``runs/NAME/study/``; each part is made once and kept::
 
-    stages/           parametrised stages, such as features-sft: what an arm needs and the run has not made
+    stages/           parametrised stages, such as features-sft: needed by an arm and not made by the run
     cells/            test predictions of every (arm, seed)
     study.json        every metric
 """
@@ -41,37 +41,38 @@ if TYPE_CHECKING:
     from taiji.pipeline.stage import Stage
 
 RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
-"""Arms that differ in the rule that weighs the rewards during alignment."""
+"""Arms that differ in the rule that weights the rewards in alignment."""
 WRITERS = ("base", "sft")
 """Arms whose text comes from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Tables that a run makes itself: the competitor without a language model, and its own, called so where its rule is none of these."""
+"""Tables made by a run itself: the competitor without a language model, and the run's own table, under this name if
+its rule is not one of the above."""
 ORACLE_ARM = "truth"
-"""The oracle: what the user really took next stands where an answer would. It knows the future on purpose."""
+"""The oracle: the user's actual next item replaces the answer. It uses the future on purpose."""
 COLD = 5
 """An item with fewer interactions than this before the test period is cold."""
 SMALL = 0.1
-"""Values below it are printed with one decimal more."""
+"""Values below this are printed with one more decimal."""
 DEPARTMENTS = 8
-"""The departments with most test exposures are evaluated on their own."""
+"""Number of departments, those with the most test exposures, that are evaluated separately."""
 
 
 def study(
     run: Path, config: Config, seeds: int, arms: Sequence[str] = (), say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Make what is missing of a run's study and evaluate it.
+    """Complete a run's study and evaluate it.
 
     Args:
         run: a finished run directory.
         config: the run's configuration; ``ranking`` and ``evaluation`` may differ from the run's.
         seeds: trainings per arm.
-        arms: names of tables to compare beside none, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``
-            and ``popo``; all by default. The run's own rule (or the last table named) is the one that is taken apart and
-            whose negative controls are made.
-        say: told what is under way.
+        arms: names of tables to compare with none, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
+            ``popo-light`` and ``popo``; all by default. The run's own rule (or the last table named) is the one that
+            is ablated and gets the negative controls.
+        say: called with progress messages.
 
     Returns:
-        what ``study.json`` holds: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
+        the content of ``study.json``: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
         :func:`taiji.experiments.study.evaluate_seeds`) and ``controls``.
 
     Raises:
@@ -88,7 +89,7 @@ def study(
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise ConfigError(
-            "The study knows no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
+            "The study has no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
         )
     wanted = [name for name in known if not arms or name in arms]
     folder, split = run / "study", split_at(needed[1])
@@ -113,11 +114,11 @@ def study(
 
 
 def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
-    """Return the parametrised stages that make an arm's table, the features last; none where the run has made it.
+    """Return the parametrised stages that make an arm's table, the features last; none if the run has made it.
 
     Args:
         arm: name of the table.
-        own: name of the run's own.
+        own: name of the run's own table.
     """
     if arm in (own, COMPETITOR, ORACLE_ARM):
         return ()
@@ -139,13 +140,13 @@ def evaluated(
 
     Args:
         run: the run directory, for its name.
-        folder: where the cells are kept.
-        config: its ``ranking`` is trained.
-        dataset, split: the run's.
-        arms: what is compared.
-        population: a feature table; the users in it count.
+        folder: folder of the cells.
+        config: its section ``ranking`` is trained.
+        dataset, split: of the run.
+        arms: the arms to compare.
+        population: a feature table, whose users are evaluated.
         seeds: trainings per arm.
-        competitors: arms that those named after them are compared with as well.
+        competitors: arms that every later arm is also compared with.
 
     Returns:
         ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
@@ -185,7 +186,7 @@ def evaluated(
 
 
 def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any]:
-    """Groups of test rows as masks: cold items, and the departments (level 1) with most rows."""
+    """Groups of test rows as masks: cold items, and the departments (level 1) with the most rows."""
     past = dataset.events.filter((pl.col("click") == 1) & (pl.col("time") < start))["item"]
     seen = np.bincount(past.to_numpy(), minlength=dataset.n_items)
     item = test["item"].to_numpy()
@@ -209,7 +210,7 @@ def split_at(path: Path) -> Split:
 
 
 def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.DataFrame:
-    """The run's feature rows with the next item in place of the answer."""
+    """The run's feature rows with the next item replacing the answer."""
     rows = pl.read_parquet(run / "features" / "taiji.parquet", columns=["user", "as_of"])
     lines = load_embedder(config.embedder.name, config.embedder.device).encode(
         item_lines(dataset, config.reasoning.prompts.title_characters)
@@ -220,7 +221,7 @@ def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.Data
 
 
 def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
-    """Print what each arm is worth, group by group (all, or those named), and what the negative controls say."""
+    """Print the worth of each arm by group (all, or those named), and the results of the negative controls."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -238,7 +239,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         if groups and group not in groups:
             continue
         grid = Table(
-            title=f"{group}: difference to none, ± to history_mean below",
+            title=f"{group}: difference to none, and below it to history_mean",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),

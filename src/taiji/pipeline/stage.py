@@ -1,4 +1,4 @@
-"""Contract of a stage: what it is called, reads, writes and costs. Free of heavy imports."""
+"""Contract of a stage: its name, inputs, outputs and cost; no heavy imports."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ else:
     S = TypeVar("S")
 
 PREPARED_STAGES = ("data", "examples")
-"""Stages that nearly all others read."""
+"""Stages read by nearly all others."""
 LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
-"""Settings of every stage in which a language model reads prompts."""
+"""Settings of every stage that uses a language model on prompts."""
 
 
 class Stage(ABC):
     """One step of a recipe.
 
     A stage of another package derives from this class, sets ``name``, ``summary`` and ``needs``, and implements :meth:`run`.
-    Its settings, if it has any, are a class of its own, ``Settings``; they stand in the configuration under its name.
+    Its settings, if any, are a nested class ``Settings`` and appear in the configuration under the stage's name.
 
     Attributes:
-        name: the sub-command's name, the folder's, and the key of its own settings; a Python identifier.
-        summary: the work in a sentence.
+        name: name of the sub-command, of the folder, and of its settings; a Python identifier.
+        summary: the work in one sentence.
         needs: keys of the stages whose artefacts it reads.
-        settings: sections of the configuration it depends on, by dotted path; its own need not be named.
-        publish: artefacts that are also put at the top of the run directory, where people look.
-        distributed: True if a launcher may run it in several processes.
-        Settings: the class of its own settings.
-        variant: tells a parametrised stage from the recipe's own; part of its folder's name.
+        settings: sections of the configuration it depends on, by dotted path; its own section need not be listed.
+        publish: artefacts also copied to the top of the run directory, where people look.
+        distributed: whether a launcher may run it in several processes.
+        Settings: the class of its settings.
+        variant: distinguishes a parametrised stage from the recipe's own; part of its folder's name.
     """
 
     name: ClassVar[str]
@@ -59,23 +59,24 @@ class Stage(ABC):
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def parameters(self) -> dict[str, Any]:
-        """Return what a parametrised stage was made with, as far as :meth:`configured` does not show it."""
+        """Return the parameters of a parametrised stage that :meth:`configured` does not show."""
         return {}
 
     def configured(self, config: Config) -> Config:
-        """Return the configuration as the stage sees it; a parametrised stage may change some of it."""
+        """Return the configuration for this stage; a parametrised stage may change parts of it."""
         return config
 
     def outside(self, config: Config) -> object:
-        """Return the state of what the stage reads from outside the run (the user's own files) as a JSON-like value, or None."""
+        """Return the state of files read from outside the run (the user's own) as a JSON-like value, or None."""
         return None
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the keys of stages of the recipe that read this stage's artefacts under a configuration, though they do not name it."""
+        """Return the keys of recipe stages that read this stage's artefacts under a configuration without listing it
+        in ``needs``."""
         return ()
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the stage's work on a log; by default it goes through the users once."""
+        """Return the stage's work on a log; by default one pass over the users."""
         from taiji.pipeline.amounts import Amount
 
         return Amount(log.users)
@@ -84,8 +85,8 @@ class Stage(ABC):
         """Return the stage's own settings.
 
         Args:
-            config: the run's.
-            kind: their class, ``Settings``.
+            config: the run's configuration.
+            kind: class of the settings, ``Settings``.
 
         Raises:
             ConfigError: the configuration was not made for this stage.
@@ -93,10 +94,10 @@ class Stage(ABC):
         found = dict(config).get(self.name)
         if not isinstance(found, kind):
             raise ConfigError(
-                "The configuration holds no settings of this stage.",
+                "The configuration has no settings for this stage.",
                 where=self.name,
                 expected=kind.__name__,
                 found=type(found).__name__,
-                fix="name the stage under `stages` and read the configuration with taiji.config.load_config",
+                fix="name the stage under `stages` and load the configuration with taiji.config.load_config",
             )
         return found

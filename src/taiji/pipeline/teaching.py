@@ -1,4 +1,4 @@
-"""Workers of the stages `rationales` and `selection`: the teacher writes, perplexity scores."""
+"""Workers of the stages `rationales` (the teacher writes) and `selection` (scoring by perplexity)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 ASKED = ("example", "user", "as_of", "target", "targets")
-"""Columns of an example that its prompts and true answers are made of; the last where answers are sets."""
+"""Columns of an example used for its prompts and true answers; the last one only if answers are sets."""
 
 
 def taught_examples(context: Context) -> pl.DataFrame:
-    """Return the prompts that the teacher writes for, those of calibration first."""
+    """Return the teacher's prompts, those of calibration first."""
     return pl.concat([load_examples(context, "calibration"), load_examples(context, "rationale")])
 
 
@@ -36,7 +36,7 @@ def _teacher(context: Context) -> Teacher:
     if reasoning.teacher.kind == "endpoint":
         from taiji.reasoning.endpoint import EndpointTeacher
 
-        # The journal lies beside the stages, not in one: what was paid for once serves every later configuration too.
+        # The journal lies next to the stages, not in one, so paid-for texts serve every later configuration too.
         return EndpointTeacher(
             reasoning.endpoint,
             reasoning.teacher,
@@ -50,17 +50,17 @@ def _teacher(context: Context) -> Teacher:
 
 
 def open_writing(context: Context) -> Work:
-    """Load the teacher; return the writing of rationales for some prompts."""
+    """Load the teacher and return the function that writes rationales for prompts."""
     config, dataset, teacher = context.config, stored(context), _teacher(context)
     return lambda part: teacher.write(dataset, part, config.reasoning.teacher.rationales, config.seed)
 
 
 def open_scoring(context: Context, columns: list[str]) -> Work:
-    """Load the language model; return the scoring of some rationales, with what each prompt held.
+    """Load the language model and return the function that scores rationales, with the content of each prompt.
 
     Args:
-        context: the stage's.
-        columns: those of the rationales.
+        context: the stage's context.
+        columns: columns of the rationales.
     """
     settings, dataset, lm = (
         context.config.reasoning,

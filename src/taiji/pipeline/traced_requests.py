@@ -1,4 +1,4 @@
-"""Requests of which every candidate's way is kept, and lists valued on the log of another policy."""
+"""Traces of all candidates of sampled requests, and off-policy evaluation of lists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 BLOCK = 128
-"""Requests that go through a cascade at a time."""
+"""Requests per batch of the cascade."""
 
 
 def write_traces(
@@ -38,10 +38,10 @@ def write_traces(
     truth: WorldTruth | None,
     seed: int,
 ) -> int:
-    """Write ``requests.parquet`` and ``traces.parquet`` of a seeded sample of requests, and return how many there are.
+    """Write ``requests.parquet`` and ``traces.parquet`` for a seeded sample of requests, and return their number.
 
-    A trace has a row per request and candidate: what :mod:`taiji.cascade.trace` noted, ``target`` (the user took it later),
-    and in a world what the user would do with it (``true click``, …).
+    A trace has one row per request and candidate: the record of :mod:`taiji.cascade.trace`, ``target`` (the user took
+    it later), and in a world the user's true probabilities (``true click``, …).
     """
     count = min(settings.traced, len(requests))
     if not count:
@@ -68,7 +68,8 @@ def write_traces(
 def off_policy_values(
     settings: RecommendSettings, dataset: Dataset, parts: Components, start: int, seed: int
 ) -> dict[str, Any] | None:
-    """Return the value of the recommender's lists on the test period's log, beside those of the baselines alone; None without propensities."""
+    """Return the off-policy value of the recommender's lists on the test period's log, and of the baselines alone;
+    None without propensities."""
     logged = logged_lists(dataset, start, settings.requests, seed)
     if logged is None:
         return None

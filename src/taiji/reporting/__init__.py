@@ -1,1 +1,1 @@
-"""Results of a run, for people: summary, charts, cards, report."""
+"""Human-readable results of a run: summary, charts, cards, report."""

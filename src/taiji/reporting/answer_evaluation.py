@@ -1,13 +1,14 @@
-"""Evaluation of a language model's answers beside baselines that need no language model.
+"""Evaluation of a language model's answers against baselines without a language model.
 
-Definitions (ours, where the paper gives none): category accuracy is an exact match of the parsed level, case and space
+Definitions (ours if the paper gives none): category accuracy is an exact match of the parsed level, case and space
 folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding (ties share
-the last places); CTCVR is the mean un-normalised score of the nearest catalogue item under an evaluation ranker that took
-no part in training. A malformed answer is wrong everywhere and has a CTCVR of 0.
+the last places); CTCVR is the mean unnormalised score of the nearest catalogue item under an evaluation ranker not
+used in training. A malformed answer counts as wrong everywhere and has a CTCVR of 0.
 
-Of a set of intents, category accuracy, CTCVR and grounding are means over its intents (an intent is one guess, as a competitor's is);
-hit@K takes the K items nearest to any intent. Coverage is the mean over the next items of the best cosine among the intents, redundancy
-the share of intents that repeat an earlier one, both of :mod:`taiji.metrics.intent_sets`; ``intents`` counts those left when near-duplicates are merged.
+For a set of intents, category accuracy, CTCVR and grounding are means over its intents (an intent is one guess, like
+a competitor's); hit@K takes the K items nearest to any intent. Coverage is the mean over the next items of the best
+cosine among the intents, redundancy the share of intents that repeat an earlier one, both from
+:mod:`taiji.metrics.intent_sets`; ``intents`` counts those left after merging near-duplicates.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Scorer = Callable[[Array, Array, Array], Array]
 LATEST = 50
-"""Interactions behind the baseline ``mean history``, as many as a prompt shows."""
+"""Number of interactions in the baseline ``mean history``, equal to that in a prompt."""
 LISTS = (50, 100)
 SHARES = ("category_l", "hit@", "format", "grounding_low")
-"""Beginnings of the names of metrics whose values lie in [0, 1] for each example."""
+"""Name prefixes of metrics with values in [0, 1] per example."""
 
 
 def evaluate_answers(
@@ -58,31 +59,31 @@ def evaluate_answers(
     catalogue: Catalogue | None = None,
     most: int = 1,
 ) -> list[dict[str, Any]]:
-    """Evaluate each model's completions on the same examples, with the baselines beside them.
+    """Evaluate each model's completions and the baselines on the same examples.
 
     Args:
-        dataset: catalogue and history.
-        examples: ``user, as_of, target``, a row a prompt.
-        completions: model → one completion a row of ``examples``; the first model is the one others are compared with.
-        embedder: embeds answers and items.
-        evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``, each array (N,); without it there is no CTCVR.
-        threshold: a similarity of answer and nearest item below this counts as not grounded.
-        new_only: targets are items new to the user, so baselines leave out what the user had.
+        dataset: source of catalogue and history.
+        examples: ``user, as_of, target``, one row per prompt.
+        completions: model → one completion per row of ``examples``; the other models are compared with the first one.
+        embedder: embedder of answers and items.
+        evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``, each array (N,); None omits CTCVR.
+        threshold: answers whose similarity to the nearest item is below this count as not grounded.
+        new_only: targets are items new to the user, so baselines exclude the user's earlier items.
         resamples, level, seed: of the bootstrap over users.
-        catalogue: where it has been embedded already.
-        most: intents that an answer may have; with more than one, ``examples`` have ``targets``, the next items.
+        catalogue: the embedded catalogue, if available.
+        most: most intents per answer; if more than one, ``examples`` have ``targets``, the next items.
 
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``baseline`` or
-        ``oracle`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model has
-        ``competitors``, its differences against the baselines.
+        ``oracle`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model
+        has ``competitors``, its differences to the baselines.
 
     Raises:
-        InputError: no examples, or a model with another number of completions.
+        InputError: there are no examples, or a model has the wrong number of completions.
     """
     if not len(examples):
         raise InputError(
-            "There is no example to evaluate the answers on.",
+            "There are no examples to evaluate the answers on.",
             fix="lower examples.min_history, or give the test period more of split.fractions",
         )
     for model, texts in completions.items():
@@ -117,7 +118,7 @@ def evaluate_answers(
 
 
 class _Evaluation:
-    """Per-example values (E,) of every metric, NaN where an example does not count."""
+    """Per-example values (E,) of every metric, NaN where an example is excluded."""
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class _Evaluation:
         self._most, self._next = most, examples["targets"].to_list() if most > 1 else []
 
     def answers(self, completions: Sequence[str]) -> dict[str, Array]:
-        """Of completions as text."""
+        """Values of completions given as text."""
         if self._most > 1:
             return self._sets(completions)
         depth = len(self._names)
@@ -158,7 +159,8 @@ class _Evaluation:
         return values
 
     def vectors(self, queries: Array) -> dict[str, Array]:
-        """Of vectors (E, d) in place of an answer's; the nearest item's levels are the claim."""
+        """Values of vectors (E, d) in place of answer embeddings, with the nearest item's levels as the claimed
+        ones."""
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()
         claimed[~there] = None
@@ -167,7 +169,7 @@ class _Evaluation:
         return values | self._scored(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
-        """Of ranked items (E, K), −1 for none, and claimed levels (E, depth)."""
+        """Values of ranked items (E, K), padded with −1, and claimed levels (E, depth)."""
         values = self._accuracies(claimed)
         if items is None:
             return values
@@ -180,7 +182,7 @@ class _Evaluation:
         return values | self._scored(items[:, 0])
 
     def _sets(self, completions: Sequence[str]) -> dict[str, Array]:
-        """Of completions that name up to ``most`` intents each."""
+        """Values of completions with up to ``most`` intents each."""
         depth, most = len(self._names), self._most
         parsed = [parse(text, max(depth, DEPTH), most) for text in completions]
         formed = np.array([answer.well_formed for answer in parsed])
@@ -190,7 +192,7 @@ class _Evaluation:
         counts = np.maximum(there.sum(axis=1), 1)
 
         def mean(each: Array) -> Array:
-            """Mean over each answer's intents (E, m): (E,)."""
+            """Mean (E,) over each answer's intents (E, m)."""
             return np.asarray(np.where(there, each, 0.0).sum(axis=1) / counts, dtype=np.float64)
 
         each = self.catalogue.search(vectors.reshape(-1, vectors.shape[2]), np.repeat(self.targets, most))
@@ -218,7 +220,7 @@ class _Evaluation:
         return values
 
     def _covering(self, vectors: Array) -> dict[str, Array]:
-        """Coverage of the next items by sets of vectors (E, m, d); nothing where single answers are evaluated."""
+        """Coverage of the next items by sets of vectors (E, m, d); empty if single answers are evaluated."""
         if self._most == 1:
             return {}
         wide = max(len(items) for items in self._next)
@@ -233,7 +235,7 @@ class _Evaluation:
         }
 
     def ctcvr(self, items: Array) -> Array:
-        """Return the evaluation ranker's score of an item each (E,), 0 where there is none (−1)."""
+        """Return the evaluation ranker's scores of items (E,), 0 for a missing item (−1)."""
         scores, there = np.zeros(len(items)), items >= 0
         if self._score is not None and there.any():
             scores[there] = self._score(self.users[there], items[there], self.as_ofs[there])
@@ -241,7 +243,7 @@ class _Evaluation:
             raise InputError(
                 "The evaluation ranker's score is not a finite number.",
                 found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores",
-                fix="look at the ranker that made it",
+                fix="check the ranker that produced it",
             )
         return scores
 
@@ -260,7 +262,7 @@ class _Evaluation:
 
 
 def fold(level: str | None) -> str | None:
-    """A category level as the answer format can carry it, without case and with single spaces."""
+    """Normalise a category level to the answer format: case-folded, with single spaces."""
     return None if level is None else " ".join(field(level).casefold().split())
 
 
@@ -282,7 +284,7 @@ def _rows(
         ]
         if not having:
             continue
-        having.sort(key=lambda arm: arm[1] != "baseline")  # competitors are those that stand before an arm
+        having.sort(key=lambda arm: arm[1] != "baseline")  # an arm's competitors are those listed before it
         statistics = [
             Ratio.of_rows(codes, values, len(unique), proportion=metric.startswith(SHARES)) for _, _, values in having
         ]

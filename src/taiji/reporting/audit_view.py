@@ -1,4 +1,5 @@
-"""The leakage audit as the report shows it: what :func:`taiji.reasoning.audit.audit_run` found, in words, tracks and cards."""
+"""View of the leakage audit for the report: results of :func:`taiji.reasoning.audit.audit_run` as sentences, tracks
+and cards."""
 
 from __future__ import annotations
 
@@ -19,16 +20,16 @@ CONTROL_TITLES = {
 LIFTS = (
     ("decoys", "target lift", "the true item", "lift under the same rationale"),
     ("decoys", "neighbourhood lift", "others of its category", "lift under the same rationale"),
-    ("decoys", "specificity", "specificity", "the first less the second: a leak lifts the true item alone"),
+    ("decoys", "specificity", "specificity", "the first minus the second: a leak lifts only the true item"),
     ("blind_gap", "teacher", "answer in view", "lift of the teacher's, mentions redacted"),
     ("blind_gap", "blind", "answer not in view", "lift of the student's own"),
-    ("blind_gap", "gap", "blind gap", "the first less the second"),
+    ("blind_gap", "gap", "blind gap", "the first minus the second"),
 )
 MEASURE_TITLES = {
     "ppl": "perplexity of the answer",
-    "ppl_values": "of title and categories, labels left out",
-    "ppl_title": "of the title alone",
-    "ppl_category": "of the categories alone",
+    "ppl_values": "of title and categories, without labels",
+    "ppl_title": "of the title only",
+    "ppl_category": "of the categories only",
     "ppl_masked": "mentions redacted",
     "ppl_none": "no rationale",
     "lift": "lift",
@@ -39,11 +40,11 @@ ORDER_MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not sh
 
 
 def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what the template ``audit.html.j2`` shows of an audit; None where there is none."""
+    """Return the values of the template ``audit.html.j2`` for an audit; None without one."""
     if not audit:
         return None
     order = audit["order"]
-    # Audits of runs made before the verdict was noted told of the means alone.
+    # Audits by versions that did not store the verdict contain only the means.
     verdict = order.get("verdict") or ("holds" if order["holds"] else "reversed")
     return {
         "rows": audit["rows"],
@@ -58,7 +59,7 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
             *audit["leaking"].items(),
             ("names the item", audit["lexical"]["title"]),
             ("names an unseen third level", audit["lexical"]["unseen L3"]),
-            ("speaks of the answer", audit["lexical"]["forbidden"]),
+            ("mentions the answer", audit["lexical"]["forbidden"]),
         ],
         "preference": [
             (f"{who} its item", audit["preference"][key])
@@ -90,7 +91,7 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _steps(controls: Mapping[str, Any], steps: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Each neighbouring pair of the order that must hold, as a paired difference."""
+    """Paired differences of neighbours in the order that must hold."""
     figures = [controls[f"{step['higher']} - {step['lower']}"] for step in steps]
     scale = charts.span_of([_triple(figure) for figure in figures], zero=True)
     return [

@@ -1,7 +1,7 @@
-"""Model card and data card of a run: Markdown made of facts that the run's files hold, no judgement and no promise.
+"""Model card and data card of a run: Markdown with facts from the run's files, without judgements or promises.
 
-The headings follow *Model Cards for Model Reporting* (arXiv 1810.03993) and *Datasheets for Datasets* (arXiv 1803.09010) as far
-as a program can fill them in; what it cannot know it says it does not know.
+The headings follow *Model Cards for Model Reporting* (arXiv 1810.03993) and *Datasheets for Datasets* (arXiv
+1803.09010) as far as a program can fill them in; unknown facts are marked as unknown.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ HOLDING = (
     "report",
     "teacher",
 )
-"""Places where a run keeps rows about single users."""
+"""Files of a run with rows about single users."""
 
 
 def model_card(
     run: RunMetrics, settings: Mapping[str, Any], folder: Path, facts: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """The aligned model: what it is, how it was made, what it does on the test period, and what nobody measured.
+    """Return the card of the aligned model: its facts, training, results on the test period, and what was not measured.
 
     Args:
         run: the run's figures.
         settings: the resolved configuration.
-        folder: the aligned model's, a `save_pretrained` folder.
+        folder: the aligned model's `save_pretrained` folder.
         facts: stage → the facts of its manifest.
     """
     shown = [name for name in ANSWER_METRICS if any(f.metric == name for f in run.llm)]
@@ -94,7 +94,7 @@ def model_card(
 def _steps(
     run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
-    """Return what was done to the model, in order, each with its numbers."""
+    """Return the training steps in order, with their numbers."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
     limit = (
         ""
@@ -118,7 +118,8 @@ def _steps(
 
 
 def model_facts(folder: Path) -> list[tuple[str, str]]:
-    """Architecture, parameters and storage of a `save_pretrained` folder, from its configuration and safetensors' heads."""
+    """Architecture, parameters and storage of a `save_pretrained` folder, from its configuration and safetensors
+    headers."""
     config = read_json(folder / "config.json")
     count, kinds = 0, set()
     for path in sorted(folder.glob("*.safetensors")):
@@ -136,13 +137,13 @@ def model_facts(folder: Path) -> list[tuple[str, str]]:
 
 
 def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.DataFrame, folder: Path) -> str:
-    """The tables: counts, periods, columns with what is missing, and where rows about people are kept.
+    """Return the card of the tables: counts, periods, columns with missing values, and files with rows about people.
 
     Args:
         run: the run's figures.
-        dataset: its tables.
+        dataset: the run's dataset.
         split: the four periods.
-        examples: the prompts with ``role`` and ``user``.
+        examples: prompts with ``role`` and ``user``.
         folder: the run directory.
     """
     lengths = np.diff(dataset.history.offsets)
@@ -153,7 +154,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
         ("events", thousands(len(dataset.events))),
         ("events shown to the user", thousands(int(dataset.events["exposed"].sum()))),
         ("interactions", thousands(int((dataset.events["click"] == 1).sum()))),
-        ("interactions a user, quartiles", " / ".join(map(thousands, quartiles))),
+        ("interactions per user, quartiles", " / ".join(map(thousands, quartiles))),
         ("users without an interaction", thousands(int((lengths == 0).sum()))),
     ]
     roles = examples.group_by("role").agg(pl.len(), pl.col("user").n_unique().alias("users")).sort("role").rows()
@@ -206,7 +207,7 @@ def _share(value: float) -> str:
 
 
 def _cell(value: object) -> str:
-    """Text that stays inside its table cell."""
+    """Escape text for a table cell."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""The catalogue as vectors: where an answer's embedding lands, and how far down its list the true item stands."""
+"""The catalogue as vectors: nearest items of an answer's embedding, and the rank of the true item."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 SAME = 1e-6
-"""Similarities this close are a tie: sums in another order differ by less."""
+"""Similarities within this distance are tied: it exceeds the rounding differences of sums in another order."""
 SEARCH_BLOCK = 8_000_000
-"""Similarities held at once."""
+"""Number of similarities held at once."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Items that queries landed on, each array (E,).
+    """Nearest items of queries, each array (E,).
 
     Attributes:
-        item: nearest catalogue item; among items of the same text the one most interacted with.
+        item: nearest catalogue item; among items with the same text the most frequent one.
         similarity: cosine to it.
-        above: items strictly nearer than the target.
-        tied: items exactly as near as the target, itself included.
+        above: number of items strictly nearer than the target.
+        tied: number of items as near as the target, including itself.
     """
 
     item: Array
@@ -40,13 +40,13 @@ class Found:
 
 
 class Catalogue:
-    """Every item's text embedded once; items of the same text share a row.
+    """Embeddings of all item texts; items with the same text share a row.
 
     Args:
-        dataset: items and history.
-        embedder: encodes the item lines.
-        as_of: interactions before this time decide which item stands for a text that several items have.
-        title_characters: at which titles are cut, as in the prompts.
+        dataset: source of items and history.
+        embedder: encoder of the item lines.
+        as_of: interactions before this time decide which item represents a shared text.
+        title_characters: length at which titles are cut, as in the prompts.
     """
 
     def __init__(self, dataset: Dataset, embedder: Embedder, as_of: int, title_characters: int = 80) -> None:
@@ -63,7 +63,7 @@ class Catalogue:
 
     @property
     def vectors(self) -> Array:
-        """(n_items, d) a row per item."""
+        """(n_items, d), one row per item."""
         return self._vectors[self._text]
 
     def vectors_of(self, items: Array | Sequence[int]) -> Array:
@@ -72,7 +72,8 @@ class Catalogue:
         return found
 
     def search(self, queries: Array, targets: Array) -> Found:
-        """Nearest item of each query (E, d), or of each set of queries (E, m, d) the one nearest to any, and where the targets (E,) stand; exact search."""
+        """Return the nearest item of each query (E, d), or of any query in each set (E, m, d), and the ranks of the
+        targets (E,); exact search."""
         total = len(queries)
         item, above, tied = (np.zeros(total, dtype=np.int64) for _ in range(3))
         similarity = np.zeros(total, dtype=np.float64)
@@ -85,9 +86,10 @@ class Catalogue:
         return Found(item, similarity, above, tied)
 
     def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
-        """The ``count`` nearest texts of each query (E, d), or set of queries (E, m, d), nearest first: their items and cosines, each (E, count).
+        """Return the ``count`` nearest texts of each query (E, d), or set of queries (E, m, d), nearest first: items
+        and cosines, each (E, count).
 
-        Texts that several items share count once, under the item that stands for them; ties go to the earlier text.
+        A text shared by several items counts once, under the item that represents it; ties go to the earlier text.
         """
         count = min(count, len(self._vectors))
         items, similarity = np.zeros((len(queries), count), dtype=np.int64), np.zeros((len(queries), count))
@@ -102,7 +104,8 @@ class Catalogue:
         return items, similarity
 
     def _cosines(self, queries: Array) -> Iterator[tuple[slice, Array]]:
-        """Yield, for a block of queries (E, d) at a time, their rows and cosines to all texts (rows, texts); the best cosine of a set (E, m, d)."""
+        """Yield, per block of queries (E, d), their rows and cosines to all texts (rows, texts); for a set (E, m, d)
+        the best cosine."""
         width = queries.shape[1] if queries.ndim == 3 else 1
         size = max(1, SEARCH_BLOCK // max(len(self._vectors) * width, 1))
         for start in range(0, len(queries), size):

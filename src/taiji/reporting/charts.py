@@ -1,7 +1,7 @@
-"""Small charts as inline SVG and HTML: no script, no network, colours from the page's style sheet.
+"""Small charts as inline SVG and HTML, without scripts or network access, coloured by the page's style sheet.
 
-Line charts and histograms are SVG; intervals are placed by percentages in HTML, so that their text keeps its size on
-every screen.
+Line charts and histograms are SVG; intervals are positioned by percentages in HTML, so that their text keeps its size
+on every screen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 92, 12, 30
 BARE = 16
 """Right margin of a chart whose curves are named in a legend below it."""
 LONGEST, MOST = 11, 6
-"""Letters and names that fit beside the ends of the curves; longer or more go into a legend."""
+"""Most letters and names that fit next to the ends of the curves; otherwise a legend is used."""
 
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -34,7 +34,7 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside [low, high] for a logarithmic axis: as few as leave at least three, else the ends."""
+    """Round numbers inside [low, high] for a logarithmic axis: the coarsest set with at least three, else the ends."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
@@ -54,15 +54,15 @@ def line_chart(
 ) -> Markup:
     """Curves over steps; noisy ones of 20 steps or more are thin, with a thick running mean.
 
-    Names stand at the ends of the curves where they fit, else in a legend below, which wraps on every screen.
+    Names are placed at the ends of the curves if they fit, else in a legend below, which wraps.
 
     Args:
-        series: name → value a step (None is a gap).
+        series: name → value per step (None is a gap).
         steps: x of each value.
-        label: what is on the y axis, read to those who cannot see the chart.
+        label: meaning of the y axis, read aloud by screen readers.
         bounds: fixed y range.
-        noisy: whether single steps scatter.
-        marker: an x to point out.
+        noisy: whether single steps are noisy.
+        marker: x position to mark.
     """
     known = [value for values in series.values() for value in values if value is not None]
     if not known or not steps:
@@ -79,7 +79,7 @@ def line_chart(
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
-    # First and last step and where they lie, for pages on which a click chooses a step.
+    # First and last step with their positions, for pages on which a click selects a step.
     axis = f'data-steps="{first} {last}" data-ends="{LEFT / WIDTH:.5f} {1 - right / WIDTH:.5f}"'
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" {axis}>']
     if marker is not None:
@@ -131,15 +131,15 @@ def line_chart(
 
 
 def _bins(finite: Sequence[float], threshold: float | None, bins: int) -> tuple[list[float], list[int], int]:
-    """Edges (logarithms, evenly spaced), the count between each two, and how many bins lie below the threshold.
+    """Return evenly spaced edges (logarithms), the counts between them, and the number of bins below the threshold.
 
-    A threshold among the values is an edge, so that the bars below it count exactly the values below it. The largest
-    hundredth of the values is counted in the last bin.
+    A threshold within the range of the values is an edge, so the bars below it count exactly the values below it. The
+    largest one percent of the values is counted in the last bin.
 
     Args:
         finite: positive values, ascending.
-        threshold: of the values to be told apart.
-        bins: about how many.
+        threshold: threshold that separates the values.
+        bins: approximate number of bins.
     """
     low, high = math.log(finite[0]), math.log(finite[min(len(finite) - 1, int(len(finite) * 0.99))])
     high = max(high, low + 0.1)
@@ -148,21 +148,21 @@ def _bins(finite: Sequence[float], threshold: float | None, bins: int) -> tuple[
         edges = [low + (high - low) * number / bins for number in range(bins + 1)]
     else:
         at = math.log(threshold)
-        high = max(high, at + (at - low) / bins)  # a threshold among the largest hundredth has room to its right
+        high = max(high, at + (at - low) / bins)  # a threshold within the largest one percent has space to its right
         width = (high - low) / bins
         below, above = max(1, math.ceil((at - low) / width)), max(1, math.ceil((high - at) / width))
         edges = [at + width * number for number in range(-below, above + 1)]
     counts = [0] * (len(edges) - 1)
     for value in finite:
         place = int((math.log(value) - edges[0]) / (edges[1] - edges[0]))
-        # The threshold decides by the value itself: a logarithm may round to the other side of its edge.
+        # Compare values, not logarithms, with the threshold: a logarithm may round to the other side of the edge.
         first, last = (0, below - 1) if threshold is not None and value < threshold else (below, len(counts) - 1)
         counts[min(last, max(first, place))] += 1
     return edges, counts, below
 
 
 def histogram(values: Sequence[float], threshold: float | None, *, label: str, bins: int = 24) -> Markup:
-    """Counts of positive values over a logarithmic axis, with a line at the threshold; what lies below it is kept."""
+    """Counts of positive values on a logarithmic axis, with a line at the threshold, below which values are kept."""
     finite = sorted(value for value in values if value > 0 and math.isfinite(value))
     if len(finite) < 2:
         return Markup('<p class="none">No perplexities were recorded.</p>')
@@ -233,7 +233,7 @@ def interval_track(
 def span_of(
     triples: Sequence[tuple[float | None, float | None, float | None]], *, zero: bool = False
 ) -> tuple[float, float]:
-    """A range that holds every value and interval end, with a margin; symmetrical in nothing, but with zero if asked."""
+    """Range of all values and interval ends, with a margin, including zero if requested."""
     known = [number for triple in triples for number in triple if number is not None] + ([0.0] if zero else [])
     if not known:
         return 0.0, 1.0
@@ -248,7 +248,7 @@ def running_mean(values: Sequence[float], reach: int) -> list[float]:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move sorted label positions apart so that none overlaps, staying on the chart."""
+    """Spread sorted label positions so that none overlap, within the chart."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + gap) if moved else max(place, TOP))

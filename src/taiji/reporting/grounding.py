@@ -1,4 +1,4 @@
-"""Catalogue items on which each answer landed, one row per item, so that single answers can be read and not only counted."""
+"""Catalogue items nearest to each answer, one row per item, so that single answers can be inspected."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ def ground_answers(
     count: int = NEAREST,
     most: int = 1,
 ) -> pl.DataFrame:
-    """The catalogue items nearest to each well-formed answer, or to any intent of a set, with the evaluation ranker's score; a malformed answer has no rows.
+    """Return the catalogue items nearest to each well-formed answer, or to any intent of a set, with the evaluation
+    ranker's score; a malformed answer has no rows.
 
     Args:
         catalogue: the items as vectors.
-        embedder: embeds the answers.
+        embedder: embedder of the answers.
         examples: ``example, user, as_of, target``.
-        completions: model → one completion a row of ``examples``.
+        completions: model → one completion per row of ``examples``.
         evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
-        count: items an answer.
-        most: intents that an answer may have.
+        count: items per answer.
+        most: most intents per answer.
 
     Returns:
-        ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity`` (cosine), ``ctcvr``, ``target_place``:
-        how far down the list of all items the true one stands.
+        ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity`` (cosine), ``ctcvr``,
+        ``target_place``: rank of the true item among all items.
     """
     users, as_ofs = (examples[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
     targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=GROUNDING_SCHEMA)]

@@ -1,4 +1,4 @@
-"""The ladder as the report shows it: a sentence a log, and a table of rungs by logs."""
+"""View of the ladder for the report: one sentence per log, and a table of rungs by logs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from taiji.core.number_format import number_text
 from taiji.reporting.summary import MARKS, LogLadder, RungResult, RunMetrics, metric_text, verdict
 
-LEFT_OUT = "left out: it does not pay"
-ORACLE = "a right answer"
-"""Kind of the rungs that know what comes."""
+LEFT_OUT = "dropped: it does not pay off"
+ORACLE = "a correct answer"
+"""Kind of the rungs that know the future."""
 
 
 def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
-    """Return what the templates show of the ladders; None where none was climbed."""
+    """Return the templates' values for the ladders; None if there are none."""
     if not run.ladder:
         return None
     climbed = [{row.rung: row for row in log.ladder if row.group == "all"} for log in run.ladder]
@@ -29,7 +29,7 @@ def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
 
 
 def _kind(rung: str) -> str:
-    """Return what a rung is about: its text, its control, or the oracle."""
+    """Return a rung's kind: text, control, or oracle."""
     if "control" in rung:
         return "control"
     return {"2": "text", "4": ORACLE}.get(rung.split(" ")[0], "")
@@ -43,11 +43,11 @@ def _title(rung: str) -> str:
 
 
 def _headlines(log: LogLadder) -> list[dict[str, str]]:
-    """Return the sentences about text and about a right answer, or why there are none."""
+    """Return the sentences about text and about a correct answer, or the reason why there are none."""
     if log.left_out:
         return [
             {
-                "text": f"{log.log}: the ladder is left out",
+                "text": f"{log.log}: the ladder is omitted",
                 "verdict": log.left_out.splitlines()[0],
                 "mark": "○",
                 "tone": "open",

@@ -1,4 +1,5 @@
-"""``recommendation.html``: a recommender's worth on one page, what did not pay among it, and as far as the log shows, why."""
+"""``recommendation.html``: results of a recommender on one page, with the components that do not pay off and
+possible reasons from the log."""
 
 from __future__ import annotations
 
@@ -15,17 +16,17 @@ from taiji.reporting.report import FILTERS
 
 Row = Mapping[str, Any]
 NAMES = {"ndcg": "NDCG", "hit": "Hit rate", "true_reward": "True reward"}
-"""Metrics whose title is not their name with a capital."""
+"""Titles of metrics that are not their capitalised name."""
 LIST_METRICS = ("true_reward", "ndcg", "recall", "hit", "coverage", "novelty", "diversity")
-"""Metrics of lists in the order in which they are shown."""
+"""Metrics of lists in display order."""
 UNJUDGED = ("coverage", "novelty", "diversity")
-"""Metrics with no better direction."""
+"""Metrics without a better direction."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆", "open": "○", "no interval": "○"}
 WORDS = {
     "better": "better",
     "worse": "worse",
     "open": "no difference shown",
-    "no interval": "too little to tell",
+    "no interval": "too little data",
 }
 LOOP_METRICS = {
     "reward": "Reward",
@@ -41,10 +42,10 @@ LOOP_METRICS = {
 def recommendation_values(
     found: Row, loop: Row | None = None, seconds: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Return what the templates show.
+    """Return the templates' values.
 
     Args:
-        found: the content of ``recommendation.json``. loop: of ``closed_loop.json``. seconds: stage to the time it took.
+        found: content of ``recommendation.json``. loop: content of ``closed_loop.json``. seconds: seconds per stage.
     """
     retrieval = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     lists = [row for row in found["lists"] if row["metric"].partition("@")[0] in LIST_METRICS]
@@ -88,19 +89,20 @@ def write_recommendation(
     """Write the page atomically.
 
     Args:
-        path: the HTML file. name: of the run. found, loop, seconds: see :func:`recommendation_values`. configuration: every setting.
+        path: the HTML file. name: name of the run. found, loop, seconds: see :func:`recommendation_values`.
+            configuration: every setting.
     """
     write_text(path, render_recommendation(name, found, loop, seconds, configuration))
 
 
 def metric_title(metric: str) -> str:
-    """Return a metric's name for people: ``NDCG@10``."""
+    """Return a metric's display name, such as ``NDCG@10``."""
     name, at, depth = metric.partition("@")
     return NAMES.get(name, name.capitalize()) + at + depth
 
 
 def value_text(row: Row, *, signed: bool = False) -> tuple[str, str]:
-    """Return a value and its interval, or the reason for which there is none."""
+    """Return a value and its interval, or the reason why there is none."""
     if row["value"] is None:
         return "–", str(row.get("reason", "undefined"))
     places = 1 if abs(row["value"]) >= 100 else 2 if abs(row["value"]) >= 10 else 4
@@ -112,7 +114,7 @@ def value_text(row: Row, *, signed: bool = False) -> tuple[str, str]:
 
 
 def tone_of(gap: Row | None, *, judged: bool = True) -> str:
-    """Return ``better``, ``worse`` or ``different`` where a paired difference excludes 0, else nothing."""
+    """Return ``better``, ``worse`` or ``different`` if a paired difference excludes 0, else an empty text."""
     if gap is None or gap["low"] is None or gap["high"] is None or gap["low"] <= 0 <= gap["high"]:
         return ""
     return ("better" if gap["low"] > 0 else "worse") if judged else "different"
@@ -145,7 +147,7 @@ def _table(rows: Sequence[Row], key: str) -> dict[str, Any]:
 
 
 def _component(row: Row) -> dict[str, Any]:
-    """Return a finding as a sentence, its comparisons and its reasons."""
+    """Return a finding as a sentence with its comparisons and reasons."""
     pairs = []
     for pair in row["comparisons"]:
         value, interval = value_text(pair, signed=True)
@@ -161,7 +163,7 @@ def _component(row: Row) -> dict[str, Any]:
         )
     missed = [pair["against"] for pair in pairs if pair["tone"] != "better"]
     if row["beats"] is None:
-        text = "is not compared: there is neither popularity nor co-occurrence among the retrievers"
+        text = "is not compared: neither popularity nor co-occurrence is among the retrievers"
     elif row["beats"]:
         text = f"beats {' and '.join(pair['against'] for pair in pairs)}"
     else:
@@ -196,7 +198,7 @@ def _slices(rows: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return steps of the request path with candidates handed on, milliseconds per request, and seconds to fit."""
+    """Return the steps of the request path with candidates after each, milliseconds per request, and seconds to fit."""
     candidates, spent = found.get("candidates", {}), found["milliseconds"]
     steps = [f"retrieve: {name}" for name in found["retrievers"]]
     steps += [step for step in spent if step not in steps]
@@ -212,7 +214,7 @@ def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _off_policy(found: Row | None, whole: Row) -> dict[str, Any] | None:
-    """Return the lists' value off-policy, and in a world the truth beside it."""
+    """Return the off-policy value of the lists, and in a world the truth."""
     if found is None:
         return None
     truth = {row["arm"]: row for row in whole["lists"] if row["metric"].startswith("true_reward@")}
@@ -249,12 +251,12 @@ def _loop(loop: Row) -> dict[str, Any]:
 
 
 def _features(features: Row | None) -> dict[str, str]:
-    """Return the other run whose features the ranker reads, and how many had any."""
+    """Return the run whose features the ranker reads, and the shares of requests and exposures with features."""
     if features is None:
         return {}
     return {
         f"requests whose user had features of {features['run']}": f"{features['evaluation']['coverage']:.0%}",
-        "exposures trained on whose user had features": f"{features['training']['coverage']:.0%}",
+        "training exposures whose user had features": f"{features['training']['coverage']:.0%}",
         "median age of these features at a request": f"{number_text(features['evaluation']['age_days_median'], 1)} days",
     }
 
@@ -269,6 +271,6 @@ def _facts(log: Row) -> dict[str, str]:
         "interactions per item": number_text(log["per_item"], 1),
         "requests without a history": f"{log['no_history']:.0%}",
         "targets nobody had taken before": f"{log['unknown_targets']:.0%}",
-        "targets the user had had": f"{log['had_before']:.0%}",
+        "targets the user had taken before": f"{log['had_before']:.0%}",
         f"targets among the {log['head']:,} most popular items": f"{log['head_targets']:.0%}",
     }

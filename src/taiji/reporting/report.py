@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page that shows what a run did and what may be concluded from it."""
+"""``report.html``: one self-contained page with a run's results and conclusions."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ ANSWER_METRICS = {
     "intents": "Intents",
 }
 PANELS = ("category_l", "hit@", "ctcvr", "coverage")
-"""Beginnings of the answer metrics that are drawn."""
+"""Name prefixes of the answer metrics with charts."""
 PROMPT_ROWS = tuple(f"{role} prompts" for role in ("rationale", "calibration", "alignment", "test"))
-"""Counts of prompts, in the order in which the loop uses them."""
+"""Counts of prompts, in the order of their use."""
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
     ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
@@ -60,14 +60,14 @@ PAPER = (
     ("Title hit rate @100", ".0646", ".0733", ".0606", ".0762", ".0720"),
     ("CTCVR", ".003417", ".003675", ".003723", ".003802", ".003816"),
 )
-"""Offline figures of arXiv 2606.03866, as claimed there: without intervals, on private data, with a 7B model."""
+"""Offline results claimed by arXiv 2606.03866: without intervals, on private data, with a 7B model."""
 FILTERS = {
     "counted": counted,
     "thousands": thousands,
     "fixed": number_text,
     "percent": lambda share: f"{number_text(100 * share, 0)} %",
 }
-"""The templates' ways of writing numbers."""
+"""Number formats of the templates."""
 
 
 def write_report(
@@ -86,15 +86,15 @@ def write_report(
     Args:
         path: the HTML file.
         metrics: the content of ``metrics.json`` (see :mod:`taiji.reporting.summary`).
-        rationales: examples to show: ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``, ``user``.
-        audit: the leakage audit, as of :func:`taiji.reasoning.audit.audit_run`.
-        prompt: one prompt as it was asked.
+        rationales: examples: ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``, ``user``.
+        audit: result of :func:`taiji.reasoning.audit.audit_run`.
+        prompt: an example of a prompt.
         configuration: every setting of the run.
-        cards: name → file beside the report.
-        reading: account of what the source held and what was used of it.
+        cards: name → file next to the report.
+        reading: reading report: content of the source and use of it.
 
     Raises:
-        ArtifactError: the metrics lack a key or have another form.
+        ArtifactError: the metrics lack a key or have the wrong form.
     """
     write_text(
         path,
@@ -120,7 +120,7 @@ def render_report(
     cards: Mapping[str, str] | None = None,
     reading: ReadingReport | None = None,
 ) -> str:
-    """The page as text; the arguments are those of :func:`write_report`."""
+    """Return the page as text; the arguments are those of :func:`write_report`."""
     from jinja2 import Environment, PackageLoader
 
     run = check_metrics(metrics)
@@ -144,14 +144,14 @@ def render_report(
 
 
 def reading_view(reading: ReadingReport | None) -> dict[str, Any] | None:
-    """Return what the templates show of a reading report."""
+    """Return the templates' values for a reading report."""
     if reading is None:
         return None
     return {"findings": [finding.text for finding in reading.findings], "tables": reading_tables(reading)}
 
 
 def page_values(run: RunMetrics) -> dict[str, Any]:
-    """Return what the templates need of a run's metrics, charts drawn: the report's and every other page's that shows them."""
+    """Return a run's metrics and charts as values of the templates, for the report and other pages."""
     return {
         "run": run,
         "version": taiji.__version__,
@@ -174,7 +174,7 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
 
 
 def _totals(run: RunMetrics) -> dict[str, int]:
-    """Return the counts that have a tile: prompts in the order in which the loop uses them, then what other stages count."""
+    """Return the counts shown as tiles: prompts in the order of their use, then counts of other stages."""
     rows = run.split.rows
     prompts = [name for name in PROMPT_ROWS if name in rows]
     others = [name for name in rows if name not in PROMPT_ROWS and name.split(" ")[0] not in run.split.dates]
@@ -182,7 +182,7 @@ def _totals(run: RunMetrics) -> dict[str, int]:
 
 
 def _findings(run: RunMetrics) -> list[dict[str, str]]:
-    """The sentences of the summary with their verdict and mark."""
+    """Return the sentences of the summary with verdict and mark."""
     rows = []
     for sentence in findings(run):
         head, _, outcome = sentence.rpartition(": ")
@@ -198,7 +198,7 @@ def _findings(run: RunMetrics) -> list[dict[str, str]]:
 
 
 def _periods(run: RunMetrics) -> list[dict[str, Any]]:
-    """The split's periods with their share of the whole time."""
+    """Return the split's periods with their shares of the total time."""
     days = {
         name: max((date.fromisoformat(end[:10]) - date.fromisoformat(start[:10])).days, 1)
         for name, (start, end) in run.split.dates.items()
@@ -224,7 +224,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _rows_of(run: RunMetrics, period: str) -> str:
-    """The counts that belong to a period: those named after it, as ``test`` or ``test exposures``."""
+    """Return the counts of a period, those named after it, such as ``test`` or ``test exposures``."""
     own = [
         (name.removeprefix(period).strip() or "rows", count)
         for name, count in run.split.rows.items()
@@ -234,7 +234,7 @@ def _rows_of(run: RunMetrics, period: str) -> str:
 
 
 def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
-    """``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to point out."""
+    """Draw ``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to mark."""
     steps = run.alignment.steps
     names = dict.fromkeys(name for step in steps for name in step.values(what))
     series = {name: [step.values(what).get(name) for step in steps] for name in names}
@@ -249,7 +249,7 @@ def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
 
 
 def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
-    """One panel a metric: every model, baseline and oracle on one scale."""
+    """One panel per metric: every model, baseline and oracle on one scale."""
     models = list(dict.fromkeys(f.model for f in run.llm if f.kind == "model"))
     panels = []
     for metric in ANSWER_METRICS:
@@ -296,7 +296,7 @@ def _answer_table(run: RunMetrics) -> dict[str, Any]:
 
 
 def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
-    """Return the paired differences: for each group one panel per metric, zero marked."""
+    """Return the paired differences: one panel per group and metric, with zero marked."""
     groups = []
     for group in dict.fromkeys(f.group for f in run.ranking):
         panels = []
@@ -367,7 +367,7 @@ def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _cell(figure: MetricValue | None, digits: int) -> dict[str, str]:
-    """A table cell: value, interval, and the mark of its paired difference."""
+    """Return a table cell: value, interval, and the mark of its paired difference."""
     if figure is None or figure.value is None:
         return {"value": "–", "interval": "", "mark": "", "tone": "", "tip": ""}
     value, interval = number_text(figure.value, digits), ""
@@ -395,7 +395,7 @@ def _stages(run: RunMetrics) -> dict[str, Any]:
 
 
 def clock(seconds: float) -> str:
-    """A span of time for people."""
+    """Return a duration as text."""
     if seconds < 60:
         return f"{number_text(seconds, 1)} s"
     minutes, rest = divmod(round(seconds), 60)

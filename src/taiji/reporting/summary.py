@@ -1,4 +1,4 @@
-"""``metrics.json``: what a run found, its schema, and its table on the terminal."""
+"""``metrics.json``: the results of a run, their schema, and their table on the terminal."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, 
 from taiji.reasoning.selection import LEFT_OUT
 
 WIDE = 104
-"""Columns from which the terminal shows every figure; a pipe counts as wide."""
+"""Terminal width from which all metrics are shown; a pipe counts as wide."""
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
-"""Kinds of answers as version 0.2 wrote them."""
+"""Kinds of answers as written by version 0.2."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
-"""Signs of verdicts on the pages; ○ for all others."""
+"""Marks of verdicts on the pages; ○ for all others."""
 COLOURS = {"better": "green", "worse": "red"}
-CTCVR_MEANS = "CTCVR: click and conversion rate that the evaluation ranker, which took no part in training, predicts for the nearest item"
+CTCVR_MEANS = "CTCVR: click and conversion rate of the nearest item, predicted by the evaluation ranker, which is not used in training"
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
-"""Metrics in which the last model is held against the best baseline."""
+"""Metrics in which the last model is compared with the best baseline."""
 
 
 class _Open(BaseModel):
-    """Named keys are checked; further ones are allowed, so that other packages can add theirs."""
+    """Model with checked keys that allows additional ones, so that other packages can add theirs."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class SplitSummary(_Open):
-    """The split by time: ``dates`` period → [first, last] as ISO dates, ``rows`` what → count."""
+    """The split by time: ``dates`` period → [first, last] as ISO dates, ``rows`` name → count."""
 
     fingerprint: str
     dates: dict[str, tuple[str, str]]
@@ -40,9 +40,9 @@ class SplitSummary(_Open):
 
 
 class RationaleSummary(_Open):
-    """Rationales written, those of them judged, and those kept; the frozen threshold; ``reasons`` rejected → count.
+    """Numbers of rationales written, scored and kept; the fixed threshold; ``reasons`` of rejection → count.
 
-    Those of the calibration prompts are written and not judged: they only set the threshold.
+    Rationales of calibration prompts are written but get no verdict: they only set the threshold.
     """
 
     written: int
@@ -51,43 +51,45 @@ class RationaleSummary(_Open):
     threshold: float | None
     reasons: dict[str, int] = {}
     ended: dict[str, int] = {}
-    """End of a teacher's text → count, those of the calibration prompts included."""
+    """How a teacher's text ended → count, including the calibration prompts."""
     perplexities: list[float] = []
-    """Of the true answer after each rationale that was judged; what ``threshold`` is on."""
+    """Perplexity of the true answer after each scored rationale, the quantity compared with ``threshold``."""
     masked: bool = False
-    """True if they were taken after the rationale with its mentions of the item masked (the guarded rule)."""
+    """Whether the perplexities follow the rationale with its mentions of the item masked (the guarded rule)."""
 
     @property
     def choice(self) -> tuple[int, int, int]:
-        """Numbers of rationales: kept, judged, and those that only set the threshold."""
+        """Numbers of rationales kept, scored, and used only to set the threshold."""
         judged = self.written if self.judged is None else self.judged
         return self.kept, judged, self.written - judged
 
     def kept_text(self, what: str = "") -> str:
-        """``66 of 120 kept (48 more set the threshold)``; ``what`` was kept can be named."""
+        """``66 of 120 kept (48 more set the threshold)``; ``what`` optionally names the unit."""
         kept, judged, others = self.choice
         text = f"{thousands(kept)} of {thousands(judged)}{' ' + what if what else ''} kept"
         return text + (f" ({thousands(others)} more set the threshold)" if others else "")
 
     def ended_text(self) -> str:
-        """Tell how many of the teacher's texts are not whole; empty where all are."""
+        """Report the number of incomplete texts of the teacher; empty if there are none."""
         left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
         shortened = self.ended.get("shortened", 0)
-        parts = [f"{thousands(shortened)} reached the length limit and keep their whole sentences"] if shortened else []
-        return "; ".join(parts + ([f"left out and never taught: {', '.join(left_out)}"] if left_out else []))
+        parts = (
+            [f"{thousands(shortened)} reached the length limit and keep only complete sentences"] if shortened else []
+        )
+        return "; ".join(parts + ([f"left out and not used for training: {', '.join(left_out)}"] if left_out else []))
 
 
 class Difference(_Open):
-    """A paired difference against another row of the same metric and group."""
+    """A paired difference to another row of the same metric and group."""
 
     against: str
     value: float | None
     low: float | None
     high: float | None
     method: str | None = None
-    """``identity`` where both are one and the same, so that the width of zero is exact; ``exact binomial``; else resampled."""
+    """``identity`` if both are identical, so that the zero width is exact; ``exact binomial``; else bootstrap."""
     reason: str | None = None
-    """Reason for which there is no interval."""
+    """Reason why there is no interval."""
 
 
 class MetricValue(_Open):
@@ -114,7 +116,7 @@ class ModelMetric(MetricValue):
 
 
 class RankerMetric(MetricValue):
-    """A metric of a ranker with some features, over a group of exposures."""
+    """A metric of a ranker with given features, over a group of exposures."""
 
     features: str
     group: str = "all"
@@ -128,22 +130,23 @@ class Step(_Open):
     rewards: dict[str, float | None]
 
     def values(self, what: str) -> dict[str, float | None]:
-        """Return ``rewards``, ``weights`` or another thing that the step noted for each reward; none where it did not."""
+        """Return ``rewards``, ``weights`` or another recorded value per reward; empty if not recorded."""
         found: dict[str, float | None] | None = self.model_dump().get(what)
         return found or {}
 
 
 class AlignmentSummary(_Open):
-    """The rule that set the objective weights, and every step's weights and mean rewards."""
+    """The rule of the objective weights, and every step's weights and mean rewards."""
 
     rule: str
     steps: list[Step]
 
 
 class FeatureMetrics(_Open):
-    """A feature table on the test period's exposures: how many it reaches, how old it is then, what its quantiser loses.
+    """A feature table on the test period's exposures: coverage, age, and loss of the quantiser.
 
-    The first five are those of :func:`taiji.features.feature_table.feature_metrics`, the others of ``ProductQuantizer.metrics``.
+    The first five come from :func:`taiji.features.feature_table.feature_metrics`, the others from
+    ``ProductQuantizer.metrics``.
     """
 
     coverage: float
@@ -156,7 +159,8 @@ class FeatureMetrics(_Open):
     perplexity: float
     collisions: float
     with_intents: float | None = None
-    """Share of the rows that have intents, where answers are sets; then the mean number of a row, and the mean weight of its first."""
+    """Share of rows with intents if answers are sets; then the mean number per row, and the mean weight of the
+    first."""
     intents: float | None = None
     first_weight: float | None = None
 
@@ -179,7 +183,8 @@ class RungResult(_Open):
 
     @property
     def difference(self) -> Difference | None:
-        """The gain over the rung before, as a ranker has it that leaves out what does not pay; None on the first rung."""
+        """The gain over the previous rung for a ranker that drops fields that do not pay off; None on the first
+        rung."""
         if self.gain is None:
             return None
         if self.kept is None:
@@ -197,15 +202,15 @@ class LogLadder(_Open):
 
 
 class RunMetrics(_Open):
-    """The whole of ``metrics.json``."""
+    """Content of ``metrics.json``."""
 
     name: str = "run"
     data: str = ""
     level: float = 0.95
-    """Of every interval."""
+    """Level of every interval."""
     notes: list[str] = []
     ladder: list[LogLadder] = []
-    """Of the run's log and those beside it."""
+    """Ladders of the run's log and of the additional logs."""
     split: SplitSummary
     rationales: RationaleSummary
     llm: list[ModelMetric]
@@ -219,7 +224,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
     """Parse a ``metrics.json`` dict.
 
     Raises:
-        ArtifactError: naming each key that is missing or of another form.
+        ArtifactError: keys are missing or have the wrong form; the message names each.
     """
     try:
         return RunMetrics.model_validate(metrics)
@@ -234,7 +239,8 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
-    """Return what a paired difference allows one to say: ``better``, ``worse``, that its interval includes zero, or why nothing."""
+    """Return the verdict on a paired difference: ``better``, ``worse``, interval includes zero, or the reason why
+    there is none."""
     if difference.method == "identity":
         return "one and the same"
     if difference.low is None or difference.high is None:
@@ -249,7 +255,7 @@ def verdict(difference: Difference, goal: str = "high") -> str:
 
 
 def goal_of(metric: str) -> str:
-    """Return where a metric should go: ``high``, ``low`` or ``one``."""
+    """Return a metric's goal: ``high``, ``low`` or ``one``."""
     name = split_key(metric)[1]
     if name in SHOWN_METRICS:
         return SHOWN_METRICS[name].goal
@@ -257,12 +263,12 @@ def goal_of(metric: str) -> str:
 
 
 def heads_of(run: RunMetrics) -> list[str]:
-    """Return the predictions that a run's rankers were evaluated on, in their order."""
+    """Return the evaluated predictions of a run's rankers, in order."""
     return list(dict.fromkeys(split_key(figure.metric)[0] for figure in run.ranking))
 
 
 def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
-    """Return the keys of a prediction's metrics in the order of tables; those alone that stand for it, unless ``full``."""
+    """Return the keys of a prediction's metrics in table order; only the representative ones unless ``full``."""
     there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
     ordered = [
         *(name for name in SHOWN_METRICS if name in there),
@@ -272,15 +278,15 @@ def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
 
 
 def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
-    """Decimals that show two significant places of the typical interval, from 3 to 6."""
+    """Number of decimals, from 3 to 6, that shows two significant digits of the typical interval."""
     widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 
 
 def metric_text(figure: MetricValue | Difference, digits: int | None = None, *, signed: bool = False) -> str:
-    """``0.512 [0.498, 0.527]``, or a dash where there is no value.
+    """Return ``0.512 [0.498, 0.527]``, or a dash without a value.
 
-    A signed text gets as many decimals as it takes to see on which side of zero its ends lie.
+    A signed text gets enough decimals to show on which side of zero the ends of the interval lie.
     """
     if figure.value is None:
         return "–"
@@ -297,7 +303,7 @@ def metric_text(figure: MetricValue | Difference, digits: int | None = None, *, 
 
 
 def print_summary(metrics: Mapping[str, Any]) -> None:
-    """Print the run's result: answers against baselines, rankers with paired differences, time a stage."""
+    """Print the run's results: answers against baselines, rankers with paired differences, time per stage."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -375,7 +381,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
 
 
 def findings(run: RunMetrics) -> list[str]:
-    """One plain sentence for each comparison that matters, including those that show nothing."""
+    """Return one sentence per important comparison, including those that show nothing."""
 
     def line(arm: str, metric: str, gap: Difference) -> str:
         return f"{arm} against {gap.against}, {metric} {metric_text(gap, signed=True)}: {verdict(gap)}"
@@ -395,7 +401,7 @@ def findings(run: RunMetrics) -> list[str]:
 
 
 def _against_baselines(run: RunMetrics) -> list[str]:
-    """The last model against the baseline that is highest in a metric: a gain over the base alone earns nothing."""
+    """Compare the last model with the best baseline in a metric: a gain over the base model alone is not enough."""
     last = next((f.model for f in reversed(run.llm) if f.kind == "model"), None)
     lines = []
     for metric, title in AGAINST_BASELINES.items():
@@ -413,7 +419,7 @@ def _against_baselines(run: RunMetrics) -> list[str]:
 
 
 def _cell(figure: MetricValue | None, digits: int) -> str:
-    """Value above its interval; green or red where the paired difference excludes zero."""
+    """Return the value above its interval, green or red if the paired difference excludes zero."""
     if figure is None or figure.value is None:
         return "–"
     text = number_text(figure.value, digits)

@@ -1,1 +1,1 @@
-"""More than one machine: the stages' partitions on Ray, and what a run of a given size costs."""
+"""Multi-machine runs: the stages' partitions on Ray, and the cost of a run of a given size."""

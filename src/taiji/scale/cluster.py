@@ -1,4 +1,4 @@
-"""Reads a cluster's description and prints a plan."""
+"""Loading of a cluster's description, and printing of a plan."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from taiji.scale.plan import Cluster, Cost, Plan
 
 
 def load_cluster(path: Path | None) -> Cluster:
-    """A cluster from YAML; without a file, one machine like the measured one.
+    """Load a cluster from YAML; without a file, return one machine like the measured one.
 
     Raises:
-        TaijiError: unreadable, or not a cluster's description.
+        TaijiError: the file is unreadable, or does not describe a cluster.
     """
     if path is None:
         return Cluster()
@@ -29,7 +29,7 @@ def load_cluster(path: Path | None) -> Cluster:
             f"{'.'.join(map(str, problem['loc']))}: {problem_text(problem)}" for problem in error.errors()
         )
         raise TaijiError(
-            "This is not the description of a cluster.",
+            "This file does not describe a cluster.",
             where=str(path),
             expected=", ".join(Cluster.model_fields),
             found=found,
@@ -37,7 +37,7 @@ def load_cluster(path: Path | None) -> Cluster:
 
 
 def print_plan(plan: Plan) -> None:
-    """A table of the stages with their sum, then the assumptions."""
+    """Print a table of the stages with their sum, then the assumptions."""
     from rich.console import Console
     from rich.table import Table
 

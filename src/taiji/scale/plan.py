@@ -1,8 +1,8 @@
-"""Cost of a run beforehand: tokens, GPU hours, storage and wall time of each stage on a described cluster.
+"""Cost estimate of a run: tokens, GPU hours, storage and wall time of each stage on a described cluster.
 
-CPU stages, and all stages on a cluster without GPUs, take the seconds that finished runs measured (``fixed + slope * units``).
-Language stages on GPUs take token rates, the same figures that :mod:`taiji.serving.sizing` plans the service with. Every
-assumption is a field of :class:`Cluster` or a line of :func:`assumptions`; none is hidden in a formula.
+CPU stages, and all stages on a cluster without GPUs, use the seconds measured in finished runs (``fixed + slope *
+units``). Language stages on GPUs use token rates, as in :mod:`taiji.serving.sizing`. Every assumption is a field of
+:class:`Cluster` or a line of :func:`assumptions`; none is hidden in a formula.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from taiji.scale.workload import workload
 from taiji.serving.sizing import Model
 
 UNMEASURED = Line(0.0, 0.0)
-"""Seconds of a stage that no measured run has; the plan says so."""
+"""Line of a stage without a measured run; the plan reports it."""
 
 
 class Cluster(Settings):
     """Machines of the planned run."""
 
     workers: int = Field(default=1, ge=1)
-    """Machines like the one that was measured, on which partitions are computed."""
+    """Number of machines, like the measured one, that compute partitions."""
     efficiency: float = Field(default=0.9, gt=0, le=1)
-    """Share of `workers` (or of several GPUs) that remains after waiting and hand-over."""
+    """Efficiency of `workers` (or of several GPUs) after waiting and communication."""
     gpus: int = Field(default=0, ge=0)
-    """GPUs for the language stages; 0: they run on the machines' cores as measured."""
+    """Number of GPUs for the language stages; 0: they run on the machines' cores as measured."""
     parameters: float = Field(default=135e6, gt=0)
-    """Parameters of the language model: the size of what is stored."""
+    """Number of parameters of the language model, for its stored size."""
     model: Model = Model()
-    """Token rates of one GPU with this model, utilisation, price of an hour."""
+    """Token rates of one GPU with this model, utilisation, and price per hour."""
     teacher: Model | None = None
-    """The same for the teacher, when it is another model on GPUs of its own; `null`: the same model."""
+    """The same for the teacher, if it is another model on separate GPUs; `null`: the same model."""
     compare_gflops: float = Field(default=30.0, gt=0)
-    """Rate of the look-alike search's matrix products on one machine (exact, in float64)."""
+    """GFLOP/s of the look-alike search's matrix products on one machine (exact, in float64)."""
     vector: int = Field(default=256, ge=1)
-    """Width of the embeddings it compares."""
+    """Dimension of the embeddings compared."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One stage's.
+    """Cost of one stage.
 
     Attributes:
         stage: its name.
         rows: prompts, exposures or events.
-        tokens_read, tokens_written, tokens_trained: of the language model.
+        tokens_read, tokens_written, tokens_trained: tokens of the language model.
         gpu_hours: 0 on a cluster without GPUs.
         seconds: wall time.
-        gigabytes: of the artefacts kept.
+        gigabytes: size of the artefacts kept.
     """
 
     stage: str
@@ -70,7 +70,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """Costs of all stages, and what they rest on."""
+    """Costs of all stages, and their assumptions."""
 
     stages: tuple[Cost, ...]
     assumptions: tuple[str, ...]
@@ -82,16 +82,16 @@ class Plan:
 
     @property
     def gpu_hours(self) -> float:
-        """Of the whole run."""
+        """GPU hours of the whole run."""
         return sum(cost.gpu_hours for cost in self.stages)
 
     @property
     def gigabytes(self) -> float:
-        """Of the whole run directory."""
+        """Size of the whole run directory."""
         return sum(cost.gigabytes for cost in self.stages)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for ``--json``."""
+        """Return the plan as a JSON object, for ``--json``."""
         return {
             "stages": [asdict(cost) for cost in self.stages],
             "seconds": self.seconds,
@@ -104,14 +104,15 @@ class Plan:
 def plan(
     config: Config, users: float, runs: list[Measured], cluster: Cluster | None = None, log: Log | None = None
 ) -> Plan:
-    """Cost of running ``config`` on a log like the measured ones but with ``users`` users.
+    """Estimate the cost of running ``config`` on a log like the measured ones but with ``users`` users.
 
     Args:
-        config: what will be run.
-        users: of its log; events and exposures a user are those of the last measured run.
-        runs: finished runs, at least one; two of different size tell fixed costs from growing ones.
-        cluster: where; by default one machine like the measured one.
-        log: what the log and its texts look like under ``config`` (see :func:`taiji.scale.rates.measured`); by default as in the last run.
+        config: configuration of the planned run.
+        users: number of users in its log; events and exposures per user are those of the last measured run.
+        runs: finished runs, at least one; two of different size separate fixed from growing costs.
+        cluster: target cluster; by default one machine like the measured one.
+        log: properties of the log and its texts under ``config`` (see :func:`taiji.scale.rates.measured`); by default
+            as in the last run.
     """
     cluster = cluster or Cluster()
     last = runs[-1]
@@ -124,7 +125,7 @@ def plan(
         for name, amount in amounts.items()
     )
     unmeasured = [
-        f"No measured run has the stage {name}: its seconds and storage are not counted."
+        f"No measured run includes the stage {name}; its seconds and storage are not counted."
         for name in amounts
         if name not in lines
     ]
@@ -157,30 +158,30 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
     """Return the assumptions of a plan, in sentences."""
     many = len({(run.log.users, run.config.size.test_prompts) for run in runs}) > 1
     lines = [
-        f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events a user, {log.items:,.0f} items.",
+        f"The log is like that of {runs[-1].folder.name}: {log.events_per_user:,.1f} events per user, {log.items:,.0f} items.",
         f"A prompt has {log.student_tokens:,.0f} tokens, a completion {log.answer_tokens:,.0f}, a rationale {log.rationale_tokens:,.0f}; {log.kept_share:.0%} of the rationales are kept.",
-        f"Measured seconds are of {counted(len(runs), 'run')}; "
+        f"Seconds were measured in {counted(len(runs), 'run')}; "
         + (
-            "fixed and growing parts are told apart."
+            "fixed and growing parts are separated."
             if many
-            else "with one size all of them count as growing, which overstates a larger run."
+            else "with only one size, all of them count as growing, which overstates a larger run."
         ),
         f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
     ]
     if cluster.gpus:
         m = cluster.model
         lines.append(
-            f"{counted(cluster.gpus, 'GPU')}, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens a second at {m.utilisation:.0%} utilisation; a token trained on costs three read."
+            f"{counted(cluster.gpus, 'GPU')}, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens per second at {m.utilisation:.0%} utilisation; a trained token costs as much as three read."
         )
         if cluster.teacher:
             lines.append(
-                f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens a second."
+                f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens per second."
             )
     else:
         lines.append(
             "The language stages run on the machines' cores with the measured model; another model needs another measured run."
         )
     lines.append(
-        f"The exact look-alike search compares {cluster.vector} numbers a pair at {cluster.compare_gflops:,.0f} GFLOP/s a machine."
+        f"The exact look-alike search compares {cluster.vector} numbers per pair at {cluster.compare_gflops:,.0f} GFLOP/s per machine."
     )
     return lines

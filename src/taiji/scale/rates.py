@@ -21,7 +21,7 @@ from taiji.pipeline.recipes import stages_of
 from taiji.scale.workload import workload
 
 COUNTED_PROMPTS = 64
-"""Prompts rendered to count their tokens."""
+"""Number of prompts rendered to count tokens."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Measured:
 
     Attributes:
         folder: the run directory.
-        config: what it was run with.
-        log: its log and texts, under its own settings.
-        seconds: of each stage.
-        gigabytes: of each stage's artefacts.
+        config: its configuration.
+        log: properties of its log and texts under its own settings.
+        seconds: seconds of each stage.
+        gigabytes: size of each stage's artefacts.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class Line:
 
 
 def measured(folder: str | Path, planned: Config | None = None) -> Measured:
-    """Read a finished run; prompts are counted as ``planned`` (default: the run's own configuration) would render them.
+    """Read a finished run; prompts are counted as rendered under ``planned`` (default: the run's own configuration).
 
     Raises:
         ArtifactError: the run is not finished.
@@ -83,7 +83,8 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
 
 
 def fit(runs: Sequence[Measured]) -> dict[str, Line]:
-    """Return each stage's line through the runs that have it, by least squares on relative errors; one run gives a line through the origin."""
+    """Fit each stage's line to the runs that include it, by least squares on relative errors; one run gives a line
+    through the origin."""
     seen: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         for name, amount in workload(run.config, run.log).items():
@@ -123,11 +124,11 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
         for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)
     ]
     rationales = pl.read_parquet(folder / "rationales" / "rationales.parquet")["rationale"]
-    rationales = rationales.filter(rationales != "")  # those left out were written too, and are not kept
+    rationales = rationales.filter(rationales != "")  # rejected ones were written too, but are not kept
     completions = pl.read_parquet(folder / "answers" / "aligned.parquet")["completion"]
     rows = read_json(folder / "examples" / "split.json")["rows"]["exposures"]
     facts = {name: manifest["facts"] for name, manifest in manifests.items()}
-    # Texts grow with the room they are given: what was measured is scaled to the planned limit.
+    # Texts grow with their limit, so measured lengths are scaled to the planned limit.
     longer = planned.generation.max_new_tokens / config.generation.max_new_tokens
     reasoned = (
         planned.reasoning.teacher.max_new_tokens / config.reasoning.teacher.max_new_tokens

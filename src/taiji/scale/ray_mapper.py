@@ -1,9 +1,10 @@
-"""Partitions on a Ray cluster: the same stage functions, one pool of worker actors a job, on Ray Data's streaming executor.
+"""Partitions on a Ray cluster: the same stage functions, with one pool of worker actors per job, on Ray Data's
+streaming executor.
 
-What travels through Ray are the *names* of partitions; rows and results lie in Parquet files in the run directory, which every
-node must reach under the same path. So a node that dies takes nothing with it but what its workers had in hand: the pass is broken
-off and another, on the nodes that are left, takes the partitions whose files are not in place. Back-pressure is
-Ray Data's: a worker holds at most ``scale.ahead`` partitions, and the next is handed out when one is done.
+Only the *names* of partitions travel through Ray; rows and results are Parquet files in the run directory, which
+every node must reach under the same path. So a dead node loses only the partitions its workers were computing: the
+pass is aborted, and another one on the remaining nodes takes the partitions without a file. Back-pressure is Ray
+Data's: a worker holds at most ``scale.ahead`` partitions and gets the next when one is done.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ EXPLAINED = ("message", "where", "expected", "found", "fix")
 
 
 def connect(address: str | None = None, settings: ScaleSettings | None = None) -> RayMapper:
-    """Join the cluster at ``address`` (``auto``: the one this machine belongs to), or start one on this machine.
+    """Connect to the cluster at ``address`` (``auto``: this machine's cluster), or start one on this machine.
 
     Raises:
-        TaijiError: Ray is not installed, there is no cluster, or none of its machines could ever hold a worker.
+        TaijiError: Ray is not installed, there is no cluster, or no machine in it can hold a worker.
     """
     settings = settings or ScaleSettings()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,7 +45,7 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (
             Exception
-        ) as error:  # on a crowded machine Ray gives its own start half a minute and raises a bare Exception
+        ) as error:  # Ray allows its own start half a minute, and on a busy machine raises a bare Exception
             raise TaijiError(
                 "The Ray cluster cannot be reached." if address else "Ray did not start on this machine.",
                 where=f"--address {address}" if address else "--engine ray",
@@ -56,10 +57,10 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
 
 
 def room(settings: ScaleSettings) -> int:
-    """Return the number of workers that the cluster's machines can hold at a time, each of them whole on one machine.
+    """Return the number of workers that the cluster can hold at once, each on a single machine.
 
     Raises:
-        ResourceError: not a single one: Ray would wait for such a machine for ever.
+        ResourceError: it cannot hold any; Ray would wait for such a machine forever.
     """
     import ray
 
@@ -82,16 +83,16 @@ def room(settings: ScaleSettings) -> int:
         raise ResourceError(
             "No machine of the Ray cluster can hold a worker.",
             where=", ".join(f"scale.{key}={value}" for key, value in asked.items()),
-            expected="a machine with all of that",
-            found="; ".join(map(_described, machines)) or "no machine that is alive",
-            fix="lower these settings, or join a machine that has as much (`ray start --address … --num-gpus …`); "
-            "a cluster that grows on demand must have one such machine before the run starts",
+            expected="a machine with all of these",
+            found="; ".join(map(_described, machines)) or "no live machine",
+            fix="lower these settings, or add a machine with enough resources (`ray start --address … --num-gpus …`); "
+            "an autoscaling cluster must have one such machine before the run starts",
         )
     return fitting
 
 
 def _described(machine: Mapping[str, float]) -> str:
-    """Return what a machine offers, in words."""
+    """Return a machine's resources as text."""
     cpus, gpus, memory = (machine.get(kind, 0.0) for kind in ("CPU", "GPU", "memory"))
     return f"{cpus:g} {'CPU' if cpus == 1 else 'CPUs'}, {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}, {memory / 2**30:.1f} GiB of memory"
 
@@ -105,11 +106,11 @@ class RayMapper:
     def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """See :class:`taiji.pipeline.partitions.Mapper`.
 
-        A partition that fails is tried again when the others are done; passes end when nothing is missing, or when ``scale.attempts``
-        in a row have brought nothing. An error that the user can put right is raised at once.
+        A failed partition is retried when the others are done. Passes end when nothing is missing, or after
+        ``scale.attempts`` passes in a row without progress. An error that the user can fix is raised at once.
 
         Raises:
-            TaijiError: the work's own, or a partition that failed every time.
+            TaijiError: an error of the work itself, or a partition that failed every time.
         """
         missing = {partition.number: partition for partition in partitions}
         reason, fruitless = "", 0
@@ -127,7 +128,7 @@ class RayMapper:
                 raise
             except (
                 Exception
-            ) as error:  # a node died, a worker ran out of memory: whatever it was, files say what is done
+            ) as error:  # a node died or a worker ran out of memory: in any case, files show what is done
                 reason = str(error)
             for partition in [partition for partition in missing.values() if partition.out.exists()]:
                 yield missing.pop(partition.number)
@@ -137,22 +138,20 @@ class RayMapper:
                 f"{counted(len(missing), 'partition')} failed {counted(self.settings.attempts, 'time')}.",
                 where=str(next(iter(missing.values())).rows),
                 found=reason.strip().splitlines()[-1] if reason.strip() else "no answer from the workers",
-                fix="see the workers' logs on the cluster; what is done is kept, so start again with --resume",
+                fix="see the workers' logs on the cluster; finished partitions are kept, so start again with --resume",
             )
 
     def _stream(self, factory: WorkerFactory, partitions: list[Partition]) -> Iterator[dict[str, Any]]:
-        """One pass over the partitions with a pool of workers as large as the cluster has room for.
+        """Make one pass over the partitions with as many workers as the cluster can hold.
 
-        A worker that dies is not restarted: its place may be gone with its node, and Ray Data would wait for it as long as the
-        others hold all that is left. The pass is broken off instead, and the next one takes what is missing.
+        A dead worker is not restarted: its node may be gone, and Ray Data would wait for it while the others hold all
+        remaining resources. The pass is aborted instead, and the next one takes the missing partitions.
         """
         import ray.data
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(
-            logging.CRITICAL
-        )  # a pass that breaks off is not the user's to read about
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an aborted pass is no concern of the user
         known = {partition.number: partition for partition in partitions}
         numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
         most = min(self.settings.workers or len(known), room(self.settings), len(known))
@@ -175,7 +174,7 @@ class RayMapper:
 
 
 class _Worker:
-    """One actor: opens its work when it gets its first partition, and keeps it."""
+    """An actor that opens its work with its first partition and keeps it open."""
 
     def __init__(self, factory: WorkerFactory, partitions: dict[int, Partition], folder: str) -> None:
         from taiji.core import progress
@@ -193,7 +192,7 @@ class _Worker:
             if not self.partitions[number].out.exists():
                 self.work = self.work or self.factory()
                 self.partitions[number].compute(self.work)
-        except TaijiError as error:  # goes back as a row: an exception here would stop the whole pass
+        except TaijiError as error:  # returned as a row: an exception here would stop the whole pass
             outcome["explained"] = json.dumps({name: getattr(error, name) for name in EXPLAINED})
         except Exception:
             outcome["error"] = traceback.format_exc()

@@ -1,4 +1,4 @@
-"""Amounts of work of all stages of a configuration: what a plan sums up."""
+"""Amounts of work of all stages of a configuration, summed up by a plan."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from taiji.pipeline.recipes import stages_of
 
 
 def workload(config: Config, log: Log) -> dict[str, Amount]:
-    """Return each stage's amount, as the stages tell it."""
+    """Return each stage's amount of work, as declared by the stages."""
     return {stage.key: stage.cost(stage.configured(config), log) for stage in stages_of(config)}

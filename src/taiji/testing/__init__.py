@@ -1,6 +1,7 @@
-"""Checks that every component has to pass, ours and other packages' alike, and data with a provably right answer.
+"""Checks for components of this and other packages, and data with a provably correct answer.
 
-Each check takes a component and raises :class:`AssertionError` with what was expected and found. Call them from tests::
+Each check takes a component and raises :class:`AssertionError` with the expected and the actual value. Call them from
+tests::
 
     from taiji.testing import check_scorer, checkerboard
 

@@ -1,4 +1,4 @@
-"""Checks of coders of vectors."""
+"""Checks of vector coders."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Array = NDArray[Any]
 
 
 def check_vector_coder(coder: Coder, vectors: Array) -> None:
-    """Check the promises of :class:`taiji.models.codes.coder.Coder`.
+    """Check the contract of :class:`taiji.models.codes.coder.Coder`.
 
-    Codes are whole numbers below their level's size, the same each time, for each vector alone and after loading, which gives
-    the same version and the same bytes; every number of levels decodes, none of them to one and the same vector; and what does
-    not fit is rejected.
+    Codes are integers below their level's size. They are the same in repeated calls, for each vector alone, and after
+    loading, which keeps the version and the bytes. Every number of levels decodes, and not always to the same vector.
+    Invalid input is rejected.
 
     Args:
-        coder: fitted. vectors: (N, d) of its width, N >= 2.
+        coder: a fitted coder. vectors: (N, d) of its width, N >= 2.
     """
     sizes, codes = coder.sizes, coder.encode(vectors)
     assert codes.shape == (len(vectors), len(sizes)), f"codes of shape {codes.shape}, expected ({len(vectors)}, L)"
@@ -33,9 +33,9 @@ def check_vector_coder(coder: Coder, vectors: Array) -> None:
     np.testing.assert_array_equal(coder.encode(vectors[::-1])[::-1], codes, "a vector's codes depend on the others")
     for row in range(min(len(vectors), 20)):
         np.testing.assert_array_equal(
-            coder.encode(vectors[row : row + 1])[0], codes[row], f"vector {row} alone got other codes"
+            coder.encode(vectors[row : row + 1])[0], codes[row], f"vector {row} alone got different codes"
         )
-    assert coder.encode(vectors[:0]).shape == (0, len(sizes)), "no vectors have other codes than none"
+    assert coder.encode(vectors[:0]).shape == (0, len(sizes)), "an empty batch gives codes of the wrong shape"
     for levels in range(len(sizes) + 1):
         decoded = coder.decode(codes[:, :levels])
         assert decoded.shape == vectors.shape and np.isfinite(decoded).all(), f"{levels} levels do not decode"
@@ -75,4 +75,4 @@ def _check_loaded(coder: Coder, codes: Array, vectors: Array) -> None:
         type(coder).load(first).save(second)
         for path in sorted(p for p in first.rglob("*") if p.is_file()):
             twin = second / path.relative_to(first)
-            assert twin.exists() and twin.read_bytes() == path.read_bytes(), f"{path.name} was written otherwise"
+            assert twin.exists() and twin.read_bytes() == path.read_bytes(), f"{path.name} differs after saving again"

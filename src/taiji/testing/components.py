@@ -1,4 +1,4 @@
-"""Checks of what can be fitted, saved and loaded."""
+"""Checks of components that can be fitted, saved and loaded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Answer = NDArray[Any]
 
 
 def check_component(component: C, dataset: Dataset, answer: Callable[[C], Answer]) -> None:
-    """Check that a component comes back from disk as it was: same version, same answers, same bytes.
+    """Check that a component survives saving and loading: same version, same answers, same bytes.
 
     Args:
-        component: fitted. dataset: that it is bound to. answer: something that it computes, as an array.
+        component: a fitted component. dataset: its dataset. answer: computes an array with the component.
     """
     with tempfile.TemporaryDirectory() as name:
         first, second = Path(name) / "first", Path(name) / "second"
@@ -40,13 +40,13 @@ def check_component(component: C, dataset: Dataset, answer: Callable[[C], Answer
 
 
 def check_deterministic(fit: Callable[[int], C]) -> None:
-    """Check that a seed decides everything, and that it decides something.
+    """Check that equal seeds give equal components, and different seeds different ones.
 
     Args:
-        fit: from a seed to a component trained on a CPU.
+        fit: maps a seed to a component trained on a CPU.
     """
     first = fit(1).version
     again = fit(1).version
     assert first == again, f"the same seed gave {first} and {again}"
     other = fit(2).version
-    assert first != other, "another seed gave the same version: either nothing is random or the seed is not used"
+    assert first != other, "another seed gave the same version: nothing is random, or the seed is not used"

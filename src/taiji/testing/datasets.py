@@ -1,4 +1,4 @@
-"""A checkerboard of users and items: a log with one provably right answer that every model must find."""
+"""A checkerboard of users and items: a log with one provably correct answer that every model must find."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ START = datetime(2024, 1, 1)
 
 
 def checkerboard(users: int = 24, items: int = 20, rounds: int = 6, seed: int = 0) -> Dataset:
-    """Return a log in which user u clicks item i exactly where u + i is even.
+    """Return a log in which user u clicks item i exactly if u + i is even.
 
-    Every round shows every user half of the items, in a random order and an hour after another; a click converts where
-    the item's number is divisible by four. Whatever a model reads (ids, categories, history, co-occurrence), the right
+    Every round shows every user half of the items, in random order and one hour apart; a click converts if the item's
+    number is divisible by four. For any input of a model (ids, categories, history, co-occurrence), the correct
     answer for the future is the same: the items of the user's own colour.
 
     Args:
-        users, items: how many. rounds: passes over all users. seed: of what is shown when.
+        users, items: their numbers. rounds: passes over all users. seed: seed of the exposures.
     """
     random = np.random.default_rng(seed)
     shown = [
@@ -59,7 +59,7 @@ def checkerboard(users: int = 24, items: int = 20, rounds: int = 6, seed: int = 
 
 
 def exposures_of(dataset: Dataset) -> pl.DataFrame:
-    """Return every exposed row of a log with its labels, as a model is trained on it."""
+    """Return every exposed row of a log with its labels, in the form of training rows."""
     return dataset.events.filter("exposed").drop("exposed", "matured_at")
 
 

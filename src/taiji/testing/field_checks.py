@@ -18,13 +18,14 @@ from taiji.data.splits import later_slice
 
 
 def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
-    """Check what a field promises.
+    """Check the contract of a field.
 
-    The same answer each time and to each row alone, finite numbers and codes within the vocabulary, nothing read of what
-    lies at or after a row's time, and the same field again after saving.
+    Answers are the same in repeated calls and for each row alone, numbers are finite, codes lie within the
+    vocabulary, nothing at or after a row's time is read, and the field survives saving and loading.
 
     Args:
-        field: not yet fitted. dataset: with the columns that it reads. rows: exposures at different times.
+        field: an unfitted field. dataset: a dataset with the columns that it reads. rows: exposures at different
+            times.
     """
     field.fit(dataset, rows, int(rows["time"].max()) + 1)  # type: ignore[arg-type]
     found = _answer(field, dataset, rows)
@@ -41,7 +42,7 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
         past = replace(dataset, events=dataset.events.filter(pl.col("time") < now))
         first = rows.filter(pl.col("time") <= now)
         _same(_answer(field, past, first), _answer(field, dataset, first), "the future gone")
-        assert len(earlier), "rows at one time cannot show that the future is not read"
+        assert len(earlier), "rows at a single time cannot show that the future is not read"
     saved = Saved(**json.loads(json.dumps(vars(Saved.of(field)))))
     again = saved.make()
     again.restore(saved.config, field.tensors())
@@ -49,16 +50,18 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
 
 
 def check_source(source: Source, settings: DataSettings | None = None) -> None:
-    """Check that a source gives valid tables, the same each time, and a state that JSON can hold and that does not drift.
+    """Check that a source gives valid tables, the same in repeated calls, and a stable state that JSON can represent.
 
     Args:
-        source: of a log that is there. settings: users and non-clicks asked for.
+        source: source of an existing log. settings: requested users and non-clicks.
     """
     settings = settings or DataSettings()
     first, again = (Dataset.from_tables(source.load(settings, 0)) for _ in range(2))
     for name in ("items", "users", "events"):
         assert getattr(first, name).equals(getattr(again, name)), f"another table of {name} the second time"
-    assert json.dumps(source.state(settings)) == json.dumps(source.state(settings)), "the state changes by itself"
+    assert json.dumps(source.state(settings)) == json.dumps(source.state(settings)), (
+        "the state changes without a change of the source"
+    )
 
 
 def _answer(field: Field, dataset: Dataset, frame: pl.DataFrame) -> list[NDArray[np.generic]]:
@@ -72,7 +75,7 @@ def _answer(field: Field, dataset: Dataset, frame: pl.DataFrame) -> list[NDArray
         return [values for values in field.sequences(rows) if values is not None]
     if isinstance(field, CodesField):
         return [field.codes(rows)]
-    assert isinstance(field, VectorField), f"{type(field).__name__} is of no kind that a model can read"
+    assert isinstance(field, VectorField), f"{type(field).__name__} is not a kind of field that models support"
     return list(field.vectors(rows))
 
 

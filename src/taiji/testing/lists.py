@@ -21,9 +21,9 @@ def check_fuser(
     """Check shape, equivariance and the declared monotonicity of a fuser.
 
     Args:
-        fuser: fitted. tasks: predictions that it takes, in [0, 1].
-        monotone: task to +1 or −1 where the score may only rise or fall with the prediction.
-        tolerance: by how much permuted candidates may differ. seed: of the predictions.
+        fuser: a fitted fuser. tasks: its input predictions, in [0, 1].
+        monotone: task to +1 or −1 if the score may only rise or fall with the prediction.
+        tolerance: allowed difference of permuted candidates. seed: seed of the predictions.
     """
     random = np.random.default_rng(seed)
     requests = Requests(np.arange(6), np.arange(6))
@@ -43,10 +43,10 @@ def check_fuser(
 
 
 def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3, seed: int = 0) -> None:
-    """Check that proposed lists hold candidates only, none of them twice, and are the same each time.
+    """Check that proposed lists contain only candidates, none twice, and are the same in repeated calls.
 
     Args:
-        generator: fitted. lists, length: asked for. seed: of the candidates.
+        generator: a fitted generator. lists, length: number and length of the lists. seed: seed of the candidates.
     """
     requests, slate = _candidates(seed)
     proposed = generator.propose(requests, slate, lists, length)
@@ -64,8 +64,9 @@ def check_list_evaluator(
     """Check that scores belong to lists: permuting the lists permutes the scores.
 
     Args:
-        evaluator: fitted. across_lists: whether a list's score may depend on the other lists that are judged with it.
-        tolerance: by how much scores may differ. seed: of candidates and lists.
+        evaluator: a fitted evaluator. across_lists: whether a list's score may depend on the other lists scored with
+            it.
+        tolerance: allowed difference of scores. seed: seed of candidates and lists.
     """
     requests, slate = _candidates(seed)
     random = np.random.default_rng(seed + 1)
@@ -88,10 +89,10 @@ def check_list_evaluator(
 
 
 def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> None:
-    """Check that a list holds ``length`` of its candidates, none twice, and all of them where there are fewer.
+    """Check that a list contains ``length`` of its candidates, none twice, and all of them if there are fewer.
 
     Args:
-        reranker: fitted. length: asked for. seed: of the candidates.
+        reranker: a fitted re-ranker. length: length of the list. seed: seed of the candidates.
     """
     requests, slate = _candidates(seed)
     shown = reranker.rerank(requests, slate, length)
@@ -99,7 +100,7 @@ def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> Non
         there = items[items != NO_ITEM]
         known = candidates[candidates != NO_ITEM]
         assert len(np.unique(there)) == len(there), f"request {row}: an item twice"
-        assert np.isin(there, known).all(), f"request {row}: an item that was no candidate"
+        assert np.isin(there, known).all(), f"request {row}: an item that was not a candidate"
         assert len(there) == min(length, len(known)), f"request {row}: {len(there)} items of {len(known)} candidates"
     np.testing.assert_array_equal(
         reranker.rerank(requests, slate, length).items, shown.items, "another list the second time"
@@ -107,10 +108,11 @@ def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> Non
 
 
 def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -> None:
-    """Check that a policy acts the same way each time, and raises InputError for what it cannot have observed.
+    """Check that a policy acts the same in repeated calls, and raises InputError for an impossible observation.
 
     Args:
-        policy: trained. observation: from its world. outside: of a shape or range that the world never has.
+        policy: a trained policy. observation: an observation of its world. outside: an observation of a shape or
+            range that never occurs in the world.
     """
     first = policy.act(observation)
     np.testing.assert_array_equal(policy.act(observation), first, "another action the second time")
@@ -118,7 +120,7 @@ def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -
         policy.act(outside)
     except InputError:
         return
-    raise AssertionError("an observation that cannot be was answered")
+    raise AssertionError("an impossible observation was answered")
 
 
 def _candidates(seed: int) -> tuple[Requests, Slate]:
@@ -129,6 +131,6 @@ def _candidates(seed: int) -> tuple[Requests, Slate]:
 
 
 def _check_places(lists: np.ndarray, candidates: np.ndarray, where: str) -> None:
-    assert (lists >= 0).all() and (lists < len(candidates)).all(), f"{where}: places outside the slate"
-    assert (candidates[lists] != NO_ITEM).all(), f"{where}: an empty place was chosen"
+    assert (lists >= 0).all() and (lists < len(candidates)).all(), f"{where}: positions outside the slate"
+    assert (candidates[lists] != NO_ITEM).all(), f"{where}: an empty position was chosen"
     assert all(len(set(row.tolist())) == len(row) for row in lists), f"{where}: a candidate twice in one list"

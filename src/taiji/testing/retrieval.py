@@ -19,19 +19,20 @@ def check_retriever(
     k: int = 5,
     available: Callable[[Requests], np.ndarray] | None = None,
 ) -> None:
-    """Check the promises of :class:`taiji.core.component.Retriever`.
+    """Check the contract of :class:`taiji.core.component.Retriever`.
 
-    No item twice, none outside the catalogue, none unavailable, best first, padding at the end, the same answer each time
-    and to each request alone, and for a smaller ``k`` the beginning of the same list.
+    Lists contain no item twice, none outside the catalogue and none unavailable, best first, with padding at the end.
+    They are the same in repeated calls and for each request alone; a smaller ``k`` gives a prefix of the list.
 
     Args:
-        retriever: fitted on ``dataset``. requests: default: the first users, after the log's end. k: candidates asked for.
-        available: requests to (B, n_items) bool, which items may be shown; default: all.
+        retriever: fitted on ``dataset``. requests: default: the first users, after the log's end. k: number of
+            candidates requested.
+        available: maps requests to (B, n_items) bool, the items that may be shown; default: all.
     """
     requests = requests_of(dataset) if requests is None else requests
     slate = retriever.retrieve(requests, k)
     assert slate.items.shape[0] == len(requests), f"{slate.items.shape[0]} answers to {len(requests)} requests"
-    assert slate.items.shape[1] <= k, f"{slate.items.shape[1]} candidates, at most {k} were asked for"
+    assert slate.items.shape[1] <= k, f"{slate.items.shape[1]} candidates, at most {k} were requested"
     assert ((slate.items >= 0) | (slate.items == NO_ITEM)).all() and (slate.items < dataset.n_items).all(), (
         "an item outside the catalogue"
     )
@@ -42,9 +43,9 @@ def check_retriever(
         assert (items[: len(there)] != NO_ITEM).all(), f"request {row}: padding before an item"
         assert len(np.unique(there)) == len(there), f"request {row}: an item twice in {there.tolist()}"
         assert allowed[row, there].all(), f"request {row}: unavailable items {there[~allowed[row, there]].tolist()}"
-        assert (np.diff(scores[: len(there)]) <= 0).all(), f"request {row}: not in the order of its scores"
+        assert (np.diff(scores[: len(there)]) <= 0).all(), f"request {row}: items are not in the order of their scores"
     again = retriever.retrieve(requests, k)
-    np.testing.assert_array_equal(again.items, slate.items, "the same question was answered otherwise")
+    np.testing.assert_array_equal(again.items, slate.items, "the same request got another answer")
     for row in range(len(requests)):
         alone = retriever.retrieve(requests.take(slice(row, row + 1)), k).items[0]
         np.testing.assert_array_equal(
@@ -54,23 +55,23 @@ def check_retriever(
     for row in range(len(requests)):
         found = _trimmed(fewer[row])
         np.testing.assert_array_equal(
-            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: fewer candidates are other ones"
+            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: a smaller k gives other candidates"
         )
 
 
 def check_coder(coder: ItemCoder, dataset: Dataset) -> None:
-    """Check the promises of :class:`taiji.core.component.ItemCoder`.
+    """Check the contract of :class:`taiji.core.component.ItemCoder`.
 
-    Codes are whole numbers of one length, the same each time and for each item alone; every item is among those that its
-    code decodes to; and the collisions that ``quality`` reports are those that there are, counted by item.
+    Codes are integers of one length, the same in repeated calls and for each item alone. Every item is among those
+    that its code decodes to. The collisions reported by ``quality`` equal the actual ones, counted by item.
 
     Args:
-        coder: fitted. dataset: whose items it codes.
+        coder: a fitted coder. dataset: dataset of the coded items.
     """
     items = np.arange(dataset.n_items)
     codes = coder.encode(items)
     assert codes.ndim == 2 and len(codes) == len(items), f"codes of shape {codes.shape}, expected ({len(items)}, L)"
-    assert np.issubdtype(codes.dtype, np.integer) and (codes >= 0).all(), "codes are not whole numbers of at least 0"
+    assert np.issubdtype(codes.dtype, np.integer) and (codes >= 0).all(), "codes are not non-negative integers"
     np.testing.assert_array_equal(coder.encode(items), codes, "codes changed between two calls")
     np.testing.assert_array_equal(coder.encode(items[::-1])[::-1], codes, "an item's code depends on the others")
     for item, owners in zip(items, coder.decode(codes)):

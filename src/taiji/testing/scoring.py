@@ -14,22 +14,24 @@ from taiji.testing.datasets import requests_of
 def check_scorer(
     scorer: Scorer[Any], dataset: Dataset, requests: Requests | None = None, *, tolerance: float = 1e-6, seed: int = 0
 ) -> None:
-    """Check the promises of :class:`taiji.core.component.Scorer`.
+    """Check the contract of :class:`taiji.core.component.Scorer`.
 
-    Permuting candidates permutes the predictions, scoring in pieces equals scoring at once, the request side is not
-    changed by scoring, padding disturbs nobody, and every prediction is finite, float64 and of the slate's shape.
+    Permuting candidates permutes the predictions, scoring in pieces equals scoring at once, scoring does not change
+    the request state, padding does not affect other candidates, and every prediction is finite, float64 and of the
+    slate's shape.
 
     Args:
-        scorer: fitted on ``dataset``. requests: whose; default: the first users, after the log's end.
-        tolerance: absolute, and ten times that relative; matrix products of other shapes round otherwise in the last bits.
-        seed: of the candidates.
+        scorer: fitted on ``dataset``. requests: requests to score; default: the first users, after the log's end.
+        tolerance: absolute tolerance; the relative one is ten times as large, because matrix products of other shapes
+            round differently in the last bits.
+        seed: seed of the candidates.
     """
     requests = requests_of(dataset) if requests is None else requests
     random = np.random.default_rng(seed)
     places = min(7, dataset.n_items)
     items = np.stack([random.permutation(dataset.n_items)[:places] for _ in range(len(requests))])
     state = scorer.encode(requests)
-    assert len(state) == len(requests), f"the state is of {len(state)} requests, not {len(requests)}"
+    assert len(state) == len(requests), f"the state has {len(state)} requests, not {len(requests)}"
     found = scorer.score(state, Slate(items))
     assert found, "there are no predictions"
     for task, values in found.items():
@@ -57,21 +59,23 @@ def check_scorer(
 
     nothing = scorer.score(state, Slate(np.zeros((len(requests), 0), np.int64)))
     assert all(values.shape == (len(requests), 0) for values in nothing.values()), "an empty slate has another shape"
-    _equal(scorer.score(state, Slate(items)), found, 0.0, "the same question again")
+    _equal(scorer.score(state, Slate(items)), found, 0.0, "the same requests again")
 
 
 def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str = "click") -> None:
     """Check that every user's own colour is ranked above the other; see :func:`taiji.testing.datasets.checkerboard`.
 
     Args:
-        scorer: trained on the checkerboard ``dataset``. task: the prediction that is looked at.
+        scorer: trained on the checkerboard ``dataset``. task: the prediction to check.
     """
     requests = requests_of(dataset, dataset.n_users)
     items = np.tile(np.arange(dataset.n_items), (len(requests), 1))
     scores = scorer.score(scorer.encode(requests), Slate(items))[task]
     own = (requests.user[:, None] + items) % 2 == 0
     wrong = [int(user) for user, mine, row in zip(requests.user, own, scores) if row[mine].min() <= row[~mine].max()]
-    assert not wrong, f"the other colour is ranked among the own one for users {wrong[:5]} ({len(wrong)} in all)"
+    assert not wrong, (
+        f"items of the other colour are ranked above items of the own one for users {wrong[:5]} ({len(wrong)} in total)"
+    )
 
 
 def _equal(found: Predictions, expected: Predictions, tolerance: float, what: str) -> None:

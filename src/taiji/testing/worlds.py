@@ -1,4 +1,4 @@
-"""Checks of worlds: those with mechanisms of other packages, and twins."""
+"""Checks of worlds, including those with mechanisms of other packages, and of twins."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ DAY = 86_400_000_000
 
 
 def check_world(make: Callable[[int], World], *, days: int = 2, draws: int = 4000, errors: float = 5.0) -> None:
-    """Check that a world follows from its seed, never looks ahead, tells the truth, and has twins that differ in one thing.
+    """Check that a world is determined by its seed, never looks ahead, reports true expectations, and has twins with
+    one difference.
 
     Args:
-        make: from a seed to a world; a small one (100 users, 300 items) is enough.
-        days: length of the logs that are compared; half of it is the past.
-        draws: responses to each list of which the truth must be the mean. errors: standard errors that it may be away.
+        make: maps a seed to a world; a small one (100 users, 300 items) is enough.
+        days: length of the compared logs; the first half is the past.
+        draws: responses per list, whose mean must match the truth. errors: allowed deviation in standard errors.
     """
     _check_log(make, days)
     world = make(1)
@@ -51,7 +52,7 @@ def _check_log(make: Callable[[int], World], days: int) -> None:
 
 
 def _check_step(world: World) -> Exposure:
-    """Serve some steps, and check that what mechanisms declare is there, and that what cannot be shown is rejected."""
+    """Serve some steps; check that declared outputs of mechanisms exist and that invalid exposures are rejected."""
     for _ in range(5):
         exposure = world.step(Choice(world.observation.candidates.items[:, : world.scenario.slate]))
     for name, mechanism in world.mechanisms.items():
@@ -60,19 +61,19 @@ def _check_step(world: World) -> Exposure:
             ("context", mechanism.context, exposure.context), ("bias", mechanism.bias, exposure.display),
         ):  # fmt: skip
             missing = [key for key in wanted if key not in there]
-            assert not missing, f"{name} declares {kind} {', '.join(missing)} that no step brings"
+            assert not missing, f"{name} declares {kind} {', '.join(missing)} that no step produces"
     for key, values in {**exposure.expected, **exposure.outcome}.items():
         assert values.shape == exposure.shape, f"{key} has shape {values.shape}, the lists {exposure.shape}"
     for key, values in exposure.expected.items():
         assert np.isfinite(values).all(), f"the expectation of {key} is not finite"
-        assert (values[~exposure.shown] == 0).all(), f"something is expected of {key} where nothing is shown"
+        assert (values[~exposure.shown] == 0).all(), f"the expectation of {key} is not 0 where nothing is shown"
     wrong = world.observation.candidates.items[:, : world.scenario.slate].copy()
     wrong[0, 0] = world.scenario.items
     try:
         world.step(Choice(wrong))
     except InputError:
         return exposure
-    raise AssertionError("an item that does not exist was shown")
+    raise AssertionError("an item that does not exist was accepted")
 
 
 def _check_truth(world: World, exposure: Exposure, draws: int, errors: float) -> None:
@@ -83,16 +84,16 @@ def _check_truth(world: World, exposure: Exposure, draws: int, errors: float) ->
     expected = world.truth.expect(user, lists)
     drawn = world.truth.simulate(np.repeat(user, draws), np.repeat(lists, draws, axis=0)).outcome
     for name, values in _arrays(world).items():
-        np.testing.assert_array_equal(values, before[name], f"asking for the truth changed {name}")
+        np.testing.assert_array_equal(values, before[name], f"computing the truth changed {name}")
     for name in expected.keys() & drawn.keys():
         happened = np.asarray(drawn[name], dtype=np.float64)
         if np.isnan(happened).any():
-            continue  # an answer of few
+            continue  # a response of few users
         error = np.maximum(happened.std(axis=0), np.sqrt(np.clip(expected[name][0], 1 / draws, 0.05))) / np.sqrt(draws)
         away = np.abs(happened.mean(axis=0) - expected[name][0]) / error
         assert away.max() < errors, (
-            f"the truth of {name} is {expected[name][0][away.argmax()]:.4g}, what happens is "
-            f"{happened.mean(axis=0)[away.argmax()]:.4g} on average, {away.max():.1f} standard errors away"
+            f"the truth of {name} is {expected[name][0][away.argmax()]:.4g}, the observed mean is "
+            f"{happened.mean(axis=0)[away.argmax()]:.4g}, {away.max():.1f} standard errors away"
         )
 
 

@@ -1,8 +1,9 @@
-"""Random numbers as a function of what they are for.
+"""Random numbers as a function of their purpose.
 
-A generator that is read in sequence gives everybody another number as soon as one draw more or less is made before. Here a number depends
-on the seed, on its owner and purpose, and on keys (a user, the user's request, a place) alone. So a draw is the same whoever else asks, in
-whatever batch and order, and two worlds that differ in one mechanism share every other draw, also when users come and go differently.
+With a sequential generator, one draw more or less changes all later numbers. Here a number depends only on the seed,
+its owner and purpose, and keys (a user, the user's request, a position). So a draw does not depend on other draws, on
+batching or on order, and two worlds that differ in one mechanism share all other draws, even if users come and go
+differently.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Draws:
 
     Args:
         seed: of the world.
-        owner: a mechanism, or whoever else draws.
+        owner: name of the mechanism or other owner of the draws.
     """
 
     def __init__(self, seed: int, owner: str) -> None:
@@ -72,11 +73,12 @@ class Draws:
         return np.asarray(np.log(uniform / (1 - uniform)))
 
     def integers(self, purpose: str, below: int, *keys: Keys) -> Array:
-        """Return whole numbers from 0 to ``below`` − 1."""
+        """Return integers from 0 to ``below`` − 1."""
         return np.minimum((self.uniform(purpose, *keys) * below).astype(np.int64), below - 1)
 
     def choice(self, purpose: str, weights: Array, *keys: Keys) -> Array:
-        """Return places in the last axis of ``weights`` (…, S), each with its share of the sum; the keys' shape is that of the rest."""
+        """Return indices into the last axis of ``weights`` (…, S), drawn in proportion to the weights; the keys have
+        the shape of the other axes."""
         steps = np.cumsum(weights, axis=-1)
         point = self.uniform(purpose, *keys)[..., None] * steps[..., -1:]
         return np.minimum((steps <= point).sum(axis=-1), weights.shape[-1] - 1)

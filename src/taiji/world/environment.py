@@ -1,6 +1,7 @@
-"""A world as a Gymnasium environment: one row per user, and a decision for everybody who asks in a step.
+"""A world as a Gymnasium environment, with one row per user and a decision per requesting user and step.
 
-The extra ``world`` brings Gymnasium; without it the worlds work, and this class says what is missing.
+The extra ``world`` installs Gymnasium; worlds work without it, and this class then raises an error that names the
+extra.
 """
 
 from __future__ import annotations
@@ -31,34 +32,35 @@ except ImportError:
 
 Array = NDArray[Any]
 USERS = 20
-"""Users of an environment that is made from a scenario's name."""
+"""Number of users in an environment created from a scenario's name."""
 FUSED = ("click", "cart", "buy", "watch", "pleased", "comment_seconds")
-"""Predictions that an agent may fuse, where the world has them."""
+"""Predictions that an agent may fuse, if the world has them."""
 BOUND = 10.0
-"""Observations lie within ± this."""
+"""Bound on the absolute value of observations."""
 PREDICTION_NOISE = 0.5
-"""Spread of the error of predictions to be fused, on the log scale."""
+"""Standard deviation of the error of the predictions to fuse, on the log scale."""
 
 
 class WorldEnv(Base):
     """Environment of one world.
 
-    An action has a row per user; rows of users who do not ask (the observation's first column is 0) are not read. By the
-    scenario's task:
+    An action has one row per user; rows of users without a request (the observation's first column is 0) are ignored.
+    By the scenario's task:
 
     | task | action | what it does |
     |---|---|---|
     | ``slate`` | (users, candidates) in [−1, 1] | scores of the candidates; the best are shown |
     | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions of each candidate; the best sums are shown |
-    | ``cache`` | (users,) 0 or 1 | 1 computes a list as far as the capacity goes, 0 takes the cached one |
-    | ``copy`` | (users,) number of a style | style of the notice |
+    | ``cache`` | (users,) 0 or 1 | 1 computes a list within the capacity, 0 uses the cached one |
+    | ``copy`` | (users,) index of a style | style of the notification |
 
-    The reward is the worth of what happened per user of the world, so that users who come back count. An episode ends, truncated,
-    with the scenario's days.
+    The reward is the value of the outcomes per user of the world, so returning users count. An episode ends,
+    truncated, with the scenario's days.
 
     Args:
-        world: a world, or a scenario's name or path; a name makes a world of :data:`USERS` users.
-        seed: of the world. ``reset(seed=…)`` makes another one, ``reset()`` one drawn from the environment's generator.
+        world: a world, or a scenario's name or path; a name creates a world with :data:`USERS` users.
+        seed: seed of the world. ``reset(seed=…)`` sets another one, ``reset()`` draws one from the environment's
+            generator.
         changes: of the scenario's keys.
     """
 
@@ -85,14 +87,14 @@ class WorldEnv(Base):
         }[s.task]()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin an episode in the world of a seed."""
+        """Start an episode in the world with the given seed."""
         super().reset(seed=seed)
         self._current = self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         self._begin()
         return self._features(), {"slot": self.world.slot, "asking": len(self._current)}
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Serve everybody who asks, and go on to the next who do.
+        """Serve all current requests and advance to the next ones.
 
         Raises:
             InputError: an action outside the action space.
@@ -129,7 +131,7 @@ class WorldEnv(Base):
             return Choice(chosen.items, display={"style": np.repeat(action[:, None], chosen.items.shape[1], axis=1)})
         scores = action if s.task == "slate" else np.einsum("bk,bck->bc", action, self.predictions(observation))
         scores = np.where(items == NO_ITEM, -np.inf, scores)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : 2 * s.slate]  # what is not shown may be cached
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : 2 * s.slate]  # items that are not shown may be cached
         return Choice(np.take_along_axis(items, best, axis=1))
 
     def _fused(self) -> tuple[str, ...]:
@@ -137,7 +139,7 @@ class WorldEnv(Base):
         return tuple(name for name in FUSED if name in self.world.truth.expect(user, user))
 
     def predictions(self, observation: Observation) -> Array:
-        """Return (B, C, K) logarithms of predictions with errors that stay, centred within a request."""
+        """Return (B, C, K) logarithms of predictions with persistent errors, centred within a request."""
         items = observation.candidates.items
         b, c = items.shape
         exact = self.world.truth.alone(observation, items)
@@ -150,7 +152,7 @@ class WorldEnv(Base):
         return np.asarray(found - found.mean(axis=1, keepdims=True)).reshape(b, c, len(self.fused))
 
     def _features(self) -> Array:
-        """Return (users, F) what is known of each user, zeros where a user does not ask."""
+        """Return user features (users, F), zeros for users without a request."""
         observation, s = self._current, self.world.scenario
         b, user, public = len(observation), observation.requests.user, observation.public
         hour = 2 * np.pi * to_days(observation.requests.time)

@@ -1,4 +1,4 @@
-"""Lists that are shown to users in one step, with everything the mechanisms make of them."""
+"""Lists shown to users in one step, with all values computed by the mechanisms."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Array = NDArray[Any]
 
 @dataclass(eq=False)
 class Exposure:
-    """B lists of L places; the mechanisms fill terms, then expectations, then outcomes.
+    """B lists of L positions; the mechanisms fill in terms, then expectations, then outcomes.
 
     Attributes:
-        user: (B,) who asks.
-        number: (B,) how many requests the user made before; with the user it keys every draw.
-        time: (B,) days since the world's opening.
-        slot: of the clock; all rows lie in it.
-        items: (B, L) what is shown, padded with −1.
-        candidates: (B, C) what the request offered; None for lists that nobody asked for.
+        user: (B,) user of each request.
+        number: (B,) number of earlier requests of the user; together with the user the key of every draw.
+        time: (B,) days since the start of the world.
+        slot: slot of the clock, the same for all rows.
+        items: (B, L) items shown, padded with −1.
+        candidates: (B, C) candidates of the request; None for hypothetical lists.
         available: (items,) bool; None likewise.
-        pool: (B,) number of items that could have been among the candidates; None likewise.
-        context: circumstances of the request by name, (B,) each.
-        display: circumstances of the display and choices of the policy by name, (B, L) each.
-        user_vector: (B, K) tastes; None where no mechanism has any.
+        pool: (B,) number of possible candidates; None likewise.
+        context: context of the request by name, (B,) each.
+        display: properties of the display and choices of the policy by name, (B, L) each.
+        user_vector: (B, K) tastes; None if no mechanism provides them.
         item_vector: (B, L, K) topics; None likewise.
         behaviour_vectors: tastes of single behaviours, (B, K) each.
         terms: sums that mechanisms add to, (B, L) each: ``interest``, ``click`` (logit), ``view`` (log), ``watch`` (log), …
-        row_terms: the same for a request, (B,) each: ``leave`` (logit), ``delay`` (log).
+        row_terms: the same per request, (B,) each: ``leave`` (logit), ``delay`` (log).
         expected: expectations by name, (B, L) each.
-        outcome: what happened by name, (B, L) each; NaN where it is not known.
+        outcome: outcomes by name, (B, L) each; NaN where unknown.
     """
 
     user: Array
@@ -65,17 +65,17 @@ class Exposure:
 
     @property
     def shown(self) -> Array:
-        """(B, L) bool: the places that hold an item."""
+        """(B, L) bool: positions with an item."""
         return self.items != NO_ITEM
 
     @property
     def safe_items(self) -> Array:
-        """(B, L) items with 0 at the padding, to look properties up; what comes of it is masked."""
+        """(B, L) items with 0 at the padding, for lookups whose results are masked."""
         return np.maximum(self.items, 0)
 
     @property
     def keys(self) -> tuple[Array]:
-        """Key of a draw for each place: user, number and place, folded."""
+        """Key of a draw for each position: user, number and position, folded."""
         found = self._folded.get("place")
         if found is None or found.shape != self.shape:
             found = folded(self.user[:, None], self.number[:, None], np.arange(self.items.shape[1])[None, :])
@@ -90,12 +90,12 @@ class Exposure:
         return (self._folded["row"],)
 
     def renumber(self, number: Array) -> None:
-        """Give the requests other numbers, and with them other draws."""
+        """Renumber the requests, which changes their draws."""
         self.number = number
         self._folded.clear()
 
     def add(self, name: str, values: Array | float) -> None:
-        """Add to a term of each place."""
+        """Add to a term of each position."""
         have = self.terms.get(name)
         new = np.broadcast_to(np.asarray(values, dtype=np.float64), self.shape)
         self.terms[name] = np.array(new) if have is None else have + new
@@ -107,7 +107,7 @@ class Exposure:
         self.row_terms[name] = np.array(new) if have is None else have + new
 
     def term(self, name: str) -> Array:
-        """Return a term; zeros where nobody added to it."""
+        """Return a term; zeros if nothing was added to it."""
         found = self.terms.get(name)
         return np.zeros(self.shape) if found is None else found
 
@@ -119,7 +119,7 @@ class Exposure:
         return dot(taste[:, None, :], self.item_vector)
 
     def expect_click(self, bias: float, keenness: Array) -> None:
-        """Set the expectations of ``view`` and ``click``: a view, and then a click by the logit that the terms add up to."""
+        """Set the expectations of ``view`` and ``click``: a view, then a click with the summed terms as its logit."""
         self.expected["view"] = np.where(self.shown, np.exp(np.minimum(self.term("view"), 0.0)), 0.0)
         chance = sigmoid(bias + keenness[self.user][:, None] + self.term("interest") + self.term("click"))
         self.expected["click"] = self.expected["view"] * chance

@@ -1,4 +1,4 @@
-"""A small language about topics: words that name a topic, kinds of things, and templates in which both stand."""
+"""A small language about topics: words that name a topic, kinds of things, and templates that combine them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPICS = (
     ("Detective", "Mystery", "Noir", "Heist", "Alibi", "Forensic"),
     ("Winter", "Snow", "Skiing", "Icicle", "Frost", "Sleigh"),
 )
-"""Words of each topic; no word belongs to two."""
+"""Words of each topic; each word belongs to only one."""
 VIDEO_KINDS = (
     ("CLIP", "HOWTO", "TUTORIAL"),
     ("CLIP", "HOWTO", "TEST"),
@@ -37,7 +37,7 @@ VIDEO_KINDS = (
     ("TALK", "MANY", "INTERVIEW"),
 )
 KINDS = {"shop": ITEM_KINDS, "films": VIDEO_KINDS, "books": VIDEO_KINDS}
-"""Three category levels of what an item is, by the domain of a scenario; they say nothing about topics."""
+"""Three category levels of items by the domain of a scenario, independent of topics."""
 OPINIONS = ("Great", "Lovely", "Boring", "Strange", "Funny", "Real")
 STYLES = {
     "suspense": "You will not guess what this {words} {kind} leads to…",
@@ -68,18 +68,18 @@ CLOSINGS = (
     " Read more.",
     " Have a look while it is there.",
 )
-"""Wordings of copy: what may stand before and behind a style's template."""
+"""Wordings of copy: openings before, and closings after, a style's template."""
 
 
 def words_of(topics: Array, variants: Array) -> list[str]:
-    """Return texts of topic words: topics (N, W) and which of their words (N, W)."""
+    """Return texts of topic words, given topics (N, W) and indices of their words (N, W)."""
     flat = np.array([list(words) for words in TOPICS], dtype=object)
     picked = flat[topics % len(TOPICS), variants % flat.shape[1]]
     return [" ".join(dict.fromkeys(row)) for row in picked.tolist()]
 
 
 def titles(topics: Array, variants: Array, kinds: Array, domain: str) -> list[str]:
-    """Return titles: topic words (N, W), then the kind (N,) in small letters ("Alpine Trail lamp")."""
+    """Return titles: topic words (N, W), then the kind (N,) in lower case ("Alpine Trail lamp")."""
     table = KINDS.get(domain, ITEM_KINDS)
     return [f"{words} {table[kind][2].lower()}" for words, kind in zip(words_of(topics, variants), kinds.tolist())]
 
@@ -92,7 +92,7 @@ def copies(styles: Array, texts: list[str]) -> list[str]:
 
 
 def worded(copies: list[str], wordings: Array) -> list[str]:
-    """Return copies with the opening and closing of their wordings (N,), numbered opening by opening."""
+    """Return copies with the opening and closing of their wordings (N,), which are numbered opening by opening."""
     found = []
     for text, wording in zip(copies, wordings.tolist()):
         opening, closing = divmod(wording, len(CLOSINGS))

@@ -27,20 +27,20 @@ def unit(vectors: Array) -> Array:
 
 
 def dot(left: Array, right: Array) -> Array:
-    """Return products of (…, K) vectors, each row by itself, so that a result does not depend on the batch."""
+    """Return dot products of (…, K) vectors row by row, so that a result does not depend on the batch."""
     return np.einsum("...k,...k->...", left, right)
 
 
 def blend(first: Array, second: Array, share: float) -> Array:
-    """Return unit vectors between two (…, K): ``share`` of the second."""
+    """Return unit vectors blended from two (…, K), with ``share`` of the second."""
     return unit((1 - share) * first + share * second)
 
 
 def drift(vectors: Array, centre: Array, noise: Array, *, pull: float, spread: float, step: float) -> Array:
-    """Return unit vectors (…, K) one step of an Ornstein–Uhlenbeck process on the sphere later.
+    """Advance unit vectors (…, K) by one step of an Ornstein–Uhlenbeck process on the sphere.
 
-    A step goes ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction (noise (…, K)
-    standard normal, of length √K on average, hence the division), and back to the sphere.
+    A step moves ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction, then
+    back to the sphere. The standard normal noise (…, K) has an average length of √K, hence the division.
     """
     moved = vectors + min(pull * step, 1.0) * (centre - vectors)
     tangent = noise - dot(noise, vectors)[..., None] * vectors
@@ -48,10 +48,10 @@ def drift(vectors: Array, centre: Array, noise: Array, *, pull: float, spread: f
 
 
 def view_chance(place: Array, position: float) -> Array:
-    """Return the probability that a place (L,), counted from 0, is looked at: (1 + place)^−position."""
+    """Return the probability that a position (L,), counted from 0, is viewed: (1 + place)^−position."""
     return np.asarray((1.0 + place) ** -position)
 
 
 def log_normal_mean(location: ArrayLike, spread: float) -> Array:
-    """Return the mean e^(μ + σ²/2) of a log-normal number."""
+    """Return the mean e^(μ + σ²/2) of a log-normal variable."""
     return np.asarray(np.exp(np.asarray(location, dtype=np.float64) + spread**2 / 2))

@@ -1,4 +1,4 @@
-"""The log of a world under a policy, in the schema of any other source."""
+"""The log of a world under a policy, in the schema of all sources."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 HORIZON = DAY
-"""Microseconds until it is known whether a click became a purchase."""
+"""Microseconds until a purchase after a click is known."""
 BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
-"""Furthest step of a user with something shown."""
+"""Last funnel step of a user on a shown item."""
 
 
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:
-    """Yield every step from the opening to the end of the days; requests behind it, in the last slot, are served and not of it."""
+    """Yield every step from the start to the end of the days; requests after the end in the last slot are served but
+    not included."""
     world.reset()
     spare = 2 if world.scenario.task == "cache" or "load" in world.mechanisms else 1
     while world.slot * world.slot_days < days - 1e-9:
@@ -50,7 +51,7 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
     parts = [_rows(world, exposure, days, columns) for exposure in run(world, chosen, days)]
     if not any(len(part["time"]) for part in parts):
         raise InputError(
-            "Nobody asked for anything in the time of the log.", where=f"world {world.scenario.name}",
+            "There are no requests within the time of the log.", where=f"world {world.scenario.name}",
             found=f"{world.scenario.users} users, {days} days", fix="simulate more days or users",
         )  # fmt: skip
     offsets = np.cumsum([0, *(part.pop("lists") for part in parts)])
@@ -68,14 +69,14 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
         world.scenario.domain,
         (
             f"Simulated world {world.scenario.name}, seed {world.seed}: invented users, items and responses.",
-            f"Lists were chosen by the policy {name}; a propensity is that of an item at its place, given the candidates and the places before (of an even choice: one over the available items).",
+            f"Lists were chosen by the policy {name}; a propensity is that of an item at its position, given the candidates and the earlier positions (for a uniform choice: one over the number of available items).",
         ),
         columns,
     )
 
 
 def event_columns(world: World) -> EventColumns:
-    """Return the roles of the further columns that the world's log has."""
+    """Return the roles of the additional columns of the world's log."""
     parts = world.mechanisms.values()
     return EventColumns(
         labels=tuple(task for part in parts for task in part.labels),
@@ -89,7 +90,7 @@ def event_columns(world: World) -> EventColumns:
 
 
 def items_table(world: World, days: float) -> pl.DataFrame:
-    """Return the items that were there before the end: titles, categories, prices and what mechanisms add."""
+    """Return the items born before the end: titles, categories, prices and columns of mechanisms."""
     n, content = world.scenario.items, world.find(Content)
     columns: dict[str, Any] = {"item_id": np.arange(n)}
     if content is None:
@@ -106,7 +107,7 @@ def items_table(world: World, days: float) -> pl.DataFrame:
 
 
 def users_table(world: World) -> pl.DataFrame:
-    """Return the users with the segment that each belongs to and what mechanisms add."""
+    """Return the users with their segments and columns of mechanisms."""
     columns: dict[str, Any] = {"user_id": np.arange(world.scenario.users)}
     columns["segment"] = [f"s{s}" for s in world.traits["segment"].tolist()]
     for part in world.mechanisms.values():
@@ -115,7 +116,7 @@ def users_table(world: World) -> pl.DataFrame:
 
 
 def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) -> dict[str, Any]:
-    """Return the places of a step as flat columns of small types."""
+    """Return the positions of a step as flat columns of small dtypes."""
     b, length = exposure.shape
     keep = (exposure.shown & (exposure.time < days)[:, None]).ravel()
     outcome = exposure.outcome
@@ -151,7 +152,7 @@ def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) 
 
 
 def _events(world: World, rows: dict[str, Array], columns: EventColumns) -> pl.DataFrame:
-    """Return flat columns as events in the order of time."""
+    """Return flat columns as events in time order."""
     time = pl.Series(rows.pop("time")).cast(pl.Datetime("us"))
     stage = rows.pop("stage")
     frame = pl.DataFrame({"timestamp": time, **rows})

@@ -1,19 +1,19 @@
-"""The contract of a mechanism: one part of a world's behaviour, in a module of its own.
+"""The contract of a mechanism: one part of a world's behaviour, in its own module.
 
-A step calls the mechanisms phase by phase, in each phase in an order in which everyone comes behind those it names in ``after``:
+A step calls the mechanisms phase by phase; within a phase, each comes after those in its ``after``:
 
 | phase | does |
 |---|---|
 | ``advance`` | moves the mechanism's state to a slot of the clock |
 | ``available`` | says which items can be shown |
-| ``observe`` | adds circumstances of the request, and moves states of the users who ask |
+| ``observe`` | adds the context of the request, and updates states of the requesting users |
 | ``place`` | adds vectors: tastes, topics |
 | ``shape`` | adds to terms: interest, logits, logarithms |
 | ``expect`` | turns terms into expectations |
 | ``draw`` | draws outcomes with those expectations |
-| ``settle`` | learns from the outcomes: states, terms of leaving and returning |
+| ``settle`` | updates from the outcomes: states, terms of leaving and returning |
 
-``place``, ``shape`` and ``expect`` change nothing outside the exposure, for the truth is computed with them too.
+``place``, ``shape`` and ``expect`` change nothing outside the exposure, because the truth is computed with them too.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ S = TypeVar("S", bound=Base)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Ground that a mechanism stands on.
+    """Basis of a mechanism: sizes, user traits and earlier mechanisms.
 
     Attributes:
-        users, items: how many there are, or will be.
+        users, items: their numbers over the whole time.
         days: horizon of the scenario.
         slot_days: length of a slot.
-        slate: places of a list.
-        requests: expected of everybody in a day.
+        slate: positions per list.
+        requests: expected requests of all users per day.
         seed: of the world.
-        domain: of the scenario; chooses words.
-        traits: of users by name: ``keenness`` (logit), ``activity`` (factor of visits), ``joined`` (day), ``segment`` (number), (users,) each.
+        domain: domain of the scenario, which selects the words.
+        traits: user traits by name: ``keenness`` (logit), ``activity`` (factor of visits), ``joined`` (day),
+            ``segment`` (number), (users,) each.
         segments: number of segments.
-        before: mechanisms made before this one, by name.
+        before: mechanisms created before this one, by name.
     """
 
     users: int
@@ -71,21 +72,21 @@ class Ground:
         """Return the mechanism of a class.
 
         Raises:
-            ConfigError: the scenario does not have it, or it comes later.
+            ConfigError: the scenario does not have it, or it is created later.
         """
         found = self.find(kind)
         if found is None:
             raise ConfigError(
                 "A mechanism needs another one.",
                 where=f"mechanisms.{by}",
-                expected=f"the mechanism {kind.__name__.lower()} beside it",
+                expected=f"the mechanism {kind.__name__.lower()} as well",
                 found=", ".join(self.before) or "none before it",
                 fix=f"add `{kind.__name__.lower()}: {{}}` to the scenario's mechanisms",
             )
         return found
 
     def find(self, kind: type[M]) -> M | None:
-        """Return the mechanism of a class; None where the scenario does not have it."""
+        """Return the mechanism of a class; None if the scenario does not have it."""
         return next((part for part in self.before.values() if isinstance(part, kind)), None)
 
 
@@ -93,59 +94,60 @@ class Mechanism(Generic[S]):
     """Part of a world's behaviour.
 
     Args:
-        settings: of the class's own ``Settings``.
+        settings: an instance of the class's ``Settings``.
         ground: sizes, users' traits and the mechanisms before it.
         draws: its random numbers.
     """
 
     Settings: ClassVar[type[Base]]
     after: ClassVar[tuple[str, ...]] = ()
-    """Mechanisms that come first where the scenario has them."""
+    """Mechanisms that come before this one, if the scenario has them."""
     twins: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """Meaning of "makes no difference": part to the settings that switch it off; the part ``""`` is the whole mechanism."""
+    """Definition of neutral twins: maps a part to the settings that switch it off; the part ``""`` is the whole
+    mechanism."""
     truths: ClassVar[tuple[str, ...]] = ()
-    """Expectations that it adds to ``exposure.expected``."""
+    """Names of the expectations that it adds to ``exposure.expected``."""
     labels: ClassVar[tuple[Task, ...]] = ()
-    """Labels that it adds to the log, each from the outcome of its name."""
+    """Labels that it adds to the log, each from the outcome of the same name."""
     context: ClassVar[tuple[str, ...]] = ()
-    """Circumstances of a request that it adds to the log, from the exposure's ``context``."""
+    """Context columns that it adds to the log, from the exposure's ``context``."""
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Values of circumstances that are text."""
+    """Text values of context columns."""
     decisions: ClassVar[tuple[str, ...]] = ()
-    """Decisions of a policy for it, in a choice's ``display`` or ``row``."""
+    """Decisions that it reads from a policy's choice, in ``display`` or ``row``."""
     bias: ClassVar[tuple[str, ...]] = ()
-    """Circumstances of the display that it adds to the log, from the exposure's ``display``."""
+    """Display columns that it adds to the log, from the exposure's ``display``."""
 
     def __init__(self, settings: S, ground: Ground, draws: Draws) -> None:
         self.settings, self.ground, self.draws = settings, ground, draws
 
     def begin(self) -> None:
-        """Set the state to that of the world's opening."""
+        """Set the initial state."""
 
     def advance(self, slot: int) -> None:
-        """Move the state to a slot; called for every slot in turn."""
+        """Advance the state to a slot; called for every slot in order."""
 
     def available(self, slot: int) -> Array | None:
-        """Return (items,) bool, the items that can be shown; None for all."""
+        """Return (items,) bool, items that can be shown; None for all."""
         return None
 
     def pool(self, exposure: Exposure) -> Array | None:
-        """Return (B,) the pool that each request takes its candidates from; None where there is one pool for all."""
+        """Return (B,) pool of each request's candidates; None if there is only one pool."""
         return None
 
     @property
     def item_pool(self) -> Array | None:
-        """Pool of each item, (items,); None where there is one."""
+        """Pool of each item, (items,); None if there is only one."""
         return None
 
     def observe(self, exposure: Exposure) -> None:
-        """Add circumstances of real requests to ``exposure.context``; its ``items`` are empty yet."""
+        """Add the context of real requests to ``exposure.context``; its ``items`` are still empty."""
 
     def assume(self, exposure: Exposure) -> None:
-        """Add the circumstances that hold now, for lists that nobody asked for: the truth of a hypothetical request."""
+        """Add the current context for hypothetical lists, to compute their truth."""
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Change what is shown: ``exposure.items`` (B, slate), which are the first of the choice's (B, M) rankings."""
+        """Change the shown items: ``exposure.items`` (B, slate), the first of the choice's (B, M) rankings."""
 
     def place(self, exposure: Exposure) -> None:
         """Add vectors."""
@@ -160,20 +162,20 @@ class Mechanism(Generic[S]):
         """Add outcomes to ``exposure.outcome``."""
 
     def settle(self, exposure: Exposure) -> None:
-        """Learn from the outcomes."""
+        """Update the state from the outcomes."""
 
     def item_columns(self) -> Mapping[str, Any]:
-        """Return further columns of the items' table."""
+        """Return additional columns of the item table."""
         return {}
 
     def user_columns(self) -> Mapping[str, Any]:
-        """Return further columns of the users' table."""
+        """Return additional columns of the user table."""
         return {}
 
     def history(self, days: float) -> pl.DataFrame | None:
-        """Return events that no exposure led to, before a day; they join every log."""
+        """Return events without an exposure, before a day, for every log."""
         return None
 
     def own_log(self) -> Tables | None:
-        """Return the log that the mechanism makes by itself when no policy is named; None for none."""
+        """Return the mechanism's own log, used if no policy is named; None if it has none."""
         return None

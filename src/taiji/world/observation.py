@@ -1,4 +1,4 @@
-"""Observation of a policy in a world, and its answer."""
+"""A policy's observation in a world, and its choice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Array = NDArray[Any]
 
 @dataclass(eq=False)
 class Public:
-    """Public knowledge: what everybody could know by now from what was shown.
+    """Public knowledge derived from the exposures so far.
 
     Attributes:
         exposures, clicks: (items,) so far.
-        profile: (users, topics) sum of what the titles of clicked items tell, old clicks counting less.
-        text_topics: (items, topics) what the titles tell.
+        profile: (users, topics) decayed sum of the title topics of clicked items.
+        text_topics: (items, topics) topics inferred from the titles.
         seen: (users,) lists shown to each user so far; clicked: (users,) clicks.
     """
 
@@ -39,12 +39,12 @@ class Observation:
 
     Attributes:
         requests: user, time and the context of each request.
-        number: (B,) requests that the user made before.
-        place: (B,) requests of the running session before this one.
-        candidates: what may be shown; the policy may choose other available items too.
+        number: (B,) number of the user's earlier requests.
+        place: (B,) number of earlier requests in the current session.
+        candidates: suggested items; the policy may choose other available items too.
         available: (items,) bool.
-        pool: (B,) number of items that could have been among the candidates.
-        public: what is known by now.
+        pool: (B,) number of possible candidates.
+        public: public knowledge at this time.
     """
 
     requests: Requests
@@ -59,7 +59,7 @@ class Observation:
         return len(self.requests)
 
     def take(self, index: Array) -> Observation:
-        """Return the requests at ``index``; what is public stays."""
+        """Return the requests at ``index``, with the same public knowledge."""
         slate = Slate(self.candidates.items[index])
         return Observation(
             self.requests.take(index),
@@ -74,13 +74,13 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Answer of a policy.
+    """A policy's answer to the requests of a step.
 
     Attributes:
-        items: (B, M) rankings, best first, padded with −1; the first are shown, and more may be kept for the cache.
-        propensity: (B, M) probability with which each item got its place; 1 where the policy has no choice left.
-        display: further decisions by name, (B, M) each (``style``, ``prefetched``).
-        row: further decisions by name, (B,) each (``fresh``: compute the list now).
+        items: (B, M) rankings, best first, padded with −1; the first are shown, further ones may be cached.
+        propensity: (B, M) probability of each item at its position; 1 where the policy has no alternative.
+        display: additional decisions by name, (B, M) each (``style``, ``prefetched``).
+        row: additional decisions by name, (B,) each (``fresh``: compute the list now).
     """
 
     items: Array
@@ -101,7 +101,7 @@ class Choice:
 
 
 class SlatePolicy(Protocol):
-    """Chooser of lists."""
+    """Policy that chooses lists."""
 
     def choose(self, observation: Observation, length: int) -> Choice:
-        """Return a ranking of at least ``length`` places for each request, as far as there are candidates."""
+        """Return a ranking of at least ``length`` positions per request, or of all candidates if there are fewer."""

@@ -1,4 +1,4 @@
-"""Outcomes of users in a world: totals per user, of everything or by day."""
+"""Outcomes of users in a world: totals per user, overall or by day."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class Totals:
-    """Sums per user and day of what steps brought.
+    """Sums of the steps' outcomes per user and day.
 
     Attributes:
         sums: name to (users, days).
@@ -30,7 +30,7 @@ class Totals:
         self.sums: dict[str, Array] = {}
 
     def add(self, exposure: Exposure) -> None:
-        """Count one step."""
+        """Add one step."""
         inside = exposure.time < self.days
         user, day = exposure.user[inside], exposure.time[inside].astype(np.int64)
         one = np.ones(len(user))

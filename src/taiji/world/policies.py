@@ -1,4 +1,4 @@
-"""Policies that choose lists from what is public, and the oracle that does not."""
+"""Policies that choose lists from public knowledge, and the oracle, which uses the truth."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ Array = NDArray[Any]
 
 
 class RankingPolicy(ABC):
-    """Policy that scores candidates and takes the best, or draws by the scores.
+    """Policy that scores candidates and takes the best ones, or samples by score.
 
     Args:
         world: to act in.
         temperature: 0 takes the best; above, a list is drawn without replacement from the softmax of score / temperature
-            (Plackett and Luce), and an item's propensity is its probability given the candidates and the places before.
+            (Plackett and Luce), and an item's propensity is its probability given the candidates and the earlier
+            positions.
     """
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:
@@ -57,10 +58,10 @@ class RankingPolicy(ABC):
 
 
 class RandomPolicy(RankingPolicy):
-    """An even choice of all that is available; each has the propensity one over their number, at every place."""
+    """Uniform choice among all available items; the propensity is one over their number, at every position."""
 
     def scores(self, observation: Observation) -> Array:
-        """Return even random numbers."""
+        """Return uniform random numbers."""
         user, number = observation.requests.user[:, None], observation.number[:, None]
         return self._draws.uniform("order", user, number, np.arange(observation.candidates.items.shape[1])[None, :])
 
@@ -72,10 +73,10 @@ class RandomPolicy(RankingPolicy):
 
 
 class PopularPolicy(RankingPolicy):
-    """Items with the highest click rate so far; an item begins with the rate of ten average exposures."""
+    """Items with the highest click rate so far; an item starts with ten exposures at the average rate."""
 
     def scores(self, observation: Observation) -> Array:
-        """Return smoothed click rates, on the scale of the average one."""
+        """Return smoothed click rates relative to the average one."""
         public = observation.public
         mean = (public.clicks.sum() + 1) / (public.exposures.sum() + 10)
         rate = (public.clicks + 10 * mean) / (public.exposures + 10) / mean
@@ -83,10 +84,10 @@ class PopularPolicy(RankingPolicy):
 
 
 class ContentPolicy(RankingPolicy):
-    """Items whose titles are like those that the user clicked."""
+    """Items whose titles are similar to those of the user's clicks."""
 
     def scores(self, observation: Observation) -> Array:
-        """Return products of profiles and titles, on the scale of one click."""
+        """Return dot products of profiles and titles, scaled to one click."""
         profile = observation.public.profile[observation.requests.user]
         known = np.maximum(np.sqrt(np.square(profile).sum(axis=1, keepdims=True)), 1.0)
         by_topic = (profile / known) @ observation.public.text_topics.T
@@ -94,7 +95,7 @@ class ContentPolicy(RankingPolicy):
 
 
 class OraclePolicy(RankingPolicy):
-    """Items by their true expected reward, each by itself: an upper bound that no real policy has."""
+    """Items by their true expected reward when shown alone: an upper bound that no real policy reaches."""
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:
         super().__init__(world, temperature)
@@ -117,8 +118,8 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
     """Return a policy.
 
     Args:
-        policy: one of :data:`POLICIES`; the same with a temperature (``content@0.2``); ``package.module:Name``, which is
-            called with the world; or a policy, which is returned as it is.
+        policy: one of :data:`POLICIES`; the same with a temperature (``content@0.2``); ``package.module:Name``, which
+            is called with the world; or a policy, which is returned unchanged.
         world: to act in.
 
     Raises:
@@ -145,7 +146,7 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
 
 
 def _best(scores: Array, count: int) -> Array:
-    """Return (B, count) places of the highest scores, best first; the same for equal scores each time."""
+    """Return (B, count) indices of the highest scores, best first, with deterministic ties."""
     if count < scores.shape[1] // 3:
         top = np.argpartition(-scores, count, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")

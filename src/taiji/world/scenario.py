@@ -1,4 +1,4 @@
-"""Scenarios: a YAML file each, which names mechanisms and their settings."""
+"""Scenarios: YAML files that name mechanisms and their settings."""
 
 from __future__ import annotations
 
@@ -20,58 +20,59 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "scenarios"
 GROUP = "taiji.mechanisms"
-"""Entry points of other packages' mechanisms."""
+"""Entry-point group of other packages' mechanisms."""
 
 
 class Scenario(Settings):
     """A world's sizes, its users' habits and its mechanisms."""
 
     name: str = Field(default="world", pattern=DOMAIN)
-    """Of the data set."""
+    """Name of the data set."""
     summary: str = ""
-    """One line about what it is for."""
+    """One line about its purpose."""
     domain: str = Field(default="shop", pattern=DOMAIN)
-    """Wording of prompts: a folder of prompt templates."""
+    """Wording of prompts: name of a folder of prompt templates."""
     users: int = Field(default=2000, ge=2)
-    """Users over the whole time."""
+    """Number of users over the whole time."""
     items: int = Field(default=3000, ge=20)
-    """Items over the whole time."""
+    """Number of items over the whole time."""
     days: int = Field(default=21, ge=1)
-    """Length of a log where no other is asked for; items are born within it."""
+    """Default length of a log in days; items are born within it."""
     slot_hours: float = Field(default=2.0, gt=0, le=24)
-    """Length of a slot; tastes, topics, creators and load change between slots."""
+    """Length of a slot in hours; tastes, topics, creators and load change between slots."""
     slate: int = Field(default=10, ge=1)
-    """Places of a list."""
+    """Positions per list."""
     candidates: int = Field(default=100, ge=1)
-    """Items that a request offers the policy, an even sample of those available."""
+    """Candidates per request, a uniform sample of the available items."""
     joining: float = Field(default=0.5, ge=0, le=1)
-    """Share of the users who come during the days, at even times; the others are there from the beginning."""
+    """Share of the users who arrive during the simulation, at uniform times; the others exist from the start."""
     visits: float = Field(default=0.6, gt=0)
-    """Sessions a day of a user of average activity."""
+    """Sessions per day of a user of average activity."""
     activity: float = Field(default=0.5, ge=0)
-    """Spread of users' activity, on the log scale."""
+    """Standard deviation of users' activity, on the log scale."""
     requests: float = Field(default=4.0, ge=1)
-    """Requests of a session, on average."""
+    """Mean number of requests per session."""
     longest: int = Field(default=30, ge=1)
-    """Requests of a session at most."""
+    """Most requests per session."""
     pause: float = Field(default=60.0, gt=0)
-    """Seconds between the requests of a session, on average."""
+    """Mean seconds between the requests of a session."""
     diurnal: float = Field(default=0.5, ge=0, lt=1)
-    """Swing of the demand over the day around its mean; the peak is in the evening."""
+    """Amplitude of the daily demand cycle around its mean; the peak is in the evening."""
     click_bias: float = -2.0
-    """Logit of a click on something that leaves a user cold."""
+    """Logit of a click without interest."""
     keenness: float = Field(default=0.5, ge=0)
-    """Spread of users' readiness to click, on the logit scale."""
+    """Standard deviation of users' click level, on the logit scale."""
     segments: int = Field(default=4, ge=1, le=20)
-    """Groups of users; they say nothing unless a mechanism makes them."""
+    """Number of user groups; without effect unless a mechanism uses them."""
     reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
-    """Worth of a list: weights of expectations (click, buy, watch, pleased, …), which are outcomes too."""
+    """Reward of a list: weights of expectations (click, buy, watch, pleased, …), which are also outcomes."""
     task: Literal["slate", "fusion", "cache", "copy"] = "slate"
     """Decisions of an agent in the Gymnasium environment."""
     policy: str = "random"
     """Logging policy."""
     mechanisms: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)
-    """Mechanism (a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``, or ``package.module:Class``) to its settings; what is not named is switched off."""
+    """Mechanism (a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``, or
+    ``package.module:Class``) to its settings; mechanisms that are not named are off."""
 
     @field_validator("mechanisms", mode="before")
     @classmethod
@@ -82,7 +83,7 @@ class Scenario(Settings):
 
 
 def scenarios() -> tuple[str, ...]:
-    """Return the names of the scenarios that are shipped."""
+    """Return the names of the shipped scenarios."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
@@ -90,11 +91,11 @@ def load_scenario(name: str | Path, **changes: Any) -> Scenario:
     """Return a scenario.
 
     Args:
-        name: of one that is shipped, or the path of a YAML file.
-        changes: of its keys; None leaves one as it is.
+        name: a shipped scenario, or the path of a YAML file.
+        changes: new values of its keys; None leaves a key unchanged.
 
     Raises:
-        ConfigError: no such scenario, or it is not right.
+        ConfigError: there is no such scenario, or it is invalid.
     """
     shipped = FOLDER / f"{name}.yaml"
     path = shipped if str(name) in scenarios() else Path(name).expanduser()
@@ -113,14 +114,14 @@ def load_scenario(name: str | Path, **changes: Any) -> Scenario:
         return Scenario.model_validate(values)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
-        raise ConfigError("A scenario is not right.", where=str(path), found="; ".join(problems)) from error
+        raise ConfigError("A scenario is invalid.", where=str(path), found="; ".join(problems)) from error
 
 
 def find_mechanism(name: str) -> type[Mechanism[Any]]:
     """Return the class of a mechanism.
 
     Raises:
-        ConfigError: nothing has that name, or it is no mechanism.
+        ConfigError: nothing has that name, or it is not a mechanism.
     """
     from taiji.core.component import as_subclass, find_class
     from taiji.world.mechanism import Mechanism
@@ -134,7 +135,7 @@ def find_mechanism(name: str) -> type[Mechanism[Any]]:
 
 
 def known_mechanisms() -> tuple[str, ...]:
-    """Return the names of all mechanisms, those of other packages too."""
+    """Return the names of all mechanisms, including those of other packages."""
     return tuple(sorted({*_own(), *entry_points(group=GROUP).names}))
 
 

@@ -22,18 +22,18 @@ CLICK: Mapping[str, float] = {"click": 1.0}
 class ScorerPolicy(RankingPolicy):
     """Policy that ranks candidates by a scorer's predictions.
 
-    The scorer knows what the dataset that it is bound to knows: histories and counts end with that log, however long the policy
-    serves. Items that are not in it come last.
+    The scorer uses the histories and counts of its dataset, which are not updated while the policy serves. Items
+    missing from the dataset come last.
 
     Args:
-        world: to act in.
+        world: world to act in.
         scorer: fitted on a log of this world, or of one with the same users and items.
-        dataset: that log.
+        dataset: dataset of that log.
         weights: prediction to its weight in the score.
         temperature: see :class:`RankingPolicy`.
 
     Raises:
-        InputError: the log has users that the world does not have.
+        InputError: the log has users missing from the world.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ScorerPolicy(RankingPolicy):
         self._item = dense_ids(dataset.items["item_id"].to_numpy(), world.scenario.items, "items")
 
     def scores(self, observation: Observation) -> Array:
-        """Return weighted sums of predictions; what the log does not know gets less than anything else."""
+        """Return weighted sums of predictions; items missing from the log get the lowest scores."""
         user = self._user[observation.requests.user]
         candidates = observation.candidates.items
         items = np.where(candidates == NO_ITEM, NO_ITEM, self._item[candidates])
@@ -58,7 +58,7 @@ class ScorerPolicy(RankingPolicy):
         rows = np.flatnonzero(user >= 0)
         if len(rows):
             columns = {name: values[rows] for name, values in observation.requests.columns.items()}
-            order = np.argsort(items[rows] == NO_ITEM, axis=1, kind="stable")  # a slate's padding is behind its items
+            order = np.argsort(items[rows] == NO_ITEM, axis=1, kind="stable")  # a slate's padding comes after its items
             slate = Slate(np.take_along_axis(items[rows], order, axis=1))
             state = self.scorer.encode(Requests(user[rows], observation.requests.time[rows], columns))
             predicted = self.scorer.score(state, slate)
@@ -71,10 +71,10 @@ class ScorerPolicy(RankingPolicy):
 
 
 def dense_ids(ids: Array, count: int, what: str) -> Array:
-    """Return (count,) the row of each of the world's ids; −1 where the log does not have it."""
+    """Return (count,) row in the log of each of the world's ids; −1 if missing."""
     if ids.dtype.kind not in "iu" or (ids < 0).any() or (ids >= count).any():
         raise InputError(
-            "A log is not of this world.", where=what, expected=f"ids from 0 to {count - 1}", found=f"{ids[:5].tolist()}, …"
+            "The log does not belong to this world.", where=what, expected=f"ids from 0 to {count - 1}", found=f"{ids[:5].tolist()}, …"
         )  # fmt: skip
     found = np.full(count, NO_ITEM, dtype=np.int64)
     found[ids] = np.arange(len(ids))

@@ -1,12 +1,12 @@
-"""A synthetic shop with known tastes: a log to learn from, and the true answer to "what would they have clicked?".
+"""A synthetic shop with known tastes: a log to learn from, and the true click probabilities of any exposure.
 
-Every item has a hidden theme, every user a hidden taste over themes. Users find tail items on their own (history, never
-exposed) and are shown promoted items at random (exposures with labels). A tail item is bought too rarely for its id to
-mean anything, so the taste of a new user can only be read from the *titles* of what was found, where theme words stand
-("Alpine lamp"); the categories say what kind of thing it is and nothing about the theme. In the negative twin the theme
-words are dealt to the wrong items: the same events, prices and categories, and a text that knows nothing.
+Every item has a hidden theme, every user a hidden taste over themes. Users find tail items themselves (history, never
+exposed) and are shown promoted items at random (exposures with labels). A tail item is bought too rarely for its id
+to be informative, so a new user's taste can only be inferred from the *titles* of the found items, which contain
+theme words ("Alpine lamp"); categories name the kind of thing, not the theme. In the negative twin the theme words
+are assigned to the wrong items: the same events, prices and categories, but uninformative texts.
 
-Invented here; no figure of it says anything about real shoppers.
+The shop is invented; its results say nothing about real shoppers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ITEM_KINDS = (
 
 @dataclass(frozen=True)
 class Shop:
-    """One shop; everything in it follows from its settings and seed."""
+    """A shop, determined by its settings and seed."""
 
     settings: ShopSettings
     seed: int
@@ -78,29 +78,29 @@ class Shop:
 
     @cached_property
     def keenness(self) -> Array:
-        """(users,) how readily a user clicks and buys anything, on the logit scale."""
+        """(users,) general level of a user's clicks and purchases, on the logit scale."""
         return self._rng(3).normal(0, 0.5, size=self.settings.users)
 
     @cached_property
     def prices(self) -> Array:
-        """(n_items,) money."""
+        """(n_items,) prices."""
         return np.round(self._rng(4).lognormal(2.5, 0.5, size=self.n_items), 2)
 
     @cached_property
     def appeal(self) -> Array:
-        """(n_items,) what an item has for everybody, on the logit scale."""
+        """(n_items,) general appeal of an item, on the logit scale."""
         return self._rng(5).normal(0, 0.4, size=self.n_items)
 
     def click_probability(self, users: Array, items: Array) -> Array:
-        """The truth: P(click) of users (N,) shown items (N,)."""
+        """The true P(click) of users (N,) shown items (N,)."""
         return _sigmoid(-3.0 + 2.8 * self.tastes[users, self.themes[items]] + self.appeal[items] + self.keenness[users])
 
     def conversion_probability(self, users: Array, items: Array) -> Array:
-        """The truth: P(conversion | click)."""
+        """The true P(conversion | click)."""
         return _sigmoid(-1.5 + 2.0 * self.tastes[users, self.themes[items]] + 0.5 * self.keenness[users])
 
     def tables(self) -> Tables:
-        """The log, as any other source would give it; user u and item i of the shop are users ``u`` and items ``i`` there."""
+        """Return the log in the format of all sources; the ids are the shop's user and item numbers."""
         kind = self._rng(6).integers(len(ITEM_KINDS), size=self.n_items)
         told = self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
         word = self._rng(8).integers(len(THEMES[0]), size=self.n_items)
@@ -135,7 +135,7 @@ class Shop:
 
     @cached_property
     def _joined(self) -> Array:
-        """(users,) the day on which each user comes."""
+        """(users,) day on which each user arrives."""
         return self._rng(10).uniform(0, max(self.settings.days - 10, 1), size=self.settings.users)
 
     def _found(self) -> pl.DataFrame:
@@ -153,7 +153,7 @@ class Shop:
         return self._events(user, item, day, exposed=False, click=np.ones(len(user)), conversion=np.zeros(len(user)))
 
     def _shown(self) -> pl.DataFrame:
-        """Exposures: random promoted items at every request, answered by the truth."""
+        """Exposures: random promoted items at every request, with responses drawn from the true probabilities."""
         rng, shown = self._rng(12), min(self.settings.shown, self.settings.promoted)
         user, day = self.requests
         offered = rng.random((len(user), self.settings.promoted)).argsort(axis=1)[:, :shown]
@@ -183,7 +183,7 @@ class Shop:
         )
 
     def _rng(self, part: int) -> np.random.Generator:
-        """Each part of the shop has its own stream, so that the twin differs in nothing but its titles."""
+        """Each part of the shop has its own random stream, so that the twin differs only in its titles."""
         return np.random.default_rng([self.seed, part])
 
 

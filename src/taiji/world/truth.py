@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 NOTHING: Mapping[str, Array] = {}
 EXACT = 6000
-"""Lists per request up to which the best one is found by trying all."""
+"""Most lists per request for which the best one is found exhaustively."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Value:
 
 
 class Truth:
-    """Truth of one world. Tastes and topics are those of the time that is asked about; availability, networks and load are those of now."""
+    """Truth of one world. Tastes and topics are those at the given time; availability, networks and load are the
+    current ones."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -61,7 +62,7 @@ class Truth:
 
         Args:
             users: (B,) ids. slates: (B, L) lists, padded with −1, or (B,) single items. time: as for :meth:`affinity`.
-            display: further choices of a policy (``style``), (B, L) each.
+            display: additional choices of a policy (``style``), (B, L) each.
         """
         slates = np.asarray(slates)
         slates = slates[:, None] if slates.ndim == 1 else slates
@@ -72,14 +73,15 @@ class Truth:
         return found
 
     def simulate(self, users: Array, slates: Array, time: Array | int | None = None, *, first: int = 0) -> Exposure:
-        """Return responses to lists that nobody was shown; ``first`` numbers the draws, and the same number gives the same ones.
+        """Return simulated responses to hypothetical lists; ``first`` numbers the draws, and equal numbers give
+        equal draws.
 
-        All times must lie in one slot of the clock.
+        All times must lie in the same slot of the clock.
         """
         found = [exposure for _, exposure in self._exposures(np.asarray(users), np.asarray(slates), time)]
         if len(found) != 1:
             raise InputError(
-                "Responses are simulated in one slot of the clock at a time.", where="time",
+                "Responses are simulated for one slot of the clock at a time.", where="time",
                 expected=f"times within {self.world.scenario.slot_hours:g} hours of the clock", found=f"{len(found)} slots",
             )  # fmt: skip
         exposure = found[0]
@@ -91,32 +93,35 @@ class Truth:
         return self.world.reward(self.expect(users, slates, time))
 
     def rewards(self, observation: Observation, items: Array) -> Array:
-        """Return (B, C) expected rewards of items, each shown alone in the first place in the circumstances of the requests."""
+        """Return expected rewards (B, C) of items, each shown alone in the first position in the context of the
+        requests."""
         flat = {name: values.reshape(-1, 1) for name, values in self.alone(observation, items).items()}
         return self.world.reward(flat).reshape(items.shape)
 
     def alone(self, observation: Observation, items: Array) -> dict[str, Array]:
-        """Return every expectation (B, C) of items, each shown alone in the first place in the circumstances of the requests."""
+        """Return every expectation (B, C) of items, each shown alone in the first position in the context of the
+        requests."""
         b, c = items.shape
         exposure = self._of(observation, np.repeat(np.arange(b), c), items.reshape(-1, 1))
         return {name: values.reshape(b, c) for name, values in self.world.expect(exposure).expected.items()}
 
     def list_values(self, observation: Observation, lists: Array) -> Array:
-        """Return (B, K) expected rewards of lists (B, K, L) in the circumstances of the requests."""
+        """Return expected rewards (B, K) of lists (B, K, L) in the context of the requests."""
         b, k, length = lists.shape
         exposure = self._of(observation, np.repeat(np.arange(b), k), lists.reshape(b * k, length))
         return self.world.reward(self.world.expect(exposure).expected).reshape(b, k)
 
     def best_slate(self, observation: Observation, length: int | None = None, budget: int | None = None) -> Array:
-        """Return (B, L) lists of the highest expected reward.
+        """Return the lists (B, L) with the highest expected reward.
 
         Args:
             observation: requests with candidates.
-            length: of the lists; None takes the scenario's.
-            budget: candidates that are considered, those of the highest reward alone; None takes all.
+            length: length of the lists; None takes the scenario's.
+            budget: number of candidates considered, those with the highest reward when shown alone; None takes all.
 
-        With at most :data:`EXACT` possible lists they are all tried. Otherwise a list grows by the item that adds most, and
-        is then improved by exchanging one item or two places as long as that helps; this is a lower bound of the best.
+        With at most :data:`EXACT` possible lists the search is exhaustive. Otherwise a list is built greedily and
+        then improved by replacing one item or swapping two positions while that helps; the result is a lower bound of
+        the best.
         """
         items = observation.candidates.items
         alone = np.where(items == NO_ITEM, -np.inf, self.rewards(observation, items))
@@ -129,12 +134,13 @@ class Truth:
         return self._improved(observation, items, self._grown(observation, items, length))
 
     def regret(self, observation: Observation, slates: Array, budget: int | None = None) -> Array:
-        """Return (B,) by how much lists fall short of the best ones of the candidates (at least 0 where those are exact)."""
+        """Return (B,) difference of lists to the best lists of the candidates (at least 0 where those are exact)."""
         best = self.list_values(observation, self.best_slate(observation, np.shape(slates)[1], budget)[:, None])
         return np.asarray((best - self.list_values(observation, np.asarray(slates)[:, None]))[:, 0])
 
     def cache_regret(self, observation: Observation, slates: Array) -> Array:
-        """Return (B,) what each request is expected to lose if it is served from the cache and not with ``slates`` (B, L); NaN where nothing is cached.
+        """Return (B,) expected loss of each request if served from the cache instead of with ``slates`` (B, L); NaN
+        without a cached list.
 
         Raises:
             ConfigError: the world has no cache.
@@ -149,9 +155,10 @@ class Truth:
         return np.where(load.has_cache(user), values[:, 0] - values[:, 1], np.nan)
 
     def policy_value(self, policy: SlatePolicy | str, days: float, runs: int = 5) -> dict[str, Value]:
-        """Return what a policy is worth per user over the days, by Monte Carlo over worlds of other seeds.
+        """Return the value of a policy per user over the days, by Monte Carlo over worlds with other seeds.
 
-        ``reward`` (of outcomes), ``requests``, ``sessions``, ``active_days``; each the mean over runs of the mean per user.
+        ``reward`` (of outcomes), ``requests``, ``sessions``, ``active_days``; each is the mean over runs of the mean
+        per user.
         """
         from taiji.world.outcomes import user_outcomes
         from taiji.world.world import World
@@ -174,8 +181,8 @@ class Truth:
         for what, ids, low, count in (("users", users, 0, s.users), ("items", slates, NO_ITEM, s.items)):
             if ids.size and not (ids.dtype.kind in "iu" and low <= ids.min() and ids.max() < count):
                 raise InputError(
-                    "The truth is asked about what this world does not have.", where=what,
-                    expected=f"whole numbers from {low} to {count - 1}", found=f"{ids.dtype}, {ids.min()} to {ids.max()}",
+                    "An id does not exist in this world.", where=what,
+                    expected=f"integers from {low} to {count - 1}", found=f"{ids.dtype}, {ids.min()} to {ids.max()}",
                 )  # fmt: skip
         days = np.full(len(users), world.slot * world.slot_days) if time is None else to_days(np.asarray(time))
         days = np.broadcast_to(days, users.shape)

@@ -1,4 +1,4 @@
-"""A world: users, items and mechanisms that answer lists; vectorised over everybody who asks in a step."""
+"""A world: users, items and mechanisms that respond to lists; vectorised over all requests of a step."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 FADING = 0.9
-"""Weight that earlier clicks keep in a profile at each further one."""
+"""Decay of earlier clicks in a profile per further click."""
 
 
 class World:
-    """One world; everything in it follows from scenario, seed and what is shown.
+    """A world, determined by scenario, seed and exposures.
 
     Args:
-        scenario: name of one that is shipped, path of a YAML file, or a scenario.
-        seed: of every draw.
-        changes: of the scenario's keys (``users=500``, ``days=7``).
+        scenario: name of a shipped scenario, path of a YAML file, or a scenario.
+        seed: seed of all draws.
+        changes: new values of the scenario's keys (``users=500``, ``days=7``).
 
     Attributes:
-        scenario, seed: as given, changes applied.
+        scenario, seed: as given, with the changes applied.
         mechanisms: by name, in the order in which they act.
-        traits: of users; see :class:`~taiji.world.mechanism.Ground`.
-        slot: of the clock.
+        traits: user traits; see :class:`~taiji.world.mechanism.Ground`.
+        slot: current slot of the clock.
     """
 
     def __init__(self, scenario: str | Path | Scenario = "short-video", seed: int = 0, **changes: Any) -> None:
@@ -56,7 +56,7 @@ class World:
         self.reset()
 
     def _build(self, seed: int) -> None:
-        """Make everything that follows from scenario and seed alone."""
+        """Create everything that depends only on scenario and seed."""
         self.seed, s = seed, self.scenario
         self._draws = Draws(seed, "world")
         user = np.arange(s.users)
@@ -82,7 +82,7 @@ class World:
         return self.scenario.slot_hours / 24
 
     def reset(self, seed: int | None = None) -> Observation:
-        """Go back to the opening and return who asks first; another seed makes it another world."""
+        """Return to the initial state and return the first requests; another seed changes the world."""
         if seed is not None and seed != self.seed:
             self._build(seed)
         s, content = self.scenario, self.find(Content)
@@ -104,18 +104,18 @@ class World:
         return self._observe()
 
     def find(self, kind: type[Any]) -> Any:
-        """Return the mechanism of a class; None where the world does not have it."""
+        """Return the mechanism of a class; None if the world does not have it."""
         return next((part for part in self.mechanisms.values() if isinstance(part, kind)), None)
 
     @property
     def truth(self) -> Truth:
-        """Truth that nobody in the world can know: expectations, best lists, values of policies."""
+        """Truth hidden from all policies: expectations, best lists, values of policies."""
         from taiji.world.truth import Truth
 
         return Truth(self)
 
     def twin(self, mechanism: str) -> World:
-        """Return the same world with a mechanism, or a part of one (``funnel.position``), making no difference.
+        """Return the same world with a mechanism, or a part of one (``funnel.position``), switched off.
 
         Raises:
             ConfigError: the world does not have that mechanism, or it has no such part.
@@ -133,11 +133,11 @@ class World:
         return World(self.scenario.model_copy(update={"mechanisms": mechanisms, "name": name}), self.seed)
 
     def log(self, policy: SlatePolicy | str | None = None, days: int | None = None) -> Tables:
-        """Let a policy serve from the opening on, and return the log, as any other source would give it.
+        """Let a policy serve from the start, and return the log in the format of all sources.
 
         Args:
-            policy: what chooses; a name of :func:`taiji.world.policies.make_policy`; None takes the scenario's.
-            days: length; None takes the scenario's.
+            policy: a policy or a name for :func:`taiji.world.policies.make_policy`; None takes the scenario's.
+            days: length in days; None takes the scenario's.
         """
         from taiji.world.log import make_log
 
@@ -145,14 +145,15 @@ class World:
 
     @property
     def observation(self) -> Observation:
-        """Users who ask now."""
+        """The current requests."""
         return self._observation
 
     def step(self, choice: Choice) -> Exposure:
-        """Show lists to those who ask, and return what happened; :attr:`observation` is then that of the next step.
+        """Show lists to the requesting users and return the exposure; :attr:`observation` is then that of the next
+        step.
 
         Raises:
-            InputError: an item that is not available, an item twice in a list, or the wrong number of lists.
+            InputError: an unavailable item, an item twice in a list, or the wrong number of lists.
         """
         s, exposure = self.scenario, self._asking
         self._check(choice)
@@ -200,17 +201,17 @@ class World:
         return exposure
 
     def reward(self, values: dict[str, Array]) -> Array:
-        """Return (B,) worth of lists by the scenario's weights, of expectations or outcomes."""
+        """Return (B,) rewards of lists by the scenario's weights, from expectations or outcomes."""
         unknown = [name for name in self.scenario.reward if name not in values]
         if unknown:
             raise ConfigError(
-                "A reward is made of something that does not exist here.", where=f"{self.scenario.name}, reward",
+                "The reward uses a quantity that this world does not have.", where=f"{self.scenario.name}, reward",
                 expected=", ".join(sorted(values)), found=", ".join(unknown),
             )  # fmt: skip
         return np.asarray(sum(w * np.nansum(values[name], axis=1) for name, w in self.scenario.reward.items()))
 
     def available(self, slot: int) -> Array:
-        """Return (items,) bool, the items that can be shown in a slot, by what is known now."""
+        """Return (items,) bool, the items that can be shown in a slot, as of now."""
         found = np.ones(self.scenario.items, dtype=bool)
         for mechanism in self.mechanisms.values():
             if (mask := mechanism.available(slot)) is not None:
@@ -244,7 +245,7 @@ class World:
         return self._observation
 
     def _candidates(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return (B, C) candidates, an even sample of each request's pool, and (B,) the size of the pool."""
+        """Return candidates (B, C), a uniform sample of each request's pool, and the pool sizes (B,)."""
         b = len(exposure.user)
         parts = [(part.pool(exposure), part.item_pool) for part in self.mechanisms.values()]
         rows, of = next(((r, i) for r, i in parts if r is not None and i is not None), (np.zeros(b, dtype=int), None))
@@ -269,7 +270,7 @@ class World:
         there = items != NO_ITEM
         if items.ndim != 2 or len(items) != b:
             raise InputError(
-                "A choice does not answer the requests.", expected=f"{b} lists", found=f"items of shape {items.shape}"
+                "A choice does not match the requests.", expected=f"{b} lists", found=f"items of shape {items.shape}"
             )
         wrong = there & ((items < 0) | (items >= s.items))
         wrong |= there & ~self._available[np.where(wrong, 0, np.maximum(items, 0))]
@@ -277,13 +278,13 @@ class World:
             row, place = np.argwhere(wrong)[0]
             raise InputError(
                 "A choice shows an item that is not available.", where=f"list {row}, place {place}",
-                expected="items with observation.available", found=f"item {items[row, place]}",
+                expected="items that are True in observation.available", found=f"item {items[row, place]}",
             )  # fmt: skip
         known = {name for mechanism in self.mechanisms.values() for name in mechanism.decisions}
         if unknown := sorted({*choice.display, *choice.row} - known):
             raise InputError(
-                "A choice decides something that nothing in this world reads.", where=f"world {s.name}",
-                expected=", ".join(sorted(known)) or "items and propensities alone", found=", ".join(unknown),
+                "A choice contains a decision that no mechanism of this world reads.", where=f"world {s.name}",
+                expected=", ".join(sorted(known)) or "only items and propensities", found=", ".join(unknown),
             )  # fmt: skip
         order = np.sort(items, axis=1)
         twice = ((order[:, 1:] == order[:, :-1]) & (order[:, 1:] != NO_ITEM)).any(axis=1)
@@ -291,7 +292,7 @@ class World:
             raise InputError("A list shows an item twice.", where=f"list {int(np.flatnonzero(twice)[0])}")
 
     def _learn(self, exposure: Exposure) -> None:
-        """Count what was shown and clicked; what is public follows."""
+        """Update the public knowledge with exposures and clicks."""
         shown, clicked, public = exposure.shown, exposure.outcome["click"] == 1, self.public
         n = self.scenario.items
         public.exposures += np.bincount(exposure.items[shown], minlength=n)
@@ -303,7 +304,7 @@ class World:
         public.profile[exposure.user] = public.profile[exposure.user] * FADING ** count[:, None] + told
 
     def _leave(self, exposure: Exposure) -> None:
-        """Set when each user asks next: in the same session, or after a time away."""
+        """Set the time of each user's next request, in the same session or after a time away."""
         s, user = self.scenario, exposure.user
         keys = exposure.row_keys
         zero = np.zeros(len(user))
@@ -330,12 +331,12 @@ def _cut(values: Array, length: int) -> Array:
 
 
 def _ordered(classes: dict[str, type[Mechanism[Any]]]) -> list[str]:
-    """Return names with everyone behind those in its ``after``; equal ones by name, so that a file's order does not matter."""
+    """Return names with each after those in its ``after``, ties by name, so that a file's order does not matter."""
     waiting, done = sorted(classes), []
     while waiting:
         ready = next((n for n in waiting if not any(a in waiting for a in classes[n].after if a != n)), None)
         if ready is None:
-            raise ConfigError("Mechanisms wait for each other in a circle.", found=", ".join(waiting))
+            raise ConfigError("The order of the mechanisms is circular.", found=", ".join(waiting))
         waiting.remove(ready)
         done.append(ready)
     return done

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class WorldSource(Source):
-    """``world:SCENARIO``: a scenario's name or file, then whatever of its keys is to be different: ``world:short-video,users=500,days=7``.
+    """``world:SCENARIO``: a scenario's name or file, then changed keys: ``world:short-video,users=500,days=7``.
 
-    A mechanism after a minus makes no difference: ``world:short-video,-content.text``. ``data.users`` is the number of users of the
-    world; every exposure is one that happened, so ``data.non_clicks`` samples nothing.
+    A minus switches a mechanism off: ``world:short-video,-content.text``. ``data.users`` is the number of users of
+    the world; the log contains all exposures, so ``data.non_clicks`` samples nothing.
     """
 
     takes = "SCENARIO"
 
     def world(self, settings: DataSettings, seed: int) -> World:
-        """Return the world that the argument names.
+        """Return the world named by the argument.
 
         Raises:
-            ConfigError: no such scenario, key or mechanism.
+            ConfigError: there is no such scenario, key or mechanism.
         """
         name, *rest = self.argument.split(",") if self.argument else ["short-video"]
         changes: dict[str, Any] = {}
@@ -54,7 +54,7 @@ class WorldSource(Source):
         return self.world(settings, seed).log()
 
     def state(self, settings: DataSettings) -> Any:
-        """Return the scenario with every setting, and the code of mechanisms of other packages."""
+        """Return the scenario with all settings, and the code hashes of other packages' mechanisms."""
         scenario = self.world(settings, 0).scenario.model_dump(mode="json")
         code = {name: find_mechanism(name) for name in scenario["mechanisms"]}
         references = [f"{kind.__module__}:{kind.__name__}" for kind in code.values()]

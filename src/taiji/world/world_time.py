@@ -1,4 +1,4 @@
-"""Time of a world: days since its opening, slots, and demand that swings over the day."""
+"""Time of a world: days since its start, slots, and demand over the day."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ Array = NDArray[Any]
 DAY = 86_400_000_000
 """Microseconds."""
 START = int((OPENING - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
-"""Opening of every world, in microseconds since the epoch."""
+"""Start of every world, in microseconds since the epoch."""
 PEAK = 20 / 24
-"""Time of day of the most demand."""
+"""Time of day of the highest demand."""
 _GRID = np.linspace(0.0, 1.0, 4097)
 
 
 def to_micros(days: Array) -> Array:
-    """Return days since the opening as microseconds since the epoch."""
+    """Convert days since the start to microseconds since the epoch."""
     return START + np.round(days * DAY).astype(np.int64)
 
 
 def to_days(micros: Array) -> Array:
-    """Return microseconds since the epoch as days since the opening."""
+    """Convert microseconds since the epoch to days since the start."""
     return (np.asarray(micros, dtype=np.int64) - START) / DAY
 
 
 def demand(days: Array, swing: float) -> Array:
-    """Return the demand at a time; 1 on average over a day."""
+    """Return the demand at a time, with a daily mean of 1."""
     return np.asarray(1 + swing * np.cos(2 * np.pi * (days - PEAK)))
 
 
 def demand_until(days: Array, swing: float) -> Array:
-    """Return the integral of :func:`demand` from 0: time as users feel it."""
+    """Return the integral of :func:`demand` from 0: time in units of demand."""
     wave = np.sin(2 * np.pi * (days - PEAK)) + np.sin(2 * np.pi * PEAK)
     return np.asarray(days + swing / (2 * np.pi) * wave)
 

@@ -19,7 +19,7 @@ class Alignment(Stage):
     """The fine-tuned model, aligned to both rewards.
 
     Args:
-        weighting: rule that weighs the rewards; None takes the configuration's.
+        weighting: rule that weights the rewards; None takes the configured one.
     """
 
     name = "alignment"
@@ -44,7 +44,7 @@ class Alignment(Stage):
         return named_files(config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens of the rollouts, written and trained on."""
+        """Return the tokens of the rollouts, generated and trained on."""
         generations, aligned = config.alignment.generations, aligned_prompts(config, log)
         return Amount(
             aligned * generations,
@@ -56,7 +56,7 @@ class Alignment(Stage):
         )
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train, then note where each rollout landed."""
+        """Train, then record the grounding of each rollout."""
         import polars as pl
 
         from taiji.alignment import align
@@ -93,7 +93,7 @@ class Alignment(Stage):
         )
         write_parquet(context.folder / "prompts.parquet", prompts.select("example", "kept", "dropped"))
         if not first_process():
-            return {}  # only the first one has written anything
+            return {}  # only the first process has written anything
         rollouts = pl.read_parquet(context.folder / ROLLOUTS)
         scored = rollouts["example"].to_list(), rollouts["completion"].to_list()
         if asked.answer == "set":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Audit(Stage):
-    """The rationales that the run selected from, audited with the model that scored them, on a sample of the size in `reasoning.audit`."""
+    """Audit of a sample of the run's rationales, sized by `reasoning.audit`, with the model that scored them."""
 
     name = "audit"
     summary = "Audit the rationales for leaked answers: guards, decoys, controls, worst examples."
@@ -28,7 +28,8 @@ class Audit(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens of a sample scored beside decoys and controls, and of some rationales written without the answer."""
+        """Return the tokens of a sample scored with decoys and controls, and of some rationales written without the
+        answer."""
         audit, prompts = config.reasoning.audit, config.size.rationale_prompts * prompt_share(config, log)
         audited, blind = min(audit.controls, prompts), min(audit.blind, prompts)
         read = audited * (log.student_tokens + 2 * (2 + audit.decoys) * log.said_tokens) + blind * log.student_tokens

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class CandidateRanker(Stage):
     """The ranker of the request path, trained on the exposures of every period before the test.
 
-    With ``recommend.features`` it keeps the features beside the ranker: ``features.parquet`` in this log's numbers, ``features.json``.
+    With ``recommend.features`` it stores the features next to the ranker: ``features.parquet`` (with this log's user
+    and item numbers) and ``features.json``.
     """
 
     name = "candidate_ranker"
@@ -26,7 +27,7 @@ class CandidateRanker(Stage):
     settings = ("ranking", "split", "recommend.features")
 
     def outside(self, config: Config) -> object:
-        """Return the state of the other run's features, and of the tables that fields read."""
+        """Return the state of the other run's features, and of the tables read by fields."""
         from taiji.features.other_run import features_state
 
         path, tables = config.recommend.features, ranker_tables(config)
@@ -45,7 +46,7 @@ class CandidateRanker(Stage):
 
         dataset = load(context)
         first, _, _, test, end = time_split(dataset, context.config.split).bounds
-        # One period up to the test: what had not matured by then is not known.
+        # A single period up to the test: labels that had not matured by then are unknown.
         rows = exposures(dataset, Split((first, first, first, test, end)), "ranker")
         if context.config.recommend.features is not None:
             rows = joined_to(context, dataset, rows, test)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class ClosedLoop(ComposedStage):
-    """The recommender serving in the world that the log came from, from the test period on."""
+    """The recommender serving in the log's world, from the test period on."""
 
     name = "closed_loop"
-    summary = "Let the recommender serve in the world that the log came from, beside popularity and the logging policy."
+    summary = "Serve with the recommender in the log's world, compared with popularity and the logging policy."
     settings = ("recommend", "split", "embedder", "data")
 
     def cost(self, config: Config, log: Log) -> Amount:
@@ -48,13 +48,13 @@ class ClosedLoop(ComposedStage):
         from taiji.world.world_time import to_days, to_micros
 
         settings, dataset, world = context.config.recommend, load(context), world_of(context.config)
-        assert world is not None, "the recipe has this stage only where the source is a world"
+        assert world is not None, "the recipe includes this stage only if the source is a world"
         parts = self.components(context, dataset)
         start, _ = time_split(dataset, context.config.split).interval("test")
         midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
         known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))
         features = parts.features
-        if features is not None:  # what was made later is of users whom the logging policy served
+        if features is not None:  # later rows come from users served by the logging policy
             features = features.made_before(midnight)
         there = dataset.users["user_id"].to_numpy()
         random = np.random.default_rng([context.config.seed, len(there)])

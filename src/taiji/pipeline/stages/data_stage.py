@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Data(Stage):
-    """From a source to dense tables."""
+    """Conversion of a source to dense tables."""
 
     name = "data"
     summary = "Read the source, check it, and store the tables."
     settings = ("data",)
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the source: when it changes, the stage runs again.
+        """Return the state of the source; the stage runs again when it changes.
 
         Raises:
-            InputError: a source that keeps files has none.
+            InputError: a file-based source has no files.
         """
         from taiji.data.sources import find_source
 
@@ -35,7 +35,7 @@ class Data(Stage):
             raise InputError(
                 "The source has no files.",
                 where=config.data.source,
-                expected=f"its files there (a relative path is seen from {Path.cwd()})",
+                expected=f"its files at this path (a relative path is resolved from {Path.cwd()})",
                 fix="call taiji from the folder in which the run was started, or give the path with --data",
             )
         return state

@@ -56,7 +56,7 @@ class Examples(Stage):
             "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
         }
         dates = {period: [iso_time(time) for time in split.interval(period)] for period in PERIODS}
-        # make_examples knows dense ids; the fingerprint is over the ids as the user gave them, so it survives renumbering.
+        # make_examples uses dense ids; the fingerprint covers the user's original ids, so it survives renumbering.
         write_json(
             context.folder / "split.json",
             {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows},

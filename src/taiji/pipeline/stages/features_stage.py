@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Features(Stage):
-    """The feature tables: one from what a model says, and its competitor without a language model.
+    """The feature tables: one from a model's answers, and its competitor without a language model.
 
     Args:
-        writer: the model that says it: ``base``, ``sft``, ``aligned``, or the rule of an :class:`Alignment` with one.
+        writer: the answering model: ``base``, ``sft``, ``aligned``, or the rule of an :class:`Alignment` with one.
     """
 
     name = "features"
-    summary = "Turn what the model writes into point-in-time features."
+    summary = "Turn the model's answers into point-in-time features."
     settings = (
         "generation",
         "embedder",
@@ -47,11 +47,11 @@ class Features(Stage):
         self.needs = (*PREPARED_STAGES, made) if made else PREPARED_STAGES
 
     def parameters(self) -> dict[str, Any]:
-        """Return the writer, where it is not the run's own."""
+        """Return the writer, if it is not the run's own."""
         return {"writer": self.writer} if self.variant else {}
 
     def outside(self, config: Config) -> State:
-        """Return the state of templates, and of the base model's folder if that one writes."""
+        """Return the state of templates, and of the base model's folder if that model writes."""
         base = config.language.model if model_stage(self.writer) is None else None
         return named_files(base, config.reasoning.prompts.templates)
 
@@ -69,7 +69,7 @@ class Features(Stage):
         )
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Let the model write, embed what it says, and make both tables."""
+        """Generate answers, embed them, and build both tables."""
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
@@ -133,7 +133,7 @@ class Features(Stage):
 
 
 def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
-    """Return the columns of intents of completions, in the space of the embedder or of a map of it."""
+    """Return the intent columns of completions, in the embedder's space or mapped from it."""
     from taiji.features.intents import intent_columns
     from taiji.language.embed import load_embedder
 
@@ -151,7 +151,7 @@ def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | Non
 
 
 def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl.DataFrame, NDArray[np.float32]]:
-    """Return the intents of completions, a row each, and their vectors (K, d)."""
+    """Return the intents of completions, one per row, and their vectors (K, d)."""
     import numpy as np
     import polars as pl
 
@@ -168,7 +168,8 @@ def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl
 
 
 def _map(context: Context, dataset: Dataset, writer: str) -> IntentMap | None:
-    """Fit the map of the intents' space on the prompts of the language model's period, and keep it; None where none is wanted."""
+    """Fit and store the map of the intent space on the prompts of the language model's period; None if not
+    configured."""
     import numpy as np
     import polars as pl
 

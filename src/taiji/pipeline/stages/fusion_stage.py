@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Fusion(Stage):
-    """The fitted fusion, on the last period before the test, of predictions by a ranker that saw only what came before it."""
+    """The fusion of predictions, fitted on the last period before the test with a ranker trained only on earlier
+    data."""
 
     name = "fusion"
     summary = "Fit the fusion of predictions on the last period before the test."
@@ -24,7 +25,7 @@ class Fusion(Stage):
     settings = ("ranking", "split", "recommend")
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the rows that the ranker of these predictions is trained on."""
+        """Return the training rows of the ranker behind these predictions."""
         return Amount(trained_rows(sum(log.exposures(period) for period in range(2)), config))
 
     def run(self, context: Context) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class Fusion(Stage):
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
         if not len(shown):
             raise InputError(
-                "Nothing was shown in the period that fusion is fitted to.", where="split", found="no exposure"
+                "There are no exposures in the period on which fusion is fitted.", where="split", found="no exposure"
             )
         fuser = make_fuser(config.recommend)
         assert isinstance(fuser, LearntFusion)

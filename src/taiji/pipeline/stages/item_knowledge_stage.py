@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from taiji.reasoning.item_knowledge import ItemWriter
 
 FIELD = "item_knowledge"
-"""The pair field that reads the stage's texts."""
+"""Name of the pair field that reads the stage's texts."""
 PROMPT_TOKENS = 120.0
-"""Tokens of a prompt about an item, about."""
+"""Approximate tokens of a prompt about an item."""
 
 
 class ItemKnowledge(Stage):
-    """A language model writes once per item what its title does not say; the pair field of the same name reads it."""
+    """Knowledge beyond the title, written by a language model once per item and read by the pair field of the same
+    name."""
 
     name = "item_knowledge"
-    summary = "Let a language model write once per item what its title does not say."
+    summary = "Let a language model write, once per item, knowledge beyond its title."
     needs = ("data",)
     settings = ("language", "reasoning.prompts", "reasoning.endpoint")
     Settings = ItemKnowledgeSettings
@@ -48,13 +49,13 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the report, and the stages that train rankers where these read the texts of the run."""
+        """Return the report, and the ranker stages if their fields read the run's texts."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
         return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Write about the items that an earlier table does not cover, and publish one table of all."""
+        """Write about the items missing from an earlier table, and publish one table of all."""
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
@@ -78,7 +79,7 @@ class ItemKnowledge(Stage):
                 items = items.join(told, on="asked", how="anti", maintain_order="left")
         reused = sum(map(len, parts))
         if len(items):
-            # One process keeps the endpoint's budget and journal; it waits for the network, not for a core.
+            # One process holds the endpoint's budget and journal; it is bound by the network, not by a core.
             here = settings.kind == "endpoint"
             opened = partial(open_writing, context, settings)
             parts.append(context.over(items, opened, "Writing item knowledge", "items", size=settings.chunk, here=here))
@@ -100,7 +101,7 @@ def _reads_the_run(entry: dict[str, Any]) -> bool:
 
 
 def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = False) -> ItemWriter:
-    """Load the model, with the engine of the run where it is to be fast, or open the client of the endpoint."""
+    """Load the model (with the configured engine) or open the endpoint's client."""
     from taiji.language.vllm_engine import with_engine
     from taiji.pipeline.run_models import base_model
     from taiji.reasoning.endpoint import EndpointClient
@@ -108,7 +109,8 @@ def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = F
 
     config = context.config
     if settings.kind == "endpoint":
-        # The journal lies beside the stages, as the teacher's: what was paid for once serves every later configuration too.
+        # The journal lies next to the stages, like the teacher's, so paid-for texts serve every later configuration
+        # too.
         client = EndpointClient(config.reasoning.endpoint, settings.temperature, context.run / "teacher")
         return EndpointItemWriter(client)
     lm = base_model(config)
@@ -116,7 +118,7 @@ def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = F
 
 
 def open_writing(context: Context, settings: ItemKnowledgeSettings) -> Work:
-    """Load the model; return the writing about some items."""
+    """Load the model and return the function that writes about items."""
     from taiji.pipeline.run_data import stored
     from taiji.reasoning.item_knowledge import write_knowledge
 

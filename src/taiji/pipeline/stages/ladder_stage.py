@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Ladder(Stage):
-    """Worth of text to a ranker on this log and on others beside it, before a language model is run."""
+    """Worth of text to a ranker on this and further logs, before a language model is run."""
 
     name = "ladder"
-    summary = "Climb the ladder without a language model: counts, collaborative fields, text, a right answer."
+    summary = "Evaluate the ladder without a language model: counts, collaborative fields, text, a correct answer."
     needs = ("data",)
     settings = ("ladder", "embedder", "evaluation.resamples")
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the further logs: when one changes, the stage runs again."""
+        """Return the state of the further logs; the stage runs again when one changes."""
         from taiji.data.settings import DataSettings
         from taiji.data.sources import find_source
 
@@ -34,7 +34,7 @@ class Ladder(Stage):
         return Amount(5.0 * config.ladder.seeds * config.ladder.rows * (1 + len(config.ladder.logs)))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Climb, log by log."""
+        """Evaluate the ladder on each log."""
         from taiji.core.artifacts import write_json
         from taiji.data.dataset import Dataset
         from taiji.data.sources import load_source

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ranking(Stage):
-    """A ranker for each feature table, beside the one without; all score the test exposures of the users who have features."""
+    """A ranker per feature table and one without features; all score the test exposures of users with features."""
 
     name = "ranking"
     summary = "Train the rankers with features and score the test exposures."
@@ -25,7 +25,7 @@ class Ranking(Stage):
     settings = ("ranking", "features")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the tables that fields read."""
+        """Return the state of the tables read by fields."""
         return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
@@ -54,7 +54,7 @@ class Ranking(Stage):
             for arm, table in tables.items()
         }
         write_json(context.folder / "coverage.json", reached)
-        # One population for all arms: users for whom there is something to compare.
+        # One population for all arms: the users with features to compare.
         test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
         write_parquet(context.folder / "exposures.parquet", test)
         base = load_trained(context, "evaluation_ranker", dataset)

@@ -48,7 +48,7 @@ class Rationales(Stage):
         from taiji.reasoning.teachers import check_endings
 
         examples = taught_examples(context)
-        # One process keeps the endpoint's budget, its rate limit and its journal; it waits for the network, not for a core.
+        # One process holds the endpoint's budget, rate limit and journal; it is bound by the network, not by a core.
         here = context.config.reasoning.teacher.kind == "endpoint"
         written = context.over(examples, partial(open_writing, context), "Writing rationales", "prompts", here=here)
         write_parquet(context.folder / "rationales.parquet", written)

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class RecommendReport(Stage):
-    """The page of a recommender's run.
+    """The report page of a recommender's run.
 
     Args:
-        fitted: keys of the stages that fitted something. looped: whether there is a closed loop.
+        fitted: keys of the fitting stages. looped: whether there is a closed loop.
     """
 
     name = "recommend_report"
-    summary = "Write the recommender's page."
+    summary = "Write the recommender's report."
     publish = ("recommendation.html",)
 
     def __init__(self, fitted: tuple[str, ...], looped: bool) -> None:

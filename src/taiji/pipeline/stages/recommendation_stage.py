@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class Recommendation(ComposedStage):
-    """The request path evaluated on the test period: recall behind every step, the list, each component taken away."""
+    """Evaluation of the request path on the test period: recall after every step, the lists, ablations of each
+    component."""
 
     name = "recommendation"
     summary = "Evaluate the recommender on the test period, whole and without each component."
@@ -78,7 +79,7 @@ class Recommendation(ComposedStage):
                 "targets": len(targets.items),
                 "new_items_only": new_only,
                 "length": settings.length,
-                "retrievers": list(self.retrievers),  # in their order, which quotas depend on
+                "retrievers": list(self.retrievers),  # in order, because quotas depend on it
                 "retrieval": found.retrieval,
                 "lists": found.lists,
                 "components": found.components,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Report(Stage):
-    """Every metric with its interval, `metrics.json`, `report.html` and the cards."""
+    """All metrics with intervals: `metrics.json`, `report.html` and the cards."""
 
     name = "report"
     summary = "Measure everything with intervals and baselines, and write the report."

@@ -18,7 +18,7 @@ class RetrieverStage(Stage):
     """A retriever fitted on everything before the test period.
 
     Args:
-        name: under which the configuration has it. values: its section.
+        name: its name in the configuration. values: its section.
     """
 
     name = "retriever"
@@ -30,7 +30,7 @@ class RetrieverStage(Stage):
         self.variant, self.values = name, dict(values)
 
     def parameters(self) -> dict[str, Any]:
-        """Return the section of the configuration, without what concerns the merge alone."""
+        """Return the section of the configuration without the settings of the merge."""
         from taiji.cascade.assembly import OWN_KEYS
 
         return {key: value for key, value in self.values.items() if key == "model" or key not in OWN_KEYS}

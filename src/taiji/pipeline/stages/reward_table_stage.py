@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RewardTable(Stage):
-    """Each alignment prompt's candidate items with their rewards, computed beforehand: reinforcement learning looks them up."""
+    """Precomputed rewards of each alignment prompt's candidate items, looked up by reinforcement learning."""
 
     name = "reward_table"
     summary = "Precompute candidate items and their rewards for every alignment prompt."
@@ -37,7 +37,7 @@ class RewardTable(Stage):
         return Amount(aligned_prompts(config, log))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Choose the candidates and freeze their rewards."""
+        """Choose the candidates and compute their rewards."""
         from taiji.alignment import build_reward_table
         from taiji.language.embed import load_embedder
         from taiji.pipeline.run_data import load, load_examples, load_split

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Selection(Stage):
-    """Every rationale scored by the perplexity of the true answer, the threshold set on prompts kept apart, and the verdicts."""
+    """Scores of all rationales by the perplexity of the true answer, the threshold calibrated on held-out prompts,
+    and the verdicts."""
 
     name = "selection"
     summary = "Keep the rationales that make the true item likely (ORFT)."
@@ -28,7 +29,7 @@ class Selection(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens read: the whole rationale, the redacted one and none, after one prompt that is computed once."""
+        """Return the tokens read: the full rationale, the redacted one and none, after a shared prompt."""
         k, taught = config.reasoning.teacher.rationales, taught_prompts(config, log)
         read = taught * (log.student_tokens + 2 * k * log.said_tokens + log.target_tokens)
         return Amount(taught * k, read, language=True, spread=True)
@@ -47,7 +48,7 @@ class Selection(Stage):
         settings = config.reasoning
         written = pl.read_parquet(context.input("rationales") / "rationales.parquet")
         rows = written.join(examples, on="example", how="left", maintain_order="left")
-        # An example's rationales stay together: what they share is computed once.
+        # An example's rationales stay together, so their common prefix is computed once.
         size = config.size.chunk * settings.teacher.rationales
         scored = context.over(
             rows, partial(open_scoring, context, written.columns), "Scoring rationales", "rationales", size=size

@@ -1,1 +1,1 @@
-"""Mechanisms: one module each, found by its name."""
+"""Mechanisms, one module each, found by module name."""

@@ -1,4 +1,5 @@
-"""Comments below an item: a text each, about the item or about anything, which readers of that topic stay for and click."""
+"""Comments below an item: texts about the item or any topic, which keep readers interested in the topic and get
+clicks."""
 
 from __future__ import annotations
 
@@ -26,25 +27,25 @@ class CommentsSettings(Base):
     """Settings of ``comments``."""
 
     count: int = Field(default=6, ge=1, le=20)
-    """Comments of an item."""
+    """Comments per item."""
     about: float = Field(default=0.6, ge=0, le=1)
     """Probability that a comment is about its item's main topic; the others are about any."""
     match: float = Field(default=3.0, ge=0)
-    """Attraction of a comment to a user who likes nothing but its topic."""
+    """Attraction of a comment for a user who likes only its topic."""
     popularity: float = Field(default=0.5, ge=0)
-    """Spread of comments' attraction for everybody."""
+    """Standard deviation of comments' general attraction."""
     opens: float = -1.5
-    """Logit of opening the panel where nothing in it attracts."""
+    """Logit of opening the panel if nothing in it attracts."""
     seconds: float = Field(default=10.0, gt=0)
-    """Mean stay in a panel in which nothing attracts."""
+    """Mean dwell time in a panel in which nothing attracts."""
     stay: float = Field(default=0.6, ge=0)
-    """Growth of the stay's logarithm with the mean attraction."""
+    """Increase of the log dwell time with the mean attraction."""
     clicks: float = Field(default=0.2, ge=0, le=1)
-    """Probability that somebody in the panel clicks a comment."""
+    """Probability that a user in the panel clicks a comment."""
 
 
 class Comments(Mechanism[CommentsSettings]):
-    """Topics and popularity of comments (items, count), constant; opening, stay and clicks of readers."""
+    """Topics and popularity of comments (items, count), constant; opening, dwell time and clicks of readers."""
 
     Settings = CommentsSettings
     after = ("content", "taste", "live", "surfaces", "funnel")
@@ -67,7 +68,7 @@ class Comments(Mechanism[CommentsSettings]):
         self.popularity = settings.popularity * draws.normal("popularity", item, comment)
 
     def attraction(self, exposure: Exposure) -> Array:
-        """Return (B, L, count) attraction of each comment to the reader."""
+        """Return (B, L, count) attraction of each comment for the reader."""
         items = exposure.safe_items
         if exposure.user_vector is None:
             return self.popularity[items]
@@ -76,21 +77,21 @@ class Comments(Mechanism[CommentsSettings]):
         return np.asarray(self.settings.match * liking + self.popularity[items])
 
     def laws(self, exposure: Exposure) -> tuple[Array, Array, Array]:
-        """Return attraction, probability of opening given a view, and mean stay given opening."""
+        """Return attraction, probability of opening given a view, and mean dwell time given opening."""
         s = self.settings
         attraction = self.attraction(exposure)
         mean = attraction.mean(axis=-1)
         return attraction, sigmoid(s.opens + mean), s.seconds * np.exp(s.stay * mean)
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect stay and clicks."""
+        """Set the expectations of dwell time and clicks."""
         _, opens, seconds = self.laws(exposure)
         opened = exposure.expected["view"] * opens
         exposure.expected["comment_seconds"] = opened * seconds
         exposure.expected["comment_click"] = opened * self.settings.clicks
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw who opens the panel, stays how long, and clicks which comment."""
+        """Draw openings of the panel, dwell times, and clicked comments."""
         attraction, opens, seconds = self.laws(exposure)
         opened = (exposure.outcome["view"] == 1) & (self.draws.uniform("opens", *exposure.keys) < opens)
         stay = seconds * self.draws.exponential("stay", *exposure.keys)

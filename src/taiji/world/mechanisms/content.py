@@ -1,4 +1,5 @@
-"""Items: topics, quality, price, duration, creator, birth and death, and a text that carries the topic by a set amount."""
+"""Items: topics, quality, price, duration, creator, birth and death, and a text whose information about the topic is
+adjustable."""
 
 from __future__ import annotations
 
@@ -29,31 +30,32 @@ class ContentSettings(Base):
     topics: int = Field(default=16, ge=2, le=16)
     """Topics of the world."""
     main: float = Field(default=0.8, ge=0, le=1)
-    """Weight of an item's main topic; its second topic has the rest."""
+    """Weight of an item's main topic; its second topic gets the rest."""
     text_signal: float = Field(default=0.9, ge=0, le=1)
-    """Probability that a word of the title names one of the item's topics; the others name any topic. 0: the text knows nothing."""
+    """Probability that a word of the title names one of the item's topics; the others name any topic. 0: the text is
+    uninformative."""
     words: int = Field(default=2, ge=1, le=8)
     """Topic words of a title."""
     quality: float = Field(default=0.4, ge=0)
-    """Spread of what an item has for everybody, on the interest scale."""
+    """Standard deviation of an item's general quality, on the interest scale."""
     price: float = Field(default=15.0, gt=0)
     """Median price."""
     duration: float = Field(default=40.0, gt=0)
     """Median duration in seconds."""
     spread: float = Field(default=0.6, ge=0)
-    """Spread of prices and durations, on the log scale."""
+    """Standard deviation of prices and durations, on the log scale."""
     creators: int = Field(default=200, ge=1)
-    """Creators; each item has one."""
+    """Number of creators; each item has one."""
     specialised: float = Field(default=0.5, ge=0, le=1)
     """Probability that an item is about its creator's own topic."""
     fresh: float = Field(default=0.4, ge=0, le=1)
-    """Share of the items that are born during the days; the others are there from the beginning."""
+    """Share of the items born during the simulation; the others exist from the start."""
     life: float | None = Field(default=None, gt=0)
-    """Days that an item lives, on average; null: for ever."""
+    """Mean lifetime of an item in days; null: unlimited."""
 
 
 class Content(Mechanism[ContentSettings]):
-    """Items: state arrays are constant, but for ``born``, which the mechanism ``creators`` moves."""
+    """Items; state arrays are constant except ``born``, which the mechanism ``creators`` changes."""
 
     Settings = ContentSettings
     twins: ClassVar = {"": {"text_signal": 0.0}, "text": {"text_signal": 0.0}, "quality": {"quality": 0.0}}
@@ -81,7 +83,7 @@ class Content(Mechanism[ContentSettings]):
         self.begin()
 
     def begin(self) -> None:
-        """Set births and deaths to those that are planned."""
+        """Set births and deaths to the planned ones."""
         s, item = self.settings, np.arange(self.ground.items)
         fresh = self.draws.uniform("fresh", item) < s.fresh
         self.born = np.where(fresh, self.draws.uniform("born", item) * self.ground.days, 0.0)
@@ -90,11 +92,11 @@ class Content(Mechanism[ContentSettings]):
 
     @property
     def dies(self) -> Array:
-        """(items,) day of each item's end."""
+        """(items,) day on which each item ends."""
         return self.born + self.life
 
     def available(self, slot: int) -> Array:
-        """Return the items that live through the slot."""
+        """Return the items that exist during the whole slot."""
         start = slot * self.ground.slot_days
         return (self.born <= start) & (start + self.ground.slot_days <= self.dies)
 
@@ -108,7 +110,7 @@ class Content(Mechanism[ContentSettings]):
 
     @cached_property
     def told(self) -> Array:
-        """(items, words) topic that each word of the title names."""
+        """(items, words) topic named by each word of the title."""
         s = self.settings
         item, word = np.arange(self.ground.items)[:, None], np.arange(s.words)[None, :]
         second = self.draws.uniform("word's topic", item, word) >= s.main
@@ -118,7 +120,7 @@ class Content(Mechanism[ContentSettings]):
 
     @cached_property
     def text_topics(self) -> Array:
-        """(items, topics) what a reader of the titles would know: shares of the words, of length 1."""
+        """(items, topics) topics as inferred from the titles: word shares, scaled to length 1."""
         counts = (self.told[:, :, None] == np.arange(self.settings.topics)).sum(axis=1)
         return unit(counts.astype(np.float64))
 
@@ -131,14 +133,15 @@ class Content(Mechanism[ContentSettings]):
 
     @property
     def text_share(self) -> float:
-        """Share of the topics' variance that the titles tell: R² of topics (items, topics) regressed on words told."""
+        """Share of the topics' variance explained by the titles: R² of topics (items, topics) regressed on their
+        words."""
         told = self.text_topics - self.text_topics.mean(axis=0)
         topics = self.topics - self.topics.mean(axis=0)
         slope = np.linalg.lstsq(told, topics, rcond=None)[0]
         return float(1 - np.square(topics - told @ slope).sum() / np.square(topics).sum())
 
     def item_columns(self) -> Mapping[str, Any]:
-        """Return price, duration and creator, and the times between which items can be shown where they come and go."""
+        """Return price, duration and creator, and, if items come and go, the times between which they can be shown."""
         columns: dict[str, Any] = {
             "price": self.price,
             "duration": self.duration,

@@ -1,4 +1,4 @@
-"""Copy: the style in which something is announced, and readers who have tastes for styles."""
+"""Copy: the style of an announcement, and readers' tastes for styles."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CopySettings(Base):
     """Settings of ``copy``."""
 
     taste: float = Field(default=0.8, ge=0)
-    """Spread of users' liking of each style, on the logit scale of a click."""
+    """Standard deviation of users' liking of each style, on the logit scale of a click."""
     common: float = Field(default=0.4, ge=0)
-    """Spread of what a style has for everybody."""
+    """Standard deviation of a style's general effect."""
 
 
 class Copy(Mechanism[CopySettings]):
-    """Utility of styles to users (users, styles), constant."""
+    """Utility of styles for users (users, styles), constant."""
 
     Settings = CopySettings
     after = ("content",)
@@ -48,30 +48,30 @@ class Copy(Mechanism[CopySettings]):
         self.utility = settings.taste * draws.normal("taste", user, style) + common
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Take the policy's styles, by number; where it has none, draw them evenly."""
+        """Use the policy's styles, by number; without any, draw them uniformly."""
         if "style" not in exposure.display:
             exposure.display["style"] = self.draws.integers("style", len(STYLES), *exposure.keys)
             exposure.display["style_propensity"] = np.full(exposure.shape, 1 / len(STYLES))
         self._check(exposure.display["style"])
 
     def assume(self, exposure: Exposure) -> None:
-        """Take the first style where none is said."""
+        """Use the first style by default."""
         exposure.display.setdefault("style", np.zeros(exposure.shape, dtype=np.int64))
         self._check(exposure.display["style"])
 
     def _check(self, styles: Array) -> None:
         if styles.dtype.kind not in "iu" or (styles < 0).any() or (styles >= len(STYLES)).any():
             raise InputError(
-                "A style is not one of those of the copy.", expected=f"whole numbers from 0 to {len(STYLES) - 1}",
+                "The copy has no such style.", expected=f"integers from 0 to {len(STYLES) - 1}",
                 found=f"{styles.dtype} from {styles.min()} to {styles.max()}",
             )  # fmt: skip
 
     def shape(self, exposure: Exposure) -> None:
-        """Add the style's utility to the click."""
+        """Add the style's utility to the click's logit."""
         exposure.add("click", self.utility[exposure.user[:, None], exposure.display["style"]])
 
     def expect(self, exposure: Exposure) -> None:
-        """Tell the style's utility."""
+        """Add the style's utility to the expectations."""
         exposure.expected["style_utility"] = self.utility[exposure.user[:, None], exposure.display["style"]]
 
     def draw(self, exposure: Exposure) -> None:

@@ -1,4 +1,4 @@
-"""Creators: those whose items were shown upload again, others give up."""
+"""Creators: exposure of their items makes them upload again; others stop."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class CreatorsSettings(Base):
     """Settings of ``creators``."""
 
     stock: float = Field(default=0.3, ge=0, le=1)
-    """Share of each creator's items that are there from the beginning."""
+    """Share of each creator's items that exist from the start."""
     bias: float = -1.5
-    """Logit of an upload on a day by a creator whom nobody sees."""
+    """Logit of an upload per day by a creator without exposure."""
     reach: float = Field(default=1.5, ge=0)
-    """Amount that log(1 + recent exposure / even share) adds to it."""
+    """Coefficient of log(1 + recent exposure / even share) in this logit."""
     fading: float = Field(default=0.7, ge=0, lt=1)
-    """Weight of the days before in the recent exposure."""
+    """Weight of earlier days in the recent exposure."""
 
 
 class Creators(Mechanism[CreatorsSettings]):
-    """Exposure of creators (creators,) today and recently, whom they reached, and births of items."""
+    """Exposure of creators (creators,) today and recently, their reach, and births of items."""
 
     Settings = CreatorsSettings
     after = ("content", "live", "funnel")
@@ -51,7 +51,7 @@ class Creators(Mechanism[CreatorsSettings]):
         self.begin()
 
     def begin(self) -> None:
-        """Let only the stock be born, and nobody have been seen."""
+        """Start with only the initial items and without exposure."""
         n, content = len(self.count), self.content
         content.begin()
         place = np.arange(self.ground.items) - self._first[content.creator[self._order]]
@@ -64,22 +64,22 @@ class Creators(Mechanism[CreatorsSettings]):
         self._day = 0
 
     def upload_chance(self) -> Array:
-        """Return (creators,) probability of an upload at the next day's beginning: the creators' utility."""
+        """Return (creators,) probability of an upload at the start of the next day: the creators' utility."""
         even = max(self.recent.mean(), 1e-9)
         return sigmoid(self.settings.bias + self.settings.reach * np.log1p(self.recent / even))
 
     @property
     def reach(self) -> Array:
-        """(creators,) users that saw something of each."""
+        """(creators,) number of users who saw an item of each."""
         return self.reached.sum(axis=1)
 
     @property
     def uploads(self) -> Array:
-        """(creators,) items that each uploaded since the opening."""
+        """(creators,) number of items uploaded by each since the start."""
         return self.uploaded - self.start
 
     def advance(self, slot: int) -> None:
-        """Let creators upload at the beginning of each day."""
+        """Let creators upload at the start of each day."""
         day = int(slot * self.ground.slot_days + 1e-9)
         if day <= self._day:
             return
@@ -93,7 +93,7 @@ class Creators(Mechanism[CreatorsSettings]):
         self.uploaded[up] += 1
 
     def settle(self, exposure: Exposure) -> None:
-        """Count who was shown to whom."""
+        """Count the exposures of creators to users."""
         shown = exposure.shown
         creator = self.content.creator[exposure.items[shown]]
         counts = np.bincount(creator, minlength=len(self.count))

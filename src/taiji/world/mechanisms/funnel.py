@@ -1,4 +1,4 @@
-"""From exposure to purchase: view → click → cart → buy, with places that are overlooked and items that compete within a list."""
+"""From exposure to purchase: view → click → cart → buy, with position bias and competition of items within a list."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class FunnelSettings(Base):
     """Settings of ``funnel``."""
 
     position: float = Field(default=0.5, ge=0)
-    """Position bias: the place p (from 0) is looked at with probability (1 + p)^−position."""
+    """Position bias: the position p (from 0) is viewed with probability (1 + p)^−position."""
     substitutes: float = Field(default=0.8, ge=0)
-    """Loss of an item, on the logit scale, where all others in the list have its topics."""
+    """Loss of an item, on the logit scale, if all others in the list have the same topics."""
     diversity: float = Field(default=0.0, ge=0)
-    """Gain of every item of a list whose items have nothing in common, on the logit scale."""
+    """Gain of every item, on the logit scale, in a list whose items have nothing in common."""
     cart_bias: float = -1.0
-    """Logit of putting something clicked into the cart that leaves a user cold."""
+    """Logit of adding a clicked item without affinity to the cart."""
     cart: float = Field(default=2.0, ge=0)
     """Amount that full affinity adds to it."""
     buy_bias: float = -0.5
-    """Logit of buying what is in the cart."""
+    """Logit of buying an item in the cart."""
     buy: float = Field(default=2.0, ge=0)
     """Amount that full affinity adds to it."""
     price: float = Field(default=0.4, ge=0)
-    """Loss of that logit for each factor e of the price above the median."""
+    """Loss of that logit per factor e of the price above the median."""
 
 
 def crowding(vectors: Array, shown: Array) -> Array:
     """Return (B, L) mean cosine of each item with the others of its list; 0 for a list of one.
 
     Args:
-        vectors: (B, L, K) of length 1. shown: (B, L) places that hold an item.
+        vectors: (B, L, K) of length 1. shown: (B, L) positions with an item.
     """
     present = np.where(shown[..., None], vectors, 0.0)
     total = present.sum(axis=1, keepdims=True)
@@ -53,7 +53,7 @@ def crowding(vectors: Array, shown: Array) -> Array:
 
 
 class Funnel(Mechanism[FunnelSettings]):
-    """Views by place, clicks by interest and list, carts and purchases by tastes of their own; it has no state."""
+    """Views by position, clicks by interest and list, carts and purchases by separate tastes; stateless."""
 
     Settings = FunnelSettings
     after = ("content", "taste", "live", "surfaces")
@@ -83,20 +83,20 @@ class Funnel(Mechanism[FunnelSettings]):
             exposure.add("click", s.diversity * (1 - crowd.sum(axis=1, keepdims=True) / count))
 
     def chances(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return the probabilities of cart given click and of buying given cart, (B, L) each."""
+        """Return the probabilities of cart given click and of purchase given cart, (B, L) each."""
         s = self.settings
         cart = sigmoid(s.cart_bias + s.cart * exposure.affinity("cart"))
         dear = s.price * self.dearness[exposure.safe_items]
         return cart, sigmoid(s.buy_bias + s.buy * exposure.affinity("buy") - dear)
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect carts and purchases."""
+        """Set the expectations of carts and purchases."""
         cart, buy = self.chances(exposure)
         exposure.expected["cart"] = exposure.expected["click"] * cart
         exposure.expected["buy"] = exposure.expected["cart"] * buy
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw carts of clicks and purchases of carts."""
+        """Draw carts among clicks and purchases among carts."""
         cart, buy = self.chances(exposure)
         clicked = exposure.outcome["click"] == 1
         put = clicked & (self.draws.uniform("cart", *exposure.keys) < cart)

@@ -1,4 +1,4 @@
-"""Live rooms: on the air some hours a day, with a topic that moves on in every slot and a description of the moment."""
+"""Live rooms: on air some hours per day, with a topic that moves in every slot and a current description."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class LiveSettings(Base):
     share: float = Field(default=1.0, ge=0, le=1)
     """Share of the items that are rooms."""
     hours: float = Field(default=6.0, gt=0, le=24)
-    """Hours that a room is on the air each day, from a time of day of its own."""
+    """Hours per day that a room is on air, from its own start time."""
     turn: float = Field(default=3.0, ge=0)
-    """Share of the way to the topic of the day that a room's topic goes in a day."""
+    """Share of the distance to the topic of the day that a room's topic covers per day."""
     drift: float = Field(default=0.8, ge=0)
-    """Spread of the topic's random walk in a day."""
+    """Standard deviation of the topic's random walk per day."""
 
 
 class Live(Mechanism[LiveSettings]):
-    """Topics of rooms (items, topics) by slot; they move by themselves, whoever watches."""
+    """Topics of rooms (items, topics) by slot; they move independently of viewers."""
 
     Settings = LiveSettings
     after = ("content", "taste")
@@ -50,7 +50,7 @@ class Live(Mechanism[LiveSettings]):
         self._topics, self._slot = self._start, 0
 
     def topics_at(self, slot: int) -> Array:
-        """Return (items, topics) what rooms are about in a slot, and other items as ever."""
+        """Return the topics (items, topics) of rooms in a slot, and of other items unchanged."""
         s, item = self.settings, np.arange(self.ground.items)
         if slot < self._slot:
             self._topics, self._slot = self._start, 0
@@ -67,23 +67,24 @@ class Live(Mechanism[LiveSettings]):
         return self._topics
 
     def available(self, slot: int) -> Array:
-        """Return the rooms that are on the air through the slot, and everything that is no room."""
+        """Return the rooms on air during the whole slot, and all items that are not rooms."""
         length = self.ground.slot_days
         since = (slot * length - self.opens) % 1.0
         return ~self.room | (since + length <= max(self.settings.hours / 24, length) + 1e-9)
 
     def place(self, exposure: Exposure) -> None:
-        """Replace the topics by those of the moment."""
+        """Replace the topics by the current ones."""
         exposure.item_vector = self.topics_at(exposure.slot)[exposure.safe_items]
 
     def draw(self, exposure: Exposure) -> None:
-        """Describe what is shown."""
+        """Describe the shown items."""
         items, place = np.unique(exposure.safe_items, return_inverse=True)
         texts = np.array(self.descriptions(items, exposure.slot), dtype=object)
         exposure.display["room_text"] = texts[place].reshape(exposure.shape)
 
     def descriptions(self, items: Array, slot: int) -> list[str]:
-        """Return texts of items (N,) in a slot; a word tells the topic of the moment as often as a title's word tells an item's."""
+        """Return texts of items (N,) in a slot; a word names the current topic as often as a title's word names an
+        item's."""
         content = self.content.settings
         word = np.arange(content.words)[None, :]
         keys = (items[:, None], slot, word)

@@ -1,4 +1,4 @@
-"""Load: so many lists can be computed in a slot; whoever asks beyond that gets what was left over from an earlier list."""
+"""Load: a limited number of lists can be computed per slot; requests beyond it get the rest of an earlier list."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class LoadSettings(Base):
     """Settings of ``load``."""
 
     capacity: float = Field(default=0.8, gt=0)
-    """Lists that can be computed in a slot, as a share of the requests expected in a slot of average demand."""
+    """Lists that can be computed per slot, relative to the requests expected in a slot of average demand."""
     stale: bool = True
-    """Show what is cached to those who are served from the cache; false shows them a list computed for free."""
+    """Show the cached list to requests served from the cache; false shows them a list computed for free."""
 
 
 class Load(Mechanism[LoadSettings]):
-    """Lists computed in the running slot, and the cached ranking of each user (users, slate)."""
+    """Number of lists computed in the current slot, and the cached ranking of each user (users, slate)."""
 
     Settings = LoadSettings
     after = ("network", "surfaces")
@@ -43,31 +43,32 @@ class Load(Mechanism[LoadSettings]):
         self.begin()
 
     def begin(self) -> None:
-        """Let nothing be computed, and nothing be cached."""
+        """Start with nothing computed and nothing cached."""
         self.computed, self.asked, self.most = 0, 0, 0
         self.lists = np.full((self.ground.users, self.ground.slate), NO_ITEM, dtype=np.int64)
         self.chances = np.full(self.lists.shape, np.nan)
 
     def advance(self, slot: int) -> None:
-        """Begin a slot with the whole capacity."""
+        """Start a slot with the full capacity."""
         self.computed, self.asked = 0, 0
 
     def observe(self, exposure: Exposure) -> None:
-        """Tell the load: requests of the slot up to these, over the capacity."""
+        """Add the load to the context: requests of the slot so far, relative to the capacity."""
         self.asked += len(exposure.user)
         exposure.context["load"] = np.full(len(exposure.user), self.asked / self.capacity)
         exposure.context["has_cache"] = self.has_cache(exposure.user)
 
     def has_cache(self, users: Array) -> Array:
-        """Return (B,) bool, users with something cached."""
+        """Return (B,) bool, users with a cached list."""
         return (self.lists[users] != NO_ITEM).any(axis=1)
 
     def cached(self, users: Array) -> Array:
-        """Return (B, slate) what the cache holds."""
+        """Return the cached lists (B, slate)."""
         return self.lists[users]
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Compute lists for those whom the policy chose, as far as the capacity goes, and serve the others from the cache."""
+        """Compute lists for the requests chosen by the policy, within the capacity, and serve the others from the
+        cache."""
         b, user = len(exposure.user), exposure.user
         wanted = exposure.context.pop("chosen_fresh", np.ones(b)) > 0
         order = np.argsort(np.where(wanted, self.draws.uniform("turn", *exposure.row_keys), 2.0), kind="stable")
@@ -88,7 +89,8 @@ class Load(Mechanism[LoadSettings]):
         self.chances[user[rows], : spare.shape[1]] = chances[rows]
 
     def _left_over(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return cached lists without what has gone since; where nothing is cached, the first candidates, which nobody ranked."""
+        """Return cached lists without items that have ended since; without a cached list, the first unranked
+        candidates."""
         assert exposure.candidates is not None and exposure.available is not None and exposure.pool is not None
         kept = self.lists[exposure.user]
         kept = np.where((kept != NO_ITEM) & exposure.available[np.maximum(kept, 0)], kept, NO_ITEM)
@@ -102,7 +104,7 @@ class Load(Mechanism[LoadSettings]):
         return np.where(nothing, plain, kept), np.where(nothing, 1 / np.maximum(exposure.pool, 1)[:, None], chances)
 
     def settle(self, exposure: Exposure) -> None:
-        """Forget what was shown from the cache: it must hold unseen items."""
+        """Remove shown items from the cache, which must hold unseen ones."""
         cached = exposure.context["served_from"] == "cache"
         if self.settings.stale:
             self.lists[exposure.user[cached]] = NO_ITEM

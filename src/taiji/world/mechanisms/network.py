@@ -1,4 +1,5 @@
-"""The network: bandwidth as a Markov chain of each user, a buffer, and items of several bitrates that stall and make people leave."""
+"""The network: bandwidth as a Markov chain per user, a buffer, and items of several bitrates that stall and make
+users leave."""
 
 from __future__ import annotations
 
@@ -30,17 +31,17 @@ class NetworkSettings(Base):
     shares: tuple[float, float, float] = (0.2, 0.4, 0.4)
     """Long-run share of each state."""
     change: float = Field(default=0.2, ge=0, le=1)
-    """Probability that the state is drawn anew at a request."""
+    """Probability that the state is redrawn at a request."""
     spread: float = Field(default=0.3, gt=0)
     """Scale of the bandwidth's logistic noise, on the log scale."""
     startup: float = Field(default=4.0, gt=0)
-    """Seconds of a video that must be there before it begins."""
+    """Seconds of a video that must be loaded before it starts."""
     patience: float = Field(default=2.0, gt=0)
-    """Seconds after which waiting is a stall."""
+    """Waiting time, in seconds, from which it counts as a stall."""
     buffer: float = Field(default=6.0, ge=0)
-    """Seconds that are loaded ahead while the network is good; none while it is poor, half while it is fair."""
+    """Seconds preloaded while the network is good; none while it is poor, half while it is fair."""
     cut: float = Field(default=0.6, ge=0, le=1)
-    """Share of the watch time that a stall costs."""
+    """Share of the watch time lost by a stall."""
     leave: float = Field(default=0.5, ge=0)
     """Amount that each stall adds to the logit of leaving."""
 
@@ -48,8 +49,8 @@ class NetworkSettings(Base):
 def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: float, patience: float) -> Array:
     """Return the bandwidth below which a video stalls.
 
-    With ``buffer`` seconds of it loaded, it makes its viewer wait longer than ``patience`` for what must be there at the start,
-    bandwidth · patience < bitrate · (startup − buffer), or runs dry before the end, bandwidth · duration < bitrate · (duration − buffer).
+    With ``buffer`` seconds loaded, either the start takes longer than ``patience``, bandwidth · patience < bitrate ·
+    (startup − buffer), or the buffer runs dry before the end, bandwidth · duration < bitrate · (duration − buffer).
     """
     waiting = bitrate * np.maximum(startup - buffer, 0.0) / patience
     running_out = bitrate * np.maximum(duration - buffer, 0.0) / np.maximum(duration, 1e-9)
@@ -57,7 +58,7 @@ def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: flo
 
 
 class Network(Mechanism[NetworkSettings]):
-    """State of each user's network (users,), moved at every request."""
+    """State of each user's network (users,), updated at every request."""
 
     Settings = NetworkSettings
     after = ("content", "funnel", "watch", "satisfaction")
@@ -76,12 +77,12 @@ class Network(Mechanism[NetworkSettings]):
         self.begin()
 
     def begin(self) -> None:
-        """Draw the first states from their long-run shares."""
+        """Draw the initial states from their long-run shares."""
         user = np.arange(self.ground.users)
         self.state = self.draws.choice("first", np.broadcast_to(self.settings.shares, (len(user), 3)), user)
 
     def observe(self, exposure: Exposure) -> None:
-        """Move the states of those who ask."""
+        """Update the states of the requesting users."""
         s, keys = self.settings, exposure.row_keys
         drawn = self.draws.choice("state", np.broadcast_to(s.shares, (len(exposure.user), 3)), *keys)
         changes = self.draws.uniform("changes", *keys) < s.change
@@ -89,7 +90,7 @@ class Network(Mechanism[NetworkSettings]):
         exposure.context["network"] = np.array(STATES)[self.state[exposure.user]]
 
     def assume(self, exposure: Exposure) -> None:
-        """Take the users' present states where none is said."""
+        """Use the users' current states by default."""
         if "network" not in exposure.context:
             exposure.context["network"] = np.array(STATES)[self.state[exposure.user]]
 
@@ -105,14 +106,14 @@ class Network(Mechanism[NetworkSettings]):
         return level, stall_threshold(self.bitrate[items], duration, buffer, s.startup, s.patience)
 
     def chance(self, exposure: Exposure) -> Array:
-        """Return (B, L) the probability that a view stalls."""
+        """Return the probability (B, L) that a view stalls."""
         level, threshold = self.threshold(exposure)
         return np.where(
             threshold > 0, sigmoid(np.log(np.maximum(threshold, 1e-300) / level) / self.settings.spread), 0.0
         )
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect stalls and the watch time that they leave."""
+        """Set the expectations of stalls and of the remaining watch time."""
         chance = self.chance(exposure)
         exposure.display["bitrate"] = self.bitrate[exposure.safe_items]
         exposure.expected["stall"] = exposure.expected["view"] * chance
@@ -120,7 +121,7 @@ class Network(Mechanism[NetworkSettings]):
             exposure.expected["watch"] = exposure.expected["watch"] * (1 - self.settings.cut * chance)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw the bandwidth of each view, and with it who stalls."""
+        """Draw the bandwidth of each view, which decides the stalls."""
         level, threshold = self.threshold(exposure)
         bandwidth = level * np.exp(self.settings.spread * self.draws.logistic("bandwidth", *exposure.keys))
         stalls = (exposure.outcome["view"] == 1) & (bandwidth < threshold)
@@ -129,5 +130,5 @@ class Network(Mechanism[NetworkSettings]):
             exposure.outcome["watch"] = exposure.outcome["watch"] * (1 - self.settings.cut * stalls)
 
     def settle(self, exposure: Exposure) -> None:
-        """Let stalls make people leave."""
+        """Let stalls make users leave."""
         exposure.add_row("leave", self.settings.leave * exposure.outcome["stall"].sum(axis=1))

@@ -1,4 +1,4 @@
-"""Leaving and returning by how a session went; in the confounded variant eager users return sooner whatever happens."""
+"""Leaving and returning depending on the session; in the confounded variant eager users return sooner in any case."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ class RetentionSettings(Base):
     """Settings of ``retention``."""
 
     outcome: str = "click"
-    """Measure of a good list: the share of viewed places with this outcome (``click``, ``pleased``, ``buy``)."""
+    """Measure of a good list: the share of viewed positions with this outcome (``click``, ``pleased``, ``buy``)."""
     centre: float = Field(default=0.15, ge=0, le=1)
-    """Share at which a list is neither good nor bad."""
+    """Share of a neutral list."""
     scale: float = Field(default=0.15, gt=0)
-    """Share above it that counts as 1; more than 2 counts as 2."""
+    """Share above the neutral one that counts as 1; values above 2 are clipped to 2."""
     fading: float = Field(default=0.6, ge=0, lt=1)
-    """Weight of the mood before a list in the mood after it."""
+    """Weight of the previous mood in the mood after a list."""
     stay: float = Field(default=0.7, ge=0)
-    """Loss of the logit of leaving for a mood of 1."""
+    """Decrease of the logit of leaving at a mood of 1."""
     back: float = Field(default=0.5, ge=0)
-    """Loss of the logarithm of the time away for a mood of 1."""
+    """Decrease of the log time away at a mood of 1."""
     confounded: float = Field(default=0.0, ge=0)
-    """Loss of the same logarithm for a spread of keenness: those who click more return sooner, and not because of it."""
+    """Decrease of the log time away per standard deviation of keenness: users who click more return sooner, but not
+    because of the clicks."""
 
 
 class Retention(Mechanism[RetentionSettings]):
-    """Mood of each user (users,), moved by every list."""
+    """Mood of each user (users,), updated by every list."""
 
     Settings = RetentionSettings
     after = ("funnel", "watch", "satisfaction", "comments", "network", "load", "creators")
@@ -50,11 +51,11 @@ class Retention(Mechanism[RetentionSettings]):
         self.begin()
 
     def begin(self) -> None:
-        """Let everybody be neither pleased nor annoyed."""
+        """Start with neutral moods."""
         self.mood = np.zeros(self.ground.users)
 
     def settle(self, exposure: Exposure) -> None:
-        """Move the moods, and let them say who leaves and for how long."""
+        """Update the moods, which decide who leaves and for how long."""
         s, user = self.settings, exposure.user
         viewed = np.maximum(exposure.outcome["view"].sum(axis=1), 1)
         if s.outcome not in exposure.outcome:

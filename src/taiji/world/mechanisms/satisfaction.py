@@ -1,4 +1,5 @@
-"""Satisfaction, which is not watch time: bait raises clicks and seconds and disappoints. A few are asked, fewer answer, and not evenly."""
+"""Satisfaction, as distinct from watch time: bait raises clicks and seconds but disappoints. Few users are asked,
+fewer answer, with selection bias."""
 
 from __future__ import annotations
 
@@ -22,21 +23,21 @@ class SatisfactionSettings(Base):
     """Settings of ``satisfaction``."""
 
     bias: float = -0.5
-    """Logit of being satisfied by something that leaves a user cold."""
+    """Logit of being satisfied without interest."""
     interest: float = Field(default=0.8, ge=0)
     """Amount that the interest adds to it."""
     bait: float = Field(default=1.2, ge=0)
-    """Loss of it for a spread of bait."""
+    """Loss of it per standard deviation of bait."""
     lure: float = Field(default=0.5, ge=0)
-    """Amount that a spread of bait adds to the logit of a click."""
+    """Amount that a standard deviation of bait adds to the logit of a click."""
     hold: float = Field(default=0.3, ge=0)
-    """Amount that a spread of bait adds to the logarithm of the seconds watched."""
+    """Amount that a standard deviation of bait adds to the logarithm of the seconds watched."""
     asked: float = Field(default=0.005, ge=0, le=1)
     """Share of the views after which a question is shown."""
     answers: float = Field(default=0.015, ge=0, le=0.5)
-    """Share of the asked who answer, satisfied and unsatisfied alike as often on average."""
+    """Response rate of asked users, averaged over satisfied and unsatisfied ones."""
     selection: float = Field(default=0.4, ge=0, lt=1)
-    """Selection bias: the satisfied answer by this share more often, the others by it less."""
+    """Selection bias: the response rate of the satisfied is higher by this share, that of the others lower."""
 
 
 class Satisfaction(Mechanism[SatisfactionSettings]):
@@ -53,22 +54,22 @@ class Satisfaction(Mechanism[SatisfactionSettings]):
         self.bait = draws.normal("bait", np.arange(ground.items))
 
     def shape(self, exposure: Exposure) -> None:
-        """Let bait lure and hold."""
+        """Let bait attract clicks and hold viewers."""
         bait = self.bait[exposure.safe_items]
         exposure.add("click", self.settings.lure * bait)
         exposure.add("watch", self.settings.hold * bait)
 
     def chance(self, exposure: Exposure) -> Array:
-        """Return (B, L) the probability that a view satisfies."""
+        """Return the probability (B, L) that a view satisfies."""
         s = self.settings
         return sigmoid(s.bias + s.interest * exposure.term("interest") - s.bait * self.bait[exposure.safe_items])
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect satisfied views."""
+        """Set the expectation of satisfied views."""
         exposure.expected["pleased"] = exposure.expected["view"] * self.chance(exposure)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw who is satisfied (``pleased``, which nobody sees), and the answers of those who give one (``satisfied``)."""
+        """Draw satisfaction (``pleased``, unobserved) and the answers of respondents (``satisfied``)."""
         s = self.settings
         viewed = exposure.outcome["view"] == 1
         pleased = viewed & (self.draws.uniform("pleased", *exposure.keys) < self.chance(exposure))

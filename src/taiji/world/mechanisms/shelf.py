@@ -27,18 +27,18 @@ Array = NDArray[Any]
 
 
 class ShelfSettings(Base):
-    """Settings of ``shelf``: those of the shop that the scenario does not have."""
+    """Settings of ``shelf``: the shop's settings that are not in the scenario."""
 
     promoted: int = Field(default=30, ge=8)
-    """Items that are shown; the others of the scenario's items are found without being shown."""
+    """Number of items that are shown; users find the scenario's other items themselves."""
     finds: float = Field(default=12.0, gt=0)
-    """Mean of the other items a user buys."""
+    """Mean number of other items bought per user."""
     visits: float = Field(default=4.0, gt=0)
-    """Mean of the requests a user makes beyond the first, in the shop's own log."""
+    """Mean number of requests per user beyond the first, in the shop's own log."""
     shown: int = Field(default=10, ge=2)
-    """Items a request shows, in the shop's own log."""
+    """Items shown per request, in the shop's own log."""
     telling_text: bool = True
-    """Titles tell an item's hidden theme."""
+    """Whether titles reveal an item's hidden theme."""
 
 
 class Shelf(Mechanism[ShelfSettings]):
@@ -56,7 +56,7 @@ class Shelf(Mechanism[ShelfSettings]):
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
             raise ConfigError(
-                "The scenario's sizes are none of a shop.", where="users, items (promoted and tail) and days",
+                "The scenario's sizes are not valid for a shop.", where="users, items (promoted and tail) and days",
                 found="; ".join(problems),
             ) from error  # fmt: skip
 
@@ -70,16 +70,16 @@ class Shelf(Mechanism[ShelfSettings]):
         exposure.add("click", logit(self.shop.click_probability(user, exposure.safe_items)))
 
     def chance(self, exposure: Exposure) -> Array:
-        """Return (B, L) the probability of a purchase given a click."""
+        """Return the probability (B, L) of a purchase given a click."""
         user = np.broadcast_to(exposure.user[:, None], exposure.shape)
         return self.shop.conversion_probability(user, exposure.safe_items)
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect purchases."""
+        """Set the expectation of purchases."""
         exposure.expected["buy"] = exposure.expected["click"] * self.chance(exposure)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw purchases of clicks."""
+        """Draw purchases among clicks."""
         bought = self.draws.uniform("buy", *exposure.keys) < self.chance(exposure)
         exposure.outcome["buy"] = ((exposure.outcome["click"] == 1) & bought).astype(np.float64)
 
@@ -92,9 +92,9 @@ class Shelf(Mechanism[ShelfSettings]):
         return self._tables.items.drop("item_id").to_dict(as_series=True)
 
     def history(self, days: float) -> pl.DataFrame:
-        """Return what users found by themselves."""
+        """Return the items that users found themselves."""
         return self._tables.events.filter(~pl.col("exposed") & (pl.col("timestamp") < OPENING + timedelta(days=days)))
 
     def own_log(self) -> Tables:
-        """Return the shop's log, as it always was."""
+        """Return the shop's own log."""
         return self._tables

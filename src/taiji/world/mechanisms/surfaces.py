@@ -1,4 +1,5 @@
-"""Surfaces of a mall: product cards, short videos and live rooms share users' tastes, and have pools and noise of their own."""
+"""Surfaces of a mall: product cards, short videos and live rooms share users' tastes but have separate pools and
+noise."""
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ class SurfacesSettings(Base):
     """Settings of ``surfaces``."""
 
     shares: tuple[float, float, float] = (0.5, 0.3, 0.2)
-    """Of requests and of items: cards, videos, live rooms."""
+    """Shares of requests and of items: cards, videos, live rooms."""
     own: float = Field(default=0.35, ge=0, le=1)
-    """Share by which the taste on a surface differs from the common one."""
+    """Share of the surface's own part in the taste on it."""
     bias: float = Field(default=0.4, ge=0)
-    """Spread of the readiness to click between surfaces, on the logit scale."""
+    """Standard deviation of the click rate between surfaces, on the logit scale."""
     noise: float = Field(default=0.3, ge=0)
-    """Spread of what no topic explains, for each user and item, on the interest scale; twice that in live rooms."""
+    """Standard deviation of the noise per user and item, on the interest scale; doubled in live rooms."""
 
 
 class Surfaces(Mechanism[SurfacesSettings]):
@@ -64,28 +65,28 @@ class Surfaces(Mechanism[SurfacesSettings]):
         return self.surface(exposure)
 
     def surface(self, exposure: Exposure) -> Array:
-        """Return (B,) numbers of the surfaces in the context."""
+        """Return the indices (B,) of the surfaces in the context."""
         return (exposure.context["scenario"][:, None] == np.array(NAMES)).argmax(axis=1)
 
     def observe(self, exposure: Exposure) -> None:
-        """Draw the surface on which each request is made."""
+        """Draw the surface of each request."""
         weights = np.broadcast_to(np.asarray(self.settings.shares), (len(exposure.user), 3))
         drawn = self.draws.choice("request", weights, *exposure.row_keys)
         exposure.context["scenario"] = np.array(NAMES)[drawn]
 
     def assume(self, exposure: Exposure) -> None:
-        """Take the surface of a list's first item where no other is said."""
+        """Use the surface of a list's first item by default."""
         if "scenario" not in exposure.context:
             exposure.context["scenario"] = np.array(NAMES)[self._item_pool[exposure.safe_items[:, 0]]]
 
     def place(self, exposure: Exposure) -> None:
-        """Turn the tastes to those of the surface."""
+        """Replace the tastes by those of the surface."""
         if exposure.user_vector is not None:
             offset = self.offsets[exposure.user, self.surface(exposure)]
             exposure.user_vector = blend(exposure.user_vector, offset, self.settings.own)
 
     def shape(self, exposure: Exposure) -> None:
-        """Add the surface's readiness and its noise."""
+        """Add the surface's click level and its noise."""
         surface = self.surface(exposure)
         exposure.add("click", self.biases[surface][:, None])
         if self.settings.noise:

@@ -1,4 +1,4 @@
-"""Tastes of users: a long-term part, and a short-term part that drifts; tastes of single behaviours that differ from it."""
+"""Tastes of users: a long-term part, and a short-term part that drifts; separate tastes for single behaviours."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class TasteSettings(Base):
     """Settings of ``taste``."""
 
     strength: float = Field(default=3.0, ge=0)
-    """Interest that full affinity adds, on the logit scale."""
+    """Interest added by full affinity, on the logit scale."""
     breadth: float = Field(default=0.25, ge=0)
-    """Liking of everything beside the favourites: spread around the two favourite topics."""
+    """Standard deviation of the taste around the two favourite topics."""
     short: float = Field(default=0.4, ge=0, le=1)
     """Weight of the short-term part."""
     pull: float = Field(default=0.3, ge=0)
-    """Share of the way back to the long-term part that the short-term part goes in a day."""
+    """Share of the distance to the long-term part that the short-term part covers per day."""
     drift: float = Field(default=1.0, ge=0)
-    """Spread of the short-term part's random walk in a day; 0 lets it stand still."""
+    """Standard deviation of the short-term part's random walk per day; 0 keeps it constant."""
     behaviours: float = Field(default=0.3, ge=0, le=1)
-    """Share by which the tastes for putting into the cart and for buying differ from the taste for looking."""
+    """Share by which the tastes for carts and purchases differ from the taste for viewing."""
 
 
 class Taste(Mechanism[TasteSettings]):
-    """Users' tastes, unit vectors over topics (users, topics); they drift by themselves, whatever is shown."""
+    """Users' tastes, unit vectors over topics (users, topics); they drift independently of exposures."""
 
     Settings = TasteSettings
     after = ("content",)
@@ -60,7 +60,7 @@ class Taste(Mechanism[TasteSettings]):
         self._short, self._slot = self._start, 0
 
     def short_at(self, slot: int) -> Array:
-        """Return (users, topics) short-term parts in a slot; they follow from the seed alone."""
+        """Return the short-term parts (users, topics) in a slot, which depend only on the seed."""
         s, user = self.settings, np.arange(self.ground.users)[:, None]
         if slot < self._slot:
             self._short, self._slot = self._start, 0
@@ -74,11 +74,11 @@ class Taste(Mechanism[TasteSettings]):
         return self._short
 
     def at(self, users: Array, slot: int) -> Array:
-        """Return (B, topics) tastes of users in a slot."""
+        """Return the tastes (B, topics) of users in a slot."""
         return blend(self.long[users], self.short_at(slot)[users], self.settings.short)
 
     def place(self, exposure: Exposure) -> None:
-        """Add the tastes in the exposure's slot."""
+        """Add the tastes at the exposure's slot."""
         exposure.user_vector = self.at(exposure.user, exposure.slot)
         if self.settings.behaviours:
             for name, offset in self.offsets.items():

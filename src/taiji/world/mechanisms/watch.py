@@ -1,4 +1,5 @@
-"""Seconds watched: interest times the effect of the duration times noise, with biases of user segments and categories planted."""
+"""Seconds watched: interest times the effect of the duration times noise, with planted biases of user segments and
+categories."""
 
 from __future__ import annotations
 
@@ -23,21 +24,21 @@ class WatchSettings(Base):
     """Settings of ``watch``."""
 
     seconds: float = Field(default=12.0, gt=0)
-    """Median seconds of something of median duration that leaves a user cold."""
+    """Median seconds for an item of median duration without interest."""
     interest: float = Field(default=0.35, ge=0)
-    """Growth of the logarithm with the interest."""
+    """Increase of the log seconds with the interest."""
     duration: float = Field(default=0.7, ge=0)
-    """Duration bias: seconds grow with the duration to this power, whatever the interest."""
+    """Duration bias: seconds grow with the duration to this power, independently of the interest."""
     segment: float = Field(default=0.3, ge=0)
-    """Spread between user segments, on the log scale."""
+    """Standard deviation between user segments, on the log scale."""
     category: float = Field(default=0.2, ge=0)
-    """Spread between kinds of items, on the log scale."""
+    """Standard deviation between kinds of items, on the log scale."""
     noise: float = Field(default=0.6, ge=0)
-    """Spread of what nobody can predict, on the log scale."""
+    """Standard deviation of the noise, on the log scale."""
 
 
 class Watch(Mechanism[WatchSettings]):
-    """Watch time of what was viewed; what plays again counts again, so that it has no upper end. It has no state."""
+    """Watch time of viewed items; replays count again, so it is unbounded. Stateless."""
 
     Settings = WatchSettings
     after = ("funnel", "taste", "live", "surfaces")
@@ -60,7 +61,7 @@ class Watch(Mechanism[WatchSettings]):
         self.category_bias = settings.category * draws.normal("category", np.arange(kinds))
 
     def location(self, exposure: Exposure) -> Array:
-        """Return (B, L) the mean of the logarithm of the seconds that a view brings."""
+        """Return the mean (B, L) of the log seconds of a view."""
         s, items = self.settings, exposure.safe_items
         duration = np.log(self.content.duration[items] / self.content.settings.duration)
         return np.asarray(
@@ -73,13 +74,13 @@ class Watch(Mechanism[WatchSettings]):
         )
 
     def shape(self, exposure: Exposure) -> None:
-        """Note what biases the display has."""
+        """Record the biases of the display."""
         exposure.display["duration"] = self.content.duration[exposure.safe_items]
         segment = self.ground.traits["segment"][exposure.user][:, None]
         exposure.display["segment"] = np.broadcast_to(segment, exposure.shape)
 
     def expect(self, exposure: Exposure) -> None:
-        """Expect seconds, and say what they would be a measure of without bias."""
+        """Set the expectations of seconds, and of the unbiased quantity that they measure."""
         mean = log_normal_mean(self.location(exposure), self.settings.noise)
         exposure.expected["watch"] = exposure.expected["view"] * mean
         exposure.expected["unbiased_interest"] = np.where(exposure.shown, exposure.term("interest"), 0.0)

@@ -1,4 +1,4 @@
-"""Wording: how a copy opens and closes. Some wordings please everybody, some lure and let down."""
+"""Wording: opening and closing of a copy. Some wordings please everybody, some attract clicks and disappoint."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class WordingSettings(Base):
     """Settings of ``wording``."""
 
     opening: float = Field(default=0.3, ge=0)
-    """Spread of what an opening adds to the logit of a click."""
+    """Standard deviation of an opening's effect on the logit of a click."""
     closing: float = Field(default=0.3, ge=0)
-    """Spread of what a closing adds to it."""
+    """Standard deviation of a closing's effect on it."""
     pairing: float = Field(default=0.15, ge=0)
-    """Spread of what an opening adds in one style beyond what it adds in all."""
+    """Standard deviation of an opening's additional effect within one style."""
     lure: float = Field(default=0.3, ge=0)
-    """Amount that a spread of an opening's promise adds to the logit of a click."""
+    """Amount that a standard deviation of an opening's promise adds to the logit of a click."""
     let_down: float = Field(default=1.0, ge=0)
-    """Amount that it takes from the logit of finding the promise kept."""
+    """Amount that it subtracts from the logit of finding the promise kept."""
     kept: float = 0.5
-    """Logit of finding the promise kept where an opening promises as much as most."""
+    """Logit of finding the promise kept for an average opening."""
 
 
 class Wording(Mechanism[WordingSettings]):
@@ -68,43 +68,43 @@ class Wording(Mechanism[WordingSettings]):
         self.utility = plain + settings.lure * self.promise
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Take the policy's wordings, by number; where it has none, draw them evenly."""
+        """Use the policy's wordings, by number; without any, draw them uniformly."""
         if "wording" not in exposure.display:
             exposure.display["wording"] = self.draws.integers("wording", WORDINGS, *exposure.keys)
             exposure.display["wording_propensity"] = np.full(exposure.shape, 1 / WORDINGS)
         self._check(exposure.display["wording"])
 
     def assume(self, exposure: Exposure) -> None:
-        """Take the first wording where none is said."""
+        """Use the first wording by default."""
         exposure.display.setdefault("wording", np.zeros(exposure.shape, dtype=np.int64))
         self._check(exposure.display["wording"])
 
     def _check(self, wordings: Array) -> None:
         if wordings.dtype.kind not in "iu" or (wordings < 0).any() or (wordings >= WORDINGS).any():
             raise InputError(
-                "A wording is not one of those of the copy.", expected=f"whole numbers from 0 to {WORDINGS - 1}",
+                "The copy has no such wording.", expected=f"integers from 0 to {WORDINGS - 1}",
                 found=f"{wordings.dtype} from {wordings.min()} to {wordings.max()}",
             )  # fmt: skip
 
     def shape(self, exposure: Exposure) -> None:
-        """Add the wording's utility to the click."""
+        """Add the wording's utility to the click's logit."""
         exposure.add("click", self._of(exposure))
 
     def _of(self, exposure: Exposure) -> Array:
         return np.asarray(self.utility[exposure.display["style"], exposure.display["wording"]])
 
     def _chance(self, exposure: Exposure) -> Array:
-        """Return (B, L) the probability that who clicks finds the promise kept."""
+        """Return the probability (B, L) that a clicking user finds the promise kept."""
         s = self.settings
         return sigmoid(s.kept - s.let_down * self.promise[exposure.display["wording"]])
 
     def expect(self, exposure: Exposure) -> None:
-        """Tell the wording's utility; expect clicks that find the promise kept."""
+        """Set the expectations of the wording's utility and of clicks that find the promise kept."""
         exposure.expected["wording_utility"] = self._of(exposure)
         exposure.expected["kept"] = exposure.expected["click"] * self._chance(exposure)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw who clicks and finds the promise kept; write the copy in its wording."""
+        """Draw the clicks that find the promise kept; write the copy in its wording."""
         content = self.draws.uniform("kept", *exposure.keys) < self._chance(exposure)
         exposure.outcome["kept"] = exposure.outcome["click"] * content
         texts = grammar.worded(exposure.display["copy"].ravel().tolist(), exposure.display["wording"].ravel())
