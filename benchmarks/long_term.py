@@ -6,6 +6,8 @@ python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_
 
 from __future__ import annotations
 
+import os
+
 from benchmarks.components import cache_critics, expert_cloning
 from benchmarks.components.comparison import measure as measure_component
 from benchmarks.harness import Result, run
@@ -14,7 +16,9 @@ from benchmarks.harness import Result, run
 def measure(quick: bool) -> Result:
     """Run both, one after the other."""
     result = Result()
-    for name, module in (("cache_critics", cache_critics), ("expert_cloning", expert_cloning)):
+    modules = {"cache_critics": cache_critics, "expert_cloning": expert_cloning}
+    for name in os.environ.get("LONG_TERM", " ".join(modules)).split():
+        module = modules[name]
         measure_component(name, module.COMPONENT, result, quick)
         result.so_far()
     return result

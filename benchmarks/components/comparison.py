@@ -132,12 +132,13 @@ def chosen(name: str, component: Component, result: Result, quick: bool) -> Comp
     """Return the component with one configuration an arm, where they are chosen once; the scores become rows."""
     if component.tuning is None or quick:
         return component
-    tasks = [(name, arm, number) for arm, own in component.arms.items() for number in range(len(own.configurations))]
-    scores: dict[str, list[float]] = {}
-    for (_, arm, number), score in zip(tasks, _mapped(_score, tasks)):
-        scores.setdefault(arm, []).append(score)
-        told = {"component": name, "place": "tuning", "arm": arm, "metric": component.metric, "value": score}
-        result.rows.append(told | {"configuration": str(component.arms[arm].configurations[number])})
+    tasks = [(name, arm) for arm, own in component.arms.items() if any(own.configurations)]
+    scores = {arm: [0.0] for arm in component.arms}
+    for (_, arm), found in zip(tasks, _mapped(_scores, tasks)):
+        scores[arm] = found
+        for configuration, score in zip(component.arms[arm].configurations, found):
+            told = {"component": name, "place": "tuning", "arm": arm, "metric": component.metric, "value": score}
+            result.rows.append(told | {"configuration": str(configuration)})
     result.so_far()
     sign = 1.0 if component.direction == "higher" else -1.0
     best = {arm: int(np.argmax(sign * np.array(found))) for arm, found in scores.items()}
@@ -150,13 +151,12 @@ def _component(name: str) -> Component:
     return made
 
 
-def _score(task: tuple[str, str, int]) -> float:
-    name, arm, number = task
+def _scores(task: tuple[str, str]) -> list[float]:
+    name, arm = task
     component = _component(name)
     assert component.tuning is not None
-    own = component.arms[arm]
-    data = component.data(WORLD, component.tuning, False)
-    return own.run(data, own.configurations[number], component.tuning).metrics[component.metric]
+    data, own = component.data(WORLD, component.tuning, False), component.arms[arm]
+    return [own.run(data, one, component.tuning).metrics[component.metric] for one in own.configurations]
 
 
 def _outcomes(task: tuple[str, dict[str, Sequence[Mapping[str, Any]]], str, int, bool]) -> dict[str, Outcome]:
