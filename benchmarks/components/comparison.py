@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -163,7 +164,16 @@ def _outcomes(task: tuple[str, dict[str, Sequence[Mapping[str, Any]]], str, int,
     name, configurations, place, seed, quick = task
     component = _component(name)
     data = component.data(place, seed, quick)
-    return {arm: tuned(Arm(component.arms[arm].run, own), data, seed) for arm, own in configurations.items()}
+    found = {}
+    for arm, own in configurations.items():
+        found[arm] = tuned(Arm(component.arms[arm].run, own), data, seed)
+        value = found[arm].metrics[component.metric]
+        print(
+            f"{name}  seed={seed}  place={place}  arm={arm}  {component.metric}={value:.5g}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found
 
 
 def _mapped(action: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
@@ -192,8 +202,9 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
     }
     tasks = [(name, configurations, place, seed, quick) for seed in range(seeds) for place in component.places]
     for task, outcomes in zip(tasks, _mapped(_outcomes, tasks)):
+        place = task[2]
         for arm, outcome in outcomes.items():
-            found.setdefault((task[2], arm), []).append(outcome)
+            found.setdefault((place, arm), []).append(outcome)
     own, *others = component.arms
     sign = 1.0 if component.direction == "higher" else -1.0
     for place in component.places:
