@@ -1,20 +1,25 @@
 """Do the policies for the coming weeks gain in their worlds, and not in the twins, nor where the log is confounded?
 
-python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_cloning`` (world ``retention``) and ``cache_critics``
-(world ``peak-load``), whose modules say what is compared; values are what episodes of the world brought.
+python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_cloning`` (world ``retention``), ``cache_actor`` and
+``cache_critics`` (world ``peak-load``), whose modules say what is compared; values are what episodes of the world brought. ``LONG_TERM`` names some of
+them, ``BENCH_WORKERS`` how many processes share the work.
 """
 
 from __future__ import annotations
 
-from benchmarks.components import cache_critics, expert_cloning
+import os
+
+from benchmarks.components import cache_actor, cache_critics, expert_cloning
 from benchmarks.components.comparison import measure as measure_component
 from benchmarks.harness import Result, run
 
 
 def measure(quick: bool) -> Result:
-    """Run both, one after the other."""
+    """Run them one after the other."""
     result = Result()
-    for name, module in (("cache_critics", cache_critics), ("expert_cloning", expert_cloning)):
+    modules = {"cache_critics": cache_critics, "cache_actor": cache_actor, "expert_cloning": expert_cloning}
+    for name in os.environ.get("LONG_TERM", " ".join(modules)).split():
+        module = modules[name]
         measure_component(name, module.COMPONENT, result, quick)
         result.so_far()
     return result

@@ -3,15 +3,20 @@
 A module of this package defines ``COMPONENT``, a :class:`Component`; it is found by its file name. Everything that decides is stated there
 before anything runs: arms, the configurations of each, the metric with its direction, seeds, world and twin. Each arm has the same number
 of configurations, chosen for each seed and place by the arm's own score on validation data; parameters of all arms are told and compared.
-Differences are paired by seed, with an interval of Student's t.
+A component whose episodes are dear chooses them once for all seeds and places, in the world of a seed of its own, where the score is the deciding
+metric. Differences are paired by seed, with an interval of Student's t. ``BENCH_WORKERS`` processes share the seeds and places; results do not depend on it.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from typing import Any, Literal
 
 import numpy as np
@@ -65,6 +70,8 @@ class Component:
         seeds: of a whole run, at least 5; ``quick_seeds`` of a quick one, which decides nothing.
         same_parameters: whether the arms are held to :data:`PARAMETERS`.
         exact: checks that need no world (identities, costs), run first.
+        tuning: seed of the world in which configurations are chosen once for all; none chooses them anew for each seed and place.
+        fails: places where the component must fall behind the baseline that decides, with an interval that excludes zero.
     """
 
     claim: str
@@ -77,6 +84,8 @@ class Component:
     same_parameters: bool = True
     exact: Callable[[Result, bool], None] | None = None
     places: tuple[str, ...] = field(default=(WORLD, TWIN))
+    tuning: int | None = None
+    fails: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {name: len(arm.configurations) for name, arm in self.arms.items()}
@@ -120,6 +129,61 @@ def tuned(arm: Arm, data: Any, seed: int) -> Outcome:
     return max((arm.run(data, configuration, seed) for configuration in arm.configurations), key=lambda o: o.validation)
 
 
+def chosen(name: str, component: Component, result: Result, quick: bool) -> Component:
+    """Return the component with one configuration an arm, where they are chosen once; the scores become rows."""
+    if component.tuning is None or quick:
+        return component
+    tasks = [(name, arm) for arm, own in component.arms.items() if any(own.configurations)]
+    scores = {arm: [0.0] for arm in component.arms}
+    for (_, arm), found in zip(tasks, _mapped(_scores, tasks)):
+        scores[arm] = found
+        for configuration, score in zip(component.arms[arm].configurations, found):
+            told = {"component": name, "place": "tuning", "arm": arm, "metric": component.metric, "value": score}
+            result.rows.append(told | {"configuration": str(configuration)})
+    result.so_far()
+    sign = 1.0 if component.direction == "higher" else -1.0
+    best = {arm: int(np.argmax(sign * np.array(found))) for arm, found in scores.items()}
+    arms = {arm: Arm(own.run, (own.configurations[best[arm]],)) for arm, own in component.arms.items()}
+    return replace(component, arms=arms)
+
+
+def _component(name: str) -> Component:
+    made: Component = importlib.import_module(f"benchmarks.components.{name}").COMPONENT
+    return made
+
+
+def _scores(task: tuple[str, str]) -> list[float]:
+    name, arm = task
+    component = _component(name)
+    assert component.tuning is not None
+    data, own = component.data(WORLD, component.tuning, False), component.arms[arm]
+    return [own.run(data, one, component.tuning).metrics[component.metric] for one in own.configurations]
+
+
+def _outcomes(task: tuple[str, dict[str, Sequence[Mapping[str, Any]]], str, int, bool]) -> dict[str, Outcome]:
+    name, configurations, place, seed, quick = task
+    component = _component(name)
+    data = component.data(place, seed, quick)
+    found = {}
+    for arm, own in configurations.items():
+        found[arm] = tuned(Arm(component.arms[arm].run, own), data, seed)
+        value = found[arm].metrics[component.metric]
+        print(
+            f"{name}  seed={seed}  place={place}  arm={arm}  {component.metric}={value:.5g}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found
+
+
+def _mapped(action: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+    workers = int(os.environ.get("BENCH_WORKERS", "1"))
+    if workers == 1:
+        return [action(task) for task in track(tasks, "tasks", unit="tasks")]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(track(pool.map(action, tasks), "tasks", total=len(tasks), unit="tasks"))
+
+
 def measure(name: str, component: Component, result: Result, quick: bool) -> None:
     """Run a component and add its rows and checks to a result.
 
@@ -129,13 +193,18 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
         component.exact(result, quick)
     if not component.arms:
         return
+    component = chosen(name, component, result, quick)
     seeds = component.quick_seeds if quick else component.seeds
     found: dict[tuple[str, str], list[Outcome]] = {}
-    for seed in track(range(seeds), name, unit="seeds"):
-        for place in component.places:
-            data = component.data(place, seed, quick)
-            for arm_name, arm in component.arms.items():
-                found.setdefault((place, arm_name), []).append(tuned(arm, data, seed))
+    configurations = {
+        arm: own.configurations[:1] if quick and component.tuning else own.configurations
+        for arm, own in component.arms.items()
+    }
+    tasks = [(name, configurations, place, seed, quick) for seed in range(seeds) for place in component.places]
+    for task, outcomes in zip(tasks, _mapped(_outcomes, tasks)):
+        place = task[2]
+        for arm, outcome in outcomes.items():
+            found.setdefault((place, arm), []).append(outcome)
     own, *others = component.arms
     sign = 1.0 if component.direction == "higher" else -1.0
     for place in component.places:
@@ -163,8 +232,10 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
     for place in component.places:
         pairs = zip(found[place, own], found[place, others[0]])
         differences = [sign * (a.metrics[component.metric] - b.metrics[component.metric]) for a, b in pairs]
-        _, low, _ = interval(differences)
+        _, low, high = interval(differences)
         if place == WORLD:
             result.at_least(f"{name}: {component.claim}; low end of the gain in {component.metric}", low, 1e-9)
+        elif place in component.fails:
+            result.at_most(f"{name}: high end of the gain in the {place}", high, -1e-9)
         else:
             result.at_most(f"{name}: low end of the gain in the {place}", low, 0.0)

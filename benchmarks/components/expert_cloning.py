@@ -1,13 +1,18 @@
 """Users who come back because they were served well, and users who come back anyway.
 
-In the log each user was served by weights of their own, drawn once, so that who was served well is chance. World: good lists bring users back. Twin:
-nothing does. Third place, ``confounded``: eager users come back whatever they are shown, by far more than lists can move. Everything is cloned
-from one episode of the log and plays an episode of the same users. Metric: days with a request per user. Cloning everybody alike
-decides; cloning the upper tier alone and the log's mean weights are told. Expected: a gain in the world, none in the twin, none where it is confounded.
+For six weeks each user is served by weights of their own, drawn once, so that who is served well is chance; for ten more days a policy that
+was learnt from those serves the same users. World: good lists bring users back, and nothing else makes users differ in how often they come. Twin: nothing
+does. Third place, ``confounded``: good lists do as well, but the eager come back by far sooner whatever they see, and whoever logged gave them the
+lists that please least. Fourth, ``active users``: as the world, but users differ in how active they are by themselves, as the scenario has it; a
+tier tells mostly that. Metric: days with a request per user in the ten days. Cloning everybody alike decides; the logged weights going on, the mean weights, the upper tier alone, TD3
+on the log and PPO with two further worlds to act in are told, and weights on what moves the moods alone, which nobody who learns can know: the head-room.
+Stated beforehand: a gain in the world, none in the twin, a loss where it is confounded, and no more than in the world where
+users are active by themselves.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +26,9 @@ from taiji.world import World
 from taiji.world.environment import WorldEnv
 
 Array = NDArray[Any]
-CONFOUNDED = "confounded"
+CONFOUNDED, ACTIVE = "confounded", "active users"
+OWN_ACTIVITY = 0.5
+"""Spread of the logarithm of visits of a user that no list moves, in the place ``active users``."""
 TIERS = 3
 CLOCK_AND_SESSION = (1, 2, 3)
 """Columns of an observation that are known whatever the user did before: hour and place in the session."""
@@ -31,41 +38,56 @@ Act = Callable[[Array], Array]
 """Observations (users, F) to weights (users, K)."""
 
 
+LOGGED_DAYS, PLAYED_DAYS = 42, 10
+"""Days of the log, and days of a policy after it."""
+EAGER = 1.0
+"""Confounded: loss of the logarithm of the time away for a spread of keenness."""
+SALT = 1_000_003
+"""Between the seeds of a log and of the worlds that PPO acts in."""
+
+
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """Observations (n, F) and weights (n, K) of requests, their users (n,), days with a request (users,), and the reward per user."""
+    """Observations (n, F) and weights (n, K) of requests, their users (n,) and days (n,), days with a request (users,), and the reward per user."""
 
     states: Array
     weights: Array
     user: Array
+    day: Array
     days: Array
     reward: float
 
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Environment, its seed, and the episode that was logged there."""
+    """Environment after the log with its last observation, place, seed, the log, and the users' tiers and weights, the day until which a policy plays, and for how long."""
 
     env: WorldEnv
+    seen: Array
+    told: dict[str, Any]
+    place: str
     seed: int
     log: Episode
     tier: Array
+    own: Array
+    until: int
+    more: int
 
 
-def play(env: WorldEnv, seed: int, act: Act) -> Episode:
-    """Play one episode of the users of a seed."""
-    seen, told = env.reset(seed=seed)
-    users, slots, rows, reward, over = len(seen), set(), [], 0.0, False
-    while not over:
+def play(
+    env: WorldEnv, seen: Array, told: dict[str, Any], act: Act, until: int
+) -> tuple[Episode, Array, dict[str, Any]]:
+    """Play on until a day; return the episode and where it ended."""
+    users, rows, reward = len(seen), [], 0.0
+    while told["slot"] < until:
         asks = np.flatnonzero(seen[:, 0] > 0)
-        slots |= {(int(user), told["slot"]) for user in asks}
         weights = np.clip(act(seen), 0.0, 1.0).astype(np.float32)
-        rows.append((seen[asks], weights[asks], asks))
-        seen, gained, _, over, told = env.step(weights)
+        rows.append((seen[asks], weights[asks], asks, np.full(len(asks), told["slot"])))
+        seen, gained, _, _, told = env.step(weights)
         reward += gained
-    states, shown, user = (np.concatenate(part) for part in zip(*rows))
-    days = np.bincount([user for user, _ in slots], minlength=users)
-    return Episode(known(states), shown, user, days, reward)
+    states, shown, user, day = (np.concatenate(part) for part in zip(*rows))
+    days = np.bincount(np.unique(np.stack([user, day]), axis=1)[0], minlength=users)
+    return Episode(known(states), shown, user, day, days, reward), seen, told
 
 
 def known(seen: Array) -> Array:
@@ -73,30 +95,49 @@ def known(seen: Array) -> Array:
     return np.concatenate([seen[:, CLOCK_AND_SESSION], seen[:, PREDICTIONS:]], axis=1).astype(np.float64)
 
 
-def data(place: str, seed: int, quick: bool) -> Logged:
-    """Return an episode whose users were each served by weights of their own."""
-    users, days = (100, 7) if quick else (400, 21)
-    world = World("retention", seed, users=users, items=400, days=days, candidates=20, slot_hours=24, joining=0.0)
-    settings = world.scenario.mechanisms["retention"]
+def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
+    """Return the environment of a place."""
+    world = World("retention", seed, users=users, items=400, days=days, candidates=20, slot_hours=24, joining=0.0,
+                  longest=8, activity=OWN_ACTIVITY if place == ACTIVE else 0.0)  # fmt: skip
     if place == TWIN:
-        world = world.twin("retention")
-    else:
-        strength = 1.5 if place == CONFOUNDED else 0.0
-        changed = settings.model_copy(update={"confounded": strength})
-        scenario = world.scenario.model_copy(update={"mechanisms": {**world.scenario.mechanisms, "retention": changed}})
-        world = World(scenario, seed)
-    env = WorldEnv(world)
-    own = np.random.default_rng([seed, 5]).dirichlet(np.full(len(env.fused), 0.5), size=users)
-    log = play(env, seed, lambda seen: own)
+        return WorldEnv(world.twin("retention"))
+    settings = world.scenario.mechanisms["retention"]
+    changed = settings.model_copy(update={"confounded": EAGER if place == CONFOUNDED else 0.0})
+    scenario = world.scenario.model_copy(update={"mechanisms": {**world.scenario.mechanisms, "retention": changed}})
+    return WorldEnv(World(scenario, seed))
+
+
+def data(place: str, seed: int, quick: bool) -> Logged:
+    """Return two weeks of users who were each served by weights of their own."""
+    users, length, more = (100, 4, 4) if quick else (1000, LOGGED_DAYS, PLAYED_DAYS)
+    env = environment(place, seed, users, length + more)
+    random = np.random.default_rng([seed, 5])
+    own = random.dirichlet(np.full(len(env.fused), 0.5), size=users)
+    if place == CONFOUNDED:  # the same weights, handed out so that the eager get what pleases least
+        eager = env.world.traits["keenness"] / max(float(env.world.traits["keenness"].std()), 1e-12)
+        turn = np.argsort(-(eager + random.normal(size=users)))
+        given = own[np.argsort(own[:, env.fused.index("pleased")])]
+        own = np.empty_like(own)
+        own[turn] = given
+    seen, told = env.reset(seed=seed)
+    log, seen, told = play(env, seen, told, lambda seen: own, length)
     tier, came = np.zeros(users, np.int64), log.days > 0  # of whoever never came nothing can be cloned
     tier[came] = retention_tiers(log.days[came], TIERS)
-    return Logged(env, seed, log, tier)
+    return Logged(env, seen, told, place, seed, log, tier, own, length + more, more)
 
 
 def played(given: Logged, act: Act, parameters: int) -> Outcome:
-    """Return what a policy brings to the users of the log."""
-    found = play(given.env, given.seed, act)
-    return Outcome(0.0, {"days per user": float(found.days.mean()), "pleased per user": found.reward}, parameters)
+    """Return what a policy brings to the users of the log, in the days after it."""
+    env = copy.deepcopy(given.env)
+    found, _, _ = play(env, given.seen, given.told, act, given.until)
+    pleased = env.fused.index("pleased")
+    share = found.weights[:, pleased] / np.maximum(found.weights.sum(axis=1), 1e-9)
+    metrics = {
+        "days per user": float(found.days.mean()),
+        "pleased per user": found.reward,
+        "weight of pleased": float(share.mean()),
+    }
+    return Outcome(metrics["days per user"], metrics, parameters)
 
 
 def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
@@ -106,7 +147,9 @@ def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, A
         log = given.log
         level = given.tier if tiers > 1 else np.zeros(len(given.tier), np.int64)
         rows = given.tier[log.user] == given.tier.max() if upper else np.ones(len(log.user), bool)
-        settings = ExpertCloningSettings(tiers=int(level.max()) + 1, device="cpu", **configuration)
+        settings = ExpertCloningSettings(
+            tiers=int(level.max()) + 1, epochs=2, batch=1024, learning_rate=1e-2, device="cpu", **configuration
+        )
         made = ExpertCloning(settings).fit(log.states[rows], log.weights[rows], level[log.user[rows]], seed=seed)
         size = sum(parameter.numel() for parameter in made.network.parameters())
         return played(given, lambda seen: made.act(known(seen), level), size)
@@ -114,22 +157,67 @@ def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, A
     return run
 
 
-def mean_weights(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run the log's mean weights for everybody."""
-    mean = given.log.weights.mean(axis=0)
-    return played(given, lambda seen: np.tile(mean, (len(seen), 1)), len(mean))
+def constant(which: str) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
+    """Return the run of weights that nobody learns: ``logged`` goes on, ``mean`` of the log, ``law`` knows what moves the moods."""
+
+    def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
+        if which == "logged":
+            return played(given, lambda seen: given.own, 0)
+        one = given.log.weights.mean(axis=0) if which == "mean" else 1.0 * (np.array(given.env.fused) == "pleased")
+        return played(given, lambda seen: np.tile(one, (len(seen), 1)), len(one))
+
+    return run
 
 
+def scale(given: Logged) -> tuple[Array, Array]:
+    """Return mean and spread of the states of the log."""
+    return given.log.states.mean(axis=0), np.maximum(given.log.states.std(axis=0), 1e-6)
+
+
+def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run TD3 on the log: from each user's first request of a day to that of the next day with one."""
+    from benchmarks.environments.retention_days import td3
+
+    log = given.log
+    order = np.lexsort((np.arange(len(log.day)), log.day, log.user))
+    user, day = log.user[order], log.day[order]
+    first = order[np.r_[True, (user[1:] != user[:-1]) | (day[1:] != day[:-1])]]
+    same = log.user[first[1:]] == log.user[first[:-1]]
+    now, then = first[:-1][same], first[1:][same]
+    away = -(log.day[then] - log.day[now]).astype(np.float64)
+    act, size = td3((log.states[now], log.weights[now], away, log.states[then]), known, dict(configuration), seed)
+    return played(given, act, size)
+
+
+def by_ppo(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
+    """Run PPO, which acts in worlds of other seeds first."""
+    from benchmarks.environments.retention_days import PPO_WORLDS, ppo
+
+    users = len(given.tier)
+    envs = [environment(given.place, seed + SALT * (n + 1), users, given.more) for n in range(PPO_WORLDS)]
+    act, size = ppo(envs, given.more, known, scale(given), configuration["rate"], seed)
+    return played(given, act, size)
+
+
+DIVERSITY: tuple[dict[str, Any], ...] = ({"diversity": 0.0}, {"diversity": 0.05})
+CAPACITY: tuple[dict[str, Any], ...] = ({"diversity": 0.0}, {"diversity": 0.0, "hidden": 16})
+FIXED: tuple[dict[str, Any], ...] = ({}, {})
 COMPONENT = Component(
     claim="cloning by tiers of retention brings users back more often than cloning everybody",
     metric="days per user",
     arms={
-        "SEC": Arm(cloning(TIERS), ({"diversity": 0.05},)),
-        "everybody cloned": Arm(cloning(1), ({"diversity": 0.0},)),
-        "upper tier cloned": Arm(cloning(1, upper=True), ({"diversity": 0.0},)),
-        "mean weights": Arm(mean_weights),
+        "SEC": Arm(cloning(TIERS), DIVERSITY),
+        "everybody cloned": Arm(cloning(1), CAPACITY),
+        "upper tier cloned": Arm(cloning(1, upper=True), CAPACITY),
+        "logged weights": Arm(constant("logged"), FIXED),
+        "mean weights": Arm(constant("mean"), FIXED),
+        "TD3 on the log": Arm(by_td3, ({"discount": 0.0}, {"discount": 0.9})),
+        "PPO in two worlds": Arm(by_ppo, ({"rate": 3e-4}, {"rate": 3e-3})),
+        "law known": Arm(constant("law"), FIXED),
     },
     data=data,
     same_parameters=False,
-    places=(WORLD, TWIN, CONFOUNDED),
+    places=(WORLD, TWIN, CONFOUNDED, ACTIVE),
+    tuning=1000,
+    fails=(CONFOUNDED,),
 )

@@ -24,7 +24,7 @@ from taiji.core.component import NO_ITEM, Requests
 from taiji.core.optional import needs
 from taiji.models.fusion.learnt_fusion import FusionRows
 from taiji.models.fusion.session_cells import SessionCells, SessionCellsSettings
-from taiji.models.fusion.session_policy import SessionPolicy
+from taiji.models.policy.session_policy import SessionPolicy
 from taiji.world import World
 from taiji.world.environment import WorldEnv
 from taiji.world.observation import Choice, Observation

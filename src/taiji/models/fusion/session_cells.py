@@ -19,8 +19,8 @@ from taiji.core.errors import ArtifactError, ConfigError
 from taiji.core.settings import Settings as Base
 from taiji.models.fusion.learnt_fusion import FusionRows, circumstances
 from taiji.models.fusion.monotone_cells import CellsSettings, MonotoneCells
-from taiji.models.fusion.session_policy import SessionPolicy
 from taiji.models.fusion.weighted import BesideMerge
+from taiji.models.policy.session_policy import SessionPolicy
 
 Array = NDArray[Any]
 STEEPEST = 10.0

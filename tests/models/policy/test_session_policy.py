@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from taiji.core.errors import InputError
-from taiji.models.fusion.session_policy import SessionPolicy
+from taiji.models.policy.session_policy import SessionPolicy
 
 
 def test_an_action_is_linear_in_the_state_with_a_constant():
