@@ -107,9 +107,9 @@ class ItemKnowledge(NumbersField):
         items = rows.dataset.items
         out = np.zeros((len(items), self.width), dtype=np.float32)
         if self.name in items.columns:
-            there = (items[self.name].list.len() == self.width).fill_null(False).to_numpy()
-            if there.any():
-                out[there] = items[self.name].filter(pl.Series(there)).explode().to_numpy().reshape(-1, self.width)
+            mask = (items[self.name].list.len() == self.width).fill_null(False).to_numpy()
+            if mask.any():
+                out[mask] = items[self.name].filter(pl.Series(mask)).explode().to_numpy().reshape(-1, self.width)
         return np.nan_to_num(out)[rows.item]
 
 
@@ -140,42 +140,42 @@ class SelectAlign(nn.Module):
             parts.append(self.project[name](vectors[name].view(-1, chunks, width // chunks)))
         return torch.cat(parts, dim=1)
 
-    def present(self, there: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def present(self, mask: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the mask of the chunks that each row has, (B, C), from (B,) per kind."""
-        return torch.cat([there[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
+        return torch.cat([mask[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
 
-    def chunk_weights(self, projected: torch.Tensor, there: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+    def chunk_weights(self, projected: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
         """Return the weight of each chunk, (B, C); with a null chunk they add up to less than 1; a missing chunk gets 0.
 
         Args:
-            projected: (B, C, d). there: (B, C) 1 for a chunk that the row has. fields: (B, n, d), user and item first.
+            projected: (B, C, d). mask: (B, C) 1 for a chunk that the row has. fields: (B, n, d), user and item first.
         """
         around = fields[:, :2].flatten(1).unsqueeze(1).expand(-1, self.count, -1)
         logits = self.select(torch.cat([projected, around], dim=2)).squeeze(2)
         if self.null is None:
             return torch.sigmoid(logits)
         nothing = torch.zeros_like(logits[:, :1]) + self.null
-        return torch.softmax(torch.cat([logits.masked_fill(there == 0, NO_CHUNK), nothing], dim=1), dim=1)[:, :-1]
+        return torch.softmax(torch.cat([logits.masked_fill(mask == 0, NO_CHUNK), nothing], dim=1), dim=1)[:, :-1]
 
-    def found(self, chosen: torch.Tensor, there: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+    def found(self, chosen: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
         """Return Z, each field's attention over the weighted chunks, (B, n, d); 0 for a row without chunks.
 
         Args:
-            chosen: (B, C, d) weighted chunks. there: (B, C) 1 for a chunk that the row has. fields: (B, n, d).
+            chosen: (B, C, d) weighted chunks. mask: (B, C) 1 for a chunk that the row has. fields: (B, n, d).
         """
         logits = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
-        weights = torch.softmax(logits.masked_fill(there.unsqueeze(1) == 0, NO_CHUNK), dim=2)
-        return torch.bmm(weights * there.unsqueeze(1), self.value(chosen))
+        weights = torch.softmax(logits.masked_fill(mask.unsqueeze(1) == 0, NO_CHUNK), dim=2)
+        return torch.bmm(weights * mask.unsqueeze(1), self.value(chosen))
 
     def forward(
-        self, vectors: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor], fields: torch.Tensor
+        self, vectors: Mapping[str, torch.Tensor], mask: Mapping[str, torch.Tensor], fields: torch.Tensor
     ) -> torch.Tensor:
         """Return (B, n, d), to be added to the fields (B, n, d); rows without knowledge give 0.
 
         Args:
-            vectors: of each kind, (B, width). there: of each kind, (B,) 1 where the row has it. fields: user, item, ….
+            vectors: of each kind, (B, width). mask: of each kind, (B,) 1 where the row has it. fields: user, item, ….
         """
-        projected, known = self.projected(vectors), self.present(there)
+        projected, known = self.projected(vectors), self.present(mask)
         chosen = self.chunk_weights(projected, known, fields).unsqueeze(2) * projected
         return self.output(self.found(chosen, known, fields))  # type: ignore[no-any-return]
 
@@ -213,13 +213,13 @@ class KnowledgeNetwork(TargetAttentionNetwork):
     def kinds_of(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return the scaled vectors of each kind, (B, width), and the mask of rows that have one, (B,)."""
         vectors = {name: self.scaling[name](batch[name]) for name in self.own}
-        there = {name: batch[f"{name}_present"] for name in self.own}
+        mask = {name: batch[f"{name}_present"] for name in self.own}
         start = self.others
         for name, width in self.item_widths.items():
             found = batch[ALL_NUMBERS][:, start : start + width]
-            vectors[name], there[name] = self.item_scaling[name](found), (found != 0).any(dim=1).to(found.dtype)
+            vectors[name], mask[name] = self.item_scaling[name](found), (found != 0).any(dim=1).to(found.dtype)
             start += width
-        return vectors, there
+        return vectors, mask
 
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
@@ -282,9 +282,9 @@ class KnowledgeRanker(TargetAttentionRanker):
             embed = network.embeddings
             item = look_up(embed.items(batch), batch["item"])[:, : self.settings.dimension]
             fields = torch.stack([embed.users(batch), item], dim=1)
-            vectors, there = network.kinds_of(batch | {ALL_NUMBERS: batch["numbers"]})
+            vectors, mask = network.kinds_of(batch | {ALL_NUMBERS: batch["numbers"]})
             knowledge = network.knowledge
-            found = knowledge.chunk_weights(knowledge.projected(vectors), knowledge.present(there), fields)
+            found = knowledge.chunk_weights(knowledge.projected(vectors), knowledge.present(mask), fields)
         return found.double().cpu().numpy()  # type: ignore[no-any-return]
 
 
