@@ -148,7 +148,7 @@ class _Handler(LocalHandler):
             except TaijiError as error:
                 self._json(422, {"error": str(error)})
             except (ValueError, KeyError, TypeError, OverflowError) as error:
-                self._json(400, {"error": f"That is no judgement: {error!r}"})
+                self._json(400, {"error": f"That is not a judgement: {error!r}"})
 
     def _local(self) -> bool:
         """Return True if the request names this machine as host; otherwise reject it."""
