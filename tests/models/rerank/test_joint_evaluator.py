@@ -72,7 +72,7 @@ def test_other_lists_count_where_attention_crosses_lists_alone(fitted):
 
 def test_one_logged_list_is_rejected():
     rows = judged(requests=3, lists=1)
-    with pytest.raises(InputError, match="One list"):
+    with pytest.raises(InputError, match="single list"):
         JointEvaluator(SETTINGS, VECTORS).fit(rows)
     with pytest.raises(InputError, match="longer"):
         JointEvaluator(SETTINGS, VECTORS).fit(judged(requests=4)).score(
