@@ -78,7 +78,7 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
         values = np.asarray(reward(list(example), texts), dtype=np.float64)
         if values.shape != (len(texts),) or np.isinf(values).any():
             raise InputError(
-                f"The reward {name!r} returned something else.",
+                f"The reward {name!r} returned an invalid value.",
                 expected=f"({len(texts)},) finite numbers or NaN",
                 found=f"shape {values.shape}",
             )

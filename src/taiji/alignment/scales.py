@@ -76,7 +76,7 @@ class RewardScale:
         return self.total * self.shares(weights)
 
     def restricted(self, preference: tuple[float, ...]) -> tuple[float, ...]:
-        """Keep a preference's entries of the rewards that are weighed."""
+        """Return the entries of a preference for the weighted rewards."""
         if len(preference) != len(self.signs):
-            return preference  # the rule says that it does not fit
+            return preference  # left to the rule, which reports the mismatch
         return tuple(preference[number] for number in self.active)

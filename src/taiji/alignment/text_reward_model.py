@@ -68,7 +68,7 @@ class TextRewardModel:
 
     @property
     def version(self) -> str:
-        """Changes when any score could."""
+        """Changes whenever a score may."""
         return value_hash(
             [
                 self.embedder.version,
@@ -211,7 +211,7 @@ class TextRewardModel:
 
 
 def _nuisance(raw: Array, lengths: Array, places: Array, count: int) -> dict[str, Array]:
-    """Return what :meth:`TextRewardModel._matrix` takes off: means per category (the last row: of all), slopes on length, scales."""
+    """Return what :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (the last row: overall), slopes on length, scales."""
     sizes = np.bincount(places, minlength=count)[:, None]
 
     def means(values: Array) -> Array:

@@ -43,7 +43,7 @@ class KnowledgeGuard:
     """Comparison of texts with a catalogue.
 
     Args:
-    dataset: the catalogue that the texts are about.
+        dataset: the catalogue that the texts are about.
     """
 
     def __init__(self, dataset: Dataset) -> None:

@@ -127,7 +127,7 @@ def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
         tokenizer: counts the tokens of the rendered prompt.
 
     Raises:
-    ConfigError: the budget cannot hold even the prompt without interactions.
+        ConfigError: the budget cannot hold even the prompt without interactions.
     """
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     return _prompt(dataset, "student", settings, context, dropped)
@@ -273,7 +273,7 @@ def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
     """Return the sections of a template with their variables filled in.
 
     Raises:
-    ConfigError: the template is broken, or names an unknown variable.
+        ConfigError: the template is broken, or names an unknown variable.
     """
     from jinja2 import TemplateError
 

@@ -52,9 +52,9 @@ class SittingServer(LocalServer, ABC):
         """Record a judgement and return its result.
 
         Raises:
-        NotWaiting: it was judged already.
-        TaijiError: the judgement is incomplete.
-        ValueError, KeyError, TypeError, OverflowError: the body is not a judgement.
+            NotWaiting: it was judged already.
+            TaijiError: the judgement is incomplete.
+            ValueError, KeyError, TypeError, OverflowError: the body is not a judgement.
         """
 
 

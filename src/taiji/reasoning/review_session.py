@@ -40,9 +40,9 @@ class ReviewSession:
     """A review session, to be used as a context manager, which locks the folder.
 
     Args:
-    drafts: first drafts, one per record.
-    person: name of the reviewer.
-    beside: further reviewers of every draft (rules, a model, people who reviewed before or will later).
+        drafts: first drafts, one per record.
+        person: name of the reviewer.
+        beside: further reviewers of every draft (rules, a model, people who reviewed before or will later).
         settings: bar, agreement, strikes.
         folder: see the module.
 

@@ -84,7 +84,7 @@ def train_sft(
     Several processes (see :mod:`taiji.language.processes`) share each batch of ``batch_size`` rows per process; the first writes the folder.
 
     Returns:
-    ``step``, ``loss``, one row per weight update.
+        ``step``, ``loss``, one row per weight update.
 
     Raises:
         TaijiError: there are no rows, or one is longer than ``max_length``.

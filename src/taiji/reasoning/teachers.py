@@ -156,7 +156,7 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
     """Count how rationales ended, and log which are left out.
 
     Args:
-    rationales: from :meth:`Teacher.write`.
+        rationales: from :meth:`Teacher.write`.
 
     Raises:
         InputError: none is left.

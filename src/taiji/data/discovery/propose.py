@@ -144,7 +144,9 @@ class _Maker:
             guess = said[key] or pick(
                 f"events.{key}",
                 log,
-                {name: score for name, score in scores.items() if name not in self.taken},  # one column is one id
+                {
+                    name: score for name, score in scores.items() if name not in self.taken
+                },  # a column can have only one role as id
                 f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
             )
             if column := self._take(f"events.{key}", guess):
@@ -167,7 +169,7 @@ class _Maker:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
-        if "events.click" not in self.answers:  # they tell how the proposed rule reads the rows
+        if "events.click" not in self.answers:  # they explain the proposed rule
             self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
         if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
@@ -312,7 +314,7 @@ class _Maker:
         if found.told:
             self.p.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
             self.user_columns = {*found.told, str(key)}
-            if "users.profile" not in self.answers:  # who decided it needs no word about what was proposed
+            if "users.profile" not in self.answers:  # no note about a proposal that the user overrode
                 self.p.doubts.append(
                     f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
                     "These columns have no time: they tell, for all of the log, what was known when the table was written."

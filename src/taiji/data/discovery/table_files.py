@@ -136,7 +136,7 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
         folder: with the files.
         ignore: patterns of names to skip.
 
-        Returns:
+    Returns:
         tables by name of file; and notes on skipped files with reasons.
 
     Raises:
@@ -199,7 +199,7 @@ def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
         groups.setdefault(re.sub(r"\d+", "*", name), []).append(path)
     found = []
     for name, group in groups.items():
-        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 gives one star
+        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 becomes a single star
         together = [part.path for part in parts_of(group[0].parent / pattern)]
         same = len(group) > 1 and sorted(together) == sorted(group) and len({_signature(path) for path in group}) == 1
         if same and _signature(group[0]) and not _versions(group[-2:]):
@@ -237,7 +237,7 @@ def _signature(path: Path) -> tuple[str, ...]:
             separator, rows = _separator(path)
             return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(sorted(names_of(path, separator)))
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
-        return ()  # told when it is read
+        return ()  # reported when it is read
     return ()
 
 

@@ -210,7 +210,7 @@ def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None
     """Add invalid lines to the list; without a list, raise an error for the first.
 
     Raises:
-    InputError: names file and line, and how to leave such lines out.
+        InputError: names file and line, and how to leave such lines out.
     """
     if broken is not None:
         broken.extend(found)

@@ -244,7 +244,7 @@ def _unique(
     """Return one row per id: equal rows are merged; of different rows the first (with a title) is kept if the mapping allows it.
 
     Raises:
-    InputError: rows of one id differ, and the mapping does not set ``one_per_id``.
+        InputError: rows of one id differ, and the mapping does not set ``one_per_id``.
     """
     rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index(ROW)
     filled = rows.filter(pl.col(column).is_not_null())

@@ -72,7 +72,7 @@ def parse_rule(rule: bool | int | str) -> Rule:
     quotes.
 
     Raises:
-    ValueError: names the part that does not fit, and its place.
+        ValueError: names the part that does not fit, and its place.
     """
     if not isinstance(rule, str):
         return Label(None, None, float(rule))

@@ -141,7 +141,7 @@ class Coder(LearntComponent):
         """Read what :meth:`save` wrote. Called on a coder's class, it reads only that coder; on the base class, any.
 
         Raises:
-        ArtifactError: the folder is damaged, or from another version or coder.
+            ArtifactError: the folder is damaged, or from another version or coder.
         """
         if cls is not Coder:
             return super().load(folder, dataset)

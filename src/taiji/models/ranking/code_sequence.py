@@ -91,7 +91,7 @@ class ItemCodesField(CategoryField):
 
 
 class CodeSequenceNetwork(Network[CodeSequenceSettings]):
-    """All inputs and what the candidate finds in each sequence through one tower."""
+    """One tower over all inputs and the candidate's attention over each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: CodeSequenceSettings) -> None:
         super().__init__(layout, outputs, settings)

@@ -36,7 +36,7 @@ class LifelongSettings(NeuralRankerSettings):
 
 
 class LifelongNetwork(Network[LifelongSettings]):
-    """All inputs and what the candidate finds in each sequence through one tower."""
+    """One tower over all inputs and the candidate's attention over each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: LifelongSettings) -> None:
         super().__init__(layout, outputs, settings)

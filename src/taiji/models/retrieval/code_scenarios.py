@@ -18,7 +18,7 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
     """Return a column as texts, empty where it is null.
 
     Raises:
-    InputError: no column of that name.
+        InputError: no column of that name.
     """
     if name not in frame.columns:
         raise InputError(

@@ -209,7 +209,7 @@ class CatalogueRetriever(ABC):
         Called on a model's class, it reads only that model; on the base class, any.
 
         Raises:
-        ArtifactError: the folder is damaged, or from another version or model.
+            ArtifactError: the folder is damaged, or from another version or model.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
