@@ -267,7 +267,7 @@ def test_without_it_trl_draws_once(job, monkeypatch):
 
 
 def test_what_cannot_be_drawn_again_is_named(job):
-    with pytest.raises(ConfigError, match="negative number of rounds"):
+    with pytest.raises(ConfigError, match="number of rounds is negative"):
         job(ParetoGRPOTrainer, ParetoGRPOConfig, dynamic_sampling=-1)
     trainer = job(ParetoGRPOTrainer, ParetoGRPOConfig, dynamic_sampling=1)
     trainer.tools = [len]

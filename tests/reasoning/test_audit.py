@@ -74,19 +74,19 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
         "reason": "undefined, too few examples to tell (0, needed 10)",
     }
     assert report["order"]["verdict"] == "not shown"
-    assert report["order"]["says"] == "There was no rationale to run the controls on."
+    assert report["order"]["says"] == "There are no rationales to run the controls on."
     assert report["leaking"]["no help"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("means", "width", "verdict", "says"),
     [
-        ((1, 2, 3, 4), 0.1, "holds", "The controls order as they must: answer < own < other < shuffled."),
+        ((1, 2, 3, 4), 0.1, "holds", "The controls have the expected order: answer < own < other < shuffled."),
         ((1, 2, 3, 4), 2.0, "not shown", "is not shown with 9 examples: the interval of answer < own and own < other and"),
         ((1, 2, 3, 3.05), 0.1, "not shown", "with 9 examples: the interval of other < shuffled includes zero"),
         ((1, 2, 3.05, 3), 0.1, "not shown", "with 9 examples: the interval of other < shuffled includes zero"),
-        ((2, 1, 3, 4), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
-        ((2, 1, 3, 3.05), 0.1, "reversed", "do NOT order as they must: by perplexity own < answer is shown"),
+        ((2, 1, 3, 4), 0.1, "reversed", "do NOT have the expected order: their perplexities show own < answer instead of"),
+        ((2, 1, 3, 3.05), 0.1, "reversed", "do NOT have the expected order: their perplexities show own < answer instead of"),
         ((2, 1, 5, 9), 1.5, "not shown", "the interval of answer < own includes zero"),
     ],
     ids=["holds", "wide", "last unclear", "last turned unclear", "first turned", "first turned, last unclear", "first unclear"],

@@ -220,7 +220,7 @@ def test_other_servers_ways_are_understood(tmp_path, fault, caplog):
     assert {reply.chain for reply in replies} == {"Hm, the chain." if fault == "parts" else ""}
     uncounted = asked.account().uncounted
     assert uncounted == (80 if "usage" in fault else 0)
-    assert ("does not say how many tokens" in caplog.text) == bool(uncounted)
+    assert ("does not report how many tokens" in caplog.text) == bool(uncounted)
     if uncounted:  # the budget holds all the same: never less than the bill
         assert asked.account().prompt_tokens >= sum(bill[0] for bill in server.billed.values())
         assert asked.account().completion_tokens >= sum(bill[1] for bill in server.billed.values())

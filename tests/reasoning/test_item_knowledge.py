@@ -138,5 +138,5 @@ def test_what_is_left_out_is_told_and_nothing_at_all_is_an_error(caplog):
     assert "4 items these are left out: 2 cut, 1 number" in caplog.text
     check_usable(table[:1])
     assert len(caplog.records) == 1
-    with pytest.raises(InputError, match="nothing about items that can be used"):
+    with pytest.raises(InputError, match="no usable text about items"):
         check_usable(table[1:])

@@ -208,7 +208,11 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
             steps.append({"lower": one, "higher": other, "verdict": "holds" if gap["low"] > 0 else "reversed"})
     holds = order == names
     verdict = "holds" if holds else "reversed" if order else "not shown"
-    says = "The controls order as they must." if holds else "The controls do NOT order as they must: found otherwise."
+    says = (
+        "The controls have the expected order."
+        if holds
+        else "The controls do NOT have the expected order: found otherwise."
+    )
     lifts = {name: figure(0.2) for name in ("target lift", "neighbourhood lift", "specificity")}
     card = {
         "example": "e1", "sample": 0, "target": "Item title: bread", "rationale": "A <b>leak</b>.", "masked": "A something.", "ppl": 1.2, "ppl_masked": 5.0,
@@ -223,7 +227,7 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
         "order": {
             "verdict": verdict,
             "steps": steps,
-            "says": says if order else "There was no rationale to run the controls on.",
+            "says": says if order else "There are no rationales to run the controls on.",
         },
         "decoys": lifts,
         "blind_gap": {name: figure(0.1, 4) for name in ("teacher", "blind", "gap")} if holds else None,

@@ -121,13 +121,13 @@ def test_the_audit_says_plainly_where_the_controls_fail():
             "&lt;b&gt;leak",
         ):
             assert part in page
-    assert "alarm" not in sound[sound.index("<body>") :] and "do NOT order" not in sound
+    assert "alarm" not in sound[sound.index("<body>") :] and "do NOT have the expected order" not in sound
     assert "scored on 12 of the examples, the blind gap on 4, with" in sound
     assert "blind gap <small>4 examples</small>" in sound and "specificity <small>12 examples</small>" in sound
     assert "the blind gap on" not in failed
-    assert "The controls do NOT order as they must" in failed and 'class="outcome alarm"' in failed
+    assert "The controls do NOT have the expected order" in failed and 'class="outcome alarm"' in failed
     assert 'id="audit"' not in render_report(sample_metrics())
-    assert "no rationale to run the controls on" in render_report(sample_metrics(), audit=sample_audit(()))
+    assert "no rationales to run the controls on" in render_report(sample_metrics(), audit=sample_audit(()))
 
 
 def test_an_order_that_few_examples_do_not_show_is_no_alarm():
@@ -136,7 +136,7 @@ def test_an_order_that_few_examples_do_not_show_is_no_alarm():
     page = render_report(sample_metrics(), audit=audit)
     body = page[page.index("<body>") :]
     assert 'class="outcome neutral"' in body and "alarm" not in body
-    assert "not shown with 12 examples" in body and "do NOT order" not in body
+    assert "not shown with 12 examples" in body and "do NOT have the expected order" not in body
 
 
 def test_it_marks_claims_as_claims_and_nothing_as_more_than_it_is(page):

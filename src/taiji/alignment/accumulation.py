@@ -1,4 +1,4 @@
-"""An optimiser step's worth of per-reward gradients: collected over micro-batches, closed into an observation and an update."""
+"""Per-reward gradients of one optimiser step: accumulated over micro-batches, then turned into an observation and an update."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Held:
 class AccumulationStep:
     """Gradients of one accumulation step.
 
-    A backward pass of half-precision weights is right to three digits, and sum_k w_k g_k cancels where rewards trade off. So
-    where the weights are known beforehand the update has a backward pass of its own: it takes the place of the reward with the largest
-    weight, whose gradient follows from the others (``docs/explanation/reward-weights.md``).
+    A backward pass of half-precision weights is right to three digits, and sum_k w_k g_k cancels where rewards trade off. So if the weights are known
+    beforehand, the update has its own backward pass: it replaces that of the reward with the largest weight, whose gradient follows from the others
+    (``docs/explanation/reward-weights.md``).
 
     Args:
         parameters: trainable parameters.
@@ -47,13 +47,13 @@ class AccumulationStep:
             direction of its own.
         reference: (K,) K * p, the reference direction's coefficients (ones for equal weights).
         weights: (K,) weights in force.
-        fresh: whether the weights to apply are made from this step's gradients, so that those in force do not count.
-        given: whether the update is a loss of its own (TRL's), not the weighted sum of the rewards' losses.
-        placement: how parameters and gradients lie over processes.
+        fresh: True if the weights to apply are computed from this step's gradients, which makes those in force irrelevant.
+        given: True if the update has its own loss (TRL's) instead of the weighted sum of the rewards' losses.
+        placement: distribution of parameters and gradients over processes.
 
     Attributes:
         held: second halves whose change is measured at the end of the step (directional form).
-        finite: whether all gradients of the closed step are numbers.
+        finite: True if all gradients of the closed step are finite.
     """
 
     parameters: list[Tensor]
@@ -85,7 +85,7 @@ class AccumulationStep:
 
     @property
     def replaced(self) -> int | None:
-        """Number of the reward in whose place the update is kept."""
+        """Number of the reward whose place holds the update."""
         if self.estimator == "directional" or self.fresh or self.given:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])
@@ -98,14 +98,14 @@ class AccumulationStep:
         update: OutputGradient | None = None,
         applies: Tensor | None = None,
     ) -> None:
-        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half whatever K is in the directional form.
+        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half for any K in the directional form.
 
         Args:
             recording: the micro-batch's forward.
             rewards: derivative of each reward's loss.
             common: derivative of the loss at advantage zero, when it is kept out of the indicators.
             update: derivative of the loss to descend on, when it is ``given``.
-            applies: (B, K) bool, rewards that a row has; None is all of them.
+            applies: (B, K) bool mask of each row's rewards; None for all.
         """
         inside = [_difference(c, common) for c in rewards] if common is not None else list(rewards)
         extra = update if update is not None else common
@@ -135,7 +135,7 @@ class AccumulationStep:
         self.applies += len(recording.recorded.outputs[0]) if applies is None else applies.sum(0)
 
     def columns(self) -> Tensor:
-        """Matrix (K, D) that makes the rewards' gradients from the D sums."""
+        """Return the matrix (K, D) from the D sums to the rewards' gradients."""
         matrix = torch.eye(self.count, self.sums.flat.size(1), dtype=torch.float64, device=self.rows.device)
         if self.replaced is not None:  # g_m = (sum_k w_k g_k - sum_{k != m} w_k g_k) / w_m
             weights = torch.tensor(list(self.weights), dtype=torch.float64, device=self.rows.device)
@@ -145,7 +145,7 @@ class AccumulationStep:
         return matrix
 
     def close(self, step: float) -> Observation | None:
-        """Sum over processes first, then take inner products; None where one half of the prompts is empty.
+        """Sum over processes first, then take inner products; None if one half of the prompts is empty.
 
         Args:
             step: size of the finite difference, relative to the parameters' norm (directional form).
@@ -179,7 +179,7 @@ class AccumulationStep:
         )
 
     def _products(self) -> Tensor:
-        """Inner products of the parts on this process, in a row: (D, D) of the whole step's sums, then (D, D) of one half with the other.
+        """Return the inner products of the parts on this process, flattened: (D, D) of the whole step's sums, then (D, D) of one half with the other.
 
         In the directional form the second are ||theta||^2 and the squared length of the first half's reference direction.
         """
@@ -197,7 +197,7 @@ class AccumulationStep:
             share: fraction of the rows in each half.
             step: of the finite difference, in units of v.
             square: ||v||^2.
-            present: rewards that something in the batch has.
+            present: rewards that occur in the batch.
         """
         result = torch.zeros(self.count, dtype=torch.float64, device=self.rows.device)
         if step > 0:
@@ -216,12 +216,12 @@ class AccumulationStep:
         )
 
     def _held_now(self) -> list[Tensor]:
-        """Log-probabilities of the second halves with the parameters as they are now."""
+        """Return the log-probabilities of the second halves under the current parameters."""
         self.placement.gathered_anew()
         return [held.forward() for held in self.held]
 
     def gradient(self, weights: Sequence[float]) -> list[Tensor | None]:
-        """The update's gradient: sum_k w_k g_k and what the rewards share, or the loss that was given."""
+        """Return the update's gradient: sum_k w_k g_k plus the rewards' common part, or that of the given loss."""
         directions = self.sums.flat.size(1)
         if self.estimator == "directional" or self.given:
             return self.sums.combined([0.0] * (directions - 1) + [1.0])

@@ -1,13 +1,13 @@
-"""Group advantages of several rewards: one column per reward, made without the weights that multiply them.
+"""Group advantages of several rewards: one column per reward, independent of the reward weights.
 
-Rewards are (N, K) with N = prompts * group, a prompt's rollouts next to each other, NaN = this reward does not apply. Two
+Rewards are (N, K) with N = prompts * group, a prompt's rollouts consecutive, NaN = this reward does not apply. Two
 functions return columns A (N, K) that do not depend on the weights w, so sum_k w_k A[:, k] is linear in w and its gradient is
 exactly sum_k w_k g_k:
 
-* :func:`common`: a group's rewards are centred and divided by one scalar that all of them share;
+* :func:`common`: a group's rewards are centred and divided by one common scalar;
 * :func:`linear`: each reward is divided by its own deviation.
 
-Why TRL's own scalar advantage has no such columns, and what the common scale costs: ``docs/explanation/reward-weights.md``.
+``docs/explanation/reward-weights.md`` explains why TRL's own scalar advantage has no such columns, and the cost of the common scale.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def without_itself(count: Tensor) -> Tensor:
-    """n / (n - 1): what turns a distance to the mean of n values into one to the mean of the others; 0 where there are none."""
+    """Return n / (n - 1), the factor from the distance to the mean of n values to that to the mean of the others; 0 if there are none."""
     return torch.where(count > 1, count.double() / (count - 1).clamp(min=1), 0.0)
 
 
 def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str = "sum_then_normalize") -> Tensor:
-    """Return (N, 1) what TRL takes group advantages of: sum_k w_k r_k, NaN where no reward applies.
+    """Return the scalar reward (N, 1) of TRL's group advantages: sum_k w_k r_k, NaN where no reward applies.
 
     Under ``normalize_then_sum`` the rewards are those that are normalised within their group.
 

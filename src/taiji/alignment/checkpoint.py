@@ -1,4 +1,4 @@
-"""The trainer's own part of a checkpoint: weights as JSON, rollouts under way as safetensors; written last and atomically."""
+"""The trainer's own part of a checkpoint: weights as JSON, unused rollouts as safetensors; written last and atomically."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STATE = "reward_weights.json"
-"""Written last of all, so its presence says that the checkpoint is whole."""
+"""Written last, so its presence marks a complete checkpoint."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A checkpoint's content: micro-batches trained on so far, the rule's state, rollouts that are not used up (or None), the front's state."""
+    """A checkpoint's content: micro-batches trained on so far, the rule's state, unused rollouts (or None), the front's state."""
 
     step: int
     rule: dict[str, Any]
@@ -69,9 +69,9 @@ def save_state(
 
 
 def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState | None:
-    """Read what :func:`save_state` wrote for such a rule; None for a checkpoint of stock TRL."""
+    """Read the files of :func:`save_state` for the same rule; None for a checkpoint of stock TRL."""
     if not (folder / STATE).exists():
-        logger.warning("%s has no %s: the reward weights start afresh.", folder, STATE)
+        logger.warning("%s has no %s: the reward weights start again.", folder, STATE)
         return None
     saved = read_json(folder / STATE)
     if saved["rule"] != type(rule).__name__:
@@ -80,7 +80,7 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
             where=str(folder / STATE),
             expected=type(rule).__name__,
             found=saved["rule"],
-            fix="use the same weighting, or start afresh",
+            fix="use the same weighting, or start again",
         )
     if len(saved["state"]["log_weights"]) != rule.count:
         raise ArtifactError(
@@ -88,7 +88,7 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
             where=str(folder / STATE),
             expected=str(rule.count),
             found=str(len(saved["state"]["log_weights"])),
-            fix="use the same rewards, or start afresh",
+            fix="use the same rewards, or start again",
         )
     if not saved["rollouts"]:
         return SavedState(saved["step"], saved["state"], None, saved.get("front"))

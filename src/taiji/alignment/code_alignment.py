@@ -1,8 +1,8 @@
 """Alignment of a generative decoder by rankers: GRPO over codes of items, several rewards, the next-item loss kept (OneLive, OneMall).
 
-A reference of the decoder, synced now and then, decodes a group of items per request along the trie of what may be shown. A ranker
+A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of permitted items. A ranker
 scores them; each reward's advantage is taken within the group, a rule weighs the rewards, and the clipped objective moves
-the decoder. A ranker that shares the decoder's blind spots rewards them: evaluate with another one, see :func:`mean_reward`.
+the decoder. A ranker with the decoder's blind spots rewards them: evaluate with another one, see :func:`mean_reward`.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class CodeAlignmentSettings(Settings):
     batch: PositiveInt = 32
     """Requests per step."""
     group: int = Field(default=16, ge=2)
-    """Items that the reference decodes per request, the best ones by its beam."""
+    """Items that the reference decodes per request, the best of its beam."""
     clip: float = Field(default=0.2, gt=0)
     """Clipping range of the ratio of a code's probability to the reference's."""
     beta: float = Field(default=0.02, ge=0)
     """Weight of the divergence from the reference."""
     next_weight: float = Field(default=1.0, ge=0)
-    """Weight of the next-item loss, on a batch of histories beside each batch of requests."""
+    """Weight of the next-item loss, on a batch of histories in addition to each batch of requests."""
     reward_weight: float = Field(default=0.5, ge=0)
     """Weight of the alignment's loss."""
     sync_every: PositiveInt = 20
@@ -76,11 +76,11 @@ def align_decoder(
     *,
     seed: int = 0,
 ) -> CodeDecoder:
-    """Return a decoder that is moved towards what the rewards value; the one given stays as it is.
+    """Return a decoder aligned with the rewards; the given one is not changed.
 
     Args:
         decoder: fitted; its dataset's history up to the last request is what the next-item loss learns from.
-        requests: to answer; drawn from with replacement. reward: see :data:`Reward`. seed: of the draws and of dropout.
+        requests: sampled with replacement. reward: see :data:`Reward`. seed: of the draws and of dropout.
 
     Returns:
         the decoder; its ``facts["alignment"]`` has rewards (K,), weights (K,) and losses of each step.
@@ -177,7 +177,7 @@ class _Alignment:
         there = torch.from_numpy(own.ravel() >= 0)
         with torch.no_grad():
             reference = code_log_chances(self.reference.network, self.decoder, requests, own).flatten(0, 1)[there]
-        self.network.eval()  # the ratio compares like with like: no dropout
+        self.network.eval()  # no dropout, so that the ratio compares the same networks
         chances = code_log_chances(self.network, self.decoder, requests, own).flatten(0, 1)[there]
         columns = columns.to(chances.device)[there]
         weights = self._weights(flat, group, chances, reference, columns)
@@ -201,7 +201,7 @@ class _Alignment:
     def _weights(
         self, rewards: Array, group: int, chances: torch.Tensor, reference: torch.Tensor, columns: torch.Tensor
     ) -> torch.Tensor:
-        """Return the weights (K,) of this step's rewards by the rule, which sees what it needs."""
+        """Return the rule's weights (K,) of this step's rewards."""
         if self.rule is None:
             self.rule = make_rule(self.settings.weighting, rewards.shape[1], RuleOptions(mode="robust"))
         before, gram = self.rule.weights, None

@@ -1,4 +1,4 @@
-"""Dynamic sampling: groups that can move nothing give way to groups of other prompts, before anything is computed on them.
+"""Dynamic sampling: groups without signal are replaced by groups of other prompts, before anything is computed on them.
 
 Source: DAPO (arXiv 2503.14476). A group without signal adds nothing to any g_k, so groups of other prompts in its place multiply every
 expected g_k by one factor, which leaves the update's direction and what the rules compare as they were; the proof, and why the weighted
@@ -35,7 +35,7 @@ else:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One row of a generation with all that TRL keeps a row, so that it can change its process.
+    """One row of a generation with all of TRL's data for it, so that it can move between processes.
 
     Args:
         example: the row of the data set, with the fields that a ``rollout_func`` has added.
@@ -59,7 +59,7 @@ class Rollout:
 
 
 def rollouts_of(examples: Sequence[dict[str, Any]], generation: Generation) -> list[Rollout]:
-    """Take a generation apart into rows."""
+    """Split a generation into rows."""
     if len(generation) != 8:
         raise moved_hooks("_generate to return 8 values", f"{len(generation)} values")
     prompts, completions, masks, texts, logprobs, extra, images, tool_images = generation
@@ -87,13 +87,13 @@ def rollouts_of(examples: Sequence[dict[str, Any]], generation: Generation) -> l
 
 
 def generation_of(rows: Sequence[Rollout]) -> Generation:
-    """Put rows together as TRL's ``_generate`` returns them."""
+    """Combine rows into the form that TRL's ``_generate`` returns."""
     masks = [row.mask for row in rows]
     logprobs = [row.logprobs for row in rows]
     return (
         [row.prompt_ids for row in rows],
         [row.completion_ids for row in rows],
-        # A rollout_func that masks some calls only: what has no mask is the model's.
+        # For a rollout_func that masks only some calls, rows without a mask are the model's.
         None if all(mask is None for mask in masks) else [row.mask or [1] * len(row.completion_ids) for row in rows],
         [row.completion for row in rows],
         None if any(values is None for values in logprobs) else logprobs,
@@ -141,18 +141,18 @@ def fill(
     signal: Callable[[Tensor], Tensor],
     draw: Callable[[int], tuple[list[Rollout], Tensor]],
 ) -> Drawn:
-    """Put groups with signal in the place of groups without, for at most ``rounds`` draws.
+    """Replace groups without signal, in at most ``rounds`` draws.
 
-    What has no signal after the last round stays. All processes decide alike, for they see the same rewards.
+    Groups without signal after the last round stay. All processes decide alike, since they see the same rewards.
 
     Args:
-        rows: this process's rollouts, consecutive rows of the whole batch; as many on each process.
+        rows: this process's rollouts, consecutive rows of the whole batch; equally many on each process.
         rewards: (N, K) of the whole batch.
         group: rollouts per prompt.
         rank: number of this process.
         rounds: most draws.
         signal: rewards (n * group, K) -> bool (n,).
-        draw: draws at least so many groups; their rollouts and rewards, of all processes.
+        draw: draws at least a number of groups; returns their rollouts and rewards, of all processes.
     """
     kept, rewards, first = list(rows), rewards.clone(), rank * len(rows)
     dead = torch.nonzero(~signal(rewards)).flatten().tolist()
@@ -174,7 +174,8 @@ def fill(
 
 
 class DynamicSampling(Base):
-    """Mix in before TRL's ``GRPOTrainer``: completes a generation before TRL makes tensors of it, so that all it computes is of what is kept."""
+    """Mix in before TRL's ``GRPOTrainer``: completes a generation before TRL converts it to tensors, so that TRL computes only on the kept
+    rollouts."""
 
     args: ParetoGRPOConfig
     accelerator: Accelerator
@@ -184,7 +185,7 @@ class DynamicSampling(Base):
     _metrics: dict[str, defaultdict[str, list[float]]]
 
     def _check_dynamic_sampling(self) -> None:
-        """Raise :class:`ConfigError` where prompts cannot be drawn, or not be started as TRL starts them."""
+        """Raise :class:`ConfigError` if prompts cannot be drawn, or not be started as in TRL."""
         if not self.args.dynamic_sampling:
             return
         several_turns = bool(self.tools) or self.environment_factories is not None
@@ -198,7 +199,7 @@ class DynamicSampling(Base):
             )
 
     def _generate(self, prompts: list[Any]) -> Generation:
-        """Draw completions, or hand over those that have been drawn ahead."""
+        """Draw completions, or return those drawn ahead."""
         drawn = self.step_state.take_generation()
         if drawn is not None:
             return drawn
@@ -211,21 +212,21 @@ class DynamicSampling(Base):
         observe: Callable[[Tensor], None],
         signal: Callable[[Tensor], Tensor],
     ) -> list[dict[str, Any]]:
-        """Draw and score a generation, with groups of other prompts in the place of those that can move nothing.
+        """Draw and score a generation, with groups without signal replaced by groups of other prompts.
 
-        TRL gets it when it asks for completions and for rewards.
+        TRL receives it when it asks for completions and for rewards.
 
         Args:
             inputs: this process's rows of the data set, a prompt repeated for each of its rollouts.
-            observe: looks at the rewards of the first draw (N, K), which are of the prompts as they came.
-            signal: rewards (prompts * group, K) -> bool (prompts,), groups that can move anything.
+            observe: called with the rewards of the first draw (N, K), whose prompts are not selected.
+            signal: rewards (prompts * group, K) -> bool (prompts,), groups with signal.
 
         Returns:
             The rows of the data set that the rollouts are of.
         """
         if "image" in inputs[0] or "images" in inputs[0]:
             raise ConfigError(
-                "Dynamic sampling does not know images.",
+                "Dynamic sampling does not support images.",
                 where="dynamic_sampling",
                 expected="prompts of text",
                 found="a column 'image' or 'images'",
@@ -234,7 +235,7 @@ class DynamicSampling(Base):
         group, processes, rank = self.num_generations, self.accelerator.num_processes, self.accelerator.process_index
         rows, rewards = self._scored(inputs)
         observe(rewards)
-        # A resumed run draws the same prompts: the number of steps is in the checkpoint, and nothing else is read.
+        # A resumed run draws the same prompts: they depend only on the number of steps, which is in the checkpoint.
         order = np.random.default_rng([self.args.seed, self._step]).permutation(len(self.train_dataset)).tolist()
         taken = 0
 
@@ -282,7 +283,7 @@ class DynamicSampling(Base):
 
     @contextmanager
     def _metrics_apart(self) -> Iterator[None]:
-        """Keep TRL's metrics as they are."""
+        """Leave TRL's metrics unchanged in the block."""
         metrics = self._metrics
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         try:

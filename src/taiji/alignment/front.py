@@ -1,7 +1,7 @@
-"""The front of a training run: each batch's mean rewards are a point, and the volume that the points so far dominate is logged.
+"""The front of a training run: each batch's mean rewards are a point, and the volume dominated by the points so far is logged.
 
-A batch's means are noisy, and the best of many noisy points lies outside the policy's own front: the volume is for watching a run, and
-for comparing runs of one length and batch size.
+A batch's means are noisy, and the best of many noisy points lies outside the policy's own front: use the volume to watch a run, and to compare runs
+of equal length and batch size.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _volume(points: np.ndarray) -> float:
 
 
 class Front:
-    """Points of mean rewards that no later or earlier point of the run dominates.
+    """Points of mean rewards that no other point of the run dominates.
 
     Args:
         weights: (K,) numbers in ``reward_weights``: rewards of weight zero are left out, penalties count downwards.
@@ -96,7 +96,7 @@ class Front:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state; a reference point that was given stays."""
+        """Restore a checkpoint's state; a given reference point is kept."""
         if self.reference is None and state["reference"] is not None:
             self.reference = np.asarray(state["reference"])
         self.points = np.asarray(state["points"], dtype=np.float64).reshape(-1, len(self.numbers))

@@ -1,6 +1,6 @@
 """Estimators of the Gram matrix <g_i, g_j> of per-reward gradients, and of POPO's indicators without it.
 
-Rule of the house: sum gradients over accumulation steps and processes first, take inner products of the sums last; the
+Invariant: sum gradients over accumulation steps and processes first, take inner products of the sums last; the
 Gram matrix of a sum is not the sum of Gram matrices. Gradients are rows of one flat buffer; inner products accumulate in
 float64 on its device, and only the K x K result is brought to the host.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 22
-"""Entries a gradient is converted to float64 at a time."""
+"""Entries of a gradient converted to float64 at a time."""
 
 
 def inner_products(first: Tensor, second: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class GradientSums:
         like: the trainable parameters.
         count: number of gradients (directions) to sum.
         halves: 1, or 2 for the cross-batch estimate.
-        counts: numbers that travel with them in :meth:`reduce`.
+        counts: number of counts reduced with them in :meth:`reduce`.
     """
 
     def __init__(self, like: Sequence[Tensor], count: int, halves: int, counts: int = 0) -> None:

@@ -1,6 +1,6 @@
-"""The hooks of TRL that the trainer hangs on, and its accelerator where only a loss is wanted.
+"""The hooks of TRL that the trainer relies on, and a stand-in for its accelerator when only a loss is needed.
 
-That methods and attributes are there is checked at construction; that they do what they are relied on for, while they do it:
+The existence of methods and attributes is checked at construction; their behaviour is checked in use:
 TRL asks for the forward (:class:`~taiji.alignment.recording.Recording`), calls in order
 (:class:`~taiji.alignment.step_state.StepState`), reads the advantages and applies the weights (here).
 """
@@ -50,11 +50,11 @@ ATTRIBUTES = (
     "aux_loss_enabled",
 )
 TESTED = "trl>=1.16,<1.17"
-"""Versions that the tests run against."""
+"""Versions of TRL that the tests cover."""
 
 
 def check_hooks(base: type, instance: Any = None) -> None:
-    """Raise a :class:`TaijiError` that names what moved, if ``base`` (TRL's trainer) or, once it is made, its instance lacks a hook."""
+    """Raise a :class:`TaijiError` that names the missing hook, if ``base`` (TRL's trainer) or its instance lacks one."""
     moved = []
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
@@ -66,7 +66,7 @@ def check_hooks(base: type, instance: Any = None) -> None:
 
 
 def moved_hooks(expected: str, found: str) -> ResourceError:
-    """Error of a TRL that does not do what the trainer relies on."""
+    """Return the error for a version of TRL with changed hooks."""
     import trl
 
     return ResourceError(
@@ -79,7 +79,7 @@ def moved_hooks(expected: str, found: str) -> ResourceError:
 
 
 class Watched(dict[str, Any]):
-    """A batch that knows whether its advantages were read."""
+    """A batch that records reads of its advantages."""
 
     def __init__(self, batch: dict[str, Any], advantages: torch.Tensor) -> None:
         super().__init__({**batch, "advantages": advantages})
@@ -95,7 +95,7 @@ class Watched(dict[str, Any]):
 
 
 def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -> None:
-    """Raise :class:`ResourceError` unless TRL's mean reward is that of these weights: it has read them after they were set.
+    """Raise :class:`ResourceError` unless TRL's mean reward matches these weights, which shows that it read them after they were set.
 
     Args:
         logged: mean of the weighted sums that TRL has used.
@@ -109,7 +109,7 @@ def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -
 
 
 class Unread:
-    """Stand-in for a tensor that only metrics are made of: whatever is computed from it is itself, and its value is NaN.
+    """Stand-in for a tensor used only for metrics: every operation returns it, and its value is NaN.
 
     So nothing is launched on the device and nothing read from it.
     """
@@ -143,22 +143,22 @@ class Unread:
 
 
 class Silent:
-    """Stand-in for the accelerator in a loss whose metrics nobody reads: no collective, no wait for the device.
+    """Stand-in for the accelerator in a loss whose metrics are unused: no collective, no wait for the device.
 
-    Everything else is the accelerator's own.
+    Everything else is delegated to the accelerator.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
 
     def gather(self, tensor: torch.Tensor) -> Unread:
-        """Nothing in place of what all processes have."""
+        """Return the stand-in instead of gathering."""
         return Unread()
 
     gather_for_metrics = gather
 
     def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> Unread:
-        """Nothing in place of the sum over processes."""
+        """Return the stand-in instead of reducing."""
         return Unread()
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""One alignment job: prompts and rewards in, a merged model folder out, resumable to the same bytes."""
+"""Alignment job: from prompts and rewards to a merged model folder, resumable to the same bytes."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def align(
     ``scratch/timings.jsonl`` has the seconds of each step.
 
     Args:
-        lm: the model to start from; left as it was.
+        lm: the model to start from; not changed.
         examples: ``example`` and ``prompt`` (rendered: tokenised without adding special tokens).
         rewards: name -> function of (examples, completions).
         settings: rule, sizes, learning rate.
-        folder: where the results go.
+        folder: for the results.
         seed: of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints; without one a killed job starts again from the beginning.
 
@@ -118,7 +118,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):
         if weights is not None and len(weights) != len(rewards):
             raise ConfigError(
-                "There is not one number a reward.",
+                "The numbers and rewards differ in count.",
                 where=f"alignment.{name}",
                 expected=f"{len(rewards)} ({', '.join(rewards)})",
                 found=str(len(weights)),
@@ -144,7 +144,7 @@ def _trained(
     lines = [line for line in _read_lines(work / LOG) if line["step"] <= done]
     if first_process():
         write_text(work / LOG, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
-    place = work if first_process() else work / f"process-{os.environ['RANK']}"  # what it saw is its own
+    place = work if first_process() else work / f"process-{os.environ['RANK']}"  # each process keeps its own rollouts
     rollouts = Rollouts(
         place,
         list(rewards),
@@ -179,7 +179,7 @@ def _trainer(
         from taiji.alignment.trainer_config import ParetoGRPOConfig
 
     class Rendered(ParetoGRPOTrainer):
-        """Prompts are rendered already; they become ids, and completions text, as everywhere else here."""
+        """Trainer for rendered prompts, which tokenises and decodes like the rest of the package."""
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [ids_of(self.processing_class, prompt) for prompt in prompts], None, {}
@@ -197,7 +197,7 @@ def _trainer(
         weighting=settings.weighting,
         popo_mode=settings.mode,
         gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
-        # A study runs other rules with the same settings, preference included.
+        # A study runs other rules with the same settings, including the preference.
         preference=list(settings.preference) if settings.preference and settings.weighting in STEERED else None,
         light_statistics=settings.light_statistics,
         reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
@@ -242,14 +242,14 @@ def _trainer(
         processing_class=copy.deepcopy(lm.tokenizer),
         peft_config=adapters,
     )
-    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the one progress display
+    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the only progress display
     return trainer
 
 
 def _log(
     names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Rollouts, update: Callable[[int], None]
 ) -> TrainerCallback:
-    """A callback that turns TRL's logs into the lines of ``metrics.jsonl`` and feeds the progress display."""
+    """Return a callback that writes TRL's logs to ``metrics.jsonl`` and feeds the progress display."""
     from transformers import TrainerCallback
 
     class Log(TrainerCallback):
@@ -291,7 +291,7 @@ def _log(
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; half-written ones are removed."""
+    """Return the newest complete checkpoint; incomplete ones are removed."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         if (path / STATE).exists():
@@ -302,7 +302,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a log; a kill may have cut the last one."""
+    """Return the complete lines of a log; a kill may have cut the last one."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

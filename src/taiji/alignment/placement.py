@@ -1,8 +1,8 @@
-"""Where the entries of the trainable parameters and of their gradients are: whole on each process, or sharded by FSDP2.
+"""Placement of the trainable parameters and their gradients: whole on each process, or sharded by FSDP2.
 
 Under FSDP2 a parameter is a ``DTensor`` of which each process holds a part. Its module gathers it for each forward and backward, and
-a backward leaves the gradient's part, averaged over processes, in ``parameter.grad``. So gradients are sums of local parts, an inner
-product is the sum over processes of local ones, and every process has to run as many forwards and backwards as the others.
+a backward leaves the gradient's part, averaged over processes, in ``parameter.grad``. So gradients are sums of local parts, an inner product is the
+sum over processes of local ones, and every process must run equally many forwards and backwards.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Placement:
     Args:
         processes: number of processes.
         mean: a tensor's mean over processes.
-        sharded: whether gradients are parts, averaged already, instead of a process's own and whole ones.
-        copies: number of processes that hold the same part (more than one with replicas of the shards).
+        sharded: True if gradients are averaged parts instead of a process's own whole gradients.
+        copies: number of processes with the same part (more than one with replicas of the shards).
         modules: modules that gather their parameters; empty unless the model is sharded.
     """
 
@@ -52,7 +52,7 @@ class Placement:
         """Read the placement of a model's trainable parameters.
 
         Raises:
-            ConfigError: they do not lie alike, or in a way of which inner products are not known.
+            ConfigError: their placements differ, or do not support inner products.
         """
         modules = tuple(module for module in model.modules() if isinstance(module, FSDPModule))
         parts = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
@@ -62,7 +62,7 @@ class Placement:
         mesh, placements = next(iter(kinds))
         if not modules or len(parts) < len(parameters) or len(kinds) > 1 or not {*placements} <= {Shard, Replicate}:
             raise ConfigError(
-                "The trainable parameters do not lie alike on the processes, so the rewards' gradients cannot be compared.",
+                "The trainable parameters differ in their placement on the processes, so the rewards' gradients cannot be compared.",
                 expected="all of them whole, or all of them sharded by FSDP2 over one mesh",
                 found=f"{len(parameters) - len(parts)} whole, {len(parts)} sharded as {sorted(str(kind) for kind in kinds)}",
                 fix="use a reward rule such as popo-light, or shard the model by FSDP2 alone",
@@ -72,7 +72,7 @@ class Placement:
 
     @property
     def together(self) -> bool:
-        """Return whether forwards and backwards wait for the other processes'."""
+        """Return True if forwards and backwards wait for the other processes."""
         return bool(self.modules)
 
     def total(self, counts: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,23 +81,23 @@ class Placement:
         return both[: len(counts)], both[len(counts) :] * (self.processes / self.copies)
 
     def gathered_anew(self) -> None:
-        """Let modules forget what they have gathered, after parameters were changed by hand."""
+        """Make modules drop gathered parameters after a manual change."""
         for module in self.modules:
             module.reshard()
 
     def reduce_in_each_backward(self) -> None:
-        """Undo a caller's wish to reduce gradients at the last micro-batch only: they are not kept whole until then."""
+        """Override a caller's request to reduce gradients only at the last micro-batch, since they are not kept whole until then."""
         for module in self.modules:
             module.set_requires_gradient_sync(True, recurse=False)
             module.set_requires_all_reduce(True, recurse=False)
 
 
 WHOLE = Placement()
-"""One process."""
+"""Placement on a single process."""
 
 
 def trainable(model: torch.nn.Module) -> list[Tensor]:
-    """Return the trainable parameters as the optimizer knows them: modules of FSDP2 that are gathered for a forward are not seen whole."""
+    """Return the trainable parameters as the optimizer sees them: sharded, even while FSDP2 modules are gathered for a forward."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -130,7 +130,8 @@ def vector_jacobian_product(
 ) -> list[Tensor | None]:
     """Gradient of sum <output, value> by this process's part of each parameter; None where it does not reach.
 
-    FSDP2 reduces what a backward leaves in ``grad`` and knows nothing of ``torch.autograd.grad``. What ``grad`` held is put back.
+    FSDP2 reduces the contents of ``grad`` after a backward, and does not support ``torch.autograd.grad``. The previous contents of ``grad`` are
+    restored.
     """
     if not isinstance(parameters[0], DTensor):
         return list(torch.autograd.grad(outputs, list(parameters), values, retain_graph=keep, allow_unused=True))

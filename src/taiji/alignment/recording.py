@@ -1,7 +1,7 @@
-"""One forward, many losses: the policy's outputs, cut from the loss so that both can be reused.
+"""One forward, many losses: the policy's outputs, detached from the loss so that both can be reused.
 
-TRL's ``_compute_loss`` hands the model it is given on to the forward and does nothing else with it. So a :class:`Recording` takes
-the model's place: the first loss runs the forward, all of them get *leaves* that hold its values. That gives d loss / d
+TRL's ``_compute_loss`` only passes its model on to the forward. So a :class:`Recording` can replace the model: the first loss runs the forward, and
+all losses get *leaves* with its values. That gives d loss / d
 log-probability for any advantage, loss type, clipping and KL without copying a formula, and its product with the Jacobian of
 the one forward is each loss's gradient.
 """
@@ -27,21 +27,21 @@ OutputGradient = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 class JointGradients(Protocol):
-    """Graph of a forward that many losses' gradients are taken from at once."""
+    """Graph of a forward for the gradients of many losses at once."""
 
     def products(self, vectors: Tensor, parameters: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
         """Gradients of <vector, log-probabilities> for each of D vectors (D, b, T); taken once."""
 
 
 RESIDUE = 16
-"""Parts of a vector below so many roundings count as none."""
+"""Parts of a vector below this many rounding units count as zero."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
-"""Options of a forward whose rows cannot be run in parts."""
+"""Options of a forward that prevent running its rows in parts."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """The policy's forward on a micro-batch, as TRL's loss asks for it; runs on any of the rows, at any time.
+    """The policy's forward on a micro-batch, with TRL's arguments; can run on any of the rows at any time.
 
     Args:
         function: log-probabilities of completions, as ``_get_per_token_logps_and_entropies``.
@@ -61,14 +61,15 @@ class Forward:
 
     @property
     def divisible(self) -> bool:
-        """Return whether the rows can be run in parts."""
+        """Return True if the rows can be run in parts."""
         return all(self.options.get(name) is None for name in MEDIA) and not self.options.get("compute_aux_loss")
 
     def __call__(self, rows: Tensor, *, padded: bool = False, joint: list[JointGradients] | None = None) -> Outputs:
         """Run the rows.
 
-        ``padded`` runs the model on TRL's padded batch, prompts not shared. Given a list ``joint``, a forward may put its graph there
-        and return outputs without one: for gradients of many losses at once. Without rows the model runs all the same, for the processes that wait for it, and the outputs have no rows.
+        ``padded`` runs the model on TRL's padded batch, prompts not shared. Given a list ``joint``, a forward may put its graph there and return
+        outputs without one, for the gradients of many losses at once. Without rows the model still runs, for the processes that wait for it, and the
+        outputs have no rows.
         """
         some = rows if len(rows) else rows.new_zeros(1)
         ids, mask = self.input_ids[some], self.attention_mask[some]
@@ -80,7 +81,7 @@ class Forward:
         return logps[:0], None if entropies is None else entropies[:0], auxiliary
 
     def logps_now(self, rows: Tensor) -> Tensor:
-        """Log-probabilities of the rows with the parameters as they are now, without gradient."""
+        """Return the log-probabilities of the rows under the current parameters, without gradient."""
         size = len(self.input_ids)
         with torch.no_grad():
             if self.options.get("pixel_values") is not None:  # whose rows are patches
@@ -106,7 +107,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A forward that has been run: its parts, their outputs joined in row order, and the leaves with the same values."""
+    """Result of a forward: its parts, their outputs joined in row order, and the leaves with the same values."""
 
     forward: Forward
     parts: list[Part]
@@ -133,7 +134,7 @@ class Recorded:
 
 
 class ModelNotThere(ResourceError, AttributeError):
-    """TRL's loss asks the stand-in for something that only the model has."""
+    """Error for an attribute that TRL's loss reads from the stand-in and only the model has."""
 
 
 class Recording:
@@ -141,8 +142,8 @@ class Recording:
 
     Args:
         model: the policy.
-        halves: (B,) 0 or 1, the half of the prompts each row belongs to; each half gets a forward of its own, which costs
-            no more arithmetic and lets a backward visit one half only.
+        halves: (B,) 0 or 1, the half of the prompts each row belongs to; each half gets its own forward, which costs no more arithmetic and allows a
+            backward over one half only.
         evidence: prompt tokens that PEPO compares the completions with.
         attached: replay the forward's outputs themselves instead of leaves, for a loss that runs its own backward.
         together: run a forward for a half without rows, too, because other processes wait for it.
@@ -164,7 +165,7 @@ class Recording:
 
     def __getattr__(self, name: str) -> Any:
         raise ModelNotThere(
-            "TRL's loss does more with the model than hand it on.",
+            "TRL's loss does more with the model than pass it on.",
             expected="_compute_loss to give the model to _get_per_token_logps_and_entropies, and nothing else",
             found=f"it reads model.{name}",
             fix=f'pip install "{TESTED}"',
@@ -172,7 +173,7 @@ class Recording:
 
     @property
     def recorded(self) -> Recorded:
-        """The forward, once a loss has asked for it."""
+        """The recorded forward, once a loss has run it."""
         if self._recorded is None:
             raise ResourceError(
                 "TRL's loss has not asked for the policy's forward.",
@@ -182,7 +183,7 @@ class Recording:
         return self._recorded
 
     def replayed(self, forward: Forward) -> Outputs:
-        """Return what TRL's loss gets for the forward it asks for."""
+        """Return the outputs for the forward that TRL's loss requests."""
         if self._recorded is None:
             rows = torch.arange(len(forward.input_ids), device=forward.input_ids.device)
             if self.halves is None or not forward.divisible:
@@ -244,9 +245,8 @@ class Recording:
     ) -> Iterator[list[Tensor | None]]:
         """Products of D vectors, in order; ``keep`` the graph for another half's.
 
-        Where the vectors are linearly dependent on these rows (a reward that tells none of the rollouts apart, two that rank them
-        alike, more rewards than rollouts), only as many passes are made as there are independent ones, unless other processes
-        wait for them all.
+        If the vectors are linearly dependent on these rows (a reward that is constant over the rollouts, two that rank them alike, more rewards than
+        rollouts), there are only as many passes as independent vectors, unless other processes wait for all.
         """
         mixture, wanted = self._independent(gradients, half)
         products = self._products(wanted, half, halves, parameters, keep)
@@ -260,7 +260,7 @@ class Recording:
     def _independent(
         self, gradients: Sequence[OutputGradient], half: int
     ) -> tuple[list[list[float]] | None, Sequence[OutputGradient]]:
-        """The D vectors as mixtures (D, r) of r < D others; None and the vectors themselves where they are independent."""
+        """The D vectors as mixtures (D, r) of r < D others; None and the vectors themselves if they are independent."""
         inside = self.in_half(half)
         values = torch.stack([gradient[0][inside].flatten() for gradient in gradients]).double()
         plain = all(gradient[1] is None and gradient[2] is None for gradient in gradients)
@@ -318,7 +318,7 @@ class Recording:
 
 
 def _mixed(parts: Sequence[Tensor | None], factors: Sequence[float]) -> Tensor | None:
-    """sum_j factors[j] * parts[j], at least in fp32; None where nothing reaches."""
+    """sum_j factors[j] * parts[j], at least in fp32; None for parameters without a gradient."""
     terms = [(part, factor) for part, factor in zip(parts, factors) if part is not None]
     if not terms:
         return None

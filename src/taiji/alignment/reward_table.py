@@ -1,8 +1,8 @@
 """The reward table (offline environment): each prompt's candidate items with the ranker's normalised scores, frozen.
 
 Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up.
-The answer is open text, so an item has to be found for it (our definition): the nearest of the prompt's candidates by cosine
-of embeddings, exact search. Candidates are the items that the user was shown in the LLM period up to the cutoff, the most
+The answer is open text, so it is grounded in an item (our definition): the nearest of the prompt's candidates by cosine of embeddings, by exact
+search. Candidates are the items that the user was shown in the LLM period up to the cutoff, the most
 popular items before that period, seeded random items, and the true target (of a set, every one); nothing after the cutoff is read.
 """
 
@@ -48,7 +48,7 @@ class RewardTable:
     """Candidates and rewards of every example.
 
     Attributes:
-        rows: ``example, item, ctcvr, reward``, an example's candidates next to each other, ascending by item.
+        rows: ``example, item, ctcvr, reward``, an example's candidates consecutive, ascending by item.
         targets: ``example, item``, in the examples' order.
         item_ids: (V,) items that occur anywhere, ascending; ``vectors`` (V, d) are their embeddings.
         embedder: the embedder's version.
@@ -71,9 +71,7 @@ class RewardTable:
         """Candidates of each example as (E, C) places in ``vectors`` (-1 where there is none), and their scores."""
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
-            raise ArtifactError(
-                "The reward table's rows and targets do not belong together.", fix="build the table again"
-            )
+            raise ArtifactError("The reward table's rows and targets do not match.", fix="build the table again")
         counts = lengths["len"].to_numpy()
         shape = (len(counts), int(counts.max()))
         inside = np.arange(shape[1])[None] < counts[:, None]
@@ -94,9 +92,9 @@ class RewardTable:
             return np.array([self._places[example] for example in examples], dtype=np.int64)
         except KeyError as error:
             raise InputError(
-                "The reward table does not know this example.",
+                "The reward table does not have this example.",
                 found=str(error),
-                expected="an example the table was built for",
+                expected="an example that the table was built for",
             ) from None
 
     def target_vectors(self, examples: Sequence[str]) -> np.ndarray:
@@ -105,7 +103,7 @@ class RewardTable:
         return np.asarray(self.vectors[np.searchsorted(self.item_ids, items)])
 
     def set_vectors(self, examples: Sequence[str]) -> np.ndarray:
-        """Embeddings (B, N, d) of each example's next items, zero behind the last.
+        """Embeddings (B, N, d) of each example's next items, padded with zeros.
 
         Raises:
             ArtifactError: the table was built for single answers.
@@ -124,7 +122,7 @@ class RewardTable:
         return out
 
     def candidate_vectors(self, examples: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; NaN rewards where there is none."""
+        """Embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; NaN rewards at padding."""
         candidates, _, reward = (table[self.places(examples)] for table in self._padded)
         return self.vectors[np.maximum(candidates, 0)], reward
 
@@ -204,7 +202,7 @@ def build_reward_table(
         settings: numbers of candidates.
         seed: of the random candidates; those of an example depend on (seed, example) alone.
         batch: user-item pairs scored at a time.
-        title_characters: at which titles are cut, as in the prompts.
+        title_characters: length at which titles are cut, as in the prompts.
     """
     from taiji.reasoning.prompts import item_lines
 

@@ -1,8 +1,7 @@
-"""Taiji's two rewards (§5): does the answer mean the right thing, and does the ranker believe in it.
+"""Taiji's two rewards (§5): semantic similarity of the answer, and its score by the ranker.
 
-A reward is a function ``(examples, completions) -> float64 array (B,)``, NaN where it does not apply, never an exception
-because of what a model wrote. A malformed answer gets the minimum, 0, of both. Several rewards stay several: nothing here
-adds them up.
+A reward is a function ``(examples, completions) -> float64 array (B,)``, NaN where it does not apply; a model's text never raises an exception. A
+malformed answer gets the minimum, 0, of both. Rewards are kept separate, not summed here.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ Reward = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
 class Answers:
-    """Reads and embeds completions; both rewards ask for the same batch, so the last one is kept."""
+    """Reads and embeds completions; both rewards read the same batch, so the last one is cached."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
         self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return whether each completion is well formed (B,), and its answer's unit vector (B, d), zero where it is not."""
+        """Return the mask of well-formed completions (B,), and their answer's unit vector (B, d), zero where it is not."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text) for text in completions]
@@ -72,14 +71,14 @@ def ground_rollouts(
 
 
 def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
-    """A reward as TRL calls it: the data set's column ``example`` comes in, NaN goes out as None, the name is logged."""
+    """Wrap a reward for TRL: it takes the data set's column ``example``, returns None for NaN, and is logged under its name."""
 
     def function(prompts: Any, completions: Sequence[Any], example: Sequence[str], **_: Any) -> list[float | None]:
         texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]
         values = np.asarray(reward(list(example), texts), dtype=np.float64)
         if values.shape != (len(texts),) or np.isinf(values).any():
             raise InputError(
-                f"The reward {name!r} returned something else.",
+                f"The reward {name!r} returned an invalid value.",
                 expected=f"({len(texts)},) finite numbers or NaN",
                 found=f"shape {values.shape}",
             )

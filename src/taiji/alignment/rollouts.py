@@ -1,4 +1,4 @@
-"""A bounded sample of each step's rollouts, kept so that people can read what the rewards were given for."""
+"""A bounded sample of each step's rollouts, kept for reading with their rewards."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from taiji.alignment.rewards import Reward
 from taiji.core.artifacts import write_parquet, write_text
 
 KEPT = 16
-"""Rollouts kept a step, in whole groups of one prompt (at least one group)."""
+"""Rollouts kept per step, in whole groups of one prompt (at least one group)."""
 LOG = "rollouts.jsonl"
 FILE = "rollouts.parquet"
 
 
 class Rollouts:
-    """See every batch that the rewards score, and keep the first groups of each step.
+    """Sampler that sees every scored batch, and keeps the first groups of each step.
 
     Args:
-        folder: where lines are appended as steps end, so that a killed job keeps them.
+        folder: lines are appended there as steps end, so that a killed job keeps them.
         names: of the rewards.
-        generations: rollouts of one prompt, which stand next to each other in a batch.
-        lines: those of the steps before the checkpoint that training goes on from.
+        generations: rollouts per prompt, which are consecutive in a batch.
+        lines: those of the steps before the checkpoint to resume from.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Rollouts:
         write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines))
 
     def watched(self, name: str, reward: Reward) -> Reward:
-        """Return the reward, wrapped so that what it scores is kept here as well."""
+        """Return the reward, wrapped so that its batches are also kept here."""
 
         def function(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
             values = reward(examples, completions)
@@ -55,7 +55,7 @@ class Rollouts:
         return function
 
     def close_step(self, step: int) -> None:
-        """Add the batch that was scored last to the log, as that of a step that is over."""
+        """Add the last scored batch to the log, as that of a finished step."""
         rows = [{"step": step, **row} for row in self._batch]
         self._batch = []
         self.lines += rows

@@ -1,8 +1,7 @@
 """The numbers in ``reward_weights`` under a rule that moves weights: their total, signs and zeros.
 
-A rule knows weights on the simplex only. TRL multiplies rewards by whatever numbers it is given (ones by default). In between:
-the total of the numbers stays what it was, a zero leaves a reward out (it is logged, not weighed), a negative number makes it
-a penalty.
+A rule only handles weights on the simplex. TRL multiplies rewards by arbitrary numbers (ones by default). Between the two: the total of the numbers
+is kept, a zero leaves a reward out (it is logged, not weighted), a negative number makes it a penalty.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class RewardScale:
     Args:
         active: numbers of the rewards that are weighed.
         signs: (K,) 1 or -1.
-        given: (active,) shares at the start, with their signs folded into the rewards.
+        given: (active,) initial shares, with their signs folded into the rewards.
         total: sum of the weights' absolute values.
     """
 
@@ -35,14 +34,14 @@ class RewardScale:
 
     @classmethod
     def of(cls, weights: Sequence[float] | None, count: int, *, adaptive: bool) -> RewardScale:
-        """Read the weights of ``count`` rewards; those that nobody gave (environments append rewards) are ones, as in TRL."""
+        """Read the weights of ``count`` rewards; those not given (environments append rewards) are ones, as in TRL."""
         numbers = np.ones(count)
         if weights is not None:
             numbers[: len(weights)] = weights
         total = float(np.abs(numbers).sum())
         if not np.isfinite(total) or (adaptive and total == 0):
             raise ConfigError(
-                "The weights of the rewards do not tell where to start.",
+                "The weights of the rewards are not a valid start.",
                 where="reward_weights",
                 expected="finite numbers, not all of them zero",
                 found=str(numbers.tolist()),
@@ -77,7 +76,7 @@ class RewardScale:
         return self.total * self.shares(weights)
 
     def restricted(self, preference: tuple[float, ...]) -> tuple[float, ...]:
-        """Keep a preference's entries of the rewards that are weighed."""
+        """Return the entries of a preference for the weighted rewards."""
         if len(preference) != len(self.signs):
-            return preference  # the rule says that it does not fit
+            return preference  # left to the rule, which reports the mismatch
         return tuple(preference[number] for number in self.active)

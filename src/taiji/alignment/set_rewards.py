@@ -1,7 +1,7 @@
 """The two rewards of an answer that is a set of intents (our definitions); see :mod:`taiji.alignment.rewards` for those of one item.
 
-Semantic: how well the intents cover the next items, less what they repeat. Preference: what the slate that the intents retrieve
-among the example's candidates is worth to the reward ranker. Both lie in [0, 1]; their scaling is frozen with the reward table.
+Semantic: coverage of the next items by the intents, minus redundancy. Preference: the reward ranker's value of the slate that the intents retrieve
+among the example's candidates. Both lie in [0, 1]; their scaling is frozen with the reward table.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from taiji.language.embed import Embedder
 
 REPEATED = 0.5
-"""Share of the semantic reward's range that a set of nothing but repetitions loses."""
+"""Penalty, as a share of the semantic reward's range, for a set of repetitions only."""
 SLATE = 10
-"""Candidates that the intents retrieve together."""
+"""Number of candidates that the intents retrieve together."""
 
 
 class SetAnswers:
-    """Reads and embeds completions of up to ``most`` intents; both rewards ask for the same batch, so the last one is kept."""
+    """Reads and embeds completions of up to ``most`` intents; both rewards read the same batch, so the last one is cached."""
 
     def __init__(self, embedder: Embedder, most: int) -> None:
         self.embedder, self.most = embedder, most
         self._last: tuple[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return whether each completion is well formed (B,), and its intents' unit vectors (B, m, d), zero where there is none."""
+        """Return the mask of well-formed completions (B,), and their intents' unit vectors (B, m, d), zero where there is none."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text, most=self.most) for text in completions]

@@ -25,14 +25,14 @@ Weighting = Literal[
 ]
 
 STEERED = ("popo", "popo-covariance")
-"""Rules that know a preference."""
+"""Rules that support a preference."""
 
 
 class RewardTableSettings(Settings):
-    """The offline reward environment: which items an answer can be grounded to."""
+    """The reward table: items that an answer can be grounded to."""
 
     exposed_candidates: int = Field(default=64, ge=0)
-    """At most so many of the user's exposed items of the LLM period."""
+    """Upper limit of the user's exposed items from the LLM period."""
     popular_candidates: int = Field(default=100, ge=1)
     """Most popular items before the LLM period."""
     random_candidates: int = Field(default=100, ge=0)
@@ -45,7 +45,7 @@ class AlignmentSettings(Settings):
     weighting: Weighting = "popo"
     """The rule that sets the weights of the rewards; ``fixed`` is stock TRL."""
     mode: Literal["robust", "paper"] = "robust"
-    """POPO's update: ours (clipped, averaged, with a floor) or the raw exponentiated gradient of the paper."""
+    """POPO's update: ours (clipped, averaged, with a minimum weight) or the raw exponentiated gradient of the paper."""
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
     """Estimator of POPO's indicators; ``directional`` costs the same for any number of rewards."""
     preference: tuple[float, ...] | None = None
@@ -55,11 +55,11 @@ class AlignmentSettings(Settings):
     light_statistics: Literal["batch", "group"] = "batch"
     """POPO-light's means and deviations: over the whole batch, or within each prompt's rollouts and averaged."""
     generations: int = Field(default=4, ge=2)
-    """Rollouts a prompt (G)."""
+    """Rollouts per prompt (G)."""
     prompts_per_step: int = Field(default=4, ge=1)
-    """Prompts an optimiser step."""
+    """Prompts per optimiser step."""
     micro_batch: int = Field(default=8, ge=1)
-    """Rollouts a forward pass; must divide generations * prompts_per_step."""
+    """Rollouts per forward pass; must divide generations * prompts_per_step."""
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; ``null`` is one pass over the prompts."""
     learning_rate: float = Field(default=2e-5, gt=0)
@@ -73,7 +73,7 @@ class AlignmentSettings(Settings):
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
     weight_warmup: int = Field(default=2, ge=0)
-    """Steps before gradient-based weights start to move (LoRA starts at B = 0, where inner products say little)."""
+    """Steps before gradient-based weights start to move (LoRA starts at B = 0, where inner products carry little information)."""
     token_weighting: Literal["none", "pepo"] = "none"
     """PEPO's token weights on top (evidence: the prompt's history tokens)."""
     rollouts: Literal["local", "vllm-colocate", "vllm-server"] = "local"
@@ -81,7 +81,7 @@ class AlignmentSettings(Settings):
     rollout_server: str = "http://127.0.0.1:8000"
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)
-    """Steps between two checkpoints from which a killed run goes on."""
+    """Steps between two checkpoints, from which a killed run resumes."""
     reward_table: RewardTableSettings = RewardTableSettings()
 
     @model_validator(mode="after")

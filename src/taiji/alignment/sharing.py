@@ -1,8 +1,8 @@
-"""Let a GRPO trainer compute each shared prompt once: in its rollouts, its loss, its old and reference log-probabilities.
+"""Prompt sharing for a GRPO trainer, which computes each shared prompt once: in its rollouts, its loss, its old and reference log-probabilities.
 
-Rows of a batch that begin alike (a prompt's rollouts) go through `taiji.language.prefix_*`; same log-probabilities,
-gradients and sampled tokens as TRL's own forward, up to float rounding. What the engine does not serve (images, vLLM, MoE
-auxiliary losses, wrapped or windowed models, unusual generation settings) is left to TRL.
+Rows of a batch with a common prefix (a prompt's rollouts) go through `taiji.language.prefix_*`; same log-probabilities,
+gradients and sampled tokens as TRL's own forward, up to float rounding. Cases that the engine does not support (images, vLLM, MoE
+auxiliary losses, wrapped or windowed models, unusual generation settings) are left to TRL.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SharedPrefixes(Base):
     _told: str = ""
 
     def shares(self, model: Any) -> bool:
-        """Return whether this model's shared prompts are computed once; a yes prepares its LoRA layers, where that is not done yet."""
+        """Return True if this model's shared prompts are computed once; its LoRA layers are then prepared, if not done yet."""
         if not self.args.share_prefixes or not supports_sharing(model)[0]:
             return False
         fuse_adapters(model)
@@ -106,7 +106,7 @@ class SharedPrefixes(Base):
         compute_entropy: bool,
         joint: list[JointGradients] | None = None,
     ) -> Outputs:
-        """Log-probabilities and entropies of the completions, rows that begin alike computed together."""
+        """Return log-probabilities and entropies of the completions, with rows of a common prefix computed together."""
         inside = attention_mask.bool()
         rows = [ids[kept].tolist() for ids, kept in zip(input_ids.cpu(), inside.cpu())]
         scored = inside[:, -logits_to_keep:]
@@ -155,7 +155,7 @@ class SharedPrefixes(Base):
             return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids, draw=draw), None
 
     def _law(self) -> Sampling | None:
-        """Return the law that TRL's rollouts would be drawn from, the checkpoint's own generation settings included; None leaves them to TRL."""
+        """Return the sampling distribution of TRL's rollouts, including the checkpoint's own generation settings; None leaves them to TRL."""
         config = bare_model(self.model)._prepare_generation_config(self.generation_config)[0]
         sampling, reason = sampling_of(config)
         ends = config.eos_token_id
@@ -214,7 +214,7 @@ def in_place_of_forward(wrapper: DistributedDataParallel, forward: Callable[...,
 
 
 def regrouped(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort the rows of an accumulation step's micro-batches so that a prompt's rollouts meet in one of them.
+    """Sort the rows of an accumulation step's micro-batches so that a prompt's rollouts are in the same one.
 
     Args:
         batches: dictionaries of equal keys; tensors (B, …) are rows, others (scalars, None) belong to all.

@@ -1,7 +1,7 @@
-"""Data that pass from one of TRL's callbacks to the next.
+"""Data passed between TRL's callbacks.
 
-From the generation to the loss they travel in TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits and
-buffers. What TRL has no place for is one object on the trainer (:class:`StepState`), which is empty between two steps.
+From the generation to the loss, data are in TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits and buffers. All other data are in
+one object on the trainer (:class:`StepState`), which is empty between two steps.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class RewardColumns:
     Args:
         advantages: (B, K).
         prompt: (B,) number of each row's prompt in the generation batch of all processes.
-        signal: () bool; whether any advantage of the whole generation batch differs from zero.
-        applies: (B, K) bool, rewards that a rollout has (NaN is none).
+        signal: () bool; True if any advantage of the whole generation batch differs from zero.
+        applies: (B, K) bool mask of each rollout's rewards (NaN does not apply).
     """
 
     advantages: Tensor
@@ -68,7 +68,7 @@ class RewardColumns:
 
 
 class StepState:
-    """Everything that the trainer's callbacks leave for one another outside of TRL's batch.
+    """Data that the trainer's callbacks pass to one another outside of TRL's batch.
 
     ============  =====================================  ========================================
     piece         put by                                 taken by

@@ -1,6 +1,6 @@
-"""Reward model of texts, trained on pairs (Bradley–Terry): what makes one text of a group preferred to another.
+"""Reward model of texts, trained on pairs (Bradley–Terry): a score of preference within a group of texts.
 
-A score has three parts that add up: the quality of the text, the prior of its category, and what its length alone brings. The text's
+A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The text's
 features are residuals of a regression on category and length (Frisch and Waugh 1933), so that quality cannot learn either:
 over the training texts it has mean zero in every category and no correlation with length.
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 MODEL_FILE = "text_reward.json"
-"""File that a folder with a stored model has."""
+"""Name of a stored model's file."""
 RIDGES = (0.3, 3.0, 30.0, 300.0, 3000.0)
 """Penalties among which cross-validation over groups chooses."""
 FOLDS = 4
-"""Of the cross-validation."""
+"""Number of folds of the cross-validation."""
 NUISANCE_RIDGE = 1.0
 """Penalty of categories and length."""
 
@@ -68,7 +68,7 @@ class TextRewardModel:
 
     @property
     def version(self) -> str:
-        """Changes when any score could."""
+        """Changes whenever a score may."""
         return value_hash(
             [
                 self.embedder.version,
@@ -92,7 +92,7 @@ class TextRewardModel:
         Args:
             texts, categories: N texts and the category of each.
             winners, losers: (P,) places in ``texts``.
-            groups: of each pair, P: what the two have in common (the item); no group lies on both sides of a fold.
+            groups: (P,) common property of each pair (the item); no group is on both sides of a fold.
             weights: (P,) of the pairs; None for 1 each.
 
         Raises:
@@ -211,7 +211,7 @@ class TextRewardModel:
 
 
 def _nuisance(raw: Array, lengths: Array, places: Array, count: int) -> dict[str, Array]:
-    """Return what :meth:`TextRewardModel._matrix` takes off: means per category (the last row: of all), slopes on length, scales."""
+    """Return what :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (the last row: overall), slopes on length, scales."""
     sizes = np.bincount(places, minlength=count)[:, None]
 
     def means(values: Array) -> Array:

@@ -1,7 +1,7 @@
-"""PEPO token weights: tokens that are grounded in the evidence, and uncertain, get more of the advantage.
+"""PEPO token weights: tokens grounded in the evidence, and uncertain, get more of the advantage.
 
 Source: PEPO's published formulas. VS_t is the mean cosine of token t's hidden states to the evidence's, over layers
-(embedding layer included) and evidence tokens; H_t the entropy of the law that produced token t. The hidden state is taken
+(embedding layer included) and evidence tokens; H_t the entropy of the distribution of token t. The hidden state is taken
 at the token's own position while the entropy belongs to the position before: that offset is the method's. Deviation:
 weights are detached (the published code lets gradients flow through them; ``pepo_as_released`` does so too). The two differ only
 where ratios differ from one: a row's weights sum to a constant, so in the first pass over a batch nothing flows through them.

@@ -1,10 +1,10 @@
-"""GRPO whose reward weights adapt: TRL's trainer with a few methods overridden and none copied.
+"""GRPO with adaptive reward weights: TRL's trainer with a few methods overridden and none copied.
 
-The way of a rollout, from the prompt to the parameter update, is told in ``docs/explanation/one-rollout.md``. In short:
+``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short:
 ``_calculate_rewards`` shows reward rules the batch; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's
 batch; ``_compute_loss`` runs TRL's loss on a recorded forward, pulls each reward's loss back through it and, at the last
-micro-batch of a step, sets the parameters' gradients to sum_k w_k g_k. Checkpoints carry the weights and the rollouts under
-way. With ``weighting="fixed"`` every one of them steps aside and the run is stock TRL's.
+micro-batch of a step, sets the parameters' gradients to sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With
+``weighting="fixed"`` all overrides are inactive and the run is stock TRL's.
 
 Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviations in ``docs/alignment.md``.
 """
@@ -51,7 +51,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
 
     Logged beside TRL's metrics, per reward name: ``weight/<name>`` (applied in this step), ``indicator/<name>`` (where
     the rule has them) and ``front/mean/<name>``; ``max_delta_log_weight``, ``front/hypervolume``, ``front/points`` and, where groups are
-    drawn again, ``dynamic_sampling/…``. ``docs/alignment.md`` tells what they mean.
+    drawn again, ``dynamic_sampling/…``. ``docs/alignment.md`` explains them.
 
     Works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules hold K gradients
     (2K for cross-batch) of a process's part of the trainable parameters in fp32; under FSDP1 or DeepSpeed use a reward rule.
@@ -59,7 +59,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     Attributes:
         front: mean rewards of the batches so far that no other batch dominates.
         rule: the weight rule; its weights are copied to TRL's ``reward_weights`` whenever they move.
-        step_state: pieces that one of TRL's callbacks leaves for a later one of the same step; empty between steps.
+        step_state: data passed from one of TRL's callbacks to a later one of the same step; empty between steps.
         _train_sampler: TRL's order of prompts, from the start of a run until its checkpoint is loaded.
     """
 
@@ -111,13 +111,13 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         self._apply_weights()
 
     def _apply_weights(self) -> None:
-        """Hand the rule's weights to TRL."""
+        """Pass the rule's weights to TRL."""
         if self.rule.source != "none":
             self.reward_weights = torch.tensor(self.reward_scale.applied(self.rule.weights), dtype=torch.float32)
 
     @property
     def _reward_names(self) -> list[str]:
-        """Names of the rewards; those of the same name get their number."""
+        """Return the names of the rewards; repeated names get a number."""
         rewards = self.reward_func_names
         return [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
 
@@ -151,7 +151,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return rewards
 
     def _observe_rewards(self, rewards: Tensor) -> None:
-        """Show the front, and a reward rule, the rewards (N, K) of the prompts as they came."""
+        """Pass the rewards (N, K) of the original prompts to the front and to a reward rule."""
         metrics, seen = self._metrics["train"], rewards.double().cpu()
         means = torch.nanmean(seen, 0).numpy()
         for name, value in self.front.add(means).items():
@@ -169,7 +169,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             self._log_weights(self.reward_weights.double().numpy(), None)
 
     def _columns(self, rewards: Tensor) -> Tensor:
-        """Advantages (N, K) of the rewards that are weighed."""
+        """Return the advantages (N, K) of the weighted rewards."""
         seen, group, total = self.reward_scale.rewards(rewards), self.num_generations, self.reward_scale.total
         if self.args.aggregation == "linear":
             return linear(seen, group, self.args.scale_rewards, total)
@@ -177,7 +177,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
 
     def _groups_with_signal(self, rewards: Tensor) -> Tensor:
         """Return bool (prompts,): groups that can move the parameters, or a rule's weights."""
-        if self.rule.source == "none":  # the weighted sum is all that anything looks at
+        if self.rule.source == "none":  # only the weighted sum is used
             weights, aggregation = self.reward_weights, self.multi_objective_aggregation
             return groups_with_signal(
                 common(weighted_sum(rewards, weights, self.num_generations, aggregation), self.num_generations),
@@ -216,7 +216,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return batch
 
     def _log_advantages(self, advantages: Tensor) -> None:
-        """Put the advantages of the batch that was logged last in the place of TRL's, in the table of completions."""
+        """Replace TRL's advantages by ours in the table of completions, for the last logged batch."""
         logged = cast("deque[float]", self._logs["advantages"])
         for _ in range(min(len(logged), len(advantages))):
             logged.pop()
@@ -238,7 +238,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         joint: list[JointGradients] | None = None,
         **media: Any,
     ) -> Outputs:
-        """Run the forward, or replay it where TRL's loss was given a recording for the model."""
+        """Run the forward, or replay it if TRL's loss has a recording as its model."""
         forward: Callable[..., Outputs] = super()._get_per_token_logps_and_entropies
         options = {
             "batch_size": batch_size,
@@ -294,7 +294,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         step.add(recording, rewards, common_part, update, batch.applies)
         if self.accelerator.sync_gradients:
             self._update(self.step_state.take_accumulation(), bool(batch.signal))
-        # The gradients are set by hand, so the caller's backward gets a loss that reaches nothing.
+        # The gradients are set manually, so the caller's backward gets a loss without parameters.
         return loss.detach().requires_grad_()
 
     def _start_accumulation(self, model: torch.nn.Module) -> AccumulationStep:
@@ -316,7 +316,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         )
 
     def _update(self, step: AccumulationStep, signal: bool) -> None:
-        """Close the step: the rule observes it, unless no reward told its rollouts apart, and the parameters get their gradients."""
+        """Close the step: the rule observes it, unless no reward differs between its rollouts, and the parameters get their gradients."""
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None
         scaler, finite = self.accelerator.scaler, step.finite
@@ -335,7 +335,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
 
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
-        """Keep TRL's metrics and entropy controller as they are, whatever its loss does, and let no process wait for another."""
+        """Leave TRL's metrics and entropy controller unchanged during its loss, without waiting for other processes."""
         coefficient, accelerator = self.entropy_coef, self.accelerator
         entropy, stats = self._last_world_entropy, self._entropy_window_stats
         self.accelerator = cast(Accelerator, Silent(accelerator))

@@ -33,7 +33,7 @@ class ParetoGRPOConfig(GRPOConfig):
         metadata={"help": "'robust' (averaged, clipped, with a floor) or 'paper' (raw exponentiated gradient)."},
     )
     preference: list[float] | None = field(
-        default=None, metadata={"help": "Trade-off at which POPO shall end; None is equal weights."}
+        default=None, metadata={"help": "Trade-off at which POPO should end; None is equal weights."}
     )
     gram_estimator: str = field(
         default="cross-batch",
@@ -97,7 +97,7 @@ class ParetoGRPOConfig(GRPOConfig):
     )
     pepo_evidence: str = field(
         default=r"Item title: [^\n]*",
-        metadata={"help": "Regular expression of the prompt's evidence; all prompt tokens where it finds nothing."},
+        metadata={"help": "Regular expression of the prompt's evidence; all prompt tokens if nothing matches."},
     )
     pepo_as_released: bool = field(
         default=False,
@@ -126,7 +126,7 @@ class ParetoGRPOConfig(GRPOConfig):
     share_prefixes: bool = field(
         default=True,
         metadata={
-            "help": "Compute a prompt once for all of its rollouts; same numbers up to float rounding. False is TRL's way, to the bit."
+            "help": "Compute a prompt once for all of its rollouts; same numbers up to float rounding. False uses TRL's own computation, to the bit."
         },
     )
 
@@ -141,7 +141,7 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("token_weighting", self.token_weighting, ("none", "pepo"))
         if self.dynamic_sampling < 0:
             raise ConfigError(
-                "There is no negative number of rounds.",
+                "The number of rounds is negative.",
                 where="dynamic_sampling",
                 expected="0 or more",
                 found=str(self.dynamic_sampling),
@@ -198,7 +198,7 @@ class ParetoGRPOConfig(GRPOConfig):
 
     @property
     def leave_one_out(self) -> bool:
-        """Return whether a rollout is compared with the mean of its siblings, without any scale (RLOO)."""
+        """Return True if a rollout is compared with the mean of its siblings, without any scale (RLOO)."""
         return self.scale_rewards == LEAVE_ONE_OUT
 
     @property

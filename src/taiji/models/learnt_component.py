@@ -1,4 +1,4 @@
-"""The base of components that learn arrays and need no column of the log: settings, version, saving."""
+"""The base of components that learn arrays and read no column of the log: settings, version, saving."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FORMAT = 1
 
 
 class LearntComponent(ABC):
-    """Component that is its settings, its facts and its arrays. A model implements :meth:`weights` and :meth:`restore`.
+    """Component made up of settings, facts and arrays. A model implements :meth:`weights` and :meth:`restore`.
 
     Attributes:
         settings: as given.
-        facts: what was learnt beside arrays, as JSON.
-        dataset: that it is bound to, where it reads columns of items or users; None: what it reads comes with the requests.
+        facts: learnt values that are not arrays, as JSON.
+        dataset: the bound dataset, if the component reads columns of items or users; None if all its inputs come with the requests.
     """
 
     Settings: ClassVar[type[Base]] = Base
@@ -38,11 +38,11 @@ class LearntComponent(ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Array]:
-        """Return what was learnt."""
+        """Return the learnt arrays."""
 
     @abstractmethod
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
 
     @property
     def version(self) -> str:
@@ -64,14 +64,14 @@ class LearntComponent(ABC):
         """Read what :meth:`save` wrote, and bind it to a dataset.
 
         Raises:
-            ArtifactError: another version's, another model's, or damaged.
+            ArtifactError: the folder is damaged, or from another version or model.
             ResourceError: a package that the component needs is missing.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
         if config.get("format") != FORMAT or config.get("class") != cls._name():
             raise ArtifactError(
-                "This folder does not hold the component that was asked for.",
+                "This folder does not hold the requested component.",
                 where=str(folder),
                 expected=f"config.json with format {FORMAT} and class {cls._name()}",
                 found=f"format {config.get('format')}, class {config.get('class')}",
@@ -83,7 +83,7 @@ class LearntComponent(ABC):
             made.restore(load_file(folder / "weights.safetensors"))
         except ResourceError:  # a package that the component needs
             raise
-        except Exception as error:  # whatever a damaged file makes the readers raise
+        except Exception as error:  # any error that reading a damaged file raises
             raise ArtifactError(
                 "A saved component is damaged.", where=str(folder), found=str(error)[:300], fix="fit it again"
             ) from error

@@ -1,4 +1,4 @@
-"""Intents of answers that are sets, with their weights: the batch stage and the near-online writer make them here."""
+"""Weighted intents of answers that are sets, for the batch stage and the near-online writer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from taiji.reasoning.answers import parse
 
 @dataclass(frozen=True)
 class SetAnswer:
-    """Intents of one prompt's answer or answers, in the order in which they were said.
+    """Intents of one prompt's answer or answers, in the order of the text.
 
     Attributes:
-        texts: as item texts are embedded. levels: category levels of each. weights: positive.
+        texts: in the form of item texts. levels: category levels of each. weights: positive.
     """
 
     texts: list[str]
@@ -33,7 +33,8 @@ def set_answers(
     """Read the intents of answers.
 
     Args:
-        lm: the model that wrote them. asked: rendered prompts. written: samples of each. depth: category levels. most: intents of an answer.
+        lm: the model that wrote them. asked: rendered prompts. written: samples of each. depth: category levels. most: upper limit of intents per
+            answer.
         batch: texts scored together.
 
     Returns:

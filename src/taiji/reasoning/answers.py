@@ -1,8 +1,8 @@
-"""The one format of a completion: write it, and read whatever a language model made of it.
+"""The format of a completion: writing it, and tolerant reading of a language model's output.
 
 <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
 
-A set of intents has several of them between the tags, one a line.
+A set of intents holds several between the tags, one per line.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from functools import lru_cache
 
 THINK = "<think>"
 LONGEST = 400
-"""Characters of an answer; beyond it the model rambles."""
+"""Upper limit of an answer's characters; a longer one is rambling."""
 DEPTH = 3
-"""Category levels that are looked for by default."""
+"""Category levels read by default."""
 DEEPEST = 9
-"""Category levels that the format can name."""
+"""Upper limit of category levels in the format."""
 _TAG = re.compile(r"<\s*+(/?)\s*+(think|answer)\s*+>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text|image))>|\[/?(?:INST|SYSTEM_PROMPT)\]"
 )
-"""Special tokens of known model families: in a text they would be read as turns and ends."""
+"""Special tokens of known model families, which would be read as turns and ends if a text held them."""
 
 
 _TITLE = re.compile(
     r"(?P<label>(?<!\w)item title\s*+:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s{0,99}+(?P<short>title\s*+:)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""The beginning of an intent: its label anywhere, or the short one at the start of a line or behind a separator, a bullet or a number."""
+"""The beginning of an intent: the full label anywhere, or the short one at the start of a line or after a separator, a bullet or a number."""
 _BULLET = re.compile(r"^\s*(?:[-*•]+|\d{1,2}[.)])?\s*")
 _REST = " \t\n;|,-*•"
-"""Separators and bullets that stand between intents and belong to none."""
+"""Separators and bullets between intents."""
 _NUMBER = {True: re.compile(r"\n\s{0,99}+\d{1,2}[.)]\s*+$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
-"""The number of the intent that follows: at the start of a line where there are several lines, else behind a space."""
+"""The number before an intent: at the start of a line if there are several lines, else after a space."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """One of the things that an answer foresees.
+    """One predicted item of an answer.
 
     Attributes:
         title: its title.
-        levels: its category levels, as many as were looked for; a level that is not given is empty.
-        start, end: its characters in the text that was read.
+        levels: its category levels, as many as requested; a missing level is empty.
+        start, end: its character range in the text.
     """
 
     title: str
@@ -56,7 +56,7 @@ class Intent:
 
     @property
     def text(self) -> str:
-        """The intent in the form of an item's text, whatever form it was written in."""
+        """The intent in the form of an item's text, independent of how it was written."""
         return format_answer(self.title, self.levels)
 
 
@@ -68,10 +68,10 @@ class Answer:
         rationale: the text inside `<think>`, without tags.
         text: the text inside `<answer>`, white space collapsed; empty when there is none.
         title: its title, empty when there is none.
-        levels: its category levels, as many as were looked for; a level that is not given is empty.
-        well_formed: the format is right, so title and levels may be believed.
-        problem: why not, else empty.
-        intents: what it names, in the order of the text, whatever its form; at most as many as were asked for, and none that the end cut.
+        levels: its category levels, as many as requested; a missing level is empty.
+        well_formed: True if the format is right, so that title and levels are reliable.
+        problem: the reason if not, else empty.
+        intents: its intents in the order of the text, in any form; at most as many as requested, without one that the end cut.
     """
 
     rationale: str
@@ -84,19 +84,19 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """Rationale and answer as the one text that is embedded for features, whatever its form; empty where nothing was said."""
+        """Rationale and answer as one text to embed for features, in any form; empty if both are."""
         return f"{self.rationale} {self.text}".strip()
 
 
 def clean(text: str) -> str:
-    """One line without tags and end-of-text marks."""
+    """Return a text as one line, without tags and end-of-text marks."""
     return " ".join(_SPECIAL.sub(" ", _TAG.sub(" ", text)).split())
 
 
 def format_answer(title: str, levels: tuple[str | None, ...] | list[str | None]) -> str:
-    """The text inside `<answer>`; levels that are missing are left out.
+    """Return the text inside `<answer>`; missing levels are left out.
 
-    Semicolons and angle brackets in names would read as format, so they are replaced.
+    Semicolons and angle brackets in names are replaced, since they would be read as format.
     """
     parts = [f"Item title: {field(title)}"]
     for number, level in enumerate(levels, start=1):
@@ -106,28 +106,28 @@ def format_answer(title: str, levels: tuple[str | None, ...] | list[str | None])
 
 
 def field(text: str) -> str:
-    """A name that cannot be mistaken for a part of the format."""
+    """Return a name without characters of the format."""
     return " ".join(_SPECIAL.sub(" ", text).replace(";", ",").replace("<", "(").replace(">", ")").split())
 
 
 def format_completion(rationale: str, answer: str) -> str:
-    """The completion that a student learns: the rationale (which may be empty) and the answer's text."""
+    """Return the completion that a student learns: the rationale (which may be empty) and the answer's text."""
     return f"<think>{clean(rationale)}</think><answer>{answer}</answer>"
 
 
 def format_set(lines: Sequence[str]) -> str:
-    """The text inside `<answer>` of a set of intents, each of :func:`format_answer`."""
+    """Return the text inside `<answer>` for a set of intents, each from :func:`format_answer`."""
     return "\n".join(lines)
 
 
 def answer_span(rationale: str, answer: str) -> tuple[int, int]:
-    """Characters of the answer's text within :func:`format_completion`."""
+    """Return the character range of the answer's text within :func:`format_completion`."""
     start = len(f"<think>{clean(rationale)}</think><answer>")
     return start, start + len(answer)
 
 
 def answer_form(depth: int, most: int = 1) -> str:
-    """Return the form of an answer with so many category levels, for a prompt: ``Item title: ...; Category L1: ...``, two lines of it for a set."""
+    """Return the form of an answer with a number of category levels, for a prompt: ``Item title: ...; Category L1: ...``, two lines for a set."""
     return format_set([format_answer("...", ["..."] * depth)] * min(most, 2))
 
 
@@ -166,9 +166,9 @@ def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
 
 
 def read_intents(content: str, depth: int = DEPTH) -> list[Intent]:
-    """Read the intents in the text of an answer, however they are set apart: lines, numbers, bullets, `|`, or the next title.
+    """Read the intents in the text of an answer, separated by lines, numbers, bullets, `|`, or the next title.
 
-    Where no title has its label, each line (or part between `|`) is an intent of its own: a title, then levels behind semicolons.
+    If no title has its label, each line (or part between `|`) is an intent: a title, then levels after semicolons.
     """
     starts = list(_TITLE.finditer(content))
     begins = [max(match.start("label"), match.start("short")) for match in starts]
@@ -198,14 +198,14 @@ def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
     Args:
         text: the completion.
         depth: category levels.
-        most: intents that were asked for; further ones are left out. With 1 the title and levels are the answer's, whatever follows; else
-            those of the first intent.
+        most: number of intents requested; further ones are dropped. With 1, title and levels are those of the whole answer; else those of the first
+            intent.
     """
     tags = list(_TAG.finditer(text))
     thought = next((t for t in reversed(tags) if (t.group(1), t.group(2).lower()) == ("/", "think")), None)
     opening = next((t for t in tags if _is(t, "", "answer") and (thought is None or t.start() >= thought.end())), None)
     if opening is None and thought is not None:
-        # `</think>` came only after the answer: take the answer that there is.
+        # `</think>` came only after the answer: take that answer.
         opening, thought = next((t for t in tags if _is(t, "", "answer")), None), None
     if opening is None:
         return Answer(clean(text), "", "", ("",) * depth, False, "no answer")

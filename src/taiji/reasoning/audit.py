@@ -1,7 +1,7 @@
-"""The leakage audit: what the rationales owe to having seen the answer.
+"""The leakage audit: the part of the rationales' help that comes from having seen the answer.
 
-Lexical guards, masked perplexity and leak share come with the scores of :mod:`taiji.reasoning.selection`; here they are
-summed up, and what needs further scoring is added on a sample of examples: controls (another user's rationale, shuffled
+Lexical guards, masked perplexity and leak share come with the scores of :mod:`taiji.reasoning.selection`; here they are summarised, and checks that
+need further scoring are run on a sample of examples: controls (another user's rationale, shuffled
 words, the answer itself, none), decoys (other items of the target's category under the same rationale), and the
 blind gap (the teacher's lift against that of rationales written without the answer).
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
 
 CONTROLS = ("answer", "own", "other", "shuffled")
-"""The controls in the order of perplexity that sound rationales and a capable model give; ``empty`` is reported beside them."""
+"""The controls in the order of perplexity expected of sound rationales and a capable model; ``empty`` is reported in addition."""
 MEASURES = ("ppl", "ppl_values", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BLIND_TOKENS = 64
@@ -52,7 +52,7 @@ def audit_run(
         lm: the scoring model.
         dataset: the log.
         examples: ``example``, ``user``, ``as_of``, ``target`` of (at least) the judged rationales.
-        verdicts: as of :func:`taiji.reasoning.selection.select`.
+        verdicts: as returned by :func:`taiji.reasoning.selection.select`.
         settings: sizes of the samples.
         selection: of the scores.
         prompts: of the student.
@@ -60,9 +60,9 @@ def audit_run(
 
     Returns:
         A JSON-able summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles a measure), ``lexical``
-        (shares), ``leaking`` (shares of the rationales by what their help rests on), ``preference`` (how much likelier the
-        plain rule is to keep a rationale that names its item), ``controls`` (mean log-perplexity with intervals),
-        ``order`` (whether the controls order as they must, step by step and in a sentence), ``decoys``, ``blind_gap``,
+        (shares), ``leaking`` (shares of the rationales by the source of their help), ``preference`` (how much more often the plain rule keeps a
+        rationale that names its item), ``controls`` (mean log-perplexity with intervals),
+        ``order`` (test of the controls' expected order, step by step and in a sentence), ``decoys``, ``blind_gap``,
         ``worst`` (examples to read).
 
     Raises:
@@ -89,7 +89,7 @@ def audit_run(
 
 
 def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
-    """Share of the rationales with each lexical finding."""
+    """Return the share of rationales with each lexical finding."""
     shares = {
         "title": _share(verdicts["named"].list.len() > 0),
         "forbidden": _share(verdicts["forbidden"].list.len() > 0),
@@ -103,7 +103,7 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
 
 
 def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
-    """Shares of the rationales that do not help the answer at all, that help on their own, and whose help is mostly mentions."""
+    """Return the shares of rationales that do not help the answer, that help without mentions, and whose help is mostly mentions."""
     share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
     return {
         "no help": _share(~helps),
@@ -113,7 +113,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Share of rationales, of those that name their item and of others, that the paper's rule (perplexity below its own quantile) keeps."""
+    """Return the share that the paper's rule (perplexity below its own quantile) keeps of rationales that name their item, and of the others."""
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0
@@ -130,7 +130,7 @@ def _share(found: pl.Series) -> float:
 def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rationales to read first: most leaked, most suspiciously likely, and kept with the least lift."""
+    """Return the rationales to read first: largest leak, most suspicious likelihood, and kept with the smallest lift."""
     answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
     known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
     rows = verdicts.join(known, on="example", how="left", maintain_order="left")
@@ -163,7 +163,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample(examples: pl.DataFrame, verdicts: pl.DataFrame, settings: AuditSettings, seed: int) -> pl.DataFrame:
-    """One non-empty rationale each of a seeded choice of examples."""
+    """Return one non-empty rationale for each of a seeded sample of examples."""
     first = (
         verdicts.filter(pl.col("rationale") != "")
         .unique("example", keep="first", maintain_order=True)
@@ -183,7 +183,7 @@ def _controls_and_decoys(
     prompts: PromptSettings,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Everything that is scored under the sample's prompts, in one call, so that shared beginnings are computed once."""
+    """Score controls and decoys under the sample's prompts in one call, so that shared prefixes are computed once."""
     known = known_answers(dataset, sample, prompts, lm.tokenizer)
     own, users = sample["rationale"].to_list(), sample["user"].to_list()
     answers = known["answer"].to_list()
@@ -199,7 +199,7 @@ def _controls_and_decoys(
     for row, items in enumerate(true_items(sample, prompts)):
         rng = np.random.default_rng([seed, 3, row])
         others = [decoys_of(dataset, target, settings.decoys, rng, items) for target in items]
-        for chosen in zip_longest(*others):  # one for each item, as far as its category reaches
+        for chosen in zip_longest(*others):  # one per item, as far as its category has others
             line = format_set(
                 [item_line(dataset, item, prompts.title_characters) for item in chosen if item is not None]
             )
@@ -229,7 +229,7 @@ def _controls_and_decoys(
 
 
 def _per_example(places: list[tuple[str, int]], values: list[float], rows: int) -> dict[str, np.ndarray]:
-    """Name → mean over its values of each example (rows,), NaN where there is none."""
+    """Return name → mean over its values per example (rows,), NaN if there are none."""
     found: dict[str, list[list[float]]] = {name: [[] for _ in range(rows)] for name in (*CONTROLS, "empty")}
     for (name, row), value in zip(places, values):
         found.setdefault(name, [[] for _ in range(rows)])[row].append(value)
@@ -237,7 +237,7 @@ def _per_example(places: list[tuple[str, int]], values: list[float], rows: int) 
 
 
 def _other(users: list[int], row: int) -> int:
-    """The next example of another user (the next example where there is only one user)."""
+    """Return the next example of another user (the next example if there is only one user)."""
     places = [(row + step) % len(users) for step in range(1, len(users))]
     return next((place for place in places if users[place] != users[row]), places[0] if places else row)
 
@@ -245,7 +245,7 @@ def _other(users: list[int], row: int) -> int:
 def decoys_of(
     dataset: Dataset, target: int, count: int, rng: np.random.Generator, true: Sequence[int] = ()
 ) -> list[int]:
-    """Other items of the target's narrowest category that has any (the deepest level, else the next above); none of the ``true`` ones."""
+    """Return other items of the target's narrowest category with any (the deepest level, else the next above), without the ``true`` ones."""
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:
@@ -268,7 +268,7 @@ def _blind_gap(
     prompts: PromptSettings,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Mean masked lift of the teacher's rationales, of those that the student writes without the answer, and the difference."""
+    """Return the mean masked lift of the teacher's rationales, that of the student's rationales without the answer, and the difference."""
     if not settings.blind:
         return None
     chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)
@@ -292,7 +292,7 @@ def _blind_gap(
 def blind_rationales(
     lm: LanguageModel, dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, seed: int
 ) -> pl.DataFrame:
-    """One rationale an example that the student writes from its own prompt."""
+    """Return one rationale per example, written by the student from its own prompt."""
     from taiji.language.generate import generate
     from taiji.language.settings import GenerationSettings
 
@@ -311,7 +311,7 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Return whether the controls order as they must, as far as every step's interval tells.
+    """Test whether the controls have the expected order, by the interval of every step.
 
     The ``verdict`` is ``holds`` (every interval lies on the right side of zero), ``reversed`` (one lies on the wrong side)
     or ``not shown`` with so few examples. ``found`` is the order of the means alone.
@@ -323,7 +323,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
             "found": [],
             "verdict": "not shown",
             "steps": [],
-            "says": "There was no rationale to run the controls on.",
+            "says": "There are no rationales to run the controls on.",
         }
     found = sorted(CONTROLS, key=lambda name: (controls[name]["value"], name))
     steps: list[dict[str, str]] = []
@@ -334,16 +334,16 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
     if "reversed" in verdicts:
         verdict = "reversed"
         wrong = " and ".join(f"{step['higher']} < {step['lower']}" for step in steps if step["verdict"] == verdict)
-        says = f"The controls do NOT order as they must: by perplexity {wrong} is shown where {expected} belongs."
+        says = f"The controls do NOT have the expected order: their perplexities show {wrong} instead of {expected}."
     elif "not shown" in verdicts:
         verdict = "not shown"
         weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
         told = all(controls[f"{step['higher']} - {step['lower']}"]["low"] is not None for step in steps)
-        why = f"the interval of {weak} includes zero" if told else f"too few examples bear an interval of {weak}"
-        says = f"The order that the controls must have is not shown with {sample} examples: {why}."
+        why = f"the interval of {weak} includes zero" if told else f"too few examples for an interval of {weak}"
+        says = f"The controls' expected order is not shown with {sample} examples: {why}."
     else:
         verdict = "holds"
-        says = f"The controls order as they must: {expected}."
+        says = f"The controls have the expected order: {expected}."
     return {"expected": list(CONTROLS), "found": found, "verdict": verdict, "steps": steps, "says": says}
 
 
@@ -359,6 +359,6 @@ def _quantiles(values: pl.Series) -> dict[str, float | None]:
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the mean over examples with its interval; nulls and ``reason`` where there are too few to compute one from."""
+    """Return the mean over examples with its interval; nulls and ``reason`` if there are too few."""
     mean = Ratio.of_values(np.asarray(values, dtype=np.float64), units_text="examples")
     return dict(estimate(mean, resamples=resamples, seed=seed))

@@ -1,4 +1,4 @@
-"""Read what servers that call themselves OpenAI-compatible answer: one reply, told apart by how it ended."""
+"""Reading of replies from OpenAI-compatible servers, classified by how they ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.core.foreign_json import parsed
 from taiji.core.http_retry import TransientError, is_transient
 
 Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
-"""End of a reply: said to its end; cut at a length limit; stopped by a content filter; refused; a call of a tool; nothing said."""
+"""End of a reply: complete; cut at a length limit; stopped by a content filter; refused; a tool call; empty."""
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
@@ -33,9 +33,9 @@ _FINISHES: dict[str, Ending] = {
     "tool_use": "tools",
     "function_call": "tools",
 }
-"""Servers' words for what is no whole answer; every other word, or none, is a whole one."""
+"""Servers' finish reasons for incomplete answers; any other, or none, means complete."""
 _FILTERED = ("content_filter", "ResponsibleAIPolicyViolation", "data_inspection_failed")
-"""Error codes of a request that a filter turned down."""
+"""Error codes of a request rejected by a filter."""
 _CHAIN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _CHAIN_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning.text", "reasoning.summary", "summary_text")
 
@@ -49,8 +49,8 @@ class ChatReply:
         answer: the visible text.
         chain: a reasoning model's chain, empty when there is none.
         ended: how it ended.
-        prompt_tokens: as the server counts them; None where it does not say.
-        completion_tokens: as the server counts them; None where it does not say.
+        prompt_tokens: as counted by the server; None if it does not report them.
+        completion_tokens: as counted by the server; None if it does not report them.
     """
 
     identity: str
@@ -62,11 +62,11 @@ class ChatReply:
 
 
 def read_reply(text: str) -> ChatReply:
-    """Read the body of a successful answer; one that is delivered twice in a row counts once.
+    """Read the body of a successful answer; one delivered twice in a row counts once.
 
     Raises:
-        TransientError: the body is cut off, holds no chat completion, or an error that another attempt may mend.
-        ResourceError: it holds an error that another attempt does not mend.
+        TransientError: the body is cut off, holds no chat completion, or holds an error that a retry may resolve.
+        ResourceError: it holds an error that a retry does not resolve.
     """
     try:
         body, _ = json.JSONDecoder().raw_decode(text.lstrip())
@@ -92,7 +92,7 @@ def read_reply(text: str) -> ChatReply:
         closed, opened = _THINK.match(answer), _OPEN.match(answer)
         if closed:
             chain, answer = closed.groups()
-        elif opened:  # the chain has no end: whatever the server calls it, it was cut
+        elif opened:  # the chain has no end, so it was cut, whatever reason the server gives
             chain, answer = opened.group(1), ""
             ended = "cut" if ended == "whole" else ended
     answer, chain = answer.strip(), chain.strip()
@@ -104,7 +104,7 @@ def read_reply(text: str) -> ChatReply:
 
 
 def was_filtered(text: str) -> bool:
-    """Return whether the body of a rejected request says that a content filter turned the prompt down."""
+    """Return True if the body of a rejected request reports that a content filter rejected the prompt."""
     try:
         error = parsed(text)["error"]
         codes = (error.get("code"), error.get("type"), (error.get("innererror") or {}).get("code"))
@@ -114,7 +114,7 @@ def was_filtered(text: str) -> bool:
 
 
 def _raise_error(part: dict[str, Any]) -> None:
-    """Raise what an error object inside a successful answer says (some gateways send them with status 200)."""
+    """Raise the error inside a successful answer (some gateways send them with status 200)."""
     error = part.get("error")
     if not error:
         return
@@ -131,7 +131,7 @@ def _raise_error(part: dict[str, Any]) -> None:
 
 
 def _parts(content: object) -> tuple[str, str, bool]:
-    """Visible text, chain and whether it is a refusal, of a content as a text or as a list of parts."""
+    """Return visible text, chain and a refusal flag, from a content given as text or as a list of parts."""
     if not isinstance(content, list):
         return _text(content), "", False
     answer, chain, refused = [], [], False
@@ -160,7 +160,7 @@ def _text(value: object) -> str:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Return the first of these counts that is one."""
+    """Return the first valid count among these."""
     for name in names:
         value = usage.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:

@@ -1,7 +1,7 @@
 """Curation by review: draft → answer check → reviewers → accept, or feedback and rewrite, at most five strikes, then a panel.
 
-Every step goes to an audit log in which each entry holds the hash of the one before, so that nothing can be changed or left
-out afterwards without breaking the chain. After the loop of MedCoT (arXiv 2505.06912), generalised: a record is accepted
+Every step goes to an audit log in which each entry holds the hash of the one before, so that any later change or omission breaks the chain.
+Generalises the loop of MedCoT (arXiv 2505.06912): a record is accepted
 when every reviewer's lowest axis reaches the bar, or enough of them do.
 """
 
@@ -21,7 +21,7 @@ from taiji.reasoning.reviewers import Draft, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 
 Rewrite = Callable[[Draft, Sequence[str]], str]
-"""(the rejected draft, feedback) → a new rationale; empty when nobody rewrites it, which ends the record's rounds."""
+"""(the rejected draft, feedback) → a new rationale; empty if there is no rewrite, which ends the record's rounds."""
 START = "0" * 64
 
 
@@ -33,8 +33,8 @@ class Outcome:
         record: its name.
         status: ``accepted``, ``rejected`` (by the panel, or five strikes without one) or ``waiting`` (for a person).
         rationale: the last draft.
-        rounds: drafts that were judged.
-        by: ``reviewers`` or ``panel``; who decided last (without a panel nobody sits there, and the record is rejected).
+        rounds: number of reviewed drafts.
+        by: ``reviewers`` or ``panel``, whichever decided last (without a panel the record is rejected there).
     """
 
     record: str
@@ -51,7 +51,7 @@ class AuditLog:
         self.entries: list[dict[str, Any]] = []
 
     def reviews(self) -> dict[tuple[str, int, str, str], Review]:
-        """Every review in the log by (record, round, the draft's text, reviewer)."""
+        """Return every review in the log, by (record, round, the draft's text, reviewer)."""
         texts: dict[tuple[str, int], str] = {}
         found = {}
         for entry in self.entries:
@@ -87,10 +87,10 @@ class AuditLog:
         return log
 
     def verify(self, where: str = "audit log") -> None:
-        """Raise :class:`TaijiError` at the first entry that was changed, moved or left out.
+        """Raise :class:`TaijiError` at the first entry that was changed, moved or removed.
 
-        Entries cut off at the end cannot be seen from the log alone: keep the last hash elsewhere (`taiji review` prints it
-        and keeps it in its summary).
+        Entries removed from the end cannot be detected from the log alone: keep the last hash elsewhere (`taiji review` prints it and keeps it in its
+        summary).
         """
         before = START
         for number, entry in enumerate(self.entries):
@@ -110,7 +110,7 @@ class AuditLog:
 
 
 def accepted_by(reviews: Sequence[Review], settings: ReviewSettings) -> bool:
-    """Return whether enough reviewers find every axis at or above the bar."""
+    """Return True if enough reviewers rate every axis at or above the bar."""
     return sum(review.lowest >= settings.bar for review in reviews) >= settings.agreement * len(reviews) - 1e-9
 
 
@@ -124,20 +124,20 @@ def run_review(
     answer_check: Callable[[Draft], str] = lambda draft: "",
     panel: Sequence[Reviewer] = (),
 ) -> list[Outcome]:
-    """Bring every draft to an outcome.
+    """Review every draft until it has an outcome.
 
     Args:
-        drafts: first drafts, one a record.
+        drafts: first drafts, one per record.
         reviewers: at least one.
         rewrite: makes the next draft from the rejected one and the feedback.
         settings: bar, agreement, strikes.
         log: receives every step.
-        answer_check: a reason why a draft's answer is wrong, empty when it is right; a wrong answer is a strike without review.
+        answer_check: returns the reason why a draft's answer is wrong, empty if it is right; a wrong answer is a strike without review.
         panel: decides by simple majority after the last strike; without one the record is rejected.
 
     Returns:
-        One outcome a draft, in order. A record that a person has not judged yet is ``waiting``; run again with the
-        same drafts and the same log once they have: a step that is in the log already is not written again.
+        One outcome per draft, in order. A record that a person has not reviewed yet is ``waiting``; run again with the same drafts and the same log
+        afterwards: steps already in the log are not written again.
     """
     if not reviewers:
         raise InputError("A review needs at least one reviewer.", where="reviewers")
@@ -191,12 +191,12 @@ def run_review(
 
 
 def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the key by which two steps of the log are the same one."""
+    """Return the key that identifies a step of the log."""
     return record, step, data.get("round"), data.get("reviewer"), data.get("rationale")
 
 
 def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:
-    """The last word on a record with all its strikes."""
+    """Let the panel decide on a record that has used up its strikes."""
     status: Literal["accepted", "rejected", "waiting"] = "rejected"
     votes = [reviewer.review([draft])[0] for reviewer in panel]
     if any(vote is None for vote in votes):
@@ -218,14 +218,14 @@ def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, no
 
 
 def fleiss_kappa(ratings: np.ndarray) -> float:
-    """Agreement of n raters over N subjects beyond chance (Fleiss 1971).
+    """Return the agreement of n raters over N subjects beyond chance (Fleiss 1971).
 
     Args:
-        ratings: (N, k) how many raters put subject i into category j; every row sums to the same n >= 2.
+        ratings: (N, k) number of raters that put subject i into category j; every row sums to the same n >= 2.
 
     Returns:
-        1 for full agreement, about 0 for chance, negative below it; NaN when all ratings are one category (chance
-        agreement is then 1 and nothing can be said).
+        1 for full agreement, about 0 for chance, negative below it; NaN if all ratings are one category (chance agreement is then 1, and κ
+        undefined).
     """
     ratings = np.asarray(ratings, dtype=np.float64)
     raters = ratings.sum(1)
@@ -241,7 +241,7 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
 
 
 def agreement_of(log: AuditLog, bar: int) -> float:
-    """Fleiss' kappa over the log's reviews as pass (lowest axis at or above the bar) or fail; NaN below two reviewers."""
+    """Return Fleiss' kappa over the log's reviews as pass (lowest axis at or above the bar) or fail; NaN below two reviewers."""
     counts: dict[tuple[str, int], list[int]] = {}
     for entry in log.entries:
         if entry["step"] == "review":
@@ -254,19 +254,19 @@ def agreement_of(log: AuditLog, bar: int) -> float:
 def expected_outcome(
     sensitivity: float, specificity: float, good: float, good_again: float, settings: ReviewSettings, reviewers: int = 1
 ) -> dict[str, float]:
-    """Closed form of the loop without a panel, all reviewers having to agree.
+    """Return the closed form of the loop without a panel, when all reviewers must agree.
 
     Args:
         sensitivity: P(a reviewer accepts | the draft is good).
         specificity: P(a reviewer rejects | it is bad); reviewers err independently.
         good: P(the first draft is good).
-        good_again: P(a rewritten draft is good), whatever came before.
+        good_again: P(a rewritten draft is good), independent of earlier drafts.
         settings: strikes.
-        reviewers: how many.
+        reviewers: their number.
 
     Returns:
-        ``accepted`` (share of records), ``precision`` (share of the accepted that are good), ``rounds`` (mean drafts judged:
-        geometric, truncated at the strikes).
+        ``accepted`` (share of records), ``precision`` (share of the accepted that are good), ``rounds`` (mean number of reviewed drafts: geometric,
+        truncated at the strikes).
     """
     hit, slip = sensitivity**reviewers, (1 - specificity) ** reviewers
     first, later = good * hit + (1 - good) * slip, good_again * hit + (1 - good_again) * slip

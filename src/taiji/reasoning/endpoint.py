@@ -1,13 +1,12 @@
 """A teacher behind an OpenAI-compatible chat endpoint.
 
-One request a rationale, a bounded number in flight, an optional rate limit, retries with exponential backoff and full jitter.
-Every answer goes to an append-only journal before it counts, so a killed run goes on where it stopped and pays for
-nothing twice. Each request carries an ``Idempotency-Key`` that stays the same over its retries: a server that honours it
-also bills an answer once that got lost on the way; with one that does not, an answer lost in transit is paid by
-whoever runs the server's meter, and no client can know.
+One request per rationale, a bounded number in flight, an optional rate limit, retries with exponential backoff and full jitter. Every answer goes to
+an append-only journal before it counts, so a killed run resumes where it stopped and pays for nothing twice. Each request carries an
+``Idempotency-Key`` that is the same over its retries: a server that honours it bills an answer lost in transit only once. With other servers such an
+answer may be billed again, which no client can detect.
 
-A reply that does not say its answer to the end (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal, counted and
-paid for, asked for again where the settings say so, and never becomes a rationale.
+An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal, counted and paid for, requested again if the settings say
+so, and never becomes a rationale.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class _Request:
 
 
 class EndpointClient:
-    """Asks an endpoint for texts: each request once, journalled, within the budget; see the module.
+    """Client of an endpoint that writes texts: each request once, journalled, within the budget; see the module.
 
     Args:
         endpoint: address, limits, prices.
@@ -66,7 +65,7 @@ class EndpointClient:
         self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
 
     def ending(self, reply: Reply) -> Ending:
-        """Return how a reply ended; one of a journal that did not say so is cut if it is as long as it may be."""
+        """Return how a reply ended; a reply of an old journal without that field counts as cut if it has the longest length allowed."""
         if reply.ended:
             return reply.ended
         full = reply.counted and reply.completion_tokens >= self.endpoint.max_tokens
@@ -78,9 +77,9 @@ class EndpointClient:
             return journal.account(self.endpoint.price_in, self.endpoint.price_out)
 
     def ask(self, prompts: Sequence[list[Message]], k: int, seed: int) -> list[list[Reply]]:
-        """k replies to each list of messages; those that the journal holds are not asked for again.
+        """Return k replies to each list of messages; replies in the journal are not requested again.
 
-        One that is not whole is asked for again as often as ``reasoning.endpoint.ask_again`` allows.
+        An incomplete reply is requested again as often as ``reasoning.endpoint.ask_again`` allows.
         """
         wanted = [(messages, sample) for messages in prompts for sample in range(k)]
         requests = [self._request(messages, sample, seed) for messages, sample in wanted]
@@ -101,20 +100,20 @@ class EndpointClient:
     def _again(
         self, request: _Request, ending: Ending, messages: list[Message], sample: int, seed: int, round_: int
     ) -> _Request:
-        """The request to ask after a reply that ended so; the same one where it is whole."""
+        """Return the next request after a reply with this ending; the same one if the reply is complete."""
         if ending == "whole":
             return request
         most = request.most_tokens * (2 if ending == "cut" else 1)
         return self._request(messages, sample, seed, most, round_ + 1)
 
     def _tell(self, replies: Sequence[Reply]) -> None:
-        """Warn, once, of a server that does not count: what is paid is then known from above only."""
+        """Warn once about a server that reports no token counts: only an upper bound of the cost is then known."""
         if self._warned or all(reply.counted for reply in replies):
             return
         self._warned = True
         if self.endpoint.price_in or self.endpoint.price_out:
             logger.warning(
-                "The teacher's endpoint does not say how many tokens its replies took; the most that it can be is counted."
+                "The teacher's endpoint does not report how many tokens its replies took; the upper bound is counted instead."
             )
 
     @property
@@ -131,14 +130,14 @@ class EndpointClient:
         return _Request(key, {**body, **own_seed}, most_tokens)
 
     def _body(self, messages: list[Message], most_tokens: int) -> dict[str, Any]:
-        """A request without its seed."""
+        """Return a request's body without its seed."""
         sampling = {self.endpoint.max_tokens_name: most_tokens, "temperature": self.temperature}
         unknown = [self.endpoint.max_tokens_name if n == "max_tokens" else n for n in self.endpoint.leave_out]
         known = {name: value for name, value in sampling.items() if name not in unknown}
         return {"model": self.endpoint.model, "messages": messages, **known, **self.endpoint.extra_body}
 
     def text(self, reply: Reply) -> str:
-        """Return the text of a reply that was asked for: the answer or the chain, or the other one where that is empty."""
+        """Return the requested text of a reply: the answer or the chain, or the other one if that is empty."""
         one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
         return one if one.strip() else other
 
@@ -150,7 +149,7 @@ class EndpointTeacher(EndpointClient):
         endpoint, folder: see :class:`EndpointClient`.
         settings: of teachers.
         prompts: what a prompt holds.
-        tokenizer: counts the prompts' tokens for their budget (the student's is right: the teacher is shown what it sees).
+        tokenizer: counts the prompts' tokens for their budget (the student's, since the teacher sees the student's context).
     """
 
     def __init__(
@@ -168,8 +167,8 @@ class EndpointTeacher(EndpointClient):
         """See :class:`taiji.reasoning.teachers.Teacher`.
 
         Raises:
-            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. What was
-                received stays in the journal and the same call goes on from there.
+            TaijiError: the budget is reached, the endpoint rejects a request (a wrong key, an unknown model) or keeps failing. Received replies stay
+                in the journal, and the same call resumes from there.
         """
         prompts = [
             messages for messages, _ in teacher_requests(dataset, examples, self.settings, self.prompts, self.tokenizer)
@@ -184,7 +183,7 @@ class EndpointTeacher(EndpointClient):
 
 
 class _Session:
-    """One run over the missing requests."""
+    """Run over the missing requests."""
 
     def __init__(self, endpoint: EndpointSettings, journal: Journal, wanted: int) -> None:
         self.endpoint, self.journal, self.wanted = endpoint, journal, wanted
@@ -216,7 +215,7 @@ class _Session:
                         try:
                             await self._answer(client, request)
                         except TaijiError as error:
-                            # The others finish what they have in flight: it is paid for.
+                            # Let the others finish their requests in flight, which are paid for.
                             self.failure = self.failure or error
                             return
                         done += 1
@@ -253,11 +252,11 @@ class _Session:
             f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
             found=reason,
-            fix="start the same command again once it works (`taiji run` with --resume): what was received is kept",
+            fix="start the same command again once it works (`taiji run` with --resume): received replies are kept",
         )
 
     async def _reserve(self, request: _Request) -> float:
-        """Set aside the most that a request can cost, so that requests in flight cannot break the budget together."""
+        """Reserve the maximum cost of a request, so that requests in flight cannot exceed the budget together."""
         most = (_most_read(request) * self.endpoint.price_in + request.most_tokens * self.endpoint.price_out) / 1e6
         while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
             if not self.reserved:
@@ -266,10 +265,10 @@ class _Session:
                     where="reasoning.endpoint.budget",
                     expected=f"at most {self.endpoint.budget:g}",
                     found=f"{self.spent:.4g} spent for {len(self.journal.replies)} replies, {self.wanted} wanted",
-                    fix="raise the budget and start the same command again (`taiji run` with --resume), or ask for fewer texts",
+                    fix="raise the budget and start the same command again (`taiji run` with --resume), or request fewer texts",
                 )
             self.released.clear()
-            await self.released.wait()  # what is in flight will cost less than was set aside for it
+            await self.released.wait()  # requests in flight will cost less than was reserved for them
         self.reserved.append(most)
         return most
 
@@ -278,7 +277,7 @@ class _Session:
         self.released.set()
 
     async def _turn(self) -> None:
-        """Wait for this request's place under the rate limit."""
+        """Wait for this request's turn under the rate limit."""
         if self.endpoint.requests_per_minute is None:
             return
         now = time.monotonic()
@@ -294,7 +293,7 @@ class _Session:
             response = await client.post(address, json=request.body, headers={"Idempotency-Key": request.key})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigError(
-                "The teacher's address is not one.", where="reasoning.endpoint.url", found=self.endpoint.url
+                "The teacher's address is not valid.", where="reasoning.endpoint.url", found=self.endpoint.url
             ) from error
         except httpx.HTTPError as error:
             raise TransientError(type(error).__name__) from error
@@ -328,13 +327,13 @@ class _Session:
 
 
 def _most_read(request: _Request) -> int:
-    """Most tokens that a request's messages can be: a token is at least one byte."""
+    """Return an upper bound on a request's prompt tokens: a token is at least one byte."""
     return len(json.dumps(request.body["messages"]).encode())
 
 
 def _mend(rejection: str, endpoint: EndpointSettings) -> str:
-    """Return what to do about a rejected request."""
+    """Return the remedy for a rejected request."""
     named = [name for name in (endpoint.max_tokens_name, "temperature", "seed") if name in rejection]
     if named:
-        return f"the server does not take {', '.join(named)} so: see reasoning.endpoint.max_tokens_name, leave_out and extra_body"
+        return f"the server does not accept {', '.join(named)} as sent: see reasoning.endpoint.max_tokens_name, leave_out and extra_body"
     return f"check the model's name and the key in the environment variable {endpoint.key_variable}"

@@ -1,7 +1,7 @@
-"""Lexical guards: does a rationale name the item that it is supposed to foresee?
+"""Lexical guards: detect rationales that name the item they are supposed to predict.
 
-A title counts as named when its words stand in the rationale exactly, nearly, in order with gaps, or in a run of three, unless the
-history that the student sees already contains them. Category levels are judged apart: naming the first level is
+A title counts as named if its words occur in the rationale exactly, nearly, in order with gaps, or in a run of three, unless the history that the
+student sees already contains them. Category levels are judged separately: naming the first level is
 legitimate inference, naming a third or deeper level that the history does not hold is suspicious.
 """
 
@@ -19,10 +19,10 @@ FUZZY = 0.85
 FUZZY_WORD = 0.75
 """The same for one word."""
 RECALL = 0.75
-"""Share of the title's words that must stand in the rationale in order, within a stretch of at most twice the title's length."""
+"""Share of the title's words that must occur in the rationale in order, within a stretch of at most twice the title's length."""
 GRAM = 3
 DISTINCT = 4
-"""Letters from which a single new word of the title is redacted even where the title is not named."""
+"""Minimum length of a single new word of the title to be redacted even if the title is not named."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _FORBIDDEN = re.compile(
     r"ground[ -]truth|actually (?:bought|purchased|watched|chose|chosen|read)|(?:target|true|correct|given|actual) (?:next )?(?:item|product|film|movie|book|purchase|answer|choice)"
@@ -33,7 +33,7 @@ _FORBIDDEN_SETS = re.compile(
     r"(?:target|true|correct|given|actual) (?:next )?(?:products|movies|purchases|answers|choices)|next (?:new )?(?:purchases|films|choices|items) (?:are|were|include)\b",
     re.IGNORECASE,
 )
-"""The same of several items; what begins like one item is found by the other pattern."""
+"""The same for several items; phrases that begin like one item match the other pattern."""
 _STOP = frozenset(
     word
     for line in (
@@ -49,9 +49,9 @@ class Mentions:
     """Mentions of the target in a rationale.
 
     Attributes:
-        title: how the title is named: some of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty when it is not.
-        levels: for L1, L2, L3 and deeper ones whether the rationale names it though the history does not.
-        forbidden: phrases that give away that the writer knows the answer.
+        title: ways in which the title is named: some of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty if it is not.
+        levels: for L1, L2, L3 and deeper levels, True if the rationale names it but the history does not.
+        forbidden: phrases that reveal that the writer knows the answer.
         recall: share of the title's words that the rationale holds in order (longest common subsequence).
         masked: the rationale with every mention of title and of levels from the third on redacted.
     """
@@ -64,7 +64,7 @@ class Mentions:
 
 
 def words(text: str) -> list[str]:
-    """Case-folded words."""
+    """Return the case-folded words of a text."""
     return [w.casefold() for w in _WORD.findall(text)]
 
 
@@ -75,7 +75,7 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
         rationale: the text.
         title: the target's title; a year in parentheses is not part of its name.
         levels: its category levels, empty where missing.
-        history: everything the student's prompt shows (profile and interactions); what stands there is no leak.
+        history: everything that the student's prompt shows (profile and interactions); its words are not a leak.
     """
     places = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(rationale)]
     said = [p[2] for p in places]
@@ -88,14 +88,14 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     for phrase in phrases:
         spots = [] if not phrase or _runs(known, phrase) else _runs(said, phrase)
         named.append(bool(spots))
-        if len(named) >= 3:  # a first or second level that was inferred is no leak: only deeper ones are redacted
+        if len(named) >= 3:  # an inferred first or second level is not a leak: only deeper ones are redacted
             _mark(hit, spots, len(phrase))
     forbidden = tuple(dict.fromkeys(m.group().casefold() for m in _FORBIDDEN.finditer(rationale)))
     return Mentions(tuple(kinds), tuple(named), forbidden, _recall(said, name), _redact(rationale, places, hit))
 
 
 def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]], history: str) -> Mentions:
-    """Look for every one of several targets in a rationale, each by the rules of one.
+    """Look for each of several targets in a rationale, by the rules for one.
 
     Args:
         rationale: the text.
@@ -103,7 +103,7 @@ def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]]
         history: everything the student's prompt shows.
 
     Returns:
-        what any of them shows, with the mentions of all of them redacted.
+        the union of their findings, with all mentions redacted.
     """
     found = [find_mentions(rationale, title, levels, history) for title, levels in items]
     if len(found) == 1:
@@ -126,17 +126,17 @@ def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]]
 def _title_kinds(
     said: list[str], name: list[str], known: list[str], inferred: list[list[str]], hit: list[bool]
 ) -> list[str]:
-    """The ways in which the title is named; marks the words that do it.
+    """Return the ways in which the title is named, and mark the words that name it.
 
-    A run of three words that is the title's because a first or second level stands in it ("Sour Creams (Milk by-Products)") names that level,
-    which is judged apart.
+        A run of three words in the title that contains a first or second level ("Sour Creams (Milk by-Products)") names that level, which is judged
+    separately.
     """
     if not name or _runs(known, name):
         return []
     kinds = []
     new = {w for w in name if w not in set(known) and w not in _STOP and len(w) > 2}
     spots = _runs(said, name)
-    # One common word ("speed", "up") is only a name when the history does not use it and it is not everybody's word.
+    # A single word ("speed", "up") counts as a name only if it is neither in the history nor a common word.
     if spots and (len(name) > 1 or new):
         kinds.append("exact")
         _mark(hit, spots, len(name))
@@ -163,9 +163,9 @@ def _title_kinds(
         _mark(hit, runs, GRAM)
     spoken = [i for i, w in enumerate(said) if w in new]
     if new and {said[i] for i in spoken} == new and len(new) >= min(2, len(set(name) - _STOP)):
-        kinds.append("words")  # all that is new in the title, in whatever order
+        kinds.append("words")  # all new words of the title, in any order
     for i in spoken:
-        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # half a title gives it away too
+        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # half a title also reveals it
     return kinds
 
 
@@ -179,14 +179,14 @@ def _mark(hit: list[bool], starts: Sequence[int], length: int) -> None:
 
 
 def _runs(text: list[str], phrase: list[str]) -> list[int]:
-    """Return the places where ``phrase`` stands in ``text`` word for word."""
+    """Return the places where ``phrase`` occurs in ``text`` word for word."""
     return [i for i in range(len(text) - len(phrase) + 1) if text[i : i + len(phrase)] == phrase]
 
 
 def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
-    """Stretches about as long as the title and spelt nearly like it, held together by a word that the history does not have.
+    """Return stretches of about the title's length and spelling that contain a word missing from the history.
 
-    Without that word it may be a title of the history that is much like the target's (a sequel, another size).
+    Without such a word, a stretch may be a similar title in the history (a sequel, another size).
     """
     whole, seen = " ".join(name), set(known)
     if len(whole) < 5:
@@ -206,7 +206,7 @@ def _alike(one: str, other: str, bar: float) -> bool:
 
 
 def _gapped(said: list[str], name: list[str]) -> list[int]:
-    """Positions of the title's words in order within a short stretch, when enough of them stand there; else none."""
+    """Return positions of the title's words in order within a short stretch, if there are enough; else none."""
     if len(name) < 2:
         return []
     reach = 2 * len(name)
@@ -221,7 +221,7 @@ def _gapped(said: list[str], name: list[str]) -> list[int]:
 
 
 def _subsequence(text: Sequence[str], name: Sequence[str]) -> list[int]:
-    """Positions in ``text`` of a longest common subsequence with ``name``."""
+    """Return the positions in ``text`` of a longest common subsequence with ``name``."""
     table = [[0] * (len(name) + 1) for _ in range(len(text) + 1)]
     for i, word in enumerate(text):
         for j, other in enumerate(name):
@@ -244,7 +244,7 @@ def _recall(said: list[str], name: list[str]) -> float:
 
 
 def _redact(text: str, places: list[tuple[int, int, str]], hit: list[bool]) -> str:
-    """Replace each run of marked words (with what stands between them) by :data:`MASK`."""
+    """Replace each run of marked words, with the characters between them, by :data:`MASK`."""
     pieces, end, number = [], 0, 0
     while number < len(places):
         if not hit[number]:

@@ -1,7 +1,7 @@
-"""Item knowledge: a language model writes once per item what its title does not say (who uses it, when, with what, instead of what).
+"""Item knowledge: once per item, a language model writes what its title leaves out (who uses it, when, with what, instead of what).
 
 Its cost grows with the catalogue, not with users, and a new item gets its text when it is listed. The prompt is the template
-``templates/<domain>/item.j2``. What was said passes :class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it may be used.
+``templates/<domain>/item.j2``. A text must pass :class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it is used.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from taiji.reasoning.teachers import TAUGHT, tidy
 logger = logging.getLogger(__name__)
 MORE_ROOM = "give it more room: item_knowledge.max_new_tokens (a local model), or reasoning.endpoint.max_tokens"
 FACT_CHARACTERS = 120
-"""Characters of a catalogue field that are shown."""
+"""Characters shown of a catalogue field."""
 UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)
-"""Columns of the item table that are no facts, or stand in the item's line."""
+"""Columns of the item table that are not facts, or are in the item's line already."""
 _SENTENCE = re.compile(r"[.!?][\"')]*$")
 
 
@@ -56,12 +56,12 @@ class ItemPrompt:
 
 @dataclass(frozen=True)
 class Said:
-    """A text about one item, and what it cost.
+    """A text about one item, and its cost.
 
     Attributes:
-        text: tidied, empty where it did not end well.
+        text: tidied, empty if it is unusable.
         ended: ``whole``, ``shortened`` (its whole sentences), or why there is none; see :data:`taiji.reasoning.chat_reply.Ending`.
-        prompt_tokens, completion_tokens: read and written.
+        prompt_tokens, completion_tokens: numbers of tokens read and written.
     """
 
     text: str
@@ -74,7 +74,7 @@ class ItemWriter(Protocol):
     """Writer of texts about items.
 
     Attributes:
-        version: changes when its texts could.
+        version: changes whenever its texts may.
     """
 
     @property
@@ -162,7 +162,7 @@ class EndpointItemWriter:
 def items_to_ask(
     dataset: Dataset, settings: ItemKnowledgeSettings, prompts: PromptSettings, version: str
 ) -> pl.DataFrame:
-    """Return the items that are to be written about: ``item`` (dense id) and ``asked``, the hash of prompt and writer."""
+    """Return the items to write about: ``item`` (dense id) and ``asked``, the hash of prompt and writer."""
     count = dataset.n_items if settings.items is None else min(settings.items, dataset.n_items)
     asked = [
         value_hash([version, prompt.messages, prompt.prefill])[:32]
@@ -174,10 +174,10 @@ def items_to_ask(
 def write_knowledge(
     dataset: Dataset, items: pl.DataFrame, writer: ItemWriter, prompts: PromptSettings, seed: int
 ) -> pl.DataFrame:
-    """Let a model write about items, and check what it says against the catalogue.
+    """Have a model write about items, and check its texts against the catalogue.
 
     Args:
-        dataset: the catalogue. items: of :func:`items_to_ask`. writer: the model. prompts: limits and templates. seed: of the sampling.
+        dataset: the catalogue. items: from :func:`items_to_ask`. writer: the model. prompts: limits and templates. seed: of the sampling.
 
     Returns:
         a row per item, :data:`taiji.data.knowledge_rows.SCHEMA` without the times.
@@ -205,7 +205,7 @@ def write_knowledge(
 
 
 def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.DataFrame:
-    """Return rows of :func:`write_knowledge` with the times from which they count, in the catalogue's order."""
+    """Return the rows of :func:`write_knowledge` with the times from which they are valid, in the catalogue's order."""
     listed = pl.DataFrame(
         {"item_id": dataset.items["item_id"].cast(pl.String), "as_of": listed_at(dataset)},
         schema={"item_id": pl.String, "as_of": pl.Int64},
@@ -215,7 +215,7 @@ def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.Data
 
 
 def check_usable(table: pl.DataFrame) -> None:
-    """Say which texts are left out, and why.
+    """Log which texts are left out, and why.
 
     Raises:
         InputError: none is left.
@@ -227,24 +227,24 @@ def check_usable(table: pl.DataFrame) -> None:
     said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     if len(left_out) == len(table):
         raise InputError(
-            "The model wrote nothing about items that can be used.",
+            "The model wrote no usable text about items.",
             where="item_knowledge",
             expected="texts that end before the length limit and do not contradict the catalogue",
             found=said,
-            fix=f"read what it says with fewer items first (item_knowledge.items=20); {MORE_ROOM}",
+            fix=f"read its texts for a few items first (item_knowledge.items=20); {MORE_ROOM}",
         )
     logger.warning("Of the texts about %d items these are left out: %s.", len(table), said)
 
 
 def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:
-    """Return what a table covers and cost.
+    """Return the coverage and the cost of a table.
 
     Args:
         table: of :data:`taiji.data.knowledge_rows.SCHEMA`. items: of the catalogue.
 
     Returns:
-        ``coverage``: share of the catalogue with a text that is used; ``flagged``: share of what was said; ``flagged_<reason>``
-        likewise; ``unfinished``: share that did not end well; ``prompt_tokens`` and ``completion_tokens`` per item written about.
+        ``coverage``: share of the catalogue with a usable text; ``flagged``: share of the texts; ``flagged_<reason>`` likewise; ``unfinished``: share
+        of incomplete texts; ``prompt_tokens`` and ``completion_tokens`` per item written about.
     """
     asked, said = max(len(table), 1), table.filter(pl.col("said") != "")
     flags = said["flagged"].str.split(", ")

@@ -1,7 +1,7 @@
-"""An append-only journal of paid answers: what is in it is never asked for again.
+"""An append-only journal of paid answers: answers in it are never requested again.
 
-One JSON object a line, flushed to disk before the answer counts as received. A line that a kill cut short is ignored
-and cut off when the journal is opened again.
+One JSON object per line, flushed to disk before the answer counts as received. A line cut short by a kill is ignored, and removed when the journal is
+opened again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Reply:
         chain: a reasoning model's chain, empty when there is none.
         prompt_tokens: as the server counts them.
         completion_tokens: as the server counts them.
-        attempts: requests that it took.
-        ended: see :data:`taiji.reasoning.chat_reply.Ending`; empty in lines of before, which did not say.
-        counted: the server said how many tokens it took; else they are the most that it can be.
+        attempts: number of requests.
+        ended: see :data:`taiji.reasoning.chat_reply.Ending`; empty in lines of earlier versions.
+        counted: True if the server reported token counts; else they are upper bounds.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Account:
         prompt_tokens: paid for.
         completion_tokens: paid for.
         cost: at the configured prices.
-        uncounted: replies of which the server did not say how many tokens they took; the most that it can be is counted.
+        uncounted: replies without token counts from the server; their upper bounds are counted.
     """
 
     replies: int
@@ -96,7 +96,7 @@ class Journal:
         self._stream.close()
 
     def add(self, reply: Reply) -> None:
-        """Keep a reply; on return it is on the disk."""
+        """Store a reply; on return it is on disk."""
         line = json.dumps(asdict(reply), ensure_ascii=False) + "\n"
         try:
             self._stream.write(line.encode())
@@ -120,7 +120,7 @@ class Journal:
         return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost, uncounted)
 
     def delivered_before(self, reply: Reply) -> bool:
-        """Return whether a reply is one to another request, delivered again: the server's id alone does not tell, some have few."""
+        """Return True if a reply is that of another request, delivered again; the server's id alone is not unique enough."""
         return self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key) != reply.key
 
     def _lock(self) -> None:
@@ -142,7 +142,7 @@ class Journal:
         whole = 0
         for number, line in enumerate(self._stream, start=1):
             if not line.endswith(b"\n"):
-                break  # a kill cut it short: the answer was not yet counted
+                break  # cut short by a kill: the answer was not counted yet
             try:
                 self._remember(Reply(**json.loads(line)))
             except (ValueError, TypeError) as error:

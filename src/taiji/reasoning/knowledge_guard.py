@@ -1,8 +1,8 @@
 """Guard against invented facts: a text about an item must not contradict the catalogue's own fields.
 
-It reads the surface alone: numbers that no field of the item has, names of the catalogue (brands, deepest categories) that belong to
-other items, claims to be of another category, refusals, and stock phrases (the same said of many items: small models copy). A false alarm costs the item's text, nothing else; what no
-field tells (is it really used in kitchens?) no guard of this kind can find.
+It reads only the surface: numbers in no field of the item, names of the catalogue (brands, deepest categories) that belong to other items, claims of
+another category, refusals, and stock phrases (repeated for many items, since small models copy). A false alarm costs only the item's text. Claims
+about facts that no field holds (is it really used in kitchens?) are beyond this kind of guard.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _CLAIM = re.compile(
 )
 _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)
 STOCK = "stock"
-"""Reason for a flag that only all texts together tell."""
+"""Reason for a flag that requires all texts together."""
 STOCK_ITEMS, STOCK_SHARE = 5, 0.01
-"""Items of which the same is said from which on it is a stock phrase: so many, and so large a share of the texts."""
+"""Thresholds of a stock phrase: number of items with the same sentence, and share of the texts."""
 MOST_WORDS = 6
-"""Words of a name that is looked for."""
+"""Upper limit of words of a name."""
 
 
 class KnowledgeGuard:
-    """Compares texts with a catalogue.
+    """Comparison of texts with a catalogue.
 
     Args:
-        dataset: whose items the texts are about.
+        dataset: the catalogue that the texts are about.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -66,7 +66,7 @@ class KnowledgeGuard:
         }
 
     def flags(self, item: int, text: str) -> list[str]:
-        """Return the reasons (:data:`REASONS`) for which a text about an item (dense id) is not to be used."""
+        """Return the reasons (:data:`REASONS`) against using a text about an item (dense id)."""
         row = self._items.row(item, named=True)
         own = [str(row[name]) for name in self._columns if row[name] is not None]
         found = {
@@ -78,7 +78,7 @@ class KnowledgeGuard:
         return [reason for reason in REASONS if found[reason]]
 
     def _names_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return whether a name stands in the text, as the catalogue writes it and not merely as a sentence's first word, that no own field has."""
+        """Return True if the text has a name that is in no field of the item, spelt as in the catalogue and not merely as a sentence's first word."""
         fields = f" {' '.join(_WORD.findall(' '.join(own)))} "
         for sentence in re.split(r"(?<=[.!?])\s+", text):
             words = _WORD.findall(sentence)
@@ -89,7 +89,7 @@ class KnowledgeGuard:
         return False
 
     def _claims_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return whether the text says that the item is of a category that no own field has."""
+        """Return True if the text claims a category that is in no field of the item."""
         fields = f" {_folded(' '.join(own))} "
         for claim in _CLAIM.findall(text):
             words = _folded(_END_OF_CLAIM.split(claim)[0]).split()
@@ -100,21 +100,21 @@ class KnowledgeGuard:
 
 
 def _phrases(words: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield every run of up to :data:`MOST_WORDS` words, and where it begins."""
+    """Yield every run of up to :data:`MOST_WORDS` words, and its start."""
     for start in range(len(words)):
         for end in range(start + 1, min(start + MOST_WORDS, len(words)) + 1):
             yield start, " ".join(words[start:end])
 
 
 def _is_name(value: Any) -> bool:
-    """Return whether prose would write a value as a name: capital and small letters, and no more words than are looked for."""
+    """Return True if a value looks like a name in prose: upper and lower case, and at most :data:`MOST_WORDS` words."""
     words = _WORD.findall(value)
     written = " ".join(words) == value
     return written and len(value) >= 3 and len(words) <= MOST_WORDS and value[0].isupper() and not value.isupper()
 
 
 def _folded(text: str) -> str:
-    """Return words in small letters without a plural's s."""
+    """Return words in lower case without a plural s."""
     words = _WORD.findall(text.casefold())
     return " ".join(
         word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words
@@ -122,7 +122,7 @@ def _folded(text: str) -> str:
 
 
 def numbers_in(text: str) -> set[str]:
-    """Return the numbers in a text, in one form each: 12.50 is 12.5, and 1,000 is 1000."""
+    """Return the numbers in a text in a canonical form: 12.50 is 12.5, and 1,000 is 1000."""
     found = set()
     for number in _NUMBER.findall(text):
         whole = re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
@@ -131,10 +131,10 @@ def numbers_in(text: str) -> set[str]:
 
 
 def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table of item knowledge with :data:`STOCK` among the flags of texts of which every sentence is said of many items.
+    """Return a table of item knowledge, with :data:`STOCK` flagged on texts whose every sentence is repeated for many items.
 
     Args:
-        table: with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; flags of this kind are given anew.
+        table: with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; existing flags of this kind are replaced.
     """
     sentences = [
         {_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]

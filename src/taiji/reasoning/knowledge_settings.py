@@ -16,7 +16,7 @@ class ItemKnowledgeSettings(Settings):
     kind: Literal["local", "endpoint"] = "local"
     """The language model of the run, in process, or the endpoint of `reasoning.endpoint` with its budget and journal."""
     items: PositiveInt | None = None
-    """Items that are written about, the first of the catalogue: for a trial that a person reads. `null`: all."""
+    """Number of items to write about, from the start of the catalogue, for a trial to be read. `null`: all."""
     max_new_tokens: int = Field(default=80, ge=8)
     """Longest text, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.0, ge=0.0)
@@ -26,8 +26,9 @@ class ItemKnowledgeSettings(Settings):
     batch_size: PositiveInt = 24
     """Items written about together by a local model."""
     chunk: PositiveInt = 96
-    """Items a partition: what a killed run loses at most."""
+    """Items per partition: the most that a killed run loses."""
     delay_s: float = Field(default=0.0, ge=0.0)
-    """Seconds from an item's listing until its text can be read: how long prompting, writing and publishing take. Before that, a ranker knows the item without it."""
+    """Seconds from an item's listing until its text can be read: the time that prompting, writing and publishing take. Before that, a ranker uses the
+    item without it."""
     earlier: Path | None = None
-    """A table of an earlier run: items whose prompt and writer are the same keep their text and are not asked about again."""
+    """A table of an earlier run: items with the same prompt and writer keep their text and are not requested again."""

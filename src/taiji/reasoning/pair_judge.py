@@ -1,4 +1,4 @@
-"""Judges that say which pairs of items belong together: a rule, an embedder, a model behind an endpoint, or any function.
+"""Judges of related item pairs: a rule, an embedder, a model behind an endpoint, or any function.
 
 A judge sees the items' texts and nothing else. Pairs come from the training log, so that no test interaction reaches it.
 """
@@ -22,7 +22,7 @@ from taiji.reasoning.guards import words
 Array = NDArray[Any]
 Pair = tuple[str, str]
 PairJudge = Callable[[Sequence[Pair]], Sequence[bool]]
-"""Texts of pairs → for each, True if it belongs together."""
+"""Maps the texts of pairs to True for each related pair."""
 QUESTION = (
     "Two items of a catalogue:\n1. {first}\n2. {second}\n"
     "Would somebody who took the first be likely to want the second, too? Begin the answer with yes or no."
@@ -56,7 +56,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class EndpointJudge:
-    """Ask a model behind an OpenAI-compatible endpoint for yes or no; what was answered stays in the teacher's journal.
+    """Ask a model behind an OpenAI-compatible endpoint for yes or no; its answers stay in the teacher's journal.
 
     Attributes:
         teacher: whose endpoint and journal are used. seed: of the requests. question: with ``{first}`` and ``{second}``.
@@ -67,7 +67,7 @@ class EndpointJudge:
     question: str = QUESTION
 
     def __call__(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See :data:`PairJudge`; an answer that says neither yes nor no rejects its pair, and a warning says how many did."""
+        """See :data:`PairJudge`; an answer without a clear yes or no rejects its pair, and a warning gives their number."""
         asked = [self.question.format(first=first, second=second) for first, second in pairs]
         replies = self.teacher.ask([[{"role": "user", "content": text}] for text in asked], 1, self.seed)
         said = [read_yes_or_no(reply.answer) for (reply,) in replies]
@@ -79,7 +79,7 @@ class EndpointJudge:
 
 
 def read_yes_or_no(answer: str) -> bool | None:
-    """Return what an answer begins with, or the only one of the two words in it; None where it says neither or both."""
+    """Return the yes or no at the answer's start, or the only one in it; None if it has neither or both."""
     words = re.findall(r"\w+", answer.lower())
     found = [word for word in words if word in ("yes", "no")]
     if not found or (len(set(found)) > 1 and words[0] not in ("yes", "no")):

@@ -1,10 +1,10 @@
-"""Prompts of student and teacher, from template files, within a token budget.
+"""Prompts of student and teacher, rendered from template files within a token budget.
 
 A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (how the answer
-begins); the packaged ones lie in ``templates/<domain>/`` and are meant to be copied and edited; ``form`` is the form of an
+begins); the packaged ones are in ``templates/<domain>/``, to be copied and edited; ``form`` is the form of an
 answer with the data's category levels. Answers that are sets have templates of their own, ``student-set.j2`` and ``teacher-set.j2``,
-which are told the most ``intents`` of an answer. The student's template never receives the target. The teacher sees the same interactions as the student and, with the answer in view,
-the target beside them (RUPR, Taiji §2).
+which receive the upper limit of ``intents``. The student's template never receives the target. The teacher sees the same interactions as the student
+and, with the answer in view, the target as well (RUPR, Taiji §2).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SECTION = re.compile(r"^\[(system|user|prefill)\]\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and what had to be left out of it.
+    """A prompt, and the number of interactions that it left out.
 
     Attributes:
         messages: for :func:`taiji.language.chat.render`.
@@ -50,7 +50,7 @@ class Prompt:
 
 
 def item_line(dataset: Dataset, item: int, title_characters: int = 80) -> str:
-    """Return the text of an item wherever one is needed: ``Item title: …; Category L1: …; L2: …``, as deep as the data are."""
+    """Return an item's text in its common form: ``Item title: …; Category L1: …; L2: …``, with all of the data's levels."""
     title, *levels = _item(dataset, item)
     return format_answer(shorten(title or "", title_characters), levels)
 
@@ -85,14 +85,14 @@ def true_answers(
 ) -> list[list[str]]:
     """Return the text of each example's true answer; that of a set in random orders.
 
-    An order hangs on the example's name and its own number alone.
+    An order depends only on the example's name and the order's number.
 
     Args:
         dataset: the log.
         examples: ``example``, ``target`` and, for sets, ``targets``.
         settings: the form of an answer.
-        orders: texts of a set, each in another order; a single item has one.
-        most: items of each text, drawn anew for each order; None for all.
+        orders: number of texts of a set, each in another order; a single item has one.
+        most: items per text, drawn separately for each order; None for all.
 
     Returns:
         a list for each example.
@@ -127,7 +127,7 @@ def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSett
         tokenizer: counts the tokens of the rendered prompt.
 
     Raises:
-        ConfigError: the budget does not even hold the prompt without interactions.
+        ConfigError: the budget cannot hold even the prompt without interactions.
     """
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     return _prompt(dataset, "student", settings, context, dropped)
@@ -150,7 +150,7 @@ def teacher_prompt(
 
 
 def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
-    """The student's prompt again, from the stored number of interactions that it held, so that no tokenizer is needed."""
+    """Rebuild the student's prompt from the stored number of its interactions, which needs no tokenizer."""
     profile, lines, total = _told(dataset, user, as_of, settings)
     return _prompt(
         dataset,
@@ -162,7 +162,7 @@ def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSet
 
 
 def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSettings, tokenizer: Any) -> pl.DataFrame:
-    """Rendered student prompts of many examples.
+    """Render the student prompts of many examples.
 
     Args:
         dataset: the log.
@@ -187,7 +187,7 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
 
 
 def opened(prompt: str) -> str:
-    """A rendered student prompt as a model is asked to go on with it, and is taught and scored on: its `<think>` is open."""
+    """Return a rendered student prompt with an opened `<think>`, as used for generation, training and scoring."""
     return begun(prompt, THINK)
 
 
@@ -201,7 +201,7 @@ def shorten(text: str, characters: int) -> str:
 
 
 def profile_line(dataset: Dataset, user: int) -> str:
-    """The user's profile columns as ``name: value`` pairs; empty when nothing is known."""
+    """Return the user's profile columns as ``name: value`` pairs; empty if unknown."""
     row = dataset.users.row(user, named=True)
     pairs = [
         f"{name.replace('_', ' ')}: {field(str(value))}"
@@ -216,7 +216,7 @@ def _item(dataset: Dataset, item: int) -> tuple[Any, ...]:
 
 
 def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> tuple[str, list[str], int]:
-    """The profile, the newest interactions as lines within ``history_limit``, and how many interactions there are."""
+    """Return the profile, the newest interactions as lines within ``history_limit``, and the total number of interactions."""
     total = int(dataset.history.count_before([user], [as_of])[0])
     items, _ = dataset.history.before(user, as_of, settings.history_limit)
     prices = dataset.prices.before(items, np.full(len(items), as_of))
@@ -230,7 +230,7 @@ def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> 
 def _context(
     dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
 ) -> tuple[dict[str, Any], int]:
-    """The template's variables with as many of the newest interactions as the student's budget holds, and how many it does not."""
+    """Return the template's variables with as many of the newest interactions as the student's budget holds, and the number left out."""
     profile, lines, total = _told(dataset, user, as_of, settings)
 
     def count(kept: int) -> int:
@@ -270,10 +270,10 @@ def _prompt(
 
 
 def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
-    """Return the sections of a template with their variables put in.
+    """Return the sections of a template with their variables filled in.
 
     Raises:
-        ConfigError: the template is broken, or names a variable that is not there.
+        ConfigError: the template is broken, or names an unknown variable.
     """
     from jinja2 import TemplateError
 
@@ -304,7 +304,7 @@ def template_file(domain: str, role: str, folder: Path | None) -> Path:
 
 
 def domains(folder: Path | None, role: str) -> list[str]:
-    """Return the domains that have a template of a role: the packaged folders and those in the user's ``folder``."""
+    """Return the domains with a template for a role: packaged ones and those in the user's ``folder``."""
     places = [PACKAGED, *([folder] if folder is not None and folder.is_dir() else [])]
     return sorted({path.parent.name for place in places for path in place.glob(f"*/{role}.j2")})
 

@@ -1,7 +1,7 @@
-"""Reviews as web pages of this machine, by keyboard; nothing is loaded from anywhere. Of rationales one draft at a time gets five scores.
+"""Reviews as local web pages, operated by keyboard, without external resources. Rationales are scored one draft at a time, on five axes.
 
-It binds to 127.0.0.1, answers only requests that name this machine as their host (a foreign page that points its own
-name here gets nothing), and takes a judgement only with the token that stands in the page (no foreign page can post one).
+It binds to 127.0.0.1, answers only requests that name this machine as their host (against DNS rebinding by foreign pages), and accepts a judgement
+only with the token in the page (so that no foreign page can post one).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from taiji.reasoning.reviewers import AXES, QUESTIONS
 
 PAGE = Path(__file__).parent / "templates" / "review.html"
 LARGEST = 64_000
-"""Bytes of a posted judgement."""
+"""Upper limit in bytes of a posted judgement."""
 
 
 class SittingServer(LocalServer, ABC):
-    """Server of one person's sitting: a page, what it shows, and what a judgement does.
+    """Server of one person's review session: its page, the page's state, and the handling of judgements.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 picks a free one.
 
     Raises:
         ResourceError: the port is taken.
@@ -41,29 +41,29 @@ class SittingServer(LocalServer, ABC):
 
     @abstractmethod
     def page(self) -> tuple[Path, dict[str, Any]]:
-        """Return the page's file and what it is given beside the token."""
+        """Return the page's file and its variables besides the token."""
 
     @abstractmethod
     def state(self, skip: int) -> dict[str, Any]:
-        """Return what the page shows: progress, and what waits ``skip`` places on (round and round)."""
+        """Return the page's state: progress, and the waiting draft ``skip`` places ahead (cyclic)."""
 
     @abstractmethod
     def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:
-        """Take a judgement and return what became of it.
+        """Record a judgement and return its result.
 
         Raises:
             NotWaiting: it was judged already.
-            TaijiError: the judgement is not complete.
-            ValueError, KeyError, TypeError, OverflowError: this is no judgement.
+            TaijiError: the judgement is incomplete.
+            ValueError, KeyError, TypeError, OverflowError: the body is not a judgement.
         """
 
 
 class ReviewServer(SittingServer):
-    """Server of a sitting over rationales.
+    """Server of a review session over rationales.
 
     Args:
         session: an open :class:`taiji.reasoning.review_session.ReviewSession`.
-        port: 0 takes a free one.
+        port: 0 picks a free one.
 
     Raises:
         ResourceError: the port is taken.
@@ -134,7 +134,7 @@ class _Handler(LocalHandler):
         if urlsplit(self.path).path != "/review":
             self._json(404, {"error": "There is nothing here."})
         elif not secrets.compare_digest(self.headers.get("X-Review-Token", "").encode(), self.server.token.encode()):
-            self._json(403, {"error": "The page is from an earlier sitting; load it again."})
+            self._json(403, {"error": "The page is from an earlier session; reload it."})
         else:
             self._judge(body)
 
@@ -148,10 +148,10 @@ class _Handler(LocalHandler):
             except TaijiError as error:
                 self._json(422, {"error": str(error)})
             except (ValueError, KeyError, TypeError, OverflowError) as error:
-                self._json(400, {"error": f"That is no judgement: {error!r}"})
+                self._json(400, {"error": f"That is not a judgement: {error!r}"})
 
     def _local(self) -> bool:
-        """Return whether the request names this machine; answer it otherwise."""
+        """Return True if the request names this machine as host; otherwise reject it."""
         if self.is_local:
             return True
         self._json(403, {"error": "This page is for this machine only."})

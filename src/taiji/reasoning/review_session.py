@@ -1,11 +1,11 @@
-"""One person's sitting over a run's drafts: what waits for them, and what their judgement makes of it.
+"""One person's review session over a run's drafts: the waiting drafts, and the effect of each judgement.
 
-Everything that was decided lies in the folder, so a sitting can be broken off and taken up at any time::
+All decisions are stored in the folder, so a session can be interrupted and resumed at any time::
 
     <name>.done.jsonl    the sheets that a person filled in
     <name>.todo.jsonl    the sheets that still wait for them
     log.jsonl            every step, with a hash chain (:class:`taiji.reasoning.curation.AuditLog`)
-    outcomes.parquet     what became of each record
+    outcomes.parquet     the outcome of each record
     summary.json         counts, agreement, mean scores, and the chain's last hash
 """
 
@@ -33,21 +33,21 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """A review of a draft that was judged already, or in another round."""
+    """Review of a draft that was judged already, or is in another round."""
 
 
 class ReviewSession:
-    """A sitting; use it as a context manager, it locks the folder.
+    """A review session, to be used as a context manager, which locks the folder.
 
     Args:
-        drafts: first drafts, one a record.
-        person: who sits.
+        drafts: first drafts, one per record.
+        person: name of the reviewer.
         beside: further reviewers of every draft (rules, a model, people who reviewed before or will later).
         settings: bar, agreement, strikes.
         folder: see the module.
 
     Raises:
-        TaijiError: another sitting is open, or the log was tampered with.
+        TaijiError: another session is open, or the log was tampered with.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ReviewSession:
         self._lock.close()
 
     def judge(self, drafts: Sequence[Draft]) -> None:
-        """Take records as far as the reviews that there are allow, and store where they stand."""
+        """Advance the records as far as the existing reviews allow, and store their state."""
         before = self.log.reviews()
         reviewers: list[Reviewer] = [self.person, *(Remembered(reviewer, before) for reviewer in self.beside)]
         for outcome in run_review(drafts, reviewers, self.person.rewrite, self.settings, self.log):
@@ -100,11 +100,11 @@ class ReviewSession:
         write_json(self.folder / "summary.json", self.summary())
 
     def _all(self) -> list[Outcome]:
-        """Those of earlier sittings over other drafts too."""
+        """Return all reviews, including those of earlier sessions over other drafts."""
         return [*self.earlier.values(), *self.outcomes.values()]
 
     def waiting(self) -> list[Draft]:
-        """The drafts that wait for this person, in order."""
+        """Return the drafts that wait for this person, in order."""
         open_drafts = [
             replace(self.drafts[outcome.record], rationale=outcome.rationale, round=outcome.rounds)
             for outcome in self.outcomes.values()
@@ -115,25 +115,25 @@ class ReviewSession:
     def submit(
         self, record: str, round_number: int, scores: Mapping[str, Any], feedback: str = "", rewrite: str = ""
     ) -> Outcome:
-        """This person's judgement of a draft that waits for them.
+        """Submit this person's judgement of a waiting draft.
 
         Args:
             record: its name.
             round_number: the round that was shown.
             scores: axis to 1…5.
-            feedback: what to mend.
-            rewrite: a better text; it becomes the next round's draft when this one is not accepted.
+            feedback: what to improve.
+            rewrite: a better text, which becomes the next round's draft if this one is not accepted.
 
         Raises:
             NotWaiting: the draft was judged already, or is in another round.
-            InputError: the review is not complete.
+            InputError: the review is incomplete.
         """
         draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
         if draft is None:
             raise NotWaiting(
-                "That draft does not wait for a review.",
+                "That draft is not waiting for a review.",
                 where=f"{record}, round {round_number}",
-                fix="go on with the next one",
+                fix="continue with the next one",
             )
         self.person.fill_in(
             draft, Review(self.person.name, self.person.kind, dict(scores), feedback.strip()), " ".join(rewrite.split())
@@ -142,7 +142,7 @@ class ReviewSession:
         return self.outcomes[record]
 
     def progress(self) -> dict[str, int]:
-        """Counts: ``total``, ``judged`` (by this person, at least once and nothing open), ``accepted``, ``rejected``, ``waiting``."""
+        """Return counts: ``total``, ``judged`` (by this person, at least once and with nothing open), ``accepted``, ``rejected``, ``waiting``."""
         counts = Counter(outcome.status for outcome in self.outcomes.values())
         total, waiting = len(self.drafts), len(self.waiting())
         return {
@@ -154,7 +154,7 @@ class ReviewSession:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Counts, Fleiss' κ (null below two reviewers or where it is not defined), mean scores, and the chain's end."""
+        """Return counts, Fleiss' κ (null below two reviewers or if undefined), mean scores, and the chain's last hash."""
         kappa = agreement_of(self.log, self.settings.bar)
         scores: dict[str, list[dict[str, int]]] = {}
         for entry in self.log.entries:

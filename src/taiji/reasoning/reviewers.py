@@ -1,7 +1,6 @@
-"""Reviewers: who judges a draft on five axes, 1 (bad) to 5 (good).
+"""Reviewers of drafts, on five axes from 1 (bad) to 5 (good).
 
-A reviewer is a protocol: rules, a language model, or a person who fills in a JSONL file. A model's review is a model's
-review; it is never called expert.
+A reviewer is a protocol: rules, a language model, or a person who fills in a JSONL file. A model's review is labelled as such, never as an expert's.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Draft:
 
     Attributes:
         record: name of the record; unique.
-        context: what the writer was shown (the student's prompt).
+        context: the writer's input (the student's prompt).
         answer: the true answer's text.
         title: the target's title.
         levels: its category levels.
@@ -66,7 +65,7 @@ class Review:
         reviewer: name.
         kind: rule, model or person.
         scores: axis to 1…5, every axis of :data:`AXES`.
-        feedback: what to mend, for the next draft.
+        feedback: what to improve in the next draft.
     """
 
     reviewer: str
@@ -85,12 +84,12 @@ class Review:
 
     @property
     def lowest(self) -> int:
-        """The lowest score of the axes."""
+        """Return the lowest score of the axes."""
         return min(self.scores.values())
 
 
 class Reviewer(Protocol):
-    """Reviewer of drafts; a draft that waits for a person gets None."""
+    """Reviewer of drafts."""
 
     @property
     def name(self) -> str: ...
@@ -99,13 +98,13 @@ class Reviewer(Protocol):
     def kind(self) -> Kind: ...
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
-        """Return one review per draft, in order; None where it is missing yet."""
+        """Return one review per draft, in order; None for a draft that still waits for a person."""
         ...
 
 
 @dataclass(frozen=True)
 class RuleReviewer:
-    """Judges what rules can see: naming the answer, whole sentences, length, use of the context's words."""
+    """Reviewer by rules: naming of the answer, whole sentences, length, use of the context's words."""
 
     name: str = "rules"
     kind: Kind = field(default="rule", init=False)
@@ -150,7 +149,7 @@ class RuleReviewer:
 
 
 class ModelReviewer:
-    """A language model that is asked for a digit an axis; the likeliest digit counts, so every review is well-formed."""
+    """A language model asked for a digit per axis; the most likely digit counts, so every review is well-formed."""
 
     kind: Kind = "model"
 
@@ -189,7 +188,7 @@ class ModelReviewer:
 
 
 class Remembered:
-    """A reviewer that is not asked twice: what it said of the same draft before is taken from there."""
+    """A reviewer whose earlier reviews of the same draft are reused."""
 
     def __init__(self, reviewer: Reviewer, before: Mapping[tuple[str, int, str, str], Review]) -> None:
         self.reviewer, self.before = reviewer, before
@@ -206,7 +205,7 @@ class Remembered:
 class PersonReviewer:
     """A person: drafts wait in ``<folder>/<name>.todo.jsonl``; filled-in lines are read from ``<folder>/<name>.done.jsonl``.
 
-    Copy a line of the first file to the second and fill in the five scores and, if you like, feedback and a better text
+    Copy a line of the first file to the second and fill in the five scores and, optionally, feedback and a better text
     (``rewrite``), or let :mod:`taiji.reasoning.review_page` do so.
     """
 
@@ -228,7 +227,7 @@ class PersonReviewer:
         return [done.get(_sheet_of(draft), (None, ""))[0] for draft in drafts]
 
     def ask(self, drafts: Sequence[Draft]) -> int:
-        """Write the sheets that still wait to the todo file, and return how many there are."""
+        """Write the waiting sheets to the todo file, and return their number."""
         waiting = [draft for draft, review in zip(drafts, self.review(drafts)) if review is None]
         empty = {"scores": dict.fromkeys(AXES), "feedback": "", "rewrite": ""}
         lines = [json.dumps({**self._sheet(d), **empty}, ensure_ascii=False) for d in waiting]
@@ -236,7 +235,7 @@ class PersonReviewer:
         return len(waiting)
 
     def fill_in(self, draft: Draft, review: Review, rewrite: str = "") -> None:
-        """Append a filled-in sheet; it is on the disk when this returns."""
+        """Append a filled-in sheet; on return it is on disk."""
         sheet = {**self._sheet(draft), "scores": review.scores, "feedback": review.feedback, "rewrite": rewrite}
         make_folder(self.folder)
         before = self.file.read_bytes()[-1:] if self.file.exists() else b""
@@ -246,7 +245,7 @@ class PersonReviewer:
             os.fsync(file.fileno())
 
     def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
-        """The person's own better text for a draft, empty where they gave none; fits :data:`taiji.reasoning.curation.Rewrite`."""
+        """Return the person's own better text for a draft, empty if they gave none; a :data:`taiji.reasoning.curation.Rewrite`."""
         text = self._done().get(_sheet_of(draft), (None, ""))[1]
         return "" if text == draft.rationale else text
 
@@ -279,7 +278,7 @@ class PersonReviewer:
                     where=f"{self.file}, line {number}",
                     expected=f'a line of the todo file with "scores": 1 to 5 on {", ".join(AXES)}',
                     found=str(error),
-                    fix="mend or delete the line",
+                    fix="correct or delete the line",
                 ) from error
         return reviews
 

@@ -1,10 +1,10 @@
 """A rule-based writer: counts, recency, categories and prices of the history, put into sentences.
 
-It needs no model, costs nothing, and is the floor that every LLM teacher has to beat. Its wording is the template file
-``templates/<domain>/writer.j2``: sections of alternative sentences, one a line; a sentence whose facts a history does
-not have (no prices, no second level) is passed over. Where the data have no categories at all, the section ``[titles]``
-stands in for those that speak of them, if the template has one. With the answer in view it chooses *which habit* to conclude
-with by the target's first category level (and its second, if the history holds that one); it never writes the title or a
+It needs no model, costs nothing, and is the baseline that every LLM teacher has to beat. Its wording is the template file
+``templates/<domain>/writer.j2``: sections of alternative sentences, one per line; a sentence whose facts are missing from a history (no prices, no
+second level) is skipped. If the data have no categories at all, the section ``[titles]`` replaces those about categories, if the template has one.
+With the answer in view, *which habit* to conclude with is chosen by the target's first category level (and its second, if the history holds that
+one); it never writes the title or a
 category that the history has not shown.
 """
 
@@ -34,11 +34,11 @@ WITHOUT_LEVELS = ("titles", "prices")
 OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
 """Share of rationales in which an optional section is used, so that k rationales differ."""
 NEWEST = 3
-"""Titles that are named together."""
+"""Titles named together."""
 FOCUSES = 3
-"""Categories to conclude with at most, where an answer is a set."""
+"""Upper limit of categories to conclude with, for an answer that is a set."""
 SEEN = 12
-"""Newest interactions that the writer looks at: about what a student's prompt holds."""
+"""Newest interactions that the writer reads: about as many as a student's prompt holds."""
 
 
 class RuleWriter:
@@ -46,7 +46,7 @@ class RuleWriter:
 
     Args:
         prompts: limits and the folder of templates.
-        answer_in_view: let the true next item decide which habit the rationale concludes with.
+        answer_in_view: choose the habit in the rationale's conclusion by the true next item.
     """
 
     def __init__(self, prompts: PromptSettings, answer_in_view: bool = True) -> None:
@@ -55,7 +55,7 @@ class RuleWriter:
 
     @property
     def version(self) -> str:
-        """Of the rules; the templates' text is hashed by whoever stores the settings."""
+        """Version of the rules; the templates' text is hashed with the settings."""
         return value_hash([self.name, ORDER, OPTIONAL, SEEN])[:16]
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
@@ -81,7 +81,7 @@ class RuleWriter:
 
 
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
-    """Return what is to be said of the newest interactions strictly before ``as_of``; facts that are not there are missing keys."""
+    """Return facts about the newest interactions strictly before ``as_of``; unknown facts are missing keys."""
     items, _ = dataset.history.before(user, as_of, limit)
     levels = dict(zip(("l1", "l2"), dataset.levels))
     columns = dataset.items.select("title", "price", *(pl.col(name).alias(level) for level, name in levels.items()))
@@ -106,13 +106,13 @@ def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_cha
 
 
 def _top(values: list[str | None]) -> tuple[str, int] | None:
-    """The most frequent value; among equals the newest."""
+    """Return the most frequent value; the newest on ties."""
     counts = Counter(v for v in values if v)
     return max(counts.items(), key=lambda pair: pair[1]) if counts else None
 
 
 def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | None) -> dict[str, Any]:
-    """The category to conclude with, or the most frequent ones of several items, and whether the history holds it (any of them) already."""
+    """Return the category to conclude with, or the most frequent ones of several items, and True if the history holds any of them."""
     shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
     if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}
@@ -125,7 +125,7 @@ def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | Non
 
 
 def _focus_of(dataset: Dataset, shown: dict[str, set[Any]], target: int) -> dict[str, Any]:
-    """The category to conclude with for one item."""
+    """Return the category to conclude with for one item."""
     first, second = ([dataset.items[name][target] for name in dataset.levels[:2]] + [None, None])[:2]
     if not first:
         return {}

@@ -1,10 +1,10 @@
-"""ORFT: keep the rationales that make the true answer likely (Taiji §3), and of these only what leakage cannot fake.
+"""ORFT: keep the rationales that make the true answer likely (Taiji §3), by criteria that leakage cannot fake.
 
 PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), y = the true answer's tokens inside ``<answer>``, prompt = the
 *student's* prompt, in which the target is not. The paper keeps c when PPL(c) is below a threshold R, the median over
 rationales of calibration examples. A rationale that repeats the target has the lowest perplexity of all, so the guarded rule (ours)
-redacts every mention of the target first, asks what is left for a lift over no rationale, rejects what names the title, sends what
-is too good (PPL < 1.3) to review, and of those that pass keeps by the masked perplexity as many as the paper's rule would.
+redacts every mention of the target first, requires a lift over no rationale from the rest, rejects rationales that name the title, and sends those
+too good to be true (PPL < 1.3) to review. Of those that pass, it keeps as many as the paper's rule would, by masked perplexity.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ LEFT_OUT = {
     "tools": "a call of a tool in place of a rationale",
     "empty": "empty rationale",
 }
-"""End of a rationale that no rule keeps → the reason."""
+"""Ends of rationales that no rule keeps, and the reason."""
 ORDERS = 2
-"""Random orders in which a set is scored."""
+"""Number of random orders in which a set is scored."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
 
 
@@ -53,8 +53,8 @@ class Calibration:
     Attributes:
         threshold: R; a rationale's measure must be below it.
         measure: ``ppl`` (plain) or ``ppl_masked`` (guarded).
-        quantile: share of the calibration rationales that is to be kept.
-        rationales: how many it was set on.
+        quantile: share of the calibration rationales to keep.
+        rationales: number of rationales it was set on.
         fingerprint: hash of the calibration examples and samples.
     """
 
@@ -82,34 +82,34 @@ def answer_perplexities(
     batch_size: int,
     description: str = "Scoring rationales",
 ) -> pl.DataFrame:
-    """Perplexity of each answer, or of each set of answers in the order given, after its prompt and rationale.
+    """Return the perplexity of each answer, or of each set of answers in the given order, after its prompt and rationale.
 
     Args:
         lm: the scoring model.
         prompts: (B,) rendered student prompts, without prefill.
         rationales: (B,) texts, may be empty.
-        answers: (B,) texts as of ``item_line``, or of ``format_set`` of several.
-        batch_size: texts a forward pass.
-        description: what the progress display says.
+        answers: (B,) texts from ``item_line``, or from ``format_set`` for several.
+        batch_size: texts per forward pass.
+        description: label of the progress display.
 
     Returns:
         B rows: ``ppl`` over the whole answer text inside the tags (labels included, as the paper), ``ppl_title`` and
-        ``ppl_category`` over the values alone, so that the boilerplate of the format dominates neither (null where an item
-        has no category), and ``ppl_values`` over both together.
+        ``ppl_category`` over the values alone, so that the format's boilerplate does not dominate (null for an item without category), and
+        ``ppl_values`` over both together.
     """
     from taiji.language.score import perplexity, score_completions
 
     completions = [format_completion(r, a) for r, a in zip(rationales, answers, strict=True)]
     begun = [opened(prompt) for prompt in prompts]  # as the model is asked
     tails = [continuation(p, c) for p, c in zip(begun, completions, strict=True)]
-    # Equal texts (a rationale that names nothing and its redacted self) are scored once.
+    # Equal texts (a rationale without mentions and its redacted form) are scored once.
     pairs = list(dict.fromkeys(zip(begun, tails)))
     place = {pair: number for number, pair in enumerate(pairs)}
     scores = score_completions(lm, [p for p, _ in pairs], [t for _, t in pairs], batch_size, description)
     rows = []
     for prompt, completion, tail, rationale, answer in zip(begun, completions, tails, rationales, answers):
         scored = scores[place[prompt, tail]]
-        shift = len(completion) - len(tail)  # the prompt has the `<think>`
+        shift = len(completion) - len(tail)  # the prompt already has the `<think>`
         start, end = (position - shift for position in answer_span(rationale, answer))
         lines = [[(start + a, start + b) for a, b in spans] for spans in line_spans(answer, DEEPEST)]
         title = np.concatenate([scored.span(*spans[0]) for spans in lines])
@@ -128,7 +128,7 @@ def answer_perplexities(
 def known_answers(
     dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: PreTrainedTokenizerBase
 ) -> pl.DataFrame:
-    """Student prompt and true answer of each example.
+    """Return the student prompt and the true answer of each example.
 
     Returns:
         ``example``, rendered ``prompt``, ``answers`` (the true answer's text; that of a set in :data:`ORDERS` random orders) and the first
@@ -160,13 +160,13 @@ def score_rationales(
 ) -> pl.DataFrame:
     """Score every rationale by the likelihood of its example's true answer.
 
-    That of a set is scored in :data:`ORDERS` random orders; the logarithms of its perplexities are averaged.
+    A set is scored in :data:`ORDERS` random orders, and the logarithms of its perplexities are averaged.
 
     Args:
         lm: the scoring model (the student before fine-tuning).
         dataset: the log.
         examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
-        rationales: as of :meth:`taiji.reasoning.teachers.Teacher.write`.
+        rationales: as returned by :meth:`taiji.reasoning.teachers.Teacher.write`.
         settings: of the selection.
         prompts: of the student.
 
@@ -175,12 +175,12 @@ def score_rationales(
 
         - ``ppl``, ``ppl_values``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
         - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty rationale);
-        - ``lift`` = log PPL_none - log PPL_masked *over the values*: what the rationale helps without its mentions. Over
-          the whole text a model that was not trained on the format pays for any rationale whatsoever with its labels (the word
-          "Item" is likelier right after the empty tags that the prompt shows), and that toll hides what the rationale says;
-        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: how much of its help comes
-          from the mentions; null where the rationale does not help;
-        - ``named`` (how the title is named), ``levels_named`` (L1, L2, … beyond the history), ``forbidden`` phrases.
+        - ``lift`` = log PPL_none - log PPL_masked *over the values*: the rationale's help without its mentions. Over the whole text, a model not
+          trained on the format finds the labels less likely after any rationale (the word "Item" is most likely right after the prompt's empty tags),
+          which would hide the rationale's effect;
+        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: the share of its help that comes from mentions; null
+          if the rationale does not help;
+        - ``named`` (ways in which the title is named), ``levels_named`` (L1, L2, … beyond the history), ``forbidden`` phrases.
     """
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
@@ -195,7 +195,7 @@ def score_rationales(
     ]
     masked = [m.masked for m in mentions]
     orders = [list(texts) for texts in zip(*rows["answers"])] or [[]]
-    # One call for the three variants: what they share (the prompt above all) is computed once where the engine can.
+    # One call for the three variants, so that the engine can compute their shared prefix (mainly the prompt) once.
     texts = [*rows["rationale"].to_list(), *masked, *[""] * len(rows)]
     scores = answer_perplexities(
         lm,
@@ -226,12 +226,14 @@ def score_rationales(
     share = (masked_log - given) / (none_log - given)
     return pl.concat([rationales, full, added], how="horizontal").with_columns(
         lift=none_log - masked_log,
-        leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(share),  # NaN passes any `>` of polars
+        leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(
+            share
+        ),  # polars counts NaN as larger than any number
     )
 
 
 def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
-    """Geometric mean of the perplexities of one set in several orders, row by row."""
+    """Return the geometric mean of a set's perplexities over several orders, row by row."""
     if len(scores) == 1:
         return scores[0]
     mean = [
@@ -246,16 +248,16 @@ def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     """Set the threshold on the scored rationales of calibration examples, which are used for nothing else.
 
-    The plain rule's is the quantile of their perplexities, as in the paper. The guarded rule is to keep as *many* of them: its
-    threshold is the masked perplexity below which that number lies among those that pass every other guard (all of them,
-    where fewer pass). So the guards choose which rationales are kept, and the threshold how many.
+    The plain rule's threshold is the quantile of their perplexities, as in the paper. The guarded rule keeps *as many*: its threshold is the masked
+    perplexity below which that number of those passing every other guard lies (all, if fewer pass). So the guards decide which rationales are kept,
+    and the threshold how many.
     """
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
         raise InputError(
             "There is no rationale to set the threshold on.",
-            fix="raise size.calibration_prompts; where rationales were cut, raise reasoning.teacher.max_new_tokens",
+            fix="raise size.calibration_prompts; if rationales were cut, raise reasoning.teacher.max_new_tokens",
         )
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
     if settings.rule == "guarded":
@@ -273,7 +275,7 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
 
     Returns:
         ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
-        (texts; why it was not kept). What the teacher did not say to its end is rejected whatever the rule.
+        (texts; why it was not kept). Incomplete rationales are rejected under every rule.
     """
     rules = {
         "none": lambda row: [],
@@ -283,14 +285,14 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
     verdicts = []
     for row in scored.iter_rows(named=True):
         reasons = _unusable(row) or rules[settings.rule](row)
-        # Too good to be true is the one finding that a reader may overrule.
+        # Too good to be true is the only finding that a reader may overrule.
         verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
         verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})
     return pl.concat([scored, pl.DataFrame(verdicts, schema=VERDICT)], how="horizontal")
 
 
 def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
-    """Count the rationales that have each reason against them, most frequent first; what a reason has in brackets is left out."""
+    """Count the rationales per reason, most frequent first; the part of a reason in brackets is ignored."""
     kinds = verdicts["reasons"].explode().drop_nulls().str.split(" (").list.first()
     return dict(
         kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
@@ -298,13 +300,13 @@ def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
 
 
 def _unusable(row: dict[str, Any]) -> list[str]:
-    """Return why there is no rationale to judge: its text was not said to the end. No rule keeps such a one."""
-    ended = row.get("ended") or "whole"  # teachers of other packages may not say
+    """Return the reason why a rationale is incomplete, empty if it is not. No rule keeps an incomplete one."""
+    ended = row.get("ended") or "whole"  # third-party teachers may not report it
     return [] if ended in TAUGHT else [LEFT_OUT.get(ended, ended)]
 
 
 def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
-    """The paper's rule."""
+    """Apply the paper's rule."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if not row["ppl"] < calibration.threshold:
         reasons.append(f"perplexity not below the threshold ({row['ppl']:.2f}, threshold {calibration.threshold:.2f})")
@@ -312,7 +314,7 @@ def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
 
 
 def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionSettings) -> list[str]:
-    """Ours; a threshold on what leakage cannot fake, and the guards."""
+    """Apply our rule: a threshold on the masked perplexity, which leakage cannot fake, and the guards."""
     reasons = _guards(row, settings)
     if not row["ppl_masked"] < calibration.threshold:
         reasons.append(
@@ -322,12 +324,12 @@ def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionS
 
 
 def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
-    """Return what speaks against a rationale whatever the threshold."""
+    """Return the reasons against a rationale that do not depend on the threshold."""
     reasons = [] if row["rationale"].strip() else ["empty rationale"]
     if row["named"]:
         reasons.append(f"names the item ({', '.join(row['named'])})")
     if row["forbidden"]:
-        reasons.append(f"speaks of the answer ({', '.join(row['forbidden'])})")
+        reasons.append(f"refers to the answer ({', '.join(row['forbidden'])})")
     if not row["lift"] > 0:
         reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
     if row["ppl"] < settings.review_below:

@@ -14,23 +14,24 @@ class PromptSettings(Settings):
     """Content of prompts."""
 
     history_limit: int = Field(default=50, ge=1)
-    """Most interactions a prompt shows."""
+    """Upper limit of interactions in a prompt."""
     token_budget: int = Field(default=448, ge=64)
     """Longest student prompt in tokens, chat template included; the oldest interactions are left out first."""
     title_characters: int = Field(default=80, ge=8)
-    """A longer title is cut at a word, in prompts and answers alike."""
+    """A longer title is cut at a word, in prompts and answers."""
     templates: Path | None = None
     """A folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged ones; with `answer: set` they are `student-set.j2` and `teacher-set.j2`."""
     answer: Literal["item", "set"] = "item"
     """An answer names the one next item, or a set of up to `intents` different ones. Give a set more room: `generation.max_new_tokens` and `alignment.max_completion_tokens`."""
     intents: int = Field(default=8, ge=2)
-    """Set: most intents of an answer (m)."""
+    """Set: upper limit of intents per answer (m)."""
     next_items: int = Field(default=10, ge=2)
-    """Set: next items within the period that the teacher sees, selection scores and rewards aim at (N); those new to the user come first."""
+    """Set: number of next items within the period (N) that the teacher sees, and that selection and rewards use as targets; those new to the user
+    come first."""
 
     @property
     def most(self) -> int:
-        """Intents that an answer may have: 1 where it names one item."""
+        """Upper limit of intents per answer: 1 for a single item."""
         return self.intents if self.answer == "set" else 1
 
 
@@ -40,15 +41,15 @@ class TeacherSettings(Settings):
     kind: Literal["local", "writer", "endpoint"] = "local"
     """A language model in process, the rule-based writer, or an OpenAI-compatible endpoint."""
     rationales: int = Field(default=3, ge=1)
-    """Rationales a prompt (k)."""
+    """Rationales per prompt (k)."""
     answer_in_view: bool = True
     """Show the teacher the true next item (RUPR); without it the teacher predicts."""
     max_new_tokens: int = Field(default=64, ge=8)
     """Longest rationale, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.6, ge=0.0)
-    """Of the sampling; small models wander off above it."""
+    """Sampling temperature; small models digress above it."""
     cut: Literal["drop", "shorten"] = "drop"
-    """A local model's rationale that `max_new_tokens` cut: leave it out, or keep its whole sentences (half a chain of thought has them, too; without one it is left out)."""
+    """A local model's rationale cut by `max_new_tokens`: leave it out, or keep its complete sentences (left out if it has none)."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Against the loops of small models; local models only."""
     batch_size: int = Field(default=24, ge=1)
@@ -61,29 +62,31 @@ class EndpointSettings(Settings):
     url: str = "http://127.0.0.1:8000/v1"
     """Base address; `/chat/completions` is appended."""
     model: str = "default"
-    """The model's name there."""
+    """The model's name at the endpoint."""
     key_variable: str = "TAIJI_TEACHER_KEY"
-    """Environment variable that holds the key; without it requests carry none. The key is never written anywhere."""
+    """Environment variable that holds the key; if it is unset, requests carry none. The key is never written anywhere."""
     max_tokens: int = Field(default=512, ge=1)
-    """Longest answer, a reasoning model's chain included. A reply that it cuts is not taught."""
+    """Longest answer, a reasoning model's chain included. A reply cut by it is not used."""
     max_tokens_name: str = "max_tokens"
-    """The server's name of that parameter; some know `max_completion_tokens` only."""
+    """The server's name of that parameter; some accept only `max_completion_tokens`."""
     leave_out: tuple[Literal["max_tokens", "temperature", "seed"], ...] = ()
-    """Parameters that the server does not know and that are not sent."""
+    """Parameters not to send because the server rejects them."""
     extra_body: dict[str, Any] = Field(default={})
     """Further fields of a request, such as `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`."""
     ask_again: int = Field(default=0, ge=0)
-    """Further requests for a reply that cannot be taught (cut, refused, filtered, empty), each paid for and, after a cut one, with twice the tokens; what is left then is left out."""
+    """Retries for an unusable reply (cut, refused, filtered, empty), each paid for and, after a cut one, with twice the tokens; after that it is left
+    out."""
     take: Literal["answer", "chain"] = "answer"
-    """Text that is the rationale: the visible answer (the chain when there is none), or a reasoning model's chain (the answer when there is none)."""
+    """Text to use as the rationale: the visible answer (the chain when there is none), or a reasoning model's chain (the answer when there is
+    none)."""
     concurrency: int = Field(default=8, ge=1)
-    """Requests in flight at most."""
+    """Upper limit of requests in flight."""
     requests_per_minute: float | None = Field(default=None, gt=0.0)
     """Rate limit; `null` for none."""
     timeout_seconds: float = Field(default=120.0, gt=0.0)
     """Time for one whole attempt."""
     attempts: int = Field(default=8, ge=1)
-    """Attempts a request before the run stops."""
+    """Attempts per request before the run stops."""
     backoff_seconds: float = Field(default=1.0, ge=0.0)
     """First pause after a failure; doubled each time, with jitter; a `Retry-After` header overrides it when longer."""
     longest_pause_seconds: float = Field(default=60.0, ge=0.0)
@@ -108,24 +111,25 @@ class SelectionSettings(Settings):
     """Selection of rationales."""
 
     rule: Literal["guarded", "plain", "none"] = "guarded"
-    """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: all that the teacher said to the end."""
+    """`plain`: perplexity below the threshold, as the paper. `guarded`: masked perplexity, lift and the lexical guards too. `none`: every complete
+    rationale."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
-    """The threshold keeps this share of the calibration rationales (guarded: where so many pass); the paper takes the median."""
+    """The threshold keeps this share of the calibration rationales (guarded: if enough pass); the paper takes the median."""
     review_below: float = Field(default=1.3, ge=1.0)
-    """Guarded: a lower perplexity is too good to be believed unread."""
+    """Guarded: a lower perplexity is too good to be true, and goes to review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)
-    """Guarded: most that naming an unseen third category level may contribute to the help."""
+    """Guarded: largest share of the help that may come from naming an unseen third category level."""
     batch_size: int = Field(default=12, ge=1)
     """Texts scored together."""
 
 
 class AuditSettings(Settings):
-    """Extent of the audit: how much of a data set it scores anew."""
+    """Extent of the audit: the part of a data set that it scores again."""
 
     controls: int = Field(default=48, ge=2)
     """Examples on which the controls and decoys are scored."""
     decoys: int = Field(default=2, ge=1)
-    """Other items of the target's category an example."""
+    """Other items of the target's category, per example."""
     blind: int = Field(default=16, ge=0)
     """Examples for which the student writes rationales without the answer; 0 leaves the blind gap out."""
     resamples: int = Field(default=1000, ge=10)
@@ -138,9 +142,9 @@ class ReviewSettings(Settings):
     """The review loop."""
 
     bar: int = Field(default=4, ge=1, le=5)
-    """Lowest score an axis may have."""
+    """Lowest acceptable score of an axis."""
     agreement: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Share of the reviewers that must find every axis at or above the bar."""
+    """Share of the reviewers that must rate every axis at or above the bar."""
     strikes: int = Field(default=5, ge=1)
     """Drafts of a record before it goes to the panel."""
 
@@ -151,15 +155,15 @@ class SFTSettings(Settings):
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the low-rank adapters; 0 trains all weights."""
     learning_rate: float = Field(default=2e-4, gt=0.0)
-    """2e-4 suits adapters; the paper's 1e-7 its full-parameter run over a million users."""
+    """Learning rate. 2e-4 suits adapters; the paper uses 1e-7 for all parameters and a million users."""
     epochs: float = Field(default=1.0, gt=0.0)
     """Passes over the kept rationales."""
     batch_size: int = Field(default=4, ge=1)
-    """Rows a step and device."""
+    """Rows per step and device."""
     gradient_accumulation: int = Field(default=2, ge=1)
-    """Steps a weight update."""
+    """Steps per weight update."""
     warmup_share: float = Field(default=0.05, ge=0.0, le=1.0)
-    """Share of the updates over which the learning rate rises."""
+    """Share of the updates over which the learning rate warms up."""
     max_length: int = Field(default=1024, ge=64)
     """Longest prompt with completion; a longer row is an error, never a silent cut."""
 

@@ -1,7 +1,7 @@
 """Supervised fine-tuning on kept rationales, through TRL (Taiji §4).
 
 Next-token loss over the completion alone (`<think>…</think><answer>…</answer>` and the end-of-text token). The result is a
-plain `save_pretrained` folder: adapters are merged, nothing of the trainer is left behind.
+plain `save_pretrained` folder: adapters are merged, and no trainer files remain.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sft_rows(
     prompts: PromptSettings,
     tokenizer: PreTrainedTokenizerBase,
 ) -> pl.DataFrame:
-    """Prompt and completion of each kept rationale.
+    """Return the prompt and completion of each kept rationale.
 
     Args:
         dataset: the log.
@@ -52,8 +52,8 @@ def sft_rows(
         tokenizer: the student's.
 
     Returns:
-        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set is taught with at most
-        ``intents`` of its items, which are drawn and ordered at random for each rationale: no order is privileged.
+        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set is trained with at most ``intents`` of
+        its items, drawn and ordered at random for each rationale, so that no order is privileged.
     """
     numbered = kept.select("example", "rationale", number=pl.int_range(pl.len()).over("example"))
     orders = 1 + int(numbered["number"].max() or 0)  # type: ignore[arg-type]
@@ -75,16 +75,16 @@ def train_sft(
     """Fine-tune a copy of ``lm`` and write it to ``folder`` (a `save_pretrained` folder, atomically).
 
     Args:
-        lm: the student; left as it was.
+        lm: the student; not changed.
         rows: ``prompt``, ``completion``.
         settings: adapters or all weights, learning rate, sizes.
         folder: where the fine-tuned model goes.
         seed: of the order of rows and the adapters' initial values; on a CPU the same call gives the same bytes.
 
-    Several processes (see :mod:`taiji.language.processes`) share each batch of ``batch_size`` rows a process; the first writes the folder.
+    Several processes (see :mod:`taiji.language.processes`) share each batch of ``batch_size`` rows per process; the first writes the folder.
 
     Returns:
-        ``step``, ``loss``, one row a weight update.
+        ``step``, ``loss``, one row per weight update.
 
     Raises:
         TaijiError: there are no rows, or one is longer than ``max_length``.
@@ -110,7 +110,7 @@ def train_sft(
     # The trainer draws from the global generators (order of rows, adapters' initial values), so they are seeded here.
     set_seed(seed)
     with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL's and PEFT's use of names that transformers 6 will drop
+        warnings.simplefilter("ignore", FutureWarning)  # TRL and PEFT use names that transformers 6 will drop
         trainer = _trainer(lm, taught, settings, scratch, seed)
         with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
             trainer.add_callback(_showing(update))
@@ -127,8 +127,8 @@ class TokenRow:
     """A row to learn.
 
     Attributes:
-        ids: the prompt as the model is asked, the completion and the end-of-text token.
-        first: place of the first id that is learnt.
+        ids: the opened prompt, the completion and the end-of-text token.
+        first: place of the first id to learn.
     """
 
     ids: list[int]
@@ -136,10 +136,9 @@ class TokenRow:
 
 
 def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TokenRow:
-    """Return the ids of a completion behind the very ids that generation starts from.
+    """Return the ids of a completion after exactly the ids that generation starts from.
 
-    Generation is given the opened `<think>`, so it is a prompt there; it is learnt all the same, for whoever serves the model
-    without giving it.
+    Generation receives the opened `<think>` as part of the prompt; it is learnt nevertheless, for serving without it.
 
     Args:
         tokenizer: the student's.
@@ -203,7 +202,7 @@ def _trainer(
         max_length=settings.max_length,
         seed=seed,
         data_seed=seed,
-        bf16=False,  # the weights' own type decides; autocasting bfloat16 weights again would only copy them
+        bf16=False,  # the weights' own type is used; autocasting bfloat16 weights again would only copy them
         gradient_checkpointing=False,
         use_cpu=lm.device.type == "cpu",
         logging_steps=1,
@@ -213,14 +212,14 @@ def _trainer(
         dataloader_pin_memory=False,
     )
     model, adapters = trainable(lm, settings.lora_rank)
-    # Rows of ids: TRL would tokenise texts with the special tokens that the tokenizer adds, which the prompts hold already.
+    # Rows of ids: for texts, TRL would add the tokenizer's special tokens, which the prompts hold already.
     labels = [[IGNORED] * row.first + row.ids[row.first :] for row in taught]
     data = Rows.from_dict({"input_ids": [row.ids for row in taught], "labels": labels})
     tokenizer = copy.deepcopy(lm.tokenizer)
     trainer = PackedSFTTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters
     )
-    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the one progress display
+    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the only progress display
     return trainer
 
 
@@ -230,7 +229,7 @@ def _updates(rows: int, settings: SFTSettings) -> int:
 
 
 def _showing(update: Callable[[int], None]) -> TrainerCallback:
-    """A trainer callback that feeds the progress display."""
+    """Return a trainer callback that feeds the progress display."""
     from transformers import TrainerCallback
 
     class Showing(TrainerCallback):

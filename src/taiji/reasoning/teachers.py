@@ -1,8 +1,8 @@
-"""Teachers: who writes the rationales (RUPR, Taiji §2).
+"""Teachers: writers of rationales (RUPR, Taiji §2).
 
-A teacher is asked for the rationale alone; the answer is appended from the true item afterwards, so no rationale can end
-in a wrong or malformed one. With the answer in view a teacher explains, without it a model has to predict; the audit's blind
-gap compares the teacher's rationales with those that the student writes without the answer.
+A teacher writes only the rationale; the answer is appended from the true item afterwards, so no rationale can end in a wrong or malformed one. With
+the answer in view, a teacher explains; without it, a model has to predict. The audit's blind gap compares the teacher's rationales with those that
+the student writes without the answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String, "ended": pl.String}
 TAUGHT = ("whole", "shortened")
-"""Endings of rationales that may be taught; every other one is left out."""
+"""Endings of usable rationales; all others are left out."""
 MORE_ROOM = "raise reasoning.teacher.max_new_tokens (a local model) or reasoning.endpoint.max_tokens and ask_again (an endpoint)"
 logger = logging.getLogger(__name__)
 _SENTENCE_END = re.compile(r"[.!?][\"')]*$")
@@ -44,7 +44,7 @@ class Teacher(Protocol):
 
     Attributes:
         name: for the report.
-        version: changes when its texts could.
+        version: changes whenever its texts may.
     """
 
     @property
@@ -59,13 +59,13 @@ class Teacher(Protocol):
         Args:
             dataset: the log.
             examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
-            k: rationales an example.
-            seed: the same call gives the same texts, where the teacher can promise that.
+            k: rationales per example.
+            seed: the same call gives the same texts, if the teacher supports that.
 
         Returns:
             ``example``, ``sample`` (0…k-1), ``rationale`` (one line, may be empty), ``teacher``, ``ended`` (``whole``,
-            ``shortened``: its whole sentences, or why there is none: see :data:`taiji.reasoning.chat_reply.Ending`); k rows an
-            example in the order of the examples.
+            ``shortened``: its whole sentences, or why there is none: see :data:`taiji.reasoning.chat_reply.Ending`); k rows per example in the order
+            of the examples.
         """
         ...
 
@@ -75,7 +75,7 @@ class LocalTeacher:
 
     Args:
         lm: the model.
-        settings: lengths, sampling, whether the answer is in view.
+        settings: lengths, sampling, answer in view.
         prompts: what its prompt holds.
     """
 
@@ -113,7 +113,7 @@ class LocalTeacher:
         return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
 
     def _rationale(self, prefill: str, written: Written) -> tuple[str, str]:
-        """The rationale in a text, and how it ended; none where the length limit left no whole sentence of it."""
+        """Return the rationale in a text, and how it ended; empty if the length limit left no complete sentence."""
         rationale = tidy(f"{prefill} {written.text}" if prefill else written.text)
         if not written.cut:
             return rationale, "whole" if rationale else "empty"
@@ -129,7 +129,7 @@ def teacher_requests(
     prompts: PromptSettings,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[list[dict[str, str]], str]]:
-    """(messages, prefill) of each example."""
+    """Return (messages, prefill) of each example."""
     requests = []
     for (user, as_of), items in zip(examples.select("user", "as_of").iter_rows(), true_items(examples, prompts)):
         prompt = teacher_prompt(dataset, user, as_of, prompts, tokenizer, items if settings.answer_in_view else None)
@@ -143,7 +143,7 @@ def rationale_frame(
     teacher: str,
     endings: Sequence[Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Rows of :meth:`Teacher.write` from one list of texts, and of how they ended (None: all are whole), an example."""
+    """Return the rows of :meth:`Teacher.write` from a list of texts per example, and their endings (None: all are complete)."""
     rows = [
         (example, sample, text, teacher, ended)
         for example, row, ends in zip(examples, texts, endings or [["whole"] * len(row) for row in texts], strict=True)
@@ -153,10 +153,10 @@ def rationale_frame(
 
 
 def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
-    """Count how rationales ended, and say which are left out.
+    """Count how rationales ended, and log which are left out.
 
     Args:
-        rationales: of :meth:`Teacher.write`.
+        rationales: from :meth:`Teacher.write`.
 
     Raises:
         InputError: none is left.
@@ -168,7 +168,7 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
     said = ", ".join(f"{count} {ending}" for ending, count in left_out.items())
     if sum(left_out.values()) == len(rationales):
         raise InputError(
-            "The teacher wrote no rationale to its end.",
+            "The teacher completed no rationale.",
             where="rationales",
             expected="texts that end before the length limit",
             found=said,
@@ -181,11 +181,10 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
 def tidy(text: str) -> str:
     """Return the rationale in a model's text: inside `<think>` or before the answer, one line, whole sentences.
 
-    A last sentence that the length limit cut is dropped when there is a whole one before it; a sentence that
-    repeats an earlier one ends the text (small models loop).
+    A last sentence cut by the length limit is dropped if there is a complete one before it; a repeated sentence ends the text (small models loop).
     """
     text = re.split(r"<\s*+/\s*+think\s*+>|<\s*+answer\s*+>", text, maxsplit=1, flags=re.IGNORECASE)[0]
-    # Lists become running text: "buys : - A - B" reads "buys: A, B".
+    # Lists become running text: "buys : - A - B" becomes "buys: A, B".
     text = re.sub(r"(:?)(?<!\s)\s++[-*•]\s++(?=\w)", lambda m: ": " if m.group(1) else ", ", " " + clean(text))
     text = re.sub(r"(?<!\s)\s++([,.;:!?])(?=\s|$)", r"\1", text).strip(" ,")
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]

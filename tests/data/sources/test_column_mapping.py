@@ -48,7 +48,7 @@ def test_a_mapping_is_read(tmp_path):
         (GOOD.replace("timestamp: t", "timestamp: t, matured_at: x, matures_after_days: 3"), ["not both"]),
         (GOOD.replace("title: b", "title: b, category_l1: c, categories: {column: d}"), ["not both"]),
         ("domain: ../cars\n" + GOOD, ["domain"]),
-        ("[1, 2]", ["no YAML mapping", "list"]),
+        ("[1, 2]", ["not a YAML mapping", "list"]),
         ("a: [1", ["Could not read"]),
     ],
 )

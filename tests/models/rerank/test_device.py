@@ -203,7 +203,7 @@ def test_what_cannot_be_learnt_from_is_refused(gate):
         DeviceGate(SETTINGS, ITEMS).fit(PlayedVideos(rows.requests, rows.slate, rows.stalled * 0 + 1, rows.values))
     with pytest.raises(InputError, match="not finite"):
         gate.features(asked(2, bitrate=np.array([1.0, np.nan])), candidates(2))
-    with pytest.raises(InputError, match="not known"):
+    with pytest.raises(InputError, match="unknown"):
         gate.features(Requests([0], [1]), candidates(1))
     with pytest.raises(InputError, match="pool"):
         gate.rerank(asked(2, **{CACHED: np.ones((2, 3), int), HOURS: np.zeros((2, 2))}), candidates(2), 4)
@@ -225,5 +225,5 @@ def test_a_saved_gate_is_the_one_that_is_named(gate, tmp_path):
     found, own = (part.rerank(requests, candidates(6, 8), 4).items for part in (made, gate))
     np.testing.assert_array_equal(found, own)
     for version, items in (("another", vectors), (gate.version, vectors[:9])):
-        with pytest.raises(ArtifactError, match="not the one"):
+        with pytest.raises(ArtifactError, match="not the named one"):
             saved_device_gate(items, folder=folder, version=version)

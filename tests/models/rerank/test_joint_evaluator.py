@@ -72,7 +72,7 @@ def test_other_lists_count_where_attention_crosses_lists_alone(fitted):
 
 def test_one_logged_list_is_rejected():
     rows = judged(requests=3, lists=1)
-    with pytest.raises(InputError, match="One list"):
+    with pytest.raises(InputError, match="single list"):
         JointEvaluator(SETTINGS, VECTORS).fit(rows)
     with pytest.raises(InputError, match="longer"):
         JointEvaluator(SETTINGS, VECTORS).fit(judged(requests=4)).score(
@@ -106,7 +106,7 @@ def test_a_saved_evaluator_is_the_one_that_is_named(tmp_path):
     folder = str(tmp_path / "evaluator")
     check_reranker(saved_best_of_lists(VECTORS, folder=folder, version=evaluator.version, lists=6), length=4)
     for version, vectors in (("another", VECTORS), (evaluator.version, VECTORS + 1)):
-        with pytest.raises(ArtifactError, match="not the one"):
+        with pytest.raises(ArtifactError, match="not the named one"):
             saved_best_of_lists(vectors, folder=folder, version=version)
 
 

@@ -81,7 +81,7 @@ def test_no_order_of_the_items_decides_an_auction_and_one_decides_turns():
 def test_what_does_not_fit_is_refused():
     values, users, room = problem(0)
     for wrong in ((values[:, :2], users), (values, users + 5), (values * np.nan, users), (values, users * 0)):
-        with pytest.raises(InputError, match="not right"):
+        with pytest.raises(InputError, match="malformed"):
             auction(*wrong, room, 2, 0.1)
     with pytest.raises(InputError, match="step"):
         auction(values, users, room, 2, 0.0)

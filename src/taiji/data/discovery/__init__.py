@@ -1,1 +1,1 @@
-"""Discovery of what a folder of unfamiliar files holds: facts about columns, keys between files, and a proposed mapping with its reasons."""
+"""Discovery of the contents of a folder of unfamiliar files: facts about columns, keys between files, and a proposed mapping with reasons."""

@@ -26,17 +26,17 @@ from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
 
 MOSTLY = 0.8
-"""Share of the rows that name a user, or an item, where another column may do it in all of them."""
+"""Share of rows with a user or an item, if another column may have one in every row."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
 
 @dataclass
 class Roles:
-    """The files' parts, and how well each column of theirs serves as an id.
+    """Roles of the files, with scores of their columns as ids.
 
     Attributes:
-        items, users: None when the log itself (or nothing) tells about them.
+        items, users: None if the log itself (or no file) describes them.
         reasons: role to sentences.
     """
 
@@ -52,7 +52,7 @@ class Roles:
 
     @property
     def domain(self) -> tuple[str, str]:
-        """Return the items' domain, by the names of files and columns."""
+        """Return the items' domain, inferred from the names of files and columns."""
         tables = [table for table in (self.events, self.items) if table]
         words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}
         if words & FILMS:
@@ -63,10 +63,10 @@ class Roles:
 
 
 def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Question | None]:
-    """The likeliest parts of the files; a question when two files could be the log about as well.
+    """Return the most likely roles of the files; a question if two files are similarly likely to be the log.
 
     Raises:
-        InputError: no file has anything like a time, or an answer names no file of the folder.
+        InputError: no file has a time column, or an answer does not name a file of the folder.
     """
     fixed = {role: _file(tables, role, answers) for role in ("events", "items", "users") if f"{role}.file" in answers}
     found = {(a.path, b.path): links(a, b) for a in tables for b in tables if a is not b}
@@ -84,7 +84,7 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
                 continue
             roles = _roles(events, items, users, found)
             if events in [table for role, table in fixed.items() if role != "events"] and "events" not in fixed:
-                roles.fit -= 1.5  # the user took it for something else
+                roles.fit -= 1.5  # the user gave it another role
             if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
                 best[events.path.name] = roles
     if not best:
@@ -119,7 +119,7 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
 
 
 def _no_times(tables: list[Table]) -> list[str]:
-    """Say of columns that are times by their names why they are none."""
+    """Explain why columns named like times are not times."""
     return [
         f"{column.name} of {table.path.name} is no time as a whole, in one unit or one form ({column.describe()})"
         for table in tables
@@ -214,7 +214,7 @@ def _key_score(column: Column, meaning: str) -> Score:
 
 
 def _apart(roles: Roles) -> float:
-    """One column cannot tell user and item alike: take it from the part it plays less well; and what the best pair is worth."""
+    """Remove a column that serves both as user and item from its weaker role, and return the score of the best pair."""
     pairs = [(u[0] + i[0], a, b) for a, u in roles.user_scores.items() for b, i in roles.item_scores.items() if a != b]
     if not pairs:
         return -2.0
@@ -231,7 +231,7 @@ def _apart(roles: Roles) -> float:
 
 
 def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path], list[Link]]) -> None:
-    """Orders in one file and their lines in another make no log before they are joined: say how."""
+    """Raise an error for orders and order lines in two files, with instructions to join them."""
     best = {
         meaning: max((score for score, _ in scores.values()), default=0.0)
         for meaning, scores in (("user", roles.user_scores), ("item", roles.item_scores))
@@ -243,7 +243,7 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
             column = next(
                 (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
             )
-            # Two files that both name a user are no order and its lines: what joins them is another column.
+            # Two files with users are not orders and their lines: another column joins them.
             ways = (way for way in found.get((other.path, roles.events.path), []) if way.column != column)
             link = next(ways, None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:
@@ -257,7 +257,7 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
 
 
 def _one_item(roles: Roles, tables: Iterable[Table]) -> None:
-    """Rows that list the items shown, or taken, make no log before they are one row an item: say how."""
+    """Raise an error for rows that list several items, with instructions to write one row per item."""
     if max((score for score, _ in roles.item_scores.values()), default=0.0) >= ENOUGH:
         return
     log = roles.events

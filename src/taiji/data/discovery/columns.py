@@ -1,4 +1,4 @@
-"""Facts about a column of an unfamiliar file: what its values are, how many differ, and whether they can be times."""
+"""Facts about a column of an unfamiliar file: the kind of its values, their number, and whether they can be times."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from taiji.data.sources.truth_cells import Truth, read_truth, understood
 FEW = 24
 """Up to this many different values are listed."""
 LONG = r"^[+-]?\d{17,}$"
-"""Whole numbers that a float does not hold."""
+"""Integers from here on are not exact as floats."""
 SHOWN = 5
 """Broken cells whose places are kept."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column's facts, from the rows that were read.
+    """Facts about one column, from the rows read.
 
     Attributes:
         kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, yes and no in many languages), ``time``, ``list`` or ``other``.
@@ -33,12 +33,12 @@ class Column:
         values: all different values as text, when there are few.
         examples: the first few different values as text.
         units: how numbers could be times.
-        formats: how texts could be times; an empty text is ISO 8601. Several mean that the values do not tell.
-        form: how its numbers are written in a CSV; ``forms`` has several where the values do not tell.
+        formats: possible formats of times; an empty text is ISO 8601. Several mean that the values are ambiguous.
+        form: form of its numbers in a CSV; ``forms`` has several if the values are ambiguous.
         negative: numbers below 0.
         zeros: numbers that are 0.
-        broken: cells that hold something else than the column's kind; ``broken_at`` has the first few (row from 1, text).
-        mostly: facts of a column of texts if its broken cells were left out, where nearly all are numbers, times, or yes and no.
+        broken: cells that do not fit the column's kind; ``broken_at`` has the first few (row from 1, text).
+        mostly: facts of a column of texts without its broken cells, if nearly all others are numbers, times, or yes and no.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Column:
 
     @property
     def form(self) -> NumberForm:
-        """Form of its numbers; the plainest where the values do not tell."""
+        """Form of its numbers; the plainest if the values are ambiguous."""
         return self.forms[0]
 
     @property
     def understood(self) -> Column:
-        """Facts of the cells that are understood: its own, or those without the broken cells."""
+        """Facts about the understood cells: its own, or those without the broken cells."""
         return self.mostly or self
 
     @property
@@ -79,7 +79,7 @@ class Column:
 
     @property
     def key(self) -> bool:
-        """True if it can be the key of a table: nearly every row has a value of its own."""
+        """True if it can be the key of a table: nearly every row has a unique value."""
         return self._can_be_id and self.present >= 0.98 * self.rows and self.unique >= 0.97 and self.rows > 1
 
     @property
@@ -101,7 +101,7 @@ class Column:
         )
 
     def describe(self) -> str:
-        """Kind, counts and a few values, for people."""
+        """Return kind, counts and a few values, as text."""
         extent = (
             f"{self.low:g} to {self.high:g}, "
             if self.low is not None and self.high is not None and self.kind in ("integer", "number")
@@ -111,7 +111,7 @@ class Column:
         return f"{self.kind}, {extent}{self.distinct:,} different in {self.present:,}{empty}; e.g. {', '.join(self.examples[:3])}"
 
     def told_broken(self) -> str:
-        """Count and places of its broken cells, for people."""
+        """Return count and places of its broken cells, as text."""
         places = ", ".join(f"row {row}: {text!r}" for row, text in self.broken_at)
         return f"{self.broken:,} of {self.present + self.broken:,} cells of {self.name} are not understood ({places})"
 
@@ -127,10 +127,10 @@ class _Basic(TypedDict, total=False):
 
 
 def facts(values: pl.Series) -> Column:
-    """Look at a column's values.
+    """Return facts about a column's values.
 
     Args:
-        values: of a file, as it was read (a CSV's as text).
+        values: of a file, as read (a CSV's as text).
     """
     basic: _Basic = {
         "name": values.name,
@@ -160,7 +160,7 @@ def facts(values: pl.Series) -> Column:
 
 
 def _counts(there: pl.Series) -> _Basic:
-    """Return how many values there are and how many differ, and some of them."""
+    """Return the number of values, the number of distinct ones, and examples."""
     different = there.unique(maintain_order=True)
     counts: _Basic = {
         "present": len(there),
@@ -239,6 +239,6 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return the facts found; beside those of plain text where some cells are something else, which an id may be."""
+    """Return the facts found, or those of plain text with these attached if some cells are different (as ids may be)."""
     found = _broken_told(found, texts, read)
     return replace(plain, mostly=found) if found.broken else found

@@ -1,4 +1,4 @@
-"""Form of a log's times, and a second column with the time of day."""
+"""Format of a log's times, and a second column with the time of day."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taiji.data.sources.time_cells import YEARS, as_times, is_clock, time_forms,
 
 HOUR = "hour hours stunde heure hora 小时 時"
 LASTS = f"{NAMES['duration']} minute minutes minuten minutos second seconds sekunden secondes segundos 分钟 秒"
-"""Names of columns whose values last and do not begin."""
+"""Names of columns of durations rather than times."""
 SINCE = "second seconds secs minute minutes sekunde sekunden minuten 秒 分"
 """Names of columns that count since midnight."""
 ZONE_CELL = r"^([A-Z][A-Za-z]+/[A-Z][A-Za-z_]+|[+-]\d{2}:?\d{2}|UTC|GMT|CET|CEST|E[SD]T|P[SD]T)$"
@@ -24,7 +24,7 @@ SHOWN = 5
 
 @dataclass
 class EventTime:
-    """Proposal for the mapping's ``timestamp``: guesses by key, a question that is open, and what a person should know."""
+    """Proposal for the mapping's ``timestamp``: guesses by key, an open question, and notes."""
 
     guesses: dict[str, Guess] = field(default_factory=dict)
     question: Question | None = None
@@ -38,7 +38,7 @@ def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[s
         log: the log.
         column: its column of times, as far as its cells are understood.
         answers: keys that the user decided; those about the time are taken out.
-        taken: columns that play another part.
+        taken: columns with another role.
     """
     found = EventTime()
     column = _with_clock(found, log, column, answers, taken)
@@ -71,7 +71,7 @@ def _unit_reason(unit: str) -> str:
 
 
 def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> Column:
-    """Return the facts of day and time of day together where another column tells the time of day."""
+    """Return the facts of day and time of day combined, if another column holds the time of day."""
     clock = answers.pop("events.timestamp.clock", "")
     sure, reason = 1.0, "you said so"
     if not clock and column.kind in ("time", "integer") and not column.units and _day_only(log, column):
@@ -87,7 +87,7 @@ def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str,
 
 
 def _tells_clock(log: Table, column: Column) -> bool:
-    """Tell whether a column holds times of day: by name and values, or by values alone that reach over the whole day."""
+    """Return True if a column holds times of day: by name and values, or by values that span the whole day."""
     values = log.frame[column.name]
     hours = says(column.name, HOUR)
     if hours or "time" in column.means or _counts_since(column):
@@ -99,12 +99,12 @@ def _tells_clock(log: Table, column: Column) -> bool:
 
 
 def _counts_since(column: Column) -> bool:
-    """Tell whether whole numbers run through the minutes or seconds of a day, by name."""
+    """Return True if whole numbers count the minutes or seconds of a day, by name."""
     return says(column.name, SINCE) and not says(column.name, NAMES["duration"]) and column.kind == "integer"
 
 
 def _apart(found: EventTime, log: Table, column: Column, taken: set[str]) -> list[str]:
-    """Say that times have no time of day, and that a zone stands in a column of its own."""
+    """Note times without a time of day, and a zone in a separate column."""
     said = []
     free = [other for other in log.columns.values() if other.name not in taken and other.name != column.name]
     day = "events.timestamp.clock" not in found.guesses and column.kind in ("time", "integer") and not column.units
@@ -123,7 +123,7 @@ def _apart(found: EventTime, log: Table, column: Column, taken: set[str]) -> lis
 
 
 def _day_only(log: Table, column: Column) -> bool:
-    """Tell whether no value has a time of day."""
+    """Return True if no value has a time of day."""
     values = log.frame[column.name]
     if values.dtype == pl.Date:
         return True
@@ -132,7 +132,7 @@ def _day_only(log: Table, column: Column) -> bool:
 
 
 def _far_off(log: Table, column: Column, unit: str, form: str) -> list[str]:
-    """Say which rows have a time that no event of a log has; they stay where they are."""
+    """Report rows with an implausible time; they are kept."""
     values = log.frame[column.name]
     times = as_times(values, unit or "text", form or None)  # type: ignore[arg-type]
     years = times.dt.year()

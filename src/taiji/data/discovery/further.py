@@ -1,4 +1,4 @@
-"""Columns of a log beyond user, item, time, click and conversion: which of them are labels, and what the others tell."""
+"""Roles of a log's columns beyond user, item, time, click and conversion: labels, context and display."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ NAMES = {
     "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
     "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
 }
-"""Words of a column's name to the part that it plays in a log; the first that fits counts."""
+"""Words of a column's name to its role in a log; the first match counts."""
 GRADES = 11
-"""Up to this many different ratings are grades."""
+"""Upper limit of distinct ratings to be grades."""
 CIRCUMSTANCES = 200
-"""Up to this many different values a column can be a circumstance of the request."""
+"""Upper limit of distinct values of a context column."""
 
 
 @dataclass
@@ -38,9 +38,9 @@ class Further:
     """Proposed roles.
 
     Attributes:
-        guesses: key of the mapping to proposal, those that names and values speak for.
-        suggestions: lines of the mapping that a person may want, each with the reason.
-        doubts: columns that must be labels by their names and whose values are not understood.
+        guesses: key of the mapping to proposal, supported by names and values.
+        suggestions: optional lines of the mapping, each with its reason.
+        doubts: columns that are labels by name, with values that are not understood.
     """
 
     guesses: dict[str, Guess] = field(default_factory=dict)
@@ -53,9 +53,9 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
 
     Args:
         log: the log.
-        free: its columns that play no part yet.
+        free: its columns without a role.
         rules: its columns that the rules for click and conversion read.
-        keys: its columns of user and item; what depends on the item is no fact about the event.
+        keys: its columns of user and item; a column that depends on the item is not a fact about the event.
     """
     found = Further()
     for name in rules:
@@ -81,7 +81,7 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
 
 
 def _of_rule(found: Further, column: Column) -> None:
-    """Say what else a column tells that decides about clicks already."""
+    """Propose a further role for a column that the rule for clicks reads."""
     if column.kind == "text" and any(action(value) for value in column.values):
         reason = "its values are what users do"
         found.guesses["events.behaviour"] = Guess(column.name, 0.85, (reason,))
@@ -149,7 +149,7 @@ def _of_name(found: Further, column: Column, role: str) -> None:
 
 
 def _ask(found: Further, column: Column, said: str, test: str) -> None:
-    """Say that a column is a label by its name, and what could be written, where its values leave open what they mean."""
+    """Report a column that is a label by name but has ambiguous values, and suggest a rule."""
     entry = _label(column, "binary")
     for declared in entry.values():
         declared["column"] = f"{column_text(column.name)} {test}"
@@ -166,7 +166,7 @@ def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, 
 
 
 def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
-    """Return the mapping's entry of a label, under a name that a label can have."""
+    """Return the mapping's entry for a label, under a valid name."""
     name = "_".join(word for word in parts(column.name) if word.isascii()).strip("_")
     if not name or not name[0].isalpha() or name in FIXED or name in INSIDE:
         name = f"{kind}_{name}".strip("_")
@@ -175,7 +175,7 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
 
 
 def _grades(column: Column) -> list[Any]:
-    """Return the different ratings in ascending order; none where they are not few numbers."""
+    """Return the different ratings in ascending order; none unless they are a few numbers."""
     if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
         return []
     if column.low is None or column.high is None or len(column.forms) > 1:

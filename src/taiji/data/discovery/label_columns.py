@@ -1,4 +1,4 @@
-"""A column that is a label by its name: the rule that its values ask for, or the question that they leave open."""
+"""Columns that are labels by name: the rule suggested by their values, or an open question."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SAID = {"click": "which rows are clicks", "conversion": "which rows are conversi
 
 @dataclass(frozen=True)
 class Meant:
-    """A label's column as it is read.
+    """Interpretation of a label's column.
 
     Attributes:
-        columns: that the rule or question is about.
-        rule: for the mapping; None where a question is open.
+        columns: those of the rule or question.
+        rule: for the mapping; None if a question is open.
         confidence: 0…1.
         reason: why.
-        question: what must be asked.
-        doubts: what to know beside it.
+        question: the open question.
+        doubts: further notes.
     """
 
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ class Meant:
 
 
 def meant(table: Table, column: Column, meaning: str) -> Meant | None:
-    """Return how a column whose name means a label (``click``, ``conversion``, or in general ``label``) is read; None where it is something else."""
+    """Return how a column whose name means a label (``click``, ``conversion``, or in general ``label``) is read; None if it is not a label."""
     name, against = column_text(column.name), negated(column.name, LABELS[meaning])
     truth = read_truth(table.frame[column.name])
     if understood(truth):
@@ -119,7 +119,7 @@ def _of_numbers(column: Column, facts: Column, meaning: str, against: bool) -> M
 
 
 def _of_texts(column: Column, meaning: str, against: bool) -> Meant | None:
-    """Words for what happened in a column that is a label: ``clicked`` and ``not clicked``."""
+    """Interpret a label's column of words such as ``clicked`` and ``not clicked``."""
     kinds = {value: action(value) for value in column.values}
     yes = [value for value, kind in kinds.items() if kind in ("click", "buy", "middle", "view")]
     no = [value for value, kind in kinds.items() if kind in ("shown", "against", "back")]

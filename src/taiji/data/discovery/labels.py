@@ -1,4 +1,4 @@
-"""Rules of click and conversion, told from columns of yes and no, an action's name or a rating."""
+"""Rules of click and conversion, inferred from columns of yes and no, an action's name or a rating."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.data.discovery.words import UNWANTED, action, label_named, says
 from taiji.data.sources.label_rules import column_text, value_text
 
 SELDOM = 0.01
-"""Up to this share of the rows, actions that are not understood are said and not asked about."""
+"""Largest share of rows up to which unknown actions are reported rather than asked about."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Labels:
     """Rules for the mapping, and why.
 
     Attributes:
-        click, conversion: rules; ``conversion`` None when the log knows none.
+        click, conversion: rules; ``conversion`` is None if the log has none.
         reasons: key (``click``, ``conversion``) to sentences.
         confidence: key to 0…1.
-        doubts: sentences about what the values do not tell.
+        doubts: sentences about ambiguous values.
         columns: columns that the rules read, and those of open questions.
         all_clicks: no row is without a click.
-        questions: what must be asked; ``click`` and ``conversion`` are then what holds beside the answer.
+        questions: open questions; ``click`` and ``conversion`` then hold apart from the answer.
     """
 
     click: str | int
@@ -48,7 +48,7 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
     Args:
         table: the log.
-        taken: columns that play another part.
+        taken: columns with another role.
     """
     columns = [column for column in table.columns.values() if column.name not in taken]
     click, bought = _first(table, columns, "click"), _first(table, columns, "conversion")
@@ -99,7 +99,7 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
 
 def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
-    """Return the first column that means a label: one whose name says nothing else, or a flag whose name says it among other things."""
+    """Return the first label column: one whose name means only that, or a flag whose name includes it."""
     strict = [column for column in columns if label_named(column.name) == meaning]
     flags = [
         column
@@ -110,9 +110,7 @@ def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
         and not says(column.name, UNWANTED)
     ]
     readings = [found for column in (*strict, *flags) if (found := meant(table, column, meaning)) is not None]
-    readings.sort(
-        key=lambda found: found.rule is None
-    )  # a column that is understood before one that must be asked about
+    readings.sort(key=lambda found: found.rule is None)  # understood columns first, then those with an open question
     return readings[0] if readings else None
 
 
@@ -122,7 +120,7 @@ def _acts(column: Column) -> bool:
 
 
 def _of_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labels:
-    """Rules from columns that are labels themselves."""
+    """Return rules from columns that are labels themselves."""
     questions = tuple(found.question for found in (click, bought) if found is not None and found.question)
     columns = tuple(name for found in (click, bought) if found is not None for name in found.columns)
     doubts = [doubt for found in (click, bought) if found is not None for doubt in found.doubts]
@@ -238,7 +236,7 @@ def _unless(column: str, values: list[str]) -> str:
 
 
 def _of_codes(column: Column) -> Labels:
-    """Questions about a column that must tell what happened, in values that say nothing."""
+    """Return questions about a behaviour column with meaningless values."""
     name = column_text(column.name)
     every = Guess(1, 0.3, ("every row is a click",))
     whole = column.kind == "integer"

@@ -1,4 +1,4 @@
-"""Sentences about columns that are read as they stand and may mean something else: prices in cents, times that tell a purchase."""
+"""Notes about columns read literally that may mean something else: prices in cents, times that imply a purchase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CURRENCY = "currency ccy währung waehrung devise moneda valuta waluta 币种 �
 
 
 def units_of_price(table: Table, name: str) -> list[str]:
-    """Say that prices are in hundredths, or in several currencies: they are told and compared as they are."""
+    """Note prices in hundredths or in several currencies, which are used unchanged."""
     column, said = table.columns[name], []
     if says(name, HUNDREDTHS) and column.understood.kind == "integer":
         said.append(
@@ -27,7 +27,7 @@ def units_of_price(table: Table, name: str) -> list[str]:
 
 
 def told_by_times(log: Table, taken: set[str]) -> list[str]:
-    """Say which columns hold the time of a purchase where there was one: that they are filled is a label."""
+    """Note columns that hold the time of a purchase, if any: being filled is a label."""
     return [
         f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, by name with the time of a purchase. If these rows are conversions: --set 'events.conversion={column_text(column.name)} is not null'."
         for column in log.columns.values()

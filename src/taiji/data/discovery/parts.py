@@ -1,4 +1,4 @@
-"""Scores of how well a column plays a part, and how sure one can be."""
+"""Scores of columns for roles, with their confidence."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from taiji.data.sources.number_cells import MOST_NUMBERS, PLAIN
 
 Score = tuple[float, tuple[str, ...]]
 CLOSE = 0.12
-"""A runner-up within this of the best makes a choice a question."""
+"""A runner-up within this margin of the best turns the choice into a question."""
 ENOUGH = 0.4
-"""Below this a part that must be played is a question."""
+"""A required role with a score below this becomes a question."""
 SEPARATED = ("|", " > ", ">", " / ", "/", ";")
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A value for a key of the mapping, how sure it is (0…1) and why.
+    """A value for a key of the mapping, with its confidence (0…1) and reason.
 
     Attributes:
-        others: what else could have played the part, with how well.
+        others: other candidates with their scores.
         column: the column a structured value reads.
     """
 
@@ -36,13 +36,13 @@ class Guess:
 
     @property
     def sure(self) -> str:
-        """In a word."""
+        """Confidence as a word."""
         return "sure" if self.confidence >= 0.8 else "likely" if self.confidence >= 0.55 else "GUESS"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A part that must be played and that the files do not settle.
+    """A required role that the files do not determine.
 
     Attributes:
         key: of the mapping.
@@ -56,7 +56,7 @@ class Question:
 
 
 def pick(key: str, table: Table, scores: Mapping[str, Score], what: str) -> Guess | Question:
-    """The best column, or a question when it is not clearly the best."""
+    """Return the best column, or a question if it is not clearly the best."""
     ranked = sorted(scores.items(), key=lambda entry: (-entry[1][0], list(table.columns).index(entry[0])))
     able = [(name, score) for name, score in ranked if score[0] > 0.15]
     others = tuple((name, round(score, 2)) for name, (score, _) in able[1:4])
@@ -92,7 +92,7 @@ def id_score(column: Column, meaning: str) -> Score:
 
 
 def time_score(column: Column) -> Score:
-    """Score a column as the time of an event; one that most rows lack is the time of something else."""
+    """Score a column as the time of an event; one missing in most rows is the time of something else."""
     score, reasons = _time_score(column)
     return (score if column.present >= 0.5 * column.rows else 0.4 * score), reasons
 
@@ -159,12 +159,12 @@ def price_score(column: Column) -> Score:
 
 
 def says_price(column: Column) -> bool:
-    """Tell whether a column that is not used as a price should be one by its name, and not by another meaning too."""
+    """Return True if an unused column is a price by name, without another meaning."""
     return "price" in column.means and not column.means - {"price"} and column.kind in ("text", "number", "integer")
 
 
 def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
-    """Propose category levels: one column that holds them all, or one each, the coarsest first; without names at most three."""
+    """Propose category levels: one column that holds them all, or one each, the coarsest first; at most three if they have no names."""
     for column in columns:
         if column.kind == "list" and "category" in column.means:
             return {

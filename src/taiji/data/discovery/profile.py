@@ -1,4 +1,4 @@
-"""Which columns of a user table prompts may tell: no ids, no contact data, no text of one's own, nothing that gives answers away."""
+"""Choice of the user columns for prompts: no ids, no contact data, no personal text, nothing that leaks answers."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from taiji.data.identity import joined
 from taiji.data.personal import private
 
 OUTCOME = "rfm plays views visits sessions logins watched listened next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
-"""Names of columns that are made from what users did, for all of the log."""
+"""Names of columns derived from behaviour over the whole log."""
 WINDOW = re.compile(r"(^|_)(last_?)?\d+_?(d|days?|w|weeks?|m|months?|tage?|jours?)$")
 """End of the name of a count over a window of time (``n_plays_30d``)."""
 LIKE_IDS = 0.9
-"""Share of a column's values that are ids of items, from which on it names items."""
+"""Smallest share of a column's values that are item ids at which it counts as naming items."""
 OWN_TEXT = 0.5
-"""Share of different values from which on a text is a person's own."""
+"""Smallest share of distinct values at which a text counts as personal."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Columns that may be told, and those that may not, each with the reason."""
+    """Columns for prompts, and excluded ones with their reasons."""
 
     told: tuple[str, ...]
     left_out: dict[str, str]
 
     @property
     def doubt(self) -> str:
-        """Return a sentence about the columns left out; empty where there are none."""
+        """Return a sentence about the excluded columns; empty if there are none."""
         if not self.left_out:
             return ""
         why = "; ".join(f"{name} ({reason})" for name, reason in self.left_out.items())
@@ -41,11 +41,11 @@ class Profile:
 
 
 def profile(table: Table, columns: Sequence[Column], item_ids: Sequence[pl.Series]) -> Profile:
-    """Choose the columns that prompts may tell about a user.
+    """Choose the columns that prompts may show about a user.
 
     Args:
         table: with the columns.
-        columns: that could be told.
+        columns: the candidates.
         item_ids: ids of items, as other columns have them.
     """
     told, left_out = [], {}
@@ -59,7 +59,7 @@ def profile(table: Table, columns: Sequence[Column], item_ids: Sequence[pl.Serie
 
 
 def tells(column: Column) -> bool:
-    """Return whether it says something about a kind of user: not a key, not free text, not empty."""
+    """Return True if it describes a kind of user: not a key, not free text, not empty."""
     few = 2 <= column.distinct <= max(50, 0.02 * column.present)
     return (
         column.kind in ("text", "flag")
@@ -88,6 +88,6 @@ def _gives_away(table: Table, column: Column, item_ids: Sequence[pl.Series]) -> 
 
 
 def _names_user(column: Column) -> bool:
-    """Tell whether a name says user and id, and nothing else: ``uid``, ``account_id``, ``customer``."""
+    """Return True if a name means only user and id: ``uid``, ``account_id``, ``customer``."""
     vocabulary = {*MEANINGS["user"].split(), *MEANINGS["id"].split()}
     return column.identifier and "user" in column.means and all(word in vocabulary for word in parts(column.name))

@@ -1,7 +1,7 @@
-"""From facts about a folder's files to a proposed mapping: every guess with its confidence and reasons, every doubt said.
+"""From facts about a folder's files to a proposed mapping: every guess with its confidence and reasons, every doubt reported.
 
-Names, values and keys between files each give evidence. Where the best two candidates for a part that must be played are
-close, nothing is guessed: the part becomes a :class:`Question`.
+Names, values and keys between files each give evidence. If the best two candidates for a required role are close, nothing is guessed: the role
+becomes a :class:`Question`.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, Users
 
 NON_CLICKS = 4
 FEW_ROWS = 0.05
-"""Up to this share of unusable rows is dropped (and said); more is left to the check, which names them."""
+"""Largest share of unusable rows to drop (and report); more are left to the check, which names them."""
 
 
 @dataclass
 class Proposal:
-    """Proposal of what a folder holds.
+    """Proposed mapping of a folder.
 
     Attributes:
-        roles: which file is what.
+        roles: roles of the files.
         guesses: by key of the mapping (``events.user_id``).
-        questions: parts that must be played and could not be told.
-        doubts: what was decided on thin evidence or could not be used, in sentences.
-        unused: file name to columns that play no part.
-        suggestions: lines for the mapping's events that a person may want, each with the reason.
+        questions: required roles that could not be determined.
+        doubts: sentences about decisions on thin evidence, and about unused data.
+        unused: file name to columns without a role.
+        suggestions: optional lines for the mapping's events, each with its reason.
         values: the mapping, ready to be written (without the parts of open questions).
     """
 
@@ -77,7 +77,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
         name: of the data set.
 
     Raises:
-        ConfigError: an answer names what is not there, or no file can be a log.
+        ConfigError: an answer names something missing, or no file can be a log.
     """
     answers = _flat(dict(answers or {}))
     roles, question = assign(tables, answers)
@@ -105,7 +105,7 @@ def _flat(answers: dict[str, str]) -> dict[str, str]:
 
 
 class _Maker:
-    """Fills a proposal part by part; ``taken`` are the log's columns that have a part."""
+    """Maker of a proposal, role by role; ``taken`` are the log's columns with a role."""
 
     def __init__(self, proposal: Proposal, answers: dict[str, str]) -> None:
         self.p, self.roles, self.answers = proposal, proposal.roles, answers
@@ -144,7 +144,9 @@ class _Maker:
             guess = said[key] or pick(
                 f"events.{key}",
                 log,
-                {name: score for name, score in scores.items() if name not in self.taken},  # one column is one id
+                {
+                    name: score for name, score in scores.items() if name not in self.taken
+                },  # a column can have only one role as id
                 f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
             )
             if column := self._take(f"events.{key}", guess):
@@ -167,7 +169,7 @@ class _Maker:
                 self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
-        if "events.click" not in self.answers:  # they tell how the proposed rule reads the rows
+        if "events.click" not in self.answers:  # they explain the proposed rule
             self.p.doubts += found.doubts
         self.p.questions += [question for question in found.questions if question.key not in self.answers]
         if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
@@ -312,7 +314,7 @@ class _Maker:
         if found.told:
             self.p.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
             self.user_columns = {*found.told, str(key)}
-            if "users.profile" not in self.answers:  # who decided it needs no word about what was proposed
+            if "users.profile" not in self.answers:  # no note about a proposal that the user overrode
                 self.p.doubts.append(
                     f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
                     "These columns have no time: they tell, for all of the log, what was known when the table was written."
@@ -329,7 +331,7 @@ class _Maker:
         return [file.ids(str(self.p.guesses[key].value)) for file, key in named if key in self.p.guesses]
 
     def further(self) -> None:
-        """Propose the log's further labels and what its other columns tell about request and display."""
+        """Propose the log's further labels, and roles for columns of request and display."""
         log = self.roles.events
         taken = self.taken | self.item_columns | self.user_columns
         item = self.p.guesses.get("events.item_id")
@@ -388,7 +390,7 @@ class _Maker:
         self.p.values = _mapping(self.p, name)
 
     def _other_logs(self, tables: list[Table]) -> None:
-        """Say which files have the log's columns and are not read, such as one file for each behaviour."""
+        """Report unused files with the log's columns, such as one file per behaviour."""
         parts = ("events.user_id", "events.item_id", "events.timestamp")
         columns = {str(self.p.guesses[part].value) for part in parts if part in self.p.guesses}
         others = [
@@ -403,7 +405,7 @@ class _Maker:
             )
 
     def _further(self) -> None:
-        """Answers to what was not asked: any key of the mapping takes its value as YAML; ``null`` leaves a part out."""
+        """Apply answers without a question: any key of the mapping takes its value as YAML; ``null`` omits it."""
         models: dict[str, type[Settings]] = {"items": ItemsMapping, "events": EventsMapping, "users": UsersMapping}
         for key in list(self.answers):
             section, _, part = key.partition(".")
@@ -419,7 +421,7 @@ class _Maker:
                     )
 
     def _unusable(self) -> None:
-        """Rows and cells that cannot be used, and numbers that can be read in several ways."""
+        """Handle unusable rows and cells, and ambiguous numbers."""
         self.p.questions += open_numbers(self.p.guesses, self.roles)
         if self._decided("unusable"):
             return
@@ -446,7 +448,7 @@ class _Maker:
 
 
 def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
-    """The guesses as the mapping's values."""
+    """Return the guesses as the mapping's values."""
     roles = proposal.roles
     values: dict[str, Any] = {"name": name}
     files = {"items": roles.items or roles.events, "events": roles.events, "users": roles.users or roles.events}
@@ -481,5 +483,5 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
 
 
 def _said_of(column: str, said: list[str]) -> bool:
-    """Return True if what the user decided names the column, be it in a rule."""
+    """Return True if the user's answers name the column, even in a rule."""
     return any(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", value) for value in said)

@@ -1,4 +1,4 @@
-"""Keys between files, and what depends on what inside one."""
+"""Keys between files, and dependencies between columns within one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from taiji.data.discovery.table_files import Table
 from taiji.data.identity import joined
 
 COMPARED = 20_000
-"""Different ids of a column that are looked up in another file's key."""
+"""Number of distinct ids of a column to look up in another file's key."""
 
 
 FEWEST = 0.5
-"""Share of a column's ids that a key has to know to be referred to."""
+"""Share of a column's ids that must occur in a key for a reference."""
 FEWEST_LOOSE = 0.75
-"""The same where ids are written otherwise, or the key repeats some of its own."""
+"""The same if ids are spelt differently, or the key repeats some."""
 FEWEST_NEAR = 0.2
-"""Share of a log's ids that a table has to know, in this or another spelling, to be spoken of."""
+"""Share of a log's ids that a table must hold, in any spelling, to be reported."""
 TELLING = 5
-"""Different ids that such a key has at least: of fewer, a few small numbers are found in any column."""
+"""Minimum number of distinct ids of such a key, since a few small numbers occur in any column."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Link:
 
     @property
     def strength(self) -> float:
-        """Near 1 when nearly all is known and much of the key is used; small numbers that lie in any key stay low."""
+        """Near 1 if nearly all values are known and much of the key is used; low for small numbers that occur in any key."""
         return self.known * (0.5 + 0.5 * min(1.0, 2 * self.used))
 
 
 def links(table: Table, other: Table) -> list[Link]:
-    """Every way in which a file refers to a key of another, the strongest first."""
+    """Return all links from a file to a key of another, the strongest first."""
     found = []
     for key in (column for column in other.columns.values() if column.key or column.nearly_key):
         known = other.ids(key.name)
@@ -66,7 +66,7 @@ def links(table: Table, other: Table) -> list[Link]:
 
 
 def unlinked(log: Table, table: Table) -> str:
-    """Return a sentence about a table that plays no part although its ids look like those of the log; empty where they do not."""
+    """Return a sentence about an unused table whose ids resemble the log's; empty if they do not."""
     best, said = 0, ""
     for key in (column for column in table.columns.values() if column.identifier):
         for column in log.columns.values():
@@ -90,7 +90,7 @@ def unlinked(log: Table, table: Table) -> str:
 
 
 def depends(table: Table, key: str, column: Column) -> bool:
-    """Return whether a column of a joined table belongs to ``key``: each id has (nearly always) one value, and ids come again."""
+    """Return True if a column of a joined table depends on ``key``: each id has (nearly always) one value, and ids repeat."""
     listed = isinstance(table.frame.schema[column.name], pl.List)
     if (column.kind == "other" or column.distinct < 2) and not listed:
         return False
@@ -108,7 +108,7 @@ def depends(table: Table, key: str, column: Column) -> bool:
 
 
 def nests(table: Table, coarse: str, fine: str) -> bool:
-    """Return whether the rows of a value of ``fine`` lie in one value of ``coarse`` (95 % of all rows do), as category levels do."""
+    """Return True if each value of ``fine`` lies in one value of ``coarse`` (for 95 % of all rows), like category levels."""
     pairs = table.frame.select(pl.col(coarse).alias("coarse"), pl.col(fine).alias("fine")).drop_nulls()
     largest = pairs.group_by("fine", "coarse").len().group_by("fine").agg(pl.col("len").max())["len"].sum()
     return len(pairs) > 0 and largest >= 0.95 * len(pairs)

@@ -1,4 +1,4 @@
-"""The files of a folder, read far enough to tell what they are."""
+"""The files of a folder, read far enough to identify them."""
 
 from __future__ import annotations
 
@@ -51,33 +51,33 @@ from taiji.data.sources.label_rules import NUMBER
 from taiji.data.sources.time_cells import time_forms
 
 SAMPLE = 300_000
-"""Rows of a table that are looked at."""
+"""Number of rows of a table to inspect."""
 SEPARATORS = (",", ";", "\t", "|")
 TEXTS = (".txt", ".dat", ".data")
 """Kinds of files that may also hold prose."""
 PROSE = re.compile(r"^(readme|notes?|licen[cs]e|changelog|citation|about|info|description)\b", re.IGNORECASE)
-"""Names of files that people write beside data."""
+"""Names of files that accompany data."""
 VERSION_ROWS = 20_000
-"""Rows that are compared to tell parts of a table from versions of it."""
+"""Number of rows to compare to distinguish parts of a table from versions of it."""
 COUNTERS = ("", "column_1", "index", "row", "Unnamed: 0")
 """Names of a column that counts the rows of its own file."""
 QUIET = (".yaml", ".yml", ".md")
-"""Kinds of files about which nothing is said."""
+"""Kinds of files skipped without a note."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and what its columns are.
+    """A table and facts about its columns.
 
     Attributes:
         path: the file, the folder of its parts, or the pattern that they fit.
         frame: its first rows.
         separator: of a CSV; None for other kinds.
         header: names given to the columns of a CSV that has no header line.
-        broken: lines among the first that are no rows.
-        partition: columns that the names of its folders tell.
+        broken: invalid lines among the first.
+        partition: columns given by the names of its folders.
         sequences: columns of an atomic file that hold several values, separated by spaces.
-        above: lines above the header that are no part of the table.
+        above: lines above the header.
     """
 
     path: Path
@@ -91,12 +91,12 @@ class Table:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """Facts of every column that holds a value."""
+        """Facts about every column with a value."""
         return {name: column for name, column in self._facts.items() if column.present}
 
     @cached_property
     def empty(self) -> tuple[str, ...]:
-        """Columns without any value: they tell nothing and can play no part."""
+        """Columns without any value, which cannot have a role."""
         return tuple(name for name, column in self._facts.items() if not column.present)
 
     @cached_property
@@ -105,7 +105,7 @@ class Table:
 
     @cached_property
     def means(self) -> frozenset[str]:
-        """Table that the file's name suggests: ``events``, ``items``, ``users``."""
+        """Tables that the file's name suggests: ``events``, ``items``, ``users``."""
         suffix = self.path.name.rpartition(".")[2].lower()
         atomic = {"inter": "events", "item": "items", "user": "users"}
         if suffix in atomic:
@@ -134,10 +134,10 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
 
     Args:
         folder: with the files.
-        ignore: patterns of names that are not looked at.
+        ignore: patterns of names to skip.
 
     Returns:
-        tables by name of file; and what was left out and why.
+        tables by name of file; and notes on skipped files with reasons.
 
     Raises:
         InputError: no such folder, no data file in it, or a file that is broken (naming it).
@@ -192,14 +192,14 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
 
 
 def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
-    """Put files whose names differ in a number alone, and that have the same columns, into one table."""
+    """Combine files whose names differ only in a number, and that have the same columns, into one table."""
     groups: dict[str, list[Path]] = {}
     for path in files:
         name = re.sub(r"^(part)\b.*?((\.[a-z]+)+)$", r"\1*\2", path.name) if path.name.startswith("part") else path.name
         groups.setdefault(re.sub(r"\d+", "*", name), []).append(path)
     found = []
     for name, group in groups.items():
-        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 gives one star
+        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 becomes a single star
         together = [part.path for part in parts_of(group[0].parent / pattern)]
         same = len(group) > 1 and sorted(together) == sorted(group) and len({_signature(path) for path in group}) == 1
         if same and _signature(group[0]) and not _versions(group[-2:]):
@@ -211,7 +211,7 @@ def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
 
 
 def _versions(files: list[Path]) -> bool:
-    """Return whether two files are versions of one table: a column has each value once in both, and mostly the same ones."""
+    """Return True if two files are versions of one table: a column is unique in both, with mostly the same values."""
     one, other = (_read(Part(path), VERSION_ROWS).frame for path in files)
     for name in one.columns:
         a, b = one[name].drop_nulls(), other[name].drop_nulls()
@@ -227,7 +227,7 @@ def _versions(files: list[Path]) -> bool:
 
 
 def _signature(path: Path) -> tuple[str, ...]:
-    """Return a file's column names; nothing where they cannot be told cheaply or are values."""
+    """Return a file's column names; empty if they cannot be read cheaply or are values."""
     try:
         if kind_of(path) in PARQUET:
             return tuple(sorted(columns_of(Part(path))))
@@ -237,17 +237,17 @@ def _signature(path: Path) -> tuple[str, ...]:
             separator, rows = _separator(path)
             return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(sorted(names_of(path, separator)))
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
-        return ()  # told when it is read
+        return ()  # reported when it is read
     return ()
 
 
 def _partitioned(folders: list[Path]) -> list[Path]:
-    """Put the folders of one partition key (``date=2024-01-01``, ``date=2024-01-02``) into one table."""
+    """Combine the folders of one partition key (``date=2024-01-01``, ``date=2024-01-02``) into one table."""
     return sorted({path.parent / f"{path.name.partition('=')[0]}=*" if "=" in path.name else path for path in folders})
 
 
 def _of_folder(folder: Path, notes: list[str]) -> Table | None:
-    """Return a folder's files as one table; None, with a note, where they are none."""
+    """Return a folder's files as one table; None, with a note, if they are not one."""
     parts = parts_of(folder, SUFFIXES)
     if not parts:
         notes.append(f"The folder {folder.name} was not looked at: it holds no data file.")
@@ -263,14 +263,14 @@ def _of_folder(folder: Path, notes: list[str]) -> Table | None:
 
 
 def _one_table(names: set[tuple[str, ...]]) -> bool:
-    """Return whether files have the columns of one table: the same ones, but for a few that some lack."""
+    """Return True if files have the columns of one table: the same, except for a few missing ones."""
     sets = [set(some) for some in names]
     every, common = set.union(*sets), set.intersection(*sets)
     return bool(common) and len(common) >= 0.5 * len(every) if len(sets) > 1 else True
 
 
 def _table(path: Path, notes: list[str]) -> Table | None:
-    """Return the first rows of a file or of a table in parts; None, with a note, where it is no table."""
+    """Return the first rows of a file or of a table in parts; None, with a note, if it is not a table."""
     parts = parts_of(path, SUFFIXES)
     if kind_of(path) in TEXTS and not is_pattern(path.name) and path.is_file() and _prose(path):
         notes.append(f"{path.name} was left out: text without columns.")
@@ -304,7 +304,7 @@ def _table(path: Path, notes: list[str]) -> Table | None:
 
 
 def _overlap(frames: Sequence[pl.DataFrame]) -> int:
-    """Count the rows of a table that another one of its files has too, in every column."""
+    """Count the rows of a table that occur in two of its files."""
     schemas = [dict(sorted(frame.schema.items())) for frame in frames]
     if (
         len(frames) < 2
@@ -317,7 +317,7 @@ def _overlap(frames: Sequence[pl.DataFrame]) -> int:
 
 
 def _prose(path: Path) -> bool:
-    """Return whether a text file is written for people: no separator cuts its lines evenly, or its name says so."""
+    """Return True if a text file is prose: no separator cuts its lines evenly, or its name says so."""
     try:
         separator, head = _separator(path)
     except (OSError, EOFError, UnicodeError, csv.Error):
@@ -374,7 +374,7 @@ def _read(part: Part, rows: int) -> Table:
 
 
 def _or_ignored(path: Path, error: TaijiError) -> TaijiError:
-    """Return the error of a file with the way to go on without it."""
+    """Return a file's error with instructions to skip it."""
     way = f"or leave the file out: --ignore {quote(path.name)}"
     return type(error)(
         error.message,

@@ -1,4 +1,4 @@
-"""Rows and cells of a folder's files that a proposed mapping cannot use, counted by reason, and how numbers are written."""
+"""Rows and cells of a folder's files that a proposed mapping cannot use, counted by reason, and the forms of numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Unusable:
 
     Attributes:
         reasons: sentences with counts.
-        worst: largest share of a table's rows that one reason costs; broken cells cost no row.
+        worst: largest share of a table's rows dropped for one reason; broken cells drop no row.
     """
 
     reasons: tuple[str, ...]
@@ -40,7 +40,7 @@ class Unusable:
 
 
 def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
-    """Count rows without an id, a time or a click label, ids that their own table does not have, items without a title, and broken cells."""
+    """Count rows without an id, a time or a click label, ids missing from their table, items without a title, and broken cells."""
     log = roles.events
     reasons: list[str] = []
     shares = [0.0]
@@ -90,7 +90,7 @@ def columns_in(guess: Guess) -> set[str]:
 
 
 def number_forms_of(guesses: Mapping[str, Guess], section: str, table: Table) -> dict[str, NumberForm]:
-    """Return how numbers are written in the columns that play a part as numbers, where it is not the plainest form."""
+    """Return the forms of numbers in numeric columns with a role, where not the plainest."""
     return {
         name: table.columns[name].understood.form
         for name in _numbers(guesses, section, table)
@@ -99,7 +99,7 @@ def number_forms_of(guesses: Mapping[str, Guess], section: str, table: Table) ->
 
 
 def open_numbers(guesses: Mapping[str, Guess], roles: Roles) -> list[Question]:
-    """Ask how numbers are written where every cell reads in two ways (``1.000``)."""
+    """Ask for the form of numbers if every cell is ambiguous (``1.000``)."""
     questions = []
     for section, table in (("items", roles.items or roles.events), ("events", roles.events)):
         if f"{section}.numbers" in guesses:
@@ -132,7 +132,7 @@ def _numbers(guesses: Mapping[str, Guess], section: str, table: Table) -> list[s
 def _rule_columns(rule: Any) -> tuple[str, ...]:
     try:
         return parse_rule(rule).columns
-    except ValueError:  # a decision that the mapping's check will refuse by name
+    except ValueError:  # an answer that the mapping's check will reject by name
         return ()
 
 
@@ -156,7 +156,7 @@ def _lines(table: Table, reasons: list[str], shares: list[float]) -> None:
 
 
 def _of_log(guesses: Mapping[str, Guess], log: Table, reasons: list[str], shares: list[float]) -> None:
-    """Count rows whose time or click label is not understood, by the code that will read the file."""
+    """Count rows whose time or click label is not understood, by the code that reads the file."""
     cells = tried_cells(log)
     time, click = guesses.get("events.timestamp"), guesses.get("events.click")
     try:
@@ -175,7 +175,7 @@ def _of_log(guesses: Mapping[str, Guess], log: Table, reasons: list[str], shares
                 missing = cells.label(rule, "click").is_null()
                 _count(log, missing, "no label for click", columns, reasons, shares)
     except (TaijiError, ValueError, pl.exceptions.PolarsError):
-        return  # the load of the whole file tells it, with its place
+        return  # loading the whole file reports it, with its place
 
 
 def _count(
@@ -192,7 +192,7 @@ def _count(
 
 
 def _cells(guesses: Mapping[str, Guess], section: str, table: Table) -> list[str]:
-    """Say which cells of columns of numbers are none, and which prices are negative."""
+    """Report cells of numeric columns that are not numbers, and negative prices."""
     found = []
     price = guesses.get(f"{section}.price")
     for name in _numbers(guesses, section, table):

@@ -1,4 +1,4 @@
-"""Meanings of column, file and value names, in the languages exports are written in. Names are evidence, never proof."""
+"""Meanings of column, file and value names, in many languages. Names are evidence, never proof."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ LABELS = {
     "label": "label target outcome response success successful positive engaged engagement y ziel zielgröße 标签",
     "action": MEANINGS["action"] + " status state zustand statut estado stato stav 状态 ステータス 상태",
 }
-"""Words of a column's name that say that it tells what happened."""
+"""Words in the names of behaviour columns."""
 UNWANTED = "bot bots robot crawler spam fraud fraudulent test tests testing dummy internal deleted invalid void cancelled canceled storniert gelöscht testbestellung 测试 机器人 作弊"
-"""Words of a column's name that say that its rows are nobody's wish."""
+"""Words in the names of columns that mark rows without a real user behind them."""
 DECORATING = (
     "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
     "type typ kind name code art 类型 event user item the 次数 标记 数"
 )
 DECORATIONS = frozenset(DECORATING.split())
-"""Words beside them that change nothing about that."""
+"""Additional words that do not change this."""
 DENYING = "not no non never without nicht kein keine ohne sans pas sin ikke inte geen niet didnt didn dont isnt wasnt 未 没 没有 不 無 非"
 NEGATIONS = frozenset(DENYING.split())
 PREFIXES = ("not", "non", "no", "un", "nicht", "未", "没有", "没", "不", "無", "非")
@@ -55,14 +55,14 @@ COUNTED = ("no", "of"), ("nr", "of")
 
 
 def parts(name: str) -> list[str]:
-    """A name in lower-case words: ``KundenNr`` gives ``kunden, nr``; ``user_id`` gives ``user, id``."""
+    """Return a name in lower-case words: ``KundenNr`` gives ``kunden, nr``; ``user_id`` gives ``user, id``."""
     text = unicodedata.normalize("NFKC", name)
     text = re.sub(r"(?<=[a-zß-ÿ0-9])(?=[A-ZÀ-Þ])", " ", text)
     return [word for word in re.split(r"[\W_]+", text.casefold()) if word]
 
 
 def says(name: str, vocabulary: str) -> bool:
-    """Tell whether a name holds a word of the vocabulary (words separated by spaces)."""
+    """Return True if a name contains a word of the vocabulary (words separated by spaces)."""
     words = parts(name)
     joined = "".join(words)
     for word in vocabulary.split():

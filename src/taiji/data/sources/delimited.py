@@ -1,7 +1,7 @@
-"""Reading delimited text: encodings, typed headers, and lines that are no rows.
+"""Reading delimited text: encodings, typed headers, and invalid lines.
 
-Polars reads; where its result does not fit the file's lines (too few fields are nulls to it, a stray quote swallows what
-follows) the lines are read one by one, and those that are no rows are told apart.
+Polars reads the file; if its result does not match the lines (it fills missing fields with nulls, and a stray quote swallows the following lines),
+they are read one by one to find the invalid ones.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import polars as pl
 
 UTF8 = "utf-8-sig"
 CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-"""Byte-order marks of encodings beside UTF-8."""
+"""Byte-order marks of encodings other than UTF-8."""
 TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
 """A column's name in an atomic file of RecBole: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
 HEAD = 60
-"""Lines among which the header is looked for."""
+"""Number of first lines searched for the header."""
 SEPARATED = re.compile(r"""^["']?sep=.["']?\s*$""")
-"""A spreadsheet's line above the header that tells the separator."""
+"""A spreadsheet's line above the header that declares the separator."""
 LONGEST = 200
-"""Lines that one record may have, with line breaks inside its quotes."""
+"""Upper limit of lines per record, with line breaks inside its quotes."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A line that is no row: its number from 1, and what is wrong with it."""
+    """An invalid line: its number from 1, and the problem."""
 
     line: int
     found: str
@@ -43,7 +43,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Lines:
-    """Rows of a delimited file, and the lines that are none."""
+    """Rows of a delimited file, and its invalid lines."""
 
     frame: pl.DataFrame
     broken: tuple[Broken, ...] = ()
@@ -89,7 +89,7 @@ def read_delimited(
         path: the file.
         separator: one character.
         header: column names of a file without a header line.
-        types: columns to read, with their types; None reads all as text. Where a value does not fit its type, all are text.
+        types: columns to read, with their types; None reads all as text. If a value does not fit its type, all are text.
         rows: read about so many lines.
     """
     given, skipped = (list(header), 0) if header else _first_line(path, separator)
@@ -106,14 +106,14 @@ def read_delimited(
     if frame is None or again or not _sound(source, len(frame), separator, len(names), skipped):
         lines = text_lines(path) if isinstance(source, Path) else io.StringIO(source.decode(), newline="")
         frame, broken = _one_by_one(lines, separator, names, skipped)
-        if rows is not None:  # the last record may be cut here, not in the file
+        if rows is not None:  # the last record may be cut by the row limit, not in the file
             broken = tuple(line for line in broken if line.found != OPEN or line.line <= rows + skipped - LONGEST)
     frame = frame.select(wanted)
     return Lines(frame, broken)
 
 
 def _header_again(frame: pl.DataFrame) -> bool:
-    """Return whether the header stands among the rows, as in files that were put one behind the other."""
+    """Return True if the header occurs among the rows, as in concatenated files."""
     if frame.width < 2 or set(frame.dtypes) != {pl.String}:
         return False
     return bool(
@@ -144,7 +144,7 @@ def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """Return names of which none occurs twice: columns without a name, or with another one's, get one by their place."""
+    """Return unique names: columns with an empty or repeated name get one by their place."""
     seen: set[str] = set()
     made = []
     for place, name in enumerate(names, start=1):
@@ -164,7 +164,7 @@ def _first_line(path: Path, separator: str) -> tuple[list[str], int]:
 
 
 def lines_above(lines: Sequence[str], separator: str) -> int:
-    """Return how many of a file's first lines stand above its table: a title, comments, ``sep=;``, and blank lines among them."""
+    """Return the number of lines above a file's table: a title, comments, ``sep=;``, and blank lines among them."""
     widths = [len(next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])) for line in lines]
     usual, _ = max(Counter(width for width in widths if width > 1).items(), key=lambda entry: entry[1], default=(0, 0))
     for place, (line, width) in enumerate(zip(lines, widths)):
@@ -180,7 +180,7 @@ def lines_above(lines: Sequence[str], separator: str) -> int:
 def _scanned(
     source: Path | bytes, separator: str, names: list[str], skipped: int, wanted: list[str], types: Mapping[str, Kind]
 ) -> pl.DataFrame | None:
-    """Return what Polars makes of it, as text where a value does not fit its type; None where it cannot."""
+    """Return Polars' result, as text if a value does not fit its type; None if Polars fails."""
     for chosen in (types, {}) if types else ({},):
         schema = {name: chosen.get(name, pl.String) for name in names}
         try:
@@ -194,7 +194,7 @@ def _scanned(
 
 
 def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped: int) -> bool:
-    """Return whether each line of the file is one row with as many fields as there are columns."""
+    """Return True if each line of the file is one row with one field per column."""
     if not rows:
         given = text_lines(source) if isinstance(source, Path) else source.decode().splitlines()
         return not any(line.strip() for line in islice(given, skipped, None))
@@ -221,7 +221,7 @@ def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped:
 def _one_by_one(
     lines: Iterable[str], separator: str, names: list[str], skipped: int
 ) -> tuple[pl.DataFrame, tuple[Broken, ...]]:
-    """Return the rows among the lines as text, and the lines that are none."""
+    """Return the valid lines as rows of text, and the invalid lines."""
     broken: list[Broken] = []
     rows = list(_records(lines, separator, names, skipped, broken))
     columns = zip(*rows) if rows else ((),) * len(names)
@@ -281,7 +281,7 @@ OPEN = "a quote that is not closed"
 
 
 def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str]:
-    """Return a record's fields, or None and what is wrong with it; backslashes escape quotes where nothing else fits."""
+    """Return a record's fields, or None and the problem; backslashes escape quotes if no other reading fits."""
     text = text.rstrip("\r\n")
     wrong = OPEN
     for escape in (None, "\\") if '\\"' in text else (None,):

@@ -1,4 +1,4 @@
-"""Tables that lie in several files: a folder of parts, hive partitions (``date=2024-01-01/part-0.parquet``), a pattern."""
+"""Tables in several files: a folder of parts, hive partitions (``date=2024-01-01/part-0.parquet``), a pattern."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class Part:
 
 
 def is_pattern(name: str) -> bool:
-    """Return whether a file's name stands for several files."""
+    """Return True if a name is a pattern for several files."""
     return "*" in name
 
 
 def hidden(path: Path) -> bool:
-    """Return whether a writer's own file or folder (``_SUCCESS``, ``.crc``, ``_metadata``) is meant."""
+    """Return True for a writer's own file or folder (``_SUCCESS``, ``.crc``, ``_metadata``)."""
     return path.name.startswith((".", "_"))
 
 
 def parts_of(path: Path, suffixes: Sequence[str] | None = None) -> list[Part]:
-    """Return the files that a path stands for: itself, those of a folder, or those that a pattern in its name fits.
+    """Return the files of a path: the file itself, those of a folder, or those matching a pattern in its name.
 
     Args:
         path: a file, a folder or a pattern (``log-*.csv``, ``date=*``).
         suffixes: kinds of files that count in a folder; None takes all.
 
     Raises:
-        InputError: a folder of a table format whose files alone do not tell which rows count.
+        InputError: a folder of a table format whose files also hold deleted rows.
     """
     from taiji.data.sources.files import kind_of
 
@@ -87,7 +87,7 @@ def with_partition(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
 
 
 def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return the rows of all parts; a column that a part lacks is null there, and no id loses digits where types differ."""
+    """Return the rows of all parts; a column missing from a part is null there, and ids keep their digits if types differ."""
     if len(frames) == 1:
         return frames[0]
     kinds: dict[str, set[pl.DataType]] = {}
@@ -124,7 +124,7 @@ def _small(values: pl.Series) -> bool:
 
 
 def whole(values: pl.Series) -> bool:
-    """Return whether all numbers are whole and exact; missing ones and NaN do not count."""
+    """Return True if all numbers are exact integers; missing values and NaN are ignored."""
     if values.dtype.is_integer():
         return True
     known = values.cast(pl.Float64).fill_nan(None).drop_nulls()

@@ -43,15 +43,15 @@ def read_table(
 
     Args:
         path: the file, a folder of parts (hive partitions too), or a pattern (``log-*.csv``).
-        columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for as the file has it (text in a CSV, exactly
-            as written). None reads all columns as they are.
+        columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for the file's own type (text in a CSV, exactly as written). None reads all
+            columns that way.
         separator: of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
         header: column names of a CSV that has no header line.
         decimal: the sign between a number's whole part and its fraction.
-        broken: takes the lines that are no rows, which are then left out; None makes the first one an error.
+        broken: collects the invalid lines, which are then left out; None makes the first one an error.
 
     Raises:
-        InputError: when the file is missing or unreadable, a column is missing, or a value is not what it should be.
+        InputError: the file is missing or unreadable, a column is missing, or a value is invalid.
     """
     path = Path(path)
     if not path.is_dir() and not is_pattern(path.name):
@@ -165,7 +165,7 @@ def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with the fields of nested objects as columns of their own (``user.id``), and categories as the text that they stand for."""
+    """Return the frame with the fields of nested objects as separate columns (``user.id``), and categories as text."""
     while any(isinstance(kind, pl.Struct) for kind in frame.schema.values()):
         made: list[pl.Series] = []
         for values in frame.get_columns():
@@ -182,10 +182,10 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
 def _csv_columns(
     path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, typed: bool
 ) -> tuple[list[str] | None, dict[str, type[pl.DataType]] | None]:
-    """Return a CSV's column names where its own header does not give them, and the types of those that are read.
+    """Return a CSV's column names if its own header does not give them, and the types of the columns to read.
 
     Raises:
-        InputError: a wanted column is missing or stands there twice, or rows are shorter than the given header.
+        InputError: a wanted column is missing or repeated, or rows are shorter than the given header.
     """
     names = names_of(path, separator)
     if header is None:
@@ -201,16 +201,16 @@ def _csv_columns(
             )
         names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
     require_columns(path, names, columns)
-    # Typed reading takes a fraction of the memory; when a value does not fit, text shows which one.
+    # Typed reading takes a fraction of the memory; if a value does not fit, reading as text finds it.
     kinds = None if columns is None else {n: KINDS[k] if k and typed else pl.String for n, k in columns.items()}
     return names if header else None, kinds
 
 
 def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None) -> None:
-    """Add lines that are no rows to the list; without one, raise for the first.
+    """Add invalid lines to the list; without a list, raise an error for the first.
 
     Raises:
-        InputError: naming file and line, and how to leave such lines out.
+        InputError: names file and line, and how to leave such lines out.
     """
     if broken is not None:
         broken.extend(found)
@@ -227,7 +227,7 @@ def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None
 
 
 def existing(path: Path) -> None:
-    """Check that a file is there."""
+    """Check that a file exists."""
     if not path.is_file():
         raise InputError(
             "A file is missing.",
@@ -239,7 +239,7 @@ def existing(path: Path) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
-    """The error of a file that cannot be read."""
+    """Return the error for an unreadable file."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
         "Could not read a file.",
@@ -251,7 +251,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 
 def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | None) -> None:
-    """Check that the columns are there."""
+    """Check that the columns exist."""
     for name in wanted or ():
         if name not in found:
             raise InputError(
@@ -264,7 +264,7 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | No
 
 
 def distinct_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Any] | None = None) -> None:
-    """Check that no wanted name stands over two columns of a CSV; columns without a name do not count."""
+    """Check that no wanted name occurs twice in a CSV; columns without a name are ignored."""
     for name, count in Counter(name.strip() for name in names).items():
         if count > 1 and name and (wanted is None or name in wanted):
             raise InputError(
@@ -277,7 +277,7 @@ def distinct_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Any]
 
 
 def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
-    """Values as ``"number"``, ``"integer"`` or ``"text"``; empty text is a null, anything that does not fit an error with its rows."""
+    """Values as ``"number"``, ``"integer"`` or ``"text"``; empty text is null, any other invalid value an error with its rows."""
     result = values
     if values.dtype == pl.String and kind != "text":
         values = values.str.strip_chars().replace({"": None})
@@ -331,7 +331,7 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
 
     Args:
         path: the file.
-        broken: takes the lines that are no objects, which are then left out; None makes the first one an error.
+        broken: collects the invalid lines, which are then left out; None makes the first one an error.
     """
     existing(path)
     try:
@@ -364,7 +364,7 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
 
 
 def _starts_array(path: Path) -> bool:
-    """Return whether a file is one array over several lines, not a line for each object."""
+    """Return True if a file is one array over several lines rather than one object per line."""
     first = next((text for line in text_lines(path) if (text := line.strip().removeprefix("\ufeff"))), "")
     return first.startswith("[") and not (first.endswith("]") and len(first) > 2 and first[1:].lstrip()[:1] != "{")
 
@@ -392,6 +392,6 @@ def _array(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _whole(text: str) -> float | int:
-    """Return a JSON number with a fraction; a whole one as an integer, so that ids beside it keep their digits."""
+    """Return a JSON number; one without a fraction as an integer, so that ids keep their digits."""
     number = float(text)
     return int(number) if number.is_integer() and abs(number) < 2**53 else number

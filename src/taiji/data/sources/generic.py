@@ -1,4 +1,4 @@
-"""Files of one's own (Parquet, CSV, JSON lines), read as a mapping says."""
+"""A user's own files (Parquet, CSV, JSON lines), read by a mapping."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Where the files lie, what is told of them, and whether rows that cannot be used are left out."""
+    """Reader of the files, with their folder, their report, and the handling of unusable rows."""
 
     folder: Path
     reading: Reading
@@ -49,11 +49,11 @@ class _Reader:
     log: str
 
     def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
-        """Return the cells of a file that was read."""
+        """Return the cells of a file."""
         return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
 
     def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:
-        """Return columns of a file, and tell its rows and broken lines."""
+        """Return columns of a file, and report its rows and broken lines."""
         wrong: list[Broken] | None = [] if self.drop else None
         frame = read_table(
             self.folder / plan.file,
@@ -73,7 +73,7 @@ class _Reader:
 ENTITY = r"&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});"
 BROKEN, ROW = "lines that are no rows", "_row"
 MAPPING = "mapping.yaml"
-"""The mapping's name in a folder that brings its own."""
+"""File name of the mapping in a folder that has one."""
 
 
 class Files(Source):
@@ -87,7 +87,7 @@ class Files(Source):
         return path.suffix.lower() in (".yaml", ".yml") or (path / MAPPING).is_file()
 
     def _places(self, settings: DataSettings) -> tuple[Path, Path]:
-        """Return the mapping and the folder in which its files lie."""
+        """Return the mapping and the folder of its files."""
         path = Path(self.argument).expanduser()
         if settings.mapping is None:
             mapping = path / MAPPING if (path / MAPPING).is_file() else path
@@ -106,14 +106,14 @@ class Files(Source):
     def load(self, settings: DataSettings, seed: int) -> Tables:
         """Read the files that the mapping describes.
 
-        Ids in a CSV stay exactly as written; where tables disagree on an id's type all become text.
+        Ids in a CSV stay exactly as written; if tables disagree on an id's type, all become text.
 
         Args:
-            settings: ``non_clicks`` is instead of the mapping's number.
+            settings: ``non_clicks`` overrides the mapping's number.
             seed: of the samples.
 
         Raises:
-            InputError: naming the file, column and rows at fault.
+            InputError: names the file, column and rows at fault.
         """
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
@@ -165,10 +165,10 @@ class Files(Source):
 def _joined(
     reader: _Reader, table: pl.DataFrame, events: pl.DataFrame, name: str, files: Mapping[str, str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Bring the ids of a table and of the events to one form, and tell how they fit.
+    """Normalise the ids of a table and of the events, and report how they match.
 
     Raises:
-        InputError: events name ids that differ from the table's only in spelling, and rows are not to be left out.
+        InputError: events have ids that differ from the table's only in spelling, and rows must not be dropped.
     """
     column = IDS[name]
     made = joined(table[column], events[column], column, name)
@@ -180,7 +180,7 @@ def _joined(
         given = [given for given, _ in match.near_examples]
         rows = positions(made.events.cast(pl.String).is_in(given))
         raise InputError(
-            "Events write ids otherwise than their table.",
+            "Events spell ids differently from their table.",
             where=f"{reader.folder / files['events']}, column {column}, {row_list(rows)}",
             expected=f"ids as {files[name]} writes them: {', '.join(repr(known) for _, known in match.near_examples)}",
             found=f"{', '.join(map(repr, given))}: {match.near:,} different ids like these, in a log where they may mean others",
@@ -190,7 +190,7 @@ def _joined(
 
 
 def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the users that a log names, and the log with their ids in one form."""
+    """Return the users in a log, and the log with normalised user ids."""
     events = events.with_columns(plain(events["user_id"]).alias("user_id"))
     reader.reading.note("events", shortened(events["user_id"]))
     if pairs := alike(events["user_id"]):
@@ -204,7 +204,7 @@ def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
 def _usable(
     reader: _Reader, items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
-    """Return the rows that can be used, and notes that count the others."""
+    """Return the usable rows, and notes that count the others."""
     notes: list[str] = []
 
     def kept(name: str, frame: pl.DataFrame, usable: pl.Series, reason: str, said: str) -> pl.DataFrame:
@@ -241,10 +241,10 @@ def _usable(
 def _unique(
     reader: _Reader, frame: pl.DataFrame, column: str, plan: ItemsMapping | UsersMapping, name: str, key: str
 ) -> pl.DataFrame:
-    """Return one row of each id: of rows that say the same one is kept, of rows that differ the first (with a title), if the mapping says so.
+    """Return one row per id: equal rows are merged; of different rows the first (with a title) is kept if the mapping allows it.
 
     Raises:
-        InputError: rows of one id differ, and the mapping does not say that the first one counts.
+        InputError: rows of one id differ, and the mapping does not set ``one_per_id``.
     """
     rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index(ROW)
     filled = rows.filter(pl.col(column).is_not_null())
@@ -310,7 +310,7 @@ def _column(plan: LevelsMapping | None) -> list[str]:
 
 
 def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Return texts with HTML's entities as the characters that they stand for (``H&amp;M`` as ``H&M``), and tell their number."""
+    """Return texts with HTML entities decoded (``H&amp;M`` as ``H&M``), and report their number."""
     for name in columns:
         values = frame[name]
         if values.dtype != pl.String or not (found := values.filter(values.str.contains(ENTITY)).unique().sort()).len():
@@ -409,7 +409,7 @@ def _single(cells: Cells, column: str, role: str) -> pl.Series:
 
 
 def _values(cells: Cells, column: str) -> pl.Series:
-    """Return a column with the type of its values: a CSV's text becomes numbers where every value is one (``007`` is none)."""
+    """Return a column with the type of its values: a CSV's text becomes numbers if every value is one (``007`` is not)."""
     values = cells.frame[column]
     if values.dtype.is_float():
         return cells.number(column, column)

@@ -56,7 +56,7 @@ def tidy_name(text: str | None) -> str | None:
 
 
 def tidy_size(text: str | None) -> str | None:
-    """``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``; a size without a number says nothing and is left out."""
+    """``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``; a size without a number is uninformative and left out."""
     if text is None or not any(character.isdigit() for character in text):
         return None
     text = re.sub(r"[A-Za-z]+", lambda match: UNITS.get(match[0].upper(), match[0].lower()), text)
@@ -64,7 +64,7 @@ def tidy_size(text: str | None) -> str | None:
 
 
 def compose_title(brand: str | None, kind: str | None, category: str | None, size: str | None) -> str:
-    """A product's title from tidy parts: kind, its category where the kind alone does not say what it is, size, store brand.
+    """Compose a product's title from tidy parts: kind, category if the kind alone is unclear, size, store brand.
 
     ``Mainstream White Bread, 20 oz (store brand)``; ``Premium (Ice Cream/Milk/Sherbets), 48 oz``.
     """

@@ -27,7 +27,7 @@ class Label:
     """One test: a constant, a column of yes and no, or a column compared with constants.
 
     Attributes:
-        column: what is read; None for a constant.
+        column: the column to read; None for a constant.
         sign: ``>= <= == != > <``, ``in``, ``not in``, ``is null`` or ``is not null``; None where the column (or constant) is the label itself.
         value: compared with (several of ``in``); or the constant.
     """
@@ -68,11 +68,11 @@ Rule = Label | Combined
 def parse_rule(rule: bool | int | str) -> Rule:
     """Return the rule that a mapping states: ``1``, ``clicked``, ``rating >= 4``, ``action in (buy, order) or not skipped``.
 
-    A column with spaces needs no quotes unless a word in it is ``and``, ``or``, ``not``, ``in`` or ``is``; then it stands
-    in backticks, and a value in quotes.
+    A column with spaces needs no quotes unless a word in it is ``and``, ``or``, ``not``, ``in`` or ``is``; then it goes in backticks, and a value in
+    quotes.
 
     Raises:
-        ValueError: saying what does not fit and where.
+        ValueError: names the part that does not fit, and its place.
     """
     if not isinstance(rule, str):
         return Label(None, None, float(rule))
@@ -80,11 +80,11 @@ def parse_rule(rule: bool | int | str) -> Rule:
 
 
 def evaluate(rule: Rule, test: Callable[[Label], pl.Series]) -> pl.Series:
-    """Return a rule's truth in each row (null: not known) by three-valued logic: ``unknown or true`` is true, ``unknown and true`` unknown.
+    """Return a rule's truth in each row (null: unknown) by three-valued logic: ``unknown or true`` is true, ``unknown and true`` unknown.
 
     Args:
-        rule: what is asked.
-        test: answers one test for each row, with null where it cannot be told.
+        rule: the rule.
+        test: evaluates one test for each row, with null where unknown.
     """
     if isinstance(rule, Label):
         return test(rule)
@@ -95,7 +95,7 @@ def evaluate(rule: Rule, test: Callable[[Label], pl.Series]) -> pl.Series:
 
 
 def column_text(column: str) -> str:
-    """Return a column's name as a rule writes it: in backticks where the bare name would be read otherwise."""
+    """Return a column's name as written in a rule: in backticks if the bare name would be misread."""
     try:
         plain = parse_rule(column) == Label(column, None, None) and parse_rule(f"{column} == 1").columns == (column,)
     except ValueError:
@@ -104,7 +104,7 @@ def column_text(column: str) -> str:
 
 
 def value_text(value: str) -> str:
-    """Return a text as a rule writes it: in quotes unless it is one plain word."""
+    """Return a text as written in a rule: in quotes unless it is one plain word."""
     if value.replace("_", "").isalnum() and not value.isdigit() and value.lower() not in KEYWORDS:
         return value
     return f'"{value}"' if "'" in value else f"'{value}'"

@@ -51,7 +51,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
     """Read a MovieLens folder; category levels are a film's first three genres (in the file's order, not a hierarchy).
 
     Raises:
-        InputError: for a folder of none of the layouts, or a broken file.
+        InputError: the folder has none of the layouts, or a file is broken.
     """
     found = layout(folder)
     if found is None:

@@ -1,4 +1,4 @@
-"""Cells as numbers: decimal and thousands signs, currencies and signs for nothing, told from a column as a whole."""
+"""Cells as numbers: decimal and thousands signs, currencies and signs for missing values, inferred from a column as a whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 NumberForm = Literal["1234.50", "1234,50", "1,234.50", "1.234,50", "1 234,50", "1 234.50", "1'234.50"]
-"""Form of written numbers, shown by one of them."""
+"""Form of written numbers, given by an example."""
 PLAIN: NumberForm = "1234.50"
 FORMS: dict[NumberForm, tuple[str, str]] = {
     "1234.50": ("", "."),
@@ -23,11 +23,11 @@ FORMS: dict[NumberForm, tuple[str, str]] = {
 BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
 """Form of a whole file by its decimal sign."""
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
-"""Cells, in lower case, that say that there is no value."""
+"""Cells, in lower case, that mean a missing value."""
 MOST = 0.95
-"""Share of a column's cells that must be understood for the others to count as broken cells."""
+"""Share of a column's cells that must be valid for the others to count as broken cells."""
 MOST_NUMBERS = 0.8
-"""The same of a column of numbers, which a few words make no text."""
+"""The same for a column of numbers, which a few words do not turn into text."""
 
 CURRENCY = (
     r"R\$|[\p{Sc}]|元|円|zł|Kč|руб\.?|р\.|kr\.?|Ft|лв\.?|Rs\.?|"
@@ -37,7 +37,7 @@ SPACES = r"[\s\u00a0\u202f\u2009]"
 
 
 def stripped(values: pl.Series) -> pl.Series:
-    """Return texts without spaces around them, and null where a cell says that there is no value."""
+    """Return texts without surrounding spaces, and null where a cell means a missing value."""
     texts = values.cast(pl.String).str.strip_chars()
     return texts.to_frame("x").select(
         pl.when(~pl.col("x").str.to_lowercase().is_in(MISSING)).then(pl.col("x")).alias(values.name)
@@ -76,7 +76,7 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
 
 
 def said_missing(values: pl.Series) -> dict[str, int]:
-    """Return the texts that stand for a missing value (``n/a``, ``NULL``) and how often each does; empty cells are not counted."""
+    """Return the texts that mean a missing value (``n/a``, ``NULL``) and their counts; empty cells are not counted."""
     if values.dtype != pl.String:
         return {}
     texts = values.str.strip_chars()
@@ -86,7 +86,7 @@ def said_missing(values: pl.Series) -> dict[str, int]:
 
 
 def broken(values: pl.Series, read: pl.Series) -> pl.Series:
-    """Return where a cell holds something (not nothing, not a sign for nothing) and nothing was read from it."""
+    """Return the mask of broken cells: neither empty nor a sign for a missing value, and not read."""
     if values.dtype.is_float():
         values = values.fill_nan(None)
     there = stripped(values) if values.dtype == pl.String else values
@@ -94,7 +94,7 @@ def broken(values: pl.Series, read: pl.Series) -> pl.Series:
 
 
 def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
-    """Return how the numbers of a column of texts are written: several forms where its cells read differently in each, none where too few are numbers."""
+    """Return the forms of the numbers in a column of texts: several if its cells are ambiguous, none if too few are numbers."""
     counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows")
     cells, rows = counts[values.name], counts["rows"]
     if not len(cells) or not bool(cells.head(1000).str.contains(r"\d").any()):

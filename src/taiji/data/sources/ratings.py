@@ -1,4 +1,4 @@
-"""From ratings to exposures: rated = click, a high rating = conversion, non-clicks from what was popular at the time."""
+"""From ratings to exposures: rated = click, a high rating = conversion, non-clicks sampled from items popular at the time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.data.schema import Tables, dense, validate
 from taiji.data.sources.number_cells import as_numbers
 
 WINDOW = 20_000
-"""Strictly earlier interactions whose items count as popular."""
+"""Number of strictly earlier interactions that define popularity."""
 LIKED = 4.0
 NON_CLICKS = 4
 
@@ -31,14 +31,14 @@ def from_ratings(
     notes: tuple[str, ...] = (),
     files: Mapping[str, str] | None = None,
 ) -> Tables:
-    """Tables from ratings: every rating is an exposure with a click, converted when the rating is at least 4, known at once.
+    """Make tables from ratings: every rating is an exposure with a click, with a conversion if the rating is at least 4, known at once.
 
     Args:
-        ratings: ``user_id``, ``item_id``, ``timestamp`` (Datetime), ``rating``; ratings of one instant in their true order.
-        items: as in :class:`Tables`; the whole catalogue, or with ``keep_users`` what is left of it.
+        ratings: ``user_id``, ``item_id``, ``timestamp`` (Datetime), ``rating``; ratings of equal times in their true order.
+        items: as in :class:`Tables`; the whole catalogue, which ``keep_users`` reduces.
         users: as in :class:`Tables`; None takes the ids alone.
         name, domain, notes: as in :class:`Tables`.
-        seed: of every choice.
+        seed: of all sampling.
         keep_users: see :func:`sample_users`; popularity always comes from all users.
         non_clicks: sampled per rating, at most; default 4.
         files: table name to file, for messages.
@@ -63,25 +63,25 @@ def from_ratings(
 
 
 def ids_of(events: pl.DataFrame) -> pl.DataFrame:
-    """A user table of ids alone, for a log that brings none."""
+    """Return a user table of ids only, for a log without one."""
     return events.select("user_id").drop_nulls().unique().sort("user_id")
 
 
 def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int | None) -> Tables:
-    """Keep a sample of the users and put sampled non-clicks beside every click; ``notes`` say what was done.
+    """Keep a sample of the users and add sampled non-clicks to every click; ``notes`` describe the sampling.
 
-    A click stands at a random place among its non-clicks, so that no order of rows tells them apart.
+    A click has a random place among its non-clicks, so that the order of rows does not reveal it.
 
     Args:
         tables: checked tables.
-        per_row: non-clicks beside a click, at most.
+        per_row: upper limit of non-clicks per click.
         seed: of both samples.
         keep_users: see :func:`sample_users`; None keeps all.
     """
     items, users = tables.items, tables.users
     notes: list[str] = []
     columns = tables.event_columns
-    # Beside a click the request is the same; what was shown where, and what came of it, nobody knows of an invented row.
+    # A sampled row shares the click's request; its display and outcomes are unknown.
     unknown = [name for name in columns.names if name not in (*columns.context, columns.list_id)]
     events = tables.events.sort("timestamp", maintain_order=True)
     kept = sample_users(events, keep_users, seed)
@@ -89,7 +89,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
     clicks = events["click"] == 1
     known = events["conversion"].null_count() < len(
         events
-    )  # a log without conversions is none in which nobody converts
+    )  # a log without conversions differs from one in which nobody converts
     if per_row:
         source = events.filter(clicks)
         catalogue = items["item_id"]

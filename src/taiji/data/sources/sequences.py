@@ -1,4 +1,4 @@
-"""Sequences without times: one line per user, its id and then its items in their order, as sequential-recommendation papers keep them."""
+"""Sequences without times: one line per user, its id and then its items in their order, as in papers on sequential recommendation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taiji.data.sources.ratings import ids_of
 from taiji.data.sources.source import Source
 
 START = datetime(2000, 1, 1)
-"""Day of everybody's first interaction."""
+"""Day of every user's first interaction."""
 FILE = "sequences.txt"
 """Name of the file in a folder."""
 NOTE = (
@@ -77,7 +77,7 @@ def _events(file: Path) -> pl.DataFrame:
             )
         if user in seen:
             raise InputError(
-                "A user stands on two lines.",
+                "A user occurs on two lines.",
                 where=f"{file}, line {number}",
                 expected="one line per user",
                 found=f"{user}, first on line {seen[user]}",

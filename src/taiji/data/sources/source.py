@@ -17,11 +17,10 @@ class Source(ABC):
     """Reader of one kind of log.
 
     ``data.source`` names a subclass by import path (``my_package.sources:Name``), or by the name of an entry point in
-    the group ``taiji.sources``; what stands behind a further colon is the argument.
+    the group ``taiji.sources``; the text after a further colon is the argument.
 
     Args:
-        argument: text behind the colon (``movielens:FOLDER``), or the path that :meth:`recognises` said yes to; empty where
-            there is neither.
+        argument: text after the colon (``movielens:FOLDER``), or the path that :meth:`recognises` accepted; empty if there is neither.
     """
 
     takes: ClassVar[str] = ""
@@ -32,7 +31,7 @@ class Source(ABC):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Tell whether a path that ``data.source`` names without a class is of this kind."""
+        """Return True if a path that ``data.source`` names without a class is of this kind."""
         return False
 
     @abstractmethod
@@ -40,21 +39,22 @@ class Source(ABC):
         """Return the log's tables; they are checked afterwards.
 
         Args:
-            settings: ``users`` and ``non_clicks`` as :class:`~taiji.data.settings.DataSettings` says, as far as the source
-                can keep to them; ``domain`` is applied afterwards.
+            settings: ``users`` and ``non_clicks`` as in :class:`~taiji.data.settings.DataSettings`, as far as the source supports them; ``domain`` is
+                applied afterwards.
             seed: of every random choice.
         """
 
     @abstractmethod
     def state(self, settings: DataSettings) -> Any:
-        """Return what changes when the log changes (:func:`taiji.core.file_state.file_state` of its files, a table's version, …), as JSON values.
+        """Return a value that changes whenever the log does (:func:`taiji.core.file_state.file_state` of its files, a table's version, …), as JSON
+        values.
 
         The stage that reads the log runs again exactly when this or its settings changed.
         """
 
 
 class FolderSource(Source):
-    """Source whose argument is a folder and whose state is that of the files in it."""
+    """Source whose argument is a folder, and whose state is that of the folder's files."""
 
     takes = "FOLDER"
 

@@ -1,4 +1,4 @@
-"""Cells as times: epochs, dates as people and programs write them, spreadsheets' serial days; told from a column as a whole."""
+"""Cells as times: epochs, written dates, spreadsheets' serial days; inferred from a column as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 from taiji.data.sources.number_cells import MOST, as_numbers, stripped
 
 Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
-"""Of times as numbers: since 1970, or a spreadsheet's days since 1900; ``text`` for dates written out."""
+"""Units of times as numbers: since 1970, or a spreadsheet's days since 1900; ``text`` for dates written out."""
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
 """Range of years in which an event may lie."""
@@ -24,7 +24,7 @@ FARTHEST = 253_402_300_800_000_000
 """Microseconds of the year 10000: no time is later."""
 
 COMPARED = 2000
-"""Different cells of a column that are tried."""
+"""Number of distinct cells of a column to try."""
 SHAPES = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",
@@ -41,10 +41,10 @@ SHAPES = {
     "%p": "[AaPp][Mm]",
 }
 IMPOSSIBLE = 0.2
-"""Share of numbers with 60 minutes or seconds from which on they count since midnight: in a day's minutes 4 of 10 do."""
+"""Smallest share of numbers with 60 or more as minutes or seconds at which they count since midnight; it is 4 of 10 for a day's minutes."""
 CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
-"""Forms of ISO 8601 by length that are read at once."""
+"""Common forms of ISO 8601 by length, read in one pass."""
 ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
 AFTER_CLOCK = (
     rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
@@ -77,7 +77,7 @@ DAYS = (
     "%a, %d %b %Y",
     "%a %b %d %Y",
 )
-"""Ways to write a day beside ISO 8601."""
+"""Forms of a day other than ISO 8601."""
 CLOCKS = (
     "",
     " %H:%M",
@@ -100,7 +100,7 @@ CLOCKS = (
     " %I:%M%p",
     " %I:%M:%S%p",
 )
-"""Ways to write the time behind it."""
+"""Forms of the time of day after it."""
 WHOLE = (
     "%Y%m%d%H%M%S",
     "%Y%m%d%H%M",
@@ -110,7 +110,7 @@ WHOLE = (
     "%Y-%m-%d %I:%M %p",
     "%a %b %d %H:%M:%S %Y",
 )
-"""Ways that are not a day followed by a clock."""
+"""Forms that are not a day followed by a time of day."""
 
 
 def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) -> pl.Series:
@@ -119,7 +119,7 @@ def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) ->
     Args:
         values: numbers, texts, dates or date-times.
         unit: of numbers (also of those in a CSV); ``text`` for dates written out.
-        form: how a date is written (chrono's codes); None for ISO 8601. A zone behind the time of day is understood with any.
+        form: format of a date (chrono's codes); None for ISO 8601. A zone after the time of day is understood with any format.
     """
     if values.dtype.is_temporal():
         return _temporal(values)
@@ -141,8 +141,8 @@ def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
 
     Args:
         days: dates, date-times at midnight, or texts.
-        clock: times, texts, or numbers (``9`` of hours, ``936`` and ``93620`` of hours, minutes and seconds, or minutes or
-            seconds since midnight, as the whole column tells).
+        clock: times, texts, or numbers (``9`` of hours, ``936`` and ``93620`` of hours, minutes and seconds, or minutes or seconds since midnight,
+            inferred from the whole column).
     """
     day = days.dt.strftime("%Y-%m-%d") if days.dtype.is_temporal() else stripped(days)
     joined = pl.DataFrame({"day": day, "clock": _clock(clock)})
@@ -150,7 +150,7 @@ def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
 
 
 def is_clock(values: pl.Series, hours: bool = False) -> bool:
-    """Tell whether nearly all cells of a column are times of day.
+    """Return True if nearly all cells of a column are times of day.
 
     Args:
         values: texts, times or whole numbers.
@@ -167,7 +167,7 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
         top = int(cells.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
         if top < 24 and not hours:
             return False
-        if since := _since_midnight(cells.cast(pl.Int64), top):  # a duration would do as well, but for its range
+        if since := _since_midnight(cells.cast(pl.Int64), top):  # a duration would also fit, except for its range
             of_day = cells.cast(pl.Int64) * since / 86_400
             return bool(of_day.max() >= 0.8 and of_day.median() >= 0.2)  # type: ignore[operator]
         cells = _clock(cells)
@@ -175,7 +175,7 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
 
 
 def time_forms(values: pl.Series) -> tuple[str, ...]:
-    """Return every way in which nearly all of a column's texts can be dates: an empty text for ISO 8601; several where the values do not tell."""
+    """Return every format in which nearly all of a column's texts are dates: an empty text for ISO 8601; several if the values are ambiguous."""
     counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows").head(COMPARED)
     cells, rows = counts[values.name].str.replace_all(r"[\s\u00a0\u202f]+", " "), counts["rows"]
     least = MOST * int(rows.sum())
@@ -196,13 +196,13 @@ def time_forms(values: pl.Series) -> tuple[str, ...]:
 
 
 def units_of(numbers: pl.Series) -> tuple[Unit, ...]:
-    """Return the units in which nearly all of these numbers are times of events."""
+    """Return the units in which nearly all of these numbers are plausible event times."""
     units: tuple[Unit, ...] = ("s", "ms", "us", "ns")
     return tuple(unit for unit in units if len(numbers) and _dates(_epoch(numbers, unit)) >= MOST * len(numbers))
 
 
 def serial_days(numbers: pl.Series) -> bool:
-    """Tell whether nearly all of these numbers can be a spreadsheet's serial days."""
+    """Return True if nearly all of these numbers can be a spreadsheet's serial days."""
     return len(numbers) > 0 and _dates(_epoch(numbers, "excel")) >= MOST * len(numbers)
 
 
@@ -214,7 +214,7 @@ def _taken(
     first: list[str],
     least: float,
 ) -> bool:
-    """Tell whether a form fits, and keep it unless another one says the same."""
+    """Return True if a form fits, and keep it unless an equivalent one is kept."""
     shape = _shape(form)
     if not any(shape.match(cell) for cell in first):
         return False
@@ -276,7 +276,7 @@ def _epoch(values: pl.Series, unit: str) -> pl.Series:
 
 
 def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Series]:
-    """Return texts without a zone behind the time of day, and the zone's offset in microseconds (null where there is none)."""
+    """Return texts without a zone after the time of day, and the zone's offset in microseconds (null without a zone)."""
     none = pl.repeat(None, len(texts), dtype=pl.Int64, eager=True)
     if form and ("%z" in form or "%Z" in form or "%:z" in form or "%#z" in form):
         return texts, none
@@ -304,7 +304,7 @@ def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Ser
 
 
 def _iso(texts: pl.Series) -> pl.Series:
-    """Read ISO 8601: all cells at once where they are of one usual form, otherwise part by part."""
+    """Read ISO 8601: all cells in one pass if they share a common form, otherwise part by part."""
     first = texts.head(1000).drop_nulls().head(1).to_list()
     if form := QUICK.get(len(first[0]) if first else 0):
         times = _formatted(texts, form)
@@ -350,7 +350,7 @@ def _clock(values: pl.Series) -> pl.Series:
 
 
 def _since_midnight(numbers: pl.Series, top: int) -> int:
-    """Return the seconds of a unit in which numbers count since midnight; 0 where they are hours, minutes and seconds side by side."""
+    """Return the unit, in seconds, of numbers that count since midnight; 0 for concatenated hours, minutes and seconds."""
     digits = numbers.drop_nulls()
     for limit, seconds, fields in ((1440, 60, (1,)), (86_400, 1, (1, 100))):
         if 24 <= top < limit:

@@ -1,4 +1,4 @@
-"""Cells as yes or no, in the languages exports are written in, told from a column as a whole."""
+"""Cells as yes or no, in many languages, inferred from a column as a whole."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LETTERS = (
     ("○", "×"),
     ("+", "-"),
 )
-"""One letter each for yes and no; a column's letters come from one pair."""
+"""Pairs of letters for yes and no; a column's letters come from one pair."""
 MARKS = frozenset("x✓✔☑✅*•●")
 """Marks beside which an empty cell means no."""
 UNKNOWN = frozenset(MISSING) | {"unknown", "unbekannt", "inconnu", "未知"}
@@ -46,10 +46,10 @@ class Truth:
     """Reading of a column of yes and no.
 
     Attributes:
-        values: true, false, or null where a cell is empty, says unknown, or is not understood.
-        known: share of the cells that say something and are understood.
+        values: true, false, or null where a cell is empty, means unknown, or is not understood.
+        known: share of understood cells among those with a value.
         empty: cells that are empty or say unknown.
-        mark: the one mark in the column, beside which empty cells were read as no; empty where there is none.
+        mark: the only mark in the column, if empty cells were read as no; else empty.
         sides: the answers that occur.
     """
 
@@ -84,7 +84,7 @@ def read_truth(values: pl.Series) -> Truth:
 
 
 def understood(truth: Truth) -> bool:
-    """Tell whether so much of a column was read that the rest are broken cells."""
+    """Return True if enough of a column was read to count the rest as broken cells."""
     return bool(truth.sides) and truth.known >= MOST
 
 

@@ -1,1 +1,1 @@
-"""Item codes (semantic ids): vectors become a few small numbers, and back."""
+"""Item codes (semantic ids): vectors encoded as a few small integers, and decoded."""

@@ -1,7 +1,7 @@
-"""CoBa RQ-VAE: codebooks that repel their own entries, and assignments that favour what is little used (S²GR, arXiv 2601.18664).
+"""CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv 2601.18664).
 
-Made from a note of the paper, which gives no formula for the adjusted distance; the co-occurrence half is :mod:`.smoothing`, applied to
-the vectors beforehand.
+Reconstructed from a note on the paper, without its formula for the adjusted distance; the co-occurrence half is :mod:`.smoothing`, applied to the
+vectors beforehand.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ class BalancedRQVAESettings(RQVAESettings):
     """Settings of :class:`BalancedRQVAE`."""
 
     balance: float = Field(default=0.3, ge=0, lt=1)
-    """Most by which a squared distance counts more (a code used twice as often as evenly, or more) or less (one never used)."""
+    """Largest relative change of a squared distance: increase for a code used twice as often as under even use, or more; decrease for an unused
+    one."""
     uniformity: float = Field(default=0.1, ge=0)
     """Weight of the loss that repels two entries of one level."""
     margin: float = Field(default=1.0, gt=0)
-    """Distance from which on two entries no longer repel each other; in units of the latent space."""
+    """Distance beyond which two entries no longer repel each other; in units of the latent space."""
 
 
 class BalancedRQVAE(RQVAE):
     """:class:`RQVAE` with usage-adjusted distances and repulsion; the factors are frozen with the codebooks.
 
-    A factor multiplies, so an entry's own place is always coded by it.
+    Factors multiply, so an entry's own position is always encoded by it.
     """
 
     Settings: ClassVar[type[Base]] = BalancedRQVAESettings

@@ -1,4 +1,4 @@
-"""The base of coders: vectors become a few small whole numbers, and back; a coder adds how it learns and assigns."""
+"""The base of coders, which encode vectors as a few small integers and decode them; a coder adds learning and assignment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 GROUP = "taiji.coders"
 """Entry points of coders."""
 BLOCK = 16_384
-"""Vectors coded at a time; bounds memory, changes no code."""
+"""Vectors encoded at a time; bounds memory without changing codes."""
 
 
 class CoderSettings(Base):
@@ -30,15 +30,15 @@ class CoderSettings(Base):
     levels: PositiveInt = 3
     """Codes per item, coarse to fine."""
     size: PositiveInt = 256
-    """Codes that each level chooses from."""
+    """Number of codes per level."""
 
 
 class Coder(LearntComponent):
-    """Maker of codes (semantic ids): (N, d) vectors to (N, L) whole numbers, the first ones coarse, the last ones fine.
+    """Maker of codes (semantic ids): (N, d) vectors to (N, L) integers, coarse to fine.
 
     A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`, :meth:`weights`
-    and :meth:`restore`. Once fitted it never changes: codes that bear its :attr:`version` mean one thing for ever. What has
-    changed is a new coder, with a version of its own.
+    and :meth:`restore`. A fitted coder never changes: the meaning of codes with its :attr:`version` is fixed. A changed coder is a new one, with its
+    own version.
     """
 
     # What a coder implements.
@@ -59,20 +59,20 @@ class Coder(LearntComponent):
 
     @abstractmethod
     def assign(self, vectors: Array) -> Array:
-        """Return codes (N, L) of finite float64 vectors (N, d); each row's depend on that row alone."""
+        """Return codes (N, L) of finite float64 vectors (N, d); a row's codes depend on that row alone."""
 
     @abstractmethod
     def reconstruct(self, codes: Array) -> Array:
-        """Return vectors (N, d) for the first l levels' codes (N, l), 0 <= l <= L, each different from the others."""
+        """Return vectors (N, d) for distinct codes (N, l) of the first l levels, 0 <= l <= L."""
 
-    # What all have.
+    # Methods common to all.
 
     def fit(self, vectors: Array, *, seed: int = 0, device: str = "cpu") -> Self:
-        """Learn how to code vectors like these.
+        """Fit the coder to vectors.
 
         Args:
-            vectors: (N, d) finite, N >= 1; of the items that there are when the coder is made.
-            seed: of whatever is random; on a CPU the same seed gives the same coder.
+            vectors: (N, d) finite, N >= 1; of the items known at the time.
+            seed: of all randomness; on a CPU the same seed gives the same coder.
             device: ``cpu``, ``cuda`` or ``auto``, for coders that compute with torch.
 
         Raises:
@@ -100,10 +100,10 @@ class Coder(LearntComponent):
         return np.concatenate([np.zeros((0, len(self.sizes)), np.int64), *parts]).astype(np.int64)
 
     def decode(self, codes: Array) -> Array:
-        """Return the vectors (N, d) float64 that codes (N, l) stand for; l < L levels give the coarser ones.
+        """Return the vectors (N, d) float64 that codes (N, l) stand for; l < L levels give coarser vectors.
 
         Raises:
-            InputError: more levels than there are, or a code that its level does not have.
+            InputError: too many levels, or a code outside its level.
         """
         codes = np.asarray(codes)
         sizes = np.asarray(self.sizes)
@@ -121,7 +121,7 @@ class Coder(LearntComponent):
                 where=f"codes, row {int(wrong.argmax())}",
                 expected=f"at least 0 and below {tuple(self.sizes)}",
                 found=str(codes[wrong.argmax()].tolist()),
-                fix="decode with the coder whose version the codes bear",
+                fix="decode with the coder of the codes' version",
             )
         distinct, place = codes[:1], np.zeros(len(codes), np.int64)
         if codes.shape[1] and len(codes):
@@ -130,7 +130,7 @@ class Coder(LearntComponent):
         return np.asarray(self.reconstruct(distinct.astype(np.int64)), dtype=np.float64)[place]
 
     def residual_energies(self, vectors: Array) -> Array:
-        """Return (L + 1,): the mean squared distance of vectors from what their first 0, 1, … L codes stand for."""
+        """Return (L + 1,): the mean squared distance of vectors from the decoding of their first 0, 1, … L codes."""
         vectors = self._checked(vectors, self.dimension)
         codes = self.encode(vectors)
         levels = range(codes.shape[1] + 1)
@@ -138,10 +138,10 @@ class Coder(LearntComponent):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
-        """Read what :meth:`save` wrote. Called on a coder's class it reads that coder; on the base, any.
+        """Read what :meth:`save` wrote. Called on a coder's class, it reads only that coder; on the base class, any.
 
         Raises:
-            ArtifactError: another version's, another coder's, or damaged.
+            ArtifactError: the folder is damaged, or from another version or coder.
         """
         if cls is not Coder:
             return super().load(folder, dataset)
@@ -177,5 +177,5 @@ def coder_class(reference: str, where: str = "codes.model") -> type[Coder]:
     Raises:
         ConfigError: nothing has that name, or it is not a coder.
     """
-    # An abstract base is what a subclass of it is checked against, and what nobody makes.
+    # Subclasses are checked against an abstract base, which is never instantiated.
     return as_subclass(find_class(reference, GROUP, where), Coder, "a coder", where)  # type: ignore[type-abstract]

@@ -1,9 +1,9 @@
-"""Items with equal codes: told apart by a further level, or left together in a leaf.
+"""Items with equal codes: distinguished by a further level, or left together in a leaf.
 
-The choice here is the further level (TIGER, 2305.05065): every item has a code of its own, and a decoder that was trained on
-it can learn which of two is meant. It costs a decoding step for every item, and an item's last code changes with the
-popularity of others, so codes are made unique once per fit. The alternative costs no step and learns nothing: a leaf holds a
-list, and an item's probability is the leaf's times its share of the leaf's popularity (:attr:`CodeTrie.log_shares`).
+The choice here is the further level (TIGER, 2305.05065): every item has a unique code, and a decoder trained on it can learn to distinguish items. It
+costs a decoding step for every item, and an item's last code changes with the
+popularity of others, so codes are made unique once per fit. The alternative costs no step but learns nothing: a leaf holds a list, and an item's
+probability is the leaf's probability times the item's share of the leaf's popularity (:attr:`CodeTrie.log_shares`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Array = NDArray[Any]
 
 
 def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
-    """Return codes (N, L + 1) of which none occurs twice; (N, L) as given where none did.
+    """Return distinct codes (N, L + 1); the given (N, L) if they are distinct already.
 
     Args:
-        codes: (N, L). popularity: (N,); of equal codes the most popular item gets 0, then the smaller number; default: equal.
+        codes: (N, L). popularity: (N,); among equal codes the most popular item gets 0, ties by item number; default: equal.
     """
     count = len(codes)
     weight = np.zeros(count) if popularity is None else np.asarray(popularity, np.float64)

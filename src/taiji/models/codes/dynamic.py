@@ -1,4 +1,4 @@
-"""Codes of items that change: coded anew at every tick, with codebooks frozen per version (OneLive, arXiv 2602.08612)."""
+"""Codes of changing items: encoded again at every tick, with codebooks frozen per version (OneLive, arXiv 2602.08612)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NO_CODE = -1
 
 @dataclass(eq=False)
 class DynamicCodes:
-    """The codes that each item had at each time, and the coders that they are of.
+    """History of each item's codes over time, with the coders that made them.
 
-    A refit is a new version beside the old ones. What was coded before keeps its codes and its version: a label uses the code at
-    the time of its impression, and a model that was trained on a version goes on with that.
+    A refit is a new version beside the old ones. Earlier codes keep their version: a label uses the code at the time of its impression, and a model
+    continues with the version it was trained on.
 
     Attributes:
         coders: one per version, in the order in which they came into force.
@@ -41,10 +41,10 @@ class DynamicCodes:
         return self._current().version
 
     def use(self, coder: Coder) -> None:
-        """Put a fitted coder into force; codes that were given stay as they are.
+        """Put a fitted coder into force; earlier codes are unchanged.
 
         Raises:
-            InputError: its codes have another shape than those given so far.
+            InputError: its codes differ in shape from earlier ones.
         """
         if self.coders and coder.sizes != self.coders[-1].sizes:
             raise InputError(
@@ -57,13 +57,13 @@ class DynamicCodes:
         self.coders.append(coder)
 
     def assign(self, time: int, items: Array, vectors: Array) -> Array:
-        """Code the items (N,) by their vectors (N, d) as they are at a time, and remember the codes from then on.
+        """Encode the items (N,) from their vectors (N, d) at a time, and record the codes.
 
         Returns:
             codes (N, L).
 
         Raises:
-            InputError: an earlier time than that of the tick before, or an item twice.
+            InputError: a time before that of the last tick, or a repeated item.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:
@@ -74,7 +74,7 @@ class DynamicCodes:
                 found=str(time),
             )
         if len(np.unique(items)) != len(items):
-            raise InputError("An item is coded twice at one time.", where="dynamic codes", expected="each item once")
+            raise InputError("An item occurs twice in one tick.", where="dynamic codes", expected="each item once")
         codes = self._current().encode(vectors)
         if len(items):
             self._times.append(np.full(len(items), time, np.int64))
@@ -86,14 +86,14 @@ class DynamicCodes:
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
         """Return the codes (N, L) that items (N,) had at times (N,), and the number of their coder (N,); −1 before the first.
 
-        A code given at the very time counts.
+        A code assigned at exactly that time counts.
         """
         log = self._log()
         items, times = np.asarray(items, np.int64), np.asarray(times, np.int64)
-        # The log is in time order; a stable sort by item keeps it so within an item, and of one instant the last one wins.
+        # The log is in time order; a stable sort by item keeps this order within an item; on equal times, the last one wins.
         order = np.argsort(log["items"], kind="stable")
         owner, given = log["items"][order], log["times"][order]
-        # Position of (item, time) in the order of items, then times, behind equal ones.
+        # Position of (item, time) in the order of items, then times, after equal ones.
         asked = np.lexsort((np.r_[np.zeros(len(given)), np.ones(len(items))], np.r_[given, times], np.r_[owner, items]))
         rank = np.empty(len(asked), np.int64)
         rank[asked] = np.cumsum(asked < len(given))
@@ -118,18 +118,18 @@ class DynamicCodes:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ArtifactError: damaged, or a coder is not of the version that it was.
+            ArtifactError: damaged, or a coder's version has changed.
         """
         folder = Path(folder)
         made = cls([Coder.load(folder / f"coder-{n}") for n in range(len(read_json(folder / "versions.json")))])
         found, wanted = [coder.version for coder in made.coders], read_json(folder / "versions.json")
         if found != wanted:
             raise ArtifactError(
-                "A coder is not what was saved.",
+                "A coder differs from the saved one.",
                 where=str(folder),
                 expected=", ".join(wanted),
                 found=", ".join(found),
-                fix="restore the folder; codes under another version mean something else",
+                fix="restore the folder; codes of another version have another meaning",
             )
         log = load_file(folder / "codes.safetensors")
         starts = np.flatnonzero(np.diff(log["times"])) + 1
@@ -150,7 +150,7 @@ class DynamicCodes:
         return self.coders[-1]
 
     def _log(self) -> dict[str, Array]:
-        """Return times (T,), items (T,), codes (T, L) and versions (T,) of everything that was coded, in time order."""
+        """Return times (T,), items (T,), codes (T, L) and versions (T,) of all codes, in time order."""
         levels = len(self.coders[-1].sizes) if self.coders else 0
         empty = np.zeros(0, np.int64)
         return {

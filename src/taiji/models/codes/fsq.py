@@ -1,8 +1,8 @@
-"""Finite scalar quantisation: a few directions, each rounded to a few levels; the cells of the grid are the codes.
+"""Finite scalar quantisation: a few directions, each rounded to a few levels; the grid's cells are the codes.
 
-Mentzer et al. (ICLR 2024), for vectors that are given: there is no codebook, hence no dead entry to learn around; every cell
-exists from the start. In place of a sigmoid each direction's own distribution function bounds it before it is rounded, so that
-its levels are used alike; what a cell stands for is found by least squares. Nothing is trained: on text vectors a projection
+Mentzer et al. (ICLR 2024), for fixed vectors: there is no codebook, hence no dead entries; every cell exists from the start. Instead of a sigmoid,
+each direction's own distribution function bounds it before rounding, so that its levels are used evenly; a cell's decoding is fitted by least
+squares. Nothing is trained: on text vectors a projection
 trained with straight-through rounding explained 1 to 2 % more and collided more often.
 """
 
@@ -21,7 +21,7 @@ from taiji.models.codes.coder import Coder, CoderSettings
 Array = NDArray[Any]
 Grid = tuple[int, ...]
 SLACK = 1e-9
-"""Least distance above a threshold, in standard deviations, so that no rounding decides."""
+"""Smallest distance above a threshold, in standard deviations, so that rounding errors do not decide."""
 
 
 class FSQSettings(CoderSettings):
@@ -40,10 +40,10 @@ class FSQSettings(CoderSettings):
 
 
 class FSQ(Coder):
-    """Directions of the vectors, each cut into levels that are as frequent as one another; D directions to a code.
+    """Directions of the vectors, each cut into equally frequent levels; D directions per code.
 
-    The first code has the directions along which the vectors vary most. The squared residual of the vectors that it was
-    fitted on does not rise from level to level, since each number of levels has its own least squares.
+    The first code has the directions along which the vectors vary most. The squared residual of the training vectors does not rise from level to
+    level, since each number of levels has its own least-squares fit.
     """
 
     Settings: ClassVar[type[Base]] = FSQSettings
@@ -64,7 +64,7 @@ class FSQ(Coder):
         return len(self.mean)
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Find the directions, their thresholds, and what the cells stand for."""
+        """Fit the directions, their thresholds, and the cells' decoding."""
         s = self.settings
         self.mean = vectors.mean(axis=0).astype(np.float32)
         rows = vectors - self.mean
@@ -84,7 +84,7 @@ class FSQ(Coder):
         return grid_codes(digits.reshape(len(vectors), s.levels, len(s.grid)), s.grid)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return what the cells of the first levels stand for."""
+        """Return the decoding of the first levels' cells."""
         features = self._features(grid_digits(codes, self.settings.grid))
         return self.mean + features @ self.decoders[codes.shape[1], : features.shape[1]].astype(np.float64)
 
@@ -99,7 +99,7 @@ class FSQ(Coder):
         return dict(zip(names, (self.mean, self.projection, self.thresholds, self.decoders)))
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.mean, self.projection = weights["mean"], weights["projection"]
         self.thresholds, self.decoders = weights["thresholds"], weights["decoders"]
 
@@ -121,8 +121,8 @@ def _places(grid: Grid) -> Array:
 def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
     """Return (d, groups · width) directions along which rows of mean 0 have variance 1.
 
-    Each group has its own principal directions, the first one those of most variance, rotated at random within the group so
-    that all of it share its variance. Directions that the rows lack are random.
+    Each group has its own principal directions, the first group those of largest variance, rotated at random within the group to share its variance.
+    Directions beyond the rows' rank are random.
 
     Args:
         rows: (N, d). groups: codes. width: directions per code. seed: of the rotations.
@@ -140,9 +140,9 @@ def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
 
 
 def even_thresholds(values: Array, grid: Grid) -> Array:
-    """Return thresholds (D, T) that cut each column of values (N, D) into its number of levels, as equal as ties allow.
+    """Return thresholds (D, T) that cut each column of values (N, D) into its number of levels, as evenly as ties allow.
 
-    A threshold lies halfway between two neighbouring values; columns with fewer thresholds than T have infinity behind them.
+    A threshold lies halfway between two neighbouring values; columns with fewer than T thresholds are padded with infinity.
     """
     ordered, count = np.sort(values, axis=0), len(values)
     out = np.full((len(grid), max(grid, default=1) - 1), np.inf)

@@ -1,7 +1,7 @@
-"""Residual k-means, then a finite scalar quantiser on what is left (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
+"""Residual k-means, then a finite scalar quantiser on the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
 
-The coarse levels are clusters, which decoders learn well; the last level has to tell items of one cluster apart, where
-learnt codebooks collide and a grid's cells are all in use.
+The coarse levels are clusters, which decoders learn well; the last level has to distinguish items within a cluster, where learnt codebooks collide
+and a grid uses all of its cells.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class HybridSettings(Base):
     size: PositiveInt = 256
     """Codes of each of them."""
     grid: Grid = (2,) * 8
-    """Levels of each direction of the last code, which has as many cells as their product."""
+    """Levels of each direction of the last code; their product is its number of cells."""
     iterations: PositiveInt = 25
     """Rounds of k-means per level."""
 
 
 class Hybrid(Coder):
-    """:class:`ResidualKMeans` with one more level, of :class:`FSQ`; with a grid of one cell it is the former alone."""
+    """:class:`ResidualKMeans` with one more level, of :class:`FSQ`; a grid of one cell reduces it to the former."""
 
     Settings: ClassVar[type[Base]] = HybridSettings
     settings: HybridSettings
@@ -57,7 +57,7 @@ class Hybrid(Coder):
         return self.clusters.dimension
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Fit the clusters, then the grid to what they leave over."""
+        """Fit the clusters, then the grid to their residuals."""
         self.clusters.learn(vectors, seed, device)
         self.cells.learn(self._split(vectors)[1], seed, device)
 

@@ -1,4 +1,4 @@
-"""The codes of a catalogue: which code an item has, and which items have a code."""
+"""The codes of a catalogue: from item to code, and from code to items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.models.codes.quality import code_groups, quality
 
 Array = NDArray[Any]
 VERSION = "code_version"
-"""Column of the items' table that says which coder their codes are of."""
+"""Column of the items' table with the version of the codes' coder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class ItemCodes:
     Attributes:
         table: (N, L) int64, the codes of each item.
         sizes: codes of each level.
-        version: of the coder that made them; the codes mean nothing under another.
+        version: of the coder that made them; only that coder can decode them.
     """
 
     table: Array
@@ -46,7 +46,7 @@ class ItemCodes:
 
     @classmethod
     def of(cls, coder: Coder, vectors: Array) -> ItemCodes:
-        """Code the vectors (N, d) of items 0 … N − 1."""
+        """Encode the vectors (N, d) of items 0 … N − 1."""
         return cls(coder.encode(vectors), coder.sizes, coder.version)
 
     def __len__(self) -> int:

@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 TIE = 1e-12
-"""Difference of squared distances, relative to the numbers that are subtracted, up to which two centroids are equally near."""
+"""Tolerance, relative to the operands, within which two squared distances count as equal."""
 BLOCK = 8_000_000
 """Distances held at once."""
 
 
 def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
-    """Return centroids (size, w) float32 of rows (N, w); where there are fewer distinct rows, each once and the last repeated.
+    """Return centroids (size, w) float32 of rows (N, w); if there are fewer distinct rows, each once, and the last repeated.
 
     Args:
         rows: at least one. size: centroids. iterations: rounds. seed: of the start.
-        most: rows per centroid that are looked at; of more a random sample.
+        most: rows used per centroid; a random sample if there are more.
     """
     import faiss
 
@@ -35,7 +35,7 @@ def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024
 
 
 def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Array:
-    """Return the nearest centroid of each row, (N,) int64; of equally near ones the first, so that no rounding decides.
+    """Return the nearest centroid of each row, (N,) int64; the first on ties, so that rounding errors do not decide.
 
     Args:
         rows: (N, w). centroids: (K, w). factors: (K,) positive, by which squared distances are multiplied; default: 1.
@@ -56,7 +56,7 @@ def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Arra
 
 
 def means_of(rows: Array, codes: Array, centroids: Array) -> Array:
-    """Return the mean of the rows of each code, (K, w) float32; the centroid as it was where a code has none."""
+    """Return the mean of the rows of each code, (K, w) float32; the previous centroid for a code without rows."""
     counts = np.bincount(codes, minlength=len(centroids))
     order = np.argsort(codes, kind="stable")
     used = np.flatnonzero(counts)

@@ -1,4 +1,4 @@
-"""Product quantiser: a dense embedding becomes a few small ids, one per part of it (Jégou et al. 2011)."""
+"""Product quantiser: encodes a dense embedding as a few small ids, one per part (Jégou et al. 2011)."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class ProductSettings(Base):
 
 @dataclass(frozen=True, eq=False)
 class ProductQuantizer:
-    """Splits a vector into M sub-vectors and names each by its nearest centroid.
+    """Splits a vector into M sub-vectors and encodes each as its nearest centroid.
 
-    A width that M does not divide is padded with zeros. With fewer training vectors than centroids there are as many
-    centroids as distinct training vectors allow, never an error.
+    A width that M does not divide is padded with zeros. With fewer training vectors than centroids the number of centroids is reduced to that of the
+    distinct training vectors.
 
     Attributes:
         centroids: (M, K, w) float32.
-        dimension: width of the vectors it takes.
+        dimension: width of the vectors.
     """
 
     centroids: np.ndarray
@@ -89,21 +89,21 @@ class ProductQuantizer:
 
     @property
     def slots(self) -> int:
-        """Ids a vector (M)."""
+        """Ids per vector (M)."""
         return self.centroids.shape[0]
 
     @property
     def codes(self) -> int:
-        """Centroids a slot (K)."""
+        """Centroids per slot (K)."""
         return self.centroids.shape[1]
 
     @property
     def version(self) -> str:
-        """Hash of the centroids; it travels with every feature row."""
+        """Hash of the centroids; stored with every feature row."""
         return value_hash([self.dimension, self.centroids.shape, self.centroids.tobytes().hex()])[:16]
 
     def encode(self, vectors: np.ndarray, block: int = 65_536) -> np.ndarray:
-        """Ids of vectors: (N, d) to (N, M) uint16; ties go to the lowest id."""
+        """Encode vectors (N, d) as ids (N, M) uint16; ties go to the lowest id."""
         parts = _split(_checked(vectors, self.dimension), self.slots)
         ids = np.zeros(parts.shape[:2], dtype=np.uint16)
         norms = (self.centroids.astype(np.float64) ** 2).sum(axis=2)
@@ -116,7 +116,7 @@ class ProductQuantizer:
         return ids
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """Vectors that ids stand for: (N, M) to (N, d) float32."""
+        """Decode ids (N, M) to vectors (N, d) float32."""
         ids = np.asarray(ids)
         parts = self.centroids[np.arange(self.slots)[None, :], ids]
         return parts.reshape(len(ids), -1)[:, : self.dimension]
@@ -163,7 +163,7 @@ class ProductQuantizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> ProductQuantizer:
-        """Read a saved quantiser and check that its content has the version it was saved with."""
+        """Read a saved quantiser and check its content against its version."""
         from safetensors.numpy import load_file
 
         config = read_json(Path(folder) / "config.json")
@@ -175,7 +175,7 @@ class ProductQuantizer:
             ) from error
         if quantizer.version != config["version"]:
             raise ArtifactError(
-                "The quantiser's content is not what was saved.",
+                "The quantiser's content does not match its version.",
                 where=str(folder),
                 expected=config["version"],
                 found=quantizer.version,
@@ -184,7 +184,7 @@ class ProductQuantizer:
 
 
 class ProductCodes(Coder):
-    """:class:`ProductQuantizer` as a coder: its levels are the parts of the vector, none coarser than another."""
+    """:class:`ProductQuantizer` as a coder: its levels are the parts of the vector, all equally fine."""
 
     Settings: ClassVar[type[Base]] = ProductSettings
     settings: ProductSettings
@@ -210,7 +210,7 @@ class ProductCodes(Coder):
         return self.quantizer.encode(vectors)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the centroids of the first parts, and of the others the mean of theirs."""
+        """Return the centroids of the first parts, and for the other parts the mean of their centroids."""
         whole = np.tile(self.quantizer.centroids.mean(axis=1), (len(codes), 1, 1))
         for slot in range(codes.shape[1]):
             whole[:, slot] = self.quantizer.centroids[slot, codes[:, slot]]

@@ -11,14 +11,14 @@ Array = NDArray[Any]
 
 
 def code_groups(codes: Array) -> Array:
-    """Return a number per row of (N, L) codes, (N,): equal where all codes of two rows are, from 0 in the order of the codes."""
+    """Return group numbers (N,) of rows of codes (N, L): equal for equal rows, from 0 in the order of the codes."""
     if not len(codes):
         return np.zeros(0, np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
 
 
 def sharing(codes: Array) -> Array:
-    """Return (N,): how many items have the codes of each item, itself among them."""
+    """Return the number of items with the same codes as each item, itself included, (N,)."""
     groups = code_groups(codes)
     return np.bincount(groups)[groups] if len(groups) else groups
 
@@ -29,22 +29,22 @@ def collisions_by_item(codes: Array) -> float:
 
 
 def surplus_items(codes: Array) -> float:
-    """Return 1 − distinct codes / items: the share of items that a code of their own is missing for."""
+    """Return 1 − distinct codes / items: the share of items in excess of distinct codes."""
     return 1.0 - (int(code_groups(codes).max()) + 1) / len(codes) if len(codes) else 0.0
 
 
 def collisions_by_target(codes: Array, targets: Array) -> float:
-    """Return the share of targets (T,), item numbers, whose item shares its codes: what a hit on the codes leaves open.
+    """Return the share of targets (T,), item numbers, that share their codes with another item.
 
-    Popular items often collide more, or less, than others; a test counts what people ask for.
+    Popular items often collide more, or less, than others; a test set weighs items by demand.
     """
     return float((sharing(codes)[targets] > 1).mean()) if len(targets) else 0.0
 
 
 def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> float:
-    """Return the upper bound of hit rate @ k of whoever names every target's codes at once and items of one code by popularity.
+    """Return the upper bound of hit rate @ k: codes predicted perfectly, items of one code ordered by popularity.
 
-    It is the share of targets that stand among the first ``k`` items of their code. 1 for codes without collisions.
+    It is the share of targets among the first ``k`` items of their code. 1 for codes without collisions.
 
     Args:
         codes: (N, L) of items. targets: (T,) item numbers. popularity: (N,), of the training log; ties go to the lower number.
@@ -66,7 +66,7 @@ def utilisation(codes: Array, sizes: tuple[int, ...]) -> Array:
 
 
 def entropies(codes: Array) -> Array:
-    """Return (L,): the entropy of each level's codes over items, in bits; log2 of a level's size is the most there is."""
+    """Return (L,): the entropy of each level's codes over items, in bits, at most log2 of a level's size."""
     out = []
     for column in codes.T:
         share = np.unique(column, return_counts=True)[1] / len(column)
@@ -75,7 +75,7 @@ def entropies(codes: Array) -> Array:
 
 
 def agreement(first: Array, second: Array) -> float:
-    """Return the adjusted Rand index of two labellings (N,): 1 for the same groups under any names, 0 on average by chance."""
+    """Return the adjusted Rand index of two labellings (N,): 1 for the same groups under any labels, 0 on average by chance."""
     count = len(first)
     pairs = count * (count - 1) / 2.0
     both = _pairs(np.stack([first, second], axis=1))
@@ -88,14 +88,14 @@ def agreement(first: Array, second: Array) -> float:
 def stability(first: Array, second: Array) -> Array:
     """Return (L,): the agreement of two codings (N, L) of the same items on the groups of their first 1, 2, … levels.
 
-    Names of codes do not count: a refit that finds the same groups under other numbers is stable.
+    It ignores the numbering: a refit that finds the same groups under other numbers is stable.
     """
     levels = range(1, first.shape[1] + 1)
     return np.asarray([agreement(code_groups(first[:, :n]), code_groups(second[:, :n])) for n in levels])
 
 
 def quality(codes: Array, sizes: tuple[int, ...]) -> dict[str, float]:
-    """Return collisions by item and by missing codes, the largest group of one code, and use and entropy of each level."""
+    """Return the share of colliding items, the surplus items, the size of the largest group, and use and entropy of each level."""
     found = {
         "collisions": collisions_by_item(codes),
         "surplus": surplus_items(codes),

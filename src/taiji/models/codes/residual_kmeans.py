@@ -1,4 +1,4 @@
-"""Residual k-means: each level codes what the levels before it left over (Chen et al. 2010; OneRec, QARM V2)."""
+"""Residual k-means: each level encodes the residual of the levels before it (Chen et al. 2010; OneRec, QARM V2)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ResidualKMeansSettings(CoderSettings):
 
 
 class ResidualKMeans(Coder):
-    """K-means of the vectors, k-means of what is left of them, and so on.
+    """K-means of the vectors, then of their residuals, and so on.
 
-    The mean squared residual of the vectors that it was fitted on does not rise from level to level, since a level's centroids
+    The mean squared residual of the training vectors does not rise from level to level, since a level's centroids
     are means of rows and each row takes its nearest one.
     """
 
@@ -58,7 +58,7 @@ class ResidualKMeans(Coder):
         self.codebooks = np.stack(books)
 
     def assign(self, vectors: Array) -> Array:
-        """Return each level's nearest centroid to what is left."""
+        """Return each level's nearest centroid to the residual."""
         return residual_codes(vectors - self.mean, self.codebooks)[0]
 
     def reconstruct(self, codes: Array) -> Array:
@@ -78,7 +78,7 @@ class ResidualKMeans(Coder):
 
 
 def residual_codes(residual: Array, codebooks: Array, factors: Array | None = None) -> tuple[Array, Array]:
-    """Return codes (N, L) by codebooks (L, K, w), and what is left of the rows (N, w); factors (L, K) as for :func:`nearest`."""
+    """Return codes (N, L) by codebooks (L, K, w), and the final residuals (N, w); factors (L, K) as for :func:`nearest`."""
     codes = np.zeros((len(residual), len(codebooks)), np.int64)
     for level, book in enumerate(codebooks):
         codes[:, level] = nearest(residual, book, None if factors is None else factors[level])

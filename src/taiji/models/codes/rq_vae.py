@@ -1,4 +1,4 @@
-"""RQ-VAE: an autoencoder whose latent vector is coded residual by residual (Lee et al., CVPR 2022; TIGER, NeurIPS 2023)."""
+"""RQ-VAE: an autoencoder whose latent vector is quantised residual by residual (Lee et al., CVPR 2022; TIGER, NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Array = NDArray[Any]
 DECAY = 0.99
 """Decay of the running use of a code."""
 SETTLED = 0.8
-"""Share of the training after which no entry is placed anew."""
+"""Share of the training after which dead entries are no longer restarted."""
 
 
 class RQVAESettings(CoderSettings):
     """Settings of :class:`RQVAE`."""
 
     latent: PositiveInt = 32
-    """Width of the latent vector that is coded."""
+    """Width of the latent vector to quantise."""
     hidden: tuple[PositiveInt, ...] = (128,)
     """Widths of the encoder's hidden layers; the decoder has them in reverse."""
     steps: PositiveInt = 2000
@@ -39,16 +39,16 @@ class RQVAESettings(CoderSettings):
     rate: float = Field(default=1e-3, gt=0)
     """Adam's learning rate."""
     commitment: float = Field(default=0.25, ge=0)
-    """Weight of what draws latent vectors to their entries."""
+    """Weight of the commitment loss, which draws latent vectors to their entries."""
     restart: PositiveInt = 50
-    """Steps after which an entry that coded nothing is placed on a latent residual at random."""
+    """Steps after which an unused entry is moved to a random latent residual."""
 
 
 class RQVAE(Coder):
     """Encoder, codebooks of the latent residuals, decoder.
 
-    When the network is trained, each entry becomes the mean of the latent residuals that it codes, so that their energy does not rise
-    from level to level. That of the vectors themselves may: the decoder has seen whole codes only.
+    After training, each entry becomes the mean of the latent residuals assigned to it, so that their energy does not rise from level to level. That
+    of the vectors themselves may rise, since the decoder has seen only complete codes.
     """
 
     Settings: ClassVar[type[Base]] = RQVAESettings
@@ -68,20 +68,20 @@ class RQVAE(Coder):
         """Width of the vectors."""
         return len(self.mean)
 
-    # What a variant may change.
+    # Hooks for variants.
 
     def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
         """Return a further loss of the codebooks (L, K, w); here none."""
         return codebooks.new_zeros(())
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
-        """Return what squared distances are multiplied by, (L, K), given each code's share of the assignments; here 1."""
+        """Return factors of squared distances, (L, K), given each code's share of the assignments; here 1."""
         return torch.ones_like(use)
 
     # Training.
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Train the network, then set each entry to the mean of what it codes."""
+        """Train the network, then set each entry to the mean of the residuals assigned to it."""
         self.mean = vectors.mean(axis=0).astype(np.float32)
         rows = vectors - self.mean
         self.scale = np.asarray([np.sqrt((rows**2).mean()) or 1.0], np.float32)
@@ -142,7 +142,7 @@ class RQVAE(Coder):
         return residual_codes(self.latents(vectors), self.codebooks, self.factors)[0]
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return what the decoder makes of the sum of the codes' entries."""
+        """Return the decoder's output for the sum of the codes' entries."""
         total = np.zeros((len(codes), self.codebooks.shape[2]))
         for level in range(codes.shape[1]):
             total += self.codebooks[level, codes[:, level]]
@@ -157,7 +157,7 @@ class RQVAE(Coder):
         return out
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.mean, self.scale = weights["mean"], weights["scale"]
         self.codebooks, self.factors = weights["codebooks"], weights["factors"]
         self._layers = {
@@ -178,8 +178,8 @@ def quantised(
         latent: (B, w). books: (L, K, w). factors: (L, K), by which squared distances are multiplied. commitment: β.
 
     Returns:
-        the sum of the entries (B, w); the loss Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖² averaged over rows; codes (B, L); and what each
-        level was to code (L, B, w), without gradient.
+        the sum of the entries (B, w); the loss Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖² averaged over rows; codes (B, L); and the residual before each level
+        (L, B, w), without gradient.
     """
     residual, total, pull = latent, torch.zeros_like(latent), latent.new_zeros(())
     codes, before = [], []
@@ -199,12 +199,12 @@ def quantised(
 
 
 def straight_through(values: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
-    """Return ``coded`` with the gradient of ``values``, as if nothing had been quantised."""
+    """Return ``coded`` with the gradient of ``values`` (straight-through estimator)."""
     return values + (coded - values).detach()
 
 
 def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor, random: np.random.Generator) -> None:
-    """Place the entries (L, K, w) that coded nothing, ``count`` (L, K) 0, on random rows of what their level codes (L, B, w)."""
+    """Move unused entries of (L, K, w), with ``count`` (L, K) 0, to random rows of their level's residuals (L, B, w)."""
     with torch.no_grad():
         for book, hits, rows in zip(books, count, before):
             dead = torch.nonzero(hits == 0).flatten()

@@ -1,4 +1,4 @@
-"""Vectors of items smoothed over what is taken together, so that codes know of more than content (S²GR, arXiv 2601.18664)."""
+"""Vectors of items smoothed over co-occurring items, so that codes reflect more than content (S²GR, arXiv 2601.18664)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ def step_weights(alpha: float, steps: int) -> Array:
 def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float = 0.5, steps: int = 2) -> Array:
     """Return Σ β_k H^k, with H⁰ = X and H^k = (1 − α) Â H^(k−1) + α X.
 
-    Â has a row per item: the weights of its pairs over their sum. An item without pairs, as every new one, keeps its vector.
+    Each row of Â holds an item's pair weights divided by their sum. An item without pairs, such as a new one, keeps its vector.
 
     Args:
-        vectors: (N, d), X. pairs: item, other item, weight > 0, (P,) each; of the training log only, or the codes know what is tested.
-        alpha: in (0, 1], how much content counts; 1: content alone. steps: K, how far influence reaches.
+        vectors: (N, d), X. pairs: item, other item, weight > 0, (P,) each; from the training log only, so that the test set does not leak into the
+            codes.
+        alpha: weight of content, in (0, 1]; 1: content alone. steps: K, the reach in steps.
 
     Raises:
         InputError: alpha outside (0, 1].
     """
     if not 0.0 < alpha <= 1.0:
-        raise InputError("Content has to count.", where="alpha", expected="above 0, at most 1", found=str(alpha))
+        raise InputError(
+            "The weight of content is out of range.", where="alpha", expected="above 0, at most 1", found=str(alpha)
+        )
     base = np.asarray(vectors, np.float64)
     own, other, weight = pairs
     order = np.argsort(own, kind="stable")

@@ -1,4 +1,4 @@
-"""Trie over item codes in sorted arrays, and the part of it that may be shown.
+"""Trie over item codes in sorted arrays, and its part for permitted items.
 
 Items with equal codes share a leaf. Nothing loops over rows or nodes: the nodes of a level are the distinct prefixes in
 lexicographic order, so the children of a node are a range, ascending by code.
@@ -104,7 +104,7 @@ class CodeTrie:
         return place, items
 
     def find(self, codes: Array) -> Array:
-        """Return the nodes (R,) of prefixes (R, l), −1 where no item has it."""
+        """Return the nodes (R,) of prefixes (R, l), −1 for a prefix of no item."""
         nodes = np.zeros(len(codes), np.int64)
         for level, code in enumerate(np.asarray(codes, np.int64).T):
             size, owner = self.sizes[level], np.repeat(np.arange(self.width(level)), np.diff(self.offsets[level]))
@@ -115,7 +115,7 @@ class CodeTrie:
 
 
 class LiveTrie:
-    """The part of a trie that leads to an item which may be shown; it follows items that come and go.
+    """The part of a trie that leads to available items; it is updated as items come and go.
 
     Attributes:
         trie: of all items.
@@ -130,7 +130,7 @@ class LiveTrie:
         self.set(np.arange(trie.n_items), True if available is None else available)
 
     def set(self, items: Array, available: ArrayLike) -> None:
-        """Make items (C,), none twice, available or not (C,) or all alike; costs L operations per item that changes."""
+        """Set the availability of distinct items (C,), to values (C,) or to one for all; costs L operations per changed item."""
         items = np.asarray(items, np.int64)
         wanted = np.broadcast_to(np.asarray(available, bool), items.shape)
         changed = self.available[items] != wanted
@@ -140,7 +140,7 @@ class LiveTrie:
             np.add.at(counts, nodes[items], np.where(wanted, 1, -1))
 
     def moved(self, available: Array) -> LiveTrie:
-        """Return a live trie with other available items (N,), this one where they are the same; this one stays as it is."""
+        """Return a live trie with other available items (N,), or this one if they are equal; this one is not changed."""
         changed = np.flatnonzero(self.available != available)
         if not len(changed):
             return self
@@ -150,14 +150,14 @@ class LiveTrie:
         return other
 
     def without(self, rows: Array, items: Array) -> PrunedTrie:
-        """Return the live part for each of several requests, of which items (H,) are hidden from the requests ``rows`` (H,)."""
+        """Return the live part for several requests, with items (H,) hidden from the requests ``rows`` (H,)."""
         return PrunedTrie(self, np.asarray(rows, np.int64), np.asarray(items, np.int64))
 
 
 class PrunedTrie:
-    """Part of a live trie that each request may reach: a node with an item that is available and not hidden from it.
+    """Part of a live trie that each request may reach: nodes with an item that is available and not hidden from the request.
 
-    It reads the live trie's counts as they are at the time of a call.
+    It reads the live trie's counts at the time of a call.
     """
 
     def __init__(self, live: LiveTrie, rows: Array, items: Array) -> None:
@@ -179,7 +179,7 @@ class PrunedTrie:
         return place[kept], codes[kept], found[kept]
 
     def items(self, rows: Array, leaves: Array) -> tuple[Array, Array]:
-        """Return places in ``leaves`` (C,) and the items (C,) there that the requests may be shown, the most popular first."""
+        """Return places in ``leaves`` (C,) and their permitted items (C,), the most popular first."""
         place, items = self.trie.items(leaves)
         kept = self.live.available[items] & ~_among(self._hidden, rows[place] * self.trie.n_items + items)
         return place[kept], items[kept]
@@ -189,12 +189,12 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
     """Return codes (N, L) as int64.
 
     Raises:
-        InputError: not a matrix of whole numbers with a row, or a code outside its level.
+        InputError: not a non-empty matrix of integers, or a code outside its level.
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(
-            "Item codes are not a matrix of whole numbers.",
+            "Item codes are not a matrix of integers.",
             where="codes",
             expected="shape (items, levels), int, at least one item and one level",
             found=f"shape {codes.shape}, {codes.dtype}",
@@ -202,7 +202,7 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
     bounds = np.full(codes.shape[1], np.iinfo(np.int64).max) if sizes is None else np.asarray(sizes)
     if len(bounds) != codes.shape[1]:
         raise InputError(
-            "Item codes and their sizes differ in levels.",
+            "Item codes and sizes differ in their number of levels.",
             where="codes",
             expected=f"{len(bounds)} levels",
             found=f"{codes.shape[1]}",
@@ -228,7 +228,7 @@ def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, 
 
 
 def _among(keys: Array, wanted: Array) -> Array:
-    """Return which of ``wanted`` are among sorted keys."""
+    """Return the mask of ``wanted`` that are among sorted keys."""
     if not len(keys):
         return np.zeros(len(wanted), bool)
     return np.asarray(keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted)

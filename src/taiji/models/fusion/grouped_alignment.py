@@ -1,7 +1,7 @@
-"""Baselines of alignment: what a prediction is within the group of candidates under like circumstances.
+"""Baselines of alignment: a prediction relative to the group of candidates with similar circumstances.
 
-D2Q (Zhan et al., KDD 2022) takes the rank among the group, WTG (Zheng et al., 2022) the distance to the group's mean in its standard
-deviations, mean alignment the ratio to the mean. All three were made for labels and serve here on predictions.
+D2Q (Zhan et al., KDD 2022) takes the rank within the group, WTG (Zheng et al., 2022) the distance to the group's mean in its standard
+deviations, mean alignment the ratio to the mean. All three were designed for labels and are applied to predictions here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GroupedAlignmentSettings(FusionSettings):
     form: Literal["rank", "gain", "ratio"] = "rank"
     """`rank` as D2Q, `gain` as WTG, `ratio` to the group's mean."""
     points: int = Field(default=65, ge=2)
-    """Quantiles that are kept of each group, for `rank`."""
+    """Quantiles kept per group, for `rank`."""
 
 
 class GroupedAlignment(LearntFusion):
@@ -39,7 +39,7 @@ class GroupedAlignment(LearntFusion):
     settings: GroupedAlignmentSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Note each group's mean, deviation and quantiles; nothing is random."""
+        """Compute each group's mean, deviation and quantiles; deterministic."""
         values = self.stacked(rows.predictions)
         known = np.isfinite(values).all(axis=2)
         by = circumstances(self.settings.number, rows.requests, known.shape, self.dataset)[known]
@@ -54,7 +54,7 @@ class GroupedAlignment(LearntFusion):
             self.quantiles[number] = np.quantile(own, np.linspace(0, 1, self.settings.points), axis=0).T
 
     def aligned(self, values: Array, requests: Requests) -> Array:
-        """Return (B, M, K) what predictions (B, M, K) are within their group."""
+        """Return predictions (B, M, K) relative to their group, (B, M, K)."""
         by = circumstances(self.settings.number, requests, values.shape[:2], self.dataset)
         group = np.searchsorted(self.edges, by, side="right")
         if self.settings.form == "gain":
@@ -74,10 +74,10 @@ class GroupedAlignment(LearntFusion):
         return np.asarray(self.aligned(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
-        """Return edges and what is known of the groups."""
+        """Return edges and statistics of the groups."""
         return {name: getattr(self, name) for name in ("edges", "means", "deviations", "quantiles")}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.edges, self.means = weights["edges"], weights["means"]
         self.deviations, self.quantiles = weights["deviations"], weights["quantiles"]

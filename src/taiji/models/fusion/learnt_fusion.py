@@ -1,4 +1,4 @@
-"""The base of fusers that are fitted to logged slates, and what they are fitted to."""
+"""The base of fusers fitted to logged slates, and the rows to fit them to."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
 CANDIDATES = "candidates"
-"""Column of the requests that holds the (B, M) items which predictions are of; a cascade sets it for adjusters and fusers."""
+"""Column of the requests with the predictions' items (B, M); a cascade sets it for adjusters and fusers."""
 
 
 @dataclass(frozen=True, eq=False)
 class FusionRows:
-    """Logged slates with what was predicted of them and what happened.
+    """Logged slates with predictions and outcomes.
 
     Attributes:
-        requests: B of them; a (B, M) column belongs to the candidates.
+        requests: B requests; a (B, M) column belongs to the candidates.
         predictions: task to (B, M), NaN at padding; made by a ranker that did not see these rows.
-        labels: task to (B, M), NaN where nothing is known.
+        labels: task to (B, M), NaN where unknown.
     """
 
     requests: Requests
@@ -47,7 +47,7 @@ class FusionSettings(Base):
     """Settings that fitted fusers share."""
 
     weights: dict[str, float] = Field(default={"click": 1.0}, min_length=1)
-    """Prediction to its worth, above 0: its part in the score, or that of the label of its name in what the score is fitted to."""
+    """Weight of each prediction, above 0: in the score, or of the label of the same name in the training target."""
 
 
 class LearntFusion(LearntComponent):
@@ -65,7 +65,7 @@ class LearntFusion(LearntComponent):
                 where="weights",
                 expected="numbers above 0",
                 found=str(wrong),
-                fix="leave the task out, or give its complement as a prediction",
+                fix="omit the task, or pass its complement as a prediction",
             )
 
     @property
@@ -75,7 +75,7 @@ class LearntFusion(LearntComponent):
 
     @abstractmethod
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit to slates; the predictions of :attr:`tasks` are there."""
+        """Fit to slates, which hold the predictions of :attr:`tasks`."""
 
     @abstractmethod
     def score(self, values: Array, requests: Requests) -> Array:
@@ -85,7 +85,7 @@ class LearntFusion(LearntComponent):
         """Learn; the same seed gives the same weights.
 
         Raises:
-            InputError: a task is not predicted, or no slate has anything in it.
+            InputError: a task is not predicted, or every slate is empty.
         """
         self.dataset = dataset
         if not np.isfinite(self.stacked(rows.predictions)).all(axis=2).any():
@@ -106,7 +106,7 @@ class LearntFusion(LearntComponent):
         return np.stack(weighed(predictions, self.tasks), axis=2)
 
     def reward(self, rows: FusionRows) -> Array:
-        """Return (B, M) Σ weight · label over the tasks that have a label; NaN where one of them is not known.
+        """Return Σ weight · label over the tasks with a label, (B, M); NaN where one of them is unknown.
 
         Raises:
             InputError: no task has a label.
@@ -114,7 +114,7 @@ class LearntFusion(LearntComponent):
         parts = [weight * rows.labels[task] for task, weight in self.settings.weights.items() if task in rows.labels]
         if not parts:
             raise InputError(
-                "Nothing that fusion weighs has a label to be fitted to.",
+                "No weighted prediction has a label to fit to.",
                 where="weights",
                 expected=f"one of {', '.join(rows.labels) or '(no labels)'}",
                 found=", ".join(self.tasks),
@@ -123,10 +123,9 @@ class LearntFusion(LearntComponent):
 
 
 def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
-    """Return (B, M) the value of a named circumstance of each candidate.
+    """Return the value of a named circumstance of each candidate, (B, M).
 
-    It is a column of the requests, (B,) or (B, M); else a column of the dataset's items, of the requests' candidates; else one
-    of its users.
+    It is a column of the requests, (B,) or (B, M), else of the dataset's items, else of its users.
 
     Raises:
         InputError: nothing has that name.
@@ -140,7 +139,7 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
         return np.broadcast_to(dataset.users[name].to_numpy()[requests.user][:, None], shape)
     known = [*requests.columns, *(() if dataset is None else (*dataset.items.columns, *dataset.users.columns))]
     raise InputError(
-        "A circumstance that is to be read is not known.",
+        "A circumstance is unknown.",
         where=name,
         expected=f"a column of the requests, items or users ({', '.join(known) or 'there is none'})",
         found="none of that name",

@@ -1,4 +1,4 @@
-"""Slates that a log shows, for fusion to be fitted to."""
+"""Logged slates, to fit fusion to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def logged_slates(dataset: Dataset, shown: pl.DataFrame, predictions: pl.DataFra
 
     Args:
         dataset: the log. shown: exposures (``user``, ``item``, ``time``, label columns, null where not mature).
-        predictions: a row for each of them, a column per prediction. tasks: of the predictions, those whose label is a column of the same name.
+        predictions: a row per exposure, a column per prediction. tasks: predictions whose label is a column of the same name.
     """
     frame = pl.DataFrame({name: shown[name].cast(pl.Int64) for name in ("user", "item", "time")})
     frame = frame.with_row_index("row").sort("time", "user", "row", maintain_order=True)

@@ -1,9 +1,9 @@
-"""Monotone cells, one a prediction, whose sum is the score (xMTF, arXiv 2504.05669); the hard variant, and its inner,
-supervised stage; the outer one is in ``session_cells.py``.
+"""Monotone cells, one per prediction, whose sum is the score (xMTF, arXiv 2504.05669): the hard variant, and its inner, supervised stage;
+``session_cells.py`` holds the outer one.
 
-z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner: the inner function is an exact integral of a positive one (``nn/monotone.py``), so that
-no penalty for violations is needed, and the outer one is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this
-form up to a function of the sum, which no order depends on.
+z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner: the inner function is an exact integral of a positive one (``nn/monotone.py``), which needs no penalty
+for violations, and the outer one is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this form up to a function of the
+sum, which does not affect the order.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from taiji.nn.normal_scale import normal_scores, scale_knots
 
 Array = NDArray[Any]
 LOWEST = -0.5
-"""Least action: 1 + 2 a q stays positive below q = 1."""
+"""Smallest action: 1 + 2 a q stays positive below q = 1."""
 
 
 class CellsSettings(FusionSettings):
     """Settings of monotone cells."""
 
     columns: tuple[str, ...] = ()
-    """State of a request: numeric columns of the requests or users, one number a request each."""
+    """State of a request: numeric columns of the requests or users, one number per request each."""
     grid: int = Field(default=17, ge=2)
-    """Points at which an integrand is free."""
+    """Points at which an integrand is parametrised."""
     width: PositiveInt = 32
     epochs: PositiveInt = 20
     batch: PositiveInt = 128
@@ -44,7 +44,7 @@ class CellsSettings(FusionSettings):
 class MonotoneCells(LearntFusion):
     """Σ_k q_k (1 + a_k q_k) with q_k in [0, 1] an exact monotone function of a prediction; fitted to the order of the weighted labels.
 
-    The score never falls as a prediction rises, whatever the action within its bounds.
+    The score never falls as a prediction rises, for any action within its bounds.
 
     Attributes:
         action: (K,) the outer functions' a, 0 after :meth:`fit`; at least :data:`LOWEST`.
@@ -54,7 +54,7 @@ class MonotoneCells(LearntFusion):
     settings: CellsSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the inner functions: −log σ(z_i − z_j) over the pairs of a slate of which i was worth more."""
+        """Fit the inner functions: −log σ(z_i − z_j) over the pairs of a slate in which i was worth more."""
         s = self.settings
         values = self.stacked(rows.predictions)
         worth = self.reward(rows)
@@ -67,10 +67,10 @@ class MonotoneCells(LearntFusion):
         self.order(values, worth, rows.requests, seed)
 
     def order(self, values: Array, worth: Array, requests: Requests, seed: int) -> None:
-        """Train the inner functions, from where they are, by −log σ(z_i − z_j) over the pairs of a slate of which i is worth more.
+        """Continue training the inner functions by −log σ(z_i − z_j) over the pairs of a slate in which i is worth more.
 
         Args:
-            values: (B, M, K) predictions. worth: (B, M), NaN where it is not known. requests: of the slates. seed: of the order of steps.
+            values: (B, M, K) predictions. worth: (B, M), NaN where unknown. requests: of the slates. seed: of the order of steps.
         """
         s = self.settings
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
@@ -83,7 +83,7 @@ class MonotoneCells(LearntFusion):
         )
         pairs = torch.as_tensor(better)
         still = torch.zeros(len(self.tasks), dtype=torch.float64)
-        scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of differences that are at most K
+        scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # K bounds the differences
         optimiser = torch.optim.Adam([*self.network.parameters(), scale], lr=s.rate)
         random = np.random.default_rng(seed)
         for _ in range(s.epochs):
@@ -99,7 +99,7 @@ class MonotoneCells(LearntFusion):
                 optimiser.step()
 
     def act(self, action: Array) -> None:
-        """Set the outer functions, as a policy chooses them.
+        """Set the outer functions' action, as chosen by a policy.
 
         Raises:
             InputError: an action of another length, or below −1/2.
@@ -115,7 +115,7 @@ class MonotoneCells(LearntFusion):
         self.action = found
 
     def actions(self, requests: Requests) -> Array:
-        """Return (B, K) the outer functions' a of each request."""
+        """Return the outer functions' a of each request, (B, K)."""
         return np.broadcast_to(self.action, (len(requests), len(self.tasks)))
 
     def score(self, values: Array, requests: Requests) -> Array:
@@ -134,7 +134,7 @@ class MonotoneCells(LearntFusion):
         return {"action": self.action, **found, **{f"knots.{n}": knots for n, knots in enumerate(self.knots)}}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         s = self.settings
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.action = weights["action"]
@@ -145,7 +145,7 @@ class MonotoneCells(LearntFusion):
     def _sum(self, scaled: torch.Tensor, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return (B, M) scores of scaled predictions (B, M, K) with actions (K,) or (B, 1, K)."""
         inner = self.network(scaled, columns if self.settings.columns else None)
-        # Between 0 and 1, where the bound of the action holds; unlike a logistic function monotone in floating point too.
+        # Between 0 and 1, as the bound of the action requires; unlike a logistic function, monotone in floating point too.
         q = torch.where(inner >= 0, 1 - 0.5 / (1 + inner.abs()), 0.5 / (1 + inner.abs()))
         parts = outer(q, actions)
         total = torch.zeros_like(q[..., 0])
@@ -164,7 +164,7 @@ class MonotoneCells(LearntFusion):
 def outer(q: torch.Tensor, a: torch.Tensor | float) -> torch.Tensor:
     """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, in a form that is monotone in floating point too.
 
-    For a < 0 it is (1 + 2a) q − a (1 − (1 − q)²), a sum of two parts that rise.
+    For a < 0 it is (1 + 2a) q − a (1 − (1 − q)²), a sum of two increasing parts.
     """
     bend = torch.as_tensor(a, dtype=q.dtype)
     up, down = bend.clamp(min=0.0), bend.clamp(max=0.0)

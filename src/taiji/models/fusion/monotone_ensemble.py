@@ -1,7 +1,7 @@
 """Monotone ensemble of predictions with personal weights (UMRE, arXiv 2508.07613).
 
-The score is Σ w_k(h) · t_k(x_k; h) with t_k an exact integral of a positive function and w > 0. The weights attend over learnt
-vectors of the tasks alone: weights that read the predictions themselves, as in the paper's cross-attention over transformed
+The score is Σ w_k(h) · t_k(x_k; h) with t_k an exact integral of a positive function and w > 0. The weights attend only to learnt vectors of the
+tasks: weights that read the predictions themselves, as in the paper's cross-attention over transformed
 scores, would undo the monotonicity of the whole.
 """
 
@@ -30,29 +30,29 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Settings of the monotone ensemble."""
 
     columns: tuple[str, ...] = ()
-    """Facts of a request: numeric columns of the requests or users, one number a request each."""
+    """Facts of a request: numeric columns of the requests or users, one number per request each."""
     users: int = Field(default=0, ge=0)
-    """Rows of a table of learnt user vectors, the user's number modulo it; 0: none."""
+    """Rows of the table of learnt user vectors, indexed by the user's number modulo this; 0: none."""
     dimension: PositiveInt = 8
     """Length of user and task vectors."""
     grid: int = Field(default=17, ge=2)
-    """Points at which an integrand is free."""
+    """Points at which an integrand is parametrised."""
     width: PositiveInt = 32
     epochs: PositiveInt = 20
     batch: PositiveInt = 128
     """Slates of a step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which the weight of a label whose UAUC fell is raised after an epoch, and lowered where it rose; 0 keeps `weights`."""
+    """Step by which a label's weight rises after an epoch in which its UAUC fell, and falls if it rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Part of the slates, the last ones, on which UAUC is measured; no step is made on them."""
+    """Share of the slates, the last ones, held out to measure UAUC."""
 
 
 class EnsembleNetwork(nn.Module):
     """Σ_k w_k t_k of K scaled predictions.
 
     Args:
-        tasks: K. columns: numbers that tell a request. settings: as above.
+        tasks: K. columns: number of facts of a request. settings: as above.
     """
 
     def __init__(self, tasks: int, columns: int, settings: MonotoneEnsembleSettings) -> None:
@@ -67,7 +67,7 @@ class EnsembleNetwork(nn.Module):
         self.usual = nn.Parameter(torch.zeros(tasks))
 
     def forward(self, values: torch.Tensor, user: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Return (B, M) scores of values (B, M, K) for users (B,) told by columns (B, C)."""
+        """Return (B, M) scores of values (B, M, K) for users (B,) with facts (B, C)."""
         told = columns
         if self.users is not None:
             told = torch.cat([columns, self.users(user % self.users.num_embeddings)], dim=1)
@@ -77,7 +77,7 @@ class EnsembleNetwork(nn.Module):
         weights = torch.softmax(logits, dim=-1).expand(len(values), -1)
         risen = self.functions(values, told if self.query is not None else None)
         total = weights[:, None, 0] * risen[..., 0]
-        for task in range(1, values.shape[2]):  # one after another, so that every task's sum is rounded alike
+        for task in range(1, values.shape[2]):  # one after another, so that every task's sum is rounded in the same way
             total = total + weights[:, None, task] * risen[..., task]
         return total
 
@@ -85,8 +85,8 @@ class EnsembleNetwork(nn.Module):
 class MonotoneEnsemble(LearntFusion):
     """Σ w_k(request) · t_k(prediction k; request), fitted to the weighted labels by least squares.
 
-    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and follow the UAUC of each
-    label on slates that are held out.
+    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and follow the UAUC of each label on
+    held-out slates.
     """
 
     Settings: ClassVar[type[Base]] = MonotoneEnsembleSettings
@@ -102,7 +102,7 @@ class MonotoneEnsemble(LearntFusion):
         told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
         spread = np.maximum(told[known].std(axis=0), 1e-9)
         told = (told - told[known].mean(axis=0)) / spread
-        # In the units of each label's spread a weight is its weight times that spread.
+        # Rescaled: labels are in units of their spread, so a weight is multiplied by it.
         start = np.array([s.weights[task] for task in labels]) * spread
         scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests)
         rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))
@@ -147,14 +147,14 @@ class MonotoneEnsemble(LearntFusion):
         return found | {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.network = EnsembleNetwork(len(self.tasks), len(self.settings.columns), self.settings).double()
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
         self.network.load_state_dict(own)
 
     def _scaled(self, values: Array) -> Array:
-        """Return predictions (B, M, K) on the scale of the grid: three deviations of everybody's are [0, 1]."""
+        """Return predictions (B, M, K) on the grid's scale: three standard deviations to either side of the mean map to [0, 1]."""
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
 
     def _columns(self, requests: Requests) -> Array:
@@ -163,7 +163,7 @@ class MonotoneEnsemble(LearntFusion):
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:
-    """Return (K,) the mean over users of the concordance of scores (B, M) with each label (B, M, K); 0.5 where nobody's labels differ."""
+    """Return the mean over users of the concordance of scores (B, M) with each label (B, M, K), (K,); 0.5 if no user's labels differ."""
     owner = np.broadcast_to(np.unique(users, return_inverse=True)[1][:, None], known.shape)[known]
     found = []
     for label in range(labels.shape[2]):

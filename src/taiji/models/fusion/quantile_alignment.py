@@ -1,8 +1,8 @@
 """Alignment of predictions by their conditional quantiles (AlignPxtr, arXiv 2503.06920), then a weighted sum.
 
-Two candidates with the same prediction are not alike where one is long and the other short: the prediction's rank among those
-of its own circumstances is what remains. Zero dependence on the circumstances is how the rank is defined and no proof
-that it is nearer to the truth; where taste itself differs with the circumstances, alignment takes that away, too. Ranks are not
+Two candidates with the same prediction are not comparable if one is long and the other short; their ranks among predictions under the same
+circumstances are. The rank is independent of the circumstances by definition, which does not prove it closer to the truth; where taste itself differs
+with the circumstances, alignment removes that, too. Ranks are not
 probabilities: nothing that needs calibration (an auction) may read them.
 """
 
@@ -31,7 +31,7 @@ class QuantileAlignmentSettings(FusionSettings):
     numbers: tuple[str, ...] = ()
     """Circumstances that are numbers (`duration`): columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Circumstances that are categories; a value that was not fitted to, or is missing, is as everybody."""
+    """Circumstances that are categories; an unseen or missing value uses the quantiles of all."""
     quantiles: int = Field(default=20, ge=3)
     """Levels, evenly spaced in (0, 1)."""
     width: PositiveInt = 64
@@ -65,7 +65,7 @@ class QuantileAlignment(LearntFusion):
         return (np.arange(self.settings.quantiles) + 0.5) / self.settings.quantiles
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the quantiles of what is predicted, given the circumstances alone."""
+        """Fit the quantiles of the predictions, given only the circumstances."""
         values = self.stacked(rows.predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         values = values[known]
@@ -87,7 +87,7 @@ class QuantileAlignment(LearntFusion):
         )
 
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
-        """Return the ranks in [0, 1] of :attr:`tasks`; other predictions as they are."""
+        """Return the ranks in [0, 1] of :attr:`tasks`; other predictions unchanged."""
         values = self.stacked(predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         ranks = self.ranks(np.where(known[..., None], values, 0.0), requests)
@@ -111,13 +111,13 @@ class QuantileAlignment(LearntFusion):
         return np.asarray(self.ranks(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
-        """Return the network, and the distribution functions of everybody."""
+        """Return the network, and the overall distribution functions."""
         found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
         found |= {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
         return found | {f"number_knots.{number}": knots for number, knots in enumerate(self.number_knots)}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.number_knots = [weights[f"number_knots.{n}"] for n in range(len(self.settings.numbers))]
         inputs = len(self.number_knots) + sum(len(values) for values in self.facts["categories"])

@@ -1,8 +1,8 @@
-"""Monotone cells whose outer functions a policy sets by the state of the session, learnt from what sessions return (xMTF's outer stage).
+"""Monotone cells whose outer functions are set by a policy over the session's state, learnt from session returns (xMTF's outer stage).
 
-The inner functions order candidates as logged labels do (``monotone_cells.py``). The policy bends each of them, request by request, for
-what a list brings over the rest of the session; then the inner functions take over the order that the policy has found, and it starts anew
-from there. State and action are the request's, so that the score still never falls as a prediction rises.
+The inner functions are fitted to the order of logged labels (``monotone_cells.py``). The policy bends each of them per request, to raise the return
+over the rest of the session; then the inner functions are fitted to the policy's order, and the policy starts again from there. State and action
+belong to the request, so the score still never falls as a prediction rises.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from taiji.models.policy.session_policy import SessionPolicy
 
 Array = NDArray[Any]
 STEEPEST = 10.0
-"""Of the logarithm of a slope, so that no action overflows."""
+"""Bound on the logarithm of a slope, so that no action overflows."""
 
 
 class SessionCellsSettings(CellsSettings):
@@ -33,16 +33,16 @@ class SessionCellsSettings(CellsSettings):
     state: tuple[str, ...] = ()
     """The policy's view of a request: numeric columns of the requests or users. No prediction may be among them."""
     spread: float = Field(default=1.0, gt=0)
-    """Spread of the policy's parameters that are tried."""
+    """Standard deviation of the explored policy parameters."""
     policy_rate: float = Field(default=10.0, gt=0)
-    """Step of the policy, for returns in their deviations."""
+    """Step size of the policy, for standardised returns."""
 
 
 class SessionCells(MonotoneCells):
-    """Cells with a policy over the outer functions; after :meth:`fit` it does nothing yet.
+    """Cells with a policy over the outer functions; after :meth:`fit` the policy is still neutral.
 
     Attributes:
-        policy: of the logarithms by which the outer functions' slopes change.
+        policy: sets the logarithms by which the outer functions' slopes change.
     """
 
     Settings: ClassVar[type[Base]] = SessionCellsSettings
@@ -56,9 +56,9 @@ class SessionCells(MonotoneCells):
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
 
     def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
-        """Return (B, K) actions, by drawn parameters (B, K, S + 1) of the requests' sessions or the policy's own.
+        """Return (B, K) actions, from drawn parameters (B, K, S + 1) of the requests' sessions or from the policy's own.
 
-        The policy's number u multiplies the slope at q = 1, 1 + 2 a, by e^u: whatever it is, the action stays above its bound.
+        The policy's number u multiplies the slope at q = 1, 1 + 2 a, by e^u: the action always stays above its bound.
         """
         states = np.clip((self._told(requests) - self.centre) / self.scale, -2.0, 2.0) / 2
         slope = (1 + 2 * self.action) * np.exp(np.clip(self.policy.act(states, parameters), -STEEPEST, STEEPEST))
@@ -69,11 +69,11 @@ class SessionCells(MonotoneCells):
         return self.by_actions(values, requests, self.actions(requests, parameters))
 
     def improve(self, drawn: Array, returns: Array) -> None:
-        """Let the policy go a step towards the drawn parameters (N, K, S + 1) whose sessions returned more (N,)."""
+        """Move the policy a step towards the drawn parameters (N, K, S + 1) with higher session returns (N,)."""
         self.policy.improve(drawn, returns, self.settings.policy_rate)
 
     def transfer(self, rows: FusionRows, seed: int) -> None:
-        """Fit the inner functions to the order of the scores as they are, and let the policy start anew."""
+        """Fit the inner functions to the order of the current scores, and reset the policy."""
         values = self.stacked(rows.predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         found = self.score(np.where(known[..., None], values, 0.0), rows.requests)
@@ -87,7 +87,7 @@ class SessionCells(MonotoneCells):
         return {**super().weights(), **{f"policy.{name}": values for name, values in own.items()}}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         super().restore(weights)
         self.centre, self.scale = weights["policy.centre"], weights["policy.scale"]
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
@@ -99,20 +99,20 @@ class SessionCells(MonotoneCells):
 
 
 def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:
-    """Return saved cells as the fusion of a recipe, beside the merge's score where that has a weight.
+    """Return saved cells as the fusion of a recipe, combined with the merge's score if that has a weight.
 
     Args:
-        weights: of the recipe: those that the cells were fitted with, and that of ``merged``.
-        folder: what :meth:`SessionCells.save` wrote. version: of those cells, so that others in their place are noticed.
+        weights: the recipe's weights: those of the cells' training, and that of ``merged``.
+        folder: what :meth:`SessionCells.save` wrote. version: of those cells, so that different ones are noticed.
 
     Raises:
-        ArtifactError: other cells lie there.
+        ArtifactError: the folder holds other cells.
         ConfigError: the weights are not those of the cells.
     """
     cells = SessionCells.load(folder)
     if cells.version != version:
         raise ArtifactError(
-            "The saved cells are not the ones that were named.",
+            "The saved cells are not the named ones.",
             where=folder,
             expected=f"version {version}",
             found=f"version {cells.version}",
@@ -121,7 +121,7 @@ def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: s
     own = {task: weight for task, weight in weights.items() if task != "merged"}
     if own != cells.settings.weights:
         raise ConfigError(
-            "A recipe weighs other predictions than the saved cells do.",
+            "The recipe weighs different predictions from the saved cells.",
             where="recommend.fusion_weights",
             expected=str(cells.settings.weights),
             found=str(own),

@@ -13,11 +13,11 @@ from taiji.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
 SMALLEST = 1e-9
-"""Predictions are kept this far from 0 before their logarithm is taken."""
+"""Lower bound on predictions before their logarithm is taken."""
 
 
 def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
-    """Return the predictions (B, M) that a fusion weighs, in the order of ``tasks``.
+    """Return the predictions (B, M) to be fused, in the order of ``tasks``.
 
     Raises:
         InputError: one is missing.
@@ -25,7 +25,7 @@ def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
     missing = [task for task in tasks if task not in predictions]
     if missing:
         raise InputError(
-            "A prediction that fusion weighs is missing.",
+            "A prediction to be fused is missing.",
             where="predictions",
             expected=", ".join(tasks),
             found=", ".join(predictions) or "none",
@@ -37,7 +37,7 @@ class WeightedFusion:
     """Base of fusers with a weight per task; a positive weight never lets the score fall as the prediction rises.
 
     Args:
-        weights: task to weight, not 0; tasks that are predicted and not named do not count.
+        weights: task to weight, not 0; predicted tasks without a weight are ignored.
 
     Raises:
         ConfigError: no weight, or one that is 0 or not finite.
@@ -88,10 +88,10 @@ class RankAverage(WeightedFusion):
 
 
 class BesideMerge:
-    """Mean of the ranks by a fusion of the ranker's predictions and by the score of the retrievers' merge.
+    """Weighted mean of two ranks: by a fusion of the ranker's predictions, and by the score of the retrievers' merge.
 
     Args:
-        fuser: of the predictions. weight, merge_weight: of its ranks and of the merge's.
+        fuser: fuses the predictions. weight, merge_weight: weights of its ranks and of the merge's.
     """
 
     def __init__(self, fuser: Fuser, weight: float, merge_weight: float) -> None:
@@ -105,13 +105,13 @@ class BesideMerge:
 
 
 def exceeded(values: Array) -> Array:
-    """Return the share (B, M) of the row's other finite values that each exceeds, ties one half; 0 for NaN and alone."""
+    """Return the share (B, M) of the row's other finite values that each exceeds, ties one half; 0 for NaN and for a single value."""
     known = np.isfinite(values)
     filled = np.where(known, values, -np.inf)
     ordered = np.sort(filled, axis=1)
     rows = np.arange(len(values))[:, None]
     width = values.shape[1]
-    # One search over all rows: each row's values are moved behind those of the row before by their rank, not their size.
+    # One search over all rows: each row's values are shifted past those of the row before, by rank rather than size.
     distinct, flat = np.unique(filled, return_inverse=True)
     codes = flat.reshape(values.shape) + rows * (len(distinct) + 1)
     places = np.sort(codes, axis=1).ravel()

@@ -1,9 +1,9 @@
 """QARM V2's search and attention (arXiv 2602.08559): a long history is searched by item codes, then attended to.
 
-General search unit: the entries that share most leading codes with the candidate, of equal ones the newest. Exact search unit: target
-attention to them over [item id, categories, codes] embeddings, so that an item without history has what its codes learnt.
-Deviation: the paper searches by the inner product of reduced embeddings; here the codes of these embeddings are what is searched by, which
-needs neither vectors nor an index at request time. Its encoder and mixture-of-experts head are other modules' (:mod:`taiji.language.aligned_encoder`).
+General search unit: the entries that share the most leading codes with the candidate, ties going to the newest. Exact search unit: target
+attention to them over [item id, categories, codes] embeddings, so an item without history uses what its codes have learnt.
+Deviation: the paper searches by the inner product of reduced embeddings; here the search goes by the codes of these embeddings, which needs neither
+vectors nor an index at request time. The paper's encoder and mixture-of-experts head live in other modules (:mod:`taiji.language.aligned_encoder`).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class CodeSequenceSettings(NeuralRankerSettings):
 
 
 class ItemCodesField(CategoryField):
-    """Codes of the item, a category per level; codes of another version than the one that was learnt are an error.
+    """Codes of the item, a category per level; codes of a version other than the one learnt are an error.
 
     Args:
-        columns: of the items' table, coarse to fine.
+        columns: columns of the items' table, coarse to fine.
     """
 
     learnt = ("version",)
@@ -63,7 +63,7 @@ class ItemCodesField(CategoryField):
         self.options = {"columns": list(columns)}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the codes that the items have, and of which version they are."""
+        """Learn the items' codes and their version."""
         missing = [name for name in (*self.names, VERSION) if name not in dataset.items.columns]
         if missing:
             raise ConfigError(
@@ -81,17 +81,17 @@ class ItemCodesField(CategoryField):
         found = _version(source) if VERSION in source.columns else None
         if found != self.version:
             raise InputError(
-                "The items' codes are of another version than those that the ranker learnt.",
+                "The items' codes have a different version from those that the ranker learnt.",
                 where=f"column {VERSION} of the items",
                 expected=str(self.version),
                 found=str(found),
-                fix="code the items with the coder of that version, or train the ranker again",
+                fix="encode the items with the coder of that version, or train the ranker again",
             )
         return source.select(pl.col(name).cast(pl.String) for name in self.names)
 
 
 class CodeSequenceNetwork(Network[CodeSequenceSettings]):
-    """All inputs and what the candidate finds in each sequence through one tower."""
+    """One tower over all inputs and the candidate's attention over each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: CodeSequenceSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -145,7 +145,7 @@ class CodeSequenceRanker(Ranker):
     network_class = CodeSequenceNetwork
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return what the log offers, and the codes behind it."""
+        """Return the fields that the log offers, followed by the codes."""
         return [*default_fields(dataset, columns, self.settings), ItemCodesField(self.settings.codes)]
 
 
@@ -157,6 +157,6 @@ def _version(items: pl.DataFrame) -> str | None:
             where=f"column {VERSION} of the items",
             expected="one version",
             found=", ".join(map(str, found)),
-            fix="code all items with one coder",
+            fix="encode all items with one coder",
         )
     return str(found[0]) if found else None

@@ -1,12 +1,13 @@
-"""LCU (arXiv 2504.01602): how long somebody stays in the comments of an item, from what the comments say.
+"""LCU (arXiv 2504.01602): expected stay of a user in the comments of an item, from the texts of the comments.
 
-A logit p learns from "stayed at all" (T > 0) with the weight T where somebody stayed and 1 where nobody did, a companion c without weights. At
+A logit p learns from "stayed at all" (T > 0) with weight T where the user stayed and 1 otherwise; a companion logit c learns the same without
+weights. At
 the optimum e^p = E[T] / P(T = 0), hence, exactly,
 
     E[T] = e^p (1 − σ(c)),
 
-where the odds e^p alone are too long by 1 / P(T = 0). Two further heads over the comments learn which of them is clicked, on rows with a click, and
-their order by popularity.
+whereas the odds e^p alone overestimate by the factor 1 / P(T = 0). Two further heads over the comments learn which comment is clicked, on rows with a
+click, and the comments' order by popularity.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from taiji.nn.towers import layers
 
 Array = NDArray[Any]
 FIELD = "comments"
-"""Name of the field that reads them."""
+"""Name of the field that reads the comments."""
 
 
 class CommentDwellSettings(NeuralRankerSettings):
-    """Shape and weights of the stay in the comments."""
+    """Shape and loss weights of the LCU ranker."""
 
     model: str = "comment_dwell"
     stay: str = "comment_seconds"
@@ -57,21 +58,21 @@ class CommentDwellSettings(NeuralRankerSettings):
     comments: str = "comments"
     """Column of the items' table with the texts of the comments, a list."""
     most: PositiveInt = 6
-    """Comments of an item that are read."""
+    """Comments read per item."""
     embedder: str = "auto"
     """Embedder of titles and comments: `auto` (MiniLM where it is installed, else WordLlama), `minilm`, `wordllama`, or an encoder."""
     text_columns: PositiveInt = 16
-    """Principal directions of the texts that are kept, at most one per twenty texts."""
+    """Principal directions kept of the texts, at most one per twenty texts."""
     text_width: PositiveInt = 10
     """Width that each text is projected to."""
     text_heads: PositiveInt = 2
     """Heads of the attention between reader, title and comments; they divide the width."""
     cross_layers: PositiveInt = 3
-    """Crosses of everything with itself."""
+    """Cross layers over all inputs."""
     click_weight: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
-    """Weight λ₁ of which comment is clicked."""
+    """Weight λ₁ of the clicked comment's loss."""
     popularity_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ₂ of the comments' order by popularity."""
+    """Weight λ₂ of the loss of the comments' order by popularity."""
 
 
 def log_expected_stay(stay: torch.Tensor, companion: torch.Tensor) -> torch.Tensor:
@@ -84,7 +85,7 @@ def log_expected_stay(stay: torch.Tensor, companion: torch.Tensor) -> torch.Tens
 
 
 def stay_loss(stay: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
-    """Return the weighted logistic loss of each row: label "stayed at all", weight T where somebody stayed, 1 where nobody did, (B,).
+    """Return the weighted logistic loss of each row, (B,): label "stayed at all", weight T where the user stayed and 1 otherwise.
 
     Args:
         stay: (B,) p. seconds: (B,) T ≥ 0.
@@ -96,7 +97,7 @@ def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy of the clicked comment over the rows with a click; 0 where there are none.
 
     Args:
-        scores: (B, C). place: (B,) of the clicked comment; NaN, or a place that is not read, where there is none.
+        scores: (B, C). place: (B,) of the clicked comment; NaN, or a place beyond those read, where there is none.
     """
     known = torch.isfinite(place) & (place < scores.shape[1])
     chosen = torch.nan_to_num(place).clamp(0, scores.shape[1] - 1).long()
@@ -105,10 +106,10 @@ def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
-    """Return the mean ListMLE (Xia et al. 2008) of the comments that have any popularity, before all others; 0 where none has.
+    """Return the mean ListMLE loss (Xia et al. 2008) that ranks comments with any popularity before all others; 0 where none has.
 
     Args:
-        scores: (B, C), as they are: the likelihood takes their softmax. popularity: (B, C) ≥ 0.
+        scores: (B, C), raw: the likelihood takes their softmax. popularity: (B, C) ≥ 0.
     """
     order = popularity.argsort(dim=1, descending=True, stable=True)
     ordered, counted = scores.gather(1, order), popularity.gather(1, order) > 0
@@ -121,7 +122,7 @@ class CommentTexts(NumbersField):
 
     Args:
         comments: column of the items' table, a list of texts. clicked: column of events, the place of the clicked comment.
-        most: comments that are read. embedder: see :func:`taiji.language.item_vectors.chosen_embedder`. columns: components.
+        most: comments read per item. embedder: see :func:`taiji.language.item_vectors.chosen_embedder`. columns: components.
     """
 
     learnt = ("width",)
@@ -185,7 +186,7 @@ class CommentTexts(NumbersField):
         return self.space.tensors()
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what was saved."""
+        """Restore the saved state."""
         super().restore(config, tensors)
         self.space = TextSpace.restore(tensors)
 
@@ -199,7 +200,7 @@ class CommentTexts(NumbersField):
         return self._bound[1]
 
     def _vectors(self, dataset: Dataset) -> Array:
-        """Return vectors of each item's title and comments, (n_items, 1 + most, d), zero for one that is missing."""
+        """Return vectors of each item's title and comments, (n_items, 1 + most, d); zero for a missing text."""
         name = chosen_embedder(self.embedder)
         if name is None:
             raise ResourceError(
@@ -218,8 +219,8 @@ class CommentTexts(NumbersField):
 class CommentDwellNetwork(Network[CommentDwellSettings]):
     """Reader, title and comments attend to each other; crosses and a tower over all inputs (LCU's DCN).
 
-    Outputs are those of the tasks, in which log(1 + E[T]) stands for the stay, then p, c, a score of each comment for its click, one for its
-    popularity, and the counts of clicks before, which nothing here reads.
+    Outputs are those of the tasks, with log(1 + E[T]) for the stay; then p, c, a click score and a popularity score of each comment, and the counts
+    of earlier clicks, which the network itself does not read.
 
     Args:
         layout: its last numbers are those of :class:`CommentTexts`. outputs: of the tasks. settings: of the model. stay: column of the stay.
@@ -271,7 +272,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
         return torch.cat([*parts, comments[:, :, 0], comments[:, :, 1], popularity], dim=1), penalty
 
     def attended(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, n, width) to (B, n, width): what each token has, and what it finds in the others."""
+        """Return the tokens (B, n, width) plus their attention over the other tokens, (B, n, width)."""
         rows, count, width = tokens.shape
         heads = self.settings.text_heads
 
@@ -329,7 +330,7 @@ class CommentDwellLoss(MultitaskLoss):
 
 
 class CommentDwellRanker(Ranker):
-    """A ranker of the stay in the comments; see :class:`CommentDwellNetwork`."""
+    """A ranker that predicts the stay in the comments; see :class:`CommentDwellNetwork`."""
 
     Settings = CommentDwellSettings
     network_class = CommentDwellNetwork
@@ -346,7 +347,7 @@ class CommentDwellRanker(Ranker):
         tasks = super().learnt_tasks(dataset)
         if not any(task.name == self.settings.stay and task.kind == "duration" for task in tasks):
             raise ConfigError(
-                "The log does not say how long somebody stayed in the comments.",
+                "The log has no label for the time spent in the comments.",
                 where="ranking.stay",
                 expected=f"a label {self.settings.stay} of kind duration",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),
@@ -355,7 +356,7 @@ class CommentDwellRanker(Ranker):
         return tasks
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError where the attention's heads do not divide the width of a text."""
+        """Raise ConfigError if the attention's heads do not divide the width of a text."""
         if self.settings.text_width % self.settings.text_heads:
             raise ConfigError(
                 "The heads do not divide the width of a text.",
@@ -365,7 +366,7 @@ class CommentDwellRanker(Ranker):
             )
 
     def make_network(self) -> CommentDwellNetwork:
-        """Return a fresh network that knows which output is the stay."""
+        """Return a fresh network, given the column of the stay."""
         stay = output_columns(self.tasks)[self.settings.stay].start
         return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings, stay)
 

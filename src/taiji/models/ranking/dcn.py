@@ -31,7 +31,7 @@ class CrossLayer(nn.Module):
         self.linear = nn.Linear(width, width)
 
     def forward(self, first: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-        """(B, width) input and (B, width) output of the layer before to (B, width)."""
+        """Return (B, width) from the input (B, width) and the previous layer's output (B, width)."""
         return first * self.linear(current) + current  # type: ignore[no-any-return]
 
 

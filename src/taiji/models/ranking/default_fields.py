@@ -65,7 +65,7 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
 
 
 def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
-    """Return the fields that a setting names: those of :data:`PAIR_FIELDS`, or as :func:`taiji.data.fields.make_field` finds them."""
+    """Return the fields that a setting names, from :data:`PAIR_FIELDS` or :func:`taiji.data.fields.make_field`."""
     made = []
     for place, entry in enumerate(given):
         arguments = {"field": entry} if isinstance(entry, str) else dict(entry)
@@ -75,7 +75,7 @@ def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
 
 
 def must_pay(settings: object) -> bool:
-    """Return True if settings have a field that a ranker keeps only where it pays."""
+    """Return True if the settings have a field that a ranker keeps only if it pays."""
     if not isinstance(settings, NeuralRankerSettings):
         return False
     given = (*(USUAL if settings.pair_fields is None else settings.pair_fields), *settings.fields)
@@ -83,10 +83,10 @@ def must_pay(settings: object) -> bool:
 
 
 def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
-    """Return settings without the fields that were found not to pay, and without the question: rankers of one comparison read the same.
+    """Return settings without the fields found not to pay, and with the rest fixed, so that all rankers of a comparison read the same fields.
 
     Args:
-        settings: as a ranker was trained with. worths: what was found, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
+        settings: those a ranker was trained with. worths: its measured worths, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
     """
     left_out = {worth.field for worth in worths if not worth.pays}
 
@@ -113,7 +113,7 @@ def context_field(dataset: Dataset, column: str) -> Field:
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
-    """Return the profile columns that can say something: neither one value for all nor almost one per user."""
+    """Return the informative profile columns: neither one value for all users nor almost one per user."""
     columns = []
     for name in users.columns:
         if name in ("user", "user_id") or users[name].dtype.is_nested():

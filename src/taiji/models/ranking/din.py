@@ -1,4 +1,4 @@
-"""DIN (Zhou et al. 2018): a small network weighs each interaction of the history by what it has to do with the candidate."""
+"""DIN (Zhou et al. 2018): a small network weighs each interaction of the history by its relevance to the candidate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A user's own ranker as reward and as evaluation ranker: a Python callable or an HTTP endpoint; ``onnx_ranker`` has ONNX files.
 
-Each speaks in the ids of the user's tables and in ``datetime``; each has the built-in ranker's ``score_pairs`` and ``version``.
+All take the ids of the user's tables and ``datetime`` values, and offer the built-in ranker's ``score_pairs`` and ``version``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from taiji.models.ranking.settings import ExternalSettings
 
 EPOCH = datetime(1970, 1, 1)
 MANY = 100
-"""Pairs from which on scores are expected to differ."""
+"""Smallest number of pairs whose scores are expected to differ."""
 log = logging.getLogger(__name__)
 
 
 class PairScorer(Protocol):
-    """A ranker as reward and evaluation need it."""
+    """Interface of a ranker that rewards or evaluates."""
 
     @property
     def version(self) -> str:
@@ -43,10 +43,10 @@ class PairScorer(Protocol):
 
 
 class ExternalRanker(ABC):
-    """Translates dense ids, cuts into batches and checks what comes back.
+    """Base of external rankers: translates dense ids, cuts into batches and checks the answers.
 
     Args:
-        dataset: gives the ids as the user knows them.
+        dataset: maps dense ids to the ids of the user's tables.
         settings: batch size, time-out, attempts.
     """
 
@@ -59,13 +59,13 @@ class ExternalRanker(ABC):
 
     @abstractmethod
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """Scores of one batch, as anything numpy takes for an array."""
+        """Return the scores of one batch, in any form that numpy converts to an array."""
 
     def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64.
 
         Raises:
-            InputError, ResourceError: the ranker cannot be reached, fails, or answers with something else than one finite number a pair.
+            InputError, ResourceError: the ranker cannot be reached, fails, or does not answer with one finite number per pair.
         """
         out = np.zeros(len(users))
         with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
@@ -81,7 +81,7 @@ class ExternalRanker(ABC):
         return out
 
     def _doubt(self, scores: np.ndarray) -> None:
-        """Warn once of answers that are formally right and say little."""
+        """Warn once about answers that are valid but uninformative."""
         if self._doubted or len(scores) < MANY:
             return
         found = np.unique(scores)
@@ -156,10 +156,10 @@ class CallableRanker(ExternalRanker):
 
 
 class HttpRanker(ExternalRanker):
-    """POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
+    """HTTP endpoint: POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
 
-    Time-outs, connection errors, and answers 408, 409, 425, 429 and 5xx are tried again with growing pauses; other answers are not. An answer
-    may carry ``version``; otherwise the version is that of the settings or the address itself.
+    Time-outs, connection errors, and answers 408, 409, 425, 429 and 5xx are retried with growing pauses; others are not. An answer may carry
+    ``version``; otherwise the version is that of the settings, or the address.
     """
 
     def __init__(self, dataset: Dataset, url: str, settings: ExternalSettings | None = None) -> None:
@@ -168,7 +168,7 @@ class HttpRanker(ExternalRanker):
         self.version = self.settings.version or value_hash(url)[:16]
 
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """One request, tried again where that may help."""
+        """Send one request, and retry where that may help."""
         payload = {"user_ids": users, "item_ids": items, "as_ofs": [instant.isoformat() + "Z" for instant in instants]}
         body = json.dumps(payload, default=str).encode()
         request = urllib.request.Request(
@@ -215,11 +215,11 @@ class HttpRanker(ExternalRanker):
 
 
 def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None = None) -> PairScorer:
-    """A ranker by what its name looks like.
+    """Open an external or saved ranker, according to the form of its name.
 
     Args:
         source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or ``module:function``.
-        dataset: to be scored.
+        dataset: the dataset to score.
         settings: of external rankers.
     """
     if source.startswith(("http://", "https://")):

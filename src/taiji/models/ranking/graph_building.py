@@ -1,4 +1,4 @@
-"""The nodes of a rewritten network: each value as the request's or the candidates' operations take it, concatenations in parts."""
+"""The nodes of a rewritten network: each value in the shape that the request's or the candidates' operations take, concatenations in parts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Part:
-    """Columns of a concatenation: the node that has them, and which of the whole's they are."""
+    """Columns of a concatenation: the node that holds them, and their positions in the whole."""
 
     node: fx.Node
     columns: tuple[int, ...]
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A concatenation along ``axis`` of what is per request and what is per candidate; all parts lie in the new graph."""
+    """A concatenation along ``axis`` of per-request and per-candidate parts, all of which lie in the new graph."""
 
     axis: int
     parts: tuple[Part, ...]
@@ -62,7 +62,7 @@ class Mixed:
 
 @dataclass
 class Building:
-    """A network on its way to the joint graph, and the nodes of that graph; see :func:`taiji.models.ranking.split_weights.split_weights`."""
+    """A network being rewritten, and the nodes of the joint graph so far; see :func:`taiji.models.ranking.split_weights.split_weights`."""
 
     network: nn.Module
     graph: fx.Graph
@@ -72,7 +72,7 @@ class Building:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     split: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
-    """Concatenations that something needed whole."""
+    """Concatenations that some operation needed whole."""
 
     def __post_init__(self) -> None:
         self.inputs = tuple(node.target for node in self.graph.nodes if node.op == "placeholder")
@@ -81,7 +81,7 @@ class Building:
         self.colour = colours(self.graph, self.sides, self.one)
         self.base = aliases(self.graph)
         self.loose: set[fx.Node] = set()
-        """Constants whose shape alone is the request's: either side makes its own."""
+        """Constants of which only the shape depends on the request: each side makes its own."""
         for node in self.graph.nodes:
             if self.colour[node] == REQUEST and node.all_input_nodes and not is_size(node, self.many):
                 tensors = [part for part in node.all_input_nodes if not is_size(part, self.many)]
@@ -113,7 +113,7 @@ class Building:
                 if self.colour[node] == CANDIDATE:
                     self._visit(node)
                 if node not in self.mixed and not is_size(node, self.many):
-                    self._get(node, self.colour[node])  # in order, so that nothing is reached by a deep recursion
+                    self._get(node, self.colour[node])  # in order, which avoids deep recursion
         assert output is not None
         (result,) = output.args
         if not isinstance(result, fx.Node):
@@ -153,7 +153,7 @@ class Building:
         return self._note(self.new.create_node(kind, target, args), colour, shape, tiled)
 
     def _get(self, node: fx.Node, context: str) -> fx.Node:
-        """Return the new graph's node with a value, as the request's or the candidates' operations take it."""
+        """Return the new graph's node for a value, in the shape that the request's or the candidates' operations take."""
         colour = self.colour[node]
         if context == CANDIDATE and colour == REQUEST and not is_size(node, self.many) and node not in self.loose:
             made = self._spread(self._get(node, REQUEST))
@@ -170,7 +170,7 @@ class Building:
         return self.made[key]
 
     def _spread(self, made: fx.Node) -> fx.Node:
-        """Return a request's node with a row per candidate, where the network had one."""
+        """Return a request's node widened to a row per candidate if the network had one."""
         axis = self.tiled.get(made)
         if axis is None:
             return made
@@ -183,7 +183,7 @@ class Building:
         return self.spreads[made]
 
     def _copy(self, node: fx.Node, context: str) -> fx.Node:
-        """Return the node as it is, in a context."""
+        """Copy a node unchanged, with its arguments taken for a context."""
         if node.op == "placeholder":
             name = str(node.target)
             if context == REQUEST and name in self.sides.tables:
@@ -217,12 +217,12 @@ class Building:
         )
 
     def _broadcasts(self, node: fx.Node) -> bool:
-        """Tell whether an operation gives the same shape when its arguments are not widened before it."""
+        """Return True if an operation gives the same shape without widening its arguments first."""
         found = [self.many[self.base.get(arg, arg)] if isinstance(arg, fx.Node) else () for arg in node.args]
         return torch.broadcast_shapes(*found) == self.many[node]
 
     def _axis(self, node: fx.Node) -> int | None:
-        """Return the axis of the network's value that is longer with more candidates, None where there is none."""
+        """Return the axis of the network's value that grows with the candidates, None if there is none."""
         many, one = self.many[node], self.one[node]
         if not isinstance(many, tuple) or not isinstance(one, tuple) or many == one:
             return None
@@ -256,7 +256,7 @@ class Building:
         order = [column for part in mixed.parts for column in part.columns]
         shape = self.many[node]
         made = self._call("call_function", torch.cat, (tensors, mixed.axis), shape, CANDIDATE)
-        made._rename(node.name)  # the name that is told, where the graph is rewritten once more
+        made._rename(node.name)  # the name to report, should the graph be rewritten once more
         if order != sorted(order):
             name = f"order_{node.name}"
             self.modules[name] = ColumnChoice(np.argsort(order), mixed.axis)
@@ -264,7 +264,7 @@ class Building:
         return made
 
     def _widened(self, part: Part, node: fx.Node, axis: int) -> fx.Node:
-        """Return a part with the shape that it has in the whole."""
+        """Return a part in the shape that it has within the whole."""
         made = self._spread(part.node) if part.node.meta["colour"] == REQUEST else part.node
         shape = list(self.many[node])
         shape[axis] = len(part.columns)
@@ -311,11 +311,11 @@ class Building:
         return REQUEST if self.colour[old] == REQUEST else CANDIDATE
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle a candidates' operation before it is copied; the rules are those of a subclass."""
+        """Handle an operation on candidates before it is copied; a subclass holds the rules."""
 
 
 class ColumnChoice(nn.Module):
-    """Columns of a tensor in another order, or some of them."""
+    """Selection or reordering of a tensor's columns."""
 
     index: torch.Tensor
 

@@ -46,15 +46,15 @@ NORMALISING = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "softmax", 
 
 @dataclass(frozen=True)
 class Sides:
-    """The sides of a network's inputs. What is not named belongs to the candidates, a row each.
+    """The side of each network input. Inputs not named belong to the candidates, a row each.
 
-    The network is given all inputs with a row per candidate; its *split* inputs have the request's once per request.
+    The network takes all inputs with a row per candidate; its *split* inputs hold the request's inputs once per request.
 
     Args:
         tiled: a row per candidate in the network's inputs, a row per request in the split ones.
         shared: a row per request, or per distinct user, in both.
-        tables: lists of distinct things that rows of both sides point into; split into ``<name>`` of the candidates and ``request_<name>``.
-        columns: inputs (B, F) with columns of both sides, to the request's columns; split into ``<name>`` and ``request_<name>``.
+        tables: lists of distinct entries that rows of both sides point into; split into ``<name>`` of the candidates and ``request_<name>``.
+        columns: maps inputs (B, F) with columns of both sides to the request's columns; split into ``<name>`` and ``request_<name>``.
         like: an input with a row per candidate.
         rows: a split input with a row per request.
     """
@@ -67,7 +67,7 @@ class Sides:
     columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def candidate_names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the split inputs of the candidates' side, of a network with such inputs."""
+        """Return the names of the candidates' split inputs, for a network with these inputs."""
         return tuple(dict.fromkeys([*(n for n in names if n not in self.tiled | self.shared), self.like]))
 
     def split_names(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -77,20 +77,20 @@ class Sides:
         return (*own, *both, *self.candidate_names(names))
 
     def once_split(self, names: Sequence[str]) -> Sides:
-        """Return the sides of a rewritten network, whose inputs are the split ones of a network with inputs of these names."""
+        """Return the sides of a rewritten network, which takes the split inputs of a network with these inputs."""
         own = set(self.split_names(names)) - set(self.candidate_names(names))
         return Sides(like=self.like, rows=self.rows, shared=frozenset(own))
 
     def requests(self, batch: Batch) -> int:
-        """Return how many requests split inputs are of."""
+        """Return the number of requests in split inputs."""
         return batch[self.rows].shape[0]
 
     def widths(self, batch: Batch) -> dict[str, int]:
-        """Return how many columns each input of both sides has."""
+        """Return the number of columns of each input that has both sides."""
         return {name: batch[name].shape[1] + len(own) for name, own in self.columns.items()}
 
     def whole(self, batch: Batch) -> Batch:
-        """Return the network's inputs, of split ones; both sides must have the same tables."""
+        """Return the network's inputs from split ones; both sides must have the same tables."""
         like, out = batch[self.like], {}
         for name, values in batch.items():
             if name in self.tiled:
@@ -105,7 +105,7 @@ class Sides:
         return out
 
     def first(self, batch: Batch) -> Batch:
-        """Return split inputs with the first candidate of each request alone."""
+        """Return split inputs reduced to the first candidate of each request."""
         rows = batch[self.like].shape[0]
         times = rows // self.requests(batch)
         kept = self.tiled | self.shared | self.tables
@@ -122,10 +122,10 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
-    """Return the graph of a network whose only argument is a batch with these names, an input per name.
+    """Return the graph of a network whose only argument is a batch with these names, one graph input per name.
 
     Raises:
-        InputError: the network's control flow depends on values, or it does what cannot be traced.
+        InputError: the network's control flow depends on values, or an operation cannot be traced.
     """
     argument = next(iter(inspect.signature(network.forward).parameters))
     tracer = _Tracer(autowrap_functions=(spread, spread_add))
@@ -141,7 +141,9 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
         ) from error
     graph.set_codegen(CodeGen())
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
-    if isinstance(output.args[0], (list, tuple)) and len(output.args[0]) == 1:  # as trees of outputs are flattened
+    if (
+        isinstance(output.args[0], (list, tuple)) and len(output.args[0]) == 1
+    ):  # in the order in which output trees are flattened
         output.args = (output.args[0][0],)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     for node, name in zip(inputs, names, strict=True):
@@ -155,21 +157,21 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
 
 
 def drop_unused(graph: fx.Graph) -> None:
-    """Take out what nothing uses, inputs excepted; a ranking network has no side effects."""
+    """Remove unused nodes, inputs excepted; a ranking network has no side effects."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph and notes shapes: a tuple for a tensor, a list for several, None for anything else."""
+    """Interpreter that runs a graph and records shapes: a tuple for a tensor, a list for several, None for anything else."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, graph=graph)
         self.found: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run a node, note its shape."""
+        """Run a node and record its shape."""
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             self.found[n] = tuple(value.shape)
@@ -181,7 +183,7 @@ class _Shapes(fx.Interpreter):
 
 
 def shapes_of(root: nn.Module, graph: fx.Graph, batch: Batch) -> dict[fx.Node, Any]:
-    """Return each node's shape on a batch; None for what is not a tensor."""
+    """Return each node's shape on a batch; None for non-tensors."""
     run = _Shapes(root, graph)
     with torch.no_grad():
         run.run(*(batch[node.target] for node in graph.nodes if node.op == "placeholder"))
@@ -189,12 +191,12 @@ def shapes_of(root: nn.Module, graph: fx.Graph, batch: Batch) -> dict[fx.Node, A
 
 
 def is_size(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
-    """Tell whether a node is a number or a size and not a tensor."""
+    """Return True if a node is a number or a size rather than a tensor."""
     return shapes[node] is None
 
 
 def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Return, for each output of ``broadcast_tensors``, the argument whose values it has."""
+    """Return, for each output of ``broadcast_tensors``, the argument that it widens."""
     found = {}
     for node in graph.nodes:
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
@@ -208,14 +210,14 @@ def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dict[fx.Node, str]:
     """Return the colour of each node.
 
-    A node has the last colour, in the order of :data:`ORDER`, of its inputs. Rows of a table that are looked up have the colour of who asks
-    for them; what is only widened keeps its colour.
+    A node takes the last colour, in the order of :data:`ORDER`, of its inputs. Rows looked up in a table take the colour of the look-up's index; a
+    value that is only widened keeps its colour.
 
     Args:
-        graph: to be coloured. sides: of its inputs. shapes: with one candidate per request.
+        graph: the graph to colour. sides: sides of its inputs. shapes: its shapes with one candidate per request.
 
     Raises:
-        InputError: a table is used otherwise than row by row and looked up.
+        InputError: a table is used in a way other than row by row and by look-up.
     """
     found: dict[fx.Node, str] = {}
     base = aliases(graph)
@@ -242,7 +244,7 @@ def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dic
             tables = [part for part in inputs if found[part] == TABLE and shapes[part] is not None]
             if tables and node.op != "output":
                 raise InputError(
-                    "A network uses the list of distinct items otherwise than by looking rows up.",
+                    "A network uses the list of distinct items in a way other than by looking rows up.",
                     where=f"node {node.name}",
                     expected="an embedding, a function of single rows, or a look-up",
                     found=str(node.target),

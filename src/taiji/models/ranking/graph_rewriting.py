@@ -1,4 +1,4 @@
-"""The rewriting of a coloured network: linear layers over both sides split by columns, the rest copied to its side."""
+"""The rewriting of a coloured network: linear layers over both sides are split by columns, all other nodes copied to their side."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Rewriting(Building):
     # Operations that may keep the sides apart.
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle a candidates' operation: note it as a concatenation, split it, refuse it, or leave it to be copied."""
+        """Handle an operation on candidates: record it as a concatenation, split it, reject it, or leave it to be copied."""
         if node.op == "call_function" and node.target in (torch.cat, torch.concat):
             self._concatenate(node)
             return
         arguments = [arg for arg in node.all_input_nodes if arg in self.mixed]
-        if not arguments or self.many[node] is None:  # a size is no value of either side
+        if not arguments or self.many[node] is None:  # a size belongs to neither side
             return
         module = self.network.get_submodule(node.target) if node.op == "call_module" else None  # type: ignore[arg-type]
         mixed = self.mixed[arguments[0]]
@@ -52,9 +52,9 @@ class Rewriting(Building):
             raise NotSeparable(
                 "A network cannot be computed request side first: a layer takes statistics over both sides at once.",
                 where=f"node {node.name}" + (f", layer {node.target}" if module is not None else ""),
-                expected="linear layers and functions of single values over what joins request and candidate",
+                expected="only linear layers and elementwise functions over a concatenation of request and candidate",
                 found=normalising,
-                fix="normalise either side before they are joined, or score without splitting",
+                fix="normalise each side before joining them, or score without splitting",
             )
         if (matrix := self._matrix(node, module)) is not None:
             self._linear(node, mixed, *matrix)
@@ -95,7 +95,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(axis, tuple(parts))
 
     def _normalised(self, node: fx.Node, module: nn.Module | None, mixed: Mixed) -> str:
-        """Return what normalises over both sides, empty where nothing does."""
+        """Return the name of an operation that normalises over both sides; empty if it does not."""
         rank = len(self.many[node])
         name = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
@@ -125,7 +125,7 @@ class Rewriting(Building):
         )
 
     def _matrix(self, node: fx.Node, module: nn.Module | None) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-        """Return weight (out, in) and bias of a linear operation on one input; None where it is not one."""
+        """Return weight (out, in) and bias of a linear operation on one input; None for other operations."""
         if type(module) is nn.Linear:
             return module.weight, module.bias
         others = node.args[1:]
@@ -149,7 +149,7 @@ class Rewriting(Building):
         return None
 
     def _linear(self, node: fx.Node, mixed: Mixed, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Split a linear layer by sides, or apply it to each part where the parts are rows to it."""
+        """Split a linear layer by sides, or apply it to each part if the concatenation is along rows."""
         last = len(self.many[node]) - 1
         if mixed.axis != last:
             if node.op == "call_module":
@@ -220,7 +220,7 @@ class Rewriting(Building):
         return tuple(shape)
 
     def _each(self, node: fx.Node, mixed: Mixed, make: Callable[[Part], nn.Module] | None) -> None:
-        """Apply an operation to each part; with ``make``, the module that it makes for the part's columns."""
+        """Apply an operation to each part, or the module that ``make`` returns for the part's columns."""
         parts = []
         for number, part in enumerate(mixed.parts):
             side, tiled = self._side(part.node), self.tiled.get(part.node)
@@ -240,7 +240,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(mixed.axis, tuple(parts))
 
     def _by_columns(self, node: fx.Node, mixed: Mixed, module: Any) -> None:
-        """Apply a module that treats each column by itself, such as the encoding of numbers."""
+        """Apply a column-wise module, such as the encoding of numbers."""
         parts = []
         for number, part in enumerate(mixed.parts):
             name = f"columns_{node.name}_{number}"
@@ -253,7 +253,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(1, tuple(parts))
 
     def _pairwise(self, node: fx.Node, both: Sequence[Mixed]) -> None:
-        """Apply an operation on two concatenations of one layout part by part."""
+        """Apply an operation part by part to two concatenations of the same layout."""
         left, right = both
         layouts = [[(part.columns, self._side(part.node), self.shape[part.node]) for part in m.parts] for m in both]
         if left.axis != right.axis or layouts[0] != layouts[1]:
@@ -324,7 +324,7 @@ class Rewriting(Building):
 
 
 def _batch_norm(module: nn.BatchNorm1d, columns: Sequence[int]) -> nn.BatchNorm1d:
-    """Return the layer for some of its columns, with the statistics that it has learnt."""
+    """Return a layer for some of its columns, with their learnt statistics."""
     made = nn.BatchNorm1d(len(columns), eps=module.eps, affine=module.affine)
     for name, value in module.state_dict().items():
         parameter = made.get_parameter(name) if name in ("weight", "bias") else made.get_buffer(name)

@@ -1,4 +1,4 @@
-"""From frames, requests and slates to the batches of a network, without a Python loop over rows.
+"""Conversion of frames, requests and slates to the batches of a network, without a Python loop over rows.
 
 A batch names the distinct items and users it needs once; everything else points into these lists. Embeddings are then
 looked up and projected once per item, not once per place in a sequence, which is most of the speed of training on a CPU.
@@ -36,10 +36,10 @@ class RequestState:
 
     Attributes:
         requests: (R,) who asks and when.
-        arrays: of these R rows, with the numbers of user and context alone.
-        statistics: of these R rows.
-        split: the network whose request side was computed, None where it is computed with the candidates.
-        hoisted: what it handed on, a row per request each.
+        arrays: arrays of these R rows, with the numbers of user and context only.
+        statistics: statistics of these R rows.
+        split: the network whose request side was computed; None if that is computed with the candidates.
+        hoisted: its outputs for the candidates' step, each with a row per request.
     """
 
     requests: Requests
@@ -56,11 +56,11 @@ class Inputs:
     """A field set bound to a dataset.
 
     Args:
-        dataset: what the dense ids mean; its history and past events are read strictly before each row's time.
-        fields: fitted.
-        tasks: whose labels are read.
-        device: of the batches' tensors.
-        statistics: where point-in-time statistics come from, if not from the dataset's own log.
+        dataset: defines the dense ids; its history and past events are read strictly before each row's time.
+        fields: the fitted fields.
+        tasks: tasks whose labels are read.
+        device: device of the batches' tensors.
+        statistics: source of point-in-time statistics, if not the dataset's own log.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class Inputs:
         self.dataset, self.fields, self.tasks, self.device = dataset, fields, tasks, device
         self.statistics = statistics
         self.known_until: Mapping[str, int] = {}
-        """Task to the time of its last known label, while frames of more rows are read one by one."""
+        """Time of the last known label per task, set while frames are read one by one."""
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
         self._place = np.zeros(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
-        """Return the same inputs for other users of the same catalogue; the items' codes are shared, not made again.
+        """Return the same inputs for other users of the same catalogue; the items' codes are shared, not recomputed.
 
-        Inputs that were bound apart may be used in threads at the same time.
+        Separately bound inputs may be used in threads at the same time.
         """
         made = Inputs.__new__(Inputs)
         made.__dict__.update(
@@ -109,7 +109,7 @@ class Inputs:
         """Return the request side: sequences, features, user and context numbers."""
         if len(requests) and not (requests.user.min() >= 0 and requests.user.max() < self.dataset.n_users):
             raise InputError(
-                "A request is of a user whom the dataset does not know.",
+                "A request is for a user who is not in the dataset.",
                 where="requests",
                 expected=f"dense ids below {self.dataset.n_users}",
                 found=f"{requests.user.min()} to {requests.user.max()}",
@@ -181,7 +181,7 @@ class Inputs:
         return self.fields.arrays(Rows(self.dataset, frame, self.statistics, known), {}, sides=("item", "pair"))
 
     def request_side(self, arrays: Arrays) -> Batch:
-        """Return the request's split inputs of rows whose numbers and categories are those of user and context alone."""
+        """Return the request's split inputs of rows that hold only the numbers and categories of user and context."""
         distinct = self._distinct(list(arrays.sequences.values()))
         out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
         if self.fields.layout.row.width:
@@ -230,7 +230,7 @@ class Inputs:
         return self._tensors(out)
 
     def _users(self, arrays: Arrays) -> dict[str, Array]:
-        """Return users, sequences, codes and vectors; the sequences' items have their places in the list of distinct ones."""
+        """Return users, sequences, codes and vectors; sequences hold positions in the list of distinct items."""
         users, user = np.unique(arrays.user, return_inverse=True)
         codes = self.user_codes[users]
         out = {"users": codes[:, 0], "user_categories": codes[:, 1:], "user": user}

@@ -1,4 +1,4 @@
-"""Pair field: how a candidate agrees with what a language model foresees for its user (columns of :mod:`taiji.data.intent_rows`)."""
+"""Pair field: agreement of a candidate with the intents that a language model predicts for its user (columns of :mod:`taiji.data.intent_rows`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 Array = NDArray[Any]
 _WORD = re.compile(r"\w+")
 NOTHING, NO_LEVEL = -2, -1
-"""Codes of a claim that no item has, and of an item without the level."""
+"""Code of a claimed category that no item has, and code of an item without that level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class _Catalogue:
     """A catalogue of n items.
 
     Attributes:
-        codes: (k, n) float32, whitened text vectors of whole numbers, a column per item. inverse_lengths: (n,).
+        codes: (k, n) float32, integer-valued whitened text vectors, a column per item. inverse_lengths: (n,).
         names: per category level, folded name → code. levels: (depth, n) codes of the items.
     """
 
@@ -43,15 +43,15 @@ class _Catalogue:
 
 
 class IntentMatch(NumbersField):
-    """Agreement of a candidate with the intents of its user's feature row; nothing where rows have none.
+    """Agreement of a candidate with the intents of its user's feature row; no columns if rows have none.
 
-    ``<name>_max, _mean, _soft_max``: cosine of the candidate's whitened text vector with the intents, best, by weight, and between the two.
+    ``<name>_max, _mean, _soft_max``: cosine of the candidate's whitened text vector with the intents: largest, weighted mean, and a soft maximum
+    between the two.
     ``<name>_rank``: place of the candidate among the catalogue by best cosine, 1 for the first and 0 for the last, on a logarithmic scale.
-    ``<name>_l1, …``: weight of the intents that name the candidate's category. ``<name>_known``: 1 where the user has intents. All are 0
-    where there are none.
+    ``<name>_l1, …``: weight of the intents that name the candidate's category. ``<name>_known``: 1 where the user has intents. All are 0 otherwise.
 
     Args:
-        most: intents that are read, by falling weight.
+        most: intents read, in order of decreasing weight.
         name: of the field, and the beginning of its numbers' names.
     """
 
@@ -73,7 +73,7 @@ class IntentMatch(NumbersField):
         return tuple(f"{self.name}_{part}" for part in (*SET_MATCHES, "rank", *levels, "known"))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Take the embedder that the rows' intents were made with, and whiten the catalogue's vectors of it."""
+        """Load the embedder that made the rows' intents, and whiten its vectors of the catalogue."""
         self.embedder, self.depth, self.space, self._bound = "", len(dataset.levels), TextSpace.empty(), None
         if not set(INTENTS) <= set(rows.columns):
             return
@@ -91,7 +91,7 @@ class IntentMatch(NumbersField):
             self.space, self.embedder = space, found[0]
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, F) float32. Rows of one user and time have one feature row."""
+        """Return the numbers of each row, (N, F) float32. Rows with the same user and time share one feature row."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels and set(INTENTS) <= set(rows.frame.columns)):
             return out
@@ -110,10 +110,10 @@ class IntentMatch(NumbersField):
         return out
 
     def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
-        """Return cosines of a request's intents (m, d) with the whole catalogue (m, n), and the best ones (n,) in ascending order."""
+        """Return cosines (m, n) of a request's intents (m, d) with the whole catalogue, and each item's best (n,) in ascending order."""
         there = np.abs(intents).sum(axis=1) > 0
         placed = self.space.place(intents)[0]
-        # As of QuantisedVectors.cosines: products of codes are exact, whatever else is multiplied with them.
+        # As in QuantisedVectors.cosines: products of codes are exact, whatever other rows are in the batch.
         cosines = placed.codes.astype(np.float32) @ catalogue.codes
         cosines *= placed.inverse_lengths[:, None]
         cosines *= catalogue.inverse_lengths
@@ -146,7 +146,7 @@ class IntentMatch(NumbersField):
         found = set(frame["intent_embedder"]) - {None}
         if found - {self.embedder}:
             raise InputError(
-                "Intents were made with another embedder than at training.",
+                "Intents were made with a different embedder from the one used in training.",
                 where=f"field {self.name}",
                 expected=self.embedder,
                 found=", ".join(sorted(found)),
@@ -154,13 +154,13 @@ class IntentMatch(NumbersField):
             )
 
     def _catalogue(self, dataset: Dataset) -> _Catalogue:
-        """Return a dataset's catalogue, made once; threads may ask at the same time, of different datasets too."""
+        """Return a dataset's catalogue, built once; safe to call from several threads, also for different datasets."""
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
             name, version = _name(self.embedder), self.embedder.partition("+")[0].rpartition("@")[2]
             if embedder_version(name) != version:
                 raise InputError(
-                    "The embedder is not the one that the intents were made with.",
+                    "The embedder is not the one that made the intents.",
                     where=f"field {self.name}",
                     expected=f"{name}, version {version}",
                     found=f"version {embedder_version(name)}",
@@ -182,18 +182,18 @@ class IntentMatch(NumbersField):
         return bound[1]
 
     def tensors(self) -> dict[str, Array]:
-        """Return the whitening."""
+        """Return the arrays of the whitening."""
         return self.space.tensors()
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        """Restore the state that :meth:`config` and :meth:`tensors` returned."""
         super().restore(config, tensors)
         self.space, self._bound = TextSpace.restore(tensors), None
 
 
 def _fold(level: str) -> str:
-    return " ".join(_WORD.findall(level.casefold()))  # an answer cannot carry every sign
+    return " ".join(_WORD.findall(level.casefold()))  # an answer cannot contain every character
 
 
 def _name(embedder: str) -> str:
-    return embedder.partition("+")[0].rpartition("@")[0]  # behind the plus stands a map of the intents' space
+    return embedder.partition("+")[0].rpartition("@")[0]  # the part after the plus names a map of the intents' space

@@ -1,4 +1,4 @@
-"""Pair field: how a candidate agrees with the history by what a language model wrote about items (:mod:`taiji.data.knowledge_rows`)."""
+"""Pair field: agreement of a candidate with the history, by a language model's texts about items (:mod:`taiji.data.knowledge_rows`)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NEVER = np.iinfo(np.int64).max
 
 
 class ItemKnowledge(TextMatch):
-    """Agreement as of :class:`TextMatch`, by texts that a language model wrote once per item.
+    """Agreement as in :class:`TextMatch`, by texts that a language model wrote once per item.
 
-    An item's text counts from when it could be read; before that, and where an item has none, it has no place. The whole table
-    of texts is kept with the field, so that a ranker's folder holds all that a service needs, new items included.
+    An item's text counts from its time on; before that, or without a text, the item has no place in the text space. The whole table
+    of texts is kept with the field, so that a ranker's folder holds everything that a service needs, new items included.
 
     Args:
-        table: Parquet file of the stage ``item_knowledge``; empty: the item table's own texts, where a run puts those of its stage.
+        table: Parquet file of the stage ``item_knowledge``; empty: the column of the item table, where a run puts its stage's texts.
         embedder, vector, history, refreshes, name, least_rows: see :class:`TextMatch`.
     """
 
@@ -43,7 +43,7 @@ class ItemKnowledge(TextMatch):
     ) -> None:
         super().__init__(embedder, vector, history, refreshes, name, least_rows)
         self.table = table
-        # The path is not remembered: two runs that read the same texts make the same ranker.
+        # The path is not saved: two runs that read the same texts make the same ranker.
         self.options = {**self.options, "table": ""}
         self.told: Array = np.zeros(0, dtype=np.int64)
         self.texts: list[str] = []
@@ -52,7 +52,7 @@ class ItemKnowledge(TextMatch):
         self._until = NEVER
 
     def take(self, table: pl.DataFrame) -> None:
-        """Keep the texts of a table of :func:`taiji.data.knowledge_rows.read_knowledge`, in place of the one that is named."""
+        """Keep the texts of a table from :func:`taiji.data.knowledge_rows.read_knowledge` instead of the named one."""
         used = table.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
         hashes = stable_hash(used["item_id"].cast(pl.String).to_list())
         order = np.argsort(hashes, kind="stable")
@@ -66,7 +66,7 @@ class ItemKnowledge(TextMatch):
             self.take(own)
         elif not len(self.told):
             raise ConfigError(
-                "A ranker is to read item knowledge, and there is none.",
+                "The ranker reads item knowledge, but there is none.",
                 where=f"field {self.name}",
                 expected="texts of the stage item_knowledge, or a column `knowledge` of the item table",
                 found="neither, and no `table` is named",
@@ -80,11 +80,11 @@ class ItemKnowledge(TextMatch):
         super()._start(dataset)
 
     def tells(self, dataset: Dataset) -> bool:
-        """Say if more than one item has a text."""
+        """Return True if more than one item has a text."""
         return len(self.told) > 1
 
     def whitens(self, dataset: Dataset, items: Array) -> Array:
-        """Return which items' texts there were by the end of training."""
+        """Return a mask of the items that had a text by the end of training."""
         return self._times(self._hashes_of(dataset, items)) <= self._until
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
@@ -99,7 +99,7 @@ class ItemKnowledge(TextMatch):
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Give items that came later their places, from their texts."""
+        """Place items that were added later, from their texts."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             self._since = np.concatenate([self._since, self._times(self._hashes_of(dataset, new))])
@@ -116,7 +116,7 @@ class ItemKnowledge(TextMatch):
         return np.where(self.told[places] == hashes, places, -1)
 
     def _times(self, hashes: Array) -> Array:
-        """Return from when each item's text counts, :data:`NEVER` where there is none."""
+        """Return the time from which each item's text counts; :data:`NEVER` without a text."""
         places = self._places(hashes)
         return np.where(places >= 0, self.written[places], NEVER) if len(self.told) else np.full(len(hashes), NEVER)
 
@@ -133,7 +133,7 @@ class ItemKnowledge(TextMatch):
         }
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        """Restore the state that :meth:`config` and :meth:`tensors` returned."""
         super().restore(config, tensors)
         self.told, self.written, self._since = tensors["told"], tensors["written"], tensors["since"]
         characters, ends = bytes(tensors["characters"]), tensors["ends"]

@@ -1,7 +1,7 @@
-"""KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighed, then aligned with the ranker's own fields.
+"""KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighted, then aligned with the ranker's own fields.
 
-Rebuilt from the abstract; see ``docs/papers.md``. Chunks e of several kinds (rationale, answer, item knowledge) come through a projection P per kind and get
-weights s from MLP[P e; user; item]: a softmax over the chunks and a null chunk that stands for none of them, so that their weights together
+Rebuilt from the abstract; see ``docs/papers.md``. Chunks e of several kinds (rationale, answer, item knowledge) go through a projection P per kind
+and get weights s from MLP[P e; user; item]: a softmax over the chunks and a null chunk that stands for none of them, so that their weights together
 can go to 0; or, without a null chunk, a sigmoid each. The field embeddings X of the ranker are queries, the weighted chunks keys and values:
 
     Z = softmax(X W_Q (W_K s P e)ᵀ / √d) (W_V s P e),      X ← X + W_o Z.
@@ -37,32 +37,33 @@ from taiji.nn.lookup import look_up
 Array = NDArray[Any]
 ALL_NUMBERS = "numbers with knowledge"
 NO_CHUNK = -1e9
-"""Logit of a chunk that a row does not have."""
+"""Logit of a chunk that is missing in a row."""
 
 
 class KnowledgeSettings(RankerSettings):
-    """Shape of KSER on the default ranking model, whose settings all hold; ``text`` is for a ``vector`` that is no kind of knowledge."""
+    """Shape of KSER on the default ranking model, whose settings all apply; ``text`` is for a ``vector`` that is not one of the kinds."""
 
     model: str = "knowledge"
     text: TextUse = "none"
     kinds: dict[str, PositiveInt] = Field(default_factory=lambda: {"vector": 1})
-    """Kinds of knowledge of the user: feature columns of vectors, and how many chunks are in one (its length is chunks times the embedder's width)."""
+    """Kinds of knowledge of the user: feature columns of vectors, and the number of chunks in each (its length is chunks times the embedder's
+    width)."""
     item_kinds: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Kinds of knowledge of the item: columns of the items' table with a list of numbers each, and how many chunks are in one."""
+    """Kinds of knowledge of the item: columns of the items' table that hold a list of numbers, and the number of chunks in each."""
     null_chunk: bool = True
-    """Weigh the chunks against each other and against none of them; otherwise each by itself."""
+    """Weigh the chunks against each other and against a null chunk; otherwise each chunk on its own."""
 
     @model_validator(mode="after")
     def _knowledge_has_fields(self) -> KnowledgeSettings:
         if not self.embeddings:
             raise ValueError("knowledge is aligned with embeddings: it needs embeddings = true")
         if self.text == "select_align" or (self.text != "none" and "vector" in self.kinds):
-            raise ValueError("a kind of knowledge is read by the alignment alone: take text out")
+            raise ValueError("only the alignment reads a kind of knowledge: remove text")
         return self
 
     @classmethod
     def of(cls, settings: RankerSettings) -> KnowledgeSettings:
-        """Return what ``text: select_align`` of the default model means here."""
+        """Return the settings equivalent to ``text: select_align`` of the default model."""
         old = {**settings.model_dump(), "model": "knowledge", "text": "none"}
         return cls.model_validate({**old, "kinds": {"vector": settings.chunks}, "null_chunk": False})
 
@@ -94,7 +95,7 @@ class ItemKnowledge(NumbersField):
             lengths = sorted(dataset.items[self.name].list.len().drop_nulls().unique().to_list())
         if len(lengths) != 1:
             raise ConfigError(
-                "The items have no knowledge of one length.",
+                "The items have no knowledge vectors of one length.",
                 where=f"ranking.item_kinds, column {self.name} of the items",
                 expected="a list of numbers, as many for each item that has one",
                 found=str(kind or "no such column") + (f", lengths {lengths[:5]}" if lengths else ""),
@@ -106,17 +107,17 @@ class ItemKnowledge(NumbersField):
         items = rows.dataset.items
         out = np.zeros((len(items), self.width), dtype=np.float32)
         if self.name in items.columns:
-            there = (items[self.name].list.len() == self.width).fill_null(False).to_numpy()
-            if there.any():
-                out[there] = items[self.name].filter(pl.Series(there)).explode().to_numpy().reshape(-1, self.width)
+            mask = (items[self.name].list.len() == self.width).fill_null(False).to_numpy()
+            if mask.any():
+                out[mask] = items[self.name].filter(pl.Series(mask)).explode().to_numpy().reshape(-1, self.width)
         return np.nan_to_num(out)[rows.item]
 
 
 class SelectAlign(nn.Module):
-    """Weigh the chunks of all kinds, then align them with the ranker's fields; see the module.
+    """Weighting of the chunks of all kinds, then their alignment with the ranker's fields; see the module.
 
     Args:
-        kinds: name to (width of its vector, chunks in it). dimension: of a field. null_chunk: whether there is one.
+        kinds: name to (width of its vector, chunks in it). dimension: width of a field. null_chunk: True for a null chunk.
     """
 
     def __init__(self, kinds: Mapping[str, tuple[int, int]], dimension: int, *, null_chunk: bool) -> None:
@@ -133,57 +134,57 @@ class SelectAlign(nn.Module):
         self.null = nn.Parameter(torch.zeros(())) if null_chunk else None
 
     def projected(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the projected chunks of all kinds, (B, C, d), of their vectors, (B, width) each."""
+        """Return the projected chunks (B, C, d) of all kinds, from their vectors, (B, width) each."""
         parts = []
         for name, (width, chunks) in self.kinds.items():
             parts.append(self.project[name](vectors[name].view(-1, chunks, width // chunks)))
         return torch.cat(parts, dim=1)
 
-    def present(self, there: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return 1 for each chunk that a row has and 0 for the others, (B, C), of (B,) for each kind."""
-        return torch.cat([there[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
+    def present(self, mask: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mask of the chunks that each row has, (B, C), from (B,) per kind."""
+        return torch.cat([mask[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
 
-    def chunk_weights(self, projected: torch.Tensor, there: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return the weight of each chunk, (B, C); with a null chunk they add up to less than 1, and one that a row does not have gets 0.
+    def chunk_weights(self, projected: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each chunk, (B, C); with a null chunk they add up to less than 1; a missing chunk gets 0.
 
         Args:
-            projected: (B, C, d). there: (B, C) 1 for a chunk that the row has. fields: (B, n, d), user and item first.
+            projected: (B, C, d). mask: (B, C) 1 for a chunk that the row has. fields: (B, n, d), user and item first.
         """
         around = fields[:, :2].flatten(1).unsqueeze(1).expand(-1, self.count, -1)
         logits = self.select(torch.cat([projected, around], dim=2)).squeeze(2)
         if self.null is None:
             return torch.sigmoid(logits)
         nothing = torch.zeros_like(logits[:, :1]) + self.null
-        return torch.softmax(torch.cat([logits.masked_fill(there == 0, NO_CHUNK), nothing], dim=1), dim=1)[:, :-1]
+        return torch.softmax(torch.cat([logits.masked_fill(mask == 0, NO_CHUNK), nothing], dim=1), dim=1)[:, :-1]
 
-    def found(self, chosen: torch.Tensor, there: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return Z, what each field finds among the weighted chunks, (B, n, d); 0 for a row that has none.
+    def found(self, chosen: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+        """Return Z, each field's attention over the weighted chunks, (B, n, d); 0 for a row without chunks.
 
         Args:
-            chosen: (B, C, d) weighted chunks. there: (B, C) 1 for a chunk that the row has. fields: (B, n, d).
+            chosen: (B, C, d) weighted chunks. mask: (B, C) 1 for a chunk that the row has. fields: (B, n, d).
         """
         logits = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
-        weights = torch.softmax(logits.masked_fill(there.unsqueeze(1) == 0, NO_CHUNK), dim=2)
-        return torch.bmm(weights * there.unsqueeze(1), self.value(chosen))
+        weights = torch.softmax(logits.masked_fill(mask.unsqueeze(1) == 0, NO_CHUNK), dim=2)
+        return torch.bmm(weights * mask.unsqueeze(1), self.value(chosen))
 
     def forward(
-        self, vectors: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor], fields: torch.Tensor
+        self, vectors: Mapping[str, torch.Tensor], mask: Mapping[str, torch.Tensor], fields: torch.Tensor
     ) -> torch.Tensor:
         """Return (B, n, d), to be added to the fields (B, n, d); rows without knowledge give 0.
 
         Args:
-            vectors: of each kind, (B, width). there: of each kind, (B,) 1 where the row has it. fields: user, item, ….
+            vectors: of each kind, (B, width). mask: of each kind, (B,) 1 where the row has it. fields: user, item, ….
         """
-        projected, known = self.projected(vectors), self.present(there)
+        projected, known = self.projected(vectors), self.present(mask)
         chosen = self.chunk_weights(projected, known, fields).unsqueeze(2) * projected
         return self.output(self.found(chosen, known, fields))  # type: ignore[no-any-return]
 
 
 class KnowledgeNetwork(TargetAttentionNetwork):
-    """The default network, whose user, item and profile embeddings are aligned with knowledge before anything reads them.
+    """The default network with user, item and profile embeddings aligned with knowledge first.
 
     Args:
-        layout: numbers of the items' knowledge stand last. outputs: of the tasks. settings: of the model.
+        layout: layout of the inputs, the items' knowledge last among its numbers. outputs: number of outputs. settings: of the model.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: KnowledgeSettings) -> None:
@@ -210,20 +211,20 @@ class KnowledgeNetwork(TargetAttentionNetwork):
         return super().penalised(batch)
 
     def kinds_of(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the scaled vectors of each kind, (B, width), and where a row has one, (B,)."""
+        """Return the scaled vectors of each kind, (B, width), and the mask of rows that have one, (B,)."""
         vectors = {name: self.scaling[name](batch[name]) for name in self.own}
-        there = {name: batch[f"{name}_present"] for name in self.own}
+        mask = {name: batch[f"{name}_present"] for name in self.own}
         start = self.others
         for name, width in self.item_widths.items():
             found = batch[ALL_NUMBERS][:, start : start + width]
-            vectors[name], there[name] = self.item_scaling[name](found), (found != 0).any(dim=1).to(found.dtype)
+            vectors[name], mask[name] = self.item_scaling[name](found), (found != 0).any(dim=1).to(found.dtype)
             start += width
-        return vectors, there
+        return vectors, mask
 
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return user, item with its categories and profile with what knowledge adds to them."""
+        """Return user, item with its categories, and profile, each aligned with knowledge."""
         if self.knowledge is None:
             return user, target, profile
         width = self.settings.dimension
@@ -242,7 +243,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], *_: object) -> None:
-    """Give weights of rankers that were saved before knowledge had kinds their names of today."""
+    """Rename the weights of rankers that were saved before knowledge had kinds."""
     for name in [name for name in state if name.startswith("text.vector.") and "vector" not in module.text]:  # type: ignore[operator]
         rest = name.removeprefix("text.vector.")
         rest = rest.replace("project.", "project.vector.", 1) if rest.startswith("project.") else rest
@@ -257,14 +258,14 @@ class KnowledgeRanker(TargetAttentionRanker):
     settings: KnowledgeSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
-        """Return the default model's fields, and the kinds of knowledge that there are."""
+        """Return the default model's fields and those of the kinds of knowledge."""
         s = self.settings
         own = [VectorField(name) for name in s.kinds if name in columns]
         usual = [field for field in super().fields(dataset, columns) if field.name not in s.kinds]
         return [*usual, *own, *(ItemKnowledge(name) for name in s.item_kinds)]
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError where a vector does not divide into its chunks."""
+        """Raise ConfigError if a vector does not divide into its chunks."""
         items = {name: sum(n.startswith(f"{name}[") for n in layout.numbers) for name in self.settings.item_kinds}
         for name, chunks in {**self.settings.kinds, **self.settings.item_kinds}.items():
             check_chunks(name, layout.vectors.get(name, items.get(name, 0)), chunks)
@@ -281,14 +282,14 @@ class KnowledgeRanker(TargetAttentionRanker):
             embed = network.embeddings
             item = look_up(embed.items(batch), batch["item"])[:, : self.settings.dimension]
             fields = torch.stack([embed.users(batch), item], dim=1)
-            vectors, there = network.kinds_of(batch | {ALL_NUMBERS: batch["numbers"]})
+            vectors, mask = network.kinds_of(batch | {ALL_NUMBERS: batch["numbers"]})
             knowledge = network.knowledge
-            found = knowledge.chunk_weights(knowledge.projected(vectors), knowledge.present(there), fields)
+            found = knowledge.chunk_weights(knowledge.projected(vectors), knowledge.present(mask), fields)
         return found.double().cpu().numpy()  # type: ignore[no-any-return]
 
 
 def check_chunks(column: str, width: int, chunks: int) -> None:
-    """Raise ConfigError where a vector's width is no multiple of its chunks."""
+    """Raise ConfigError if a vector's width is not a multiple of its chunks."""
     if width % chunks:
         raise ConfigError(
             "The vector does not divide into chunks.",

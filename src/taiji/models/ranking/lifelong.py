@@ -1,6 +1,6 @@
-"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history at low rank, without choosing behaviours beforehand.
+"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history at low rank, without preselecting behaviours.
 
-Rebuilt from the abstract; see :mod:`taiji.nn.low_rank_attention` for what each operator is and is not.
+Rebuilt from the abstract; see :mod:`taiji.nn.low_rank_attention` for the scope of each operator.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LifelongSettings(NeuralRankerSettings):
     history: PositiveInt = 1000
     """Most recent interactions of the user that the model sees."""
     operator: Operator = "interest_softmax"
-    """Attention over the history: `full_softmax`; `factored_softmax`, the same at rank `rank`; or `interest_softmax`, over that many interests,
-    whose cost for a candidate does not depend on the history's length."""
+    """Attention over the history: `full_softmax`; `factored_softmax`, the same at rank `rank`; or `interest_softmax`, over `rank` interests, whose
+    cost per candidate does not depend on the history's length."""
     rank: PositiveInt = 8
     """Rank of a history, or the number of interests."""
     attended: PositiveInt = 16
@@ -36,7 +36,7 @@ class LifelongSettings(NeuralRankerSettings):
 
 
 class LifelongNetwork(Network[LifelongSettings]):
-    """All inputs and what the candidate finds in each sequence through one tower."""
+    """One tower over all inputs and the candidate's attention over each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: LifelongSettings) -> None:
         super().__init__(layout, outputs, settings)

@@ -23,7 +23,7 @@ class MultitaskSettings(NeuralRankerSettings):
     """Shape of a multi-task ranker; ``hidden`` are the widths of each expert, or of each task's tower where there are no experts."""
 
     task_hidden: tuple[PositiveInt, ...] = (32,)
-    """Widths of the hidden layers that each task has for itself, behind what it takes from the experts."""
+    """Widths of each task's own hidden layers, after the experts."""
 
 
 class MMoESettings(MultitaskSettings):
@@ -43,7 +43,7 @@ class PLESettings(MultitaskSettings):
     shared_experts: PositiveInt = 2
     """Experts that all tasks share."""
     levels: PositiveInt = 2
-    """Layers of extraction, one behind the other; one is CGC."""
+    """Extraction layers in sequence; a single one is CGC."""
 
 
 class ESMMSettings(MultitaskSettings):
@@ -56,10 +56,10 @@ S = TypeVar("S", bound=MultitaskSettings)
 
 
 class MultitaskNetwork(Network[S]):
-    """All inputs in a line, what each task makes of them, and a head for each task.
+    """Concatenated inputs, layers that give each task its representation, and a head per task.
 
     Args:
-        layout: of the inputs. outputs: of each task, in the order of the tasks. settings: of the model.
+        layout: layout of the inputs. outputs: number of outputs per task, in the order of the tasks. settings: of the model.
     """
 
     def __init__(self, layout: Layout, outputs: Sequence[int], settings: S) -> None:
@@ -72,11 +72,11 @@ class MultitaskNetwork(Network[S]):
 
     @abstractmethod
     def grow(self, width: int, tasks: int) -> int:
-        """Make the layers between inputs of a width and the tasks' own; return the width that they hand to each task."""
+        """Make the layers between the inputs and the tasks' own layers; return the width that each task receives."""
 
     @abstractmethod
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Return what each task takes of the inputs (B, width), (B, w) each."""
+        """Return each task's representation of the inputs (B, width), (B, w) each."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, (B, O)."""
@@ -97,7 +97,7 @@ class GatedMixture(nn.Module):
     """One softmax gate over some experts (Ma et al. 2018b, eq. 5–7).
 
     Args:
-        width: of what the gate looks at. experts: how many there are.
+        width: width of the gate's input. experts: number of experts.
     """
 
     def __init__(self, width: int, experts: int) -> None:
@@ -105,7 +105,7 @@ class GatedMixture(nn.Module):
         self.gate = nn.Linear(width, experts)
 
     def weights(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return each expert's share, (B, E), which add up to 1."""
+        """Return the experts' shares, (B, E), which add up to 1 per row."""
         return torch.softmax(self.gate(inputs), dim=1)
 
     def forward(self, inputs: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -135,7 +135,7 @@ class Extraction(nn.Module):
     A task's gate sees its own experts and the shared ones; the shared gate sees all. The last layer has no shared gate.
 
     Args:
-        width: of the inputs. tasks: how many. settings: shape. last: whether no layer follows.
+        width: width of the inputs. tasks: number of tasks. settings: shape. last: True if no layer follows.
     """
 
     def __init__(self, width: int, tasks: int, settings: PLESettings, *, last: bool) -> None:
@@ -151,7 +151,7 @@ class Extraction(nn.Module):
         self.shared_gate = None if last else GatedMixture(width, tasks * own + shared)
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return (B, w) of each task, and of the shared gate unless it is the last layer; the inputs stand in the same order."""
+        """Return (B, w) per task, and of the shared gate unless it is the last layer; the inputs have the same order."""
         shared = [expert(inputs[-1]) for expert in self.shared]
         own = [[expert(values) for expert in experts] for experts, values in zip(self.own, inputs)]  # type: ignore[attr-defined]
         found = [gate(values, [*mine, *shared]) for gate, values, mine in zip(self.gates, inputs, own)]
@@ -183,7 +183,7 @@ class PLENetwork(MultitaskNetwork[PLESettings]):
 class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
     """A tower per task over shared embeddings.
 
-    What makes it ESMM is the loss (:class:`taiji.nn.losses.MultitaskLoss`): a conditional task learns from the joint label over the whole
+    The loss (:class:`taiji.nn.losses.MultitaskLoss`) makes it ESMM: a conditional task learns from the joint label over the whole
     exposure space, as the product of its probability and its conditions'.
     """
 
@@ -198,7 +198,7 @@ class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
 
 
 class MultitaskRanker(Ranker):
-    """A ranker whose network is told how many outputs each task has."""
+    """Base of rankers whose network takes the number of outputs per task."""
 
     multitask_class: ClassVar[type[MMoENetwork | PLENetwork | ESMMNetwork]]
 

@@ -21,7 +21,7 @@ OPSET = 17
 
 
 class _Graph(nn.Module):
-    """Network and calibration, tensors in, predictions out."""
+    """Network and calibration as one module, from tensors to predictions."""
 
     def __init__(self, ranker: Ranker, names: list[str], split: SplitGraph | None) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Graph(nn.Module):
 
 
 def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame, *, split: bool = False) -> dict[str, np.ndarray]:
-    """Return the graph's inputs for some exposures; of a split one, each row is a request with one candidate."""
+    """Return the graph's inputs for some exposures; for a split graph, each row is a request with one candidate."""
     arrays = ranker.inputs.arrays(exposures)
     batch = ranker.inputs.split_batch(arrays) if split else ranker.inputs.batch(arrays, slice(None))
     return {name: tensor.cpu().numpy() for name, tensor in batch.items()}
@@ -45,15 +45,16 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
     """Write the ranker as one ONNX file with an output per prediction (``click``, ``conversion``, ``ctcvr``, …), (rows,) each.
 
     Args:
-        ranker: to be exported; embeddings and calibration go into the file.
+        ranker: the ranker to export; embeddings and calibration go into the file.
         exposures: a few rows (two or more) with the feature columns that the ranker uses, to trace the graph.
-        path: of the file. Inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct
-            items may be any number, and sequences may have one row per row or one per request, see :class:`taiji.models.ranking.ranking_network.Network`.
-        split: compute the request side once per request (:mod:`taiji.models.ranking.split_weights`): what belongs to the request then has a
-            row per request, and every request has the same number of candidates, in a row.
+        path: the file to write. Its inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct
+            items may be any number, and sequences may have one row per exposure or one per request, see
+            :class:`taiji.models.ranking.ranking_network.Network`.
+        split: compute the request side once per request (:mod:`taiji.models.ranking.split_weights`): the request's inputs then have a row per
+            request, and every request has the same number of candidates, consecutively.
 
     Raises:
-        ConfigError: the network has an operation that ONNX does not have.
+        ConfigError: the network has an operation that ONNX does not support.
         InputError: the network cannot be split; see :func:`taiji.models.ranking.split_inputs.split_network`.
     """
     batch = {name: torch.from_numpy(values) for name, values in onnx_inputs(ranker, exposures, split=split).items()}
@@ -79,21 +80,21 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
                 output_names=heads,
                 dynamic_axes=axes,
                 opset_version=OPSET,
-                dynamo=False,  # the other exporter needs a further package and gains nothing here
+                dynamo=False,  # the newer exporter needs another package and gains nothing here
             )
     except refused as error:
         raise ConfigError(
-            "This ranker has a step that ONNX does not know.",
+            "This ranker has an operation that ONNX does not support.",
             where=type(ranker).__qualname__,
             found=str(error)[:200],
-            fix="export a ranker with another model or other settings; of `lifelong`, one with another `operator`",
+            fix="export a ranker with another model or other settings; for `lifelong`, choose another `operator`",
         ) from error
     finally:
         ranker.network.to(device)
 
 
 def _axes(names: list[str], ranker: Ranker, split: bool) -> dict[str, str]:
-    """Return what the first axis of each input counts."""
+    """Return the name of each input's first axis."""
     axes = {"users": "users", "user_categories": "users", "items": "items", "request_items": "request_items"}
     axes |= {part: "requests" for name in ranker.layout.sequences for part in (name, f"{name}_age")}
     if split:

@@ -1,4 +1,4 @@
-"""The output of an ONNX file that is the score of a pair, and how exporters write it.
+"""Choice and reading of the output of an ONNX file that is the score of a pair.
 
 Classifiers of skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output of labels beside the probabilities, and
 these as a matrix of a column per class or, behind ``ZipMap``, as a sequence of maps from class to probability. Regressors and
@@ -18,12 +18,12 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 NAMED = ("ctcvr", "score")
-"""Names that settle which output is meant."""
+"""Output names that are always taken for the score."""
 FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(int64,tensor(double)))", "seq(map(string,tensor(float)))")
 TWO_CLASSES = 2
 ROUNDING = 1e-3
-"""By which two probabilities may miss a sum of 1, or one the range from 0 to 1, for rounding in float16."""
+"""Tolerance for float16 rounding: of two probabilities' sum from 1, or of one from the range 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Output:
 
     @property
     def may_score(self) -> bool:
-        """True unless its type or its shape rules out a score per pair."""
+        """False if its type or its shape rules out a score per pair."""
         if self.kind in MAPS:
             return True
         wide = self.shape[1] if len(self.shape) == TWO_CLASSES else 1
@@ -51,36 +51,34 @@ class Output:
 
     @property
     def is_probability(self) -> bool:
-        """True if the output says of itself that it is a probability."""
+        """True if the output's name marks it as a probability."""
         return self.kind in MAPS or "prob" in self.name.lower() or self.name == NAMED[0]
 
 
 def choose_output(outputs: Sequence[Output], where: str) -> Output:
-    """Return the output that is the score: the one named ``ctcvr`` or ``score``, else the only one that can be.
+    """Return the score's output: the one named ``ctcvr`` or ``score``, else the only possible one.
 
     Raises:
-        InputError: none can be the score (labels alone, more than two classes), or several can.
+        InputError: no output can be the score (labels only, more than two classes), or several can.
     """
     named = [output for name in NAMED for output in outputs if output.name == name]
     possible = named[:1] if named else [output for output in outputs if output.may_score]
     if len(possible) == 1 and possible[0].may_score:
         return possible[0]
     raise InputError(
-        "The ONNX file's outputs do not tell which is the score."
-        if len(possible) > 1
-        else "The ONNX file has no score.",
+        "Several outputs of the ONNX file could be the score." if len(possible) > 1 else "The ONNX file has no score.",
         where=where,
         expected="one output of floats, (N,), (N, 1), or (N, 2) of two classes; or one named ctcvr or score",
         found="; ".join(map(str, outputs)),
-        fix="name the output `score` when exporting, or export the probabilities alone; integers are labels and never scores",
+        fix="name the output `score` when exporting, or export only the probabilities; integers are labels and never scores",
     )
 
 
 def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
-    """Return the scores (N,) of an output's value: of two classes the probability of the positive one.
+    """Return the scores (N,) in an output's value; for two classes, the probability of the positive one.
 
     Raises:
-        InputError: more or fewer classes than two, two columns that are no probabilities, or a probability beyond [0, 1].
+        InputError: more or fewer classes than two, two columns that are not probabilities, or a probability outside [0, 1].
     """
     found = _of_maps(output, answer, where) if output.kind in MAPS else np.asarray(answer, dtype=np.float64)
     probability = output.is_probability
@@ -97,7 +95,7 @@ def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
 
 
 def _of_maps(output: Output, answer: Sequence[dict[Any, float]], where: str) -> Array:
-    """Return (N, 2) probabilities of a sequence of maps from class to probability, positive class last."""
+    """Return (N, 2) probabilities from a sequence of class-to-probability maps, positive class last."""
     classes = sorted({name for pair in answer for name in pair}, key=_number)
     if len(answer) and (len(classes) != TWO_CLASSES or any(np.isnan(_number(name)) for name in classes)):
         raise _wrong(output, where, "two classes that are numbers, the positive one larger", f"classes {classes[:5]}")

@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class OnnxRanker(ExternalRanker):
-    """An ONNX file with inputs ``user_id`` and ``item_id`` and, if it wants it, ``as_of`` (microseconds, int64).
+    """An ONNX file with inputs ``user_id`` and ``item_id`` and optionally ``as_of`` (microseconds, int64).
 
-    Inputs may be int64, int32 or string and of shape (N,) or (N, 1). Which output is the score, and how it is read, says
-    :func:`taiji.models.ranking.onnx_output.choose_output`.
+    Inputs may be int64, int32 or string and of shape (N,) or (N, 1). :func:`taiji.models.ranking.onnx_output.choose_output` picks the output that is
+    the score.
     """
 
     INPUTS = ("user_id", "item_id", "as_of")
@@ -46,7 +46,7 @@ class OnnxRanker(ExternalRanker):
             raise InputError(
                 "The ONNX file's inputs are not those of a pair scorer.",
                 where=self.source,
-                expected="user_id, item_id and perhaps as_of, of type int64, int32 or string",
+                expected="user_id, item_id and optionally as_of, of type int64, int32 or string",
                 found=", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds)),
             )
         outputs = [Output(entry.name, entry.type, tuple(entry.shape or ())) for entry in self.session.get_outputs()]
@@ -80,7 +80,7 @@ class OnnxRanker(ExternalRanker):
         if not self._outside and scores.size and not (scores.min() >= 0 and scores.max() <= 1):
             self._outside = True
             log.warning(
-                "%s: the output %s is not a probability (for example %.4g); it orders items, and figures in its unit are no rates.",
+                "%s: the output %s is not a probability (for example %.4g); it can order items, but metrics in its unit are not rates.",
                 self.source,
                 self.output.name,
                 float(scores[np.argmax(np.abs(scores))]),

@@ -1,8 +1,7 @@
-"""Pair fields: how a candidate agrees with what its user did before, from the log (collaborative) and from texts.
+"""Pair fields: agreement of a candidate with its user's history, from the log (collaborative) and from texts.
 
 Both read a user's history strictly before a row's time, and item vectors that were made from events strictly before a
-cut time at or before it. Each row's numbers are made by the same steps whichever rows are asked about with it: what a
-ranker was trained on and what a service computes for one request are the same bytes.
+cut time at or before it. A row's numbers do not depend on the other rows of the call: training and a service's single request give the same bytes.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from taiji.nn.set_match import HISTORY_MATCHES, history_match
 
 Array = NDArray[Any]
 BLOCK = 2_000_000
-"""Cosines, or votes of requests for items, held at once."""
+"""Cosines, or votes of requests for items, held in memory at once."""
 CO_DECAY = 0.8
-"""Factor by which an interaction's co-occurrences count less than those of the next newer one."""
+"""Decay of an interaction's co-occurrences per step back in the history."""
 
 
 class PastField(NumbersField):
-    """Base of pair fields that know items from cut times on.
+    """Base of pair fields whose item vectors are refreshed at cut times.
 
     Args:
         name: of the field, and the beginning of its numbers' names.
         history: most recent interactions that a candidate is compared with.
-        refreshes: how often in the training period what is known of items was refreshed; the last time is its end.
+        refreshes: number of refreshes in the training period; the last is at its end.
         least_rows: training rows below which the field is left out.
     """
 
@@ -58,7 +57,7 @@ class PastField(NumbersField):
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
         self._changing = threading.RLock()
-        """Held by whoever changes what is known of items. Readers need no lock: numbers only grow, and are handed out last."""
+        """Held while item state changes. Readers need no lock: item numbers only grow, and are published last."""
 
     @property
     def is_left_out(self) -> bool:
@@ -67,19 +66,19 @@ class PastField(NumbersField):
 
     @property
     def learns(self) -> bool:
-        """Say if there is anything to learn on this catalogue."""
+        """Return True if this catalogue offers anything to learn."""
         return True
 
     @abstractmethod
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Add what the interactions strictly before ``until`` teach about the items in ``known``, as the newest cut."""
+        """Learn about the items in ``known`` from the interactions strictly before ``until``, as the newest cut."""
 
     @abstractmethod
     def agreement(self, cut: int, items: Array, histories: Array) -> Array:
         """Return the numbers of requests' candidates, (F, R * M) float32.
 
         Args:
-            cut: which one. items: (R, M) and histories: (R, L) by the field's own item numbers; −1 is nothing.
+            cut: index of the cut time. items: (R, M) and histories: (R, L), the field's own item numbers; −1 is padding.
         """
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
@@ -93,7 +92,7 @@ class PastField(NumbersField):
             self.refresh(dataset, int(cut))
 
     def refresh(self, dataset: Dataset, until: int) -> None:
-        """Learn from the log before a time (microseconds) that is later than all before; rows from then on read it.
+        """Add a cut time (microseconds) later than all others, learn from the log before it; rows from then on use it.
 
         Raises:
             ConfigError: an earlier time.
@@ -101,7 +100,7 @@ class PastField(NumbersField):
         with self._changing:
             if len(self.cuts) and until <= self.cuts[-1]:
                 raise ConfigError(
-                    "A field cannot be refreshed backwards.",
+                    "A field can only be refreshed at a later time than before.",
                     where=f"field {self.name}",
                     expected=f"a time after {self.cuts[-1]}",
                     found=str(until),
@@ -110,14 +109,14 @@ class PastField(NumbersField):
             self.cuts = np.append(self.cuts, until).astype(np.int64)
 
     def _start(self, dataset: Dataset) -> None:
-        """Number the items as a dataset does, and forget all cuts."""
+        """Adopt a dataset's item numbers, and drop all cuts."""
         self.cuts, self.known = np.zeros(0, dtype=np.int64), _hashes(dataset)
         self._bound = (dataset.items, np.arange(dataset.n_items))
 
     def numbering(self, dataset: Dataset) -> Array:
-        """Return the field's own number of each of a dataset's items, (n_items,) int64; −1 for one that it does not know.
+        """Return the field's own number of each of a dataset's items, (n_items,) int64; −1 for an unknown item.
 
-        Threads may ask at the same time, of different datasets too.
+        Safe to call from several threads, also for different datasets.
         """
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
@@ -131,14 +130,14 @@ class PastField(NumbersField):
         return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Return the numbers of a dataset's items after those have been looked at that are unknown (−1); here they stay so.
+        """Return the numbers of a dataset's items once unknown ones (−1) have been added; here they stay unknown.
 
         Called with the lock held.
         """
         return numbers
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return item numbers with −1 for items of which nothing was known yet at given times (microseconds); here all are kept."""
+        """Return item numbers with −1 for items still unknown at given times (microseconds); here all are kept."""
         return numbers
 
     def matrix(self, rows: Rows) -> Array:
@@ -167,7 +166,7 @@ class PastField(NumbersField):
 
 
 def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
-    """Return the order (N,) that brings rows of one user and time together, and where each such request starts and how many rows it has."""
+    """Return the order (N,) that groups rows by user and time, and the start and size of each such request."""
     if (users == users[0]).all() and (times == times[0]).all():
         return np.arange(len(users)), np.zeros(1, dtype=np.int64), np.array([len(users)])
     order = np.lexsort((times, users))
@@ -177,7 +176,7 @@ def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
 
 
 def _blocks(requests: Array, cuts: Array, counts: Array, lengths: Array) -> list[Array]:
-    """Return requests, which are in order of cut and size, in parts of one cut and at most :data:`BLOCK` cosines."""
+    """Split requests, sorted by cut and size, into blocks of one cut and at most :data:`BLOCK` cosines."""
     parts: list[Array] = []
     cut, size, long = cuts[requests].tolist(), counts[requests].tolist(), np.maximum(lengths[requests], 1).tolist()
     start, longest = 0, 0
@@ -204,7 +203,7 @@ def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> A
 
 
 class CollaborativeMatch(PastField):
-    """Agreement of a candidate with the history according to the log alone.
+    """Agreement of a candidate with the history, from the log alone.
 
     ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD). ``<name>_co_sum, _co_max, _co_recent``:
     co-occurrence of the candidate with the history's items.
@@ -231,7 +230,7 @@ class CollaborativeMatch(PastField):
         self.factors, self.neighbours = [], []
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Take the factors and neighbours of that time."""
+        """Take the factors and neighbours at that time."""
         state, numbers = past_state(dataset, until), self.numbering(dataset)
         self.factors.append(state.factors if self._same(numbers) else _moved(state.factors, numbers, len(self.known)))
         self.neighbours.append(
@@ -254,7 +253,7 @@ class CollaborativeMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return what was learnt, by cut."""
+        """Return the learnt arrays, by cut."""
         width = max((found.shape[1] for found, _ in self.neighbours), default=0)
         count, cuts = len(self.known), len(self.cuts)
         neighbours = np.full((cuts, count, width), -1, dtype=np.int32)
@@ -271,7 +270,7 @@ class CollaborativeMatch(PastField):
         }
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what :meth:`tensors` returned."""
+        """Restore the state that :meth:`tensors` returned."""
         self.cuts, self.known = tensors["cuts"], tensors["known"]
         self.factors = [QuantisedVectors(codes) for codes in tensors["factors"]]
         self.neighbours = list(zip(tensors["neighbours"], tensors["weights"]))
@@ -304,7 +303,9 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
     requests, width = items.shape
     out = np.zeros((3, requests, width), dtype=np.float32)
     size = min(requests, max(1, BLOCK // max(count, 1), BLOCK // max(histories.shape[1] * neighbours.shape[1], 1)))
-    cell_of = np.full(size * count, -1, dtype=np.int32)  # a request and an item to the cell that wants its votes
+    cell_of = np.full(
+        size * count, -1, dtype=np.int32
+    )  # maps a request and an item to the cell that collects its votes
     for start in range(0, requests, size):
         wanted, past = items[start : start + size], histories[start : start + size]
         own = np.arange(len(wanted))[:, None] * count
@@ -319,17 +320,17 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
         np.maximum.at(largest, cell, votes)
         decayed = votes * (CO_DECAY**place)[vote]
         sums = np.bincount(cell, votes, len(keys)), largest, np.bincount(cell, decayed, len(keys))
-        found = cell_of[keys]  # of an item that is a candidate twice, the last one's
+        found = cell_of[keys]  # for a repeated candidate, that of its last place
         out[:, start : start + size][:, wanted >= 0] = [values[found] for values in sums]
         cell_of[keys] = -1
     return out.reshape(3, -1)
 
 
 class TextMatch(PastField):
-    """Agreement of a candidate with the history according to the items' texts; no language model is run per user.
+    """Agreement of a candidate with the history, from the items' texts; no language model runs per user.
 
-    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines where a ridge regression puts the
-    text in the space of the log's item factors, so that a new item has a place there from its text alone.
+    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines after a ridge regression from texts to the log's item
+    factors, which places a new item by its text alone.
     ``<name>_vector_0, …``: the candidate's own text, as its first principal components.
 
     Args:
@@ -386,11 +387,11 @@ class TextMatch(PastField):
             self.vectors, self.components = self.space.place(found)
 
     def tells(self, dataset: Dataset) -> bool:
-        """Say if items have texts that tell them apart."""
+        """Return True if the items' texts distinguish them."""
         return has_texts(dataset)
 
     def whitens(self, dataset: Dataset, items: Array) -> Array:
-        """Return which items' texts the whitening is learnt from, (n,) bool: the whole catalogue."""
+        """Return the mask of items whose texts the whitening learns from, (n,) bool: the whole catalogue."""
         return np.ones(len(items), dtype=bool)
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
@@ -400,11 +401,11 @@ class TextMatch(PastField):
 
     @property
     def learns(self) -> bool:
-        """Say if items have texts."""
+        """Return True if items have texts."""
         return self.space.width > 0
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Fit the map of that time."""
+        """Fit the map for that time."""
         numbers = self.numbering(dataset)
         state = past_state(dataset, until)
         own = self.known_at(numbers[: dataset.n_items], until)
@@ -413,13 +414,13 @@ class TextMatch(PastField):
         self.mapped.append(self.space.mapped(self.vectors, made))
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Give items that came later their places, from their texts."""
+        """Place items that were added later, from their texts."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             vectors, components = self.space.place(self.embed(dataset, new))
             numbers = numbers.copy()
             numbers[new] = len(self.known) + np.arange(len(new))
-            # What a service reads at the same time goes on with the old arrays; the numbers of the new items are not out yet.
+            # A concurrent reader keeps the old arrays: the numbers of the new items are not published yet.
             self.known = np.concatenate([self.known, _hashes(dataset)[new]])
             self.vectors = QuantisedVectors(np.concatenate([self.vectors.codes, vectors.codes]))
             self.components = np.concatenate([self.components, components])
@@ -450,7 +451,7 @@ class TextMatch(PastField):
         }
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        """Restore the state that :meth:`config` and :meth:`tensors` returned."""
         super().restore(config, tensors)
         self.cuts, self.known = tensors["cuts"], tensors["known"]
         self.space = TextSpace.restore(tensors)

@@ -1,4 +1,4 @@
-"""Knowledge of items that a log taught up to given times: factors, neighbours and counts, made once per dataset and time."""
+"""State of items learnt from a log up to given times: factors, neighbours and counts, computed once per dataset and time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WIDTH = 32
 NEIGHBOURS = 50
 """Co-occurring items kept per item."""
 SHRINKAGE = 5.0
-"""Added to the product of two items' counts, so that a chance meeting of rare items is little evidence."""
+"""Added to the product of two items' counts, so that a chance co-occurrence of rare items counts little."""
 WINDOW, STEP_DECAY = 5, 0.8
-"""Interactions within which items co-occur, and the factor per interaction between the two."""
+"""Window, in interactions, within which items co-occur, and the decay per interaction between them."""
 
 
 @dataclass(frozen=True, eq=False)
 class PastState:
-    """Knowledge of N items from the interactions strictly before a time.
+    """State of N items learnt from the interactions strictly before a time.
 
     Attributes:
         factors: (N, 32), of the user-item matrix.
@@ -47,7 +47,7 @@ _MADE: WeakKeyDictionary[Dataset, dict[int, PastState]] = WeakKeyDictionary()
 
 
 def past_state(dataset: Dataset, until: int) -> PastState:
-    """Return what the dataset's interactions strictly before ``until`` (microseconds) teach; kept as long as the dataset."""
+    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds); cached with the dataset."""
     made = _MADE.setdefault(dataset, {})
     if until not in made:
         made[until] = _learnt(earlier(dataset.history, until), dataset.n_items)
@@ -80,11 +80,11 @@ def _learnt(history: History, count: int) -> PastState:
 
 
 def cut_times(history: History, start: int, refreshes: int, until: int) -> Array:
-    """Return the times (microseconds) at which what is known of items was refreshed, ascending; the last is ``until``.
+    """Return the times (microseconds) of the refreshes, ascending; the last is ``until``.
 
     Args:
-        history: interactions. start: of the training period. refreshes: how often before ``until``, with as many interactions
-            behind each.
+        history: interactions. start: of the training period. refreshes: number of refreshes up to ``until``, with equally many interactions between
+            them.
     """
     times = np.asarray(history.times)
     times = np.sort(times[(times >= start) & (times < until)])

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Again = Callable[[FieldSet, Arrays, Arrays], "Ranker"]
 """(fields, training rows, later rows) → a ranker trained on them, from the same seed."""
 FOLDS = 20
-"""Groups of users over which a gain's error is taken."""
+"""Groups of users from which a gain's standard error is computed."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Worth:
     """Measured worth of a field.
 
     Attributes:
-        field: its name. gain: how much lower the loss on the later rows is with it. error: standard error of the gain, over groups of users; with one group, the gain's size.
+        field: its name. gain: reduction of the loss on the later rows. error: standard error of the gain, over groups of users; with one group, the
+            gain's size.
     """
 
     field: str
@@ -38,11 +39,11 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """True where the gain is larger than its error: of numbers that say nothing, about half would pass any looser test."""
+        """True if the gain exceeds its error; about half of all uninformative fields would pass a mere test for a positive gain."""
         return self.gain > self.error
 
     def record(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the record as a JSON-ready dict."""
         return {**asdict(self), "kept": self.pays}
 
 
@@ -50,11 +51,11 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
     """Return the ranker trained again without each field that must pay and does not, the last field first.
 
     Args:
-        ranker: trained with all of them. arrays, later: rows that it learnt from, and those that it is judged on.
-        again: trains another one.
+        ranker: trained with all of them. arrays, later: its training rows, and the later rows it is judged on.
+        again: trains another ranker.
 
     Returns:
-        the ranker itself where nothing is left out, or nothing is known of the later rows; :attr:`Ranker.worths` says what was found.
+        the ranker itself if nothing is left out or the later rows have no labels; :attr:`Ranker.worths` holds the measurements.
     """
     if not any(np.isfinite(later.labels[name]).any() for name in ranker.loss.labels):
         return ranker
@@ -80,7 +81,7 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
 
 
 def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
-    """Compare mean losses of groups of users without and with a field, (G,) each; ``rows`` (G,) says of how many rows each is the mean."""
+    """Compare mean losses of groups of users without and with a field, (G,) each; ``rows`` (G,) is the number of rows behind each mean."""
     groups = rows > 0
     parts = (without - given)[groups] * rows[groups] / rows[groups].mean()
     gain = float(parts.mean()) if len(parts) else 0.0
@@ -95,7 +96,7 @@ def user_groups(user: Array) -> Array:
 
 
 def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
-    """Return a ranker's mean loss on each group of users' later rows, and how many rows these are, (G,) each."""
+    """Return a ranker's mean loss on the later rows of each group of users, and the number of rows, (G,) each."""
     group = user_groups(later.user)
     losses, rows = np.zeros(FOLDS), np.bincount(group, minlength=FOLDS)
     for number in np.flatnonzero(rows):

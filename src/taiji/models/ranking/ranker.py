@@ -44,13 +44,13 @@ BATCH = 8192
 class Ranker:
     """A ranking model bound to a dataset; see :class:`taiji.core.component.Scorer`.
 
-    A model of its own is a subclass with a settings class and a network class; see ``docs/extending.md``.
+    A new model is a subclass with a settings class and a network class; see ``docs/extending.md``.
 
     Attributes:
-        settings, tasks, fieldset, network, inputs: what it was trained with, and its binding to the dataset.
+        settings, tasks, fieldset, network, inputs: the training configuration, and the binding to the dataset.
         calibration: task name to (scale, shift), see :data:`taiji.nn.predictions.Calibration`.
         history: one entry per validation check: rows seen, validation loss, rows per second.
-        worths: what each field that must pay was worth; one that did not pay is not in the fieldset.
+        worths: measured worth of each field that must pay; a field that did not pay is not in the fieldset.
     """
 
     Settings: ClassVar[type[NeuralRankerSettings]] = NeuralRankerSettings
@@ -68,18 +68,18 @@ class Ranker:
         self.history: list[dict[str, float]] = []
         self.worths: tuple[Worth, ...] = ()
 
-    # What a model may override.
+    # Hooks that a model may override.
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
         """Return the model's inputs, not yet fitted.
 
         Args:
-            dataset: what there is to know. columns: of the training rows.
+            dataset: the tables. columns: columns of the training rows.
         """
         return default_fields(dataset, columns, self.settings)
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError where settings and inputs do not fit each other."""
+        """Raise ConfigError if settings and inputs do not fit each other."""
         return
 
     def make_network(self) -> Network[Any]:
@@ -89,15 +89,15 @@ class Ranker:
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a training step; override for one that looks at more rows than those of its batch.
+        """Return the loss of a training step; override it to use rows beyond the batch.
 
         Args:
-            chunk: rows in memory. index: (B,) those of the step. outputs: (B, O) of them. group: (B,) their requests, where pairs are learnt from.
+            chunk: rows in memory. index: (B,) rows of the step. outputs: (B, O). group: (B,) requests of the rows, for pairwise losses.
         """
         return self.loss(outputs, self.step_labels(chunk, index), group)
 
     def step_labels(self, chunk: Arrays, index: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """Return the labels that are learnt from of rows ``index`` of a chunk, (B,) each."""
+        """Return the training labels of rows ``index`` of a chunk, (B,) each."""
         return {name: on_device(chunk.labels[name][index], self.device) for name in self.loss.labels}
 
     # Training.
@@ -118,13 +118,13 @@ class Ranker:
             dataset: its history and past events feed the model, strictly before each row's time.
             rows: event, user, item, time (microseconds), the tasks' labels (null = not known), and context and feature columns.
             seed: of initialisation, shuffling and dropout; on a CPU the same seed gives the same weights.
-            device: in place of the settings'.
+            device: overrides the settings' device.
             valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of the rows.
             until: use only exposures strictly before this time (microseconds), with their labels as they stand in ``rows``; see
                 :func:`taiji.data.splits.exposures` for labels that mature later.
 
         Raises:
-            InputError: no rows, or no row with either label.
+            InputError: no rows, or no row with a label.
         """
         if until is not None:
             rows = rows.filter(pl.col("time") < until)
@@ -134,9 +134,9 @@ class Ranker:
             rows, valid = later_slice(rows, self.settings.valid_fraction)
             if rows.is_empty():
                 raise InputError(
-                    "All exposures are of one instant: none are left to train on beside those that validate.",
+                    "All exposures have the same time: none are left to train on besides the validation rows.",
                     where="exposures",
-                    expected="exposures at different times, or validation rows of their own",
+                    expected="exposures at different times, or separate validation rows",
                     found=f"{len(valid)} rows at one time",
                 )
         elif until is not None:
@@ -179,7 +179,7 @@ class Ranker:
         Args:
             dataset: as for :meth:`fit`.
             frames: makes an iterator over the frames of exposures; the first one decides scales and context vocabularies.
-            rows: in all frames.
+            rows: number of rows in all frames.
             until: a time (microseconds) after all of them.
             seed, device, valid: as for :meth:`fit`; without ``valid`` every epoch is run and nothing is calibrated.
         """
@@ -198,10 +198,10 @@ class Ranker:
         return self
 
     def train_part(self, base: Ranker, rows: pl.DataFrame, extra: Sequence[str], *, prefix: str, seed: int = 0) -> None:
-        """Take over another ranker's weights and train only those whose names begin with ``prefix``.
+        """Copy another ranker's weights and train only those whose names begin with ``prefix``.
 
         Args:
-            base: trained without the columns ``extra``; it stays as it is.
+            base: a ranker trained without the columns ``extra``; it is not changed.
             rows: exposures with these columns. extra: columns whose fields are added. prefix: of the weights. seed: as for :meth:`fit`.
         """
         _check(rows, base.tasks)
@@ -220,7 +220,7 @@ class Ranker:
             train(self, lambda epoch: [arrays], len(arrays), held_out, seed, part=prefix)
 
     def build(self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None) -> Self:
-        """Make the network, its weights from torch's current random state, and bind it to a dataset."""
+        """Make the network, with weights drawn from torch's current random state, and bind it to a dataset."""
         self.tasks, self.fieldset = check_tasks(tasks), fieldset
         self.check(self.layout)
         self.device = pick_device(device or self.settings.device)
@@ -243,7 +243,7 @@ class Ranker:
 
     @property
     def goal(self) -> str:
-        """The prediction that :meth:`score_pairs` gives: that click and conversion happen; without a conversion, the first label's."""
+        """The prediction that :meth:`score_pairs` returns: click and conversion jointly; without a conversion task, the first label."""
         return next((task.heads[-1] for task in self.tasks if task.name == CONVERSION.name), self.tasks[0].name)
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
@@ -256,7 +256,7 @@ class Ranker:
                 where="ranking.tasks",
                 expected=", ".join(known),
                 found=", ".join(unknown),
-                fix="declare it under `labels:` in the mapping, or take it out of ranking.tasks and ranking.task_weights",
+                fix="declare it under `labels:` in the mapping, or remove it from ranking.tasks and ranking.task_weights",
             )
         chosen = [known[name] for name in (self.settings.tasks or known)]
         weights = self.settings.task_weights
@@ -301,7 +301,7 @@ class Ranker:
         return self.predict(frame)[self.goal].to_numpy()
 
     def encode(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, the statistics of user and context, and what the network makes of them."""
+        """Return the request side: sequences, features, statistics of user and context, and the network's request-side outputs."""
         state = self.inputs.state(requests)
         self._evaluating()
         split = self._split.get() if self.settings.split_weights else None
@@ -318,7 +318,9 @@ class Ranker:
         """Return every head's prediction for every place of the slate, (R, M) float64 each."""
         requests, places = slate.items.shape
         if requests != len(state):
-            raise InputError("A slate has another number of requests.", expected=str(len(state)), found=str(requests))
+            raise InputError(
+                "The slate and the encoded requests differ in number.", expected=str(len(state)), found=str(requests)
+            )
         self._evaluating()
         parts = [np.zeros((0, self.network.outputs))]
         size = max(1, BATCH // max(1, places))
@@ -335,12 +337,12 @@ class Ranker:
         return {head: values.reshape(requests, places) for head, values in found.items()}
 
     def _evaluating(self) -> None:
-        """Leave training mode; in evaluation mode already, as at every request after the first, nothing is walked through."""
+        """Switch to evaluation mode; a no-op, without walking the modules, if it is already on."""
         if self.network.training:
             self.network.eval()
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Self:
-        """Return the ranker reading other users of the same catalogue; weights and item codes are shared, not copied."""
+        """Return the ranker bound to other users of the same catalogue; weights and item codes are shared, not copied."""
         made = type(self)(self.settings)
         made.__dict__.update(self.__dict__, inputs=self.inputs.bound_to(users, statistics))
         return made
@@ -359,7 +361,7 @@ class Ranker:
 
         with atomic_folder(folder) as temporary:
             save_file(self._tensors(), temporary / "model.safetensors")
-            # Speed belongs to the machine, not to the ranker: equal rankers give equal bytes.
+            # Speed depends on the machine and is left out: equal rankers give equal bytes.
             history = [
                 {name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history
             ]
@@ -372,10 +374,10 @@ class Ranker:
         """Read a saved ranker of any model and bind it to a dataset (the same one, or a later one with more users and items).
 
         Args:
-            folder: what :meth:`save` wrote. dataset: to score. device: in place of the settings'.
+            folder: written by :meth:`save`. dataset: the dataset to score. device: overrides the settings' device.
 
         Raises:
-            ArtifactError: another version's, or damaged.
+            ArtifactError: the folder is damaged, or from another version.
             ConfigError: the model's class cannot be imported here.
         """
         from safetensors.torch import load_file
@@ -383,7 +385,7 @@ class Ranker:
         config = read_json(Path(folder) / "config.json")
         if config.get("format") != FORMAT or not set(config.get("statistics", ())) <= set(NAMES):
             raise ArtifactError(
-                "This folder is no ranker this version can read.",
+                "This folder is not a ranker that this version can read.",
                 where=str(folder),
                 expected=f"config.json with format {FORMAT} and statistics of this version",
                 found=f"format {config.get('format')}",
@@ -469,5 +471,5 @@ def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
             where="exposures",
             expected=f"rows with different values of {tasks[0].name}",
             found=f"{len(exposures)} rows",
-            fix="give the period more of split.fractions, or raise data.non_clicks",
+            fix="give the period a larger share in split.fractions, or raise data.non_clicks",
         )

@@ -18,7 +18,7 @@ S = TypeVar("S", bound=NeuralRankerSettings)
 class Network(nn.Module, ABC, Generic[S]):
     """A ranking network.
 
-    It may use of its inputs what it likes; the batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds:
+    It may use any of its inputs; the batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds:
     ``users`` (V,) rows and ``user_categories`` (V, P) of the distinct users and ``user`` (B,) positions in them; ``items``
     (U, 1 + C) rows of the distinct items, row 0 the padding, and ``item`` (B,) positions in them; ``numbers`` (B, F);
     ``categories`` (B, K) of context and pair; per sequence ``<name>`` (R, L) positions in ``items`` and, where ages are known,
@@ -26,9 +26,9 @@ class Network(nn.Module, ABC, Generic[S]):
     ``<name>`` (B, D) and ``<name>_present`` (B,).
 
     Args:
-        layout: of the inputs.
-        outputs: how many (O), see :func:`taiji.nn.losses.output_columns`.
-        settings: of the model.
+        layout: layout of the inputs.
+        outputs: number of outputs (O), see :func:`taiji.nn.losses.output_columns`.
+        settings: settings of the model.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: S) -> None:
@@ -40,9 +40,9 @@ class Network(nn.Module, ABC, Generic[S]):
         """Return logits, (B, O)."""
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and a scalar that ``embedding_decay`` times is added to the loss, if the model has one."""
+        """Return logits, and a scalar penalty that is added to the loss times ``embedding_decay``, if the model has one."""
         return self(batch), None
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set what is measured and not learnt, such as scales, from training rows."""
+        """Set measured constants, such as scales, from training rows."""
         return

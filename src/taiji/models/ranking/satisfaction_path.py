@@ -1,6 +1,6 @@
-"""EASQ (arXiv 2601.20215): few answers to a questionnaire teach a low-rank path of their own, and what is served is aligned with that path.
+"""EASQ (arXiv 2601.20215): sparse survey answers train a low-rank path of their own, and the served score is aligned with it.
 
-Rebuilt from a note on the paper; what is ours is told in ``docs/papers.md``. With the inputs x, the first layer W₀ and low-rank matrices A and B:
+Rebuilt from a note on the paper; ``docs/papers.md`` lists our own additions. With the inputs x, the first layer W₀ and low-rank matrices A and B:
 
     h = W₀ x,   l = B A sg(x),   h_main = h + sg(l),   h_sat = sg(h) + l          (sg: no gradient)
 
@@ -8,7 +8,7 @@ Both go through experts of their own with a ReLU router; softplus makes the scor
 
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
 
-So behaviour never moves A, B or what lies behind them, answers never move W₀ or the embeddings, and alignment never moves the path of ŝ.
+So behaviour never moves A, B or the layers after them, answers never move W₀ or the embeddings, and alignment never moves the path of ŝ.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from taiji.nn.losses import MultitaskLoss, pairwise_loss
 from taiji.nn.towers import layers
 
 SERVED = Task(name="served", kind="pairwise")
-"""The score ŷ, which no column of a log holds."""
+"""The task of the score ŷ, for which the log has no column."""
 SMALLEST = -33.0
-"""Below it softplus is its argument's exponential to the last bit, and its logarithm the argument."""
+"""Below this, softplus(x) equals exp(x) to the last bit, and its logarithm is x."""
 Pairs = Literal["answers", "exposures"]
 
 
@@ -50,7 +50,7 @@ class SatisfactionSettings(NeuralRankerSettings):
     survey: str | None = None
     """The label of kind `survey` whose answers teach satisfaction; `null` takes the only one."""
     behaviours: dict[str, float] = Field(default_factory=dict)
-    """Weights of the labels whose sum orders a request's candidates for the served score; none takes the first label alone."""
+    """Weights of the labels whose sum orders a request's candidates for the served score; empty takes the first label alone."""
     rank: PositiveInt = 4
     """Rank of the isolated path."""
     experts: PositiveInt = 4
@@ -58,15 +58,15 @@ class SatisfactionSettings(NeuralRankerSettings):
     satisfaction_experts: PositiveInt = 2
     """Experts of the isolated path."""
     satisfaction_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Weight λ₁ of the pairs of answers."""
+    """Weight λ₁ of the loss on pairs of answers."""
     alignment_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ₂ of the alignment of what is served."""
+    """Weight λ₂ of the alignment of the served score."""
     sharpness: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Factor β of the logarithms of ratios."""
+    """Factor β of the log-ratios."""
     aligned: Pairs = "answers"
-    """Pairs that align: `answers`, a satisfied and an unsatisfied one; or `exposures`, candidates of one request in the order of ŝ."""
+    """Pairs for the alignment: `answers`, a satisfied and an unsatisfied one; or `exposures`, candidates of one request ordered by ŝ."""
     answers: PositiveInt = 64
-    """Answered rows that a step draws beside its batch, so that no step is without them."""
+    """Answered rows that a step draws in addition to its batch, so that every step has some."""
 
 
 def log_softplus(values: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def log_softplus(values: torch.Tensor) -> torch.Tensor:
 
 
 def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of pairs, (P,): a pairwise loss whose margin is what satisfaction says.
+    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of pairs, (P,): a pairwise loss with satisfaction's log-ratio as its margin.
 
     Args:
         served: (P, 2) logits of ŷ = softplus(·), the better one first. satisfaction: (P, 2) those of ŝ. sharpness: β.
@@ -85,7 +85,7 @@ def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: 
 
 
 def answer_pairs(answers: torch.Tensor) -> torch.Tensor:
-    """Return the places (P, 2) of each satisfied answer with each unsatisfied one; no answer (NaN) is neither.
+    """Return the places (P, 2) of every pair of a satisfied and an unsatisfied answer; rows without an answer (NaN) are left out.
 
     Args:
         answers: (B,) 1, 0, or NaN.
@@ -106,10 +106,10 @@ def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
 
 
 class RoutedExperts(nn.Module):
-    """Experts that a router R(h) = ReLU(W h + b) weighs; b begins at one over their number, so that no row begins without experts.
+    """Experts weighted by a router R(h) = ReLU(W h + b); b starts at one over their number, so that every row starts with experts.
 
     Args:
-        width: of the input. hidden: widths of each expert. outputs: how many. dropout: in each hidden layer. experts: how many.
+        width: width of the input. hidden: widths of each expert. outputs: their number. dropout: of each hidden layer. experts: their number.
     """
 
     def __init__(self, width: int, hidden: tuple[int, ...], outputs: int, dropout: float, experts: int) -> None:
@@ -142,7 +142,7 @@ class SatisfactionNetwork(Network[SatisfactionSettings]):
         self.satisfaction = RoutedExperts(width, deeper, 1, settings.dropout, settings.satisfaction_experts)
 
     def paths(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return h_main and h_sat, (B, hidden[0]) each, of the inputs (B, width)."""
+        """Return h_main and h_sat, (B, hidden[0]) each, for the inputs (B, width)."""
         shared, own = self.first(flat), self.up(self.down(flat.detach()))
         return shared + own.detach(), shared.detach() + own
 
@@ -178,7 +178,7 @@ class SatisfactionLoss(MultitaskLoss):
         known = [head for task in ordinary for head in task.heads]
         if unknown := sorted(set(self.behaviours) - set(known)):
             raise ConfigError(
-                "Behaviour is ordered by a label that is not learnt.",
+                "A label that orders behaviour is not among the tasks.",
                 where="ranking.behaviours",
                 expected=", ".join(known),
                 found=", ".join(unknown),
@@ -188,7 +188,7 @@ class SatisfactionLoss(MultitaskLoss):
     def main(
         self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the loss that behaviour makes; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
+        """Return the loss on behaviour; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
         total = super().__call__(outputs, labels, group)
         if group is None:
             return total
@@ -210,12 +210,12 @@ class SatisfactionLoss(MultitaskLoss):
         return self.settings.alignment_weight * losses.sum() / max(len(losses), 1)
 
     def taught(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return what answered rows teach: satisfaction, and what is served where answers align it."""
+        """Return the loss on answered rows: satisfaction, and the alignment if it uses answers."""
         total = self.satisfied(outputs, answers)
         return total + self.aligned(outputs, answer_pairs(answers)) if self.settings.aligned == "answers" else total
 
     def shown(self, outputs: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
-        """Return what pairs of one request's candidates align; 0 where answers do."""
+        """Return the alignment loss on pairs of one request's candidates; 0 if it uses answers."""
         if self.settings.aligned == "answers" or group is None:
             return outputs.new_zeros(())
         return self.aligned(outputs, ordered_pairs(functional.softplus(outputs[:, -2].detach()), group))
@@ -223,14 +223,14 @@ class SatisfactionLoss(MultitaskLoss):
     def __call__(
         self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the whole loss of rows, their own answers among them."""
+        """Return the total loss of rows, including their own answers."""
         return (
             self.main(outputs, labels, group) + self.taught(outputs, labels[self.survey]) + self.shown(outputs, group)
         )
 
 
 class SatisfactionRanker(Ranker):
-    """A ranker of behaviour that is aligned with sparse answers; serve ``served``. See :class:`SatisfactionNetwork`."""
+    """A ranker of behaviour, aligned with sparse survey answers; serve its prediction ``served``. See :class:`SatisfactionNetwork`."""
 
     Settings = SatisfactionSettings
     network_class = SatisfactionNetwork
@@ -243,13 +243,13 @@ class SatisfactionRanker(Ranker):
         return SERVED.name
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
-        """Return the log's tasks, the survey behind them, and the served score last."""
+        """Return the log's tasks, then the survey, then the served score."""
         tasks = super().learnt_tasks(dataset)
         surveys = [task for task in tasks if task.kind == "survey" and self.settings.survey in (None, task.name)]
         ordinary = [task for task in tasks if task not in surveys]
         if len(surveys) != 1 or not ordinary:
             raise ConfigError(
-                "Satisfaction is learnt from one questionnaire, beside what users do.",
+                "Satisfaction is learnt from one survey label, in addition to behaviour.",
                 where="ranking.survey",
                 expected="one label of kind survey, and another label",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),
@@ -268,7 +268,7 @@ class SatisfactionRanker(Ranker):
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a step: of its rows by what users did, and of answered rows drawn from the chunk beside them."""
+        """Return the loss of a step: its rows' behaviour, and additional answered rows drawn from the chunk."""
         labels = self.step_labels(chunk, index)
         total = self.loss.main(outputs, labels, group) + self.loss.shown(outputs, group)
         answered = np.flatnonzero(np.isfinite(chunk.labels[self.loss.survey]))

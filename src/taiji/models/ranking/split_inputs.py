@@ -1,4 +1,4 @@
-"""The request side of a ranker's network, computed once: which inputs are whose, and the rewritten network of a ranker."""
+"""Computing the request side of a ranker's network once: the side of each input, and the rewritten network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taiji.nn.field_embeddings import Batch
 
 log = logging.getLogger(__name__)
 REQUESTS, TIMES, DISTINCT, SEED = 3, 4, 9, 17
-"""Sizes of the example on which a rewritten network is compared with the network, and its seed."""
+"""Sizes and seed of the example on which a rewritten network is compared with the original."""
 
 
 def sides_of(fields: FieldSet) -> Sides:
@@ -40,7 +40,7 @@ def sides_of(fields: FieldSet) -> Sides:
 
 
 def example_batch(fields: FieldSet, device: str) -> Batch:
-    """Return split inputs of some requests with random values that the network could be given."""
+    """Return split inputs of some requests with valid random values."""
     layout, sides = fields.layout, sides_of(fields)
     random = torch.Generator().manual_seed(SEED)
     rows = REQUESTS * TIMES
@@ -82,7 +82,7 @@ def example_batch(fields: FieldSet, device: str) -> Batch:
 
 
 def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGraph:
-    """Return a ranker's network in two steps.
+    """Return a ranker's network, split into two steps.
 
     Raises:
         InputError: it cannot be traced, or :class:`taiji.models.ranking.split_weights.NotSeparable`.
@@ -94,18 +94,18 @@ def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGra
 
 @dataclass
 class SplitCache:
-    """A ranker's rewritten network, made when it is first asked for and again when the weights have changed."""
+    """A ranker's rewritten network, made at its first use and again after the weights change."""
 
     network: nn.Module
     fields: FieldSet
     device: str
     found: SplitGraph | None = None
     why_not: str = ""
-    """Reason for which the network is computed whole for every candidate; empty where it is not."""
+    """Reason why the network is computed whole for every candidate; empty if it is split."""
     _key: Sequence[Any] = field(default=())
 
     def get(self) -> SplitGraph | None:
-        """Return the rewritten network; None, with a warning once, where there is none."""
+        """Return the rewritten network; None, with one warning, if it cannot be split."""
         key = [(id(w), w.data_ptr(), w._version) for w in (*self.network.parameters(), *self.network.buffers())]
         if key != self._key:
             self.found, self.why_not, self._key = None, "", key

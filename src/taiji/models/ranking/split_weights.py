@@ -1,14 +1,14 @@
-"""MaRI (arXiv 2602.23105): compute once per request what does not depend on the candidate, without changing a prediction.
+"""MaRI (arXiv 2602.23105): compute candidate-independent parts once per request, without changing a prediction.
 
-A ranking network is traced as a graph. Its nodes are *coloured*: what depends on the request's inputs alone is the same for
-all of its candidates. A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i, so
-that its request side is a row per request and joins the candidates' rows by a broadcast addition. Of DIN's
-[q, k, q − k, q ⊙ k] the difference goes into the matrices of q and k. Weights are laid out by side when the graph is rewritten, so nothing
-is gathered when it runs.
+A ranking network is traced as a graph. Its nodes are *coloured*: values that depend on the request's inputs alone are the same for all of its
+candidates. A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i, so that its request side has
+one row per request and is added to the candidates' rows by broadcasting. Of DIN's
+[q, k, q − k, q ⊙ k] the difference goes into the matrices of q and k. Weights are rearranged by side at rewriting time, so nothing is gathered at run
+time.
 
-A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split and is refused by name. An
-operation that only needs it whole gets it whole: exact, and told in :attr:`SplitGraph.whole`. A graph is rewritten until another
-rewriting leaves it as it is.
+A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split and is rejected by name. Any other
+operation that needs the concatenation whole gets it whole: exact, and listed in :attr:`SplitGraph.whole`. A graph is rewritten until it no longer
+changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from taiji.models.ranking.graph_rewriting import Rewriting
 from taiji.nn.field_embeddings import Batch
 
 PASSES = 8
-"""Rewritings until nothing changes, at most; a random graph takes one or two."""
+"""Upper limit on rewritings; a random graph takes one or two."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SplitGraph:
         joint: from all split inputs (:meth:`Sides.split_names`) to the outputs.
         request: from the request's inputs to the tensors that the candidates need, one row per request each.
         candidates: from those and the candidates' inputs to the outputs.
-        hoisted: names of those tensors. request_inputs, candidate_inputs: names of either step's inputs.
+        hoisted: names of those tensors. request_inputs, candidate_inputs: input names of the two steps.
         split: linear layers that were split. whole: nodes that needed a concatenation whole.
     """
 
@@ -51,7 +51,7 @@ class SplitGraph:
     whole: tuple[str, ...]
 
     def encode(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Return what the candidates need of the request side, a row per request each."""
+        """Return the request side's tensors for the candidates' step, each with a row per request."""
         return self.request(*(batch[name] for name in self.request_inputs))  # type: ignore[no-any-return]
 
     def score(self, hoisted: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
@@ -60,18 +60,18 @@ class SplitGraph:
 
 
 def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance: float = 1e-4) -> SplitGraph:
-    """Rewrite a network.
+    """Rewrite a network to compute its request side once per request.
 
     Args:
         network: from a batch (name to tensor) to a tensor (B, O); in evaluation mode. It must treat rows independently.
         example: split inputs of at least two requests with several candidates each (:meth:`Sides.whole` puts them together), from which
             shapes are read and on which the rewritten graph is compared with the network.
-        sides: which inputs are the request's.
-        tolerance: by which outputs may differ on the example, of the largest output.
+        sides: the side of each input.
+        tolerance: allowed difference of outputs on the example, relative to the largest output.
 
     Raises:
-        NotSeparable: a layer over a concatenation of both sides that has no split, an operation that cannot be traced, or a rewritten graph
-            that predicts something else; with the node's name.
+        NotSeparable: a layer over a concatenation of both sides that cannot be split, an operation that cannot be traced, or a rewritten graph with
+            different predictions; the message names the node.
     """
     whole = sides.whole(example)
     graph = network.graph if isinstance(network, fx.GraphModule) else trace(network, tuple(whole))
@@ -82,14 +82,14 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
         expected = network(*given) if isinstance(network, fx.GraphModule) else network(whole)
     _compare(network, joint, example, expected, tolerance)
     split, made = list(build.split), set(build.modules)
-    for _ in range(PASSES):  # what one rewriting brings side by side the next may take apart
+    for _ in range(PASSES):  # the next rewriting may split what this one has joined
         try:
             again = Rewriting(joint, joint.graph, example, build.sides.once_split(build.inputs))
             after = again.joint()
             if _operations(after) == _operations(joint):
                 break
             _compare(network, after, example, expected, tolerance)
-        except NotSeparable:  # as it is, it predicts the same and is split so far
+        except NotSeparable:  # it already predicts the same, and is split as far as possible
             break
         split += [name for name in again.split if name not in made]
         made |= set(again.modules)
@@ -100,7 +100,7 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
 def _compare(
     network: nn.Module, joint: fx.GraphModule, example: Batch, expected: torch.Tensor, tolerance: float
 ) -> None:
-    """Raise :class:`NotSeparable` where a rewritten graph does not predict what the network does."""
+    """Raise :class:`NotSeparable` if a rewritten graph's predictions differ from the network's."""
     with torch.no_grad():
         try:
             found = joint(*(example[node.target] for node in joint.graph.nodes if node.op == "placeholder"))
@@ -114,7 +114,7 @@ def _compare(
         (expected - found).abs().max() <= tolerance * expected.abs().max().clamp_min(1)
     ):
         raise NotSeparable(
-            "The network predicts something else when its request side is computed once.",
+            "The network's predictions change when its request side is computed once.",
             where=type(network).__name__,
             expected="a network whose rows do not depend on each other",
             found=f"outputs that differ by {float((expected - found).abs().max()):.3g}"
@@ -129,7 +129,7 @@ def _operations(joint: fx.GraphModule) -> list[tuple[str, str]]:
 
 
 def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], example: Batch) -> SplitGraph:
-    """Cut the joint graph into the request's step and the candidates'."""
+    """Split the joint graph into the request's step and the candidates' step."""
     nodes = list(joint.graph.nodes)
     colour = {node: _joint_colour(node) for node in nodes}
     hoisted = [
@@ -167,7 +167,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], exa
     for name, values in zip(found.hoisted, kept):
         if not isinstance(values, torch.Tensor) or not values.dim() or values.shape[0] != requests:
             raise NotSeparable(
-                "What a request hands on to its candidates does not have a row per request.",
+                "A tensor that the request side passes to the candidates does not have a row per request.",
                 where=f"node {name}",
                 expected=f"{requests} rows",
                 found=str(tuple(values.shape)) if isinstance(values, torch.Tensor) else type(values).__name__,
@@ -184,7 +184,7 @@ def _joint_colour(node: fx.Node) -> str:
 
 
 def flops(graph: fx.Graph, root: nn.Module, batch: Batch) -> int:
-    """Return the floating-point operations of a graph's linear layers on a batch; what only widens or adds is not counted."""
+    """Return the floating-point operations of a graph's linear layers on a batch; widening and addition are not counted."""
     shapes = shapes_of(root, graph, batch)
     total = 0
     for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""Training on more exposures than fit in memory: Parquet files, read in chunks, over and over."""
+"""Training on more exposures than fit in memory: Parquet files, read in chunks on every pass."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train_streamed(
 
 
 def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
-    """Return rows, end of time and columns to read, from the files' metadata and the time column alone."""
+    """Return the number of rows, the end time and the columns to read, from the files' metadata and the time column alone."""
     if not paths:
         raise InputError("There are no files to train on.", where="ranker", expected="at least one Parquet file")
     rows, end = 0, 0
@@ -73,7 +73,7 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
                 where=str(path),
                 expected=f"those of {paths[0]}: {', '.join(columns)}",
                 found=", ".join(names),
-                fix="a label or feature that a file lacks would be lost for all of them: write it as nulls",
+                fix="a label or feature missing from one file would be lost for all: write it there as nulls",
             )
         rows, end, columns = rows + facts[0], max(end, (facts[1] or 0) + 1), columns or list(names)
     if not rows:

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 class TargetAttentionNetwork(Network[RankerSettings]):
     """Embeddings, encoded numbers and attended sequences through a shared tower, beside a linear path.
 
-    A linear path runs beside the tower (Cheng et al. 2016, "Wide & Deep Learning"): what single numbers say need not pass
-    through hidden layers. With click and conversion as tasks, CTCVR is the product of both probabilities over the whole
+    A linear path runs beside the tower (Cheng et al. 2016, "Wide & Deep Learning"): single numbers can act without passing through hidden layers.
+    With click and conversion as tasks, CTCVR is the product of both probabilities over the whole
     exposure space (ESMM, Ma et al. 2018, eq. 1–2).
     """
 
@@ -111,7 +111,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the embeddings that everything goes on with, here as they are; override to change them.
+        """Return the embeddings for all later layers, here unchanged; override to change them.
 
         Args:
             user: (B, d). target: (B, pieces * d) the item and its categories. profile: (B, P, d). batch: see :class:`Network`.
@@ -134,14 +134,14 @@ class TargetAttentionRanker(Ranker):
     settings: RankerSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return the default fields, without the history where nothing is learnt by heart, without text where it is ignored."""
+        """Return the default fields, without the history if there are no embeddings, and without text if it is ignored."""
         settings = self.settings
         left_out = {"history"} if not settings.embeddings else set()
         left_out |= {"vector"} if settings.text == "none" else set()
         return [field for field in default_fields(dataset, columns, settings) if field.name not in left_out]
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError where a text vector does not divide into its chunks."""
+        """Raise ConfigError if a text vector does not divide into its chunks."""
         if self.settings.text == "select_align":
             from taiji.models.ranking.knowledge import check_chunks
 
@@ -149,7 +149,7 @@ class TargetAttentionRanker(Ranker):
                 check_chunks(name, width, self.settings.chunks)
 
     def make_network(self) -> Network[Any]:
-        """Return a fresh network; of ``text: select_align``, the one that this setting means today."""
+        """Return a fresh network; for ``text: select_align``, the network of today's equivalent."""
         if self.settings.text != "select_align":
             return super().make_network()
         from taiji.models.ranking.knowledge import KnowledgeNetwork, KnowledgeSettings
@@ -162,7 +162,7 @@ class TargetAttentionRanker(Ranker):
         return KnowledgeNetwork(self.layout, outputs, KnowledgeSettings.of(self.settings))
 
     def extend(self, rows: pl.DataFrame, settings: RankerSettings, *, seed: int = 0) -> TargetAttentionRanker:
-        """Return a copy of this trained ranker with KSER's alignment, which alone is trained (extractor-only).
+        """Return a copy of this trained ranker with KSER's alignment added; only the alignment is trained (extractor-only).
 
         Args:
             rows: exposures with the columns of knowledge; this ranker was trained without them.

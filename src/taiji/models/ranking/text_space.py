@@ -1,4 +1,4 @@
-"""A catalogue's text vectors made comparable: centred, partly whitened, quantised; and their map to the log's item factors."""
+"""A catalogue's text vectors centred, partly whitened and quantised for comparison; and their map to the log's item factors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from taiji.nn.quantised_vectors import QuantisedVectors, exact_product
 
 Array = NDArray[Any]
 WIDTH = 128
-"""Directions of text that are kept, those in which the catalogue varies most."""
+"""Directions of text kept: those in which the catalogue varies most."""
 WHITENING = 0.5
-"""Power of the variances that a direction is divided by the root of: 1 makes all directions equal, which blows up noise; 0 none."""
+"""Exponent p: a direction is divided by the root of its variance to the power p. 1 equalises all directions, which amplifies noise; 0 changes
+nothing."""
 ENOUGH = 5
-"""Interactions from which on an item's factors are believed when the map is fitted."""
+"""Interactions that an item needs to be used in fitting the map."""
 ITEMS_PER_COMPONENT = 20
-"""Items per component of the text: a handful of items would be told apart by heart."""
+"""Items required per component of the text, since the components of a handful of items merely identify them."""
 RIDGE = 10.0
-"""Penalty of the map, in items."""
+"""Ridge penalty of the map, in items."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextSpace:
-    """Whitening that was learnt from a catalogue.
+    """Whitening learnt from a catalogue.
 
     Attributes:
         centre: (d,). axes: (d, k), principal directions, each divided by a power of its variance.
@@ -44,7 +45,7 @@ class TextSpace:
 
     @classmethod
     def fit(cls, vectors: Array, components: int) -> Self:
-        """Learn from a catalogue's vectors (n, d), of which zero rows do not count."""
+        """Learn from a catalogue's vectors (n, d), ignoring zero rows."""
         known = vectors[np.abs(vectors).max(axis=1, initial=0.0) > 0].astype(np.float64)
         if len(known) < 2:
             return cls.empty()
@@ -65,13 +66,13 @@ class TextSpace:
 
     @property
     def width(self) -> int:
-        """Directions; 0 where there is no text to speak of."""
+        """Number of directions; 0 if there is practically no text."""
         return int(self.axes.shape[1])
 
     def place(self, vectors: Array) -> tuple[QuantisedVectors, Array]:
         """Return the places of texts (n, d), and their components (n, c) float32; zero for a blank text.
 
-        Each row is the same bytes whatever other texts are placed with it.
+        A row's bytes do not depend on the other texts of the call.
         """
         known = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True) > 0
         centred = np.where(known, vectors.astype(np.float64) - self.centre, 0.0)
@@ -90,7 +91,7 @@ class TextSpace:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Array]) -> Self:
-        """Take back what :meth:`tensors` returned."""
+        """Restore the state that :meth:`tensors` returned."""
         return cls(tensors["centre"], tensors["axes"], tensors["directions"])
 
 

@@ -1,4 +1,4 @@
-"""Ranking models of any kind: trained and read again through one door."""
+"""Training and loading of ranking models of any kind."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class RankingModel(Protocol):
     """A trained ranking model. Neural ones extend :class:`taiji.models.ranking.ranker.Ranker`; others may be anything.
 
-    Its class is made from its settings, ``Model(settings).fit(dataset, rows, seed=…)``, and reads itself again with
-    ``Model.load(folder, dataset)``; the ``config.json`` that ``save`` writes names it as ``class: package.module:Class``.
+    It is constructed from its settings, ``Model(settings).fit(dataset, rows, seed=…)``, and loaded with ``Model.load(folder, dataset)``; the
+    ``config.json`` that ``save`` writes names it as ``class: package.module:Class``.
     """
 
     @property
@@ -58,7 +58,7 @@ def train_ranker(
         exposures: training rows, with label, context and feature columns.
         settings: of the model; its key ``model`` names the class.
         seed: of initialisation, shuffling and dropout.
-        more: what else the model's ``fit`` takes, for instance ``valid`` and ``until``.
+        more: further arguments of the model's ``fit``, for instance ``valid`` and ``until``.
 
     Returns:
         The trained model, a :class:`taiji.models.ranking.ranker.Ranker` where it is a neural one.
@@ -67,7 +67,7 @@ def train_ranker(
     made = find_class(str(dict(settings)["model"]), GROUP, "ranking.model")
     if not isinstance(settings, made.Settings):
         raise ConfigError(
-            "The settings are not those of the model that they name.",
+            "The settings are not of the class that their model expects.",
             where="ranking.model",
             expected=made.Settings.__qualname__,
             found=f"{type(settings).__qualname__} with model = {dict(settings)['model']}",
@@ -81,13 +81,13 @@ def load_ranker(folder: str | Path, dataset: Dataset) -> RankingModel:
     """Read a ranking model of any class and bind it to a dataset, the same one or a later one with more users and items.
 
     Raises:
-        ArtifactError: the folder does not say which class it is of.
+        ArtifactError: the folder does not name the model's class.
         ConfigError: the class cannot be imported here.
     """
     config = read_json(Path(folder) / "config.json")
     if not isinstance(config, dict) or "class" not in config:
         raise ArtifactError(
-            "This folder is no ranker that can be read.",
+            "This folder is not a readable ranker.",
             where=str(folder),
             expected="config.json with `class: package.module:Class`",
             found=f"keys {', '.join(config) if isinstance(config, dict) else type(config).__name__}",

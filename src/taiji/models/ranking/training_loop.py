@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Chunks = Callable[[int], Iterable[Arrays]]
-"""epoch -> its chunks of rows; each chunk fits in memory."""
+"""Maps an epoch to its chunks of rows; each chunk fits in memory."""
 Index = NDArray[np.int64]
 
 
@@ -33,18 +33,16 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     """Train in place and keep the weights of the best check.
 
     Args:
-        ranker: to be trained; its settings hold passes, batch size, rates, patience.
-        chunks: where the rows come from; rows are shuffled within a chunk.
+        ranker: the ranker to train; its settings hold passes, batch size, rates, patience.
+        chunks: source of the rows; rows are shuffled within a chunk.
         rows: rows per pass, for the checks and the progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
         seed: of shuffling and dropout.
-        part: train the weights whose names begin so, everything else stays as it is; empty: train all.
+        part: train only the weights whose names begin with this prefix; empty: train all.
     """
     settings, network = ranker.settings, ranker.network
     if valid is not None and not any(np.isfinite(valid.labels[name]).any() for name in ranker.loss.labels):
-        log.warning(
-            "No label that is learnt is known on the validation rows: training goes on to its end, uncalibrated."
-        )
+        log.warning("The validation rows have no known label of a task: training runs to its end, uncalibrated.")
         valid = None
     step = Step(ranker, part)
     torch.manual_seed(seed)
@@ -96,7 +94,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
 
 
 class _Reading(dict[str, torch.Tensor]):
-    """A batch that notes which of its inputs are looked at."""
+    """A batch that records which of its inputs are read."""
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch)
@@ -112,7 +110,7 @@ class _Reading(dict[str, torch.Tensor]):
         return super().get(name, default)
 
     def __or__(self, other: Batch) -> _Reading:  # type: ignore[override]
-        """Return the batch with some inputs changed; what is looked at there is noted here."""
+        """Return the batch with some inputs changed; reads of the copy are recorded here."""
         made = _Reading(super().__or__(other))
         made.unread = self.unread
         return made
@@ -122,7 +120,7 @@ class Step:
     """One step of training on given rows.
 
     Args:
-        ranker: to be trained. part: see :func:`train`.
+        ranker: the ranker to train. part: see :func:`train`.
     """
 
     def __init__(self, ranker: Ranker, part: str = "") -> None:
@@ -140,7 +138,7 @@ class Step:
             self.optimisers.append(RowAdagrad(sparse, lr=settings.embedding_rate))
 
     def slow_down(self, share: float) -> None:
-        """Set step sizes to a share of their settings."""
+        """Scale step sizes to a share of their settings."""
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group.setdefault("full", group["lr"])
@@ -160,7 +158,7 @@ class Step:
         outputs, penalty = network.penalised(batch)
         if isinstance(batch, _Reading) and batch.unread:
             log.warning(
-                "The network of %s never reads: %s. What differs between rows in nothing else is the same to it.",
+                "The network of %s never reads: %s. Rows that differ only in these get the same predictions.",
                 type(ranker).__qualname__,
                 ", ".join(batch.unread),
             )
@@ -198,7 +196,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     losses = []
     for at in range(
         0, len(order), ranker.settings.batch
-    ):  # pairs of a request only: a matrix of all rows is not needed
+    ):  # pairs within a request only, which avoids a matrix of all rows
         index = torch.from_numpy(order[at : at + ranker.settings.batch])
         part = {name: values[index] for name, values in labels.items()}
         losses.append(float(ranker.loss(outputs[index], part, group[index])))
@@ -206,7 +204,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
 
 
 def _order(chunk: Arrays, random: np.random.Generator) -> Index:
-    """Return a random order of the rows, in which a request's rows stay together where pairs are learnt from."""
+    """Return a random order of the rows that keeps a request's rows together if the loss is pairwise."""
     if chunk.group is None:
         return random.permutation(len(chunk))
     place = random.permutation(int(chunk.group.max(initial=-1)) + 1)

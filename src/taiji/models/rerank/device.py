@@ -1,9 +1,9 @@
-"""Replacement of videos that would stall by videos that are on the device already (GRF, arXiv 2410.05863).
+"""Replacement of videos likely to stall by videos already on the device (GRF, arXiv 2410.05863).
 
-A gate tells how probable a stall is, a ranker what each video is worth if it plays through. A video is kept at the worth v less the expected
-cost of a stall, p · C; one from the cached pool plays at r, its own worth after its age. So it is replaced where p > (v − r) / C, the
-threshold of least expected cost. Whether a replaced video would have stalled nobody sees: some are kept all the same, with the
-probability of that noted, and what is learnt from the log is weighed by it.
+A gate predicts the probability p of a stall, a ranker the worth v of a video that plays through. Keeping a video is worth v minus the expected cost
+of a stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of
+least expected cost. A replaced video's stall is never observed: some are therefore kept at random, with their propensity logged, and training is
+weighted by it.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ Array = NDArray[Any]
 CACHED, HOURS = "cached", "cached_hours"
 """Columns of the requests: (B, P) items on the user's device, padded with −1, and the hours since each was loaded."""
 PREFETCHED, PROPENSITY = "prefetched", "propensity"
-"""Columns of the list: 1 where an item comes from the device; the probability with which it got its place."""
+"""Columns of the list: 1 where an item comes from the device; the propensity of the item at its place."""
 
 
 class DeviceGateSettings(Base):
     """Settings of the device's gate and ranker."""
 
     numbers: tuple[str, ...] = ()
-    """Numbers beside the slate's score that the device knows before a video plays (`bitrate`, `buffered`): columns of the requests or of the items."""
+    """Numbers, in addition to the slate's score, that the device knows before a video plays (`bitrate`, `buffered`): columns of the requests or of
+    the items."""
     categories: tuple[str, ...] = ("network",)
-    """The same for categories; a value that was not fitted to is none of the known ones."""
+    """The same for categories; an unseen value matches none of the known ones."""
     stall_cost: float = Field(default=1.0, ge=0)
-    """Worth that a stall costs, in the unit of the values that were fitted to; 0 replaces only what is worth less."""
+    """Cost of a stall, in the unit of the training values; 0 replaces only videos of lower worth."""
     half_life_hours: float = Field(default=24.0, gt=0)
-    """Hours after which a video in the pool is worth half."""
+    """Hours after which a video in the pool has lost half its worth."""
     explore: float = Field(default=0.02, ge=0, lt=1)
     """Probability that a video is kept although it should be replaced."""
     trees: PositiveInt = 60
@@ -52,18 +53,18 @@ class DeviceGateSettings(Base):
     """Leaves of a tree."""
     rate: float = Field(default=0.1, gt=0)
     least_rows: PositiveInt = 20
-    """Rows of a leaf, at least."""
+    """Minimum number of rows in a leaf."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlayedVideos:
-    """Logged lists with what playing brought.
+    """Logged lists with the results of playing them.
 
     Attributes:
-        requests: B of them, with the columns that the gate reads. slate: what was shown, with its scores.
-        stalled: (B, L) 1 or 0; NaN where it was not played, or played from the device.
-        values: (B, L) worth, of those that played through; read where ``stalled`` is 0.
-        propensity: (B, L) probability of the item at its place, as :meth:`DeviceGate.rerank` notes it; None: nothing was replaced.
+        requests: B requests, with the columns that the gate reads. slate: the shown items, with their scores.
+        stalled: (B, L) 1 or 0; NaN where not played, or played from the device.
+        values: (B, L) worth of videos that played through; read where ``stalled`` is 0.
+        propensity: (B, L) probability of the item at its place, as logged by :meth:`DeviceGate.rerank`; None: nothing was replaced.
     """
 
     requests: Requests
@@ -74,7 +75,7 @@ class PlayedVideos:
 
 
 class DeviceGate(LearntComponent):
-    """Re-ranker that replaces videos of the list by candidates that are on the user's device, where that is worth more.
+    """Re-ranker that replaces videos of the list by candidates on the user's device, where that is worth more.
 
     With an empty pool it keeps the order of the scores.
 
@@ -93,7 +94,7 @@ class DeviceGate(LearntComponent):
         """Learn both parts; the same seed gives the same weights.
 
         Raises:
-            InputError: nothing that was played, or a video that was shown with a propensity outside (0, 1].
+            InputError: no played video, or a shown video with a propensity outside (0, 1].
             ResourceError: lightgbm is missing.
         """
         known = np.isfinite(played.stalled) & played.slate.mask
@@ -113,14 +114,14 @@ class DeviceGate(LearntComponent):
         stalled, values = played.stalled[known], played.values[known]
         through = (stalled == 0) & np.isfinite(values)
         if not through.any():
-            raise InputError("No video played through, so that nothing tells their worth.", where="values")
+            raise InputError("No video played through, so their worth cannot be learnt.", where="values")
         self.facts["gate"] = self._trees("binary", features, stalled, weight, seed)
         self.facts["ranker"] = self._trees("regression", features[through], values[through], weight[through], seed)
         self.restore(self.weights())
         return self
 
     def features(self, requests: Requests, slate: Slate) -> Array:
-        """Return (B, M, F) float32 of what the device knows: the score, numbers, and categories one-hot."""
+        """Return the device's features, (B, M, F) float32: the score, numbers, and one-hot categories."""
         parts = [
             _scores(slate)[..., None],
             *(c[..., None] for c in self._columns(requests, slate, self.settings.numbers)),
@@ -130,7 +131,7 @@ class DeviceGate(LearntComponent):
         found = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=2)
         if not np.isfinite(found[slate.mask]).all():
             raise InputError(
-                "A number that the device's gate reads is not finite.",
+                "An input number of the device's gate is not finite.",
                 where="score, " + ", ".join(self.settings.numbers),
                 expected="a number for every candidate",
                 found=f"{int((~np.isfinite(found[slate.mask])).sum())} that are not",
@@ -146,19 +147,19 @@ class DeviceGate(LearntComponent):
         return stall.reshape(features.shape[:-1]), np.maximum(value, 0.0).reshape(features.shape[:-1])
 
     def need(self, stall: Array, value: Array) -> Array:
-        """Return what leaving a video out saves: p · C − v."""
+        """Return the gain of leaving a video out: p · C − v."""
         return np.asarray(self.settings.stall_cost * stall - value)
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
         """Return ``length`` of the slate's items per request, with columns ``prefetched`` and ``propensity``.
 
-        The list is that of the best scores; the pool are those of the other candidates that the requests' column ``cached`` names.
+        The list holds the best scores; the pool holds the other candidates named in the requests' column ``cached``.
         """
         ordered = slate.take(np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable"))
         cached, hours = _cached(requests, ordered.items)
         width = min(length, ordered.items.shape[1])
         stall, value = np.zeros(cached.shape), np.zeros(cached.shape)
-        pooled = np.flatnonzero(cached.any(axis=1))  # of the others nothing need be known
+        pooled = np.flatnonzero(cached.any(axis=1))  # the others may be unknown
         if len(pooled):
             part = Slate(ordered.items[pooled], _scores(ordered)[pooled])
             stall[pooled], value[pooled] = self.predict(self.features(requests.take(pooled), part))
@@ -175,11 +176,11 @@ class DeviceGate(LearntComponent):
         return replace(shown, columns={**shown.columns, **columns})
 
     def weights(self) -> dict[str, Array]:
-        """Return the numbers of the items; trees are text, among the facts."""
+        """Return the numbers of the items; the trees are stored as text in the facts."""
         return dict(self.items)
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned, and the trees of the facts."""
+        """Restore what :meth:`weights` returned, and the trees of the facts."""
         self.items = dict(weights)
         with needs("device", where="rerank: device_gate"):
             from lightgbm import Booster
@@ -204,14 +205,14 @@ class DeviceGate(LearntComponent):
 
 
 def replacements(need: Array, worth: Array) -> Array:
-    """Return (B, L) the place in the pool of what replaces each video, −1 where it is kept: the list of greatest expected worth.
+    """Return the pool place (B, L) of each video's replacement, −1 where it is kept, for the list of largest expected worth.
 
     Args:
-        need: (B, L) what leaving a video out saves, p · C − v; −inf where it must be kept.
-        worth: (B, P) of what is in the pool; −inf where there is nothing.
+        need: (B, L) gain of leaving a video out, p · C − v; −inf where it must be kept.
+        worth: (B, P) of the pool's videos; −inf at padding.
 
-    A replacement gains need + worth whatever else is replaced, so those of the greatest need meet those of the greatest worth as long
-    as they gain; of what replaces, the best comes first in the list.
+    A replacement gains need + worth independent of the others, so the largest needs are paired with the largest worths as long as they gain; among
+    the replacements, the best comes first in the list.
     """
     count = min(need.shape[1], worth.shape[1])
     if not count:
@@ -226,7 +227,7 @@ def replacements(need: Array, worth: Array) -> Array:
 
 
 def decay(hours: Array, half_life: float) -> Array:
-    """Return 2^(−hours / half_life), what is left of a video's worth."""
+    """Return 2^(−hours / half_life), the remaining share of a video's worth."""
     return np.asarray(np.exp2(-np.asarray(hours, np.float64) / half_life))
 
 
@@ -241,7 +242,7 @@ def _cached(requests: Requests, items: Array) -> tuple[Array, Array]:
     hours = np.asarray(requests.columns.get(HOURS, np.zeros(pool.shape)), np.float64)
     if pool.ndim != 2 or hours.shape != pool.shape or not (hours[pool != NO_ITEM] >= 0).all():
         raise InputError(
-            "The pool of videos on a device is not right.",
+            "The pool of videos on a device is malformed.",
             where=f"requests, {CACHED}, {HOURS}",
             expected="(B, P) items padded with −1, and hours of 0 or more of the same shape",
             found=f"shapes {pool.shape} and {hours.shape}",
@@ -255,17 +256,17 @@ def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, ver
     """Return a saved gate as a re-ranker of a recipe.
 
     Args:
-        vectors: (N, d) of all items; that there are as many items is checked. strength: of the scores against diversity; has no part in it.
-        folder: what :meth:`DeviceGate.save` wrote. version: of that gate, so that another one in its place is noticed.
+        vectors: (N, d) of all items; only their number is checked. strength: of the scores against diversity; not used here.
+        folder: what :meth:`DeviceGate.save` wrote. version: of that gate, so that a different gate is noticed.
 
     Raises:
-        ArtifactError: another gate lies there, or one of another number of items.
+        ArtifactError: the folder holds another gate, or one for another number of items.
     """
     gate = DeviceGate.load(folder)
     counts = {len(values) for values in gate.items.values()} - {len(vectors)}
     if gate.version != version or counts:
         raise ArtifactError(
-            "The saved gate is not the one that was named, or is of other items.",
+            "The saved gate is not the named one, or is for other items.",
             where=folder,
             expected=f"version {version}, {len(vectors)} items",
             found=f"version {gate.version}, items {sorted(counts) or len(vectors)}",

@@ -1,4 +1,4 @@
-"""Gate and ranker of the device as one small ONNX graph, which decides about the next video."""
+"""Export of the device's gate and ranker as one small ONNX graph, which decides about the next video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 LARGEST = 2**20
-"""Bytes of a file for the device, at most."""
+"""Upper limit in bytes of a file for the device."""
 OPSET, TREE_OPSET, IR = 17, 3, 8
 
 
@@ -96,7 +96,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
 def _nodes(booster: Booster) -> dict[str, Any]:
     """Return the attributes of a tree ensemble.
 
-    Features are float32, so a threshold t is rounded down to float32: x ≤ t holds for a float32 x where it does for the rounded t.
+    Features are float32, so a threshold t is rounded down to float32: for a float32 x, x ≤ t holds exactly if it does for the rounded t.
     """
     rows: list[tuple[int, int, str, int, float, int, int]] = []
     leaves: list[tuple[int, int, float]] = []
@@ -130,6 +130,6 @@ def _flat(root: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _down(value: float) -> float:
-    """Return the largest float32 that is not above a number."""
+    """Return the largest float32 not above a number."""
     near = np.float32(value)
     return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

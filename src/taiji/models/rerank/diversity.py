@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class MMR:
-    """Take the item with the highest ``λ · score − (1 − λ) · greatest cosine to what was taken`` (Carbonell & Goldstein, SIGIR 1998).
+    """Take the item with the highest ``λ · score − (1 − λ) · largest cosine to the items taken`` (Carbonell & Goldstein, SIGIR 1998).
 
     Args:
         vectors: (N, d) of all items. relevance: λ in [0, 1]; 1 keeps the order of the scores.
@@ -48,8 +48,8 @@ class DPP:
     """Greedy maximum a posteriori of a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
 
     The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors; each step takes the item
-    that raises the determinant most, by an incremental Cholesky factor in O(M · length²) per request. When the vectors taken
-    span all, what is left is taken by score.
+    that raises the determinant most, by an incremental Cholesky factor in O(M · length²) per request. Once the vectors taken span the space, the rest
+    is taken by score.
 
     Args:
         vectors: (N, d) of all items. strength: weight of the scores against diversity.
@@ -68,11 +68,11 @@ class DPP:
 
 
 class Caps:
-    """Keep the order, and let a value of a column occur at most so many times; where the list would stay short, go on by order.
+    """Keep the order, but limit how often a value of a column occurs; a list that would stay short is filled up in order.
 
     Args:
         values: column name to the value (N,) of each item, as whole numbers; −1 is a value that is never capped.
-        most: column name to the greatest number of its items with the same value.
+        most: column name to the largest number of items with the same value.
     """
 
     def __init__(self, values: Mapping[str, Array], most: Mapping[str, int]) -> None:
@@ -106,12 +106,11 @@ class Caps:
 
 
 def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: int) -> Array:
-    """Return the places (B, K) that greedy maximisation of the log-determinant takes, best first, K = min(length, M).
+    """Return the places (B, K) taken by greedy maximisation of the log-determinant, best first, K = min(length, M).
 
     Args:
         similarity: (B, M, M) positive semidefinite with a diagonal of 1. log_quality: (B, M). allowed: (B, M) bool.
-        length: places to take; where the determinant has become 0, and where nothing is allowed any more, the rest are those
-            left in the order of quality.
+        length: places to take; once the determinant is 0, or nothing is allowed any more, the rest follows in the order of quality.
     """
     rows, width = log_quality.shape
     steps = min(length, width)
@@ -133,7 +132,7 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
 
 
 def _take(gain: Array, free: Array) -> Array:
-    """Return the best free place (B,), the first of equals, padding when nothing is left, and mark it as taken."""
+    """Return the best free place (B,), the first on ties, padding if none is left, and mark it as taken."""
     left = free.any(axis=1, keepdims=True)
     best = np.where(free, gain, np.where(left, -np.inf, -1.0 * np.arange(gain.shape[1]))).argmax(axis=1)
     free[np.arange(len(gain)), best] = False

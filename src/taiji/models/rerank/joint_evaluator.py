@@ -1,4 +1,4 @@
-"""Judgement of all of a request's lists in one pass, with attention across the lists (FlashEvaluator, arXiv 2603.02565)."""
+"""Evaluation of all of a request's lists in one pass, with attention across the lists (FlashEvaluator, arXiv 2603.02565)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taiji.models.rerank.list_generators import BeamLists, HeadPermutations, Mix
 
 Array = NDArray[Any]
 HISTORY = "history"
-"""Column of the requests with (B, H) items that the user had before, padded with −1; without it the user is not known."""
+"""Column of the requests with (B, H) items that the user had before, padded with −1; without it the user is unknown."""
 
 
 class JointEvaluatorSettings(Base):
@@ -28,11 +28,12 @@ class JointEvaluatorSettings(Base):
     width: PositiveInt = 32
     heads: PositiveInt = 2
     length: PositiveInt = 20
-    """Places that have a position vector: the longest list."""
+    """Number of position vectors: the longest list."""
     across: bool = True
     """Attention across the lists of a request; without it a list's score does not depend on the others."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the softmax of the rewards over a request's lists, in their deviations within requests; the loss is the cross-entropy with it."""
+    """Temperature of the softmax of the rewards over a request's lists, in units of their deviation within requests; it is the target of the
+    cross-entropy."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64
     """Requests of a step."""
@@ -41,11 +42,11 @@ class JointEvaluatorSettings(Base):
 
 @dataclass(frozen=True, eq=False)
 class JudgedLists:
-    """Lists with what they were worth.
+    """Lists with their rewards.
 
     Attributes:
         requests: B of them. slate: candidates. lists: (B, K, L) places in it.
-        rewards: (B, K), of a simulator or estimated counterfactually: one logged list a request has nothing to be compared with.
+        rewards: (B, K), from a simulator or a counterfactual estimate, since a single logged list per request has no alternative to compare with.
     """
 
     requests: Requests
@@ -55,10 +56,10 @@ class JudgedLists:
 
 
 class Attention(nn.Module):
-    """Attention with a residual, in which every query may also look at a vector that stands for nothing.
+    """Attention with a residual, in which every query may also attend to a null vector.
 
     Args:
-        width: of all vectors. heads: that divide it.
+        width: of all vectors. heads: a divisor of the width.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -69,7 +70,7 @@ class Attention(nn.Module):
         self.nothing = nn.Parameter(0.1 * torch.randn(width))
 
     def forward(self, queries: torch.Tensor, known: torch.Tensor, there: torch.Tensor | None = None) -> torch.Tensor:
-        """Return (B, Q, D) of queries (B, Q, D) over what is known (B, N, D), where it is there (B, N)."""
+        """Return (B, Q, D) for queries (B, Q, D) over keys (B, N, D) with mask (B, N)."""
         known = torch.cat([self.nothing.expand(len(known), 1, -1), known], dim=1)
         mask = None
         if there is not None:
@@ -83,10 +84,10 @@ class Attention(nn.Module):
 
 
 class JointNetwork(nn.Module):
-    """Items once, whatever the number of lists; then lists from them; then lists among one another.
+    """Network that encodes items once for all lists, then lists from items, then lists by attention to one another.
 
     Args:
-        inputs: numbers of an item. settings: as above.
+        inputs: number of input numbers of an item. settings: as above.
     """
 
     def __init__(self, inputs: int, settings: JointEvaluatorSettings) -> None:
@@ -122,10 +123,10 @@ class JointNetwork(nn.Module):
 
 
 class JointEvaluator(LearntComponent):
-    """Evaluator of lists. Permuting the lists permutes the scores, the candidates' order does not matter, equal lists have equal scores.
+    """Evaluator of lists. Permuting the lists permutes the scores, the candidates' order is irrelevant, and equal lists have equal scores.
 
-    It reads the items' vectors, their scores in the slate, the user's history and the places in a list. Where a list stands among the
-    others, and who proposed it, it cannot see.
+    It reads the items' vectors, their scores in the slate, the user's history and the places in a list. It does not see a list's position among the
+    others or its generator.
 
     Args:
         settings: as above. vectors: (N, d) of all items.
@@ -142,14 +143,14 @@ class JointEvaluator(LearntComponent):
         """Learn; the same seed gives the same weights.
 
         Raises:
-            InputError: fewer than two lists a request, or lists longer than there are position vectors.
+            InputError: fewer than two lists per request, or lists longer than the number of position vectors.
         """
         s, count = self.settings, judged.lists.shape[1]
         if count < 2:
             raise InputError(
-                "One list a request tells nothing about which list is better.",
+                "A single list per request cannot show which list is better.",
                 where="lists",
-                expected="at least 2 a request, with rewards of a simulator or a counterfactual estimate",
+                expected="at least 2 per request, with rewards from a simulator or a counterfactual estimate",
                 found=str(count),
             )
         with torch.random.fork_rng(devices=[]):
@@ -180,7 +181,7 @@ class JointEvaluator(LearntComponent):
         return {"vectors": self.vectors, **{f"network.{n}": v.numpy() for n, v in self.network.state_dict().items()}}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.vectors = weights["vectors"]
         self.network = JointNetwork(self.vectors.shape[1], self.settings).double()
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
@@ -189,7 +190,7 @@ class JointEvaluator(LearntComponent):
     def _forward(self, requests: Requests, slate: Slate, lists: Array) -> torch.Tensor:
         if lists.shape[2] > self.settings.length:
             raise InputError(
-                "A list is longer than the evaluator's.",
+                "A list is longer than the evaluator allows.",
                 where="lists",
                 expected=f"at most {self.settings.length} places",
                 found=str(lists.shape[2]),
@@ -205,12 +206,12 @@ class JointEvaluator(LearntComponent):
 
 
 class BestOfLists:
-    """Re-ranker that lets lists be proposed and shows the one that is judged best.
+    """Re-ranker that generates lists and shows the one with the best evaluation.
 
-    A request with fewer candidates than places has them in the order of their scores.
+    A request with fewer candidates than places keeps them in the order of their scores.
 
     Args:
-        generator: proposes. evaluator: judges. lists: to propose for each request.
+        generator: proposes lists. evaluator: scores them. lists: number of lists per request.
     """
 
     def __init__(self, generator: ListGenerator, evaluator: ListEvaluator, lists: int = 32) -> None:
@@ -233,20 +234,20 @@ class BestOfLists:
 def saved_best_of_lists(
     vectors: Array, strength: float = 0.7, *, folder: str, version: str, lists: int = 32
 ) -> BestOfLists:
-    """Return a re-ranker by a saved evaluator over permutations of the head, perturbed MMR lists and a beam.
+    """Return a re-ranker with a saved evaluator over permutations of the head, perturbed MMR lists and a beam.
 
     Args:
-        vectors: (N, d) of all items, those that the evaluator was fitted with. strength: λ of MMR and of the beam, in [0, 1].
-        folder: what :meth:`JointEvaluator.save` wrote. version: of that evaluator, so that another one in its place is noticed.
-        lists: judged for each request.
+        vectors: (N, d) of all items, the same as in the evaluator's training. strength: λ of MMR and of the beam, in [0, 1].
+        folder: what :meth:`JointEvaluator.save` wrote. version: of that evaluator, so that a different one is noticed.
+        lists: number of lists per request.
 
     Raises:
-        ArtifactError: another evaluator lies there, or one of other items.
+        ArtifactError: the folder holds another evaluator, or one for other items.
     """
     evaluator = JointEvaluator.load(folder)
     if evaluator.version != version or not np.array_equal(evaluator.vectors, vectors):
         raise ArtifactError(
-            "The saved evaluator of lists is not the one that was named, or was fitted with other vectors.",
+            "The saved evaluator of lists is not the named one, or was fitted with other vectors.",
             where=folder,
             expected=f"version {version}, vectors of shape {np.shape(vectors)}",
             found=f"version {evaluator.version}, vectors of shape {evaluator.vectors.shape}",
@@ -262,10 +263,10 @@ def _rows(slate: Slate, rows: Array) -> Slate:
 
 
 def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
-    """Return the multiplications of one request's judgement: items encoded once (``joint``), or anew for every list.
+    """Return the multiplications to evaluate one request: items encoded once (``joint``), or again for every list.
 
-    An attention of n queries over m keys counts 4 n w² + 2 n m w; the history's keys are made once. Beyond some lists the square of
-    their number, in the attention across them, outweighs what encoding once saves.
+    An attention of n queries over m keys counts 4 n w² + 2 n m w; the history's keys are made once. For many lists, the attention across them,
+    quadratic in their number, outweighs the saving.
     """
 
     def attention(queries: int, keys: int) -> int:

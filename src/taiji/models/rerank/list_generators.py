@@ -16,13 +16,13 @@ from taiji.models.rerank.diversity import DPP, MMR
 Array = NDArray[Any]
 PLACES = "places"
 MOST_IN_HEAD = 7
-"""Longest head whose permutations are written out (5040)."""
+"""Longest head whose permutations are enumerated (5040)."""
 
 
 class BeamLists:
-    """Beam search over a pointer law: the next place is drawn by softmax(sharpness · (λ score − (1 − λ) closest cosine taken)).
+    """Beam search over a pointer distribution: the next place has the probability softmax(sharpness · (λ score − (1 − λ) closest cosine taken)).
 
-    The law is in closed form; nothing is learnt. The lists are the ``lists`` most probable prefixes at each step, which is exact
+    The distribution is in closed form; nothing is learnt. The lists are the ``lists`` most probable prefixes at each step, which is exact
     where the beam is as wide as there are prefixes.
 
     Args:
@@ -32,7 +32,7 @@ class BeamLists:
     def __init__(self, vectors: Array, relevance: float = 0.7, sharpness: float = 5.0) -> None:
         if not (0 <= relevance <= 1 and sharpness > 0):
             raise ConfigError(
-                "A beam's law is out of range.",
+                "A beam's parameters are out of range.",
                 where="relevance, sharpness",
                 expected="λ in [0, 1], a sharpness above 0",
                 found=f"{relevance}, {sharpness}",
@@ -42,7 +42,7 @@ class BeamLists:
         self.relevance, self.sharpness = relevance, sharpness
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return (B, K, L) places, the most probable list first; a list is repeated where there are fewer."""
+        """Return (B, K, L) places, the most probable list first; if there are fewer lists, one is repeated."""
         _enough(slate, length)
         assert slate.scores is not None
         own = self.vectors[np.where(slate.mask, slate.items, 0)]
@@ -63,22 +63,24 @@ class BeamLists:
             reached = np.where(free, total[:, :, None] + law, -np.inf).reshape(b, -1)
             best = np.argsort(-reached, axis=1, kind="stable")[:, :lists]
             beam, place = best // m, best % m
-            total = np.take_along_axis(reached, best, axis=1)  # −inf for what cannot be: a prefix with an item twice
+            total = np.take_along_axis(
+                reached, best, axis=1
+            )  # −inf for invalid prefixes, in which an item occurs twice
             prefixes = np.concatenate([prefixes[rows, beam], place[..., None]], axis=2)
             near = cosines[rows, place]
             closest = near if step == 0 else np.maximum(closest[rows, beam], near)
             free = free[rows, beam] & (np.arange(m) != place[..., None])
-        reachable = np.isfinite(total)  # the best first; where there are fewer lists than asked for, it stands in
+        reachable = np.isfinite(total)  # the best first; it fills up if there are fewer lists than requested
         prefixes = np.where(reachable[..., None], prefixes, prefixes[:, :1])
         return np.asarray(prefixes[:, np.arange(lists) % prefixes.shape[1]])
 
 
 class SampledLists:
-    """Lists of MMR or DPP over perturbed scores; the first one is that of the scores as they are.
+    """Lists of MMR or DPP over perturbed scores; the first uses the unperturbed scores.
 
     Args:
-        vectors: (N, d) of all items. kind: which. strength: of the scores against diversity, as of those. noise: deviation of the normal
-            perturbation. seed: with user and time it decides the draws, so that a request always has the same lists.
+        vectors: (N, d) of all items. kind: MMR or DPP. strength: of the scores against diversity, as in these. noise: deviation of the normal
+            perturbation. seed: determines the draws together with user and time, so that a request always has the same lists.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class HeadPermutations:
     """Permutations of the head of the list by score, those with the fewest swapped pairs first; the rest stays in its order.
 
     Args:
-        head: places that are permuted.
+        head: number of places to permute.
     """
 
     def __init__(self, head: int = 4) -> None:
@@ -142,7 +144,7 @@ class HeadPermutations:
 
 
 class MixedLists:
-    """Lists of several generators, as many of each as it goes.
+    """Lists of several generators, shared as evenly as possible.
 
     Args:
         generators: in the order in which their lists come.
@@ -172,5 +174,5 @@ def _enough(slate: Slate, length: int) -> None:
             where="slate",
             expected=f"at least {length}",
             found=str(fewest),
-            fix="ask for shorter lists, or for these requests alone",
+            fix="request shorter lists, or handle these requests separately",
         )

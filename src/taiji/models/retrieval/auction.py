@@ -1,4 +1,4 @@
-"""Matching of items with users of limited room, in which no item's turn decides who gets whom."""
+"""Matching of items with users of limited capacity, independent of the items' order."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Array = NDArray[Any]
 
 
 def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
-    """Return which candidates (I, K) are matched: the total value is within ``tolerance`` per match of the greatest possible.
+    """Return the mask (I, K) of matched candidates, whose total value is within ``tolerance`` per match of the maximum.
 
     Args:
-        values: (I, K) of matching an item with its candidate; only what is above 0 is matched. users: (I, K) candidates, none twice
-            in a row, padded with −1. room: (U,) items that each user can still take. per_item: users of an item at most.
-        tolerance: ε, above 0. Whole numbers as values and an ε below 1 / matches give the optimum itself.
+        values: (I, K) of matching an item with its candidate; only values above 0 are matched. users: (I, K) candidates, none twice
+            in a row, padded with −1. room: (U,) remaining capacity of each user. per_item: upper limit of users per item.
+            tolerance: ε, above 0. Integer values and an ε below 1 / matches give the exact optimum.
 
-    Items bid for users in an ascending auction (Bertsekas & Castañón 1989): an item offers for each of the users that it wants most
-    what they are worth to it beyond its best alternative, and ε more; a user without room drops the lowest offer, which from then on is the price.
+    Items bid for users in an ascending auction (Bertsekas & Castañón 1989): an item offers for each of its best users their value beyond its best
+    alternative, plus ε; a full user drops the lowest offer, which then becomes the price.
 
     Raises:
         InputError: arrays that do not fit, or a tolerance that is not above 0.
@@ -59,10 +59,10 @@ def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: 
 
 
 def in_turn(values: Array, users: Array, room: Array, per_item: int, order: Array) -> Array:
-    """Return which candidates (I, K) are matched if items choose one after the other, each its best users that have room.
+    """Return the mask (I, K) of matched candidates when items choose one after the other, each its best users with room.
 
     Args:
-        values, users, room, per_item: as for :func:`auction`. order: (I,) items; a drawn one favours nobody on average.
+        values, users, room, per_item: as for :func:`auction`. order: (I,) items; a random order favours nobody on average.
     """
     _check(values, users, room)
     left, held = np.array(room), np.zeros(users.shape, dtype=bool)
@@ -84,7 +84,7 @@ def _check(values: Array, users: Array, room: Array) -> None:
         or not np.isfinite(values[users >= 0]).all()
     ):
         raise InputError(
-            "Candidates for a matching are not right.",
+            "The candidates of a matching are malformed.",
             where="values, users, room",
             expected="finite values (I, K) of users (I, K) below the number of rooms, none twice for an item",
             found=f"shapes {values.shape} and {users.shape}, {len(room)} rooms, {int(twice.sum())} users twice",

@@ -1,4 +1,4 @@
-"""Histories with behaviours, cut and masked as an encoder that fills gaps is trained on."""
+"""Histories with behaviours, cut and masked to train an encoder that fills gaps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.data.history import History, compressed, rows_and_places
 
 Array = NDArray[Any]
 BUCKET = 16
-"""Batches whose histories are sorted by length together, so that a batch holds little padding."""
+"""Batches whose histories are sorted by length together, which keeps padding low."""
 
 
 class MaskedBatch(NamedTuple):
@@ -24,7 +24,7 @@ class MaskedBatch(NamedTuple):
 
     Attributes:
         items: (B, L) from 1; 0 is padding, N + 1 is masked. behaviours: (B, L) from 1; 0 is padding.
-        places: (M,) of the masked items, in the flattened (B · L,). targets: (M,) the items there, from 0. hidden: (B, L) bool, drawn places.
+        places: (M,) of the masked items, in the flattened (B · L,). targets: (M,) the masked items, from 0. hidden: (B, L) bool, drawn places.
     """
 
     items: Array
@@ -35,7 +35,7 @@ class MaskedBatch(NamedTuple):
 
 
 def behaviour_column(dataset: Dataset) -> str:
-    """Return the column of events that tells the behaviour.
+    """Return the column of events that holds the behaviour.
 
     Raises:
         InputError: the log has none.
@@ -43,7 +43,7 @@ def behaviour_column(dataset: Dataset) -> str:
     column = dataset.event_columns.behaviour
     if column is None:
         raise InputError(
-            "The log does not tell what users did.",
+            "The log has no behaviour column.",
             where=f"dataset {dataset.name}",
             expected="events with a behaviour (view, cart, buy, …)",
             found=f"further columns {', '.join(dataset.event_columns.names) or 'none'}",
@@ -56,25 +56,25 @@ def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
     """Return the behaviours of the interactions in rows, sorted.
 
     Raises:
-        InputError: the log has no behaviours. ConfigError: the target is none of them.
+        InputError: the log has no behaviours. ConfigError: the target is not among them.
     """
     clicks = rows.filter(pl.col("click") == 1)
     names = sorted(clicks[behaviour_column(dataset)].drop_nulls().cast(pl.String).unique().to_list())
     if target not in names:
         raise ConfigError(
-            "Nobody did in this log what is to be retrieved for.",
+            "The target behaviour does not occur in this log.",
             where="retriever, target",
-            expected=f"one of the log's behaviours: {', '.join(names) or 'it has none'}",
+            expected=f"one of the log's behaviours: {', '.join(names) or '(none)'}",
             found=target,
         )
     return names
 
 
 def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: History) -> History:
-    """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for one that is not known.
+    """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for an unknown one.
 
     Args:
-        events: in time order, as ``history`` was made of them. column: of the behaviour. names: of the numbers.
+        events: in time order, those behind ``history``. column: of the behaviour. names: of the behaviours, in the order of their numbers.
     """
     clicks = events.filter(pl.col("click") == 1)
     numbers = {name: place + 1 for place, name in enumerate(names)}
@@ -84,7 +84,7 @@ def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: 
 
 
 class Histories:
-    """Training histories; what they give up for validation is cut off before.
+    """Training histories, without the interactions held out for validation.
 
     Args:
         items, behaviours: (n,) of all users, oldest first, items from 0. starts, ends: (U,) each user's slice. length: longest input.
@@ -101,7 +101,7 @@ class Histories:
         """Yield every history once, ``batch`` at a time, in random order among histories of like length.
 
         Args:
-            masked: share of the items; of a history where the draw meets none, the newest is masked. hidden: share of the behaviours.
+            masked: share of the items; if the draw selects none of a history, its newest is masked. hidden: share of the behaviours.
             mask: number of the masked item.
         """
         order = random.permutation(self.users)
@@ -134,10 +134,10 @@ class Histories:
 def held_out(
     history: History, behaviours: Array, target: int, most: int, random: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Choose users whose last interaction of the target behaviour has something before it.
+    """Choose users who have an interaction before their last one of the target behaviour.
 
     Returns:
-        users (V,), and the end (U,) of what may be trained on of each user's slice: at that interaction for these, the slice's own for others.
+        users (V,), and the end (U,) of the trainable part of each user's slice: that interaction for these users, the slice's end for others.
     """
     places = np.flatnonzero(behaviours == target)
     owner = np.searchsorted(history.offsets, places, side="right") - 1

@@ -1,8 +1,8 @@
-"""Next item under a given behaviour: an encoder of all behaviours, and a diffusion from preference as such to that of one (FatsMB, KDD 2026).
+"""Next item under a given behaviour: an encoder of all behaviours, and a diffusion from general to behaviour-specific preference (FatsMB, KDD 2026).
 
-First an encoder learns to fill gaps in histories of all behaviours. Then, the encoder fixed, a diffusion learns to make of the latent vector of
-a gap whose behaviour is masked the vector of the same gap whose behaviour is told. Last the head learns to read items from what
-the diffusion samples. Source: the authors' code; its guidance, masking and rotary scaling are corrected (``as_released`` takes them as they are).
+First an encoder learns to fill gaps in histories of all behaviours. Then, with the encoder fixed, a diffusion learns to turn the latent vector of a
+gap with masked behaviour into the vector of the same gap with known behaviour. Last, the head learns to read items from the diffusion's samples.
+Source: the authors' code; its guidance, masking and rotary scaling are corrected (``as_released`` restores them).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Array = NDArray[Any]
 
 
 class BehaviourDiffusion(VectorRetriever):
-    """Retriever for one behaviour of a log that has several; a user without a history finds nothing.
+    """Retriever for one behaviour of a log with several; it returns nothing for a user without a history.
 
     Attributes:
-        encoder_of: retriever of the same log whose fitted encoder :meth:`fit` takes instead of training one.
+        encoder_of: retriever of the same log whose fitted encoder :meth:`fit` reuses instead of training one.
     """
 
     Settings = BehaviourDiffusionSettings
@@ -54,7 +54,7 @@ class BehaviourDiffusion(VectorRetriever):
         """Learn from interactions; see :meth:`CatalogueRetriever.fit`.
 
         Raises:
-            InputError: no interactions, or none that tells its behaviour. ConfigError: none of the target behaviour.
+            InputError: no interactions, or none with a behaviour. ConfigError: none of the target behaviour.
         """
         self._rows = dataset.events if rows is None else rows
         self.facts = {"behaviours": names_of(dataset, self._rows, self.settings.target)}
@@ -99,7 +99,7 @@ class BehaviourDiffusion(VectorRetriever):
         self._finish()
 
     def queries(self, requests: Requests) -> Array:
-        """Return (B, d + 1) by the requests' histories; of an empty one a vector of zeros."""
+        """Return (B, d + 1) from the requests' histories; zeros for an empty one."""
         items, _ = self.recent(requests)
         told, _ = self._behaviours().before_batch(requests.user, requests.time, self.settings.history)
         behaviours = np.where(items >= 0, told, 0)
@@ -110,7 +110,7 @@ class BehaviourDiffusion(VectorRetriever):
         return np.concatenate(list(parts))
 
     def redrawn(self, seed: int) -> Self:
-        """Return the retriever with other noise to sample from; its answers show how sure the diffusion is."""
+        """Return the retriever with redrawn noise; the spread of its answers shows how certain the diffusion is."""
         made = copy(self)
         made.network = deepcopy(self.network)
         noise = torch.randn(self.settings.width, generator=torch.Generator().manual_seed(seed))
@@ -145,7 +145,7 @@ class BehaviourDiffusion(VectorRetriever):
         wrong += sorted(set(taken) ^ {name for name in mine if not name.startswith(("denoiser.", "start"))})
         if wrong or other.facts["behaviours"] != self.facts["behaviours"] or not self.item_ids.equals(other.item_ids):
             raise ConfigError(
-                "An encoder of another log or of another shape cannot be taken over.",
+                "An encoder of another log or of another shape cannot be reused.",
                 where="encoder_of",
                 expected="the same items and behaviours, and the same settings of the encoder",
                 found=f"different {', '.join(wrong)}" if wrong else "other items or behaviours",

@@ -1,4 +1,4 @@
-"""Items, encoder, diffusion and head of a behaviour diffusion, and what passes a gradient to what."""
+"""Items, encoder, diffusion and head of a behaviour diffusion, and the gradient flow between them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BehaviourNetwork(nn.Module):
     """Items, encoder, diffusion and head; item 0 is padding and the last one is the mask.
 
     Args:
-        items: N. behaviours: n, numbered from 1; 0 is padding and none, n + 1 is masked.
+        items: N. behaviours: n, numbered from 1; 0 is padding or none, n + 1 is masked.
     """
 
     start: torch.Tensor
@@ -44,9 +44,9 @@ class BehaviourNetwork(nn.Module):
         self.denoiser = BehaviourDenoiser(
             width, behaviours, settings.denoiser_blocks, settings.steps, settings.shared_experts, settings.own_experts
         )
-        # One draw for all requests and for ever: the same request gets the same answer.
+        # A single fixed draw for all requests: the same request always gets the same answer.
         self.register_buffer("start", torch.randn(width))
-        # The sampler reads single values, for which a GPU would make the host wait: it has a copy that no device takes.
+        # The sampler reads single values, which would make the host wait for a GPU; this copy stays on the host.
         self.host_kept = variance_preserving_schedule(settings.steps)
         self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 
@@ -60,7 +60,7 @@ class BehaviourNetwork(nn.Module):
         return behaviours.flatten().index_fill(0, places, self.masked_behaviour).view_as(behaviours)
 
     def behaviour_at(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return the behaviours (M,) at flat places (M,), 0 where it is not known which it was."""
+        """Return the behaviours (M,) at flat places (M,), 0 where unknown."""
         found = behaviours.flatten()[places]
         return found * (found != self.masked_behaviour)
 
@@ -73,10 +73,10 @@ class BehaviourNetwork(nn.Module):
         step: torch.Tensor,
         noise: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the smooth L1 error (M,) of the specific latents that the denoiser predicts; its gradient is the denoiser's alone.
+        """Return the smooth L1 error (M,) of the denoiser's predicted specific latents; its gradient reaches only the denoiser.
 
         Args:
-            items, behaviours: (B, L). places: (M,). told: (M,) bool, where the denoiser is told the behaviour. step: (M,) from 1. noise: (M, d).
+            items, behaviours: (B, L). places: (M,). told: (M,) bool, where the denoiser sees the behaviour. step: (M,) from 1. noise: (M, d).
         """
         with torch.no_grad():
             specific = self.encode(items, behaviours, places)
@@ -88,7 +88,7 @@ class BehaviourNetwork(nn.Module):
     def sampled(
         self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor, start: torch.Tensor
     ) -> torch.Tensor:
-        """Return latents (M, d) at flat places (M,) that the diffusion makes of noise (M, d), without a gradient."""
+        """Return latents (M, d) at flat places (M,) that the diffusion samples from noise (M, d), without a gradient."""
         with torch.no_grad():
             shown = behaviours if "masking" in self.released else self.masking(behaviours, places)
             agnostic, behaviour = self.encode(items, shown, places), self.behaviour_at(behaviours, places)
@@ -104,7 +104,7 @@ class BehaviourNetwork(nn.Module):
     def predicted(
         self, noisy: torch.Tensor, step: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return guided predictions (M, d) of the clean latents; without guidance those of the behaviour (M,)."""
+        """Return guided predictions (M, d) of the clean latents; without guidance, the predictions given the behaviour (M,)."""
         if not self.guidance:
             return self.denoiser(noisy, step, agnostic, behaviour)  # type: ignore[no-any-return]
         both = torch.cat([behaviour, torch.zeros_like(behaviour)])
@@ -122,11 +122,11 @@ class BehaviourNetwork(nn.Module):
         return (1 + self.guidance) * conditional + self.guidance * drawn(conditional, torch.zeros_like(behaviour))
 
     def asked(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return what meets items in a product, (M, d + 1), of latents (M, d); the last is for the items' bias."""
+        """Return query vectors (M, d + 1) for inner products with items, from latents (M, d); the last entry is for the items' bias."""
         return torch.cat([self.head(latent), latent.new_ones(len(latent), 1)], dim=1)
 
     def queries(self, items: Array, behaviours: Array, target: int, sampled: bool) -> Array:
-        """Return (B, d + 1) of histories (B, L), newest first and from 1, 0 for padding; zeros for one in which nothing is known.
+        """Return (B, d + 1) of histories (B, L), newest first and from 1, 0 for padding; zeros for one without known items.
 
         Args:
             target: behaviour of the next item. sampled: by the diffusion, or the encoder's own latent.

@@ -16,14 +16,15 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     """Settings of :class:`taiji.models.retrieval.behaviour_diffusion.BehaviourDiffusion`."""
 
     target: str = "buy"
-    """Behaviour that items are retrieved for, as the log names it."""
+    """Behaviour to retrieve items for, as the log names it."""
     behaviours: Literal["rotary", "added", "none"] = "rotary"
-    """Form in which the encoder reads behaviours: as factors of queries and keys (`rotary`), as vectors added to the items' (`added`), or not at all (`none`)."""
+    """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the items' (`added`), or not at all (`none`)."""
     diffusion: bool = True
-    """Sample the latent vector by the diffusion; without it the encoder's own is taken."""
+    """Sample the latent vector by the diffusion; otherwise use the encoder's."""
     as_released: tuple[Released, ...] = ()
-    """Parts done as in the released code, which does not do what it says: `guidance` adds the unconditional sample, begun at the conditional one, instead of
-    subtracting the unconditional prediction at each step; `masking` shows the behaviour to the condition when sampling; `rotary` scales after the turn."""
+    """Parts taken as in the released code, which deviates from the paper: `guidance` adds the unconditional sample, started at the conditional one,
+    instead of subtracting the unconditional prediction at each step; `masking` shows the behaviour to the condition when sampling; `rotary` scales
+    after the rotation."""
     width: PositiveInt = 64
     """Width of items and latent vectors."""
     layers: PositiveInt = 2
@@ -41,19 +42,19 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     shared_experts: PositiveInt = 1
     """Experts per block that all behaviours share."""
     own_experts: NonNegativeInt = 2
-    """Experts per block of each behaviour's own."""
+    """Experts per block for each behaviour."""
     steps: PositiveInt = 200
     """Steps of the diffusion."""
     sampler_steps: PositiveInt = 20
-    """Steps that the sampler takes of them."""
+    """Diffusion steps that the sampler takes."""
     guidance: NonNegativeFloat = 1.0
-    """w of classifier-free guidance: (1 + w) times the behaviour's prediction less w times that of no behaviour; 0 does without."""
+    """w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times that without; 0 turns it off."""
     dropped: float = Field(default=0.2, ge=0, lt=1)
-    """Chance that the diffusion is not told the behaviour in training, which guidance needs."""
+    """Probability of hiding the behaviour from the diffusion in training, which guidance needs."""
     negatives: NonNegativeInt = 1024
-    """Items drawn per step that stand for the whole catalogue; 0 computes the full softmax."""
+    """Negatives sampled per step in place of the whole catalogue; 0 computes the full softmax."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Power of an item's count that its chance to be drawn is proportional to; the loss is corrected for it."""
+    """Exponent of an item's count in its sampling probability; the loss is corrected for it."""
     batch: PositiveInt = 128
     """Histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -61,19 +62,19 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     weight_decay: float = Field(default=1e-6, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 100
-    """Passes of the encoder at most."""
+    """Upper limit on the encoder's passes."""
     diffusion_epochs: PositiveInt = 100
     """Passes of the diffusion."""
     head_epochs: PositiveInt = 20
-    """Passes of the head over sampled vectors at most."""
+    """Upper limit on the head's passes over sampled vectors."""
     valid_users: PositiveInt = 5000
-    """Users, chosen at random, whose last interaction of the target behaviour is kept out of training, with all after it, and predicted at every check."""
+    """Users, chosen at random, whose last interaction of the target behaviour is held out, with all after it, and predicted at every check."""
     check_every: PositiveInt = 2
     """Passes between checks."""
     patience: PositiveInt = 5
     """Checks without improvement of NDCG@10 after which encoder or head stop; the best weights are kept."""
     device: Device = "auto"
-    """Where it trains and encodes: `cpu`, `cuda`, or `auto`."""
+    """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
     @model_validator(mode="after")
     def _fitting(self) -> BehaviourDiffusionSettings:

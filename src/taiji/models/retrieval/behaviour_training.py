@@ -28,8 +28,9 @@ class BehaviourTraining:
     """One training run.
 
     Args:
-        network: to train. data: histories. valid: users (V,) of them and the items (V,) they took next under the target behaviour.
-        target: number of that behaviour. chance: (N,) of each item to be drawn as a negative. random: of batches, masks and negatives.
+        network: the network to train. data: histories. valid: users (V,), and the items (V,) that they took next under the target behaviour.
+        target: number of that behaviour. chance: (N,) sampling probability of each item as a negative. random: generator for batches, masks and
+            negatives.
 
     Attributes:
         checks: of each stage, one entry per check: epoch, training loss, and validation NDCG@10 where it is measured.
@@ -55,7 +56,7 @@ class BehaviourTraining:
         self._stage("encoder", own, self._encoder_loss, self.settings.epochs)
 
     def diffusion(self) -> None:
-        """Train the denoiser, the encoder fixed, and then the head on what it samples."""
+        """Train the denoiser with the encoder fixed, then the head on its samples."""
         network, settings = self.network, self.settings
         self._stage("diffusion", list(network.denoiser.parameters()), self._diffusion_loss, settings.diffusion_epochs)
         self._stage("head", [*network.head.parameters(), network.bias], self._head_loss, settings.head_epochs)
@@ -63,7 +64,7 @@ class BehaviourTraining:
     def _stage(
         self, name: str, parameters: list[nn.Parameter], loss: Callable[[MaskedBatch], torch.Tensor], epochs: int
     ) -> None:
-        """Train some parameters. Encoder and head stop early and keep the best weights; of the diffusion the loss alone is told."""
+        """Train some parameters. Encoder and head stop early and keep the best weights; for the diffusion only the loss is recorded."""
         settings, network = self.settings, self.network
         optimiser = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -133,7 +134,7 @@ class BehaviourTraining:
         return sampled_softmax_loss(states, wanted, table, negatives, log_chance)
 
     def quality(self, sampled: bool) -> float:
-        """Return NDCG@10 of the held-out interactions over the whole catalogue; nothing that was seen is left out."""
+        """Return NDCG@10 of the held-out interactions over the whole catalogue, including seen items."""
         users, targets = self.valid
         if not len(users):
             return 0.0

@@ -1,4 +1,4 @@
-"""Training and validation histories of a decoder over item codes: rows of similar length, every place a target."""
+"""Training and validation histories of a decoder over item codes: rows of similar length, with every place as a target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.data.history import History
 
 Array = NDArray[Any]
 POOL = 16
-"""Batches that are sorted by length together."""
+"""Batches whose histories are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class CodeBatch:
     """Windows of histories.
 
     Attributes:
-        items: (R, n + 1) oldest first, −1 behind; group g of a row has seen the first g of them and is to tell the next one.
-        places: (R, n + 1) of each in the history's arrays, −1 behind.
+        items: (R, n + 1) oldest first, padded with −1; group g of a row has seen the first g of them and predicts the next one.
+        places: (R, n + 1) of each in the history's arrays, padded with −1.
         users: (R,).
     """
 
@@ -32,10 +32,10 @@ class CodeBatch:
 
 
 class Windows:
-    """The last interactions of each user as they are trained on.
+    """The last interactions of each user, for training.
 
     Args:
-        history: of all users. ends: (U,) one past the last interaction of each that may be trained on. length: longest input.
+        history: of all users. ends: (U,) end of each user's trainable interactions, exclusive. length: longest input.
     """
 
     def __init__(self, history: History, ends: Array, length: int) -> None:
@@ -66,6 +66,6 @@ class Windows:
 
 
 def held_out(history: History, most: int, random: np.random.Generator) -> Array:
-    """Return at most ``most`` users, chosen at random, of those with two interactions, ascending."""
+    """Return at most ``most`` random users with two interactions or more, ascending."""
     users = np.flatnonzero(np.diff(history.offsets) >= 2)
     return users if len(users) <= most else np.sort(random.choice(users, most, replace=False))

@@ -1,6 +1,6 @@
-"""Generative retrieval: a transformer decodes the codes of the next item, and only codes of items that may be shown.
+"""Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
 
-TIGER (2305.05065) is the plain one; OneLive, OneMall, S²GR and DualGR are settings of it. Deviations are in ``docs/papers.md``.
+TIGER (2305.05065) is the plain decoder; OneLive, OneMall, S²GR and DualGR are settings of it. Deviations are in ``docs/papers.md``.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from taiji.nn.time_encoding import time_features
 
 Array = NDArray[Any]
 REQUESTS, CELLS = 256, 8_000_000
-"""Requests that are decoded at a time, and log-probabilities of codes held at once: of fewer requests where levels or beams are large."""
+"""Requests decoded at a time, and log-probabilities of codes held at once; large levels or beams lower the number of requests."""
 
 
 class CodeDecoder(CatalogueRetriever):
     """Generative retriever.
 
-    An item's score is the log-probability of its codes given the history; with ``collisions: list`` plus its log share of
-    what has the same codes. Codes that lead to no item that the request may be shown are never decoded.
+    An item's score is the log-probability of its codes given the history; with ``collisions: list`` plus its log share among the items of the same
+    codes. Codes that lead to no permitted item are never decoded.
 
     Args:
-        settings: see there.
-        codes: (n_items, L) of the dataset that it is fitted on, with or without what made them; default: the coder's.
-        vectors: (n_items, d) that the coder codes; default: item factors of the interactions that it is fitted on.
+        settings: see the settings class.
+        codes: (n_items, L) of the training dataset's items, as an array or with their coder; default: those of the settings' coder.
+        vectors: (n_items, d) for the coder to encode; default: item factors of the training interactions.
 
     Attributes:
         trie: of the catalogue's codes.
-        network: decodes them.
+        network: decodes the codes.
     """
 
     Settings = CodeDecoderSettings
@@ -81,7 +81,7 @@ class CodeDecoder(CatalogueRetriever):
             self._rows = None
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Code the items and train with early stopping on the held-out last interactions."""
+        """Encode the items and train with early stopping on the held-out last interactions."""
         popularity = np.bincount(history.items, minlength=len(self.places))
         assert self._rows is not None
         codes, sizes, self.facts["codes_version"] = self._codes(history, seed)
@@ -96,7 +96,7 @@ class CodeDecoder(CatalogueRetriever):
             self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
 
     def _codes(self, history: History, seed: int) -> tuple[Array, tuple[int, ...], str]:
-        """Return codes (N, L) of the catalogue's items, the levels' sizes, and the version of their coder, "" where it is not known."""
+        """Return codes (N, L) of the catalogue's items, the levels' sizes, and the version of their coder, "" if unknown."""
         given, count = self.given, len(self.places)
         rows = given if given is not None else self.vectors
         if rows is not None:
@@ -121,7 +121,7 @@ class CodeDecoder(CatalogueRetriever):
             )
 
     def _coder(self) -> Coder:
-        """Return the coder that the settings name, not fitted.
+        """Return the unfitted coder that the settings name.
 
         Raises:
             ConfigError: no coder has that name, or it has other settings.
@@ -132,14 +132,14 @@ class CodeDecoder(CatalogueRetriever):
         except ValidationError as error:
             problem = error.errors()[0]
             raise ConfigError(
-                "A coder's settings do not fit it.",
+                "The settings do not fit the coder.",
                 where=".".join(["coder_settings", *map(str, problem["loc"])]),
                 expected=f"settings of {self.settings.coder}: {', '.join(kind.Settings.model_fields)}",
                 found=problem_text(problem),
             ) from error
 
     def coded_vectors(self, history: History, seed: int) -> Array:
-        """Return the vectors (N, d) that the codes come from, or would have come from."""
+        """Return the vectors (N, d) behind the codes, or the default ones."""
         if self.vectors is not None:
             return self.vectors
         return item_factors(history, len(self.places), self.settings.vector_width, seed)
@@ -160,7 +160,7 @@ class CodeDecoder(CatalogueRetriever):
         return {"codes": self.item_codes, "popularity": self.popularity, **learnt}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         learnt = dict(weights)
         self._take(learnt.pop("codes"), learnt.pop("popularity"))
         self._build(device)
@@ -168,11 +168,11 @@ class CodeDecoder(CatalogueRetriever):
         self.network.eval()
 
     def recoded(self, dataset: Dataset, codes: ItemCodes | Array) -> Self:
-        """Return the retriever of a later catalogue, new items and items whose codes have moved included; the network is shared.
+        """Return the retriever for a later catalogue, including new items and items with changed codes; the network is shared.
 
         Args:
-            dataset: that it is bound to. codes: of its items (n_items, L). Where the fit has added a level to tell items
-                apart, it is added here, too, unless it is given; items beyond its size, and equal codes, share a leaf.
+            dataset: the dataset to bind to. codes: of its items (n_items, L). A level that the fit has added to distinguish items is added here, too,
+                unless it is given; items beyond its size, and items with equal codes, share a leaf.
 
         Raises:
             InputError: codes of another coder, of other levels or of other sizes.
@@ -181,11 +181,11 @@ class CodeDecoder(CatalogueRetriever):
         if isinstance(codes, ItemCodes):
             if learnt and codes.version != learnt:
                 raise InputError(
-                    "The decoder has learnt the codes of another coder.",
+                    "The codes are of a different coder from the decoder's.",
                     where="recoded",
                     expected=f"codes of version {learnt}",
                     found=codes.version,
-                    fix="code the items with the coder that the decoder was fitted with, or fit again",
+                    fix="encode the items with the coder that the decoder was fitted with, or fit again",
                 )
             codes = codes.table
         sizes = tuple(self.facts["sizes"])
@@ -204,7 +204,7 @@ class CodeDecoder(CatalogueRetriever):
     # Retrieval.
 
     def scores(self, requests: Requests) -> Array:
-        """Return the log-probability of every item, by a beam that holds the catalogue: exact, and slow where it is large."""
+        """Return the log-probability of every item, by a beam as wide as the catalogue: exact, but slow for a large one."""
         out = np.full((len(requests), len(self.places)), -np.inf)
         whole = LiveTrie(self.trie).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
         size = self._at_a_time(len(self.places))
@@ -215,9 +215,9 @@ class CodeDecoder(CatalogueRetriever):
         return out
 
     def _retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items by beam search over the codes of what each request may be shown.
+        """Return the ``k`` best items by beam search over the codes of each request's permitted items.
 
-        A beam too narrow for ``k`` is doubled until it is not, so that lists of different lengths mostly come from one beam.
+        A beam too narrow for ``k`` is doubled until it suffices, so that lists of different lengths mostly come from the same beam.
         """
         width, beam = min(k, len(self.places)), self.settings.beam
         while beam < width:
@@ -232,18 +232,18 @@ class CodeDecoder(CatalogueRetriever):
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
 
     def _at_a_time(self, beam: int) -> int:
-        """Return how many requests are decoded together."""
+        """Return the number of requests to decode together."""
         return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
 
     def _pools(self, requests: Requests) -> list[tuple[str, Array]]:
-        """Return the pools of items that requests are answered from, and the requests (R,) of each; "" is the catalogue."""
+        """Return the item pools that answer the requests, and each pool's requests (R,); "" is the catalogue."""
         if not self.settings.pool:
             return [("", np.arange(len(requests)))]
         values = scenario_of_requests(requests, self.settings.scenario)
         return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
 
     def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str) -> Slate:
-        """Return the ``k`` best of a pool, in the model's own numbers."""
+        """Return the ``k`` best items of a pool, in the model's own numbers."""
         row, items, values = self._decode(requests, self._shown(requests, pool), beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -254,9 +254,9 @@ class CodeDecoder(CatalogueRetriever):
         return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
 
     def _shown(self, requests: Requests, pool: str) -> PrunedTrie:
-        """Return the trie of what each request may be shown out of a pool.
+        """Return the trie of the pool's items that each request may be shown.
 
-        Requests of one time share a live trie that follows the items that came or went since the last one.
+        Requests with the same time share a live trie, updated by the items that have changed since the previous one.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
         shown = ~self._gone
@@ -273,7 +273,7 @@ class CodeDecoder(CatalogueRetriever):
                 known = self.codes[seen] >= 0
                 rows, hidden = rows[known], self.codes[seen][known]
         live = self._live.get(pool, self._live[""]).moved(shown)
-        self._live = {**self._live, pool: live}  # replaced as a whole: other threads go on with the one they have
+        self._live = {**self._live, pool: live}  # replaced as a whole: other threads keep using the old one
         return live.without(rows, hidden)
 
     def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
@@ -289,12 +289,12 @@ class CodeDecoder(CatalogueRetriever):
         return row[place], items, scores[place] + self.trie.log_shares[items]
 
     def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
-        """Return histories, how many interactions each has (B,), and what else the requests tell, in one group each."""
+        """Return histories, their lengths (B,), and the further facts of the requests, one group each."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
         own = np.where(found >= 0, self.codes[found], -1)
         known = own >= 0
-        order = np.argsort(~known, axis=1, kind="stable")  # what the model knows, newest first
+        order = np.argsort(~known, axis=1, kind="stable")  # items known to the model, newest first
         own, times = (np.take_along_axis(values, order, axis=1) for values in (own, found_times))
         recent, long = own[:, : s.history], own[:, s.history :]
         seen = (recent >= 0).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Losses of the decoder over item codes: the next code, clusters of codes for thinking steps, and exposures not taken."""
+"""Losses of the decoder over item codes: the next code, clusters of codes for thinking steps, and skipped exposures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ NEARLY_ONE = 1 - 1e-6
 
 
 def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean over exposures that were not taken of ``−log(1 − p(code))`` (DualGR); 0 without any.
+    """Return the mean of ``−log(1 − p(code))`` over skipped exposures (DualGR); 0 without any.
 
-    An exposure with the target's own code would contradict it and does not count.
+    An exposure with the target's own code would contradict it and is ignored.
 
     Args:
         logits: (M, V) of the first code. skipped: (M, S) first codes of exposures, −1 for none. target: (M,).
@@ -26,7 +26,7 @@ def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor)
 def cluster_loss(
     thoughts: torch.Tensor, table: torch.Tensor, cluster: torch.Tensor, target: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """Return the cross-entropy of the target code's cluster by cosine of a thinking state with the clusters' means (S²GR).
+    """Return the cross-entropy of the target code's cluster, from the cosines of a thinking state with the clusters' means (S²GR).
 
     Args:
         thoughts: (M, d). table: (V, d) vectors of a level's codes. cluster: (V,) int64 of each code, all below K occur.

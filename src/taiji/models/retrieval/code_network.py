@@ -1,4 +1,4 @@
-"""Network of the generative decoder: the history is read once, item codes are decoded in many groups that share it."""
+"""Network of the generative decoder: the history is encoded once; many groups that share it decode item codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""A bucket is gathered where the largest one is at most one such part of the history; else attention is masked."""
+"""Buckets are gathered if the largest is at most this fraction (1/n) of the history; otherwise attention is masked."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Past:
     """Histories, oldest interaction first, padding behind.
 
     Attributes:
-        codes: (R, n, L) int64; what stands at the padding is not read by a group that sees less.
-        times: (R, n, 5) time features, where the network has a use for them.
-        long: (R, m, L) codes of interactions before these, newest first, and long_mask (R, m) which are there; likewise.
+        codes: (R, n, L) int64; values at padded places are never read.
+        times: (R, n, 5) time features, if the network uses them.
+        long: (R, m, L) codes of interactions before these, newest first, and their mask long_mask (R, m); if the network uses them.
     """
 
     codes: torch.Tensor
@@ -39,7 +39,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Asked:
-    """Facts of a request beside its history, where the network has a use for it.
+    """Facts of a request besides its history, if the network uses them.
 
     Attributes:
         times: (R, G, 5) time features of the next item. prompt: (R, G) int64 number of the scenario, 0 for an unknown one.
@@ -49,7 +49,7 @@ class Asked:
     prompt: torch.Tensor | None = None
 
     def spread(self, groups: int) -> Asked:
-        """Return the same for several groups (R, groups) of each request, of which there is one (R, 1) here."""
+        """Return the facts repeated for several groups (R, groups) of each request; here there is one (R, 1)."""
         times = None if self.times is None else self.times.expand(-1, groups, -1)
         return Asked(times, None if self.prompt is None else self.prompt.expand(-1, groups))
 
@@ -59,8 +59,8 @@ class Memory:
     """State computed once per history.
 
     Attributes:
-        layers: keys and values (R, h, P, e) of each decoder block. first: (R, P) first code of each token, −1 for those of no item.
-        fixed: tokens before the first interaction, which everybody sees.
+        layers: keys and values (R, h, P, e) of each decoder block. first: (R, P) first code of each token, −1 for tokens of no item.
+        fixed: number of tokens before the first interaction, visible to every group.
     """
 
     layers: list[Cache]
@@ -156,11 +156,11 @@ class CodeNetwork(nn.Module):
     def states(
         self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: Asked | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the states that tell each code, given the true ones before it, and those of the thinking steps.
+        """Return the states that predict each code, given the true ones before it, and those of the thinking steps.
 
         Args:
             memory: of R histories. seen: (R, G) interactions that each group has seen. codes: (R, G, L) of the next item.
-            asked: what else each group knows.
+            asked: further facts of each group.
 
         Returns:
             (R, G, L, d), and (R, G, L, d) or None.
@@ -183,11 +183,11 @@ class CodeNetwork(nn.Module):
 
 
 class Decoding:
-    """Decoding under way: own keys and values of each group beside the memory that the groups share.
+    """State of a decoding: each group's own keys and values beside the shared memory.
 
     Args:
-        network, memory: see there. seen: (R, G) interactions that each group may see; G is 1 for a beam search.
-        asked: what else each group knows.
+        network, memory: see their classes. seen: (R, G) interactions that each group may see; G is 1 for a beam search.
+        asked: further facts of each group.
 
     Attributes:
         thought: states (R, G, d) of the thinking steps so far.
@@ -217,21 +217,21 @@ class Decoding:
         return begin
 
     def masks(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return what the L tokens of groups with codes (R, G, L) may see: (R, G, L or 1, P)."""
+        """Return the attention mask (R, G, L or 1, P) of the L tokens of groups with codes (R, G, L)."""
         if not self.network.settings.bucket:
             return self.mask
         rest = self.bucket(codes[..., 0]).expand(-1, -1, codes.shape[-1] - 1, -1)
         return torch.cat([self.mask.expand(-1, codes.shape[1], -1, -1), rest], dim=2)
 
     def bucket(self, first: torch.Tensor) -> torch.Tensor:
-        """Return what groups whose first code is (R, G) may see: interactions that share it, all of them where none does."""
+        """Return the attention mask of groups with first codes (R, G): interactions that share the code, or all if none does."""
         held = self.memory.first[:, None]
         shared = (held == first[..., None])[:, :, None] & self.mask
         some = shared.any(dim=-1, keepdim=True)
         return torch.where(some, shared | ((held == -1)[:, :, None] & self.mask), self.mask)
 
     def step(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the states (R, G, T, d) after further tokens (R, G, T, d), and remember these."""
+        """Return the states (R, G, T, d) after further tokens (R, G, T, d), and cache their keys and values."""
         network, count = self.network, x.shape[2]
         x, turn = network._dropped(x), self._turn(count, x)
         for at, block in enumerate(network.blocks):
@@ -241,7 +241,7 @@ class Decoding:
         return network.norm(x)  # type: ignore[no-any-return]
 
     def next(self, level: int, codes: torch.Tensor) -> torch.Tensor:
-        """Return the states (R, G, d) that tell the code of a level, after the codes (R, G) of the level before."""
+        """Return the states (R, G, d) that predict a level's code, after the codes (R, G) of the level before."""
         network = self.network
         if level == 1 and network.settings.bucket:
             self.mask = self.bucket(codes)
@@ -264,7 +264,7 @@ class Decoding:
         return state[:, :, 0]
 
     def select(self, parents: torch.Tensor) -> None:
-        """Go on with the groups ``parents`` (R, K) in place of the ones there are."""
+        """Replace the groups by those at ``parents`` (R, K)."""
         rows = torch.arange(len(parents), device=parents.device)[:, None]
         for at, held in enumerate(self.past):
             if held is not None:
@@ -277,7 +277,7 @@ class Decoding:
             self.recent = None if self.recent is None else self.recent[rows, parents]
 
     def _turn(self, count: int, like: torch.Tensor) -> Turn:
-        """Return the turns (R, 1, G, T, e) of the next tokens."""
+        """Return the rotations (R, 1, G, T, e) of the next tokens."""
         place = self.place[..., None] + torch.arange(self.taken, self.taken + count, device=self.place.device)
         return turns(place[:, None], self.network.head_width, like)
 
@@ -292,7 +292,7 @@ class Decoding:
 
 
 class BeamScorer:
-    """Callback of :func:`taiji.nn.beam_search.beam_search` over a network: the history stays one, the beams' own keys move."""
+    """Callback of :func:`taiji.nn.beam_search.beam_search` over a network: the history is shared, the beams' own keys move."""
 
     def __init__(self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: Asked | None = None) -> None:
         self.decoding = Decoding(network, memory, seen[:, None], asked)

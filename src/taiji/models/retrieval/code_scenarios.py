@@ -18,7 +18,7 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
     """Return a column as texts, empty where it is null.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no column of that name.
     """
     if name not in frame.columns:
         raise InputError(
@@ -26,7 +26,7 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
             where=what,
             expected=f"a column {name}",
             found=", ".join(frame.columns),
-            fix="take it along in the mapping (keep), or set scenario and pool to columns that are there",
+            fix="keep it in the mapping (keep), or set scenario and pool to existing columns",
         )
     return frame[name].cast(pl.String).fill_null("")
 
@@ -37,7 +37,7 @@ def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
 
 
 def numbers_of(values: Array, known: list[str]) -> Array:
-    """Return the number from 1 of each scenario (B,), 0 for one that is not known."""
+    """Return the number of each scenario (B,), from 1; 0 for an unknown one."""
     numbers = {text: place + 1 for place, text in enumerate(known)}
     found, inverse = np.unique(np.asarray(values).astype(str), return_inverse=True)
     return np.array([numbers.get(text, 0) for text in found.tolist()], np.int64)[inverse.ravel()]

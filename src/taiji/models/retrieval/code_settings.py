@@ -11,18 +11,18 @@ from taiji.models.retrieval.settings import RetrieverSettings
 
 
 class CodeDecoderSettings(RetrieverSettings):
-    """Settings of :class:`taiji.models.retrieval.code_decoder.CodeDecoder`; without options it is the plain decoder."""
+    """Settings of :class:`taiji.models.retrieval.code_decoder.CodeDecoder`; the defaults are the plain decoder."""
 
     coder: str = "taiji.models.codes.residual_kmeans:ResidualKMeans"
     """Maker of the codes, as `package.module:Name` or by the name of an entry point in `taiji.coders`; not used where codes are given."""
     coder_settings: dict[str, Any] = Field(default={})
-    """Settings of the coder: levels, sizes, whatever it has; the others are its defaults."""
+    """Settings of the coder, such as levels and sizes; those not given keep its defaults."""
     vector_width: PositiveInt = 64
-    """Width of the item factors that are coded where no vectors are given."""
+    """Width of the item factors to encode if no vectors are given."""
     collisions: Literal["level", "list"] = "level"
-    """Items with equal codes: told apart by a further `level`, or left together as a `list` by popularity."""
+    """Items with equal codes: distinguished by a further `level`, or left together as a `list` by popularity."""
     architecture: Literal["decoder", "encoder-decoder"] = "decoder"
-    """History and codes in one causal sequence, or the history in an encoder of its own that the codes attend to."""
+    """History and codes in one causal sequence, or the history in a separate encoder that the codes attend to."""
     tokens: Literal["items", "codes"] = "items"
     """The history as one token per item, the sum of its codes' vectors, or as one token per code."""
     width: PositiveInt = 64
@@ -32,13 +32,13 @@ class CodeDecoderSettings(RetrieverSettings):
     heads: PositiveInt = 2
     """Heads of the attention."""
     expansion: PositiveInt = 4
-    """Hidden width of the feed-forward layers over `width`."""
+    """Hidden width of the feed-forward layers, as a multiple of `width`."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout of embeddings and of all branches of a block."""
     beam: PositiveInt = 50
-    """Prefixes kept per request; doubled until it holds as many as the items that are asked for."""
+    """Prefixes kept per request; doubled until it holds as many items as requested."""
     negatives: NonNegativeInt = 0
-    """Codes drawn per step and level that stand for the level; 0 computes the full softmax."""
+    """Codes sampled per step and level in place of the whole level; 0 computes the full softmax."""
     batch: PositiveInt = 128
     """Histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -46,51 +46,52 @@ class CodeDecoderSettings(RetrieverSettings):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 200
-    """Passes over the histories at most."""
+    """Upper limit on passes over the histories."""
     valid_users: PositiveInt = 1000
-    """Users, chosen at random, whose last interaction is kept out of training and retrieved at every check."""
+    """Users, chosen at random, whose last interaction is held out and retrieved at every check."""
     check_every: PositiveInt = 2
     """Passes between checks."""
     patience: PositiveInt = 5
     """Checks without improvement of NDCG@10 after which training stops; the best weights are kept."""
     query_key_norm: bool = False
-    """Root-mean-square norm with a gain of queries and keys, which bounds the attention's logits."""
+    """RMS normalisation of queries and keys, with a gain, which bounds the attention's logits."""
     gate: bool = False
-    """Attention gated by the token that asks; the identity at first."""
+    """Attention output gated by the query token; the identity at first."""
     short: NonNegativeInt = 0
-    """Last interactions that count as recent: a router takes all of the history or this part of it for each token; 0 for no router."""
+    """Last interactions that count as recent: for each token, a router chooses between the whole history and this part; 0 for no router."""
     experts: NonNegativeInt = 0
     """Experts in place of each feed-forward layer of the decoder; 0 for none."""
     chosen_experts: PositiveInt = 2
-    """Experts that each token takes."""
+    """Experts used per token."""
     balance: float = Field(default=1e-3, ge=0)
-    """Step of the bias that evens the experts' load."""
+    """Step size of the bias that balances the experts' load."""
     bucket: bool = False
-    """From the second code on, only those parts of the history are read that share the first code; all of it where none does."""
+    """From the second code on, read only the interactions that share the first code; all of them if none does."""
     multi_token: bool = False
-    """Only the first code comes from all blocks; each further one from one block, out of the state and the code before it."""
+    """Only the first code uses all blocks; each further code uses one block, from the previous state and code."""
     thinking: Literal["off", "filler", "latent"] = "off"
-    """A step before each code, whose state is the next step's input (`latent`); `filler`: as many steps without that, as a control."""
+    """A step before each code, whose state is the next step's input (`latent`); `filler` takes as many steps without that input, as a control."""
     clusters: NonNegativeInt = 0
-    """Clusters of each level's codes that the states of the thinking steps are to tell; 0 for none."""
+    """Clusters of each level's codes that the thinking states learn to predict; 0 for none."""
     cluster_weight: float = Field(default=0.1, ge=0)
-    """Weight of the clusters in the loss."""
+    """Weight of the cluster loss."""
     long_history: NonNegativeInt = 0
-    """Interactions before the last `history` ones that are read through a compressor; 0 for none."""
+    """Interactions before the last `history` ones, read through a compressor; 0 for none."""
     queries: PositiveInt = 8
-    """Tokens that the compressor makes of them."""
+    """Tokens that the compressor outputs."""
     time: bool = False
-    """Hour, weekday and gap to the interaction before, added to the history and to the request; nothing is added at first."""
+    """Add hour, weekday and time since the previous interaction to the history and to the request; the identity at first."""
     scenario: str = ""
     """Column of events and requests that names the scenario; each one gets a prompt, added to the first token. Empty for none."""
     pool: str = ""
-    """Column of the item table that names the scenario in which an item may be shown; where it is empty, in all. Empty for no such column."""
+    """Column of the item table that names the scenario in which an item may be shown; an item without one is shown in all. Empty for no such
+    column."""
     skip_weight: float = Field(default=0.0, ge=0)
-    """Weight in the loss of what was shown and not taken before the target: its first code is to be improbable."""
+    """Weight of the loss on exposures skipped before the target, which makes their first codes less probable."""
     skips: PositiveInt = 4
-    """Last exposures without a click before the target that count."""
+    """Number of last exposures without a click before the target that are used."""
     device: Device = "auto"
-    """Where it trains and decodes: `cpu`, `cuda`, or `auto`."""
+    """Device for training and decoding: `cpu`, `cuda`, or `auto`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

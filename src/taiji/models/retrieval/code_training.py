@@ -36,11 +36,11 @@ VALID = 256
 
 
 class CodeTraining:
-    """One training of a decoder whose network is new.
+    """Training run of a decoder with a fresh network.
 
     Args:
-        model: with codes and network. rows: events of the model's dataset; its clicks are learnt from, and with ``skip_weight`` what
-            was shown without one. seed: of order, draws and validation users.
+        model: a decoder with codes and network. rows: events of the model's dataset; clicks are learnt from, and with ``skip_weight`` also exposures
+            without one. seed: of order, draws and validation users.
     """
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:
@@ -92,7 +92,7 @@ class CodeTraining:
         return checks
 
     def step(self, batch: CodeBatch) -> torch.Tensor:
-        """Take one step and return the loss of the next codes, on the device: the host does not wait for it."""
+        """Take one step and return the loss of the next codes, left on the device so that the host does not wait."""
         loss, reported = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -145,7 +145,7 @@ class CodeTraining:
         return total, reported
 
     def quality(self) -> float:
-        """Return NDCG@10 of the held-out interactions, as the model retrieves."""
+        """Return NDCG@10 of the model's retrieval on the held-out interactions."""
         if not len(self.valid):
             return 0.0
         last = self.history.offsets[self.valid + 1] - 1
@@ -168,7 +168,7 @@ class CodeTraining:
         return sampled_softmax_loss(states, codes, network.level_table(level), self.model._tensor(drawn), log_chance)
 
     def _past(self, batch: CodeBatch) -> tuple[Past, Asked]:
-        """Return the network's input for a batch, and what else its targets tell."""
+        """Return the network's input for a batch, and the further facts of its targets."""
         s, times, prompt = self.model.settings, None, None
         if s.time:
             then = np.where(batch.places >= 0, self.history.times[batch.places], 0)
@@ -197,7 +197,7 @@ class CodeTraining:
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
-        """Return the cluster (V,) of each level's codes, by k-means of the mean item factors of a code, numbered without gaps."""
+        """Return the clusters (V,) of each level's codes, by k-means of each code's mean item factors, numbered without gaps."""
         model, out = self.model, []
         vectors = model.coded_vectors(self.history, seed)
         for level, size in enumerate(self.network.sizes):

@@ -1,4 +1,4 @@
-"""Co-occurrence: items that follow one another soon in the same history."""
+"""Co-occurrence: items close to each other in the same history."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class CooccurrenceSettings(NeighbourSettings):
     """Settings of :class:`Cooccurrence`."""
 
     window: PositiveInt = 10
-    """Interactions after an item within which another one co-occurs with it."""
+    """Window, in interactions after an item, within which other items co-occur with it."""
     step_decay: float = Field(default=0.8, gt=0, le=1)
-    """Factor by which a co-occurrence counts less with each interaction between the two."""
+    """Decay of a co-occurrence per interaction between the two."""
     direction: Literal["both", "forward"] = "both"
     """`forward` lets an item vote only for what followed it."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Power of both items' counts that a weight is divided by: 0 counts pairs, 0.5 is the cosine."""
+    """Exponent of both items' counts that a weight is divided by: 0 counts pairs, 0.5 is the cosine."""
 
 
 class Cooccurrence(NeighbourRetriever):
-    """Count pairs of items in a user's history, the nearer in sequence the more; divide by a power of their popularity."""
+    """Count pairs of items in a user's history, weighted by closeness; divide by a power of their popularity."""
 
     Settings = CooccurrenceSettings
     settings: CooccurrenceSettings
@@ -46,11 +46,11 @@ def decayed_pairs(history: History, window: int, decay: float, count: int) -> tu
     """Return pairs of different items in the order in which a user took them.
 
     Args:
-        history: interactions. window: greatest distance in the sequence. decay: a pair at distance s counts ``decay ** (s − 1)``.
+        history: interactions. window: largest distance in the sequence. decay: a pair at distance s counts ``decay ** (s − 1)``.
         count: number of items.
 
     Returns:
-        first, second and summed weight, (P,) each, no pair twice.
+        first, second and summed weight, (P,) each, without repeated pairs.
     """
     users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     items = np.asarray(history.items, dtype=np.int64)
@@ -74,6 +74,6 @@ def _summed(first: Array, second: Array, weight: Array, count: int) -> tuple[Arr
 
     rows = coo_matrix(
         (weight, (first, second)), shape=(count, count)
-    ).tocsr()  # counts places and adds: no sorting of all pairs
+    ).tocsr()  # accumulates by place, which avoids sorting all pairs
     rows.sort_indices()
     return np.repeat(np.arange(count), np.diff(rows.indptr)), rows.indices.astype(np.int64), rows.data

@@ -1,8 +1,8 @@
-"""Users for new items: two towers read the other way round, within what users can take (DualRec, arXiv 2502.20497).
+"""Users for new items: two towers read in reverse, within the users' capacity (DualRec, arXiv 2502.20497).
 
-A creator's new item looks for users: of those who will come on the next day and have room, the ones whose vectors meet the item's. Nobody is
-matched with more items than the capacity, and who gets a place is decided by an auction and not by the items' order. On the user's side a
-matched item then scores higher.
+A new item is matched with users: those who are likely to come the next day, have room, and whose vectors are closest to the item's. No user is
+matched with more items than the capacity; an auction assigns the places, independent of the items' order. Matched items then score higher for the
+user.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ class CreatorSettings(TwoTowersSettings):
     """Settings of :class:`CreatorSide`."""
 
     new_days: float = Field(default=2.0, gt=0)
-    """Days for which an item is new: since `available_from`, without that since its first interaction, and for ever before it."""
+    """Days for which an item is new: from `available_from`, else from its first interaction; an item without interactions is new."""
     per_item: PositiveInt = 50
-    """Users that an item is matched with, at most."""
+    """Upper limit of users matched with an item."""
     capacity: PositiveInt = 10
-    """Items that a user is matched with, at most."""
+    """Upper limit of items matched with a user."""
     candidates: PositiveInt = 200
-    """Users that an item asks for, at most: the nearest ones."""
+    """Upper limit of candidate users per item: the nearest ones."""
     active: float = Field(default=0.2, ge=0, le=1)
-    """Probability of coming on the next day from which on a user is available."""
+    """Lowest probability of coming the next day at which a user is available."""
     order: Literal["auction", "random"] = "auction"
-    """Rule for a user's last place: the item that gains most by it (`auction`), or the one whose turn is drawn first (`random`)."""
+    """Rule for a user's last place: the item that gains most by it (`auction`), or the first in a random order (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
-    """Step of the auction: by how much of a cosine a match may be worse than the best possible."""
+    """Step of the auction: allowed loss of cosine per match against the optimum."""
     boost: float = Field(default=0.5, ge=0)
     """λ: a matched item's score for the user rises by λ · worth of the match; 0 leaves the user's side as it is."""
     without_id: float = Field(default=0.3, ge=0, lt=1)
-    """Share of the training targets that are known by their categories alone, as new items are."""
+    """Share of the training targets represented by their categories alone, like new items."""
 
 
 class CreatorSide(TwoTowers):
-    """Two towers whose new items were matched with users when the log ended.
+    """Two towers whose new items are matched with users at the end of the log.
 
     Attributes:
-        matches: by the model's own item numbers, and users of the dataset that it is bound to.
-        known: (N,) items with interactions; the others are found by their categories.
+        matches: pairs of the model's own item numbers and users of the bound dataset.
+        known: (N,) items with interactions; the others are represented by their categories.
     """
 
     Settings = CreatorSettings
     settings: CreatorSettings
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Train the towers, then match the items that are new when the interactions end."""
+        """Train the towers, then match the items that are new at the end of the interactions."""
         s, items = self.settings, np.asarray(history.items)
         self.known = np.bincount(items, minlength=len(self.places)) > 0
         super().learn(history, seed, device)
@@ -87,7 +87,7 @@ class CreatorSide(TwoTowers):
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:
-        """Return (I, B) how much nearer an item is to a user than the user's average item; 0 for what the user has had."""
+        """Return (I, B) how much closer an item is to a user than the user's average item; 0 for items the user has had."""
         scores = super().scores(requests)
         values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
         row, seen = seen_items(self.dataset.history, requests)
@@ -99,30 +99,30 @@ class CreatorSide(TwoTowers):
         return np.asarray(values)
 
     def scores(self, requests: Requests) -> Array:
-        """Return the towers' scores, raised for what the user was matched with before the request."""
+        """Return the towers' scores, raised for items matched with the user before the request."""
         found = super().scores(requests)
         row, item, worth = self.matches.of(np.where(requests.time >= self.facts["matched_at"], requests.user, -1))
         found[row, item] += self.settings.boost * worth
         return found
 
     def room(self, k: int) -> int:
-        """Score every item: an index of vectors does not know who was matched."""
+        """Score every item, since an index of vectors ignores matches."""
         return -1
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with the matches of those among them who have any."""
+        """Return the retriever for other users, with their matches."""
         made = super().bound_to(users)
         made._match(self._user_ids(), self.matches.item, self.matches.worth)
         return made
 
     def weights(self) -> dict[str, Array]:
-        """Return the towers' weights and the matches; the ids of their users are saved as facts."""
+        """Return the towers' weights and the matches; the matched users' ids are saved as facts."""
         return {
             **super().weights(), "known": self.known, "match_item": self.matches.item, "match_worth": self.matches.worth
         }  # fmt: skip
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
         self.known = weights["known"]
         super().restore(weights, device)
         self._match(self.facts["users"], weights["match_item"], weights["match_worth"])
@@ -132,11 +132,11 @@ class CreatorSide(TwoTowers):
         return {**config, "facts": {**config["facts"], "users": self._user_ids()}}
 
     def _user_ids(self) -> list[Any]:
-        """Return the ids of the matched users, one a match."""
+        """Return the ids of the matched users, one per match."""
         return self.dataset.users["user_id"].gather(self.matches.user).to_list()
 
     def _match(self, users: list[Any], items: Array, worth: Array) -> None:
-        """Set the matches of users by their ids; those that the dataset does not have are left out."""
+        """Set the matches of users by their ids; users missing from the dataset are left out."""
         numbers = {name: number for number, name in enumerate(self.dataset.users["user_id"].to_list())}
         user = np.array([numbers.get(name, -1) for name in users], dtype=np.int64)
         self.matches = Matches(self.dataset.n_users, self.settings.capacity)
@@ -152,7 +152,7 @@ class CreatorSide(TwoTowers):
 
 
 def daily_activity(history: History, now: int) -> Array:
-    """Return (U, D) which users had an interaction on each of the days before ``now``, the last one last; as many as are read."""
+    """Return (U, D) whether each user had an interaction on each of the last D days before ``now``, latest last."""
     times = np.asarray(history.times)
     ages = (now - 1 - times) // DAY
     days = int(min(ages.max(initial=0) + 1, WINDOWS[-1] + TAUGHT))

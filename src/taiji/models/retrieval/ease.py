@@ -24,10 +24,10 @@ class EASESettings(RetrieverSettings):
     history: PositiveInt = 500
     """Most recent interactions of the user that the model reads."""
     regularisation: float = Field(default=200.0, gt=0)
-    """λ; the more interactions there are, the larger is best."""
+    """λ; the best value grows with the number of interactions."""
     items: PositiveInt = 20_000
-    """Most popular items that it models: time grows with their cube (20,000: some minutes), memory with their square (3.2 GB each
-    of two matrices)."""
+    """Number of most popular items to model: time grows with its cube (20,000: some minutes), memory with its square (two matrices of 3.2 GB
+    each)."""
 
 
 class EASE(CatalogueRetriever):
@@ -58,7 +58,7 @@ class EASE(CatalogueRetriever):
         known = np.zeros((len(requests), len(self.places)))
         known[row, items[row, place]] = 1.0
         out = np.full(known.shape, -np.inf)
-        # Rounded, so that which of two equal items comes first does not depend on how many requests are asked at once.
+        # Rounded, so that the order of tied items does not depend on the number of requests in a call.
         out[:, self.items] = np.round(known[:, self.items] @ self.matrix, 9)
         return out
 

@@ -1,8 +1,8 @@
-"""Two towers whose user side first samples what the user may want next (T2Diff, arXiv 2502.20487).
+"""Two towers whose user side first samples the user's likely next item (T2Diff, arXiv 2502.20487).
 
 A diffusion generates the drift from the last item to the next positive one, given the history. The sampled next item joins the last
-interactions in a transformer, and what comes out weighs the whole history (mixed attention). The item side knows nothing of the user, so
-that its index stays valid. The diffusion reads embeddings without a gradient, and so does the tower what was sampled.
+interactions in a transformer, whose output weighs the whole history (mixed attention). The item side is independent of the user, so its index stays
+valid. The diffusion reads embeddings without a gradient, as the tower reads the sample.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class IntentDiffusionSettings(TwoTowersSettings):
     steps: PositiveInt = 50
     """Steps of the diffusion."""
     sampler_steps: PositiveInt = 4
-    """Steps that the sampler takes of them."""
+    """Diffusion steps that the sampler takes."""
 
     @model_validator(mode="after")
     def _fitting(self) -> IntentDiffusionSettings:
@@ -68,17 +68,17 @@ class IntentNetwork(ItemTower):
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(4 * width, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, 1))
         self.user_tower = tower(2 * width, settings)
-        # One draw for all requests and for ever: the same request gets the same answer.
+        # A single fixed draw for all requests: the same request always gets the same answer.
         self.register_buffer("start", torch.randn(width))
         self.register_buffer("kept", exponential_schedule(settings.steps), persistent=False)
 
     def sequence(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return what the user side reads of items (...,), from 1: (..., d) of mean square 1, and 0 at padding."""
+        """Return the user side's input for items (...,), from 1: (..., d) of mean square 1, and 0 at padding."""
         x = nn.functional.normalize(self.inputs(items, categories), dim=-1) * self.items.shape[1] ** 0.5
         return x * (items > 0).unsqueeze(-1)
 
     def condition(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Return the last item and a mean of the history, the newer the heavier, (B, 2 d), without a gradient.
+        """Return the last item and a recency-weighted mean of the history, (B, 2 d), without a gradient.
 
         Args:
             x: (B, L, d), newest first. known: (B, L) bool, False at padding.
@@ -89,7 +89,7 @@ class IntentNetwork(ItemTower):
         return torch.cat([newest(x, known), mean], dim=1)
 
     def sampled(self, condition: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """Return the next items' embeddings (B, d) that the sampler makes of noise (B, d), without a gradient."""
+        """Return the next items' embeddings (B, d) that the sampler draws from noise (B, d), without a gradient."""
         with torch.no_grad():
             drift = sample(lambda noisy, step: self.denoiser(noisy, step, condition), self.kept, start, self.sampler)
             return moved(condition, drift)
@@ -103,8 +103,8 @@ class IntentNetwork(ItemTower):
             condition: (B, 2 d). target: (B, d) of the next items. step: (B,) from 1. noise: (B, d).
 
         Returns:
-            The lengths of the errors (B,), with a gradient for the denoiser alone, and the embeddings (B, d) of the next items so
-            predicted, without one.
+            The lengths of the errors (B,), with a gradient for the denoiser alone, and the predicted embeddings (B, d) of the next items, without
+            one.
         """
         drift = (target.detach() - condition[:, : target.shape[1]]) / 2**0.5
         predicted = self.denoiser(add_noise(self.kept, drift, noise, step), step, condition)
@@ -132,12 +132,12 @@ def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 
 def moved(condition: torch.Tensor, drift: torch.Tensor) -> torch.Tensor:
-    """Return the last item (B, d), the first half of the condition (B, 2 d), moved by a drift (B, d) in units of √2."""
+    """Return the last item (B, d), taken from the first half of the condition (B, 2 d), plus a drift (B, d) in units of √2."""
     return condition[:, : drift.shape[1]] + 2**0.5 * drift
 
 
 class IntentDiffusion(TwoTowers):
-    """Two towers with a diffusion of the next item in the user's; a user without a history finds nothing."""
+    """Two towers with a diffusion of the next item on the user side; it returns nothing for a user without a history."""
 
     Settings = IntentDiffusionSettings
     settings: IntentDiffusionSettings
@@ -172,6 +172,6 @@ class IntentDiffusion(TwoTowers):
         return self._softmax(user, items, log_chance) + of_drift
 
     def _sequence(self, newest_first: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings (B, L, d) and what is known (B, L) of histories (B, L), −1 for padding and unknown items."""
+        """Return embeddings (B, L, d) and the mask of known items (B, L) of histories (B, L), −1 for padding and unknown items."""
         items = on_device(newest_first + 1, self.device)
         return self.network.sequence(items, self._padded[items]), items > 0

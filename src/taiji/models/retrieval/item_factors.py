@@ -1,4 +1,4 @@
-"""Item factors: a truncated singular value decomposition of who took what."""
+"""Item factors: a truncated singular value decomposition of the user-item matrix."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from taiji.models.retrieval.item_knn import interactions
 
 Array = NDArray[Any]
 OVERSAMPLING = 10
-"""Further directions that the iteration carries along."""
+"""Oversampling: extra directions in the iteration."""
 ITERATIONS = 3
 
 
 def item_factors(history: History, count: int, width: int, seed: int = 0) -> Array:
-    """Return ``V S`` of the normalised binary user-item matrix, (count, width) float64; zero for items that nobody took.
+    """Return ``V S`` of the normalised binary user-item matrix, (count, width) float64; zero for items without interactions.
 
-    Entries are divided by the roots of the user's and of the item's number of interactions, so that neither busy users
+    Entries are divided by the square roots of the user's and the item's number of interactions, so that neither busy users
     nor popular items decide all directions. Randomised subspace iteration (Halko et al., SIAM Review 2011).
 
     Args:
-        history: interactions. count: items of the catalogue. width: directions; what the data lack is zero. seed: of the start.
+        history: interactions. count: items of the catalogue. width: directions; those beyond the data's rank are zero. seed: of the start.
     """
     matrix = interactions(history, count)
     offsets, items = matrix.crow_indices(), matrix.col_indices()

@@ -1,4 +1,4 @@
-"""Item-kNN: items whose users are the same ones."""
+"""Item-kNN: similar items have the same users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ItemKNNSettings(NeighbourSettings):
     """Settings of :class:`ItemKNN`."""
 
     shrinkage: float = Field(default=10.0, ge=0)
-    """Added to the denominator, so that a few common users are little evidence."""
+    """Added to the denominator, so that a few common users count little."""
 
 
 class ItemKNN(NeighbourRetriever):

@@ -1,4 +1,4 @@
-"""Pairs of items that belong together, for aligning embeddings, and how to evaluate vectors on them without popularity's help."""
+"""Pairs of related items, for aligning embeddings, and a popularity-controlled evaluation of vectors on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
     """Return each item with the ``k`` items of the greatest cosine: item, other item, cosine, (P,) each.
 
     Args:
-        vectors: (N, d), as those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of zeros have no pairs.
+        vectors: (N, d), for example those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of zeros have no pairs.
         k: neighbours per item.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -35,7 +35,7 @@ def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
 
 
 def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-    """Return the pairs of all sources, each once whatever its order: first < second, (P,) each."""
+    """Return the distinct unordered pairs of all sources: first < second, (P,) each."""
     first = np.concatenate([source[0] for source in sources])
     second = np.concatenate([source[1] for source in sources])
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -46,8 +46,7 @@ def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
 def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0) -> Array:
     """Return, for each pair, an item as popular as ``second`` that is neither of the two, (P,).
 
-    It is the next one in the order of popularity, ties in an order drawn by the seed: what a model must prefer ``second`` to,
-    if it knows more than that popular items go with everything.
+    It is the next item in the order of popularity, ties broken at random. A model that has learnt more than popularity prefers ``second`` to it.
 
     Args:
         first, second: (P,). popularity: (N,), N of at least 3. seed: of the ties.

@@ -1,4 +1,4 @@
-"""Users that new items were matched with, of whom nobody has more than so many: what the user's side then prefers."""
+"""Matches of new items with users of limited capacity, which the user side then prefers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Array = NDArray[Any]
 
 
 class Matches:
-    """Pairs of items and users that stand, each with its worth.
+    """Current pairs of items and users, each with its worth.
 
     Args:
-        users: how many there are. capacity: items that a user has at most.
+        users: number of users. capacity: upper limit of items per user.
 
     Attributes:
         user, item, worth: (P,) each, ascending by user, then item.
@@ -30,7 +30,7 @@ class Matches:
 
     @property
     def room(self) -> Array:
-        """(U,) items that each user can still take."""
+        """Remaining capacity of each user, (U,)."""
         return self.capacity - np.bincount(self.user, minlength=self.users)
 
     def add(
@@ -45,19 +45,19 @@ class Matches:
         tolerance: float = 0.01,
         seed: int = 0,
     ) -> int:
-        """Match items and return how many pairs were added.
+        """Match items and return the number of added pairs.
 
         Args:
-            items: (I,) none twice. values: (I, U) of each pair; what is not above 0 is not matched. available: (U,) bool, users who may be matched.
-            per_item: users that an item gets at most. candidates: users that an item asks for at most, those of the highest values.
-            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; ``random``: one item after the other in a drawn order.
-            tolerance: of the auction. seed: of the drawn order.
+            items: (I,) distinct. values: (I, U) of each pair; only values above 0 are matched. available: (U,) bool, users who may be matched.
+            per_item: upper limit of users per item. candidates: upper limit of candidate users per item, those of the highest values.
+            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; ``random``: one item after the other in random order.
+            tolerance: of the auction. seed: of the random order.
         """
         if values.shape != (len(items), self.users) or len(np.unique(items)) != len(items):
             raise InputError(
-                "Values of a matching are not those of the items and users.",
+                "The values of a matching do not fit its items and users.",
                 where="items, values",
-                expected=f"items that differ, and values ({len(items)}, {self.users})",
+                expected=f"distinct items, and values ({len(items)}, {self.users})",
                 found=f"{len(np.unique(items))} different items, values {values.shape}",
             )
         room = self.room
@@ -82,7 +82,7 @@ class Matches:
         return len(row)
 
     def put(self, user: Array, item: Array, worth: Array) -> None:
-        """Set the pairs (P,) that stand.
+        """Set the current pairs (P,).
 
         Raises:
             InputError: a user has more than the capacity.
@@ -98,12 +98,12 @@ class Matches:
             )
 
     def release(self, users: Array, items: Array) -> None:
-        """Take pairs (n,) out that were delivered, or whose item is gone; those that do not stand are passed over."""
+        """Remove pairs (n,) that were delivered or whose item is gone; unknown pairs are ignored."""
         gone = np.isin(self._keys(self.user, self.item), self._keys(np.asarray(users), np.asarray(items)))
         self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
 
     def of(self, users: Array) -> tuple[Array, Array, Array]:
-        """Return rows of ``users`` (B,), items and worths (n,) of everything that they were matched with; users below 0 have nothing."""
+        """Return the positions in ``users`` (B,), items and worths (n,) of all their matches; users below 0 have none."""
         first = np.searchsorted(self.user, users)
         row, place = rows_and_places(np.searchsorted(self.user, users, side="right") - first)
         at = first[row] + place

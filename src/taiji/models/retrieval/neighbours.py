@@ -18,22 +18,22 @@ Array = NDArray[Any]
 
 
 class NeighbourSettings(RetrieverSettings):
-    """Settings of retrievers that know each item's neighbours."""
+    """Settings of retrievers based on each item's neighbours."""
 
     neighbours: PositiveInt = 100
     """Neighbours kept per item."""
     place_decay: float = Field(default=0.8, gt=0, le=1)
-    """Factor by which an interaction's vote falls with each newer one."""
+    """Decay of an interaction's vote per newer interaction."""
 
 
 class NeighbourRetriever(CatalogueRetriever):
-    """Base of retrievers that know each item's neighbours: a model finds them in :meth:`similarities`."""
+    """Base of retrievers based on each item's neighbours; a model implements :meth:`similarities`."""
 
     settings: NeighbourSettings
 
     @abstractmethod
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return pairs ``(item, neighbour, weight)`` (P,) each, no pair twice, weights above 0."""
+        """Return pairs ``(item, neighbour, weight)`` (P,) each, without repeated pairs, weights above 0."""
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Keep the nearest neighbours of each item."""
@@ -49,7 +49,7 @@ class NeighbourRetriever(CatalogueRetriever):
         self._neighbours, self._weights = weights["neighbours"], weights["similarities"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return the sum of the recent items' votes; −inf for items that nobody votes for."""
+        """Return the sum of the recent items' votes; −inf for items without votes."""
         flat, votes = self._votes(requests)
         count = len(self.places)
         total = np.bincount(flat, votes, minlength=len(requests) * count).reshape(len(requests), count)
@@ -60,7 +60,7 @@ class NeighbourRetriever(CatalogueRetriever):
         return len(self.places)
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the items with the most votes; only those that have any are looked at."""
+        """Return the items with the most votes, considering only items with any."""
         flat, votes = self._votes(requests)
         count = len(self.places)
         keys, inverse = np.unique(flat, return_inverse=True)
@@ -75,7 +75,7 @@ class NeighbourRetriever(CatalogueRetriever):
         return Slate(items, scores)
 
     def _votes(self, requests: Requests) -> tuple[Array, Array]:
-        """Return votes (V,) with where they go (V,): request times the number of items, plus the item."""
+        """Return votes (V,) and their cells (V,): request times the number of items, plus the item."""
         items, _ = self.recent(requests)
         votes = self.settings.place_decay ** np.arange(items.shape[1])
         row, place = np.nonzero(items >= 0)
@@ -110,7 +110,7 @@ def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: in
 
 
 def _among_the_heaviest(items: Array, weights: Array, count: int, k: int) -> Array:
-    """Return a mask of the pairs that are not lighter than their item's k-th heaviest, (P,): what is left to sort is little."""
+    """Return the mask (P,) of pairs at least as heavy as their item's k-th heaviest, which leaves little to sort."""
     order = np.argsort(items, kind="stable") if (np.diff(items) < 0).any() else np.arange(len(items))
     by_item, bounds = weights[order], np.searchsorted(items[order], np.arange(count + 1))
     least = np.full(count, -np.inf)

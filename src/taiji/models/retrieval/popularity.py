@@ -1,4 +1,4 @@
-"""Popularity: what everybody, or a user's segment, interacts with; over all time, or recently."""
+"""Popularity: most frequent items overall or in a user's segment; over all time, or recently."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ from taiji.models.retrieval.settings import RetrieverSettings
 Array = NDArray[Any]
 DAY = 86_400_000_000
 REMEMBERED = 4_000_000
-"""Decayed counts that are kept for days asked about before, at most, and at least one day's."""
+"""Upper limit of decayed counts cached for past days; at least one day is kept."""
 PRIOR = 10.0
-"""Interactions that every segment starts with, spread as everybody's are."""
+"""Prior interactions of every segment, distributed as those of all users."""
 
 
 class PopularitySettings(RetrieverSettings):
     """Settings of :class:`Popularity`."""
 
     half_life_days: float | None = Field(default=None, gt=0)
-    """Age, from the start (UTC) of the request's day, at which an interaction counts half; `null` counts all alike."""
+    """Age, from the start (UTC) of the request's day, at which an interaction counts half; `null` counts all equally."""
     segment: str | None = None
-    """Column of the user table; each of its values has counts of its own, beside a little of everybody's."""
+    """Column of the user table; each of its values has its own counts, smoothed by those of all users."""
 
 
 class Popularity(CatalogueRetriever):
-    """Score items by how many interactions they had.
+    """Score items by their number of interactions.
 
-    Without a half-life the counts are those of the rows that it was fitted on; with one they come from the dataset's log as
-    it stood when the request's day began.
+    Without a half-life the counts come from the training rows; with one they come from the dataset's log as of the start of the request's day.
     """
 
     Settings = PopularitySettings
@@ -61,7 +60,7 @@ class Popularity(CatalogueRetriever):
         self.counts = weights["counts"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return the counts of each request's segment, mixed with everybody's."""
+        """Return the counts of each request's segment, mixed with those of all users."""
         out = np.empty((len(requests), len(self.places)))
         for rows, day, segment in self._kinds(requests):
             out[rows] = self._ranked(day, segment)[0]
@@ -72,7 +71,7 @@ class Popularity(CatalogueRetriever):
         return len(self.places)
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the most popular items of each request's segment, whose order is known before anybody asks."""
+        """Return the most popular items of each request's segment, from a precomputed order."""
         items, scores = np.empty((len(requests), k), np.int64), np.empty((len(requests), k))
         for rows, day, segment in self._kinds(requests):
             found, order = self._ranked(day, segment)
@@ -80,25 +79,25 @@ class Popularity(CatalogueRetriever):
         return Slate(items, scores)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with the segments that their profiles tell; counts stay the log's."""
+        """Return the retriever for other users, with segments from their profiles; the counts remain the log's."""
         made = super().bound_to(users)
         made.segments = made._numbered()
         return made
 
     def _take_segments(self) -> None:
-        """Number the segments of the log's users, and forget what was counted before."""
+        """Number the segments of the log's users, and clear the cached counts."""
         self.segments = self._log_segments = self._numbered()
         self._orders: OrderedDict[tuple[int, int], tuple[Array, Array]] = OrderedDict()
 
     def _kinds(self, requests: Requests) -> list[tuple[Array, int, int]]:
-        """Return the rows that have one answer, with its day (0 without a half-life) and segment (0 where there is one)."""
+        """Yield the groups of rows with the same answer, with day (0 without a half-life) and segment (0 if there is only one)."""
         days = requests.time // DAY if self.settings.half_life_days is not None else np.zeros(len(requests), np.int64)
         segments = self.segments[requests.user] if self.settings.segment else np.zeros(len(requests), np.int64)
         kinds, inverse = np.unique(np.stack([days, segments]), axis=1, return_inverse=True)
         return [(inverse.ravel() == at, int(day), int(segment)) for at, (day, segment) in enumerate(kinds.T)]
 
     def _ranked(self, day: int, segment: int) -> tuple[Array, Array]:
-        """Return the scores (N,) of a segment on a day and the items (N,) in their order, best first."""
+        """Return the scores (N,) of a segment on a day, and the items (N,) sorted by them, best first."""
         if (day, segment) not in self._orders:
             half_life = self.settings.half_life_days
             counts = self.counts if half_life is None else self._decayed(day * DAY, half_life)

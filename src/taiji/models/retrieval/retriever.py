@@ -1,4 +1,4 @@
-"""The base of retrievers that score every item: what may be shown, what was seen, saving; a model adds its scores."""
+"""The base of retrievers that score every item: availability, seen items, saving; a model adds its scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMAT = 1
 BLOCK = 4_000_000
 """Scores held at once."""
 REPEATS = 0.05
-"""Share of repeats among the interactions of a log from which on seen items stay candidates."""
+"""Smallest share of repeats among a log's interactions at which seen items stay candidates."""
 
 
 class CatalogueRetriever(ABC):
@@ -38,11 +38,11 @@ class CatalogueRetriever(ABC):
 
     Attributes:
         settings: as given.
-        dataset: that its users and items are of.
-        log: the dataset that it was bound to first, whose events tell about items; see :meth:`bound_to`.
+        dataset: source of the users and items.
+        log: the dataset that it was first bound to, whose events describe the items; see :meth:`bound_to`.
         availability: of the dataset's items; set it to restrict what is retrieved.
-        keeps_seen: whether items that the user knows stay candidates.
-        facts: what a model learnt beside arrays, as JSON.
+        keeps_seen: True if seen items stay candidates.
+        facts: learnt values that are not arrays, as JSON.
     """
 
     Settings: ClassVar[type[RetrieverSettings]] = RetrieverSettings
@@ -52,7 +52,7 @@ class CatalogueRetriever(ABC):
         self.keeps_seen = self.settings.seen == "keep"
         self.facts: dict[str, Any] = {}
 
-    # What a model implements.
+    # Methods that a model implements.
 
     @abstractmethod
     def learn(self, history: History, seed: int, device: str | None) -> None:
@@ -60,36 +60,36 @@ class CatalogueRetriever(ABC):
 
     @abstractmethod
     def scores(self, requests: Requests) -> Array:
-        """Return (B, N) float64 scores, reading nothing at or after a request's time; −inf for what it would not retrieve."""
+        """Return (B, N) float64 scores, reading nothing at or after a request's time; −inf for items it would not retrieve."""
 
     @abstractmethod
     def weights(self) -> dict[str, Array]:
-        """Return what was learnt."""
+        """Return the learnt arrays."""
 
     @abstractmethod
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore what :meth:`weights` returned."""
 
-    # What a model may add.
+    # Methods that a model may override.
 
     def room(self, k: int) -> int:
-        """Return how many hidden items a request for ``k`` may have to be answered by :meth:`best`; −1: score every item."""
+        """Return the number of hidden items up to which :meth:`best` answers a request for ``k``; −1: score every item."""
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
         """Return the ``k`` items of each request with the highest scores, in the model's own numbers; here by scoring all.
 
-        A slate of width ``k``, padded where a request has fewer; of equal scores the smaller number comes first.
+        A slate of width ``k``, padded if a request has fewer; ties go to the smaller number.
         """
         return top_items(self.scores(requests), k)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever reading the histories of other users of the same catalogue; what it learnt is shared."""
+        """Return the retriever bound to other users of the same catalogue; learnt arrays are shared."""
         made = copy(self)
         made.dataset = users
         return made
 
-    # What all have.
+    # Methods common to all.
 
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
@@ -97,9 +97,9 @@ class CatalogueRetriever(ABC):
         """Learn from interactions.
 
         Args:
-            dataset: whose users and items they are of; its history is read at retrieval, strictly before each request.
-            rows: events (``user, item, time, click``), of which the clicks are learnt from; default: all of the dataset.
-            seed: of whatever is random; on a CPU the same seed gives the same weights.
+            dataset: defines users and items; its history is read at retrieval, strictly before each request.
+            rows: events (``user, item, time, click``), of which the clicks are used; default: all events of the dataset.
+            seed: of all randomness; on a CPU the same seed gives the same weights.
             device: ``cpu``, ``cuda`` or ``auto``, for models that compute with torch.
 
         Raises:
@@ -120,7 +120,7 @@ class CatalogueRetriever(ABC):
         return self
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items that are available at the request's time, without those seen where they are dropped."""
+        """Return the ``k`` best items that are available at the request's time, without seen items if these are dropped."""
         size = max(1, BLOCK // max(len(self.places), 1))
         parts = [self._retrieve(requests.take(slice(at, at + size)), k) for at in range(0, len(requests), size)]
         if not parts:
@@ -167,7 +167,7 @@ class CatalogueRetriever(ABC):
         return rows, items
 
     def _best_shown(self, requests: Requests, k: int, hidden: tuple[Array, Array]) -> Slate:
-        """Return the ``k`` best by :meth:`best`, asked for as many more as are hidden."""
+        """Return the ``k`` best by :meth:`best`, which is asked for as many extra as are hidden."""
         rows, items = hidden
         count = len(self.places)
         slate = self.best(requests, min(k + int(np.bincount(rows, minlength=1).max()), count))
@@ -179,7 +179,7 @@ class CatalogueRetriever(ABC):
         """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
 
         Returns:
-            items (B, L) by the model's own numbers, −1 for padding and for items it does not know, and times (B, L).
+            items (B, L) by the model's own numbers, −1 for padding and unknown items, and times (B, L).
         """
         items, times = self.dataset.history.before_batch(requests.user, requests.time, self.settings.history)
         return np.where(items >= 0, self.codes[items], -1), times
@@ -206,16 +206,16 @@ class CatalogueRetriever(ABC):
     def load(cls, folder: str | Path, dataset: Dataset, device: str | None = None) -> Self:
         """Read a saved retriever and bind it to a dataset, the same one or a later one with more users and items.
 
-        Called on a model's class it reads that model; on the base, any.
+        Called on a model's class, it reads only that model; on the base class, any.
 
         Raises:
-            ArtifactError: another version's, another model's, or damaged.
+            ArtifactError: the folder is damaged, or from another version or model.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
         if config.get("format") != FORMAT:
             raise ArtifactError(
-                "This folder is no retriever that this version can read.",
+                "This folder is not a retriever that this version can read.",
                 where=str(folder),
                 expected=f"config.json with format {FORMAT}",
                 found=f"format {config.get('format')}",
@@ -231,7 +231,7 @@ class CatalogueRetriever(ABC):
             made.restore(load_file(folder / "weights.safetensors"), device)
         except ConfigError:
             raise
-        except Exception as error:  # whatever a damaged file makes the readers raise
+        except Exception as error:  # any error that reading a damaged file raises
             raise ArtifactError(
                 "A saved retriever is damaged, or of another model.",
                 where=str(folder),
@@ -282,5 +282,5 @@ def retriever_class(reference: str, where: str = "retrieval.model") -> type[Cata
     Raises:
         ConfigError: nothing has that name, or it is not a retriever.
     """
-    # An abstract base is what a subclass of it is checked against, and what nobody makes.
+    # Subclasses are checked against an abstract base, which is never instantiated.
     return as_subclass(find_class(reference, GROUP, where), CatalogueRetriever, "a retriever", where)  # type: ignore[type-abstract]

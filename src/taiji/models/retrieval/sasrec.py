@@ -1,8 +1,7 @@
 """SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
 
-Trained with a sampled softmax instead of the paper's binary loss with one negative, which is what closes its gap to later
-models (Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Histories are packed side by side, so that short
-ones cost what they are long.
+Trained with a sampled softmax instead of the paper's binary loss with one negative, which closes its gap to later models (Klenitskiy & Vasilev,
+RecSys 2023; Petrov & Macdonald, RecSys 2023). Histories are packed side by side, so that cost follows their actual length.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ class SASRecSettings(RetrieverSettings):
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout of embeddings and both branches of a block."""
     negatives: NonNegativeInt = 1024
-    """Items drawn per step that stand for the whole catalogue; 0 computes the full softmax."""
+    """Negatives sampled per step in place of the whole catalogue; 0 computes the full softmax."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Power of an item's count that its chance to be drawn is proportional to; the loss is corrected for it."""
+    """Exponent of an item's count in its sampling probability; the loss is corrected for it."""
     batch: PositiveInt = 128
     """Histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -57,15 +56,15 @@ class SASRecSettings(RetrieverSettings):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 200
-    """Passes over the histories at most."""
+    """Upper limit on passes over the histories."""
     valid_users: PositiveInt = 5000
-    """Users, chosen at random, whose last interaction is kept out of training and predicted at every check."""
+    """Users, chosen at random, whose last interaction is held out and predicted at every check."""
     check_every: PositiveInt = 2
     """Passes between checks."""
     patience: PositiveInt = 5
     """Checks without improvement of NDCG@10 after which training stops; the best weights are kept."""
     device: Device = "auto"
-    """Where it trains and encodes: `cpu`, `cuda`, or `auto`."""
+    """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
 
 class SASRecNetwork(nn.Module):
@@ -104,7 +103,7 @@ class SASRec(VectorRetriever):
     def _prepared(
         self, history: History, seed: int, device: str | None
     ) -> tuple[Sequences, Array, _Valid, np.random.Generator]:
-        """Make the network and return training sequences, the chance of each item to be drawn, and what validates."""
+        """Make the network and return training sequences, each item's sampling probability, and the validation data."""
         settings, random = self.settings, np.random.default_rng(seed)
         held_out = np.flatnonzero(np.diff(history.offsets) >= 2)
         if len(held_out) > settings.valid_users:
@@ -130,7 +129,7 @@ class SASRec(VectorRetriever):
         self.vectors = to_numpy(self.network.table[1:])
 
     def queries(self, requests: Requests) -> Array:
-        """Return the states after the requests' histories; of an empty one a vector of zeros, at which all items are equal."""
+        """Return the states after the requests' histories; for an empty one zeros, which tie all items."""
         items, _ = self.recent(requests)
         return np.concatenate([self._encode(items[block]) for block in in_blocks(len(items))])
 
@@ -227,7 +226,7 @@ class SASRec(VectorRetriever):
 
 
 def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> Iterator[float]:
-    """Train epoch by epoch without checks and yield each one's seconds; for timing."""
+    """Train epoch by epoch without checks and yield the seconds of each; for timing."""
     model._bind(dataset, dataset.items["item_id"])
     with torch.random.fork_rng(devices=[]):
         data, chance, _, random = model._prepared(history, seed, None)
@@ -243,7 +242,7 @@ PackedBatch = tuple[Array, Array, Array, Array, Array]
 
 
 class Sequences:
-    """Training histories, cut to what the model reads.
+    """Training histories, cut to the model's input length.
 
     Args:
         items: (n,) of all users. starts, ends: (U,) each user's slice. length: longest input.
@@ -293,7 +292,7 @@ class _Valid:
         self.items = np.where(inside, history.items[np.maximum(wanted, 0)], -1)
 
     def seen(self, block: slice) -> tuple[Array, Array]:
-        """Return rows of the block and items, of every interaction before the held-out one."""
+        """Return row in the block and item of every interaction before the held-out one."""
         starts, ends = self.history.offsets[self.users[block]], self.history.offsets[self.users[block] + 1] - 1
         rows, place = rows_and_places(ends - starts)
         return rows, np.asarray(self.history.items[starts[rows] + place], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Settings that every retriever has."""
+"""Settings common to all retrievers."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class RetrieverSettings(Settings):
     history: PositiveInt = 50
     """Most recent interactions of the user that the model reads."""
     seen: Literal["auto", "keep", "drop"] = "auto"
-    """Items that the user has interacted with before: `keep` them among the candidates, `drop` them, or decide by the training log
-    (`auto` keeps them where at least one interaction in twenty is a repeat, as in a grocery)."""
+    """Items that the user has interacted with before: `keep` them among the candidates, `drop` them, or decide by the training log (`auto` keeps them
+    if at least one interaction in twenty is a repeat, as in a grocery)."""

@@ -1,4 +1,4 @@
-"""Swing: two items are alike where many pairs of users took both and little else in common (Yang et al., arXiv 2010.05525)."""
+"""Swing: two items are similar if many pairs of users took both and have little else in common (Yang et al., arXiv 2010.05525)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SwingSettings(NeighbourSettings):
     """Settings of :class:`Swing`."""
 
     smoothing: float = Field(default=1.0, gt=0)
-    """α: added to the number of items that two users have in common."""
+    """α, added to the number of items that two users have in common."""
     users: PositiveInt = 200
-    """Users of an item that are looked at, evenly spread over all of them; time grows with their square."""
+    """Users sampled per item, evenly spread over all of them; time grows with the square."""
 
 
 class Swing(NeighbourRetriever):
@@ -44,11 +44,11 @@ def swing(
     """Return pairs of items with their weight by Swing.
 
     Args:
-        history: interactions of the training log. count: items of the catalogue. smoothing: α. users: of an item that are looked at.
-        neighbours: strongest pairs that are kept per item.
+        history: interactions of the training log. count: items of the catalogue. smoothing: α. users: sampled per item.
+        neighbours: strongest pairs kept per item.
 
     Returns:
-        item, other item and weight, (P,) each; no pair twice.
+        item, other item and weight, (P,) each, without repeated pairs.
     """
     owners = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     taken = np.unique(owners * count + np.asarray(history.items, dtype=np.int64))

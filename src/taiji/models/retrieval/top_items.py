@@ -1,4 +1,4 @@
-"""The best items of each request, the same ones whatever the order of the input."""
+"""The best items of each request, independent of the order of the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def top_items(scores: Array, k: int) -> Slate:
     """Return the ``k`` items of each request with the highest scores, best first.
 
     Args:
-        scores: (B, N), −inf for what must not be retrieved; of equal scores the smaller item number comes first.
+        scores: (B, N), −inf for items that must not be retrieved; ties go to the smaller item number.
         k: candidates per request.
 
     Returns:

@@ -27,7 +27,7 @@ class TwoTowersSettings(RetrieverSettings):
     """Settings of :class:`TwoTowers`."""
 
     width: PositiveInt = 64
-    """Width of the vectors that meet."""
+    """Width of both towers' output vectors."""
     hidden: PositiveInt = 128
     """Width between a tower's two layers."""
     temperature: float = Field(default=0.1, gt=0)
@@ -37,15 +37,15 @@ class TwoTowersSettings(RetrieverSettings):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout between a tower's layers."""
     batch: PositiveInt = 512
-    """Interactions per step; each is the others' negative."""
+    """Interactions per step; each serves as a negative for the others."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Step size of AdamW."""
     epochs: PositiveInt = 10
     """Passes over the interactions."""
     max_rows: PositiveInt = 2_000_000
-    """Latest interactions that are learnt from."""
+    """Number of latest interactions to learn from."""
     device: Device = "auto"
-    """Where it trains and encodes: `cpu`, `cuda`, or `auto`."""
+    """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
 
 class ItemTower(nn.Module):
@@ -85,7 +85,7 @@ class TwoTowersNetwork(ItemTower):
 
 
 def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
-    """Return two layers from a width to that of the vectors that meet."""
+    """Return two layers from a width to that of the output vectors."""
     return nn.Sequential(
         nn.Linear(width, settings.hidden),
         nn.GELU(),
@@ -95,14 +95,14 @@ def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
 
 
 class TwoTowers(VectorRetriever):
-    """Trained with in-batch negatives and the log-Q correction: an item is another row's negative as often as it is popular."""
+    """Trained with in-batch negatives and the log-Q correction: which is needed because popular items occur more often as negatives."""
 
     Settings = TwoTowersSettings
     settings: TwoTowersSettings
     network: ItemTower
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Train on every interaction but each user's first."""
+        """Train on every interaction except each user's first."""
         settings, random = self.settings, np.random.default_rng(seed)
         rows = training_rows(history, settings.max_rows)
         popularity = np.bincount(history.items, minlength=len(self.places)) / len(history.items)
@@ -138,7 +138,7 @@ class TwoTowers(VectorRetriever):
         self._finish()
 
     def queries(self, requests: Requests) -> Array:
-        """Return the user tower's vectors; of an empty history that of nothing."""
+        """Return the user tower's vectors; an empty history has one, too."""
         items, _ = self.recent(requests)
         with torch.no_grad():
             parts = [to_numpy(self._user(items[block])) for block in in_blocks(len(items))]
@@ -194,11 +194,11 @@ class TwoTowers(VectorRetriever):
         )
 
     def _targets(self, items: torch.Tensor) -> torch.Tensor:
-        """Return the item tower's vectors (M, d) of items (M,), from 1, in training."""
+        """Return the item tower's training vectors (M, d) of items (M,), from 1."""
         return self.network.item(items, self._padded[items])
 
     def _numbers(self) -> torch.Tensor:
-        """Return the numbers (N,) by whose embeddings the items are retrieved, from 1; 0 is none."""
+        """Return each item's embedding number (N,), from 1; 0 for none."""
         return torch.arange(1, len(self.places) + 1, device=self.device)
 
     def _finish(self) -> None:
@@ -208,7 +208,7 @@ class TwoTowers(VectorRetriever):
 
 
 def training_rows(history: History, most: int) -> Array:
-    """Return places in the history that have something before them, the latest ``most`` of them by time."""
+    """Return the latest ``most`` places in the history that have an earlier interaction."""
     first = np.zeros(len(history.items), dtype=bool)
     first[history.offsets[:-1][np.diff(history.offsets) > 0]] = True
     rows = np.flatnonzero(~first)

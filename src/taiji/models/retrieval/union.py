@@ -22,7 +22,7 @@ class RankFusion:
     """Score an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
 
     Args:
-        retrievers: asked for ``depth`` candidates each, whatever is asked of the union. A slate's ``source`` is the number of the
+        retrievers: each is asked for ``depth`` candidates, independent of ``k``. A slate's ``source`` is the number of the
             retriever that contributes most to an item.
         weights: one per retriever; default 1. depth: candidates from each.
     """
@@ -39,16 +39,16 @@ class RankFusion:
             )
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best of everybody's candidates."""
+        """Return the ``k`` best candidates of all retrievers."""
         slates = [retriever.retrieve(requests, self.depth) for retriever in self.retrievers]
         return fuse_ranks([slate.items for slate in slates], self.weights, k)
 
 
 class Quotas:
-    """Take so many candidates from each retriever, the first one's first; an item that two have counts for the first.
+    """Take a quota of candidates from each retriever in turn; an item returned by several counts for the first.
 
     Args:
-        retrievers: with their quotas. Places that a retriever cannot fill stay empty.
+        retrievers: with their quotas. Unfilled places of a retriever stay empty.
     """
 
     def __init__(self, retrievers: Sequence[tuple[Retriever, int]]) -> None:
@@ -57,11 +57,13 @@ class Quotas:
             raise ConfigError("A union needs retrievers with a quota of at least 1 each.", where="quotas")
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return up to ``k`` candidates, block by block of the retrievers; a score is minus the place in the union."""
+        """Return up to ``k`` candidates, retriever by retriever; a score is minus the place in the union."""
         taken = 0
         slates = []
         for retriever, quota in self.retrievers:
-            slates.append(retriever.retrieve(requests, quota + taken).items)  # enough where all before are repeats
+            slates.append(
+                retriever.retrieve(requests, quota + taken).items
+            )  # enough even if all earlier ones are repeats
             taken += quota
         return fill_quotas(slates, [quota for _, quota in self.retrievers], k)
 
@@ -93,10 +95,10 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
 
 
 def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate:
-    """Return each retriever's first ``quota`` items that none before it gave, cut at ``k``.
+    """Return each retriever's first ``quota`` items not given by an earlier one, cut at ``k``.
 
     Args:
-        slates: per retriever (B, M_r) items, best first, padded with −1. quotas: one each.
+        slates: per retriever (B, M_r) items, best first, padded with −1. quotas: one per retriever.
     """
     parts: list[Array] = []
     for items, quota in zip(slates, quotas):

@@ -1,4 +1,4 @@
-"""Probability that a user comes on the next day, by the days on which the user came: a logistic regression."""
+"""Probability that a user comes the next day, by a logistic regression on the days of past visits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 WINDOWS = (1, 3, 7, 14, 30)
-"""Days over which visits are counted, the longest one last."""
+"""Windows in days over which visits are counted, the longest last."""
 TAUGHT = 7
-"""Latest days that the regression learns from."""
+"""Number of latest days that the regression learns from."""
 PENALTY = 1.0
 
 
 def activity_features(active: Array) -> Array:
-    """Return (U, F) of the days (U, D) before now, the last one last: shares of active days in windows, and one over the days since."""
+    """Return features (U, F) of the days (U, D) before now, latest last: shares of active days in windows, and the inverse of the days since the last
+    visit."""
     days = active.shape[1]
     shares = [active[:, max(0, days - window) :].sum(axis=1) / window for window in WINDOWS]
     since = (
@@ -45,7 +46,7 @@ def fit_activity(active: Array) -> Array:
     y = np.concatenate([active[:, day] for day in taught]).astype(np.float64)
     found = np.zeros(x.shape[1])
     penalty = PENALTY * np.eye(len(found))
-    penalty[-1, -1] = 1e-6  # the constant is free, but for users who all came or all stayed away
+    penalty[-1, -1] = 1e-6  # the intercept is not penalised, except where all users came or all stayed away
     for _ in range(50):
         chance = 1 / (1 + np.exp(-x @ found))
         gradient = x.T @ (y - chance) - penalty @ found

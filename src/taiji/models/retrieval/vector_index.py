@@ -1,4 +1,4 @@
-"""Nearest vectors by inner product: exact while there are few, inverted lists above; vectors come and go."""
+"""Nearest vectors by inner product: exact for few vectors, by inverted lists for many; vectors can be added and removed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 FAISS: Any = faiss
-"""Its type hints lack what it loads at run time."""
+"""Its type hints lack members that it loads at run time."""
 EXACT_BELOW = 20_000
-"""Vectors up to which every one is looked at."""
+"""Number of vectors up to which search is exhaustive."""
 TRAINING = 64
-"""Vectors per list that the lists' centres are learnt from."""
+"""Training vectors per list for the lists' centres."""
 
 
 class VectorIndex:
-    """Index over vectors with ids of one's own.
+    """Index over vectors with caller-chosen ids.
 
-    Above ``exact_below`` vectors it keeps √n inverted lists (Sivic & Zisserman, 2003; faiss's IVF-Flat) and looks into the
-    ``probes`` share of them that is nearest to a query; scores stay exact, some neighbours may be missed. Lists are learnt
-    again whenever the number of vectors has grown fourfold.
+    Above ``exact_below`` vectors it keeps √n inverted lists (Sivic & Zisserman, 2003; faiss's IVF-Flat) and searches the ``probes`` share of them
+    nearest to a query; scores stay exact, but some neighbours may be missed. Lists are rebuilt whenever the number of vectors has grown fourfold.
 
     Args:
-        width: of the vectors. exact_below: see above. probes: share of the lists looked into; more find more and take longer.
+        width: of the vectors. exact_below: see above. probes: share of the lists searched; a larger share finds more and takes longer.
         seed: of the lists' centres.
     """
 
@@ -42,12 +41,12 @@ class VectorIndex:
 
     @property
     def exact(self) -> bool:
-        """True if every vector is looked at."""
+        """True if search is exhaustive."""
         return not self._trained_on
 
     @property
     def ids(self) -> Array:
-        """Ids that are in the index (n,), ascending."""
+        """Ids in the index (n,), ascending."""
         return self.held()[0]
 
     def held(self) -> tuple[Array, Array]:
@@ -79,14 +78,14 @@ class VectorIndex:
                 found=f"shape {vectors.shape}",
             )
         if len(np.unique(ids)) < len(ids):
-            raise InputError("An id is given twice.", where="ids")
+            raise InputError("An id is already in the index, or is given twice.", where="ids")
         if len(ids):
             self._index.add_with_ids(vectors, ids)
         if len(self) > self.exact_below and len(self) >= 4 * self._trained_on:
             self._learn_lists()
 
     def remove(self, ids: Array) -> int:
-        """Remove vectors by id; return how many there were."""
+        """Remove vectors by id; return the number removed."""
         wanted = np.ascontiguousarray(ids, np.int64)
         return int(self._index.remove_ids(wanted)) if len(wanted) else 0
 
@@ -94,11 +93,10 @@ class VectorIndex:
         """Return the ``k`` nearest vectors of each query.
 
         Args:
-            queries: (B, width). k: how many. allowed: ids (n,) to search among; default all.
+            queries: (B, width). k: neighbours per query. allowed: ids (n,) to search among; default all.
 
         Returns:
-            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf; of equal products the smaller
-            id comes first among those returned.
+            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf; ties among those returned go to the smaller id.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if not len(queries) or not k:

@@ -16,7 +16,7 @@ from taiji.models.retrieval.vector_index import EXACT_BELOW, VectorIndex
 
 Array = NDArray[Any]
 SHARE = 80
-"""Up to one item in so many may be asked for, and as many be hidden, to be answered by the index; beyond it every item is scored."""
+"""The index answers if at most one item in this many is requested and at most as many are hidden; otherwise every item is scored."""
 REQUESTS = 1024
 """Requests that go through a network at a time."""
 
@@ -25,7 +25,7 @@ class VectorRetriever(CatalogueRetriever):
     """A model implements :meth:`queries` and sets ``vectors``.
 
     Attributes:
-        vectors: (N, d) float32, what an item is found by.
+        vectors: (N, d) float32, of the items.
     """
 
     vectors: Array
@@ -36,14 +36,14 @@ class VectorRetriever(CatalogueRetriever):
         """Return (B, d) float32, reading nothing at or after a request's time."""
 
     def scores(self, requests: Requests) -> Array:
-        """Return inner products with all items; a request of which nothing is known, whose vector is zero, finds none."""
+        """Return inner products with all items; a request with a zero vector, about which nothing is known, gets no items."""
         query = self.queries(requests)
         scores = (torch.from_numpy(query) @ torch.from_numpy(self.vectors).T).double().numpy()
         scores[~query.any(axis=1)] = -np.inf
         return scores  # type: ignore[no-any-return]
 
     def room(self, k: int) -> int:
-        """Return how many hidden items the index can pass over; −1 where the catalogue is small or much is asked for."""
+        """Return the number of hidden items that the index can skip; −1 for a small catalogue or a large ``k``."""
         most = len(self.vectors) // SHARE
         return most if len(self.vectors) > EXACT_BELOW and k <= most else -1
 
@@ -53,7 +53,7 @@ class VectorRetriever(CatalogueRetriever):
         items, _ = self.index.search(query, k)
         known: Array = np.any(query, axis=1, keepdims=True)
         there = (items != NO_ITEM) & known
-        # Products in float64, one by one: what the index sums up in blocks depends on how many are asked together.
+        # Products in float64, one by one: the index's blockwise sums depend on the number of queries in a call.
         scores = np.einsum("bd,bkd->bk", query, self.vectors[items], dtype=np.float64)
         scores = np.where(there, scores, -np.inf)
         order = np.lexsort((items, -scores), axis=1)
@@ -61,7 +61,7 @@ class VectorRetriever(CatalogueRetriever):
         return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users; the index is built before, so that all of them share it."""
+        """Return the retriever for other users; the index is built first, so that all share it."""
         made = super().bound_to(users)
         if len(self.vectors) > EXACT_BELOW:
             self._indexed = made._indexed = (self.vectors, self.index)
