@@ -141,7 +141,9 @@ class WorldEnv(Base):
 
     def predictions(self, observation: Observation) -> Array:
         """Return (B, C, K) logarithms of predictions with persistent errors, centred within a request."""
-        if self._predicted is not None and self._predicted[0] is observation:  # an agent's view and its lists ask for the same
+        if (
+            self._predicted is not None and self._predicted[0] is observation
+        ):  # an agent's view and its lists ask for the same
             return self._predicted[1]
         items = observation.candidates.items
         b, c = items.shape
