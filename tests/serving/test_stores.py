@@ -61,6 +61,30 @@ def test_a_store_that_came_back_empty_is_refused(
     again.close()
 
 
+@pytest.mark.parametrize(("name", "worse", "sound"), [("appendonly", "no", "yes"), ("maxmemory-policy", "allkeys-lru", "noeviction")])
+def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str, worse: str, sound: str
+) -> None:
+    monkeypatch.setattr("taiji.serving.redis_store.DURABLE_S", 0.0)
+    store = open_store(ServingSettings(store=redis_server.url))
+    assert isinstance(store, RedisStore)
+    store._redis.flushall()
+    store.close()
+    store = open_store(ServingSettings(store=redis_server.url))
+    assert isinstance(store, RedisStore)
+    try:
+        assert store.append([BATCH], 1) == ["accepted"]
+        store._redis.config_set(name, worse)
+        for step in (store.check, lambda: store.append([BATCH], 2)):
+            with pytest.raises(StoreUnavailable, match=f"would lose events.*{name} {worse}"):
+                step()
+    finally:
+        store._redis.config_set(name, sound)
+    store.check()
+    assert store.append([BATCH], 3) == ["duplicate"]
+    store.close()
+
+
 def test_the_place_of_a_store_tells_no_password() -> None:
     assert place_of(ServingSettings(store="redis://user:secret@host:1/0"), None) == "redis://…@host:1/0taiji:"
 
