@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -94,11 +95,13 @@ time.time_ns, time.time = stepped, lambda: stepped() / 1e9
 
 
 class RedisServer:
-    """``redis-server`` with an append-only file in ``folder``."""
+    """``redis-server`` with an append-only file in ``folder``; ``beneath`` starts it elsewhere than here, at the address ``host``."""
 
-    def __init__(self, folder: Path, fsync: str = "everysec") -> None:
-        self.folder, self.port, self._fsync = folder, free_port(), fsync
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+    def __init__(
+        self, folder: Path, fsync: str = "everysec", host: str = "127.0.0.1", beneath: Sequence[str] = ()
+    ) -> None:
+        self.folder, self.port, self._fsync, self._host, self._beneath = folder, free_port(), fsync, host, beneath
+        self.url = f"redis://{host}:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -111,7 +114,8 @@ class RedisServer:
         """Start and wait until it has loaded its file."""
         options: dict[str, object] = {
             "port": self.port,
-            "bind": "127.0.0.1",
+            "bind": self._host,
+            "protected-mode": "no",
             "dir": self.folder,
             "appendonly": "yes",
             "appendfsync": self._fsync,
@@ -120,12 +124,12 @@ class RedisServer:
             "loglevel": "warning",
             "auto-aof-rewrite-percentage": 0,
         }
-        command = ["redis-server"] + [piece for name, value in options.items() for piece in (f"--{name}", str(value))]
+        command = [*self._beneath, "redis-server"] + [piece for name, value in options.items() for piece in (f"--{name}", str(value))]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                with socket.create_connection((self._host, self.port), 1) as connection:
                     connection.sendall(b"PING\r\n")
                     if connection.recv(64).startswith(b"+PONG"):
                         return
@@ -150,7 +154,10 @@ class RedisServer:
 
 
 class Service:
-    """``taiji.serving.serve`` in a process of its own, with the doubles as its backend; its children can be killed."""
+    """``taiji.serving.serve`` in a process of its own, with the doubles as its backend; its children can be killed.
+
+    ``beneath`` is a command that ends by becoming the one that follows it, such as ``ip netns exec NAME``.
+    """
 
     def __init__(
         self,
@@ -158,8 +165,10 @@ class Service:
         settings: ServingSettings,
         module: str = "tests.serving.child",
         environment: dict[str, str] | None = None,
+        beneath: Sequence[str] = (),
     ) -> None:
         self.run, self.settings, self._module, self._environment = run, settings, module, environment or {}
+        self._beneath = beneath
         self.log = run / "service.log"
         self.url = ""
         self._process: subprocess.Popen[str] | None = None
@@ -175,7 +184,7 @@ class Service:
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module, str(self.run)],
+                [*self._beneath, sys.executable, "-m", self._module, str(self.run)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=log,

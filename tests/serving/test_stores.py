@@ -61,7 +61,9 @@ def test_a_store_that_came_back_empty_is_refused(
     again.close()
 
 
-@pytest.mark.parametrize(("name", "worse", "sound"), [("appendonly", "no", "yes"), ("maxmemory-policy", "allkeys-lru", "noeviction")])
+@pytest.mark.parametrize(
+    ("name", "worse", "sound"), [("appendonly", "no", "yes"), ("maxmemory-policy", "allkeys-lru", "noeviction")]
+)
 def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str, worse: str, sound: str
 ) -> None:

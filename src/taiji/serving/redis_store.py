@@ -53,7 +53,9 @@ ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
 DURABLE = "appendonly yes, maxmemory-policy noeviction"
-MAKE_DURABLE = "redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
+MAKE_DURABLE = (
+    "redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
+)
 DURABLE_S = 1.0
 """Time for which a server that was found to keep events is believed to keep them."""
 PASSWORD = "TAIJI_STORE_PASSWORD"
