@@ -124,7 +124,9 @@ class RedisServer:
             "loglevel": "warning",
             "auto-aof-rewrite-percentage": 0,
         }
-        command = [*self._beneath, "redis-server"] + [piece for name, value in options.items() for piece in (f"--{name}", str(value))]
+        command = [*self._beneath, "redis-server"] + [
+            piece for name, value in options.items() for piece in (f"--{name}", str(value))
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -116,14 +116,15 @@ class Clients:
     wrong: list[object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._stop, self._lock, self._end = threading.Event(), threading.Lock(), float("inf")
         self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(3)]
         self._threads.append(threading.Thread(target=self._read))
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Let every batch be acknowledged first."""
+        """Let every batch be acknowledged first; one that is not within a minute is wrong."""
+        self._end = time.monotonic() + 60
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -140,6 +141,9 @@ class Clients:
             body = {"events": [{"user_id": user, "item_id": "i", "timestamp": stamp} for user in users]}
             url, answer = rng.choice(self.urls), None
             while answer is None:
+                if time.monotonic() > self._end:
+                    self.wrong.append(("never acknowledged", key))
+                    return
                 try:
                     found = client.post(f"{url}/v1/events", json=body, headers={"Idempotency-Key": key})
                     answer = found if found.status_code == 202 else None
@@ -204,19 +208,19 @@ def test_a_host_that_is_cut_off_and_comes_back_loses_and_doubles_nothing(
     monkeypatch.setenv("TAIJI_API_KEYS", f"all:read+write:{SECRET}")
     with ExitStack() as stack:
         server = RedisServer(tmp_path / "redis", host=net.address("store"), beneath=net.beneath("store"))
-        server.start()
         stack.callback(server.stop)
+        server.start()
         services = {}
         for name in ("east", "west"):
             run, temporary = tmp_path / name / "one", tmp_path / name / "tmp"
             for folder in (run, temporary):  # a host's locks are its own
                 folder.mkdir(parents=True)
             (run / "version").write_text(VERSION)
-            (run / "seconds").write_text("0.1")
+            (run / "seconds").write_text("0.3")
             settings = ServingSettings.model_validate({**SETTINGS, "host": net.address(name), "store": server.url})
             services[name] = Service(run, settings, environment={"TMPDIR": str(temporary)}, beneath=net.beneath(name))
-            services[name].start()
             stack.callback(services[name].stop)
+            services[name].start(120)
         store, west = redis.Redis.from_url(server.url), services["west"]
         clients = Clients([service.url for service in services.values()])
         stack.callback(clients.stop)
@@ -239,8 +243,14 @@ def test_a_host_that_is_cut_off_and_comes_back_loses_and_doubles_nothing(
         names = {name.decode() for name in store.hkeys("taiji:beats")}  # type: ignore[union-attr]
         assert {f"east-{RELEASE}-0", f"west-{RELEASE}-0"} <= names
 
-        net.cable("west", "down")
-        stranded = leased("west")
+        stranded: list[bytes] = []
+        for _ in range(50):  # until it is cut off while its worker holds leases
+            net.cable("west", "down")
+            time.sleep(0.5)
+            if stranded := leased("west"):
+                break
+            net.cable("west", "up")
+            until(lambda: bool(leased("west")), 60)
         time.sleep(3)
         assert ready("east") == 200 and ready("west") == 0
         until(lambda: not leased("west"), 60)  # the lease has run out, and the other host has written the users
@@ -268,4 +278,6 @@ def test_a_host_that_is_cut_off_and_comes_back_loses_and_doubles_nothing(
             assert len(found) == len(set(found)) == seen == len(clients.events[user]), user
         assert not leased("east") and not leased("west")
         assert not store.hlen(f"taiji:dead:{RELEASE}")
-        print(f"{clients.sent} events, {clients.moved} repeats, {sum(clients.reads.values())} reads, {len(stranded)} users stranded")
+        print(
+            f"{clients.sent} events, {clients.moved} repeats, {sum(clients.reads.values())} reads, {len(stranded)} users stranded"
+        )
