@@ -95,14 +95,13 @@ time.time_ns, time.time = stepped, lambda: stepped() / 1e9
 
 
 class RedisServer:
-    """``redis-server`` with an append-only file in ``folder``."""
+    """``redis-server`` with an append-only file in ``folder``; ``beneath`` starts it elsewhere than here, at the address ``host``."""
 
     def __init__(
-        self, folder: Path, fsync: str = "everysec", *, address: str = "127.0.0.1", prefix: Sequence[str] = ()
+        self, folder: Path, fsync: str = "everysec", host: str = "127.0.0.1", beneath: Sequence[str] = ()
     ) -> None:
-        self.folder, self.port, self._fsync = folder, free_port(), fsync
-        self.address, self._prefix = address, list(prefix)
-        self.url = f"redis://{address}:{self.port}/0"
+        self.folder, self.port, self._fsync, self._host, self._beneath = folder, free_port(), fsync, host, beneath
+        self.url = f"redis://{host}:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -115,7 +114,7 @@ class RedisServer:
         """Start and wait until it has loaded its file."""
         options: dict[str, object] = {
             "port": self.port,
-            "bind": self.address,
+            "bind": self._host,
             "protected-mode": "no",
             "dir": self.folder,
             "appendonly": "yes",
@@ -125,14 +124,14 @@ class RedisServer:
             "loglevel": "warning",
             "auto-aof-rewrite-percentage": 0,
         }
-        command = [*self._prefix, "redis-server"] + [
+        command = [*self._beneath, "redis-server"] + [
             piece for name, value in options.items() for piece in (f"--{name}", str(value))
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
-                with socket.create_connection((self.address, self.port), 1) as connection:
+                with socket.create_connection((self._host, self.port), 1) as connection:
                     connection.sendall(b"PING\r\n")
                     if connection.recv(64).startswith(b"+PONG"):
                         return
@@ -156,75 +155,11 @@ class RedisServer:
             self._process.wait(10)
 
 
-class Hosts:
-    """Network namespaces that stand for hosts, each with an address on one bridge, which this machine is on, too. Needs root.
-
-    Args:
-        names: of the hosts. subnet: three bytes of the addresses; the machine has .1, the hosts .2 and on.
-    """
-
-    def __init__(self, names: Sequence[str], subnet: str = "10.213.77") -> None:
-        self._tag = f"tj{os.getpid() % 100_000:x}"
-        self.addresses = {name: f"{subnet}.{place}" for place, name in enumerate(names, 2)}
-        _ip("link", "add", self._tag, "type", "bridge")
-        try:
-            _ip("addr", "add", f"{subnet}.1/24", "dev", self._tag)
-            _ip("link", "set", self._tag, "up")
-            for name, address in self.addresses.items():
-                inner, outer = f"{self._tag}{name}i", self._port(name)
-                _ip("netns", "add", self._space(name))
-                _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", self._space(name))
-                _ip("link", "set", outer, "master", self._tag, "up")
-                for words in (("addr", "add", f"{address}/24", "dev", inner), ("link", "set", inner, "up")):
-                    _ip("-n", self._space(name), *words)
-                _ip("-n", self._space(name), "link", "set", "lo", "up")
-        except BaseException:
-            self.close()
-            raise
-
-    @classmethod
-    def allowed(cls) -> bool:
-        """Whether this process may make namespaces and bridges."""
-        if os.geteuid() != 0 or shutil.which("ip") is None:
-            return False
-        try:
-            cls(["x"], "10.213.78").close()
-        except (OSError, subprocess.CalledProcessError):
-            return False
-        return True
-
-    def _space(self, name: str) -> str:
-        return f"{self._tag}-{name}"
-
-    def _port(self, name: str) -> str:
-        return f"{self._tag}{name}o"
-
-    def on(self, name: str) -> list[str]:
-        """Return the words before a command that runs on a host."""
-        return ["ip", "netns", "exec", self._space(name)]
-
-    def cut(self, name: str) -> None:
-        """Pull a host's cable: no packet comes or goes, and nobody is told."""
-        _ip("link", "set", self._port(name), "nomaster")
-
-    def join(self, name: str) -> None:
-        """Put the cable back."""
-        _ip("link", "set", self._port(name), "master", self._tag)
-
-    def close(self) -> None:
-        """Take everything down."""
-        for name in self.addresses:
-            for words in (["link", "del", self._port(name)], ["netns", "del", self._space(name)]):
-                subprocess.run(["ip", *words], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", self._tag], check=False, capture_output=True)
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
 class Service:
-    """``taiji.serving.serve`` in a process of its own, with the doubles as its backend; its children can be killed."""
+    """``taiji.serving.serve`` in a process of its own, with the doubles as its backend; its children can be killed.
+
+    ``beneath`` is a command that ends by becoming the one that follows it, such as ``ip netns exec NAME``.
+    """
 
     def __init__(
         self,
@@ -232,12 +167,11 @@ class Service:
         settings: ServingSettings,
         module: str = "tests.serving.child",
         environment: dict[str, str] | None = None,
-        *,
-        name: str = "service",
-        prefix: Sequence[str] = (),
+        beneath: Sequence[str] = (),
     ) -> None:
         self.run, self.settings, self._module, self._environment = run, settings, module, environment or {}
-        self.log, self._prefix = run / f"{name}.log", list(prefix)
+        self._beneath = beneath
+        self.log = run / "service.log"
         self.url = ""
         self._process: subprocess.Popen[str] | None = None
 
@@ -252,7 +186,7 @@ class Service:
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", self._module, str(self.run)],
+                [*self._beneath, sys.executable, "-m", self._module, str(self.run)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
+from tests.serving.rig import RedisServer
 
 from taiji.core.errors import ArtifactError
 from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_store import SQLiteStore
-from taiji.serving.store import SCHEMA, Store
+from taiji.serving.store import LEAST_READER, SCHEMA, Store, keyed_digest
 from taiji.serving.stores import open_store
 from taiji.serving.types import Event, EventBatch, Release
 
@@ -62,6 +64,39 @@ def test_a_store_of_the_first_version_goes_on_and_the_first_version_goes_on_with
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone() == (SCHEMA,)
     db.close()
+
+
+def test_a_redis_of_the_first_version_goes_on_and_the_first_version_goes_on_with_it(redis_server: RedisServer) -> None:
+    old, event, release = (
+        redis.Redis.from_url(redis_server.url),
+        Event("e1", "u1", "i", 5),
+        Release("r", "/run", "m", "q"),
+    )
+
+    def append(event: Event) -> None:
+        old.xadd("taiji:queue", {"u": event.user, "t": str(event.time), "e": event.pack()})
+
+    old.flushall()
+    old.xgroup_create("taiji:queue", "workers", id="0", mkstream=True)
+    old.hset("taiji:meta", mapping={"secret": b"s" * 32, "active": "r"})
+    old.hset("taiji:releases", "r", release.pack())
+    old.sadd("taiji:names", "r")
+    old.set("taiji:idem:k", "d", px=60_000)  # the batch whose acknowledgement its client has not seen yet
+    append(event)
+    old.zadd("taiji:h:u2", {event._replace(id="e0", user="u2").pack(): 5})
+    old.hset("taiji:u:u2", "seen", 1)
+    old.zadd("taiji:due:r", {"u2": 1})
+    settings = {"store": redis_server.url, "trigger": {"window_s": 0.0}}
+    store = open_store(ServingSettings.model_validate(settings))
+    again, new = EventBatch("n", "keyed", (event,), "shop", ("k", "d")), event._replace(id="e2")
+    assert store.append([again, EventBatch("k2", "d", (new,), "shop")], 2) == ["duplicate", "accepted"]
+    append(event._replace(id="e3"))  # a process of the version before, which has not been stopped yet
+    assert store.absorb("w", 10, 4) == 3
+    assert [claim.history.user for claim in store.claim("r", "w", 5, 4, 10)] == ["u2", "u1"]
+    assert [history.seen for history in store.histories(["u1", "u2"], 5)] == [3, 1]
+    assert store.releases().active == "r" and store.keyed(b"x") == keyed_digest(b"x", b"s" * 32)
+    assert meta(store) == {"schema": SCHEMA, "schema_reader": LEAST_READER}
+    store.close()
 
 
 def meta(store: Store, **values: int) -> dict[str, int]:

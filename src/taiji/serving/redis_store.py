@@ -52,19 +52,21 @@ CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
+DURABLE = "appendonly yes, maxmemory-policy noeviction"
+MAKE_DURABLE = (
+    "redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
+)
+DURABLE_S = 1.0
+"""Time for which a server that was found to keep events is believed to keep them."""
 PASSWORD = "TAIJI_STORE_PASSWORD"
 """Environment variable: in a setting it would be in `config.json` and in everybody's `ps`."""
-
-
-DURABLE = {"appendonly": "yes", "maxmemory-policy": "noeviction"}
-LOSSY = "This Redis would lose events."
 
 
 class RedisStore:
     """See :class:`taiji.serving.store.Store`."""
 
     def __init__(self, url: str, settings: ServingSettings) -> None:
-        self._settings, self._prefix = settings, settings.prefix
+        self._settings, self._prefix, self._durable_until = settings, settings.prefix, 0.0
         # No retries inside: who asked must know that a step may have been taken without its answer having come back.
         password = os.environ.get(PASSWORD)
         self._redis: Any = redis.Redis.from_url(
@@ -100,20 +102,26 @@ class RedisStore:
         }
 
     def _demand_durability(self, place: str) -> None:
-        if found := self._lossy():
-            fix = "; ".join(f"redis-cli config set {name} {value}" for name, value in DURABLE.items())
-            expected = ", ".join(f"{name} {value}" for name, value in DURABLE.items())
+        if found := self._fragile():
             raise ResourceError(
-                LOSSY, where=place, expected=expected, found=found, fix=f"{fix}; and the same in redis.conf"
+                "This Redis would lose events.", where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE
             )
 
-    def _lossy(self) -> str:
-        """Return the server's settings where it would lose events with them, "" where it would not or hides them, as managed services do."""
+    def _fragile(self) -> str:
+        """Return the server's configuration where events would be lost with it; empty where none would, or the server hides it."""
         try:
-            found = {name: self._redis.config_get(name).get(name) for name in DURABLE}
+            found = self._redis.config_get("appendonly", "maxmemory-policy")
         except redis.ResponseError:
-            return ""
-        return "" if found == DURABLE else ", ".join(f"{name} {value}" for name, value in found.items())
+            return ""  # a managed service that hides its configuration
+        sound = found.get("appendonly") == "yes" and found.get("maxmemory-policy") == "noeviction"
+        return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
+
+    def _demand_lasting_durability(self) -> None:
+        """Refuse to take in what would be lost, because the configuration was changed under the running service; asks once a second."""
+        if time.monotonic() >= self._durable_until:
+            if found := self._fragile():
+                raise StoreUnavailable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
+            self._durable_until = time.monotonic() + DURABLE_S
 
     def _note_schema(self, place: str) -> None:
         found = [int(value or 1) for value in self._redis.hmget(self._key("meta"), "schema", "schema_reader")]
@@ -149,8 +157,7 @@ class RedisStore:
         if found != self.generation.encode():
             raise StoreUnavailable(REPLACED)
         with _translated():
-            if lossy := self._lossy():
-                raise StoreUnavailable(f"{LOSSY} Found: {lossy}.")
+            self._demand_lasting_durability()
 
     def queue_age(self, now: int) -> float:
         del now  # the stream's ids carry the server's time
@@ -179,6 +186,7 @@ class RedisStore:
         del now  # the stream's ids carry the server's time
         limits, remember = self._settings.limits, int(self._settings.idempotency_s * 1000)
         with _translated():
+            self._demand_lasting_durability()
             pipe = self._redis.pipeline(transaction=False)
             for batch in batches:
                 packed = [piece for event in batch.events for piece in (event.user, event.time, event.pack())]
