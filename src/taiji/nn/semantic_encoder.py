@@ -226,17 +226,17 @@ class StartedEncoder(SemanticEncoder):
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """See :meth:`SemanticEncoder.forward`."""
         there = general != 0
-        any_there = there.any(dim=1, keepdim=True)
-        learnt, vectors = self.general(general), functional.embedding(general, self.general_start)
-        own = learnt + self.general_projection(vectors)
-        terms = self.domain(domain) + self.domain_projection(functional.embedding(domain, self.domain_start))
-        read = torch.cat([self.text_vectors(vectors), mean_there(learnt, there)], dim=1)
-        states = self.states(there, self.fusion(own, terms), items)
-        return self.halves(read, items, any_there) + self.share * states  # type: ignore[no-any-return]
+        own = self.general.weight + self.general_projection(self.general_start)
+        terms = self.domain.weight + self.domain_projection(self.domain_start)
+        fused = self.fusion(functional.embedding(general, own), functional.embedding(domain, terms))
+        read = torch.cat([self.text_vectors(general), mean_there(self.general(general), there)], dim=1)
+        found: torch.Tensor = self.halves(read, items, there.any(dim=1, keepdim=True))
+        return found + self.share * self.states(there, fused, items)
 
-    def text_vectors(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return texts' standardised vectors (N, D) from those of their tokens (N, T, D), 0 where there is none."""
-        return (functional.normalize(vectors.sum(dim=1), dim=1) - self.centre) / self.scale
+    def text_vectors(self, general: torch.Tensor) -> torch.Tensor:
+        """Return texts' standardised vectors (N, D) from their general tokens (N, T)."""
+        sums = functional.embedding_bag(general, self.general_start, mode="sum")
+        return (functional.normalize(sums, dim=1) - self.centre) / self.scale
 
 
 def mean_there(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
