@@ -55,7 +55,7 @@ from taiji.language.item_vectors import embedded
 from taiji.metrics.ranking_metrics import auc
 from taiji.models.codes.residual_kmeans import ResidualKMeans, ResidualKMeansSettings
 from taiji.models.ranking.semantic_anchors import AnchorText, SemanticAnchorsNetwork, SemanticAnchorsRanker
-from taiji.nn.semantic_encoder import AnchorTexts, TextHalves
+from taiji.nn.semantic_encoder import AnchorTexts, StartedEncoder, TextHalves
 from taiji.testing import exposures_of
 from taiji.world import World
 
@@ -186,9 +186,31 @@ class RandomStart(SemanticAnchorsRanker):
     """Texts trained from random embeddings of tokens."""
 
 
+class FrozenTokens(StartedEncoder):
+    """The encoder as it starts: no token is trained and none is read for itself."""
+
+    def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return (N, 2 * width) of tokens (N, T)."""
+        return self.started(general, items.new_zeros(len(items), self.width), items)
+
+
+class FrozenStart(SemanticAnchorsRanker):
+    """SARM's own paths over the frozen vector: what is left of it without training tokens."""
+
+    def make_network(self) -> SemanticAnchorsNetwork:
+        """Return the network with the encoder as it starts."""
+        network = super().make_network()
+        texts, s = self._texts, self.settings
+        assert texts.start is not None
+        sizes = (texts.general_tokens, texts.domain_tokens, s.text_width, s.text_layers, s.dimension)
+        network.encoder = FrozenTokens(*sizes, texts.start)
+        return network
+
+
 ARMS: dict[str, type[SemanticAnchorsRanker]] = {
     "sarm": SemanticAnchorsRanker,
     "random start": RandomStart,
+    "frozen start": FrozenStart,
     "frozen vector": VectorRanker,
     "codes": CodeRanker,
     "id only": IdRanker,

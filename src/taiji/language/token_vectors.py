@@ -17,6 +17,8 @@ from taiji.language.embed import WordLlamaEmbedder
 from taiji.language.term_merges import FIRST, JOINT, TwoTokenizers
 
 Array = NDArray[Any]
+AXES = 128
+"""Principal axes of texts that are kept: those of a wider encoder begin with 0."""
 LEAST = 0.01
 """Smallest standard deviation that is divided by, of entries of unit vectors: a catalogue of one text has 0, and any other would be far off."""
 
@@ -28,8 +30,8 @@ def started_tokenizers(texts: Sequence[str], terms: int) -> tuple[TwoTokenizers,
         texts: each counts once. terms: merges of pieces at most.
 
     Returns:
-        The tokenizers; and ``general`` (G, D), ``centre`` (D,) and ``scale`` (D,), float32, as :class:`taiji.nn.semantic_encoder.TokenStart` has them
-        but for the rows of no token and of an unknown one.
+        The tokenizers; and ``general`` (G, D), ``centre`` (D,), ``scale`` (D,) and ``axes`` (k, D), float32, as
+        :class:`taiji.nn.semantic_encoder.TokenStart` has them but for the rows of no token and of an unknown one.
 
     Raises:
         ResourceError: the package is not installed.
@@ -38,8 +40,17 @@ def started_tokenizers(texts: Sequence[str], terms: int) -> tuple[TwoTokenizers,
     tokenizers = TwoTokenizers.learn(texts, 0, terms, known=embedder.merges())
     general = embedder.piece_vectors(tokenizers.general)
     found = text_vectors(tokenizers, general, texts)
-    scale = np.maximum(found.std(axis=0), LEAST)
-    return tokenizers, {"general": general, "centre": found.mean(axis=0), "scale": scale}
+    centre, scale = found.mean(axis=0), np.maximum(found.std(axis=0), LEAST)
+    axes = principal_axes((found - centre) / scale)
+    return tokenizers, {"general": general, "centre": centre, "scale": scale, "axes": axes}
+
+
+def principal_axes(x: Array, most: int = AXES) -> Array:
+    """Return the first principal axes (k, D) of centred rows (n, D), float32, scaled so that rows have mean square 1 along the first."""
+    variances, directions = np.linalg.eigh(x.T.astype(np.float64) @ x / max(1, len(x)))
+    variances, directions = variances[::-1][:most], directions[:, ::-1].T[:most]
+    there = variances > 1e-6 * max(variances[0], 1e-12)
+    return (directions[there] / np.sqrt(max(variances[0], 1e-12))).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def wordllama_is_there() -> bool:

@@ -24,6 +24,8 @@ from taiji.nn.rotary import Turn, turned, turns
 BLOCK = 256
 """Texts that are encoded for the bank at a time. A text is always encoded at its place in its block, so that it comes out bit for bit the same."""
 EPSILON = 1e-6
+SIZE = 0.3
+"""Root mean square, at the start, of what a text's vector says of it along its first axis."""
 NONE = -1e9
 """Logit of a place without a token."""
 
@@ -34,13 +36,14 @@ class TokenStart:
 
     Attributes:
         general, domain: (V, D) vectors, 0 for no token and for an unknown one.
-        centre, scale: (D,) means and standard deviations of texts' vectors.
+        centre, scale: (D,) means and standard deviations of texts' vectors. axes: (k, D), principal ones of the texts' standardised vectors.
     """
 
     general: torch.Tensor
     domain: torch.Tensor
     centre: torch.Tensor
     scale: torch.Tensor
+    axes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -197,9 +200,10 @@ class StartedEncoder(SemanticEncoder):
 
     With the embedder's vectors v of a text's tokens, u their mean at length 1 and standardised, and δ̄ the mean of what the tokens have learnt,
 
-        e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = F(u, δ̄, item) + s ⊙ SAE(e, e'),
+        e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
 
-    where δ and s begin with 0, so that at the start the encoder is F over the frozen vector and nothing else; P begins with the principal axes.
+    where δ and s begin with 0, so that at the start the encoder is a function of the frozen vector and nothing else. P and A begin with the principal
+    axes, of tokens and of texts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`. start: the embedder's vectors.
@@ -221,6 +225,9 @@ class StartedEncoder(SemanticEncoder):
         self.register_buffer("centre", start.centre, persistent=False)
         self.register_buffer("scale", start.scale, persistent=False)
         self.halves = TextHalves(start.general.shape[1] + width, width, item)
+        self.axes = nn.Linear(start.general.shape[1], width, bias=False)
+        with torch.no_grad():
+            self.axes.weight.copy_(padded(start.axes, width) * SIZE)
         self.share = nn.Parameter(torch.zeros(2 * width))
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -229,9 +236,18 @@ class StartedEncoder(SemanticEncoder):
         own = self.general.weight + self.general_projection(self.general_start)
         terms = self.domain.weight + self.domain_projection(self.domain_start)
         fused = self.fusion(functional.embedding(general, own), functional.embedding(domain, terms))
-        read = torch.cat([self.text_vectors(general), mean_there(self.general(general), there)], dim=1)
-        found: torch.Tensor = self.halves(read, items, there.any(dim=1, keepdim=True))
-        return found + self.share * self.states(there, fused, items)
+        started = self.started(general, mean_there(self.general(general), there), items)
+        return started + self.share * self.states(there, fused, items)
+
+    def started(self, general: torch.Tensor, learnt: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return [A u, 0] + F(u, δ̄, item), (N, 2 d); 0 for a blank text.
+
+        Args:
+            general: (N, T) tokens. learnt: (N, d) means δ̄. items: (N, item) embeddings.
+        """
+        vectors, there = self.text_vectors(general), (general != 0).any(dim=1, keepdim=True)
+        found: torch.Tensor = self.halves(torch.cat([vectors, learnt], dim=1), items, there)
+        return found + functional.pad(self.axes(vectors) * there, (0, self.width))
 
     def text_vectors(self, general: torch.Tensor) -> torch.Tensor:
         """Return texts' standardised vectors (N, D) from their general tokens (N, T)."""
@@ -244,6 +260,11 @@ def mean_there(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     return (x * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
 
 
+def padded(axes: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the first axes (width, D) of (k, D); 0 where there are fewer."""
+    return functional.pad(axes[:width], (0, 0, 0, max(0, width - len(axes))))
+
+
 def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
     """Return the map of vectors (V, D) less their mean to their first principal axes, (V, width) of mean square STD² an entry.
 
@@ -253,7 +274,7 @@ def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
     known = vectors[vectors.abs().sum(dim=1) > 0].double()
     centre = known.mean(dim=0)
     _, lengths, axes = torch.linalg.svd(known - centre, full_matrices=False)
-    axes = functional.pad(axes[:width], (0, 0, 0, max(0, width - len(axes))))
+    axes = padded(axes, width)
     size = (lengths[:width].square().sum() / max(1, len(known) * width)).sqrt().clamp_min(1e-12)
     with torch.no_grad():
         made.weight.copy_(axes * STD / size)

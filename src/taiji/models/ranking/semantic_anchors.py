@@ -179,7 +179,7 @@ class AnchorText(NumbersField):
             return None
         general = self.start_vectors["general"]
         vectors = (numbered(general), numbered(term_vectors(self.tokenizers, general)))
-        rest = (self.start_vectors["centre"], self.start_vectors["scale"])
+        rest = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
         return TokenStart(*(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) for values in (*vectors, *rest)))
 
 
