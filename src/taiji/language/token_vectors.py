@@ -1,7 +1,8 @@
 """An embedder's vectors of the tokens of both tokenizations, as a text encoder begins with them.
 
 A general token has the embedder's own vector, and a term of the domain the mean of its pieces'. The embedder's tokenizer makes the pieces, so that
-the mean over a text's pieces is what the embedder makes of it, but that no piece reaches over punctuation here.
+the mean over a text's pieces is what the embedder makes of it; but here no piece reaches over punctuation, and a blank counts with the digit or sign
+behind it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]
     number = {token: place for place, token in enumerate(tokenizers.general)}
     sums = np.zeros((len(texts), general.shape[1]), dtype=np.float32)
     for place, text in enumerate(texts):
-        sums[place] = general[[number[token] for token in tokenizers.tokens(text).general if token in number]].sum(axis=0)
+        sums[place] = general[[number[token] for token in tokenizers.tokens(text).general if token in number]].sum(
+            axis=0
+        )
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
 

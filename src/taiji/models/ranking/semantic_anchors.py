@@ -157,7 +157,9 @@ class AnchorText(NumbersField):
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
         """Take back what was saved."""
         super().restore(config, tensors)
-        self.start_vectors = {name.removeprefix("start_"): v for name, v in tensors.items() if name.startswith("start_")}
+        self.start_vectors = {
+            name.removeprefix("start_"): v for name, v in tensors.items() if name.startswith("start_")
+        }
         self._saved = {name: values for name, values in tensors.items() if not name.startswith("start_")}
 
     def matrix(self, rows: Rows) -> Array:
@@ -180,7 +182,9 @@ class AnchorText(NumbersField):
         general = self.start_vectors["general"]
         vectors = (numbered(general), numbered(term_vectors(self.tokenizers, general)))
         rest = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
-        return TokenStart(*(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) for values in (*vectors, *rest)))
+        return TokenStart(
+            *(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) for values in (*vectors, *rest))
+        )
 
 
 class AnchorHistory(NumbersField):
@@ -239,7 +243,9 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.register_buffer("text_items", texts.items, persistent=False)
         layers = settings.text_layers
         sizes = (texts.general_tokens, texts.domain_tokens, width, layers, item)
-        self.encoder: nn.Module = SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start)
+        self.encoder: nn.Module = (
+            SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start)
+        )
         self.bank = MemoryBank(texts.keys, 2 * width)
         self.user = RotaryBlock(width)
         cosines, sines = turns(torch.arange(own - 1), width, torch.zeros(()))
