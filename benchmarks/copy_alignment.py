@@ -8,6 +8,8 @@ grammar's copies counts as the item's worst copy. Means over worlds, with Studen
 
 Predictions, told before the first run: alignment brings more clicks per item than one completion of the writer as it was; best of 64 brings more than alignment; so there is a
 number of items from which alignment is the cheaper one, and it is told. Where the two rewards pull apart, both rewards bring more kept promises than clicks alone.
+A first run on worlds 0 to 3 added two rewards up without weights, which is twice the step, and failed two of the three. This one has weights that sum to one, for every arm,
+on eight worlds that were not looked at before; the predictions are the same.
 
     python -m benchmarks.copy_alignment [--quick] [--json FILE]
 """
@@ -44,7 +46,7 @@ from taiji.world.mechanisms.content import Content
 from taiji.world.mechanisms.copy import STYLES
 
 Array = np.ndarray
-SEEDS = 4
+SEEDS = range(4, 12)
 NS = (1, 2, 4, 8, 16, 32, 64)
 STYLE = "question"
 """Category that is asked for; the writer may put it in any wording."""
@@ -79,7 +81,7 @@ class Shop:
 def measure(quick: bool) -> Result:
     result = Result()
     found = []
-    for seed in track(range(1 if quick else SEEDS), "worlds", unit="worlds"):
+    for seed in track(SEEDS[:1] if quick else SEEDS, "worlds", unit="worlds"):
         found.append(one_world(seed, quick))
         result.rows.append({"part": "seed", "what": seed, **{k: v for k, v in found[-1].items() if np.ndim(v) == 0}})
         result.so_far()
@@ -238,7 +240,8 @@ def aligned_writer(
             train_dataset=Table.from_dict({"prompt": [asked(title) for title in titles], "example": titles}),
             args=ParetoGRPOConfig(
                 output_dir=folder, weighting=weighting, num_generations=GROUP, per_device_train_batch_size=GROUP * PROMPTS,
-                max_completion_length=48, max_steps=steps, learning_rate=LEARNING_RATE, beta=0.0, seed=seed, save_strategy="no",
+                max_completion_length=48, max_steps=steps, learning_rate=LEARNING_RATE, beta=0.0,
+                reward_weights=[1 / len(rewards)] * len(rewards), seed=seed, save_strategy="no",
                 use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, logging_strategy="no",
             ),
         )  # fmt: skip

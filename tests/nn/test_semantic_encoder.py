@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from taiji.nn.rotary import turns
-from taiji.nn.semantic_encoder import BLOCK, EPSILON, MemoryBank, RotaryBlock, SemanticEncoder, gate
+from taiji.nn.semantic_encoder import (
+    BLOCK,
+    EPSILON,
+    SIZE,
+    MemoryBank,
+    RotaryBlock,
+    SemanticEncoder,
+    StartedEncoder,
+    TokenStart,
+    gate,
+    principal_projection,
+)
 
 TOKENS = torch.tensor([[2, 3, 4, 0], [5, 0, 0, 0], [0, 0, 0, 0]])
 TERMS = torch.tensor([[2, 2, 3, 0], [4, 0, 0, 0], [0, 0, 0, 0]])
@@ -99,3 +110,51 @@ def test_a_saved_bank_is_found_by_the_texts_whatever_their_numbers_are():
     assert not other.fresh.any()  # rows that were stale when they were saved are so still
     with pytest.raises(RuntimeError):
         other.load_state_dict(MemoryBank(torch.arange(3), 4).state_dict())
+
+
+@pytest.fixture
+def start():
+    """An embedder's vectors of width 4, and texts' standardisation; two axes."""
+    draw = torch.Generator().manual_seed(2)
+    general, domain = (torch.randn(n, 4, dtype=torch.float64, generator=draw) for n in (6, 5))
+    general[:2], domain[:2] = 0, 0
+    axes = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=draw))[0][:2]
+    return TokenStart(general, domain, torch.full((4,), 0.1).double(), torch.full((4,), 0.5).double(), axes)
+
+
+@pytest.fixture
+def started(start):
+    torch.manual_seed(0)
+    return StartedEncoder(general=6, domain=5, width=8, layers=2, item=3, start=start).double()
+
+
+def test_an_encoder_starts_as_a_function_of_the_embedder_s_vector_of_the_text_and_nothing_else(started, start, items):
+    mean = torch.stack([start.general[TOKENS[0, :3]].mean(dim=0), start.general[5]])
+    vectors = (torch.nn.functional.normalize(mean, dim=1) - start.centre) / start.scale
+    torch.testing.assert_close(started.text_vectors(TOKENS)[:2], vectors)
+    read = torch.cat([vectors, torch.zeros(2, 8).double()], dim=1)  # no token has learnt anything
+    expected = started.halves(read, items[:2], torch.ones(2, 1))
+    expected[:, :2] += vectors @ start.axes.T * SIZE  # the first of 8 places; the texts have two axes
+    found = started(TOKENS, TERMS, items)
+    torch.testing.assert_close(found[:2], expected)
+    assert not found[2].any()  # a blank text
+    assert torch.equal(found, started(TOKENS, TERMS.flip(1), items))  # nor do the terms say anything yet
+
+
+def test_at_the_first_step_already_the_gradient_reaches_the_tokens_and_the_share_of_the_transformer(started, items):
+    started(TOKENS, TERMS, items).square().sum().backward()
+    touched = started.general.weight.grad.abs().sum(dim=1) > 0
+    assert set(touched.nonzero().flatten().tolist()) == {2, 3, 4, 5} and started.share.grad.abs().min() > 0
+    with torch.no_grad():
+        started.share += 1.0
+    started.zero_grad()
+    started(TOKENS, TERMS, items).square().sum().backward()
+    assert started.domain.weight.grad.any() and started.general_projection.weight.grad.any()
+
+
+def test_tokens_begin_in_their_principal_axes():
+    vectors = torch.tensor([[0.0, 0, 0], [3, 0, 1], [-3, 0, 1], [0, 1, 1], [0, -1, 1]])  # the first row is no token
+    found = principal_projection(vectors, 4)(vectors)
+    assert found[1:, 2:].abs().max() < 1e-6 and found[3:, 0].abs().max() < 1e-6  # two axes; the second varies by less
+    torch.testing.assert_close(found[1:].abs()[:, :2].amax(dim=0), torch.tensor([3.0, 1.0]) * found[1, 0].abs() / 3)
+    torch.testing.assert_close(found[1:].square().mean().sqrt(), torch.tensor(0.1))

@@ -123,9 +123,34 @@ class WordLlamaEmbedder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._tokenizer_file = tokenizer
         self.name = "wordllama"
         self.version = f"wordllama-{importlib.metadata.version('wordllama')}-{file_hash(weights)[:8]}"
         self.dimension = int(self._matrix.shape[1])
+
+    def merges(self) -> list[tuple[str, str]]:
+        """Return the tokenizer's merges of characters, those first that are applied first; ``▁`` marks the start of a word."""
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in self._model()["merges"]]
+        return [(first, second) for first, second in pairs]
+
+    def piece_vectors(self, pieces: Sequence[str]) -> np.ndarray:
+        """Return the tokens' own vectors, (N, d) float32, whose mean is a text's before it has length 1.
+
+        The vector of a piece that is no token is the mean over its characters, and of a character that is none that over its bytes.
+        """
+        numbers: dict[str, int] = self._model()["vocab"]
+
+        def parts(piece: str) -> list[int]:
+            if piece in numbers:
+                return [numbers[piece]]
+            if len(piece) > 1:
+                return [number for character in piece for number in parts(character)]
+            return [numbers[f"<0x{byte:02X}>"] for byte in piece.encode()]
+
+        return np.array([self._matrix[parts(piece)].mean(axis=0) for piece in pieces]).reshape(-1, self.dimension)
+
+    def _model(self) -> dict[str, Any]:
+        return read_json(self._tokenizer_file)["model"]  # type: ignore[no-any-return]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See :class:`Embedder`."""

@@ -1,8 +1,8 @@
 """Two tokenizations of one text: general word pieces, and domain terms merged from them, with the spans of both.
 
-Both are iterated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within
-words, then of pieces within a run of words, so that "science fiction" becomes one term if it is frequent in the
-catalogue.
+Both are iterated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within words, and then of
+pieces within a stretch of words, so that "science fiction" becomes one term where the catalogue often has it. The first merges may be those of
+a tokenizer that is there already, whose pieces have vectors (:mod:`taiji.language.token_vectors`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -133,41 +133,46 @@ class TwoTokenizers:
 
     Attributes:
         pieces: merges of characters. terms: merges of pieces.
-        general, domain: the learnt tokens, in order of their ids.
+        general, domain: the tokens that have numbers, in their order.
+        apart: whether merges are those of a language model's tokenizer: a letter is large or small, a word starts behind a blank, and the mark of that is
+            merged as a character.
     """
 
     pieces: tuple[Pair, ...]
     terms: tuple[Pair, ...]
     general: tuple[str, ...]
     domain: tuple[str, ...]
+    apart: bool = False
 
     @classmethod
-    def learn(cls, texts: Sequence[str], pieces: int, terms: int, least: int = 2) -> Self:
+    def learn(
+        cls, texts: Sequence[str], pieces: int, terms: int, least: int = 2, known: Sequence[Pair] | None = None
+    ) -> Self:
         """Learn from texts.
 
         Args:
-            texts: texts of the catalogue, each counted once. pieces, terms: most merges. least: fewest occurrences of
-                a merged pair.
+            texts: each counts once. pieces, terms: merges at most. least: occurrences of what is merged.
+            known: merges of a tokenizer, first ones first, in the place of ``pieces`` that are learnt; those that the texts use are kept.
         """
-        words = Counter(word.group().lower() for text in texts for word in WORD.finditer(text))
-        split = {characters(word): count for word, count in words.items()}
-        found = cls(learn_merges(split, pieces, least), (), (), ())
+        apart = known is not None
+        words = Counter(word for text in texts for word, _ in _words_of(text, apart))
+        merges = learn_merges(words, pieces, least) if known is None else _used(words, known)
+        found = cls(merges, (), (), (), apart)
         stretches = Counter(stretch for text in texts for stretch in found._stretches(text))
-        found = cls(found.pieces, learn_merges(stretches, terms, least, JOINT), (), ())
+        found = cls(merges, learn_merges(stretches, terms, least, JOINT), (), (), apart)
         spoken = [found.tokens(text) for text in dict.fromkeys(texts)]
-        general = {piece for one in spoken for piece in one.general} | {c for word in split for c in word}
+        general = {piece for one in spoken for piece in one.general} | {c for word in words for c in word}
         domain = {term for one in spoken for term in one.domain} | general
-        return cls(found.pieces, found.terms, tuple(sorted(general)), tuple(sorted(domain)))
+        return cls(merges, found.terms, tuple(sorted(general)), tuple(sorted(domain)), apart)
 
     def tokens(self, text: str) -> Tokens:
         """Return a text's pieces and terms; every non-space character is in exactly one piece, every piece in
         exactly one term."""
         general: list[str] = []
         spans: list[tuple[int, int]] = []
-        for word in WORD.finditer(text):
-            found, covering = self._pieces_of(word.group())
+        for word, at in _words_of(text, self.apart):
+            found, covering = self._pieces_of(word)
             ends = [covering.count(place) for place in range(len(found))]
-            at = word.start()
             for piece, length in zip(found, ends):
                 general.append(piece)
                 spans.append((at, at + length))
@@ -206,18 +211,19 @@ class TwoTokenizers:
         return {token: FIRST + place for place, token in enumerate(self.domain)}
 
     @cached_property
-    def _words(self) -> dict[str, tuple[list[str], list[int]]]:
+    def _words(self) -> dict[tuple[str, ...], tuple[list[str], list[int]]]:
         return {}
 
-    def _pieces_of(self, word: str) -> tuple[list[str], list[int]]:
-        """Return a word's pieces and the piece of each of its characters, cached by word."""
+    def _pieces_of(self, word: tuple[str, ...]) -> tuple[list[str], list[int]]:
+        """Return a word's pieces and the piece of each of its characters; asked for again, without merging again."""
         known = self._words
         if word not in known:
-            known[word] = apply_merges(characters(word), self._piece_ranks)
+            merge = _merged_apart if self.apart else apply_merges
+            known[word] = merge(word, self._piece_ranks)
         return known[word]
 
     def _stretches(self, text: str) -> list[tuple[str, ...]]:
-        general = [piece for word in WORD.finditer(text) for piece in self._pieces_of(word.group())[0]]
+        general = [piece for word, _ in _words_of(text, self.apart) for piece in self._pieces_of(word)[0]]
         return [tuple(general[start:end]) for start, end in _stretch_bounds(general)]
 
 
@@ -225,6 +231,48 @@ def characters(word: str) -> tuple[str, ...]:
     """Return a word's characters in lower case, one token per character, with the first one marked."""
     small = [character.lower() if len(character.lower()) == 1 else character for character in word]
     return (START + small[0], *small[1:]) if word[0].isalnum() else tuple(small)
+
+
+def _words_of(text: str, apart: bool) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the characters of each word, and where it begins; see :class:`TwoTokenizers` for ``apart``."""
+    for word in WORD.finditer(text):
+        at, said = word.start(), word.group()
+        if apart:
+            mark = START if not at or text[at - 1].isspace() else ""
+            yield (mark + said[0], *said[1:]), at
+        else:
+            yield characters(said), at
+
+
+def _started(word: Sequence[str]) -> tuple[str, ...]:
+    """Return a word's characters with the mark of its start as one of its own."""
+    return (START, word[0][len(START) :], *word[1:]) if len(word[0]) > 1 else tuple(word)
+
+
+def _merged_apart(word: Sequence[str], ranks: Mapping[Pair, int]) -> tuple[list[str], list[int]]:
+    """Return pieces and the piece of each character, by merges that take the mark of a start as a character of its own.
+
+    A mark that no merge takes stands before the piece that follows it.
+    """
+    units = _started(word)
+    pieces, covering = apply_merges(units, ranks)
+    if len(units) > len(word):
+        covering = covering[1:]
+        if pieces[0] == START:
+            pieces, covering = [START + pieces[1], *pieces[2:]], [place - 1 for place in covering]
+    return pieces, covering
+
+
+def _used(words: Iterable[tuple[str, ...]], merges: Sequence[Pair]) -> tuple[Pair, ...]:
+    """Return those of a tokenizer's merges that some word needs, in their order."""
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    used: set[int] = set()
+    for word in words:
+        units = list(_started(word))
+        while known := [ranks[pair] for pair in pairwise(units) if pair in ranks]:
+            used.add(min(known))
+            units = merged(units, merges[min(known)])
+    return tuple(merges[rank] for rank in sorted(used))
 
 
 def _stretch_bounds(general: Sequence[str]) -> list[tuple[int, int]]:

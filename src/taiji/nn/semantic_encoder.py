@@ -26,8 +26,26 @@ BLOCK = 256
 """Texts encoded for the bank at a time. A text is always encoded at its position in its block, so its encoding is
 reproducible bit for bit."""
 EPSILON = 1e-6
+SIZE = 0.3
+"""Root mean square, at the start, of what a text's vector says of it along its first axis."""
 NONE = -1e9
 """Logit at a position without a token."""
+
+
+@dataclass(frozen=True)
+class TokenStart:
+    """An embedder's vectors of tokens; the mean of a text's general ones, at length 1, is the embedder's vector of the text.
+
+    Attributes:
+        general, domain: (V, D) vectors, 0 for no token and for an unknown one.
+        centre, scale: (D,) means and standard deviations of texts' vectors. axes: (k, D), principal ones of the texts' standardised vectors.
+    """
+
+    general: torch.Tensor
+    domain: torch.Tensor
+    centre: torch.Tensor
+    scale: torch.Tensor
+    axes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -35,10 +53,10 @@ class AnchorTexts:
     """Texts as input of the encoder; number 0 is no text.
 
     Attributes:
-        general, domain: (1 + n, T) tokens, 0 = none; domain holds the term that covers the piece at the same
-        position.
-        items: (1 + n,) rows of the items in the ranker's embedding. keys: (1 + n,) hashes of item and text, by which
-        rows of a saved bank are matched. general_tokens, domain_tokens: sizes of the vocabularies.
+        general, domain: (1 + n, T) tokens, 0 = none; domain has the term that covers the piece at its place.
+        items: (1 + n,) rows of the items in the ranker's embedding. keys: (1 + n,) hashes of item and text, by which a saved bank is found.
+        general_tokens, domain_tokens: sizes of the vocabularies.
+        start: vectors of the tokens to begin with; None: random ones.
     """
 
     general: torch.Tensor
@@ -47,6 +65,7 @@ class AnchorTexts:
     keys: torch.Tensor
     general_tokens: int
     domain_tokens: int
+    start: TokenStart | None = None
 
 
 def unit_square(x: torch.Tensor) -> torch.Tensor:
@@ -146,8 +165,10 @@ class SemanticEncoder(nn.Module):
         Args:
             general, domain: (N, T) tokens, 0 = none. items: (N, item) embeddings of the texts' items.
         """
-        there = general != 0
-        x = self.fusion(self.general(general), self.domain(domain))
+        return self.states(general != 0, self.fusion(self.general(general), self.domain(domain)), items)
+
+    def states(self, there: torch.Tensor, x: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return [h_CLS, h_TAR], (N, 2 d), of fused tokens x (N, T, d) that are there (N, T)."""
         x = torch.cat([self.start.expand(len(x), 1, -1), x], dim=1)
         shown = functional.pad(there, (1, 0), value=True)
         turn = turns(torch.arange(x.shape[1], device=x.device), self.width, x)
@@ -158,6 +179,110 @@ class SemanticEncoder(nn.Module):
         weights = torch.softmax(logits.masked_fill(~shown, NONE), dim=1)
         found = (weights.unsqueeze(1) @ self.target_value(x)).squeeze(1)
         return torch.cat([x[:, 0], found], dim=1) * there.any(dim=1, keepdim=True)
+
+
+class TextHalves(nn.Module):
+    """Both halves of a bank's row from one vector per text: by itself, and beside the item's embedding.
+
+    Args:
+        given: width of the vectors. width: of a half. item: width of an item's embedding.
+    """
+
+    def __init__(self, given: int, width: int, item: int) -> None:
+        super().__init__()
+        self.alone = nn.Sequential(nn.Linear(given, width), nn.GELU(), nn.Linear(width, width))
+        self.beside = nn.Sequential(nn.Linear(given + item, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, vectors: torch.Tensor, items: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Return (N, 2 * width) of vectors (N, given) and embeddings (N, item); 0 where there is no text (N, 1)."""
+        return torch.cat([self.alone(vectors), self.beside(torch.cat([vectors, items], dim=1))], dim=1) * there
+
+
+class StartedEncoder(SemanticEncoder):
+    """An encoder that begins with an embedder's tokens, and as a network over the embedder's vector of the text.
+
+    With the embedder's vectors v of a text's tokens, u their mean at length 1 and standardised, and δ̄ the mean of what the tokens have learnt,
+
+        e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
+
+    where δ and s begin with 0, so that at the start the encoder is a function of the frozen vector and nothing else. P and A begin with the principal
+    axes, of tokens and of texts.
+
+    Args:
+        general, domain, width, layers, item: see :class:`SemanticEncoder`. start: the embedder's vectors.
+    """
+
+    general_start: torch.Tensor
+    domain_start: torch.Tensor
+    centre: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, general: int, domain: int, width: int, layers: int, item: int, start: TokenStart) -> None:
+        super().__init__(general, domain, width, layers, item)
+        found: list[nn.Linear] = []
+        for name, table, vectors in (("general", self.general, start.general), ("domain", self.domain, start.domain)):
+            nn.init.zeros_(table.weight)
+            self.register_buffer(f"{name}_start", vectors, persistent=False)
+            found.append(principal_projection(vectors, width))
+        self.general_projection, self.domain_projection = found
+        self.register_buffer("centre", start.centre, persistent=False)
+        self.register_buffer("scale", start.scale, persistent=False)
+        self.halves = TextHalves(start.general.shape[1] + width, width, item)
+        self.axes = nn.Linear(start.general.shape[1], width, bias=False)
+        with torch.no_grad():
+            self.axes.weight.copy_(padded(start.axes, width) * SIZE)
+        self.share = nn.Parameter(torch.zeros(2 * width))
+
+    def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """See :meth:`SemanticEncoder.forward`."""
+        there = general != 0
+        own = self.general.weight + self.general_projection(self.general_start)
+        terms = self.domain.weight + self.domain_projection(self.domain_start)
+        fused = self.fusion(functional.embedding(general, own), functional.embedding(domain, terms))
+        started = self.started(general, mean_there(self.general(general), there), items)
+        return started + self.share * self.states(there, fused, items)
+
+    def started(self, general: torch.Tensor, learnt: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Return [A u, 0] + F(u, δ̄, item), (N, 2 d); 0 for a blank text.
+
+        Args:
+            general: (N, T) tokens. learnt: (N, d) means δ̄. items: (N, item) embeddings.
+        """
+        vectors, there = self.text_vectors(general), (general != 0).any(dim=1, keepdim=True)
+        found: torch.Tensor = self.halves(torch.cat([vectors, learnt], dim=1), items, there)
+        return found + functional.pad(self.axes(vectors) * there, (0, self.width))
+
+    def text_vectors(self, general: torch.Tensor) -> torch.Tensor:
+        """Return texts' standardised vectors (N, D) from their general tokens (N, T)."""
+        sums = functional.embedding_bag(general, self.general_start, mode="sum")
+        return (functional.normalize(sums, dim=1) - self.centre) / self.scale
+
+
+def mean_there(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Return the means (N, d) of x (N, T, d) over the places that are there (N, T)."""
+    return (x * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def padded(axes: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the first axes (width, D) of (k, D); 0 where there are fewer."""
+    return functional.pad(axes[:width], (0, 0, 0, max(0, width - len(axes))))
+
+
+def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
+    """Return the map of vectors (V, D) less their mean to their first principal axes, (V, width) of mean square STD² an entry.
+
+    Rows that are 0 do not count; axes that the vectors do not have are 0.
+    """
+    made = nn.Linear(vectors.shape[1], width)
+    known = vectors[vectors.abs().sum(dim=1) > 0].double()
+    centre = known.mean(dim=0)
+    _, lengths, axes = torch.linalg.svd(known - centre, full_matrices=False)
+    axes = padded(axes, width)
+    size = (lengths[:width].square().sum() / max(1, len(known) * width)).sqrt().clamp_min(1e-12)
+    with torch.no_grad():
+        made.weight.copy_(axes * STD / size)
+        made.bias.copy_(-made.weight.double() @ centre)
+    return made
 
 
 class MemoryBank(nn.Module):

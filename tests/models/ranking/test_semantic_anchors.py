@@ -11,6 +11,7 @@ from taiji.models.ranking.onnx_export import export_onnx
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.semantic_anchors import AnchorHistory, AnchorText, SemanticAnchorsRanker
 from taiji.models.ranking.training_loop import Step
+from taiji.nn.semantic_encoder import SemanticEncoder, StartedEncoder
 from taiji.testing import (
     check_component,
     check_field,
@@ -177,3 +178,26 @@ def test_texts_that_a_later_dataset_lacks_are_those_that_were_saved(tmp_path):
     assert bare.version == ranker.version
     with pytest.raises(ConfigError, match="no such texts"):
         SemanticAnchorsRanker(settings).fit(BOARD, rows, seed=0)
+
+
+def test_an_embedder_s_start_is_saved_with_the_ranker_and_not_asked_for_again(tmp_path, monkeypatch):
+    pytest.importorskip("wordllama")
+    rows = exposures_of(BOARD)
+    ranker = SemanticAnchorsRanker(SETTINGS.model_copy(update={"min_steps": 1})).fit(BOARD, rows, seed=0)
+    assert ranker.fieldset.numbers[-1].start_used == "wordllama" and isinstance(ranker.network.encoder, StartedEncoder)
+    ranker.save(tmp_path / "ranker")
+    monkeypatch.setattr("taiji.language.token_vectors.WordLlamaEmbedder", None)
+    same = Ranker.load(tmp_path / "ranker", BOARD)
+    assert same.predict(rows)["click"].equals(ranker.predict(rows)["click"]) and not same.staleness().any()
+    same.network.bank.outdated()
+    assert same.predict(rows)["click"].equals(
+        ranker.predict(rows)["click"]
+    )  # encoded anew, by the vectors that were saved
+
+
+def test_without_an_embedder_s_package_tokens_begin_at_random(monkeypatch):
+    monkeypatch.setattr("taiji.models.ranking.semantic_anchors.wordllama_is_there", lambda: False)
+    settings = SETTINGS.model_copy(update={"min_steps": 1})
+    ranker = SemanticAnchorsRanker(settings).fit(BOARD, exposures_of(BOARD), seed=0)
+    assert ranker.fieldset.numbers[-1].start_used == "random" and type(ranker.network.encoder) is SemanticEncoder
+    assert ranker.network.encoder.general.weight.any()

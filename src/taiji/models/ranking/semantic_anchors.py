@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,7 @@ from taiji.data.tasks import Task
 from taiji.data.text_versions import TextVersions, is_column, text_versions
 from taiji.data.vocabulary import stable_hash
 from taiji.language.term_merges import FIRST, TwoTokenizers
+from taiji.language.token_vectors import numbered, started_tokenizers, term_vectors, wordllama_is_there
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.ranker import BATCH, Ranker
 from taiji.models.ranking.ranking_network import Network
@@ -42,10 +43,11 @@ from taiji.nn.field_embeddings import Batch
 from taiji.nn.flat_inputs import FlatInputs
 from taiji.nn.lookup import look_up
 from taiji.nn.rotary import turns
-from taiji.nn.semantic_encoder import AnchorTexts, MemoryBank, RotaryBlock, SemanticEncoder
+from taiji.nn.semantic_encoder import AnchorTexts, MemoryBank, RotaryBlock, SemanticEncoder, StartedEncoder, TokenStart
 from taiji.nn.towers import MixtureOfExperts
 
 Array = NDArray[Any]
+Start = Literal["auto", "wordllama", "random"]
 TEXT, PAST = "anchor", "anchor_history"
 """Names of the fields."""
 MOST = 2**24
@@ -59,10 +61,12 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     texts: str = ""
     """Texts of the items: empty, title and categories; `"{title}, sold by {store}"`, a template of the item table's columns; a column of it, such
     as `knowledge`, what the stage `item_knowledge` wrote; or a column of events known at the display, for texts that change while an item is shown."""
-    tokens: PositiveInt = 24
+    start: Start = "auto"
+    """Token embeddings to begin with: WordLlama's, with its own merges of characters, or random ones; `auto`: WordLlama's where its package is installed."""
+    tokens: PositiveInt = 48
     """Tokens of a text that are read."""
     pieces: NonNegativeInt = 2000
-    """Merges of characters, for the general tokenization."""
+    """Merges of characters, for the general tokenization, where it is learnt (`start: random`)."""
     terms: NonNegativeInt = 1000
     """Merges of general tokens into terms of the domain."""
     text_width: PositiveInt = 32
@@ -87,14 +91,17 @@ class AnchorText(NumbersField):
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`. pieces, terms: merges at most.
+        start: of the tokens' embeddings, see :attr:`SemanticAnchorsSettings.start`.
     """
 
-    learnt = ("merges", "vocabulary")
+    learnt = ("merges", "vocabulary", "start_used")
 
-    def __init__(self, source: str = "", pieces: int = 2000, terms: int = 1000) -> None:
+    def __init__(self, source: str = "", pieces: int = 2000, terms: int = 1000, start: Start = "auto") -> None:
         super().__init__(TEXT, "pair")
-        self.source, self.pieces, self.terms = source, pieces, terms
-        self.options = {"source": source, "pieces": pieces, "terms": terms}
+        self.source, self.pieces, self.terms, self.start = source, pieces, terms, start
+        self.options = {"source": source, "pieces": pieces, "terms": terms, "start": start}
+        self.start_used: Start = "random"
+        self.start_vectors: dict[str, Array] = {}
         self.merges: list[list[list[str]]] = [[], []]
         self.vocabulary: list[list[str]] = [[], []]
         self.versions: TextVersions | None = None
@@ -132,19 +139,28 @@ class AnchorText(NumbersField):
                 found=f"{len(versions)} texts, all later" if len(versions) else "none",
                 fix="name a column with texts, or choose another ranking.model",
             )
-        found = TwoTokenizers.learn(list(dict.fromkeys(known)), self.pieces, self.terms)
+        distinct = list(dict.fromkeys(known))
+        started = self.start == "wordllama" or (self.start == "auto" and wordllama_is_there())
+        self.start_used = "wordllama" if started else "random"
+        if started:
+            found, self.start_vectors = started_tokenizers(distinct, self.terms)
+        else:
+            found, self.start_vectors = TwoTokenizers.learn(distinct, self.pieces, self.terms), {}
         self.merges = [[list(pair) for pair in pairs] for pairs in (found.pieces, found.terms)]
         self.vocabulary = [list(found.general), list(found.domain)]
         self._saved = versions.tensors(dataset)
 
     def tensors(self) -> dict[str, Array]:
-        """Return the texts: a ranker's folder holds all that a service needs."""
-        return dict(self._saved)
+        """Return the texts and the vectors to begin with: a ranker's folder holds all that a service needs."""
+        return {**self._saved, **{f"start_{name}": values for name, values in self.start_vectors.items()}}
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
         """Take back what was saved."""
         super().restore(config, tensors)
-        self._saved = dict(tensors)
+        self.start_vectors = {
+            name.removeprefix("start_"): v for name, v in tensors.items() if name.startswith("start_")
+        }
+        self._saved = {name: values for name, values in tensors.items() if not name.startswith("start_")}
 
     def matrix(self, rows: Rows) -> Array:
         """Return the number of each row's text, (N, 1) float32."""
@@ -155,7 +171,20 @@ class AnchorText(NumbersField):
     def tokenizers(self) -> TwoTokenizers:
         """Both tokenizations, as they were learnt."""
         pieces, terms = (tuple((first, second) for first, second in pairs) for pairs in self.merges)
-        return TwoTokenizers(pieces, terms, tuple(self.vocabulary[0]), tuple(self.vocabulary[1]))
+        apart = self.start_used != "random"
+        return TwoTokenizers(pieces, terms, tuple(self.vocabulary[0]), tuple(self.vocabulary[1]), apart)
+
+    @property
+    def token_start(self) -> TokenStart | None:
+        """The vectors that the encoder begins with, None for random ones."""
+        if not self.start_vectors:
+            return None
+        general = self.start_vectors["general"]
+        vectors = (numbered(general), numbered(term_vectors(self.tokenizers, general)))
+        rest = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
+        return TokenStart(
+            *(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) for values in (*vectors, *rest))
+        )
 
 
 class AnchorHistory(NumbersField):
@@ -213,7 +242,10 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.register_buffer("text_domain", texts.domain, persistent=False)
         self.register_buffer("text_items", texts.items, persistent=False)
         layers = settings.text_layers
-        self.encoder: nn.Module = SemanticEncoder(texts.general_tokens, texts.domain_tokens, width, layers, item)
+        sizes = (texts.general_tokens, texts.domain_tokens, width, layers, item)
+        self.encoder: nn.Module = (
+            SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start)
+        )
         self.bank = MemoryBank(texts.keys, 2 * width)
         self.user = RotaryBlock(width)
         cosines, sines = turns(torch.arange(own - 1), width, torch.zeros(()))
@@ -292,7 +324,7 @@ class SemanticAnchorsRanker(Ranker):
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
         """Return what the log offers, and the texts behind it."""
         s = self.settings
-        own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms)]
+        own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms, s.start)]
         return [*default_fields(dataset, columns, s), *own]
 
     def build(
@@ -310,7 +342,8 @@ class SemanticAnchorsRanker(Ranker):
 
     def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
         """Return the dataset's texts as the encoder reads them; override for an encoder that reads something else."""
-        return anchor_texts(dataset, versions, text.tokenizers, self.settings.tokens)
+        texts = anchor_texts(dataset, versions, text.tokenizers, self.settings.tokens)
+        return replace(texts, start=text.token_start)
 
     def make_network(self) -> SemanticAnchorsNetwork:
         """Return a fresh network for the dataset's texts."""

@@ -1,0 +1,87 @@
+"""An embedder's vectors of the tokens of both tokenizations, as a text encoder begins with them.
+
+A general token has the embedder's own vector, and a term of the domain the mean of its pieces'. The embedder's tokenizer makes the pieces, so that
+the mean over a text's pieces is what the embedder makes of it; but here no piece reaches over punctuation, and a blank counts with the digit or sign
+behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.language.embed import WordLlamaEmbedder
+from taiji.language.term_merges import FIRST, JOINT, TwoTokenizers
+
+Array = NDArray[Any]
+AXES = 128
+"""Principal axes of texts that are kept: those of a wider encoder begin with 0."""
+LEAST = 0.01
+"""Smallest standard deviation that is divided by, of entries of unit vectors: a catalogue of one text has 0, and any other would be far off."""
+
+
+def started_tokenizers(texts: Sequence[str], terms: int) -> tuple[TwoTokenizers, dict[str, Array]]:
+    """Return tokenizers with WordLlama's pieces and terms learnt from texts, and the vectors to begin with.
+
+    Args:
+        texts: each counts once. terms: merges of pieces at most.
+
+    Returns:
+        The tokenizers; and ``general`` (G, D), ``centre`` (D,), ``scale`` (D,) and ``axes`` (k, D), float32, as
+        :class:`taiji.nn.semantic_encoder.TokenStart` has them but for the rows of no token and of an unknown one.
+
+    Raises:
+        ResourceError: the package is not installed.
+    """
+    embedder = WordLlamaEmbedder()
+    tokenizers = TwoTokenizers.learn(texts, 0, terms, known=embedder.merges())
+    general = embedder.piece_vectors(tokenizers.general)
+    found = text_vectors(tokenizers, general, texts)
+    centre, scale = found.mean(axis=0), np.maximum(found.std(axis=0), LEAST)
+    axes = principal_axes((found - centre) / scale)
+    return tokenizers, {"general": general, "centre": centre, "scale": scale, "axes": axes}
+
+
+def principal_axes(x: Array, most: int = AXES) -> Array:
+    """Return the first principal axes (k, D) of centred rows (n, D), float32, scaled so that rows have mean square 1 along the first."""
+    variances, directions = np.linalg.eigh(x.T.astype(np.float64) @ x / max(1, len(x)))
+    variances, directions = variances[::-1][:most], directions[:, ::-1].T[:most]
+    there = variances > 1e-6 * max(variances[0], 1e-12)
+    return (directions[there] / np.sqrt(max(variances[0], 1e-12))).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def wordllama_is_there() -> bool:
+    """Return whether the packages that read WordLlama's vectors are installed."""
+    return find_spec("tokenizers") is not None and find_spec("wordllama") is not None
+
+
+def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]) -> Array:
+    """Return the mean of the vectors of each text's general tokens at length 1, (N, D); 0 for a blank one."""
+    number = {token: place for place, token in enumerate(tokenizers.general)}
+    sums = np.zeros((len(texts), general.shape[1]), dtype=np.float32)
+    for place, text in enumerate(texts):
+        sums[place] = general[[number[token] for token in tokenizers.tokens(text).general if token in number]].sum(
+            axis=0
+        )
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
+
+
+def numbered(vectors: Array) -> Array:
+    """Return vectors (n, D) by the tokens' numbers, (FIRST + n, D)."""
+    return np.concatenate([np.zeros((FIRST, vectors.shape[1]), vectors.dtype), vectors])
+
+
+def term_vectors(tokenizers: TwoTokenizers, general: Array) -> Array:
+    """Return the vectors of the domain's terms, (M, D): each the mean of its pieces'.
+
+    Args:
+        tokenizers: with both vocabularies. general: (G, D).
+    """
+    number = {token: place for place, token in enumerate(tokenizers.general)}
+    parts = [[number[t]] if t in number else [number[piece] for piece in t.split(JOINT)] for t in tokenizers.domain]
+    return np.array([general[places].mean(axis=0) for places in parts], dtype=np.float32).reshape(-1, general.shape[1])
