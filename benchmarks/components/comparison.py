@@ -147,7 +147,13 @@ def chosen(name: str, component: Component, result: Result, quick: bool) -> Comp
     return replace(component, arms=arms)
 
 
+_measured: dict[str, Component] = {}
+"""Components that this process measures; other processes find them by the name of their module."""
+
+
 def _component(name: str) -> Component:
+    if name in _measured:
+        return _measured[name]
     made: Component = importlib.import_module(f"benchmarks.components.{name}").COMPONENT
     return made
 
@@ -193,6 +199,7 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
         component.exact(result, quick)
     if not component.arms:
         return
+    _measured[name] = component
     component = chosen(name, component, result, quick)
     seeds = component.quick_seeds if quick else component.seeds
     found: dict[tuple[str, str], list[Outcome]] = {}

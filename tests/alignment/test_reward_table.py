@@ -183,7 +183,7 @@ def test_save_and_load(environment, tmp_path):
 
 
 def test_errors(environment):
-    with pytest.raises(TaijiError, match="does not know"):
+    with pytest.raises(TaijiError, match="does not have this example"):
         environment.ground(["three"], np.zeros((1, 36)))
     with pytest.raises(TaijiError, match="no examples"):
         build_reward_table(make_dataset(), SPLIT, EXAMPLES[:0], Known(), Letters(), SETTINGS, 0)

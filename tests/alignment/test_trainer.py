@@ -421,7 +421,7 @@ def test_resume_from_stock_checkpoint_warns_and_from_another_rule_raises(job, ca
     job(ParetoGRPOTrainer, ParetoGRPOConfig, max_steps=3).train(
         resume_from_checkpoint=f"{stock.args.output_dir}/checkpoint-2"
     )
-    assert caplog.text.count("start afresh") == 1
+    assert caplog.text.count("start again") == 1
     light = job(ParetoGRPOTrainer, ParetoGRPOConfig, folder="light", weighting="popo-light", **saved)
     light.train()
     with pytest.raises(TaijiError, match="another weighting"):
@@ -502,7 +502,7 @@ def test_configuration_errors_say_what_to_do(job):
         ({"weighting": "pareto"}, "unknown value"),
         ({"gram_estimator": "both"}, "unknown value"),
         ({"per_device_train_batch_size": 4}, "two prompts"),
-        ({"preference": [0.5, 0.3, 0.2]}, "do not fit"),
+        ({"preference": [0.5, 0.3, 0.2]}, "do not match"),
         ({"token_weighting": "pepo", "pepo_as_released": True}, "per-reward gradients"),
         ({"weight_average": 1.0}, "weight_average"),
         ({"directional_step": 0.0}, "needs a step"),

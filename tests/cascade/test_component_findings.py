@@ -37,7 +37,7 @@ def test_verdicts_and_reasons():
     assert [p["verdict"] for p in half["comparisons"]] == ["open", "better"]
     assert half["beats"] is False
     assert half["reasons"] == [
-        "Against popular these 90 users tell apart no differences below about 0.020.",
+        "Against popular these 90 users cannot resolve differences below about 0.020.",
         "It is ahead of popular for: 20 past items or more (+0.1500 [+0.1000, +0.2000]).",
         "It is behind popular for: no history (-0.1500 [-0.2000, -0.1000]).",
     ]

@@ -89,7 +89,7 @@ def test_a_run_of_no_use_is_refused(dataset: Dataset, run: Path, tmp_path: Path)
         import_table(str(run), dataset, TEST - 1)
     strangers = pl.DataFrame([{"user_id": "only there", "as_of": 1, "ids": [1], "neighbour_items": None}])
     other = write_features_run(tmp_path / "strangers", dataset, strangers, TEST)
-    with pytest.raises(ConfigError, match="nobody"):
+    with pytest.raises(ConfigError, match="None of the features"):
         import_table(str(other), dataset, TEST)
     before = features_state(str(run))
     with (run / "features" / "taiji.parquet").open("ab") as file:

@@ -41,8 +41,8 @@ def test_a_request_tells_the_way_of_every_candidate(run):
         ("popular", 60, 1), ("together", 60, 1), ("sasrec", 1, 0), ("merged", 120, 2), ("ranked", 120, 2), ("list", 10, 2)
     ]  # fmt: skip
     assert [row["fate"] for row in found["targets"]] == [
-        "shown at place 1",
-        "shown at place 2",
+        "shown at position 1",
+        "shown at position 2",
         "no retriever found it",
     ]
     assert found["columns"]["pairs"] == [("click", "rank: click", "true click")]

@@ -223,7 +223,7 @@ def test_targets_beside_the_log_play_no_part(export, tmp_path):
     )
     made = initialise(folder, tmp_path, "shop", {})
     assert made.dataset.users.columns == ["user", "user_id"]
-    assert "test_buy.csv: 60 rows -> plays no part" in initialised_text(made)
+    assert "test_buy.csv: 60 rows -> not used" in initialised_text(made)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_a_truth_that_beats_none_and_noise_bounds_what_a_model_can_add():
     near, wide = bounds(rows(LEVELS, 0.01))
     assert near["bound"]["value"] == pytest.approx(0.05) and wide["features"] == "truth, next 10"
     assert near["says"] == (
-        "A model that always names the next item would be worth +0.0500 [+0.0400, +0.0600] click AUC to this ranker."
+        "A model that always names the next item would add +0.0500 [+0.0400, +0.0600] click AUC to this ranker."
     )
 
 

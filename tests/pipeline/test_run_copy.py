@@ -89,7 +89,7 @@ def test_the_items_of_a_run_get_copy_beside_its_stages(taiji, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("none.csv",), ("missing", "none.csv")),
+        (("none.csv",), ("neither a run nor a table", "none.csv")),
         (("comments.csv",), ("item_id",)),
         (("items.csv", "--comments", "items.csv"), ("text, time",)),
         (("items.csv", "--reward", "a", "--results", "b"), ("one of them",)),

@@ -105,6 +105,6 @@ def test_what_is_left_out_is_counted_and_said(caplog):
 
 
 def test_a_teacher_without_a_whole_text_is_an_error():
-    with pytest.raises(TaijiError, match="to its end") as error:
+    with pytest.raises(TaijiError, match="completed no rationale") as error:
         check_endings(rationale_frame(["a"], [["", ""]], "t", [["cut", "cut"]]))
     assert "2 cut" in str(error.value) and "max_new_tokens" in str(error.value)

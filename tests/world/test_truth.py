@@ -96,7 +96,7 @@ def test_the_value_of_a_policy_has_an_error_and_an_upper_bound():
 def test_questions_about_what_is_not_there_are_errors():
     truth = small("push").truth
     for users, items in (([-1], [0]), ([120], [0]), ([0], [400]), ([0], [-2]), ([0.5], [0])):
-        with pytest.raises(InputError, match="does not have"):
+        with pytest.raises(InputError, match="does not exist"):
             truth.expect(np.array(users), np.array(items))
     with pytest.raises(InputError, match="2 slots"):
         truth.simulate(np.arange(2), np.zeros((2, 1), dtype=int), to_micros(np.array([0.0, 3.0])))

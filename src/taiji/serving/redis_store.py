@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
+from taiji.serving.redis_entries import age_of, entries_of, unread
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import (
     ALIVE_S,
@@ -38,7 +39,6 @@ from taiji.serving.store import (
     as_of,
     demand_readable,
     digest_of,
-    event_of,
     keyed_digest,
     latest_due,
     next_due,
@@ -52,6 +52,7 @@ CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
+LOSES = "This Redis would lose events."
 DURABLE = "appendonly yes, maxmemory-policy noeviction"
 MAKE_DURABLE = (
     "redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
@@ -103,9 +104,7 @@ class RedisStore:
 
     def _demand_durability(self, place: str) -> None:
         if found := self._fragile():
-            raise ResourceError(
-                "This Redis would lose events.", where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE
-            )
+            raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
 
     def _fragile(self) -> str:
         """Return the server's configuration where events would be lost with it; empty where none would, or the server hides it."""
@@ -165,7 +164,7 @@ class RedisStore:
             pipe = self._redis.pipeline()
             pipe.xrange(self._key("queue"), count=1)
             pipe.time()
-            return _age(*pipe.execute())
+            return age_of(*pipe.execute())
 
     def clock_floor(self) -> int:
         with _translated():
@@ -208,7 +207,7 @@ class RedisStore:
             entries = self._pending(consumer, limit)
             if not entries:
                 return 0
-            pieces = [piece for number, fields in entries for piece in (number, _unread(fields))]
+            pieces = [piece for number, fields in entries for piece in (number, unread(fields))]
             limits = self._settings.trigger.events, self._settings.worker.history
             return int(self._run("ABSORB", now, self._window(), *limits, *paces(self._settings), BURST, *pieces))
 
@@ -223,7 +222,7 @@ class RedisStore:
                     raise
                 self._make_group()
                 continue
-            entries = _entries(found)
+            entries = entries_of(found)
             if entries:
                 return [(entry[0], entry[1] or {}) for entry in entries]
         ids = list(self._redis.xautoclaim(queue, CONSUMER_GROUP, consumer, ORPHANED_MS, count=limit, justid=True))
@@ -458,7 +457,7 @@ class RedisStore:
         oldest = min([float(entry[0][1]) for entry in rest[1::5] if entry], default=float(now))
         return Gauges(
             int(queued),
-            _age(first, clock),
+            age_of(first, clock),
             sum(rest[0::5]),
             max(0.0, (now - oldest) / 1e6),
             sum(rest[2::5]),
@@ -466,37 +465,6 @@ class RedisStore:
             int(unreadable),
             sum(rest[4::5]),
         )
-
-
-def _age(first: Any, clock: tuple[int, int]) -> float:
-    """Seconds since the first entry of a stream was written, by the server's clock."""
-    return max(0.0, clock[0] + clock[1] / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3) if first else 0.0
-
-
-def _unread(fields: dict[bytes, bytes]) -> str:
-    """Return the reason for which a queued entry cannot be absorbed; empty for one that can, or that was erased."""
-    if not fields:
-        return ""
-    try:
-        user = fields[b"u"].decode()
-        event, reason = event_of(user, fields[b"e"])
-    except (KeyError, UnicodeDecodeError):
-        return "event not read: the entry has another form"
-    if event is not None and fields.get(b"t") != str(event.time).encode():
-        return "event not read: its time is not that of its entry"
-    return reason
-
-
-def _entries(found: Any) -> list[Any]:
-    """Entries of the one stream in an XREADGROUP answer, which the two protocol versions shape differently."""
-    if not found:
-        return []
-    if isinstance(found, dict):
-        (chunks,) = found.values()
-        return (
-            [entry for chunk in chunks for entry in chunk] if chunks and isinstance(chunks[0], list) else list(chunks)
-        )
-    return list(found[0][1])
 
 
 def _history(user: str, packed: Sequence[bytes], seen: Any, erased: bool, now: int) -> UserHistory:

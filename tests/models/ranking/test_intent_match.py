@@ -112,7 +112,7 @@ def test_rows_without_intents_say_nothing(board, rows):
 def test_intents_of_another_embedder_are_an_error(board, rows):
     field = fitted(board, rows)
     other = rows.with_columns(intent_embedder=pl.lit("wordllama@2"))
-    with pytest.raises(TaijiError, match="another embedder"):
+    with pytest.raises(TaijiError, match="different embedder"):
         field.matrix(Rows(board, other))
     with pytest.raises(TaijiError, match="several embedders"):
         field.fit(board, pl.concat([rows, other]), 2**62)

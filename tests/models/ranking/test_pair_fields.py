@@ -87,7 +87,7 @@ def test_refreshed_forwards_only(board, rows):
     field.refresh(board, int(late["time"].quantile(0.5, interpolation="lower")))
     assert field.matrix(Rows(board, earlier)).tobytes() == before.tobytes()
     assert field.matrix(Rows(board, late)).tobytes() != stale.tobytes()
-    with pytest.raises(ConfigError, match="backwards"):
+    with pytest.raises(ConfigError, match="later time"):
         field.refresh(board, middle)
 
 
