@@ -179,10 +179,19 @@ def blocks_work() -> bool:
     return torch.allclose(out, expected, atol=1e-5) and grads[1].shape == k.shape and lse.shape == (1, 4, 4)
 
 
+VARIANTS = 256
+"""Compiled forms of FlexAttention (head counts, types, with and without gradients, kinds of masks) that one process may need.
+
+Beyond PyTorch's default of 8 it goes on uncompiled, with a warning: nine times slower, and with all scores in memory.
+"""
+
+
 @cache
 def _compiled_flex() -> Any:
+    from torch._dynamo import config
     from torch.nn.attention.flex_attention import flex_attention
 
+    config.recompile_limit = max(config.recompile_limit, VARIANTS)
     return torch.compile(flex_attention, dynamic=True)
 
 
