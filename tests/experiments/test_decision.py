@@ -51,3 +51,14 @@ def test_without_an_interval_nothing_is_said():
     few = row("2 text match, e", 0.5, None)
     assert sign(few) is None and "too few users" in gap(few) and gap(None) == "not measured"
     assert decisions(FACTS, [few], 10)[1]["says"] == "Too little data to decide."
+
+
+def test_the_oracle_names_the_rung_that_it_is_compared_with():
+    question = "What could a correct answer about users add?"
+    for against, name, says in (
+        ("2 text match, e", "over text match", "no real one is always right"),
+        ("1 collaborative", "over collaborative", "nothing about room beside text"),
+    ):
+        oracle = row("4 oracle of intents", 0.02, 0.005) | {"against": against}
+        found = {line["question"]: line for line in decisions(FACTS, [oracle], 10)}[question]
+        assert name in found["found"] and says in found["says"]

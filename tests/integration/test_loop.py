@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from taiji.core.artifacts import file_hash, read_json
 from taiji.pipeline.recipes import STAGE_NAMES
@@ -89,7 +90,7 @@ def test_the_audit_is_in_the_report_and_can_be_enlarged(undisturbed, tmp_path):
     small = read_json(run / "audit.json")
     assert small["controls"]["own"]["n"] == 4
     assert 'id="audit"' in (run / "report.html").read_text()
-    assert small["order"]["says"].split(":")[0] in (run / "report.html").read_text()
+    assert escape(small["order"]["says"].split(":")[0]) in (run / "report.html").read_text()
     kept = artefacts(run)
     done = taiji("audit", run, "--set", "reasoning.audit.controls=6", "--json", tmp_path / "copy.json", "--quiet")
     assert done.returncode == 0, done.stderr

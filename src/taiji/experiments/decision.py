@@ -76,10 +76,12 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
         Decision(
             "What could a correct answer about users add?",
-            f"the true next items, without those at the row's time, over text match: {gap(oracle)}",
+            f"the true next items, without those at the row's time, over {_base(oracle)}: {gap(oracle)}",
             _sign(
                 oracle,
-                "There is room for a language model that predicts the next items; no real one is always right.",
+                "There is room for a language model that predicts the next items; no real one is always right."
+                if _over_text(oracle)
+                else "There is room beside these fields. Text did not pay, so this says nothing about room beside text.",
                 "No gain is shown: a user-side language model can add nothing here that this ranker can use.",
                 "The truth harms this ranker, so nothing follows about a model; try more data or other settings first.",
             ),
@@ -93,6 +95,17 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
     ]
     return [asdict(line) for line in table]
+
+
+def _over_text(oracle: Mapping[str, Any] | None) -> bool:
+    return oracle is None or str(oracle.get("against", "2 text match")).startswith("2 text match")
+
+
+def _base(oracle: Mapping[str, Any] | None) -> str:
+    """Return the name of the rung that the oracle is compared with: the one before, where text did not pay."""
+    if oracle is None or _over_text(oracle):
+        return "text match"
+    return str(oracle["against"]).partition(" ")[2]
 
 
 def _of(rows: Sequence[Mapping[str, Any]], fits: Callable[[str], bool]) -> Mapping[str, Any] | None:
