@@ -1,4 +1,4 @@
-"""Who gets a computed list at a peak, and who the kept one, by a policy that critics of cache-aware requests have trained.
+"""Choice of who gets a computed list at a peak, and who the kept one, by a policy that critics of cache-aware requests have trained.
 
 A world whose evening has more requests than lists can be computed; three days are logged in which everybody is given a computed list with an even
 chance, as far as there is room, and for three more days of the same users each arm says whose lists come first. Load levels are below and above the capacity;

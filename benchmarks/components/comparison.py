@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, Literal
 
@@ -133,9 +134,9 @@ def chosen(name: str, component: Component, result: Result, quick: bool) -> Comp
     """Return the component with one configuration an arm, where they are chosen once; the scores become rows."""
     if component.tuning is None or quick:
         return component
-    tasks = [(name, arm) for arm, own in component.arms.items() if any(own.configurations)]
+    tasks = [(arm,) for arm, own in component.arms.items() if any(own.configurations)]
     scores = {arm: [0.0] for arm in component.arms}
-    for (_, arm), found in zip(tasks, _mapped(_scores, tasks)):
+    for (arm,), found in zip(tasks, _mapped(_scores, name, component, tasks)):
         scores[arm] = found
         for configuration, score in zip(component.arms[arm].configurations, found):
             told = {"component": name, "place": "tuning", "arm": arm, "metric": component.metric, "value": score}
@@ -147,28 +148,20 @@ def chosen(name: str, component: Component, result: Result, quick: bool) -> Comp
     return replace(component, arms=arms)
 
 
-_measured: dict[str, Component] = {}
-"""Components that this process measures; other processes find them by the name of their module."""
-
-
-def _component(name: str) -> Component:
-    if name in _measured:
-        return _measured[name]
-    made: Component = importlib.import_module(f"benchmarks.components.{name}").COMPONENT
-    return made
-
-
-def _scores(task: tuple[str, str]) -> list[float]:
-    name, arm = task
-    component = _component(name)
+def _scores(name: str, component: Component, arm: str) -> list[float]:
     assert component.tuning is not None
     data, own = component.data(WORLD, component.tuning, False), component.arms[arm]
     return [own.run(data, one, component.tuning).metrics[component.metric] for one in own.configurations]
 
 
-def _outcomes(task: tuple[str, dict[str, Sequence[Mapping[str, Any]]], str, int, bool]) -> dict[str, Outcome]:
-    name, configurations, place, seed, quick = task
-    component = _component(name)
+def _outcomes(
+    name: str,
+    component: Component,
+    configurations: Mapping[str, Sequence[Mapping[str, Any]]],
+    place: str,
+    seed: int,
+    quick: bool,
+) -> dict[str, Outcome]:
     data = component.data(place, seed, quick)
     found = {}
     for arm, own in configurations.items():
@@ -182,12 +175,17 @@ def _outcomes(task: tuple[str, dict[str, Sequence[Mapping[str, Any]]], str, int,
     return found
 
 
-def _mapped(action: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+def _in_worker(action: Callable[..., Any], name: str, task: tuple[Any, ...]) -> Any:
+    """Run a task in a process of its own, which finds the component by the name of its module: arms cannot be sent there."""
+    return action(name, importlib.import_module(f"benchmarks.components.{name}").COMPONENT, *task)
+
+
+def _mapped(action: Callable[..., Any], name: str, component: Component, tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
     workers = int(os.environ.get("BENCH_WORKERS", "1"))
     if workers == 1:
-        return [action(task) for task in track(tasks, "tasks", unit="tasks")]
+        return [action(name, component, *task) for task in track(tasks, "tasks", unit="tasks")]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(track(pool.map(action, tasks), "tasks", total=len(tasks), unit="tasks"))
+        return list(track(pool.map(partial(_in_worker, action, name), tasks), "tasks", total=len(tasks), unit="tasks"))
 
 
 def measure(name: str, component: Component, result: Result, quick: bool) -> None:
@@ -199,7 +197,6 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
         component.exact(result, quick)
     if not component.arms:
         return
-    _measured[name] = component
     component = chosen(name, component, result, quick)
     seeds = component.quick_seeds if quick else component.seeds
     found: dict[tuple[str, str], list[Outcome]] = {}
@@ -207,9 +204,9 @@ def measure(name: str, component: Component, result: Result, quick: bool) -> Non
         arm: own.configurations[:1] if quick and component.tuning else own.configurations
         for arm, own in component.arms.items()
     }
-    tasks = [(name, configurations, place, seed, quick) for seed in range(seeds) for place in component.places]
-    for task, outcomes in zip(tasks, _mapped(_outcomes, tasks)):
-        place = task[2]
+    tasks = [(configurations, place, seed, quick) for seed in range(seeds) for place in component.places]
+    for task, outcomes in zip(tasks, _mapped(_outcomes, name, component, tasks)):
+        place = task[1]
         for arm, outcome in outcomes.items():
             found.setdefault((place, arm), []).append(outcome)
     own, *others = component.arms

@@ -49,7 +49,7 @@ class UserDays(VecEnv):
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
         """Play the day."""
-        day, came, over = self.told["slot"], np.zeros(self.num_envs, np.float32), False
+        day, came = self.told["slot"], np.zeros(self.num_envs, np.float32)
         while self.told["slot"] == day:
             came[self.seen[:, 0] > 0] = 1.0
             self.seen, _, _, _, self.told = self.env.step(self.actions)

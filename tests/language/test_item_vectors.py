@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taiji.language import item_vectors
+from taiji.language import embed, item_vectors
 
 
 class Slow:
@@ -53,5 +53,6 @@ def test_the_better_embedder_where_it_is_installed(monkeypatch):
         ({"transformers", "wordllama", "tokenizers"}, "wordllama"),
         ({"transformers"}, None),
     ):
-        monkeypatch.setattr(item_vectors, "find_spec", lambda name, there=there: name if name in there else None)
+        for module in (item_vectors, embed):
+            monkeypatch.setattr(module, "find_spec", lambda name, there=there: name if name in there else None)
         assert item_vectors.chosen_embedder("auto") == expected

@@ -62,7 +62,7 @@ def test_a_term_has_the_mean_of_its_pieces(found):
 
 
 def test_a_character_that_is_no_token_has_the_mean_of_its_bytes(embedder):
-    numbers = embedder._model()["vocab"]
+    numbers = embedder._model["vocab"]
     assert "\U0001f9ff" not in numbers
     expected = embedder._matrix[[numbers[f"<0x{byte:02X}>"] for byte in "\U0001f9ff".encode()]].mean(axis=0)
     np.testing.assert_array_equal(embedder.piece_vectors(["\U0001f9ff"])[0], expected)

@@ -190,7 +190,7 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def fresh(store: redis.Redis) -> bool:
-    """Whether the queue is empty and every user's row is that of exactly the user's events, by the store's raw keys."""
+    """Return True if the queue is empty and every user's row is that of exactly the user's events, by the store's raw keys."""
     if store.xlen("taiji:queue"):
         return False
     for user in USERS:

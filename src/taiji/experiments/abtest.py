@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the fixed interval excludes zero; False without an interval."""
+        """Return True if the fixed interval excludes zero, False without an interval."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def covers(self, truth: float) -> bool | None:

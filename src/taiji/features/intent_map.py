@@ -134,7 +134,7 @@ class IntentMap(LearntComponent):
 
     @property
     def is_identity(self) -> bool:
-        """Whether the map is the identity."""
+        """Return True if the map is the identity."""
         return bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
 
     def apply(self, vectors: Array) -> Array:

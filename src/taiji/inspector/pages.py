@@ -269,7 +269,7 @@ class Inspector:
 
     @property
     def _copies_only(self) -> bool:
-        """Whether the run has only copies for a table of items, without users and stages."""
+        """Return True if the run has only copies for a table of items, without users and stages."""
         return self.runs[0].done("copywriting") and not self.runs[0].done("data")
 
     def _html(self, template: str, status: int = 200, **values: Any) -> Page:

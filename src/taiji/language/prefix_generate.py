@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 Draw = Literal["noise", "uniform"]
-"""How to draw: exponential noise per vocabulary entry (the random stream of `transformers`), or one uniform number
+"""Random source of a draw: exponential noise per vocabulary entry (the random stream of `transformers`), or one uniform number
 per row."""
 
 NAMES = frozenset(

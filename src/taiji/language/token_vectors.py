@@ -8,7 +8,6 @@ behind it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,6 @@ def principal_axes(x: Array, most: int = AXES) -> Array:
     variances, directions = variances[::-1][:most], directions[:, ::-1].T[:most]
     there = variances > 1e-6 * max(variances[0], 1e-12)
     return (directions[there] / np.sqrt(max(variances[0], 1e-12))).astype(np.float32)  # type: ignore[no-any-return]
-
-
-def wordllama_is_there() -> bool:
-    """Return whether the packages that read WordLlama's vectors are installed."""
-    return find_spec("tokenizers") is not None and find_spec("wordllama") is not None
 
 
 def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]) -> Array:

@@ -153,7 +153,7 @@ class MeanOverUsers(FromStatistic):
     """Metric that is the mean of its values per user."""
 
     proportion: ClassVar[bool] = False
-    """Whether the values lie in [0, 1], which allows an exact interval when all are equal."""
+    """True if the values lie in [0, 1], which allows an exact interval when all are equal."""
     of_ties: ClassVar[float | None] = None
     """Value of constant predictions, by definition."""
 

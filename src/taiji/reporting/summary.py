@@ -51,11 +51,11 @@ class RationaleSummary(_Open):
     threshold: float | None
     reasons: dict[str, int] = {}
     ended: dict[str, int] = {}
-    """How a teacher's text ended → count, including the calibration prompts."""
+    """Counts by the ending of a teacher's text, including the calibration prompts."""
     perplexities: list[float] = []
     """Perplexity of the true answer after each scored rationale, the quantity compared with ``threshold``."""
     masked: bool = False
-    """Whether the perplexities follow the rationale with its mentions of the item masked (the guarded rule)."""
+    """True if the perplexities follow the rationale with its mentions of the item masked (the guarded rule)."""
 
     @property
     def choice(self) -> tuple[int, int, int]:

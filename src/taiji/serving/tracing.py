@@ -25,24 +25,25 @@ class Traced:
     """
 
     def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:
+        from opentelemetry.propagate import extract
+        from opentelemetry.trace import SpanKind, StatusCode
+
+        self._extract, self._server, self._error = extract, SpanKind.SERVER, StatusCode.ERROR
         self._app, self._tracer = app, provider.get_tracer("taiji.serving")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        from opentelemetry.propagate import extract
-        from opentelemetry.trace import SpanKind, StatusCode
-
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method = scope["method"]
-        with self._tracer.start_as_current_span(method, context=extract(headers), kind=SpanKind.SERVER) as span:
+        with self._tracer.start_as_current_span(method, context=self._extract(headers), kind=self._server) as span:
 
             async def watched(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     span.set_attribute("http.response.status_code", message["status"])
                     if message["status"] >= 500:
-                        span.set_status(StatusCode.ERROR)
+                        span.set_status(self._error)
                 await send(message)
 
             await self._app(scope, receive, watched)

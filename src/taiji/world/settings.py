@@ -26,5 +26,5 @@ class ShopSettings(Settings):
     shown: int = Field(default=10, ge=2)
     """Items shown per request, drawn at random."""
     telling_text: bool = True
-    """Whether titles reveal an item's hidden theme; ``false`` is the negative twin: the same events with shuffled
+    """Titles reveal an item's hidden theme; ``false`` is the negative twin: the same events with shuffled
     titles."""

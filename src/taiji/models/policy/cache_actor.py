@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt
 from taiji.core.errors import InputError
 from taiji.core.settings import Settings as Base
 from taiji.models.learnt_component import LearntComponent
-from taiji.models.policy.cache_critics import Form, load_basis
+from taiji.models.policy.cache_critics import Form, eigen_critics, load_basis, reward_heads
 from taiji.models.policy.session_returns import NO_ROW
 
 Array = NDArray[Any]
@@ -27,7 +27,7 @@ class CacheActorSettings(Base):
     """Settings of :class:`CacheActor`."""
 
     form: Form = "eigen"
-    """How critics look ahead: in the coordinates of the chain's eigenvectors, or level by level to the mean level or to the one that came."""
+    """Form of the look ahead: in the coordinates of the chain's eigenvectors, or level by level to the mean level or to the one that came."""
     levels: int = Field(default=2, ge=2)
     """Load levels that are told apart; the actor heeds the critic of level 0."""
     actions: int = Field(default=2, ge=2)
@@ -79,12 +79,14 @@ class CacheActor(LearntComponent):
             )
         own, goes_on = self._told(states, action), after != NO_ROW
         ahead = np.eye(s.levels)[level[after]] if s.form == "coupled" else np.asarray(chain)[level]
-        basis = load_basis(chain)
-        then = action[after]
+        basis, then = load_basis(chain), action[after]
+        eigen = s.form == "eigen"
+        heads = reward_heads(own, level, rewards, s.levels, s.ridge) if eigen else np.zeros(0)
+        square = own.T @ own / len(own)
         for _ in range(s.rounds):
             following = np.where(goes_on[:, None], self._told(states[after], then), 0.0)
-            if s.form == "eigen":
-                found = self._eigen(own, following, level, rewards, basis.values, basis.vectors, basis.inverse)
+            if eigen:
+                found = eigen_critics(basis, square, own.T @ following / len(own), heads, s.discount, s.ridge)
             else:
                 found = self._by_level(own, following, level, rewards, ahead)
             self.critics = found.reshape(s.levels, s.actions, -1)
@@ -121,20 +123,6 @@ class CacheActor(LearntComponent):
             (np.eye(self.settings.actions)[action][:, :, None] * states[:, None, :]).reshape(len(states), -1)
         )
 
-    def _eigen(
-        self, own: Array, following: Array, level: Array, rewards: Array, values: Array, vectors: Array, inverse: Array
-    ) -> Array:
-        """Return critics (C, F): heads of rewards by level, then one system a coordinate over the requests of all levels."""
-        s, size = self.settings, own.shape[1]
-        heads = np.stack([_ridge(own[level == c], rewards[level == c], s.ridge) for c in range(s.levels)])
-        square, ahead = own.T @ own / len(own), own.T @ following / len(own)
-        regular = square + s.ridge * np.eye(size)
-        found = [
-            np.linalg.solve(regular - s.discount * value * ahead, square @ head)
-            for value, head in zip(values, inverse @ heads)
-        ]
-        return np.asarray(vectors @ np.stack(found))
-
     def _by_level(self, own: Array, following: Array, level: Array, rewards: Array, ahead: Array) -> Array:
         """Return critics (C, F) of one system, where a request teaches the critic of its own level."""
         s, size, rows = self.settings, own.shape[1], len(own)
@@ -143,7 +131,3 @@ class CacheActor(LearntComponent):
         then = (ahead[:, :, None] * following[:, None, :]).reshape(rows, -1)
         system = wide.T @ (wide - s.discount * then) / rows + s.ridge * np.eye(s.levels * size)
         return np.asarray(np.linalg.solve(system, wide.T @ rewards / rows).reshape(s.levels, size))
-
-
-def _ridge(told: Array, rewards: Array, ridge: float) -> Array:
-    return np.asarray(np.linalg.solve(told.T @ told + ridge * len(told) * np.eye(told.shape[1]), told.T @ rewards))

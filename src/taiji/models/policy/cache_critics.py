@@ -163,6 +163,30 @@ def td_values(
     return np.einsum("ck,rks->rcs", basis.vectors, value) if form == "eigen" else value
 
 
+def reward_heads(features: Array, level: Array, rewards: Array, levels: int, ridge: float) -> Array:
+    """Return ridge regressions (C, F) of rewards (n,) on features (n, F), one for each level's rows."""
+    heads = []
+    for c in range(levels):
+        x, y = features[level == c], rewards[level == c]
+        heads.append(np.linalg.solve(x.T @ x + ridge * len(x) * np.eye(x.shape[1]), x.T @ y))
+    return np.stack(heads)
+
+
+def eigen_critics(basis: LoadBasis, own: Array, ahead: Array, heads: Array, discount: float, ridge: float) -> Array:
+    """Return linear critics (C, F), by one system of F equations per level, in eigen coordinates.
+
+    Args:
+        basis: of the chain. own: (F, F) mean of x xᵀ over all requests. ahead: (F, F) mean of x yᵀ, y the features of the session's next
+            request. heads: (C, F), by :func:`reward_heads`. discount: γ. ridge: added to the diagonals.
+    """
+    regular = own + ridge * np.eye(len(own))
+    found = [
+        np.linalg.solve(regular - discount * value * ahead, own @ head)
+        for value, head in zip(basis.values, basis.inverse @ heads)
+    ]
+    return np.asarray(basis.vectors @ np.stack(found))
+
+
 class CacheCriticsSettings(Base):
     """Settings of :class:`CacheCritics`."""
 
@@ -206,7 +230,7 @@ class CacheCritics(LearntComponent):
         following = np.where((after != NO_ROW)[:, None], features[after], 0.0)
         self.own = features.T @ features / len(features)
         self.next = features.T @ following / len(features)
-        self.heads = np.stack([self._head(features[level == c], rewards[level == c]) for c in range(s.levels)])
+        self.heads = reward_heads(features, level, rewards, s.levels, s.ridge)
         return self
 
     def values(self, features: Array, chain: Array) -> Array:
@@ -215,14 +239,9 @@ class CacheCritics(LearntComponent):
         Raises:
             InputError: as :func:`load_basis`.
         """
-        basis, own = load_basis(chain), self.own
-        heads = basis.inverse @ self.heads
-        ridge = self.settings.ridge * np.eye(len(own))
-        critics = [
-            np.linalg.solve(own + ridge - self.settings.discount * value * self.next, own @ head)
-            for value, head in zip(basis.values, heads)
-        ]
-        return np.asarray(features @ (basis.vectors @ np.stack(critics)).T)
+        s = self.settings
+        critics = eigen_critics(load_basis(chain), self.own, self.next, self.heads, s.discount, s.ridge)
+        return np.asarray(features @ critics.T)
 
     def weights(self) -> dict[str, Array]:
         """Return the second moments and the reward heads."""
@@ -231,7 +250,3 @@ class CacheCritics(LearntComponent):
     def restore(self, weights: dict[str, Array]) -> None:
         """Take what :meth:`weights` returned."""
         self.own, self.next, self.heads = weights["own"], weights["next"], weights["heads"]
-
-    def _head(self, features: Array, rewards: Array) -> Array:
-        ridge = self.settings.ridge * len(features) * np.eye(features.shape[1])
-        return np.asarray(np.linalg.solve(features.T @ features + ridge, features.T @ rewards))

@@ -33,8 +33,9 @@ from taiji.data.fields import NumbersField, Rows
 from taiji.data.tasks import Task
 from taiji.data.text_versions import TextVersions, is_column, text_versions
 from taiji.data.vocabulary import stable_hash
+from taiji.language.embed import wordllama_is_there
 from taiji.language.term_merges import FIRST, TwoTokenizers
-from taiji.language.token_vectors import numbered, started_tokenizers, term_vectors, wordllama_is_there
+from taiji.language.token_vectors import numbered, started_tokenizers, term_vectors
 from taiji.models.ranking.default_fields import default_fields
 from taiji.models.ranking.ranker import BATCH, Ranker
 from taiji.models.ranking.ranking_network import Network
@@ -43,7 +44,15 @@ from taiji.nn.field_embeddings import Batch
 from taiji.nn.flat_inputs import FlatInputs
 from taiji.nn.lookup import look_up
 from taiji.nn.rotary import turns
-from taiji.nn.semantic_encoder import AnchorTexts, MemoryBank, RotaryBlock, SemanticEncoder, StartedEncoder, TokenStart
+from taiji.nn.semantic_encoder import (
+    AnchorTexts,
+    MemoryBank,
+    RotaryBlock,
+    SemanticEncoder,
+    StartedEncoder,
+    TokenStart,
+    mean_there,
+)
 from taiji.nn.towers import MixtureOfExperts
 
 Array = NDArray[Any]
@@ -304,8 +313,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         """Return h_UIN (R, d) of the texts of the history, numbers (R, L), from the bank; 0 where there is none."""
         there = past != 0
         read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width]
-        states = self.user(read, there, (self.cosines, self.sines)) * there.unsqueeze(2)
-        return states.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)  # type: ignore[no-any-return]
+        return mean_there(self.user(read, there, (self.cosines, self.sines)), there)
 
     def prepare(self, arrays: Arrays) -> None:
         """Set the scales of numbers and vectors, and fill the bank: histories are read before their texts are candidates."""

@@ -61,7 +61,7 @@ class CodeTraining:
         self.valid = held_out(history, s.valid_users, self.random)
         ends = history.offsets[1:].copy()
         ends[self.valid] -= 1
-        self.windows = Windows(history, ends, s.history)
+        self.windows, self.whole = Windows(history, ends, s.history), Windows(history, history.offsets[1:], s.history)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True
         )
@@ -109,9 +109,9 @@ class CodeTraining:
         if not len(self.valid):
             return float("nan")
         self.network.eval()
-        whole, total = Windows(self.history, self.history.offsets[1:], self.model.settings.history), 0.0
+        total = 0.0
         for users in np.split(self.valid, range(VALID, len(self.valid), VALID)):
-            total += float(self.loss(whole.batch(users), newest=True)[1]) * len(users)
+            total += float(self.loss(self.whole.batch(users), newest=True)[1]) * len(users)
         return total / len(self.valid)
 
     def loss(self, batch: CodeBatch, newest: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

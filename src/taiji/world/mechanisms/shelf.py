@@ -38,7 +38,7 @@ class ShelfSettings(Base):
     shown: int = Field(default=10, ge=2)
     """Items shown per request, in the shop's own log."""
     telling_text: bool = True
-    """Whether titles reveal an item's hidden theme."""
+    """Titles reveal an item's hidden theme."""
 
 
 class Shelf(Mechanism[ShelfSettings]):
