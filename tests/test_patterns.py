@@ -35,9 +35,9 @@ UNITS = (
     "<think>",
     "<script",
 )
-LENGTH = 16_000
+LENGTH = 64_000
 LIMIT_S = 0.25
-"""Processor time of this process; what grows with the length takes a hundredth of it, what grows with its square four times as much."""
+"""Processor time of this process; what grows with the length takes a hundredth of it, what grows with its square four times as much and more."""
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:

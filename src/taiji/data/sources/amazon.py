@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from taiji.data.settings import DataSettings
 
 PREPARED = ("interactions.csv", "items.jsonl")
-NO_TEXT = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-UNCLOSED = re.compile(r"<!--.*$|<(?:script|style)\b.*$|</?[a-zA-Z][^<>]*$", re.DOTALL | re.IGNORECASE)
-TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+NO_TEXT = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+"""Comments, scripts and styles; one that is not closed goes on to the end, so that no text is looked through twice."""
+TAG = re.compile(r"</?[a-zA-Z][^<>]*(?:>|\Z)")
 SCRIPT = re.compile(r"\bgetTime\(|\bvar aPageStart\b|\bfunction\s*\(")
 """Marks of page code, which replaces some titles in the published metadata."""
 PRICE = re.compile(r"^\s*+\$?\s*+(\d[\d,]*+(?:\.\d++)?)\s*+$")
@@ -46,7 +46,7 @@ def plain_text(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     text = html.unescape(value)
-    text = TAG.sub(" ", UNCLOSED.sub(" ", NO_TEXT.sub(" ", text)))
+    text = TAG.sub(" ", NO_TEXT.sub(" ", text))
     return " ".join(html.unescape(text).split())
 
 

@@ -12,8 +12,8 @@ import polars as pl
 
 NUMBER = re.compile(r"^[+-]?(\d++(?:\.\d*+)?|\.\d++)([eE][+-]?\d++)?$")
 TOKEN = re.compile(
-    r"""\s*+(?:(?P<quoted>'[^']*'|"[^"]*")|`(?P<column>[^`]+)`|(?P<sign>>=|<=|==|!=|<>|=|>|<)|(?P<mark>[()\[\],])
-    |(?P<word>(?:(?:and|or|not|in|is)(?=[(\[]))|[^\s()\[\],<>=!`'"][^\s()\[\],<>=!`]*(?:\([^\s()]*\)[^\s()\[\],<>=!`]*)*))""",
+    r"""(?:(?P<quoted>'[^']*'|"[^"]*")|`(?P<column>[^`]+)`|(?P<sign>>=|<=|==|!=|<>|=|>|<)|(?P<mark>[()\[\],])
+    |(?P<word>(?:(?:and|or|not|in|is)(?=[(\[]))|[^\s()\[\],<>=!`'"][^\s()\[\],<>=!`]*(?:\([^\s()]*\)[^\s()\[\],<>=!`]*)*))\s*+""",
     re.VERBOSE | re.IGNORECASE,
 )
 KEYWORDS = ("and", "or", "not", "in", "is")
@@ -138,13 +138,13 @@ class _Parser:
         return found
 
     def _cut(self) -> Iterator[_Token]:
-        end = 0
-        while self.source[end:].strip():
+        end = len(self.source) - len(self.source.lstrip())
+        while end < len(self.source):
             match = TOKEN.match(self.source, end)
             if match is None:
                 raise ValueError(f"{self.source[end:].strip()!r} in {self.source!r} cannot be read")
             kind = str(match.lastgroup)
-            yield _Token(kind, match[kind], match.start(kind), match.end())
+            yield _Token(kind, match[kind], match.start(kind), match.end(kind))
             end = match.end()
 
     def _next(self) -> _Token | None:
