@@ -195,7 +195,7 @@ class AccumulationStep:
 
         Args:
             share: fraction of the rows in each half.
-            step: of the finite difference, in units of v.
+            step: step of the finite difference, in units of v.
             square: ||v||^2.
             present: rewards that occur in the batch.
         """

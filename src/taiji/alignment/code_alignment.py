@@ -80,7 +80,7 @@ def align_decoder(
 
     Args:
         decoder: fitted; its dataset's history up to the last request is what the next-item loss learns from.
-        requests: sampled with replacement. reward: see :data:`Reward`. seed: of the draws and of dropout.
+        requests: sampled with replacement. reward: see :data:`Reward`. seed: random seed of the draws and of dropout.
 
     Returns:
         the decoder; its ``facts["alignment"]`` has rewards (K,), weights (K,) and losses of each step.

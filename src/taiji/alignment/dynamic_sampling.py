@@ -43,7 +43,7 @@ class Rollout:
         completion_ids: tokens.
         mask: 1 for the model's tokens, 0 for an environment's; None where all are the model's.
         completion: text, or messages.
-        logprobs: of the sampler; None where it gives none.
+        logprobs: log-probabilities of the sampler; None if it returns none.
         fields: those of a ``rollout_func``.
         logged: what reward functions have logged of the row, by column.
     """

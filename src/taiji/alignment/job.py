@@ -61,7 +61,7 @@ def align(
         rewards: name -> function of (examples, completions).
         settings: rule, sizes, learning rate.
         folder: for the results.
-        seed: of the order of prompts, the rollouts and the adapters' initial values.
+        seed: random seed of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints; without one a killed job starts again from the beginning.
 
     Several processes (see :mod:`taiji.language.processes`) share each step's rollouts and, with it, one ``scratch``; the first writes.

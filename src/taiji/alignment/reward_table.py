@@ -200,7 +200,7 @@ def build_reward_table(
         ranker: trained on data before the LLM period.
         embedder: turns item texts into vectors.
         settings: numbers of candidates.
-        seed: of the random candidates; those of an example depend on (seed, example) alone.
+        seed: random seed of the random candidates; those of an example depend on (seed, example) alone.
         batch: user-item pairs scored at a time.
         title_characters: length at which titles are cut, as in the prompts.
     """

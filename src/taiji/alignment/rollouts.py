@@ -25,7 +25,7 @@ class Rollouts:
 
     Args:
         folder: lines are appended there as steps end, so that a killed job keeps them.
-        names: of the rewards.
+        names: names of the rewards.
         generations: rollouts per prompt, which are consecutive in a batch.
         lines: those of the steps before the checkpoint to resume from.
     """

@@ -39,7 +39,7 @@ class TextScores:
     """Parts of the scores of N texts, (N,) each, in logits of being preferred.
 
     Attributes:
-        quality: of the text, within its category and length. prior: of the category. length: of the length.
+        quality: score of the text, within its category and length. prior: score of the category. length: score of the length.
     """
 
     quality: Array
@@ -56,7 +56,7 @@ class TextRewardModel:
     """Bradley–Terry model over features of texts: an embedding, the style, and phrases that the texts of many groups share.
 
     Args:
-        embedder: of the texts.
+        embedder: embedder of the texts.
     """
 
     def __init__(self, embedder: Embedder) -> None:

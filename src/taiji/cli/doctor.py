@@ -66,7 +66,7 @@ def examine(language: LanguageSettings | None = None) -> list[Finding]:
     """Examine Python, the base packages, every extra, the language model, the machine and optional tools.
 
     Args:
-        language: of a configuration, whose model and prompts are then looked at in the default's place.
+        language: language of a configuration, whose model and prompts are then looked at in the default's place.
     """
     default = language is None or language.model == "default"
     model = [_language_model()] if default else []

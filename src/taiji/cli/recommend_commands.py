@@ -53,7 +53,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     """Print what a recommender was worth: recall of the retrievers, lists with and without each component, time.
 
     Args:
-        found: the content of ``recommendation.json``. loop: of ``closed_loop.json``, where there is one.
+        found: the content of ``recommendation.json``. loop: the content of ``closed_loop.json``, if there is one.
     """
     from rich.console import Console
 

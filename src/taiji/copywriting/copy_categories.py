@@ -25,7 +25,7 @@ class Category:
     """A category of copy.
 
     Attributes:
-        name: of the category. prompt: its file. examples: sentences in its style, with :data:`TITLE`.
+        name: name of the category. prompt: its file. examples: sentences in its style, with :data:`TITLE`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class CopyPrompt:
     """Prompt for a copy about an item.
 
     Attributes:
-        evidence: about the item. category: of the copy. messages: for :func:`taiji.language.chat.render`. prefill: how the copy begins, for a local model.
+        evidence: evidence about the item. category: category of the copy. messages: for :func:`taiji.language.chat.render`. prefill: how the copy begins, for a local model.
     """
 
     evidence: Evidence

@@ -46,8 +46,8 @@ def write_copies(
     """Write, check, score and choose copies of items; items without evidence get none.
 
     Args:
-        evidence: about each item. categories: of the copies. writer: who writes. settings: candidates, checks, choice.
-        folder: where what was written is kept, part by part. seed: of sampling and choice. model: scores copies; None draws them evenly.
+        evidence: evidence about each item. categories: categories of the copies. writer: the model that writes. settings: candidates, checks and choice.
+        folder: where what was written is kept, part by part. seed: random seed of sampling and choice. model: scores copies; None draws them evenly.
 
     Returns:
         :data:`taiji.copywriting.copy_table.SCHEMA`, a row per candidate.
@@ -124,7 +124,7 @@ def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSet
     """Train the reward model on results of sends.
 
     Args:
-        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: of the copies. settings: of the pairs.
+        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: embedder of the copies. settings: settings of the pairs.
 
     Raises:
         InputError: the results make no pair.

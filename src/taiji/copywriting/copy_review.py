@@ -35,7 +35,7 @@ class Comparison:
     """Two copies of an item, as they are shown.
 
     Attributes:
-        item_id: of the item. left, right: copies. left_category, right_category: of them.
+        item_id: the item. left, right: its two copies. left_category, right_category: their categories.
     """
 
     item_id: str
@@ -67,7 +67,7 @@ def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]
     """Return pairs of copies that may be sent, one of each item before a second of any; a larger count keeps the earlier ones.
 
     Args:
-        copies: see :data:`taiji.copywriting.copy_table.SCHEMA`. count: at most. seed: of order, pairs and sides: the same for all people.
+        copies: see :data:`taiji.copywriting.copy_table.SCHEMA`. count: at most. seed: random seed of order, pairs and sides: the same for all people.
 
     Raises:
         InputError: no item has two copies.

@@ -24,7 +24,7 @@ def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limit
     The quality alone counts: a prompt asks for its category, and length is no merit.
 
     Args:
-        model: trained on pairs. prompts: example → what was asked for. limits: of the checks.
+        model: trained on pairs. prompts: example → what was asked for. limits: limits of the checks.
     """
     checks = CopyChecks(limits)
 

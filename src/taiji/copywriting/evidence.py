@@ -36,7 +36,7 @@ class Fact:
     """Something that is said of an item.
 
     Attributes:
-        source: who says it. name: of the field. text: as it may be shown. time: microseconds since the epoch, from which it was known.
+        source: who says it. name: name of the field. text: as it may be shown. time: microseconds since the epoch, from which it was known.
     """
 
     source: Source

@@ -286,7 +286,7 @@ def as_subclass(
     """Return what :func:`find_class` found, where it is a subclass.
 
     Args:
-        found: whatever a setting names. base: of such classes. noun: with its article, for messages. where: the setting.
+        found: whatever a setting names. base: base of such classes. noun: with its article, for messages. where: the setting.
         path: where people import the base from, if not from the module that defines it. fix: what to do about it.
 
     Raises:

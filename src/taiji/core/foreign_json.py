@@ -10,7 +10,7 @@ def parsed(text: str | bytes, **options: Any) -> Any:
     """Return the value of a JSON text.
 
     Args:
-        text: UTF-8 if bytes. options: of :func:`json.loads`.
+        text: UTF-8 if bytes. options: options for :func:`json.loads`.
 
     Raises:
         ValueError: the text is not JSON, or is nested too deep to be read.

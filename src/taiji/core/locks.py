@@ -14,7 +14,7 @@ def exclusive(path: Path, message: str, *, where: str | Path, fix: str) -> IO[st
     """Open and lock a file, creating its folder if needed; closing it, or the end of the process, releases the lock.
 
     Args:
-        path: of the lock. message, where, fix: what to say when another holds it.
+        path: path of the lock. message, where, fix: what to say when another holds it.
 
     Raises:
         ResourceError: another holds it.

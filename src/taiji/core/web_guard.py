@@ -58,7 +58,7 @@ class LocalHandler(BaseHTTPRequestHandler):
         """Send a whole answer; HEAD gets the same without its body.
 
         Args:
-            status: of the answer.
+            status: status of the answer.
             body: its bytes.
             kind: its media type.
             headers: its policy and whatever else it needs.
@@ -80,8 +80,8 @@ class LocalServer(ThreadingHTTPServer):
 
     Args:
         port: 0 takes any free one.
-        handler: of its requests.
-        title: of the page, for messages.
+        handler: request handler.
+        title: title of the page, for messages.
 
     Raises:
         ResourceError: the port is taken.

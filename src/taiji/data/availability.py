@@ -67,7 +67,7 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
     """Return a column's times in microseconds since the epoch, (N,); ``missing`` where there is none, or no such column.
 
     Args:
-        items: a row each. column: of times. missing: see above. table: its name in an error.
+        items: a row each. column: column of times. missing: see above. table: its name in an error.
 
     Raises:
         InputError: it holds neither times, nor ISO 8601 texts, nor whole microseconds.

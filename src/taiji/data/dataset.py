@@ -36,7 +36,7 @@ class Dataset:
         events: sorted by (time, user, input order): ``event`` (row number, u32), ``user``, ``item`` (u32), ``time``
             (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``,
             and the columns that ``event_columns`` names, in its order.
-        domain: of the items, for the wording of prompts.
+        domain: domain of the items, for the wording of prompts.
         event_columns: roles of the further columns of events.
         given_levels: category columns that the source gave; None takes those of ``items``. Ask :attr:`levels`.
         reading: account of what the source held and what was used of it; None where the dataset was not read from a source.

@@ -102,7 +102,7 @@ class Rule:
 
     Attributes:
         kinds: ``numbers``, ``ids`` (integers or text), ``texts`` (made from integers too) or ``values`` (any of these).
-        dtype: of the column afterwards; None keeps its own.
+        dtype: data type of the column afterwards; None keeps its own.
         valid: expression on the column ``value``; nulls are skipped.
         expected: in words.
         fix: what to do about a value that is not.

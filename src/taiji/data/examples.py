@@ -30,7 +30,7 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
         split: its periods.
         period: one of :data:`taiji.data.splits.PERIODS`.
         settings: target, minimal history, caps.
-        seed: of the choice.
+        seed: random seed of the choice.
 
     Returns:
         ``example`` (text, unique), ``user`` (u32), ``as_of`` (i64), ``target`` (dense item, u32), ``period``,

@@ -212,8 +212,8 @@ class FieldSet:
         """Return arrays of rows; of the fields of some sides only, where the others are filled in later.
 
         Args:
-            rows: of the dataset that the fields were fitted on, or a later one. labels: of the rows.
-            sides: of the fields. grouped: tell which rows are of one request.
+            rows: rows of the dataset that the fields were fitted on, or a later one. labels: labels of the rows.
+            sides: sides of the fields. grouped: tell which rows are of one request.
         """
         nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
         columns = [field.matrix(rows) for field in self.numbers if field.side in sides]

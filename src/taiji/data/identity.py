@@ -73,7 +73,7 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
         table: ids of items or users, one row each.
         events: ids that events name.
         column: ``item_id`` or ``user_id``.
-        name: of the table.
+        name: name of the table.
     """
     table, events = plain(table), plain(events)
     if (table.dtype == pl.String) != (events.dtype == pl.String):

@@ -70,7 +70,7 @@ class CodesField(Field):
     """Ids of a quantiser, one per slot: a list column of fixed length.
 
     Args:
-        column: of the rows.
+        column: column of the rows.
     """
 
     learnt = ("slots", "values")
@@ -96,7 +96,7 @@ class VectorField(Field):
     """A dense vector per row: a list column of fixed length.
 
     Args:
-        column: of the rows.
+        column: column of the rows.
     """
 
     learnt = ("width",)

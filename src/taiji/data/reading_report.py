@@ -214,9 +214,9 @@ class Reading:
             table: the table.
             reason: continues "12 …": ``rows without an item_id``.
             places: numbers of the rows, counted from 1; of many, the first few are enough.
-            unit: of the places.
+            unit: unit of the places.
             rows: how many there are; by default as many as there are places.
-            examples: of what is written there.
+            examples: examples of what is written there.
         """
         numbers = list(places)
         count = len(numbers) if rows is None else rows
@@ -246,7 +246,7 @@ class Reading:
             values: cells that hold something.
             understood: those of them that were understood.
             places: rows (counted from 1) that were not.
-            examples: of what is written there.
+            examples: examples of what is written there.
         """
         told = ColumnReading(
             column=column,

@@ -23,7 +23,7 @@ def sample_users(events: pl.DataFrame, count: int | None, seed: int, time: str =
     Args:
         events: ``user_id`` and a time column.
         count: users to keep; None or more than there are keeps all.
-        seed: of the start.
+        seed: random seed of the start.
         time: name of the time column.
 
     Returns:
@@ -59,7 +59,7 @@ def popular_non_clicks(
         items: ``(n,)`` dense ids.
         times: ``(n,)`` ascending.
         per_row: at most this many draws survive per row.
-        seed: of the draws.
+        seed: random seed of the draws.
         window: interactions that count as recent.
         keep: ``(n,)`` rows to draw for; all by default.
 

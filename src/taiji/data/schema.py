@@ -45,8 +45,8 @@ class Tables:
             known ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (when the conversion label is
             known; default the event's own time) and ``price``. ``exposed`` false with ``click`` 1 is an action that
             no exposure led to: it is history and never a ranker's example. Further columns are those of ``event_columns``.
-        name: of the data set.
-        domain: of the items, for the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
+        name: name of the data set.
+        domain: domain of the items, for the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
         notes: what a reader of the report must know about how the tables came about.
         event_columns: roles of the further columns of ``events``; columns without a role are left out.
         levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.

@@ -146,7 +146,7 @@ def compare_arms(
     Args:
         treated: (N,) values of users in the treatment.
         control: (M,) values of users in the control.
-        level: of the intervals.
+        level: level of the intervals.
         planned: users in both arms at which the always-valid interval should be tightest; None omits it.
 
     Returns:

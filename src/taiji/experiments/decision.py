@@ -30,7 +30,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: of :func:`taiji.experiments.uplift_trial.log_facts`. rows: rows of
+        facts: as returned by :func:`taiji.experiments.uplift_trial.log_facts`. rows: rows of
             :func:`taiji.experiments.ladder.climb` with one model.
         catalogue: number of items.
     """

@@ -49,7 +49,7 @@ class Knowledge:
     """Factory of the field of item knowledge from a table.
 
     Attributes:
-        table: of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: its name. kind: class of the field; a control is a class of its own.
+        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: its name. kind: class of the field; a control is a class of its own.
     """
 
     table: pl.DataFrame
@@ -67,7 +67,7 @@ class TabledIntents(NumbersField):
     """Agreement with the intents that a row's user had at the time.
 
     Args:
-        table: of :data:`COLUMNS`. name: of the field.
+        table: table with the columns of :data:`COLUMNS`. name: name of the field.
     """
 
     def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
@@ -96,7 +96,7 @@ class Intents:
     """Factory of the field of intents from a table.
 
     Attributes:
-        table: of :data:`COLUMNS`. another: negative control in which every user gets another user's rows.
+        table: table with the columns of :data:`COLUMNS`. another: negative control in which every user gets another user's rows.
     """
 
     table: pl.DataFrame
@@ -195,7 +195,7 @@ class StudentIntents(NumbersField):
     """Agreement with the intents of a student trained on a table; every row with a history has some.
 
     Args:
-        table: of :data:`COLUMNS`. settings: of the student. name: of the field.
+        table: table with the columns of :data:`COLUMNS`. settings: settings of the student. name: name of the field.
     """
 
     def __init__(self, table: pl.DataFrame, settings: StudentSettings | None = None, name: str = "intents") -> None:

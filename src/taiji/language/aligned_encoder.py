@@ -100,7 +100,7 @@ def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float 
     elsewhere.
 
     Args:
-        segments: (B, T). dtype: of the logits. text_weight: λ in [0, 1], by which the attention of answers to the text is multiplied before it
+        segments: (B, T). dtype: data type of the logits. text_weight: λ in [0, 1], by which the attention of answers to the text is multiplied before it
             is normalised.
     """
     query, key = segments.unsqueeze(2), segments.unsqueeze(1)
@@ -198,7 +198,7 @@ class AlignedEncoder:
         """Train on pairs of items; all weights move.
 
         Args:
-            texts: of all items. pairs: item and other item, (P,) each, of the training log. answers: a question and its answer for each item.
+            texts: texts of all items. pairs: item and other item, (P,) each, of the training log. answers: a question and its answer for each item.
             seed: seed of the batches.
 
         Raises:

@@ -60,7 +60,7 @@ class BehaviourBlock(nn.Module):
     """Attention and feed-forward layers, each followed by its norm.
 
     Args:
-        width: d. heads, scaled, after_turn: see :class:`BehaviourAttention`. dropout: of both branches.
+        width: d. heads, scaled, after_turn: see :class:`BehaviourAttention`. dropout: dropout rate of both branches.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, scaled: bool, after_turn: bool) -> None:
@@ -71,7 +71,7 @@ class BehaviourBlock(nn.Module):
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn, known: torch.Tensor) -> torch.Tensor:
-        """Return (B, L, d); arguments as of :class:`BehaviourAttention`."""
+        """Return (B, L, d); arguments as in :class:`BehaviourAttention`."""
         pooled = self.attention(x, behaviours, turn, known)
         x = self.attention_norm(x + functional.dropout(pooled, self.dropout, self.training))
         hidden = self.second(functional.gelu(self.first(x)))

@@ -16,7 +16,7 @@ class ModulatedBlock(nn.Module):
     an untrained block is the identity.
 
     Args:
-        width: of x and of the step's embedding. condition: width of the condition.
+        width: width of x and of the step's embedding. condition: width of the condition.
     """
 
     def __init__(self, width: int, condition: int) -> None:

@@ -26,7 +26,7 @@ class CodeTable(nn.Module):
 
     Args:
         categories: sizes of the fields.
-        width: of an embedding.
+        width: width of an embedding.
     """
 
     offsets: torch.Tensor
@@ -66,8 +66,8 @@ class FieldEmbeddings(nn.Module):
     Gradients of the id embeddings are sparse: a step touches only the rows of its batch.
 
     Args:
-        layout: of the inputs.
-        width: of an embedding.
+        layout: layout of the inputs.
+        width: width of an embedding.
     """
 
     def __init__(self, layout: Layout, width: int) -> None:

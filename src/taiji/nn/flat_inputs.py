@@ -15,7 +15,7 @@ class FlatInputs(nn.Module):
     """Embedded ids and categories, encoded numbers, quantiser codes, projected vectors, and averaged sequences.
 
     Args:
-        layout: of the inputs.
+        layout: layout of the inputs.
         width: width of an embedding and of a projected vector.
         bins: pieces of each number's encoding.
         pooled: whether sequences are averaged; otherwise the network handles them.

@@ -100,7 +100,7 @@ class LowRankAttention(nn.Module):
     """One of the operators as a layer over batches of histories.
 
     Args:
-        width: of behaviours and candidates (d). rank: r, at most the width. operator: see the module docstring.
+        width: width of behaviours and candidates (d). rank: r, at most the width. operator: see the module docstring.
     """
 
     start: torch.Tensor

@@ -40,7 +40,7 @@ class PrefixBlock(nn.Module):
     of a decoder-only model. With it, the prefix is the encoder's output and has separate projections.
 
     Args:
-        width: d. heads: h. hidden: width of the feed-forward layer. dropout: of all branches. cross: whether the
+        width: d. heads: h. hidden: width of the feed-forward layer. dropout: dropout rate of all branches. cross: whether the
             prefix has separate cross-attention.
         options: see :class:`BlockOptions`.
     """

@@ -143,7 +143,7 @@ class SemanticEncoder(nn.Module):
     """Encoder from the two tokenizations of texts and their items' embeddings to h_CLS and h_TAR.
 
     Args:
-        general, domain: sizes of the vocabularies. width: d. layers: of the transformer. item: width of an item's embedding.
+        general, domain: sizes of the vocabularies. width: d. layers: number of layers of the transformer. item: width of an item's embedding.
     """
 
     def __init__(self, general: int, domain: int, width: int, layers: int, item: int) -> None:
@@ -185,7 +185,7 @@ class TextHalves(nn.Module):
     """Both halves of a bank's row from one vector per text: by itself, and beside the item's embedding.
 
     Args:
-        given: width of the vectors. width: of a half. item: width of an item's embedding.
+        given: width of the vectors. width: width of a half. item: width of an item's embedding.
     """
 
     def __init__(self, given: int, width: int, item: int) -> None:

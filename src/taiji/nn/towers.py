@@ -45,7 +45,7 @@ class SharedBottom(nn.Module):
     """One bottom shared by all tasks, and a linear head for each (Caruana 1997).
 
     Args:
-        width: of the input. outputs: logits in all. hidden: widths of the hidden layers. dropout: in each of them.
+        width: width of the input. outputs: total number of logits. hidden: widths of the hidden layers. dropout: dropout rate of each hidden layer.
     """
 
     def __init__(self, width: int, outputs: int, hidden: tuple[int, ...], dropout: float) -> None:
@@ -62,7 +62,7 @@ class MixtureOfExperts(nn.Module):
     """Experts mixed by one softmax gate per output (MMoE, Ma et al. 2018, eq. 5–7).
 
     Args:
-        width: of the input. outputs: logits in all. hidden: widths of each expert. dropout: in each hidden layer.
+        width: width of the input. outputs: total number of logits. hidden: widths of each expert's hidden layers. dropout: dropout rate of each hidden layer.
         experts: how many.
     """
 

@@ -13,7 +13,7 @@ def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
     """Describe how a stage's dependencies differ from its manifest.
 
     Args:
-        manifest: of the finished stage.
+        manifest: manifest of the finished stage.
         depends_on: current values of its dependencies.
     """
     said = []

@@ -95,7 +95,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     over all rows.
 
     Args:
-        rows: of :func:`taiji.experiments.study.evaluate_seeds`; the truths' ``competitors`` include the shuffled
+        rows: as returned by :func:`taiji.experiments.study.evaluate_seeds`; the truths' ``competitors`` include the shuffled
             truth.
 
     Returns:

@@ -54,9 +54,9 @@ def audit_run(
         examples: ``example``, ``user``, ``as_of``, ``target`` of (at least) the judged rationales.
         verdicts: as returned by :func:`taiji.reasoning.selection.select`.
         settings: sizes of the samples.
-        selection: of the scores.
-        prompts: of the student.
-        seed: of samples, shuffles, decoys and resamples.
+        selection: selection of the scores.
+        prompts: prompts of the student.
+        seed: random seed of samples, shuffles, decoys and resamples.
 
     Returns:
         A JSON-able summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles a measure), ``lexical``

@@ -54,7 +54,7 @@ class EndpointClient:
 
     Args:
         endpoint: address, limits, prices.
-        temperature: of the sampling.
+        temperature: temperature of the sampling.
         folder: where the journal is kept.
     """
 
@@ -147,7 +147,7 @@ class EndpointTeacher(EndpointClient):
 
     Args:
         endpoint, folder: see :class:`EndpointClient`.
-        settings: of teachers.
+        settings: settings of teachers.
         prompts: what a prompt holds.
         tokenizer: counts the prompts' tokens for their budget (the student's, since the teacher sees the student's context).
     """

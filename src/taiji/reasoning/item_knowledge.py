@@ -177,7 +177,7 @@ def write_knowledge(
     """Have a model write about items, and check its texts against the catalogue.
 
     Args:
-        dataset: the catalogue. items: from :func:`items_to_ask`. writer: the model. prompts: limits and templates. seed: of the sampling.
+        dataset: the catalogue. items: from :func:`items_to_ask`. writer: the model. prompts: limits and templates. seed: random seed of the sampling.
 
     Returns:
         a row per item, :data:`taiji.data.knowledge_rows.SCHEMA` without the times.
@@ -240,7 +240,7 @@ def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:
     """Return the coverage and the cost of a table.
 
     Args:
-        table: of :data:`taiji.data.knowledge_rows.SCHEMA`. items: of the catalogue.
+        table: table with the columns of :data:`taiji.data.knowledge_rows.SCHEMA`. items: items of the catalogue.
 
     Returns:
         ``coverage``: share of the catalogue with a usable text; ``flagged``: share of the texts; ``flagged_<reason>`` likewise; ``unfinished``: share

@@ -59,7 +59,7 @@ class EndpointJudge:
     """Ask a model behind an OpenAI-compatible endpoint for yes or no; its answers stay in the teacher's journal.
 
     Attributes:
-        teacher: whose endpoint and journal are used. seed: of the requests. question: with ``{first}`` and ``{second}``.
+        teacher: whose endpoint and journal are used. seed: random seed of the requests. question: with ``{first}`` and ``{second}``.
     """
 
     teacher: EndpointTeacher
@@ -91,7 +91,7 @@ def judged_pairs(first: Array, second: Array, texts: Sequence[str], judge: PairJ
     """Return the pairs that a judge keeps, in their order.
 
     Args:
-        first, second: (P,) item numbers. texts: of all items. judge: see :data:`PairJudge`.
+        first, second: (P,) item numbers. texts: texts of all items. judge: see :data:`PairJudge`.
 
     Raises:
         InputError: the judge's answers are not one per pair.

@@ -167,8 +167,8 @@ def score_rationales(
         dataset: the log.
         examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
         rationales: as returned by :meth:`taiji.reasoning.teachers.Teacher.write`.
-        settings: of the selection.
-        prompts: of the student.
+        settings: settings of the selection.
+        prompts: prompts of the student.
 
     Returns:
         ``rationales``, in the same order, with

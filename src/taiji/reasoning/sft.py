@@ -48,7 +48,7 @@ def sft_rows(
         dataset: the log.
         examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
         kept: ``example``, ``rationale``.
-        prompts: of the student.
+        prompts: prompts of the student.
         tokenizer: the student's.
 
     Returns:
@@ -79,7 +79,7 @@ def train_sft(
         rows: ``prompt``, ``completion``.
         settings: adapters or all weights, learning rate, sizes.
         folder: where the fine-tuned model goes.
-        seed: of the order of rows and the adapters' initial values; on a CPU the same call gives the same bytes.
+        seed: random seed of the order of rows and the adapters' initial values; on a CPU the same call gives the same bytes.
 
     Several processes (see :mod:`taiji.language.processes`) share each batch of ``batch_size`` rows per process; the first writes the folder.
 
@@ -143,7 +143,7 @@ def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) 
     Args:
         tokenizer: the student's.
         prompt: rendered, not opened.
-        completion: of :func:`taiji.reasoning.answers.format_completion`.
+        completion: as returned by :func:`taiji.reasoning.answers.format_completion`.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.

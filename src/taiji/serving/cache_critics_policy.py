@@ -21,7 +21,7 @@ FEATURES = 6
 
 
 def request_features(situation: Situation) -> NDArray[np.float64]:
-    """Return (6,) what the critics are told of a request: 1, the hour on its circle, age of the list, events ever, events since; not the load."""
+    """Return (6,) the features of a request that the critics see: 1, the hour on its circle, age of the list, events ever, events since; not the load."""
     angle = 2 * np.pi * (situation.time % DAY_US) / DAY_US
     counts = np.log1p([situation.age_s / 60, situation.seen, situation.since])
     return np.concatenate([[1.0, np.sin(angle), np.cos(angle)], counts])

@@ -25,7 +25,7 @@ class Situation:
     Attributes:
         room: False where no list can be computed in time, so that the request is refused if the kept list is not taken.
         load: lists that are being computed or wait for it, as a share of those that can be computed within ``limits.wait_s``.
-        time: of the request, microseconds since the epoch.
+        time: time of the request, microseconds since the epoch.
         age_s: age of the kept list.
         seen: events of the user ever taken in. since: those of them that came after the list was made.
     """

@@ -37,7 +37,7 @@ class Edge:
     """Limits and connections of one process; makes its protocols.
 
     Args:
-        limits: of a head's size and time, and of connections.
+        limits: limits of a head's size and time, and of connections.
         refused: told the reason of every connection that is refused or ended.
     """
 
@@ -158,7 +158,7 @@ class DrainingServer(uvicorn.Server):
     """Server that goes on for a while after it was told to end.
 
     Args:
-        config: of uvicorn. drain_s: how long. told: called at the beginning of that time.
+        config: configuration of uvicorn. drain_s: seconds to drain. told: called when draining begins.
     """
 
     def __init__(self, config: uvicorn.Config, drain_s: float, told: Callable[[], object]) -> None:

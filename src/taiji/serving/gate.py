@@ -109,7 +109,7 @@ class Gate:
     """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then).
 
     Args:
-        app: the routes. keys: known ones. limits: of requests and keys. metrics: told of every answer.
+        app: the routes. keys: known API keys. limits: limits per request and per key. metrics: records every answer.
         admissions: path to the admission of its requests, for those whose answers are computed.
     """
 

@@ -41,13 +41,13 @@ class KeptList:
     """A list that was made for a user.
 
     Attributes:
-        release: that made it. context: of its request.
+        release: release that made it. context: context of its request.
         made_at: microseconds since the epoch.
         seen: events of the user by then. newest: id of the newest of them, or empty.
-        forgotten: as of the user's history then.
+        forgotten: whether some of the user's history had been forgotten by then.
         had: listed items that the user had clicked by then.
         length: items that were asked for, or that were found where the request did not say.
-        feature_version: of the row that was read, if one was.
+        feature_version: version of the feature row that was read, if one was.
         result: the list, and behind it what was spare.
     """
 
@@ -155,7 +155,7 @@ class KeptLists:
 
         Args:
             release: that would make a list now. request: to be answered. now: microseconds since the epoch.
-            share: of the places asked for that must be filled; 0 takes what there is.
+            share: share of the requested places that must be filled; 0 takes what there is.
         """
         history = request.history
         with self._lock:

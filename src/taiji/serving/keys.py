@@ -87,7 +87,7 @@ class LiveKeyring(Keyring):
     """All known keys, those of the file as it is now; a file that cannot be read any more leaves the keys of before.
 
     Args:
-        path: of the file. environment: as of :func:`load_keys`.
+        path: path of the file. environment: as for :func:`load_keys`.
 
     Raises:
         ConfigError: the file cannot be read at the start.
@@ -211,7 +211,7 @@ def new_key(path: Path, name: str, scopes: Sequence[str], *, expires: str = "") 
     """Add a key to the file (made with mode 0600 if need be) and return its secret, which is stored nowhere.
 
     Args:
-        path: of the file. name: of the key. scopes: among :data:`SCOPES`. expires: its last day, YYYY-MM-DD; empty: none.
+        path: path of the file. name: name of the key. scopes: some of :data:`SCOPES`. expires: last valid day, YYYY-MM-DD; empty for a key that does not expire.
     """
     secret = secrets.token_urlsafe(32)
     entries = read_json(path)["keys"] if path.exists() else []

@@ -46,7 +46,7 @@ class LivePointInTime(PointInTime):
     """Statistics of given rows, each computed once.
 
     Args:
-        run: of the run's log. own: of the users' newest state, for those that depend on the user's own clicks.
+        run: statistics of the run's log. own: statistics of the users' newest state, for those that depend on the user's own clicks.
     """
 
     def __init__(self, run: PointInTime, own: PointInTime) -> None:

@@ -32,7 +32,7 @@ class Answer:
     """A result, and how it comes to be the answer.
 
     Attributes:
-        made_at: microseconds since the epoch. feature_version: of the row that was read, if one was.
+        made_at: microseconds since the epoch. feature_version: version of the feature row that was read, if one was.
     """
 
     result: RecommendResult
@@ -47,9 +47,9 @@ class Recommendations:
     Args:
         scorers: the releases' models.
         rows, histories: read a user's newest feature row, and events.
-        settings: of caches and time budget. metrics: told of every answer. clock: microseconds since the epoch.
-        admission: of the requests, told what answers cost.
-        patience_s: of a :class:`~taiji.serving.batching.Batcher`.
+        settings: settings of caches and time budget. metrics: records every answer. clock: microseconds since the epoch.
+        admission: admits requests; it learns what answers cost.
+        patience_s: patience in seconds of a :class:`~taiji.serving.batching.Batcher`.
 
     Raises:
         ConfigError: the policy of the settings cannot be made.

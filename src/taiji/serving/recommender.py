@@ -101,8 +101,8 @@ class RunRecommender:
     """See :class:`taiji.serving.types.Recommender`.
 
     Args:
-        world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: of a list, by default.
-        rows: of the features that the ranker was trained with; None where it was trained without.
+        world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: length of a list, by default.
+        rows: rows of the features that the ranker was trained with; None where it was trained without.
     """
 
     def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
@@ -188,7 +188,7 @@ class RankingRecommender(RunRecommender):
     """Recommender of a run that can also score candidates that somebody else found.
 
     Args:
-        world, cascade, length, rows: as of :class:`RunRecommender`. scorer: of the run.
+        world, cascade, length, rows: as for :class:`RunRecommender`. scorer: scorer of the run.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class Slot:
 
     Args:
         place: names the store.
-        folder: of the locks; the system's folder of temporary files by default.
+        folder: folder of the locks; the system's folder of temporary files by default.
 
     Raises:
         ResourceError: all numbers are held.

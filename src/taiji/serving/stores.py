@@ -18,7 +18,7 @@ def open_store(settings: ServingSettings, run: str | Path | None = None, *, gene
     """Open the store a setting names; ``sqlite`` alone is a file in the run directory.
 
     Args:
-        settings: of the service. run: its run directory. generation: that the store must have, where it is known.
+        settings: settings of the service. run: its run directory. generation: generation that the store must have, if known.
 
     Raises:
         ConfigError: unknown kind, or no place for the file.

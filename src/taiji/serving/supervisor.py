@@ -57,7 +57,7 @@ class Supervisor:
         run: the run directory of the first release.
         settings: handed to the children.
         listener: bound and listening; shared by the API processes, so that a restart refuses no connection.
-        suffix: of the workers' names, other than that of every other service on this host and store.
+        suffix: suffix of the workers' names, unique per service on this host and store.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ def serve(
 
     Args:
         run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji recommend``.
-        settings: of the service.
+        settings: settings of the service.
         started: told one line, with the address, when the processes are being started.
 
     Raises:

@@ -21,7 +21,7 @@ class Traced:
     """ASGI application with a server span around each request but the probes.
 
     Args:
-        app: the application. provider: of the tracer.
+        app: the application. provider: provider of the tracer.
     """
 
     def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:

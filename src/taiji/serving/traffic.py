@@ -83,12 +83,12 @@ def load(
     """Send requests of one kind for some seconds and measure.
 
     Args:
-        url: of the service, ``http://127.0.0.1:PORT``; this machine only.
+        url: url of the service, ``http://127.0.0.1:PORT``; this machine only.
         users: ids to ask for; reads of users without a row count as 404. :func:`of_run` finds some.
         items: ids for events and candidates.
         kind: read (one user), batch (50 users), write (10 events), rank (50 candidates), recommend (a list of 50) or health.
         seconds: how long. connections: how many. rate: requests a second, or as many as possible.
-        key: API key. seed: of the choice of users and items.
+        key: API key. seed: random seed of the choice of users and items.
 
     Raises:
         ConfigError: the address is not of this machine, or there is no such load.

@@ -288,9 +288,9 @@ class RecommendRequest:
     Attributes:
         length: items; None: as many as the run's lists have.
         exclude: items that must not be in it.
-        context: as of :class:`RankRequest`.
+        context: as in :class:`RankRequest`.
         trace: whether every candidate's way is wanted.
-        features: as of :class:`RankRequest`.
+        features: as in :class:`RankRequest`.
         spare: whether as many items again are wanted that would follow the list, to be kept; a recommender may leave them out.
     """
 
@@ -310,7 +310,7 @@ class RecommendResult:
     Attributes:
         items, scores, sources: best first; the source is the retriever that contributed most.
         unknown: excluded items that are not in the catalogue.
-        wrong_context: as of :class:`RankResult`; then nothing was looked for.
+        wrong_context: as in :class:`RankResult`; if set, nothing was retrieved.
         late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
         seconds: step to the time that it took, together with the requests that were answered at once.
         trace: a row per candidate, where it was asked for.

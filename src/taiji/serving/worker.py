@@ -36,7 +36,7 @@ class Worker:
 
     Args:
         store: shared with every other process.
-        writer: of the release; its versions must be the release's. None where there are no features to write: then it only
+        writer: writer of the release; its versions must be the release's. None where there are no features to write: then it only
             takes events in.
         name: stable across restarts, so that a restarted worker gives back what its earlier life held.
         clock: steady microseconds.

@@ -35,7 +35,7 @@ class Draws:
     """Draws of one owner in one world.
 
     Args:
-        seed: of the world.
+        seed: random seed of the world.
         owner: name of the mechanism or other owner of the draws.
     """
 

@@ -61,7 +61,7 @@ class WorldEnv(Base):
         world: a world, or a scenario's name or path; a name creates a world with :data:`USERS` users.
         seed: seed of the world. ``reset(seed=…)`` sets another one, ``reset()`` draws one from the environment's
             generator.
-        changes: of the scenario's keys.
+        changes: changes of the scenario's keys.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}

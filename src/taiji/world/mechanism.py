@@ -48,7 +48,7 @@ class Ground:
         slot_days: length of a slot.
         slate: positions per list.
         requests: expected requests of all users per day.
-        seed: of the world.
+        seed: random seed of the world.
         domain: domain of the scenario, which selects the words.
         traits: user traits by name: ``keenness`` (logit), ``activity`` (factor of visits), ``joined`` (day),
             ``segment`` (number), (users,) each.

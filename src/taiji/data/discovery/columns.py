@@ -130,7 +130,7 @@ def facts(values: pl.Series) -> Column:
     """Return facts about a column's values.
 
     Args:
-        values: of a file, as read (a CSV's as text).
+        values: a file's values as read (as text from a CSV).
     """
     basic: _Basic = {
         "name": values.name,

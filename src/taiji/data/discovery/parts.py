@@ -45,7 +45,7 @@ class Question:
     """A required role that the files do not determine.
 
     Attributes:
-        key: of the mapping.
+        key: key of the mapping.
         what: is asked, as the end of "Please say …".
         choices: the candidates, best first.
     """

@@ -72,9 +72,9 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     """Propose a mapping for the files of a folder.
 
     Args:
-        tables: of one folder.
+        tables: tables of one folder.
         answers: keys of the mapping that the user decided (``events.user_id`` to a column, ``items.file`` to a file name).
-        name: of the data set.
+        name: name of the data set.
 
     Raises:
         ConfigError: an answer names something missing, or no file can be a log.

@@ -29,7 +29,7 @@ class Link:
     """A column whose values are found in another file's key.
 
     Attributes:
-        column: of the referring file.
+        column: column of the referring file.
         key: the other file's column.
         known: share of the column's different values that the key has.
         used: share of the key's values that the column uses.

@@ -72,7 +72,7 @@ class Table:
     Attributes:
         path: the file, the folder of its parts, or the pattern that they fit.
         frame: its first rows.
-        separator: of a CSV; None for other kinds.
+        separator: separator of a CSV; None for other kinds.
         header: names given to the columns of a CSV that has no header line.
         broken: invalid lines among the first.
         partition: columns given by the names of its folders.

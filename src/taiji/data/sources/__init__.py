@@ -49,7 +49,7 @@ def load_source(
             point) of another package's source; or a path: a folder of a known layout, a folder with a ``mapping.yaml``, a mapping file, or (with
             ``mapping``) the folder of its files.
         mapping: a YAML file that gives each column its role (``docs/data.md``).
-        seed: of every sampled non-click and of the sample of users.
+        seed: random seed of every sampled non-click and of the sample of users.
         users: keep a sample of this many users; None keeps all.
         non_clicks: sampled exposures without a click, per trip or per click; None takes the source's default.
         domain: overrides the source's own.

@@ -84,7 +84,7 @@ def load(
 
     Args:
         folder: location of ``transactions.parquet`` and the other files.
-        seed: of the non-clicks and of the sample of households.
+        seed: random seed of the non-clicks and of the sample of households.
         users: keep a sample of this many households; the catalogue then holds the items in their events.
         non_clicks: upper limit of promoted but unbought products per trip (default 8).
 

@@ -45,7 +45,7 @@ def read_table(
         path: the file, a folder of parts (hive partitions too), or a pattern (``log-*.csv``).
         columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for the file's own type (text in a CSV, exactly as written). None reads all
             columns that way.
-        separator: of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
+        separator: separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
         header: column names of a CSV that has no header line.
         decimal: the sign between a number's whole part and its fraction.
         broken: collects the invalid lines, which are then left out; None makes the first one an error.

@@ -110,7 +110,7 @@ class Files(Source):
 
         Args:
             settings: ``non_clicks`` overrides the mapping's number.
-            seed: of the samples.
+            seed: random seed of the samples.
 
         Raises:
             InputError: names the file, column and rows at fault.

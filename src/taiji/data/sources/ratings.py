@@ -38,7 +38,7 @@ def from_ratings(
         items: as in :class:`Tables`; the whole catalogue, which ``keep_users`` reduces.
         users: as in :class:`Tables`; None takes the ids alone.
         name, domain, notes: as in :class:`Tables`.
-        seed: of all sampling.
+        seed: random seed of the sampling.
         keep_users: see :func:`sample_users`; popularity always comes from all users.
         non_clicks: sampled per rating, at most; default 4.
         files: table name to file, for messages.
@@ -75,7 +75,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
     Args:
         tables: checked tables.
         per_row: upper limit of non-clicks per click.
-        seed: of both samples.
+        seed: random seed of both samples.
         keep_users: see :func:`sample_users`; None keeps all.
     """
     items, users = tables.items, tables.users

@@ -41,7 +41,7 @@ class Source(ABC):
         Args:
             settings: ``users`` and ``non_clicks`` as in :class:`~taiji.data.settings.DataSettings`, as far as the source supports them; ``domain`` is
                 applied afterwards.
-            seed: of every random choice.
+            seed: random seed.
         """
 
     @abstractmethod

@@ -118,7 +118,7 @@ def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) ->
 
     Args:
         values: numbers, texts, dates or date-times.
-        unit: of numbers (also of those in a CSV); ``text`` for dates written out.
+        unit: unit of numbers (also of those in a CSV); ``text`` for dates written out.
         form: format of a date (chrono's codes); None for ISO 8601. A zone after the time of day is understood with any format.
     """
     if values.dtype.is_temporal():

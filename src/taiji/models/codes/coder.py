@@ -72,7 +72,7 @@ class Coder(LearntComponent):
 
         Args:
             vectors: (N, d) finite, N >= 1; of the items known at the time.
-            seed: of all randomness; on a CPU the same seed gives the same coder.
+            seed: random seed; on a CPU the same seed gives the same coder.
             device: ``cpu``, ``cuda`` or ``auto``, for coders that compute with torch.
 
         Raises:

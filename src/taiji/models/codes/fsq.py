@@ -125,7 +125,7 @@ def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
     Directions beyond the rows' rank are random.
 
     Args:
-        rows: (N, d). groups: codes. width: directions per code. seed: of the rotations.
+        rows: (N, d). groups: codes. width: directions per code. seed: random seed of the rotations.
     """
     random = np.random.default_rng(seed)
     dimension = rows.shape[1]

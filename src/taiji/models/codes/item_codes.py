@@ -26,7 +26,7 @@ class ItemCodes:
     Attributes:
         table: (N, L) int64, the codes of each item.
         sizes: codes of each level.
-        version: of the coder that made them; only that coder can decode them.
+        version: version of the coder that made them; only that coder can decode them.
     """
 
     table: Array

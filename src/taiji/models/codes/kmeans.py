@@ -18,7 +18,7 @@ def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024
     """Return centroids (size, w) float32 of rows (N, w); if there are fewer distinct rows, each once, and the last repeated.
 
     Args:
-        rows: at least one. size: centroids. iterations: rounds. seed: of the start.
+        rows: (N, d), at least one. size: number of centroids. iterations: number of rounds. seed: random seed of the start.
         most: rows used per centroid; a random sample if there are more.
     """
     import faiss

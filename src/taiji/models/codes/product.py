@@ -69,7 +69,7 @@ class ProductQuantizer:
         Args:
             vectors: (N, d) finite training vectors, N >= 1.
             settings: slots M, bits, rounds.
-            seed: of the k-means start.
+            seed: random seed of the k-means start.
         """
         settings = settings or ProductSettings()
         vectors = _checked(vectors, None)

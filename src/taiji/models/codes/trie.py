@@ -118,7 +118,7 @@ class LiveTrie:
     """The part of a trie that leads to available items; it is updated as items come and go.
 
     Attributes:
-        trie: of all items.
+        trie: trie of all items' codes.
         available: (N,) bool.
         counts: L + 1 arrays (n_l,): available items under each node.
     """

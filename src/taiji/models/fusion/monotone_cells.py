@@ -70,7 +70,7 @@ class MonotoneCells(LearntFusion):
         """Continue training the inner functions by −log σ(z_i − z_j) over the pairs of a slate in which i is worth more.
 
         Args:
-            values: (B, M, K) predictions. worth: (B, M), NaN where unknown. requests: of the slates. seed: of the order of steps.
+            values: (B, M, K) predictions. worth: (B, M), NaN where unknown. requests: requests of the slates. seed: random seed of the order of steps.
         """
         s = self.settings
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)

@@ -103,7 +103,7 @@ def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: s
 
     Args:
         weights: the recipe's weights: those of the cells' training, and that of ``merged``.
-        folder: what :meth:`SessionCells.save` wrote. version: of those cells, so that different ones are noticed.
+        folder: what :meth:`SessionCells.save` wrote. version: version of those cells, so that different ones are noticed.
 
     Raises:
         ArtifactError: the folder holds other cells.

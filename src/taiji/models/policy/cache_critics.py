@@ -30,7 +30,7 @@ class LoadBasis:
     """Eigenvectors of a chain of load levels.
 
     Attributes:
-        values: λ (C,), falling from 1. vectors: U (C, C), in columns. inverse: U⁻¹ (C, C). condition: of U.
+        values: λ (C,), falling from 1. vectors: U (C, C), in columns. inverse: U⁻¹ (C, C). condition: condition of U.
     """
 
     values: Array
@@ -176,7 +176,7 @@ def eigen_critics(basis: LoadBasis, own: Array, ahead: Array, heads: Array, disc
     """Return linear critics (C, F), by one system of F equations per level, in eigen coordinates.
 
     Args:
-        basis: of the chain. own: (F, F) mean of x xᵀ over all requests. ahead: (F, F) mean of x yᵀ, y the features of the session's next
+        basis: basis of the chain. own: (F, F) mean of x xᵀ over all requests. ahead: (F, F) mean of x yᵀ, y the features of the session's next
             request. heads: (C, F), by :func:`reward_heads`. discount: γ. ridge: added to the diagonals.
     """
     regular = own + ridge * np.eye(len(own))

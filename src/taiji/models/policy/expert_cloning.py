@@ -110,7 +110,7 @@ class ExpertCloning(LearntComponent):
 
         Args:
             states: (n, S) known at the request; nothing that tells when the user came back afterwards. actions: (n, A) what was done,
-                as the mean vector of the list. tier: (n,) of the user, by :func:`retention_tiers`. seed: of training.
+                as the mean vector of the list. tier: (n,) of the user, by :func:`retention_tiers`. seed: random seed of training.
 
         Raises:
             InputError: a tier without requests, or one that there is not.

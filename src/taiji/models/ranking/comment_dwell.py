@@ -223,7 +223,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
     of earlier clicks, which the network itself does not read.
 
     Args:
-        layout: its last numbers are those of :class:`CommentTexts`. outputs: of the tasks. settings: of the model. stay: column of the stay.
+        layout: its last numbers are those of :class:`CommentTexts`. outputs: number of outputs per task. settings: settings of the model. stay: column of the stay.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: CommentDwellSettings, stay: int) -> None:
@@ -292,7 +292,7 @@ class CommentDwellLoss(MultitaskLoss):
     """Losses of the other tasks, of the stay and its companion, of clicked comments and of their order.
 
     Args:
-        tasks: of the ranker. settings: names and weights.
+        tasks: tasks of the ranker. settings: names and weights.
     """
 
     def __init__(self, tasks: Sequence[Task], settings: CommentDwellSettings) -> None:

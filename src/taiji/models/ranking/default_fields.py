@@ -42,7 +42,7 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
     """Return the fields that a log offers: ids, categories, profile, statistics, history, features, and those of the settings.
 
     Args:
-        dataset: the tables. columns: of the training rows. settings: sequence lengths, vocabularies, further fields.
+        dataset: the tables. columns: columns of the training rows. settings: sequence lengths, vocabularies, further fields.
     """
     rare = (settings.min_count, settings.max_rows, settings.hashed_rows)
     made: list[Field] = [IdField("user", *rare), IdField("item", *rare)]

@@ -220,7 +220,7 @@ def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None
     Args:
         source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or ``module:function``.
         dataset: the dataset to score.
-        settings: of external rankers.
+        settings: settings of external rankers.
     """
     if source.startswith(("http://", "https://")):
         return HttpRanker(dataset, source, settings)

@@ -52,7 +52,7 @@ class IntentMatch(NumbersField):
 
     Args:
         most: intents read, in order of decreasing weight.
-        name: of the field, and the beginning of its numbers' names.
+        name: name of the field, and the beginning of its numbers' names.
     """
 
     learnt = ("embedder", "depth")

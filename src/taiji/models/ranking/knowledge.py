@@ -72,7 +72,7 @@ class ItemKnowledge(NumbersField):
     """Vector of the item from a column of the items' table, a list of numbers; zero where it has none.
 
     Args:
-        column: of the items' table.
+        column: column of the items' table.
     """
 
     learnt = ("width",)
@@ -184,7 +184,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
     """The default network with user, item and profile embeddings aligned with knowledge first.
 
     Args:
-        layout: layout of the inputs, the items' knowledge last among its numbers. outputs: number of outputs. settings: of the model.
+        layout: layout of the inputs, the items' knowledge last among its numbers. outputs: number of outputs. settings: settings of the model.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: KnowledgeSettings) -> None:

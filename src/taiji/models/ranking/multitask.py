@@ -59,7 +59,7 @@ class MultitaskNetwork(Network[S]):
     """Concatenated inputs, layers that give each task its representation, and a head per task.
 
     Args:
-        layout: layout of the inputs. outputs: number of outputs per task, in the order of the tasks. settings: of the model.
+        layout: layout of the inputs. outputs: number of outputs per task, in the order of the tasks. settings: settings of the model.
     """
 
     def __init__(self, layout: Layout, outputs: Sequence[int], settings: S) -> None:

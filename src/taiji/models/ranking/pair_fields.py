@@ -37,7 +37,7 @@ class PastField(NumbersField):
     """Base of pair fields whose item vectors are refreshed at cut times.
 
     Args:
-        name: of the field, and the beginning of its numbers' names.
+        name: name of the field, and the beginning of its numbers' names.
         history: most recent interactions that a candidate is compared with.
         refreshes: number of refreshes in the training period; the last is at its end.
         least_rows: training rows below which the field is left out.
@@ -196,7 +196,7 @@ def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> A
     """Return :func:`taiji.nn.set_match.history_match` of requests' candidates, (5, R * M) float32.
 
     Args:
-        vectors: of the items. items: (R, M). histories: (R, L), newest first; −1 is nothing in both.
+        vectors: vectors of the items. items: (R, M). histories: (R, L), newest first; −1 is nothing in both.
     """
     known = (vectors.inverse_lengths[histories] > 0) & (histories >= 0)
     return history_match(vectors.batch_cosines(histories, items), known.T)
@@ -209,7 +209,7 @@ class CollaborativeMatch(PastField):
     co-occurrence of the candidate with the history's items.
 
     Args:
-        history, refreshes: see :class:`PastField`. name: of the field.
+        history, refreshes: see :class:`PastField`. name: name of the field.
     """
 
     def __init__(self, history: int = 50, refreshes: int = 4, name: str = "collaborative", least_rows: int = 0) -> None:
@@ -336,7 +336,7 @@ class TextMatch(PastField):
     Args:
         embedder: ``auto`` (MiniLM where its package is installed, else WordLlama), or see :func:`taiji.language.embed.load_embedder`.
         vector: principal components.
-        history, refreshes: see :class:`PastField`. name: of the field.
+        history, refreshes: see :class:`PastField`. name: name of the field.
     """
 
     learnt = ("embedder_used",)

@@ -83,7 +83,7 @@ def cut_times(history: History, start: int, refreshes: int, until: int) -> Array
     """Return the times (microseconds) of the refreshes, ascending; the last is ``until``.
 
     Args:
-        history: interactions. start: of the training period. refreshes: number of refreshes up to ``until``, with equally many interactions between
+        history: interactions. start: start of the training period. refreshes: number of refreshes up to ``until``, with equally many interactions between
             them.
     """
     times = np.asarray(history.times)

@@ -117,7 +117,7 @@ class Ranker:
         Args:
             dataset: its history and past events feed the model, strictly before each row's time.
             rows: event, user, item, time (microseconds), the tasks' labels (null = not known), and context and feature columns.
-            seed: of initialisation, shuffling and dropout; on a CPU the same seed gives the same weights.
+            seed: random seed of initialisation, shuffling and dropout; on a CPU the same seed gives the same weights.
             device: overrides the settings' device.
             valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of the rows.
             until: use only exposures strictly before this time (microseconds), with their labels as they stand in ``rows``; see
@@ -202,7 +202,7 @@ class Ranker:
 
         Args:
             base: a ranker trained without the columns ``extra``; it is not changed.
-            rows: exposures with these columns. extra: columns whose fields are added. prefix: of the weights. seed: as for :meth:`fit`.
+            rows: exposures with these columns. extra: columns whose fields are added. prefix: prefix of the weights. seed: as for :meth:`fit`.
         """
         _check(rows, base.tasks)
         rows, valid = later_slice(rows, self.settings.valid_fraction)

@@ -100,7 +100,7 @@ class AnchorText(NumbersField):
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`. pieces, terms: merges at most.
-        start: of the tokens' embeddings, see :attr:`SemanticAnchorsSettings.start`.
+        start: start of the tokens' embeddings, see :attr:`SemanticAnchorsSettings.start`.
     """
 
     learnt = ("merges", "vocabulary", "start_used")
@@ -229,8 +229,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     (N, item) to (N, 2 d), 0 for a blank text; another module may take its place before training.
 
     Args:
-        layout: its last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`. outputs: of the tasks. settings: of the model.
-        texts: of the items.
+        layout: its last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`. outputs: number of outputs per task. settings: settings of the model.
+        texts: texts of the items.
     """
 
     text_general: torch.Tensor
@@ -400,7 +400,7 @@ def anchor_texts(dataset: Dataset, versions: TextVersions, tokenizers: TwoTokeni
     """Return versions as the encoder reads them.
 
     Args:
-        dataset: of the items. versions: of their texts. tokenizers: learnt. length: tokens of a text that are read.
+        dataset: the catalogue. versions: versions of the item texts. tokenizers: learnt tokenizers. length: number of tokens of a text that are read.
     """
     distinct = {text: place for place, text in enumerate(dict.fromkeys(versions.texts))}
     read = np.array([tokenizers.numbers(text, length) for text in distinct]).reshape(-1, 2, length)

@@ -167,7 +167,7 @@ class TargetAttentionRanker(Ranker):
         Args:
             rows: exposures with the columns of knowledge; this ranker was trained without them.
             settings: a :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) whose shape is this ranker's.
-            seed: of the module's initialisation and of shuffling.
+            seed: random seed of the module's initialisation and of shuffling.
 
         Raises:
             ConfigError: other settings, or a ranker that has text features already.

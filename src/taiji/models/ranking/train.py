@@ -56,8 +56,8 @@ def train_ranker(
     Args:
         dataset: its history and past events feed the model.
         exposures: training rows, with label, context and feature columns.
-        settings: of the model; its key ``model`` names the class.
-        seed: of initialisation, shuffling and dropout.
+        settings: settings of the model; its key ``model`` names the class.
+        seed: random seed of initialisation, shuffling and dropout.
         more: further arguments of the model's ``fit``, for instance ``valid`` and ``until``.
 
     Returns:

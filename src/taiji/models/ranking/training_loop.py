@@ -37,7 +37,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
         chunks: source of the rows; rows are shuffled within a chunk.
         rows: rows per pass, for the checks and the progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
-        seed: of shuffling and dropout.
+        seed: random seed of shuffling and dropout.
         part: train only the weights whose names begin with this prefix; empty: train all.
     """
     settings, network = ranker.settings, ranker.network

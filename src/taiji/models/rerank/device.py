@@ -256,8 +256,8 @@ def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, ver
     """Return a saved gate as a re-ranker of a recipe.
 
     Args:
-        vectors: (N, d) of all items; only their number is checked. strength: of the scores against diversity; not used here.
-        folder: what :meth:`DeviceGate.save` wrote. version: of that gate, so that a different gate is noticed.
+        vectors: (N, d) of all items; only their number is checked. strength: strength of the scores against diversity; not used here.
+        folder: what :meth:`DeviceGate.save` wrote. version: version of that gate, so that a different gate is noticed.
 
     Raises:
         ArtifactError: the folder holds another gate, or one for another number of items.

@@ -59,7 +59,7 @@ class Attention(nn.Module):
     """Attention with a residual, in which every query may also attend to a null vector.
 
     Args:
-        width: of all vectors. heads: a divisor of the width.
+        width: width of all vectors. heads: a divisor of the width.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -238,7 +238,7 @@ def saved_best_of_lists(
 
     Args:
         vectors: (N, d) of all items, the same as in the evaluator's training. strength: λ of MMR and of the beam, in [0, 1].
-        folder: what :meth:`JointEvaluator.save` wrote. version: of that evaluator, so that a different one is noticed.
+        folder: what :meth:`JointEvaluator.save` wrote. version: version of that evaluator, so that a different one is noticed.
         lists: number of lists per request.
 
     Raises:

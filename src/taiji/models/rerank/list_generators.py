@@ -79,7 +79,7 @@ class SampledLists:
     """Lists of MMR or DPP over perturbed scores; the first uses the unperturbed scores.
 
     Args:
-        vectors: (N, d) of all items. kind: MMR or DPP. strength: of the scores against diversity, as in these. noise: deviation of the normal
+        vectors: (N, d) of all items. kind: MMR or DPP. strength: strength of the scores against diversity, as in these. noise: deviation of the normal
             perturbation. seed: determines the draws together with user and time, so that a request always has the same lists.
     """
 

@@ -74,7 +74,7 @@ def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: 
     """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for an unknown one.
 
     Args:
-        events: in time order, those behind ``history``. column: of the behaviour. names: of the behaviours, in the order of their numbers.
+        events: in time order, those behind ``history``. column: column of the behaviour. names: names of the behaviours, in the order of their numbers.
     """
     clicks = events.filter(pl.col("click") == 1)
     numbers = {name: place + 1 for place, name in enumerate(names)}

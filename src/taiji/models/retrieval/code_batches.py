@@ -35,7 +35,7 @@ class Windows:
     """The last interactions of each user, for training.
 
     Args:
-        history: of all users. ends: (U,) end of each user's trainable interactions, exclusive. length: longest input.
+        history: history of all users. ends: (U,) end of each user's trainable interactions, exclusive. length: longest input.
     """
 
     def __init__(self, history: History, ends: Array, length: int) -> None:

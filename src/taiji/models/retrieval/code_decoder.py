@@ -51,7 +51,7 @@ class CodeDecoder(CatalogueRetriever):
         vectors: (n_items, d) for the coder to encode; default: item factors of the training interactions.
 
     Attributes:
-        trie: of the catalogue's codes.
+        trie: trie of the catalogue's codes.
         network: decodes the codes.
     """
 
@@ -171,7 +171,7 @@ class CodeDecoder(CatalogueRetriever):
         """Return the retriever for a later catalogue, including new items and items with changed codes; the network is shared.
 
         Args:
-            dataset: the dataset to bind to. codes: of its items (n_items, L). A level that the fit has added to distinguish items is added here, too,
+            dataset: the dataset to bind to. codes: codes of its items (n_items, L). A level that the fit has added to distinguish items is added here, too,
                 unless it is given; items beyond its size, and items with equal codes, share a leaf.
 
         Raises:

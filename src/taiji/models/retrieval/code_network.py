@@ -159,7 +159,7 @@ class CodeNetwork(nn.Module):
         """Return the states that predict each code, given the true ones before it, and those of the thinking steps.
 
         Args:
-            memory: of R histories. seen: (R, G) interactions that each group has seen. codes: (R, G, L) of the next item.
+            memory: encoded keys and values of R histories. seen: (R, G) number of interactions that each group has seen. codes: (R, G, L) codes of the next item.
             asked: further facts of each group.
 
         Returns:

@@ -40,7 +40,7 @@ class CodeTraining:
 
     Args:
         model: a decoder with codes and network. rows: events of the model's dataset; clicks are learnt from, and with ``skip_weight`` also exposures
-            without one. seed: of order, draws and validation users.
+            without one. seed: random seed of order, draws and validation users.
     """
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:

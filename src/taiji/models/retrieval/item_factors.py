@@ -24,7 +24,7 @@ def item_factors(history: History, count: int, width: int, seed: int = 0) -> Arr
     nor popular items decide all directions. Randomised subspace iteration (Halko et al., SIAM Review 2011).
 
     Args:
-        history: interactions. count: items of the catalogue. width: directions; those beyond the data's rank are zero. seed: of the start.
+        history: interactions. count: items of the catalogue. width: directions; those beyond the data's rank are zero. seed: random seed of the start.
     """
     matrix = interactions(history, count)
     offsets, items = matrix.crow_indices(), matrix.col_indices()

@@ -49,7 +49,7 @@ def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0)
     It is the next item in the order of popularity, ties broken at random. A model that has learnt more than popularity prefers ``second`` to it.
 
     Args:
-        first, second: (P,). popularity: (N,), N of at least 3. seed: of the ties.
+        first, second: (P,) item numbers. popularity: (N,), N of at least 3. seed: random seed that breaks ties.
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(popularity)), popularity))
     rank = np.empty(len(order), np.int64)

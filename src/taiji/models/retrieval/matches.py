@@ -51,7 +51,7 @@ class Matches:
             items: (I,) distinct. values: (I, U) of each pair; only values above 0 are matched. available: (U,) bool, users who may be matched.
             per_item: upper limit of users per item. candidates: upper limit of candidate users per item, those of the highest values.
             order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; ``random``: one item after the other in random order.
-            tolerance: of the auction. seed: of the random order.
+            tolerance: tolerance of the auction. seed: random seed of the order.
         """
         if values.shape != (len(items), self.users) or len(np.unique(items)) != len(items):
             raise InputError(

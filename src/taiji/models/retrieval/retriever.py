@@ -40,7 +40,7 @@ class CatalogueRetriever(ABC):
         settings: as given.
         dataset: source of the users and items.
         log: the dataset that it was first bound to, whose events describe the items; see :meth:`bound_to`.
-        availability: of the dataset's items; set it to restrict what is retrieved.
+        availability: availability of the dataset's items; set it to restrict what is retrieved.
         keeps_seen: True if seen items stay candidates.
         facts: learnt values that are not arrays, as JSON.
     """
@@ -99,7 +99,7 @@ class CatalogueRetriever(ABC):
         Args:
             dataset: defines users and items; its history is read at retrieval, strictly before each request.
             rows: events (``user, item, time, click``), of which the clicks are used; default: all events of the dataset.
-            seed: of all randomness; on a CPU the same seed gives the same weights.
+            seed: random seed; on a CPU the same seed gives the same weights.
             device: ``cpu``, ``cuda`` or ``auto``, for models that compute with torch.
 
         Raises:

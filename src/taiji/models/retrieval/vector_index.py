@@ -27,8 +27,8 @@ class VectorIndex:
     nearest to a query; scores stay exact, but some neighbours may be missed. Lists are rebuilt whenever the number of vectors has grown fourfold.
 
     Args:
-        width: of the vectors. exact_below: see above. probes: share of the lists searched; a larger share finds more and takes longer.
-        seed: of the lists' centres.
+        width: width of the vectors. exact_below: see above. probes: share of the lists searched; a larger share finds more and takes longer.
+        seed: random seed of the lists' centres.
     """
 
     def __init__(self, width: int, *, exact_below: int = EXACT_BELOW, probes: float = 0.05, seed: int = 0) -> None:
