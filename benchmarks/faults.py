@@ -63,6 +63,10 @@ TITLES = {
     "flood": "silent connections, large heads",
     "foreign": "foreign entries in the queue",
 }
+FAULTS = int(os.environ.get("TAIJI_BENCHMARK_FAULTS", "1000"))
+"""Faults in all of a full run."""
+MIXED = 40
+"""Faults of a scenario that mixes all kinds."""
 SETTINGS = {
     "port": 0,
     "backend": "tests.serving.doubles",
@@ -485,19 +489,27 @@ OF_LISTS = ("wrong lists", "forbidden items", "wrong release", "other answers")
 
 
 def measure(quick: bool) -> Result:
-    """Quick: kinds of faults once, in one scenario a store. Full: a scenario of 20 of one kind, for each kind and store."""
+    """Quick: each kind of fault once per store. Full: 20 of each kind and store, then mixes of all kinds up to ``TAIJI_BENCHMARK_FAULTS``."""
     result = Result()
+    total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]
     with tempfile.TemporaryDirectory() as folder:
         makers = [Maker(run) for run in train(Path(folder))]
+
+        def hit(store: str, kinds: list[str], seed: int) -> None:
+            row = scenario(store, kinds, seed, makers)
+            if row is not None:
+                result.rows.append(row)
+                print(json.dumps(row), flush=True)
+
         for store in stores:
             short = list(KINDS) if store == stores[-1] else ["worker", "disk", "api"]
             for number, kinds in enumerate([short] if quick else [[kind] * 20 for kind in KINDS]):
-                row = scenario(store, kinds, number + 100 * stores.index(store), makers)
-                if row is not None:
-                    result.rows.append(row)
-                    print(json.dumps(row), flush=True)
-    total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731
+                hit(store, kinds, number + 100 * stores.index(store))
+        seed = 1000
+        while not quick and total("times") < FAULTS:
+            hit(stores[seed % len(stores)], random.Random(seed).choices(KINDS, k=MIXED), seed)
+            seed += 1
     for name in (*COUNTS, *OF_LISTS):
         result.at_most(f"{name} after {total('times')} faults", total(name), 0)
     result.at_least("events under faults", total("events"), 100)

@@ -120,6 +120,7 @@ def test_what_a_dead_node_had_in_hand_is_done_by_the_other(nodes, tmp_path):
         assert (traces / f"{number}@{survivor}@done").exists(), "begun on the dead node, finished on the other"
 
 
+@pytest.mark.slow
 def test_the_loop_on_two_nodes_one_of_which_dies_gives_what_one_process_gives(nodes, small_config, tmp_path):
     cluster, second, mapper = nodes
     config = load_config(small_config, overrides=["size.chunk=1"])
