@@ -21,6 +21,7 @@ def collecting(seed: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow  # pytest-xdist compares the workers of every whole run
 def test_ids_depend_on_neither_the_clock_nor_the_hash_seed():
     first = collecting("1")
     time.sleep(1.5)  # the two have no second in common
