@@ -113,12 +113,12 @@ def train(folder: Path, quick: bool) -> Path:
 class Served:
     """`taiji serve` of a run, on a free port, without caches."""
 
-    def __init__(self, served: Path, folder: Path, processes: int) -> None:
+    def __init__(self, served: Path, folder: Path, processes: int, store: str | None = None) -> None:
         port = free_port()
         self.url, self.log = f"http://127.0.0.1:{port}", folder / "serve.log"
         values = {
             "port": port,
-            "store": f"sqlite:{folder / 'store.sqlite3'}",
+            "store": store or f"sqlite:{folder / 'store.sqlite3'}",
             "api_processes": processes,
             "workers": 0,
             "recommend.cache_s": 0,
@@ -137,10 +137,9 @@ class Served:
 
     def __enter__(self) -> Served:
         deadline = time.monotonic() + 300
-        question = {"user": "user-1", "k": LENGTH}
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.post(f"{self.url}/v1/recommend", json=question, timeout=10).status_code == 200:
+                if httpx.get(f"{self.url}/readyz", timeout=10).json().get("ranker") == "ready":
                     return self
             except httpx.HTTPError:
                 pass
@@ -156,11 +155,22 @@ class Served:
         mine = psutil.Process(self.process.pid)
         return sum(sum(process.cpu_times()[:2]) for process in [mine, *mine.children(recursive=True)])
 
+    def memory(self) -> list[tuple[str, float]]:
+        """Return the role of each of the service's processes, and the megabytes that it shares with nobody."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [(" ".join(child.cmdline()[-2:])[-40:], child.memory_full_info().uss / 1e6) for child in children]
 
-def ask(served: Served, users: list[str], seconds: float, connections: int, rate: float | None) -> dict[str, Any]:
-    """Put load on the service from a process of its own and return what was measured, with the service's CPU per list."""
+
+def ask(
+    served: Served, users: list[str], seconds: float, connections: int, rate: float | None, **load: Any
+) -> dict[str, Any]:
+    """Put load on the service from a process of its own and return what was measured, with the service's CPU per request.
+
+    Args:
+        load: further arguments of :func:`taiji.serving.load`; lists are asked for by default.
+    """
     kind: Kind = "recommend"
-    asked = {"url": served.url, "users": users, "kind": kind, "seconds": seconds, "connections": connections}
+    asked = {"url": served.url, "users": users, "kind": kind, "seconds": seconds, "connections": connections, **load}
     before, idle = served.cpu(), psutil.cpu_times()
     done = subprocess.run(
         [sys.executable, "-c", LOADER], input=json.dumps({**asked, "rate": rate}), capture_output=True, text=True
@@ -171,17 +181,19 @@ def ask(served: Served, users: list[str], seconds: float, connections: int, rate
     after = psutil.cpu_times()
     busy = sum(after) - after.idle - after.iowait - (sum(idle) - idle.idle - idle.iowait)
     spent = served.cpu() - before
-    refused = sum(count for status, count in found["statuses"].items() if not status.startswith("2"))
+    refused = found["statuses"].pop("503", 0)
+    wrong = sum(count for status, count in found["statuses"].items() if not status.startswith("2"))
     return {
         "loop": "closed" if rate is None else f"open, {rate:g}/s",
         "connections": connections,
-        "lists/s": found["rate"],
+        "requests/s": found["rate"],
         "p50 ms": found["p50"],
         "p90 ms": found["p90"],
         "p99 ms": found["p99"],
-        "CPU ms a list": 1e3 * spent / max(1, found["requests"]),
+        "CPU ms a request": 1e3 * spent / max(1, found["requests"]),
         "others' share of the CPU": max(0.0, 1 - spent / busy) if busy else 0.0,
-        "wrong": refused + found["errors"],
+        "refused": refused,
+        "wrong": wrong + found["errors"],
     }
 
 
@@ -203,7 +215,8 @@ def measure(quick: bool) -> Result:
                 for connections, rate in ((16, RATE), (8, None)):
                     result.rows.append(ask(served, names, seconds, connections, rate))
                     result.so_far()
-    result.at_most("answers other than 2xx, and broken connections", sum(row["wrong"] for row in result.rows), 0)
+    wrong = sum(row["wrong"] + row["refused"] for row in result.rows)
+    result.at_most("answers other than 2xx, and broken connections", wrong, 0)
     return result
 
 

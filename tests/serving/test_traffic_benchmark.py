@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks import cache_regret, overload, serving, serving_lists
+from benchmarks import cache_regret, overload, rank_speed, serving, serving_lists
 from benchmarks.harness import Result
 
 
@@ -21,7 +21,18 @@ def test_the_benchmark_of_served_lists_runs() -> None:
     result = serving_lists.measure(quick=True)
     assert result.checks and all(check.holds for check in result.checks), result
     assert {row["loop"] for row in result.rows} == {"open, 100/s", "closed"}
-    assert all(row["CPU ms a list"] > 0 for row in result.rows), result
+    assert all(row["CPU ms a request"] > 0 for row in result.rows), result
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_rankings_runs() -> None:
+    result = rank_speed.measure(quick=True)
+    assert result.checks and all(check.holds for check in result.checks), result
+    rows = [row for row in result.rows if "p50 ms" in row]
+    assert {row["connections"] for row in rows} == {1, 16} and all(
+        row["target"].endswith(("met", "missed")) for row in rows
+    )
+    assert all(row["own MB"] > 20 for row in result.rows if "own MB" in row)
 
 
 @pytest.mark.slow

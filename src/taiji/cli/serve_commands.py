@@ -57,6 +57,7 @@ def load(
     kind: Annotated[str, typer.Option(help="read, batch, write, rank, recommend or health.")] = "read",
     seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
     connections: Annotated[int, typer.Option(help="Connections kept open.")] = 16,
+    candidates: Annotated[int, typer.Option(help="Items of a ranking.")] = 50,
     overrides: Overrides = None,
     json_path: JsonPath = None,
 ) -> None:
@@ -69,6 +70,15 @@ def load(
     settings = config_of(run, overrides).serving
     users, items = of_run(run, settings)
     key = os.environ.get("TAIJI_API_KEY")
-    found = start(url, users, items, kind=kind, seconds=seconds, connections=connections, key=key)  # type: ignore[arg-type]
+    found = start(
+        url,
+        users,
+        items,
+        kind=kind,  # type: ignore[arg-type]
+        seconds=seconds,
+        connections=connections,
+        key=key,
+        candidates=candidates,
+    )
     if not (json_path and console.emit_json(json_path, asdict(found))):
         print(found)

@@ -79,6 +79,7 @@ def load(
     rate: float | None = None,
     key: str | None = None,
     seed: int = 0,
+    candidates: int = RANK_ITEMS,
 ) -> LoadReport:
     """Send requests of one kind for some seconds and measure.
 
@@ -86,9 +87,10 @@ def load(
         url: url of the service, ``http://127.0.0.1:PORT``; this machine only.
         users: ids to ask for; reads of users without a row count as 404. :func:`of_run` finds some.
         items: ids for events and candidates.
-        kind: read (one user), batch (50 users), write (10 events), rank (50 candidates), recommend (a list of 50) or health.
+        kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of 50) or health.
         seconds: how long. connections: how many. rate: requests a second, or as many as possible.
         key: API key. seed: random seed of the choice of users and items.
+        candidates: items of a ranking.
 
     Raises:
         ConfigError: the address is not of this machine, or there is no such load.
@@ -103,11 +105,11 @@ def load(
             expected="a service on this machine, as http://127.0.0.1:PORT",
             fix="load is put on this machine only; run the command where the service runs",
         )
-    if kind not in get_args(Kind) or seconds <= 0 or connections < 1:
+    if kind not in get_args(Kind) or seconds <= 0 or min(connections, candidates) < 1:
         raise ConfigError(
             "This load cannot be made.",
-            where=f"kind {kind}, {seconds:g} seconds, {connections} connections",
-            expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection",
+            where=f"kind {kind}, {seconds:g} seconds, {connections} connections, {candidates} candidates",
+            expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection and 1 candidate",
         )
     if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
         raise InputError(
@@ -116,7 +118,7 @@ def load(
             expected="users, and items for writing and ranking",
         )
     headers = f"Host: {urlsplit(url).netloc}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
-    make = _maker(kind, users, items, headers, seed)
+    make = _maker(kind, users, items, headers, seed, candidates)
     run = _Run(host, port, make, connections, seconds, rate)
     try:
         import uvloop
@@ -154,7 +156,9 @@ def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tup
     return [row.user for row in rows], list(islice(items, limit))
 
 
-def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str, seed: int) -> Callable[[], bytes]:
+def _maker(
+    kind: Kind, users: Sequence[str], items: Sequence[str], headers: str, seed: int, candidates: int
+) -> Callable[[], bytes]:
     """A function that gives the next request's bytes; only writes differ each time, the others are prepared."""
     rng = np.random.default_rng([seed, 8])
 
@@ -182,7 +186,7 @@ def _maker(kind: Kind, users: Sequence[str], items: Sequence[str], headers: str,
         if kind == "batch":
             return post("/v1/features:batch", {"users": pick(users, BATCH_USERS)})
         if kind == "rank":
-            return post("/v1/rank", {"user": pick(users, 1)[0], "items": pick(items, RANK_ITEMS)})
+            return post("/v1/rank", {"user": pick(users, 1)[0], "items": pick(items, candidates)})
         if kind == "recommend":
             return post("/v1/recommend", {"user": pick(users, 1)[0], "k": LIST_ITEMS})
         return f"GET /healthz HTTP/1.1\r\n{headers}\r\n".encode()
