@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.data.history import BLOCK, History, Prices
+from taiji.data.history import BLOCK, History, Prices, TimeIndex
 
 
 def events_of(rows):
@@ -139,3 +139,11 @@ def test_prices_are_the_last_strictly_before_then_the_listed_one():
     np.testing.assert_array_equal(found, [1.5, 2.0, 2.0, 4.0, np.nan, np.nan])
     nothing = Prices.from_frames(events.clear(), items)
     np.testing.assert_array_equal(nothing.before([0, 1], [5, 5]), [1.5, np.nan])
+
+
+def test_a_time_after_everything_takes_whole_slices_and_the_newest_time_does_not_count_itself():
+    index = TimeIndex(np.array([0, 2, 2, 5]), np.array([3, 9, 1, 4, 9]))
+    rows = np.array([0, 1, 2])
+    assert index.before(rows, np.full(3, 10))[1].tolist() == [2, 2, 5]
+    assert index.before(rows, np.full(3, 9))[1].tolist() == [1, 2, 4]
+    assert TimeIndex(np.array([0, 0]), np.zeros(0, np.int64)).before([0], [5])[1].tolist() == [0]

@@ -28,6 +28,8 @@ Array = NDArray[Any]
 Side = Literal["user", "item", "context", "pair"]
 BINS = 10
 """Quantile bins of a numeric column that is read as a category."""
+FEW = 64
+"""Values up to which a column is hashed value by value: finding the distinct ones takes longer (a request has a few)."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
 NEEDED = ("user", "item", "time")
@@ -252,10 +254,10 @@ class CategoryField(CodeField):
         return np.stack(columns or [missing], axis=1)
 
     def _rows(self, values: pl.Series) -> Array:
-        """Return a column's rows; each distinct value is hashed once."""
-        if values.name in self.edges:
-            return self.vocabulary.rows(self._keys(values))
+        """Return a column's rows; each distinct value of a long column is hashed once."""
         values = values.fill_nan(None) if values.dtype.is_float() else values
+        if values.name in self.edges or len(values) <= FEW:
+            return self.vocabulary.rows(self._keys(values))
         distinct = values.unique()
         table = pl.DataFrame({"value": distinct, "code": self.vocabulary.rows(self._keys(distinct))})
         given = values.alias("value").to_frame()

@@ -28,6 +28,11 @@ class TimeIndex:
     offsets: Ints
     times: Ints
 
+    @cached_property
+    def latest(self) -> int:
+        """Time of the newest entry of all rows; the smallest number where there is none."""
+        return int(np.max(self.times, initial=np.iinfo(np.int64).min))
+
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
         """First and one-past-last position of each row's entries strictly before each time: two ``(B,)``.
 
@@ -38,6 +43,8 @@ class TimeIndex:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
         starts = self.offsets[rows]
+        if rows.size and as_ofs.min() > self.latest:  # a request of today asks about a log that has ended
+            return starts, self.offsets[rows + 1]
         if rows.size and rows.min() == rows.max():
             start, end = self.offsets[rows[0]], self.offsets[rows[0] + 1]
             return starts, start + np.searchsorted(self.times[start:end], as_ofs, side="left")

@@ -7,7 +7,7 @@ side (popularity, rates) is the run's, as fresh as its data. Refreshing that is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -54,38 +54,46 @@ class RunScorer:
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         """CTCVR per candidate; None for an unknown one, and nothing for a request whose context does not fit."""
-        known = self._world.items
         wrong = [self._world.wrong_context(request.context) for request in requests]
-        asked = [
-            None if bad else replace(request, items=tuple(item for item in request.items if item in known))
-            for request, bad in zip(requests, wrong)
+        numbers = [self._numbers(request.items) for request in requests]
+        known = [found != NO_ITEM for found in numbers]
+        asked = [row for row, bad in enumerate(wrong) if not bad and known[row].any()]
+        scored = dict(
+            zip(asked, self._score([requests[row] for row in asked], [numbers[row][known[row]] for row in asked]))
+        )
+        return [
+            RankResult([], None, wrong[row])
+            if wrong[row]
+            else _among(scored[row], known[row])
+            if row in scored
+            else RankResult([None] * len(known[row]))
+            for row in range(len(requests))
         ]
-        scored = iter(self._score([request for request in asked if request and request.items]))
-        results = []
-        for request, kept, bad in zip(requests, asked, wrong):
-            found = next(scored) if kept and kept.items else RankResult([], None, bad)
-            results.append(found if bad else _among(found, [item in known for item in request.items]))
-        return results
 
-    def _score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
+    def _numbers(self, items: Sequence[str]) -> Array:
+        """Return the numbers of items, NO_ITEM where one is not in the catalogue."""
+        return np.fromiter(map(self._world.items.get, items, repeat(NO_ITEM)), np.int64, len(items))
+
+    def _score(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
+        """Return one result per request, of items given by number."""
         if not requests:
             return []
-        alike = np.ceil(np.log2([len(request.items) for request in requests]))  # so that little is padded
+        alike = np.ceil(np.log2([len(items) for items in numbers]))  # so that little is padded
         found: dict[int, RankResult] = {}
         for size in np.unique(alike):
             rows = np.flatnonzero(alike == size).tolist()
-            found.update(zip(rows, self._score_alike([requests[row] for row in rows])))
+            found.update(zip(rows, self._score_alike([requests[row] for row in rows], [numbers[row] for row in rows])))
         return [found[row] for row in range(len(requests))]
 
-    def _score_alike(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """Return one result a request, all in one slate."""
+    def _score_alike(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
+        """Return one result per request, all in one slate."""
         histories = [request.history for request in requests]
         live = self._world.of(histories)
         past = LiveStatistics(self._world, live, histories)
-        sizes = [len(request.items) for request in requests]
+        sizes = [len(items) for items in numbers]
         items = np.full((len(requests), max(sizes)), NO_ITEM)
-        for row, request in enumerate(requests):
-            items[row, : sizes[row]] = [self._world.items[item] for item in request.items]
+        for row, found in enumerate(numbers):
+            items[row, : sizes[row]] = found
         slate, columns = Slate(items), request_columns(self._world, [request.context for request in requests])
         times = np.array([history.as_of for history in histories])
 
@@ -162,12 +170,16 @@ def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict
     return columns
 
 
-def _among(found: RankResult, known: Sequence[bool]) -> RankResult:
+def _among(found: RankResult, known: NDArray[np.bool_]) -> RankResult:
     """Return a result with None at the places of candidates that were not scored."""
+    if known.all():
+        return found
 
     def spread(scores: list[float | None]) -> list[float | None]:
-        rest = iter(scores)
-        return [next(rest) if there else None for there in known]
+        places = np.full(len(known), None)
+        places[known] = scores
+        result: list[float | None] = places.tolist()
+        return result
 
     other = found.with_features
     return RankResult(spread(found.without_features), None if other is None else spread(other))
