@@ -100,10 +100,12 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
         ready: called with the address once the server answers.
 
     Raises:
-        ArtifactError: the folder is not a run directory.
+        ArtifactError: the folder is not a run directory, or the configuration that it keeps is damaged.
+        ConfigError: that configuration does not fit.
         ResourceError: the port is taken.
     """
     inspector = Inspector(folder, other)
+    inspector.demand_configurations()
     with InspectorServer(inspector, port) as server:
         threading.Thread(target=_warm, args=(server,), daemon=True).start()
         ready(server.url)
