@@ -6,12 +6,15 @@ it sends gives it away. Every answer forbids the browser to load anything from e
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from taiji.core.errors import ResourceError
 
+logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 LOCAL_NAMES = frozenset({ADDRESS, "localhost", "[::1]"})
 _LOCAL = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(LOCAL_NAMES)))})(?::\d{{1,5}})?")
@@ -112,6 +115,11 @@ class LocalServer(ThreadingHTTPServer):
                 found=str(error),
                 fix="choose another --port, or --port 0 for any free one",
             ) from error
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log errors of a connection, except a browser's disconnection."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            logger.exception("a connection failed")
 
     @property
     def url(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -83,11 +82,6 @@ class InspectorServer(LocalServer):
         self.inspector = inspector
         self.looked_at = threading.Event()
         super().__init__(port, Handler, "The inspector")
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Log errors of a connection, except a browser's disconnection during a response."""
-        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
-            logger.exception("a connection failed")
 
 
 def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Callable[[str], object]) -> None:
