@@ -360,6 +360,11 @@ class RedisStore:
                 self._redis.hdel(self._key("beats"), *old)
         return {name: beat["facts"] for name, beat in found.items() if beat["at"] > now - int(ALIVE_S * 1e6)}
 
+    def last_beats(self) -> dict[str, int]:
+        with _translated():
+            found = self._redis.hgetall(self._key("beats"))
+        return {name.decode(): int(json.loads(body)["at"]) for name, body in found.items()}
+
     def retire(self, release: str) -> None:
         with _translated():
             if not self._run("RETIRE", release):

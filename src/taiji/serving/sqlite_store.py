@@ -394,6 +394,10 @@ class SQLiteStore:
             found = db.execute("SELECT process, body FROM beats WHERE at > ?", (now - int(ALIVE_S * 1e6),)).fetchall()
         return {process: json.loads(body) for process, body in found}
 
+    def last_beats(self) -> dict[str, int]:
+        with self._look() as db:
+            return dict(db.execute("SELECT process, at FROM beats").fetchall())
+
     def retire(self, release: str) -> None:
         with self._change() as db:
             active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
