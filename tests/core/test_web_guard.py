@@ -52,7 +52,9 @@ def test_policy_allows_what_is_named_and_nothing_else():
 def test_headers_of_proxies_are_known_and_those_of_programs_are_not_taken_for_them():
     for name in ("forwarded", "via", "x-forwarded-proto", "x-real-ip", "cf-connecting-ip", "true-client-ip"):
         assert forwarded(["host", name])
-    assert not forwarded(["host", "accept", "x-request-id", "x-requested-with", "traceparent", "authorization", "origin"])
+    assert not forwarded(
+        ["host", "accept", "x-request-id", "x-requested-with", "traceparent", "authorization", "origin"]
+    )
 
 
 class _Echo(LocalHandler):

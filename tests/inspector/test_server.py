@@ -89,7 +89,9 @@ def test_a_folder_that_is_no_run_ends_before_it_listens(tmp_path):
         view(tmp_path, ready=lambda url: pytest.fail("it must not listen"))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "", '{"data": 5}', "[" * 100_000], ids=["open", "list", "empty", "section", "deep"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "", '{"data": 5}', "[" * 100_000], ids=["open", "list", "empty", "section", "deep"]
+)
 def test_a_run_whose_configuration_is_damaged_ends_before_it_listens(tmp_path, run_folder, text):
     (tmp_path / "config.json").write_text(text)
     for folders in ((tmp_path,), (run_folder, tmp_path)):

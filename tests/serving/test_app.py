@@ -709,7 +709,9 @@ def test_rates_are_per_key(store: Store) -> None:
 
 
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "unsound"])
-def test_while_large_bodies_are_read_others_are_answered(client: TestClient, monkeypatch: pytest.MonkeyPatch, sound: bool) -> None:
+def test_while_large_bodies_are_read_others_are_answered(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
     """A thousand events take milliseconds to read, a thousand unsound ones more; of hundreds at once, nobody may wait for all."""
     reading, go_on, model = threading.Event(), threading.Event(), schemas.EventsIn.model_validate_json
 
@@ -729,7 +731,9 @@ def test_while_large_bodies_are_read_others_are_answered(client: TestClient, mon
         assert asked.result(20).status_code == (202 if sound else 422)
 
 
-def test_of_large_bodies_that_come_together_those_are_refused_that_would_wait_too_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_large_bodies_that_come_together_those_are_refused_that_would_wait_too_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = schemas.EventsIn.model_validate_json
 
     def slow(body: bytes) -> object:

@@ -188,7 +188,9 @@ def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
     np.testing.assert_allclose(result.with_features, featured, rtol=1e-5)
 
 
-def test_a_scorer_that_was_loaded_builds_nothing_more_at_its_first_question(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scorer_that_was_loaded_builds_nothing_more_at_its_first_question(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process is ready when its models are loaded: what is built at the first question would have its asker wait for seconds."""
     scorer = backend.scorer(run, ServingSettings())
     monkeypatch.setattr("taiji.data.statistics.Statistics.__init__", lambda *rest: pytest.fail("it is built now"))

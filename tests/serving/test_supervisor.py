@@ -97,7 +97,9 @@ def test_a_store_of_a_year_ahead_is_told_and_repaired(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(TaijiError, match="uses the store"):
         patch.setattr("taiji.serving.releases.time.sleep", beats)  # it lives meanwhile
         repair_clock(settings, run)
-    with pytest.MonkeyPatch.context() as patch:  # a last sign of life that is as far ahead as the mark, from whoever is gone
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # a last sign of life that is as far ahead as the mark, from whoever is gone
         patch.setattr("taiji.serving.releases.time.sleep", told.append)
         assert repair_clock(settings, run) > 0
     assert told[1:] == [WATCH_S, WATCH_S]

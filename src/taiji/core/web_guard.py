@@ -18,7 +18,19 @@ logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 LOCAL_NAMES = frozenset({ADDRESS, "localhost", "[::1]"})
 _LOCAL = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(LOCAL_NAMES)))})(?::\d{{1,5}})?")
-FORWARDED = frozenset({"forwarded", "via", "cdn-loop", "true-client-ip", "client-ip", "x-client-ip", "x-real-ip", "x-cluster-client-ip", "x-proxyuser-ip"})
+FORWARDED = frozenset(
+    {
+        "forwarded",
+        "via",
+        "cdn-loop",
+        "true-client-ip",
+        "client-ip",
+        "x-client-ip",
+        "x-real-ip",
+        "x-cluster-client-ip",
+        "x-proxyuser-ip",
+    }
+)
 """Names of headers that a proxy adds, beside those that :data:`FORWARDED_FORMS` has: who asks is not the machine that the connection comes from."""
 FORWARDED_FORMS = ("x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-amz-cf-", "x-azure-", "cf-", "fastly-")
 HEADERS: Mapping[str, str] = {

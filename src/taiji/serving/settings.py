@@ -12,7 +12,6 @@ from pydantic import Field, field_validator
 from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 
-
 PASSWORD = "TAIJI_STORE_PASSWORD"
 """Environment variable: in a setting the password would be in `config.json` and in everybody's `ps`."""
 
