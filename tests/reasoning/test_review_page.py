@@ -135,7 +135,7 @@ def test_strangers_are_refused(served):
 
 
 def test_an_address_that_is_none_is_told_so(served):
-    server, browser = served
+    browser = served[1]
     for method in ("GET", "POST"):
         with socket.create_connection(("127.0.0.1", browser.port), 10) as connection:
             head = f"{method} http://[::1/ HTTP/1.1\r\nHost: 127.0.0.1:{browser.port}\r\nContent-Length: 0\r\n\r\n"

@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-_SURROGATE = r"\\u[dD][89a-fA-F]"
-_ESCAPED = {str: re.compile(_SURROGATE), bytes: re.compile(_SURROGATE.encode())}
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPED_BYTES = re.compile(rb"\\u[dD][89a-fA-F]")
 """Escapes that stand for half a character, and for nothing without the other half."""
 
 
@@ -22,7 +22,7 @@ def parsed(text: str | bytes, **options: Any) -> Any:
     """
     try:
         value = json.loads(text, **options)
-        if isinstance(text, str | bytes) and _ESCAPED[type(text)].search(text):  # type: ignore[arg-type]
+        if _ESCAPED.search(text) if isinstance(text, str) else _ESCAPED_BYTES.search(text):
             json.dumps(value, ensure_ascii=False, default=str).encode()
         return value
     except RecursionError:
