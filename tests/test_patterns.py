@@ -92,6 +92,15 @@ def test_time_grows_with_the_length_of_the_text(ends: tuple[str, str]) -> None:
     assert not found
 
 
+def test_time_grows_with_the_length_of_a_text_that_begins_as_a_pattern_does() -> None:
+    """A pattern may read a text fast that it does not begin to fit, and only then."""
+    found = []
+    for place, pattern in patterns():
+        for word in set(re.findall(r"[A-Za-z]{2,}", pattern.pattern)):
+            found += [(place, word, unit) for unit in " \n:,-" if too_slow(pattern, word + unit * (LENGTH // 4) + "!")]
+    assert not found
+
+
 def test_a_pattern_whose_time_grows_with_the_square_is_found() -> None:
     assert too_slow(re.compile(r"<\s*(/?)\s*(think|answer)\s*>"), "<" + " " * LENGTH)
     assert len(list(patterns())) > 40

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from taiji.core.errors import ResourceError
-from taiji.core.web_guard import HEADERS, LocalHandler, LocalServer, content_policy, names_this_machine
+from taiji.core.web_guard import HEADERS, LocalHandler, LocalServer, content_policy, forwarded, names_this_machine
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
@@ -20,7 +20,18 @@ def test_names_of_this_machine(host):
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "127.0.0.1.evil.example", "evil.example:80", "localhost.evil.example:80", "127.0.0.2", "::1"],
+    [
+        "",
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:80",
+        "localhost.evil.example:80",
+        "127.0.0.2",
+        "::1",
+        "localhost:80@evil.example",
+        "localhost:",
+        "localhost:80\n",
+    ],
 )
 def test_names_of_other_machines(host):
     assert not names_this_machine(host) and not names_this_machine(host, 80)
@@ -36,6 +47,14 @@ def test_policy_allows_what_is_named_and_nothing_else():
         "frame-ancestors": "'none'",
     }
     assert "form-action 'none'" in content_policy()
+
+
+def test_headers_of_proxies_are_known_and_those_of_programs_are_not_taken_for_them():
+    for name in ("forwarded", "via", "x-forwarded-proto", "x-real-ip", "cf-connecting-ip", "true-client-ip"):
+        assert forwarded(["host", name])
+    assert not forwarded(
+        ["host", "accept", "x-request-id", "x-requested-with", "traceparent", "authorization", "origin"]
+    )
 
 
 class _Echo(LocalHandler):
@@ -57,6 +76,9 @@ def test_answers_over_the_network():
             connection.request(method, "/", headers={"Host": host})
             answer = connection.getresponse()
             assert (answer.status, answer.read()) == (status, body)
+            connection.request(method, "/", headers={"Host": host, "X-Forwarded-For": "203.0.113.9"})
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (403, body), "a proxy of this machine asks for somebody else"
             assert answer.headers["Content-Length"] == "4" and answer.headers["Server"] == "taiji "
             expected = {**HEADERS, "X-Frame-Options": "SAMEORIGIN"}
             assert {name: answer.headers[name] for name in HEADERS} == expected

@@ -89,6 +89,17 @@ def test_a_folder_that_is_no_run_ends_before_it_listens(tmp_path):
         view(tmp_path, ready=lambda url: pytest.fail("it must not listen"))
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "", '{"data": 5}', "[" * 100_000], ids=["open", "list", "empty", "section", "deep"]
+)
+def test_a_run_whose_configuration_is_damaged_ends_before_it_listens(tmp_path, run_folder, text):
+    (tmp_path / "config.json").write_text(text)
+    for folders in ((tmp_path,), (run_folder, tmp_path)):
+        with pytest.raises(TaijiError) as refused:
+            view(*folders, port=0, ready=lambda url: pytest.fail("it listens"))
+        assert str(tmp_path) in str(refused.value)
+
+
 def test_an_address_with_too_many_fields_is_refused_in_words(server):
     status, _, body = ask(server, "/users?" + "&".join(f"f{number}=1" for number in range(400)))
     assert status == 400 and b"at most" in body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import threading
 
 import pytest
@@ -109,8 +110,8 @@ def test_everybody_at_once_judges_each_draft_once(served):
     ("body", "status"),
     [(b"", 400), (b"[]", 400), (b"{", 400), (b'{"record": "r0", "round": 1, "scores": 3}', 400), (b'{"record": "r0", "round": "x", "scores": {}}', 400),
      (b'{"record": "r0", "round": 1, "scores": {"structure": 3}}', 422), (b'{"record": "nobody", "round": 1, "scores": {}}', 409), (b"\xff\xfe", 400), (b'{"record": "r0", "round": Infinity, "scores": {}}', 400), (b'{"record": "r0", "round": 1e999, "scores": {}}', 400),
-     (b"[" * 20_000, 400)],
-    ids=["empty", "list", "cut off", "one score", "round as text", "scores missing", "unknown record", "not UTF-8", "infinity", "beyond floats", "deep"],
+     (b"[" * 20_000, 400), (b'{"record": "\\ud800", "round": 1, "scores": {}}', 400)],
+    ids=["empty", "list", "cut off", "one score", "round as text", "scores missing", "unknown record", "not UTF-8", "infinity", "beyond floats", "deep", "half a character"],
 )  # fmt: skip
 def test_broken_judgements_are_refused(served, body, status):
     server, browser = served
@@ -131,6 +132,15 @@ def test_strangers_are_refused(served):
     assert browser.ask("GET", "/../../etc/passwd")[0] == 404
     assert browser.ask("POST", "/", body, X_Review_Token=browser.token)[0] == 404
     assert browser.state("x")["progress"]["judged"] == 0
+
+
+def test_an_address_that_is_none_is_told_so(served):
+    browser = served[1]
+    for method in ("GET", "POST"):
+        with socket.create_connection(("127.0.0.1", browser.port), 10) as connection:
+            head = f"{method} http://[::1/ HTTP/1.1\r\nHost: 127.0.0.1:{browser.port}\r\nContent-Length: 0\r\n\r\n"
+            connection.sendall(head.encode())
+            assert connection.recv(100).split(b" ")[1] in (b"400", b"404")
 
 
 def test_a_taken_port_is_explained(served):

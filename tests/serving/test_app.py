@@ -8,7 +8,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from tests.serving.doubles import EchoWriter, LengthScorer, ListMaker
 
 from taiji.core.errors import ArtifactError
+from taiji.serving import schemas
 from taiji.serving.app import build_app
 from taiji.serving.batching import Overloaded
 from taiji.serving.clock import SteadyClock, wall_us
@@ -618,7 +620,9 @@ def test_without_keys_only_this_machine_is_answered(store: Store, client: TestCl
         assert client.get("/v1/features/u1", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via", "CF-Connecting-IP"]
+)
 def test_without_keys_nothing_that_a_proxy_forwards_is_answered(client: TestClient, name: str) -> None:
     answer = client.get("/v1/features/u1", headers={name: "203.0.113.9"})
     assert (answer.status_code, answer.json()["code"]) == (403, "forwarded")
@@ -702,6 +706,65 @@ def test_rates_are_per_key(store: Store) -> None:
         assert client.get("/v1/features/u1", headers=admin).status_code == 200
         limited = client.get("/v1/features/u1", headers=read)
         assert limited.json()["code"] == "rate" and int(limited.headers["retry-after"]) > 1
+
+
+@pytest.mark.parametrize("sound", [True, False], ids=["sound", "unsound"])
+def test_while_large_bodies_are_read_others_are_answered(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
+    """A thousand events take milliseconds to read, a thousand unsound ones more; of hundreds at once, nobody may wait for all."""
+    reading, go_on, model = threading.Event(), threading.Event(), schemas.EventsIn.model_validate_json
+
+    def slow(body: bytes) -> object:
+        reading.set()
+        assert go_on.wait(20)
+        return model(body)
+
+    monkeypatch.setattr(schemas.EventsIn, "model_validate_json", slow)
+    event = EVENT if sound else {**EVENT, "click": "no"}
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            asked = pool.submit(post_events, client, *[event] * 200)
+            assert reading.wait(20) and client.get("/healthz").status_code == 200 and not asked.done()
+        finally:
+            go_on.set()
+        assert asked.result(20).status_code == (202 if sound else 422)
+
+
+def test_of_large_bodies_that_come_together_those_are_refused_that_would_wait_too_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = schemas.EventsIn.model_validate_json
+
+    def slow(body: bytes) -> object:
+        time.sleep(0.3)
+        return model(body)
+
+    monkeypatch.setattr(schemas.EventsIn, "model_validate_json", slow)
+    for client in open_client(store, wait_s=0.2):
+        with ThreadPoolExecutor(6) as pool:
+            asked = [pool.submit(post_events, client, *[EVENT] * 200, key=f"k{number}") for number in range(6)]
+        statuses = sorted(answer.result().status_code for answer in asked)
+        assert set(statuses) == {202, 503}
+
+
+def test_batch_reads_are_let_in_by_what_they_cost(store: Store) -> None:
+    for client in open_client(store):
+        gate = client.app
+        assert isinstance(gate, Gate)
+        admission = gate._admissions["/v1/features:batch"]
+        admission.note(1, 10.0)
+        with ExitStack() as stack:
+            for _ in range(admission.room):
+                stack.enter_context(admission.turn("local"))
+            assert client.post("/v1/features:batch", json={"users": ["u1"]}).status_code == 503
+        assert client.post("/v1/features:batch", json={"users": ["u1"]}).status_code == 200
+
+
+def test_the_documentation_is_made_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = client.get("/docs").text
+    monkeypatch.setattr("taiji.serving.app.documentation", lambda description: pytest.fail("it is made again"))
+    assert client.get("/docs").text == before
 
 
 class Slow(LengthScorer):

@@ -188,6 +188,15 @@ def test_online_scores_equal_the_ranker_offline(run: Path) -> None:
     np.testing.assert_allclose(result.with_features, featured, rtol=1e-5)
 
 
+def test_a_scorer_that_was_loaded_builds_nothing_more_at_its_first_question(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is ready when its models are loaded: what is built at the first question would have its asker wait for seconds."""
+    scorer = backend.scorer(run, ServingSettings())
+    monkeypatch.setattr("taiji.data.statistics.Statistics.__init__", lambda *rest: pytest.fail("it is built now"))
+    assert scorer.score([RankRequest(UserHistory("u1", LATER), ("S1", "S2"), None)])[0].without_features
+
+
 def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path) -> None:
     """What only depends on the user's own clicks must come out as if the events had been in the log all along."""
     world, scorer = World(run), backend.scorer(run, ServingSettings())

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.serving.rig import RedisServer
 
 from taiji.core.errors import ResourceError
 from taiji.serving import slots
+from taiji.serving.settings import ServingSettings
 from taiji.serving.slots import Slot
+from taiji.serving.stores import open_store
 
 
 def test_numbers_are_of_a_store_and_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +35,13 @@ def test_a_process_that_is_killed_gives_its_number_back(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert Slot("a", tmp_path).number == 0
+
+
+def test_a_store_has_one_name_however_it_is_spelled(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Two services that call it differently must not have workers of one name, which would take each other's users."""
+    places = [redis_server.url, redis_server.url.replace("127.0.0.1", "localhost")]
+    stores = [open_store(ServingSettings(store=place)) for place in places]
+    held = [Slot(store.generation, tmp_path) for store in stores]
+    assert [slot.suffix() for slot in held] == ["", ".1"]
+    for store in stores:
+        store.close()

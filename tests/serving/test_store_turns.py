@@ -70,7 +70,7 @@ def test_a_new_release_begins_with_the_users_that_have_features(make_store: Make
     assert len(rest) == 99 and "invented-050" not in rest
 
 
-@pytest.mark.parametrize("kind", ["h", "u"])
+@pytest.mark.parametrize("kind", ["h", "u", "f:r"])
 def test_keys_of_another_kind_cost_nobody_else_an_event(make_store: Make, kind: str) -> None:
     store = make_store(trigger={"window_s": 0.0})
     if not isinstance(store, RedisStore):
@@ -84,5 +84,7 @@ def test_keys_of_another_kind_cost_nobody_else_an_event(make_store: Make, kind: 
     assert [history.seen for history in store.histories(["a", "b"], 10)] == [1, 1]
     (letter,) = store.dead_letters()
     assert letter.user == "foreign" and "another kind" in letter.reason
+    assert not store._redis.exists(store._key("h", "foreign")) or kind == "h", "nothing of the event was done"
+    assert store.read(["a", "foreign", "b"]) == [None] * 3
     store._redis.delete(store._key(kind, "foreign"))
     assert store.retry(2) == 1 and store.absorb("w", 10, 2) == 1 and store.histories(["foreign"], 10)[0].seen == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.serving.rig import RedisServer
 
+from taiji.config import load_config
 from taiji.core.errors import ConfigError, ResourceError
 from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
@@ -62,7 +63,12 @@ def test_a_store_that_came_back_empty_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "worse", "sound"), [("appendonly", "no", "yes"), ("maxmemory-policy", "allkeys-lru", "noeviction")]
+    ("name", "worse", "sound"),
+    [
+        ("appendonly", "no", "yes"),
+        ("appendfsync", "no", "everysec"),
+        ("maxmemory-policy", "allkeys-lru", "noeviction"),
+    ],
 )
 def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str, worse: str, sound: str
@@ -87,8 +93,57 @@ def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
     store.close()
 
 
-def test_the_place_of_a_store_tells_no_password() -> None:
-    assert place_of(ServingSettings(store="redis://user:secret@host:1/0"), None) == "redis://…@host:1/0taiji:"
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_file_that_is_taken_from_a_running_service_gets_no_more_events(
+    make_store: Callable[..., Store], tmp_path: Path, how: str
+) -> None:
+    """A connection would go on writing into the file that has no name any more, and acknowledge what nobody can read again."""
+    store = make_store()
+    if not isinstance(store, SQLiteStore):
+        pytest.skip("it is a file's fault")
+    assert store.append([BATCH], 1) == ["accepted"]
+    place = tmp_path / "store.sqlite3"
+    if how == "deleted":
+        place.unlink()
+    else:
+        shutil.copy(place, tmp_path / "copy")
+        (tmp_path / "copy").rename(place)
+    again = EventBatch("k2", "d", (Event("e2", "u", "i", 6),))
+    for step in (store.check, lambda: store.append([again], 2), lambda: store.read(["u"]), lambda: store.erase("u", 2)):
+        with pytest.raises(StoreUnavailable, match="another one"):
+            step()
+    assert place.exists() == (how == "replaced"), "nobody made a new one in its place"
+
+
+def test_a_file_that_goes_while_a_change_is_made_is_noticed_before_the_answer(
+    make_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    store = make_store()
+    if not isinstance(store, SQLiteStore):
+        pytest.skip("it is a file's fault")
+    with pytest.raises(StoreUnavailable), store._change():
+        (tmp_path / "store.sqlite3").unlink()
+
+
+SECRETS = ["redis://:hush@host", "redis://user:hush@host:1/0", "redis://host/0?password=hush", "redis://:hu@sh/x@host"]
+
+
+@pytest.mark.parametrize("place", SECRETS)
+def test_a_password_in_a_setting_is_refused_wherever_it_is_set(place: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(f"serving: {{store: '{place}'}}")
+    for read in (
+        lambda: ServingSettings(store=place),
+        lambda: load_config(overrides=[f"serving.store={place}"]),
+        lambda: load_config(tmp_path / "my.yaml"),
+    ):
+        with pytest.raises(ConfigError, match="TAIJI_STORE_PASSWORD") as refused:
+            read()
+        assert "hu" not in str(refused.value)
+
+
+def test_the_place_of_a_store_tells_no_user_and_no_options() -> None:
+    assert place_of(ServingSettings(store="redis://user@host:1/0"), None) == "redis://…@host:1/0taiji:"
+    assert place_of(ServingSettings(store="redis://host:1/0?protocol=3"), None) == "redis://host:1/0?…taiji:"
 
 
 def test_digests_of_bodies_depend_on_the_store(make_store: Callable[..., Store], tmp_path: Path) -> None:
@@ -111,9 +166,6 @@ def test_a_batch_that_the_version_before_took_in_is_known(make_store: Callable[.
 def test_a_password_is_taken_from_the_environment_alone(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="TAIJI_STORE_PASSWORD") as refused:
-        open_store(ServingSettings(store=redis_server.url.replace("//", "//:hush@")))
-    assert "hush" not in str(refused.value)
     store = open_store(ServingSettings(store=redis_server.url))
     assert isinstance(store, RedisStore)
     store._redis.acl_setuser("taiji", enabled=True, passwords=["+hush"], commands=["+@all"], keys=["*"])

@@ -17,7 +17,7 @@ from taiji.core.errors import TaijiError
 from taiji.serving import repair_clock, roll_back, roll_out, serve
 from taiji.serving.clock import wall_us
 from taiji.serving.keys import new_key
-from taiji.serving.releases import backend, introduce
+from taiji.serving.releases import WATCH_S, backend, introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
 from taiji.serving.supervisor import Supervisor, demand_keys, demand_sound_clock
@@ -86,11 +86,23 @@ def test_a_store_of_a_year_ahead_is_told_and_repaired(tmp_path: Path) -> None:
     store.claim("run-v", "w", 1, wall_us() + 365 * 86_400 * 10**6, 10**6)
     with pytest.raises(TaijiError, match="taiji repair-clock"):
         serve(run, settings)
-    store.beat("api", {"kind": "api"}, wall_us())
-    with pytest.raises(TaijiError, match="uses the store"):
+    ahead = store.clock_floor() + 10**6
+
+    def beats(seconds: float) -> None:
+        store.beat("api", {"kind": "api"}, ahead + len(told))
+        told.append(seconds)
+
+    told: list[float] = []
+    beats(0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TaijiError, match="uses the store"):
+        patch.setattr("taiji.serving.releases.time.sleep", beats)  # it lives meanwhile
         repair_clock(settings, run)
-    store.beat("api", {"kind": "api"}, 1)
-    assert repair_clock(settings, run) > 0
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # a last sign of life that is as far ahead as the mark, from whoever is gone
+        patch.setattr("taiji.serving.releases.time.sleep", told.append)
+        assert repair_clock(settings, run) > 0
+    assert told[1:] == [WATCH_S, WATCH_S]
     demand_sound_clock(store, "here")
     store.close()
 

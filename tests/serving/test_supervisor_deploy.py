@@ -20,9 +20,8 @@ from taiji.serving.app import build_app
 from taiji.serving.clock import SteadyClock
 from taiji.serving.gate import PROBES
 from taiji.serving.keys import ENVIRONMENT, Keyring
-from taiji.serving.redis_store import PASSWORD
 from taiji.serving.scorers import Scorers
-from taiji.serving.settings import ServingSettings
+from taiji.serving.settings import PASSWORD, ServingSettings
 from taiji.serving.store import Store
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

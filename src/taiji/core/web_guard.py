@@ -6,13 +6,33 @@ it sends gives it away. Every answer forbids the browser to load anything from e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from taiji.core.errors import ResourceError
 
+logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 LOCAL_NAMES = frozenset({ADDRESS, "localhost", "[::1]"})
+_LOCAL = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(LOCAL_NAMES)))})(?::\d{{1,5}})?")
+FORWARDED = frozenset(
+    {
+        "forwarded",
+        "via",
+        "cdn-loop",
+        "true-client-ip",
+        "client-ip",
+        "x-client-ip",
+        "x-real-ip",
+        "x-cluster-client-ip",
+        "x-proxyuser-ip",
+    }
+)
+"""Names of headers that a proxy adds, beside those that :data:`FORWARDED_FORMS` has: who asks is not the machine that the connection comes from."""
+FORWARDED_FORMS = ("x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-amz-cf-", "x-azure-", "cf-", "fastly-")
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -26,8 +46,13 @@ HEADERS: Mapping[str, str] = {
 def names_this_machine(host: str, port: int | None = None) -> bool:
     """Return whether a ``Host`` header names this machine: with this port, or with any or none where ``port`` is None."""
     if port is None:
-        return host in LOCAL_NAMES or host.rsplit(":", 1)[0] in LOCAL_NAMES
+        return _LOCAL.fullmatch(host) is not None
     return host in {f"{name}:{port}" for name in LOCAL_NAMES}
+
+
+def forwarded(names: Iterable[str]) -> bool:
+    """Return whether headers of a request, by their names in lower case, say that a proxy forwarded it."""
+    return any(name in FORWARDED or name.startswith(FORWARDED_FORMS) for name in names)
 
 
 def content_policy(**sources: str) -> str:
@@ -51,8 +76,10 @@ class LocalHandler(BaseHTTPRequestHandler):
 
     @property
     def is_local(self) -> bool:
-        """True if the request names this machine and the server's port."""
-        return names_this_machine(self.headers.get("Host", ""), self.server.server_port)
+        """True if the request names this machine and the server's port, and no proxy forwarded it."""
+        hosts = self.headers.get_all("Host", [])
+        named = len(hosts) == 1 and names_this_machine(hosts[0], self.server.server_port)
+        return named and not forwarded(name.lower() for name in self.headers)
 
     def send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
         """Send a whole answer; HEAD gets the same without its body.
@@ -100,6 +127,11 @@ class LocalServer(ThreadingHTTPServer):
                 found=str(error),
                 fix="choose another --port, or --port 0 for any free one",
             ) from error
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log errors of a connection, except a browser's disconnection."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            logger.exception("a connection failed")
 
     @property
     def url(self) -> str:

@@ -75,6 +75,16 @@ class Inspector:
                     self._runs[place] = RunFiles(self._folders[place])
             return list(self._runs)
 
+    def demand_configurations(self) -> None:
+        """Read the configurations of the runs, on which every page depends.
+
+        Raises:
+            ArtifactError: one is damaged.
+            ConfigError: one does not fit.
+        """
+        for run in self.runs:
+            _ = run.config
+
     def people(self, run: RunFiles) -> People:
         """Index of the run's users."""
         with self._indexing:

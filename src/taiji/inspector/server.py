@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -84,11 +83,6 @@ class InspectorServer(LocalServer):
         self.looked_at = threading.Event()
         super().__init__(port, Handler, "The inspector")
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Log errors of a connection, except a browser's disconnection during a response."""
-        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
-            logger.exception("a connection failed")
-
 
 def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Callable[[str], object]) -> None:
     """Show a run until Ctrl-C.
@@ -100,10 +94,12 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
         ready: called with the address once the server answers.
 
     Raises:
-        ArtifactError: the folder is not a run directory.
+        ArtifactError: the folder is not a run directory, or the configuration that it keeps is damaged.
+        ConfigError: that configuration does not fit.
         ResourceError: the port is taken.
     """
     inspector = Inspector(folder, other)
+    inspector.demand_configurations()
     with InspectorServer(inspector, port) as server:
         threading.Thread(target=_warm, args=(server,), daemon=True).start()
         ready(server.url)

@@ -27,7 +27,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _CLAIM = re.compile(
-    r"\b(?:is|are|it's|category[: ]+(?:is )?)\s*(?:an?|the|one of the|an? (?:kind|type) of|(?:kind|type)s of)?\s+([^.,;:!?]{1,80})",
+    r"\b(?:(?:is|are|it's)(?=\s|(?:an?|the)\s)\s*+|category[:\s]++(?<=\s)(?:is\s++)?+)"
+    r"(?:(?:an?|the|one of the|an? (?:kind|type) of|(?:kind|type)s of)\s++)?+([^.,;:!?]{1,80})",
     re.IGNORECASE,
 )
 _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)

@@ -110,8 +110,12 @@ class _Handler(LocalHandler):
     server: SittingServer
 
     def do_GET(self) -> None:
-        address = urlsplit(self.path)
         if not self._local():
+            return
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            self._json(400, {"error": "This is not an address."})
             return
         if address.path == "/":
             self._send(200, self._page(), "text/html; charset=utf-8")
@@ -131,7 +135,7 @@ class _Handler(LocalHandler):
         body = self.rfile.read(int(length))
         if not self._local():
             return
-        if urlsplit(self.path).path != "/review":
+        if self.path.partition("?")[0] != "/review":
             self._json(404, {"error": "There is nothing here."})
         elif not secrets.compare_digest(self.headers.get("X-Review-Token", "").encode(), self.server.token.encode()):
             self._json(403, {"error": "The page is from an earlier session; reload it."})

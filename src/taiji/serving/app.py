@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -36,9 +36,12 @@ from taiji.serving.store import Appended, Store, StoreUnavailable
 from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
+LARGE = 8192
+"""Bytes of a body from which on it is read in a thread of its own: reading a thousand events takes milliseconds, in which nobody else would be answered."""
 
 
 class Service:
@@ -49,12 +52,18 @@ class Service:
     ) -> None:
         self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
         self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
-        self.batches: Batcher[Sequence[str], list[StoredRow | None]] = Batcher(self._read_many, 16, 1000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
         wait = settings.limits.wait_s
         lists = Admission(wait, Admission(wait) if settings.recommend.keeps else None)
-        self.admissions = {"/v1/rank": Admission(wait), "/v1/recommend": lists}
+        reads = Admission(wait)
+        self.admissions = {"/v1/rank": Admission(wait), "/v1/recommend": lists, "/v1/features:batch": reads}
+        self.batches: Batcher[Sequence[str], bytes] = Batcher(
+            self._read_many, 16, MOST, patience_s=2 * wait, told=reads.note
+        )
+        self.bodies: Batcher[Callable[[], Any], Any] = Batcher(
+            lambda jobs: [job() for job in jobs], 1, 1000, patience_s=2 * wait
+        )
         self.ranks: Batcher[tuple[str, RankRequest], RankResult] = Batcher(
             scorers.score, 16, MOST, apart=True, patience_s=2 * wait, told=self.admissions["/v1/rank"].note
         )
@@ -64,9 +73,23 @@ class Service:
         self.readiness = Readiness(store, scorers, settings, clock)
         self._scrub = asyncio.Event()
 
-    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[list[StoredRow | None]]:
-        rows = iter(self.store.read([user for users in asked for user in users]))
-        return [[next(rows) for _ in users] for users in asked]
+    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[bytes]:
+        """Return the answers to batch reads, all of one moment."""
+        rows = self.store.read([user for users in asked for user in users])
+        self.note_ages(rows)
+        bodies = iter([row.body() if row else b"null" for row in rows])
+        return [b'{"rows":[' + b",".join(next(bodies) for _ in users) + b"]}" for users in asked]
+
+    async def read(self, body: bytes, work: Callable[[bytes], T]) -> T:
+        """Return what work makes of a body; beside the loop, one after the other, where it is large.
+
+        Raises:
+            Overloaded: others' large bodies take too long.
+        """
+        if len(body) <= LARGE:
+            return work(body)
+        found: T = await self.bodies(partial(work, body))
+        return found
 
     def note_ages(self, rows: Sequence[StoredRow | None]) -> None:
         """Put the rows' ages into the metrics."""
@@ -94,7 +117,7 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        for batcher in (self.rows, self.batches, self.histories, self.intake, self.ranks, self.lists):
+        for batcher in (self.rows, self.batches, self.bodies, self.histories, self.intake, self.ranks, self.lists):
             batcher.close()
 
 
@@ -138,7 +161,13 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
     describe(app, secured=bool(len(keys)))
-    app.add_route("/docs", _documentation, methods=["GET", "HEAD"], include_in_schema=False)
+    page = cache(lambda: documentation(app.openapi()))  # made once: nobody needs a key to ask for it
+
+    async def documented(request: Request) -> Response:
+        text, policy = page()
+        return Response(text, headers={"content-security-policy": policy}, media_type="text/html; charset=utf-8")
+
+    app.add_route("/docs", documented, methods=["GET", "HEAD"], include_in_schema=False)
     return gate
 
 
@@ -164,11 +193,6 @@ def _no_route(request: Request, error: Exception) -> Response:
     )
 
 
-async def _documentation(request: Request) -> Response:
-    page, policy = documentation(request.app.openapi())
-    return Response(page, headers={"content-security-policy": policy}, media_type="text/html; charset=utf-8")
-
-
 def _broken(request: Request, error: Exception) -> Response:
     return Response(
         b'{"code":"internal","message":"This is our fault; it is in the log."}', 500, media_type="application/json"
@@ -181,11 +205,19 @@ def _json(value: BaseModel | bytes, status: int = 200) -> Response:
     )
 
 
-async def _body(request: Request, model: type[M]) -> M:
+async def _body(service: Service, request: Request, model: type[M]) -> M:
+    return await service.read(await _json_body(request), partial(_parsed, model))
+
+
+async def _json_body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Rejected(415, "media_type", "The body must be application/json.")
+    return await request.body()
+
+
+def _parsed(model: type[M], body: bytes) -> M:
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         if problems[0]["type"] == "json_invalid":
@@ -223,6 +255,17 @@ def _short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
+def _events(key: str, latest: int, body: bytes) -> tuple[Event, ...]:
+    """Return the events of a body, numbered under their batch's key."""
+    taken = tuple(
+        Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
+        for place, e in enumerate(_parsed(s.EventsIn, body).events)
+    )
+    if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
+        raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
+    return taken
+
+
 def _routes(app: FastAPI, service: Service) -> None:
     metrics, clock = service.metrics, service.clock
 
@@ -240,7 +283,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         responses=responses(429, 503),
     )
     async def ready() -> Response:
-        if reason := await asyncio.to_thread(service.readiness.reason):
+        if not service.readiness.fresh and (reason := await asyncio.to_thread(service.readiness.reason)):
             raise Rejected(503, "not_ready", reason, retry_s=1)
         state, recommender = service.scorers.state, service.scorers.recommender_state
         return _json(s.State(status="ok", ranker=state, recommender=recommender))
@@ -258,17 +301,12 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events", status_code=202, response_model=s.EventsOut, tags=["events"], summary="Take in what users did",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.EventsIn, idempotent=True))  # fmt: skip
     async def events(request: Request) -> Response:
-        body = await request.body()
-        given = await _body(request, s.EventsIn)
+        body = await _json_body(request)
         sent, source = _idempotency_key(request).encode(), request.scope[KEY]
-        key, former = _short_hash(source.encode() + b"\0" + sent), (_short_hash(sent), _short_hash(body))
+        key = _short_hash(source.encode() + b"\0" + sent)
         latest = clock() + int(service.settings.limits.future_s * 1e6)
-        taken = tuple(
-            Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
-            for place, e in enumerate(given.events)
-        )
-        if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
-            raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
+        taken = await service.read(body, partial(_events, key, latest))
+        former = _short_hash(sent), _short_hash(body)
         outcome = await service.intake(EventBatch(key, service.store.keyed(body)[:32], taken, source, former))
         if outcome == "conflict":
             raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
@@ -290,14 +328,12 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/features:batch", response_model=s.FeaturesOut, tags=["features"], summary="The newest features of many users",
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.UsersIn))  # fmt: skip
     async def features_batch(request: Request) -> Response:
-        rows = await service.batches((await _body(request, s.UsersIn)).users)
-        service.note_ages(rows)
-        return _json(b'{"rows":[' + b",".join(row.body() if row else b"null" for row in rows) + b"]}")
+        return _json(await service.batches((await _body(service, request, s.UsersIn)).users))
 
     @app.post("/v1/rank", response_model=s.RankOut, tags=["ranking"], summary="Score candidates for a user, with and without features",
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip
     async def rank(request: Request) -> Response:
-        asked = await _body(request, s.RankIn)
+        asked = await _body(service, request, s.RankIn)
         row, history = await asyncio.gather(service.rows(asked.user), service.histories(asked.user))
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
@@ -316,7 +352,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Find a list of items for a user",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.RecommendIn))  # fmt: skip
     async def recommend(request: Request) -> Response:
-        answer = await service.lists.answer(await _body(request, s.RecommendIn), request.scope.get(BUSY))
+        answer = await service.lists.answer(await _body(service, request, s.RecommendIn), request.scope.get(BUSY))
         response = _json(answer)
         if answer.cached:
             response.headers["age"] = str(int(answer.age_s))
@@ -366,7 +402,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Serve another live release, once it is prepared",
               operation_id="activate", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ActivateIn))  # fmt: skip
     async def activate(request: Request) -> Response:
-        asked = await _body(request, s.ActivateIn)
+        asked = await _body(service, request, s.ActivateIn)
         deadline = time.monotonic() + min(ACTIVATE_WAIT_S, service.settings.limits.request_s / 2)
         while not asked.force and asked.release in (await asyncio.to_thread(store.releases)).live:
             reason = await asyncio.to_thread(unprepared, store, asked.release, service.settings, clock())
@@ -381,7 +417,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/admin/releases:retire", response_model=s.ReleasesOut, tags=["admin"], summary="Delete a release that is not served",
               operation_id="retire", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ReleaseIn))  # fmt: skip
     async def retire(request: Request) -> Response:
-        name = (await _body(request, s.ReleaseIn)).release
+        name = (await _body(service, request, s.ReleaseIn)).release
         log("release retire", release=name)
         return await switched(store.retire, name)
 

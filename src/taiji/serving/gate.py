@@ -19,7 +19,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from taiji.core.web_guard import HEADERS, content_policy, names_this_machine
+from taiji.core.web_guard import HEADERS, content_policy, forwarded, names_this_machine
 from taiji.serving.admission import Admission
 from taiji.serving.batching import Overloaded
 from taiji.serving.keys import LOCAL, Key, Keyring
@@ -43,8 +43,6 @@ READ_ROUTES = frozenset(
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type", b"idempotency-key"})
 """Headers of which a request has one at most: of two, one reader takes the first and another the last."""
-FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
-"""Headers that a proxy adds: who asks is not the machine that the connection comes from."""
 ANONYMOUS = "anonymous"
 KEY, BUSY = "taiji.key", "taiji.busy"
 """Entries of a request's scope: the name of its API key; why nothing may be computed for it (:class:`Overloaded`), where that is so."""
@@ -232,7 +230,7 @@ class Gate:
         if needed is None:
             return
         if not len(self._keys):
-            if not FORWARDED.isdisjoint(headers):
+            if forwarded(name.decode("latin-1") for name in headers):
                 raise Rejected(
                     403, "forwarded", "Without API keys only this machine is answered, not what a proxy forwards."
                 )

@@ -29,6 +29,11 @@ class Readiness:
         self.draining = False
         """True once the process has been told to end: it answers, and wants no more."""
 
+    @property
+    def fresh(self) -> bool:
+        """True if the process was found ready a moment ago, and is not about to end."""
+        return not self.draining and time.monotonic() < self._until
+
     def reason(self) -> str:
         """Return why the process is not ready; empty where it is.
 
@@ -37,7 +42,7 @@ class Readiness:
         """
         if self.draining:
             return "The process is about to end."
-        if time.monotonic() < self._until:
+        if self.fresh:
             return ""
         self._store.check()
         reason = self._reason()

@@ -58,6 +58,10 @@ local function put(release, user, seen, neighbour, digest, head, tail)
   redis.call('HINCRBY', f, 'v', 1)
   redis.call('HSET', f, 's', seen, 'n', neighbour, 'h', head, 't', tail)
 end
+local function of_type(key, kind)
+  local found = redis.call('TYPE', key)['ok']
+  return found == kind or found == 'none'
+end
 local function known(user)
   for _, release in ipairs(redis.call('SMEMBERS', P..'names')) do
     if redis.call('EXISTS', P..'f:'..release..':'..user) == 1 then return true end
@@ -95,9 +99,16 @@ ABSORB = """
 local now, window, trigger, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local each, burst = {known = tonumber(ARGV[6]), new = tonumber(ARGV[7])}, tonumber(ARGV[8])
 local fresh, order, source, done = {}, {}, {}, 0
-local function of_type(key, kind)
-  local found = redis.call('TYPE', key)['ok']
-  return found == kind or found == 'none'
+local releases, bodies = {}, redis.call('HGETALL', P..'releases')
+for i = 1, #bodies, 2 do  -- without a quantiser version there are no features to write
+  local read, body = pcall(cjson.decode, bodies[i + 1])
+  if not read or type(body) ~= 'table' or body['quantizer_version'] ~= '' then releases[#releases + 1] = bodies[i] end
+end
+local function sound(user)
+  for _, release in ipairs(releases) do
+    if not of_type(P..'f:'..release..':'..user, 'hash') then return false end
+  end
+  return of_type(P..'h:'..user, 'zset') and of_type(P..'u:'..user, 'hash')
 end
 for i = 9, #ARGV, 2 do
   local entry = redis.call('XRANGE', P..'queue', ARGV[i], ARGV[i])[1]
@@ -105,7 +116,7 @@ for i = 9, #ARGV, 2 do
     redis.call('XDEL', P..'queue', ARGV[i])
     local found, why = {}, ARGV[i + 1]
     for k = 1, #entry[2], 2 do found[entry[2][k]] = entry[2][k + 1] end
-    if why == '' and not (of_type(P..'h:'..found['u'], 'zset') and of_type(P..'u:'..found['u'], 'hash')) then
+    if why == '' and not sound(found['u']) then
       why = 'event not read: the keys of its user are of another kind'
     end
     if why ~= '' then
@@ -117,11 +128,6 @@ for i = 9, #ARGV, 2 do
     end
     done = done + 1
   end
-end
-local releases, bodies = {}, redis.call('HGETALL', P..'releases')
-for i = 1, #bodies, 2 do  -- without a quantiser version there are no features to write
-  local read, body = pcall(cjson.decode, bodies[i + 1])
-  if not read or type(body) ~= 'table' or body['quantizer_version'] ~= '' then releases[#releases + 1] = bodies[i] end
 end
 for _, user in ipairs(order) do
   redis.call('ZREMRANGEBYRANK', P..'h:'..user, 0, -limit - 1)
@@ -175,7 +181,7 @@ COMMIT = """
 local release, stored = ARGV[2], {}
 for i = 5, #ARGV, 8 do
   local user = ARGV[i]
-  if held(release, user, ARGV[i + 1]) then
+  if held(release, user, ARGV[i + 1]) and of_type(P..'f:'..release..':'..user, 'hash') then
     put(release, user, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
     redis.call('ZREM', P..'lease:'..release, user)
     for _, key in ipairs({'token:', 'try:', 'dead:'}) do redis.call('HDEL', P..key..release, user) end
@@ -218,7 +224,10 @@ READ = """
 local active = redis.call('HGET', P..'meta', 'active')
 local rows = {active}
 if active then
-  for i = 2, #ARGV do rows[i] = redis.call('HMGET', P..'f:'..active..':'..ARGV[i], 'v', 'h', 't') end
+  for i = 2, #ARGV do  -- one key of a foreign type costs the others of its call nothing
+    local row = P..'f:'..active..':'..ARGV[i]
+    rows[i] = of_type(row, 'hash') and redis.call('HMGET', row, 'v', 'h', 't') or {false, false, false}
+  end
 end
 return rows
 """

@@ -23,7 +23,7 @@ from redis.retry import Retry
 from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
 from taiji.serving.redis_entries import age_of, entries_of, unread
-from taiji.serving.settings import ServingSettings
+from taiji.serving.settings import PASSWORD, ServingSettings, without_password
 from taiji.serving.store import (
     ALIVE_S,
     BURST,
@@ -53,14 +53,13 @@ ORPHANED_MS = 60_000
 """Events another worker took and did not absorb for this long are taken over."""
 TIMEOUT_S = 5.0
 LOSES = "This Redis would lose events."
-DURABLE = "appendonly yes, maxmemory-policy noeviction"
+DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"
 MAKE_DURABLE = (
-    "redis-cli config set appendonly yes; redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
+    "redis-cli config set appendonly yes; redis-cli config set appendfsync everysec; "
+    "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
 )
 DURABLE_S = 1.0
 """Time for which a server that was found to keep events is believed to keep them."""
-PASSWORD = "TAIJI_STORE_PASSWORD"
-"""Environment variable: in a setting it would be in `config.json` and in everybody's `ps`."""
 
 
 class RedisStore:
@@ -77,7 +76,7 @@ class RedisStore:
             socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-        place = re.sub(r"//[^@/]*@", "//…@", url)
+        place = without_password(url)
         try:
             with _translated():
                 self._demand_durability(place)
@@ -109,10 +108,11 @@ class RedisStore:
     def _fragile(self) -> str:
         """Return the server's configuration where events would be lost with it; empty where none would, or the server hides it."""
         try:
-            found = self._redis.config_get("appendonly", "maxmemory-policy")
+            found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
         except redis.ResponseError:
             return ""  # a managed service that hides its configuration
-        sound = found.get("appendonly") == "yes" and found.get("maxmemory-policy") == "noeviction"
+        kept = found.get("appendonly") == "yes" and found.get("appendfsync") != "no"  # "no": whenever the system likes
+        sound = kept and found.get("maxmemory-policy") == "noeviction"
         return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
 
     def _demand_lasting_durability(self) -> None:
@@ -359,6 +359,11 @@ class RedisStore:
             if old := [name for name, beat in found.items() if beat["at"] < now - FORGET_US]:
                 self._redis.hdel(self._key("beats"), *old)
         return {name: beat["facts"] for name, beat in found.items() if beat["at"] > now - int(ALIVE_S * 1e6)}
+
+    def last_beats(self) -> dict[str, int]:
+        with _translated():
+            found = self._redis.hgetall(self._key("beats"))
+        return {name.decode(): int(json.loads(body)["at"]) for name, body in found.items()}
 
     def retire(self, release: str) -> None:
         with _translated():

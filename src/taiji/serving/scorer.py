@@ -24,7 +24,7 @@ from taiji.models.ranking import Ranker
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
-from taiji.serving.types import ContextValue, FeaturesOnly, RankRequest, RankResult
+from taiji.serving.types import ContextValue, FeaturesOnly, RankRequest, RankResult, UserHistory
 
 Array = NDArray[Any]
 
@@ -199,7 +199,17 @@ def scorer_of(world: World) -> RunScorer:
     student = IntentStudent.load(folder) if folder.is_dir() else None
     oldest_s = FeatureSettings.model_validate(world.config["features"]).oldest_s
     version = ProductQuantizer.load(run / "features" / "taiji-quantizer").version
-    return RunScorer(world, plain, featured, version, student, oldest_s)
+    made = RunScorer(world, plain, featured, version, student, oldest_s)
+    _warm(made, world, version)
+    return made
+
+
+def _warm(scorer: RunScorer, world: World, version: str) -> None:
+    """Let rankers build what they build at the first question, the statistics of the log above all, before anybody waits for an answer."""
+    now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
+    row = {"quantizer_version": version, "as_of": now, "ids": [], "neighbour_items": []}
+    for user in ("", next(iter(world.users), "")):
+        scorer.score([RankRequest(UserHistory(user, now), tuple(world.item_names[:2]), row)])
 
 
 def load_neural(folder: Path, dataset: Dataset) -> Ranker:

@@ -120,6 +120,8 @@ class Scorers:
     def _point_to(self, found: Releases) -> None:
         """Take the active release; the one before answers until the new one's models are loaded, where it is still live."""
         if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
+            if self.active != found.active:  # whoever switched it: a route, or a command that changed the store
+                log("release served", release=found.active, before=self.active)
             self.active = found.active
 
     def _open(self, name: str, run: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
+
+PASSWORD = "TAIJI_STORE_PASSWORD"
+"""Environment variable: in a setting the password would be in `config.json` and in everybody's `ps`."""
 
 
 class TriggerSettings(Settings):
@@ -137,6 +142,28 @@ class ServingSettings(Settings):
     worker: WorkerSettings = WorkerSettings()
     limits: LimitSettings = LimitSettings()
     recommend: RecommendServingSettings = RecommendServingSettings()
+
+    @field_validator("store")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        place, _, options = value.partition("?")
+        user = re.search(r"//(.*)@", place)
+        if (user and user[1].partition(":")[2]) or "password" in options.lower():
+            raise ConfigError(  # not a ValueError, whose message would quote the value
+                "The store's password is in a setting, where config.json and ps show it.",
+                where="serving.store",
+                expected="redis://HOST:PORT/DB or redis://USER@HOST:PORT/DB",
+                found=without_password(value),
+                fix=f"take it out, and set the environment variable {PASSWORD}",
+            )
+        return value
+
+
+def without_password(store: str) -> str:
+    """Return the place of a store as it may be shown: without user, password and options."""
+    place, _, options = store.partition("?")
+    shown = re.sub(r"//.*@", "//…@", place)
+    return f"{shown}?…" if options else shown
 
 
 def loopback(host: str) -> bool:

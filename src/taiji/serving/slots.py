@@ -22,7 +22,7 @@ class Slot:
     """The lowest number that no other living service of this user holds for a store.
 
     Args:
-        place: names the store.
+        place: names the store, whatever it is called where it is used.
         folder: folder of the locks; the system's folder of temporary files by default.
 
     Raises:

@@ -54,12 +54,15 @@ class SQLiteStore:
         self._path, self._settings = path, settings
         self._local = threading.local()
         self._all: list[tuple[sqlite3.Connection, threading.RLock]] = []
+        self._file: tuple[int, int] | None = None
+        """The file that was opened; a connection goes on writing into it when it has been deleted or replaced, and all of that is lost."""
         try:
             make_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
             with _translated():
                 self._connection()[0].execute("PRAGMA journal_mode = WAL")
                 prepare(self._connection()[0], str(path))
+                self._file = _identity(path)
             with self._change() as db:
                 made = ("secret", secrets.token_bytes(32)), ("generation", secrets.token_hex(16))
                 db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", made)
@@ -88,9 +91,15 @@ class SQLiteStore:
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:
         """Give this thread's connection, which nobody closes meanwhile: SQLite does not survive that."""
+        self._demand_file()
         connection, busy = self._connection()
         with busy:
             yield connection
+
+    def _demand_file(self) -> None:
+        """Raise where the file at the store's place is not the one that was opened."""
+        if self._file is not None and _identity(self._path) != self._file:
+            raise StoreUnavailable(REPLACED)
 
     @contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
@@ -104,6 +113,7 @@ class SQLiteStore:
             try:
                 yield db
                 db.execute("COMMIT")
+                self._demand_file()  # before anybody is told that the change lasts
             except BaseException:
                 if db.in_transaction:  # SQLite may have rolled back already, on a full disk for one
                     db.execute("ROLLBACK")
@@ -384,6 +394,10 @@ class SQLiteStore:
             found = db.execute("SELECT process, body FROM beats WHERE at > ?", (now - int(ALIVE_S * 1e6),)).fetchall()
         return {process: json.loads(body) for process, body in found}
 
+    def last_beats(self) -> dict[str, int]:
+        with self._look() as db:
+            return dict(db.execute("SELECT process, at FROM beats").fetchall())
+
     def retire(self, release: str) -> None:
         with self._change() as db:
             active = db.execute("SELECT value FROM meta WHERE key = 'active'").fetchone()
@@ -468,6 +482,15 @@ class SQLiteStore:
     def gauges(self, now: int) -> Gauges:
         with self._look() as db:
             return gauges(db, now)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one at its place; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _one(db: sqlite3.Connection, query: str, *values: object) -> int:

@@ -192,6 +192,10 @@ class Store(Protocol):
         """Return what the processes said that lived within the last :data:`ALIVE_S`."""
         ...
 
+    def last_beats(self) -> dict[str, int]:
+        """Return when each process last said that it lives, by its own clock, however long ago."""
+        ...
+
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
         """Users given up."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from taiji.core.artifacts import make_folder, read_json, write_json
 from taiji.core.errors import ConfigError, ResourceError
 from taiji.core.optional import needs
 from taiji.serving.logs import log, where
-from taiji.serving.settings import ServingSettings
+from taiji.serving.settings import ServingSettings, without_password
 from taiji.serving.store import Store
 
 
@@ -35,7 +34,7 @@ def place_of(settings: ServingSettings, run: str | Path | None) -> str:
     """Return the place of the store, without a password."""
     kind, _, place = settings.store.partition(":")
     if kind != "sqlite":
-        return re.sub(r"//[^@/]*@", "//…@", settings.store) + settings.prefix
+        return without_password(settings.store) + settings.prefix
     return str(Path(place).resolve() if place else Path(str(run)).resolve() / "serving" / "serving.sqlite3")
 
 
@@ -81,16 +80,8 @@ def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
         return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
     if kind in ("redis", "rediss"):
         with needs("serve", where="serving.store"):
-            from taiji.serving.redis_store import PASSWORD, RedisStore
+            from taiji.serving.redis_store import RedisStore
 
-        if re.search(r"//[^/@]*:[^/@]+@", settings.store):
-            raise ConfigError(
-                "The store's password is in a setting, where config.json and ps show it.",
-                where="serving.store",
-                expected="redis://HOST:PORT/DB or redis://USER@HOST:PORT/DB",
-                found=place_of(settings, run),
-                fix=f"take it out, and set the environment variable {PASSWORD}",
-            )
         return RedisStore(settings.store, **options)
     raise ConfigError(
         "No such store.", where="serving.store", expected="sqlite, sqlite:PATH or redis://HOST:PORT/DB", found=kind

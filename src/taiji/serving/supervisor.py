@@ -172,7 +172,7 @@ def serve(
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)
     demand_sound_clock(store, place)
-    slot = Slot(place)
+    slot = Slot(store.generation)  # not its place, which has many spellings
     introduce(store, run, settings)
     listener = _listen(settings)
     supervisor = Supervisor(store, run, settings, listener, slot.suffix())
