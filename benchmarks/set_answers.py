@@ -136,14 +136,11 @@ def judged(trial: Trial, completions: Sequence[str]) -> tuple[dict[str, Array], 
 
 def _others(users: Array) -> Array:
     """Return the place of the next row of another user for each row, (E,); its own where there is none."""
-    after = (np.roll(np.arange(len(users)), -step) for step in range(1, len(users)))
-    found = np.arange(len(users))
-    for rows in after:
-        same = users[found] == users
-        if not same.any():
-            break
-        found = np.where(same, rows, found)
-    return found
+    own = np.arange(len(users))
+    found = own
+    for step in range(1, len(users)):
+        found = np.where(users[found] == users, np.roll(own, -step), found)
+    return np.where(users[found] == users, own, found)
 
 
 def _sets(catalogue: Array, items: Sequence[Sequence[int]] | Array) -> Array:

@@ -49,6 +49,15 @@ def test_titles(text, control, says):
         (-0.02, 0.0, "No: rankers with the default fields drop"),
         (-0.02, 1.0, "No: text does harm here"),
     ],
+    ids=[
+        "gain, kept",
+        "gain, kept by half",
+        "gain, dropped",
+        "null, kept",
+        "null, dropped",
+        "loss, dropped",
+        "loss, kept",
+    ],
 )
 def test_titles_are_told_by_what_the_ranker_does_with_them(text, kept, says):
     (line,) = [
