@@ -1,16 +1,26 @@
-"""The planted-leak test and the audit's controls.
+"""The planted-leak test and the audit's controls, for answers of one item and for sets.
+
+    python -m benchmarks.leakage [--answer item] [--answer set] [--examples 120] [--data NAME] [--quick] [--json FILE]
 
 The title of the true item is put into a fifth of otherwise clean rationales, word for word, with a spelling mistake, with a
 word left out, and in other words' midst. Clean are those of the rule-based writer, which never writes the title: with the answer
 in view it concludes on the right habit, as RUPR's teachers should, without it (full run) often on a wrong one. Plain ORFT
 (perplexity below the median) should keep the planted ones preferentially; the guarded rule must reject at least 95 % of them and
-at most 10 points more of the clean ones than plain ORFT does. Then the controls, decoys and the blind gap of the default model as
+at most 10 points more of the clean ones than plain ORFT does. With ``--answer set`` the true answer is a set of the user's next items, and
+the planted title is that of one of them, drawn among those that the student's prompt does not show; the bars are the same. Then the controls, decoys and the blind gap of the default model as
 teacher, whose rationales are written with the answer in view.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -18,16 +28,28 @@ import polars as pl
 from benchmarks.harness import Result, run
 from benchmarks.rationale_data import available, in_parts, load, of, once, periods
 from taiji.data.dataset import Dataset
-from taiji.language.causal_lm import load_language_model
+from taiji.language.causal_lm import LanguageModel, load_language_model
 from taiji.reasoning.audit import audit_run
+from taiji.reasoning.guards import find_set_mentions
+from taiji.reasoning.prompts import shorten, student_prompts, true_items
 from taiji.reasoning.rule_writer import RuleWriter
-from taiji.reasoning.selection import calibrate, score_rationales, select
+from taiji.reasoning.selection import calibrate, known_answers, score_rationales, select
 from taiji.reasoning.settings import AuditSettings, PromptSettings, SelectionSettings, TeacherSettings
 from taiji.reasoning.teachers import LocalTeacher
 
 SHARE = 0.2
 WAYS = ("exact", "misspelt", "shortened", "woven in")
-PROMPTS = PromptSettings(token_budget=384)
+Answer = Literal["item", "set"]
+ANSWERS: tuple[Answer, ...] = ("item", "set")
+BLOCK = 24
+"""Examples scored under one key, so that a larger run goes on from the parts of a smaller one."""
+BUDGET = 384
+"""Longest student prompt, in tokens."""
+
+
+def prompts_of(answer: Answer) -> PromptSettings:
+    """Return the settings of the prompts for an answer of one item, or of a set."""
+    return PromptSettings(token_budget=BUDGET, answer=answer)
 
 
 def plant(rationale: str, title: str, way: str, rng: np.random.Generator) -> str:
@@ -47,55 +69,137 @@ def plant(rationale: str, title: str, way: str, rng: np.random.Generator) -> str
     return f"{rationale} Therefore {name} fits."
 
 
-def planted(dataset: Dataset, examples: pl.DataFrame, clean: pl.DataFrame, seed: int) -> pl.DataFrame:
+def titles_to_plant(dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, tokenizer: Any) -> list[str]:
+    """Return the title to plant for each example: the target's, or that of a random item of a set.
+
+    A title that the student's prompt shows tells nothing, so a set's item is drawn among the others; the target, which is
+    new to its user, is one of them.
+    """
+    titles = dataset.items["title"]
+    if prompts.answer == "item":
+        return titles.gather(examples["target"]).to_list()
+    rng, chosen = np.random.default_rng(22), []
+    shown = student_prompts(dataset, examples, prompts, tokenizer)["prompt"].to_list()
+    for items, target, prompt in zip(true_items(examples, prompts), examples["target"], shown):
+        hidden = [item for item in items if shorten(titles[item], prompts.title_characters) not in prompt]
+        chosen.append(titles[int(rng.choice(hidden or [target]))])
+    return chosen
+
+
+def planted(examples: pl.DataFrame, titles: list[str], clean: pl.DataFrame, seed: int) -> pl.DataFrame:
     """``clean`` with a fifth of its rows planted; column ``way`` is null for the others."""
     rng = np.random.default_rng([seed, 21])
-    titles = dict(zip(examples["example"], dataset.items["title"].gather(examples["target"])))
+    named = dict(zip(examples["example"], titles))
     rows = []
     for example, rationale in clean.select("example", "rationale").iter_rows():
         way = str(rng.choice(WAYS)) if rng.random() < SHARE else None
-        rows.append((plant(rationale, titles[example], way, rng) if way else rationale, way))
+        rows.append((plant(rationale, named[example], way, rng) if way else rationale, way))
     return clean.with_columns(
         pl.Series("rationale", [r[0] for r in rows]), pl.Series("way", [r[1] for r in rows], dtype=pl.String)
     )
 
 
-def measure(quick: bool) -> Result:
-    """See the module."""
+def measure(quick: bool, answers: Sequence[Answer] = ANSWERS[:1], size: int = 120, data: Sequence[str] = ()) -> Result:
+    """See the module.
+
+    Args:
+        quick: the smallest sizes. answers: forms of answers. size: examples judged; half as many set the threshold.
+        data: only these data sets.
+    """
     result = Result()
-    wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "leaks,controls").split(",")
+    wanted = os.environ.get("TAIJI_BENCHMARK_PARTS", "lexical,leaks,blind,controls").split(",")
     lm = load_language_model()
-    count, calibrating = (16, 6) if quick else (120, 60)
-    for name in available(quick):
-        dataset = load(name)
-        examples, _ = periods(dataset, count + calibrating, 1, seed=0)
-        order = np.random.default_rng(5).permutation(len(examples))
-        for_threshold, judged = examples[order[:calibrating].tolist()], examples[order[calibrating:].tolist()]
-        if "leaks" in wanted:
+    count, calibrating = (16, 6) if quick else (max(size, 120), max(size // 2, 60))
+    rationales = 2 if quick else 3
+    for answer in answers:
+        prompts = prompts_of(answer)
+        for name in (name for name in available(quick) if not data or name in data):
+            dataset = load(name)
+            examples, _ = periods(dataset, count + calibrating, 1, seed=0, prompts=prompts)
+            order = np.random.default_rng(5).permutation(len(examples))
+            for_threshold, judged = examples[order[:calibrating].tolist()], examples[order[calibrating:].tolist()]
+            subject = Subject(name, answer, dataset, lm, prompts)
+            examples = pl.concat([for_threshold, judged])
+            parts = for_threshold.head(calibrating if quick else size // 2), judged.head(size)
             for in_view in (True,) if quick else (True, False):
-                plant_and_judge(result, name, lm, dataset, for_threshold, judged, 2 if quick else 3, in_view)
-        if "controls" in wanted:
-            controls(result, name, lm, dataset, judged[: 4 if quick else 32], quick)
+                writer, texts = texts_of(subject, examples, rationales, in_view)
+                if "lexical" in wanted:
+                    lexical(result, subject, examples, writer, texts)
+                if ("leaks" if in_view else "blind") in wanted:
+                    plant_and_judge(result, subject, *parts, writer, texts)
+            if "controls" in wanted:
+                controls(result, subject, judged[: 4 if quick else min(32, size)], quick)
     return result
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A data set with the form of its answers.
+
+    Attributes:
+        name: of the data set. answer: one item, or a set. dataset, lm, prompts: what scoring needs.
+    """
+
+    name: str
+    answer: Answer
+    dataset: Dataset
+    lm: LanguageModel
+    prompts: PromptSettings
+
+    def row(self, what: str) -> dict[str, Any]:
+        """Return the beginning of a row."""
+        return {"data": self.name, "answer": self.answer, "what": what}
+
+    @property
+    def label(self) -> str:
+        """Name in checks and parts."""
+        return self.name if self.answer == "item" else f"{self.name}, sets"
+
+    def scored(self, examples: pl.DataFrame, rationales: pl.DataFrame) -> pl.DataFrame:
+        """Return the rationales with their perplexities, and with the processor seconds of each, ``cpu_s``."""
+        start = time.process_time()
+        found = score_rationales(self.lm, self.dataset, examples, rationales, SelectionSettings(), self.prompts)
+        return found.with_columns(cpu_s=pl.lit((time.process_time() - start) / max(len(found), 1)))
+
+
+def texts_of(subject: Subject, examples: pl.DataFrame, rationales: int, in_view: bool) -> tuple[str, pl.DataFrame]:
+    """Return the writer's name and its rationales, a fifth of them planted."""
+    writer = RuleWriter(subject.prompts, answer_in_view=in_view)
+    titles = titles_to_plant(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
+    clean = writer.write(subject.dataset, examples, rationales, 0)
+    return writer.name, planted(examples, titles, clean, seed=0)
+
+
+def lexical(result: Result, subject: Subject, examples: pl.DataFrame, writer: str, texts: pl.DataFrame) -> None:
+    """The lexical guards alone, which need no scores: the share of rationales in which they find a title or a phrase."""
+    known = known_answers(subject.dataset, examples, subject.prompts, subject.lm.tokenizer)
+    rows = texts.join(known.select("example", "prompt", "items"), on="example", how="left", maintain_order="left")
+    found = []
+    for text, prompt, items in rows.select("rationale", "prompt", "items").iter_rows():
+        mentions = find_set_mentions(text, [(item["title"], item["levels"]) for item in items], prompt)
+        found.append(bool(mentions.title or mentions.forbidden))
+    for group, of_group in (("planted", pl.col("way").is_not_null()), ("clean", pl.col("way").is_null())):
+        shares = rows.with_columns(found=pl.Series(found)).filter(of_group)["found"].to_numpy()
+        result.rows.append(
+            {**subject.row(f"lexical guards, {writer}"), "rationales": group, "n": len(shares), "found": float(shares.mean())}
+        )  # fmt: skip
 
 
 def plant_and_judge(
     result: Result,
-    name: str,
-    lm,
-    dataset: Dataset,
+    subject: Subject,
     for_threshold: pl.DataFrame,
     judged: pl.DataFrame,
-    rationales: int,
-    in_view: bool,
+    writer: str,
+    texts: pl.DataFrame,
 ) -> None:
     """The planted-leak test of one data set and writer."""
-    examples, writer = pl.concat([for_threshold, judged]), RuleWriter(PROMPTS, answer_in_view=in_view)
-    texts = planted(dataset, examples, writer.write(dataset, examples, rationales, 0), seed=0)
-    scored = in_parts(
-        ["leaks", name, writer.name, rationales],
-        examples,
-        lambda part: score_rationales(lm, dataset, part, of(texts, part), SelectionSettings(), PROMPTS),
+    blocks = [part.slice(at, BLOCK) for part in (for_threshold, judged) for at in range(0, len(part), BLOCK)]
+    scored = pl.concat(
+        in_parts(
+            ["leaks", subject.label, writer, len(texts)], block, lambda part: subject.scored(part, of(texts, part))
+        )
+        for block in blocks
     )
     calibrating = pl.col("example").is_in(for_threshold["example"].to_list())
     kept: dict[tuple[str, str], float] = {}
@@ -114,11 +218,15 @@ def plant_and_judge(
             kept[rule, group] = float(rows["kept"].to_numpy().mean())
             result.rows.append(
                 {
-                    "data": name, "what": f"planted leaks, {writer.name}", "rule": rule, "rationales": group, "n": len(rows), "kept": kept[rule, group],
+                    **subject.row(f"planted leaks, {writer}"), "rule": rule, "rationales": group, "n": len(rows), "kept": kept[rule, group],
                     "median ppl": float(rows["ppl"].median()), "median masked ppl": float(rows["ppl_masked"].median()),
                 }
             )  # fmt: skip
-    label = f"{name}, {writer.name}"
+    result.rows.append(
+        {**subject.row(f"planted leaks, {writer}"), "n": len(scored), "cpu_minutes": float(scored["cpu_s"].sum()) / 60}
+    )
+    result.so_far()
+    label = f"{subject.label}, {writer}"
     result.at_least(f"{label}: planted leaks rejected by the guarded rule", 1 - kept["guarded", "planted"], 0.95)
     result.at_most(
         f"{label}: clean rationales rejected beyond plain ORFT", kept["plain", "clean"] - kept["guarded", "clean"], 0.10
@@ -126,26 +234,25 @@ def plant_and_judge(
     result.at_least(f"{label}: plain ORFT prefers the leaks by", kept["plain", "planted"] - kept["plain", "clean"], 0.0)
 
 
-def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataFrame, quick: bool) -> None:
+def controls(result: Result, subject: Subject, examples: pl.DataFrame, quick: bool) -> None:
     """The audit of the default model's and the writer's rationales; reported, not checked: what a model is capable of is no bar."""
+    lm, dataset, prompts = subject.lm, subject.dataset, subject.prompts
     settings, size = SelectionSettings(), len(examples)
     audit = AuditSettings(controls=size, decoys=1 if quick else 2, blind=0 if quick else 16)
     for teacher in (
-        [RuleWriter(PROMPTS)] if quick else [LocalTeacher(lm, TeacherSettings(), PROMPTS), RuleWriter(PROMPTS)]
+        [RuleWriter(prompts)] if quick else [LocalTeacher(lm, TeacherSettings(), prompts), RuleWriter(prompts)]
     ):
         scored = in_parts(
-            ["controls", name, teacher.name],
+            ["controls", subject.label, teacher.name],
             examples,
-            lambda part, teacher=teacher: score_rationales(
-                lm, dataset, part, teacher.write(dataset, part, 1, 0), settings, PROMPTS
-            ),
+            lambda part, teacher=teacher: subject.scored(part, teacher.write(dataset, part, 1, 0)),
         )
         verdicts = select(scored, calibrate(scored, settings), settings)
         report = once(
-            ["audit", name, teacher.name, size],
-            lambda verdicts=verdicts: audit_run(lm, dataset, examples, verdicts, audit, settings, PROMPTS, 0),
+            ["audit", subject.label, teacher.name, size],
+            lambda verdicts=verdicts: audit_run(lm, dataset, examples, verdicts, audit, settings, prompts, 0),
         )
-        common = {"data": name, "rationales": teacher.name}
+        common = {"data": subject.name, "answer": subject.answer, "rationales": teacher.name}
         for part, figures in (
             ("control", report["controls"]),
             ("decoys", report["decoys"]),
@@ -169,5 +276,17 @@ def controls(result: Result, name: str, lm, dataset: Dataset, examples: pl.DataF
         result.rows.append({**common, "what": "median leak share", "value": median, "n": len(verdicts)})
 
 
+def main(argv: Sequence[str]) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--answer", action="append", choices=ANSWERS)
+    parser.add_argument("--examples", type=int, default=120)
+    parser.add_argument("--data", action="append", default=[])
+    known, rest = parser.parse_known_args(argv)
+    action = partial(measure, answers=known.answer or ANSWERS[:1], size=known.examples, data=known.data)
+    action.__module__ = __name__  # type: ignore[attr-defined]
+    run(action, rest)
+
+
 if __name__ == "__main__":
-    run(measure)
+    main(sys.argv[1:])

@@ -16,13 +16,15 @@ import polars as pl
 
 from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.data.dataset import Dataset
-from taiji.data.examples import make_examples
+from taiji.data.examples import make_examples, next_sets
 from taiji.data.schema import Tables
 from taiji.data.settings import ExampleSettings, SplitSettings
 from taiji.data.sources import load_source
 from taiji.data.splits import time_split
 from taiji.pipeline.partitions import LocalMapper, map_rows
+from taiji.reasoning.settings import PromptSettings
 
+ONE_ITEM = PromptSettings()
 PART = 12
 """Examples of a part that a killed run need not repeat."""
 SORTS = {
@@ -103,13 +105,20 @@ def load(name: str, seed: int = 0) -> Dataset:
     return Dataset.from_tables(load_source(Path(os.environ["TAIJI_TEST_DATA"]) / name))
 
 
-def periods(dataset: Dataset, train: int, test: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Examples of the LLM period (for rationales) and of the test period (for judging), disjoint in time."""
+def periods(
+    dataset: Dataset, train: int, test: int, seed: int, prompts: PromptSettings = ONE_ITEM
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Examples of the LLM period (for rationales) and of the test period (for judging), disjoint in time; with their sets where answers are sets."""
     split = time_split(dataset, SplitSettings().fractions)
-    return tuple(  # type: ignore[return-value]
-        make_examples(dataset, split, period, ExampleSettings(limit=count, per_user=3), seed)
-        for period, count in (("llm", train), ("test", test))
-    )
+
+    def chosen(period: str, count: int) -> pl.DataFrame:
+        found = make_examples(dataset, split, period, ExampleSettings(limit=count, per_user=3), seed)
+        if prompts.answer == "item":
+            return found
+        ends = [split.interval(period)[1]] * len(found)
+        return found.with_columns(next_sets(dataset, found, ends, prompts.next_items))
+
+    return chosen("llm", train), chosen("test", test)
 
 
 def generated_shop(seed: int, users: int = 120, events: int = 30) -> Dataset:

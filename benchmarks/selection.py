@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result, run
-from benchmarks.leakage import planted
+from benchmarks.leakage import planted, titles_to_plant
 from benchmarks.rationale_data import available, in_parts, load, of, once, periods, work_folder
 from taiji.data.dataset import Dataset
 from taiji.language.causal_lm import LanguageModel, load_language_model
@@ -121,7 +121,7 @@ def pretrained(dataset: Dataset, size: Size, prompts: PromptSettings, folder: Pa
     lines = item_lines(dataset)
     rng = np.random.default_rng(3)
     corpus = [lines[i] for i in rng.permutation(len(lines))[:3000]]
-    examples, _ = periods(dataset, size.pretrain, 1, seed=99)
+    examples, _ = periods(dataset, size.pretrain, 1, seed=99, prompts=prompts)
     writer = RuleWriter(prompts, answer_in_view=False).write(dataset, examples, 1, 99)
     tokenizer = tiny_tokenizer([*corpus, *writer["rationale"].to_list()], vocabulary=2048)
     lm = LanguageModel(*tiny_causal_lm(tokenizer, hidden=128, layers=3, heads=4), "tiny")
@@ -242,7 +242,9 @@ def written_and_scored(
     """The teacher's rationales with their scores."""
     if teacher != "default model":
         clean = RuleWriter(prompts).write(dataset, train, size.rationales, seed)
-        texts = planted(dataset, train, clean, seed).drop("way") if teacher == "writer with leaks" else clean
+        leaks = teacher == "writer with leaks"
+        titles = titles_to_plant(dataset, train, prompts, lm.tokenizer)
+        texts = planted(train, titles, clean, seed).drop("way") if leaks else clean
 
     def work(part: pl.DataFrame) -> pl.DataFrame:
         mine = (

@@ -14,7 +14,7 @@ same geometry, titles of noise words, another user's history.
 The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
 ``item_knowledge``; one that is not there is written by ``--model``, a part at a time, and a killed one goes on); 4 from rows of intents (a
 run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the arm ``student``. Each against text
-match, with its negative control and its tokens.
+match, with its negative control and its tokens; the student also with the share of the gain of 4 that it keeps.
 
 Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA names the public data
 sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
@@ -25,9 +25,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -130,11 +132,30 @@ def measure(quick: bool, logs: list[str], embedders: list[str], language: Langua
         result.rows.append({"data": label, **log_facts(trial)})
         for embedder in embedders:
             rungs = [*ladder(embedder), *language.rungs(dataset, embedder)]
+            first = len(result.rows)
             for row in climb(trial, rungs, models, seeds=seeds, resamples=100 if quick else 500):
                 result.rows.append({"data": label, "embedder": embedder, **row})
                 result.so_far()
                 check(result, label, embedder, row)
+            shares = student_shares(result.rows[first:])
+            result.rows += [{"data": label, "embedder": embedder, **row} for row in shares]
     return result
+
+
+def student_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the share of the gain of a language model's intents that the student keeps, by model and stratum.
+
+    None where that gain is not shown, its interval including 0: there is nothing to keep.
+    """
+    found = {(row["model"], row["group"], row["rung"]): row for row in rows if row.get("gain") is not None}
+    shares = []
+    for (model, group, rung), own in found.items():
+        said = found.get((model, group, "4 intents"))
+        if rung == "4 intents, student" and said is not None:
+            shown = said.get("low") is not None and said["low"] > 0
+            share = own["gain"] / said["gain"] if shown else None
+            shares.append({"model": model, "rung": f"{rung}: share of the gain kept", "group": group, "share": share})
+    return shares
 
 
 def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> None:

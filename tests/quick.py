@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,19 @@ def always(check: str) -> bool:
 
 
 def run_quick(
-    name: str, folder: Path, *, must_hold: Callable[[str], bool] = always, public_data: bool = False
+    name: str,
+    folder: Path,
+    *,
+    arguments: Sequence[str] = (),
+    must_hold: Callable[[str], bool] = always,
+    public_data: bool = False,
 ) -> dict[str, Any]:
     """Run ``python -m benchmarks.NAME --quick`` and return what it wrote.
 
     Args:
         name: of the benchmark.
         folder: where its JSON goes.
+        arguments: its own, beside ``--quick``.
         must_hold: which checks, by name, have to hold; the others may fail by chance or beside other tests.
         public_data: let it see the public data sets; without, it must do with what it makes.
     """
@@ -35,7 +41,7 @@ def run_quick(
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(folder / "out.json")]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", *arguments, "--json", str(folder / "out.json")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     said = done.stdout[-3000:] + done.stderr[-3000:]
     assert done.returncode in ((0,) if must_hold is always else (0, 1)), said

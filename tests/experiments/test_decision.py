@@ -2,7 +2,7 @@
 
 import pytest
 
-from taiji.experiments.decision import decisions, gap, sign
+from taiji.experiments.decision import decisions, gap, is_kept, sign
 
 FACTS = {"users": 100, "items": 50, "new_items": 0.1, "history": 5, "distinct_titles": 0.9, "words": 6.0}
 
@@ -30,12 +30,48 @@ def table(text, control, oracle=0.02):
         (0.02, 0.0, "Yes"),
         (0.02, 0.02, "not due to the text alone"),
         (0.001, 0.0, "Not shown"),
-        (-0.02, 0.0, "No: rankers"),
+        (-0.02, 0.0, "No: remove"),
     ],
     ids=["gain", "control gains", "null", "loss"],
 )
 def test_titles(text, control, says):
     assert says in table(text, control)["Are the titles informative?"]["says"]
+
+
+@pytest.mark.parametrize(
+    "text, kept, says",
+    [
+        (0.02, 1.0, "Yes"),
+        (0.02, 0.5, "Yes"),
+        (0.02, 0.0, "drops `text_match` and gains nothing"),
+        (0.001, 1.0, "Not shown: text adds nothing here to the log."),
+        (0.001, 0.0, "and rankers with the default fields drop"),
+        (-0.02, 0.0, "No: rankers with the default fields drop"),
+        (-0.02, 1.0, "No: text does harm here"),
+    ],
+    ids=[
+        "gain, kept",
+        "gain, kept by half",
+        "gain, dropped",
+        "null, kept",
+        "null, dropped",
+        "loss, dropped",
+        "loss, kept",
+    ],
+)
+def test_titles_are_told_by_what_the_ranker_does_with_them(text, kept, says):
+    (line,) = [
+        line
+        for line in decisions(FACTS, [row("2 text match, e", text, 0.005) | {"kept": kept}], 10)
+        if "titles" in line["question"]
+    ]
+    assert says in line["says"] and f"kept in {kept:.0%} of the seeds" in line["found"]
+
+
+def test_a_rung_counts_as_kept_as_on_the_ladder():
+    """The ladder builds on a rung that at least half of the seeds keep."""
+    assert [is_kept({"kept": share}) for share in (0.0, 0.49, 0.5, 1.0)] == [False, False, True, True]
+    assert is_kept(None) is None and is_kept({"gain": 0.1}) is None
 
 
 def test_oracle_and_new_items():

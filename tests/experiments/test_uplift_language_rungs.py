@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks.uplift import student_shares
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
@@ -192,3 +193,20 @@ def test_rungs_stand_on_text_match_with_their_cost(trial, knowledge, intents, mo
     ]
     assert rows[3]["tokens_per_item"] == 120 and rows[5]["tokens_per_user"] == 400
     assert not any("tokens" in key for row in (rows[2], rows[4], rows[6]) for key in row)
+
+
+def test_the_students_share_is_told_where_there_is_a_gain_to_keep():
+    def rung(name, gain, low, group="all"):
+        return {"model": "taiji", "rung": name, "group": group, "gain": gain, "low": low}
+
+    rows = [
+        {"data": "facts of the log", "users": 3},
+        rung("4 intents", 0.02, 0.01),
+        rung("4 intents, student", 0.015, 0.01),
+        rung("4 intents", 0.02, -0.01, "cold items"),
+        rung("4 intents, student", 0.01, 0.0, "cold items"),
+        {"model": "taiji", "rung": "4 intents, student", "group": "both", "auc": None},
+    ]
+    found = {row["group"]: row["share"] for row in student_shares(rows)}
+    assert found == {"all": pytest.approx(0.75), "cold items": None}
+    assert not student_shares(rows[:2]), "a ladder without a student"

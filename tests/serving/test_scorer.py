@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from starlette.testclient import TestClient
 from tests.models.ranking.conftest import shop_tables
+from tests.serving.doubles import EchoWriter
 
 from taiji.core.artifacts import write_json
 from taiji.data.dataset import Dataset
@@ -23,9 +25,16 @@ from taiji.language.embed import load_embedder
 from taiji.models.ranking import Ranker
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.train import train_ranker
+from taiji.serving.app import build_app
+from taiji.serving.clock import SteadyClock
+from taiji.serving.keys import Keyring
 from taiji.serving.live_dataset import World
 from taiji.serving.scorer import RunScorer
-from taiji.serving.types import FeatureRow, Intents, RankRequest, StoredRow, UserHistory
+from taiji.serving.scorers import Scorers
+from taiji.serving.settings import ServingSettings
+from taiji.serving.sqlite_store import SQLiteStore
+from taiji.serving.types import FeatureRow, IntentRequest, Intents, RankRequest, Release, StoredRow, UserHistory
+from taiji.serving.worker import Worker
 
 CONTEXT = ("screen", "load", "hour", "fresh")
 AS_OF = 1_700_000_000_000_000
@@ -166,6 +175,96 @@ def test_the_student_stands_in_where_a_row_is_missing_or_old(trained, reading):
     assert found[3].with_features is None, "nobody knows anything of this user"
     old = RunScorer(world, plain, ranker, "q", student, oldest_s=1.0).score(asked[:1])
     np.testing.assert_allclose(old[0].with_features, alone[:10], rtol=1e-5)
+
+
+def test_the_student_says_the_intents_that_the_ranker_is_given(trained, reading):
+    world, plain, _ = trained
+    table, ranker, student = reading
+    stored = _stored(table, 0)
+    rows = [stored, None, {**stored, "intent_weights": None}, None]
+    histories = [UserHistory(name, AS_OF, seen=3) for name in ("u0", "u1", "u0", "nobody")]
+    asked = [IntentRequest(history, row) for history, row in zip(histories, rows)]
+    scorer = RunScorer(world, plain, ranker, "q", student)
+    own, alone, without, nobody = scorer.intents(asked)
+    assert own is None and nobody is None, "its own are there; nothing is known of the other"
+    offline = student.write(world.dataset, np.array([0, 1]), np.array([AS_OF, AS_OF])).rows(named=True)
+    assert (without.intents, alone.intents) == tuple(Intents.of(row) for row in offline)
+    assert (alone.user, alone.as_of, alone.events_seen, alone.version) == ("u1", AS_OF, 3, student.version)
+    (old,) = RunScorer(world, plain, ranker, "q", student, oldest_s=1.0).intents(asked[:1])
+    assert old.intents == without.intents
+    assert RunScorer(world, plain, ranker, "q").intents(asked) == [None] * 4
+    assert scorer.says_intents and not RunScorer(world, plain, None, "").says_intents
+    filled_in, made = json.loads(without.body("r", stored, 9)), json.loads(alone.body("r", None, 9))
+    changed = {name for name in filled_in if filled_in[name] != stored.get(name)}
+    assert changed <= {*INTENTS, "intents_by", "intents_as_of"} and filled_in["intents_as_of"] == AS_OF
+    assert made["feature_version"] == 0 and made["ids"] == [] and made["generated_at"] == 9
+
+
+def test_the_service_answers_with_the_student_between_two_rows_of_the_language_model(trained, reading, tmp_path):
+    """Events make a new history; until the worker has written a row from it, the features route says the student's intents of it."""
+    world, plain, _ = trained
+    _, ranker, student = reading
+    settings = ServingSettings.model_validate({"trigger": {"window_s": 0.0}})
+    store = SQLiteStore(tmp_path / "store.db", settings)
+    release, clock = Release("r1", "/run", "echo-1", "q-echo-1"), SteadyClock()
+    store.add_release(release, 1)
+    scorers = Scorers(store, lambda run: RunScorer(world, plain, ranker, "q-echo-1", student, oldest_s=3600.0))
+    scorers.refresh()
+    writer = IntentWriter(world)
+    worker = Worker(store, writer, release, settings, "w", clock, die=lambda code: None)
+    with TestClient(build_app(store, scorers, settings, Keyring(), clock), base_url="http://127.0.0.1") as client:
+
+        def read(user: str) -> dict[str, Any]:
+            answer = client.get(f"/v1/features/{user}")
+            assert answer.status_code == 200, answer.text
+            (same,) = client.post("/v1/features:batch", json={"users": [user]}).json()["rows"]
+            moving = ("intents_as_of", "as_of", "generated_at")
+            assert {**answer.json(), **dict.fromkeys(moving)} == {**same, **dict.fromkeys(moving)}
+            return dict(answer.json())
+
+        def student_says(user: str) -> Intents:
+            (history,) = store.histories([user], clock())
+            (row,) = student.rows(world.of([history]), np.array([0]), np.array([history.as_of]))
+            found = Intents.of(dict(zip(INTENTS, row)))
+            assert found is not None
+            return found
+
+        assert client.get("/v1/features/nobody").status_code == 404, "nothing is known of this user"
+        first = read("u1")
+        assert first["feature_version"] == 0 and first["intents_by"] == student.version and not first["ids"]
+        assert first["intents"] == list(student_says("u1").vectors)
+        event = {"user_id": "fresh", "item_id": world.item_names[3], "timestamp": "2026-01-31T12:00:00Z"}
+        sent = client.post("/v1/events", json={"events": [event]}, headers={"Idempotency-Key": "k"})
+        assert sent.status_code == 202 and client.get("/v1/features/fresh").status_code == 404, "not yet taken in"
+        assert worker.absorb()
+        between = read("fresh")
+        assert between["intents"] == list(student_says("fresh").vectors) and between["events_seen"] == 1
+        assert worker.step()
+        written = read("fresh")
+        assert written["feature_version"] > 0 and "intents_by" not in written, "the language model's own row"
+        assert written["intents"] == list(writer.said.vectors)
+        writer.old = True
+        again = {**event, "item_id": world.item_names[7]}
+        client.post("/v1/events", json={"events": [again]}, headers={"Idempotency-Key": "k2"})
+        assert worker.absorb() and worker.step()
+        stale = read("fresh")
+        assert stale["intents_by"] == student.version and stale["intents"] == list(student_says("fresh").vectors)
+        assert stale["intents_as_of"] > stale["as_of"] and stale["ids"] == written["ids"], "the rest is the row's"
+        client.delete("/v1/users/fresh")
+        assert client.get("/v1/features/fresh").status_code == 404
+
+
+class IntentWriter(EchoWriter):
+    """Writes rows with one intent; those written after ``old`` was set say that they were made two hours ago."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        vector = (127, *[0] * (load_embedder("wordllama").dimension - 1))
+        self.said, self.old = Intents(vector, (1.0,), ((),), "wordllama@0"), False
+
+    def _row(self, user: UserHistory) -> FeatureRow:
+        at = user.as_of - 2 * 3600 * 10**6 if self.old else user.as_of
+        return replace(super()._row(user), ids=(1, 2), as_of=at, intents=self.said)
 
 
 def test_rows_of_features_are_scored_as_offline_by_the_ranker_with_features_alone(trained: Any) -> None:

@@ -13,6 +13,8 @@ NEW_ITEMS = 0.05
 """Share of new items from which counts and neighbours miss many of the items taken."""
 SHORT = 10
 """Number of interactions up to which a history says little."""
+MOST = 0.5
+"""Share of seeds from which a rung counts as kept, as in :mod:`taiji.experiments.ladder`."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
 """Tokens read and written for an item's knowledge and for a user's answer, with the shipped prompts."""
 
@@ -57,7 +59,7 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
         Decision(
             "Are the titles informative?",
-            f"text match over collaborative fields: {gap(text)}; with permuted texts: {gap(control)}; {facts['distinct_titles']:.0%} of the texts are distinct, of {facts['words']:.1f} words",
+            f"text match over collaborative fields: {gap(text)}{_kept_text(text)}; with permuted texts: {gap(control)}; {facts['distinct_titles']:.0%} of the texts are distinct, of {facts['words']:.1f} words",
             _titles(text, control),
         ),
         Decision(
@@ -134,14 +136,38 @@ def _sign(row: Mapping[str, Any] | None, better: str, level: str, worse: str) ->
     return "Too little data to decide." if found is None else {1: better, 0: level, -1: worse}[found]
 
 
+def is_kept(row: Mapping[str, Any] | None) -> bool | None:
+    """Return True if the ranker keeps the rung's fields in most seeds, None if it was not asked."""
+    if row is None or row.get("kept") is None:
+        return None
+    return float(row["kept"]) >= MOST
+
+
+def _kept_text(row: Mapping[str, Any] | None) -> str:
+    """Return the share of seeds in which the ranker keeps the fields, where it was asked."""
+    return (
+        "" if row is None or row.get("kept") is None else f" as trained, kept in {float(row['kept']):.0%} of the seeds"
+    )
+
+
 def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
+    """Return what follows about titles: from the gain as trained, and from what the ranker does with the fields."""
     if sign(text) == 1 and sign(control) == 1:
         return "The gain is not due to the text alone, because permuted texts gain too. Do not credit the titles."
+    if is_kept(text) is False:
+        return _sign(
+            text,
+            "Informative as trained, but not by enough on the training rows: this ranker drops `text_match` and gains nothing. Try more rows or a better embedder.",
+            "Not shown: text adds nothing here to the log, and rankers with the default fields drop `text_match`.",
+            "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
+        )
     return _sign(
         text,
         "Yes: leave `text_match` on; richer texts and knowledge about items may add more.",
         "Not shown: text adds nothing here to the log.",
-        "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
+        "No: text does harm here, though it seemed to pay off on the training rows. Remove `text_match` from `ranking.pair_fields`."
+        if is_kept(text)
+        else "No: remove `text_match` from `ranking.pair_fields`.",
     )
 
 

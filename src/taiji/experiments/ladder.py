@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from taiji.data.field_set import Arrays, FieldSet
 from taiji.data.fields import NumbersField, Rows
 from taiji.data.tasks import CLICK
+from taiji.experiments.decision import MOST
 from taiji.experiments.uplift_rungs import Rung
 from taiji.experiments.uplift_trial import Trial
 from taiji.metrics.bootstrap import PooledAUC, distribution
@@ -246,7 +247,7 @@ class _Standing:
         self.fitted[rung.name] = found
         if rung.side:
             return
-        if share < 0.5 and (base := self.base_of(rung)) is not None:
+        if share < MOST and (base := self.base_of(rung)) is not None:
             self.instead[rung.name] = base
         else:
             self.ground, self.last = used, rung.name

@@ -33,7 +33,16 @@ from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Appended, Store, StoreUnavailable
-from taiji.serving.types import Event, EventBatch, RankRequest, RankResult, StoredRow, UserHistory
+from taiji.serving.types import (
+    Event,
+    EventBatch,
+    IntentRequest,
+    RankRequest,
+    RankResult,
+    StoredRow,
+    StudentRow,
+    UserHistory,
+)
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -53,12 +62,16 @@ class Service:
         self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
         self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
+        self.past: Batcher[Sequence[str], list[UserHistory]] = Batcher(self._read_pasts, 16, 1000)
+        self.student: Batcher[Sequence[tuple[str, IntentRequest]], list[StudentRow | None]] = Batcher(
+            self._ask_student, 16, 1000
+        )
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
         wait = settings.limits.wait_s
         lists = Admission(wait, Admission(wait) if settings.recommend.keeps else None)
         reads = Admission(wait)
         self.admissions = {"/v1/rank": Admission(wait), "/v1/recommend": lists, "/v1/features:batch": reads}
-        self.batches: Batcher[Sequence[str], bytes] = Batcher(
+        self.batches: Batcher[Sequence[str], tuple[list[StoredRow | None], bytes]] = Batcher(
             self._read_many, 16, MOST, patience_s=2 * wait, told=reads.note
         )
         self.bodies: Batcher[Callable[[], Any], Any] = Batcher(
@@ -73,12 +86,13 @@ class Service:
         self.readiness = Readiness(store, scorers, settings, clock)
         self._scrub = asyncio.Event()
 
-    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[bytes]:
-        """Return the answers to batch reads, all of one moment."""
+    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes]]:
+        """Return rows and answers of batch reads, all read at one time."""
         rows = self.store.read([user for users in asked for user in users])
         self.note_ages(rows)
-        bodies = iter([row.body() if row else b"null" for row in rows])
-        return [b'{"rows":[' + b",".join(next(bodies) for _ in users) + b"]}" for users in asked]
+        left = iter(rows)
+        found = [[next(left) for _ in users] for users in asked]
+        return [(some, joined([row.body() if row else None for row in some])) for some in found]
 
     async def read(self, body: bytes, work: Callable[[bytes], T]) -> T:
         """Return what work makes of a body; beside the loop, one after the other, where it is large.
@@ -99,6 +113,34 @@ class Service:
                 start = row.head.index(b'"as_of":') + 8
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
+    def says_intents(self, rows: Sequence[StoredRow | None]) -> bool:
+        """Return whether the release of any row, or of a missing one, has a student."""
+        return any(self.scorers.says_intents(row.release if row else self.scorers.active) for row in rows)
+
+    async def answers(self, users: Sequence[str], rows: Sequence[StoredRow | None]) -> list[bytes | None]:
+        """Return the rows as the API answers them: with the intents of the release's student where they have none or old ones."""
+        bodies = [row.body() if row else None for row in rows]
+        releases = [row.release if row else self.scorers.active for row in rows]
+        asked = [place for place, release in enumerate(releases) if self.scorers.says_intents(release)]
+        if not asked:
+            return bodies
+        features = {place: json.loads(body) if (body := bodies[place]) else None for place in asked}
+        histories = await self.past([users[place] for place in asked])
+        questions = [IntentRequest(history, features[place]) for place, history in zip(asked, histories)]
+        said = await self.student([(releases[place] or "", question) for place, question in zip(asked, questions)])
+        for place, row in zip(asked, said):
+            if row is not None:
+                bodies[place] = row.body(releases[place] or "", features[place], self.clock())
+        return bodies
+
+    def _read_pasts(self, asked: Sequence[Sequence[str]]) -> list[list[UserHistory]]:
+        found = iter(self.store.histories([user for users in asked for user in users], self.clock()))
+        return [[next(found) for _ in users] for users in asked]
+
+    def _ask_student(self, asked: Sequence[Sequence[tuple[str, IntentRequest]]]) -> list[list[StudentRow | None]]:
+        found = iter(self.scorers.intents([question for questions in asked for question in questions]))
+        return [[next(found) for _ in questions] for questions in asked]
+
     def scrub_soon(self) -> None:
         """Ask for erased data to be removed from files; several erasures share one pass."""
         self._scrub.set()
@@ -117,7 +159,8 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        for batcher in (self.rows, self.batches, self.bodies, self.histories, self.intake, self.ranks, self.lists):
+        readers = (self.rows, self.batches, self.bodies, self.histories, self.past, self.student)
+        for batcher in (*readers, self.intake, self.ranks, self.lists):
             batcher.close()
 
 
@@ -251,6 +294,11 @@ def _idempotency_key(request: Request) -> str:
     return key
 
 
+def joined(rows: Sequence[bytes | None]) -> bytes:
+    """Return the body of an answer with rows, ``null`` for a missing one."""
+    return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
+
+
 def _short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
@@ -320,15 +368,20 @@ def _routes(app: FastAPI, service: Service) -> None:
              responses=responses(401, 403, 404, 422, 429, 503))  # fmt: skip
     async def features(user: str) -> Response:
         row = await service.rows(_user(user))
-        if row is None:
+        (body,) = await service.answers((user,), (row,))
+        if body is None:
             raise Rejected(404, "no_features", "This user has no features yet.")
         service.note_ages((row,))
-        return _json(row.body())
+        return _json(body)
 
     @app.post("/v1/features:batch", response_model=s.FeaturesOut, tags=["features"], summary="The newest features of many users",
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.UsersIn))  # fmt: skip
     async def features_batch(request: Request) -> Response:
-        return _json(await service.batches((await _body(service, request, s.UsersIn)).users))
+        users = (await _body(service, request, s.UsersIn)).users
+        rows, answer = await service.batches(users)
+        if service.says_intents(rows):
+            answer = joined(await service.answers(users, rows))
+        return _json(answer)
 
     @app.post("/v1/rank", response_model=s.RankOut, tags=["ranking"], summary="Score candidates for a user, with and without features",
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip

@@ -34,7 +34,15 @@ from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
 from taiji.serving.run_rows import RunRows
 from taiji.serving.scorer import RunScorer, feature_columns, load_neural, request_columns, usable_features
-from taiji.serving.types import RankRequest, RankResult, RecommendRequest, RecommendResult, UserHistory
+from taiji.serving.types import (
+    IntentRequest,
+    RankRequest,
+    RankResult,
+    RecommendRequest,
+    RecommendResult,
+    StudentRow,
+    UserHistory,
+)
 
 Array = NDArray[Any]
 STAGE = "recommendation"
@@ -200,6 +208,15 @@ class RankingRecommender(RunRecommender):
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         """Return one result a request, in order."""
         return self._scorer.score(requests)
+
+    @property
+    def says_intents(self) -> bool:
+        """True if the run has a student of intents."""
+        return self._scorer.says_intents
+
+    def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
+        """Return what the student says of users whose row has no intents or old ones."""
+        return self._scorer.intents(requests)
 
 
 def has_recommender(run: Path) -> bool:

@@ -83,7 +83,9 @@ class UsersIn(Body):
 class Features(BaseModel):
     """A feature row. Times are microseconds since the epoch; nothing at or after ``as_of`` was read to make it.
 
-    The four columns of intents are there where answers are sets: ``intents`` holds int8 vectors of ``intent_embedder``, one after another.
+    The four columns of intents are there where answers are sets: ``intents`` holds int8 vectors of ``intent_embedder``, one after another. Where the
+    run's student said them just now, because the row had none or old ones, ``intents_by`` is its version and ``intents_as_of`` its time: nothing at or
+    after that was read. A user without a stored row gets such intents alone, with ``feature_version`` 0 and no ids.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -101,6 +103,8 @@ class Features(BaseModel):
     intent_weights: list[float] | None = None
     intent_levels: list[list[str]] | None = None
     intent_embedder: str | None = None
+    intents_by: str | None = None
+    intents_as_of: int | None = None
     neighbour_items: list[str]
 
 

@@ -24,7 +24,16 @@ from taiji.models.ranking import Ranker
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
-from taiji.serving.types import ContextValue, FeaturesOnly, RankRequest, RankResult, UserHistory
+from taiji.serving.types import (
+    ContextValue,
+    FeaturesOnly,
+    IntentRequest,
+    Intents,
+    RankRequest,
+    RankResult,
+    StudentRow,
+    UserHistory,
+)
 
 Array = NDArray[Any]
 
@@ -69,6 +78,37 @@ class RunScorer:
             else RankResult([None] * len(known[row]))
             for row in range(len(requests))
         ]
+
+    @property
+    def says_intents(self) -> bool:
+        """True if there is a student."""
+        return self._student is not None
+
+    def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
+        """Return what the student says of users whose row has no intents or old ones, from their history up to now.
+
+        A row of another quantiser version is the release's own all the same; the student's stand in for its intents alone.
+        """
+        student = self._student
+        if student is None:
+            return [None] * len(requests)
+        histories = [request.history for request in requests]
+        gaps = [self._is_gap(request.features, request.history.as_of) for request in requests]
+        places = np.flatnonzero(gaps)
+        times = np.array([histories[place].as_of for place in places], dtype=np.int64)
+        said = student.rows(self._world.of([histories[place] for place in places]), np.arange(len(places)), times)
+        found: list[StudentRow | None] = [None] * len(requests)
+        for place, row in zip(places.tolist(), said):
+            history, intents = histories[place], Intents.of(dict(zip(INTENTS, row)))
+            if intents is not None:
+                found[place] = StudentRow(
+                    history.user, history.as_of, history.seen, intents, student.version, self._quantizer_version
+                )
+        return found
+
+    def _is_gap(self, row: dict[str, Any] | None, time: int) -> bool:
+        """Return whether a row has no intents, or old ones."""
+        return row is None or not row.get("intent_weights") or self._is_old(row, time)
 
     def _numbers(self, items: Sequence[str]) -> Array:
         """Return the numbers of items, NO_ITEM where one is not in the catalogue."""
@@ -119,7 +159,7 @@ class RunScorer:
         self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
     ) -> list[dict[str, Any] | None]:
         """Return the rows with the student's intents where they have none or old ones; a user without a row gets one of intents alone."""
-        gaps = [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
+        gaps = [self._is_gap(row, at) for row, at in zip(rows, times)]
         asked = np.flatnonzero(gaps)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)

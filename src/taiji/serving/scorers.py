@@ -14,12 +14,15 @@ from taiji.serving.logs import log, where
 from taiji.serving.store import Releases, Store, StoreUnavailable
 from taiji.serving.types import (
     FeaturesOnly,
+    IntentRequest,
+    IntentSource,
     RankRequest,
     RankResult,
     Recommender,
     RecommendRequest,
     RecommendResult,
     Scorer,
+    StudentRow,
 )
 
 Q = TypeVar("Q")
@@ -103,6 +106,11 @@ class Scorers:
         if release not in self._loaded or release in self._reasons:
             return None
         return isinstance(self._loaded[release], Recommender)
+
+    def says_intents(self, release: str | None) -> bool:
+        """Return whether a release has a student of intents."""
+        found = self._loaded.get(release or "")
+        return isinstance(found, IntentSource) and found.says_intents
 
     def refresh(self) -> None:
         """Load what is new, drop what is retired."""
@@ -189,6 +197,15 @@ class Scorers:
             if not isinstance(scorer, Scorer):  # retired since the route asked ready()
                 raise Overloaded
             return scorer.score(requests)
+
+        return _by_release(asked, answer)
+
+    def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
+        """Answer (release, request) pairs, those of one release together; None for a release that was retired meanwhile."""
+
+        def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
+            source = self._loaded.get(release)
+            return source.intents(requests) if isinstance(source, IntentSource) else [None] * len(requests)
 
         return _by_release(asked, answer)
 

@@ -194,6 +194,53 @@ class StoredRow(NamedTuple):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class IntentRequest:
+    """Question for a user's intents as of now.
+
+    Attributes:
+        features: the user's stored row as the API answers it; None where there is none.
+    """
+
+    history: UserHistory
+    features: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudentRow:
+    """Intents that a student says of a user, from everything before ``as_of``.
+
+    Attributes:
+        version: of the student. quantizer_version: of the release.
+    """
+
+    user: str
+    as_of: int
+    events_seen: int
+    intents: Intents
+    version: str
+    quantizer_version: str
+
+    def body(self, release: str, features: Mapping[str, Any] | None, now: int) -> bytes:
+        """Return the stored row with these intents in place of its own, or a row of them alone, as the API answers it."""
+        alone = {
+            "release": release,
+            "feature_version": 0,
+            "user": self.user,
+            "model_version": self.version,
+            "quantizer_version": self.quantizer_version,
+            "as_of": self.as_of,
+            "generated_at": now,
+            "events_seen": self.events_seen,
+            "ids": [],
+            "neighbour_items": [],
+        }
+        made = {"intents_by": self.version, "intents_as_of": self.as_of}
+        return json.dumps(
+            {**(features or alone), **self.intents.columns(), **made}, separators=(",", ":"), ensure_ascii=False
+        ).encode()
+
+
 @dataclass(frozen=True)
 class Release:
     """A model and quantiser version under which rows are written and read; named after its run directory and versions.
@@ -346,6 +393,20 @@ class Scorer(Protocol):
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
         """One result a request, in order."""
+        ...
+
+
+@runtime_checkable
+class IntentSource(Protocol):
+    """A release's student of intents: what it says where a user's row has none, or old ones."""
+
+    @property
+    def says_intents(self) -> bool:
+        """True if the release has a student."""
+        ...
+
+    def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
+        """One result a request, in order; None where the row's own intents are to be used, or nothing is known of the user."""
         ...
 
 
