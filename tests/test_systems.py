@@ -55,7 +55,8 @@ def head(page: Path) -> dict[str, str]:
 
 def test_every_system_has_its_page_and_its_row():
     papers, index = listed(ROOT / "docs" / "papers.md"), listed(FOLDER / "index.md")
-    assert set(papers) == set(index) == {page.name for page in PAGES} and len(papers) == 25
+    assert set(papers) == set(index) == {page.name for page in PAGES}
+    assert f"The {len(papers)} published systems" in (FOLDER / "index.md").read_text()
     for page in PAGES:
         name, purpose, stage, verdict = index[page.name]
         assert papers[page.name][0] == name and page.read_text().startswith(f"# {name}: ")
