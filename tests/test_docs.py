@@ -53,10 +53,11 @@ def test_the_navigation_holds_every_page_once():
 
 
 def anchors(text: str) -> set[str]:
-    """Anchors of a page's headings, as GitHub and the site make them."""
+    """Anchors of a page: those of its headings, as GitHub and the site make them, and those that it names."""
     outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ (.*)$", outside, re.MULTILINE)]
-    return {re.sub(r"[^\w\- ]", "", title.lower().strip()).replace(" ", "-") for title in titles}
+    named = set(re.findall(r'<a id="([^"]+)">', outside))
+    return named | {re.sub(r"[^\w\- ]", "", title.lower().strip()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -76,6 +77,8 @@ def test_pages_of_the_site_have_its_links_and_titles():
     assert site_pages.rewritten("extending.md", "[`examples`](../examples/extending)") == "`examples`"
     code = "```python own.py\nx = {}[0](data.md)\n```"
     assert site_pages.rewritten("index.md", code) == code.replace("own.py", 'title="own.py"')
+    module = "[`taiji.nn.experts`](../reference.md#taijinn) and [all](../reference.md)"
+    assert site_pages.with_module_links(module) == "[`taiji.nn.experts`][taiji.nn.experts] and [all](../reference.md)"
     assert site_pages.linked_files("results/gpu.md", "[b](../../deploy/nginx.conf) [c](../data.md)") == {
         "deploy/nginx.conf"
     }
@@ -140,9 +143,13 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         assert not loaded, f"{path.name} loads {loaded}"
 
 
-def test_modules_tests_and_benchmarks_named_in_the_papers_table_exist():
-    text = (ROOT / "docs" / "papers.md").read_text()
-    for path in re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", text):
+SYSTEMS = [page for page in PAGES if page.parent == ROOT / "docs" / "systems"]
+
+
+@pytest.mark.parametrize("page", [ROOT / "docs" / "papers.md", *SYSTEMS], ids=lambda p: p.stem)
+def test_modules_tests_and_benchmarks_named_with_a_paper_exist(page):
+    text = page.read_text()
+    for path in re.findall(r"(?<![\w/])((?:tests|benchmarks)/[\w/]+(?:\.py|\.json|/))", text):
         assert (ROOT / path).exists(), path
     rooms = "|".join(p.name for p in (ROOT / "src" / "taiji").iterdir() if p.is_dir())
     for path in re.findall(rf"`((?:{rooms})/[\w/.]*)`", text):

@@ -28,6 +28,7 @@ BESIDE = "files/"
 REFERENCE = "reference.md"
 LINK = re.compile(r"(?P<before>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+MODULE_LINK = re.compile(r"\[`(?P<module>taiji[\w.]*)`\]\((?:[^)#\s]*/)?reference\.md#[^)\s]*\)")
 
 
 def repository_path(page: str) -> str:
@@ -72,6 +73,11 @@ def rewritten(page: str, text: str) -> str:
     return "".join([*parts, LINK.sub(link, text[end:])])
 
 
+def with_module_links(text: str) -> str:
+    """Return a page's text with links of module names to the list of modules as links to the modules themselves."""
+    return MODULE_LINK.sub(r"[`\g<module>`][\g<module>]", text)
+
+
 def package_pages() -> dict[str, str]:
     """Return the pages of reference: path in the site → Markdown, a page for each package with its public modules."""
     return {
@@ -105,13 +111,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite links and blocks; in the list of modules, names become links to their reference."""
+    """Rewrite links and blocks; names of modules become links to their reference, in the list of modules and where pages link to it."""
     path = page.file.src_uri
     if path.startswith("reference/"):
         return markdown
     if path == REFERENCE:
         markdown = re.sub(r"^- `(taiji[\w.]*)`", r"- [`\1`][\1]", markdown, flags=re.MULTILINE)
-    return rewritten(path, markdown)
+    return rewritten(path, with_module_links(markdown))
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -1,4 +1,4 @@
-"""Every system of ranking, fusion and lists is switched on in a recipe, and has its row and its benchmark."""
+"""Every system of ranking, fusion and lists is switched on in a recipe, and has its page or its row, and its benchmark."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from taiji.core.component import find_class
 from taiji.models.ranking.ranker import ranker_class
 from taiji.pipeline.recommend_recipe import recommend_stages
 
-PAPERS = (Path(__file__).parents[2] / "docs" / "papers.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
 SAVED = "rerank_settings: {folder: saved, version: '0'}"
 SYSTEMS = [
     ("MaRI", "split_weights", "ranking: {split_weights: false}", "split_weights"),
@@ -65,11 +65,19 @@ def test_a_recipe_switches_the_system_on(system, benchmark, recipe, named, tmp_p
     else:
         assert named in {getattr(part, "__name__", "") for part in chosen.values()}
         assert ("fusion" in keys) == recipe.startswith("recommend: {fusion")
-    (row,) = [line for line in PAPERS.splitlines() if line.startswith("|") and benchmark_of(line) == benchmark]
-    assert system in row.split("|")[1]
     assert benchmark in components()
+    assert [
+        name
+        for name, tested in papers_and_tests()
+        if f"benchmarks/components/{benchmark}.py" in tested and system in name
+    ]
 
 
-def benchmark_of(row: str) -> str:
-    """Return the component whose benchmark a row names; the last column tells deviations and may name others."""
-    return row.split("|")[4].partition("benchmarks/components/")[2].partition(".py")[0]
+def papers_and_tests() -> list[tuple[str, str]]:
+    """Return each system with the tests and benchmarks of its page, and each further paper with those of its row."""
+    rows = [line.split("|") for line in (DOCS / "papers.md").read_text().splitlines() if line.startswith("|")]
+    found = [(row[1], row[4]) for row in rows if len(row) > 5]
+    for page in (DOCS / "systems").glob("*.md"):
+        title, *lines = page.read_text().splitlines()
+        found += [(title, line) for line in lines if line.startswith("| tests and benchmarks |")]
+    return found

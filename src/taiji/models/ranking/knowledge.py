@@ -1,6 +1,6 @@
 """KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighted, then aligned with the ranker's own fields.
 
-Rebuilt from the abstract; see ``docs/papers.md``. Chunks e of several kinds (rationale, answer, item knowledge) go through a projection P per kind
+Rebuilt from the abstract; see ``docs/systems/kser.md``. Chunks e of several kinds (rationale, answer, item knowledge) go through a projection P per kind
 and get weights s from MLP[P e; user; item]: a softmax over the chunks and a null chunk that stands for none of them, so that their weights together
 can go to 0; or, without a null chunk, a sigmoid each. The field embeddings X of the ranker are queries, the weighted chunks keys and values:
 

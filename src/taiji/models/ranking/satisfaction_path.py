@@ -1,6 +1,6 @@
 """EASQ (arXiv 2601.20215): sparse survey answers train a low-rank path of their own, and the served score is aligned with it.
 
-Rebuilt from a note on the paper; ``docs/papers.md`` lists our own additions. With the inputs x, the first layer W₀ and low-rank matrices A and B:
+Rebuilt from a note on the paper; ``docs/systems/easq.md`` lists our own additions. With the inputs x, the first layer W₀ and low-rank matrices A and B:
 
     h = W₀ x,   l = B A sg(x),   h_main = h + sg(l),   h_sat = sg(h) + l          (sg: no gradient)
 

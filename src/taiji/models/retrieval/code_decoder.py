@@ -1,6 +1,6 @@
 """Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
 
-TIGER (2305.05065) is the plain decoder; OneLive, OneMall, S²GR and DualGR are settings of it. Deviations are in ``docs/papers.md``.
+TIGER (2305.05065) is the plain decoder; OneLive, OneMall, S²GR and DualGR are settings of it. ``docs/papers.md`` has TIGER's deviations, ``docs/systems`` the others.
 """
 
 from __future__ import annotations

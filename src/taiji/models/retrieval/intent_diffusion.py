@@ -1,4 +1,4 @@
-"""Two towers whose user side first samples the user's likely next item (T2Diff, arXiv 2502.20487).
+"""Two towers whose user side first samples the user's likely next item (T2Diff, arXiv 2502.20687).
 
 A diffusion generates the drift from the last item to the next positive one, given the history. The sampled next item joins the last
 interactions in a transformer, whose output weighs the whole history (mixed attention). The item side is independent of the user, so its index stays
