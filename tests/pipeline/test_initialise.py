@@ -141,7 +141,7 @@ def test_what_the_user_decided_is_neither_announced_otherwise_nor_called_unused(
     decided = {"events.click": "did == like", "users.profile": "null"}
     shown = initialised_text(initialise(folder, tmp_path, "shop", decided))
     assert "did == like" in shown and "did" not in "".join(line for line in shown.splitlines() if "not used" in line)
-    assert "Prompts will tell" not in shown
+    assert "Prompts will show" not in shown
     assert "gender, city" in initialised_text(
         initialise(folder, tmp_path, "shop", {"events.click": "did == like"}, force=True)
     )
@@ -211,7 +211,7 @@ def test_what_gives_answers_away_is_told_to_nobody(export, tmp_path):
     made = initialise(folder, tmp_path, "shop", {})
     assert made.dataset.users.columns == ["user", "user_id", "Geschlecht"]
     assert any("naechster_artikel" in doubt and "kontakt" in doubt for doubt in made.doubts)
-    assert any("have no time" in doubt for doubt in made.doubts)
+    assert any("have no timestamp" in doubt for doubt in made.doubts)
     assert not any("mail.example" in prompt for prompt in made.prompts)
 
 
@@ -260,8 +260,8 @@ def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tm
     log = (folder / "verlauf.csv").read_text()
     (folder / "verlauf.csv").write_text(re.sub(r";(0\d{4});", r";ART-\1;", log))
     doubts = initialise(folder, tmp_path, "shop", {}).doubts
-    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv plays no part"))
-    assert "of 80 different values of verlauf.csv's ArtikelNr its Artikelnummer knows 0" in said
+    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv is not used"))
+    assert "of the 80 distinct values of ArtikelNr in verlauf.csv, 0 occur in its Artikelnummer" in said
     assert "80 differ only in spelling ('ART-00000' and 'Art.00000'" in said
 
 
@@ -270,7 +270,7 @@ def test_what_was_left_out_of_the_folder_is_said_where_it_is_missed(export, tmp_
     (folder / "log").mkdir()
     (folder / "verlauf.csv").rename(folder / "log" / "a.csv")
     (folder / "log" / "b.csv").write_text("x;y\n1;2\n")
-    with pytest.raises(TaijiError, match=r"(?s)No file looks like a log.*The folder log was not looked at"):
+    with pytest.raises(TaijiError, match=r"(?s)No file looks like a log.*The folder log was skipped"):
         initialise(folder, tmp_path, "shop", {})
 
 

@@ -76,7 +76,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def choose(question: Question) -> str:
     """Put a question to the person at the terminal."""
-    print(f"\nPlease say {question.what} ({question.key}):")
+    print(f"\nPlease specify {question.what} ({question.key}):")
     for number, choice in enumerate(question.choices, start=1):
         print(f"  {number}  {choice.value}  ({'; '.join(choice.reasons)})")
     given = typer.prompt("number, or another value").strip()
