@@ -179,7 +179,7 @@ def test_the_next_command_can_be_pasted(export, tmp_path):
     assert shlex.split(made.command) == ["taiji", "run", str(tmp_path / "my runs" / "a shop.yaml")]
 
 
-def test_doubled_and_otherwise_written_ids_keep_their_titles_and_are_told(export, tmp_path):
+def test_repeated_and_differently_spelt_ids_keep_their_titles_and_are_reported(export, tmp_path):
     folder = export("german")
     items = (folder / "artikel.csv").read_text().splitlines()
     (folder / "artikel.csv").write_text("\n".join([*items, *items[-9:]]) + "\n")
@@ -189,7 +189,7 @@ def test_doubled_and_otherwise_written_ids_keep_their_titles_and_are_told(export
     assert made.dataset.n_items == exports.ITEMS
     assert made.dataset.items["title"][7] == "mint Ding 7"
     shown = initialised_text(made)
-    assert "9 rows that repeat another one" in shown and "'0' for '00000'" in shown
+    assert "9 rows that repeat an earlier one" in shown and "'0' for '00000'" in shown
     assert "READING" in shown and "Ids" in shown
     assert as_json(made)["reading"]["files"][0]["file"] == "artikel.csv"
 
@@ -253,7 +253,7 @@ def test_atomic_files_of_recbole(tmp_path):
     assert dataset.events.filter(pl.col("click") == 1).height == exports.EVENTS
 
 
-def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tmp_path):
+def test_a_table_whose_ids_are_spelt_differently_is_reported_with_counts(export, tmp_path):
     folder = export("german")
     text = (folder / "artikel.csv").read_text()
     (folder / "artikel.csv").write_text(re.sub(r"^(\d+);", r"Art.\1;", text, flags=re.M))
@@ -265,7 +265,7 @@ def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tm
     assert "80 differ only in spelling ('ART-00000' and 'Art.00000'" in said
 
 
-def test_what_was_left_out_of_the_folder_is_said_where_it_is_missed(export, tmp_path):
+def test_skipped_folders_are_listed_if_the_log_is_missing(export, tmp_path):
     folder = export("german")
     (folder / "log").mkdir()
     (folder / "verlauf.csv").rename(folder / "log" / "a.csv")
@@ -279,4 +279,4 @@ def test_a_second_log_is_spoken_of(export, tmp_path):
     head, *rows = (folder / "verlauf.csv").read_text().splitlines()
     (folder / "neuere.csv").write_text("\n".join([head, *rows[-200:]]) + "\n")
     doubts = initialise(folder, tmp_path, "shop", {"events.file": "verlauf.csv"}).doubts
-    assert any(doubt.startswith("neuere.csv has the columns of verlauf.csv") for doubt in doubts)
+    assert any(doubt.startswith("neuere.csv has the same columns as verlauf.csv") for doubt in doubts)

@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: a request, a server's answer, a file."""
+"""Parse JSON from untrusted sources: requests, answers of servers, files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 
 def parsed(text: str | bytes, **options: Any) -> Any:
-    """Return the value of a JSON text.
+    """Parse a JSON text.
 
     Args:
-        text: UTF-8 if bytes. options: options for :func:`json.loads`.
+        text: text, or bytes in UTF-8.
+        options: options for :func:`json.loads`.
 
     Raises:
-        ValueError: the text is not JSON, or is nested too deep to be read.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text, **options)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
