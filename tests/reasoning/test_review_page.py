@@ -135,5 +135,5 @@ def test_strangers_are_refused(served):
 
 def test_a_taken_port_is_explained(served):
     server, _ = served
-    with pytest.raises(TaijiError, match="cannot be served"):
+    with pytest.raises(TaijiError, match="cannot listen on its port"):
         ReviewServer(server.session, server.server_port)
