@@ -56,7 +56,7 @@ def view(
 def review(
     run: RunFolder,
     name: Annotated[
-        str, typer.Option("--as", help="Name of the reviewer, which the files with the judgements contain.")
+        str, typer.Option("--as", help="Name of the reviewer, used in the names of the files with judgements.")
     ] = "me",
     beside: Annotated[
         list[str] | None,

@@ -46,7 +46,7 @@ def _demand_rights(path: Path, error: BaseException | None) -> None:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values, converted as by JSON, with their own hash."""
+    """Convert values to plain JSON types, and add their hash."""
     plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
     return {**plain, CHECKSUM: value_hash(plain)}
 

@@ -145,7 +145,7 @@ VALUES = Rule("values", None, ANY, "text, numbers or booleans")
 
 
 def rules(columns: EventColumns) -> dict[str, Rule]:
-    """Return column to rule for the further columns."""
+    """Return the rules of the further columns by column name."""
     found: dict[str | None, Rule] = {task.name: _rule(task) for task in columns.labels}
     found |= dict.fromkeys((*columns.context, *columns.bias), VALUES)
     found[columns.behaviour] = NAMES

@@ -141,7 +141,7 @@ def labels(
 
 
 def last_known(frames: Iterable[pl.DataFrame], tasks: Sequence[Task]) -> dict[str, int]:
-    """Return each conditional task with the time of the last row, in any frame, whose label is known; see :func:`labels`."""
+    """Return the time of the last row with a known label over all frames, by conditional task; see :func:`labels`."""
     found: dict[str, int] = {}
     conditional = [task.name for task in tasks if task.given is not None]
     for frame in frames if conditional else ():

@@ -104,7 +104,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 
 
 def _columns(part: pl.DataFrame, weights: Mapping[str, float]) -> dict[str, Any]:
-    """Return the retrievers, the predictions weighted by the fusion, the pairs of estimate and true value, and a flag if there is a score."""
+    """Return the retrievers, the predictions weighted by the fusion, the pairs of estimate and true value, and whether there is a score."""
     pairs = [
         (of, f"rank: {task}", f"{TRUE}{of}")
         for task, of in BESIDE.items()

@@ -29,7 +29,7 @@ TEXTS_PER_PARTITION = 4096
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), a flag if the length limit truncated it, and its token counts."""
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit truncated it, and its token counts."""
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )

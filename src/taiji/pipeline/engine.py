@@ -58,7 +58,7 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and a flag if it was forced."""
+"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and whether it was forced."""
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Components:
     def cascade(
         self, settings: RecommendSettings, dataset: Dataset, live: Dataset | None = None, names: Sequence[str] = ()
     ) -> Cascade:
-        """Compose the components to a cascade.
+        """Compose the components into a cascade.
 
         Args:
             settings: settings of the composition.

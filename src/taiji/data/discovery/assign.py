@@ -37,9 +37,9 @@ class Roles:
 
     Attributes:
         items, users: table of the items or of the users; None if only the log, or no file, describes them.
-        user_scores, item_scores: column of the log to its score as the id of a user or an item.
-        item_keys, user_keys: column of the table of items or users to its score as the key.
-        reasons: role to its reasons, as sentences.
+        user_scores, item_scores: scores of the columns of the log as ids of users or items, by column name.
+        item_keys, user_keys: scores of the columns of the table of items or users as its key, by column name.
+        reasons: reasons by role, as sentences.
         fit: total score of this assignment.
     """
 

@@ -27,7 +27,7 @@ class EventTime:
     """Proposal for the mapping's ``timestamp``.
 
     Attributes:
-        guesses: key of the mapping to guess.
+        guesses: guesses by key of the mapping.
         question: question about the format, if it is ambiguous.
         doubts: notes, as sentences.
     """

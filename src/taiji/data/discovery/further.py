@@ -38,7 +38,7 @@ class Further:
     """Proposed further roles of the columns of a log.
 
     Attributes:
-        guesses: key of the mapping to guess, supported by names and values.
+        guesses: guesses by key of the mapping, supported by names and values.
         suggestions: optional lines for the mapping, each with its reason.
         doubts: notes on columns that are named like labels but whose values are ambiguous.
     """

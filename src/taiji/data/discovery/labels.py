@@ -25,8 +25,8 @@ class Labels:
 
     Attributes:
         click, conversion: rules; ``conversion`` is None if the log has no conversions.
-        reasons: key (``click``, ``conversion``) to reasons, as sentences.
-        confidence: key to confidence, from 0 to 1.
+        reasons: reasons by key (``click``, ``conversion``), as sentences.
+        confidence: confidence by key, from 0 to 1.
         doubts: notes on ambiguous values, as sentences.
         columns: columns that the rules or the open questions mention.
         all_clicks: True if every row is a click.

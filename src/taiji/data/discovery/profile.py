@@ -19,9 +19,9 @@ OUTCOME = "rfm plays views visits sessions logins watched listened next last lat
 WINDOW = re.compile(r"(^|_)(last_?)?\d+_?(d|days?|w|weeks?|m|months?|tage?|jours?)$")
 """Pattern of the end of the name of a count over a time window (``n_plays_30d``)."""
 LIKE_IDS = 0.9
-"""Share of item ids among the values of a column from which on the column is treated as a reference to items."""
+"""Smallest share of item ids among the values of a column at which the column is treated as a reference to items."""
 OWN_TEXT = 0.5
-"""Share of distinct values from which on a text column is treated as personal."""
+"""Smallest share of distinct values at which a text column is treated as personal."""
 
 
 @dataclass(frozen=True)

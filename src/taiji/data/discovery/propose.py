@@ -52,10 +52,10 @@ class Proposal:
 
     Attributes:
         roles: assignment of files to the log, the items and the users.
-        guesses: key of the mapping (``events.user_id``) to guess.
+        guesses: guesses by key of the mapping (``events.user_id``).
         questions: required roles that could not be determined.
         doubts: notes on decisions with weak evidence and on unused data, as sentences.
-        unused: file name to the columns that have no role.
+        unused: columns without a role, by file name.
         suggestions: optional lines for the ``events`` section of the mapping, each with its reason.
         values: values of the mapping, ready to be written. Parts with an open question are missing.
     """
@@ -74,11 +74,11 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
 
     Args:
         tables: tables of the folder.
-        answers: key of the mapping to the user's choice (``events.user_id`` to a column, ``items.file`` to a file name).
+        answers: the user's choices by key of the mapping: a column for ``events.user_id``, a file name for ``items.file``.
         name: default name of the data set.
 
     Raises:
-        ConfigError: an answer names something missing, or no file can be a log.
+        ConfigError: an answer names a missing file or column, or no file can be a log.
     """
     answers = _flatten_timestamp(dict(answers or {}))
     roles, question = assign(tables, answers)
@@ -258,7 +258,7 @@ class _ProposalBuilder:
                 (
                     "the items are read from the log: the first row of each item describes it"
                     if joined
-                    else f"{key} is not unique in every row: the first row of each id is used",
+                    else f"{key} is not unique: the first row of each id is used",
                 ),
             )
 

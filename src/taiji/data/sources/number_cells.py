@@ -25,7 +25,7 @@ BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
 """Contents of a cell, in lower case, that stand for a missing value."""
 MOST = 0.95
-"""Smallest share of valid cells at which the other cells of a column are treated as broken."""
+"""Smallest share of valid cells in a column at which its other cells are treated as broken."""
 MOST_NUMBERS = 0.8
 """Smallest such share for a column of numbers: a few words do not turn it into text."""
 

@@ -41,9 +41,9 @@ SHAPES = {
     "%p": "[AaPp][Mm]",
 }
 IMPOSSIBLE = 0.2
-"""Share of numbers from which on they are counts since midnight: those whose last two digits, read as minutes or seconds, are 60 or more.
+"""Smallest share of numbers with impossible minutes or seconds (60 or more in the last two digits) at which a column counts minutes or seconds since midnight.
 
-Among the minutes of a day this share is 4 in 10.
+Among the counts of minutes of a whole day, this share is 4 in 10.
 """
 CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}

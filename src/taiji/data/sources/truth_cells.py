@@ -84,7 +84,7 @@ def read_truth(values: pl.Series) -> Truth:
 
 
 def understood(truth: Truth) -> bool:
-    """Return True if so many cells of a column could be read that the others are treated as broken."""
+    """Return True if enough cells of a column could be read to treat the others as broken."""
     return bool(truth.sides) and truth.known >= MOST
 
 
