@@ -20,14 +20,14 @@ class Task(Settings):
     """Label that a ranker learns to predict."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Name of the label's column, of the prediction, and in metrics."""
+    """Name of the label, which its column, its prediction and its metrics have in common."""
     kind: Kind = "binary"
     """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
     ``pairwise`` (a number of which only the order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction, because the answers of other users are unknown)."""
     given: str | None = None
     """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1 (conversion given click)."""
     joint: str | None = None
-    """Name of the prediction that both happen (``ctcvr``), for a binary task with ``given``; by default ``<given>_<name>``."""
+    """Name of the joint prediction of a binary task and its condition ``given`` (such as ``ctcvr``); by default ``<given>_<name>``."""
     levels: int | None = Field(default=None, ge=2, le=100)
     """Number of grades of an ordinal task."""
     delayed: bool = False

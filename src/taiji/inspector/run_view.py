@@ -208,7 +208,7 @@ class RunFiles:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """User id, as text, to its number in this run."""
+        """Number of each user in this run, by user id as text."""
 
         def load() -> dict[str, int]:
             dataset = self.dataset
@@ -303,7 +303,7 @@ class RunFiles:
 
     @property
     def kept_lines(self) -> dict[str, int]:
-        """Example to the number of interactions in its prompt, as recorded by the stages."""
+        """Number of interactions in the prompt of each example, as recorded by the stages."""
 
         def load() -> dict[str, int]:
             found: dict[str, int] = {}

@@ -27,7 +27,7 @@ def units_of_price(table: Table, name: str) -> list[str]:
 
 
 def told_by_times(log: Table, taken: set[str]) -> list[str]:
-    """Describe columns that hold the time of a purchase. That such a cell is filled is a label."""
+    """Describe columns that hold the time of a purchase. A label can be derived from them: 1 where the cell is filled."""
     return [
         f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, and is named like the time of a purchase. If these rows are conversions, add --set 'events.conversion={column_text(column.name)} is not null'."
         for column in log.columns.values()

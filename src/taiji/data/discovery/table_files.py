@@ -388,7 +388,7 @@ def _with_advice_to_ignore(path: Path, error: TaijiError) -> TaijiError:
 
 
 def _separator(path: Path) -> tuple[str, list[list[str]]]:
-    """Return the separator that splits nearly all of the first lines into the same, largest number of cells, and these cells."""
+    """Return the best separator and the cells of the first lines. The best separator splits nearly all lines into equally many cells, and into the most."""
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []

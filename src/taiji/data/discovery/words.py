@@ -110,7 +110,7 @@ def label_named(name: str) -> str | None:
 
 
 def _in_vocabulary(word: str, vocabulary: str) -> bool:
-    """Return True if a word is in the vocabulary after a negating prefix or (in Chinese) the words in :data:`DECORATIONS` are removed."""
+    """Return True if a word is in the vocabulary, possibly after a negating prefix or (in Chinese) words of :data:`DECORATIONS` have been removed."""
     known = vocabulary.split()
     if not word.isascii():
         for decoration in sorted((part for part in DECORATIONS if not part.isascii()), key=len, reverse=True):

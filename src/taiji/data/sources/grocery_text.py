@@ -22,7 +22,7 @@ WORDS = {
     "SHERBTS": "Sherbets", "FLU": "Flu", "BBQ": "BBQ", "WT": "Weight", "SUPP": "Supplements", "VIT": "Vitamins", "SS": "Single Serve",
     "AND": "and", "OF": "of", "OR": "or", "WITH": "with", "FOR": "for", "IN": "in", "BY": "by", "NOT": "not",
 }  # fmt: skip
-"""Abbreviation in the product table to the full word."""
+"""Full words by abbreviation in the product table."""
 
 UNITS = {
     "OZ": "oz", "LB": "lb", "LBS": "lb", "CT": "ct", "PK": "pack", "GA": "gal", "GAL": "gal", "QT": "qt", "PT": "pt", "ML": "ml", "L": "l", "LTR": "l",

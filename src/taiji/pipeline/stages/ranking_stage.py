@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ranking(Stage):
-    """Stage that trains one ranker per feature table, and scores the test exposures of users with features with these and with the ranker without
-    features."""
+    """Stage that trains one ranker per feature table. These rankers, and the ranker without features, score the test exposures of users who have features."""
 
     name = "ranking"
     summary = "Train the rankers with features and score the test exposures."
