@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_made_is_one_message(taiji, shop, tmp_path, case
     assert code == 2, error
     assert error.count("Error: Could not write") == 1 and "Traceback" not in error
     assert "choose another folder" in error
-    assert "some-file.yaml is a file" in error or "/proc takes no new files" in error
+    assert "some-file.yaml is a file" in error or "/proc does not accept new files" in error
     assert "--resume" not in error and "MiB" not in error
     assert file.read_text() == "seed: 1\n"
 
@@ -135,7 +135,7 @@ def test_runs_in_a_folder_that_may_not_be_written(taiji, shop, tmp_path, monkeyp
     monkeypatch.setattr(os, "mkdir", refused)
     code, _, error = taiji("run", "--data", shop(), "--name", "a", "--runs", tmp_path / "runs")
     assert code == 2, error
-    assert "Operation not permitted" in error and "may not be written to" in error
+    assert "Operation not permitted" in error and "is not writable" in error
     assert "--resume" not in error and "Traceback" not in error
 
 
@@ -145,12 +145,12 @@ def test_a_full_disk_says_how_to_go_on_where_the_command_can(taiji, shop, tmp_pa
 
     monkeypatch.setattr("taiji.pipeline.engine.Run.execute", full)
     assert (
-        f"go on with: taiji run --name x --runs {tmp_path} --resume"
+        f"continue with: taiji run --name x --runs {tmp_path} --resume"
         in taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)[2]
     )
     monkeypatch.setattr("taiji.core.artifacts.write_json", full)
     error = taiji("doctor", "--json", tmp_path / "x.json")[2]
-    assert "make room" in error and "go on with" not in error
+    assert "free some space" in error and "continue with" not in error
 
 
 def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, monkeypatch):
@@ -160,9 +160,9 @@ def test_a_first_run_that_failed_does_not_keep_its_name(taiji, shop, tmp_path, m
     # The corrected command gets as far as the first stage that this tiny log is too small for.
     corrected = ("run", "--data", shop(), "--name", "z", "--runs", tmp_path)
     code, _, error = taiji(*corrected)
-    assert "data: done" in error and "A run of that name exists" not in error
+    assert "data: done" in error and "A run with this name exists" not in error
     code, _, error = taiji(*corrected)
-    assert code == 2 and "A run of that name exists" in error, "now a stage is done, and could be lost"
+    assert code == 2 and "A run with this name exists" in error, "now a stage is done, and could be lost"
 
 
 def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path, monkeypatch):
@@ -196,20 +196,22 @@ def test_a_damaged_stage_is_made_again_and_a_forced_one_too(taiji, shop, tmp_pat
     events = tmp_path / "x" / "data" / "dataset" / "events.parquet"
     events.write_bytes(events.read_bytes()[:100])
     error = taiji("data", *data)[2]
-    assert "data: made again: dataset/events.parquet is damaged (100 bytes, " in error and "data: done" in error
+    assert "data: running again: dataset/events.parquet is damaged (100 bytes, " in error and "data: done" in error
     # The log is too small for the next stage; what is asked of the first one happens before.
     error = taiji("run", "--name", "x", "--runs", tmp_path, "--force", "data", "--verify")[2]
-    assert "data: made again: requested with --force" in error and "data: done" in error
+    assert "data: running again: requested with --force" in error and "data: done" in error
     code, _, error = taiji("run", "--name", "x", "--runs", tmp_path, "--force", "dta")
-    assert code == 2 and "no such stage" in error and "data, examples" in error
+    assert code == 2 and "A stage is unknown" in error and "data, examples" in error
     (tmp_path / "x" / "config.json").unlink()
     code, _, error = taiji("run", "--name", "x", "--runs", tmp_path, "--resume")
     assert (
-        code == 2 and "not the configuration that it keeps" in error and "--resume: finished stages are kept" in error
+        code == 2
+        and "saved configuration of a run is missing" in error
+        and "--resume; finished stages are kept" in error
     )
     (tmp_path / "x" / "data" / "manifest.json").write_text("{")
     error = taiji("run", *data, "--resume")[2]
-    assert "data: made again: its manifest is damaged" in error and "data: done" in error
+    assert "data: running again: its manifest is damaged" in error and "data: done" in error
 
 
 def test_data_that_cannot_be_split_says_so(taiji, shop, tmp_path):
@@ -349,7 +351,7 @@ def test_init_leaves_out_what_it_is_told_to(taiji, shop, tmp_path):
     assert code == 2 and "--ignore old.csv" in error
     code, out, error = taiji("init", folder, "--to", tmp_path, "--ignore", "old*")
     assert code == 0, error
-    assert "old.csv was left out" in out and "READING" in out
+    assert "old.csv was skipped" in out and "READING" in out
 
 
 def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsys):
@@ -367,7 +369,7 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
     [
         (("run", "--name", "../../elsewhere"), ("not a valid name of a run", "--runs")),
         (("run", "--name", ""), ("not a valid name of a run",)),
-        (("run", "--name", "none", "--resume"), ("no run to go on with", "no run in")),
+        (("run", "--name", "none", "--resume"), ("no run to continue", "no run in")),
         (("run", "--set", "a=b: [c"), ("--set a=b: [c", "quote")),
         (("run", "none.yaml"), ("No such file", "taiji config --preset demo > my.yaml")),
         (("run", "--set", "size=3"), ("size: a section with keys",)),
@@ -415,7 +417,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(taiji, shop, tmp_path, monkey
     assert (code, out) == (130, "")
     assert (
         error.strip()
-        == f"Interrupted; finished stages and chunks are kept. Go on with: taiji data --name x --runs {tmp_path}"
+        == f"Interrupted; finished stages and chunks are kept. Continue with: taiji data --name x --runs {tmp_path}"
     )
     code, _, error = taiji("run", "--data", shop(), "--name", "x", "--runs", tmp_path)
     assert (code, error.strip().split("with: ")[1]) == (130, f"taiji run --name x --runs {tmp_path} --resume")

@@ -60,9 +60,9 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EACCES, ("Permission denied", "may not be written to", "rights")),
-        (errno.EPERM, ("Operation not permitted", "may not be written to", "rights")),
-        (errno.EROFS, ("mounted for reading only", "another disk")),
+        (errno.EACCES, ("Permission denied", "is not writable", "permissions")),
+        (errno.EPERM, ("Operation not permitted", "is not writable", "permissions")),
+        (errno.EROFS, ("mounted read-only", "another disk")),
         (errno.ENAMETOOLONG, ("shorter name",)),
     ],
 )
@@ -95,9 +95,9 @@ def test_files_and_folders_in_each_others_place_are_named(tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc here")
 @pytest.mark.parametrize("path", ["/proc/x", "/proc/x/y"])
 def test_a_place_that_takes_no_files_is_explained(path):
-    with pytest.raises(TaijiError, match=r"(?s)/proc/x.*/proc takes no new files"):
+    with pytest.raises(TaijiError, match=r"(?s)/proc/x.*/proc does not accept new files"):
         write_text(path, "x")
-    with pytest.raises(TaijiError, match="/proc takes no new files"):
+    with pytest.raises(TaijiError, match="/proc does not accept new files"):
         make_folder(path)
 
 

@@ -96,7 +96,7 @@ def test_a_published_file_is_the_stages_own(stage):
     (run / "base.parquet").write_bytes((stage / "base.parquet").read_bytes())
     assert Verifier().published(run, "answers", "base.parquet") == run / "base.parquet"
     damage(run / "base.parquet", "flipped")
-    with pytest.raises(ArtifactError, match="not what the stage wrote"):
+    with pytest.raises(ArtifactError, match="changed since the stage wrote it"):
         Verifier().published(run, "answers", "base.parquet")
 
 

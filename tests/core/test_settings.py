@@ -29,20 +29,20 @@ class Some(Settings):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("names", "a", "should be a list, as [a, b]"),
+        ("names", "a", "should be a list, such as [a, b]"),
         ("names", [1], "should be text"),
         ("share", "much", "should be a number"),
         pytest.param("share", 1.5, "should be less than or equal to 1", id="too much"),
         pytest.param("share", float("inf"), "should be a finite number", id="infinite"),
-        ("steps", "x", "should be a whole number"),
-        pytest.param("steps", 1.5, "should be a whole number", id="half a step"),
-        ("steps", None, "should be a whole number"),
+        ("steps", "x", "should be an integer"),
+        pytest.param("steps", 1.5, "should be an integer", id="half a step"),
+        ("steps", None, "should be an integer"),
         ("on", "maybe", "should be true or false"),
         ("where", 3, "should be a path"),
         ("rule", "c", "should be 'a' or 'b'"),
-        ("inner", 3, "should be a section with keys, as {key: value}"),
-        ("table", [1], "should be a section with keys, as {key: value}"),
-        ("steps2", 1, "is no known key"),
+        ("inner", 3, "should be a section with keys, such as {key: value}"),
+        ("table", [1], "should be a section with keys, such as {key: value}"),
+        ("steps2", 1, "is an unknown key"),
     ],
 )
 def test_it_is_said_in_words_that_need_no_python(key, value, said):

@@ -82,6 +82,6 @@ def test_answers_over_the_network():
             assert answer.headers["Content-Length"] == "4" and answer.headers["Server"] == "taiji "
             expected = {**HEADERS, "X-Frame-Options": "SAMEORIGIN"}
             assert {name: answer.headers[name] for name in HEADERS} == expected
-        with pytest.raises(ResourceError, match="The echo cannot be served"):
+        with pytest.raises(ResourceError, match="The echo cannot listen on its port"):
             LocalServer(server.server_port, _Echo, "The echo")
         server.shutdown()

@@ -101,7 +101,7 @@ def test_levels_are_those_that_the_source_gave(make_log, tmp_path, depth):
         assert each.items.columns[3 : 3 + max(depth, 3)] == [f"category_l{level + 1}" for level in range(max(depth, 3))]
 
 
-def test_a_level_that_is_added_to_checked_tables_counts(make_log):
+def test_a_level_that_is_added_to_validated_tables_is_used(make_log):
     checked = validate(make_log())
     deeper = replace(checked, items=checked.items.with_columns(category_l4=pl.lit("deep")))
     assert Dataset.from_tables(deeper).levels == tuple(f"category_l{level}" for level in range(1, 5))

@@ -44,7 +44,7 @@ def test_ids_are_integers_or_text_without_spaces(given, wanted):
     assert plain(given).to_list() == wanted
 
 
-def test_a_log_in_floats_or_padded_finds_its_items_and_says_so():
+def test_float_and_padded_ids_find_their_items_with_a_note():
     for events in (pl.Series(["12.0", "7.0"]), pl.Series(["00012", "00007"]), pl.Series(["12 ", " 7"])):
         made = joined(pl.Series(["12", "7", "3"]), events, "item_id", "items")
         assert made.events.to_list() == ["12", "7"]
@@ -97,7 +97,7 @@ def test_ids_of_one_column_that_differ_in_spelling_alone():
     assert alike(pl.Series([1, 2])) == []
 
 
-def test_ids_that_a_spreadsheet_cut_short_are_told():
+def test_ids_that_a_spreadsheet_truncated_are_reported():
     said = shortened(pl.Series("user_id", ["1.23457E+12", "9.9e+11", "7", None]))
-    assert "2 different ids of column user_id" in said and "'1.23457E+12'" in said
+    assert "2 distinct ids of column user_id" in said and "'1.23457E+12'" in said
     assert shortened(pl.Series("user_id", ["12e4x", "E+1"])) == "" and shortened(pl.Series("n", [1])) == ""

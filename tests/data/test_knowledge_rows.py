@@ -26,7 +26,7 @@ def test_a_table_of_the_needed_columns_is_enough(tmp_path):
     ("made", "found"),
     [
         (table().drop("text"), "no text"),
-        (table(item_id=["3", "3"]), "an item twice"),
+        (table(item_id=["3", "3"]), "a repeated item"),
         (table(available_at=[None, 9]), "missing"),
     ],
     ids=["column", "twice", "time"],
@@ -39,7 +39,7 @@ def test_another_table_is_an_error(made, found, tmp_path):
         read_knowledge(tmp_path / "none.parquet")
 
 
-def test_an_item_is_listed_as_the_catalogue_says_and_never_by_who_took_it(shop):
+def test_listing_times_come_from_the_catalogue_and_never_from_events(shop):
     times = listed_at(shop)
     assert times.tolist() == [shop.events["time"].min()] * shop.n_items, "an own first event would tell who took it"
     told = with_knowledge(shop, table())

@@ -51,11 +51,19 @@ def test_a_sound_log_gives_no_finding():
     ("changes", "check", "words"),
     [
         ({"files": (file(left_out=(LeftOut(reason="rows without a title", rows=4),)),)}, "rows left out", "4 rows"),
-        ({"files": (file(columns=(COLUMN,)),)}, "values not understood", "1 of 10 values of column p"),
-        ({"files": (file(notes=("ids changed",)),)}, "read otherwise than written", "log.csv: ids changed"),
-        ({"labels": (LabelReading(name="liked", rows=9, known=0),)}, "label unknown", "none of 9"),
-        ({"labels": (LabelReading(name="click", rows=90, known=80, mean=0.0),)}, "label never positive", "of the 80"),
-        ({"ids": (ids(rows_known=900, event_ids=60),)}, "ids not matched", "100 of 1,000 events name 10 different"),
+        ({"files": (file(columns=(COLUMN,)),)}, "unreadable values", "1 of 10 values of column p"),
+        ({"files": (file(notes=("ids changed",)),)}, "values changed while reading", "log.csv: ids changed"),
+        ({"labels": (LabelReading(name="liked", rows=9, known=0),)}, "label unknown", "unknown for all 9"),
+        (
+            {"labels": (LabelReading(name="click", rows=90, known=80, mean=0.0),)},
+            "label never positive",
+            "0 for all 80",
+        ),
+        (
+            {"ids": (ids(rows_known=900, event_ids=60),)},
+            "ids not matched",
+            "100 of 1,000 events have one of 10 distinct",
+        ),
         ({"ids": (ids(near=2, near_examples=(("07", "7"),)),)}, "ids not matched", "'07' and '7'"),
         ({"ids": (ids(busiest_rows=333),)}, "one id with many events", "'7' has 333 of 1,000 events (33.3%)"),
         ({"times": times(early=5)}, "times outside", "5 of 1,000 events lie before 1990"),
@@ -72,7 +80,7 @@ def test_a_sound_log_gives_no_finding():
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "log",
 )
-def test_each_check_tells_what_it_found_with_counts(changes, check, words):
+def test_each_check_reports_its_finding_with_counts(changes, check, words):
     (found,) = findings(ReadingReport(**{**SOUND, **changes}))
     assert found.check == check
     assert words in found.found

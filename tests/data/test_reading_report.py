@@ -7,27 +7,28 @@ import json
 from taiji.data.reading_report import LeftOut, Reading, ReadingReport
 
 
-def test_what_is_told_is_in_the_report_and_survives_json():
+def test_added_records_are_in_the_report_and_survive_json():
     reading = Reading()
     reading.file("events", "log.csv", 100)
     reading.left_out("events", "rows without a user_id", [3, 9], examples=["x"])
-    reading.left_out("events", "lines that are no rows", range(1, 8), unit="line")
+    reading.left_out("events", "lines that cannot be read as rows", range(1, 8), unit="line")
     reading.column("events", "preis", "price", values=90, understood=88, places=[4, 5], examples=["n/a", "n/a", "?"])
     reading.note("events", "something was changed")
     report = reading.report()
     (file,) = report.files
     assert (file.rows, file.used) == (100, 91)
     assert file.left_out[0].text == "2 rows without a user_id (rows 3, 9): 'x'"
-    assert file.left_out[1].text == "7 lines that are no rows (lines 1, 2, 3, 4, 5 and 2 more)"
-    one = [LeftOut(reason=reason, rows=1).text for reason in ("lines that are no rows", "rows that repeat another one")]
-    assert one == ["1 line that is no row", "1 row that repeats another one"]
-    assert file.columns[0].text == (
-        "2 of 90 values of column preis (price) were not understood (rows 4, 5): 'n/a', '?'"
-    )
+    assert file.left_out[1].text == "7 lines that cannot be read as rows (lines 1, 2, 3, 4, 5 and 2 more)"
+    one = [
+        LeftOut(reason=reason, rows=1).text
+        for reason in ("lines that cannot be read as rows", "rows that repeat an earlier one")
+    ]
+    assert one == ["1 line that cannot be read as a row", "1 row that repeats an earlier one"]
+    assert file.columns[0].text == ("2 of 90 values of column preis (price) could not be read (rows 4, 5): 'n/a', '?'")
     assert ReadingReport.model_validate(json.loads(json.dumps(report.model_dump(mode="json")))) == report
 
 
-def test_nothing_is_left_out_where_there_is_nothing():
+def test_no_rows_are_left_out_without_positions():
     reading = Reading()
     reading.file("items", "items.csv", 3)
     reading.left_out("items", "rows without a title", [])

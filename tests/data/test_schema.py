@@ -96,7 +96,7 @@ def test_each_fault_is_one_clear_error(make_log, case):
 def test_a_conversion_needs_a_click(make_log):
     events = make_log().events.with_columns(click=pl.lit(0, pl.Int8), conversion=pl.lit(0, pl.Int8))
     tables = replace(make_log(), events=at("conversion", [5], 1)(events))
-    with pytest.raises(TaijiError, match=r"(?s)without a click.*row 6"):
+    with pytest.raises(TaijiError, match=r"(?s)has no click.*row 6"):
         validate(tables)
 
 

@@ -51,7 +51,7 @@ def test_periods_partition_the_log_and_never_tear_an_instant(hours):
 
 
 def test_a_log_of_one_instant_cannot_be_split():
-    with pytest.raises(TaijiError, match="1 different times"):
+    with pytest.raises(TaijiError, match="1 distinct times"):
         time_split(clicks_at([5] * 50))
 
 
@@ -62,7 +62,7 @@ def test_fractions_are_checked(fractions):
 
 
 def test_an_unknown_period_is_a_clear_error():
-    with pytest.raises(TaijiError, match="Unknown period"):
+    with pytest.raises(TaijiError, match="period is unknown"):
         Split((0, 1, 2, 3, 4)).interval("train")
 
 

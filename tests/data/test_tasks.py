@@ -118,16 +118,16 @@ def test_ctcvr_is_known_up_to_the_last_known_conversion_but_for_open_clicks(rows
 
 
 BROKEN = {
-    "twice": ([CLICK, Task(name="click")], ["one name", "click"]),
-    "a prediction's name": ([CLICK, CONVERSION, Task(name="ctcvr")], ["one name", "ctcvr"]),
+    "twice": ([CLICK, Task(name="click")], ["same name", "click"]),
+    "a prediction's name": ([CLICK, CONVERSION, Task(name="ctcvr")], ["same name", "ctcvr"]),
     "grades": ([Task(name="stars", kind="ordinal")], ["labels.stars", "levels: 5"]),
     "unknown condition": ([CLICK, Task(name="pay", given="cart")], ["labels.pay.given", "one of click", "cart"]),
     "condition of a number": (
         [Task(name="seconds", kind="duration"), Task(name="pay", given="seconds")],
         ["labels.pay.given", "seconds"],
     ),
-    "circle": ([Task(name="a", given="b"), Task(name="b", given="a")], ["circle", "a, b"]),
-    "itself": ([Task(name="a", given="a")], ["circle", "found: a"]),
+    "circle": ([Task(name="a", given="b"), Task(name="b", given="a")], ["cycle", "a, b"]),
+    "itself": ([Task(name="a", given="a")], ["cycle", "found: a"]),
 }
 
 

@@ -44,7 +44,7 @@ def test_texts_come_from_the_catalogue_from_a_template_and_from_a_column():
 
 
 @pytest.mark.parametrize("source", ["nowhere", "{nowhere}", "{title", "click"])
-def test_texts_that_are_not_there_or_are_outcomes_are_said(source):
+def test_missing_texts_and_outcomes_are_rejected(source):
     with pytest.raises(ConfigError, match=r"ranking\.texts"):
         text_versions(BOARD, source)
 
@@ -96,7 +96,7 @@ def test_texts_that_were_all_written_after_the_window_are_rejected():
     TextVersions.of(np.array([4, 4]), np.array([end - 1, end + 1]), ["x", "y"]).check(rows, end, "here")
 
 
-def test_versions_are_restored_for_the_items_that_there_are():
+def test_versions_are_restored_for_the_items_of_the_dataset():
     versions = text_versions(BOARD, "")
     fewer = replace(BOARD, items=BOARD.items.filter(pl.col("item") != 2).with_columns(item=pl.int_range(pl.len())))
     restored = TextVersions.restore(versions.tensors(BOARD), fewer)

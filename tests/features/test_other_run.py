@@ -95,5 +95,5 @@ def test_a_run_of_no_use_is_refused(dataset: Dataset, run: Path, tmp_path: Path)
     with (run / "features" / "taiji.parquet").open("ab") as file:
         file.write(b" ")
     assert features_state(str(run)) != before
-    with pytest.raises(ArtifactError, match="not what the run wrote"):
+    with pytest.raises(ArtifactError, match="changed since the run wrote it"):
         import_table(str(run), dataset, TEST)

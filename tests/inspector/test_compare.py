@@ -13,7 +13,7 @@ def test_settings_that_differ_and_figures_of_both(run_folder, other_folder):
     assert view["settings"] == [("alignment.weighting", "popo", "popo-light")]
     assert view["same"] is True
     facts = {name: values for name, *values in view["facts"]}
-    assert facts["of them scored"] == [144, 144] and facts["kept of those scored"] == [83, 83]
+    assert facts["rationales scored"] == [144, 144] and facts["rationales kept"] == [83, 83]
     for chart in view["curves"].values():
         svg, legend = str(chart).split("</svg>")
         assert "semantic, other" in legend and 'class="name' not in svg, "names of two runs have no room beside curves"

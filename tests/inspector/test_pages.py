@@ -87,7 +87,7 @@ def test_text_of_models_and_data_is_escaped_everywhere(inspector):
 )
 def test_what_is_no_page_is_not_found(inspector, path):
     status, body = get(inspector, path)
-    assert status == 404 and "<h1>Not here</h1>" in body
+    assert status == 404 and "<h1>Page not found</h1>" in body
 
 
 @given(st.text(max_size=40), st.text(max_size=60))

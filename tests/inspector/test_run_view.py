@@ -55,7 +55,7 @@ def test_a_broken_artefact_is_named_with_what_to_do(run_folder, tmp_path):
     shutil.copytree(run_folder, folder)
     verdicts = folder / "selection" / "verdicts.parquet"
     whole = verdicts.read_bytes()
-    again = rf"verdicts\.parquet[\s\S]*taiji run --name run --runs {tmp_path} --resume makes again what is damaged"
+    again = rf"verdicts\.parquet[\s\S]*recompute damaged and missing parts with taiji run --name run --runs {tmp_path} --resume"
     for broken in (b"PAR1 no more", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], None):
         verdicts.unlink(missing_ok=True)
         if broken is not None:

@@ -40,7 +40,7 @@ def test_damage_to_any_file_is_mended_or_said(small_config, tmp_path):
             same = contents(copy, {*TIMED, name}) == {file: content for file, content in whole.items() if file != name}
             assert same or any("settings changed: " in line for line in said), said
             continue
-        assert any("made again: " in line or "written again" in line for line in said), (name, way, said)
+        assert any("running again: " in line or "written again" in line for line in said), (name, way, said)
         assert contents(copy, TIMED) == whole, (name, way)
         outcomes["made again"] += 1
     assert outcomes["one error"] >= 4 and outcomes["made again"] > 300, outcomes

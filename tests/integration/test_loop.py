@@ -230,6 +230,6 @@ def test_ctrl_c_ends_in_one_line_and_the_run_goes_on(small_config, tmp_path):
     _, said = process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1].endswith(f"Go on with: taiji run --name stopped --runs {tmp_path} --resume")
+    assert said.strip().splitlines()[-1].endswith(f"Continue with: taiji run --name stopped --runs {tmp_path} --resume")
     done = taiji("examples", "--name", "stopped", "--runs", tmp_path)
     assert done.returncode == 0 and "unchanged, skipped" in done.stderr

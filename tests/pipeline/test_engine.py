@@ -144,7 +144,7 @@ def test_a_stage_cannot_read_what_it_does_not_name(tmp_path, calls):
         context.input("data")
 
     write_text(tmp_path / "x", "")
-    with pytest.raises(KeyError, match="not in its needs"):
+    with pytest.raises(KeyError, match="missing from its needs"):
         Run(tmp_path / "a", Config(), [stage("data", sneaky)], quiet).execute()
 
 
@@ -164,7 +164,7 @@ def test_whatever_is_damaged_is_made_again_and_said(tmp_path, calls, monkeypatch
         said = []
         Run(copy, Config(), shown_loop(calls), said.append).execute()
         assert contents(copy) == whole, (name, way)
-        told = [line for line in said if "made again: " in line or "written again" in line]
+        told = [line for line in said if "running again: " in line or "written again" in line]
         assert len(told) == (0 if name == "config.json" else 1), (name, way, said)
         tried += 1
     assert tried == 5 * 6, "config.json, value.json, and of both stages an artefact and a manifest"
@@ -208,9 +208,9 @@ def test_force_makes_a_stage_and_what_depends_on_it_again(tmp_path, calls):
         run.force([forced])
         run.execute()
         assert [call for call in calls if "chunk" not in call] == made
-        assert sum("made again: requested with --force" in line for line in said) == len(made)
+        assert sum("running again: requested with --force" in line for line in said) == len(made)
         assert contents(tmp_path / "a") == whole
-    with pytest.raises(ConfigError, match="no such stage"):
+    with pytest.raises(ConfigError, match="A stage is unknown"):
         Run(tmp_path / "a", Config(), loop(calls), quiet).force(["exmaples"])
 
 
@@ -234,8 +234,8 @@ def test_it_is_said_why_a_stage_is_made_again(tmp_path, calls):
     Run(tmp_path / "a", Config(), loop(calls), quiet).execute()
     said = []
     Run(tmp_path / "a", Config(size={"test_prompts": 7}), loop(calls), said.append).execute()
-    assert "[1/2] data: made again: settings changed: size.test_prompts: 100 → 7" in said
-    assert "[2/2] examples: made again: what it reads changed: data" in said
+    assert "[1/2] data: running again: settings changed: size.test_prompts: 100 → 7" in said
+    assert "[2/2] examples: running again: inputs changed: data" in said
 
 
 def test_a_moved_run_goes_on_and_its_manifests_hold_no_path(tmp_path, calls):

@@ -141,7 +141,7 @@ def test_what_the_user_decided_is_neither_announced_otherwise_nor_called_unused(
     decided = {"events.click": "did == like", "users.profile": "null"}
     shown = initialised_text(initialise(folder, tmp_path, "shop", decided))
     assert "did == like" in shown and "did" not in "".join(line for line in shown.splitlines() if "not used" in line)
-    assert "Prompts will tell" not in shown
+    assert "Prompts will show" not in shown
     assert "gender, city" in initialised_text(
         initialise(folder, tmp_path, "shop", {"events.click": "did == like"}, force=True)
     )
@@ -179,7 +179,7 @@ def test_the_next_command_can_be_pasted(export, tmp_path):
     assert shlex.split(made.command) == ["taiji", "run", str(tmp_path / "my runs" / "a shop.yaml")]
 
 
-def test_doubled_and_otherwise_written_ids_keep_their_titles_and_are_told(export, tmp_path):
+def test_repeated_and_differently_spelt_ids_keep_their_titles_and_are_reported(export, tmp_path):
     folder = export("german")
     items = (folder / "artikel.csv").read_text().splitlines()
     (folder / "artikel.csv").write_text("\n".join([*items, *items[-9:]]) + "\n")
@@ -189,7 +189,7 @@ def test_doubled_and_otherwise_written_ids_keep_their_titles_and_are_told(export
     assert made.dataset.n_items == exports.ITEMS
     assert made.dataset.items["title"][7] == "mint Ding 7"
     shown = initialised_text(made)
-    assert "9 rows that repeat another one" in shown and "'0' for '00000'" in shown
+    assert "9 rows that repeat an earlier one" in shown and "'0' for '00000'" in shown
     assert "READING" in shown and "Ids" in shown
     assert as_json(made)["reading"]["files"][0]["file"] == "artikel.csv"
 
@@ -211,7 +211,7 @@ def test_what_gives_answers_away_is_told_to_nobody(export, tmp_path):
     made = initialise(folder, tmp_path, "shop", {})
     assert made.dataset.users.columns == ["user", "user_id", "Geschlecht"]
     assert any("naechster_artikel" in doubt and "kontakt" in doubt for doubt in made.doubts)
-    assert any("have no time" in doubt for doubt in made.doubts)
+    assert any("have no timestamp" in doubt for doubt in made.doubts)
     assert not any("mail.example" in prompt for prompt in made.prompts)
 
 
@@ -253,24 +253,24 @@ def test_atomic_files_of_recbole(tmp_path):
     assert dataset.events.filter(pl.col("click") == 1).height == exports.EVENTS
 
 
-def test_a_table_whose_ids_are_written_otherwise_is_named_with_counts(export, tmp_path):
+def test_a_table_whose_ids_are_spelt_differently_is_reported_with_counts(export, tmp_path):
     folder = export("german")
     text = (folder / "artikel.csv").read_text()
     (folder / "artikel.csv").write_text(re.sub(r"^(\d+);", r"Art.\1;", text, flags=re.M))
     log = (folder / "verlauf.csv").read_text()
     (folder / "verlauf.csv").write_text(re.sub(r";(0\d{4});", r";ART-\1;", log))
     doubts = initialise(folder, tmp_path, "shop", {}).doubts
-    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv plays no part"))
-    assert "of 80 different values of verlauf.csv's ArtikelNr its Artikelnummer knows 0" in said
+    said = next(doubt for doubt in doubts if doubt.startswith("artikel.csv is not used"))
+    assert "of the 80 distinct values of ArtikelNr in verlauf.csv, 0 occur in its Artikelnummer" in said
     assert "80 differ only in spelling ('ART-00000' and 'Art.00000'" in said
 
 
-def test_what_was_left_out_of_the_folder_is_said_where_it_is_missed(export, tmp_path):
+def test_skipped_folders_are_listed_if_the_log_is_missing(export, tmp_path):
     folder = export("german")
     (folder / "log").mkdir()
     (folder / "verlauf.csv").rename(folder / "log" / "a.csv")
     (folder / "log" / "b.csv").write_text("x;y\n1;2\n")
-    with pytest.raises(TaijiError, match=r"(?s)No file looks like a log.*The folder log was not looked at"):
+    with pytest.raises(TaijiError, match=r"(?s)No file looks like a log.*The folder log was skipped"):
         initialise(folder, tmp_path, "shop", {})
 
 
@@ -279,4 +279,4 @@ def test_a_second_log_is_spoken_of(export, tmp_path):
     head, *rows = (folder / "verlauf.csv").read_text().splitlines()
     (folder / "neuere.csv").write_text("\n".join([head, *rows[-200:]]) + "\n")
     doubts = initialise(folder, tmp_path, "shop", {"events.file": "verlauf.csv"}).doubts
-    assert any(doubt.startswith("neuere.csv has the columns of verlauf.csv") for doubt in doubts)
+    assert any(doubt.startswith("neuere.csv has the same columns as verlauf.csv") for doubt in doubts)

@@ -67,7 +67,7 @@ def test_stages_that_do_not_fit_are_explained(stages, message):
     ("reference", "message"),
     [
         ("nowhere:Stage", "Could not import"),
-        ("no_entry_point", "No component has that name"),
+        ("no_entry_point", "No component has this name"),
         ("shop_parts:Popular", "is not a stage"),
         ("shop_parts:PriceBandSettings", "is not a stage"),
     ],

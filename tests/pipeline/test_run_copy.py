@@ -150,7 +150,7 @@ def test_comments_about_nothing_and_without_a_time_are_told(taiji, tmp_path, cap
         table("item_id,text,time", "1.0,warm,2026-01-01", "1,warm,", "3,soft,2026-01-01")
     )
     assert taiji("items.csv", "--comments", "comments.csv", *rules())[0] == 0
-    assert "1 of 3 comments lack" in caplog.text and "1 of 2 comments are about items missing" in caplog.text
+    assert "1 of 3 comments have no" in caplog.text and "1 of 2 comments refer to items that are missing" in caplog.text
     assert "'1.0' (an item in it: '1')" in caplog.text
 
 
@@ -158,4 +158,4 @@ def test_a_run_of_another_kind_is_not_overwritten(taiji, tmp_path):
     (tmp_path / "runs/items/data").mkdir(parents=True)
     (tmp_path / "runs/items/data/manifest.json").write_text("{}")
     code, _, error = taiji("items.csv", *rules())
-    assert code == 2 and "Another run has that name" in error
+    assert code == 2 and "Another run has this name" in error

@@ -145,5 +145,5 @@ def test_an_address_that_is_none_is_told_so(served):
 
 def test_a_taken_port_is_explained(served):
     server, _ = served
-    with pytest.raises(TaijiError, match="cannot be served"):
+    with pytest.raises(TaijiError, match="cannot listen on its port"):
         ReviewServer(server.session, server.server_port)

@@ -147,7 +147,7 @@ def _unused_file(shop: Shop, made: Initialised, told: list[str]) -> bool:
         if made.proposal
         else set()
     )
-    return bool(set(unused) - used) or _names(told, ["plays no part", "not used"])
+    return bool(set(unused) - used) or _names(told, ["not used"])
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Thin commands over the pipeline: they parse, call, print, and turn a user's error into one message and exit code 2.
+"""Command line of the pipeline. The commands parse options, call the library, and print results; a user's error becomes one message and exit code 2.
 
-Heavy modules are imported inside the commands, so that ``taiji --help`` answers at once.
+Heavy modules are imported inside the commands, so that ``taiji --help`` starts quickly.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from taiji.pipeline.recipes import STAGE_NAMES
 
 app = typer.Typer(
     name="taiji",
-    help="An LLM as enhancer for your recommender: rationales, alignment, features, and proof of what they are worth.",
-    epilog="Begin with `taiji run --preset demo`, or with files of your own: `taiji init FOLDER`. `taiji COMMAND --help` explains a command.",
+    help="Enhance your recommender with an LLM: rationales, alignment, features, and measurements of their value.",
+    epilog="Start with `taiji run --preset demo`, or with your own files: `taiji init FOLDER`. `taiji COMMAND --help` explains a command.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -42,13 +42,13 @@ TASKS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
     "Try, before anything is trained": (experiment_commands.oracle, ("world", world_commands.app), experiment_commands.abtest),
     "Prepare": (start_commands.init, start_commands.config, start_commands.doctor, run_commands.plan),
     "Train": (run_commands.run, recommend_commands.recommend, copy_commands.copy, run_commands.stage),
-    "Judge": (experiment_commands.study, experiment_commands.audit, experiment_commands.review),
-    "Look": (experiment_commands.view,),
+    "Evaluate": (experiment_commands.study, experiment_commands.audit, experiment_commands.review),
+    "Inspect": (experiment_commands.view,),
     "Run the service": (
         serve_commands.serve, serve_commands.roll_out, serve_commands.roll_back, ("keys", key_commands.app), serve_commands.load, serve_commands.repair_clock,
     ),
 }  # fmt: skip
-"""Task, as `taiji --help` names it, to its commands; a pair is a group of commands with its name."""
+"""Heading in `taiji --help` to its commands. A pair is the name of a group of commands and the group."""
 for task, commands in TASKS.items():
     for command in commands:
         if isinstance(command, tuple):
@@ -56,15 +56,15 @@ for task, commands in TASKS.items():
         else:
             app.command(rich_help_panel=task)(command)
 for name, summary in STAGE_NAMES.items():
-    if name != "audit":  # a command of its own, which prints what it found
+    if name != "audit":  # a separate command, which prints its result
         app.command(
             name,
-            help=f"{summary} Its inputs must be there.",
+            help=f"{summary} Its inputs must exist.",
             short_help=summary,
-            rich_help_panel="One stage of `taiji run`, whose inputs must be there",
+            rich_help_panel="Run one stage of `taiji run`, whose inputs must exist",
         )(run_commands.stage_command(name))
 RENAMED_COMMANDS = {"ceiling": "oracle", "environment": "reward_table", "judge": "evaluation_ranker"}
-"""Old command to new command; old ones work for one version."""
+"""Old name to new name of a command. Old names work for one more version."""
 for old, new in RENAMED_COMMANDS.items():
     renamed = experiment_commands.oracle if new == "oracle" else run_commands.stage_command(new)
     app.command(old, hidden=True)(run_commands.renamed_command(renamed, old, new))
@@ -80,10 +80,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Entry point of the ``taiji`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault(
-        "HF_HUB_DISABLE_TELEMETRY", "1"
-    )  # nobody asked for it: TRL's trainers would report each start
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers would report each start without being asked
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries' notes to their developers; python -W shows them
+        warnings.simplefilter("ignore")  # warnings of libraries are meant for developers; python -W shows them
     progress.silence(False)
     console.guarded(lambda: app(prog_name="taiji"))

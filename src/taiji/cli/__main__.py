@@ -1,4 +1,4 @@
-"""``python -m taiji.cli``."""
+"""Entry point of ``python -m taiji.cli``."""
 
 from taiji.cli import main
 

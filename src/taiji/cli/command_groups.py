@@ -1,4 +1,4 @@
-"""Commands grouped by task in `taiji --help`, each with its whole summary."""
+"""List commands by task in `taiji --help`, each with its full summary."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from typer.core import TyperGroup
 
 WHOLE = 500
-"""Characters of a summary: more than any has, so that none is cut."""
+"""Largest number of characters of a summary. No summary is so long that it is truncated."""
 
 
 class TaskGroup(TyperGroup):
-    """Group of commands that are listed under the task each was registered with (`rich_help_panel`), in the order of registration."""
+    """Group that lists each command under the task with which it was registered (`rich_help_panel`), in the order of registration."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: typer has had two kinds of both
-        """Write a section for each task."""
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # Any: the types depend on the version of typer
+        """Write one section per task."""
         tasks: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)

@@ -1,4 +1,4 @@
-"""End of every command: a result for people or scripts, one message for a user's error, and a way back after Ctrl-C."""
+"""Finish every command: print the result for people or scripts, one message for a user's error, and the command that continues after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 from taiji.core.errors import NoSpace, TaijiError
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
-class _WayBack:
-    """The command that goes on with what is under way; empty where none does."""
+class _Continuation:
+    """Command that continues the current work; empty if there is none."""
 
     command = ""
 
 
 def can_go_on(command: str) -> None:
-    """Note the command that goes on with what is under way, for the message after an interruption or a full disk."""
-    _WayBack.command = command
+    """Set the command that continues the current work, for the message after an interruption or a full disk."""
+    _Continuation.command = command
 
 
 def emit_json(path: Path, value: object) -> bool:
-    """Write a result as JSON; ``-`` means standard output. Returns whether standard output was taken."""
+    """Write a result as JSON, to standard output if the path is ``-``. Return True if it was written to standard output."""
     import json
 
     if str(path) == "-":
@@ -38,11 +38,11 @@ def emit_json(path: Path, value: object) -> bool:
 
 
 def guarded(command: Callable[[], None]) -> None:
-    """Call a command line; its mistakes, interruption and full disks end in one message and an exit code.
+    """Run a command line, and turn errors, interruptions and full disks into one message and an exit code.
 
-    2 is a user's error, 130 an interruption, 1 a check that failed or an error of ours (with its traceback).
+    The exit code is 2 for a user's error, 130 for an interruption, and 1 for a failed check or an internal error (with its traceback).
     """
-    can_go_on("")  # an earlier command's, where one process runs several
+    can_go_on("")  # one process may run several commands
     try:
         command()
     except KeyboardInterrupt:
@@ -52,27 +52,25 @@ def guarded(command: Callable[[], None]) -> None:
             _interrupted()
         raise
     except TaijiError as error:
-        print(f"Error: {error}{_go_on() if isinstance(error, NoSpace) else ''}", file=sys.stderr)
+        print(f"Error: {error}{_continuation_line() if isinstance(error, NoSpace) else ''}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader has gone (| head): nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has closed the pipe (| head)
         sys.exit(1)
     except Exception as error:
         if isinstance(error, ImportError):
             _missing_package(error)
-        if not _no_space(error):
+        if not _is_disk_full(error):
             raise
         print(
-            f"Error: The disk is full: {error}\n  what to do: make room; what was finished before is whole{_go_on()}",
+            f"Error: The disk is full: {error}\n  what to do: free some space; stages that finished before are intact{_continuation_line()}",
             file=sys.stderr,
         )
         sys.exit(2)
 
 
 def _missing_package(error: ImportError) -> None:
-    """End with the line that installs the extra a package belongs to; return where it belongs to none."""
+    """Exit with the command that installs the extra of a missing package. Return if the package belongs to no extra."""
     from taiji.core.optional import explain
 
     if missing := explain(error):
@@ -82,20 +80,20 @@ def _missing_package(error: ImportError) -> None:
 
 def _interrupted() -> None:
     print(
-        f"\nInterrupted; finished stages and chunks are kept. Go on with: {_WayBack.command}"
-        if _WayBack.command
+        f"\nInterrupted; finished stages and chunks are kept. Continue with: {_Continuation.command}"
+        if _Continuation.command
         else "\nInterrupted.",
         file=sys.stderr,
     )
-    # An interruption that went through an exec of a text (a dataclass being made, while a library loads) leaves a mark by which
-    # Python ends itself with SIGINT in place of the exit code, handled or not; the next exec of a text takes the mark away.
+    # If an interruption occurs during the exec of a string (which creates a dataclass while a library is loaded), Python sets a flag and
+    # exits with SIGINT instead of the exit code, even if the interruption is handled. The next exec of a string clears this flag.
     exec("")
     sys.exit(INTERRUPTED)
 
 
-def _go_on() -> str:
-    return f"\n  go on with: {_WayBack.command}" if _WayBack.command else ""
+def _continuation_line() -> str:
+    return f"\n  continue with: {_Continuation.command}" if _Continuation.command else ""
 
 
-def _no_space(error: BaseException) -> bool:
+def _is_disk_full(error: BaseException) -> bool:
     return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)

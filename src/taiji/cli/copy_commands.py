@@ -1,4 +1,4 @@
-"""Command that writes copy about items."""
+"""Command that writes advertising copy for items."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from taiji.cli.view_commands import config_of, name_of
 def copy(
     target: Annotated[
         Path,
-        typer.Argument(metavar="RUN|ITEMS", help="A run directory, or a table of items (Parquet, CSV, JSON lines)."),
+        typer.Argument(metavar="RUN|ITEMS", help="Run directory, or table of items (Parquet, CSV, JSON lines)."),
     ],
     comments: Annotated[
-        Path | None, typer.Option("--comments", help="A table of comments: item_id, text, time, and user_id if known.")
+        Path | None, typer.Option("--comments", help="Table of comments: item_id, text, time, and optionally user_id.")
     ] = None,
     results: Annotated[
         Path | None,
         typer.Option(
             "--results",
-            help="Results of sends (item_id, copy, category, stratum, sends, clicks, satisfied): they train the reward model that chooses.",
+            help="Results of sent copies (item_id, copy, category, stratum, sends, clicks, satisfied), which train the reward model that chooses.",
         ),
     ] = None,
     reward: Annotated[
-        Path | None, typer.Option("--reward", help="Folder of a reward model that an earlier call trained.")
+        Path | None, typer.Option("--reward", help="Folder of a reward model that was trained earlier.")
     ] = None,
     reviewed: Annotated[
         bool,
         typer.Option(
             "--reviewed",
-            help="What people chose in `taiji review RUN --copies` trains the reward model, beside --results if given.",
+            help="Train the reward model on the choices in `taiji review RUN --copies`, in addition to --results if given.",
         ),
     ] = False,
     config: ConfigPath = None,
@@ -45,9 +45,9 @@ def copy(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write short copy about items, check it against their evidence, and choose by a reward model.
+    """Write short copy for items, check it against their evidence, and choose the best with a reward model.
 
-    What was written is kept: a call that was stopped goes on where it was, and other checks or another reward model ask for nothing again.
+    Written copies are kept: an interrupted call continues where it stopped, and changed checks or reward models do not require new copies.
     """
     from taiji.config import load_config
     from taiji.core import progress
@@ -59,15 +59,15 @@ def copy(
     progress.silence(quiet)
     if reward is not None and (results is not None or reviewed):
         raise ConfigError(
-            "Two reward models are asked for.",
+            "Two reward models are given.",
             where="--reward and --results or --reviewed",
-            expected="one of them",
+            expected="either --reward, or --results and --reviewed",
             found="both",
         )
     if (target / "config.json").is_file():
         if config or preset or name:
             raise ConfigError(
-                "A run keeps its configuration and its name.", where=str(target), expected="--set for single settings",
+                "The configuration and the name of a run cannot be changed.", where=str(target), expected="--set for single settings",
                 found="--config, --preset or --name",
             )  # fmt: skip
         settings, folder = config_of(target, overrides), target
@@ -76,15 +76,15 @@ def copy(
         settings = load_config(config, preset=preset, overrides=overrides or [])
         if not target.exists():
             raise InputError(
-                "There is neither a run nor a table of items.", where=str(target), found="nothing",
+                "The path is neither a run nor a table of items.", where=str(target), found="nothing",
                 expected="runs/NAME, or a Parquet, CSV, Excel or JSON-lines file with the columns item_id and title", fix="check the path",
             )  # fmt: skip
         catalogue = table_catalogue(target, settings.data.domain or "shop")
         folder = runs / name_of(config, preset, name or target.stem)
         if others := [path.parent.name for path in folder.glob(f"*/{MANIFEST}") if path.parent.name != STAGE]:
             raise ConfigError(
-                "Another run has that name.", where=str(folder), expected="a name of its own for copy about a table of items",
-                found=f"a run with the stages {', '.join(sorted(others))}", fix="choose another --name, or give the run itself",
+                "Another run has this name.", where=str(folder), expected="a unique name for copies for a table of items",
+                found=f"a run with the stages {', '.join(sorted(others))}", fix="choose another --name, or name the run itself as the argument",
             )  # fmt: skip
         make_folder(folder)
         write_json(folder / "config.json", settings.model_dump(mode="json"))

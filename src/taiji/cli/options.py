@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import typer
 
 
 def complete_presets(incomplete: str) -> list[str]:
-    """Presets that begin so."""
+    """Return the presets that start with a text."""
     from taiji.config import PRESETS
 
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def complete_settings(incomplete: str) -> list[str]:
-    """Keys of the configuration that begin so, each with its equals sign."""
+    """Return the keys of the configuration that start with a text, each with an equals sign."""
     from taiji.config import setting_keys
 
     return [f"{key}=" for key in setting_keys() if key.startswith(incomplete)]
 
 
-ConfigPath = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML configuration; see `taiji config`.")]
+ConfigPath = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="YAML configuration; see `taiji config`.")]
 Preset = Annotated[
     str | None,
     typer.Option("--preset", help="Settings to start from: demo, laptop or paper.", autocompletion=complete_presets),
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="NAME|PATH", help="A named source, a folder in a known layout, or a mapping file."),
+    typer.Option("--data", metavar="NAME|PATH", help="Named source, folder with a known layout, or mapping file."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -38,38 +38,40 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.", autocompletion=complete_settings
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the run (default: the configuration's or preset's).")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the run (default: that of the configuration or preset).")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with an existing run: finished, unchanged stages are skipped.")
+    bool, typer.Option("--resume", help="Continue an existing run: finished, unchanged stages are skipped.")
 ]
 Force = Annotated[
     list[str] | None,
     typer.Option(
         "--force",
         metavar="STAGE",
-        help="Make a stage again, and what depends on it, though nothing changed; implies --resume. May be repeated.",
+        help="Run a stage and the stages that depend on it again, even if nothing changed; implies --resume. May be repeated.",
     ),
 ]
 Verify = Annotated[
     bool,
     typer.Option(
-        "--verify", help="Compare every artefact with its hash, large ones too, before it is used or skipped."
+        "--verify", help="Compare every artefact, including large ones, with its hash before it is used or skipped."
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, runs/NAME.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, runs/NAME.")]
 JsonPath = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it in place of the text."),
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - prints it instead of the text."),
 ]
 Verdict = Enum("Verdict", {name: name for name in ("keep", "reject", "review")})  # type: ignore[misc]
 Engine = Annotated[
-    str, typer.Option("--engine", help="Where partitions are computed: local (this process) or ray (a cluster).")
+    str, typer.Option("--engine", help="Where to compute partitions: local (this process) or ray (a cluster).")
 ]
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", help="Ray: the cluster to join (`auto` or HOST:PORT); left out, one is started on this machine."
+        "--address", help="Ray cluster to join (`auto` or HOST:PORT); by default one is started on this machine."
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]

@@ -29,7 +29,7 @@ def recommend(
     force: Force = None,
     verify: Verify = False,
 ) -> None:
-    """Build a recommender from a log and evaluate it: retrieval, ranking, fusion, re-ranking, each with its worth and cost."""
+    """Build a recommender from a log and evaluate it: retrieval, ranking, fusion and re-ranking, each with its value and cost."""
     from taiji.core.artifacts import read_json
 
     opened = open_run(
@@ -42,32 +42,35 @@ def recommend(
     looped = opened.folder / "closed_loop" / "closed_loop.json"
     loop = read_json(looped) if looped.is_file() else None
     page = opened.folder / "recommendation.html"
-    told = {"run": str(opened.folder), "page": str(page), "recommendation": found, "closed_loop": loop}
-    if json_path and console.emit_json(json_path, told):
+    result = {"run": str(opened.folder), "page": str(page), "recommendation": found, "closed_loop": loop}
+    if json_path and console.emit_json(json_path, result):
         return
     print_recommendation(found, loop)
-    print(f"\npage: {page}\nfigures: {opened.folder / 'recommendation.json'}")
+    print(f"\npage: {page}\nmetrics: {opened.folder / 'recommendation.json'}")
 
 
 def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | None = None) -> None:
-    """Print what a recommender was worth: recall of the retrievers, lists with and without each component, time.
+    """Print the evaluation of a recommender: recall of the retrievers, lists with and without each component, and time.
 
     Args:
-        found: the content of ``recommendation.json``. loop: the content of ``closed_loop.json``, if there is one.
+        found: content of ``recommendation.json``.
+        loop: content of ``closed_loop.json``, if it exists.
     """
     from rich.console import Console
 
     out = Console()
     if not out.is_terminal:
         out = Console(width=120)
-    new = "items new to the user" if found["new_items_only"] else "items, also those had before"
+    new = "items new to the user" if found["new_items_only"] else "items, including known ones"
     out.print(f"[bold]{found['data']}[/bold]  {found['requests']:,} requests, {found['targets']:,} later {new}")
     if not found["requests"]:
-        out.print("Nobody took anything after a request of the test period; there is nothing to evaluate.")
+        out.print("No user interacted with an item after a request of the test period; there is nothing to evaluate.")
         return
     if features := found.get("features"):
-        trained, asked = (f"{features[part]['coverage']:.0%}" for part in ("training", "evaluation"))
-        out.print(f"Features of {features['run']}: {asked} of requests and {trained} of training exposures had a row")
+        trained, requested = (f"{features[part]['coverage']:.0%}" for part in ("training", "evaluation"))
+        out.print(
+            f"Features of {features['run']}: {requested} of requests and {trained} of training exposures have a row"
+        )
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     out.print(_grid("Retrieval, with 95 % intervals over users", "retriever", recalls))
     shown = [
@@ -88,12 +91,12 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
 
 
 def _print_components(out: Console, found: Mapping[str, Any]) -> None:
-    """Print where each component stands against the baselines."""
+    """Print the comparison of each component with the baselines."""
     from taiji.reporting.recommendation_page import recommendation_values
 
     shown = recommendation_values(found)
     if shown["verdicts"]:
-        out.print(f"\nAgainst popularity and co-occurrence, {shown['verdicts'][0]['metric']}, paired:")
+        out.print(f"\nPaired comparison with popularity and co-occurrence, {shown['verdicts'][0]['metric']}:")
     for row in shown["verdicts"]:
         pairs = "; ".join(f"{pair['text']} against {pair['against']}" for pair in row["pairs"])
         out.print(f"  [bold]{row['name']}[/bold] {row['text']}: {pairs}", highlight=False)
@@ -104,7 +107,7 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
 
 
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
-    """Print what lists are worth off-policy, and in the world that the log came from."""
+    """Print the value of lists estimated off-policy, and in the simulated world from which the log came."""
     if off := found.get("off_policy"):
         out.print(f"\nClicks per item shown on {off['exposures']:,} logged exposures, off-policy:")
         out.print(f"  the log itself {_value(off['logged'])}", highlight=False)

@@ -1,4 +1,4 @@
-"""Commands that run the loop or one stage of it, and that say beforehand what a run will cost."""
+"""Commands that run all stages or one stage, and that estimate the cost of a run."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ def run(
     force: Force = None,
     verify: Verify = False,
 ) -> None:
-    """Run the whole loop, from logs to an evaluated ranker and a report."""
+    """Run all stages, from logs to an evaluated ranker and a report."""
     from taiji.core.manifests import MANIFEST
 
     called, resume = name_of(config, preset, name), resume or bool(force)
     if resume and not os.path.exists(runs / called / "config.json"):
         if not (config or preset or data or overrides) and list((runs / called).glob(f"*/{MANIFEST}")):
             raise TaijiError(
-                "The run has finished stages, but not the configuration that it keeps.",
+                "The saved configuration of a run is missing.",
                 where=str(runs / called / "config.json"),
-                fix="start it again as it was started first (with its configuration or preset) and with --resume: finished stages are kept",
+                fix="start the run again with its original configuration or preset and --resume; finished stages are kept",
             )
         if not (config or preset or data or overrides):
             raise TaijiError(
-                "There is no run to go on with.",
+                "There is no run to continue.",
                 where=str(runs / called),
                 found=runs_in(runs),
-                fix="name one of these with --name, or start one without --resume",
+                fix="name one of these with --name, or start a new run without --resume",
             )
-        if not quiet:  # a script may ask for --resume always; a person may have mistyped the name
+        if not quiet:  # scripts may always use --resume, but a person may have mistyped the name
             say(f"There is no run {called} to resume, so a new one starts; {runs_in(runs)}.")
     opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address, verify)
     if force:
@@ -75,7 +75,7 @@ def run(
 
 
 def stage(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Name of a stage, ours or another package's.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="Name of a stage of taiji or of another package.")],
     config: ConfigPath = None,
     preset: Preset = None,
     data: Data = None,
@@ -86,14 +86,14 @@ def stage(
     engine: Engine = "local",
     address: Address = None,
 ) -> None:
-    """Run one stage, also one that the configuration adds under `stages`; its inputs must be there."""
+    """Run one stage, possibly one that the configuration adds under `stages`. Its inputs must exist."""
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet, engine, address)
     console.can_go_on(f"taiji stage {stage} --name {quote(opened.folder.name)}{runs_option(runs)}")
     opened.execute([stage])
 
 
 def stage_command(stage: str) -> Callable[..., None]:
-    """Return the command that runs one stage."""
+    """Return a command that runs one stage."""
 
     def command(
         config: ConfigPath = None,
@@ -114,7 +114,7 @@ def stage_command(stage: str) -> Callable[..., None]:
 
 
 def renamed_command(command: Callable[..., None], old: str, new: str) -> Callable[..., None]:
-    """Return a command under its old name, which says the new one."""
+    """Return a command for an old name, which prints the new name."""
 
     @wraps(command)
     def hinting(*arguments: object, **options: object) -> None:
@@ -128,13 +128,13 @@ def plan(
     config: ConfigPath = None,
     preset: Preset = None,
     overrides: Overrides = None,
-    users: Annotated[float, typer.Option("--users", min=1, help="Users of the log.")] = 1e6,
+    users: Annotated[float, typer.Option("--users", min=1, help="Number of users in the log.")] = 1e6,
     measured: Annotated[
         list[Path] | None,
         typer.Option(
             "--measured",
             metavar="RUN",
-            help="A finished run whose rates are taken; two of different size are better. May be repeated.",
+            help="Finished run from which to take the rates; two runs of different size are better. May be repeated.",
         ),
     ] = None,
     cluster: Annotated[
@@ -142,12 +142,12 @@ def plan(
         typer.Option(
             "--cluster",
             metavar="FILE",
-            help="YAML: machines, GPUs, token rates (default: one machine like the measured one).",
+            help="YAML file of machines, GPUs and token rates (default: one machine like the measured one).",
         ),
     ] = None,
     json_path: JsonPath = None,
 ) -> None:
-    """Say what a run will cost: tokens, GPU hours, storage and wall time of every stage, and what that rests on."""
+    """Estimate the cost of a run: tokens, GPU hours, storage and wall time of every stage, with the assumptions."""
     from taiji.config import load_config
     from taiji.scale.cluster import load_cluster, print_plan
     from taiji.scale.plan import plan as calculate
@@ -156,9 +156,9 @@ def plan(
     settings = load_config(config, preset=preset, overrides=overrides or [])
     if not measured:
         raise TaijiError(
-            "A plan needs measured rates.",
+            "Measured rates are missing.",
             where="taiji plan",
-            expected="--measured RUN, a finished run",
+            expected="--measured RUN with a finished run",
             fix="taiji run --preset demo, then --measured runs/demo",
         )
     found = calculate(

@@ -14,7 +14,7 @@ from taiji.cli.view_commands import config_of
 
 
 def serve(run: RunFolder, overrides: Overrides = None) -> None:
-    """Serve a finished run near-online: event intake, features, ranking, recommendations, HTTP API."""
+    """Serve a finished run near-online: event intake, features, ranking, recommendations, and HTTP API."""
     from taiji.serving import serve as start
     from taiji.serving.logs import to_standard_error
 
@@ -24,13 +24,13 @@ def serve(run: RunFolder, overrides: Overrides = None) -> None:
 
 def roll_out(
     run: RunFolder,
-    beside: Annotated[Path | None, typer.Option(help="Run the service was started with.")] = None,
+    beside: Annotated[Path | None, typer.Option(help="Run with which the service was started.")] = None,
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Load and write everything, but serve the old one.")
+        bool, typer.Option("--prepare", help="Load and write everything, but keep serving the old release.")
     ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Bring another finished run into a running service and, once it is prepared, serve it; the old release stays beside it."""
+    """Prepare another finished run in a running service, and then serve it. The old release is kept."""
     from taiji.serving import roll_out as start
 
     found = start(run, config_of(run, overrides).serving, beside=beside, activate=not prepare)
@@ -38,30 +38,32 @@ def roll_out(
 
 
 def roll_back(run: RunFolder, overrides: Overrides = None) -> None:
-    """Serve the previous release again, at once."""
+    """Serve the previous release again, immediately."""
     from taiji.serving import roll_back as start
 
     print(f"serving {start(config_of(run, overrides).serving, run)}")
 
 
 def repair_clock(run: RunFolder, overrides: Overrides = None) -> None:
-    """Undo what a service wrote under a clock that was far ahead; no service may run."""
+    """Repair the data that a service wrote while its clock was far ahead. No service may be running."""
     from taiji.serving import repair_clock as start
 
-    print(f"{start(config_of(run, overrides).serving, run)} users are due")
+    print(f"{start(config_of(run, overrides).serving, run)} users are due for an update")
 
 
 def load(
     run: RunFolder,
-    url: Annotated[str, typer.Option(help="Address of the service; this machine only.")] = "http://127.0.0.1:8080",
-    kind: Annotated[str, typer.Option(help="read, batch, write, rank, recommend or health.")] = "read",
-    seconds: Annotated[float, typer.Option(help="How long.")] = 10.0,
-    connections: Annotated[int, typer.Option(help="Connections kept open.")] = 16,
-    candidates: Annotated[int, typer.Option(help="Items of a ranking.")] = 50,
+    url: Annotated[str, typer.Option(help="Address of the service on this machine.")] = "http://127.0.0.1:8080",
+    kind: Annotated[
+        str, typer.Option(help="Kind of requests: read, batch, write, rank, recommend or health.")
+    ] = "read",
+    seconds: Annotated[float, typer.Option(help="Duration in seconds.")] = 10.0,
+    connections: Annotated[int, typer.Option(help="Number of open connections.")] = 16,
+    candidates: Annotated[int, typer.Option(help="Number of items in a ranking.")] = 50,
     overrides: Overrides = None,
     json_path: JsonPath = None,
 ) -> None:
-    """Put a running service under load and report rates and latencies."""
+    """Send requests to a running service, and report rates and latencies."""
     from dataclasses import asdict
 
     from taiji.serving import load as start

@@ -1,4 +1,4 @@
-"""The configuration as a page: every key with its default, its bounds and what it means, read from the settings themselves."""
+"""Generate the page of the configuration: every key with its default, its bounds and its meaning, read from the settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from taiji.core.settings import Settings
 
 
 def reference(model: type[Config] = Config) -> str:
-    """Return Markdown tables of all settings, one per section; `docs/configuration.md` is this text.
+    """Return Markdown tables of all settings, one per section. This is the text of `docs/configuration.md`.
 
     Args:
-        model: class of the configuration, with the sections of the stages and components that it names.
+        model: class of the configuration, including the sections of its stages and components.
     """
     top = "\n".join(
         f"| `{name}` | {_default(field)} | {_text(field.description)} |"
@@ -33,9 +33,9 @@ def reference(model: type[Config] = Config) -> str:
 
 INTRODUCTION = """# Configuration
 
-One YAML file, one section per package. What it leaves out comes from the preset it names (`preset: demo`, `laptop` or `paper`), then from
-the defaults below. `taiji config --preset demo` prints the whole configuration ready to be edited; `--set section.key=value` overrides
-one key on the command line. This page is `taiji config --describe`.
+The configuration is one YAML file with one section per package. Missing keys come from its preset (`preset: demo`, `laptop` or `paper`), and
+otherwise from the defaults below. `taiji config --preset demo` prints the whole configuration for editing; `--set section.key=value` overrides
+one key on the command line. This page is the output of `taiji config --describe`.
 """
 HEAD = "| key | default | meaning |\n|---|---|---|\n"
 
@@ -62,7 +62,7 @@ def _value(value: Any) -> str:
 
 
 def _bounds(model: type[Settings], name: str) -> str:
-    """Return the choices or the range, where the schema knows them."""
+    """Return the choices or the range of a setting, if the schema has them."""
     schema = model.model_json_schema()["properties"][name]
     schema = next((part for part in schema.get("anyOf", []) if part.get("type") != "null"), schema)
     if "enum" in schema:

@@ -1,4 +1,4 @@
-"""Commands for the start: look at one's own files, see the configuration, check the installation."""
+"""Commands for getting started: inspect your own files, print the configuration, check the installation."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ def init(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Parquet, CSV, Excel or JSON-lines files, or folders of parts, with columns of any names.",
+            help="Folder of Parquet, CSV, Excel or JSON-lines files, or of folders of parts, with any column names.",
         ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Decide a part of the mapping: events.user_id=KUNDE; may be repeated."
+            "--set", metavar="KEY=VALUE", help="Set a part of the mapping: events.user_id=KUNDE; may be repeated."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of data set and run (default: the folder's).")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the data set and the run (default: that of the folder).")
+    ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder for the configuration and the mapping.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Write over the files of an earlier call.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of an earlier call.")] = False,
     ignore: Annotated[
         list[str] | None,
-        typer.Option("--ignore", metavar="PATTERN", help="Leave out files and folders of such names; may be repeated."),
+        typer.Option("--ignore", metavar="PATTERN", help="Skip files and folders whose names match; may be repeated."),
     ] = None,
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Look at a folder of your files, propose what is what, show it, and write a configuration that runs."""
+    """Inspect a folder of your files, propose and show a mapping, and write a runnable configuration."""
     from taiji.pipeline.initial_summary import as_json, initialised_text
     from taiji.pipeline.initialise import initialise
 
@@ -67,16 +69,16 @@ def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise TaijiError(
-            "A choice is not of the form key=value.",
+            "An option does not have the form key=value.",
             where=f"--set {text}",
-            fix="write for instance --set events.user_id=COLUMN",
+            fix="write, for instance, --set events.user_id=COLUMN",
         )
     return key.strip(), value.strip()
 
 
 def choose(question: Question) -> str:
-    """Put a question to the person at the terminal."""
-    print(f"\nPlease say {question.what} ({question.key}):")
+    """Ask a question on the terminal and return the answer."""
+    print(f"\nPlease specify {question.what} ({question.key}):")
     for number, choice in enumerate(question.choices, start=1):
         print(f"  {number}  {choice.value}  ({'; '.join(choice.reasons)})")
     given = typer.prompt("number, or another value").strip()
@@ -95,11 +97,11 @@ def config(
         bool,
         typer.Option(
             "--describe",
-            help="Explain every key instead, as Markdown; also those of the stages and models that CONFIG names.",
+            help="Explain every key as Markdown instead, including those of the stages and models in CONFIG.",
         ),
     ] = False,
 ) -> None:
-    """Print the resolved configuration as YAML, ready to be edited."""
+    """Print the resolved configuration as YAML, ready for editing."""
     from taiji.config import load_config
 
     settings = load_config(path, preset=preset, overrides=overrides or [])
@@ -118,11 +120,11 @@ def doctor(
     preset: Preset = None,
     overrides: Overrides = None,
     json_path: JsonPath = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only what is missing or wrong.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only problems.")] = False,
 ) -> None:
-    """Say what is installed, which models are at hand, and the command that mends what is missing.
+    """Check the installation: print installed packages and models, and the commands that install missing ones.
 
-    With a configuration: also how the prompts of its language model begin and end.
+    With a configuration, also check the prompts of its language model.
     """
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Steps of commands before and after the work: open a run, find its configuration, print what came out."""
+"""Steps shared by commands: open a run, load its configuration, and print its results."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def name_of(config: Path | None, preset: str | None, name: str | None) -> str:
-    """Return the run's name: as it was given, or that of its configuration or preset.
+    """Return the name of a run: the given name, or the name of its configuration or preset.
 
     Raises:
-        TaijiError: no run can be called so.
+        TaijiError: the name is not valid for a run.
     """
     return run_name(name if name is not None else config.stem if config else preset or "run")
 
@@ -42,7 +42,7 @@ def open_run(
     verify: bool = False,
     recommend: bool = False,
 ) -> Run:
-    """Return the run that a command's options name, of the recipe that enhances a ranker, or of the one that recommends."""
+    """Open the run that the options of a command describe, with the stages that enhance a ranker or, with ``recommend``, those that recommend."""
     from taiji.config import load_config
     from taiji.core import progress
     from taiji.core.manifests import MANIFEST, Verifier
@@ -56,22 +56,22 @@ def open_run(
     folder = runs / name
     stored = folder / "config.json"
     console.can_go_on(f"taiji {'recommend' if recommend else 'run'} --name {quote(name)}{runs_option(runs)} --resume")
-    there = os.path.exists(stored)  # a folder that may not be read says so when the run is to be written there
-    if resume and there and config is None and preset is None:
-        config = stored  # "go on with what I started" needs no repetition of how it was started
+    exists = os.path.exists(stored)  # an unreadable folder is reported when the run is written
+    if resume and exists and config is None and preset is None:
+        config = stored  # the original options need not be repeated to resume a run
     settings = load_config(
         config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
     )
     stages = recommend_stages(settings) if recommend else stages_of(settings)
-    # A first run that failed before its first stage was done has nothing to lose, and must not keep its name from the next.
-    if not resume and there and any((folder / stage.key / MANIFEST).exists() for stage in stages):
+    # A run that failed before its first stage finished has nothing to lose, and its name may be reused.
+    if not resume and exists and any((folder / stage.key / MANIFEST).exists() for stage in stages):
         raise TaijiError(
-            "A run of that name exists.",
+            "A run with this name exists.",
             where=str(folder),
-            fix="add --resume to go on with it (finished stages are kept), or choose another --name",
+            fix="add --resume to continue it (finished stages are kept), or choose another --name",
         )
     if not recommend:
-        check_language_model(settings.language.model)  # now, not after the first hour
+        check_language_model(settings.language.model)  # fail now rather than after an hour
     return Run(
         folder,
         settings,
@@ -85,9 +85,9 @@ def open_run(
 def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
     if engine not in ("local", "ray") or (address and engine != "ray"):
         raise TaijiError(
-            "No such engine.",
+            "The engine is unknown, or --address is given for an engine other than ray.",
             where=f"--engine {engine}",
-            expected="local, or ray (which --address goes with)",
+            expected="local, or ray (optionally with --address)",
             found=engine,
         )
     if engine == "ray":
@@ -113,7 +113,7 @@ def summary(folder: Path, json_path: Path | None) -> None:
     ):
         return
     print_summary(metrics)
-    print(f"\nreport: {folder / 'report.html'}\nfigures: {folder / 'metrics.json'}")
+    print(f"\nreport: {folder / 'report.html'}\nmetrics: {folder / 'metrics.json'}")
 
 
 def config_of(run: Path, overrides: list[str] | None = None) -> Config:

@@ -1,4 +1,4 @@
-"""Commands about simulated worlds."""
+"""Commands for simulated worlds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from taiji.cli.options import JsonPath, Quiet
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(help="Simulated worlds: list them, or let two policies compete in one.", no_args_is_help=True)
+app = typer.Typer(help="List simulated worlds, or compare two policies in one of them.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_worlds(json_path: JsonPath = None) -> None:
-    """List the scenarios that are shipped, with their mechanisms and what twins they have."""
+    """List the scenarios of the package, with their mechanisms and the parts that a twin can switch off."""
     from taiji.world.scenario import find_mechanism, load_scenario, scenarios
 
     found: list[dict[str, Any]] = []
@@ -36,27 +36,30 @@ def list_worlds(json_path: JsonPath = None) -> None:
 
 @app.command("run")
 def run_world(
-    scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A scenario's name, or the path of its YAML file.")
-    ],
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="Name of a scenario, or path of its YAML file.")],
     policy: Annotated[
         list[str],
         typer.Option(
             "--policy",
-            help="Twice: the control, then the treatment. random, popular, content, oracle; NAME@TEMPERATURE; or package.module:Name.",
+            help="Policy; give it twice, first the control and then the treatment. random, popular, content, oracle; NAME@TEMPERATURE; or package.module:Name.",
         ),
     ],
-    days: Annotated[int, typer.Option("--days", min=1, help="Days of the test.")] = 7,
+    days: Annotated[int, typer.Option("--days", min=1, help="Number of days of the test.")] = 7,
     before: Annotated[
-        int, typer.Option("--before", min=1, help="Days before it, under the scenario's logging policy.")
+        int,
+        typer.Option(
+            "--before", min=1, help="Number of days before the test, under the logging policy of the scenario."
+        ),
     ] = 3,
-    users: Annotated[int | None, typer.Option("--users", min=2, help="Instead of the scenario's.")] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", min=2, help="Number of users (default: that of the scenario).")
+    ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
             "--without",
             metavar="MECHANISM",
-            help="A mechanism, or a part of one, that makes no difference; may be repeated.",
+            help="Switch off a mechanism, or a part of one; may be repeated.",
         ),
     ] = None,
     co_diverted: Annotated[bool, typer.Option("--co-diverted", help="Assign creators to arms as well.")] = False,
@@ -64,7 +67,7 @@ def run_world(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Let two policies compete in a world: an A/B test beside what would be true if everybody had either."""
+    """Compare two policies in a simulated world: an A/B test, and the true effect of giving either policy to all users."""
     from taiji.core import progress
     from taiji.core.errors import ConfigError
     from taiji.experiments.closed_loop import ClosedLoopSettings, closed_loop
@@ -72,7 +75,7 @@ def run_world(
 
     if len(policy) != 2:
         raise ConfigError(
-            "A test compares two policies.", where="--policy", expected="--policy CONTROL --policy TREATMENT",
+            "The number of policies is not two.", where="--policy", expected="--policy CONTROL --policy TREATMENT",
             found=", ".join(policy),
         )  # fmt: skip
     progress.silence(quiet)
@@ -86,7 +89,7 @@ def run_world(
 
 
 def print_closed_loop(found: dict[str, Any]) -> None:
-    """Print the result of a closed loop."""
+    """Print the result of a closed-loop experiment."""
     from rich.console import Console
 
     out = Console()
@@ -112,11 +115,11 @@ def print_closed_loop(found: dict[str, Any]) -> None:
     out.print(days)
     plan = found["plan"]
     if plan["users_an_arm"]:
-        text = f"To find the true effect on the {plan['metric']} ({_number(plan['effect'])}) takes {plan['users_an_arm']:,} users an arm; power here {plan['power_here']:.0%}."
+        text = f"Detecting the true effect on the {plan['metric']} ({_number(plan['effect'])}) requires {plan['users_an_arm']:,} users per arm; the power of this test is {plan['power_here']:.0%}."
         out.print(text, highlight=False)
     if creators := found.get("creators"):
         same = creators["same_policy"]
-        text = f"Uploads per creator: {_number(creators['difference'])} ({_interval(creators, 'low', 'high')}); with one policy in both arms {_number(same['difference'])}; of a roll-out {_number(creators['truth'])}."
+        text = f"Uploads per creator: {_number(creators['difference'])} ({_interval(creators, 'low', 'high')}); with the same policy in both arms {_number(same['difference'])}; true effect of a roll-out {_number(creators['truth'])}."
         out.print(text, highlight=False)
 
 
@@ -137,7 +140,7 @@ def _grid(title: str, columns: tuple[str, ...]) -> Table:
 
 def _interval(row: dict[str, Any], low: str, high: str) -> str:
     if row[low] is None or row[high] is None:
-        return str(row.get("reason") or "too little to tell")
+        return str(row.get("reason") or "too little data")
     return f"{_number(row[low])} – {_number(row[high])}"
 
 

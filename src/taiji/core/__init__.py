@@ -1,1 +1,1 @@
-"""Foundations that every package stands on: errors, artefacts, settings, progress, the component contracts."""
+"""Foundations of all packages: errors, artefacts, settings, progress, and the interfaces of components."""

@@ -1,4 +1,4 @@
-"""Commands that messages advise. Free of heavy imports."""
+"""Commands that messages recommend. This module has no heavy imports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from taiji.core.errors import ArtifactError
 
 
 def remake(run: Path) -> str:
-    """Return the command that rebuilds the missing or damaged parts of a run."""
-    return f"{resume_command(run)} makes again what is damaged or missing"
+    """Return the advice to recompute the missing or damaged parts of a run, with the command."""
+    return f"recompute damaged and missing parts with {resume_command(run)}"
 
 
 def resume_command(run: Path) -> str:
@@ -25,32 +25,32 @@ def run_options(run: Path) -> str:
 
 
 def runs_option(runs: Path) -> str:
-    """Return the option that names the folder of the runs, where it is not the default."""
+    """Return the option for the folder of the runs, or an empty string if it is the default."""
     return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
 
 
 def _recipe(run: Path) -> str:
-    """Return the command whose recipe made a run."""
+    """Return the command that made a run."""
     return "recommend" if any(run.glob("retriever-*")) and not (run / "examples").exists() else "run"
 
 
 def runs_in(folder: Path) -> str:
-    """Name the runs of a folder, for messages about one that is not there."""
+    """List the runs in a folder, for messages about a missing run."""
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     return f"runs in {folder}: {', '.join(names)}" if names else f"no run in {folder}"
 
 
 def check_run(run: Path) -> None:
-    """Check that a folder is a run directory.
+    """Raise an error if a folder is not a run directory.
 
     Raises:
-        ArtifactError: it is not.
+        ArtifactError: the folder is not a run directory.
     """
     if not (run / "config.json").is_file():
         raise ArtifactError(
-            "This is not a run directory.",
+            "The folder is not a run directory.",
             where=str(run),
-            expected="a folder that `taiji run` or `taiji recommend` made, with config.json",
+            expected="a folder with config.json that `taiji run` or `taiji recommend` has made",
             found=runs_in(run if run.is_dir() else run.parent),
-            fix="give runs/NAME",
+            fix="name the directory of a run, such as runs/NAME",
         )

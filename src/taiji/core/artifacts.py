@@ -1,6 +1,6 @@
-"""The one writer of artefacts: atomic files and folders, content hashes.
+"""Write artefacts atomically, and compute content hashes. All artefacts are written by this module.
 
-A reader never sees half a file: everything is written beside its destination under a temporary name, flushed to disk
+A reader never sees a partial file: everything is written under a temporary name next to its destination, flushed to disk,
 and renamed. The previous content stays intact until the rename.
 """
 
@@ -23,24 +23,24 @@ from taiji.core.errors import ArtifactError, NoSpace, ResourceError
 from taiji.core.foreign_json import parsed
 
 TEMPORARY = ".tmp-"
-DAMAGED = "if a run made it: taiji run --name RUN --resume makes again what is damaged or missing"
+DAMAGED = "if the file belongs to a run, recompute damaged and missing parts with taiji run --name RUN --resume"
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn a failed write to ``path`` into an error that names the cause and the remedy.
+    """Convert a failed write to ``path`` into an error with the cause and advice.
 
     Raises:
         NoSpace: the disk or the quota is full.
-        ResourceError: no permission, a read-only disk, a file where a folder should be, a name too long.
+        ResourceError: there is no permission, the disk is read-only, a file is in the place of a folder, or the name is too long.
     """
     path = Path(path)
     try:
         yield
     except OSError as error:
-        # A missing file is a mistake of ours, unless it is the very one to be made: a place such as /proc takes none.
-        unwelcome = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
-        if error.errno not in _REFUSALS and not unwelcome:
+        # A missing file is an internal error, unless it is the temporary file itself: some places, such as /proc, accept no files.
+        not_creatable = error.errno == errno.ENOENT and TEMPORARY in str(error.filename)
+        if error.errno not in _REFUSALS and not not_creatable:
             raise
         raise _write_error(path, error.errno) from error
 
@@ -58,14 +58,14 @@ _REFUSALS = (
 
 
 def _write_error(path: Path, number: int | None) -> ResourceError:
-    """Return the error to raise for an ``errno`` met while writing ``path``."""
-    message, where, there = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
+    """Return the error to raise for an ``errno`` that occurred while writing ``path``."""
+    message, where, existing = f"Could not write: {os.strerror(number or 0)}.", str(path), _existing(path)
     if number in _FULL:
         return NoSpace(
             message,
             where=where,
-            found=f"{shutil.disk_usage(there).free / 2**20:.0f} MiB free on that disk",
-            fix="make room, or choose another folder; what was finished before is whole",
+            found=f"{shutil.disk_usage(existing).free / 2**20:.0f} MiB free on that disk",
+            fix="free some space, or choose another folder; files that were finished before are intact",
         )
     if number == errno.ENAMETOOLONG:
         return ResourceError(message, where=where, fix="choose a shorter name")
@@ -74,36 +74,38 @@ def _write_error(path: Path, number: int | None) -> ResourceError:
         return ResourceError(
             message,
             where=where,
-            expected="a file, or nothing yet" if folder else "a folder",
-            found=f"{there} is {'a folder' if there.is_dir() else 'a file'}",
+            expected="a file, or an unused name" if folder else "a folder",
+            found=f"{existing} is {'a folder' if existing.is_dir() else 'a file'}",
             fix="choose another name" if folder else "choose another folder",
         )
     if number == errno.EROFS:
         return ResourceError(
-            message, where=where, found="a disk that is mounted for reading only", fix="choose a folder on another disk"
+            message, where=where, found="a disk that is mounted read-only", fix="choose a folder on another disk"
         )
     if number == errno.ENOENT:
-        return ResourceError(message, where=where, found=f"{there} takes no new files", fix="choose another folder")
+        return ResourceError(
+            message, where=where, found=f"{existing} does not accept new files", fix="choose another folder"
+        )
     return ResourceError(
         message,
         where=where,
-        found=f"{there} may not be written to by this user",
-        fix="choose another folder, or change its owner, its rights or its attributes (ls -ld, lsattr -d)",
+        found=f"{existing} is not writable for this user",
+        fix="choose another folder, or change its owner, permissions or attributes (ls -ld, lsattr -d)",
     )
 
 
 def _existing(path: Path) -> Path:
-    """Return the path, or its nearest existing parent."""
+    """Return the path if it exists, or its nearest existing parent."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents unless they exist; every folder is created here.
+    """Create a folder and its parents unless they exist. All folders are created by this function.
 
     Raises:
-        ResourceError: it cannot be made, with the reason.
+        ResourceError: the folder cannot be created; the message gives the reason.
     """
     path = Path(path)
     try:
@@ -124,13 +126,13 @@ def _sync(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Return a temporary name that no other process uses, on this machine or on another that shares the disk."""
+    """Return a temporary path in the same folder that no other process uses, on this machine or on another one that shares the disk."""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the destination's folder; rename it over ``path`` when the block succeeds."""
+    """Yield a temporary path in the folder of the destination, and rename it to ``path`` if the block succeeds."""
     path = Path(path)
     temporary = _beside(path)
     make_folder(path.parent)
@@ -145,7 +147,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder; rename it to ``path`` (replacing what was there) when the block succeeds."""
+    """Yield a temporary folder, and rename it to ``path`` (replacing an existing folder) if the block succeeds."""
     path = Path(path)
     temporary = _beside(path)
     old = temporary.with_name(f"{temporary.name}-old")
@@ -158,7 +160,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 if file.is_file():
                     _sync(file)
             if path.exists():
-                os.replace(path, old)  # a kill between the two renames leaves both, one under another name
+                os.replace(
+                    path, old
+                )  # if the process is killed between the two renames, both folders exist, the old one under another name
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -174,12 +178,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically: sorted keys, two spaces, no NaN (a NaN would not be JSON)."""
+    """Write JSON atomically, with sorted keys and an indentation of two spaces. NaN is rejected, because it is not valid JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON; a missing or broken file is a :class:`ArtifactError` that names it."""
+    """Read JSON.
+
+    Raises:
+        ArtifactError: the file is missing or broken.
+    """
     try:
         return parsed(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -194,13 +202,17 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_parquet(path: str | Path, frame: pl.DataFrame) -> None:
-    """Write a frame as Parquet atomically; the same frame gives the same bytes."""
+    """Write a frame as Parquet atomically. The same frame gives the same bytes."""
     with atomic_file(path) as temporary:
         frame.write_parquet(temporary, compression="zstd", statistics=True)
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Read Parquet; a missing or unreadable file is a :class:`ArtifactError` that names it."""
+    """Read Parquet.
+
+    Raises:
+        ArtifactError: the file is missing or cannot be read.
+    """
     try:
         return pl.read_parquet(path, columns=list(columns) if columns else None)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -214,11 +226,11 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pl.D
 
 
 def file_hash(path: str | Path, leave_out: Collection[str] = ()) -> str:
-    """SHA-256 of a file's bytes, or of a folder's sorted relative names and bytes (temporary files left out).
+    """Return the SHA-256 of the bytes of a file, or of the sorted relative names and bytes in a folder, without temporary files.
 
     Args:
         path: file or folder.
-        leave_out: relative names of files in the folder that do not count.
+        leave_out: relative names of files in the folder to ignore.
     """
     path = Path(path)
     if not path.is_file():
@@ -228,7 +240,7 @@ def file_hash(path: str | Path, leave_out: Collection[str] = ()) -> str:
 
 
 def folder_hashes(folder: Path, leave_out: Collection[str] = ()) -> tuple[dict[str, dict[str, int | str]], str]:
-    """Return size, time of change and SHA-256 of each file in a folder by its relative name, and the folder's :func:`file_hash`."""
+    """Return relative name to size, modification time and SHA-256 of each file in a folder, and the :func:`file_hash` of the folder."""
     whole, files = hashlib.sha256(), dict[str, dict[str, int | str]]()
     for file in sorted(f for f in folder.rglob("*") if f.is_file() and TEMPORARY not in str(f)):
         name = str(file.relative_to(folder))
@@ -245,5 +257,5 @@ def folder_hashes(folder: Path, leave_out: Collection[str] = ()) -> tuple[dict[s
 
 
 def value_hash(value: Any) -> str:
-    """SHA-256 of a JSON-like value, independent of key order."""
+    """Return the SHA-256 of a JSON value, which does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Contracts of the request path: what moves between components, and what each kind of component promises.
+"""Interfaces of the request path: the data passed between components, and the contract of each kind of component.
 
-Everything that moves is a frozen dataclass of numpy arrays. Users and items are dense ids of the dataset that a component
-is bound to, times are microseconds since the epoch. ``taiji.testing`` checks the promises.
+Data is passed as frozen dataclasses of numpy arrays. Users and items are dense ids of the dataset to which a component is bound,
+and times are microseconds since the epoch. ``taiji.testing`` checks the contracts.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from taiji.core.errors import ConfigError, InputError
 Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
 NO_ITEM = -1
-"""Padding of item arrays."""
+"""Padding value in arrays of items."""
 Data = TypeVar("Data", contravariant=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """Requests: a user and a time each, with the context of the request.
+    """Batch of requests, each with a user, a time and a context.
 
     Attributes:
-        user: (B,) int64 dense user ids.
-        time: (B,) int64; a component reads nothing at or after a request's time.
-        columns: context of each request by name (scenario, network, load, …), (B,) or (B, …) each.
+        user: dense user ids, (B,) int64.
+        time: times of the requests, (B,) int64. A component uses only data strictly before the time of a request.
+        columns: name to context column (scenario, network, load, …), (B,) or (B, …).
     """
 
     user: Array
@@ -49,7 +49,10 @@ class Requests:
         taken = [name for name in self.columns if name in ("user", "item", "time", "event")]
         if taken:
             raise InputError(
-                "A context column would replace who asks and when.", where="requests", found=", ".join(taken)
+                "A context column has a reserved name.",
+                where="requests",
+                expected="names other than user, item, time and event",
+                found=", ".join(taken),
             )
         _same_length("requests", {"user": self.user, "time": self.time, **self.columns})
 
@@ -63,13 +66,13 @@ class Requests:
 
 @dataclass(frozen=True, eq=False)
 class Slate:
-    """Candidates of each request, best first, or the list to show, first place first.
+    """Candidates of each request, best first, or the lists to show.
 
     Attributes:
-        items: (B, M) int64 dense item ids, padded with :data:`NO_ITEM` behind the last one.
-        scores: (B, M) float64 from the component that made the slate; 0 where it gives none.
-        source: (B, M) int64, which retriever an item came from; 0 where there is only one.
-        columns: further (B, M, …) arrays by name, carried along.
+        items: dense item ids, (B, M) int64, padded with :data:`NO_ITEM` after the last one.
+        scores: scores of the component that made the slate, (B, M) float64; 0 without scores.
+        source: number of the retriever that found each item, (B, M) int64; 0 with a single retriever.
+        columns: name to further array (B, M, …), which is kept aligned with the items.
     """
 
     items: Array
@@ -80,7 +83,9 @@ class Slate:
     def __post_init__(self) -> None:
         items = np.asarray(self.items, dtype=np.int64)
         if items.ndim != 2:
-            raise InputError("A slate's items are not a matrix.", expected="shape (B, M)", found=f"shape {items.shape}")
+            raise InputError(
+                "The items of a slate are not a matrix.", expected="shape (B, M)", found=f"shape {items.shape}"
+            )
         object.__setattr__(self, "items", items)
         for name, kind in (("scores", np.float64), ("source", np.int64)):
             values = getattr(self, name)
@@ -89,7 +94,7 @@ class Slate:
         for name, values in {"scores": self.scores, "source": self.source, **self.columns}.items():
             if values is not None and values.shape[:2] != items.shape:
                 raise InputError(
-                    "A slate's columns differ in shape.",
+                    "The columns of a slate have different shapes.",
                     where=name,
                     expected=f"{items.shape}, as items",
                     found=f"{values.shape}",
@@ -97,22 +102,22 @@ class Slate:
 
     @property
     def mask(self) -> Array:
-        """(B, M) bool: the places that hold an item."""
+        """Mask (B, M) of the positions that hold an item."""
         return self.items != NO_ITEM
 
     def first(self, k: int) -> Slate:
-        """Return the slate's first ``k`` places."""
+        """Return the first ``k`` positions of the slate."""
         width = min(k, self.items.shape[1])
         return self.take(np.broadcast_to(np.arange(width), (len(self.items), width)))
 
     def kept(self, places: Array) -> Slate:
-        """Return the items at which ``places (B, M)`` is True, in their order, padding behind them."""
-        there = places & self.mask
-        order = np.argsort(~there, axis=1, kind="stable")
-        return self.take(order).where(np.take_along_axis(there, order, axis=1))
+        """Return the items where the mask ``places (B, M)`` is True, in their order, followed by padding."""
+        occupied = places & self.mask
+        order = np.argsort(~occupied, axis=1, kind="stable")
+        return self.take(order).where(np.take_along_axis(occupied, order, axis=1))
 
     def where(self, there: Array) -> Slate:
-        """Return the slate with padding in place of the items at which ``there (B, M)`` is False."""
+        """Return the slate with padding where the mask ``there (B, M)`` is False."""
         assert self.scores is not None and self.source is not None
         return replace(
             self,
@@ -122,7 +127,7 @@ class Slate:
         )
 
     def take(self, places: Array) -> Slate:
-        """Return the slate reordered to the places ``(B, K)`` of each request, every column alike."""
+        """Return the slate with the positions ``places (B, K)`` of each request, in all columns."""
         rows = np.arange(len(self.items))[:, None]
         assert self.scores is not None and self.source is not None
         columns = {name: values[rows, places] for name, values in self.columns.items()}
@@ -136,7 +141,7 @@ class Slate:
 
 
 Predictions = Mapping[str, Array]
-"""Task name to (B, M) float64, aligned with a slate; what stands at its padding means nothing."""
+"""Task name to predictions (B, M) float64, aligned with a slate. Values at the padding are meaningless."""
 
 
 class State(Protocol):
@@ -152,106 +157,106 @@ K = TypeVar("K")
 
 @runtime_checkable
 class Component(Protocol[Data]):
-    """Part of a recommender that can be fitted, saved and loaded. Data is the dataset's class."""
+    """Part of a recommender that can be fitted, saved and loaded. ``Data`` is the class of the dataset."""
 
     @property
     def version(self) -> str:
         """Hash of weights and settings."""
 
     def save(self, folder: str | Path) -> None:
-        """Write safetensors and JSON, atomically; equal components give equal bytes."""
+        """Write safetensors and JSON atomically. Equal components give equal bytes."""
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Data) -> Self:
-        """Read what :meth:`save` wrote and bind it to a dataset, the same one or a later one with more users and items."""
+        """Load what :meth:`save` wrote, and bind it to a dataset: the same one, or a later one with more users and items."""
 
 
 class Retriever(Protocol):
-    """Finder of candidates: no item twice, none that is unavailable at the request's time, the same answer each time."""
+    """Component that finds candidates. It is deterministic, and returns no item twice and no item that is unavailable at the time of the request."""
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
         """Return at most ``k`` candidates per request, best first."""
 
 
 class Scorer(Protocol[S]):
-    """Predictor of tasks for candidates.
+    """Component that predicts tasks for candidates.
 
-    Permuting candidates permutes the predictions, scoring in pieces equals scoring at once, and the request side is
-    computed in :meth:`encode` alone.
+    Permuting candidates permutes the predictions, and scoring in parts equals scoring at once. The request side is
+    computed only in :meth:`encode`.
     """
 
     def encode(self, requests: Requests) -> S:
-        """Return what is known about each request whatever the candidates."""
+        """Compute the part of the scores that depends only on the requests."""
 
     def score(self, state: S, slate: Slate) -> Predictions:
-        """Return every task's prediction for every place of the slate."""
+        """Return the prediction of every task for every position of the slate."""
 
 
 class ItemCoder(Protocol):
-    """Maker of item codes (semantic ids). Codes of a version never change."""
+    """Component that makes item codes (semantic ids). The codes of a version never change."""
 
     def encode(self, items: Array) -> Array:
-        """Return codes (N, L) of items (N,)."""
+        """Return the codes (N, L) of items (N,)."""
 
     def decode(self, codes: Array) -> list[Array]:
-        """Return, for each row of (N, L) codes, the items that have it: none, one, or several on a collision."""
+        """Return the items with each code in (N, L): none, one, or several in case of a collision."""
 
     def quality(self) -> Mapping[str, float]:
-        """Return collisions counted by item, code use and whatever else tells a good code from a bad one."""
+        """Return metrics of the quality of the codes, such as collisions (counted by item) and code usage."""
 
 
 class Debiaser(Protocol):
-    """Correction of predictions for the conditions under which they were learnt."""
+    """Component that corrects predictions for the conditions under which they were learnt."""
 
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
-        """Return predictions of the same tasks and shapes; monotone in the given ones where it says so."""
+        """Return corrected predictions of the same tasks and shapes, monotone in the given ones if the component declares it."""
 
 
 class Fuser(Protocol):
-    """Combiner of the tasks' predictions into one score."""
+    """Component that combines the predictions of tasks into one score."""
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return (B, M) scores; monotone in the predictions where it says so."""
+        """Return scores (B, M), monotone in the predictions if the component declares it."""
 
 
 class ListGenerator(Protocol):
-    """Proposer of lists, from the candidates only and none of them twice."""
+    """Component that proposes lists of candidates without repeated items."""
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return (B, K, L) places in the slate."""
+        """Return lists as positions in the slate, (B, K, L)."""
 
 
 class ListEvaluator(Protocol):
-    """Evaluator of whole lists."""
+    """Component that scores whole lists."""
 
     def score(self, requests: Requests, slate: Slate, lists: Array) -> Array:
-        """Return (B, K) scores of the lists (B, K, L), places in the slate."""
+        """Return the scores (B, K) of lists given as positions in the slate, (B, K, L)."""
 
 
 class Reranker(Protocol):
-    """Maker of the list that is shown."""
+    """Component that makes the list to show."""
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` of the slate's items per request (fewer where there are fewer), none twice, in their order."""
+        """Return the ordered list of each request: ``length`` items of the slate (or all, if there are fewer) without repetition."""
 
 
 class Policy(Protocol):
-    """Actor in a world; raises :class:`~taiji.core.errors.InputError` for an action outside the action space."""
+    """Policy in a simulated world. An action outside the action space raises :class:`~taiji.core.errors.InputError`."""
 
     def act(self, observation: Array) -> Array:
         """Return the action for each observation."""
 
 
 def find_class(reference: str, group: str, where: str) -> Any:
-    """Return the class or function that a reference names.
+    """Import the class or function that a reference names.
 
     Args:
         reference: ``package.module:Name``, or the name of an entry point.
-        group: entry-point group, as ``taiji.rankers``; other packages add to it in their own metadata.
-        where: the setting that holds the reference, for messages.
+        group: entry-point group, such as ``taiji.rankers``, to which other packages add entry points in their metadata.
+        where: setting that contains the reference, for messages.
 
     Raises:
-        ConfigError: nothing has that name, or importing it fails.
+        ConfigError: nothing has this name, or its import fails.
     """
     module, colon, name = reference.partition(":")
     known = entry_points(group=group)
@@ -263,16 +268,16 @@ def find_class(reference: str, group: str, where: str) -> Any:
             return found
         if reference in known.names:
             return known[reference].load()
-    except Exception as error:  # whatever a module of somebody else raises while it is imported
+    except Exception as error:  # a module of another package may raise any exception while it is imported
         raise ConfigError(
-            "Could not import what a setting names.",
+            "A component named in a setting could not be imported.",
             where=where,
-            expected=f"package.module:Name, importable from here, or one of {', '.join(sorted(known.names))}",
+            expected=f"an importable package.module:Name, or one of {', '.join(sorted(known.names))}",
             found=f"{reference} ({type(error).__name__}: {error})",
-            fix="check the spelling, and that its package is installed in this environment",
+            fix="check the spelling, and that the package is installed in this environment",
         ) from error
     raise ConfigError(
-        "No component has that name.",
+        "No component has this name.",
         where=where,
         expected=f"package.module:Name, or one of {', '.join(sorted(known.names)) or '(none installed)'}",
         found=reference,
@@ -283,18 +288,22 @@ def find_class(reference: str, group: str, where: str) -> Any:
 def as_subclass(
     found: object, base: type[K], noun: str, where: str, *, path: str = "", fix: str | None = None
 ) -> type[K]:
-    """Return what :func:`find_class` found, where it is a subclass.
+    """Return the result of :func:`find_class` if it is a subclass of a base class.
 
     Args:
-        found: whatever a setting names. base: base of such classes. noun: with its article, for messages. where: the setting.
-        path: where people import the base from, if not from the module that defines it. fix: what to do about it.
+        found: object that a setting names.
+        base: required base class.
+        noun: noun with its article, for messages.
+        where: name of the setting, for messages.
+        path: public import path of the base class; by default the module that defines it.
+        fix: advice for the error.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the object is not such a class.
     """
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
-            f"What a setting names is not {noun}.",
+            f"The object named in a setting is not {noun}.",
             where=where,
             expected=f"a subclass of {path or f'{base.__module__}.{base.__qualname__}'}",
             found=f"{found!r} ({type(found).__name__})",
@@ -304,11 +313,11 @@ def as_subclass(
 
 
 def foreign_code(values: Any) -> dict[str, str]:
-    """Return the code of other packages that settings name: reference to the hash of its module's file.
+    """Return the references in settings to code of other packages, each with the hash of its module file.
 
     Args:
-        values: settings as JSON; a text in them is a reference where it is ``package.module:Name`` of a module that can be
-            found, or the name of an entry point in one of taiji's groups. Nothing is imported but parent packages.
+        values: settings as JSON. A text in them is a reference if it is ``package.module:Name`` of an existing module, or
+            the name of an entry point in one of taiji's groups. Only parent packages are imported.
     """
     texts = set(_texts(values))
     modules = {text: text.partition(":")[0] for text in texts if REFERENCE.fullmatch(text)}
@@ -334,7 +343,7 @@ GROUPS = (
     "taiji.stages",
     "taiji.sources",
 )
-"""Entry-point groups in which other packages name their parts."""
+"""Entry-point groups in which other packages register their components."""
 REFERENCE = re.compile(r"\A[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -359,17 +368,17 @@ def _file_of(module: str) -> Path | None:
 
 
 def pick_device(device: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
+    """Resolve ``auto``, ``cpu`` or ``cuda`` to ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError: ``cuda`` where torch finds no CUDA device.
+        ConfigError: the device is ``cuda`` but torch finds no CUDA device.
     """
     import torch
 
-    there = torch.cuda.is_available()
+    available = torch.cuda.is_available()
     if device == "auto":
-        return "cuda" if there else "cpu"
-    if device == "cuda" and not there:
+        return "cuda" if available else "cpu"
+    if device == "cuda" and not available:
         raise ConfigError(
             "There is no CUDA device.",
             where="device",
@@ -384,7 +393,7 @@ def _same_length(what: str, columns: Mapping[str, Array]) -> None:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(
-            f"Columns of {what} differ in length.",
-            expected="one length",
+            f"Columns of {what} have different lengths.",
+            expected="equal lengths",
             found=", ".join(f"{name} {length}" for name, length in lengths.items()),
         )

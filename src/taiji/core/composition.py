@@ -1,4 +1,4 @@
-"""Settings classes composed at run time: sections of chosen components, and sections that other packages add."""
+"""Compose settings classes at run time: sections of chosen components, and sections that other packages add."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from taiji.core.settings import Chosen, Settings
 
 S = TypeVar("S", bound=Settings)
 MODEL = "model"
-"""Key that names the component of a chosen section."""
+"""Key of a section that names its component."""
 
 
 def section_of(field: FieldInfo) -> type[Settings] | None:
-    """Return the settings class of a field that is a section, None for a single value."""
+    """Return the settings class of a field that is a section, or None for a single value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
 
 
 def chosen_sections(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted path of every section whose component is chosen, with its default component."""
+    """Yield the dotted path of every section with a choice of components, and its default component."""
     for name, field in model.model_fields.items():
         section = section_of(field)
         if section is None:
@@ -37,11 +37,11 @@ def chosen_sections(model: type[Settings], prefix: str = "") -> Iterator[tuple[s
 
 
 def fitted(model: type[S], values: Mapping[str, Any], prefix: str = "") -> type[S]:
-    """Return the class that values are to be read with: chosen sections take the settings of the component they name.
+    """Return the settings class for given values, in which every chosen section has the settings of the component that it names.
 
     Args:
-        model: the class with default components.
-        values: nested mappings, not validated yet.
+        model: settings class with default components.
+        values: nested mappings that have not been validated yet.
         prefix: dotted path of the section, for messages.
 
     Raises:
@@ -65,7 +65,7 @@ def fitted(model: type[S], values: Mapping[str, Any], prefix: str = "") -> type[
 
 @cache
 def with_sections(model: type[S], sections: tuple[tuple[str, type[Settings]], ...]) -> type[S]:
-    """Return the class with sections added or replaced; the same arguments give the same class."""
+    """Return the class with added or replaced sections. The same arguments give the same class."""
     if not sections:
         return model
     fields: dict[str, Any] = {name: (kind, _default(kind)) for name, kind in sections}
@@ -76,7 +76,7 @@ def _default(kind: type[Settings]) -> Any:
     try:
         return kind()
     except ValidationError:
-        return ...  # it has required keys, so the section is required
+        return ...  # the section has required keys, so it is required itself
 
 
 def _settings_of(section: type[Settings], given: Mapping[str, Any], mark: Chosen, where: str) -> type[Settings]:
@@ -100,7 +100,7 @@ def _settings_of(section: type[Settings], given: Mapping[str, Any], mark: Chosen
 
 @cache
 def _named(kind: type[Settings], reference: str) -> type[Settings]:
-    """Return the class with the key that names its component."""
+    """Return the class with an additional key that names its component."""
     return create_model(
         kind.__name__, __base__=kind, __doc__=kind.__doc__, __module__=kind.__module__, **{MODEL: (str, reference)}
     )  # type: ignore[call-overload,no-any-return]

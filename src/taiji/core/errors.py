@@ -1,19 +1,19 @@
-"""The one error a user can cause."""
+"""Base class and subclasses of all errors that a user can cause."""
 
 from __future__ import annotations
 
 
 class TaijiError(Exception):
-    """Something the user can put right: bad input, a missing model, a full disk.
+    """Error that the user can correct: bad input, a missing model, a full disk.
 
     The command line prints it as one message without a traceback and exits with code 2.
 
     Args:
-        message: what went wrong, in one sentence.
-        where: the file, table, column, rows or setting at fault.
-        expected: what would have been right.
-        found: what was there instead.
-        fix: what to do about it.
+        message: description of the problem in one sentence.
+        where: file, table, column, rows or setting with the problem.
+        expected: what was expected.
+        found: what was found instead.
+        fix: what to do about the problem.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class InputError(TaijiError):
 
 
 class ConfigError(TaijiError):
-    """Settings, names or options that do not fit."""
+    """Invalid settings, names or options."""
 
 
 class ResourceError(TaijiError):
-    """A problem of the environment: a missing package, model or device, a service that does not answer, a full disk."""
+    """Problem of the environment: a missing package, model or device, a service that does not respond, or a full disk."""
 
 
 class ArtifactError(TaijiError):
-    """An artefact that is missing, damaged or of another version."""
+    """Missing or damaged artefact, or an artefact of another version."""
 
 
 class NoSpace(ResourceError):

@@ -1,4 +1,4 @@
-"""State of the user's own files, which fingerprints cover. Free of heavy imports."""
+"""State of the user's own files, which fingerprints include. This module has no heavy imports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = list[tuple[str, int, int]]
 
 
 def file_state(files: Iterable[Path]) -> State:
-    """Return the state of the files that exist; a folder stands for the files within it."""
+    """Return the state of the existing files. A folder stands for the files in it."""
     every: list[Path] = []
     for file in files:
         if file.is_dir():
@@ -21,5 +21,5 @@ def file_state(files: Iterable[Path]) -> State:
 
 
 def named_files(*values: str | Path | None) -> State:
-    """Return the state of the files and folders that settings name, where they name any: an edited template counts."""
+    """Return the state of the files and folders that settings name, so that changed contents (such as an edited template) are detected."""
     return file_state(Path(value).expanduser() for value in values if value)

@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: a request, a server's answer, a file."""
+"""Parse JSON from untrusted sources: requests, answers of servers, files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _ESCAPED_BYTES = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parsed(text: str | bytes, **options: Any) -> Any:
-    """Return the value of a JSON text.
+    """Parse a JSON text.
 
     Args:
-        text: UTF-8 if bytes. options: options for :func:`json.loads`.
+        text: text, or bytes in UTF-8.
+        options: options for :func:`json.loads`.
 
     Raises:
-        ValueError: the text is not JSON, is nested too deep to be read, or holds halves of characters, which no file and no answer can hold.
+        ValueError: the text is not JSON, is nested too deeply, or holds half of a surrogate pair, which cannot be written as UTF-8.
     """
     try:
         value = json.loads(text, **options)
@@ -26,6 +27,6 @@ def parsed(text: str | bytes, **options: Any) -> Any:
             json.dumps(value, ensure_ascii=False, default=str).encode()
         return value
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("it holds half a character") from None

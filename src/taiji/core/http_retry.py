@@ -1,4 +1,4 @@
-"""Policy of HTTP retries for every client of this package: which answers are worth another attempt, after which pause."""
+"""Retry policy of all HTTP clients in this package: which responses to retry, and after which pause."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 TRANSIENT = frozenset({408, 409, 425, 429})
-"""Statuses below 500 that another attempt may mend."""
+"""Status codes below 500 for which another attempt may succeed."""
 
 
 class TransientError(Exception):
-    """An attempt failed in a way that another may mend.
+    """Failure of an attempt after which another attempt may succeed.
 
     Args:
-        reason: what happened, for the message after the last attempt.
-        pause: seconds that the server asks to wait.
+        reason: description of the failure, for the message after the last attempt.
+        pause: pause in seconds that the server requests.
     """
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
@@ -28,16 +28,16 @@ class TransientError(Exception):
 
 
 def is_transient(status: int) -> bool:
-    """Return whether an answer with this HTTP status is worth another attempt."""
+    """Return True if a request with this HTTP status should be retried."""
     return status in TRANSIENT or status >= 500
 
 
 def retry_after(value: str | None, now: float | None = None) -> float:
-    """Return the seconds that a ``Retry-After`` header asks for, a number or a date; 0 for none and for nonsense.
+    """Return the pause in seconds that a ``Retry-After`` header requests; 0 if it is missing or invalid.
 
     Args:
-        value: the header.
-        now: seconds since the epoch; None asks the clock.
+        value: value of the header, a number or a date.
+        now: current time in seconds since the epoch; None uses the system clock.
     """
     if not value:
         return 0.0
@@ -56,9 +56,9 @@ class Backoff:
     """Exponential pauses with jitter.
 
     Attributes:
-        attempts: in all.
-        first: seconds before the second attempt; doubles each time.
-        longest: seconds that no pause exceeds, whatever the server asks for.
+        attempts: total number of attempts.
+        first: pause in seconds before the second attempt, which doubles for each further attempt.
+        longest: longest pause in seconds, even if the server requests more.
     """
 
     attempts: int
@@ -66,15 +66,15 @@ class Backoff:
     longest: float = 60.0
 
     def pause(self, attempt: int, asked: float = 0.0) -> float:
-        """Return the seconds to wait after failed attempt number ``attempt``, counted from 1; no result depends on them."""
+        """Return the seconds to wait after the failed attempt number ``attempt``, counted from 1. The random jitter affects no results."""
         most = min(self.first * 2 ** (attempt - 1), self.longest)
         return max(most * random.uniform(0.5, 1.0), min(asked, self.longest))
 
     def run(self, attempt: Callable[[], T]) -> T:
-        """Return the first result of ``attempt()``.
+        """Call ``attempt()`` until it succeeds, and return its result.
 
         Raises:
-            TransientError: the last one, where every attempt raised one. Other errors pass at once.
+            TransientError: every attempt failed; this is the last error. Other errors are raised immediately.
         """
         for number in range(1, self.attempts):
             try:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when first used, so that importing the package loads nothing heavy."""
+"""Import the names of a package on first use, so that importing the package itself loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from taiji.core.optional import needs
 def lazy_names(
     package: str, homes: Mapping[str, str], extra: str | None = None, renamed: Mapping[str, str] | None = None
 ) -> Callable[[str], object]:
-    """Return a module's ``__getattr__``.
+    """Return a function ``__getattr__`` for the module of a package.
 
-    Type checkers read the imports under ``TYPE_CHECKING`` beside it.
+    Type checkers use the imports under ``TYPE_CHECKING`` in the same module.
 
     Args:
-        package: the package's ``__name__``.
-        homes: name to the module below the package that holds it.
-        extra: the extra whose packages these modules need, for the error when one is missing.
-        renamed: old name to new; using an old one warns.
+        package: ``__name__`` of the package.
+        homes: name to the module of the package that defines it.
+        extra: extra whose packages these modules require, for the error if one is missing.
+        renamed: old name to new name; using an old name issues a warning.
     """
 
     def find(name: str) -> object:

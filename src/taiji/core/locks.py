@@ -1,4 +1,4 @@
-"""Files that one process at a time may hold."""
+"""Lock files that only one process at a time can hold."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from taiji.core.errors import ResourceError
 
 
 def exclusive(path: Path, message: str, *, where: str | Path, fix: str) -> IO[str]:
-    """Open and lock a file, creating its folder if needed; closing it, or the end of the process, releases the lock.
+    """Open and lock a file, creating its folder if necessary. The lock is released when the file is closed or the process ends.
 
     Args:
-        path: path of the lock. message, where, fix: what to say when another holds it.
+        path: path of the lock file.
+        message, where, fix: parts of the error if another process holds the lock.
 
     Raises:
-        ResourceError: another holds it.
+        ResourceError: another process holds the lock.
     """
     make_folder(path.parent)
     with writing(path):

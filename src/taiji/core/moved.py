@@ -1,4 +1,4 @@
-"""Old import paths, kept for one version: importing one warns and hands on to the module at its new path."""
+"""Old import paths, which are kept for one version. Importing one issues a warning and forwards to the module at its new path."""
 
 from __future__ import annotations
 
@@ -99,20 +99,20 @@ yaml_files core.yaml_files
 )
 """Old path to new path, both below ``taiji``."""
 EMPTIED = ("evaluation",)
-"""Packages of which nothing is left."""
+"""Old packages whose modules have all moved."""
 
 
-class _HandOn(importlib.abc.Loader):
+class _ForwardingLoader(importlib.abc.Loader):
     def __init__(self, target: str | None) -> None:
         self.target = target
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """Let the import system make an ordinary empty module."""
+        """Let the import system create an ordinary empty module."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Hand every attribute on to the module at the new path."""
-        module.__path__ = []  # modules below an old package are looked for by the finder, too
+        """Forward every attribute to the module at the new path."""
+        module.__path__ = []  # the finder also handles modules in an old package
         if self.target:
             target = importlib.import_module(self.target)
             module.__dict__["__getattr__"] = lambda name: getattr(target, name)
@@ -125,7 +125,7 @@ class MovedFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return a spec for an old path, with a deprecation warning; None for every other name."""
+        """Return a spec for an old path, and issue a deprecation warning; return None for any other name."""
         package, _, old = fullname.partition(".")
         if package != "taiji" or (old not in MOVED and old not in EMPTIED):
             return None
@@ -136,10 +136,10 @@ class MovedFinder(importlib.abc.MetaPathFinder):
                 DeprecationWarning,
                 stacklevel=2,
             )
-        return ModuleSpec(fullname, _HandOn(new), is_package=True)
+        return ModuleSpec(fullname, _ForwardingLoader(new), is_package=True)
 
 
 def install() -> None:
-    """Add the finder behind the ordinary ones, once."""
+    """Add the finder after the ordinary ones, unless it has been added already."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

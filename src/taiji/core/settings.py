@@ -1,7 +1,7 @@
-"""The base of every settings class.
+"""Base class of all settings.
 
-Each package keeps its own settings in ``<package>/settings.py`` (free of heavy imports); ``config.py`` composes them, so a
-hyper-parameter is written down once, with its documentation, and read everywhere from there.
+Each package keeps its settings in ``<package>/settings.py``, without heavy imports, and ``config.py`` composes them. A
+hyper-parameter is therefore defined and documented in a single place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Immutable settings; an unknown key is an error; the docstring under an attribute is its description."""
+    """Immutable settings. An unknown key is an error, and the docstring below an attribute is its description."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
@@ -22,10 +22,10 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Chosen:
-    """Marker of a section whose key ``model`` names a component; the section's other keys are that component's settings.
+    """Marker of a section whose key ``model`` names a component. The other keys of the section are the settings of this component.
 
-    The annotated class describes the default model. Any other is found by :func:`taiji.core.component.find_class` and
-    has its settings class as attribute ``Settings``.
+    The annotated class has the settings of the default model. Any other model is imported by :func:`taiji.core.component.find_class`, and
+    its settings class is its attribute ``Settings``.
     """
 
     group: str
@@ -33,11 +33,11 @@ class Chosen:
 
 
 def problem_text(problem: Any) -> str:
-    """Return what a validation error says about one value, in the words of the other messages."""
+    """Describe a validation error of a value in the style of the other messages."""
     if problem["type"] == "missing":
         return "is missing"
     if problem["type"] == "extra_forbidden":
-        return "is no known key"
+        return "is an unknown key"
     if words := KINDS.get(problem["type"].removesuffix("_type").removesuffix("_parsing")):
         return f"should be {words}"
     text = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -45,17 +45,17 @@ def problem_text(problem: Any) -> str:
 
 
 KINDS = {
-    "tuple": "a list, as [a, b]",
-    "list": "a list, as [a, b]",
-    "set": "a list, as [a, b]",
-    "frozen_set": "a list, as [a, b]",
-    "dict": "a section with keys, as {key: value}",
-    "mapping": "a section with keys, as {key: value}",
-    "model": "a section with keys, as {key: value}",
-    "model_attributes": "a section with keys, as {key: value}",
+    "tuple": "a list, such as [a, b]",
+    "list": "a list, such as [a, b]",
+    "set": "a list, such as [a, b]",
+    "frozen_set": "a list, such as [a, b]",
+    "dict": "a section with keys, such as {key: value}",
+    "mapping": "a section with keys, such as {key: value}",
+    "model": "a section with keys, such as {key: value}",
+    "model_attributes": "a section with keys, such as {key: value}",
     "string": "text",
-    "int": "a whole number",
-    "int_from_float": "a whole number",
+    "int": "an integer",
+    "int_from_float": "an integer",
     "float": "a number",
     "decimal": "a number",
     "bool": "true or false",
@@ -63,4 +63,4 @@ KINDS = {
     "none_required": "null",
     "finite_number": "a finite number",
 }
-"""Kind of a validation error (without its ending) to what the value should have been."""
+"""Type of a validation error, without its suffix, to a description of the expected value."""

@@ -1,7 +1,8 @@
-"""Guard of local web pages: which hosts may ask, and what a browser may do with an answer.
+"""Protection of local web pages: which hosts may send requests, and what a browser may do with a response.
 
-A foreign web page can point a name of its own at 127.0.0.1 and let the browser ask there (DNS rebinding); the ``Host``
-it sends gives it away. Every answer forbids the browser to load anything from elsewhere and to guess what it got.
+A foreign web page can let one of its own host names resolve to 127.0.0.1, so that the browser sends requests there (DNS rebinding).
+The ``Host`` header of such requests reveals this. Every response forbids the browser to load external resources and to guess
+content types.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every answer, beside its :func:`content_policy`."""
+"""Headers of every response, in addition to its :func:`content_policy`."""
 
 
 def names_this_machine(host: str, port: int | None = None) -> bool:
-    """Return whether a ``Host`` header names this machine: with this port, or with any or none where ``port`` is None."""
+    """Return True if a ``Host`` header names this machine with the given port, or with any port or none if ``port`` is None."""
     if port is None:
         return _LOCAL.fullmatch(host) is not None
     return host in {f"{name}:{port}" for name in LOCAL_NAMES}
@@ -59,7 +60,7 @@ def content_policy(**sources: str) -> str:
     """Return a Content-Security-Policy that allows the named sources and nothing else.
 
     Args:
-        sources: directive (``script_src`` for ``script-src``) → what it allows.
+        sources: directive (``script_src`` for ``script-src``) to the allowed sources.
     """
     allowed = {"form-action": "'none'"} | {name.replace("_", "-"): value for name, value in sources.items()}
     rules = [f"{name} {value}" for name, value in allowed.items()]
@@ -67,11 +68,11 @@ def content_policy(**sources: str) -> str:
 
 
 class LocalHandler(BaseHTTPRequestHandler):
-    """HTTP/1.1 handler with guarded answers and no access log, since addresses may name users."""
+    """HTTP/1.1 handler with protected responses. It has no access log, because addresses may contain user ids."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "taiji", ""
-    timeout = 60  # a connection that says nothing is closed
+    timeout = 60  # idle connections are closed
     server: LocalServer
 
     @property
@@ -82,13 +83,13 @@ class LocalHandler(BaseHTTPRequestHandler):
         return named and not forwarded(name.lower() for name in self.headers)
 
     def send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
-        """Send a whole answer; HEAD gets the same without its body.
+        """Send a complete response, without the body for a HEAD request.
 
         Args:
-            status: status of the answer.
-            body: its bytes.
-            kind: its media type.
-            headers: its policy and whatever else it needs.
+            status: status code.
+            body: bytes of the body.
+            kind: media type.
+            headers: content policy and further headers.
         """
         self.send_response(status)
         fixed = {"Content-Type": kind, "Content-Length": str(len(body))}
@@ -99,19 +100,19 @@ class LocalHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class LocalServer(ThreadingHTTPServer):
     """Server on 127.0.0.1.
 
     Args:
-        port: 0 takes any free one.
+        port: port; 0 chooses a free one.
         handler: request handler.
         title: title of the page, for messages.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the port is in use.
     """
 
     daemon_threads = True
@@ -122,10 +123,10 @@ class LocalServer(ThreadingHTTPServer):
             super().__init__((ADDRESS, port), handler)
         except OSError as error:
             raise ResourceError(
-                f"{title} cannot be served.",
+                f"{title} cannot listen on its port.",
                 where=f"{ADDRESS}:{port}",
                 found=str(error),
-                fix="choose another --port, or --port 0 for any free one",
+                fix="choose another --port, or --port 0 for a free one",
             ) from error
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -1,4 +1,4 @@
-"""The one reader of YAML: configurations, mappings, presets, values on the command line. A key given twice is an error."""
+"""Read YAML: configurations, mappings, presets, and values on the command line. A repeated key is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader that rejects a repeated key, of which PyYAML's own silently keeps the last."""
+    """Loader that rejects repeated keys. PyYAML's own loader silently keeps the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -23,57 +23,57 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
                 line = key.start_mark.line + 1
                 if (key.tag, key.value) in first:
-                    raise _Twice(str(key.value), first[key.tag, key.value], line)
+                    raise _RepeatedKey(str(key.value), first[key.tag, key.value], line)
                 first[key.tag, key.value] = line
         return node
 
 
-class _Twice(Exception):
+class _RepeatedKey(Exception):
     def __init__(self, key: str, first: int, second: int) -> None:
         super().__init__(key)
         self.key, self.first, self.second = key, first, second
 
 
 def parse_yaml(text: str, where: str, **problem: str) -> Any:
-    """The value of a YAML text.
+    """Parse a YAML text.
 
     Args:
-        text: YAML.
-        where: it comes from, for messages.
-        problem: ``message``, ``expected`` and ``fix`` of the error for a text that is not YAML.
+        text: YAML text.
+        where: origin of the text, for messages.
+        problem: ``message``, ``expected`` and ``fix`` of the error if the text is not YAML.
 
     Raises:
-        ConfigError: not YAML, or a mapping with a key twice (naming key and lines).
+        ConfigError: the text is not YAML, or a key is repeated in a mapping.
     """
     try:
         return yaml.load(text, _Loader)
-    except _Twice as twice:
+    except _RepeatedKey as repeated:
         raise ConfigError(
-            "A key is given twice.",
-            where=f"{where}, line {twice.second}, key {twice.key!r}",
-            expected="each key once",
-            found=f"the same key in line {twice.first}",
-            fix="take one of them out",
+            "A key is repeated.",
+            where=f"{where}, line {repeated.second}, key {repeated.key!r}",
+            expected="unique keys",
+            found=f"the same key in line {repeated.first}",
+            fix="remove one of them",
         ) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date
         raise ConfigError(
-            problem.get("message", "This is not YAML."),
+            problem.get("message", "The text is not valid YAML."),
             where=where,
             expected=problem.get("expected", "YAML"),
             found=_problem(error),
-            fix=problem.get("fix", "correct it there"),
+            fix=problem.get("fix", "correct the text"),
         ) from error
 
 
 def _problem(error: yaml.YAMLError | ValueError) -> str:
-    """The line, the column and what is wrong there, in one line."""
+    """Describe the line, the column and the problem in one line."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
-    at, began = error.problem_mark, error.context_mark
-    begun = f" {error.context}" if error.context else ""
-    if begun and began is not None and began.line != at.line:
-        begun += f" that begins in line {began.line + 1}"
-    return f"line {at.line + 1}, column {at.column + 1}:{begun}{':' if begun else ''} {error.problem}"
+    at, start = error.problem_mark, error.context_mark
+    context = f" {error.context}" if error.context else ""
+    if context and start is not None and start.line != at.line:
+        context += f" that begins in line {start.line + 1}"
+    return f"line {at.line + 1}, column {at.column + 1}:{context}{':' if context else ''} {error.problem}"
 
 
 def yaml_line(value: Any) -> str:
@@ -82,15 +82,15 @@ def yaml_line(value: Any) -> str:
 
 
 def read_yaml(path: Path, what: str, fix: str) -> Any:
-    """The value of a YAML file.
+    """Read a YAML file.
 
     Args:
-        path: the file.
-        what: it holds, for messages: ``the configuration``.
-        fix: what to do when it cannot be read at all.
+        path: path of the file.
+        what: content of the file, for messages, such as ``the configuration``.
+        fix: advice if the file cannot be opened.
 
     Raises:
-        ConfigError: unreadable, not in UTF-8, or as :func:`parse_yaml`.
+        ConfigError: the file cannot be opened, is not in UTF-8, or is invalid (see :func:`parse_yaml`).
     """
     message, expected = f"Could not read {what}.", "a YAML file in UTF-8"
     try:
@@ -99,4 +99,4 @@ def read_yaml(path: Path, what: str, fix: str) -> Any:
         found = error.strerror if isinstance(error, OSError) else f"{error.reason} (byte {error.start})"
         fix = fix if isinstance(error, OSError) else "save it as UTF-8"
         raise ConfigError(message, where=str(path), expected=expected, found=found, fix=fix) from error
-    return parse_yaml(text, str(path), message=message, expected=expected, fix="correct the file there")
+    return parse_yaml(text, str(path), message=message, expected=expected, fix="correct the file")

@@ -1,4 +1,4 @@
-"""Checked tables, sources, dense datasets, histories, time splits and prompt examples."""
+"""Validated tables, data sources, datasets with dense ids, histories, splits by time, and prompt examples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Histories and prices as plain arrays beside a dataset's tables, written in bounded memory and mapped when they are read.
+"""Store histories and prices as plain arrays next to the tables of a dataset. They are written in bounded memory and read through memory maps.
 
-One stream over the events counts the rows of each user (or item), another puts every row in its place: a counting sort on disk.
-Arrays are read through memory maps, whose pages the operating system keeps or drops.
+The arrays are made by a counting sort on disk: a first pass over the events counts the rows of each user or item, a second pass writes every row
+to its position. The operating system decides which pages of the memory maps stay in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from taiji.core.artifacts import make_folder, read_json
 
 ROWS = 1_000_000
-"""Events held at a time while the arrays are written."""
+"""Number of events in memory at a time while the arrays are written."""
 KINDS = {"item": np.uint32, "time": np.int64, "price": np.float64}
 
 
@@ -32,7 +32,7 @@ def store_arrays(folder: Path) -> None:
 def _group(
     events: Path, key: str, count: int, columns: Sequence[str], kept: pl.Expr, needed: Sequence[str], folder: Path
 ) -> None:
-    """Columns of the kept events, grouped by ``key`` in the order of the file, and the groups' offsets ``(count + 1,)``."""
+    """Write columns of the kept events, grouped by ``key`` in the order of the file, and the offsets of the groups, ``(count + 1,)``."""
     counts = np.zeros(count, np.int64)
     for frame in _batches(events, [key, *needed, *(["price"] if "price" in columns else [])]):
         counts += np.bincount(frame.filter(kept)[key].to_numpy(), minlength=count)
@@ -67,12 +67,12 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pl.DataFrame]:
 
 
 def _new(path: Path, kind: type, length: int) -> NDArray[Any]:
-    if not length:  # nothing cannot be mapped
+    if not length:  # an empty array cannot be mapped
         np.save(path, np.empty(0, kind))
         return np.empty(0, kind)
     return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,))
 
 
 def mapped(path: Path) -> NDArray[Any]:
-    """An array on disk, in memory where it is small."""
+    """Open an array on disk through a memory map, or read it into memory if it is small."""
     return np.asarray(np.load(path, mmap_mode=None if path.stat().st_size < 4096 else "r"))

@@ -1,4 +1,4 @@
-"""In-memory dataset: dense ids, events in time order, histories."""
+"""In-memory dataset with dense ids, events sorted by time, and histories."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ from taiji.data.tasks import Task
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Format 1 told neither further event columns nor levels and is the same otherwise."""
+"""Formats that can be read. Format 1 lacks further event columns and category levels, and is otherwise the same."""
 FRAMES = ("items", "users", "events")
 READING = "reading.json"
-"""The reading report beside them, where there is one."""
+"""File name of the reading report, if the dataset has one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Checked tables with dense integer ids. Times are microseconds since the epoch (int64).
+    """Validated tables with dense integer ids. Times are microseconds since the epoch (int64).
 
     Attributes:
         items: row i is item i: ``item`` (u32), ``item_id``, ``title``, ``category_l1``, ``category_l2``, …, ``price``, further columns.
         users: row u is user u: ``user`` (u32), ``user_id``, profile columns.
         events: sorted by (time, user, input order): ``event`` (row number, u32), ``user``, ``item`` (u32), ``time``
             (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``,
-            and the columns that ``event_columns`` names, in its order.
-        domain: domain of the items, for the wording of prompts.
+            and the further columns in the order of ``event_columns``.
+        name: name of the data set.
+        domain: domain of the items, which determines the wording of prompts.
+        notes: notes on how the tables were made, for readers of the report.
         event_columns: roles of the further columns of events.
-        given_levels: category columns that the source gave; None takes those of ``items``. Ask :attr:`levels`.
-        reading: account of what the source held and what was used of it; None where the dataset was not read from a source.
+        given_levels: category columns that the source provides; None means those of ``items``. Use :attr:`levels` to read them.
+        reading: report on the contents of the source and how they were used; None if the dataset was not read from a source.
     """
 
     items: pl.DataFrame
@@ -54,7 +56,7 @@ class Dataset:
 
     @classmethod
     def from_tables(cls, tables: Tables) -> Dataset:
-        """Check the tables and number their users and items by row.
+        """Validate tables, and number their users and items by row.
 
         Raises:
             InputError: see :func:`taiji.data.schema.validate`.
@@ -101,43 +103,43 @@ class Dataset:
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """Labels of the log: click, conversion where the log knows it, and the declared ones, each behind its ``given``."""
+        """Labels of the log: click, conversion if the log has it, and the declared labels. Each label comes after its ``given`` label."""
         return self.event_columns.tasks
 
     @property
     def context(self) -> tuple[str, ...]:
-        """Columns of events that are known at the request."""
+        """Columns of events that are known at the time of the request."""
         return self.event_columns.context
 
     @cached_property
     def levels(self) -> tuple[str, ...]:
-        """Category columns that the data have, the coarsest first; there may be none. ``items`` may hold further, empty ones."""
+        """Category columns of the data, the coarsest first; possibly none. ``items`` may have further category columns, which are empty."""
         return level_names(self.items.columns) if self.given_levels is None else self.given_levels
 
     @property
     def n_users(self) -> int:
-        """Users in the user table."""
+        """Number of users in the table of users."""
         return len(self.users)
 
     @property
     def n_items(self) -> int:
-        """Items in the catalogue."""
+        """Number of items in the catalogue."""
         return len(self.items)
 
     @cached_property
     def history(self) -> History:
-        """Interactions (rows with a click) per user."""
+        """Interactions (events with a click) of each user."""
         return History.from_events(self.events, self.n_users)
 
     @cached_property
     def prices(self) -> Prices:
-        """Prices of items over time; a ranker may know ``prices.before(items, as_ofs)``."""
+        """Prices of items over time. A ranker may use only ``prices.before(items, as_ofs)``."""
         return Prices.from_frames(self.events, self.items)
 
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
-        """Return the same catalogue at the same prices with other users (as ``users``) and what they did (as ``events``).
+        """Return a dataset with the same catalogue and prices, but other users and events.
 
-        Further event columns that ``events`` lacks are not known on any of its rows.
+        Further event columns that are missing from ``events`` are unknown (null) on all rows.
         """
         missing = [name for name in self.event_columns.names if name not in events.columns]
         if missing:
@@ -146,15 +148,18 @@ class Dataset:
         made = Dataset(
             self.items, users, events, self.name, self.domain, self.notes, self.event_columns, self.given_levels
         )
-        vars(made)["prices"] = self.prices  # what items cost is known from everybody's events, not only from theirs
+        vars(made)["prices"] = self.prices  # prices come from the events of all users, not only from the given ones
         return made
 
     def scan(self) -> pl.LazyFrame:
-        """The events, for a query that need not hold them all."""
+        """Return the events as a lazy frame, for queries that do not need all of them in memory."""
         return self.events.lazy()
 
     def save(self, folder: str | Path) -> None:
-        """Write three Parquet files, ``dataset.json``, the reading report and the arrays of :mod:`taiji.data.arrays`; the same dataset gives the same bytes."""
+        """Write the dataset to a folder: three Parquet files, ``dataset.json``, the reading report and the arrays of :mod:`taiji.data.arrays`.
+
+        The same dataset gives the same bytes.
+        """
         with atomic_folder(folder) as temporary:
             for name in FRAMES:
                 write_parquet(temporary / f"{name}.parquet", getattr(self, name))
@@ -174,10 +179,10 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
-        """Read what :meth:`save` wrote.
+        """Read a dataset that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: when a file is missing or unreadable, or of another format.
+            ArtifactError: a file is missing, is unreadable, or has another format.
         """
         folder = Path(folder)
         about = read_about(folder)
@@ -186,11 +191,15 @@ class Dataset:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return a saved dataset's name, domain, notes, event columns, levels and reading report; another version's raises :class:`ArtifactError`."""
+    """Read name, domain, notes, event columns, levels and reading report of a saved dataset.
+
+    Raises:
+        ArtifactError: the dataset has an unknown format.
+    """
     about: dict[str, Any] = read_json(folder / "dataset.json")
     if about.get("format") not in READABLE:
         raise ArtifactError(
-            "This dataset was written by another version.",
+            "A saved dataset has an unknown format.",
             where=str(folder),
             expected=f"format {FORMAT}",
             found=str(about.get("format")),
@@ -208,18 +217,22 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def read_reading(folder: Path) -> ReadingReport | None:
-    """Return a saved dataset's reading report; None where it has none."""
+    """Return the reading report of a saved dataset, or None."""
     file = folder / READING
     return ReadingReport.model_validate(read_json(file)) if file.is_file() else None
 
 
 def read_frame(folder: Path, name: str) -> pl.DataFrame:
-    """Return one of a saved dataset's :data:`FRAMES`; an unreadable file raises :class:`ArtifactError`."""
+    """Read one of the :data:`FRAMES` of a saved dataset.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
     try:
         return pl.read_parquet(folder / f"{name}.parquet")
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(
-            "Could not read a dataset's file.",
+            "Could not read a file of a dataset.",
             where=str(folder / f"{name}.parquet"),
             found=str(error),
             fix="run the data stage again",

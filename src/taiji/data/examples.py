@@ -1,4 +1,4 @@
-"""Prompt examples: (user, cutoff, target) triples whose prompt may read only what came strictly before the cutoff."""
+"""Choose prompt examples: triples of user, cutoff and target, whose prompt may use only events strictly before the cutoff."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from taiji.data.settings import ExampleSettings
 from taiji.data.splits import Split
 
 INTERACTIONS = 2_000_000
-"""Interactions looked at together; users are never torn apart."""
+"""Approximate number of interactions to process together. The interactions of a user are never separated."""
 
 
 def make_examples(dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int) -> pl.DataFrame:
-    """Choose a period's examples.
+    """Choose the examples of a period.
 
-    The cutoff ``as_of`` is the time of the target's event. Where several targets share user and cutoff (one basket) one
-    is drawn. Every choice depends only on a pseudo-random key of (seed, user, cutoff, item), so that events elsewhere in
-    the log do not change it.
+    The cutoff ``as_of`` is the time of the target's event. If several targets share user and cutoff (one basket), one of them
+    is drawn. Every choice depends only on a pseudo-random key of seed, user, cutoff and item, so that other events in the
+    log do not change it.
 
     Args:
         dataset: the log.
-        split: its periods.
+        split: split of the log into periods.
         period: one of :data:`taiji.data.splits.PERIODS`.
-        settings: target, minimal history, caps.
-        seed: random seed of the choice.
+        settings: kind of target, minimum history and limits.
+        seed: random seed for the choice.
 
     Returns:
         ``example`` (text, unique), ``user`` (u32), ``as_of`` (i64), ``target`` (dense item, u32), ``period``,
         ``user_id`` and ``target_id`` (as text), sorted by (as_of, user).
 
     Raises:
-        InputError: when no example is left.
+        InputError: the period has no example.
     """
     parts = [
         example_candidates(dataset, split, period, settings, seed, *users)
@@ -49,7 +49,7 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
 def example_candidates(
     dataset: Dataset, split: Split, period: str, settings: ExampleSettings, seed: int, first: int, last: int
 ) -> pl.DataFrame:
-    """Return the rows that users ``[first, last)`` contribute to :func:`make_examples`: ``user, as_of, target, key``; other users are not read."""
+    """Return the candidates of the users ``[first, last)`` for :func:`make_examples`: ``user, as_of, target, key``. Other users are not read."""
     start, end = split.interval(period)
     history = dataset.history.part(first, last)
     users = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(history.offsets))
@@ -67,14 +67,14 @@ def example_candidates(
 
 
 def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings: ExampleSettings) -> pl.DataFrame:
-    """The examples among all users' candidates; see :func:`make_examples`."""
+    """Choose the examples among the candidates of all users; see :func:`make_examples`."""
     if frame.is_empty():
         raise InputError(
-            f"No example is left in the period {period!r}.",
+            f"The period {period!r} has no example.",
             where=f"data {dataset.name}",
-            expected=f"users with {settings.min_history} interactions before a target ({settings.target})",
+            expected=f"users with at least {settings.min_history} interactions before a target ({settings.target})",
             found="none",
-            fix="lower examples.min_history, keep more users (data.users), or give the period more of split.fractions",
+            fix="lower examples.min_history, keep more users (data.users), or increase the share of the period in split.fractions",
         )
     if settings.limit is not None:
         frame = frame.sort("key", "user", "as_of", "target").head(settings.limit)
@@ -97,17 +97,17 @@ def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings
 
 
 def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], count: int) -> pl.Series:
-    """The items that each example's user takes next: its target, then items new to the user, then known ones, each kind in order of time.
+    """Return the next items of each example's user: the target, then items that are new to the user, then known items, each in chronological order.
 
     Args:
         dataset: the log.
         examples: ``user``, ``as_of``, ``target``.
-        ends: the time before which each example's interactions are looked at: the end of its period, since a later period is judged by what
-            this one taught.
-        count: most items of a set; users who took fewer have smaller sets.
+        ends: time before which interactions are used, for each example. It is the end of its period, because later periods evaluate what was
+            learnt from this one.
+        count: largest number of items in a set; users with fewer next items have smaller sets.
 
     Returns:
-        ``targets``, a list of different dense item ids for each example, its target first.
+        ``targets``: a list of distinct dense item ids for each example, the target first.
     """
     history, sets = dataset.history, []
     for (user, as_of, target), end in zip(examples.select("user", "as_of", "target").iter_rows(), ends, strict=True):
@@ -121,7 +121,7 @@ def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], cou
 
 
 def _keys(seed: int, *columns: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A pseudo-random number per row from the seed and the row's own values alone (the finaliser of SplitMix64, chained)."""
+    """Return a pseudo-random number per row that depends only on the seed and the values of the row (chained finalisers of SplitMix64)."""
     state = np.full(len(columns[0]), np.random.default_rng([seed, 1]).integers(2**63), np.uint64)
     for column in columns:
         state = state + column.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)

@@ -1,4 +1,4 @@
-"""A model's fields together: from rows to arrays, and the description that a network is built from."""
+"""The fields of a model as a set: conversion of rows to arrays, and the description from which a network is built."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Field)
 
 @dataclass(frozen=True)
 class Categories:
-    """Sizes of the category fields of one side: vocabulary rows, columns and hashed rows of each."""
+    """Sizes of the category fields of one side: number of vocabulary rows, columns and hashed rows of each field."""
 
     rows: tuple[int, ...] = ()
     columns: tuple[int, ...] = ()
@@ -29,26 +29,26 @@ class Categories:
 
     @property
     def width(self) -> int:
-        """Codes per entity."""
+        """Number of codes per entity."""
         return sum(self.columns)
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """First row of each code's field in one table of all the fields' rows, (width,)."""
+        """First row of each code's field in a common table of the rows of all fields, (width,)."""
         starts = np.cumsum([0, *self.rows])[:-1]
         return tuple(int(start) for start, columns in zip(starts, self.columns) for _ in range(columns))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Description of the inputs that a network is built from.
+    """Description of a model's inputs, from which a network is built.
 
     Attributes:
-        users, items: rows of the id vocabularies.
+        users, items: number of rows of the id vocabularies.
         user, item, row: categories of the user, of the item, and of the row (context and pair).
-        numbers: names, in the order of the columns.
-        sequences: name to (length, whether ages are known).
-        codes: name to (slots, values a slot).
+        numbers: names of the numbers, in the order of the columns.
+        sequences: name to (length, True if ages are known).
+        codes: name to (number of slots, values per slot).
         vectors: name to width.
     """
 
@@ -65,16 +65,19 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Rows as arrays; -1 pads sequences and codes.
+    """Rows converted to arrays. Sequences and codes are padded with -1.
 
     Attributes:
-        user, item: (N,) int32 dense ids.
-        numbers: (N, F) float32.
-        categories: (N, C) int32, of context and pair.
-        sequences: name to (N, L) int32 items; ages: name to (N, L) float16, log1p of hours.
-        codes: name to (N, M) int32; vectors: name to (N, D) float32; present: name to (N,) float32.
-        labels: prediction name to (N,) float32, NaN where it is unknown.
-        group: (N,) int64, equal for rows of one request; None where no task looks at pairs of rows.
+        user, item: dense ids, (N,) int32.
+        numbers: numbers, (N, F) float32.
+        categories: codes of the categories of context and pair, (N, C) int32.
+        sequences: name to items, (N, L) int32.
+        ages: name to ages as log1p of hours, (N, L) float16.
+        codes: name to quantiser codes, (N, M) int32.
+        vectors: name to vectors, (N, D) float32.
+        present: name to 1 where a row has the vector and 0 elsewhere, (N,) float32.
+        labels: prediction name to labels, (N,) float32, NaN where unknown.
+        group: number of the request of each row, (N,) int64; None if no task compares pairs of rows.
     """
 
     user: Array
@@ -114,13 +117,13 @@ class Arrays:
 
 
 class FieldSet:
-    """Fields by kind and side.
+    """Set of the fields of a model, accessible by kind and side.
 
     Args:
-        fields: with an :class:`IdField` of the user and one of the item among them, names unique.
+        fields: fields with unique names, including an :class:`IdField` of the user and one of the item.
 
     Raises:
-        ConfigError: a name twice, or an id field missing.
+        ConfigError: two fields have the same name, or an id field is missing.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -129,16 +132,16 @@ class FieldSet:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ConfigError(
-                "Two fields have one name.",
+                "Two fields have the same name.",
                 where="fields",
                 found=", ".join(twice),
-                fix="give one of them another `name`",
+                fix="set another `name` for one of them",
             )
         kinds = (IdField, CategoryField, NumbersField, SequenceField, CodesField, VectorField)
         unknown = [f"{field.name} ({type(field).__name__})" for field in fields if not isinstance(field, kinds)]
         if unknown:
             raise ConfigError(
-                "A field is of a kind that no model can read.",
+                "A field has a kind that models cannot read.",
                 where="fields",
                 expected="a subclass of " + ", ".join(kind.__name__ for kind in kinds),
                 found=", ".join(unknown),
@@ -146,9 +149,9 @@ class FieldSet:
         ids = {field.side: field for field in self._of(IdField)}
         if set(ids) != {"user", "item"}:
             raise ConfigError(
-                "A model needs the ids of users and items.",
+                "The ids of users or items are missing from the fields of a model.",
                 where="fields",
-                expected="an IdField of each",
+                expected="one IdField with side user and one with side item",
                 found=", ".join(names),
             )
         self.user_id, self.item_id = ids["user"], ids["item"]
@@ -159,18 +162,18 @@ class FieldSet:
         return tuple(field for field in self.fields if isinstance(field, kind))
 
     def categories(self, *sides: Side) -> tuple[CategoryField, ...]:
-        """Return the category fields of some sides."""
+        """Return the category fields of the given sides."""
         return tuple(field for field in self._of(CategoryField) if field.side in sides)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> FieldSet:
-        """Fit every field on what is known before ``until``; return the set without fields that found nothing."""
+        """Fit every field on data known before ``until``, and return the set without the fields that have no values."""
         for field in self.fields:
             field.fit(dataset, rows, until)
-        return FieldSet([field for field in self.fields if _says_something(field)])
+        return FieldSet([field for field in self.fields if _has_values(field)])
 
     @property
     def layout(self) -> Layout:
-        """The description for a network."""
+        """Description from which a network is built."""
 
         def sizes(*sides: Side) -> Categories:
             found = self.categories(*sides)
@@ -193,11 +196,11 @@ class FieldSet:
         )
 
     def user_codes(self, dataset: Dataset) -> Array:
-        """Return rows of each user's id and categories, (n_users, 1 + C) int64."""
+        """Return the vocabulary rows of each user's id and categories, (n_users, 1 + C) int64."""
         return _side_by_side(dataset, dataset.users, (self.user_id, *self.categories("user")))
 
     def item_codes(self, dataset: Dataset) -> Array:
-        """Return rows of each item's id and categories, (n_items + 1, 1 + C) int64; the last row is padding (all 0)."""
+        """Return the vocabulary rows of each item's id and categories, (n_items + 1, 1 + C) int64. The last row is padding (all 0)."""
         codes = _side_by_side(dataset, dataset.items, (self.item_id, *self.categories("item")))
         return np.concatenate([codes, np.zeros((1, codes.shape[1]), dtype=np.int64)])
 
@@ -209,11 +212,13 @@ class FieldSet:
         sides: Sequence[Side] = ("user", "item", "context", "pair"),
         grouped: bool = False,
     ) -> Arrays:
-        """Return arrays of rows; of the fields of some sides only, where the others are filled in later.
+        """Convert rows to arrays, optionally only for the fields of some sides.
 
         Args:
-            rows: rows of the dataset that the fields were fitted on, or a later one. labels: labels of the rows.
-            sides: sides of the fields. grouped: tell which rows are of one request.
+            rows: rows of the dataset on which the fields were fitted, or of a later one.
+            labels: labels of the rows by prediction name.
+            sides: sides whose fields are converted; the caller fills in the others.
+            grouped: True to number the requests of the rows.
         """
         nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
         columns = [field.matrix(rows) for field in self.numbers if field.side in sides]
@@ -235,22 +240,22 @@ class FieldSet:
             ages={name: ages for name, (_, ages) in sequences.items() if ages is not None},
             codes={field.name: field.codes(rows) for field in self.codes if own},
             vectors={name: values for name, (values, _) in vectors.items()},
-            present={name: there for name, (_, there) in vectors.items()},
+            present={name: known for name, (_, known) in vectors.items()},
             labels=labels,
             group=_requests(rows) if grouped else None,
         )
 
     def config(self) -> list[dict[str, Any]]:
-        """Return what is not a tensor, for JSON."""
+        """Return the classes, options and learnt values of the fields, for JSON."""
         return [vars(Saved.of(field)) for field in self.fields]
 
     def tensors(self) -> dict[str, Array]:
-        """Return the fields' arrays as ``field.<name>.<array>``."""
+        """Return the arrays of the fields by the name ``field.<name>.<array>``."""
         return {f"field.{f.name}.{key}": value for f in self.fields for key, value in f.tensors().items()}
 
     @classmethod
     def restore(cls, config: Sequence[Mapping[str, Any]], tensors: Mapping[str, Array]) -> FieldSet:
-        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        """Make a set from the results of :meth:`config` and :meth:`tensors`."""
         made = []
         for entry in config:
             saved = Saved(**entry)
@@ -261,7 +266,7 @@ class FieldSet:
         return cls(made)
 
 
-def _says_something(field: Field) -> bool:
+def _has_values(field: Field) -> bool:
     return not (
         (isinstance(field, CodesField) and not field.slots)
         or (isinstance(field, VectorField) and not field.width)
@@ -273,7 +278,7 @@ def _side_by_side(dataset: Dataset, table: pl.DataFrame, fields: Sequence[IdFiel
     codes = np.concatenate([field.codes(dataset, table) for field in fields], axis=1)
     if codes.shape != (len(table), sum(field.columns for field in fields)):
         raise InputError(
-            "A field returned codes of another shape.",
+            "A field returned codes of the wrong shape.",
             where=", ".join(field.name for field in fields),
             expected=f"({len(table)}, {sum(field.columns for field in fields)})",
             found=str(codes.shape),
@@ -282,7 +287,7 @@ def _side_by_side(dataset: Dataset, table: pl.DataFrame, fields: Sequence[IdFiel
 
 
 def _requests(rows: Rows) -> Array:
-    """Return codes of the lists that were shown together: of the log's list ids where it has them, else a user at a time."""
+    """Number the requests of the rows: by the list id if the log has one, otherwise by user and time."""
     lists = rows.dataset.event_columns.list_id
     if lists is not None and lists in rows.frame.columns:
         return rows.frame[lists].rank("dense").fill_null(0).to_numpy().astype(np.int64)

@@ -1,8 +1,8 @@
-"""Fields: how a column of a dataset becomes an input of a model.
+"""Fields, which turn the columns of a dataset into the inputs of a model.
 
-A model never names a column. It is handed the arrays of its fields and a description of them, and each field knows its
-side: what it says about the user, the item, the request's context, or the pair of user and item. A field of another
-package subclasses one of the classes here and overrides one method; see ``docs/extending.md``.
+A model never refers to a column by name. It receives the arrays of its fields and a description of them. The side of a
+field says what it describes: the user, the item, the context of the request, or the pair of user and item. A field in
+another package subclasses one of the classes here and overrides one method; see ``docs/extending.md``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from taiji.data.vocabulary import Vocabulary, stable_hash
 Array = NDArray[Any]
 Side = Literal["user", "item", "context", "pair"]
 BINS = 10
-"""Quantile bins of a numeric column that is read as a category."""
+"""Number of quantile bins of a numeric column that is read as a category."""
 FEW = 64
-"""Values up to which a column is hashed value by value: finding the distinct ones takes longer (a request has a few)."""
+"""Number of values up to which a column is hashed value by value, which is faster than finding the distinct ones."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
 NEEDED = ("user", "item", "time")
-"""Columns of every row."""
+"""Columns that every row must have."""
 OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
-"""Columns of events that nothing may read of a row to predict that row."""
+"""Columns of events that must not be used to predict the same row."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """(user, item, time) rows of a dataset, with whatever further columns they came with.
+    """Rows of user, item and time of a dataset, possibly with further columns.
 
     Attributes:
-        dataset: what the ids mean.
+        dataset: dataset to which the ids refer.
         frame: ``user``, ``item`` (dense ids), ``time`` (microseconds) and further columns.
-        past: where point-in-time statistics come from, if not from the dataset's own log.
-        known: statistics of these rows by name, where they are computed already.
+        past: source of point-in-time statistics; None uses the log of the dataset.
+        known: statistics of these rows by name, if they have already been computed.
 
     Raises:
         InputError: ``user``, ``item`` or ``time`` is missing.
@@ -74,17 +74,17 @@ class Rows:
 
     @cached_property
     def user(self) -> Array:
-        """(N,) int64."""
+        """Dense user ids, (N,) int64."""
         return self._integers("user")
 
     @cached_property
     def item(self) -> Array:
-        """(N,) int64."""
+        """Dense item ids, (N,) int64."""
         return self._integers("item")
 
     @cached_property
     def time(self) -> Array:
-        """(N,) int64."""
+        """Times in microseconds since the epoch, (N,) int64."""
         return self._integers("time")
 
     @cached_property
@@ -96,70 +96,70 @@ class Rows:
         return past.at(self.user, self.item, self.time)
 
     def source(self, side: Side) -> pl.DataFrame:
-        """Return the table that a side's columns stand in: users, items, or the rows themselves."""
+        """Return the table with the columns of a side: the users, the items, or the rows themselves."""
         return {"user": self.dataset.users, "item": self.dataset.items}.get(side, self.frame)
 
 
 class Field:
-    """Base of all fields.
+    """Base class of all fields.
 
     Args:
-        name: unique among a model's fields.
-        side: what it is about.
+        name: name of the field, unique within a model.
+        side: side that the field describes.
     """
 
     learnt: ClassVar[tuple[str, ...]] = ()
-    """Attributes that :meth:`fit` sets and that JSON can hold; saved with the model."""
+    """Names of the attributes that :meth:`fit` sets and that are saved with the model as JSON."""
     must_pay: bool = False
-    """A ranker keeps it only where it predicts later rows better with it; for fields of numbers."""
+    """True if a ranker keeps the field only if it improves the prediction of later rows; for fields of numbers."""
 
     def __init__(self, name: str, side: Side) -> None:
         if side not in SIDES:
             raise ConfigError(
-                "A field has no such side.", where=f"field {name}", expected=" | ".join(SIDES), found=str(side)
+                "The side of a field is unknown.", where=f"field {name}", expected=" | ".join(SIDES), found=str(side)
             )
         self.name, self.side = name, side
         self.options: dict[str, Any] = {}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn vocabulary, edges or shape from what is known before ``until`` (microseconds); ``rows`` are the training rows."""
+        """Fit the vocabulary, the bin edges or the shape on data known before ``until`` (microseconds). ``rows`` are the training rows."""
         return
 
     def config(self) -> dict[str, Any]:
-        """Return what is not a tensor, for JSON."""
+        """Return the learnt attributes, for JSON."""
         return {name: getattr(self, name) for name in self._all_learnt()}
 
     def _all_learnt(self) -> list[str]:
-        """Return the learnt attributes of the class and of those that it extends, unless it learns nothing."""
+        """Return the names of the learnt attributes of the class and its base classes, or an empty list if the class learns nothing."""
         kinds = [kind for kind in type(self).__mro__ if issubclass(kind, Field)]
         return sorted({name for kind in kinds for name in kind.learnt}) if self.learnt else []
 
     def tensors(self) -> dict[str, Array]:
-        """Return what is kept as arrays."""
+        """Return the learnt arrays by name."""
         return {}
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        """Restore the results of :meth:`config` and :meth:`tensors`."""
         for name in self._all_learnt():
             setattr(self, name, config[name])
 
 
 class CodeField(Field, ABC):
-    """A field of rows in a vocabulary: what an embedding is looked up with.
+    """Field whose values are rows of a vocabulary, with which an embedding is looked up.
 
-    The vocabulary's row 0 means absent, then come hashed rows, then one row per known value.
+    Row 0 of the vocabulary stands for a missing value. It is followed by the hashed rows, and then by one row per known value.
     """
 
     columns: int = 1
-    """Codes of one entity."""
+    """Number of codes per entity."""
     vocabulary: Vocabulary
 
     @abstractmethod
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
-        """Return the codes of a table's rows, (n, columns) int64; the table is :meth:`Rows.source` of the field's side."""
+        """Return the codes of the rows of ``source``, (n, columns) int64. ``source`` is :meth:`Rows.source` for the side of the field."""
 
     def config(self) -> dict[str, Any]:
-        """Return what is not a tensor, for JSON."""
+        """Return the learnt attributes and the number of hashed rows, for JSON."""
         return {**super().config(), "hashed": self.vocabulary.hashed}
 
     def tensors(self) -> dict[str, Array]:
@@ -167,19 +167,19 @@ class CodeField(Field, ABC):
         return {"known": self.vocabulary.known}
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what :meth:`config` and :meth:`tensors` returned."""
+        """Restore the results of :meth:`config` and :meth:`tensors`."""
         super().restore(config, tensors)
         self.vocabulary = Vocabulary(tensors["known"], config["hashed"])
 
 
 class IdField(CodeField):
-    """The id of the user or the item; rare and unseen ids share hashed rows.
+    """Field of the id of the user or the item. Rare and unseen ids share hashed rows.
 
     Args:
         side: ``user`` or ``item``.
-        min_count: an id seen fewer times before training ends shares a hashed row.
-        max_rows: ids with a row of their own; the most frequent ones get them.
-        hashed: shared rows.
+        min_count: smallest number of occurrences before the end of training for an id to have its own row.
+        max_rows: largest number of ids with their own row; the most frequent ids have precedence.
+        hashed: number of shared rows.
     """
 
     def __init__(self, side: Side, min_count: int = 2, max_rows: int = 1_000_000, hashed: int = 1024) -> None:
@@ -188,27 +188,27 @@ class IdField(CodeField):
         self.options = {"side": side, **self.common}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Count every id in the log before ``until``."""
+        """Fit the vocabulary on the counts of the ids in the log before ``until``."""
         table = dataset.users if self.side == "user" else dataset.items
         past = dataset.events.filter(pl.col("time") < until)[self.side].to_numpy()
         counts = np.bincount(past, minlength=len(table))[: len(table)]
         self.vocabulary = Vocabulary.fit(stable_hash(table[self.name].to_list()), counts, **self.common)
 
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
-        """Return the row of each id, (n, 1) int64."""
+        """Return the vocabulary row of each id, (n, 1) int64."""
         return self.vocabulary.rows_of(stable_hash(source[self.name].to_list()))[:, None]
 
 
 class CategoryField(CodeField):
-    """One or several columns of categories that share a vocabulary; several are told apart as ``column=value``.
+    """Field of one or several columns of categories that share a vocabulary. Values of several columns are distinguished as ``column=value``.
 
-    A numeric column with more than fifty values is cut into quantile bins.
+    A numeric column with more than fifty distinct values is cut into quantile bins.
 
     Args:
-        column: one column, or several.
-        side: whose column it is; of the users' table, the items' table, or the rows (context, pair).
-        name: default: the column's.
-        hashed: rows that values unseen in training share.
+        column: name of the column, or of several columns.
+        side: side that determines the table of the column: the users, the items, or the rows (context and pair).
+        name: name of the field; by default the name of the first column.
+        hashed: number of rows shared by values that were not seen in training.
     """
 
     learnt = ("edges",)
@@ -220,21 +220,21 @@ class CategoryField(CodeField):
         super().__init__(name or self.names[0], side)
         if hashed < 1:
             raise ConfigError(
-                "A vocabulary needs a shared row.", where=f"field {self.name}", expected="hashed ≥ 1", found=str(hashed)
+                "A vocabulary has no shared row.", where=f"field {self.name}", expected="hashed ≥ 1", found=str(hashed)
             )
         self.hashed, self.columns = hashed, max(1, len(self.names))
         self.edges: dict[str, list[float]] = {}
         self.options = {"column": list(self.names), "side": side, "name": name, "hashed": hashed}
 
     def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
-        """Return the table's categories, one column per code; override for categories that are computed.
+        """Return the categories of a table, one column per code. Override this method to compute categories.
 
-        A column that the table lacks is missing on every row.
+        The values of a column that does not exist in the table are missing.
         """
         return source.select(name for name in self.names if name in source.columns)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the values: of the whole table for users and items, of the training rows otherwise."""
+        """Fit the vocabulary on the whole table for users and items, and on the training rows otherwise."""
         source = Rows(dataset, rows).source(self.side)
         if type(self).values is CategoryField.values:
             _check_columns(self, self.names, source)
@@ -244,7 +244,7 @@ class CategoryField(CodeField):
         self.vocabulary = Vocabulary(stable_hash(known), hashed=self.hashed)
 
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
-        """Return the row of each value, (n, columns) int64, 0 where it is missing."""
+        """Return the vocabulary row of each value, (n, columns) int64, 0 for a missing value."""
         found = self.values(dataset, source)
         missing = np.zeros(len(source), dtype=np.int64)
         if type(self).values is CategoryField.values:
@@ -254,7 +254,7 @@ class CategoryField(CodeField):
         return np.stack(columns or [missing], axis=1)
 
     def _rows(self, values: pl.Series) -> Array:
-        """Return a column's rows; each distinct value of a long column is hashed once."""
+        """Return the vocabulary rows of a column. Each distinct value of a long column is hashed once."""
         values = values.fill_nan(None) if values.dtype.is_float() else values
         if values.name in self.edges or len(values) <= FEW:
             return self.vocabulary.rows(self._keys(values))
@@ -264,7 +264,7 @@ class CategoryField(CodeField):
         return given.join(table, on="value", how="left", nulls_equal=True, maintain_order="left")["code"].to_numpy()
 
     def _keys(self, values: pl.Series) -> list[Any]:
-        """Return what the vocabulary hashes, None for a missing value."""
+        """Return the values to hash for the vocabulary, None for a missing value."""
         if values.dtype == pl.Boolean:
             values = values.cast(pl.Int8)
         found: list[Any] = [_plain(value) for value in values] if values.dtype.is_float() else values.to_list()
@@ -278,25 +278,25 @@ class CategoryField(CodeField):
 
 
 class NumbersField(Field, ABC):
-    """A field of one or several numbers per row; a subclass names them in :attr:`labels` and makes them in :meth:`matrix`."""
+    """Field of one or several numbers per row. A subclass names them in :attr:`labels` and computes them in :meth:`matrix`."""
 
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """Names of its numbers, unique among a model's; none where the field has nothing to say."""
+        """Names of the numbers, unique within a model; empty if the field has no values."""
 
     @abstractmethod
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, len(labels)) float32, every one finite."""
+        """Return the numbers of each row, (N, len(labels)) float32. All of them are finite."""
 
 
 class NumberField(NumbersField):
-    """A number per row; a missing or non-finite one becomes the median of the training rows.
+    """Field of one number per row. A missing or non-finite number is replaced by the median of the training rows.
 
     Args:
-        column: where the number stands, in the table of its side.
-        side: whose number it is.
-        name: default: the column's.
+        column: column of the number in the table of the side.
+        side: side that the number describes.
+        name: name of the field; by default the name of the column.
     """
 
     learnt: ClassVar[tuple[str, ...]] = ("median",)
@@ -308,31 +308,31 @@ class NumberField(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The field's own name."""
+        """Name of the field."""
         return (self.name,)
 
     def matrix(self, rows: Rows) -> Array:
-        """Return :meth:`numbers` as a column, (N, 1) float32."""
+        """Return the result of :meth:`numbers` as a column, (N, 1) float32."""
         return self.numbers(rows)[:, None]
 
     def compute(self, rows: Rows) -> Array:
-        """Return the number of each row, (N,), NaN where there is none; override for numbers that are computed."""
+        """Return the number of each row, (N,), NaN where it is missing. Override this method to compute numbers."""
         source = rows.source(self.side)
         if self.column not in source.columns:
             return np.full(len(rows), np.nan)
         if not (source[self.column].dtype.is_numeric() or source[self.column].dtype == pl.Boolean):
             raise InputError(
-                "A number field's column does not hold numbers.",
+                "The column of a number field does not hold numbers.",
                 where=f"field {self.name}, column {self.column} ({self.side})",
                 expected="numbers",
                 found=str(source[self.column].dtype),
-                fix="read it with a category field",
+                fix="use a category field for this column",
             )
         values = source[self.column].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         return values[{"user": rows.user, "item": rows.item}[self.side]] if self.side in IDS else values
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn what stands in for a missing number."""
+        """Compute the median that replaces missing numbers."""
         if type(self).compute is NumberField.compute:
             _check_columns(self, (self.column,), Rows(dataset, rows).source(self.side))
         values = np.asarray(self.compute(Rows(dataset, rows)), dtype=np.float64)
@@ -340,27 +340,27 @@ class NumberField(NumbersField):
         self.median = float(np.median(known)) if len(known) else 0.0
 
     def numbers(self, rows: Rows) -> Array:
-        """Return the number of each row, (N,) float32, every one finite."""
+        """Return the number of each row, (N,) float32. All of them are finite."""
         try:
             values = np.asarray(self.compute(rows), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise InputError(
-                "A number field returned something else than numbers.", where=f"field {self.name}", found=str(error)
+                "A number field returned values that are not numbers.", where=f"field {self.name}", found=str(error)
             ) from error
         if values.shape != (len(rows),):
             raise InputError(
-                "A number field returned another shape.",
+                "A number field returned numbers of the wrong shape.",
                 where=f"field {self.name}",
                 expected=f"({len(rows)},)",
                 found=str(values.shape),
             )
         with np.errstate(over="ignore"):
-            stored = values.astype(np.float32)  # a number that float32 cannot hold is none, either
+            stored = values.astype(np.float32)  # a number beyond the range of float32 is treated as missing
         return np.where(np.isfinite(stored), stored, np.float32(self.median))
 
 
 class StatisticField(NumberField):
-    """One of the point-in-time statistics of :mod:`taiji.data.statistics`."""
+    """Field of one of the point-in-time statistics of :mod:`taiji.data.statistics`."""
 
     learnt = ()
 
@@ -369,24 +369,24 @@ class StatisticField(NumberField):
         self.column, self.options = "", {"name": name}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn nothing."""
+        """Do nothing: a statistic has nothing to fit."""
 
     def numbers(self, rows: Rows) -> Array:
-        """Return the statistic, (N,) float32."""
+        """Return the statistic of each row, (N,) float32."""
         return rows.statistics[self.name]
 
 
 def make_field(given: str | Mapping[str, Any], where: str) -> Field:
-    """Return the field that a setting describes.
+    """Make the field that a setting describes.
 
     Args:
-        given: ``package.module:Class`` or an entry point of the group ``taiji.fields``, or a mapping with that as ``field``
-            and the class' arguments beside it. ``category`` and ``number`` name the classes here. ``must_pay: true`` leaves a field
-            of numbers out of a ranker that predicts later rows no better with it.
-        where: the setting, for messages.
+        given: ``package.module:Class``, an entry point of the group ``taiji.fields``, or a mapping with either of them as ``field`` and
+            the arguments of the class as further keys. ``category`` and ``number`` are the classes in this module. With
+            ``must_pay: true``, a ranker drops a field of numbers that does not improve the prediction of later rows.
+        where: name of the setting, for messages.
 
     Raises:
-        ConfigError: nothing has that name, it is not a field, or the arguments do not fit.
+        ConfigError: the class does not exist or is not a field, or its arguments are invalid.
     """
     arguments = {"field": given} if isinstance(given, str) else dict(given)
     reference = str(arguments.pop("field", "category"))
@@ -398,25 +398,28 @@ def make_field(given: str | Mapping[str, Any], where: str) -> Field:
         result = made(**arguments)
     except TypeError as error:
         raise ConfigError(
-            "A field's arguments do not fit.", where=where, expected=f"the arguments of {reference}", found=str(error)
+            "The arguments of a field are invalid.",
+            where=where,
+            expected=f"the arguments of {reference}",
+            found=str(error),
         ) from error
     if must_pay is True and not isinstance(result, NumbersField):
         raise ConfigError(
-            "Only a field of numbers can be left out where it does not pay.",
+            "must_pay is set for a field that is not a field of numbers.",
             where=where,
             expected="a subclass of taiji.data.fields.NumbersField",
             found=made.__qualname__,
-            fix="take must_pay out",
+            fix="remove must_pay",
         )
     if not isinstance(must_pay, bool):
-        raise ConfigError("must_pay is yes or no.", where=where, expected="true or false", found=repr(must_pay))
+        raise ConfigError("must_pay is not a boolean.", where=where, expected="true or false", found=repr(must_pay))
     result.must_pay = must_pay
     return result
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A field as JSON: its class, the arguments it was made with, and what it learnt."""
+    """Description of a field for JSON: its class, the arguments of its constructor, and its learnt attributes."""
 
     reference: str
     options: dict[str, Any]
@@ -424,26 +427,26 @@ class Saved:
 
     @classmethod
     def of(cls, made: Field) -> Saved:
-        """Describe a field."""
+        """Return the description of a field."""
         kind = type(made)
-        forgotten = [name for name in signature(kind).parameters if name not in made.options]
-        if forgotten:
+        missing = [name for name in signature(kind).parameters if name not in made.options]
+        if missing:
             raise ConfigError(
-                "A field does not remember an argument that it was made with: read again, it would be another field.",
+                "A field does not keep an argument of its constructor in self.options, so it could not be restored.",
                 where=f"{kind.__module__}:{kind.__qualname__}",
                 expected=f"self.options with {', '.join(signature(kind).parameters)}",
-                found=f"self.options without {', '.join(forgotten)}",
-                fix="set self.options in __init__, behind super().__init__",
+                found=f"self.options without {', '.join(missing)}",
+                fix="set self.options in __init__, after super().__init__",
             )
         return cls(f"{kind.__module__}:{kind.__qualname__}", made.options, made.config())
 
     def make(self) -> Field:
-        """Make the field anew, before it is given back what it learnt.
+        """Construct the field, without its learnt attributes.
 
         Raises:
-            ConfigError: its class cannot be imported here.
+            ConfigError: the class cannot be imported.
         """
-        return make_field({"field": self.reference, **self.options}, "a saved model's fields")
+        return make_field({"field": self.reference, **self.options}, "the fields of a saved model")
 
 
 def _check_columns(field: Field, columns: Sequence[str], source: pl.DataFrame) -> None:
@@ -451,16 +454,16 @@ def _check_columns(field: Field, columns: Sequence[str], source: pl.DataFrame) -
     if missing:
         table = {"user": "the users", "item": "the items"}.get(field.side, "the training rows")
         raise ConfigError(
-            "A field names a column that is not there.",
+            "The column of a field is missing.",
             where=f"field {field.name}, {field.side} side",
             expected=f"columns of {table}: {', '.join(source.columns)}",
             found=", ".join(missing),
-            fix="correct `column`, or `side`; a column of events must be declared as context in the mapping",
+            fix="correct `column` or `side`; a column of events must be declared as context in the mapping",
         )
 
 
 def check_not_an_outcome(field: Field, dataset: Dataset, where: str) -> None:
-    """Raise ConfigError where a field of the rows reads a label or what the user did."""
+    """Raise ConfigError if a field of the context or the pair reads a label or the behaviour of the user."""
     further = dataset.event_columns
     outcomes = {*OUTCOMES, further.behaviour, *(task.name for task in further.labels)}
     read = (
@@ -472,16 +475,16 @@ def check_not_an_outcome(field: Field, dataset: Dataset, where: str) -> None:
     )
     if field.side not in IDS and read & outcomes:
         raise ConfigError(
-            "A field reads what it should help to predict.",
+            "A field reads an outcome that the model should predict.",
             where=f"{where}, field {field.name}",
-            expected="what is known at the request: "
+            expected="columns that are known at the time of the request: "
             + (", ".join(further.known_at_display) or "context columns of the mapping"),
             found=", ".join(sorted(map(str, read & outcomes))),
         )
 
 
 def _plain(value: float | None) -> float | int | None:
-    """Return a whole number as an integer, as it may be stored next time, and NaN as missing."""
+    """Convert an integral float to an integer, so that its hash does not depend on the stored type, and NaN to None."""
     if value is None or np.isnan(value):
         return None
     return int(value) if np.isfinite(value) and value == int(value) else value

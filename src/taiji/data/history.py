@@ -1,4 +1,4 @@
-"""Interactions per user and prices per item in time order, and what was known strictly before a time."""
+"""Interactions of users and prices of items in chronological order, with queries for what was known strictly before a time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
 BLOCK = 4096
-"""Rows a gather works on at once: small enough for the processor's cache."""
+"""Number of rows per gather, small enough for the processor cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class TimeIndex:
-    """Finds, for many (row, time) pairs at once, what lies strictly before the time in the row's slice.
+    """Index that finds, for many pairs of row and time at once, the entries of the row strictly before the time.
 
     Attributes:
-        offsets: ``(rows + 1,)`` of compressed rows.
-        times: ``(n,)`` ascending within a row.
+        offsets: offsets of the compressed rows, ``(rows + 1,)``.
+        times: times of the entries, ``(n,)``, ascending within a row.
     """
 
     offsets: Ints
@@ -34,10 +34,10 @@ class TimeIndex:
         return int(np.max(self.times, initial=np.iinfo(np.int64).min))
 
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
-        """First and one-past-last position of each row's entries strictly before each time: two ``(B,)``.
+        """Return the first and the one-past-last position of each row's entries strictly before each time, ``(B,)`` each.
 
-        All questions search their own slice together, so a step is one gather whatever the slices hold, and no index beside
-        the times is needed: they may lie on disk.
+        All binary searches advance together, so each step is one gather regardless of the lengths of the rows. No index besides the
+        times is needed, and the times may be on disk.
         """
         rows, as_ofs = np.asarray(rows, np.int64), np.asarray(as_ofs, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
@@ -55,7 +55,7 @@ class TimeIndex:
         return starts, low
 
     def _advance(self, low: Ints, ends: Ints, as_ofs: Ints) -> None:
-        """Move each position ``low (B,)``, at most to its end, behind the last entry that is strictly before the time."""
+        """Advance each position in ``low (B,)``, at most to its end, to just after the last entry that is strictly before the time."""
         for bit in reversed(range(int((ends - low).max(initial=0)).bit_length())):
             place = low + ((1 << bit) - 1)
             earlier = (place < ends) & (self.times.take(place, mode="clip") < as_ofs)
@@ -63,27 +63,27 @@ class TimeIndex:
 
 
 def even_ranges(offsets: Ints, size: int) -> list[tuple[int, int]]:
-    """Ranges ``[first, last)`` of the rows that ``offsets (n + 1,)`` delimit, with about ``size`` entries each, no row torn apart."""
+    """Divide the rows delimited by ``offsets (n + 1,)`` into ranges ``[first, last)`` with about ``size`` entries each, without splitting a row."""
     ends = np.searchsorted(offsets, np.arange(size, int(offsets[-1]) + size, size))
     bounds = np.unique(np.concatenate([[0], np.minimum(ends, len(offsets) - 1), [len(offsets) - 1]]))
     return [(int(first), int(last)) for first, last in pairwise(bounds)]
 
 
 def rows_and_places(counts: Ints) -> tuple[Ints, Ints]:
-    """Row of each entry, and its place within the row, of rows with so many entries ``(n,)``: ``(sum of counts,)`` each."""
+    """Return the row of each entry and its position in the row, ``(sum of counts,)`` each, for rows with ``counts (n,)`` entries."""
     rows = np.repeat(np.arange(len(counts)), counts)
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
-    """Stable order that groups entries by row, and the rows' offsets ``(count + 1,)``."""
+    """Return a stable order that groups entries by row, and the offsets of the rows, ``(count + 1,)``."""
     offsets = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=count), out=offsets[1:])
     return np.argsort(rows, kind="stable"), offsets
 
 
 def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
-    """Return which interactions are with an item that the user had not touched strictly before: ``(n,)``."""
+    """Return a mask ``(n,)`` of the interactions with an item with which the user had not interacted strictly before."""
     pairs, inverse = np.unique(users * (items.max(initial=0) + 1) + items, return_inverse=True)
     first = np.full(len(pairs), np.iinfo(np.int64).max)
     np.minimum.at(first, inverse, times)
@@ -92,13 +92,13 @@ def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Prices of items over time, from the prices on events, and before the first of them from the item table.
+    """Prices of items over time: from the events, and before the first priced event of an item from the table of items.
 
     Attributes:
-        offsets: ``(n_items + 1,)`` of ``prices`` and ``times``, grouped by item, in time order.
-        prices: ``(n,)`` of the events that have one.
-        times: ``(n,)`` microseconds since the epoch.
-        listed: ``(n_items,)`` price in the item table, NaN where there is none.
+        offsets: offsets of the items in ``prices`` and ``times``, ``(n_items + 1,)``. The entries of an item are in chronological order.
+        prices: prices of the events that have one, ``(n,)``.
+        times: times of these events, ``(n,)``, in microseconds since the epoch.
+        listed: prices in the table of items, ``(n_items,)``, NaN where missing.
     """
 
     offsets: Ints
@@ -108,7 +108,7 @@ class Prices:
 
     @classmethod
     def from_frames(cls, events: pl.DataFrame, items: pl.DataFrame) -> Prices:
-        """Build from a dataset's events, which are in time order, and its items."""
+        """Build from the items of a dataset and its events, which are sorted by time."""
         priced = events.filter(pl.col("price").is_not_null())
         order, offsets = compressed(priced["item"].to_numpy(), len(items))
         listed = items["price"].fill_null(float("nan")).to_numpy()
@@ -119,7 +119,7 @@ class Prices:
         return TimeIndex(self.offsets, self.times)
 
     def before(self, items: ArrayLike, as_ofs: ArrayLike) -> NDArray[np.float64]:
-        """Last price of each item seen anywhere strictly before each time, else the listed one, else NaN: ``(B,)``."""
+        """Return the last price of each item strictly before each time, ``(B,)``; without one, the listed price, or NaN."""
         starts, ends = self._index.before(items, as_ofs)
         found = self.listed[np.asarray(items, np.int64)]
         if len(self.prices):
@@ -129,12 +129,12 @@ class Prices:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Interactions (events with a click) as compressed rows.
+    """Interactions (events with a click) as compressed rows, one row per user.
 
     Attributes:
-        offsets: ``(n_users + 1,)``; user ``u`` owns the slice ``offsets[u]:offsets[u + 1]``.
-        items: ``(n,)`` dense item ids, in time order within a user (ties in the order of the events).
-        times: ``(n,)`` microseconds since the epoch.
+        offsets: offsets of the users, ``(n_users + 1,)``; user ``u`` has the slice ``offsets[u]:offsets[u + 1]``.
+        items: dense item ids, ``(n,)``, in chronological order within a user (ties in the order of the events).
+        times: times of the interactions, ``(n,)``, in microseconds since the epoch.
     """
 
     offsets: Ints
@@ -143,7 +143,7 @@ class History:
 
     @classmethod
     def from_events(cls, events: pl.DataFrame, n_users: int) -> History:
-        """Build from a dataset's events, which are in time order: columns ``user``, ``item``, ``time``, ``click``."""
+        """Build from the events of a dataset, which are sorted by time: columns ``user``, ``item``, ``time``, ``click``."""
         clicks = events.filter(pl.col("click") == 1)
         order, offsets = compressed(clicks["user"].to_numpy(), n_users)
         return cls(
@@ -154,7 +154,7 @@ class History:
 
     @property
     def n_users(self) -> int:
-        """Number of users, those without an interaction included."""
+        """Number of users, including users without interactions."""
         return len(self.offsets) - 1
 
     @cached_property
@@ -162,12 +162,12 @@ class History:
         return TimeIndex(self.offsets, self.times)
 
     def count_before(self, users: ArrayLike, as_ofs: ArrayLike) -> Ints:
-        """Interactions of each user strictly before each time: ``(B,)``."""
+        """Return the number of each user's interactions strictly before each time, ``(B,)``."""
         starts, ends = self._index.before(users, as_ofs)
         return ends - starts
 
     def before(self, user: int, as_of: int, limit: int | None = None) -> tuple[Ints, Ints]:
-        """One user's last ``limit`` interactions strictly before ``as_of``: ``(items, times)``, newest first."""
+        """Return items and times of the last ``limit`` interactions of a user strictly before ``as_of``, newest first."""
         starts, ends = self._index.before([user], [as_of])
         start, end = int(starts[0]), int(ends[0])
         if limit is not None:
@@ -175,12 +175,12 @@ class History:
         return self.items[start:end][::-1].astype(np.int64), self.times[start:end][::-1].astype(np.int64)
 
     def before_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
-        """The last ``limit`` interactions of each user strictly before each time, newest first.
+        """Return the last ``limit`` interactions of each user strictly before each time, newest first.
 
         Args:
-            users: ``(B,)`` dense user ids.
-            as_ofs: ``(B,)`` microseconds since the epoch.
-            limit: L.
+            users: dense user ids, ``(B,)``.
+            as_ofs: times in microseconds since the epoch, ``(B,)``.
+            limit: largest number L of interactions per user.
 
         Returns:
             ``items (B, L)`` padded with -1 and ``times (B, L)`` padded with 0, both int64.
@@ -189,9 +189,9 @@ class History:
         return self._around(ends[:, None], -np.arange(1, limit + 1), starts[:, None], ends[:, None])
 
     def after_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
-        """The first ``limit`` interactions of each user at or after each time, oldest first; as :meth:`before_batch` otherwise.
+        """Return the first ``limit`` interactions of each user at or after each time, oldest first.
 
-        Unknown at that time, so for targets and oracles only.
+        Shapes are those of :meth:`before_batch`. These interactions are unknown at that time, so use them only as targets and for oracles.
         """
         _, starts = self._index.before(users, as_ofs)
         return self._around(
@@ -199,7 +199,7 @@ class History:
         )
 
     def _around(self, places: Ints, steps: Ints, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
-        """Items and times at ``places (B, 1) + steps (L,)`` where that is within ``[starts, ends)``; -1 and 0 elsewhere."""
+        """Return items and times at ``places (B, 1) + steps (L,)``, with -1 and 0 outside ``[starts, ends)``."""
         out = np.full((len(places), len(steps)), -1, np.int64), np.zeros((len(places), len(steps)), np.int64)
         if len(self.items):
             for begin in range(0, len(places), BLOCK):
@@ -211,7 +211,7 @@ class History:
         return out
 
     def first_touches(self) -> History:
-        """The same users with only those interactions whose item they had not touched strictly before."""
+        """Return the history that contains only interactions with items with which the user had not interacted strictly before."""
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.offsets))
         items, times = np.asarray(self.items, np.int64), np.asarray(self.times, np.int64)
         fresh = untouched(users, items, times)
@@ -219,11 +219,11 @@ class History:
         return History(offsets.astype(np.int64), items[fresh], times[fresh])
 
     def ranges(self, interactions: int) -> list[tuple[int, int]]:
-        """Ranges of users that hold about so many interactions each; see :func:`even_ranges`."""
+        """Divide the users into ranges with about ``interactions`` interactions each; see :func:`even_ranges`."""
         return even_ranges(self.offsets, interactions)
 
     def part(self, first: int, last: int) -> History:
-        """The users ``[first, last)``, numbered from 0, in memory."""
+        """Return the history of the users ``[first, last)`` in memory, numbered from 0."""
         start, end = int(self.offsets[first]), int(self.offsets[last])
         return History(
             self.offsets[first : last + 1] - start,

@@ -1,7 +1,7 @@
-"""A normal form of ids shared across files, the same in linking and in loading, chosen from two whole tables.
+"""Normalise ids so that they match across files. Discovery and loading use the same form, which is chosen from two whole tables.
 
-An id is never changed where two different ids of one table would become one (``007`` and ``7`` may both exist). Whole
-numbers never pass through floats.
+An id is never changed if two different ids of a table would become equal (``007`` and ``7`` may both exist). Integers are
+never converted to floats.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import polars as pl
 from taiji.data.reading_report import IdReading
 
 EXACT = 2**53
-"""Whole numbers below this are exact as floats."""
+"""Bound below which all integers are represented exactly as floats."""
 MISSING = ("", "NULL", "null", "\\N", "NaN", "nan", "None", "<NA>", "undefined")
-"""Texts that programs write for a missing value; nobody has such an id."""
+"""Texts that programs write for a missing value. They are never ids."""
 SHOWN = 3
-"""Near matches named."""
+"""Number of near matches in a message."""
 
 
 def plain(ids: pl.Series) -> pl.Series:
-    """Return ids as integers or as text without spaces around it (:data:`MISSING` ones as null); what is neither stays as it is."""
+    """Convert ids to integers, or to text without surrounding spaces, with null for :data:`MISSING`. Other types are unchanged."""
     kind = ids.dtype
     if kind == pl.Categorical or isinstance(kind, pl.Enum):
         ids = ids.cast(pl.String)
@@ -51,13 +51,13 @@ def _integers(texts: pl.Series) -> pl.Series:
 
 @dataclass(frozen=True)
 class Joined:
-    """Ids of a table and of the events that name them, in one form.
+    """Ids of a table and of the events that refer to them, in a common form.
 
     Attributes:
-        table: ids of the table, as it writes them.
-        events: ids of the events, as the table writes them.
-        match: counts of both directions.
-        changes: sentences about ids that events write otherwise than the table.
+        table: ids of the table, in its own spelling.
+        events: ids of the events, in the spelling of the table.
+        match: counts of matching ids in both directions.
+        changes: notes on ids that are spelt differently in the events, as sentences.
     """
 
     table: pl.Series
@@ -67,11 +67,11 @@ class Joined:
 
 
 def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joined:
-    """Bring the ids of two files to one form.
+    """Convert the ids of two files to a common form.
 
     Args:
-        table: ids of items or users, one row each.
-        events: ids that events name.
+        table: ids of the table of items or users.
+        events: ids in the events.
         column: ``item_id`` or ``user_id``.
         name: name of the table.
     """
@@ -90,16 +90,16 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
     known, named = table.drop_nulls().unique(), events.drop_nulls()
     if known.dtype != named.dtype:  # integers of two widths
         known, named = (s.cast(pl.Int64) if s.dtype.is_integer() else s for s in (known, named))
-    if known.dtype != named.dtype:  # neither integers nor text: the schema's check tells
+    if known.dtype != named.dtype:  # neither integers nor text: the schema reports it
         known, named = known.cast(pl.String), named.cast(pl.String)
-    different = named.unique()
-    hits = different.is_in(known.implode())
+    distinct = named.unique()
+    hits = distinct.is_in(known.implode())
     match = IdReading(
         column=column,
         table=name,
         ids=len(known),
         used=int(hits.sum()),
-        event_ids=len(different),
+        event_ids=len(distinct),
         event_ids_known=int(hits.sum()),
         rows=len(named),
         rows_known=int(named.is_in(known.implode()).sum()),
@@ -110,14 +110,14 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
 
 
 def shortened(ids: pl.Series) -> str:
-    """Return a sentence about ids that a spreadsheet wrote as ``1.23457E+12``; empty where there are none."""
+    """Describe ids that a spreadsheet wrote as ``1.23457E+12``; return an empty string if there are none."""
     if ids.dtype != pl.String:
         return ""
     found = ids.filter(ids.str.contains(r"^[0-9]([.,][0-9]+)?[eE]\+[0-9]{2,}$").fill_null(False)).unique().sort()
     if found.is_empty():
         return ""
     shown = ", ".join(map(repr, found.head(SHOWN).to_list()))
-    return f"{len(found):,} different ids of column {ids.name} are written like {shown}: a spreadsheet left out their last digits, and different ids have become one."
+    return f"{len(found):,} distinct ids of column {ids.name} are written like {shown}: a spreadsheet dropped their last digits, so that different ids have become equal."
 
 
 def _text(ids: pl.Series) -> pl.Series:
@@ -125,27 +125,27 @@ def _text(ids: pl.Series) -> pl.Series:
 
 
 def _whole(texts: pl.Series) -> pl.Series:
-    """Return ``12.0`` as ``12``."""
+    """Convert ``12.0`` to ``12``."""
     return texts.str.replace(r"^([+-]?[0-9]+)\.0+$", "${1}")
 
 
 def _unpadded(texts: pl.Series) -> pl.Series:
-    """Return ``00007`` and ``007.0`` as ``7``."""
+    """Convert ``00007`` and ``007.0`` to ``7``."""
     return _whole(texts).str.replace(r"^0+([0-9]+)$", "${1}")
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    """Return one text for ids that differ only in case, width, padding, spaces, dashes, dots or commas."""
+    """Convert ids to a form that ignores case, width, padding, spaces, dashes, dots and commas."""
     return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s\p{Cf}_\-./,]+", "")
 
 
 def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.DataFrame, list[str]]:
-    """Return ``given`` and ``known`` for ids that events write otherwise than the table, and what to say about it.
+    """Find ids that are spelt differently in the events: return columns ``given`` and ``known``, and notes on them.
 
-    A form counts only where it keeps all ids of the table apart, and all ids of the events; ``12.0`` beside ``12`` in the
-    events alone is one id, because a column of whole numbers with gaps is written so.
+    A form is used only if the ids of the table, and those of the events, remain distinct in it. There is one exception: ``12.0`` and
+    ``12`` in the events are the same id, because columns of integers with missing values are written in this way.
     """
-    found, said = pl.DataFrame(schema={"given": pl.String, "known": pl.String}), []
+    found, notes = pl.DataFrame(schema={"given": pl.String, "known": pl.String}), []
     for form, mixed in ((_whole, True), (_unpadded, False)):
         unknown = named.filter(~named.is_in(known.implode()) & ~named.is_in(found["given"].implode()))
         hits = _pairs(unknown, known, form)
@@ -153,10 +153,10 @@ def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.Data
         if len(hits) and apart:
             found = pl.concat([found, hits])
             shown = ", ".join(f"{given!r} for {wanted!r}" for given, wanted in hits.head(SHOWN).iter_rows())
-            said.append(
-                f"{len(hits):,} different {column}s are written otherwise than in their table and were taken for the same: {shown}."
+            notes.append(
+                f"{len(hits):,} distinct {column}s are spelt differently from their table and were treated as the same ids: {shown}."
             )
-    return found, said
+    return found, notes
 
 
 def _keeps_apart(form: Callable[[pl.Series], pl.Series], ids: pl.Series) -> bool:
@@ -164,14 +164,14 @@ def _keeps_apart(form: Callable[[pl.Series], pl.Series], ids: pl.Series) -> bool
 
 
 def _pairs(unknown: pl.Series, known: pl.Series, form: Callable[[pl.Series], pl.Series]) -> pl.DataFrame:
-    """Return ``given`` and ``known`` for unknown ids that have the form of a known one, in order."""
+    """Return sorted columns ``given`` and ``known`` for the unknown ids that have the same form as a known id."""
     table = pl.DataFrame({"known": known, "form": form(known)}).sort("known").unique("form", keep="first")
     given = pl.DataFrame({"given": unknown, "form": form(unknown)})
     return given.join(table, on="form").select("given", "known").sort("given")
 
 
 def alike(ids: pl.Series) -> list[tuple[str, str]]:
-    """Return pairs of different ids of one column that differ only in spelling, in order."""
+    """Return sorted pairs of ids of a column that differ only in spelling."""
     texts = ids.drop_nulls().unique().sort()
     if texts.dtype != pl.String:
         return []

@@ -1,7 +1,7 @@
-"""Columns of intents in a feature table: what a model foresees for a user, as a few vectors with weights and claimed categories.
+"""Columns of intents in a feature table: predictions of a model for a user, as a few vectors with weights and predicted categories.
 
-A row has up to m intents by falling weight. A vector is kept as int8 in a scale of its own, since only its direction is used.
-Weights of a row sum to 1.
+A row has up to m intents in descending order of weight. The weights of a row sum to 1. Each vector is stored as int8 with its own scale,
+because only its direction is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ INTENTS: dict[str, pl.DataType] = {
     "intent_levels": pl.List(pl.List(pl.String)),
     "intent_embedder": pl.String(),
 }
-"""Columns of a feature table whose answers are sets: vectors one after another, weights and category levels of each intent, and ``name@version`` of the embedder, behind a plus the version of a map of its space."""
+"""Columns of a feature table whose answers are sets: the concatenated vectors, the weights and the category levels of the intents, and the embedder
+as ``name@version``, followed by ``+`` and the version of a map of its space if there is one."""
 FULL_SCALE = 127
 
 
@@ -31,9 +32,9 @@ class IntentRows:
     """Intents of many feature rows.
 
     Attributes:
-        vectors: (N, m, d) float32 unit vectors, zero behind a row's last intent.
-        weights: (N, m) float32, each row summing to 1, or to 0 where there is no intent.
-        levels: (N, m, depth) category levels, None where there is none.
+        vectors: unit vectors, (N, m, d) float32, zero after the last intent of a row.
+        weights: weights, (N, m) float32, which sum to 1 in each row, or to 0 without intents.
+        levels: category levels, (N, m, depth), None where missing.
     """
 
     vectors: Array
@@ -42,29 +43,29 @@ class IntentRows:
 
 
 def to_int8(vectors: Array) -> NDArray[np.int8]:
-    """Return vectors (..., d) in int8, each scaled so that its largest value is :data:`FULL_SCALE`; zero stays zero."""
+    """Quantise vectors (..., d) to int8, each scaled so that its largest absolute value is :data:`FULL_SCALE`. Zero vectors stay zero."""
     largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0.0)
     scaled = np.divide(vectors, largest, out=np.zeros_like(vectors, dtype=np.float64), where=largest > 0)
     return np.rint(scaled * FULL_SCALE).astype(np.int8)
 
 
 def directions(stored: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Return the unit vectors (..., d) of stored ones; zero where a row is zero."""
+    """Convert stored vectors (..., d) to unit vectors. Zero vectors stay zero."""
     values = stored.astype(np.float32)
     lengths = np.linalg.norm(values, axis=-1, keepdims=True)
     return np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
 
 
 def intent_rows(table: pl.DataFrame, most: int, depth: int) -> IntentRows:
-    """Read :data:`INTENTS` of a feature table.
+    """Read the columns :data:`INTENTS` of a feature table.
 
     Args:
-        table: feature rows, or exposures that they were joined to.
-        most: m; further intents of a row are left out.
-        depth: category levels.
+        table: feature rows, or exposures joined with feature rows.
+        most: largest number m of intents per row; further intents are dropped.
+        depth: number of category levels.
 
     Raises:
-        ArtifactError: the table has no intents, or its vectors are of different lengths.
+        ArtifactError: the table has no intents, or its vectors have different lengths.
     """
     missing = [name for name in INTENTS if name not in table.columns]
     if missing:
@@ -72,30 +73,30 @@ def intent_rows(table: pl.DataFrame, most: int, depth: int) -> IntentRows:
             "The feature table has no intents.",
             expected=f"columns {', '.join(INTENTS)}",
             found=f"no {', '.join(missing)}",
-            fix="make the features with reasoning.prompts.answer: set",
+            fix="compute the features with reasoning.prompts.answer: set",
         )
-    told = [
+    answered = [
         (row, stored.to_numpy(), weights.to_numpy(), levels.to_list())
         for row, (stored, weights, levels) in enumerate(
             zip(table["intents"], table["intent_weights"], table["intent_levels"])
         )
         if weights is not None and len(weights)
     ]
-    sizes = sorted({len(stored) / len(weights) for _, stored, weights, _ in told})
+    sizes = sorted({len(stored) / len(weights) for _, stored, weights, _ in answered})
     if len(sizes) > 1 or any(size % 1 for size in sizes):
         raise ArtifactError(
-            "Intents of a feature table have different lengths.",
+            "The vectors of intents in a feature table have different lengths.",
             expected="one embedder for all rows",
             found=", ".join(f"{size:g}" for size in sizes[:5]),
-            fix="make the features again",
+            fix="compute the features again",
         )
     dimension = int(sizes[0]) if sizes else 0
     codes, given = np.zeros((len(table), most, dimension), np.int8), np.zeros((len(table), most), np.float32)
     named = np.full((len(table), most, depth), None, dtype=object)
-    for row, stored, weights, levels in told:
+    for row, stored, weights, levels in answered:
         kept = min(len(weights), most)
         codes[row, :kept], given[row, :kept] = stored.reshape(-1, dimension)[:kept], weights[:kept]
-        for place, said in enumerate(levels[:kept]):
-            named[row, place, : len(said)] = [level or None for level in said[:depth]]
+        for place, names in enumerate(levels[:kept]):
+            named[row, place, : len(names)] = [level or None for level in names[:depth]]
     total = given.sum(axis=1, keepdims=True)
     return IntentRows(directions(codes), np.divide(given, total, out=np.zeros_like(given), where=total > 0), named)

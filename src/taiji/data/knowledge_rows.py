@@ -1,4 +1,4 @@
-"""Table of item knowledge: what a language model wrote about items, and from when on each text counts."""
+"""Table of item knowledge: texts that a language model wrote about items, and the times from which they may be used."""
 
 from __future__ import annotations
 
@@ -25,51 +25,52 @@ SCHEMA: dict[str, pl.DataType] = {
     "as_of": pl.Int64(),
     "available_at": pl.Int64(),
 }
-"""Columns of the table, a row per item.
+"""Columns of the table, which has one row per item.
 
-``text`` is what may be used: null where the guard flagged what was ``said`` (``flagged`` has the reasons) or where it did not end
-well (``ended``). ``writer`` is the version of the model and its sampling, ``asked`` the hash of the prompt. Times are in microseconds:
-the catalogue listed the item at ``as_of``, and its text counts from ``available_at`` on.
+``said`` is the reply of the model, and ``text`` the usable text. ``text`` is null if the guard flagged the reply (``flagged`` has the
+reasons) or if the reply did not end properly (``ended``). ``writer`` is the version of the model and its sampling, ``asked`` the hash of
+the prompt. Times are in microseconds: the catalogue listed the item at ``as_of``, and the text may be used from ``available_at`` on.
 """
 NEEDED = ("item_id", "text", "available_at")
-"""Columns that a reader needs; a table of your own may have these alone."""
+"""Columns that are required to use a table of knowledge. A table of your own may have only these."""
 
 COLUMNS = ("knowledge", "knowledge_at")
-"""Columns of an item table that has texts of its own: the text, and (optional) from when it counts, in microseconds; without that, from the listing on."""
+"""Columns of a table of items with its own texts: the text, and optionally the time in microseconds from which it may be used. Without the latter,
+it may be used from the time when the item was listed."""
 
 
 def read_knowledge(path: str | Path) -> pl.DataFrame:
-    """Read a table.
+    """Read a table of item knowledge.
 
     Raises:
-        InputError: it cannot be read, lacks columns, or has an item twice.
+        InputError: the table cannot be read, columns are missing, or an item occurs twice.
     """
     try:
         table = pl.read_parquet(Path(path).expanduser())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(
-            "The table of item knowledge cannot be read.",
+            "A table of item knowledge cannot be read.",
             where=str(path),
-            expected="a Parquet file as the stage item_knowledge writes it",
+            expected="a Parquet file written by the stage item_knowledge",
             found=str(error).splitlines()[0][:200],
-            fix="name the file knowledge.parquet of a finished stage item_knowledge",
+            fix="name the file knowledge.parquet of a completed stage item_knowledge",
         ) from error
     missing = [name for name in NEEDED if name not in table.columns]
     if missing or table["item_id"].n_unique() < len(table) or table["available_at"].null_count():
         raise InputError(
-            "The table is not one of item knowledge.",
+            "A table is not a table of item knowledge.",
             where=str(path),
-            expected=f"columns {', '.join(NEEDED)}, each item once, every time known",
-            found=f"no {', '.join(missing)}" if missing else "an item twice, or a time that is missing",
+            expected=f"columns {', '.join(NEEDED)}, one row per item, and no missing times",
+            found=f"no {', '.join(missing)}" if missing else "a repeated item, or a missing time",
         )
     return table.with_columns(pl.col("item_id").cast(pl.String), pl.col("available_at").cast(pl.Int64))
 
 
 def listed_at(dataset: Dataset) -> np.ndarray:
-    """Return when the catalogue listed each item, (n_items,) microseconds: its ``available_from``, else the log's beginning.
+    """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or the start of the log.
 
-    Its first event would not do: of items that nobody had taken before, those taken at a row's time would be listed by then and
-    those that others take later would not, which tells the label.
+    The first event of an item must not be used instead, because it would leak labels: among the items without earlier interactions, the item
+    that is chosen at the time of a row would be listed by then, whereas items that are first chosen later would not.
     """
     first = Availability.of(dataset).first
     begin = dataset.scan().select(pl.col("time").min()).collect().item()
@@ -77,17 +78,17 @@ def listed_at(dataset: Dataset) -> np.ndarray:
 
 
 def with_knowledge(dataset: Dataset, table: pl.DataFrame) -> Dataset:
-    """Return a dataset whose item table has a table's texts, as :data:`COLUMNS`."""
-    told = table.select("item_id", pl.col("text").alias(COLUMNS[0]), pl.col("available_at").alias(COLUMNS[1]))
+    """Return the dataset with the texts of a table of knowledge as the :data:`COLUMNS` of its items."""
+    texts = table.select("item_id", pl.col("text").alias(COLUMNS[0]), pl.col("available_at").alias(COLUMNS[1]))
     plain = dataset.items.drop(COLUMNS, strict=False).with_columns(_id=pl.col("item_id").cast(pl.String))
-    joined = plain.join(told, left_on="_id", right_on="item_id", how="left", maintain_order="left").drop("_id")
+    joined = plain.join(texts, left_on="_id", right_on="item_id", how="left", maintain_order="left").drop("_id")
     made = replace(dataset, items=joined)
     vars(made).update({name: vars(dataset)[name] for name in ("history", "prices") if name in vars(dataset)})
     return made
 
 
 def own_knowledge(dataset: Dataset) -> pl.DataFrame | None:
-    """Return the texts that the item table has, in the columns :data:`NEEDED`; None where it has none."""
+    """Return the texts in the table of items as columns :data:`NEEDED`, or None if it has no texts."""
     if COLUMNS[0] not in dataset.items.columns:
         return None
     times = listed_at(dataset)

@@ -1,4 +1,4 @@
-"""Fields of several values per row: sequences of items, quantiser codes, dense vectors."""
+"""Fields with several values per row: sequences of items, quantiser codes, and dense vectors."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ Array = NDArray[Any]
 
 
 BATCH_NAMES = ("users", "user", "user_categories", "items", "item", "numbers", "categories")
-"""Names that a batch gives to inputs of its own."""
+"""Names of the other inputs in a batch."""
 
 
 def _checked(name: str) -> str:
-    """Return a name under which a module can be kept and an input handed over.
+    """Return a name if it can be the name of a module and of an input in a batch.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: the name is not an identifier or is reserved.
     """
     if not name.isidentifier() or name in BATCH_NAMES or name.startswith("_") or name in dir(dict):
         raise ConfigError(
-            "A field of several values cannot have this name.",
+            "The name of a field with several values is invalid.",
             where=f"field {name!r}",
             expected=f"letters, digits and underscores, and none of {', '.join(BATCH_NAMES)}, keys, values, …",
             found=name,
-            fix="give it another `name`",
+            fix="set another `name`",
         )
     return name
 
 
 class SequenceField(Field):
-    """Items in an order, newest first, for attention or pooling.
+    """Field of a sequence of items, newest first, for attention or pooling.
 
     Args:
-        length: longest sequence.
-        column: list column of dense item ids, newest first; None means the user's own interactions strictly before the time.
-        name: default: the column's, or ``history``.
+        length: largest length of a sequence.
+        column: list column of dense item ids, newest first; None uses the interactions of the user strictly before the time.
+        name: name of the field; by default the name of the column, or ``history``.
     """
 
     def __init__(self, length: int, column: str | None = None, name: str | None = None) -> None:
@@ -54,11 +54,11 @@ class SequenceField(Field):
 
     @property
     def aged(self) -> bool:
-        """Say whether the sequence knows how long ago each entry was."""
+        """True if the ages of the entries are known."""
         return self.column is None
 
     def sequences(self, rows: Rows) -> tuple[Array, Array | None]:
-        """Return items (N, length) int32 padded with -1, and the log1p of their ages in hours (N, length) float16 or None."""
+        """Return the items, (N, length) int32 padded with -1, and log1p of their ages in hours, (N, length) float16 or None."""
         if self.column is not None:
             return _padded(rows.frame, self.column, self.length), None
         items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
@@ -67,10 +67,10 @@ class SequenceField(Field):
 
 
 class CodesField(Field):
-    """Ids of a quantiser, one per slot: a list column of fixed length.
+    """Field of quantiser codes, one per slot, in a list column of fixed length.
 
     Args:
-        column: column of the rows.
+        column: name of the column of the rows.
     """
 
     learnt = ("slots", "values")
@@ -81,22 +81,22 @@ class CodesField(Field):
         self.options = {"column": column}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the number of slots, and of values a slot, as a power of two."""
+        """Fit the number of slots, and the number of values per slot as a power of two."""
         self.slots = _fixed_length(rows, self.name)
         highest = rows.select(pl.col(self.name).list.max().max().cast(pl.Int64)).item() if self.slots else None
         self.values = 1 << highest.bit_length() if highest is not None else 0
 
     def codes(self, rows: Rows) -> Array:
-        """Return (N, slots) int32, -1 where there is none or the code was never seen."""
+        """Return the codes, (N, slots) int32, -1 where a code is missing or out of range."""
         found = _fixed(rows.frame, self.name, self.slots, -1.0).astype(np.int32)
         return np.where(found >= self.values, -1, found)
 
 
 class VectorField(Field):
-    """A dense vector per row: a list column of fixed length.
+    """Field of one dense vector per row, in a list column of fixed length.
 
     Args:
-        column: column of the rows.
+        column: name of the column of the rows.
     """
 
     learnt = ("width",)
@@ -107,11 +107,11 @@ class VectorField(Field):
         self.options = {"column": column}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the vector's length."""
+        """Fit the length of the vectors."""
         self.width = _fixed_length(rows, self.name)
 
     def vectors(self, rows: Rows) -> tuple[Array, Array]:
-        """Return vectors (N, width) float32, 0 where there is none, and where there is one (N,) float32."""
+        """Return the vectors, (N, width) float32, 0 where missing, and a mask of the rows with a vector, (N,) float32."""
         found = _fixed(rows.frame, self.name, self.width, np.nan) if self.width else np.zeros((len(rows), 0))
         present = np.asarray(np.isfinite(found).all(axis=1)) & (self.width > 0)
         return np.where(present[:, None], found, 0).astype(np.float32), present.astype(np.float32)
@@ -121,7 +121,7 @@ def _fixed_length(rows: pl.DataFrame, column: str) -> int:
     lengths = rows[column].list.len().drop_nulls().unique()
     if len(lengths) > 1:
         raise InputError(
-            f"The feature column {column!r} must have one fixed length.",
+            f"The lists in the feature column {column!r} have different lengths.",
             where=f"exposures[{column!r}]",
             expected="the same number of values in every row",
             found=f"lengths {sorted(lengths)[:5]}",
@@ -129,15 +129,15 @@ def _fixed_length(rows: pl.DataFrame, column: str) -> int:
     return int(lengths[0]) if len(lengths) else 0
 
 
-def _fixed(frame: pl.DataFrame, column: str, width: int, absent: float) -> Array:
-    """Return a list column of fixed length as (N, width) float32; rows without a list hold ``absent``."""
-    out = np.full((len(frame), width), absent, dtype=np.float32)
+def _fixed(frame: pl.DataFrame, column: str, width: int, missing: float) -> Array:
+    """Convert a list column of fixed length to (N, width) float32, with ``missing`` in rows without a list."""
+    out = np.full((len(frame), width), missing, dtype=np.float32)
     if width and frame.schema.get(column, pl.Null) != pl.Null:
         present = (frame[column].list.len() == width).fill_null(False).to_numpy()
         wrong = (frame[column].list.len() != width).fill_null(False)
         if wrong.any():
             raise InputError(
-                f"The feature column {column!r} has another length than at training.",
+                f"The lists in the feature column {column!r} do not have the same length as in training.",
                 where=f"exposures[{column!r}]",
                 expected=f"{width} values",
                 found=f"{frame[column].list.len().filter(wrong)[0]}",
@@ -147,7 +147,7 @@ def _fixed(frame: pl.DataFrame, column: str, width: int, absent: float) -> Array
 
 
 def _padded(frame: pl.DataFrame, column: str, width: int) -> Array:
-    """Return a list column as (N, width) int32 padded with -1; a missing one is padding alone."""
+    """Convert a list column to (N, width) int32, padded with -1. A missing column gives only padding."""
     out = np.full((len(frame), width), -1, dtype=np.int32)
     if frame.schema.get(column, pl.Null) != pl.Null:
         lists = frame[column].list.head(width)

@@ -1,4 +1,4 @@
-"""From settings to a dataset."""
+"""Load a dataset from settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taiji.data.sources import read_source
 
 
 def load_dataset(settings: DataSettings, seed: int = 0) -> Dataset:
-    """Read the source that the settings name and number it; what its reading report found is logged as warnings."""
+    """Read the source that the settings name, and convert it to a dataset. The findings of its reading report are logged as warnings."""
     tables = read_source(settings, seed)
     warn(tables.reading)
     return Dataset.from_tables(tables)

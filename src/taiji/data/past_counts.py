@@ -1,4 +1,4 @@
-"""Point-in-time counts: how often, and when last, something happened strictly before a time; vectorised over rows."""
+"""Point-in-time counts: the number of events strictly before a time, and the time of the last one, vectorised over rows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class PastCount:
     """Counts of past events by an integer key.
 
     Args:
-        keys: (E,) int64, what happened.
-        times: (E,) int64, when it became known, in any order.
+        keys: keys of the events, (E,) int64.
+        times: times at which the events became known, (E,) int64, in any order.
     """
 
     def __init__(self, keys: Ints, times: Ints) -> None:
         order = np.lexsort((times, keys))
         self.times = np.asarray(times, dtype=np.int64)[order]
         self.keys, start = np.unique(np.asarray(keys, dtype=np.int64)[order], return_index=True)
-        # The last row is empty; a key that never happened is counted there.
+        # The last row is empty; keys without events are mapped to it.
         self.index = TimeIndex(np.concatenate([start, [len(order), len(order)]]).astype(np.int64), self.times)
 
     @cached_property
     def _dense(self) -> Ints | None:
-        """Row of each key from 0 on, where the keys lie close together; ids of users and items do."""
+        """Row of each key from 0 on, or None if the keys are sparse. Ids of users and items are dense."""
         if not len(self.keys) or self.keys[0] < 0 or self.keys[-1] >= 4 * len(self.times) + 1024:
             return None
         rows = np.full(int(self.keys[-1]) + 1, len(self.keys))
@@ -39,7 +39,7 @@ class PastCount:
         return rows
 
     def rows(self, keys: Ints) -> Ints:
-        """Return each key's row of the index: (N,) int64."""
+        """Return the row of each key in the index, (N,) int64."""
         if self._dense is not None:
             inside = (keys >= 0) & (keys < len(self._dense))
             return np.where(inside, self._dense.take(keys, mode="clip"), len(self.keys))
@@ -47,18 +47,18 @@ class PastCount:
         return np.where(self.keys.take(at, mode="clip") == keys, at, len(self.keys)) if len(self.keys) else at
 
     def slices(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
-        """Return first and one-past-last position, in time order, of each key's events strictly before each time."""
+        """Return the first and the one-past-last position of each key's events strictly before each time, in chronological order."""
         return self.index.before(self.rows(keys), times)
 
     def before(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
-        """Return ``(count, last)``: events strictly before, and the time of the newest (0 when none), each (N,) int64."""
+        """Return the number of events strictly before each time, and the time of the last one (0 without events), (N,) int64 each."""
         start, end = self.slices(keys, times)
         if not len(self.times):
             return end - start, np.zeros(len(end), np.int64)
         return end - start, np.where(end > start, self.times[np.maximum(end - 1, 0)], 0)
 
     def between(self, keys: Ints, first: Ints, times: Ints) -> Ints:
-        """Return the number of events at or after ``first`` and strictly before the times: (N,) int64."""
+        """Return the number of events at or after ``first`` and strictly before ``times``, (N,) int64."""
         rows = self.rows(keys)
         return self.index.before(rows, times)[1] - self.index.before(rows, first)[1]
 
@@ -67,10 +67,12 @@ class PastMean:
     """Means of past numbers by an integer key.
 
     Args:
-        keys: (E,) int64, what was measured; times: (E,) int64, when; values: (E,) float64, how much.
-        base: (K,) sum and (K,) number of what was known of keys 0 … K − 1 before the log began.
+        keys: keys of the numbers, (E,) int64.
+        times: times at which they became known, (E,) int64.
+        values: numbers, (E,) float64.
+        base: sum and count, (K,) each, of the numbers of keys 0 … K − 1 that were known before the log began.
 
-    Sums are kept in millionths, as integers: in floating point a sum would change in its last bits with events of the future.
+    Sums are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
     """
 
     def __init__(self, keys: Ints, times: Ints, values: Floats, base: tuple[NDArray[Any], NDArray[Any]]) -> None:
@@ -79,7 +81,7 @@ class PastMean:
         self.sums = np.append(0, np.cumsum(np.rint(values * 1e6).astype(np.int64)[np.lexsort((times, keys))]))
 
     def before(self, keys: Ints, times: Ints) -> Floats:
-        """Return the mean strictly before each time, NaN where nothing was known: (N,) float64."""
+        """Return the mean of the numbers known strictly before each time, (N,) float64, NaN without numbers."""
         start, end = self.counts.slices(keys, times)
         total, number = self.sums[end] - self.sums[start] + self.base[0][keys], end - start + self.base[1][keys]
         return np.divide(total / 1e6, number, out=np.full(len(keys), np.nan), where=number > 0)

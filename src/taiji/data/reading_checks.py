@@ -1,4 +1,4 @@
-"""Checks of a reading report: each gives a sentence with counts, which `taiji init` asks about and a run warns of."""
+"""Check a reading report. Each finding is a sentence with counts, which `taiji init` shows and a run logs as a warning."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from taiji.data.reading_report import Finding, ReadingReport
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of the checks.
+    """Thresholds of the checks.
 
     Attributes:
-        one_id: share of all events that one id may have, and how many times the mean of all ids.
-        known: share of the events whose id the table has; fewer, or near matches, are a finding of their own.
-        one_instant: share of all events that one time may have.
-        repeated: share of the events that may repeat another one in every column.
-        least_rows: events below which shares say nothing.
+        one_id: largest share of all events that one id may have, and largest multiple of the mean over all ids.
+        known: smallest share of events whose id occurs in its table; a smaller share, or near matches, are a finding.
+        one_instant: largest share of all events that may have the same time.
+        repeated: largest share of events that may be equal to another event in every column.
+        least_rows: number of events below which shares are not meaningful.
     """
 
     one_id: tuple[float, float] = (0.05, 5.0)
@@ -29,19 +29,19 @@ class Thresholds:
 
 
 PROFILE = "profile without time"
-"""Name of a check whose finding `taiji init` words itself."""
+"""Name of the check whose finding `taiji init` replaces by its own text."""
 logger = logging.getLogger(__name__)
 Check = Callable[[ReadingReport, Thresholds], Iterator[Finding]]
 STANDARD = Thresholds()
 
 
 def findings(report: ReadingReport, thresholds: Thresholds = STANDARD) -> tuple[Finding, ...]:
-    """Return what a report shows that a person should know, in the order of :data:`CHECKS`."""
+    """Return the findings that a user should know about, in the order of :data:`CHECKS`."""
     return tuple(found for check in CHECKS for found in check(report, thresholds))
 
 
 def warn(report: ReadingReport | None) -> None:
-    """Log what a report found, one warning each."""
+    """Log each finding of a report as a warning."""
     for finding in report.findings if report else ():
         logger.warning("%s", finding.text)
 
@@ -51,7 +51,7 @@ def _left_out(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding
         for left in file.left_out:
             yield Finding(
                 check="rows left out",
-                found=f"{file.file}: {left.text}; left out, of {file.rows:,} rows.",
+                found=f"{file.file}: {left.text}; these were dropped from {file.rows:,} rows.",
                 ask="Correct them in the file if they matter.",
             )
 
@@ -61,7 +61,7 @@ def _columns(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]
         for column in file.columns:
             if column.understood < column.values:
                 yield Finding(
-                    check="values not understood",
+                    check="unreadable values",
                     found=f"{file.file}: {column.text}.",
                     ask=f"Is {column.column} the right column for {column.part}?"
                     if column.understood < thresholds.known * column.values
@@ -72,7 +72,7 @@ def _columns(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]
 def _changes(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
     for file in report.files:
         for note in file.notes:
-            yield Finding(check="read otherwise than written", found=f"{file.file}: {note}")
+            yield Finding(check="values changed while reading", found=f"{file.file}: {note}")
 
 
 def _labels(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
@@ -80,13 +80,13 @@ def _labels(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
         if not label.known:
             yield Finding(
                 check="label unknown",
-                found=f"The label {label.name} is known on none of {label.rows:,} events.",
+                found=f"The label {label.name} is unknown for all {label.rows:,} events.",
                 ask=f"Check the rule for {label.name} in the mapping.",
             )
         elif label.mean == 0 and label.rows >= thresholds.least_rows:
             yield Finding(
                 check="label never positive",
-                found=f"The label {label.name} is 0 on all of the {label.known:,} events on which it is known.",
+                found=f"The label {label.name} is 0 for all {label.known:,} events for which it is known.",
                 ask=f"Check the rule for {label.name} in the mapping.",
             )
 
@@ -99,11 +99,11 @@ def _ids(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 check="ids not matched",
                 found=(
-                    f"{match.rows - match.rows_known:,} of {match.rows:,} events name "
-                    f"{match.event_ids - match.event_ids_known:,} different {noun}s (of {match.event_ids:,}) that the {match.table} do not have."
+                    f"{match.rows - match.rows_known:,} of {match.rows:,} events have one of "
+                    f"{match.event_ids - match.event_ids_known:,} distinct {noun}s (of {match.event_ids:,}) that are missing from the {match.table}."
                     + near
                 ),
-                ask=f"Do both files mean the same ids? {match.used:,} of {match.ids:,} ids of the {match.table} are named by events.",
+                ask=f"Do both files use the same ids? {match.used:,} of {match.ids:,} ids of the {match.table} occur in events.",
             )
         share, times = thresholds.one_id
         if match.busiest_rows > share * match.rows_known > 0 and match.rows_known >= thresholds.least_rows:
@@ -112,7 +112,7 @@ def _ids(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
                 yield Finding(
                     check="one id with many events",
                     found=f"{noun} {match.busiest!r} has {match.busiest_rows:,} of {match.rows_known:,} events ({match.busiest_rows / match.rows_known:.1%}).",
-                    ask="Does it stand for nobody in particular (a guest, a default, a test account)? Then leave its rows out of the log.",
+                    ask="Is it a guest, a default or a test account? If so, remove its rows from the log.",
                 )
 
 
@@ -125,13 +125,13 @@ def _times(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 check="times outside",
                 found=f"{count:,} of {times.rows:,} events lie {where} ({times.first} to {times.last}).",
-                ask="Check the time's unit or format in the mapping, and correct or remove rows without a true time.",
+                ask="Check the unit or format of the times in the mapping, and correct or remove rows without a real time.",
             )
     if times.rows >= thresholds.least_rows and times.commonest_rows > thresholds.one_instant * times.rows:
         yield Finding(
             check="one instant",
-            found=f"{times.commonest_rows:,} of {times.rows:,} events have one and the same time, {times.commonest}.",
-            ask="Is this the time of an import? Everything here goes by time: name the column that tells when things happened.",
+            found=f"{times.commonest_rows:,} of {times.rows:,} events have the same time, {times.commonest}.",
+            ask="Is this the time of an import? Splits and features depend on the time: choose the column with the time of each event.",
         )
 
 
@@ -141,7 +141,7 @@ def _amounts(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]
             yield Finding(
                 check="negative amounts",
                 found=f"{amount.negative:,} of {amount.values:,} values of {amount.column} ({amount.table}) are negative.",
-                ask="Are these rows returns? Then they are no purchases: leave them out, or let the rules for click and conversion say so.",
+                ask="Are these rows returns? If so, they are not purchases: remove them, or exclude them in the rules for click and conversion.",
             )
 
 
@@ -150,7 +150,7 @@ def _repeated(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding
     if rows >= thresholds.least_rows and report.repeated > thresholds.repeated * rows:
         yield Finding(
             check="repeated events",
-            found=f"{report.repeated:,} of {rows:,} events repeat another one in every column.",
+            found=f"{report.repeated:,} of {rows:,} events are equal to another event in every column.",
             ask="Was the log written twice?",
         )
 
@@ -159,14 +159,14 @@ def _profile(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding]
     if report.private:
         yield Finding(
             check="contact data",
-            found=f"Prompts will tell columns that look like contact data: {', '.join(report.private)}.",
-            ask="Take them out of users.profile.",
+            found=f"Prompts will show columns that look like contact data: {', '.join(report.private)}.",
+            ask="Remove them from users.profile.",
         )
     if report.profile:
         yield Finding(
             check=PROFILE,
-            found=f"Profile columns ({', '.join(report.profile)}) have no time: they tell what was known when the table was written, for all of the log.",
-            ask="Leave out of users.profile what only became known later, or was computed from the log itself.",
+            found=f"Profile columns ({', '.join(report.profile)}) have no timestamp: for every event of the log they show the values at the time when the table was written.",
+            ask="Remove from users.profile the columns that only became known later or were computed from the log itself.",
         )
 
 

@@ -1,9 +1,9 @@
-"""Reading report: the account of what a source's files held, what was used of it, and what was not understood.
+"""Reading report: what the files of a source contain, which part of it is used, and what could not be read.
 
-Records are frozen and JSON-able (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``). A reader passes one
-:class:`Reading` along, tells it what it met, and puts ``reading.report()`` into :class:`taiji.data.schema.Tables`;
-:func:`taiji.data.reading_survey.surveyed` adds what the checked tables show, and
-:func:`taiji.data.reading_checks.findings` compares it with thresholds. Free of heavy imports.
+Records are frozen and can be converted to JSON (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``). While it reads files, a
+source adds records to a :class:`Reading`, and puts ``reading.report()`` into :class:`taiji.data.schema.Tables`. Then
+:func:`taiji.data.reading_survey.surveyed` adds facts about the validated tables, and :func:`taiji.data.reading_checks.findings` compares them with
+thresholds. This module has no heavy imports.
 """
 
 from __future__ import annotations
@@ -14,81 +14,83 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 SHOWN = 5
-"""Rows and examples that a record keeps of each kind."""
+"""Largest number of rows and of examples in a record."""
 Unit = Literal["row", "line"]
-"""Rows count data rows from 1, lines count lines of the file from 1."""
+"""Unit of positions: data rows, or lines of the file, both counted from 1."""
 
 
 class Record(BaseModel):
-    """Base of the report's records."""
+    """Base class of the records in a report."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LeftOut(Record):
-    """Rows of a file that were left out for one reason."""
+    """Rows of a file that were dropped for one reason."""
 
     reason: str
     rows: int
     first: tuple[int, ...] = ()
-    """Numbers of the first few."""
+    """Positions of the first few."""
     unit: Unit = "row"
     examples: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """Count, reason, places and examples in one clause."""
+        """Count, reason, positions and examples in one clause."""
         reason = self.reason
         if self.rows == 1:
-            reason = reason.replace("lines that are no rows", "line that is no row").replace("rows ", "row ", 1)
+            reason = reason.replace("lines that cannot be read as rows", "line that cannot be read as a row").replace(
+                "rows ", "row ", 1
+            )
             reason = reason.replace("row that repeat ", "row that repeats ")
         return f"{self.rows:,} {reason}{_places(self.first, self.unit, self.rows)}{_such_as(self.examples)}"
 
 
 class ColumnReading(Record):
-    """Cells of a column that hold something, and how many of them were understood as the part that the column plays."""
+    """Number of cells with a value in a column, and number of cells that could be read in the role of the column."""
 
     column: str
     part: str
-    """Key of the mapping (``timestamp``, ``price``, ``click``) or a label's name."""
+    """Role of the column: a key of the mapping (``timestamp``, ``price``, ``click``) or the name of a label."""
     values: int
     understood: int
     first: tuple[int, ...] = ()
-    """Rows of the first few that were not understood."""
+    """Positions of the first few cells that could not be read."""
     examples: tuple[str, ...] = ()
-    """Different values that were not understood."""
+    """Distinct values that could not be read."""
 
     @property
     def text(self) -> str:
-        """Count, column, places and examples of what was not understood."""
+        """Count, column, positions and examples of the cells that could not be read."""
         wrong = self.values - self.understood
         return (
-            f"{wrong:,} of {self.values:,} values of column {self.column} ({self.part}) were not understood"
+            f"{wrong:,} of {self.values:,} values of column {self.column} ({self.part}) could not be read"
             f"{_places(self.first, 'row', wrong)}{_such_as(self.examples)}"
         )
 
 
 class FileReading(Record):
-    """A file as it was read."""
+    """Record of how a file was read."""
 
     table: str
     """``events``, ``items`` or ``users``."""
     file: str
     rows: int
-    """Rows in the file, broken lines included."""
+    """Number of rows in the file, including broken lines."""
     left_out: tuple[LeftOut, ...] = ()
     columns: tuple[ColumnReading, ...] = ()
     notes: tuple[str, ...] = ()
-    """Changes that were made to what is written in the file, such as another spelling of ids."""
+    """Notes on values that were changed while reading, such as the spelling of ids."""
 
     @property
     def used(self) -> int:
-        """Return the rows that were used."""
+        """Number of rows that are used."""
         return self.rows - sum(left.rows for left in self.left_out)
 
 
 class LabelReading(Record):
-    """A label's rows, those on which it is known, and the mean of its known values (the rate of a label of 0 and 1)."""
+    """Number of rows of a label, number of rows for which it is known, and mean of its known values (the rate of a label of 0 and 1)."""
 
     name: str
     rows: int
@@ -97,53 +99,53 @@ class LabelReading(Record):
 
 
 class TimeReading(Record):
-    """Times of the events, as ISO 8601 in UTC."""
+    """Range of the times of the events, as ISO 8601 in UTC."""
 
     rows: int
     first: str
     last: str
     early: int = 0
-    """Rows before :data:`taiji.data.reading_survey.EARLIEST`."""
+    """Number of rows before :data:`taiji.data.reading_survey.EARLIEST`."""
     late: int = 0
-    """Rows after tomorrow."""
+    """Number of rows after tomorrow."""
     commonest: str = ""
     commonest_rows: int = 0
 
 
 class IdReading(Record):
-    """Ids of the events against those of their table, before rows with an unknown id were left out."""
+    """Comparison of the ids in the events with the ids in their table, before rows with an unknown id are dropped."""
 
     column: str
     """``item_id`` or ``user_id``."""
     table: str
     """``items`` or ``users``."""
     ids: int
-    """Different ids of the table."""
+    """Number of distinct ids in the table."""
     used: int
-    """Of these, those that events name."""
+    """Number of these ids that occur in events."""
     event_ids: int
-    """Different ids that events name."""
+    """Number of distinct ids in the events."""
     event_ids_known: int
     rows: int
-    """Events with an id."""
+    """Number of events with an id."""
     rows_known: int
     near: int = 0
-    """Unknown ids of events that differ from an id of the table only in spelling."""
+    """Number of unknown ids in the events that differ from an id of the table only in spelling."""
     near_examples: tuple[tuple[str, str], ...] = ()
-    """(as events write it, as the table writes it)."""
+    """Pairs of spellings: in the events, in the table."""
 
     @property
     def near_text(self) -> str:
-        """Return the first few near matches in words."""
+        """First few near matches as text."""
         return ", ".join(f"{given!r} and {known!r}" for given, known in self.near_examples)
 
     busiest: str = ""
-    """Id with the most events."""
+    """Id with the largest number of events."""
     busiest_rows: int = 0
 
 
 class AmountReading(Record):
-    """Prices or quantities: how many values there are, and how many of them are negative."""
+    """Number of values of a column of prices or quantities, and number of negative ones."""
 
     table: str
     column: str
@@ -152,23 +154,23 @@ class AmountReading(Record):
 
 
 class Finding(Record):
-    """A check that a report did not pass."""
+    """Finding of a check of a report."""
 
     check: str
     """Name of the check."""
     found: str
-    """Finding, with counts."""
+    """Description of the finding, with counts."""
     ask: str = ""
-    """Advice: what a person should look at or decide, and how."""
+    """Advice on what to check or to decide."""
 
     @property
     def text(self) -> str:
-        """Return both in one."""
+        """Description and advice."""
         return f"{self.found} {self.ask}".strip()
 
 
 class ReadingReport(Record):
-    """Account of a source: its files, what the checked tables show, and what deserves a look."""
+    """Report on a source: how its files were read, facts about the validated tables, and findings."""
 
     files: tuple[FileReading, ...] = ()
     labels: tuple[LabelReading, ...] = ()
@@ -176,18 +178,18 @@ class ReadingReport(Record):
     ids: tuple[IdReading, ...] = ()
     amounts: tuple[AmountReading, ...] = ()
     profile: tuple[str, ...] = ()
-    """User columns that prompts may tell."""
+    """Columns of users that prompts may show."""
     private: tuple[str, ...] = ()
-    """Those of them that look like contact data."""
+    """Columns among these that look like contact data."""
     repeated: int = 0
-    """Events that repeat another one in every column."""
+    """Number of events that are equal to another event in every column."""
     findings: tuple[Finding, ...] = ()
 
 
 class Reading:
-    """Collects a report while files are read; tables are ``events``, ``items``, ``users``.
+    """Collector of a report while files are read. Tables are ``events``, ``items`` and ``users``.
 
-    Counts of one kind (same table and reason, same table and column) may be told once only.
+    Each count (a table with a reason, or a table with a column) must be added only once.
     """
 
     def __init__(self) -> None:
@@ -195,7 +197,7 @@ class Reading:
         self._ids: list[IdReading] = []
 
     def file(self, table: str, file: str, rows: int) -> None:
-        """Tell a file and its rows; comes first for each table."""
+        """Add a file and the number of its rows. This must be the first call for each table."""
         self._files[table] = FileReading(table=table, file=file, rows=rows)
 
     def left_out(
@@ -208,15 +210,15 @@ class Reading:
         rows: int | None = None,
         examples: Iterable[object] = (),
     ) -> None:
-        """Tell rows that were left out.
+        """Add rows that were dropped.
 
         Args:
-            table: the table.
-            reason: continues "12 …": ``rows without an item_id``.
-            places: numbers of the rows, counted from 1; of many, the first few are enough.
-            unit: unit of the places.
-            rows: how many there are; by default as many as there are places.
-            examples: examples of what is written there.
+            table: name of the table.
+            reason: reason that completes "12 …", such as ``rows without an item_id``.
+            places: positions of the rows, counted from 1; the first few are sufficient.
+            unit: unit of the positions.
+            rows: number of rows; by default the number of positions.
+            examples: examples of their contents.
         """
         numbers = list(places)
         count = len(numbers) if rows is None else rows
@@ -237,18 +239,18 @@ class Reading:
         places: Iterable[int] = (),
         examples: Iterable[object] = (),
     ) -> None:
-        """Tell how far a column was understood.
+        """Add how many cells of a column could be read.
 
         Args:
-            table: the table.
-            column: its name in the file.
-            part: what it was read as: a key of the mapping, or a label's name.
-            values: cells that hold something.
-            understood: those of them that were understood.
-            places: rows (counted from 1) that were not.
-            examples: examples of what is written there.
+            table: name of the table.
+            column: name of the column in the file.
+            part: role of the column: a key of the mapping, or the name of a label.
+            values: number of cells with a value.
+            understood: number of these cells that could be read.
+            places: rows (counted from 1) of the other cells.
+            examples: examples of their contents.
         """
-        told = ColumnReading(
+        record = ColumnReading(
             column=column,
             part=part,
             values=values,
@@ -256,24 +258,24 @@ class Reading:
             first=tuple(list(places)[:SHOWN]),
             examples=_texts(examples),
         )
-        self._change(table, columns=(*self._files[table].columns, told))
+        self._change(table, columns=(*self._files[table].columns, record))
 
     def note(self, table: str, text: str) -> None:
-        """Tell a change that was made to what the file says; an empty text tells nothing."""
+        """Add a note on a change of values while reading. An empty text is ignored."""
         if text:
             self._change(table, notes=(*self._files[table].notes, text))
 
     def ids(self, match: IdReading) -> None:
-        """Tell how the events' ids fit those of a table."""
+        """Add the comparison of the ids in the events with the ids of a table."""
         self._ids.append(match)
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Return the tables whose files were told."""
+        """Tables whose files were added."""
         return tuple(self._files)
 
     def report(self) -> ReadingReport:
-        """Return the report so far."""
+        """Return the report on everything that was added so far."""
         return ReadingReport(files=tuple(self._files.values()), ids=tuple(self._ids))
 
     def _change(self, table: str, **values: object) -> None:

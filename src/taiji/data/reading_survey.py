@@ -1,4 +1,4 @@
-"""Facts about checked tables for the reading report: label rates, time range, ids that stand out, negative amounts."""
+"""Collect facts about validated tables for the reading report: label rates, range of times, ids with many events, and negative amounts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from taiji.data.reading_report import AmountReading, IdReading, LabelReading, Re
 from taiji.data.schema import IDS, Tables
 
 EARLIEST = datetime(1990, 1, 1)
-"""Events before this are told: computers kept no logs, and a unit or a missing time reads so."""
+"""Time before which events are reported as implausible. A wrong unit and missing times often lead to such times."""
 
 
 def surveyed(tables: Tables, now: datetime | None = None) -> Tables:
-    """Return checked tables whose reading report is complete; a report that already lists labels is kept.
+    """Complete the reading report of validated tables. A report that already lists labels is unchanged.
 
     Args:
-        tables: checked.
-        now: the present time (UTC, naive), by default the clock's.
+        tables: validated tables.
+        now: current time (UTC, naive); by default the time of the system clock.
     """
-    told = tables.reading or ReadingReport()
-    if told.labels:
+    given = tables.reading or ReadingReport()
+    if given.labels:
         return tables
     now = datetime.now(UTC).replace(tzinfo=None) if now is None else now
-    ids = {match.column: match for match in told.ids}
-    report = told.model_copy(
+    ids = {match.column: match for match in given.ids}
+    report = given.model_copy(
         update={
             "labels": tuple(_labels(tables)),
             "times": _times(tables.events["timestamp"], now + timedelta(days=1)),
@@ -45,13 +45,13 @@ def surveyed(tables: Tables, now: datetime | None = None) -> Tables:
 
 
 def _labels(tables: Tables) -> list[LabelReading]:
-    events, told = tables.events, []
+    events, readings = tables.events, []
     for name in ("click", "conversion", *(task.name for task in tables.event_columns.labels)):
         known = events[name].drop_nulls()
         if len(known) or name != "conversion" or tables.event_columns.conversion:
             mean = float(known.cast(pl.Float64).to_numpy().mean()) if len(known) else None
-            told.append(LabelReading(name=name, rows=len(events), known=len(known), mean=mean))
-    return told
+            readings.append(LabelReading(name=name, rows=len(events), known=len(known), mean=mean))
+    return readings
 
 
 def _times(times: pl.Series, latest: datetime) -> TimeReading:
@@ -68,10 +68,10 @@ def _times(times: pl.Series, latest: datetime) -> TimeReading:
     )
 
 
-def _ids(tables: Tables, name: str, column: str, told: IdReading | None) -> IdReading:
+def _ids(tables: Tables, name: str, column: str, given: IdReading | None) -> IdReading:
     rows = tables.events[column].value_counts().sort("count", column, descending=[True, False])
     ids = len(getattr(tables, name))
-    match = told or IdReading(
+    match = given or IdReading(
         column=column,
         table=name,
         ids=ids,
@@ -86,9 +86,11 @@ def _ids(tables: Tables, name: str, column: str, told: IdReading | None) -> IdRe
 
 
 def _amounts(tables: Tables) -> list[AmountReading]:
-    told = []
+    readings = []
     for name, frame in (("items", tables.items), ("events", tables.events)):
         values = frame["price"].drop_nulls()
         if len(values):
-            told.append(AmountReading(table=name, column="price", values=len(values), negative=int((values < 0).sum())))
-    return told
+            readings.append(
+                AmountReading(table=name, column="price", values=len(values), negative=int((values < 0).sum()))
+            )
+    return readings

@@ -1,4 +1,4 @@
-"""The reading report as small text tables, for every page that shows it."""
+"""Convert a reading report to small tables of text, for all pages that show it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from taiji.core.number_format import thousands
 from taiji.data.reading_report import ReadingReport
 
 Shown = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
-"""Title, names of columns, rows."""
+"""Title, column names and rows of a table."""
 
 
 def reading_tables(report: ReadingReport) -> list[Shown]:
-    """Return the report's tables that have rows."""
+    """Return the tables of a report that have rows."""
     tables: list[Shown] = [
         (
             "Files",
@@ -27,8 +27,8 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
             ],
         ),
         (
-            "Columns not wholly understood",
-            ("file", "column", "read as", "values", "understood", "not understood"),
+            "Columns with unreadable values",
+            ("file", "column", "read as", "values", "readable", "unreadable"),
             [
                 (
                     file.file,
@@ -47,9 +47,9 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
             "Ids",
             (
                 "id",
-                "events whose id is known",
-                "different ids of events known",
-                "ids of the table used",
+                "events with a known id",
+                "distinct event ids known",
+                "table ids used",
                 "near matches",
             ),
             [
@@ -65,7 +65,7 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
         ),
         (
             "Labels",
-            ("label", "known on events", "mean of the known"),
+            ("label", "known for events", "mean of known values"),
             [
                 (
                     label.name,
@@ -81,7 +81,7 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
         tables.append(
             (
                 "Times",
-                ("first", "last", "before 1990", "after tomorrow", "commonest time"),
+                ("first", "last", "before 1990", "after tomorrow", "most common time"),
                 [
                     (
                         times.first,

@@ -1,4 +1,4 @@
-"""Seeded choices that look only backwards: which users to keep, and non-clicks from what was popular at the time."""
+"""Sample users and non-clicks with a seed. Non-clicks are drawn from the items that were popular at the time, without using the future."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from taiji.core.progress import progress
 
 Ints = NDArray[np.int64]
 CHUNK = 100_000
-"""Rows that share one random generator."""
+"""Number of rows that share a random generator."""
 
 
 def sample_users(events: pl.DataFrame, count: int | None, seed: int, time: str = "timestamp") -> pl.Series:
-    """Choose ``count`` users, spread evenly over the time of the log.
+    """Sample ``count`` users, spread evenly over the time of the log.
 
-    Users are put in the order of the middle of their activity and every k-th is taken from a seeded start (a
-    systematic sample), so that a small sample keeps the log's distribution in time and the bounds of a time split
-    stay where they were. Which users are chosen is a matter of the sample alone; nothing else reads these middles.
+    This is a systematic sample: users are sorted by the median time of their events, and every k-th user from a seeded start is
+    chosen. A small sample therefore keeps the log's distribution over time and the bounds of a split by time. The median
+    times are used only for the choice of users.
 
     Args:
-        events: ``user_id`` and a time column.
-        count: users to keep; None or more than there are keeps all.
-        seed: random seed of the start.
-        time: name of the time column.
+        events: events with ``user_id`` and a column of times.
+        count: number of users to keep; None, or more than the number of users, keeps all.
+        seed: random seed for the start.
+        time: name of the column of times.
 
     Returns:
-        the ids kept, ascending.
+        the ids of the chosen users, ascending.
     """
     middles = (
         events.group_by("user_id").agg(pl.col(time).cast(pl.Int64).median().alias("middle")).sort("middle", "user_id")
@@ -48,24 +48,24 @@ def popular_non_clicks(
     window: int,
     keep: NDArray[np.bool_] | None = None,
 ) -> tuple[Ints, Ints, NDArray[np.float64]]:
-    """Draw items that were popular at the time of each interaction and that its user had not touched by then.
+    """Draw items that were popular at the time of each interaction and with which the user had not interacted by then.
 
-    A draw picks one of the last ``window`` interactions strictly before the row's time and takes its item, so an item's
-    chance is its recent popularity. Items that the user touched at or before that time and repeats are left out. A
-    row's draws depend on the rows before it and on rows of its own instant alone.
+    A draw chooses one of the last ``window`` interactions strictly before the time of the row and takes its item, so the
+    probability of an item is its recent popularity. Repeated items, and items with which the user interacted at or before
+    that time, are dropped. The draws of a row depend only on earlier rows and rows of the same time.
 
     Args:
-        users: ``(n,)`` dense ids, rows in time order.
-        items: ``(n,)`` dense ids.
-        times: ``(n,)`` ascending.
-        per_row: at most this many draws survive per row.
-        seed: random seed of the draws.
-        window: interactions that count as recent.
-        keep: ``(n,)`` rows to draw for; all by default.
+        users: dense user ids, ``(n,)``, sorted by time.
+        items: dense item ids, ``(n,)``.
+        times: times, ``(n,)``, ascending.
+        per_row: largest number of drawn items per row.
+        seed: random seed for the draws.
+        window: number of interactions from which popularity is computed.
+        keep: mask of the rows for which to draw, ``(n,)``; all by default.
 
     Returns:
-        ``rows (k,)`` ascending, ``items (k,)``, and a random number per row of ``per_row + 1`` (for shuffling a click
-        among its non-clicks without telling them apart by position): ``(n, per_row + 1)``, NaN for rows not kept.
+        ``rows (k,)`` ascending, ``items (k,)``, and random numbers ``(n, per_row + 1)``, NaN for rows without draws. The caller
+        uses them to shuffle a click among its non-clicks, so that its position does not reveal it.
     """
     count, draws = len(users), 2 * per_row + 2
     width = int(items.max()) + 1 if count else 1

@@ -1,6 +1,6 @@
-"""The three tables that enter the library, and the checks that keep invalid ones out.
+"""Schema of the three tables that a source provides, and their validation.
 
-Row numbers in messages count data rows from 1 (a CSV file's header is not counted).
+Row numbers in messages count the data rows from 1, without the header of a CSV.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from taiji.data.reading_report import ReadingReport
 from taiji.data.settings import DOMAIN
 
 LEVELS = ("category_l1", "category_l2", "category_l3")
-"""Category columns that checked items always have; there may be further ones (``category_l4``, …)."""
+"""Category columns that validated items always have. They may have further ones (``category_l4``, …)."""
 LEVEL = re.compile(r"^category_l([1-9]\d*)$")
 TIME = pl.Datetime("us")
 SHOWN = 5
-"""Number of offending rows that a message lists."""
+"""Largest number of invalid rows in a message."""
 
 REQUIRED = {
     "items": ("item_id", "title"),
@@ -35,23 +35,24 @@ NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables that a source hands over, ids as given.
+    """Tables of a source, with its own ids.
 
     Attributes:
-        items: ``item_id`` (any type), ``title`` (text) and, where known, ``category_l1``, ``category_l2``, … (text, the
-            coarsest first, as many as there are), ``price``; further columns (a description) are kept.
+        items: ``item_id`` (any type), ``title`` (text) and optionally ``category_l1``, ``category_l2``, … (text, from the
+            coarsest to the finest) and ``price``; further columns (such as a description) are kept.
         users: ``user_id`` and any profile columns.
-        events: one row an exposure or an action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1); where
-            known ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (when the conversion label is
-            known; default the event's own time) and ``price``. ``exposed`` false with ``click`` 1 is an action that
-            no exposure led to: it is history and never a ranker's example. Further columns are those of ``event_columns``.
+        events: one row per exposure or action: ``user_id``, ``item_id``, ``timestamp`` and ``click`` (0/1), and optionally
+            ``exposed`` (default true), ``conversion`` (0/1/null), ``matured_at`` (time at which the conversion label becomes
+            known; default the time of the event) and ``price``. A row with ``exposed`` false and ``click`` 1 is an action
+            without an exposure: it is part of the history, but rankers are not trained on it. Further columns are those of
+            ``event_columns``.
         name: name of the data set.
-        domain: domain of the items, for the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
-        notes: what a reader of the report must know about how the tables came about.
-        event_columns: roles of the further columns of ``events``; columns without a role are left out.
-        levels: category columns that the source gave, whether or not they hold values; None takes those of ``items``.
-        reading: account of what the source's files held, where its reader keeps one.
-        checked: what :func:`validate` made; where a table, a role or a level was replaced since, it checks again.
+        domain: domain of the items, which determines the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
+        notes: notes on how the tables were made, for readers of the report.
+        event_columns: roles of the further columns of ``events``; columns without a role are dropped.
+        levels: category columns that the source provides, with or without values; None means those of ``items``.
+        reading: report on how the files of the source were read, or None.
+        checked: parts that :func:`validate` has validated. If one of them has been replaced since, the tables are validated again.
     """
 
     items: pl.DataFrame
@@ -67,27 +68,28 @@ class Tables:
 
     @property
     def parts(self) -> tuple[object, ...]:
-        """Return everything that the checks read, collected in one pass."""
+        """Parts of the tables that the validation depends on."""
         return self.items, self.users, self.events, self.event_columns, self.levels
 
 
 def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
-    """Check the tables and bring them to a normal form: optional columns filled (those of events without a role left out), times in microseconds (UTC, naive).
+    """Validate tables and convert them to a normal form: missing optional columns are added, columns of events without a role are dropped, and times are
+    in microseconds (UTC, naive).
 
     Args:
-        tables: frames of polars (eager or lazy) or pandas.
-        files: table name to the file it was read from, for messages.
+        tables: tables as frames of polars (eager or lazy) or pandas.
+        files: table name to the file from which it was read, for messages.
 
     Raises:
-        InputError: naming the table (and file), column and rows, what was expected and what was found: a missing
-            column, a wrong type, an empty table, nulls or duplicates in ids, an id in events that its table does not
-            know, a label that is neither 0 nor 1, a conversion without a click, ``matured_at`` before ``timestamp``, a
-            value that its column's role does not allow.
+        InputError: the tables are invalid: a column is missing or has the wrong type, a table is empty, ids are null or
+            repeated, an id in the events is missing from its table, a label is neither 0 nor 1, a conversion has no click,
+            ``matured_at`` is before ``timestamp``, or the role of a column does not allow a value. The message names the
+            table, the file, the column and the rows.
     """
     files = files or {}
     if not re.fullmatch(DOMAIN, str(tables.domain)):
         raise ConfigError(
-            "A domain is not a folder's name.",
+            "The name of a domain is invalid.",
             where=f"tables of {tables.name}",
             expected="letters, digits, - and _, such as shop, films or books",
             found=repr(tables.domain),
@@ -113,7 +115,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
 
 
 def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
-    """Zero-based row positions as text, counted from 1: ``rows 3, 7 and 12 more``."""
+    """Format zero-based row positions as text, counted from 1: ``rows 3, 7 and 12 more``."""
     numbers = [int(row) + 1 for row in rows[:SHOWN]]
     more = (len(rows) if total is None else total) - len(numbers)
     return (
@@ -124,12 +126,12 @@ def row_list(rows: pl.Series | list[int], total: int | None = None) -> str:
 
 
 def positions(mask: pl.Series) -> pl.Series:
-    """Row positions where a mask is true; a null counts as false."""
+    """Return the row positions at which a mask is true (not false or null)."""
     return mask.fill_null(False).arg_true()
 
 
 def level_names(columns: Iterable[str]) -> tuple[str, ...]:
-    """Category columns up to the deepest one among ``columns``: ``category_l1``, ``category_l2``, …"""
+    """Return the category columns ``category_l1``, ``category_l2``, … up to the finest one among ``columns``."""
     found = [int(match[1]) for name in columns if (match := LEVEL.match(name))]
     return tuple(f"category_l{number + 1}" for number in range(max(found, default=0)))
 
@@ -149,7 +151,7 @@ def _frame(value: Any, name: str) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Check:
-    """Checks of one table; knows how to name it."""
+    """Checks of one table, with messages that name the table and its file."""
 
     table: str
     file: str | None
@@ -170,7 +172,7 @@ class _Check:
                     where=self.where(column),
                     expected=f"columns {', '.join(REQUIRED[self.table])}",
                     found=f"columns {', '.join(frame.columns) or '(none)'}",
-                    fix=f"add the column, or name the one that plays {column!r} in the mapping",
+                    fix=f"add the column, or assign {column!r} to another column in the mapping",
                 )
         if frame.is_empty():
             raise InputError(
@@ -218,7 +220,7 @@ class _Check:
         return frame.select(*FIXED, *further.names) if self.table == "events" else frame
 
     def _further(self, frame: pl.DataFrame, columns: EventColumns) -> list[pl.Expr]:
-        """Check the columns that have a role and say how they are stored."""
+        """Check the columns that have a role, and return the expressions that convert them."""
         changes = []
         for column, rule in rules(columns).items():
             if column not in frame.columns:
@@ -227,19 +229,19 @@ class _Check:
                     where=self.where(column),
                     expected=f"the declared columns {', '.join(columns.names)}",
                     found=f"columns {', '.join(frame.columns)}",
-                    fix="add the column, or do not declare it",
+                    fix="add the column, or remove its declaration",
                 )
             kind = frame.schema[column]
-            self._expect(frame, column, rule.accepts(kind), rule.expected, "convert the column, or declare another")
+            self._expect(frame, column, rule.accepts(kind), rule.expected, "convert the column, or declare another one")
             stored = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
             if rule.kinds == "values" and kind.is_float():
                 self._finite(frame, column)
             if rule.kinds == "numbers":
-                asked = frame.select(stored.cast(pl.Float64).alias("value"))
-                wrong = positions(asked.select(~rule.valid & pl.col("value").is_not_null()).to_series())
+                numbers = frame.select(stored.cast(pl.Float64).alias("value"))
+                wrong = positions(numbers.select(~rule.valid & pl.col("value").is_not_null()).to_series())
                 if len(wrong):
                     raise InputError(
-                        "A value does not fit its column's role.",
+                        "A value is invalid for the role of its column.",
                         where=self.where(column, wrong),
                         expected=rule.expected,
                         found=", ".join(str(value) for value in frame[column].gather(wrong[:SHOWN]).to_list()),
@@ -289,8 +291,8 @@ class _Check:
             frame,
             column,
             isinstance(kind, pl.Datetime) or kind == pl.Date,
-            "dates with times",
-            fix="convert it, or give its unit (s, ms, us, ns) in the mapping",
+            "timestamps",
+            fix="convert the column, or declare its unit (s, ms, us, ns) in the mapping",
         )
         self._in_calendar(frame, column)
         expression = pl.col(column)
@@ -299,17 +301,17 @@ class _Check:
         return expression.cast(TIME)
 
     def _in_calendar(self, frame: pl.DataFrame, column: str) -> None:
-        """Check that times lie in the years 1 to 9999: others come from a wrong unit."""
+        """Check that times are in the years 1 to 9999. Other years are the result of a wrong unit."""
         years = frame[column].cast(pl.Datetime("us")).dt.year()
         rows = positions((years < 1) | (years > 9999))
         if len(rows):
             micros = frame[column].cast(pl.Datetime("us")).dt.epoch("us").gather(rows[:SHOWN]).to_list()
             raise InputError(
-                "A time lies outside the calendar.",
+                "A timestamp is outside the calendar.",
                 where=self.where(column, rows),
-                expected="times in the years 1 to 9999, all in one unit",
+                expected="timestamps in the years 1 to 9999, all in the same unit",
                 found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),
-                fix="these rows are in another unit than the column's (s, ms, us, ns): bring them to one, or correct the unit in the mapping",
+                fix="these rows have another unit (s, ms, us, ns) than the column: convert them, or correct the unit in the mapping",
             )
 
     def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:
@@ -321,7 +323,7 @@ class _Check:
                 where=self.where(column),
                 expected=expected,
                 found=found,
-                fix=fix or "convert the column, or name another in the mapping",
+                fix=fix or "convert the column, or choose another one in the mapping",
             )
 
     def _no_nulls(self, frame: pl.DataFrame, column: str) -> None:
@@ -332,7 +334,7 @@ class _Check:
                 where=self.where(column, rows),
                 expected="a value in every row",
                 found=f"{len(rows):,} nulls",
-                fix="fill the values or drop the rows (in a mapping `unusable: drop` leaves them out and counts them)",
+                fix="fill in the values, or drop the rows (`unusable: drop` in a mapping drops and counts them)",
             )
 
     def _finite(self, frame: pl.DataFrame, column: str) -> None:
@@ -341,7 +343,7 @@ class _Check:
             raise InputError(
                 "A number is infinite.",
                 where=self.where(column, rows),
-                expected="finite numbers, or nothing where there is none",
+                expected="finite numbers, or empty cells",
                 found=f"{len(rows):,} infinite values",
                 fix="leave these values empty, or drop the rows",
             )
@@ -353,8 +355,8 @@ class _Check:
             raise InputError(
                 f"Duplicate {self.table}.",
                 where=self.where(column, rows),
-                expected="every id once",
-                found=f"again: {shown}",
+                expected="unique ids",
+                found=f"repeated ids: {shown}",
                 fix="keep one row per id",
             )
 
@@ -365,9 +367,9 @@ class _Check:
                 raise InputError(
                     "Ids have different types.",
                     where=self.where(column),
-                    expected=f"{known.dtype}, as in table {name}",
+                    expected=f"{known.dtype}, as in the table {name}",
                     found=f"{ids.dtype}",
-                    fix="store the ids as one type in both tables",
+                    fix="store the ids with the same type in both tables",
                 )
             known = known.cast(pl.Int64)
             ids = ids.cast(pl.Int64)
@@ -377,37 +379,37 @@ class _Check:
                 repr(value) for value in ids.gather(rows).unique(maintain_order=True).head(SHOWN).to_list()
             )
             raise InputError(
-                "Events name an unknown id.",
+                "Events contain an unknown id.",
                 where=self.where(column, rows),
-                expected=f"only ids of table {name} ({len(known):,} ids)",
+                expected=f"only ids of the table {name} ({len(known):,} ids)",
                 found=shown,
-                fix=f"add them to {name}, or drop these events",
+                fix=f"add these ids to {name}, or drop the events",
             )
 
     def labels(self, events: pl.DataFrame) -> None:
         rows = positions((events["conversion"] == 1) & (events["click"] == 0))
         if len(rows):
             raise InputError(
-                "A conversion without a click.",
+                "A conversion has no click.",
                 where=self.where("conversion", rows),
-                expected="conversion 1 only where click is 1 (CTCVR = CTR x CVR)",
+                expected="conversion 1 only if click is 1 (CTCVR = CTR x CVR)",
                 found=f"{len(rows):,} such rows",
-                fix="count a conversion as a click too, in a mapping for instance by `click: clicked or purchased`",
+                fix="treat a conversion as a click, in a mapping for instance with `click: clicked or purchased`",
             )
         rows = positions(events["matured_at"] < events["timestamp"])
         if len(rows):
             first = events.row(int(rows[0]), named=True)
             raise InputError(
-                "A label is known before its event.",
+                "A label is known before its event has happened.",
                 where=self.where("matured_at", rows),
                 expected="matured_at at or after timestamp",
                 found=f"{first['matured_at']} before {first['timestamp']}",
-                fix="correct the times; leave matured_at empty for labels known at once",
+                fix="correct the times; leave matured_at empty for labels that are known immediately",
             )
 
 
 def dense(ids: pl.Series, known: pl.Series) -> pl.Series:
-    """Position of each id in ``known``, which holds every one of them once."""
+    """Return the position of each id in ``known``, which contains every id exactly once."""
     lookup = pl.DataFrame({"id": known, "dense": pl.arange(len(known), dtype=pl.UInt32, eager=True)})
     ids = ids.cast(known.dtype) if ids.dtype != known.dtype else ids
     return ids.to_frame("id").join(lookup, on="id", how="left", maintain_order="left")["dense"]

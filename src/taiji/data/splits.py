@@ -1,4 +1,4 @@
-"""The split by global time, and the exposures of a period with labels that had matured by its end."""
+"""Split a log by global time, and return the exposures of a period with the labels that had matured by its end."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ class Split:
     bounds: tuple[int, int, int, int, int]
 
     def interval(self, period: str) -> tuple[int, int]:
-        """``(start, end)`` of a period, half-open.
+        """Return the half-open interval ``(start, end)`` of a period.
 
         Raises:
-            ConfigError: for a name that is not in :data:`PERIODS`.
+            ConfigError: the name is not in :data:`PERIODS`.
         """
         if period not in PERIODS:
-            raise ConfigError("Unknown period.", expected=" | ".join(PERIODS), found=period)
+            raise ConfigError("The period is unknown.", expected=" | ".join(PERIODS), found=period)
         place = PERIODS.index(period)
         return self.bounds[place], self.bounds[place + 1]
 
 
 def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DEFAULT) -> Split:
-    """Cut the log at global times so that each period holds its share of the interactions.
+    """Split the log at global times so that each period contains its share of the interactions.
 
-    Interactions of one instant stay together, so shares are only as exact as timestamps allow.
+    Interactions with the same time stay together, so the shares are only as exact as the timestamps allow.
 
     Raises:
-        InputError: when the log is too short or too lumpy for four periods that are not empty.
+        InputError: the log has too few distinct times for four non-empty periods.
     """
     settings = (
         fractions if isinstance(fractions, SplitSettings) else SplitSettings.model_validate({"fractions": fractions})
@@ -56,7 +56,7 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
     times = np.sort(dataset.history.times)
     if not len(times):
         raise InputError(
-            "The log has no interaction to split.",
+            "The log has no interactions to split.",
             where=f"data {dataset.name}",
             expected="events with click 1",
             found="none",
@@ -69,21 +69,22 @@ def time_split(dataset: Dataset, fractions: Sequence[float] | SplitSettings = DE
         raise InputError(
             "The log cannot be split by time into four periods.",
             where=f"data {dataset.name}",
-            expected="enough different times for fractions " + ", ".join(f"{share:g}" for share in shares),
-            found=f"{len(times):,} interactions at {len(np.unique(times)):,} different times",
-            fix="bring a longer log, or choose other fractions",
+            expected="enough distinct times for the fractions " + ", ".join(f"{share:g}" for share in shares),
+            found=f"{len(times):,} interactions at {len(np.unique(times)):,} distinct times",
+            fix="use a longer log, or set other split.fractions",
         )
     return Split(bounds)  # type: ignore[arg-type]
 
 
 def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int] | None = None) -> pl.DataFrame:
-    """Return exposed rows of a period, of all users or of those in ``[users[0], users[1])``.
+    """Return the exposures of a period, of all users or of the users ``[users[0], users[1])``.
 
-    Columns: ``event, user, item, time, click, conversion, price``, then the declared labels and what was known at the
-    display (context, bias variables, list, position, propensity). A delayed label (``conversion``, and any that its task
-    calls so) is null unless it had matured strictly before the period's end: nobody could have trained on it. Any other
-    label is known with its event. ``price`` is the item's last price strictly before the exposure (null if none was
-    known): a log often has a price only where something was bought, and the row's own price would then give the click away.
+    The columns are ``event, user, item, time, click, conversion, price``, followed by the declared labels and the columns that are
+    known at the display (context, bias variables, list id, position, propensity). A delayed label (``conversion``, and any label
+    whose task is delayed) is null unless it had matured strictly before the end of the period, because otherwise it could not have
+    been used for training. Any other label is known at the time of its event. ``price`` is the last price of the item strictly
+    before the exposure, or null. The price of the row itself is not used, because many logs have prices only for purchases, so it
+    would reveal the click.
     """
     rows = scan_exposures(dataset, split, period)
     if users is not None:
@@ -96,9 +97,9 @@ def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int
 
 
 def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
-    """Return the log's exposed rows of a period, for a query (a count, the last one of each user) that need not hold them.
+    """Return the exposures of a period as a lazy frame, for queries (such as counts) that do not need all of them in memory.
 
-    Columns are those of the events; delayed labels are null unless they had matured strictly before the period's end.
+    The columns are those of the events. Delayed labels are null unless they had matured strictly before the end of the period.
     """
     start, end = split.interval(period)
     delayed = ["conversion", *(task.name for task in dataset.event_columns.labels if task.delayed)]
@@ -107,13 +108,13 @@ def scan_exposures(dataset: Dataset, split: Split, period: str) -> pl.LazyFrame:
 
 
 def later_slice(exposures: pl.DataFrame, fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split by time: (earlier, latest ``fraction`` of the rows); rows of one instant stay together."""
+    """Split rows by time into the earlier ones and the latest ``fraction``. Rows with the same time stay together."""
     cut = exposures["time"].quantile(1 - fraction, interpolation="lower")
     return exposures.filter(pl.col("time") < cut), exposures.filter(pl.col("time") >= cut)
 
 
 def fingerprint(examples: pl.DataFrame) -> str:
-    """SHA-256 over the sorted (``user_id``, ``as_of``, ``target_id``) of examples: equal when the examples are the same, in any order."""
+    """Return the SHA-256 of the sorted (``user_id``, ``as_of``, ``target_id``) of examples, which does not depend on their order."""
     rows = sorted(
         examples.select(pl.col("user_id").cast(pl.String), "as_of", pl.col("target_id").cast(pl.String)).rows()
     )

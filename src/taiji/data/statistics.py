@@ -1,4 +1,4 @@
-"""Point-in-time statistics of (user, item, time): habit, popularity, recency, price; all known strictly before the time."""
+"""Point-in-time statistics of users and items: habit, popularity, recency and price, computed only from data known strictly before a time."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Array = NDArray[Any]
 DAY = 86_400_000_000
 WEEK, MONTH = 7 * DAY, 28 * DAY
 NEVER = np.log1p(3650.0)
-"""Value of a "days since" statistic when it never happened."""
+"""Value of a "days since" statistic if there was no such event."""
 PRIOR = 10
-"""Weight of the overall rate in a smoothed rate, in exposures."""
+"""Weight of the overall rate in a smoothed rate, as a number of exposures."""
 
 
 class Statistics:
     """Counters of one dataset, built once and queried in batches.
 
     Args:
-        events: the log, in time order.
-        items: the catalogue.
-        prices: what items cost over time.
-        levels: category columns of the items, the coarsest first; the first, the second and the deepest are counted by.
+        events: events of the log, sorted by time.
+        items: table of items.
+        prices: prices of items over time.
+        levels: category columns of the items, the coarsest first; events are counted by the first, the second and the finest level.
     """
 
     def __init__(self, events: pl.DataFrame, items: pl.DataFrame, prices: Prices, levels: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ class Statistics:
         self.user_level = self._per_level(user[click], item[click], time[click])
         self.l3_clicks = count(self.levels[2][item], click)
 
-        # A price on an event says what the item cost at that time, to whomever; it is known from the next instant on.
+        # The price of an event is the price of the item at that time for all users; it is known after that time.
         self.prices = prices
         priced = events["price"].is_not_null().to_numpy()
         logged = np.log1p(np.maximum(events["price"].drop_nulls().to_numpy(), 0.0))
@@ -77,9 +77,9 @@ class Statistics:
         self.l3_price = PastMean(kinds[item[priced]], time[priced], logged, base)
 
     def with_clicks(self, users: Array, items: Array, times: Array) -> Statistics:
-        """Return statistics in which what the users clicked on is given, (E,) each, and everything else is as it is here.
+        """Return statistics in which the clicks of users are replaced by the given ones, (E,) each.
 
-        Only the statistics in :data:`OWN` are valid then, since the others use this log's user numbers.
+        Only the statistics in :data:`OWN` are then valid, because the others use the user ids of the original log.
         """
         made = copy(self)
         made.user_clicks, made.pair_clicks = PastCount(users, times), PastCount(users * self.n_items + items, times)
@@ -90,19 +90,19 @@ class Statistics:
         return [PastCount(users * size + level[items], times) for size, level in zip(self.sizes, self.levels)]
 
     def at(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> PointInTime:
-        """Return the query for rows of users (N,), items (N,) and times (N,)."""
+        """Return the statistics for rows of users (N,), items (N,) and times (N,), which are computed on access."""
         return PointInTime(self, *(np.asarray(values, dtype=np.int64) for values in (users, items, times)))
 
     def matrix(self, users: ArrayLike, items: ArrayLike, times: ArrayLike) -> Array:
-        """Return all statistics of rows, (N, len(NAMES)) float32, reading nothing at or after ``times`` (microseconds)."""
+        """Return all statistics of rows, (N, len(NAMES)) float32, using only data strictly before ``times`` (microseconds)."""
         rows = self.at(users, items, times)
         return np.stack([rows[name] for name in NAMES], axis=1)
 
 
 class PointInTime(Mapping[str, Array]):
-    """Statistics of given rows by name, each computed when it is asked for, and what several share computed once.
+    """Statistics of given rows by name. Each is computed on access; intermediate results that several statistics share are computed once.
 
-    Statistics of the user's side read users and times alone, those of the item's side items and times.
+    Statistics of the user side depend only on users and times, those of the item side only on items and times.
     """
 
     def __init__(self, statistics: Statistics, users: Array, items: Array, times: Array) -> None:
@@ -121,14 +121,14 @@ class PointInTime(Mapping[str, Array]):
         return len(STATISTICS)
 
     def spread(self, items: Array, rows: slice = slice(None)) -> PointInTime:
-        """Return the statistics of some of these rows, which are requests, with each of their items.
+        """Treat rows as requests, and return the statistics of each request with each of its candidate items.
 
         Args:
-            items: (R, M), of the R requests in ``rows``; the requests' own items are not looked at.
-            rows: which of the requests.
+            items: candidate items of the R requests in ``rows``, (R, M). The items of the rows themselves are ignored.
+            rows: rows to use as requests.
 
         Returns:
-            Statistics of R * M rows, request by request. What the user's side needs is not computed again.
+            Statistics of R * M rows, request by request. Results of the user side are reused.
         """
         times = items.shape[1]
 
@@ -143,44 +143,44 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def everything(self) -> Array:
-        """Keys of the counters over all rows."""
+        """Keys of the counters over all events."""
         return np.zeros_like(self.time)
 
     @cached_property
     def click_prior(self) -> Array:
-        """Click rate of everything shown so far."""
+        """Click rate of all earlier exposures."""
         clicks, shown = (c.before(self.everything, self.time)[0] for c in (self.of.all_shown_clicks, self.of.all_shown))
         return (clicks + 1) / (shown + 2)  # type: ignore[no-any-return]
 
     @cached_property
     def buy_prior(self) -> Array:
-        """Conversion rate of all clicks whose label was known so far."""
+        """Conversion rate of all clicks whose label is known by then."""
         bought, known = (c.before(self.everything, self.time)[0] for c in (self.of.all_bought, self.of.all_known))
         return (bought + 1) / (known + 2)  # type: ignore[no-any-return]
 
     @cached_property
     def user_clicks(self) -> tuple[Array, Array]:
-        """Count and last time of the user's clicks."""
+        """Number and last time of the user's clicks."""
         return self.of.user_clicks.before(self.user, self.time)
 
     @cached_property
     def pairs(self) -> Array:
-        """Keys of (user, item)."""
+        """Keys of the pairs of user and item."""
         return self.user * self.of.n_items + self.item
 
     @cached_property
     def pair_clicks(self) -> tuple[Array, Array]:
-        """Count and last time of the user's clicks on the item."""
+        """Number and last time of the user's clicks on the item."""
         return self.of.pair_clicks.before(self.pairs, self.time)
 
     @cached_property
     def month_clicks(self) -> Array:
-        """Clicks on the item in the last 28 days."""
+        """Number of clicks on the item in the last 28 days."""
         return self.of.item_clicks.between(self.item, self.time - MONTH, self.time)
 
     @cached_property
     def level_clicks(self) -> list[tuple[Array, Array]]:
-        """Count and last time of the user's clicks in the item's category, per level."""
+        """Number and last time of the user's clicks in the category of the item, for each level."""
         of = self.of
         return [
             counter.before(self.user * size + level[self.item], self.time)
@@ -189,25 +189,25 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def price(self) -> Array:
-        """Logarithm of the item's last known price, NaN where there is none."""
+        """Logarithm (log1p) of the last known price of the item, NaN where unknown."""
         return np.log1p(np.maximum(self.of.prices.before(self.item, self.time), 0.0))  # type: ignore[no-any-return]
 
     @cached_property
     def price_of_kind(self) -> Array:
-        """Mean so far of the logarithmic prices in the item's deepest category."""
+        """Mean of the earlier log prices in the finest category of the item."""
         return self.of.l3_price.before(self.of.levels[2][self.item], self.time)
 
     def since(self, last: Array) -> Array:
-        """Return log1p of the days since ``last``, which is 0 where it never happened."""
+        """Return log1p of the days since ``last``, or :data:`NEVER` where ``last`` is 0."""
         return np.where(last > 0, np.log1p(np.maximum(self.time - last, 0) / DAY), NEVER)
 
     def rate(self, hits: PastCount, tries: PastCount, keys: Array, prior: Array) -> Array:
-        """Return the log-odds of a smoothed share."""
+        """Return the log-odds of a smoothed rate."""
         share = (hits.before(keys, self.time)[0] + PRIOR * prior) / (tries.before(keys, self.time)[0] + PRIOR)
         return np.log(share / (1 - share))  # type: ignore[no-any-return]
 
     def l3_share(self) -> Array:
-        """Return the item's share of the last 28 days' clicks in its deepest category."""
+        """Return the share of the item in the clicks of the last 28 days in its finest category."""
         kind = self.of.l3_clicks.between(self.of.levels[2][self.item], self.time - MONTH, self.time)
         return self.month_clicks / (kind + 1)  # type: ignore[no-any-return]
 
@@ -246,37 +246,37 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "price_in_l3": ("item", lambda at: np.nan_to_num(at.price - at.price_of_kind)),
     "price_change": ("item", lambda at: np.nan_to_num(at.price - at.of.item_price.before(at.item, at.time))),
 }
-"""Name to side and definition. Counts and days are ``log1p``, rates are log-odds of smoothed shares, price is ``log1p``
-of the last price seen anywhere before the time (else the listed one, else the mean of the category): an exposure's own
-price is not read, for in many logs it stands only where something was bought.
-``l1``, ``l2`` and ``l3`` are the items' first, second and deepest category level.
-``price_in_l3`` and ``price_change`` are its differences from the mean so far of the category and of the item."""
+"""Name to side and definition. Counts and days are ``log1p``, and rates are log-odds of smoothed rates. The price is ``log1p`` of the last price
+before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure itself is not used, because
+many logs have prices only for purchases.
+``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items.
+``price_in_l3`` and ``price_change`` are the differences between the price and the earlier mean prices of the category and of the item."""
 NAMES = tuple(STATISTICS)
 OWN = tuple(
     name
     for name in NAMES
     if name.startswith(("user_clicks", "user_days_since", "pair_clicks", "pair_days_since", "user_l"))
 )
-"""Statistics that depend on the user's own clicks only."""
+"""Statistics that depend only on the clicks of the user."""
 _BUILT: WeakKeyDictionary[Dataset, Statistics] = WeakKeyDictionary()
 
 
 class PastStatistics(Protocol):
-    """Source of point-in-time statistics: the dataset's own log, or a service's newest state."""
+    """Source of point-in-time statistics: the log of the dataset, or the current state of a service."""
 
     def at(self, users: Array, items: Array, times: Array) -> Mapping[str, Array]:
-        """Return statistics by name, (N,) float32 each."""
+        """Return the statistics by name, (N,) float32 each."""
 
 
 def statistics_of(dataset: Dataset) -> Statistics:
-    """Return the dataset's statistics, built at the first call (a few seconds for millions of events) and kept as long as the dataset."""
+    """Return the statistics of a dataset. They are built on the first call (a few seconds for millions of events) and kept as long as the dataset."""
     if dataset not in _BUILT:
         _BUILT[dataset] = Statistics(dataset.events, dataset.items, dataset.prices, dataset.levels)
     return _BUILT[dataset]
 
 
 def _codes(items: pl.DataFrame, column: str | None) -> Array:
-    """Return dense codes of a category column, (n_items,) int64; a missing value is a code of its own."""
+    """Return dense codes of a category column, (n_items,) int64. Missing values share a code."""
     if column is None:
         return np.zeros(len(items), dtype=np.int64)
     return items[column].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1

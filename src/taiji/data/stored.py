@@ -1,4 +1,7 @@
-"""A dataset that stays on disk: the arrays of :mod:`taiji.data.arrays` memory-mapped, events scanned; memory grows with users and items, not with events."""
+"""Dataset that stays on disk: the arrays of :mod:`taiji.data.arrays` are memory-mapped and events are scanned.
+
+Its memory grows with the number of users and items, but not with the number of events.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from taiji.data.history import History, Prices
 
 
 class StoredDataset(Dataset):
-    """:class:`taiji.data.dataset.Dataset` with the same answers; ``events`` is read only when it is asked for, ``scan()`` does without.
+    """Stored version of :class:`taiji.data.dataset.Dataset` with the same contents. ``events`` is read on access; ``scan()`` does not read it.
 
     Args:
-        folder: where :meth:`Dataset.save` wrote it.
+        folder: folder that :meth:`Dataset.save` wrote.
     """
 
     folder: Path
@@ -28,21 +31,21 @@ class StoredDataset(Dataset):
 
     @cached_property
     def events(self) -> pl.DataFrame:  # type: ignore[override]
-        """The whole log, in memory."""
+        """All events, in memory."""
         return read_frame(self.folder, "events")
 
     def scan(self) -> pl.LazyFrame:
-        """The log, read as far as a query needs it."""
+        """Return the events as a lazy frame, which reads only what a query needs."""
         return pl.scan_parquet(self.folder / "events.parquet")
 
     @cached_property
     def history(self) -> History:  # type: ignore[override]
-        """Interactions per user, on disk."""
+        """Interactions of each user, on disk."""
         return History(*(mapped(self.folder / "history" / f"{name}.npy") for name in ("offsets", "item", "time")))
 
     @cached_property
     def prices(self) -> Prices:  # type: ignore[override]
-        """Prices over time, on disk."""
+        """Prices of items over time, on disk."""
         offsets, prices, times = (
             mapped(self.folder / "prices" / f"{name}.npy") for name in ("offsets", "price", "time")
         )
@@ -50,7 +53,7 @@ class StoredDataset(Dataset):
 
 
 def open_dataset(folder: str | Path) -> Dataset:
-    """Open a dataset on disk, or read it into memory where it was written without its arrays.
+    """Open a dataset on disk, or read it into memory if it was written without arrays.
 
     Raises:
         ArtifactError: see :meth:`Dataset.load`.

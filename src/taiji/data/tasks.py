@@ -1,4 +1,4 @@
-"""Tasks: the labels of a log, the kind of each, and the rows on which it is known."""
+"""Tasks: the labels of a log, their kinds, and the rows for which they are known."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ Kind = Literal["binary", "count", "duration", "ordinal", "pairwise", "survey"]
 
 
 class Task(Settings):
-    """A label that a ranker learns to predict."""
+    """Label that a ranker learns to predict."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Of the label's column, of the prediction's, and in every metric."""
+    """Name of the label, which its column, its prediction and its metrics have in common."""
     kind: Kind = "binary"
-    """``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
-    ``pairwise`` (a number of which only the order within a request counts), ``survey`` (0/1 of the few who were asked; without a joint prediction, for those who were not asked say nothing)."""
+    """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
+    ``pairwise`` (a number of which only the order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction, because the answers of other users are unknown)."""
     given: str | None = None
-    """A binary task that must have happened first: the label speaks about those rows alone (conversion given click)."""
+    """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1 (conversion given click)."""
     joint: str | None = None
-    """Name of the prediction "both happened" (``ctcvr``) of a binary task with ``given``; default ``<given>_<name>``."""
+    """Name of the joint prediction of a binary task and its condition ``given`` (such as ``ctcvr``); by default ``<given>_<name>``."""
     levels: int | None = Field(default=None, ge=2, le=100)
     """Number of grades of an ordinal task."""
     delayed: bool = False
-    """True if the label is known at ``matured_at`` only; otherwise it is known with its event."""
+    """True if the label becomes known only at ``matured_at``; otherwise it is known at the time of its event."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Of the task's loss beside the others."""
+    """Weight of the loss of the task."""
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the predictions: the task's, and the joint one's where it is conditional and binary."""
+        """Names of the predictions: the name of the task and, if it is conditional and binary, the name of the joint prediction."""
         both = self.joint or f"{self.given}_{self.name}"
         return (self.name, both) if self.given and self.kind == "binary" else (self.name,)
 
     @property
     def outputs(self) -> int:
-        """Outputs of a network for the task: one, or one per threshold between grades."""
+        """Number of network outputs for the task: one, or one per threshold between grades."""
         return self.levels - 1 if self.kind == "ordinal" and self.levels else 1
 
 
@@ -53,16 +53,16 @@ DEFAULT_TASKS = (CLICK, CONVERSION)
 
 
 def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...]:
-    """Return the tasks in their order, except that each comes after the one that it is ``given``.
+    """Validate tasks, and return them in their order, except that each comes after its ``given`` task.
 
     Raises:
-        ConfigError: a name twice, an unknown or non-binary ``given``, a circle, an ordinal task without ``levels``.
+        ConfigError: a name is repeated, ``given`` is unknown or not binary or leads to a cycle, or an ordinal task has no ``levels``.
     """
     names = [head for task in tasks for head in task.heads]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            "Two predictions have one name.", where=where, expected="every name once", found=", ".join(twice)
+            "Two predictions have the same name.", where=where, expected="unique names", found=", ".join(twice)
         )
     known = {task.name: task for task in tasks}
     ordered: list[Task] = []
@@ -70,12 +70,14 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
     for task in tasks:
         if task.kind == "ordinal" and task.levels is None:
             raise ConfigError(
-                "An ordinal label needs the number of its grades.", where=f"{where}.{task.name}", fix="add `levels: 5`"
+                "The number of grades of an ordinal label is missing.",
+                where=f"{where}.{task.name}",
+                fix="add `levels`, for example `levels: 5`",
             )
         parent = known.get(task.given) if task.given else None
         if task.given and (parent is None or parent.kind != "binary"):
             raise ConfigError(
-                "A label is conditional on something that is not a binary label.",
+                "The condition of a label is not a binary label.",
                 where=f"{where}.{task.name}.given",
                 expected="one of "
                 + (
@@ -83,14 +85,14 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
                     or "(none)"
                 ),
                 found=task.given,
-                fix=f"choose or declare {task.given} as a binary label too",
+                fix=f"choose another label, or declare {task.given} as a binary label",
             )
     while waiting:
         done = {None, *(task.name for task in ordered)}
         ready = next((task for task in waiting if task.given in done), None)
         if ready is None:
             raise ConfigError(
-                "Labels are conditional on each other in a circle.",
+                "The conditions of labels form a cycle.",
                 where=where,
                 found=", ".join(task.name for task in waiting),
             )
@@ -102,16 +104,16 @@ def check_tasks(tasks: Sequence[Task], where: str = "labels") -> tuple[Task, ...
 def labels(
     frame: pl.DataFrame, tasks: Sequence[Task], known_until: Mapping[str, int] | None = None
 ) -> dict[str, NDArray[np.float32]]:
-    """Return every head's labels over the rows of ``frame``, (N,) float32 each, NaN where a row's label is unknown.
+    """Return the labels of every prediction for the rows of ``frame``, (N,) float32 each, NaN where unknown.
 
-    A conditional label speaks about the rows on which its condition happened. Its joint label (both happened) is 0 where
-    the condition did not, but only up to the time of the last row whose label is known: a row behind it is certain to be 0
-    where the condition failed and cannot be 1 yet where it held, and counting it would make the joint event look rare.
+    A conditional label is defined only for rows where its condition is 1. Its joint label (both are 1) is 0 where the condition is
+    0, but only up to the time of the last row whose label is known. Among later rows, those whose condition is 0 would be known to
+    be 0, whereas those whose condition is 1 are still unknown. Using the former would make the joint event look too rare.
 
     Args:
-        frame: ``time`` and the tasks' columns; one that is missing is not known on any row.
-        tasks: in the order of :func:`check_tasks`.
-        known_until: task to the time of the last row whose label is known, where ``frame`` is a part of more rows.
+        frame: rows with ``time`` and the columns of the tasks; a label whose column is missing is unknown for all rows.
+        tasks: tasks in the order of :func:`check_tasks`.
+        known_until: task to the time of the last row whose label is known, if ``frame`` is only a part of the rows.
     """
     found: dict[str, NDArray[np.float32]] = {}
     joint: dict[str, NDArray[np.float32]] = {}
@@ -120,7 +122,7 @@ def labels(
         values: NDArray[Any] = np.full(len(frame), np.nan, dtype=np.float32)
         if task.name in frame.columns:
             values = frame[task.name].cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True)
-            if task.kind == "pairwise":  # only the order counts, and ranks are exact where large numbers are not
+            if task.kind == "pairwise":  # only the order is used, and ranks are exact in float32, unlike large numbers
                 ranks = frame[task.name].fill_nan(None) if frame[task.name].dtype.is_float() else frame[task.name]
                 values = ranks.rank("dense").cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True)
         if task.given is None:
@@ -139,12 +141,12 @@ def labels(
 
 
 def last_known(frames: Iterable[pl.DataFrame], tasks: Sequence[Task]) -> dict[str, int]:
-    """Return, for each conditional task, the time of the last row whose label is known over all frames; see :func:`labels`."""
+    """Return the time of the last row with a known label over all frames, by conditional task; see :func:`labels`."""
     found: dict[str, int] = {}
     conditional = [task.name for task in tasks if task.given is not None]
     for frame in frames if conditional else ():
         known, time = labels(frame, tasks), frame["time"].to_numpy()
         for name in conditional:
-            if (there := np.isfinite(known[name])).any():
-                found[name] = max(found.get(name, int(time[there].max())), int(time[there].max()))
+            if (known_rows := np.isfinite(known[name])).any():
+                found[name] = max(found.get(name, int(time[known_rows].max())), int(time[known_rows].max()))
     return found

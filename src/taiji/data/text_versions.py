@@ -1,4 +1,4 @@
-"""Texts of items, each with the time from which on it may be read: of the catalogue, of a template, of a column, or as they were displayed."""
+"""Versions of the texts of items, each with the time from which it may be used. They come from titles and categories, a template, a column, or displays."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from taiji.data.vocabulary import stable_hash
 
 Array = NDArray[Any]
 NO_TEXT = 0
-"""Number of no text; the first version has 1."""
+"""Version number for "no text"; the first version has the number 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextVersions:
-    """Versions of items' texts, by item and then by time.
+    """Versions of the texts of items, sorted by item and then by time.
 
     Attributes:
-        items: (n,) dense ids. since: (n,) microseconds from which on each may be read. texts: (n,) none of them blank.
+        items: dense item ids, (n,).
+        since: time in microseconds from which each text may be used, (n,).
+        texts: texts, (n,), none of them blank.
     """
 
     items: Array
@@ -37,7 +39,7 @@ class TextVersions:
 
     @classmethod
     def of(cls, items: Array, since: Array, texts: Sequence[str]) -> Self:
-        """Sort versions; texts equal to the version before, and blank ones, are left out."""
+        """Sort versions. Blank texts, and texts that equal the previous version, are dropped."""
         order = np.lexsort((since, items))
         kept: list[int] = []
         last = (-1, "")
@@ -52,10 +54,11 @@ class TextVersions:
         return len(self.items)
 
     def at(self, items: Array, times: Array) -> Array:
-        """Return the number of the version that could be read of each item at each time, of any shape; 0 where there was none.
+        """Return the number of the current version of each item at each time, in the shape of ``items``; 0 without a version.
 
         Args:
-            items: dense ids; negative: no item. times: microseconds, of the same shape. A text counts at its own time.
+            items: dense ids of any shape; negative for no item.
+            times: times in microseconds, of the same shape. A version is current from its own time on.
         """
         when, keys = self._keys
         if not len(keys):
@@ -71,7 +74,7 @@ class TextVersions:
         return when, self.items * (len(when) + 1) + np.searchsorted(when, self.since, side="right")
 
     def tensors(self, dataset: Dataset) -> dict[str, Array]:
-        """Return the versions as arrays, items by the hashes of their ids."""
+        """Return the versions as arrays, with the hashes of the item ids."""
         encoded = [text.encode() for text in self.texts]
         return {
             "ids": _hashes(dataset)[self.items],
@@ -82,19 +85,21 @@ class TextVersions:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Array], dataset: Dataset) -> Self:
-        """Take back what :meth:`tensors` returned, for the items of a dataset; versions of items that it lacks are dropped."""
+        """Restore the result of :meth:`tensors` for the items of a dataset. Versions of items that are missing from it are dropped."""
         characters, ends = bytes(tensors["characters"]), tensors["ends"]
         texts = [characters[start:end].decode() for start, end in zip(np.append(0, ends)[:-1], ends)]
         known = {hashed: item for item, hashed in enumerate(_hashes(dataset).tolist())}
         items = np.array([known.get(hashed, -1) for hashed in tensors["ids"].tolist()], dtype=np.int64)
-        there = np.flatnonzero(items >= 0)
-        return cls.of(items[there], tensors["since"][there], [texts[place] for place in there])
+        known_rows = np.flatnonzero(items >= 0)
+        return cls.of(items[known_rows], tensors["since"][known_rows], [texts[place] for place in known_rows])
 
     def check(self, rows: pl.DataFrame, until: int, where: str) -> None:
-        """Raise InputError where items of rows that are learnt from have texts that were all written after these rows' window.
+        """Raise InputError if all texts of an item in the training rows were written after the training period.
 
         Args:
-            rows: item. until: end of the window, in microseconds. where: the texts come from.
+            rows: training rows with a column ``item``.
+            until: end of the training period in microseconds.
+            where: origin of the texts, for messages.
         """
         seen = np.unique(rows["item"].to_numpy())
         first = np.full(max(self.items.max(initial=0), seen.max(initial=0)) + 1, EVER.max)
@@ -102,11 +107,11 @@ class TextVersions:
         late = seen[(first[seen] >= until) & (first[seen] < EVER.max)]
         if len(late):
             raise InputError(
-                "Texts were written after the window of the labels that they would explain.",
+                "Texts were written after the period of the labels that they should help to predict.",
                 where=where,
-                expected=f"each item's first text before {until} (microseconds)",
-                found=f"{len(late)} of {len(seen)} items with a later one, such as item {late[0]} at {first[late[0]]}",
-                fix="write the texts from what was known when an item was listed, leave these out, or learn from later rows",
+                expected=f"a first text of each item before {until} (microseconds)",
+                found=f"{len(late)} of {len(seen)} items with a later first text, such as item {late[0]} at {first[late[0]]}",
+                fix="write the texts from data that was known when an item was listed, remove these texts, or train on later rows",
             )
 
 
@@ -115,21 +120,22 @@ def _hashes(dataset: Dataset) -> Array:
 
 
 def is_column(dataset: Dataset, source: str) -> bool:
-    """Return whether a dataset has the column that a setting of texts names; True where it names none."""
+    """Return True if a dataset has the column that a setting of texts names, or if the setting names no column."""
     return not source or "{" in source or source in dataset.items.columns or source in dataset.events.columns
 
 
 def text_versions(dataset: Dataset, source: str) -> TextVersions:
-    """Return the texts that a setting names.
+    """Return the versions of texts that a setting describes.
 
     Args:
-        dataset: whose items, or displays, they describe.
-        source: empty: title and categories; with braces: a template of the item table's columns, as "{title}, sold by {store}"; a column of
-            the item table, from ``<column>_at`` on where there is such a column (``knowledge`` has what the stage ``item_knowledge`` wrote);
-            or a column of events known at the display, from the first display on.
+        dataset: dataset of the items and displays.
+        source: empty for title and categories; a template of columns of the items, such as "{title}, sold by {store}"; a column of the
+            items, used from the time in ``<column>_at`` if that column exists (``knowledge`` is written by the stage ``item_knowledge``);
+            or a column of events that is known at the display, used from the first display on.
 
     Raises:
-        ConfigError: there is no such column. InputError: a display's text was written after it.
+        ConfigError: the column does not exist.
+        InputError: the text of a display was written after the display.
     """
     everyone, ever = np.arange(dataset.n_items), np.full(dataset.n_items, EVER.min)
     if not source:
@@ -144,24 +150,24 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
         return _displayed(dataset, source)
     offered = [*dataset.items.columns, *dataset.event_columns.known_at_display]
     raise ConfigError(
-        "There are no such texts.",
+        "The source of texts is unknown.",
         where=f"ranking.texts: {source}",
         expected="a template, or a column of items, or of events that is known at the display: " + ", ".join(offered),
         found=source,
-        fix="name one of these columns, or leave it empty for titles and categories",
+        fix="name one of these columns, or leave the setting empty for titles and categories",
     )
 
 
 def _micros(times: pl.Series, table: str) -> pl.Series:
-    """Return times as microseconds since the epoch, as which whole numbers are read."""
+    """Convert times to microseconds since the epoch. Integers are already microseconds."""
     if times.dtype == pl.Datetime or times.dtype == pl.Date:
         return times.dt.epoch("us")
     if times.dtype.is_integer() or times.dtype == pl.Null:
         return times.cast(pl.Int64)
     raise InputError(
-        "The times of texts are not times.",
+        "A column of times of texts does not hold times.",
         where=f"column {times.name} of {table}",
-        expected="times, or whole microseconds since the epoch",
+        expected="times, or integers (microseconds since the epoch)",
         found=str(times.dtype),
     )
 
@@ -174,26 +180,26 @@ def _displayed(dataset: Dataset, column: str) -> TextVersions:
         late = shown.filter(_micros(shown[written], "events") > shown["time"])
         if len(late):
             raise InputError(
-                "Texts were written after the displays that they would explain.",
+                "Texts were written after the displays to which they belong.",
                 where=f"column {written} of events",
-                expected="a time not after the event's",
-                found=f"{len(late)} of {len(shown)} rows with a later one, such as item {late['item'][0]} at {late['time'][0]}",
-                fix="log the text that there was at the display, or leave it empty",
+                expected="a time at or before the time of the event",
+                found=f"{len(late)} of {len(shown)} rows with a later time, such as item {late['item'][0]} at {late['time'][0]}",
+                fix="log the text that was displayed, or leave it empty",
             )
     first = shown.group_by("item", "time", maintain_order=True).agg(pl.col(column).first())
     return TextVersions.of(first["item"].to_numpy(), first["time"].to_numpy(), first[column].cast(pl.String).to_list())
 
 
 def _filled(items: pl.DataFrame, template: str) -> list[str]:
-    """Return a template filled with each item's columns, "" where it has none of them."""
+    """Fill a template with the columns of each item; "" if all of these columns are empty."""
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
-        raise ConfigError("A template cannot be read.", where=f"ranking.texts: {template}", found=str(error)) from error
+        raise ConfigError("A template is invalid.", where=f"ranking.texts: {template}", found=str(error)) from error
     missing = sorted(set(names) - set(items.columns))
     if missing or not names:
         raise ConfigError(
-            "A template names columns that the items do not have.",
+            "A template contains columns that the items do not have.",
             where=f"ranking.texts: {template}",
             expected="columns of the items in braces: " + ", ".join(items.columns),
             found=", ".join(missing) or "none",

@@ -1,7 +1,7 @@
-"""Open vocabularies: a row of its own for every id known at training, a shared hashed row for all others.
+"""Open vocabularies: every id known in training has its own row, and all other ids share hashed rows.
 
-Rows are found by a 64-bit hash of the id as it was given at the edge, never by the dense id of one data set, so a saved
-ranker still finds its rows when the tables have grown. The hash is BLAKE2b, stable across runs, machines and versions.
+Rows are found by a 64-bit hash of the id in the source, not by the dense id in a dataset, so that a saved ranker finds the same
+rows after the tables have grown. The hash is BLAKE2b, which is stable across runs, machines and versions.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 
 def stable_hash(values: Iterable[object]) -> np.ndarray:
-    """Hash values by their text: (N,) int64."""
+    """Hash the texts of values, (N,) int64."""
     digests = b"".join(hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in values)
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
 class Vocabulary:
-    """Rows ``0`` = absent (None), ``1 … hashed`` = hashed, then one row a known id.
+    """Vocabulary with row ``0`` for a missing value (None), rows ``1 … hashed`` for hashed ids, and then one row per known id.
 
     Args:
-        known: (V,) int64 hashes with a row of their own (sorted inside).
+        known: hashes of the known ids, (V,) int64, in any order.
         hashed: number of shared rows.
     """
 
@@ -32,7 +32,7 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, hashes: np.ndarray, counts: np.ndarray, min_count: int, max_rows: int, hashed: int) -> Vocabulary:
-        """Keep the ids seen at least ``min_count`` times, the ``max_rows`` most frequent of them (ties by hash)."""
+        """Keep the ``max_rows`` most frequent ids (ties are ordered by hash) that occur at least ``min_count`` times."""
         order = np.lexsort((hashes, -counts))[:max_rows]
         return cls(hashes[order][counts[order] >= min_count], hashed)
 
@@ -40,14 +40,14 @@ class Vocabulary:
         return 1 + self.hashed + len(self.known)
 
     def rows(self, values: Iterable[object]) -> np.ndarray:
-        """Rows of values: (N,) int64 in ``[0, len(self))``; None gets row 0."""
+        """Return the rows of values, (N,) int64 in ``[0, len(self))``. None has row 0."""
         values = list(values)
         rows = self.rows_of(stable_hash(values))
         rows[[value is None for value in values]] = 0
         return rows
 
     def rows_of(self, hashes: np.ndarray) -> np.ndarray:
-        """Rows of hashes: (N,) int64."""
+        """Return the rows of hashes, (N,) int64."""
         shared = 1 + (hashes.view(np.uint64) % np.uint64(self.hashed)).astype(np.int64)
         if not len(self.known):
             return shared

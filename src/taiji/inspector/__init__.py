@@ -1,1 +1,1 @@
-"""A finished (or unfinished) run as local web pages: read-only, on this machine only, without external resources."""
+"""Show a finished or unfinished run on local web pages. They are read-only, accessible only on this machine, and use no external resources."""

@@ -1,4 +1,4 @@
-"""Comparison of two runs: differing settings, and all common metrics."""
+"""Compare two runs: settings that differ, and all common metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, str, str]]:
-    """Return keys with different values, with both values."""
+    """Return the keys of the settings that differ, with both values."""
     one, two = (flat(run.config.model_dump(mode="json")) for run in (first, second))
     return [
         (key, str(one.get(key, "–")), str(two.get(key, "–")))
@@ -35,8 +35,8 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     """Return the values of the comparison page.
 
-    Intervals are those of each run; there are no paired differences, because per-user values are not stored. Two runs
-    evaluated the same examples exactly if their fingerprints are equal.
+    The intervals are those of each run. There are no paired differences, because values per user are not stored. Two runs have
+    evaluated the same examples if and only if their fingerprints are equal.
     """
     view: dict[str, Any] = {
         "settings": settings_that_differ(first, second),
@@ -53,9 +53,9 @@ def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     view["curves"] = {what: _curves(first.name, one, second.name, two, what) for what in ("rewards", "weights")}
     view["facts"] = [
         ("rationales written", one.rationales.written, two.rationales.written),
-        ("of them scored", one.rationales.choice[1], two.rationales.choice[1]),
-        ("kept of those scored", one.rationales.kept, two.rationales.kept),
-        ("rule for the weights", one.alignment.rule, two.alignment.rule),
+        ("rationales scored", one.rationales.choice[1], two.rationales.choice[1]),
+        ("rationales kept", one.rationales.kept, two.rationales.kept),
+        ("weighting rule", one.alignment.rule, two.alignment.rule),
         ("alignment steps", len(one.alignment.steps), len(two.alignment.steps)),
         ("computing time, minutes", number_text(first.seconds / 60, 1), number_text(second.seconds / 60, 1)),
     ]
@@ -94,9 +94,9 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None]]) -> dict[str, Any]:
-    """Return one metric: both runs' values of each arm on one scale."""
-    every = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
-    scale, digits = charts.span_of([(f.value, f.low, f.high) for f in every]), digits_for(every)
+    """Return the values of a metric: those of each arm in both runs, on a common scale."""
+    all_values = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
+    scale, digits = charts.span_of([(f.value, f.low, f.high) for f in all_values]), digits_for(all_values)
     shown = []
     for arm, one, two in rows:
         cells = [
@@ -113,7 +113,7 @@ def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None
 
 
 def _apart(one: MetricValue, two: MetricValue | None) -> bool:
-    """Return whether the two intervals are disjoint; an interval of zero width is ignored unless it is an identity."""
+    """Return True if the two intervals are disjoint. An interval of zero width is ignored unless it is an identity."""
     if two is None or None in (one.low, one.high, two.low, two.high):
         return False
     if any(figure.low == figure.high and figure.method != "identity" for figure in (one, two)):

@@ -1,4 +1,4 @@
-"""View of a run's copies: the candidates of an item side by side, by category, with the facts that they may use."""
+"""View of the copies of a run: the candidates of an item by category, with the facts that they may use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from taiji.inspector.run_view import RunFiles
 from taiji.inspector.user import when
 
 ITEMS = 50
-"""Items per page."""
+"""Number of items per page."""
 PARTS = ("quality", "prior", "length")
-"""Components of a score."""
+"""Names of the components of a score."""
 
 
 def copy_list(run: RunFiles, page: int) -> dict[str, Any]:
     """Return one page of items with copies: title, the chosen copy, and the number that passed the checks.
 
     Args:
-        run: a run with a table of copies. page: page number, from 1.
+        run: run with a table of copies.
+        page: page number, from 1.
     """
     items = _items(run)
     pages = max(1, -(-len(items) // ITEMS))
@@ -38,7 +39,7 @@ def copy_list(run: RunFiles, page: int) -> dict[str, Any]:
 
 
 def copy_view(run: RunFiles, number: int) -> dict[str, Any] | None:
-    """Return the candidates of an item by category, best first, and its facts; None if there is no such item."""
+    """Return the candidates of an item by category, best first, and its facts; None if the item does not exist."""
     items = _items(run)
     if not 0 <= number < len(items):
         return None

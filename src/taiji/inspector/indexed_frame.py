@@ -1,4 +1,4 @@
-"""A frame with an index for fast access to the rows of one user or one example."""
+"""Frame with an index for fast access to the rows of one user or one example."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from taiji.data.history import compressed
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows grouped by their key, in the frame's order within a group.
+    """Rows grouped by key. Within a group they have the order of the original frame.
 
     Attributes:
-        frame: the rows, adjacent for each key.
-        offsets: (keys + 1,) start of each key's rows.
-        keys: example → number of its key; empty if keys are user numbers.
+        frame: rows, adjacent for each key.
+        offsets: start of the rows of each key, (keys + 1,).
+        keys: example to the number of its key; empty if the keys are user numbers.
     """
 
     frame: pl.DataFrame
@@ -27,13 +27,13 @@ class Table:
 
     @classmethod
     def by_user(cls, frame: pl.DataFrame, n_users: int) -> Table:
-        """Group by dense user ids, keeping the order within a user."""
+        """Group rows by dense user ids, keeping the order within a user."""
         order, offsets = compressed(frame["user"].to_numpy(), n_users)
         return cls(frame if (np.diff(order) == 1).all() else frame[order], offsets)
 
     @classmethod
     def by_example(cls, frame: pl.DataFrame) -> Table:
-        """Group by the column ``example``."""
+        """Group rows by the column ``example``."""
         keys = {name: number for number, name in enumerate(frame["example"].unique(maintain_order=True))}
         numbers = (
             frame["example"].replace_strict(keys, return_dtype=pl.Int64).to_numpy() if keys else np.zeros(0, np.int64)
@@ -43,7 +43,7 @@ class Table:
 
     @classmethod
     def empty(cls) -> Table:
-        """Return an empty table, because the stage of these rows has not run."""
+        """Return an empty table, for a stage that has not run."""
         return cls(pl.DataFrame(), np.zeros(1, np.int64))
 
     def of(self, key: int | str) -> list[dict[str, Any]]:

@@ -1,5 +1,4 @@
-"""Conversion of run cards' Markdown to HTML: headings, paragraphs, lists, tables, code, bold. Everything else stays
-text."""
+"""Convert the Markdown of run cards to HTML: headings, paragraphs, lists, tables, code and bold text. Everything else stays text."""
 
 from __future__ import annotations
 
@@ -13,8 +12,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 MARKDOWN_RULES = ("heading", "list", "table", "newline", "backticks", "emphasis", "escape")
-"""Enabled rules other than paragraphs. Links, images and HTML are disabled, because a card contains names from the
-data."""
+"""Enabled rules besides paragraphs. Links, images and HTML are disabled, because a card contains names from the data."""
 REPLACED: Mapping[str, str] = {
     "strong_open": "<b>",
     "strong_close": "</b>",
@@ -24,12 +22,12 @@ REPLACED: Mapping[str, str] = {
     "table_open": '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>',
     "table_close": "</table></div>\n",
 }
-"""Kind of token → its HTML, if it differs from the renderer's."""
+"""Kind of token to its HTML, if it differs from that of the renderer."""
 
 
 def to_html(text: str) -> Markup:
-    """Return a card's HTML, without any tag from the text."""
-    return Markup(_reader().render(text).replace("\n", ""))  # a line break inside a text has become a space
+    """Return the HTML of a card, without any tags from the text."""
+    return Markup(_reader().render(text).replace("\n", ""))  # line breaks inside texts are already spaces
 
 
 @cache

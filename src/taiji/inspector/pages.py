@@ -1,5 +1,4 @@
-"""Routing of a path and query to a page. User input never reaches the file system: pages come from the runs opened
-at start."""
+"""Route a path and a query to a page. User input never reaches the file system: pages come only from the runs opened at start."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 D = TypeVar("D")
 MOST_FIELDS = 20
-"""Most query fields that are read."""
+"""Largest number of query fields."""
 HTML, TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 STATIC = {
     "report.css": ("taiji.reporting", "templates/report.css", "text/css; charset=utf-8"),
@@ -49,15 +48,15 @@ class Page:
 
 
 class Missing(Exception):
-    """Error of a missing page, with a text about it."""
+    """Exception for a missing page, with an explanation."""
 
 
 class Inspector:
-    """The pages of one run, or of two for comparison.
+    """Pages of one run, or of two runs for comparison.
 
     Args:
-        folder: the run.
-        other: a run to compare with.
+        folder: run directory.
+        other: directory of a second run for comparison.
     """
 
     def __init__(self, folder: Path, other: Path | None = None) -> None:
@@ -68,7 +67,7 @@ class Inspector:
 
     @property
     def runs(self) -> list[RunFiles]:
-        """The current runs; a run that has changed since it was opened is reopened."""
+        """Current runs. A run that has changed since it was opened is reopened."""
         with self._lock:
             for place, run in enumerate(self._runs):
                 if run_state(run.folder) != run.state:
@@ -86,7 +85,7 @@ class Inspector:
             _ = run.config
 
     def people(self, run: RunFiles) -> People:
-        """Index of the run's users."""
+        """Return the index of the users of a run."""
         with self._indexing:
             if self._people is None or self._people[0] is not run:
                 self._people = run, People(run)
@@ -99,42 +98,44 @@ class Inspector:
         self.people(self.runs[0])
 
     def page(self, path: str, query: str) -> Page:
-        """Answer a request; never raises for invalid requests, or for broken or unfinished runs."""
+        """Answer a request. Invalid requests, and broken or unfinished runs, lead to a page with a message rather than an exception."""
         try:
-            asked = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS))
+            fields = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS))
         except ValueError:
-            text = f"An address has at most {MOST_FIELDS} fields."
+            text = f"An address may have at most {MOST_FIELDS} query fields."
             return self._html("message.html.j2", title="Too many fields", text=text, status=400)
         try:
-            return self._route([part for part in path.split("/") if part], asked)
+            return self._route([part for part in path.split("/") if part], fields)
         except Missing as error:
-            return self._html("message.html.j2", title="Not here", text=str(error), status=404)
+            return self._html("message.html.j2", title="Page not found", text=str(error), status=404)
         except TaijiError as error:
             return self._html("message.html.j2", title="The run cannot be read", text=str(error), status=500)
 
-    def _route(self, parts: list[str], asked: dict[str, str]) -> Page:
+    def _route(self, parts: list[str], fields: dict[str, str]) -> Page:
         match parts:
             case [] if not self._copies_only:
                 return self._overview()
             case ["users"]:
-                return self._users(asked)
+                return self._users(fields)
             case ["users", quoted]:
-                return self._user(unquote(quoted), asked)
+                return self._user(unquote(quoted), fields)
             case ["requests"]:
                 return self._html("requests.html.j2", rows=request_view.request_list(self.runs[0]))
             case ["requests", number]:
-                return self._request(number, asked)
+                return self._request(number, fields)
             case [] | ["copies"]:
-                return self._html("copies.html.j2", view=copy_view.copy_list(self.runs[0], whole(asked.get("page"), 1)))
+                return self._html(
+                    "copies.html.j2", view=copy_view.copy_list(self.runs[0], whole(fields.get("page"), 1))
+                )
             case ["copies", number]:
                 return self._copy(number)
             case ["alignment"]:
-                return self._alignment(asked)
+                return self._alignment(fields)
             case ["compare"]:
                 return self._compare()
             case ["cards", name] if name in CARDS:
                 return self._card(name)
-            case [file] if file in (MODEL_CARD, DATA_CARD):  # the paths used by links in the report
+            case [file] if file in (MODEL_CARD, DATA_CARD):  # paths of links in the report
                 return self._card("model" if file == MODEL_CARD else "data")
             case ["report"]:
                 return self._report("report", "report.html")
@@ -144,7 +145,7 @@ class Inspector:
                 package, file, kind = STATIC[name]
                 return Page(files(package).joinpath(file).read_bytes(), kind=kind)
             case _:
-                raise Missing("There is no such page.")
+                raise Missing("The page does not exist.")
 
     def _overview(self) -> Page:
         run = self.runs[0]
@@ -160,10 +161,10 @@ class Inspector:
             cards=[(name, title) for name, (file, title) in CARDS.items() if (run.folder / file).is_file()],
         )
 
-    def _users(self, asked: dict[str, str]) -> Page:
+    def _users(self, fields: dict[str, str]) -> Page:
         run = self.runs[0]
-        query, only, order = asked.get("q", "")[:200], asked.get("only", ""), asked.get("order", "most")
-        hits = self.people(run).search(query, only, order, whole(asked.get("page"), 1))
+        query, only, order = fields.get("q", "")[:200], fields.get("only", ""), fields.get("order", "most")
+        hits = self.people(run).search(query, only, order, whole(fields.get("page"), 1))
         link = {"q": query, "only": only, "order": order}
         return self._html(
             "users.html.j2",
@@ -176,18 +177,18 @@ class Inspector:
             link=lambda page: "/users?" + urlencode({**link, "page": page}),
         )
 
-    def _user(self, user_id: str, asked: dict[str, str]) -> Page:
+    def _user(self, user_id: str, fields: dict[str, str]) -> Page:
         run = self.runs[0]
         chosen = run.numbers.get(user_id)
         if chosen is None:
-            raise Missing("There is no such user in this run.")
+            raise Missing("The user does not exist in this run.")
         moments = user.moments_of(run, chosen)
-        place = whole(asked.get("moment"), self._telling(moments))
+        place = whole(fields.get("moment"), self._first_shown(moments))
         view = user.view(run, chosen, moments[place]) if 0 <= place < len(moments) else None
-        clicks_only = asked.get("events", "clicks") != "all"
+        clicks_only = fields.get("events", "clicks") != "all"
         page = whole(
-            asked.get("page"),
-            user.page_at(run, chosen, moments[place].as_of, clicks_only) if "moment" in asked and view else 1,
+            fields.get("page"),
+            user.page_at(run, chosen, moments[place].as_of, clicks_only) if "moment" in fields and view else 1,
         )
 
         def link(**changed: Any) -> str:
@@ -201,17 +202,17 @@ class Inspector:
             moments=moments,
             place=place,
             view=view,
-            beside=self._beside(moments[place]) if view else [],
+            beside=self._other_answers(moments[place]) if view else [],
             times=user.timeline(run, chosen, moments, clicks_only=clicks_only, page=page),
             link=link,
             when=user.when,
         )
 
-    def _request(self, number: str, asked: dict[str, str]) -> Page:
-        only, order = asked.get("only", "")[:200], asked.get("order", "way")
-        view = request_view.request_view(self.runs[0], whole(number, -1), only, order, whole(asked.get("page"), 1))
+    def _request(self, number: str, fields: dict[str, str]) -> Page:
+        only, order = fields.get("only", "")[:200], fields.get("order", "way")
+        view = request_view.request_view(self.runs[0], whole(number, -1), only, order, whole(fields.get("page"), 1))
         if view is None:
-            raise Missing("This run traced no such request.")
+            raise Missing("The request was not traced in this run.")
 
         def link(page: int) -> str:
             return f"/requests/{view['number']}?" + urlencode({"only": only, "order": order, "page": page})
@@ -221,46 +222,46 @@ class Inspector:
     def _copy(self, number: str) -> Page:
         view = copy_view.copy_view(self.runs[0], whole(number, -1))
         if view is None:
-            raise Missing("This run has no copy for such an item.")
+            raise Missing("This run has no copy for the item.")
         return self._html("copy.html.j2", view=view)
 
     @staticmethod
-    def _telling(moments: list[user.Moment]) -> int:
-        """Return the moment shown first, the one with the most content."""
+    def _first_shown(moments: list[user.Moment]) -> int:
+        """Return the number of the moment to show first: the one with the most content."""
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 
-    def _beside(self, moment: user.Moment) -> list[dict[str, Any]]:
-        """Return the answers of the other run's models to the same prompt."""
+    def _other_answers(self, moment: user.Moment) -> list[dict[str, Any]]:
+        """Return the answers of the models of the other run to the same prompt."""
         if len(self.runs) < 2:
             return []
         other = self.runs[1]
         rows = [(model, row) for model in ("base", "sft", "aligned") for row in other.answers(model).of(moment.example)]
         return [{"model": model, "run": other.name, **user.said(other, row["completion"])} for model, row in rows]
 
-    def _alignment(self, asked: dict[str, str]) -> Page:
+    def _alignment(self, fields: dict[str, str]) -> Page:
         run, metrics = self.runs[0], self.runs[0].metrics
         if metrics is None:
             return self._html("alignment.html.j2", view=None, charts=[])
-        view = steps.step_view(run, metrics, whole(asked.get("step"), None))
+        view = steps.step_view(run, metrics, whole(fields.get("step"), None))
         shown = (
-            ("rewards", "Rewards", "mean of each step's completions"),
-            ("weights", "Weights", "of the objectives; they sum to one"),
+            ("rewards", "Rewards", "mean over the completions of each step"),
+            ("weights", "Weights", "weights of the objectives, which sum to one"),
             ("indicator", "Indicators", "quantities that change the weights, if the rule has them"),
         )
-        here = view["step"] if view else None
+        current = view["step"] if view else None
         return self._html(
             "alignment.html.j2",
             view=view,
             when=user.when,
-            charts=[(title, note, curves(metrics, name, here)) for name, title, note in shown],
+            charts=[(title, note, curves(metrics, name, current)) for name, title, note in shown],
             rule=metrics.alignment.rule,
         )
 
     def _compare(self) -> Page:
         runs = self.runs
         if len(runs) < 2:
-            raise Missing("Only one run was opened. Start with two to compare them: taiji view RUN RUN2")
+            raise Missing("Only one run is open. To compare two runs, start: taiji view RUN RUN2")
         return self._html("compare.html.j2", view=compare(runs[0], runs[1]))
 
     def _card(self, name: str) -> Page:
@@ -307,7 +308,7 @@ class Inspector:
 
 
 def recommender_view(run: RunFiles) -> dict[str, Any] | None:
-    """Return the overview's values for a recommender, once it has been evaluated."""
+    """Return the values of the overview for a recommender, or None if it has not been evaluated."""
     found = run.recommendation
     if found is None:
         return None
@@ -316,10 +317,10 @@ def recommender_view(run: RunFiles) -> dict[str, Any] | None:
 
 
 def whole(text: str | None, default: D) -> int | D:
-    """Parse an integer of at most nine digits, else return the default."""
+    """Parse an integer of at most nine digits, or return the default."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else default
 
 
 def address(user_id: object) -> str:
-    """Return the address of a user's page, with special characters of the original id quoted."""
+    """Return the address of the page of a user, with special characters of the original id quoted."""
     return "/users/" + quote(str(user_id), safe="")

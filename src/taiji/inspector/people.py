@@ -1,4 +1,4 @@
-"""The users of a run: counts of available content per user, search, order, pages."""
+"""Index of the users of a run: counts of the available content per user, search, sorting and paging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taiji.inspector.run_view import RunFiles, counts
 
 USERS_PER_PAGE = 50
 ONLY = {
-    "": "everybody",
+    "": "all users",
     "rationales": "with rationales",
     "kept": "with a kept rationale",
     "rejected": "with a rejected rationale",
@@ -20,7 +20,7 @@ ONLY = {
     "answers": "with test answers",
     "rows": "with feature rows",
 }
-ORDERS = {"most": "most to read first", "history": "longest history first", "id": "by id"}
+ORDERS = {"most": "most content first", "history": "longest history first", "id": "by id"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Hits:
 
 
 class People:
-    """Index of the users, built once.
+    """Index of the users of a run, built once.
 
     Args:
-        run: the run; without its dataset the index is empty.
+        run: run; the index is empty if its dataset is missing.
     """
 
     def __init__(self, run: RunFiles) -> None:
@@ -61,7 +61,7 @@ class People:
             if len(run.verdicts.frame) and len(run.examples.frame)
             else None
         )
-        told = {
+        judged_counts = {
             kept: np.bincount(judged.filter(pl.col("kept") == kept)["user"], minlength=n)
             if judged is not None
             else np.zeros(n, np.int64)
@@ -71,14 +71,14 @@ class People:
             "history": np.diff(dataset.history.offsets),
             "rationales": of_role["rationale"] + of_role["calibration"],
             "calibration": of_role["calibration"],
-            "kept": told[True],
-            "rejected": told[False],
+            "kept": judged_counts[True],
+            "rejected": judged_counts[False],
             "rollouts": of_role["alignment"],
             "answers": of_role["test"],
             "rows": counts(run.completions, n),
         }
         self.frame = pl.DataFrame({"user": np.arange(n), "user_id": ids, "text": texts.str.to_lowercase(), **columns})
-        # All orders are total: ties go to the smaller number.
+        # All orders are total: ties are ordered by user number.
         much = 4 * sum(
             (columns[name] > 0).astype(np.int64) for name in ("rationales", "rollouts", "answers", "rows")
         ) + np.minimum(columns["rows"], 3)
@@ -91,14 +91,14 @@ class People:
     def search(
         self, query: str = "", only: str = "", order: str = "most", page: int = 1, size: int = USERS_PER_PAGE
     ) -> Hits:
-        """Return users whose id or profile contains every word of the query, an exact id first.
+        """Return the users whose id or profile contains every word of the query. A user with exactly this id comes first.
 
         Args:
             query: words, case-insensitive.
-            only: a key of :data:`ONLY`; an unknown one selects everybody.
-            order: a key of :data:`ORDERS`.
-            page: from 1, clipped to the last.
-            size: users per page.
+            only: key of :data:`ONLY`; an unknown key selects all users.
+            order: key of :data:`ORDERS`.
+            page: page number, from 1; limited to the last page.
+            size: number of users per page.
         """
         if not len(self.frame):
             return Hits([], 0, 1, 1)
@@ -108,8 +108,8 @@ class People:
             found = self.frame["text"].str.contains(word, literal=True).to_numpy()
             wanted = found if wanted is None else wanted & found
         if only in ONLY and only:
-            having = self.frame[only].to_numpy() > 0
-            wanted = having if wanted is None else wanted & having
+            with_content = self.frame[only].to_numpy() > 0
+            wanted = with_content if wanted is None else wanted & with_content
         if wanted is not None:
             chosen = chosen[wanted[chosen]]
         if query.strip():

@@ -1,5 +1,5 @@
-"""View of traced requests of a recommender's run: every candidate's path through the steps, and in a world the truth
-along with the estimate."""
+"""View of the traced requests of a recommender: the path of every candidate through the steps, and in a simulated world the true values next to the
+estimates."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from taiji.inspector.run_view import RunFiles
 from taiji.inspector.user import items_of, when
 
 CANDIDATES = 50
-"""Candidates per page."""
+"""Number of candidates per page."""
 PAST = 8
-"""Number of past items shown."""
+"""Number of past items to show."""
 FOUND = "rank in "
 TRUE = "true "
 BESIDE = {"click": "click", "ctcvr": "buy", "watch": "watch"}
-"""Prediction to the name of its truth."""
+"""Prediction to the name of its true value."""
 ORDERS = {
     "way": "shown first, then by score",
-    "merged": "by the merge",
+    "merged": "by the merged score",
     "truth": "by true clicks",
 }
 Row = Mapping[str, Any]
 
 
 def request_list(run: RunFiles) -> list[dict[str, Any]]:
-    """Return the traced requests: user, time, and how many of the later items were found and shown."""
+    """Return the traced requests with user, time, and the numbers of later items that were found and shown."""
     dataset, requests, traces = run.dataset, run.requests, run.traces
     if dataset is None or not len(requests):
         return []
@@ -53,12 +53,14 @@ def request_list(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -> dict[str, Any] | None:
-    """Return the trace of one request; None if there is no such request.
+    """Return the trace of one request, or None if the request does not exist.
 
     Args:
-        run: a recommender's run. number: number of the request. only: a fate, or ``found: RETRIEVER``; anything else
-            selects all candidates.
-        order: a key of :data:`ORDERS`. page: page of candidates, from 1.
+        run: run of a recommender.
+        number: number of the request.
+        only: outcome of the candidates to show, or ``found: RETRIEVER``; anything else selects all candidates.
+        order: key of :data:`ORDERS`.
+        page: page of candidates, from 1.
     """
     dataset, requests = run.dataset, run.requests
     if dataset is None or not 0 <= number < len(requests):
@@ -92,7 +94,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
         "onlys": {
             "": f"all {len(part):,}",
             **{fate: fate for fate in fates},
-            "taken": "taken later",
+            "taken": "chosen later",
             **{f"found: {name}": f"found by {name}" for name in columns["found"]},
         },
         "orders": {key: title for key, title in ORDERS.items() if key != "truth" or columns["truth"]},
@@ -102,18 +104,17 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 
 
 def _columns(part: pl.DataFrame, weights: Mapping[str, float]) -> dict[str, Any]:
-    """Return the retrievers, the predictions weighted by fusion, pairs of estimate and truth, and whether there is a
-    score."""
+    """Return the retrievers, the predictions weighted by the fusion, the pairs of estimate and true value, and whether there is a score."""
     pairs = [
         (of, f"rank: {task}", f"{TRUE}{of}")
         for task, of in BESIDE.items()
         if f"rank: {task}" in part.columns and f"{TRUE}{of}" in part.columns
     ]
     paired = {column for _, column, _ in pairs}
-    told = [(f"rank: {task}", task) for task in weights if task != "merged"]
+    weighted = [(f"rank: {task}", task) for task in weights if task != "merged"]
     return {
         "found": [name.removeprefix(FOUND) for name in part.columns if name.startswith(FOUND)],
-        "predictions": [(c, title) for c, title in told if c in part.columns and c not in paired],
+        "predictions": [(c, title) for c, title in weighted if c in part.columns and c not in paired],
         "pairs": pairs,
         "truth": f"{TRUE}click" in part.columns,
         "score": "rank score" in part.columns,
@@ -143,7 +144,7 @@ def _ordered(part: pl.DataFrame, order: str) -> pl.DataFrame:
 
 
 def _rows(run: RunFiles, part: pl.DataFrame, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return candidates in the form of the tables."""
+    """Return candidates as rows of the tables."""
     rows = part.to_dicts()
     return [
         {
@@ -163,8 +164,7 @@ def _rows(run: RunFiles, part: pl.DataFrame, columns: Mapping[str, Any]) -> list
 
 
 def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
-    """Return the steps: number of candidates, number of later items among them, and in a world their mean true
-    clicks."""
+    """Return the number of candidates after each step, the number of later items among them, and in a simulated world their mean true clicks."""
     shown = pl.col("place").is_not_null()
     steps: list[tuple[str, pl.Expr]] = [
         (name.removeprefix(FOUND), pl.col(name).is_not_null()) for name in part.columns if name.startswith(FOUND)
@@ -175,8 +175,8 @@ def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
         if column in part.columns
     ]
     rows = []
-    for title, there in [*steps, ("list", shown)]:
-        inside = part.filter(there)
+    for title, included in [*steps, ("list", shown)]:
+        inside = part.filter(included)
         truth = inside[f"{TRUE}click"].mean() if f"{TRUE}click" in part.columns and len(inside) else None
         rows.append(
             {
@@ -191,13 +191,13 @@ def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
 
 
 def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the items taken later, with the fate of each."""
+    """Return the items that the user chose later, with the outcome of each."""
     known = {row["item"]: row for row in part.filter(pl.col("target")).to_dicts()}
     found = []
     for what in items_of(run, list(targets)):
         row = known.get(what["item"])
         if row is None:
-            fate = "no retriever found it"
+            fate = "not found by any retriever"
         elif row["place"] is not None:
             fate = f"shown at position {row['place']}"
         else:
@@ -207,7 +207,7 @@ def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[
 
 
 def _agreement(part: pl.DataFrame) -> list[tuple[str, float]]:
-    """Return the rank correlation of each score with the true clicks, over the candidates that have both."""
+    """Return the rank correlation of each score with the true clicks over the candidates that have both."""
     if f"{TRUE}click" not in part.columns:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""A run directory for the pages: artefacts are loaded on first use and then kept in memory."""
+"""Access to a run directory for the pages. Artefacts are loaded on first use and then kept in memory."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class StageState:
     name: str
     summary: str
     seconds: float | None
-    """Seconds of computation; ``None`` if not finished."""
+    """Seconds of computation; ``None`` if the stage is not finished."""
     finished: str
     facts: dict[str, Any]
 
 
 class RunFiles:
-    """The artefacts of one run; missing ones are ``None`` or empty tables.
+    """Artefacts of one run. Missing ones are ``None`` or empty tables.
 
     Args:
-        folder: the run directory.
+        folder: run directory.
 
     Raises:
         ArtifactError: the folder is not a run directory.
@@ -60,7 +60,7 @@ class RunFiles:
         self._verifier = Verifier()
 
     def _once(self, name: str, load: Callable[[], T]) -> T:
-        """Load a value on the first request that needs it; concurrent requests for it wait."""
+        """Load a value on the first request that needs it. Concurrent requests wait for it."""
         if name not in self._kept:
             with self._guard:
                 lock = self._locks.setdefault(name, threading.RLock())
@@ -71,7 +71,7 @@ class RunFiles:
 
     @property
     def config(self) -> Config:
-        """The resolved configuration."""
+        """Resolved configuration."""
         return self._once("config", lambda: load_config(self.folder / "config.json"))
 
     @property
@@ -90,22 +90,22 @@ class RunFiles:
 
     @property
     def recommends(self) -> bool:
-        """Return True for a run of ``taiji recommend``."""
+        """True for a run of ``taiji recommend``."""
         return next(self.folder.glob("retriever-*"), None) is not None
 
     @property
     def enhances(self) -> bool:
-        """Return True for a run of ``taiji run``; a run without finished stages counts as one."""
+        """True for a run of ``taiji run``, and for a run without finished stages."""
         return not self.recommends or self.done("examples")
 
     @property
     def recommendation(self) -> dict[str, Any] | None:
-        """The metrics of a recommender, once it has been evaluated."""
+        """Metrics of a recommender; None if it has not been evaluated."""
         return self._json("recommendation", "recommendation.json")
 
     @property
     def closed_loop(self) -> dict[str, Any] | None:
-        """The results of a recommender that served in its world."""
+        """Results of a recommender that served in its simulated world, or None."""
         return self._json("closed_loop", "closed_loop.json")
 
     def _json(self, stage: str, name: str) -> dict[str, Any] | None:
@@ -127,18 +127,18 @@ class RunFiles:
 
     @property
     def copies(self) -> pl.DataFrame:
-        """Candidates of copy; see :mod:`taiji.copywriting.copy_table`."""
+        """Candidate copies; see :mod:`taiji.copywriting.copy_table`."""
         return self._whole_frame("copywriting/copies.parquet")
 
     @property
     def facts(self) -> pl.DataFrame:
-        """Facts behind the copies: ``item_id, source, name, text, time``."""
+        """Facts on which the copies are based: ``item_id, source, name, text, time``."""
         return self._whole_frame("copywriting/facts.parquet")
 
     def _whole_frame(self, path: str) -> pl.DataFrame:
         def load() -> pl.DataFrame:
-            there = self.whole(path.split("/")[0]) and (self.folder / path).is_file()
-            return read_parquet(self.folder / path) if there else pl.DataFrame()
+            available = self.whole(path.split("/")[0]) and (self.folder / path).is_file()
+            return read_parquet(self.folder / path) if available else pl.DataFrame()
 
         return self._once(path, load)
 
@@ -157,16 +157,16 @@ class RunFiles:
 
     @property
     def seconds(self) -> float:
-        """Computing time of the finished stages, including the report, which is missing in its own metrics."""
+        """Computing time of the finished stages, including the report (whose own metrics do not include it)."""
         return sum(state.seconds or 0.0 for state in self.stages)
 
     def done(self, stage: str) -> bool:
-        """Return whether a stage's artefacts are there."""
+        """Return True if a stage is finished."""
         return (self.folder / stage / MANIFEST).is_file()
 
     @property
     def metrics(self) -> RunMetrics | None:
-        """The metrics, once the report has been written."""
+        """Metrics of the run; None if the report has not been written."""
 
         def load() -> RunMetrics | None:
             path = self.published("metrics.json")
@@ -178,15 +178,15 @@ class RunFiles:
         """Return the path of a file that a stage publishes at the top of the run, whether or not it exists.
 
         Raises:
-            ArtifactError: the file differs from what the stage wrote.
+            ArtifactError: the file has changed since the stage wrote it.
         """
         return self._verifier.published(self.folder, stage, name)
 
     def whole(self, stage: str) -> bool:
-        """Return whether a stage's artefacts are there.
+        """Return True if a stage is finished, after checking its artefacts.
 
         Raises:
-            ArtifactError: they exist but differ from what the stage wrote.
+            ArtifactError: the artefacts have changed since the stage wrote them.
         """
         if self.done(stage):
             self._once(f"whole {stage}", lambda: self._verifier.demand(self.folder, [stage]))
@@ -194,21 +194,21 @@ class RunFiles:
 
     @property
     def dataset(self) -> Dataset | None:
-        """The dataset, with histories."""
+        """Dataset with histories, or None."""
         return self._once(
             "dataset", lambda: Dataset.load(self.folder / "data" / "dataset") if self.whole("data") else None
         )
 
     @property
     def reading(self) -> ReadingReport | None:
-        """The report on how the log was read, if the run has one."""
+        """Reading report of the log, or None."""
         return self._once(
             "reading", lambda: read_reading(self.folder / "data" / "dataset") if self.done("data") else None
         )
 
     @property
     def numbers(self) -> dict[str, int]:
-        """User id as text → number in this run."""
+        """Number of each user in this run, by user id as text."""
 
         def load() -> dict[str, int]:
             dataset = self.dataset
@@ -220,13 +220,13 @@ class RunFiles:
 
     @property
     def split(self) -> Split | None:
-        """The four periods."""
+        """Split into four periods, or None."""
         path = self.folder / "examples" / "split.json"
         return self._once("split", lambda: Split(tuple(read_json(path)["bounds"])) if self.whole("examples") else None)
 
     @property
     def events(self) -> Table:
-        """All events by user, in time order within a user."""
+        """All events by user, in chronological order within a user."""
         return self._once(
             "events",
             lambda: Table.by_user(self.dataset.events, self.dataset.n_users) if self.dataset else Table.empty(),
@@ -234,7 +234,7 @@ class RunFiles:
 
     @property
     def examples(self) -> Table:
-        """The prompts of every role by user: ``example, user, as_of, target, role``."""
+        """Prompts of every role by user: ``example, user, as_of, target, role``."""
         return self._frame("examples/examples.parquet", by_user=True)
 
     @property
@@ -244,12 +244,12 @@ class RunFiles:
 
     @property
     def rationales(self) -> Table:
-        """All written rationales by example; the only table with those of the calibration prompts."""
+        """All written rationales by example. This is the only table with the rationales of calibration prompts."""
         return self._frame("rationales/rationales.parquet")
 
     @property
     def rollouts(self) -> Table:
-        """The sample of rollouts by example."""
+        """Sampled rollouts by example."""
         return self._frame("alignment/rollouts.parquet")
 
     @property
@@ -258,21 +258,21 @@ class RunFiles:
         return self._frame("report/grounding.parquet")
 
     def answers(self, model: str) -> Table:
-        """One model's completions of the test prompts by example."""
+        """Return the completions of the test prompts by a model, by example."""
         return self._frame(f"answers/{_known(model, MODELS)}.parquet")
 
     @property
     def completions(self) -> Table:
-        """Texts of the aligned model for the feature rows, by user."""
+        """Completions of the aligned model for the feature rows, by user."""
         return self._frame("features/completions.parquet", by_user=True)
 
     def features(self, arm: str) -> Table:
-        """A feature table by user."""
+        """Return a feature table by user."""
         return self._frame(f"features/{_known(arm, ARMS)}.parquet", by_user=True)
 
     @property
     def judged(self) -> Table:
-        """Test exposures by user with each ranker's predictions, named ``click <arm>`` and likewise for other tasks."""
+        """Test exposures by user, with the predictions of each ranker in columns such as ``click <arm>``."""
         return self._once("judged", self._judged)
 
     def _judged(self) -> Table:
@@ -282,8 +282,8 @@ class RunFiles:
         frame = read_parquet(folder / "exposures.parquet")
         for path in stage_files(folder, "predictions-*.parquet"):
             arm = path.stem.removeprefix("predictions-")
-            told = read_parquet(path).drop("event", strict=False)
-            frame = frame.with_columns(told.select(pl.all().name.suffix(f" {arm}")))
+            predictions = read_parquet(path).drop("event", strict=False)
+            frame = frame.with_columns(predictions.select(pl.all().name.suffix(f" {arm}")))
         return Table.by_user(frame, dataset.n_users)
 
     def _frame(self, path: str, by_user: bool = False) -> Table:
@@ -303,7 +303,7 @@ class RunFiles:
 
     @property
     def kept_lines(self) -> dict[str, int]:
-        """Number of interactions in the prompt of an example, as recorded by its stages."""
+        """Number of interactions in the prompt of each example, as recorded by the stages."""
 
         def load() -> dict[str, int]:
             found: dict[str, int] = {}
@@ -316,7 +316,7 @@ class RunFiles:
         return self._once("kept", load)
 
     def warm(self) -> None:
-        """Load everything that the pages need, so that the first click is as fast as the second."""
+        """Load everything that the pages need, so that the first request is as fast as later ones."""
         dataset = self.dataset
         if dataset is not None:
             _ = self.numbers, self.events, dataset.history.count_before([0], [0]), dataset.prices.before([0], [0])
@@ -339,13 +339,13 @@ class RunFiles:
 
 
 def run_state(folder: Path) -> tuple[int, ...]:
-    """Return a value that changes whenever a stage finishes, so that a run in progress is shown up to date."""
+    """Return a value that changes whenever a stage finishes, so that the pages of a run in progress stay up to date."""
     paths = [folder / "config.json", folder / "metrics.json", *sorted(folder.glob(f"*/{MANIFEST}"))]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 def counts(table: Table, n_users: int) -> np.ndarray:
-    """Number of rows of a user table per user (n_users,)."""
+    """Return the number of rows per user, (n_users,), of a table by user."""
     found: np.ndarray = np.diff(table.offsets) if len(table.offsets) == n_users + 1 else np.zeros(n_users, np.int64)
     return found
 

@@ -1,4 +1,4 @@
-"""The web server: local, read-only, and from the standard library, so that the inspector needs no extra."""
+"""Local, read-only web server. It uses only the standard library, so that the inspector requires no extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.inspector.pages import TEXT, Inspector, Page
 logger = logging.getLogger(__name__)
 PORT = 8100
 HEAD_START_S, PAINT_S = 5.0, 0.3
-"""Seconds that background loading waits for a first page, and then for its style sheet and script."""
+"""Seconds for which background loading waits for the first page, and then for its style sheet and script."""
 PAGE_HEADERS = {
     "Content-Security-Policy": content_policy(
         style_src="'self'",
@@ -31,7 +31,7 @@ PAGE_HEADERS = {
 
 
 class Handler(LocalHandler):
-    """Handler of GET and HEAD; other methods are rejected."""
+    """Handler of GET and HEAD requests. Other methods are rejected."""
 
     server: InspectorServer
 
@@ -40,12 +40,14 @@ class Handler(LocalHandler):
         self._send(self._answer())
 
     def do_HEAD(self) -> None:
-        """Answer with the headers of the page only."""
+        """Answer with only the headers of the page."""
         self._send(self._answer())
 
     def _reject(self) -> None:
         self.close_connection = True
-        self._send(Page(b"This server only shows; it understands GET and HEAD.\n", 405, TEXT, {"Allow": "GET, HEAD"}))
+        self._send(
+            Page(b"This server is read-only; it supports only GET and HEAD.\n", 405, TEXT, {"Allow": "GET, HEAD"})
+        )
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _reject
 
@@ -53,14 +55,14 @@ class Handler(LocalHandler):
         if not self.is_local:
             return Page(b"Unknown host.\n", 403, TEXT)
         try:
-            asked = urlsplit(self.path)
+            address = urlsplit(self.path)
         except ValueError:
-            return Page(b"This is not an address.\n", 400, TEXT)
+            return Page(b"The address is invalid.\n", 400, TEXT)
         try:
-            return self.server.inspector.page(asked.path, asked.query)
+            return self.server.inspector.page(address.path, address.query)
         except Exception:
             logger.exception("a page failed")
-            return Page(b"This is our fault; the terminal has the details.\n", 500, TEXT)
+            return Page(b"Internal error; see the terminal for details.\n", 500, TEXT)
 
     def _send(self, page: Page) -> None:
         self.send(page.status, page.body, page.kind, {**PAGE_HEADERS, **page.headers})
@@ -71,11 +73,11 @@ class InspectorServer(LocalServer):
     """Server of the pages of an :class:`Inspector` on this machine.
 
     Args:
-        inspector: the pages.
-        port: 0 takes any free one.
+        inspector: pages to serve.
+        port: port on 127.0.0.1; 0 chooses a free one.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the port is in use.
     """
 
     def __init__(self, inspector: Inspector, port: int = PORT) -> None:
@@ -85,18 +87,18 @@ class InspectorServer(LocalServer):
 
 
 def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Callable[[str], object]) -> None:
-    """Show a run until Ctrl-C.
+    """Serve the pages of a run until Ctrl-C.
 
     Args:
-        folder: the run directory.
-        other: a run to compare it with.
-        port: port on 127.0.0.1; 0 is any free port.
-        ready: called with the address once the server answers.
+        folder: run directory.
+        other: directory of a second run for comparison.
+        port: port on 127.0.0.1; 0 chooses a free one.
+        ready: function called with the address when the server is ready.
 
     Raises:
-        ArtifactError: the folder is not a run directory, or the configuration that it keeps is damaged.
-        ConfigError: that configuration does not fit.
-        ResourceError: the port is taken.
+        ArtifactError: the folder is not a run directory, or its stored configuration is damaged.
+        ConfigError: the stored configuration is not valid.
+        ResourceError: the port is in use.
     """
     inspector = Inspector(folder, other)
     inspector.demand_configurations()
@@ -111,8 +113,8 @@ def view(folder: Path, other: Path | None = None, *, port: int = PORT, ready: Ca
 
 def _warm(server: InspectorServer) -> None:
     if server.looked_at.wait(HEAD_START_S):
-        time.sleep(PAINT_S)  # show the first page before background loading occupies the processor
+        time.sleep(PAINT_S)  # let the first page load before background loading occupies the processor
     try:
         server.inspector.warm()
     except TaijiError:
-        return  # the page that needs the broken artefact shows the error
+        return  # the error is shown on the page that needs the broken artefact

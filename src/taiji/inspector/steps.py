@@ -1,4 +1,4 @@
-"""The alignment step by step: its metrics and rollouts."""
+"""View of the alignment step by step: metrics and rollouts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from taiji.reporting.summary import RunMetrics, Step
 
 
 def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:
-    """Return one step with its neighbours: by default the first, for an unknown one the nearest."""
+    """Return a step and the numbers of its neighbours. The default is the first step; for an unknown number it is the nearest step."""
     steps = metrics.alignment.steps
     if not steps:
         return None
     place = 0 if wanted is None else min(range(len(steps)), key=lambda number: abs(steps[number].step - wanted))
     step, names = steps[place], list(steps[place].rewards)
-    noted = step.model_dump()
+    recorded = step.model_dump()
     return {
         "step": step.step,
         "first": steps[0].step,
@@ -32,14 +32,13 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
             }
             for name in names
         ],
-        "facts": {name: noted.get(name) for name in ("loss", "kl", "entropy", "completion_length", "delta_log_w")},
+        "facts": {name: recorded.get(name) for name in ("loss", "kl", "entropy", "completion_length", "delta_log_w")},
         "groups": groups_of(run, step),
     }
 
 
 def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
-    """Return the step's stored rollouts by prompt, each with its rewards, their weighted sum, and its difference to
-    the group mean."""
+    """Return the stored rollouts of a step by prompt, each with its rewards, their weighted sum, and the difference of this sum to the group mean."""
     frame = run.rollouts.frame
     if not len(frame):
         return []
@@ -49,7 +48,7 @@ def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
     for row in rows:
         row["sum"] = sum(weights.get(name, 0.0) * value for name, value in row["rewards"].items() if value is not None)
         groups.setdefault(row["example"], []).append(row)
-    asked = (
+    examples = (
         run.examples.frame.filter(pl.col("example").is_in(list(groups))).rows_by_key("example", named=True, unique=True)
         if len(run.examples.frame)
         else {}
@@ -59,5 +58,5 @@ def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
         mean = sum(row["sum"] for row in members) / len(members)
         for row in members:
             row["above"] = row["sum"] - mean
-        found.append({"example": example, "asked": asked.get(example), "mean": mean, "rollouts": members})
+        found.append({"example": example, "asked": examples.get(example), "mean": mean, "rollouts": members})
     return found

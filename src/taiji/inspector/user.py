@@ -1,4 +1,4 @@
-"""All content of a run about one user: profile, timeline, and the prompts and answers at each moment."""
+"""View of all content of a run about one user: profile, timeline, and the prompts and answers at each moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taiji.reasoning.answers import parse
 from taiji.reasoning.prompts import prompt_as_asked
 
 EVENTS = 30
-"""Events per page of the timeline."""
+"""Number of events per page of the timeline."""
 ROLES = {
     "rationale": "Rationale prompt",
     "calibration": "Calibration prompt",
@@ -28,31 +28,31 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Moment:
-    """A prompt or feature row of the user; nothing at or after ``as_of`` was read for it."""
+    """Prompt or feature row of a user. It uses only data strictly before ``as_of``."""
 
     role: str
     as_of: int
     example: str
     target: int | None
     targets: tuple[int, ...] = ()
-    """The next items if the answer is a set, the target first."""
+    """Next items if the answer is a set, the target first."""
 
     @property
     def title(self) -> str:
-        """Display name."""
+        """Title to display."""
         return ROLES.get(self.role, self.role)
 
 
 def moments_of(run: RunFiles, user: int) -> list[Moment]:
-    """Return the prompts and feature rows of a user, oldest first."""
-    asked = [
+    """Return the prompts and feature rows of a user, the oldest first."""
+    prompts = [
         Moment(row["role"], row["as_of"], row["example"], row["target"], tuple(row.get("targets") or ()))
         for row in run.examples.of(user)
     ]
     rows = [Moment("feature", row["as_of"], row["example"], None) for row in run.completions.of(user)]
     order = list(ROLES)
     return sorted(
-        asked + rows,
+        prompts + rows,
         key=lambda moment: (moment.as_of, order.index(moment.role) if moment.role in ROLES else len(order)),
     )
 
@@ -68,7 +68,7 @@ def items_of(run: RunFiles, items: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def about(run: RunFiles, user: int) -> dict[str, Any]:
-    """Return the original id, the profile, and counts of the available content."""
+    """Return the original id and the profile of a user, and counts of interactions and exposures."""
     dataset = run.dataset
     assert dataset is not None
     row = dataset.users.row(user, named=True)
@@ -87,7 +87,7 @@ def about(run: RunFiles, user: int) -> dict[str, Any]:
 
 
 def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only: bool, page: int) -> dict[str, Any]:
-    """Return one page of a user's events, newest first, with the prompts and the period boundaries in between."""
+    """Return one page of the events of a user, newest first, together with the prompts and the boundaries of periods."""
     part = run.events.part(user)
     if clicks_only:
         part = part.filter(part["click"] == 1)
@@ -122,15 +122,15 @@ def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only
             begin = split.interval(period)[0]
             if oldest < begin <= newest:
                 entries.append({"kind": "period", "time": begin, "when": when(begin), "period": period})
-    # An event with a moment's timestamp comes at or after it and is placed above: events first, then moments, then
-    # boundaries.
+    # At equal times, events are listed before moments, and moments before boundaries: the newest come first, and an
+    # event at the time of a moment is not part of its history.
     rank = {"event": 0, "moment": 1, "period": 2}
     entries.sort(key=lambda entry: (-entry["time"], rank[entry["kind"]]))
     return {"entries": entries, "page": page, "pages": pages, "total": len(part), "clicks_only": clicks_only}
 
 
 def page_at(run: RunFiles, user: int, as_of: int, clicks_only: bool) -> int:
-    """Return the timeline's page with a moment."""
+    """Return the page of the timeline that contains a moment."""
     part = run.events.part(user)
     if clicks_only:
         part = part.filter(part["click"] == 1)
@@ -143,7 +143,7 @@ def _marks(row: dict[str, Any]) -> list[str]:
 
 
 def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """Return all prompts, answers and features of one moment."""
+    """Return all prompts, answers and features of a moment."""
     target = items_of(run, [moment.target])[0] if moment.target is not None else None
     return {
         "moment": moment,
@@ -159,7 +159,7 @@ def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None:
-    """Return the student's prompt, and the part of the history in it."""
+    """Return the prompt of the student, and the numbers of interactions that it contains and omits."""
     dataset = run.dataset
     assert dataset is not None
     settings = run.config.reasoning.prompts
@@ -174,7 +174,7 @@ def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None
 
 
 def _rationales(run: RunFiles, moment: Moment) -> list[dict[str, Any]]:
-    """Return rationales with their verdict, kept ones first; those of the calibration have no verdict."""
+    """Return the rationales with their verdicts, kept ones first. Rationales of calibration prompts have no verdict."""
     if moment.role == "rationale":
         rows = run.verdicts.of(moment.example) or [{**row, "kept": None} for row in run.rationales.of(moment.example)]
     elif moment.role == "calibration":
@@ -190,23 +190,23 @@ def _answer(run: RunFiles, model: str, moment: Moment) -> dict[str, Any] | None:
     row = next(iter(run.answers(model).of(moment.example)), None)
     if row is None:
         return None
-    landed = sorted(
+    grounded = sorted(
         (near for near in run.grounding.of(moment.example) if near["model"] == model), key=lambda near: near["place"]
     )
     found = [
         {**near, **what, "true": near["item"] in (moment.targets or (moment.target,))}
-        for near, what in zip(landed, items_of(run, [near["item"] for near in landed]))
+        for near, what in zip(grounded, items_of(run, [near["item"] for near in grounded]))
     ]
     return {
         "model": model,
         **said(run, row["completion"]),
         "grounded": found,
-        "target_place": landed[0]["target_place"] if landed else None,
+        "target_place": grounded[0]["target_place"] if grounded else None,
     }
 
 
 def said(run: RunFiles, completion: str) -> dict[str, Any]:
-    """Return a parsed completion, with its intents if the answer is a set."""
+    """Parse a completion, including its intents if the answer is a set."""
     most = run.config.reasoning.prompts.most
     answer = parse(completion, most=most)
     return {"completion": completion, "answer": answer, "intents": answer.intents if most > 1 else ()}
@@ -214,33 +214,34 @@ def said(run: RunFiles, completion: str) -> dict[str, Any]:
 
 def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rollouts with the names of their grounded items."""
-    landed = [row.get("items") or [row["item"]] if row.get("item") is not None else [] for row in rows]
-    names = {what["item"]: what for what in items_of(run, sorted({item for items in landed for item in items}))}
+    grounded = [row.get("items") or [row["item"]] if row.get("item") is not None else [] for row in rows]
+    names = {what["item"]: what for what in items_of(run, sorted({item for items in grounded for item in items}))}
     return [
         {**row, **said(run, row["completion"]), "grounded": [names[item] for item in dict.fromkeys(items)]}
-        for row, items in zip(rows, landed)
+        for row, items in zip(rows, grounded)
     ]
 
 
 def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """Return a feature row's inputs, its content, and the rankers' predictions with it."""
+    """Return the inputs and the content of a feature row, and the predictions of the rankers with it."""
     dataset = run.dataset
     assert dataset is not None
     written = next((row for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)
     arms = {arm: row for arm in ARMS for row in run.features(arm).of(user) if row["as_of"] == moment.as_of}
     before, _ = dataset.history.before(user, moment.as_of)
-    had, everything = set(before.tolist()), run.events.part(user)
+    known, everything = set(before.tolist()), run.events.part(user)
     later = set(everything.filter((everything["click"] == 1) & (everything["time"] >= moment.as_of))["item"].to_list())
     neighbours = {}
     for arm, row in arms.items():
-        lent = row["neighbour_items"] or []
+        neighbour_items = row["neighbour_items"] or []
         neighbours[arm] = {
             "ids": row["ids"],
             "user": row["neighbour"],
             "user_id": None if row["neighbour"] is None else str(dataset.users["user_id"][row["neighbour"]]),
             "similarity": row["similarity"],
             "items": [
-                {**what, "had": what["item"] in had, "later": what["item"] in later} for what in items_of(run, lent)
+                {**what, "had": what["item"] in known, "later": what["item"] in later}
+                for what in items_of(run, neighbour_items)
             ],
             "made_by": row["model_version"],
             "intents": _intents(row),
@@ -263,7 +264,7 @@ def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def _intents(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return weight and category path of each intent of a feature row."""
+    """Return the weight and the category path of each intent of a feature row."""
     return [
         {"weight": weight, "path": " › ".join(level for level in levels if level)}
         for weight, levels in zip(row.get("intent_weights") or (), row.get("intent_levels") or ())
@@ -271,7 +272,7 @@ def _intents(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) -> dict[str, Any]:
-    """Return the test exposures for which this row was the newest, with every ranker's probability of a click."""
+    """Return the test exposures for which this row was the newest, with the click probability of every ranker."""
     arms = [name.removeprefix("click ") for name in (rows[0] if rows else {}) if name.startswith("click ")]
     arms.sort(key=lambda arm: (arm != "none", arm))
     what = items_of(run, [row["item"] for row in rows[:most]])
@@ -283,5 +284,5 @@ def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) ->
 
 
 def when(micros: int) -> str:
-    """Return a time to the minute, in UTC."""
+    """Format a time to the minute, in UTC."""
     return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M")

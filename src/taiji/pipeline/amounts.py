@@ -1,8 +1,8 @@
-"""Amounts of work: calls, tokens, rows. Arithmetic on settings and log statistics, without heavy imports.
+"""Estimate amounts of work (calls, tokens, rows) from settings and statistics of the log, without heavy imports.
 
-The unit of a language-model stage is the *token-equivalent*: a token read counts 1, a token written :data:`WRITTEN`
-(it needs a separate forward pass), a trained token 3 (a backward pass costs two forward passes). Other stages count
-rows.
+The unit of a language-model stage is the *token-equivalent*: 1 for a token that is read, :data:`WRITTEN` for a token that is
+written (it requires a separate forward pass), and 3 for a token that is trained on (a backward pass costs two forward passes).
+The unit of other stages is the row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from taiji.config import Config
 
 WRITTEN = 5.0
-"""Token-equivalents of a written token: decoding reads all weights for a few rows at a time."""
+"""Token-equivalents of a written token. Decoding reads all weights for only a few rows at a time."""
 TRAINED = 3.0
 """Token-equivalents of a token that is trained on."""
 
@@ -25,16 +25,16 @@ class Log:
     """Statistics of a log and of its texts.
 
     Attributes:
-        users: number of users in the user table.
-        events_per_user: rows of the log, exposures and history.
-        exposures_per_user: exposures of each period (reward, llm, ranker, test).
+        users: number of users in the table of users.
+        events_per_user: rows of the log (exposures and history) per user.
+        exposures_per_user: exposures per user in each period (reward, llm, ranker, test).
         items: number of items in the catalogue.
-        feature_rows_per_user: feature rows of each user with features.
-        student_tokens: tokens of a student's prompt under the planned settings.
-        teacher_tokens: tokens of a teacher's prompt.
-        rationale_tokens: tokens of a generated rationale.
-        answer_tokens: tokens of a student's completion, rationale and answer.
-        target_tokens: tokens of a true answer.
+        feature_rows_per_user: feature rows per user with features.
+        student_tokens: tokens per student prompt under the planned settings.
+        teacher_tokens: tokens per teacher prompt.
+        rationale_tokens: tokens per generated rationale.
+        answer_tokens: tokens per completion of the student, which consists of a rationale and an answer.
+        target_tokens: tokens per true answer.
         kept_share: share of the scored rationales that selection keeps.
     """
 
@@ -67,7 +67,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Amount:
-    """A stage's work.
+    """Amount of work of a stage.
 
     Attributes:
         rows: prompts, exposures or events processed by the stage.
@@ -75,7 +75,7 @@ class Amount:
         written: tokens written by it.
         trained: tokens used for its training.
         pairs: comparisons of the look-alike search.
-        language: True if the language model does the work (and a GPU can).
+        language: True if a language model does the work, possibly on a GPU.
         teacher: True if that model is the teacher.
         spread: True if the stage's partitions can be spread over workers.
         models: number of float32 models that the stage stores.
@@ -93,13 +93,12 @@ class Amount:
 
     @property
     def units(self) -> float:
-        """Number that measured seconds are proportional to."""
+        """Amount to which the measured seconds are proportional."""
         return self.read + WRITTEN * self.written + TRAINED * self.trained if self.language else self.rows
 
 
 def prompt_share(config: Config, log: Log) -> float:
-    """Return the share of the wanted prompts for which there are enough users: a role gets at most
-    ``examples.per_user`` per user and period."""
+    """Return the share of the requested prompts for which there are enough users. A role gets at most ``examples.per_user`` prompts per user and period."""
     size = config.size
     prompts = size.rationale_prompts + size.calibration_prompts + size.alignment_prompts
     return min(1.0, log.users * (config.examples.per_user or math.inf) / prompts)
@@ -128,8 +127,7 @@ def featured_users(config: Config, log: Log) -> float:
 
 
 def trained_rows(exposures: float, config: Config) -> float:
-    """Return the rows a ranker is trained on over all epochs; a model without a setting for epochs counts as one
-    epoch."""
+    """Return the number of rows on which a ranker is trained over all epochs. A model without a setting for epochs has one epoch."""
     from taiji.models.ranking.settings import NeuralRankerSettings
 
     ranking = config.ranking

@@ -1,4 +1,4 @@
-"""Differences between a finished stage and the current settings and inputs, in words."""
+"""Describe the differences between a finished stage and the current settings and inputs."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def changes(manifest: Mapping[str, Any], depends_on: Mapping[str, Any]) -> str:
         manifest: manifest of the finished stage.
         depends_on: current values of its dependencies.
     """
-    said = []
+    notes = []
     settings = _changed(manifest.get("settings"), depends_on["settings"])
     if settings:
         more = f" and {len(settings) - SHOWN} more" if len(settings) > SHOWN else ""
-        said.append(f"settings changed: {', '.join(settings[:SHOWN])}{more}")
+        notes.append(f"settings changed: {', '.join(settings[:SHOWN])}{more}")
     before, now = manifest.get("inputs") or {}, depends_on["inputs"]
     inputs = [name for name in now if before.get(name) != now[name]]
     if inputs:
-        said.append(f"what it reads changed: {', '.join(inputs)}")
+        notes.append(f"inputs changed: {', '.join(inputs)}")
     if manifest.get("outside") != depends_on["outside"]:
-        said.append("your files that it reads changed (name, size or modification time)")
+        notes.append("external files changed (name, size or modification time)")
     for key, what in (("version", "version of taiji"), ("seed", "seed"), ("parameters", "parameters")):
         if manifest.get(key) != depends_on.get(key):
-            said.append(f"{what} changed: {manifest.get(key)} → {depends_on.get(key)}")
+            notes.append(f"{what} changed: {manifest.get(key)} → {depends_on.get(key)}")
     if any(manifest.get(key) != depends_on.get(key) for key in ("class", "foreign code")):
-        said.append("code of another package changed")
-    return "; ".join(said) or "it belongs to another run"
+        notes.append("code of another package changed")
+    return "; ".join(notes) or "it belongs to another run"
 
 
 def _changed(before: Any, now: Any, key: str = "") -> list[str]:
@@ -40,8 +40,8 @@ def _changed(before: Any, now: Any, key: str = "") -> list[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         at = {name: f"{key}.{name}" if key else name for name in (*now, *before)}
         new = [f"{at[name]}: new, {now[name]}" for name in now if name not in before]
-        gone = [f"{at[name]}: gone" for name in before if name not in now]
+        removed = [f"{at[name]}: removed" for name in before if name not in now]
         both = (_changed(before[name], now[name], at[name]) for name in now if name in before)
-        return [*(line for lines in both for line in lines), *new, *gone]
+        return [*(line for lines in both for line in lines), *new, *removed]
     before, now = (list(value) if isinstance(value, tuple) else value for value in (before, now))
     return [] if before == now else [f"{key}: {before} → {now}"]

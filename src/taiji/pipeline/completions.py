@@ -29,8 +29,7 @@ TEXTS_PER_PARTITION = 4096
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit cut it off, and its token
-    counts."""
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit truncated it, and its token counts."""
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )
@@ -56,12 +55,12 @@ def _open_answering(context: Context, which: str) -> Work:
 
 
 def _tokens(lm: LanguageModel, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> dict[str, pl.Series]:
-    """Return the tokens read and written for each row: the prompt once, plus all of its samples."""
+    """Return the tokens read (the prompt, once) and written (all samples) for each row."""
     read = [len(ids_of(lm.tokenizer, prompt)) for prompt in asked]
-    said = [sum(len(ids_of(lm.tokenizer, sample.text)) for sample in row) for row in written]
+    completion_lengths = [sum(len(ids_of(lm.tokenizer, sample.text)) for sample in row) for row in written]
     return {
         "prompt_tokens": pl.Series(read, dtype=pl.UInt32),
-        "completion_tokens": pl.Series(said, dtype=pl.UInt32),
+        "completion_tokens": pl.Series(completion_lengths, dtype=pl.UInt32),
     }
 
 
@@ -70,18 +69,20 @@ def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = 
     all of them.
 
     Args:
-        context: the stage's context. rows: as for :func:`complete`. which: name of the model. what: distinguishes
-            this job from others with the same model.
+        context: context of the stage.
+        rows: rows, as for :func:`complete`.
+        which: name of the model.
+        what: suffix that distinguishes this job from others with the same model.
 
     Returns:
         the columns of :func:`complete`, and lists with one entry per intent: ``intent_texts`` (in the form of
-        embedded item texts), ``intent_levels`` and ``intent_weights``. With one answer a weight is the sequence
-        probability (geometric mean over the intent's tokens); with several, 1 each.
+        item texts for embedding), ``intent_levels`` and ``intent_weights``. With one answer, a weight is the sequence
+        probability (geometric mean over the tokens of the intent); with several answers, every weight is 1.
     """
     samples = context.config.features.intent_samples
     if samples > 1 and context.config.generation.temperature == 0:
         raise ConfigError(
-            "All samples of an answer are equal at temperature 0.",
+            "Several samples are requested at temperature 0, where all samples are equal.",
             where="features.intent_samples",
             expected="1, or a generation.temperature above 0",
             found=f"{samples} samples at temperature 0",
@@ -107,9 +108,9 @@ def _open_answering_sets(context: Context, which: str) -> Work:
             completion=pl.Series([row[0].text for row in written], dtype=pl.String),
             cut=pl.Series([row[0].cut for row in written], dtype=pl.Boolean),
             **_tokens(lm, asked, written),
-            intent_texts=pl.Series([said.texts for said in sets], dtype=pl.List(pl.String)),
-            intent_levels=pl.Series([said.levels for said in sets], dtype=pl.List(pl.List(pl.String))),
-            intent_weights=pl.Series([said.weights for said in sets], dtype=pl.List(pl.Float64)),
+            intent_texts=pl.Series([answer.texts for answer in sets], dtype=pl.List(pl.String)),
+            intent_levels=pl.Series([answer.levels for answer in sets], dtype=pl.List(pl.List(pl.String))),
+            intent_weights=pl.Series([answer.weights for answer in sets], dtype=pl.List(pl.Float64)),
         )
 
     return work

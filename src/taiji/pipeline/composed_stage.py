@@ -1,4 +1,4 @@
-"""Base of stages that compose a recommender from components fitted by other stages."""
+"""Base class of stages that compose a recommender from components fitted by other stages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class ComposedStage(Stage):
     """Stage that needs the data and every fitted component.
 
     Args:
-        retrievers: names of the fitted retrievers. ranked: whether there is a candidate ranker. fitted: whether its
-            fusion was fitted.
+        retrievers: names of the fitted retrievers.
+        ranked: True if there is a candidate ranker.
+        fitted: True if its fusion was fitted.
     """
 
     def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:

@@ -1,16 +1,16 @@
-"""Execution of stages in a run directory: skip what is finished and unchanged, resume what was killed.
+"""Execute stages in a run directory: skip stages that are finished and unchanged, and resume interrupted ones.
 
 Layout of ``runs/<name>/``::
 
     config.json           the resolved configuration
-    <stage>/              finished artefacts and manifest.json; of a parametrised stage <stage>-<variant>/
+    <stage>/              finished artefacts and manifest.json; <stage>-<variant>/ for a parametrised stage
     .work/<stage>/        a stage in progress: its partitions, and the fingerprint of their dependencies
 
 A stage writes into ``.work/<stage>`` and is renamed into place when it is complete. Its *fingerprint* covers its
-settings and parameters, the seed, the package version and the content hashes of the stages it reads. So a finished
-stage is skipped exactly if none of its dependencies changed and its files are intact (:mod:`taiji.core.manifests`),
-and partitions of a killed stage are reused only for the same job. The same check precedes every read of a stage by
-another.
+settings and parameters, the seed, the package version and the content hashes of the stages it reads. A finished
+stage is skipped if and only if none of its dependencies has changed and its files are intact (:mod:`taiji.core.manifests`).
+The partitions of a killed stage are reused only for the same job. The same check is made whenever a stage reads the
+artefacts of another.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-"""In ``.work/<stage>``: the dependencies of the work in progress, the seconds spent so far, and whether it was
-forced."""
+"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and whether it was forced."""
 
 
 @dataclass
@@ -74,14 +73,14 @@ class Context:
     run: Path
     needs: tuple[str, ...]
     mapper: Mapper = field(default_factory=LocalMapper)
-    """Where partitions are computed; results do not depend on it."""
+    """Mapper that computes partitions; results do not depend on it."""
     base: Path | None = None
-    """Run directory of the stages missing from ``run``: a study reads those of the run it is based on."""
+    """Run directory of the stages that are missing from ``run``: a study reads the stages of the run on which it is based."""
 
     def input(self, stage: str) -> Path:
         """Return the finished folder of a stage named in ``needs``."""
         if stage not in self.needs:
-            raise KeyError(f"the stage reads {stage!r}, which is not in its needs {self.needs}")
+            raise KeyError(f"the stage reads {stage!r}, which is missing from its needs {self.needs}")
         return stage_folder(stage, self.run, self.base)
 
     def over(
@@ -95,15 +94,15 @@ class Context:
         size: int | None = None,
         here: bool = False,
     ) -> pl.DataFrame:
-        """Return a worker's outputs over partitions of ``rows``, in order; finished partitions are not recomputed.
+        """Map a worker over partitions of ``rows``, and return its outputs in order. Finished partitions are not recomputed.
 
         Args:
             rows: inputs, in a stable order.
-            factory: see :mod:`taiji.pipeline.partitions`.
-            description, unit: for the progress display.
-            folder: folder of the partitions, one per job of a stage.
+            factory: worker factory; see :mod:`taiji.pipeline.partitions`.
+            description, unit: texts for the progress display.
+            folder: name of the folder of the partitions, different for each job of a stage.
             size: rows per partition (default: ``size.chunk``).
-            here: compute in this process, regardless of the run's mapper.
+            here: True to compute in this process, regardless of the mapper of the run.
         """
         with progress(description, len(rows), unit) as update:
             return map_rows(
@@ -117,7 +116,7 @@ class Context:
 
 
 def made_by(kind: type) -> str:
-    """Return a class's import path, and for a class of another package also the hash of its module's file."""
+    """Return the import path of a class, and the hash of its module file if it belongs to another package."""
     name = f"{kind.__module__}:{kind.__qualname__}"
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     ours = kind.__module__.partition(".")[0] == "taiji"
@@ -132,7 +131,7 @@ def stage_folder(stage: str, run: Path, base: Path | None) -> Path:
 
 @dataclass
 class Run:
-    """A run directory being executed."""
+    """Run directory whose stages are executed."""
 
     folder: Path
     config: Config
@@ -140,18 +139,18 @@ class Run:
     say: Callable[[str], None] = print
     mapper: Mapper = field(default_factory=LocalMapper)
     base: Path | None = None
-    """A finished run, read for stages that this run does not have."""
+    """Finished run whose stages are used where this run has none."""
     verifier: Verifier = field(default_factory=Verifier)
     """Check of artefacts before they are read or reused."""
-    _gone: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _missing_sources: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Stages whose external files no longer exist, with the missing files."""
 
     def finished(self, stage: Stage) -> bool:
-        """Return whether the stage's artefacts are complete and made from the current inputs and settings."""
+        """Return True if the artefacts of a stage are complete and made from the current inputs and settings."""
         return self.reason_to_run(stage) is None
 
     def reason_to_run(self, stage: Stage) -> str | None:
-        """Return the reason to run the stage, empty if it never ran; None if it is up to date."""
+        """Return the reason to run a stage: an empty string if it has never run, None if it is up to date."""
         folder = self.folder / stage.key
         if not (folder / MANIFEST).exists():
             return "its manifest is missing" if folder.exists() else ""
@@ -170,7 +169,7 @@ class Run:
         return None if manifest.get("fingerprint") == value_hash(depends_on) else changes(manifest, depends_on)
 
     def fingerprint(self, stage: Stage) -> str:
-        """Return the hash of everything the stage's artefacts depend on."""
+        """Return the hash of everything on which the artefacts of a stage depend."""
         return value_hash(self._depends_on(stage))
 
     def _depends_on(self, stage: Stage) -> dict[str, Any]:
@@ -192,18 +191,17 @@ class Run:
         }
 
     def _outside(self, stage: Stage, config: Config, settings: dict[str, Any]) -> str | None:
-        """Return the hash of the state of the user's files; for missing files, the hash recorded when they were
-        read."""
+        """Return the hash of the state of external files. If they are missing, return the hash that was recorded when they were read."""
         try:
             outside = stage.outside(config)
         except (InputError, ConfigError) as error:  # a source that has moved or was deleted
             try:
                 manifest = read_manifest(self.folder / stage.key)
-            except ArtifactError:  # no complete artefact was made from it
+            except ArtifactError:  # the stage was never completed with this source
                 raise error from None
             if manifest.get("settings") != json.loads(json.dumps(settings)):
                 raise
-            self._gone[stage.key] = str(error.where or error.message)
+            self._missing_sources[stage.key] = str(error.where or error.message)
             noted = manifest["outside"]
             return None if noted is None else str(noted)
         return value_hash(outside) if outside else None
@@ -218,32 +216,32 @@ class Run:
         return str(read_manifest(folder)["output"])
 
     def _command(self, key: str) -> str:
-        """Return the command that makes a stage of the run, or of the run that it builds on."""
+        """Return the command that runs a stage of this run, or of the run on which it is based."""
         home = self.base or self.folder
         if self.base and (self.folder / key).exists():
-            return "run the command again, which makes it anew"
+            return "run the command again to recompute it"
         if not {stage.name for stage in self.stages} & set(STAGE_NAMES) - {"data"}:
             return resume_command(home)  # stages of other recipes are not commands
         command = f"taiji {key if key in STAGE_NAMES else f'stage {key}'}"
         return f"{command} {run_options(home)}"
 
     def _check_inputs(self, stage: Stage) -> None:
-        """Reject a stage whose inputs differ from what was written."""
+        """Raise an error if the inputs of a stage have changed since they were written."""
         for key in stage.needs:
             folder = stage_folder(key, self.folder, self.base)
             if damage := self.verifier.damage(folder, read_manifest(folder)):
                 raise ArtifactError(
-                    f"The stage {stage.key!r} reads the stage {key!r}, whose files differ from what was written.",
+                    f"The stage {stage.key!r} reads the stage {key!r}, whose files have changed since they were written.",
                     where=str(folder),
                     found=damage,
-                    fix=f"{self._command(key)} makes it again; {remake(self.base or self.folder)}",
+                    fix=f"run it again: {self._command(key)}; {remake(self.base or self.folder)}",
                 )
 
     def execute(self, names: Sequence[str] | None = None) -> None:
         """Run the named stages (default: all) in order, skipping those that are finished and unchanged.
 
-        Under a multi-process launcher only training stages can run; the first process owns the folder, the others
-        take part in training.
+        Under a multi-process launcher only training stages can run. The first process owns the folder, and the others
+        only take part in the training.
 
         Raises:
             ConfigError: a stage is unknown, or may not run in several processes.
@@ -254,8 +252,8 @@ class Run:
             raise ConfigError(
                 "Only training can run in several processes.",
                 expected=" or ".join(stage.key for stage in self.stages if stage.distributed),
-                found=", ".join(names or ["the whole loop"]),
-                fix="`accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",
+                found=", ".join(names or ["all stages"]),
+                fix="run `accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",
             )
         if not first_process():
             return self._help(chosen)
@@ -265,19 +263,22 @@ class Run:
                 place = f"[{number}/{len(chosen)}] {stage.key}"
                 reason = self.reason_to_run(stage)
                 if reason is None:
-                    gone = self._gone.get(stage.key)
-                    kept = f" (its source no longer exists: {gone}; the stored tables are used)" if gone else ""
-                    self.say(f"{place}: unchanged, skipped{kept}")
+                    missing_source = self._missing_sources.get(stage.key)
+                    explanation = (
+                        f" (its source no longer exists: {missing_source}; the stored tables are used)"
+                        if missing_source
+                        else ""
+                    )
+                    self.say(f"{place}: unchanged, skipped{explanation}")
                 else:
                     if reason:
-                        self.say(f"{place}: made again: {reason}")
+                        self.say(f"{place}: running again: {reason}")
                     self.say(f"{place}: {stage.summary}")
                     self.say(f"{place}: done in {self._execute(stage):,.1f} s")
                 self._publish(stage, place, made=reason is not None)
 
     def force(self, names: Sequence[str]) -> None:
-        """Mark stages and their dependents to be remade by the next :meth:`execute`; existing artefacts stay until
-        then.
+        """Mark stages and their dependents to be run again by the next :meth:`execute`. Existing artefacts are kept until then.
 
         Raises:
             ConfigError: a stage is unknown.
@@ -296,10 +297,10 @@ class Run:
         unknown = set(names) - {stage.key for stage in self.stages}
         if unknown:
             raise ConfigError(
-                "The run has no such stage.",
+                "A stage is unknown.",
                 expected=", ".join(stage.key for stage in self.stages),
                 found=", ".join(sorted(unknown)),
-                fix="check the name; a stage of another package has to be named under `stages` in the configuration",
+                fix="check the name; a stage of another package must be named under `stages` in the configuration",
             )
 
     def _publish(self, stage: Stage, place: str, made: bool) -> None:
@@ -316,7 +317,7 @@ class Run:
                 shutil.copyfile(own, temporary)
 
     def _label(self, stage: Stage) -> dict[str, Any]:
-        """Return the label of the work in progress; empty if it is missing or unreadable."""
+        """Return the label of the work in progress, or an empty dict if it is missing or unreadable."""
         with suppress(ArtifactError):
             label = read_json(self.folder / ".work" / stage.key / LABEL)
             if isinstance(label, dict) and {"fingerprint", "seconds"} <= label.keys():
@@ -324,7 +325,7 @@ class Run:
         return {}
 
     def _help(self, stages: Sequence[Stage]) -> None:
-        """Take part in the first process's training: same inputs, same checkpoints, and a temporary folder."""
+        """Take part in the training of the first process, with the same inputs and checkpoints, and a temporary output folder."""
         for stage in stages:
             if not self.finished(stage):
                 with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:
@@ -332,7 +333,7 @@ class Run:
                     stage.run(self._context(stage, Path(name), scratch))
 
     def _context(self, stage: Stage, out: Path, scratch: Path) -> Context:
-        """Return the stage's context with absolute paths: a worker on another machine has another working directory."""
+        """Return the context of a stage with absolute paths, because a worker on another machine has another working directory."""
         return Context(
             stage.configured(self.config),
             out.absolute(),
@@ -352,7 +353,7 @@ class Run:
             shutil.rmtree(work, ignore_errors=True)
         spent = float(label["seconds"]) if label and work.exists() else 0.0
         write_json(work / LABEL, {**about, "seconds": spent})
-        if not self._whole(out):
+        if not self._complete(out):
             shutil.rmtree(out, ignore_errors=True)
             make_folder(out)
             make_folder(work / "scratch")
@@ -385,9 +386,8 @@ class Run:
             shutil.rmtree(work)
         return spent
 
-    def _whole(self, out: Path) -> bool:
-        """Return whether the stage was killed during its final rename: its manifest, written last, exists and
-        matches."""
+    def _complete(self, out: Path) -> bool:
+        """Return True if a stage was killed during its final rename: the manifest, which is written last, exists and matches."""
         try:
             return self.verifier.damage(out, read_manifest(out)) is None
         except ArtifactError:
@@ -406,7 +406,7 @@ class Run:
 
 @cache
 def source_hash() -> str:
-    """Return the hash of the package's own source files, recorded with every artefact."""
+    """Return the hash of the source files of the package, which is recorded with every artefact."""
     folder = Path(taiji.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Choice of the prompts of each role."""
+"""Choose the prompts of each role."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LLM_ROLES = ("rationale", "calibration", "alignment")
 
 
 def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataFrame:
-    """Return the prompts of all roles; the roles of the LLM period share no user.
+    """Choose the prompts of all roles. The roles of the LLM period have no users in common.
 
     Raises:
         InputError: the log is too small for a role.
@@ -39,23 +39,23 @@ def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataF
     for role in (*LLM_ROLES, "test"):
         if not (chosen["role"] == role).any():
             raise InputError(
-                f"The log is too small: no prompt is left for {role!r}.",
+                f"The log is too small: there is no prompt for {role!r}.",
                 where=f"{dataset.name}, split {config.split.fractions}",
                 found=f"{len(llm)} prompts in the LLM period, {len(test)} in the test period",
-                fix="lower examples.min_history, change split.fractions, or bring more events",
+                fix="lower examples.min_history, change split.fractions, or provide more events",
             )
     return chosen
 
 
 def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
-    """Return the examples of each period, computed by ranges of users on the run's mapper."""
+    """Return the examples of each period. They are computed for ranges of users by the mapper of the run."""
     ranges = dataset.history.ranges(INTERACTIONS)
     rows = pl.DataFrame(
         [(period, *users) for period in periods for users in ranges],
         schema={"period": pl.String, "first": pl.Int64, "last": pl.Int64},
         orient="row",
     )
-    # One range takes a second, less than opening a worker.
+    # One range takes about a second, which is less than starting a worker.
     found = context.over(
         rows,
         partial(open_choosing, context, split),
@@ -85,8 +85,8 @@ def open_choosing(context: Context, split: Split) -> Work:
 
 
 def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:
-    """Assign users in a seeded order to the roles until each has its number of prompts, scaled down equally if
-    prompts are too few."""
+    """Assign users in a random (seeded) order to roles until each role has its number of prompts. If there are too few prompts, all numbers are scaled
+    down equally."""
     users = frame["user"].unique().sort()
     order = pl.DataFrame({"user": users, "place": rng.permutation(len(users))})
     frame = frame.join(order, on="user", maintain_order="left").sort("place", "as_of", "example")
@@ -103,12 +103,12 @@ def _assign(frame: pl.DataFrame, wanted: dict[str, int], rng: np.random.Generato
         role=pl.col("user").replace_strict(role_of, default=None, return_dtype=pl.String)
     )
     chosen = chosen.filter(pl.col("role").is_not_null())
-    # The last user's prompts may exceed the number requested.
+    # The prompts of the last user may exceed the requested number.
     return chosen.filter(
         pl.int_range(pl.len()).over("role") < pl.col("role").replace_strict(wanted, return_dtype=pl.Int64)
     )
 
 
 def iso_time(time: int) -> str:
-    """Return microseconds since the epoch in ISO format."""
+    """Convert microseconds since the epoch to ISO format."""
     return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="seconds")

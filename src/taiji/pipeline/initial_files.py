@@ -1,4 +1,4 @@
-"""The two files written by `taiji init`, with comments on the reasons and on further settings."""
+"""Generate the two files that `taiji init` writes, with comments on reasons and further settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from taiji.data.discovery.propose import Proposal
 FURTHER = {
     "events": (
         "matures_after_days: 14        # a conversion is known only after this time",
-        "exposed: column == value      # other rows are only actions: they are history, never a ranker's example",
+        "exposed: column == value      # other rows are only actions: they are history, and rankers are not trained on them",
     ),
 }
 
 
 def mapping_text(proposal: Proposal, folder: Path) -> str:
-    """Return the mapping as YAML; every line says how certain it is and why."""
+    """Return the mapping as YAML. A comment on every line gives the confidence and the reasons."""
     lines = [
         f"# Mapping of the columns of the files in {folder}, proposed by `taiji init` from names, values and keys.",
         '# Check the lines marked GUESS. All keys: docs/data.md, "Files of your own".',
@@ -40,7 +40,7 @@ def mapping_text(proposal: Proposal, folder: Path) -> str:
                 lines.append(_line(f"  {key}: {_inline(inner)}", _why(proposal, f"{section}.{key}")))
             lines += [f"  # {text}" for text in FURTHER.get(section, ())]
             if section == "events":
-                lines += [_line(f"  # {line}", f"not taken: {why}") for line, why in proposal.suggestions]
+                lines += [_line(f"  # {line}", f"optional: {why}") for line, why in proposal.suggestions]
             file = value["file"]
             if rest := proposal.unused.get(file):
                 lines.append(f"  # not used: {', '.join(rest)}")
@@ -61,11 +61,11 @@ def _line(text: str, why: str) -> str:
 
 def _why(proposal: Proposal, key: str) -> str:
     found = [(key, guess) for name, guess in proposal.guesses.items() if name == key or name.startswith(f"{key}.")]
-    said = [_said(guess) for _, guess in found]
-    return " | ".join(said)
+    explanations = [_explain(guess) for _, guess in found]
+    return " | ".join(explanations)
 
 
-def _said(guess: Guess) -> str:
+def _explain(guess: Guess) -> str:
     others = f"; or: {', '.join(name for name, _ in guess.others)}" if guess.others and guess.confidence < 0.8 else ""
     return f"{guess.sure}: {'; '.join(guess.reasons)}{others}"
 
@@ -79,31 +79,31 @@ def _inline(value: Any) -> str:
 
 
 def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dict[str, Any], reason: str) -> str:
-    """Return a configuration for the folder, with the settings that are changed most often."""
+    """Return a configuration for the folder, including the settings that are most often changed."""
     data = {"source": str(folder), **({"mapping": str(mapping)} if mapping else {})}
     chosen: dict[str, dict[str, Any]] = {}
     for key, value in sizes.items():
         section, _, part = key.partition(".")
         chosen.setdefault(section, {})[part] = value
     own = "".join(
-        f"{section}: {_inline(values)}   # the log is thin; the default needs more history\n"
+        f"{section}: {_inline(values)}   # the log is sparse; the default needs more history\n"
         for section, values in chosen.items()
     )
     return f"""\
 # The run `{name}`: taiji run {quote(f"{name}.yaml")}
-# Paths are relative to where you call taiji. All keys with their meaning: docs/configuration.md, or `taiji config
+# Paths are relative to the folder in which you call taiji. All keys are explained in docs/configuration.md, or by `taiji config
 # --describe`.
 
 preset: demo        # sizes to start from: demo (a quarter of an hour on two cores), laptop (hours), paper (GPUs)
 
 data:               # {reason}
   source: {_inline(data["source"])}
-{f"  mapping: {_inline(data['mapping'])}" if mapping else "  # mapping: of files whose layout is not known"}
+{f"  mapping: {_inline(data['mapping'])}" if mapping else "  # mapping: needed only for files without a known layout"}
   # users: 2000     # work on a seeded sample of the users
 
 {own}
-# Settings often changed first; remove the leading # to use them:
-# size: {{rationale_prompts: 200, alignment_prompts: 100, test_prompts: 200, feature_users: null}}   # null: everyone
+# Settings that are often changed first; remove the leading # to use them:
+# size: {{rationale_prompts: 200, alignment_prompts: 100, test_prompts: 200, feature_users: null}}   # null: all users
 # language: {{model: path/to/a/model}}                # any Hugging Face folder or name, or a .gguf file
 # reasoning: {{teacher: {{kind: endpoint}}, endpoint: {{url: "http://127.0.0.1:8000/v1", model: NAME}}}}   # a larger teacher
 # own_ranker: {{reward: "package.module:function"}}   # your ranker's scores as reward

@@ -1,4 +1,4 @@
-"""Summary of a proposal of `taiji init`: text for people, JSON values for scripts."""
+"""Summarise a proposal of `taiji init` as text for people, or as JSON values for scripts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def initialised_text(made: Initialised) -> str:
             )
             lines.append(f"  {key:<{width}}  {guess.sure:<6}  {value}  ({'; '.join(guess.reasons)}){others}")
         for file, columns in proposal.unused.items():
-            lines.append(f"  not used of {file}: {', '.join(columns)}")
+            lines.append(f"  not used from {file}: {', '.join(columns)}")
         for line, why in proposal.suggestions:
             lines.append(f"  could be added to events: {line}  ({why})")
     lines.append("\nTABLES")
@@ -106,7 +106,7 @@ def _share(labels: pl.Series) -> float:
 
 
 def _readable(dataset: Dataset) -> pl.DataFrame:
-    """Events with original ids, and times as dates."""
+    """Return the first events with their original ids, and with times as dates."""
     events = dataset.events.head(ROWS)
     return events.with_columns(
         dataset.users["user_id"].gather(events["user"]).alias("user_id"),

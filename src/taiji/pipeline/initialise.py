@@ -1,4 +1,4 @@
-"""`taiji init`: from a folder of unfamiliar files to a mapping, a preview and a runnable configuration."""
+"""Implementation of `taiji init`, which turns a folder of unfamiliar files into a mapping, a preview and a runnable configuration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHARACTERS_A_TOKEN = 4
 COLUMNS = ("_id", ".timestamp", ".title")
 """Endings of mapping keys whose answer is a column."""
 CLICK_RATES = 0.001, 0.8
-"""Range of click rates that need no remark."""
+"""Range of click rates without a remark."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Initialised:
     """Result of `taiji init`: findings and written files.
 
     Attributes:
-        tables: the files examined.
-        proposal: the mapping with its reasons; None for a folder with a known layout.
-        dataset: the files, read according to the mapping.
-        prompts: some prompts of a run, rendered as text.
+        tables: inspected files.
+        proposal: proposed mapping with its reasons; None for a folder with a known layout.
+        dataset: contents of the files, read according to the mapping.
+        prompts: examples of prompts, rendered as text.
         sizes: settings chosen for a small log, by configuration key.
         doubts: points that a person should check.
-        files: the written files.
+        files: written files.
     """
 
     tables: list[Table]
@@ -60,10 +60,10 @@ class Initialised:
 
     @property
     def command(self) -> str:
-        """Return the command to run next; it resumes a run of that name with finished stages."""
+        """Command to run next. It resumes a run if one with this name has finished stages."""
         config = self.files[-1]
-        goes_on = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
-        return f"taiji run {quote(str(config))}{' --resume' if goes_on else ''}"
+        resumes = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
+        return f"taiji run {quote(str(config))}{' --resume' if resumes else ''}"
 
 
 def initialise(
@@ -79,17 +79,17 @@ def initialise(
     """Examine a folder, propose a mapping, test it on the complete files, and write mapping and configuration.
 
     Args:
-        folder: folder with the files.
+        folder: folder that contains the files.
         to: output folder of ``NAME.yaml`` and ``NAME-mapping.yaml``.
         name: name of data set and run.
-        answers: keys of the mapping decided by the user.
-        ask: asks a person a question and returns one of its choices; None asks nothing.
-        force: overwrite files of an earlier call.
+        answers: keys of the mapping that the user has decided.
+        ask: function that asks a person a question and returns the answer; None if there is nobody to ask.
+        force: True to overwrite the files of an earlier call.
         ignore: name patterns of files to skip.
 
     Raises:
-        TaijiError: an invalid run name, nothing to read, a broken file, a question without anybody to ask, existing
-            files, or a proposal that the data contradict.
+        TaijiError: the name is invalid, there is nothing to read, a file is broken, there is nobody to answer a question, the
+            files exist already, or the data contradicts the proposal.
     """
     run_name(name)
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
@@ -122,17 +122,17 @@ def initialise(
     spare = [table for table in tables if table not in (roles.events, roles.items, roles.users)]
     same = [table.path.name for table in spare if table.columns.keys() == roles.events.columns.keys()]
     left_out += [
-        f"{other} has the columns of {roles.events.path.name} and is not used: join the two files if both are the log."
+        f"{other} has the same columns as {roles.events.path.name} and is not used. If both belong to the log, concatenate the two files."
         for other in same
     ]
-    left_out = [*left_out, *(said for table in spare if (said := unlinked(roles.events, table)))]
+    left_out = [*left_out, *(note for table in spare if (note := unlinked(roles.events, table)))]
     if proposal.questions:
         raise _undecided(folder, proposal, answers)
     write_text(mapping, mapping_text(proposal, folder))
     try:
         dataset = Dataset.from_tables(read_source(DataSettings(source=str(folder), mapping=mapping)))
     except TaijiError as error:
-        written = f"the proposed mapping is in {mapping}: correct it there, or choose with --set and --force"
+        written = f"the proposed mapping is in {mapping}: correct it there, or override it with --set and --force"
         raise InputError(
             f"The files do not fit the proposed mapping. {error.message}",
             where=error.where,
@@ -143,10 +143,10 @@ def initialise(
     sizes, doubts = _sizes(dataset)
     if dataset.domain not in domains(None, "student"):
         doubts.append(
-            f"There are no prompt templates for the domain {dataset.domain} (there are for {', '.join(domains(None, 'student'))}): "
-            "write them into a folder and name it in reasoning.prompts.templates, see docs/reasoning.md."
+            f"There are no prompt templates for the domain {dataset.domain} (only for {', '.join(domains(None, 'student'))}): "
+            "write them into a folder and name it in reasoning.prompts.templates (see docs/reasoning.md)."
         )
-    write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping names the role of each column"))
+    write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping assigns a role to each column"))
     load_config(config)
     return Initialised(
         tables,
@@ -160,17 +160,17 @@ def initialise(
 
 
 def _free(paths: list[Path], force: bool) -> None:
-    there = [str(path) for path in paths if path.exists()]
-    if there and not force:
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not force:
         raise InputError(
             "Files of an earlier call already exist.",
-            where=", ".join(there),
+            where=", ".join(existing),
             fix="add --force to overwrite them, or choose another --name or --to",
         )
 
 
 def _with_notes(error: InputError, notes: list[str]) -> InputError:
-    """Add the skipped files to the error, because they may be what is missing."""
+    """Add the skipped files to an error, because the missing data may be in them."""
     found = "; ".join([*([error.found] if error.found else []), *notes])
     return InputError(error.message, where=error.where, expected=error.expected, found=found, fix=error.fix)
 
@@ -186,16 +186,16 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
         )
     rules = any(question.key in ("events.click", "events.conversion") for question in proposal.questions)
     return ConfigError(
-        "The files leave some questions open, which are not guessed. Please decide:",
+        "Some roles cannot be determined from the files. Please decide:",
         where=str(folder),
         found="\n    ".join(lines),
-        fix=f"choose one of each: taiji init {quote(str(folder))} {' '.join(options)}"
+        fix=f"choose an answer for each: taiji init {quote(str(folder))} {' '.join(options)}"
         + ("; a label may be any rule, such as 'COLUMN in (a, b)'" if rules else ""),
     )
 
 
 def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Settings under which the log yields prompts, and remarks on its size."""
+    """Return settings with which the log provides enough prompts, and remarks on its size."""
     try:
         split = time_split(dataset)
     except TaijiError as error:
@@ -218,33 +218,33 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
     sizes = {key: value for key, value in best[1].items() if value != defaults[key]}
     if best[0] < LEAST_PROMPTS:
         return sizes, [
-            f"THE LOG IS SMALL: only {best[0]} prompts in its thinnest period. A run will have very little data or stop; provide a longer log."
+            f"THE LOG IS SMALL: only {best[0]} prompts in its smallest period. A run will have very little data or fail; provide a longer log."
         ]
-    said = (
+    remarks = (
         [
-            f"The log is thin: prompts need only {best[1]['examples.min_history']} earlier interactions ({best[1]['examples.target']})."
+            f"The log is sparse: prompts require only {best[1]['examples.min_history']} earlier interactions ({best[1]['examples.target']})."
         ]
         if sizes
         else []
     )
-    return sizes, said
+    return sizes, remarks
 
 
 def _found(dataset: Dataset, proposed: bool) -> list[str]:
-    """Return the open points of the reading report that the proposal does not cover."""
+    """Return the findings of the reading report that the proposal does not cover."""
     findings = dataset.reading.findings if dataset.reading else ()
     return [finding.text for finding in findings if not proposed or finding.check != PROFILE]
 
 
 def _rate(dataset: Dataset) -> list[str]:
-    """Return a remark on a log in which nearly all exposures are clicks, or hardly any."""
+    """Return a remark on a log in which nearly all, or hardly any, exposures are clicks."""
     clicks = dataset.events.filter(pl.col("exposed"))["click"].drop_nulls()
     if clicks.is_empty():
         return []
     share, (low, high) = float(clicks.cast(pl.Float64).to_numpy().mean()), CLICK_RATES
     if share > high:
         return [
-            f"{share:.1%} OF THE EXPOSURES ARE CLICKS: a ranker has hardly any exposures without a click to learn from. "
+            f"{share:.1%} OF THE EXPOSURES ARE CLICKS: a ranker has hardly any negatives to learn from. "
             "If the log omits them, sample popular items for each click: --set events.non_clicks=4 --force."
         ]
     if share < low:
@@ -263,8 +263,7 @@ def _count(dataset: Dataset, split: Split, period: str, settings: ExampleSetting
 
 
 def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
-    """Return the prompts of three users, spread over the log; a token counts as four characters, so no model is
-    needed."""
+    """Return the prompts of three users, spread over the log. Tokens are estimated as four characters, so no model is needed."""
     if dataset.domain not in domains(None, "student"):
         return []
     settings = load_config(preset="demo", overrides=[f"{key}={value}" for key, value in sizes.items()])
@@ -276,8 +275,8 @@ def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
     texts = []
     for user, as_of, user_id, target in rows.select("user", "as_of", "user_id", "target").iter_rows():
         prompt = student_prompt(dataset, user, as_of, settings.reasoning.prompts, _Letters())
-        moment = pl.Series([as_of]).cast(pl.Datetime("us"))[0]
-        head = f"user {user_id}, as of {moment:%Y-%m-%d %H:%M}; next item (not in the prompt): {dataset.items['title'][target]}"
+        time = pl.Series([as_of]).cast(pl.Datetime("us"))[0]
+        head = f"user {user_id}, as of {time:%Y-%m-%d %H:%M}; next item (not in the prompt): {dataset.items['title'][target]}"
         texts.append(
             head + "\n" + "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.messages)
         )
@@ -285,7 +284,7 @@ def _prompts(dataset: Dataset, sizes: dict[str, Any]) -> list[str]:
 
 
 class _Letters:
-    """Replacement of a tokenizer where only lengths matter."""
+    """Stand-in for a tokenizer where only lengths matter."""
 
     eos_token = bos_token = None
     chat_template = None

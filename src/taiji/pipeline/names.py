@@ -13,21 +13,21 @@ ARMS = ("history_mean", "taiji")
 
 
 def model_stage(which: str) -> str | None:
-    """Return the stage that makes a model: none for ``base``, for a weighting rule the alignment with that rule."""
+    """Return the stage that produces a model: None for ``base``; for a weighting rule, the alignment with this rule."""
     return {"base": None, "sft": "sft", "aligned": "alignment"}.get(which, f"alignment-{which}")
 
 
 def run_name(name: str) -> str:
-    """Return a valid run name; it is used for a folder, and for the files of `taiji init`.
+    """Validate the name of a run, which is used for a folder and for the files of `taiji init`.
 
     Raises:
-        ConfigError: the name is a path, empty, or contains unprintable characters.
+        ConfigError: the name is empty, is a path, or contains unprintable characters.
     """
     if not name or name != Path(name).name or name in (".", "..") or not name.isprintable():
         raise ConfigError(
-            "This is not a valid name of a run.",
+            "The name is not a valid name of a run.",
             where=f"--name {name!r}",
-            expected="a name for a folder, without a path",
-            fix="give the path separately: `taiji run` takes --runs FOLDER, `taiji init` --to FOLDER",
+            expected="the name of a folder, without a path",
+            fix="give the path separately: --runs FOLDER for `taiji run`, --to FOLDER for `taiji init`",
         )
     return name

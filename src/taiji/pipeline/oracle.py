@@ -1,12 +1,12 @@
-"""`taiji oracle`: upper bound on what a language model could add to the ranker, before one is run.
+"""Implementation of `taiji oracle`: an upper bound on what a language model could add to the ranker, without running one.
 
-The user's next item replaces the answer: features of a model that is always right, compared with the baseline without
-a model and with the truth of other rows. The gain from the truth bounds the gain from any answer, provided that the
-ranker can use such features at all: a truth that gains no more than noise of the same form says nothing about
-answers.
+The answer of the model is replaced by the user's next item. This gives the features of a model that is always right, which are
+compared with the baseline without a model and with the truth of other rows. The gain from the truth bounds the gain from any
+answer, provided that the ranker can use such features at all. If the truth gains no more than noise of the same form, there is no
+conclusion about answers.
 
-It is followed by the ladder without a language model (counts, collaborative fields, text match, and the truth as
-agreement with the candidate) and by the decisive questions, answered from the log.
+The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth as agreement
+with the candidate), and answers the decisive questions from the log.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 
 BREADTH = 10
 WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
-"""The mean of the next items, new to the user or not: the worth of a whole taste rather than one item."""
+"""Name of the arm with the mean of the next items, new to the user or not: the value of knowing the user's taste rather than one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
-"""Kind of truth to the answer of a model that is always right."""
+"""Arm to the answer of a model that is always right."""
 LADDER_ROWS = 50_000
-"""Most candidates on which the ladder is evaluated."""
+"""Largest number of candidates on which the ladder is evaluated."""
 SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
-"""The truth of other rows: uninformative features of the same form."""
+"""Name of the arm with the truth of other rows: uninformative features of the same form."""
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     """Compare no features, the mean of the history, and the truth, for all users with a history.
 
     Args:
-        run: a run directory with finished stages data and examples.
-        config: sets the frequency of rows (``size.feature_refreshes``), the target, the ranker.
-        seeds: trainings per arm.
+        run: run directory in which the stages data and examples are finished.
+        config: configuration with the frequency of rows (``size.feature_refreshes``), the target and the ranker.
+        seeds: number of training runs per arm.
 
     Returns:
         the result of :func:`taiji.pipeline.run_study.evaluated`, ``bounds`` (see :func:`bounds`), ``ladder`` and
@@ -89,18 +89,18 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
 
 
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the upper bound that each truth gives on the gain from a model.
+    """Return the upper bounds on the gain from a model, one for each kind of truth.
 
-    A bound follows if the truth significantly beats both no features and the shuffled truth, in paired comparisons
-    over all rows.
+    There is a bound if the truth is significantly better than both no features and the shuffled truth, in paired
+    comparisons over all rows.
 
     Args:
-        rows: as returned by :func:`taiji.experiments.study.evaluate_seeds`; the truths' ``competitors`` include the shuffled
-            truth.
+        rows: rows of :func:`taiji.experiments.study.evaluate_seeds`. The ``competitors`` of the truths must include the
+            shuffled truth.
 
     Returns:
-        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference to none, or None), and
-        ``says``, a sentence.
+        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference to no features, or None), and
+        ``says`` (a sentence).
     """
     whole = {(row["features"], row["metric"]): row for row in rows if row["group"] == "all"}
     metric = next((name for _, name in whole if split_key(name)[1] in MAIN_METRICS), "")
@@ -123,10 +123,12 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 arm: whole[arm, metric]["value"] for arm in ("none", SHUFFLED_ARM, name) if (arm, metric) in whole
             }
             shown = ", ".join(f"{arm} {number_text(value, 4)}" for arm, value in values.items() if value is not None)
-            told = "; ".join(f"{_gap(gap)} against {gap['against']}: {outcome}" for gap, outcome in zip(gaps, outcomes))
+            comparisons = "; ".join(
+                f"{_gap(gap)} against {gap['against']}: {outcome}" for gap, outcome in zip(gaps, outcomes)
+            )
             line["says"] = (
-                f"No bound follows from {what}: the truth is not shown to beat both no features and the shuffled truth "
-                f"({_title(metric)}: {shown}; {told}). {_why(outcomes)}"
+                f"There is no bound from {what}: the truth is not significantly better than both no features and the shuffled truth "
+                f"({_title(metric)}: {shown}; {comparisons}). {_why(outcomes)}"
             )
         found.append(line)
     return found
@@ -153,16 +155,16 @@ def _gap(gap: Mapping[str, Any]) -> str:
 
 
 def print_oracle(found: dict[str, Any]) -> None:
-    """Print the table, and for each truth a sentence on its worth or on why that is unknown."""
+    """Print the table, and for each kind of truth a sentence with its value or the reason why it is unknown."""
     print_study(found, groups=("all", "sparse", "cold items"))
     for line in found["bounds"]:
         print(line["says"])
     if any(line["bound"] for line in found["bounds"]):
         print(
-            "These are upper bounds, not forecasts: the next item is used on purpose, and no real model is always right."
+            "These are upper bounds, not forecasts: they deliberately use the next item, and no real model is always right."
         )
     if found.get("left_out"):
-        print(f"The ladder is left out. {found['left_out']}")
+        print(f"The ladder is not available. {found['left_out']}")
     for row in found.get("ladder", ()):
         if row["group"] == "all" and row["auc"] is not None:
             against = f", {gap(row)} against {row['against']}" if "against" in row else ""

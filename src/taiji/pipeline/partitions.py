@@ -1,14 +1,14 @@
-"""Mapping of a stage's work over partitions of its rows: the interface between a stage and the machines.
+"""Map the work of a stage over partitions of its rows. This is the interface between a stage and the machines.
 
-A stage defines *what* is done to a partition by a worker factory, which loads the model and the tables and returns
-the work, a function of a frame. A :class:`Mapper` defines *where*: in this process (:class:`LocalMapper`), or on a
-cluster (:class:`taiji.scale.ray_mapper.RayMapper`). Both use the same partitions, so both give the same rows.
+A stage defines *what* to do with a partition: its worker factory loads the model and the tables, and returns the work, which
+is a function of a frame. A :class:`Mapper` defines *where*: in this process (:class:`LocalMapper`), or on a cluster
+(:class:`taiji.scale.ray_mapper.RayMapper`). Both use the same partitions, so both give the same rows.
 
 Each partition is a Parquet file of input rows and, when finished, a Parquet file of output rows. Its name contains
 the hash of the input rows; the folder belongs to one job (the engine clears it when any other dependency of the work
-has changed). An output appears by an atomic rename of a complete file, so a partition computed twice (a retry, a
-worker wrongly taken for dead, two runs of a killed job) still counts once. The hash of an output is stored next to
-it; an existing output is recomputed only if its content no longer matches the hash.
+has changed). An output appears by an atomic rename of a complete file, so a partition that is computed twice (by a retry, by a
+worker that was wrongly considered dead, or by two runs of a killed job) has a single output. The hash of an output is stored
+next to it, and an existing output is recomputed only if its content does not match the hash.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from taiji.core.artifacts import atomic_file, file_hash, write_text
 log = logging.getLogger(__name__)
 
 Work = Callable[[pl.DataFrame], pl.DataFrame]
-"""Maps a partition's input rows to its output rows, which depend on nothing else."""
+"""Function that maps the input rows of a partition to its output rows, which depend on nothing else."""
 WorkerFactory = Callable[[], Work]
-"""Loads the resources of the work, once per worker."""
+"""Function that loads the resources of the work, called once per worker."""
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Some rows of a job.
+    """Partition of the rows of a job.
 
     Attributes:
-        number: its index among the job's partitions.
-        rows: Parquet file of its input.
-        out: Parquet file of its output; exists when the partition is finished.
+        number: index among the partitions of the job.
+        rows: Parquet file of the input.
+        out: Parquet file of the output; it exists if the partition is finished.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Partition:
     out: Path
 
     def compute(self, work: Work) -> None:
-        """Compute and write the output, unless it exists."""
+        """Compute and write the output, unless it exists already."""
         if not self.out.exists():
             made = work(pl.read_parquet(self.rows))
             with atomic_file(self.out) as temporary:
@@ -101,15 +101,15 @@ def map_rows(
     folder: Path,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> pl.DataFrame:
-    """Return the outputs of all partitions of ``rows``, joined in the order of the rows.
+    """Map the work over partitions of ``rows``, and return the outputs concatenated in the order of the rows.
 
     Args:
-        mapper: where the work runs.
-        factory: creates the work.
-        rows: the inputs, in a stable order; at least one.
+        mapper: mapper that computes the partitions.
+        factory: worker factory.
+        rows: inputs in a stable order; at least one row.
         size: rows per partition.
         folder: folder of the partitions, used only by this job.
-        on_done: called with the number of rows done so far, for a progress display.
+        on_done: function called with the number of finished rows, for a progress display.
     """
     partitions = [
         _partition(number, rows.slice(start, size), folder) for number, start in enumerate(range(0, len(rows), size))
@@ -128,7 +128,7 @@ def map_rows(
 
 
 def _partition(number: int, rows: pl.DataFrame, folder: Path) -> Partition:
-    """Return the partition of these rows, after writing its input file."""
+    """Write the input file of a partition, and return the partition."""
     buffer = io.BytesIO()
     rows.write_parquet(buffer, compression="zstd")
     name = f"{number:05d}-{hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]}.parquet"

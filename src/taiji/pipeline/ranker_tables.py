@@ -1,4 +1,4 @@
-"""Files read by a ranker's fields in training, without heavy imports."""
+"""Find the files that the fields of a ranker read in training, without heavy imports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 def ranker_tables(config: Config) -> State:
-    """Return the state of the tables named in ``ranking.pair_fields``: a ranker depends on their content."""
+    """Return the state of the tables named in ``ranking.pair_fields``, on whose content a ranker depends."""
     given = getattr(config.ranking, "pair_fields", None) or ()
     return named_files(*(entry.get("table") for entry in given if isinstance(entry, dict)))

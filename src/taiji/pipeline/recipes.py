@@ -1,4 +1,4 @@
-"""Recipes: lists of stages, extended by a configuration with stages of other packages; no heavy imports."""
+"""Recipes, which are lists of stages that a configuration can extend with stages of other packages. This module has no heavy imports."""
 
 from __future__ import annotations
 
@@ -55,38 +55,38 @@ RUN_FILES = ("config.json",)
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
-    """Return the stages of a configuration: the recipe's, and those named in ``stages``, placed after their needs.
+    """Return the stages of a configuration: those of the recipe, and those named in ``stages``, placed after their needs.
 
     Raises:
-        ConfigError: a reference does not name a stage, or a stage needs a missing one.
+        ConfigError: a reference does not name a stage, or a required stage is missing.
     """
-    return _fed(extended(ENHANCE, [_made(reference) for reference in config.stages]), config)
+    return _with_feeds(extended(ENHANCE, [_made(reference) for reference in config.stages]), config)
 
 
-def _fed(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
-    """Return the stages, with the needs that other stages add to them by ``feeds``."""
-    fed = {key: [stage.key for stage in stages if key in stage.feeds(config)] for key in (s.key for s in stages)}
+def _with_feeds(stages: Sequence[Stage], config: Config) -> tuple[Stage, ...]:
+    """Add to the needs of each stage the stages that feed it (:meth:`Stage.feeds`)."""
+    feeding = {key: [stage.key for stage in stages if key in stage.feeds(config)] for key in (s.key for s in stages)}
     made = []
     for stage in stages:
-        if fed[stage.key]:
+        if feeding[stage.key]:
             stage = copy(stage)
-            stage.needs = (*stage.needs, *fed[stage.key])
+            stage.needs = (*stage.needs, *feeding[stage.key])
         made.append(stage)
     return tuple(made)
 
 
 def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Return a recipe with further stages, each right after the last stage that it needs.
+    """Extend a recipe with further stages, each placed directly after the last stage that it needs.
 
     Raises:
-        ConfigError: a duplicate name, an unknown need, or a cycle.
+        ConfigError: a name is repeated, a need is unknown, or needs form a cycle.
     """
     placed, waiting = list(recipe), list(more)
     for stage in waiting:
         wrong = [name for name in stage.publish if name != Path(name).name or name in (*RUN_FILES, "", ".", "..")]
         if wrong:
             raise ConfigError(
-                "A stage cannot publish a file of this name.",
+                "The name of a published file is invalid.",
                 where=f"stage {stage.key}",
                 expected=f"names of files, not paths, and not {', '.join(RUN_FILES)}",
                 found=", ".join(map(repr, wrong)),
@@ -102,11 +102,11 @@ def extended(recipe: Sequence[Stage], more: Sequence[Stage]) -> tuple[Stage, ...
         if not ready:
             missing = {f"{s.key} needs {need}" for s in waiting for need in s.needs if need not in keys}
             raise ConfigError(
-                "A stage needs another that does not run before it.",
+                "A stage needs a stage that does not run before it.",
                 where="stages",
                 expected=f"needs among {', '.join(keys)}",
                 found="; ".join(sorted(missing)),
-                fix="correct the stage's `needs`, or also name the needed stage under `stages`",
+                fix="correct the `needs` of the stage, or also name the required stage under `stages`",
             )
         waiting.remove(ready[0])
         placed.insert(max((keys.index(need) for need in ready[0].needs), default=-1) + 1, ready[0])

@@ -1,4 +1,4 @@
-"""Recipe of a recommender: from a log to fitted retrievers, a ranker, and the worth of each."""
+"""Recipe of a recommender: from a log to fitted retrievers, a ranker, and the evaluation of each component."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NAME = re.compile(r"[a-z0-9_]+")
 
 
 def recommend_stages(config: Config) -> tuple[Stage, ...]:
-    """Return the stages: data, one per retriever, ranker and fusion if configured, evaluation, for a world the
-    closed loop, and the report page.
+    """Return the stages: data, one stage per retriever, ranker and fusion if configured, evaluation, the closed loop if the source is
+    a simulated world, and the report page.
 
     Raises:
-        ConfigError: a retriever has an invalid name or unknown settings, or the run named for features has none.
+        ConfigError: a retriever has an invalid name or unknown settings, or the run in ``recommend.features`` has no features.
     """
     from taiji.cascade.assembly import fitted_fusion, make_fuser, make_retriever
     from taiji.features.other_run import features_run
@@ -36,16 +36,16 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     wrong = [name for name in settings.retrievers if not NAME.fullmatch(name)]
     if wrong:
         raise ConfigError(
-            "This is not a valid name of a retriever.",
+            "The name is not a valid name of a retriever.",
             where="recommend.retrievers",
             expected="lower-case letters, digits and _",
             found=", ".join(map(repr, wrong)),
         )
     for name, values in settings.retrievers.items():
-        make_retriever(name, values)  # report wrong settings now, not after the stages before it
+        make_retriever(name, values)  # report invalid settings now rather than after the earlier stages
     fitted = settings.rank and fitted_fusion(settings)
     if settings.rank:
-        make_fuser(settings)  # likewise
+        make_fuser(settings)  # report invalid settings now
     if settings.features is not None:
         features_run(settings.features)
     names = list(settings.retrievers)
@@ -65,5 +65,5 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
 
 
 def is_world(config: Config) -> bool:
-    """Return whether the log comes from a simulated world."""
+    """Return True if the log comes from a simulated world."""
     return config.data.mapping is None and config.data.source.partition(":")[0] == "world"

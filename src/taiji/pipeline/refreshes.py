@@ -1,4 +1,4 @@
-"""Users who get feature rows, and the times of these rows."""
+"""Choose the users who get feature rows, and the times of these rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from taiji.data import Dataset, Split, scan_exposures
 
 
 def refresh_times(dataset: Dataset, split: Split, min_history: int, refreshes: int) -> pl.DataFrame:
-    """Return the time of each feature row: `user`, `as_of`, sorted.
+    """Return the times of the feature rows as sorted columns `user` and `as_of`.
 
     The ranker's training period and the test period each have ``refreshes`` evenly spaced times. A user's row is due
-    at each of them, or as soon as the user has ``min_history`` interactions, but only if there are new interactions.
-    This is the batch form of the near-online trigger: new behaviour causes a row, not a request.
+    at each of these times, or as soon as the user has ``min_history`` interactions, but only if there are new interactions.
+    This is the batch form of the near-online trigger: new behaviour, rather than a request, causes a row.
     """
     history, parts = dataset.history, []
     users = np.flatnonzero(np.diff(history.offsets) >= min_history)

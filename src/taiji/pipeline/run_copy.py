@@ -1,4 +1,4 @@
-"""Marketing copy for the items of a run or of a table: `taiji copy`."""
+"""Implementation of `taiji copy`, which writes marketing copy for the items of a run or of a table."""
 
 from __future__ import annotations
 
@@ -33,20 +33,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STAGE = "copywriting"
-"""Folder of a run with the table of copies, their facts, and a reward model trained by this command."""
+"""Folder in a run with the table of copies, their facts, and a reward model trained by this command."""
 REVIEW = Path("review") / "copies"
-"""Folder of a run with people's choices, one file per person."""
+"""Folder in a run with the choices of reviewers, one file per person."""
 SHOWN = 5
-"""Number of chosen copies printed."""
+"""Number of chosen copies to print."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items to write about.
+    """Items for which to write copy.
 
     Attributes:
-        items: one row per item. levels: category columns. listed: listing time of each item in microseconds. end: end
-            of the source's time range. domain: domain of the category files.
+        items: table with one row per item.
+        levels: category columns.
+        listed: listing time of each item in microseconds.
+        end: end of the time range of the source.
+        domain: domain of the category files.
     """
 
     items: pl.DataFrame
@@ -57,10 +60,10 @@ class Catalogue:
 
 
 def run_catalogue(run: Path, domain: str | None = None) -> Catalogue:
-    """Return the items of a finished stage `data`.
+    """Return the items of the finished stage `data` of a run.
 
     Raises:
-        ArtifactError: the stage has not run, or is damaged.
+        ArtifactError: the stage has not run, or its files are damaged.
     """
     Verifier().demand(run, ["data"])
     dataset = open_dataset(run / "data" / "dataset")
@@ -74,14 +77,14 @@ def table_catalogue(file: Path, domain: str) -> Catalogue:
     """Return the items of a table (Parquet, CSV, Excel, JSON lines).
 
     Raises:
-        InputError: the table cannot be read, or lacks ``item_id``.
+        InputError: the table cannot be read, or has no column ``item_id`` with unique values.
     """
     items = read_table(file)
     if fault := _no_items(items):
         raise InputError(
             "The table is not a table of items.",
             where=str(file),
-            expected="a column item_id with each item once; also title, category_l1, …, description and further fields",
+            expected="a column item_id with unique values; optionally title, category_l1, …, description and further columns",
             found=fault,
         )
     if "title" not in items.columns:
@@ -91,7 +94,7 @@ def table_catalogue(file: Path, domain: str) -> Catalogue:
 
 
 def _no_items(items: pl.DataFrame) -> str:
-    """Return the reason why a table is not a table of items; empty if it is one."""
+    """Return the reason why a table is not a table of items, or an empty string if it is one."""
     if "item_id" not in items.columns:
         return f"columns {', '.join(items.columns) or 'none'}"
     if items["item_id"].null_count():
@@ -112,22 +115,26 @@ def make_copies(
     """Write copy for items into ``folder/copywriting``.
 
     Args:
-        folder: run directory. catalogue: the items. config: its sections ``copywriting``, ``language``, ``embedder``
-            and ``reasoning.endpoint`` are used.
-        comments: a table of :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`. results: results of sends, which
-            train a reward model. reward: folder of a trained reward model. reviewed: train one on people's choices in
-            the folder's review, and on the results if given.
+        folder: run directory.
+        catalogue: items for which to write copy.
+        config: configuration; its sections ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint`` are used.
+        comments: table with the columns :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`.
+        results: results of sent copies, which train a reward model.
+        reward: folder of a trained reward model.
+        reviewed: True to train a reward model on the choices in the review folder, and on the results if given.
 
     Returns:
         counts, and some of the chosen copies.
     """
     settings, out = config.copywriting, folder / STAGE
-    said = None if comments is None else _comments(comments, catalogue.items)
+    comment_rows = None if comments is None else _comments(comments, catalogue.items)
     end = catalogue.end
-    if said is not None and len(said):
-        end = max(end, int(said["time"].max()))  # type: ignore[arg-type]
+    if comment_rows is not None and len(comment_rows):
+        end = max(end, int(comment_rows["time"].max()))  # type: ignore[arg-type]
     count = len(catalogue.items) if settings.items is None else settings.items
-    evidence = gather_evidence(catalogue.items.head(count), catalogue.levels, end + 1, catalogue.listed[:count], said)
+    evidence = gather_evidence(
+        catalogue.items.head(count), catalogue.levels, end + 1, catalogue.listed[:count], comment_rows
+    )
     categories = copy_categories(settings, catalogue.domain)
     model = _reward_model(config, folder, results, reward, reviewed)
     table = write_copies(
@@ -165,12 +172,16 @@ def print_copies(found: dict[str, Any]) -> None:
         f"{found['copies that may be sent']:,} of {found['copies written']:,} copies passed the checks"
     )
     for reason, count in found["left out"].items():
-        print(f"  left out: {count:,} {reason}")
+        print(f"  rejected: {count:,} {reason}")
     if found["left out"]:
-        print("  (a copy may have several reasons; docs/copywriting.md explains them)")
+        print("  (a copy may be rejected for several reasons; docs/copywriting.md explains them)")
     print(
         "chosen "
-        + ("evenly: there is no reward model yet" if found["reward model"] is None else f"by {found['reward model']}")
+        + (
+            "uniformly at random: there is no reward model yet"
+            if found["reward model"] is None
+            else f"by {found['reward model']}"
+        )
     )
     for row in found["chosen"]:
         score = "" if row["score"] is None else f", score {row['score']:+.2f}"
@@ -179,7 +190,7 @@ def print_copies(found: dict[str, Any]) -> None:
 
 
 def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
-    """Return the comments of a table that have an item, a text and a time.
+    """Read the comments in a table that have an item, a text and a time.
 
     Raises:
         InputError: a column is missing, or a time is missing or in the future.
@@ -192,12 +203,12 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
             where=str(path),
             expected=f"columns {', '.join(COMMENT_COLUMNS)}",
             found=f"no {', '.join(missing)}",
-            fix="give every comment its time: later comments must not be evidence",
+            fix="add the time of every comment, because later comments must not be used as evidence",
         )
     known = given.filter(pl.all_horizontal(pl.col(*COMMENT_COLUMNS).is_not_null()))
     if len(known) < len(given):
         logger.warning(
-            "%d of %d comments lack an item, a text or a time and are not used as evidence: %s.",
+            "%d of %d comments have no item, text or time and are not used as evidence: %s.",
             len(given) - len(known),
             len(given),
             path,
@@ -207,18 +218,18 @@ def _comments(path: Path, items: pl.DataFrame) -> pl.DataFrame:
     later = known.filter(pl.col("time") > now)
     if len(later):
         raise InputError(
-            "Some comments have times in the future.",
+            "Comments have times in the future.",
             where=str(path),
             expected="times before now, in UTC unless they have an offset; integers are microseconds since the epoch",
             found=f"{counted(len(later), 'comment')} later, the first about item {later['item_id'][0]}",
-            fix="correct the column time, or remove these rows: evidence ends with the latest comment",
+            fix="correct the column time, or remove these rows, because the evidence ends with the latest comment",
         )
     ids = items["item_id"].cast(pl.String)
-    strange = known.filter(~pl.col("item_id").cast(pl.String).is_in(ids.implode()))
-    if len(strange):
+    unmatched = known.filter(~pl.col("item_id").cast(pl.String).is_in(ids.implode()))
+    if len(unmatched):
         logger.warning(
-            "%d of %d comments are about items missing from the catalogue, such as %r (an item in it: %r): %s.",
-            len(strange), len(known), str(strange["item_id"][0]), str(ids[0]) if len(ids) else "", path,
+            "%d of %d comments refer to items that are missing from the catalogue, such as %r (an id in the catalogue is %r): %s.",
+            len(unmatched), len(known), str(unmatched["item_id"][0]), str(ids[0]) if len(ids) else "", path,
         )  # fmt: skip
     return known
 
@@ -239,7 +250,7 @@ def _reward_model(
         pairs.append(judged_pairs(folder / REVIEW, settings.least_z))
         if pairs[-1].is_empty():
             raise InputError(
-                "Nobody has preferred a copy yet.",
+                "There are no reviews that prefer a copy.",
                 where=str(folder / REVIEW),
                 expected="judgements that prefer one copy",
                 found="none",
@@ -251,9 +262,9 @@ def _reward_model(
         return None
     if not (reward / MODEL_FILE).is_file():
         raise InputError(
-            "There is no reward model.",
+            "The folder contains no reward model.",
             where=str(reward),
-            expected=f"a folder with {MODEL_FILE}, as --results leaves it in <run>/{STAGE}/reward_model",
+            expected=f"a folder with {MODEL_FILE}, such as <run>/{STAGE}/reward_model, which --results writes",
             found="another folder" if reward.is_dir() else "no folder",
             fix="train one with --results first",
         )

@@ -1,4 +1,4 @@
-"""Comparison of a run's copies by people: `taiji review RUN --copies`."""
+"""Implementation of `taiji review RUN --copies`, in which people compare the copies of a run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from taiji.pipeline.run_copy import REVIEW, STAGE
 
 
 def open_copy_review(run: Path, seed: int, name: str, count: int) -> CopyReview:
-    """Return a person's review session over the copies of a run.
+    """Open a review session of a person over the copies of a run.
 
     Args:
-        run: a run with copies. seed: seed of the comparisons. name: the reviewer. count: number of comparisons; a
-            larger number later keeps the earlier ones.
+        run: run with copies.
+        seed: random seed for the comparisons.
+        name: name of the reviewer.
+        count: number of comparisons; a later, larger number keeps the earlier ones.
 
     Raises:
         ArtifactError: the run has no copies, or they are damaged.
@@ -42,13 +44,13 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
         facts.setdefault(item, []).append((name, text))
     with CopyReviewServer(session, facts, port) as server:
         waiting = counted(session.progress()["waiting"], "comparison waits", "comparisons wait")
-        say(f"{waiting} for {session.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once.")
+        say(f"{waiting} for {session.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately.")
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
 
 
 def copy_review_summary(session: CopyReview) -> dict[str, int | str]:
-    """Return counts of a session, of the pairs from all people's judgements, and of their agreement."""
+    """Return counts of the session, of the pairs from the judgements of all people, and of their agreement."""
     same, several = agreement(session.folder)
     return {
         **session.progress(),

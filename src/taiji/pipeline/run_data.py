@@ -1,4 +1,4 @@
-"""Tables of a run that are read by several stages."""
+"""Load the tables of a run that several stages read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 def load(context: Context) -> Dataset:
-    """The dataset of the run, in memory."""
+    """Load the dataset of the run into memory."""
     return Dataset.load(context.input("data") / "dataset")
 
 
 def stored(context: Context) -> Dataset:
-    """The dataset of the run, left on disk, for stages that process users one by one."""
+    """Open the dataset of the run on disk, for stages that process users one by one."""
     return open_dataset(context.input("data") / "dataset")
 
 
 def load_split(context: Context) -> Split:
-    """The split of the run."""
+    """Load the split of the run."""
     return Split(tuple(read_json(context.input("examples") / "split.json")["bounds"]))
 
 
 def load_examples(context: Context, role: str) -> pl.DataFrame:
-    """The prompts of one role: `rationale`, `calibration`, `alignment` or `test`."""
+    """Load the prompts of one role: `rationale`, `calibration`, `alignment` or `test`."""
     return pl.read_parquet(context.input("examples") / "examples.parquet").filter(pl.col("role") == role)

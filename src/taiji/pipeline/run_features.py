@@ -1,4 +1,4 @@
-"""Features of another run, joined to the training rows of a recommender's ranker."""
+"""Join the features of another run to the training rows of a recommender's ranker."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 
 def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int) -> pl.DataFrame:
-    """Return training rows joined with their users' features, and store the features in the stage's folder.
+    """Join training rows with the features of their users, and store the features in the folder of the stage.
 
     Args:
-        rows: exposures before the test period. test: start of the test period, microseconds.
+        context: context of the stage.
+        dataset: dataset of the run.
+        rows: exposures before the test period.
+        test: start of the test period in microseconds.
 
     Raises:
-        ConfigError: no row has earlier features of its user; see also :func:`taiji.features.other_run.import_table`.
+        ConfigError: no row has earlier features of its user, or an error of :func:`taiji.features.other_run.import_table`.
     """
     config = context.config
     assert config.recommend.features is not None
@@ -34,11 +37,11 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
     training = feature_metrics(joined)
     if not training["coverage"]:
         raise ConfigError(
-            "No user had features before the test period, so the ranker cannot learn from them.",
+            "No user has features before the test period, so the ranker cannot learn from them.",
             where=f"{SETTING} = {config.recommend.features}",
-            expected=f"rows available before some of the {len(rows):,} exposures trained on",
+            expected=f"feature rows that are available before some of the {len(rows):,} training exposures",
             found=f"{len(table):,} rows of {table['user'].n_unique():,} users of this log",
-            fix=f"make features for earlier times (size.feature_refreshes), or set {SETTING}=null",
+            fix=f"compute features for earlier times (size.feature_refreshes), or set {SETTING}=null",
         )
     about = {
         "run": Path(config.recommend.features).name,
@@ -53,5 +56,5 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
 
 
 def features_used(features: StoredFeatures, requests: Requests) -> dict[str, Any]:
-    """Return the provenance of the features, and the share of requests whose user had a row."""
+    """Return the provenance of the features, and the share of requests whose user has a feature row."""
     return {**features.about, "evaluation": features.metrics_of(requests)}

@@ -1,4 +1,4 @@
-"""The language models of a run."""
+"""Load the language models of a run."""
 
 from __future__ import annotations
 

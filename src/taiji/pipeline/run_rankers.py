@@ -1,4 +1,4 @@
-"""Rankers of a run: trained, loaded, or the user's own."""
+"""Train or load the rankers of a run, or open the user's own ranker."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ KNOWLEDGE_STAGE = "item_knowledge"
 
 
 def with_texts(dataset: Dataset, folder: Path) -> Dataset:
-    """Return the dataset with the texts of the stage ``item_knowledge`` in its item table, if the folder exists."""
+    """Return the dataset with the texts of the stage ``item_knowledge`` in its table of items, if the folder exists."""
     return with_knowledge(dataset, read_knowledge(folder / "knowledge.parquet")) if folder.is_dir() else dataset
 
 
 def train(
     context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, like: RankingModel | None = None
 ) -> RankingModel:
-    """Train the configured ranker and store it in a folder of the stage, optionally with the fields selected in
-    another ranker.
+    """Train the configured ranker, optionally with the fields selected in another ranker, and store it in a folder of the stage.
 
-    It may read the run's item knowledge.
+    The ranker may read the item knowledge of the run.
     """
     if KNOWLEDGE_STAGE in context.needs:
         dataset = with_texts(dataset, context.input(KNOWLEDGE_STAGE))
@@ -45,8 +44,7 @@ def train(
 
 
 def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
-    """Return settings with the fields selected in a trained ranker, so that all rankers of a comparison read the
-    same fields."""
+    """Return settings with the fields that a trained ranker has selected, so that all rankers of a comparison read the same fields."""
     from taiji.models.ranking.default_fields import settled
     from taiji.models.ranking.ranker import Ranker
     from taiji.models.ranking.settings import NeuralRankerSettings
@@ -57,22 +55,23 @@ def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
 
 
 def settled_once(dataset: Dataset, rows: pl.DataFrame, settings: Settings, seed: int) -> Settings:
-    """Return settings with the fields selected on these rows; trains a ranker only if fields are selected by gain."""
+    """Return settings with the fields selected on these rows. A ranker is trained only if fields are selected by their gain."""
     from taiji.models.ranking.default_fields import must_pay
 
     return settings_of(train_ranker(dataset, rows, settings, seed), settings) if must_pay(settings) else settings
 
 
 def load_trained(context: Context, stage: str, dataset: Dataset) -> RankingModel:
-    """Return the ranker that a stage trained."""
+    """Load the ranker that a stage has trained."""
     return load_ranker(context.input(stage) / "ranker", dataset)
 
 
 def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
-    """Return a ranker that can rank candidates, or raise.
+    """Return the ranker if it can rank candidates.
 
     Args:
-        ranker: a trained ranker. instead: alternative named in the error.
+        ranker: trained ranker.
+        instead: alternative to name in the error.
 
     Raises:
         ConfigError: the ranker does not score slates.
@@ -81,7 +80,7 @@ def scoring_slates(ranker: RankingModel, instead: str) -> Ranker:
 
     if not isinstance(ranker, Ranker):
         raise ConfigError(
-            "A ranking model that does not score slates cannot rank candidates.",
+            "The ranking model does not score slates, so it cannot rank candidates.",
             where="ranking.model",
             expected="a subclass of taiji.models.ranking.ranker.Ranker",
             found=type(ranker).__name__,

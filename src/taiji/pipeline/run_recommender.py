@@ -1,4 +1,4 @@
-"""Fitted components of a run's recommender, loaded and composed."""
+"""Load and compose the fitted components of a run's recommender."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """All fitted components of the stages, bound to the run's dataset.
+    """All components fitted by the stages, bound to the dataset of the run.
 
     Attributes:
-        retrievers: by name, in the order of the configuration. ranker: candidate ranker, if any.
-        vectors: (N, d) item vectors, if re-ranking needs them. fuser: fitted fusion, if configured.
-        features: features of another run, if the ranker reads any.
+        retrievers: name to retriever, in the order of the configuration.
+        ranker: candidate ranker, or None.
+        vectors: item vectors (N, d), or None if re-ranking does not need them.
+        fuser: fitted fusion, or None.
+        features: features of another run, or None if the ranker reads none.
     """
 
     retrievers: Mapping[str, CatalogueRetriever]
@@ -43,17 +45,19 @@ class Components:
     features: StoredFeatures | None = None
 
     def featured(self, requests: Requests) -> Requests:
-        """Return the requests joined with their users' features at the time, if the ranker reads any."""
+        """Return the requests joined with the features of their users at the time, if the ranker reads features."""
         return requests if self.features is None else self.features.joined_to(requests)
 
     def cascade(
         self, settings: RecommendSettings, dataset: Dataset, live: Dataset | None = None, names: Sequence[str] = ()
     ) -> Cascade:
-        """Return the cascade.
+        """Compose the components into a cascade.
 
         Args:
-            settings: the composition. dataset: dataset of the run. live: the same users and items with newer events.
-            names: retrievers to compose without the ranker; none: all components.
+            settings: settings of the composition.
+            dataset: dataset of the run.
+            live: dataset with the same users and items but newer events.
+            names: retrievers to compose without the ranker; empty for all components.
         """
         chosen = {name: model for name, model in self.retrievers.items() if not names or name in names}
         ranker = None if names else self.ranker

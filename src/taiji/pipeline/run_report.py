@@ -1,4 +1,4 @@
-"""Measurements of a run, and the files that present them."""
+"""Compute the metrics of a run, and write the files that present them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 SHOWN_RATIONALES = 3
-"""Number of kept, and of rejected, rationales shown in the report."""
+"""Number of kept rationales, and of rejected ones, in the report."""
 
 
 def write_run_report(context: Context) -> dict[str, Any]:
-    """Measure everything with intervals and baselines, and write the report; return the stage's facts."""
+    """Compute all metrics with intervals and baselines, write the report, and return the facts of the stage."""
     config, dataset = context.config, load(context)
     verdicts = pl.read_parquet(context.input("selection") / "verdicts.parquet")
     audit = read_json(context.input("audit") / "audit.json")
-    reached = read_json(context.input("ranking") / "coverage.json")
+    coverage = read_json(context.input("ranking") / "coverage.json")
     quantizers = read_json(context.input("features") / "quantizers.json")
-    before = [stage.name for stage in ENHANCE if stage.name != "report"]
-    manifests = {name: read_manifest(context.run / name) for name in before}
+    earlier_stages = [stage.name for stage in ENHANCE if stage.name != "report"]
+    manifests = {name: read_manifest(context.run / name) for name in earlier_stages}
     metrics: dict[str, Any] = {
         "name": context.run.name,
         "data": dataset.name,
@@ -55,7 +55,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
         "llm": _language(context, dataset),
         "alignment": _alignment(context),
         "ranking": _rankers(context, dataset),
-        "features": {arm: reached[arm] | quantizers[arm] for arm in ARMS},
+        "features": {arm: coverage[arm] | quantizers[arm] for arm in ARMS},
         "seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
     }
     run = check_metrics(metrics)
@@ -79,7 +79,7 @@ def write_run_report(context: Context) -> dict[str, Any]:
 
 
 def _split(context: Context) -> dict[str, Any]:
-    """The split in the form of the report: periods in time order, flat rows."""
+    """Return the split in the form of the report: periods in chronological order, and flat rows."""
     about: dict[str, Any] = read_json(context.input("examples") / "split.json")
     exposed, prompts = about["rows"]["exposures"], about["rows"]["prompts"]
     rows = {
@@ -107,7 +107,7 @@ def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
 
 def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     config, test = context.config, load_examples(context, "test")
-    said = {
+    completions = {
         which: pl.read_parquet(context.input("answers") / f"{which}.parquet")["completion"].to_list()
         for which in MODELS
     }
@@ -119,12 +119,14 @@ def _language(context: Context, dataset: Dataset) -> list[dict[str, Any]]:
     catalogue = Catalogue(dataset, embedder, start, titles)
     write_parquet(
         context.folder / "grounding.parquet",
-        ground_answers(catalogue, embedder, test, said, evaluator.score_pairs, most=config.reasoning.prompts.most),
+        ground_answers(
+            catalogue, embedder, test, completions, evaluator.score_pairs, most=config.reasoning.prompts.most
+        ),
     )
     return evaluate_answers(
         dataset,
         test,
-        said,
+        completions,
         embedder,
         evaluation_score=evaluator.score_pairs,
         threshold=config.evaluation.grounding_threshold,
@@ -165,7 +167,7 @@ def _alignment(context: Context) -> dict[str, Any]:
 
 
 def _shown(context: Context, dataset: Dataset, verdicts: pl.DataFrame) -> list[dict[str, Any]]:
-    """The median and quartile examples of kept and of rejected rationales: typical, not hand-picked."""
+    """Return kept and rejected rationales at fixed quantiles of perplexity, so that the examples are typical rather than hand-picked."""
     examples = load_examples(context, "rationale")
     answers = true_answers(dataset, examples, context.config.reasoning.prompts)
     targets = {example: texts[0] for example, texts in zip(examples["example"], answers)}

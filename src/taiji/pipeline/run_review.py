@@ -1,4 +1,4 @@
-"""Inspection of a run's rationales: the printed audit, and `taiji review`."""
+"""Print the audit of a run's rationales, and open the sessions of `taiji review`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def print_audit(found: dict[str, Any]) -> None:
-    """Print the audit's metrics, and the worst examples in full."""
+    """Print the metrics of the audit, and the worst examples in full."""
     from rich.console import Console
     from rich.pretty import Pretty
 
@@ -39,19 +39,18 @@ def print_audit(found: dict[str, Any]) -> None:
 def open_review(
     run: Path, config: Config, name: str, beside: Sequence[str], only: str | None, count: int
 ) -> ReviewSession:
-    """Return a review session over some of a run's scored rationales.
+    """Open a review session over some of the scored rationales of a run.
 
     Args:
-        run: the run directory.
-        config: its configuration.
-        name: the reviewer.
+        run: run directory.
+        config: configuration of the run.
+        name: name of the reviewer.
         beside: additional reviewers: ``rules``, ``model`` (the run's language model), or names of people.
-        only: ``keep``, ``reject`` or ``review``: rationales with that verdict; None for all, starting with
-            ``review``.
-        count: number of rationales; a larger number later keeps the earlier ones.
+        only: verdict (``keep``, ``reject`` or ``review``) of the rationales; None for all, starting with ``review``.
+        count: number of rationales; a later, larger number keeps the earlier ones.
 
     Raises:
-        TaijiError: the run has not scored its rationales, or none has that verdict.
+        TaijiError: the run has not scored its rationales, or no rationale has this verdict.
     """
     folder = run / "review"
     drafts = _drafts(run, config, only, count)
@@ -61,7 +60,7 @@ def open_review(
     ]
     if name in kinds or name in beside:
         raise TaijiError(
-            "A reviewer cannot be listed twice, or have the name of an automatic reviewer.",
+            "The name of the reviewer is listed twice, or is the name of an automatic reviewer.",
             where="--as",
             found=name,
             fix="give your own name",
@@ -75,7 +74,7 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
 
     with ReviewServer(session, port) as server:
         say(
-            f"{counted(session.progress()['waiting'], 'rationale waits', 'rationales wait')} for {session.person.name}: {server.url}\nEnd with Ctrl-C; every judgement is kept at once."
+            f"{counted(session.progress()['waiting'], 'rationale waits', 'rationales wait')} for {session.person.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately."
         )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
@@ -102,7 +101,9 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
     missing = [path for path in needed if not path.exists()]
     if missing:
         copies = (
-            f"; its copies: taiji review {run} --copies" if (run / "copywriting" / "copies.parquet").exists() else ""
+            f"; to review its copies: taiji review {run} --copies"
+            if (run / "copywriting" / "copies.parquet").exists()
+            else ""
         )
         raise TaijiError(
             "The run has no scored rationales yet.", where=str(missing[0]), fix=resume_command(run) + copies
@@ -113,7 +114,7 @@ def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Dra
         verdicts = verdicts.filter(pl.col("verdict") == only)
     if verdicts.is_empty():
         raise TaijiError(
-            "There is no such rationale to review.",
+            "There is no rationale to review.",
             where=str(needed[2]),
             found=f"none with verdict {only!r}" if only else "no rationale",
         )

@@ -1,10 +1,10 @@
-"""`taiji study`: worth of each kind of features to the ranker, over training seeds, with negative controls.
+"""Implementation of `taiji study`: the value of each kind of features to the ranker, over training seeds and with negative controls.
 
-Layout of ``runs/NAME/study/``; each part is made once and kept::
+Layout of ``runs/NAME/study/``, where each part is computed once and kept::
 
-    stages/           parametrised stages, such as features-sft: needed by an arm and not made by the run
+    stages/           parametrised stages that an arm needs and the run does not have, such as features-sft
     cells/            test predictions of every (arm, seed)
-    study.json        every metric
+    study.json        all metrics
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ if TYPE_CHECKING:
     from taiji.pipeline.stage import Stage
 
 RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
-"""Arms that differ in the rule that weights the rewards in alignment."""
+"""Arm to its rule for weighting rewards in alignment."""
 WRITERS = ("base", "sft")
-"""Arms whose text comes from a model before alignment."""
+"""Arms whose texts come from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Tables made by a run itself: the competitor without a language model, and the run's own table, under this name if
-its rule is not one of the above."""
+"""Tables that a run itself computes: the competitor without a language model, and the table of the run, which has this name if its rule is not in
+:data:`RULE_OF_ARM`."""
 ORACLE_ARM = "truth"
-"""The oracle: the user's actual next item replaces the answer. It uses the future on purpose."""
+"""Name of the oracle, in which the user's actual next item replaces the answer. It deliberately uses the future."""
 COLD = 5
-"""An item with fewer interactions than this before the test period is cold."""
+"""Number of interactions before the test period below which an item is cold."""
 SMALL = 0.1
-"""Values below this are printed with one more decimal."""
+"""Bound below which values are printed with one more decimal."""
 DEPARTMENTS = 8
-"""Number of departments, those with the most test exposures, that are evaluated separately."""
+"""Number of departments that are evaluated separately: those with the most test exposures."""
 
 
 def study(
     run: Path, config: Config, seeds: int, arms: Sequence[str] = (), say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Complete a run's study and evaluate it.
+    """Complete and evaluate the study of a run.
 
     Args:
-        run: a finished run directory.
-        config: the run's configuration; ``ranking`` and ``evaluation`` may differ from the run's.
-        seeds: trainings per arm.
-        arms: names of tables to compare with none, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
-            ``popo-light`` and ``popo``; all by default. The run's own rule (or the last table named) is the one that
-            is ablated and gets the negative controls.
-        say: called with progress messages.
+        run: finished run directory.
+        config: configuration of the run, possibly with other values of ``ranking`` and ``evaluation``.
+        seeds: number of training runs per arm.
+        arms: names of the tables to compare with no features, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
+            ``popo-light`` and ``popo``; all by default. The table of the run's own rule (or otherwise the last table) is
+            ablated and gets the negative controls.
+        say: function called with progress messages.
 
     Returns:
-        the content of ``study.json``: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
+        content of ``study.json``: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
         :func:`taiji.experiments.study.evaluate_seeds`) and ``controls``.
 
     Raises:
@@ -89,7 +89,7 @@ def study(
     unknown = [arm for arm in arms if arm not in known]
     if unknown:
         raise ConfigError(
-            "The study has no such arm.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
+            "The arm of a study is unknown.", where="--arm", expected=", ".join(known), found=", ".join(unknown)
         )
     wanted = [name for name in known if not arms or name in arms]
     folder, split = run / "study", split_at(needed[1])
@@ -114,11 +114,11 @@ def study(
 
 
 def stages_for(arm: str, own: str) -> tuple[Stage, ...]:
-    """Return the parametrised stages that make an arm's table, the features last; none if the run has made it.
+    """Return the parametrised stages that produce the table of an arm, the features last; none if the run has this table.
 
     Args:
         arm: name of the table.
-        own: name of the run's own table.
+        own: name of the table of the run.
     """
     if arm in (own, COMPETITOR, ORACLE_ARM):
         return ()
@@ -139,14 +139,14 @@ def evaluated(
     """Train and evaluate arms on the test exposures of the users of a table.
 
     Args:
-        run: the run directory, for its name.
+        run: run directory, for its name.
         folder: folder of the cells.
-        config: its section ``ranking`` is trained.
-        dataset, split: of the run.
-        arms: the arms to compare.
-        population: a feature table, whose users are evaluated.
-        seeds: trainings per arm.
-        competitors: arms that every later arm is also compared with.
+        config: configuration with the ranker to train in the section ``ranking``.
+        dataset, split: dataset and split of the run.
+        arms: arms to compare.
+        population: feature table whose users are evaluated.
+        seeds: number of training runs per arm.
+        competitors: arms with which every later arm is also compared.
 
     Returns:
         ``run``, ``data``, ``notes``, ``seeds``, ``arms``, ``users``, ``exposures``, ``cells``, ``rows`` (of
@@ -186,7 +186,7 @@ def evaluated(
 
 
 def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any]:
-    """Groups of test rows as masks: cold items, and the departments (level 1) with the most rows."""
+    """Return masks of groups of test rows: cold items, and the departments (level 1) with the most rows."""
     past = dataset.events.filter((pl.col("click") == 1) & (pl.col("time") < start))["item"]
     seen = np.bincount(past.to_numpy(), minlength=dataset.n_items)
     item = test["item"].to_numpy()
@@ -205,12 +205,12 @@ def groups_of(dataset: Dataset, test: pl.DataFrame, start: int) -> dict[str, Any
 
 
 def split_at(path: Path) -> Split:
-    """The split that the examples stage wrote."""
+    """Read the split that the stage `examples` wrote."""
     return Split(tuple(read_json(path)["bounds"]))
 
 
 def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.DataFrame:
-    """The run's feature rows with the next item replacing the answer."""
+    """Return the feature rows of the run with the next item in place of the answer."""
     rows = pl.read_parquet(run / "features" / "taiji.parquet", columns=["user", "as_of"])
     lines = load_embedder(config.embedder.name, config.embedder.device).encode(
         item_lines(dataset, config.reasoning.prompts.title_characters)
@@ -221,7 +221,7 @@ def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.Data
 
 
 def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
-    """Print the worth of each arm by group (all, or those named), and the results of the negative controls."""
+    """Print the value of each arm by group (all groups, or the given ones), and the results of the negative controls."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -239,7 +239,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         if groups and group not in groups:
             continue
         grid = Table(
-            title=f"{group}: difference to none, and below it to history_mean",
+            title=f"{group}: difference to no features, and below it to history_mean",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
@@ -255,7 +255,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    """Return the value; difference to none with its interval; difference to the competitor with its interval."""
+    """Return a cell with the value, and the differences to no features and to the competitor with their intervals."""
     if row is None or row["value"] is None:
         return "–"
     digits = 4 if abs(row["value"]) >= SMALL else 5

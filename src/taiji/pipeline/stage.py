@@ -1,4 +1,4 @@
-"""Contract of a stage: its name, inputs, outputs and cost; no heavy imports."""
+"""Base class of a stage, which defines its name, inputs, outputs and cost. This module has no heavy imports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ else:
     S = TypeVar("S")
 
 PREPARED_STAGES = ("data", "examples")
-"""Stages read by nearly all others."""
+"""Stages that nearly all others read."""
 LANGUAGE = ("language", "reasoning.prompts", "size.chunk")
 """Settings of every stage that uses a language model on prompts."""
 
 
 class Stage(ABC):
-    """One step of a recipe.
+    """Step of a recipe.
 
     A stage of another package derives from this class, sets ``name``, ``summary`` and ``needs``, and implements :meth:`run`.
     Its settings, if any, are a nested class ``Settings`` and appear in the configuration under the stage's name.
@@ -32,12 +32,12 @@ class Stage(ABC):
     Attributes:
         name: name of the sub-command, of the folder, and of its settings; a Python identifier.
         summary: the work in one sentence.
-        needs: keys of the stages whose artefacts it reads.
-        settings: sections of the configuration it depends on, by dotted path; its own section need not be listed.
-        publish: artefacts also copied to the top of the run directory, where people look.
-        distributed: whether a launcher may run it in several processes.
-        Settings: the class of its settings.
-        variant: distinguishes a parametrised stage from the recipe's own; part of its folder's name.
+        needs: keys of the stages whose artefacts the stage reads.
+        settings: dotted paths of the sections of the configuration on which the stage depends; its own section need not be listed.
+        publish: artefacts that are also copied to the top of the run directory, where people look for them.
+        distributed: True if a launcher may run the stage in several processes.
+        Settings: class of the settings of the stage, or None.
+        variant: suffix of the folder name that distinguishes a parametrised stage from the one in the recipe.
     """
 
     name: ClassVar[str]
@@ -51,7 +51,7 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
-        """Write the stage's artefacts into ``context.folder``; return facts (row counts, …) for the manifest."""
+        """Write the artefacts of the stage into ``context.folder``, and return facts (row counts, …) for the manifest."""
 
     @property
     def key(self) -> str:
@@ -59,34 +59,33 @@ class Stage(ABC):
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of a parametrised stage that :meth:`configured` does not show."""
+        """Return the parameters of a parametrised stage that do not appear in the result of :meth:`configured`."""
         return {}
 
     def configured(self, config: Config) -> Config:
-        """Return the configuration for this stage; a parametrised stage may change parts of it."""
+        """Return the configuration for this stage. A parametrised stage may change parts of it."""
         return config
 
     def outside(self, config: Config) -> object:
-        """Return the state of files read from outside the run (the user's own) as a JSON-like value, or None."""
+        """Return the state of the external files that the stage reads as a JSON value, or None."""
         return None
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the keys of recipe stages that read this stage's artefacts under a configuration without listing it
-        in ``needs``."""
+        """Return the keys of recipe stages that, with this configuration, read the artefacts of this stage without listing it in ``needs``."""
         return ()
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the stage's work on a log; by default one pass over the users."""
+        """Return the amount of work for a log; by default one pass over the users."""
         from taiji.pipeline.amounts import Amount
 
         return Amount(log.users)
 
     def own(self, config: Config, kind: type[S]) -> S:
-        """Return the stage's own settings.
+        """Return the settings of this stage.
 
         Args:
-            config: the run's configuration.
-            kind: class of the settings, ``Settings``.
+            config: configuration of the run.
+            kind: class of the settings (``Settings``).
 
         Raises:
             ConfigError: the configuration was not made for this stage.

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 ASKED = ("example", "user", "as_of", "target", "targets")
-"""Columns of an example used for its prompts and true answers; the last one only if answers are sets."""
+"""Columns of an example that are used for its prompts and true answers; ``targets`` exists only if answers are sets."""
 
 
 def taught_examples(context: Context) -> pl.DataFrame:
-    """Return the teacher's prompts, those of calibration first."""
+    """Return the prompts of the teacher, those for calibration first."""
     return pl.concat([load_examples(context, "calibration"), load_examples(context, "rationale")])
 
 
@@ -36,7 +36,7 @@ def _teacher(context: Context) -> Teacher:
     if reasoning.teacher.kind == "endpoint":
         from taiji.reasoning.endpoint import EndpointTeacher
 
-        # The journal lies next to the stages, not in one, so paid-for texts serve every later configuration too.
+        # The journal is outside the stages, so that texts that were paid for can be reused by later configurations.
         return EndpointTeacher(
             reasoning.endpoint,
             reasoning.teacher,
@@ -56,10 +56,10 @@ def open_writing(context: Context) -> Work:
 
 
 def open_scoring(context: Context, columns: list[str]) -> Work:
-    """Load the language model and return the function that scores rationales, with the content of each prompt.
+    """Load the language model and return the function that scores rationales, and reports the content of each prompt.
 
     Args:
-        context: the stage's context.
+        context: context of the stage.
         columns: columns of the rationales.
     """
     settings, dataset, lm = (

@@ -1,4 +1,4 @@
-"""Traces of all candidates of sampled requests, and off-policy evaluation of lists."""
+"""Write traces of all candidates of sampled requests, and evaluate lists off-policy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 BLOCK = 128
-"""Requests per batch of the cascade."""
+"""Number of requests per batch of the cascade."""
 
 
 def write_traces(
@@ -40,15 +40,15 @@ def write_traces(
 ) -> int:
     """Write ``requests.parquet`` and ``traces.parquet`` for a seeded sample of requests, and return their number.
 
-    A trace has one row per request and candidate: the record of :mod:`taiji.cascade.trace`, ``target`` (the user took
-    it later), and in a world the user's true probabilities (``true click``, …).
+    A trace has one row per request and candidate, with the columns of :mod:`taiji.cascade.trace`, ``target`` (True if the user chose
+    the item later), and in a simulated world the user's true probabilities (``true click``, …).
     """
     count = min(settings.traced, len(requests))
     if not count:
         return 0
     chosen = np.sort(np.random.default_rng([seed, len(requests)]).choice(len(requests), count, replace=False))
-    asked = requests.take(chosen)
-    found = parts.cascade(settings, dataset).recommend(asked, settings.length, trace=True)
+    traced = requests.take(chosen)
+    found = parts.cascade(settings, dataset).recommend(traced, settings.length, trace=True)
     assert found.trace is not None
     frame, wanted = found.trace, [targets.items[targets.offsets[at] : targets.offsets[at + 1]] for at in chosen]
     row, item = frame["request"].to_numpy(), frame["item"].to_numpy()
@@ -56,10 +56,10 @@ def write_traces(
     keys = owner * dataset.n_items + np.concatenate(wanted)
     columns: dict[str, Array] = {"target": np.isin(row * dataset.n_items + item, keys)}
     if truth is not None:
-        columns |= truth.of_candidates(asked.user[row], item, asked.time[row])
+        columns |= truth.of_candidates(traced.user[row], item, traced.time[row])
     write_parquet(folder / "traces.parquet", frame.with_columns(pl.Series(name, v) for name, v in columns.items()))
-    about = {"request": np.arange(count), "user": asked.user, "time": asked.time}
-    about |= {name: asked.columns[name] for name in dataset.context}
+    about = {"request": np.arange(count), "user": traced.user, "time": traced.time}
+    about |= {name: traced.columns[name] for name in dataset.context}
     frame = pl.DataFrame({**about, "targets": [items.tolist() for items in wanted]})
     write_parquet(folder / "requests.parquet", frame)
     return count
@@ -68,8 +68,7 @@ def write_traces(
 def off_policy_values(
     settings: RecommendSettings, dataset: Dataset, parts: Components, start: int, seed: int
 ) -> dict[str, Any] | None:
-    """Return the off-policy value of the recommender's lists on the test period's log, and of the baselines alone;
-    None without propensities."""
+    """Estimate the value of the recommender's lists, and of the baselines alone, off-policy from the log of the test period; None without propensities."""
     logged = logged_lists(dataset, start, settings.requests, seed)
     if logged is None:
         return None
@@ -85,7 +84,7 @@ def off_policy_values(
 
 
 def _lists(title: str, cascade: Cascade, requests: Requests, length: int) -> Array:
-    """Return the lists (B, length)."""
+    """Return the recommended lists (B, length)."""
     parts = []
     with progress(title, len(requests)) as update:
         for at in range(0, len(requests), BLOCK):

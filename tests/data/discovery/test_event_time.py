@@ -72,7 +72,7 @@ def test_serial_days_need_a_name_that_says_time():
     assert look("amount", amount=days)[1] == {}
 
 
-def test_seconds_of_the_day_are_joined_and_a_day_alone_is_said():
+def test_seconds_of_the_day_are_joined_and_missing_times_of_day_are_reported():
     days = [20230722, 20230723] * 10
     found, proposed = look("day", day=days, second_of_day=[4000 * k + 61 for k in range(20)])
     assert proposed == {"clock": "second_of_day", "format": "%Y%m%d %H:%M:%S"} and not found.doubts
@@ -80,7 +80,7 @@ def test_seconds_of_the_day_are_joined_and_a_day_alone_is_said():
     assert "clock" not in proposed and found.doubts[0].startswith("day holds days without a time of day")
 
 
-def test_a_column_of_zones_is_said():
+def test_a_column_of_time_zones_is_reported():
     found, _ = look("at", at=["2023-07-22 01:00:00", "2023-07-23 02:00:00"], tz=["Europe/Berlin", "America/New_York"])
     assert found.doubts[0].startswith("tz holds time zones (America/New_York, Europe/Berlin)")
     assert not look("at", at=["2023-07-22 01:00:00", "2023-07-23 02:00:00"], kind=["a", "b"])[0].doubts

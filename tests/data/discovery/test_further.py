@@ -1,4 +1,4 @@
-"""A log of clips: what its columns beyond user, item and time are proposed as, and what is left out is said."""
+"""A log of clips: roles are proposed for the columns beyond user, item and time, and unused columns are reported."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ def look(folder, **answers):
     return propose(read_tables(folder)[0], {key.replace("__", "."): value for key, value in answers.items()}, "clips")
 
 
-def test_names_and_values_tell_the_roles(folder):
+def test_roles_are_inferred_from_names_and_values(folder):
     proposal = look(folder)
     assert not proposal.questions
     assert {key: guess.value for key, guess in proposal.guesses.items() if key in FOUND} == FOUND
     assert not {key for key in proposal.guesses if key.startswith("events.labels.")} - set(FOUND)
 
 
-def test_what_is_unsure_is_suggested_and_what_is_not_used_is_listed(folder):
+def test_unsure_roles_are_suggested_and_unused_columns_are_listed(folder):
     proposal = look(folder)
     lines = dict(proposal.suggestions)
     assert "comments counts from 0 to 3" in lines["labels: {comments: {kind: count}}"]
-    assert "platform has too many different values" in lines["context: [platform]"]
+    assert "platform has too many distinct values" in lines["context: [platform]"]
     assert len(lines) == 2
     assert proposal.unused["log.csv"] == ["comments", "duration_of_clip", "note", "platform"]
     assert proposal.unused["other.csv"] == ["exchange", "rate"]
@@ -131,7 +131,7 @@ def test_a_level_can_be_left_out_or_added_by_a_decision(tmp_path):
     assert "category_l2" not in without and without["category_l1"] == "一级类目"
     added = propose(tables, {"items.category_l3": "二级类目"}).values["items"]
     assert added["category_l3"] == "二级类目"
-    with pytest.raises(TaijiError, match="no such column"):
+    with pytest.raises(TaijiError, match="column does not exist"):
         propose(tables, {"items.category_l3": "nowhere"})
 
 

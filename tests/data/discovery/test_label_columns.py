@@ -1,4 +1,4 @@
-"""Columns that are labels by their names: understood as a whole, or asked about by name, never left aside in silence."""
+"""Columns that are named like labels: they are read as a whole or asked about, and never ignored silently."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read(name, values, meaning="click"):
         ("click", ["yes", "no"] * 30 + ["maybe"], "click"),
     ],
 )
-def test_what_values_say(name, values, rule):
+def test_rules_are_inferred_from_values(name, values, rule):
     found = read(name, values)
     assert found is not None and found.question is None and found.rule == rule
 
@@ -55,7 +55,7 @@ def test_what_values_say(name, values, rule):
         ("label", ["A", "B"], "label", ["label == A", "label == B", 1]),
     ],
 )
-def test_what_they_leave_open_is_asked_by_name(name, values, meaning, choices):
+def test_ambiguous_values_become_a_question(name, values, meaning, choices):
     found = read(name, values, meaning)
     assert found is not None and found.rule is None and found.question is not None
     assert name in found.question.what
@@ -69,6 +69,6 @@ def test_another_thing_with_such_a_word_in_its_name_is_no_label(name, values):
     assert read(name, values, "conversion" if "click" not in name else "click") is None
 
 
-def test_broken_cells_are_said():
+def test_broken_cells_are_reported():
     found = read("click", ["yes", "no"] * 30 + ["maybe"])
-    assert "1 of 61 cells of click are not understood (row 61: 'maybe')" in found.doubts[0]
+    assert "1 of 61 cells of click cannot be read (row 61: 'maybe')" in found.doubts[0]

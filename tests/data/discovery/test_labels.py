@@ -109,7 +109,7 @@ def test_rules(columns, click, conversion, doubtful):
         ),
     ],
 )
-def test_what_the_values_leave_open_is_asked(columns, asked):
+def test_ambiguous_values_become_a_question(columns, asked):
     found = labels(Table(Path("log.csv"), pl.DataFrame(columns)), set())
     assert {question.key: [choice.value for choice in question.choices] for question in found.questions} == asked
     assert all(next(iter(columns)) in question.what or "purchase" in question.what for question in found.questions)
@@ -121,10 +121,10 @@ def test_rows_with_a_purchase_and_no_click_become_clicks_and_are_counted():
     assert found.click == "clicked or bought" and found.doubts[0].startswith("1 rows have bought without clicked")
 
 
-def test_an_action_that_is_seldom_and_not_understood_is_said():
+def test_a_rare_unknown_action_is_reported():
     table = Table(Path("log.csv"), pl.DataFrame({"action": ["show", "click"] * 100 + ["zap"]}))
     found = labels(table, set())
-    assert not found.questions and "'zap' (1 rows) was not understood" in found.doubts[0]
+    assert not found.questions and "'zap' (1 rows) is unknown" in found.doubts[0]
 
 
 @pytest.mark.parametrize("name", ["is_test_order", "bot_click", "cancelled_purchase"])

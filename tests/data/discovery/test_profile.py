@@ -20,7 +20,7 @@ def look(folder, **columns):
     return profile(table, [column for column in table.columns.values() if column.name != "user_id"], items)
 
 
-def test_what_tells_the_kind_of_a_user_is_told(tmp_path):
+def test_columns_that_describe_users_are_shown(tmp_path):
     found = look(
         tmp_path,
         region=["north" if k % 2 else "south" for k in range(PEOPLE)],
@@ -49,12 +49,12 @@ def test_ids_contact_data_and_answers_stay_out_with_the_reason(tmp_path):
     assert set(reasons) == {
         "next_item", "favourite", "last_purchase", "total_spent", "churn", "email", "contact", "phone", "plz",
     }  # fmt: skip
-    assert "ids of items" in reasons["last_purchase"] and "names items" in reasons["next_item"]
+    assert "item ids" in reasons["last_purchase"] and "refers to items" in reasons["next_item"]
     assert "by its values" in reasons["contact"] and "by its name" in reasons["phone"]
     assert "email (contact data" in found.doubt and "--set" in found.doubt
 
 
-def test_text_of_one_s_own_and_keys_are_not_told(tmp_path):
+def test_personal_texts_and_keys_are_not_shown(tmp_path):
     found = look(
         tmp_path,
         about=[f"likes {k} and tea" for k in range(PEOPLE)],
@@ -78,6 +78,6 @@ def test_counts_over_a_window_segments_of_behaviour_and_other_ids_stay_out(tmp_p
     assert found.told == ("region", "customer_type")
     assert found.left_out["account_id"] == "another id of the user"
     assert all(
-        "made from what users did" in found.left_out[name]
+        "derived from user behaviour" in found.left_out[name]
         for name in ("n_plays_30d", "actions_last_7_days", "rfm_segment")
     )

@@ -97,7 +97,7 @@ def look(tmp_path):
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_what_an_export_tells(look, name):
+def test_the_mapping_of_an_export(look, name):
     proposal = look(name)
     assert not proposal.questions
     assert {key: guess.value for key, guess in proposal.guesses.items()} == RIGHT[name]
@@ -111,7 +111,7 @@ def test_what_an_export_tells(look, name):
         ("both_ways", {"events.timestamp.format"}, {"events.timestamp.format": "%d/%m/%Y"}),
     ],
 )
-def test_what_is_open_is_asked_and_an_answer_settles_it(look, name, keys, answers):
+def test_an_open_role_becomes_a_question_and_an_answer_settles_it(look, name, keys, answers):
     proposal = look(name)
     assert {question.key for question in proposal.questions} == keys
     for question in proposal.questions:
@@ -121,7 +121,7 @@ def test_what_is_open_is_asked_and_an_answer_settles_it(look, name, keys, answer
     assert {key: settled.guesses[key].value for key in answers} == answers
 
 
-def test_bare_ids_in_place_of_titles_are_said_aloud(look):
+def test_ids_in_place_of_titles_are_reported_prominently(look):
     proposal = look("events_only")
     assert proposal.guesses["items.title"].sure == "GUESS"
     assert any("NO TEXT" in doubt for doubt in proposal.doubts)
@@ -129,7 +129,7 @@ def test_bare_ids_in_place_of_titles_are_said_aloud(look):
 
 def test_dropped_rows_are_counted_by_reason(look):
     reasons = " ".join(look("ratings").guesses["unusable"].reasons)
-    assert "no user_id" in reasons and "movies.parquet does not have" in reasons and "no title" in reasons
+    assert "no user_id" in reasons and "does not occur in movies.parquet" in reasons and "no title" in reasons
 
 
 def test_a_log_over_two_files_says_how_to_join_them(look):
@@ -178,7 +178,7 @@ def test_files_without_any_time_are_no_log(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [pl.Float64, pl.Null, pl.Boolean, pl.Datetime("us"), pl.List(pl.String)])
-def test_a_column_without_any_value_plays_no_part_and_that_is_said(tmp_path, dtype):
+def test_a_column_without_values_is_left_out_and_reported(tmp_path, dtype):
     exports.chinese(tmp_path)
     goods, log = tmp_path / "商品.parquet", tmp_path / "行为日志.parquet"
     before = propose(read_tables(tmp_path)[0]).values
@@ -189,8 +189,8 @@ def test_a_column_without_any_value_plays_no_part_and_that_is_said(tmp_path, dty
     del before["items"]["price"]
     assert proposal.values == before
     for file in (goods, log):
-        assert f"{file.name}: columns hold no value and were left out ({', '.join(empty)})." in proposal.doubts
-    with pytest.raises(TaijiError, match="holds no value"):
+        assert f"{file.name}: empty columns were left out ({', '.join(empty)})." in proposal.doubts
+    with pytest.raises(TaijiError, match="column is empty"):
         propose(read_tables(tmp_path)[0], {"items.price": "vk_preis"})
 
 
@@ -259,15 +259,18 @@ def test_rows_without_a_click_label_are_counted(tmp_path):
     assert reason.startswith("1 of 400 rows have no label for click (row 10:")
 
 
-def test_a_negative_quantity_is_said(tmp_path):
+def test_a_negative_quantity_is_reported(tmp_path):
     made = shop(tmp_path, lambda k: row(k, quantity=-1 if k % 50 == 0 else 2))
     assert any("quantity is negative in 8 of 400 rows" in doubt for doubt in made.doubts)
 
 
-def test_a_reaction_whose_values_say_nothing_is_said(tmp_path):
+def test_a_reaction_with_ambiguous_values_is_reported(tmp_path):
     made = shop(tmp_path, lambda k: row(k, liked="AB"[k // 7 % 2]))
-    assert any("liked must be a label by its name" in doubt for doubt in made.doubts)
-    assert ("labels: {liked: {kind: binary, column: liked == A}}", "if that is what liked means") in made.suggestions
+    assert any("liked is named like a label" in doubt for doubt in made.doubts)
+    assert (
+        "labels: {liked: {kind: binary, column: liked == A}}",
+        "if this is the meaning of liked",
+    ) in made.suggestions
 
 
 def test_a_question_about_a_label_is_settled_by_a_rule(tmp_path):
@@ -314,26 +317,26 @@ def test_missing_value_words_among_ids_are_counted(tmp_path):
     assert any("1 of 3,000 rows of verlauf.csv have no KundenNr" in doubt for doubt in proposal.doubts)
 
 
-def test_rows_of_bots_and_tests_are_counted_and_take_no_part(tmp_path):
+def test_rows_of_bots_and_tests_are_counted_and_are_not_labels(tmp_path):
     made = shop(tmp_path, lambda k: row(k, is_bot=("true" if k % 7 == 0 else "false"), is_test_order=int(k % 11 == 0)))
-    assert any("is_bot marks 58 of 400 rows, which count like the others" in doubt for doubt in made.doubts)
+    assert any("is_bot marks 58 of 400 rows, which are used like any others" in doubt for doubt in made.doubts)
     assert any("is_test_order marks 37 of 400 rows" in doubt for doubt in made.doubts)
     assert made.values["events"]["click"] == "click" and "conversion" not in made.values["events"]
 
 
-def test_a_watch_time_whose_values_are_no_numbers_is_said(tmp_path):
+def test_a_watch_time_whose_values_are_not_numbers_is_reported(tmp_path):
     made = shop(tmp_path, lambda k: row(k, watched=f"{k % 100}%"))
-    assert any("watched must be a label by its name" in doubt for doubt in made.doubts)
+    assert any("watched is named like a label" in doubt for doubt in made.doubts)
 
 
-def test_who_decides_what_a_click_is_needs_no_word_about_another_rule(tmp_path):
+def test_an_answered_click_rule_silences_notes_about_the_proposed_rule(tmp_path):
     def cells(k):
         return {
             **{key: value for key, value in row(k).items() if key != "click"},
             "status": ["view", "cancel", "buy"][k % 3],
         }
 
-    assert any("'cancel' undoes something" in doubt for doubt in shop(tmp_path, cells).doubts)
+    assert any("'cancel' reverts an earlier action" in doubt for doubt in shop(tmp_path, cells).doubts)
     settled = propose(read_tables(tmp_path)[0], {"events.click": "status == buy"})
     assert not any("undoes" in doubt for doubt in settled.doubts)
 
@@ -348,7 +351,7 @@ def test_a_time_that_only_some_rows_have_is_no_time_of_the_event_and_may_be_a_la
     assert any("--set 'events.conversion=sale_ts is not null'" in doubt for doubt in made.doubts)
 
 
-def test_whoever_most_rows_name_is_the_user_and_the_other_id_is_not_told(tmp_path):
+def test_the_id_in_most_rows_is_the_user_and_the_other_id_is_not_shown(tmp_path):
     def cells(k):
         made = row(k, uid=k % 30 + 500 if k % 30 < 12 else "")
         return {"cookie": made.pop("user_id"), **made}
@@ -358,7 +361,7 @@ def test_whoever_most_rows_name_is_the_user_and_the_other_id_is_not_told(tmp_pat
     assert "uid" in made.unused["log.csv"]
 
 
-def test_the_user_is_who_the_table_of_users_tells_about(tmp_path):
+def test_the_user_is_the_id_that_the_table_of_users_describes(tmp_path):
     (tmp_path / "profiles.csv").write_text(
         "profile_id;lang\n" + "".join(f"u{k};{'de' if k % 2 else 'en'}\n" for k in range(30))
     )
@@ -371,17 +374,17 @@ def test_the_user_is_who_the_table_of_users_tells_about(tmp_path):
     assert made.values["events"]["user_id"] == "profile_id" and made.values["users"]["profile"] == ["lang"]
 
 
-def test_prices_in_hundredths_or_several_currencies_are_said(tmp_path):
+def test_prices_in_hundredths_or_several_currencies_are_reported(tmp_path):
     items = "item_id;title;price_cents;currency\n" + "".join(
         f"{k};Oat thing {k};{900 + k};{'EUR' if k % 2 else 'USD'}\n" for k in range(40)
     )
     made = shop(tmp_path, row, items)
     assert made.values["items"]["price"] == "price_cents"
-    assert any("price_cents counts hundredths by its name" in doubt and "900" in doubt for doubt in made.doubts)
+    assert any("price_cents is named like an amount in hundredths" in doubt and "900" in doubt for doubt in made.doubts)
     assert any("price_cents is in several currencies (EUR, USD)" in doubt for doubt in made.doubts)
 
 
-def test_ratings_of_0_are_said(tmp_path):
+def test_ratings_of_0_are_reported(tmp_path):
     made = shop(tmp_path, lambda k: cells_without_a_click(k, rating=0 if k % 3 else 1 + k % 10))
     assert any("rating is 0 in 266 of 400 rows" in doubt for doubt in made.doubts)
 
@@ -390,7 +393,7 @@ def test_titles_with_contact_data_are_counted(tmp_path):
     items = "item_id;title\n" + "".join(
         f"{k};Oat thing {k}{', joe@mail.example' if k < 3 else ''}\n" for k in range(40)
     )
-    assert any("3 values of title hold an e-mail address" in doubt for doubt in shop(tmp_path, row, items).doubts)
+    assert any("3 values of title contain an e-mail address" in doubt for doubt in shop(tmp_path, row, items).doubts)
 
 
 def test_day_and_clock_are_answered_as_the_mapping_writes_them(tmp_path):
@@ -404,28 +407,28 @@ def test_day_and_clock_are_answered_as_the_mapping_writes_them(tmp_path):
     assert made.values["events"]["timestamp"] == {"column": "d", "clock": "t"}
 
 
-def test_a_file_that_the_user_takes_for_the_items_is_not_the_log(tmp_path):
+def test_a_file_that_the_user_names_as_items_is_not_the_log(tmp_path):
     items = "item_id;title;valid_from\n" + "".join(
         f"{k // 2};Oat thing {k // 2};2023-0{1 + k % 2}-01\n" for k in range(80)
     )
     made = shop(tmp_path, row, items)
     table = next(table for table in read_tables(tmp_path)[0] if table.path.name == "items.csv")
-    assert made.values["items"]["file"] == "log.csv" and "2.0 rows each" in unlinked(made.roles.events, table)
+    assert made.values["items"]["file"] == "log.csv" and "2.0 rows per id" in unlinked(made.roles.events, table)
     decided = propose(read_tables(tmp_path)[0], {"items.file": "items.csv", "items.item_id": "item_id"})
     assert decided.values["events"]["file"] == "log.csv" and decided.values["items"]["file"] == "items.csv"
 
 
 @pytest.mark.parametrize("mark", ["", "-1"])
 @pytest.mark.parametrize("separator", [" ", "|"], ids=["space", "bar"])
-def test_rows_that_list_items_are_to_be_written_one_item_a_row(tmp_path, mark, separator):
+def test_rows_that_list_several_items_are_rejected(tmp_path, mark, separator):
     def cells(k):
         shown = separator.join(f"N{(k * 7 + j * j) % 40}{mark}" for j in range(4 + k % 2))
         return {"user_id": f"u{k % 30}", "timestamp": 1690000000 + 600 * k, "impressions": shown}
 
-    with pytest.raises(TaijiError, match=r"hold several items each(.|\n)*column impressions(.|\n)*explode"):
+    with pytest.raises(TaijiError, match=r"contain several items each(.|\n)*column impressions(.|\n)*explode"):
         shop(tmp_path, cells, "item_id;title\n" + "".join(f"N{k};Oat thing {k}\n" for k in range(40)))
 
 
-def test_a_mark_of_bots_is_said_also_where_it_never_changes_within_a_user(tmp_path):
+def test_a_bot_flag_is_reported_even_if_it_is_constant_for_each_user(tmp_path):
     made = shop(tmp_path, lambda k: row(k, is_bot=int(k % 10 == 0)))
     assert "users" not in made.values and any("is_bot marks 40 of 400 rows" in doubt for doubt in made.doubts)

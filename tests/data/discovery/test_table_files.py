@@ -159,7 +159,7 @@ def test_files_that_differ_in_a_number_alone_are_one_table_if_their_columns_are_
     assert any("log_*.csv is read as one table of 2 files" in note for note in notes)
 
 
-def test_atomic_files_tell_what_they_are(tmp_path):
+def test_roles_of_atomic_files_come_from_their_suffixes(tmp_path):
     (tmp_path / "shop.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\ti\t1.0\n")
     (tmp_path / "shop.item").write_text("item_id:token\ttags:token_seq\ni\thot new\n")
     (tmp_path / "shop.user").write_text("user_id:token\tage:float\nu\t30\n")
@@ -183,7 +183,7 @@ def test_json_is_lines_or_one_array_with_a_mark_or_without(tmp_path):
         assert table.frame["price"].to_list() == [1.5, 2.0]
 
 
-def test_lines_that_are_no_rows_are_kept_apart(tmp_path):
+def test_broken_lines_are_kept_apart(tmp_path):
     (tmp_path / "books.csv").write_text('a;b\n1;x\n2;"y\n3;z;w\n4;v\n5;u\n6;t\n7;s\n8;r\n9;q\n')
     ((table,), _) = read_tables(tmp_path)
     assert table.separator == ";"
@@ -250,18 +250,18 @@ def test_versions_of_one_table_are_not_its_parts(tmp_path):
     ],
     ids=["values come again", "a date", "a name among the values", "spaces around names", "header again"],
 )
-def test_a_header_is_told_from_a_row(tmp_path, text, columns):
+def test_a_header_is_distinguished_from_a_row(tmp_path, text, columns):
     (tmp_path / "log.csv").write_text(text)
     assert read_tables(tmp_path)[0][0].frame.columns == columns
 
 
-def test_lines_above_a_header_are_said(tmp_path):
+def test_lines_above_a_header_are_reported(tmp_path):
     (tmp_path / "log.csv").write_text("sep=;\nuser;item\nk4;p7\n")
     tables, notes = read_tables(tmp_path)
     assert tables[0].frame.rows() == [("k4", "p7")] and any("sep=;" in note for note in notes)
 
 
-def test_parts_with_their_columns_in_another_order_are_one_table_and_rows_in_two_of_them_are_counted(tmp_path):
+def test_parts_with_reordered_columns_are_one_table_and_repeated_rows_are_counted(tmp_path):
     (tmp_path / "log_2023.csv").write_text(
         "user,item,at\n" + "".join(f"u{k % 7},i{k % 5},2023-01-{k:02d}\n" for k in range(10, 30))
     )
@@ -271,7 +271,7 @@ def test_parts_with_their_columns_in_another_order_are_one_table_and_rows_in_two
     (table,), notes = read_tables(tmp_path)
     assert table.path.name == "log_*.csv" and len(table.frame) == 24
     assert table.frame.row(23, named=True) == {"user": "u2", "item": "i0", "at": "2023-01-30"}
-    assert any("3 rows are in two of its files" in note for note in notes)
+    assert any("3 rows occur in two of its files" in note for note in notes)
 
 
 def test_a_log_of_nested_objects_is_proposed_by_the_names_of_its_fields(tmp_path):
@@ -289,5 +289,5 @@ def test_a_log_of_nested_objects_is_proposed_by_the_names_of_its_fields(tmp_path
 def test_times_of_two_units_are_named_where_no_file_can_be_the_log(tmp_path):
     lines = [f"u{k % 9},{k % 20},{(1690000000 + k) * (1000 if k % 2 else 1)}" for k in range(100)]
     (tmp_path / "log.csv").write_text("user,item,timestamp\n" + "\n".join(lines))
-    with pytest.raises(TaijiError, match=r"timestamp of log\.csv is no time as a whole"):
+    with pytest.raises(TaijiError, match=r"timestamp of log\.csv cannot be read as times"):
         propose(read_tables(tmp_path)[0])

@@ -65,8 +65,8 @@ def test_a_label_and_what_is_not_known(rule, columns, values):
     [
         ("clicked", {"clicked": ["yes", "no", "maybe"]}, ["clicked", "row 3", "'maybe'", "clicked == 'yes'"]),
         ("clicked", {"clicked": [1, 2]}, ["neither 0 nor 1", "clicked", "row 2"]),
-        ("action == Buy", {"action": ["buy", "view"]}, ["no row holds", "'buy'", "'Buy'", "action"]),
-        ("stars == high", {"stars": [1, 2]}, ["compares numbers with a text", "stars", "'high'"]),
+        ("action == Buy", {"action": ["buy", "view"]}, ["occurs in no row", "'buy'", "'Buy'", "action"]),
+        ("stars == high", {"stars": [1, 2]}, ["compares a column of numbers with a text", "stars", "'high'"]),
         ("seen == often", {"seen": [True, False]}, ["true and false", "'often'"]),
         ("stars >= 4", {"stars": ["5", "two"]}, ["log.csv", "column stars", "row 2", "'two'", "unusable: drop"]),
         ("stars >= 4", {"stars": ["4,5", "3,0"]}, ["column stars", "rows 1, 2", 'numbers: {stars: "1234,50"}']),
@@ -79,10 +79,10 @@ def test_a_rule_that_the_column_does_not_fit_is_one_message(rule, columns, words
         assert word in str(told.value), str(told.value)
 
 
-def test_a_text_that_no_row_holds_is_told():
+def test_a_constant_that_occurs_in_no_row_is_reported():
     cells = cells_of(action=["buy", "view"])
     assert cells.label(parse_rule("action == refund"), "click").to_list() == [0, 0]
-    assert "'refund', which no row holds (there are 'buy', 'view')" in cells.reading.report().files[0].notes[0]
+    assert "'refund', which occurs in no row (the values are 'buy', 'view')" in cells.reading.report().files[0].notes[0]
 
 
 def test_broken_cells_are_counted_with_their_place_and_null():
@@ -125,7 +125,7 @@ def test_a_clock_that_is_none_is_named():
         )
 
 
-def test_a_wrong_form_of_dates_is_told_with_the_right_one():
+def test_a_wrong_date_format_is_reported_with_the_right_one():
     with pytest.raises(InputError, match=r"%d\.%m\.%Y"):
         cells_of(at=["22.07.2023", "23.07.2023"]).time(TimeMapping(column="at"), "timestamp")
 

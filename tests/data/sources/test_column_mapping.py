@@ -42,7 +42,7 @@ def test_a_mapping_is_read(tmp_path):
         (GOOD.replace("title: b", "titel: b"), ["items.title", "items.titel"]),
         (
             GOOD.replace("timestamp: t", "timestamp: t, click: rating > high"),
-            ["events.click", "compares with a number"],
+            ["events.click", "requires a number"],
         ),
         (GOOD.replace("timestamp: t", "timestamp: {column: t, unit: weeks}"), ["unit"]),
         (GOOD.replace("timestamp: t", "timestamp: t, matured_at: x, matures_after_days: 3"), ["not both"]),
@@ -70,7 +70,7 @@ def test_a_missing_mapping_is_a_clear_error(tmp_path):
 @pytest.mark.parametrize(
     "outcome", ["click: action == buy", "conversion: action == buy", "labels: {liked: {column: action == like}}"]
 )
-def test_a_column_that_decides_a_label_cannot_be_context(tmp_path, role, outcome):
+def test_a_column_that_determines_a_label_cannot_be_context(tmp_path, role, outcome):
     text = f"""
 items: {{file: i.csv, item_id: i, title: t}}
 events:
@@ -82,5 +82,5 @@ events:
   {outcome}
 """
     (tmp_path / "mapping.yaml").write_text(text)
-    with pytest.raises(TaijiError, match=f"column action has two roles: it decides .* named under {role}"):
+    with pytest.raises(TaijiError, match=f"column action has two roles: it determines .* listed under {role}"):
         read_mapping(tmp_path / "mapping.yaml")

@@ -97,7 +97,7 @@ def test_a_small_log_by_hand(folder):
     assert (
         "2 of 7 purchase lines" in said
         and "2 of 5 trips" in said
-        and "1 lines of quantity 0 and 1 lines of products missing" in said
+        and "1 lines of quantity 0 and 1 lines of products that are missing" in said
     )
 
 

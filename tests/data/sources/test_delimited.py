@@ -34,13 +34,13 @@ def test_every_encoding_gives_the_same_rows(tmp_path, encoding, name, end):
         ("1,x,3\n4,y,6,7\n4,y,6\n", GOOD, [(3, "4 fields")]),
         ("1,x,3\n4,y,6\n7,z", GOOD, [(4, "2 fields")]),
         ("1,x,3\n\n4,y,6\n\n", GOOD, []),
-        ('1,"x,3\n1,x,3\n4,y,6\n', GOOD, [(2, "a quote that is not closed")]),
-        ('1,"x"y,3\n1,x,3\n4,y,6\n', GOOD, [(2, "quotes that do not fit")]),
+        ('1,"x,3\n1,x,3\n4,y,6\n', GOOD, [(2, "an unclosed quote")]),
+        ('1,"x"y,3\n1,x,3\n4,y,6\n', GOOD, [(2, "misplaced quotes")]),
         ('1,5" x,3\n4,7" y,6\n', [("1", '5" x', "3"), ("4", '7" y', "6")], []),
         ('1,"x, or ""y""",3\n4,y,6\n', [("1", 'x, or "y"', "3"), GOOD[1]], []),
         ('1,"x \\"y\\", z",3\n4,y,6\n', [("1", 'x "y", z', "3"), GOOD[1]], []),
         ('1,"x\ny",3\n4,y,6\n', [("1", "x\ny", "3"), GOOD[1]], []),
-        ('1,"x,3\n\n1,x,3\n4,y,6\n', GOOD, [(2, "a quote that is not closed")]),
+        ('1,"x,3\n\n1,x,3\n4,y,6\n', GOOD, [(2, "an unclosed quote")]),
         ("1,x,3,\n4,y,6,\n", GOOD, []),
         ("1,x,\n4,,6\n", [("1", "x", None), ("4", None, "6")], []),
         ("", [], []),
@@ -62,7 +62,7 @@ def test_every_encoding_gives_the_same_rows(tmp_path, encoding, name, end):
         "no rows",
     ],
 )
-def test_rows_are_kept_and_lines_that_are_none_are_told(tmp_path, text, rows, broken):
+def test_rows_are_kept_and_broken_lines_are_reported(tmp_path, text, rows, broken):
     for types in (None, {"a": pl.String, "b": pl.String, "c": pl.String}):
         found = read(tmp_path, "a,b,c\n" + text, types=types)
         assert found.frame.rows() == rows
@@ -115,5 +115,5 @@ def test_a_header_behind_a_hash_is_a_header(tmp_path):
 def test_a_header_among_the_rows_is_no_row(tmp_path):
     found = read(tmp_path, "a,b,c\n1,x,3\na,b,c\n4,y,6\n")
     assert found.frame.rows() == GOOD and [(line.line, line.found) for line in found.broken] == [
-        (3, "the header again")
+        (3, "the header is repeated")
     ]

@@ -65,7 +65,7 @@ def test_missing_files_and_columns_are_named(written, tmp_path):
         read_table(tmp_path, {})
     with fails("column who", "columns id, stars, name"):
         read_table(written("a.csv", CSV), {"who": None})
-    with fails("Unknown kind", r"a\.orc"):
+    with fails("kind of a file is not supported", r"a\.orc"):
         read_table(written("a.orc", ""), {})
     with fails("too few columns", "1 columns"):
         read_table(written("b.csv", "1 2\n"), {"a": None}, header=["a", "b"])
@@ -102,9 +102,9 @@ def test_unreadable_files_are_one_error(tmp_path, name, content):
 
 
 def test_a_broken_line_of_json_is_named(written):
-    with fails("no JSON", r"a\.jsonl, line 2", "'{oops'"):
+    with fails("not a JSON", r"a\.jsonl, line 2", "'{oops'"):
         list(json_lines(written("a.jsonl", '{"a": 1}\n{oops\n')))
-    with fails("no JSON object", "line 1"):
+    with fails("not a JSON object", "line 1"):
         list(json_lines(written("b.jsonl", "[1]\n")))
 
 

@@ -143,11 +143,11 @@ FAULTS = {
     "duplicate items": ({"items": ITEMS + "1,Again,c\n"}, ["Duplicate items", "items.csv", "row 3"]),
     "file order": (
         {"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "file"}},
-        ["backwards", "column t", "row 2", "in_order: file"],
+        ["not in ascending order", "column t", "row 2", "in_order: file"],
     ),
     "user order": (
         {"log": LOG.replace("2020-01-01", "2020-01-09"), "events": {"in_order": "user"}},
-        ["backwards", "row 3", "in_order: user"],
+        ["not in ascending order", "row 3", "in_order: user"],
     ),
     "bad label": ({"events": {"click": "stars"}}, ["neither 0 nor 1", "column click", "rows 1, 2"]),
     "label null": (
@@ -187,7 +187,7 @@ def test_decimal_commas_semicolons_and_written_numbers(load):
     assert tables.events["timestamp"][0] == datetime(2020, 1, 1)
 
 
-def test_a_joined_table_tells_about_its_items_by_first_rows(load):
+def test_items_of_a_joined_table_are_described_by_their_first_rows(load):
     log = (
         "u,i,t,name,l1\nx,1,2020-01-01,One,a\ny,2,2020-01-02,Two,b\nz,,2020-01-02,None,c\nx,1,2020-01-03,One again,a\n"
     )
@@ -297,9 +297,12 @@ DECLARATIONS = {
     ),
     "an ordinal without grades": ({"labels": {"stars": {"kind": "ordinal"}}}, ["mapping.yaml", "stars", "levels"]),
     "an unknown kind": ({"labels": {"stars": {"kind": "grade"}}}, ["labels.stars", "kind", "mapping.yaml"]),
-    "a name of its own": ({"labels": {"stars": {"name": "grade"}}}, ["mapping.yaml", "key is its name", "stars"]),
+    "a name of its own": (
+        {"labels": {"stars": {"name": "grade"}}},
+        ["mapping.yaml", "key of a label is its name", "stars"],
+    ),
     "a name that no label has": ({"labels": {"Watched": None}}, ["mapping.yaml", "labels.Watched"]),
-    "a circle": ({"labels": {"a": {"given": "b"}, "b": {"given": "a"}}}, ["circle", "mapping.yaml"]),
+    "a circle": ({"labels": {"a": {"given": "b"}, "b": {"given": "a"}}}, ["cycle", "mapping.yaml"]),
     "a comparison of no kind": ({"labels": {"c": {"kind": "count", "column": "p > 1"}}}, ["labels.c", "0 or 1"]),
     "grades of no kind": ({"labels": {"c": {"grades": [1, 2]}}}, ["labels.c", "ordinal"]),
     "two roles": ({"labels": {"scene": None}, "context": ["scene"]}, ["two roles", "scene", "mapping.yaml"]),
@@ -360,7 +363,7 @@ def test_a_day_and_a_clock_are_one_time(load):
     assert load(log, events={"timestamp": when}).events["timestamp"].to_list() == [datetime(2023, 7, 22, 4, 36, 20)]
 
 
-def test_broken_cells_are_left_out_and_told_with_their_rows(load):
+def test_broken_cells_are_dropped_and_reported_with_their_rows(load):
     log = (
         "u,i,t,stars,paid,click\n"
         "x,1,2020-01-01,5,1.5,yes\n"
@@ -392,15 +395,15 @@ def test_identical_rows_of_an_item_are_one_and_counted(load):
     assert tables.items["item_id"].to_list() == ["1", "2"]
     file = report_of(tables)["items"]
     assert (file.rows, file.used) == (4, 2)
-    assert [left.text for left in file.left_out] == ["2 rows that repeat another one (rows 3, 4)"]
+    assert [left.text for left in file.left_out] == ["2 rows that repeat an earlier one (rows 3, 4)"]
 
 
-def test_of_rows_that_differ_the_first_with_a_title_counts_where_the_mapping_says_so(load):
+def test_the_first_row_with_a_title_is_used_if_the_mapping_allows_it(load):
     items = {**PLAN["items"], "one_per_id": True}
     tables = load(items="id,name,l1\n1,,a\n1,One,b\n2,Two,b\n2,Zwei,b\n", plan={"items": items})
     assert tables.items.select("item_id", "title", "category_l1").rows() == [("1", "One", "b"), ("2", "Two", "b")]
     (left,) = report_of(tables)["items"].left_out
-    assert (left.rows, left.first) == (2, (1, 4)) and "the first one counts" in left.reason
+    assert (left.rows, left.first) == (2, (1, 4)) and "the first row is used" in left.reason
 
 
 @pytest.mark.parametrize(
@@ -430,9 +433,9 @@ def test_ids_that_may_be_two_are_not_merged_and_named(load):
     assert any("'002' and '2'" in finding.found for finding in tables.reading.findings)
 
 
-def test_broken_lines_are_an_error_that_says_how_to_go_on_or_left_out_and_counted(load):
+def test_broken_lines_are_an_error_with_advice_or_dropped_and_counted(load):
     items = ITEMS + '3,"Three,c\n4,Four\n'
-    with pytest.raises(TaijiError, match=r"(?s)items\.csv, lines 4, 5.*not closed.*unusable: drop"):
+    with pytest.raises(TaijiError, match=r"(?s)items\.csv, lines 4, 5.*unclosed.*unusable: drop"):
         load(items=items)
     file = report_of(load(items=items, plan={"unusable": "drop"}))["items"]
     assert (file.rows, file.used) == (4, 2)
@@ -445,7 +448,7 @@ def test_rows_left_out_are_named_by_their_place_in_the_file(load):
     file = report_of(load(log=log, plan={"unusable": "drop"}))["events"]
     assert [(left.reason, left.first) for left in file.left_out] == [
         ("rows without a user_id", (1,)),
-        ("rows whose item_id the items do not have", (5,)),
+        ("rows whose item_id is missing from the items", (5,)),
     ]
     assert (file.rows, file.used) == (5, 3)
 
@@ -485,7 +488,7 @@ def test_html_entities_in_texts_are_read_and_counted(load):
         tables.items["title"].to_list() == ["H&M \u2013 One", "R&D;Two"] and tables.items["category_l1"][0] == "a > b"
     )
     said = [finding.found for finding in tables.reading.findings]
-    assert any("1 values of name hold HTML entities" in text for text in said)
+    assert any("1 values of name contain HTML entities" in text for text in said)
 
 
 def test_a_log_that_is_gone_is_named_with_the_place_where_it_was(load, tmp_path):

@@ -1,4 +1,4 @@
-"""Rules of labels: what they may say, how unknown values go through them, and what a mistake is told."""
+"""Rules of labels: their syntax, their evaluation with unknown values, and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ def test_what_a_rule_may_say(rule, wanted):
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ("click = 1", "write == for ="),
-        ("a && b", "write and for &&"),
-        ("a | b", "write or for |"),
-        ("1 <= x", "the column comes first"),
-        ("x > 1 < 5", "join by `and`"),
-        ("a and", "a column was expected, found the end"),
-        ("(a or b", "`)` was expected"),
-        ("a)", "`and`, `or` or the end was expected, found ')'"),
+        ("click = 1", "write == instead of ="),
+        ("a && b", "write and instead of &&"),
+        ("a | b", "write or instead of |"),
+        ("1 <= x", "write the column first"),
+        ("x > 1 < 5", "with `and`"),
+        ("a and", "expected a column, found the end"),
+        ("(a or b", "expected `)`"),
+        ("a)", "expected `and`, `or` or the end, found ')'"),
         ("a or or b", "found 'or b'"),
-        ("a in ()", "a value was expected"),
-        ("a in (1, 2", "`,` or `)` was expected"),
-        ("a is 3", "`null` was expected"),
+        ("a in ()", "expected a value"),
+        ("a in (1, 2", "expected `,` or `)`"),
+        ("a is 3", "expected `null`"),
         ("a == 'it", "cannot be read"),
-        ("rating > high", "compares with a number, found 'high'"),
+        ("rating > high", "requires a number, found 'high'"),
         ("stars >= 4,5", "found '4,5'"),
         (" ", "empty"),
     ],
 )
-def test_a_mistake_is_told(rule, words):
+def test_a_mistake_is_explained(rule, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         parse_rule(rule)
 

@@ -12,13 +12,13 @@ from taiji.data import Dataset, DataSettings, load_dataset, load_source
 
 
 @pytest.mark.parametrize("name", ["nowhere", "movielens", "amazon"])
-def test_an_unknown_source_says_what_is_known(name):
+def test_an_unknown_source_lists_the_known_ones(name):
     with pytest.raises(TaijiError, match=r"(?s)completejourney, movielens:FOLDER.*docs/data\.md"):
         load_source(name)
 
 
 def test_a_folder_of_no_known_layout(tmp_path):
-    with pytest.raises(TaijiError, match=r"(?s)no known layout.*mapping\.yaml"):
+    with pytest.raises(TaijiError, match=r"(?s)layout is not known.*mapping\.yaml"):
         load_source(tmp_path)
 
 

@@ -121,7 +121,7 @@ def test_a_day_and_a_clock_are_one_time(clocks, second):
         assert as_times(joined)[1] == datetime(2023, 7, 23, 16)
 
 
-def test_hours_are_a_clock_where_the_name_says_so():
+def test_hours_are_a_clock_if_the_name_says_so():
     hours = pl.Series("hour", [0, 9, 23])
     assert is_clock(hours, hours=True) and not is_clock(hours)
     joined = with_clock(pl.Series("date", ["2023-07-22"] * 3), hours)

@@ -48,11 +48,11 @@ def test_one_broken_cell_among_many_is_null():
     assert understood(truth) and truth.values.null_count() == 1 and truth.known == pytest.approx(40 / 41)
 
 
-def test_only_yes_and_empty_cells_are_told_apart_from_a_mark():
+def test_yes_with_empty_cells_is_distinguished_from_a_mark():
     truth = read_truth(pl.Series("x", ["yes", "", "yes"]))
     assert truth.sides == {True} and truth.empty == 1 and not truth.mark
     assert read_truth(pl.Series("x", ["x", "", "x"])).mark == "x"
 
 
-def test_no_word_says_both():
+def test_no_word_means_both():
     assert not YES & NO

@@ -173,7 +173,7 @@ def test_fields_of_the_settings_are_read(lively, board):
     plain = Dataset(lively.items, lively.users, lively.events, "plain", "shop")
     ranker = fresh("dcn", min_steps=5, **settings).fit(plain, exposures_of(lively))
     assert ranker.layout.row.columns == (1,) and ranker.layout.numbers[-1] == "load"
-    with pytest.raises(ConfigError, match="arguments do not fit"):
+    with pytest.raises(ConfigError, match="arguments of a field are invalid"):
         fresh("dcn", fields=({"field": "number", "colum": "load"},)).fit(board, exposures_of(board))
 
 

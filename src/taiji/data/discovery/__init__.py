@@ -1,1 +1,1 @@
-"""Discovery of the contents of a folder of unfamiliar files: facts about columns, keys between files, and a proposed mapping with reasons."""
+"""Inspect a folder of unfamiliar files: collect facts about columns, find keys between files, and propose a mapping with reasons."""

@@ -1,4 +1,4 @@
-"""Assignment of files: the log, the table of items, the table of users."""
+"""Decide which file is the log, which is the table of items and which is the table of users."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
 
 MOSTLY = 0.8
-"""Share of rows with a user or an item, if another column may have one in every row."""
+"""Share of rows with a value below which a column loses score as an id: another column may be filled in every row."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
 
 @dataclass
 class Roles:
-    """Roles of the files, with scores of their columns as ids.
+    """Roles of the files, with the scores of their columns as ids.
 
     Attributes:
-        items, users: None if the log itself (or no file) describes them.
-        reasons: role to sentences.
+        items, users: table of the items or of the users; None if only the log, or no file, describes them.
+        user_scores, item_scores: scores of the columns of the log as ids of users or items, by column name.
+        item_keys, user_keys: scores of the columns of the table of items or users as its key, by column name.
+        reasons: reasons by role, as sentences.
+        fit: total score of this assignment.
     """
 
     events: Table
@@ -52,18 +55,18 @@ class Roles:
 
     @property
     def domain(self) -> tuple[str, str]:
-        """Return the items' domain, inferred from the names of files and columns."""
+        """Return the domain of the items, inferred from the names of files and columns, and the reason."""
         tables = [table for table in (self.events, self.items) if table]
         words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}
         if words & FILMS:
-            return "films", f"a name speaks of {min(words & FILMS)}"
+            return "films", f"a file or column name contains {min(words & FILMS)}"
         if words & BOOKS:
-            return "books", f"a name speaks of {min(words & BOOKS)}"
-        return "shop", "no name speaks of films or books"
+            return "books", f"a file or column name contains {min(words & BOOKS)}"
+        return "shop", "no file or column name mentions films or books"
 
 
 def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Question | None]:
-    """Return the most likely roles of the files; a question if two files are similarly likely to be the log.
+    """Return the most likely roles of the files, and a question if two files are about equally likely to be the log.
 
     Raises:
         InputError: no file has a time column, or an answer does not name a file of the folder.
@@ -84,23 +87,23 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
                 continue
             roles = _roles(events, items, users, found)
             if events in [table for role, table in fixed.items() if role != "events"] and "events" not in fixed:
-                roles.fit -= 1.5  # the user gave it another role
+                roles.fit -= 1.5  # the user assigned another role to it
             if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
                 best[events.path.name] = roles
     if not best:
         raise InputError(
             "No file looks like a log.",
             where=", ".join(table.path.name for table in tables),
-            expected="a file with a user, an item and a time in each row",
+            expected="a file whose rows each have a user, an item and a timestamp",
             found="; ".join(
                 [*(f"{table.path.name}: {', '.join(table.columns)}" for table in tables), *_no_times(tables)]
             ),
             fix="add the log, or name its time column: --set events.file=FILE --set events.timestamp=COLUMN (with --set events.timestamp.format=… or .unit=…)",
         )
     ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
-    _one_log(ranked[0], tables, found)
+    _check_single_log(ranked[0], tables, found)
     if "events.item_id" not in answers:
-        _one_item(ranked[0], tables)
+        _check_one_item_per_row(ranked[0], tables)
     if len(ranked) > 1 and ranked[0].fit - ranked[1].fit <= CLOSE:
         choices = tuple(
             Guess(
@@ -112,16 +115,16 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
         )
         return ranked[0], Question(
             "events.file",
-            "which file is the log (several look like one; join them first if they belong together)",
+            "which file is the log (several look like a log; if they belong together, join them first)",
             choices,
         )
     return ranked[0], None
 
 
 def _no_times(tables: list[Table]) -> list[str]:
-    """Explain why columns named like times are not times."""
+    """Explain why columns that are named like times cannot be read as times."""
     return [
-        f"{column.name} of {table.path.name} is no time as a whole, in one unit or one form ({column.describe()})"
+        f"{column.name} of {table.path.name} cannot be read as times in a single unit or format ({column.describe()})"
         for table in tables
         for column in table.columns.values()
         if "time" in column.means and not time_score(column)[0]
@@ -134,11 +137,11 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
         if table.path.name == name:
             return table
     raise InputError(
-        "There is no such file.",
+        "The file does not exist.",
         where=f"--set {role}.file={name}",
         expected=", ".join(table.path.name for table in tables),
         found=name,
-        fix="give one of these; files that are one table and have other columns or names go into a folder of their own, whose name is then given",
+        fix="name one of these files; to use several files as one table, put them into a folder of their own and name that folder",
     )
 
 
@@ -151,7 +154,7 @@ def _roles(
         events.means & {"items", "users"} and "events" not in events.means
     )
     fit += max(time_score(column)[0] for column in events.columns.values()) if events.columns else 0.0
-    reasons: dict[str, tuple[str, ...]] = {"events": (f"{len(events.frame):,} rows, with a time in each",)}
+    reasons: dict[str, tuple[str, ...]] = {"events": (f"{len(events.frame):,} rows, each with a time",)}
     for role, table, scores, meaning in (
         ("items", items, roles.item_scores, "item"),
         ("users", users, roles.user_scores, "user"),
@@ -183,7 +186,7 @@ def _roles(
         )
         fit += 0.4 * title if role == "items" else -0.15 * title
         setattr(roles, f"{meaning}_keys", keys)
-    roles.fit, roles.reasons = fit + _apart(roles), reasons
+    roles.fit, roles.reasons = fit + _separate_ids(roles), reasons
     return roles
 
 
@@ -193,14 +196,17 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
         column = table.columns[name]
         if column.present < MOSTLY * column.rows:
             score -= 0.3
-            reasons = (*reasons, f"{column.rows - column.present:,} rows have none")
+            reasons = (*reasons, f"{column.rows - column.present:,} rows have no value")
             scores[name] = (score, reasons)
         if column.unique > 0.97:
-            scores[name] = (score - 0.3, reasons)  # a row's own number, an order's
+            scores[name] = (score - 0.3, reasons)  # probably the number of a row or an order
         elif column.distinct >= 5:
             scores[name] = (
                 score + 0.15,
-                (*reasons, f"{column.distinct:,} different values, {column.present / column.distinct:.1f} rows each"),
+                (
+                    *reasons,
+                    f"{column.distinct:,} distinct values, {column.present / column.distinct:.1f} rows per value",
+                ),
             )
     return scores
 
@@ -208,19 +214,19 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
 def _key_score(column: Column, meaning: str) -> Score:
     score, reasons = id_score(column, meaning)
     if column.key:
-        return score + 0.3, (*reasons, "every row has its own value")
+        return score + 0.3, (*reasons, "the value is unique in every row")
     again = column.present - column.distinct
     return (score + 0.1, (*reasons, f"{again:,} rows repeat an id")) if column.nearly_key else (score - 0.3, reasons)
 
 
-def _apart(roles: Roles) -> float:
-    """Remove a column that serves both as user and item from its weaker role, and return the score of the best pair."""
+def _separate_ids(roles: Roles) -> float:
+    """Lower the score of a column that is a candidate for both user and item in its weaker role, and return the score of the best pair."""
     pairs = [(u[0] + i[0], a, b) for a, u in roles.user_scores.items() for b, i in roles.item_scores.items() if a != b]
     if not pairs:
         return -2.0
     total, user, item = max(pairs, key=lambda pair: (pair[0], pair[1], pair[2]))
     if min(roles.user_scores[user][0], roles.item_scores[item][0]) < ENOUGH:
-        return 0.5 * total  # a question will follow, with every candidate
+        return 0.5 * total  # the user will be asked, with all candidates
     roles.user_scores = {
         name: (score - 0.4, why) if name == item else (score, why) for name, (score, why) in roles.user_scores.items()
     }
@@ -230,8 +236,8 @@ def _apart(roles: Roles) -> float:
     return 0.5 * total
 
 
-def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path], list[Link]]) -> None:
-    """Raise an error for orders and order lines in two files, with instructions to join them."""
+def _check_single_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path], list[Link]]) -> None:
+    """Reject a log that is split into orders and order lines, with instructions for joining the two files."""
     best = {
         meaning: max((score for score, _ in scores.values()), default=0.0)
         for meaning, scores in (("user", roles.user_scores), ("item", roles.item_scores))
@@ -243,21 +249,21 @@ def _one_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[Path, Path
             column = next(
                 (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
             )
-            # Two files with users are not orders and their lines: another column joins them.
-            ways = (way for way in found.get((other.path, roles.events.path), []) if way.column != column)
-            link = next(ways, None)
+            # A link by the user column itself does not indicate orders and order lines; only another column does.
+            candidates = (link for link in found.get((other.path, roles.events.path), []) if link.column != column)
+            link = next(candidates, None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:
                 raise InputError(
-                    "The log is spread over two files.",
+                    "The log is split between two files.",
                     where=f"{roles.events.path.name} and {other.path.name}",
-                    expected="one file with user, item and time in each row",
-                    found=f"the {meaning} is in {other.path.name} ({column}), which refers to {roles.events.path.name} by {link.column}",
-                    fix=f"join them: polars.read_csv({other.path.name!r}).join(polars.read_csv({roles.events.path.name!r}), left_on={link.column!r}, right_on={link.key!r}).write_parquet('log.parquet'), then keep these two elsewhere",
+                    expected="one file whose rows each have a user, an item and a timestamp",
+                    found=f"the {meaning} is in {other.path.name} ({column}), whose column {link.column} refers to {roles.events.path.name}",
+                    fix=f"join them: polars.read_csv({other.path.name!r}).join(polars.read_csv({roles.events.path.name!r}), left_on={link.column!r}, right_on={link.key!r}).write_parquet('log.parquet'), then move these two files to another folder",
                 )
 
 
-def _one_item(roles: Roles, tables: Iterable[Table]) -> None:
-    """Raise an error for rows that list several items, with instructions to write one row per item."""
+def _check_one_item_per_row(roles: Roles, tables: Iterable[Table]) -> None:
+    """Reject a log whose rows list several items, with instructions for writing one row per item."""
     if max((score for score, _ in roles.item_scores.values()), default=0.0) >= ENOUGH:
         return
     log = roles.events
@@ -278,9 +284,9 @@ def _one_item(roles: Roles, tables: Iterable[Table]) -> None:
                 if float(named.is_in(known.implode()).mean() or 0.0) >= 0.8:  # type: ignore[arg-type]
                     example = listed[0].to_list()
                     raise InputError(
-                        "Rows of the log hold several items each.",
+                        "Rows of the log contain several items each.",
                         where=f"{log.path.name}, column {column.name}",
-                        expected="one row for each item that was shown or taken",
+                        expected="one row per item that was shown or chosen",
                         found=f"{len(example)} ids of {other.path.name}'s {key.name} in the first row: {', '.join(example[:4])}",
-                        fix=f"write one row an item: split the column into a list, then polars' frame.explode({column.name!r}); what follows an id (-0, -1) becomes a column clicked",
+                        fix=f"write one row per item: split the column into a list, then call polars' frame.explode({column.name!r}); move a suffix of the ids (-0, -1) to a column clicked",
                     )

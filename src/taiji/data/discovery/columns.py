@@ -1,4 +1,4 @@
-"""Facts about a column of an unfamiliar file: the kind of its values, their number, and whether they can be times."""
+"""Collect facts about a column of an unfamiliar file: the kind and number of its values, and whether they can be times."""
 
 from __future__ import annotations
 
@@ -14,31 +14,37 @@ from taiji.data.sources.time_cells import Unit, as_times, serial_days, time_form
 from taiji.data.sources.truth_cells import Truth, read_truth, understood
 
 FEW = 24
-"""Up to this many different values are listed."""
+"""Largest number of distinct values to list."""
 LONG = r"^[+-]?\d{17,}$"
-"""Integers from here on are not exact as floats."""
+"""Integers with so many digits that a float does not represent them exactly."""
 SHOWN = 5
-"""Broken cells whose places are kept."""
+"""Number of broken cells whose positions are kept."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Facts about one column, from the rows read.
+    """Facts about one column, from the inspected rows.
 
     Attributes:
-        kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, yes and no in many languages), ``time``, ``list`` or ``other``.
-        rows, present, distinct: rows read, values that are not empty, different values.
-        low, high: of numbers.
-        characters: mean length of texts; ``spaces``: share of values with a space.
-        values: all different values as text, when there are few.
-        examples: the first few different values as text.
-        units: how numbers could be times.
-        formats: possible formats of times; an empty text is ISO 8601. Several mean that the values are ambiguous.
-        form: form of its numbers in a CSV; ``forms`` has several if the values are ambiguous.
-        negative: numbers below 0.
-        zeros: numbers that are 0.
-        broken: cells that do not fit the column's kind; ``broken_at`` has the first few (row from 1, text).
-        mostly: facts of a column of texts without its broken cells, if nearly all others are numbers, times, or yes and no.
+        name: name of the column.
+        kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, or yes and no in many languages), ``time``, ``list`` or ``other``.
+        rows: number of inspected rows.
+        present: number of cells that are not empty.
+        distinct: number of distinct values.
+        low, high: smallest and largest value; None unless the values are numbers.
+        characters: mean length of the texts.
+        spaces: share of the texts that contain a space.
+        values: all distinct values as text, if there are at most :data:`FEW`.
+        examples: the first few distinct values as text.
+        units: units in which the numbers could be times.
+        formats: formats in which the values can be read as times; an empty string stands for ISO 8601. Several formats mean that the values are ambiguous.
+        forms: notations in which the numbers can be written in a CSV; several if the values are ambiguous.
+        negative: number of values below 0.
+        zeros: number of values that are 0.
+        broken: number of cells that do not fit the kind of the column.
+        broken_at: row (counted from 1) and text of the first few broken cells.
+        mostly: for a column of texts in which nearly all cells are numbers, times, or yes and no: the facts without the other cells.
+        means: meanings that the name of the column suggests.
     """
 
     name: str
@@ -64,56 +70,56 @@ class Column:
 
     @property
     def form(self) -> NumberForm:
-        """Form of its numbers; the plainest if the values are ambiguous."""
+        """Notation of the numbers; the simplest one if the values are ambiguous."""
         return self.forms[0]
 
     @property
     def understood(self) -> Column:
-        """Facts about the understood cells: its own, or those without the broken cells."""
+        """Facts about the cells that can be read: ``mostly`` if it is set, otherwise this column."""
         return self.mostly or self
 
     @property
     def unique(self) -> float:
-        """Share of the values that differ: 1 for a key."""
+        """Number of distinct values divided by the number of values: 1 for a key."""
         return self.distinct / self.present if self.present else 0.0
 
     @property
     def key(self) -> bool:
-        """True if it can be the key of a table: nearly every row has a unique value."""
+        """True if the column can be the key of a table: nearly every row has a unique value."""
         return self._can_be_id and self.present >= 0.98 * self.rows and self.unique >= 0.97 and self.rows > 1
 
     @property
     def nearly_key(self) -> bool:
-        """True if it can be the key of a table in which some ids occur again, or are missing."""
+        """True if the column can be the key of a table in which some ids are repeated or missing."""
         return self.identifier and self.present >= 0.9 * self.rows and self.unique >= 0.75 and self.rows > 1
 
     @property
     def identifier(self) -> bool:
-        """True if its values can be ids."""
+        """True if the values can be ids."""
         spaced = self.spaces >= 0.5 and not ("id" in self.means and "title" not in self.means)
         return self._can_be_id and self.distinct > 1 and not spaced
 
     @property
     def _can_be_id(self) -> bool:
-        """True for whole numbers and texts, and for other numbers whose name says that they are ids."""
+        """True for integers and texts, and for other numbers if the name of the column says that they are ids."""
         return self.kind in ("integer", "text") or (
             self.kind == "number" and "id" in self.means and not self.means & {"price", "quantity", "time", "rating"}
         )
 
     def describe(self) -> str:
-        """Return kind, counts and a few values, as text."""
+        """Describe the kind, the counts and a few values in one line."""
         extent = (
             f"{self.low:g} to {self.high:g}, "
             if self.low is not None and self.high is not None and self.kind in ("integer", "number")
             else ""
         )
         empty = f", {self.rows - self.present:,} empty" if self.present < self.rows else ""
-        return f"{self.kind}, {extent}{self.distinct:,} different in {self.present:,}{empty}; e.g. {', '.join(self.examples[:3])}"
+        return f"{self.kind}, {extent}{self.distinct:,} distinct in {self.present:,}{empty}; e.g. {', '.join(self.examples[:3])}"
 
     def told_broken(self) -> str:
-        """Return count and places of its broken cells, as text."""
+        """Describe the number and the positions of the broken cells."""
         places = ", ".join(f"row {row}: {text!r}" for row, text in self.broken_at)
-        return f"{self.broken:,} of {self.present + self.broken:,} cells of {self.name} are not understood ({places})"
+        return f"{self.broken:,} of {self.present + self.broken:,} cells of {self.name} cannot be read ({places})"
 
 
 class _Basic(TypedDict, total=False):
@@ -127,10 +133,10 @@ class _Basic(TypedDict, total=False):
 
 
 def facts(values: pl.Series) -> Column:
-    """Return facts about a column's values.
+    """Collect facts about the values of a column.
 
     Args:
-        values: a file's values as read (as text from a CSV).
+        values: values as read from the file (texts if it is a CSV).
     """
     basic: _Basic = {
         "name": values.name,
@@ -154,36 +160,36 @@ def facts(values: pl.Series) -> Column:
         return Column(kind=kind, formats=("",), **(basic | _counts(values.drop_nulls())))
     if values.dtype.is_numeric():
         numbers = as_numbers(values)
-        there = values if values.dtype.is_integer() else numbers
-        return _broken_told(_number(there.drop_nulls(), basic), values, numbers)
+        exact = values if values.dtype.is_integer() else numbers
+        return _with_broken_cells(_number(exact.drop_nulls(), basic), values, numbers)
     return Column(kind="other", **(basic | _counts(values.drop_nulls())))
 
 
-def _counts(there: pl.Series) -> _Basic:
+def _counts(present: pl.Series) -> _Basic:
     """Return the number of values, the number of distinct ones, and examples."""
-    different = there.unique(maintain_order=True)
+    distinct = present.unique(maintain_order=True)
     counts: _Basic = {
-        "present": len(there),
-        "distinct": len(different),
-        "examples": tuple(str(value) for value in different.head(5).to_list()),
+        "present": len(present),
+        "distinct": len(distinct),
+        "examples": tuple(str(value) for value in distinct.head(5).to_list()),
     }
-    if len(different) <= FEW:
-        counts["values"] = tuple(sorted(str(value) for value in different.to_list()))
+    if len(distinct) <= FEW:
+        counts["values"] = tuple(sorted(str(value) for value in distinct.to_list()))
     return counts
 
 
-def _broken_told(column: Column, values: pl.Series, read: pl.Series) -> Column:
+def _with_broken_cells(column: Column, values: pl.Series, read: pl.Series) -> Column:
     rows = positions(broken(values, read))
     places = tuple((int(row) + 1, str(values[int(row)])) for row in rows[:SHOWN])
     return replace(column, broken=len(rows), broken_at=places)
 
 
-def _number(there: pl.Series, basic: _Basic, forms: tuple[NumberForm, ...] = (PLAIN,)) -> Column:
-    """Facts of finite numbers."""
-    basic = basic | _counts(there)
-    numbers = there.cast(pl.Float64)
-    whole = there.dtype.is_integer() or (len(there) > 0 and bool((numbers == numbers.floor()).all()))
-    if not len(there):
+def _number(present: pl.Series, basic: _Basic, forms: tuple[NumberForm, ...] = (PLAIN,)) -> Column:
+    """Return facts about finite numbers."""
+    basic = basic | _counts(present)
+    numbers = present.cast(pl.Float64)
+    whole = present.dtype.is_integer() or (len(present) > 0 and bool((numbers == numbers.floor()).all()))
+    if not len(present):
         return Column(kind="integer" if whole else "number", forms=forms, **basic)
     low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
     kind = "flag" if whole and {low, high} <= {0.0, 1.0} and len(forms) == 1 else "integer" if whole else "number"
@@ -198,31 +204,31 @@ def _number(there: pl.Series, basic: _Basic, forms: tuple[NumberForm, ...] = (PL
     )
     if kind == "flag" or forms != (PLAIN,):
         return found
-    units = units_of(there)
+    units = units_of(present)
     if not units and "time" in found.means and serial_days(numbers):
         units = ("excel",)
-    dates = there.cast(pl.Int64, strict=False).cast(pl.String) if whole and low >= 0 else None
+    dates = present.cast(pl.Int64, strict=False).cast(pl.String) if whole and low >= 0 else None
     return replace(found, units=units, formats=time_forms(dates) if dates is not None and not units else ())
 
 
 def _text(texts: pl.Series, basic: _Basic) -> Column:
-    there = texts.drop_nulls()
-    sample = there.unique(maintain_order=True).head(2000)
+    present = texts.drop_nulls()
+    sample = present.unique(maintain_order=True).head(2000)
     lengths, spaces = sample.str.len_chars().mean(), sample.str.contains(" ", literal=True).mean()
     plain = Column(kind="text", characters=float(lengths or 0), spaces=float(spaces or 0), **basic)  # type: ignore[arg-type]
-    said = stripped(texts)
-    if said.null_count() == len(said):
+    stripped_texts = stripped(texts)
+    if stripped_texts.null_count() == len(stripped_texts):
         return plain
     truth = read_truth(texts)
     if understood(truth) and (len(truth.sides) == 2 or len(basic["examples"][0]) > 1 or basic["examples"][0] in "01"):
         return _whole_or_mostly(plain, _flag(plain, truth), texts, truth.values)
-    padded = bool(said.str.contains(r"^0\d+$").any())  # 00123 is an id, not a number
+    padded = bool(stripped_texts.str.contains(r"^0\d+$").any())  # 00123 is an id rather than a number
     forms = number_forms(texts) if not padded else ()
     if forms:
         numbers = as_numbers(texts, forms[0])
-        exact = said.cast(pl.Int64, strict=False) if forms == (PLAIN,) else numbers
+        exact = stripped_texts.cast(pl.Int64, strict=False) if forms == (PLAIN,) else numbers
         if exact.null_count() != numbers.null_count():
-            if bool(said.str.contains(LONG).any()):  # a float would take several such ids for one
+            if bool(stripped_texts.str.contains(LONG).any()):  # different ids of this length can be equal as floats
                 return plain
             exact = numbers
         found = replace(_number(exact.drop_nulls(), basic, forms), examples=plain.examples)
@@ -239,6 +245,6 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return the facts found, or those of plain text with these attached if some cells are different (as ids may be)."""
-    found = _broken_told(found, texts, read)
+    """Return the facts of the kind that was recognised, or, if some cells do not fit it, the facts of a text column with these as ``mostly``."""
+    found = _with_broken_cells(found, texts, read)
     return replace(plain, mostly=found) if found.broken else found

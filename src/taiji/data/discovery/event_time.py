@@ -1,4 +1,4 @@
-"""Format of a log's times, and a second column with the time of day."""
+"""Propose how to read the times of a log: unit, format, and a second column with the time of day."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ import polars as pl
 
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.further import NAMES
-from taiji.data.discovery.parts import Guess, Question
+from taiji.data.discovery.parts import ANSWERED, Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import says
 from taiji.data.sources.time_cells import YEARS, as_times, is_clock, time_forms, with_clock
 
 HOUR = "hour hours stunde heure hora 小时 時"
 LASTS = f"{NAMES['duration']} minute minutes minuten minutos second seconds sekunden secondes segundos 分钟 秒"
-"""Names of columns of durations rather than times."""
+"""Words in the names of columns that hold durations rather than times."""
 SINCE = "second seconds secs minute minutes sekunde sekunden minuten 秒 分"
-"""Names of columns that count since midnight."""
+"""Words in the names of columns that count seconds or minutes since midnight."""
 ZONE_CELL = r"^([A-Z][A-Za-z]+/[A-Z][A-Za-z_]+|[+-]\d{2}:?\d{2}|UTC|GMT|CET|CEST|E[SD]T|P[SD]T)$"
 SHOWN = 5
 
 
 @dataclass
 class EventTime:
-    """Proposal for the mapping's ``timestamp``: guesses by key, an open question, and notes."""
+    """Proposal for the mapping's ``timestamp``.
+
+    Attributes:
+        guesses: guesses by key of the mapping.
+        question: question about the format, if it is ambiguous.
+        doubts: notes, as sentences.
+    """
 
     guesses: dict[str, Guess] = field(default_factory=dict)
     question: Question | None = None
@@ -32,65 +38,65 @@ class EventTime:
 
 
 def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> EventTime:
-    """Propose unit, format and clock.
+    """Propose the unit, the format and the column with the time of day (``clock``).
 
     Args:
         log: the log.
-        column: its column of times, as far as its cells are understood.
-        answers: keys that the user decided; those about the time are taken out.
-        taken: columns with another role.
+        column: facts about the readable cells of its time column.
+        answers: the user's answers by key; the ones about the time are removed from it.
+        taken: columns that have another role.
     """
     found = EventTime()
     column = _with_clock(found, log, column, answers, taken)
     form = answers.pop("events.timestamp.format", "")
     unit = answers.pop("events.timestamp.unit", "")
     if not form and (unit or (column.kind in ("integer", "number") and column.units)):
-        reasons = ("you said so",) if unit else (_unit_reason(column.units[0]),)
+        reasons = ANSWERED if unit else (_unit_reason(column.units[0]),)
         unit = unit or column.units[0]
         found.guesses["events.timestamp.unit"] = Guess(unit, 0.7 if unit == "excel" else 0.95, reasons)
     elif form or len(column.formats) == 1:
         if form or column.formats[0]:
-            every = "nearly every value reads so" if column.broken else "every value reads so, and no other way"
+            every = f"{'nearly every' if column.broken else 'every'} value has this format and no other"
             found.guesses["events.timestamp.format"] = Guess(
-                form or column.formats[0], 0.95, ("you said so" if form else every,)
+                form or column.formats[0], 0.95, ANSWERED if form else (every,)
             )
     elif column.formats:
-        how = tuple(Guess(known, 0.5, (f"{column.examples[0]} read so",)) for known in column.formats)
-        said = f"how the dates in {column.name} are written (their values read both ways)"
-        found.question = Question("events.timestamp.format", said, how)
-    found.doubts += _apart(found, log, column, taken)
+        choices = tuple(Guess(known, 0.5, (f"{column.examples[0]} has this format",)) for known in column.formats)
+        what = f"how the dates in {column.name} are written (the values fit several formats)"
+        found.question = Question("events.timestamp.format", what, choices)
+    found.doubts += _note_separate_columns(found, log, column, taken)
     if not found.question and "events.timestamp.clock" not in found.guesses:
-        found.doubts += _far_off(log, column, unit, form or next(iter(column.formats), ""))
+        found.doubts += _note_implausible_times(log, column, unit, form or next(iter(column.formats), ""))
     return found
 
 
 def _unit_reason(unit: str) -> str:
     if unit == "excel":
-        return "its values are a spreadsheet's serial days of 1995 to 2035"
-    return f"read in {unit} since 1970 its values fall into 1995 to 2035"
+        return "its values are spreadsheet serial days between 1995 and 2035"
+    return f"its values, in {unit} since 1970, lie between 1995 and 2035"
 
 
 def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> Column:
-    """Return the facts of day and time of day combined, if another column holds the time of day."""
+    """Return the facts of the day combined with the time of day if another column holds the latter; otherwise return ``column``."""
     clock = answers.pop("events.timestamp.clock", "")
-    sure, reason = 1.0, "you said so"
+    sure, reasons = 1.0, ANSWERED
     if not clock and column.kind in ("time", "integer") and not column.units and _day_only(log, column):
         free = [other for other in log.columns.values() if other.name not in taken]
-        clock = next((other.name for other in free if _tells_clock(log, other)), "")
-        sure, reason = 0.9, f"{column.name} holds the day alone, and these are times of day"
+        clock = next((other.name for other in free if _holds_time_of_day(log, other)), "")
+        sure, reasons = 0.9, (f"{column.name} holds only days, and this column holds times of day",)
     if clock in ("", "null"):
         return column
-    found.guesses["events.timestamp.clock"] = Guess(clock, sure, (reason,))
+    found.guesses["events.timestamp.clock"] = Guess(clock, sure, reasons)
     joined = with_clock(log.frame[column.name], log.frame[clock])
     shown = tuple(joined.drop_nulls().head(1).to_list())
     return replace(column, kind="time", units=(), formats=time_forms(joined), examples=shown or column.examples)
 
 
-def _tells_clock(log: Table, column: Column) -> bool:
-    """Return True if a column holds times of day: by name and values, or by values that span the whole day."""
+def _holds_time_of_day(log: Table, column: Column) -> bool:
+    """Return True if a column holds times of day, judged by its name and values, or by values from all hours of the day."""
     values = log.frame[column.name]
     hours = says(column.name, HOUR)
-    if hours or "time" in column.means or _counts_since(column):
+    if hours or "time" in column.means or _counts_since_midnight(column):
         return is_clock(values, hours=hours)
     if says(column.name, LASTS) or not is_clock(values):
         return False
@@ -98,28 +104,28 @@ def _tells_clock(log: Table, column: Column) -> bool:
     return bool(cells.str.contains(r"(?i)[ap]\.?m\.?$|^(1[3-9]|2[0-3]):").any())
 
 
-def _counts_since(column: Column) -> bool:
-    """Return True if whole numbers count the minutes or seconds of a day, by name."""
+def _counts_since_midnight(column: Column) -> bool:
+    """Return True if a column of integers is named like a count of the seconds or minutes since midnight."""
     return says(column.name, SINCE) and not says(column.name, NAMES["duration"]) and column.kind == "integer"
 
 
-def _apart(found: EventTime, log: Table, column: Column, taken: set[str]) -> list[str]:
-    """Note times without a time of day, and a zone in a separate column."""
-    said = []
+def _note_separate_columns(found: EventTime, log: Table, column: Column, taken: set[str]) -> list[str]:
+    """Describe times without a time of day, and time zones in a separate column."""
+    notes = []
     free = [other for other in log.columns.values() if other.name not in taken and other.name != column.name]
     day = "events.timestamp.clock" not in found.guesses and column.kind in ("time", "integer") and not column.units
     if day and column.distinct < 0.9 * column.present and _day_only(log, column):
-        said.append(
-            f"{column.name} holds days without a time of day: what a user did on one day has no order. If another column has it: --set events.timestamp.clock=COLUMN."
+        notes.append(
+            f"{column.name} holds days without a time of day, so the events of a user within one day have no order. If another column has the time of day, add --set events.timestamp.clock=COLUMN."
         )
     for other in free:
         if other.kind == "text" and other.values and column.kind == "time":
             cells = log.frame[other.name].drop_nulls().head(1000)
             if bool(cells.str.contains(ZONE_CELL).all()):
-                said.append(
-                    f"{other.name} holds time zones ({', '.join(other.values[:3])}); times without a zone are taken for UTC. Write the zone behind the time if they are local."
+                notes.append(
+                    f"{other.name} holds time zones ({', '.join(other.values[:3])}); times without a time zone are read as UTC. If they are local times, append the time zone to each time."
                 )
-    return said
+    return notes
 
 
 def _day_only(log: Table, column: Column) -> bool:
@@ -131,8 +137,8 @@ def _day_only(log: Table, column: Column) -> bool:
     return len(times) > 0 and bool((times.dt.truncate("1d") == times).all())
 
 
-def _far_off(log: Table, column: Column, unit: str, form: str) -> list[str]:
-    """Report rows with an implausible time; they are kept."""
+def _note_implausible_times(log: Table, column: Column, unit: str, form: str) -> list[str]:
+    """Describe rows with an implausible time. They are kept."""
     values = log.frame[column.name]
     times = as_times(values, unit or "text", form or None)  # type: ignore[arg-type]
     years = times.dt.year()
@@ -142,5 +148,5 @@ def _far_off(log: Table, column: Column, unit: str, form: str) -> list[str]:
     shown = ", ".join(f"row {int(row) + 1}: {values[int(row)]} is {times[int(row)]}" for row in rows[:SHOWN])
     more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
     return [
-        f"{log.path.name}: {len(rows):,} of {len(values):,} times in {column.name} lie before {YEARS[0] - 5} or after {YEARS[1] - 1} ({shown}{more}). Correct them, or empty them to have these rows left out."
+        f"{log.path.name}: {len(rows):,} of {len(values):,} times in {column.name} lie before {YEARS[0] - 5} or after {YEARS[1] - 1} ({shown}{more}). Correct these cells, or empty them to drop the rows."
     ]

@@ -1,4 +1,4 @@
-"""Roles of a log's columns beyond user, item, time, click and conversion: labels, context and display."""
+"""Propose further roles for the columns of a log: labels, context and display."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ NAMES = {
     "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
     "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
 }
-"""Words of a column's name to its role in a log; the first match counts."""
+"""Role in a log to words in the names of its columns; the first match is used."""
 GRADES = 11
-"""Upper limit of distinct ratings to be grades."""
-CIRCUMSTANCES = 200
-"""Upper limit of distinct values of a context column."""
+"""Largest number of distinct values of a column of ordinal grades."""
+CONTEXT_VALUES = 200
+"""Largest number of distinct values of a context column."""
 
 
 @dataclass
 class Further:
-    """Proposed roles.
+    """Proposed further roles of the columns of a log.
 
     Attributes:
-        guesses: key of the mapping to proposal, supported by names and values.
-        suggestions: optional lines of the mapping, each with its reason.
-        doubts: columns that are labels by name, with values that are not understood.
+        guesses: guesses by key of the mapping, supported by names and values.
+        suggestions: optional lines for the mapping, each with its reason.
+        doubts: notes on columns that are named like labels but whose values are ambiguous.
     """
 
     guesses: dict[str, Guess] = field(default_factory=dict)
@@ -49,17 +49,17 @@ class Further:
 
 
 def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterable[str]) -> Further:
-    """Propose roles for a log's further columns.
+    """Propose roles for the remaining columns of a log.
 
     Args:
         log: the log.
-        free: its columns without a role.
-        rules: its columns that the rules for click and conversion read.
-        keys: its columns of user and item; a column that depends on the item is not a fact about the event.
+        free: columns of the log without a role.
+        rules: columns of the log that the rules for click and conversion read.
+        keys: id columns of the log; a column that depends on one of them does not describe the event.
     """
     found = Further()
     for name in rules:
-        _of_rule(found, log.columns[name].understood)
+        _propose_from_rule(found, log.columns[name].understood)
     items = list(keys)
     for name in free:
         column = log.columns[name]
@@ -67,7 +67,7 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
             rows = int(read_truth(log.frame[name]).values.sum() or 0)
             if rows:
                 found.doubts.append(
-                    f"{name} marks {rows:,} of {column.rows:,} rows, which count like the others. If nobody's wish is behind them, leave them out of the file, or of exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
+                    f"{name} marks {rows:,} of {column.rows:,} rows, which are used like any others. If no real user caused them, remove them from the file, or exclude them from exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
                 )
             continue
         role = next((role for role, words in NAMES.items() if says(name, words)), None)
@@ -76,30 +76,30 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
         if role is None and "quantity" in column.means and not column.means & {"id", "price"}:
             role = "quantity"
         if role is not None and not any(depends(log, key, column) for key in items):
-            _of_name(found, column.understood, role)
+            _propose_from_name(found, column.understood, role)
     return found
 
 
-def _of_rule(found: Further, column: Column) -> None:
-    """Propose a further role for a column that the rule for clicks reads."""
+def _propose_from_rule(found: Further, column: Column) -> None:
+    """Propose a further role for a column that the rule for clicks or conversions reads."""
     if column.kind == "text" and any(action(value) for value in column.values):
-        reason = "its values are what users do"
+        reason = "its values are names of user actions"
         found.guesses["events.behaviour"] = Guess(column.name, 0.85, (reason,))
     elif "rating" in column.means and (grades := _grades(column)):
         line = _label(column, "ordinal", grades=grades)
         found.suggestions.append(
-            (f"labels: {yaml_line(line)}", f"learn the {len(grades)} grades of {column.name} themselves")
+            (f"labels: {yaml_line(line)}", f"to learn the {len(grades)} grades of {column.name} themselves")
         )
 
 
-def _of_name(found: Further, column: Column, role: str) -> None:
+def _propose_from_name(found: Further, column: Column, role: str) -> None:
     low, high = column.low, column.high
     number = column.kind in ("number", "integer") and low is not None and high is not None
     single = f"events.{role}"
     if role == "propensity" and number and (low or 0) > 0 and (high or 2) <= 1 and single not in found.guesses:
-        found.guesses[single] = Guess(column.name, 0.8, ("by name, its values lie in (0, 1]",))
+        found.guesses[single] = Guess(column.name, 0.8, ("its name, and values in (0, 1]",))
     elif role == "position" and column.kind == "integer" and (low or 0) >= 0 and single not in found.guesses:
-        reason = f"by name, whole numbers from {low:g} to {high:g}"
+        reason = f"its name, and integers from {low:g} to {high:g}"
         found.guesses[single] = Guess(column.name, 0.8, (reason,))
     elif (
         role == "list_id"
@@ -107,56 +107,56 @@ def _of_name(found: Further, column: Column, role: str) -> None:
         and 5 <= column.distinct < 0.9 * column.present
         and (single not in found.guesses)
     ):
-        rows = f"{column.present / column.distinct:.1f} rows for each value"
-        found.guesses[single] = Guess(column.name, 0.7, ("by name", rows))
+        rows = f"{column.present / column.distinct:.1f} rows per value"
+        found.guesses[single] = Guess(column.name, 0.7, ("its name", rows))
     elif role == "duration" and number and (low or 0) >= 0:
-        _learn(found, column, "duration", 0.7, f"by name, numbers from {low:g} to {high:g}")
+        _learn(found, column, "duration", 0.7, f"its name, and numbers from {low:g} to {high:g}")
     elif role == "survey" and column.kind == "flag":
-        _learn(found, column, "survey", 0.7, f"by name, 0/1 in {column.present:,} of {column.rows:,} rows")
+        _learn(found, column, "survey", 0.7, f"its name, and 0/1 in {column.present:,} of {column.rows:,} rows")
     elif role == "reaction" and column.kind == "flag" and column.distinct == 1 and column.present < column.rows:
         _ask(
             found,
             column,
-            f"holds only {column.examples[0]} and {column.rows - column.present:,} empty cells",
+            f"it holds only {column.examples[0]} and {column.rows - column.present:,} empty cells",
             "is not null",
         )
     elif role == "reaction" and column.kind == "flag":
-        _learn(found, column, "binary", 0.75, "by name, its values are 0 and 1")
+        _learn(found, column, "binary", 0.75, "its name, and values of 0 and 1")
     elif role == "quantity" and column.negative:
         name = column_text(column.name)
         found.doubts.append(
-            f"{column.name} is negative in {column.negative:,} of {column.rows:,} rows (goods that came back?); they count like the others. Leave them out of the file, or let them be shown without a click: click: {name} > 0."
+            f"{column.name} is negative in {column.negative:,} of {column.rows:,} rows (returned goods?), which are used like any others. Remove them from the file, or treat them as exposures without a click: click: {name} > 0."
         )
     elif role in ("reaction", "quantity") and column.kind == "integer" and (low or 0) >= 0:
         line = _label(column, "count")
         found.suggestions.append((f"labels: {yaml_line(line)}", f"{column.name} counts from {low:g} to {high:g}"))
     elif role in ("rating", "survey") and (grades := _grades(column)):
-        _learn(found, column, "ordinal", 0.7, f"by name, {len(grades)} different values", grades=grades)
+        _learn(found, column, "ordinal", 0.7, f"its name, and {len(grades)} distinct values", grades=grades)
     elif role == "reaction" and column.kind in ("text", "integer", "number") and column.values:
-        _ask(found, column, f"holds {', '.join(column.values)}", f"== {value_text(column.values[0])}")
+        _ask(found, column, f"it holds {', '.join(column.values)}", f"== {value_text(column.values[0])}")
     elif role == "duration" and column.kind in ("text", "time") and column.examples:
         found.doubts.append(
-            f"{column.name} must be a label by its name; its values are no numbers ({', '.join(column.examples[:3])}): it is not used. Write it in seconds, or as a share, to have it learnt."
+            f"{column.name} is named like a label, but its values are not numbers ({', '.join(column.examples[:3])}), so it is not used. Write it in seconds, or as a share, to make it a label."
         )
-    elif role in ("context", "bias") and _circumstance(column):
+    elif role in ("context", "bias") and _is_context(column):
         known = found.guesses.get(single)
         names = (*(known.value if known else ()), column.name)
-        reason = "by name, few different values: " + ", ".join(names)
+        reason = "their names, and few distinct values: " + ", ".join(names)
         found.guesses[single] = Guess(names, 0.65, (reason,))
     elif role in ("context", "bias"):
-        why = f"{column.name} has too many different values for that ({column.describe()})"
+        why = f"not proposed: {column.name} has too many distinct values ({column.describe()})"
         found.suggestions.append((f"{role}: [{column.name}]", why))
 
 
-def _ask(found: Further, column: Column, said: str, test: str) -> None:
-    """Report a column that is a label by name but has ambiguous values, and suggest a rule."""
+def _ask(found: Further, column: Column, content: str, test: str) -> None:
+    """Report a column that is named like a label but has ambiguous values, and suggest a rule."""
     entry = _label(column, "binary")
     for declared in entry.values():
         declared["column"] = f"{column_text(column.name)} {test}"
     line = yaml_line(entry)
-    found.suggestions.append((f"labels: {line}", f"if that is what {column.name} means"))
+    found.suggestions.append((f"labels: {line}", f"if this is the meaning of {column.name}"))
     found.doubts.append(
-        f"{column.name} must be a label by its name; it {said}, which does not say what means yes: it is not used until a label says it."
+        f"{column.name} is named like a label, but {content}, so it is unclear which values mean yes. It is not used unless you declare a label for it."
     )
 
 
@@ -166,7 +166,7 @@ def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, 
 
 
 def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
-    """Return the mapping's entry for a label, under a valid name."""
+    """Return the entry of the mapping for a label, under a valid name."""
     name = "_".join(word for word in parts(column.name) if word.isascii()).strip("_")
     if not name or not name[0].isalpha() or name in FIXED or name in INSIDE:
         name = f"{kind}_{name}".strip("_")
@@ -175,7 +175,7 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
 
 
 def _grades(column: Column) -> list[Any]:
-    """Return the different ratings in ascending order; none unless they are a few numbers."""
+    """Return the distinct ratings in ascending order, or an empty list unless they are a few numbers."""
     if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
         return []
     if column.low is None or column.high is None or len(column.forms) > 1:
@@ -185,5 +185,5 @@ def _grades(column: Column) -> list[Any]:
     return sorted(float(value) for value in column.values)
 
 
-def _circumstance(column: Column) -> bool:
-    return column.kind in ("text", "flag", "integer") and 2 <= column.distinct <= CIRCUMSTANCES
+def _is_context(column: Column) -> bool:
+    return column.kind in ("text", "flag", "integer") and 2 <= column.distinct <= CONTEXT_VALUES

@@ -1,4 +1,4 @@
-"""Columns that are labels by name: the rule suggested by their values, or an open question."""
+"""Interpret columns that are named like labels: suggest a rule from their values, or ask a question."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from taiji.data.sources.label_rules import column_text, value_text
 from taiji.data.sources.truth_cells import Truth, read_truth, understood
 
 KEYS = {"click": "events.click", "conversion": "events.conversion", "label": "events.click"}
-SAID = {"click": "which rows are clicks", "conversion": "which rows are conversions", "label": "which rows are clicks"}
+ASKED = {"click": "which rows are clicks", "conversion": "which rows are conversions", "label": "which rows are clicks"}
 
 
 @dataclass(frozen=True)
 class Meant:
-    """Interpretation of a label's column.
+    """Interpretation of a column that is named like a label.
 
     Attributes:
-        columns: those of the rule or question.
-        rule: for the mapping; None if a question is open.
-        confidence: 0…1.
-        reason: why.
-        question: the open question.
-        doubts: further notes.
+        columns: columns that the rule or the question mentions.
+        rule: rule for the mapping; None if a question is open.
+        confidence: confidence in the rule, from 0 to 1.
+        reason: reason for the rule.
+        question: question to the user, if the values are ambiguous.
+        doubts: further notes, as sentences.
     """
 
     columns: tuple[str, ...]
@@ -37,71 +37,78 @@ class Meant:
 
 
 def meant(table: Table, column: Column, meaning: str) -> Meant | None:
-    """Return how a column whose name means a label (``click``, ``conversion``, or in general ``label``) is read; None if it is not a label."""
+    """Interpret a column whose name means ``click``, ``conversion`` or, in general, ``label``.
+
+    Returns:
+        the interpretation; None if the column is not a label.
+    """
     name, against = column_text(column.name), negated(column.name, LABELS[meaning])
     truth = read_truth(table.frame[column.name])
     if understood(truth):
-        return _of_truth(column, truth, meaning, f"not {name}" if against else name)
+        return _from_truth(column, truth, meaning, f"not {name}" if against else name)
     facts = column.understood
     if facts.kind in ("integer", "number") and len(facts.forms) == 1:
-        return _of_numbers(column, facts, meaning, against)
+        return _from_numbers(column, facts, meaning, against)
     if column.kind == "text" and column.values:
-        return _of_texts(column, meaning, against)
+        return _from_texts(column, meaning, against)
     if label_named(column.name) != meaning:
         return None
-    return _open(column, meaning, (), f"none of its values says yes or no ({column.describe()})")
+    return _ask(column, meaning, (), f"none of its values means yes or no ({column.describe()})")
 
 
-def _of_truth(column: Column, truth: Truth, meaning: str, rule: str) -> Meant:
+def _from_truth(column: Column, truth: Truth, meaning: str, rule: str) -> Meant:
     values = f"0 and 1 (or words for no and yes): {', '.join(column.values[:4])}"
     sure = {"click": 0.95, "conversion": 0.9, "label": 0.6}[meaning]
     doubts = []
     if column.understood.broken:
-        doubts.append(f"{column.understood.told_broken()}: no label in these rows.")
+        doubts.append(f"{column.understood.told_broken()}: these rows have no label.")
     if meaning == "label":
-        doubts.append(f"{column.name} is the log's only label and serves as click (the row's success).")
+        doubts.append(f"{column.name} is the only label of the log and is used as the click (the success of a row).")
     if truth.mark:
-        reason = f"{column.name} is a label by name; {truth.mark!r} means yes and nothing means no"
+        reason = f"{column.name} is named like a label; {truth.mark!r} means yes and an empty cell means no"
         return Meant((column.name,), rule, min(sure, 0.8), reason, doubts=tuple(doubts))
     if truth.sides == {True} and truth.empty:
-        there = f"{column_text(column.name)} is not null" if not rule.startswith("not ") else f"{rule[4:]} is null"
+        filled = f"{column_text(column.name)} is not null" if not rule.startswith("not ") else f"{rule[4:]} is null"
         choices = (
-            Guess(there, 0.5, ("an empty cell means no",)),
-            Guess(rule, 0.5, (f"an empty cell means that it is not known ({truth.empty:,} rows)",)),
+            Guess(filled, 0.5, ("an empty cell means no",)),
+            Guess(rule, 0.5, (f"an empty cell means unknown ({truth.empty:,} rows)",)),
         )
-        said = f"it holds only {', '.join(column.values)} and {truth.empty:,} empty cells"
-        return _open(column, meaning, choices, said, tuple(doubts))
+        content = f"it holds only {', '.join(column.values)} and {truth.empty:,} empty cells"
+        return _ask(column, meaning, choices, content, tuple(doubts))
     if rule.startswith("not "):
         return Meant(
             (column.name,),
             rule,
             min(sure, 0.8),
-            f"{column.name} denies it by name; its values are {values}",
+            f"the name of {column.name} contains a negation, and its values are {values}",
             doubts=tuple(doubts),
         )
     return Meant(
         (column.name,),
         rule,
         sure,
-        f"{column.name} is a label by name and its values are {values}",
+        f"{column.name} is named like a label and its values are {values}",
         doubts=tuple(doubts),
     )
 
 
-def _of_numbers(column: Column, facts: Column, meaning: str, against: bool) -> Meant | None:
+def _from_numbers(column: Column, facts: Column, meaning: str, against: bool) -> Meant | None:
     name = column_text(column.name)
     values = {float(value) for value in facts.values} if facts.values and facts.kind == "integer" else set()
     low, high = facts.low or 0.0, facts.high or 0.0
     if values == {-1.0, 1.0}:
         rule, reason, sure = f"{name} == {-1 if against else 1}", "its values are -1 and 1", 0.75
-    elif low == 0 and facts.zeros and parts(column.name) == ["order"]:  # a count of orders, or a place in a list
-        return _open(
-            column, meaning, (Guess(f"{name} > 0", 0.4, ("it counts orders",)),), f"it counts from 0 to {high:g}"
+    elif low == 0 and facts.zeros and parts(column.name) == ["order"]:  # a count of orders, or a position in a list
+        return _ask(
+            column,
+            meaning,
+            (Guess(f"{name} > 0", 0.4, ("it counts orders",)),),
+            f"its values are counts from 0 to {high:g}",
         )
     elif low == 0 and facts.zeros and label_named(column.name) == meaning and meaning != "label":
         rule, reason = (
             f"{name} {'==' if against else '>'} 0",
-            f"it counts from {low:g} to {high:g}, 0 where nothing happened",
+            f"its values are counts from {low:g} to {high:g}, with 0 where nothing happened",
         )
         sure = 0.8 if facts.kind == "integer" else 0.6
     elif label_named(column.name) != meaning:
@@ -112,38 +119,36 @@ def _of_numbers(column: Column, facts: Column, meaning: str, against: bool) -> M
             choices = tuple(Guess(f"{name} == {value:g}", 0.4, (f"{value:g} means yes",)) for value in sorted(values))
         elif len(values) > 6 or low < 0:
             choices = (Guess(f"{name} > 0", 0.4, ("every number above 0 means yes",)),)
-        elif facts.distinct > FEW and low > 0:  # an order's number, an amount
+        elif facts.distinct > FEW and low > 0:  # the number of an order, or an amount
             return None
-        return _open(column, meaning, choices, f"its values are neither 0 and 1 nor counts from 0 ({facts.describe()})")
-    return Meant((column.name,), rule, sure, f"{column.name} is a label by name; {reason}")
+        return _ask(column, meaning, choices, f"its values are neither 0 and 1 nor counts from 0 ({facts.describe()})")
+    return Meant((column.name,), rule, sure, f"{column.name} is named like a label; {reason}")
 
 
-def _of_texts(column: Column, meaning: str, against: bool) -> Meant | None:
-    """Interpret a label's column of words such as ``clicked`` and ``not clicked``."""
+def _from_texts(column: Column, meaning: str, against: bool) -> Meant | None:
+    """Interpret a label column with words such as ``clicked`` and ``not clicked``."""
     kinds = {value: action(value) for value in column.values}
     yes = [value for value, kind in kinds.items() if kind in ("click", "buy", "middle", "view")]
     no = [value for value, kind in kinds.items() if kind in ("shown", "against", "back")]
     name = column_text(column.name)
     if len(yes) == 1 and len(yes) + len(no) == len(kinds) and no and not against:
-        reason = f"{column.name} is a label by name, and of its values {yes[0]!r} says that it happened"
+        reason = f"{column.name} is named like a label, and {yes[0]!r} is its only positive value"
         return Meant((column.name,), f"{name} == {value_text(yes[0])}", 0.8, reason)
     if label_named(column.name) != meaning:
         return None
     choices = tuple(
         Guess(f"{name} == {value_text(value)}", 0.4, (f"{value!r} means yes",)) for value in column.values[:8]
     )
-    return _open(
-        column, meaning, choices, f"its values do not say which of them means yes ({', '.join(column.values)})"
-    )
+    return _ask(column, meaning, choices, f"it is unclear which of its values means yes ({', '.join(column.values)})")
 
 
-def _open(column: Column, meaning: str, choices: tuple[Guess, ...], said: str, doubts: tuple[str, ...] = ()) -> Meant:
+def _ask(column: Column, meaning: str, choices: tuple[Guess, ...], content: str, doubts: tuple[str, ...] = ()) -> Meant:
     last = (
-        Guess("null", 0.2, (f"no row is; {column.name} is left out",))
+        Guess("null", 0.2, (f"no row is one; {column.name} is not used",))
         if meaning == "conversion"
-        else Guess(1, 0.2, (f"every row is; {column.name} is left out",))
+        else Guess(1, 0.2, (f"every row is one; {column.name} is not used",))
     )
     question = Question(
-        KEYS[meaning], f"{SAID[meaning]}: {column.name} must tell it by its name, and {said}", (*choices, last)
+        KEYS[meaning], f"{ASKED[meaning]}: {column.name} is named like this label, but {content}", (*choices, last)
     )
     return Meant((column.name,), None, 0.0, "", question, doubts)

@@ -1,4 +1,4 @@
-"""Rules of click and conversion, inferred from columns of yes and no, an action's name or a rating."""
+"""Infer rules for click and conversion from yes/no columns, names of actions, or ratings."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from taiji.data.discovery.words import UNWANTED, action, label_named, says
 from taiji.data.sources.label_rules import column_text, value_text
 
 SELDOM = 0.01
-"""Largest share of rows up to which unknown actions are reported rather than asked about."""
+"""Largest share of rows with unknown actions that is only reported; above it, the user is asked."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Rules for the mapping, and why.
+    """Rules for the labels of a log, with reasons.
 
     Attributes:
-        click, conversion: rules; ``conversion`` is None if the log has none.
-        reasons: key (``click``, ``conversion``) to sentences.
-        confidence: key to 0…1.
-        doubts: sentences about ambiguous values.
-        columns: columns that the rules read, and those of open questions.
-        all_clicks: no row is without a click.
-        questions: open questions; ``click`` and ``conversion`` then hold apart from the answer.
+        click, conversion: rules; ``conversion`` is None if the log has no conversions.
+        reasons: reasons by key (``click``, ``conversion``), as sentences.
+        confidence: confidence by key, from 0 to 1.
+        doubts: notes on ambiguous values, as sentences.
+        columns: columns that the rules or the open questions mention.
+        all_clicks: True if every row is a click.
+        questions: open questions; their answers replace ``click`` or ``conversion``.
     """
 
     click: str | int
@@ -44,20 +44,20 @@ class Labels:
 
 
 def labels(table: Table, taken: set[str]) -> Labels:
-    """Propose rules for a log's labels.
+    """Propose rules for the labels of a log.
 
     Args:
         table: the log.
-        taken: columns with another role.
+        taken: columns that have another role.
     """
     columns = [column for column in table.columns.values() if column.name not in taken]
     click, bought = _first(table, columns, "click"), _first(table, columns, "conversion")
     if click or bought:
-        return _of_columns(table, click, bought)
-    actions = [column for column in columns if column.values and column.kind == "text" and _acts(column)]
+        return _from_label_columns(table, click, bought)
+    actions = [column for column in columns if column.values and column.kind == "text" and _holds_actions(column)]
     if actions:
         actions.sort(key=lambda column: ("action" not in column.means, column.name))
-        return _of_actions(table, actions[0])
+        return _from_actions(table, actions[0])
     rating = next(
         (
             column.understood
@@ -70,9 +70,9 @@ def labels(table: Table, taken: set[str]) -> Labels:
         None,
     )
     if rating is not None:
-        return _of_rating(rating)
+        return _from_rating(rating)
     if (general := _first(table, columns, "label")) is not None:
-        return _of_columns(table, general, None)
+        return _from_label_columns(table, general, None)
     codes = [
         column
         for column in columns
@@ -81,16 +81,16 @@ def labels(table: Table, taken: set[str]) -> Labels:
         and 2 <= column.distinct <= FEW
     ]
     if codes:
-        return _of_codes(codes[0])
+        return _ask_about_codes(codes[0])
     flags = [column for column in columns if column.understood.kind == "flag" and not says(column.name, UNWANTED)]
     unnamed = tuple(
-        f"{column.name} is 0 or 1 (or true, false), but its name does not say whether it is a click or a conversion."
+        f"{column.name} holds 0 and 1 (or true and false), but its name does not say whether it is a click or a conversion."
         for column in flags
     )
     return Labels(
         1,
         None,
-        {"click": ("no column tells a click: every row counts as one",)},
+        {"click": ("no column indicates clicks: every row is a click",)},
         {"click": 0.6 if not flags else 0.3},
         unnamed,
         (),
@@ -99,7 +99,7 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
 
 def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
-    """Return the first label column: one whose name means only that, or a flag whose name includes it."""
+    """Interpret the first column of a label: one whose name means nothing else, or a flag whose name contains the meaning."""
     strict = [column for column in columns if label_named(column.name) == meaning]
     flags = [
         column
@@ -110,17 +110,17 @@ def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
         and not says(column.name, UNWANTED)
     ]
     readings = [found for column in (*strict, *flags) if (found := meant(table, column, meaning)) is not None]
-    readings.sort(key=lambda found: found.rule is None)  # understood columns first, then those with an open question
+    readings.sort(key=lambda found: found.rule is None)  # columns with a rule first, then those with an open question
     return readings[0] if readings else None
 
 
-def _acts(column: Column) -> bool:
+def _holds_actions(column: Column) -> bool:
     known = [action(value) for value in column.values]
     return sum(kind is not None for kind in known) >= 0.5 * len(known)
 
 
-def _of_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labels:
-    """Return rules from columns that are labels themselves."""
+def _from_label_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labels:
+    """Return rules from columns that hold the labels themselves."""
     questions = tuple(found.question for found in (click, bought) if found is not None and found.question)
     columns = tuple(name for found in (click, bought) if found is not None for name in found.columns)
     doubts = [doubt for found in (click, bought) if found is not None for doubt in found.doubts]
@@ -132,13 +132,13 @@ def _of_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labe
     if click is None:
         assert bought is not None
         if bought.rule is None:
-            reasons["click"], sure["click"] = ("no column tells a click: every row counts as one",), 0.6
+            reasons["click"], sure["click"] = ("no column indicates clicks: every row is a click",), 0.6
             return Labels(1, None, reasons, sure, tuple(doubts), columns, True, questions)
-        if _all(tried_label(table, bought.rule)):
+        if _all_positive(tried_label(table, bought.rule)):
             reasons["click"], sure["click"] = (f"every row has {bought.rule} = 1",), 0.7
             return Labels(1, conversion, reasons, {**sure, "conversion": 0.7}, tuple(doubts), columns, True)
-        doubt = f"{bought.columns[0]} is the log's only label and serves as click (the row's success); nothing is known of what came after it, so there is no conversion."
-        only = {"click": (f"{bought.columns[0]} is the only column that tells a success",)}
+        doubt = f"{bought.columns[0]} is the only label of the log and is used as the click (the success of a row). Nothing after it is logged, so there are no conversions."
+        only = {"click": (f"{bought.columns[0]} is the only column that indicates a success",)}
         return Labels(bought.rule, None, only, {"click": 0.7}, (*doubts, doubt), columns, False)
     if click.rule is None:
         return Labels(1, conversion, reasons, sure, tuple(doubts), columns, False, questions)
@@ -147,127 +147,129 @@ def _of_columns(table: Table, click: Meant | None, bought: Meant | None) -> Labe
         lonely = int(((tried_label(table, conversion) == 1) & (clicked != 1)).sum())
         if lonely:
             rule = f"{click.rule} or {conversion}"
-            reasons["click"] = (*reasons["click"], f"and {conversion} counts as a click too")
+            reasons["click"] = (*reasons["click"], f"and {conversion} is treated as a click too")
             sure["click"] = min(sure["click"], 0.75)
             doubts.append(
-                f"{lonely:,} rows have {conversion} without {click.rule}; a conversion counts only with a click, so these rows count as clicks too. Correct them in the file if they should not."
+                f"{lonely:,} rows have {conversion} without {click.rule}. A conversion requires a click, so these rows are treated as clicks. If that is wrong, correct them in the file."
             )
             clicked = tried_label(table, rule)
-    return Labels(rule, conversion, reasons, sure, tuple(doubts), columns, _all(clicked), questions)
+    return Labels(rule, conversion, reasons, sure, tuple(doubts), columns, _all_positive(clicked), questions)
 
 
-def _all(label: pl.Series) -> bool:
+def _all_positive(label: pl.Series) -> bool:
     return bool((label.drop_nulls() == 1).all())
 
 
-def _of_actions(table: Table, column: Column) -> Labels:
+def _from_actions(table: Table, column: Column) -> Labels:
     kinds = {value: action(value) for value in column.values}
-    having = {
+    values_of = {
         kind: [value for value, found in kinds.items() if found == kind]
         for kind in ("shown", "view", "click", "middle", "buy", "against", "back", None)
     }
     name = column_text(column.name)
     doubts = [
-        f"{column.name} = {value!r} undoes something; such rows count as clicks like the others. Leave them out of the file if they should not."
-        for value in having["back"]
+        f"{column.name} = {value!r} reverts an earlier action, but its rows are treated as clicks. If that is wrong, remove them from the file."
+        for value in values_of["back"]
     ]
-    if having["against"]:
+    if values_of["against"]:
         doubts.append(
-            f"{column.name} = {', '.join(map(repr, having['against']))} was read as shown and turned down: not a click."
+            f"{column.name} = {', '.join(map(repr, values_of['against']))} means shown and rejected: it is not a click."
         )
-    shown = [*having["shown"], *having["against"]]
-    if not having["shown"] and having["click"] and having["view"]:
-        shown += having["view"]
+    shown = [*values_of["shown"], *values_of["against"]]
+    if not values_of["shown"] and values_of["click"] and values_of["view"]:
+        shown += values_of["view"]
         doubts.append(
-            f"Beside {', '.join(map(repr, having['click']))}, {column.name} = {', '.join(map(repr, having['view']))} was read as merely shown."
+            f"{column.name} = {', '.join(map(repr, values_of['view']))} is treated as shown without a click, because {', '.join(map(repr, values_of['click']))} also occurs."
         )
     positive = [value for value in column.values if value not in shown]
-    certain = [value for value in positive if value not in (*having[None], *having["back"])]
+    certain = [value for value in positive if value not in (*values_of[None], *values_of["back"])]
     click: str | int = 1
-    reason = f"no value of {column.name} means merely shown: every row is at least a click"
+    reason = f"no value of {column.name} means only shown: every row is at least a click"
     if shown and len(positive) == 1 and len(shown) > 1:
         click, reason = (
             f"{name} == {value_text(positive[0])}",
-            f"only {positive[0]!r} among the values of {column.name} is more than shown",
+            f"{positive[0]!r} is the only value of {column.name} that means more than shown",
         )
     elif shown:
         click, reason = (
-            _unless(name, shown),
+            _none_of(name, shown),
             f"{column.name} = {', '.join(map(repr, shown))} means shown without a click",
         )
     conversion, reasons, sure = None, {"click": (reason,)}, {"click": 0.85 if not doubts else 0.6}
-    if having["buy"] and (having["buy"] != positive or not shown):
-        conversion = _among(name, having["buy"])
-        reasons["conversion"] = (f"{column.name} = {', '.join(map(repr, having['buy']))} is a purchase",)
+    if values_of["buy"] and (values_of["buy"] != positive or not shown):
+        conversion = _one_of(name, values_of["buy"])
+        reasons["conversion"] = (f"{column.name} = {', '.join(map(repr, values_of['buy']))} is a purchase",)
         sure["conversion"] = 0.9
     questions: tuple[Question, ...] = ()
-    if having[None]:
+    if values_of[None]:
         texts = table.frame[column.name].cast(pl.String).str.strip_chars()
-        rows = int(texts.is_in(having[None]).sum())
-        said = ", ".join(map(repr, having[None]))
+        rows = int(texts.is_in(values_of[None]).sum())
+        unknown = ", ".join(map(repr, values_of[None]))
         if rows <= SELDOM * len(texts):
-            doubts.append(f"{column.name} = {said} ({rows:,} rows) was not understood; such rows count as clicks.")
+            doubts.append(f"{column.name} = {unknown} ({rows:,} rows) is unknown; its rows are treated as clicks.")
         else:
-            choices = [Guess(click, 0.5, (f"{said} count as clicks",))]
+            choices = [Guess(click, 0.5, (f"{unknown} are clicks",))]
             if certain:
-                choices.append(Guess(_among(name, certain), 0.5, (f"{said} do not count as clicks",)))
-            else:  # nothing else is a click: one of these must be
-                choices += [Guess(_among(name, [value]), 0.4, ("these are",)) for value in having[None]]
+                choices.append(Guess(_one_of(name, certain), 0.5, (f"{unknown} are not clicks",)))
+            else:  # no other value is a click, so one of these must be
+                choices += [Guess(_one_of(name, [value]), 0.4, ("these rows are",)) for value in values_of[None]]
             questions = (
                 Question(
                     "events.click",
-                    f"which rows are clicks: {column.name} = {said} was not understood ({rows:,} rows; the other values are {', '.join(map(repr, [v for v in column.values if v not in having[None]]))})",
+                    f"which rows are clicks: the meaning of {column.name} = {unknown} is unknown ({rows:,} rows; the other values are {', '.join(map(repr, [v for v in column.values if v not in values_of[None]]))})",
                     tuple(choices),
                 ),
             )
     return Labels(click, conversion, reasons, sure, tuple(doubts), (column.name,), click == 1, questions)
 
 
-def _among(column: str, values: list[str]) -> str:
+def _one_of(column: str, values: list[str]) -> str:
     if len(values) == 1:
         return f"{column} == {value_text(values[0])}"
     return f"{column} in ({', '.join(map(value_text, values))})"
 
 
-def _unless(column: str, values: list[str]) -> str:
+def _none_of(column: str, values: list[str]) -> str:
     if len(values) == 1:
         return f"{column} != {value_text(values[0])}"
     return f"{column} not in ({', '.join(map(value_text, values))})"
 
 
-def _of_codes(column: Column) -> Labels:
-    """Return questions about a behaviour column with meaningless values."""
+def _ask_about_codes(column: Column) -> Labels:
+    """Return questions about a behaviour column whose values are codes without a known meaning."""
     name = column_text(column.name)
     every = Guess(1, 0.3, ("every row is a click",))
     whole = column.kind == "integer"
     values = sorted(column.values, key=int) if whole else list(column.values)
-    kinds = [Guess(f"{name} == {value}" if whole else _among(name, [value]), 0.3, ("these are",)) for value in values]
+    kinds = [
+        Guess(f"{name} == {value}" if whole else _one_of(name, [value]), 0.3, ("these rows are",)) for value in values
+    ]
     more = [
-        Guess(f"{name} >= {value}" if whole else _unless(name, [value]), 0.3, ("these are",))
+        Guess(f"{name} >= {value}" if whole else _none_of(name, [value]), 0.3, ("these rows are",))
         for value in (values[1:-1] if whole else values if len(values) > 2 else ())
     ]
-    none = Guess("null", 0.3, ("the log knows no conversions",))
-    said = f"{column.name} must tell it by its name, and its values ({', '.join(column.values)}) do not say how"
+    none = Guess("null", 0.3, ("the log has no conversions",))
+    content = f"{column.name} is named like a kind of event, but the meaning of its values ({', '.join(column.values)}) is unknown"
     questions = (
-        Question("events.click", f"which rows are clicks: {said}", (every, *kinds, *more)),
-        Question("events.conversion", f"which rows are conversions (purchases): {said}", (*kinds, none)),
+        Question("events.click", f"which rows are clicks: {content}", (every, *kinds, *more)),
+        Question("events.conversion", f"which rows are conversions (purchases): {content}", (*kinds, none)),
     )
     return Labels(1, None, {}, {}, (), (column.name,), False, questions)
 
 
-def _of_rating(column: Column) -> Labels:
+def _from_rating(column: Column) -> Labels:
     assert column.high is not None and column.low is not None
     bar = column.low + 0.75 * (column.high - column.low)
     reasons = {
-        "click": ("a rating is written by somebody who chose the item",),
+        "click": ("whoever rates an item has chosen it",),
         "conversion": (
-            f"{column.name} runs from {column.low:g} to {column.high:g}; the top quarter of the range counts as success",
+            f"{column.name} runs from {column.low:g} to {column.high:g}; the top quarter of the range is a success",
         ),
     }
     rule = f"{column_text(column.name)} >= {bar:g}"
     doubts = (
         (
-            f"{column.name} is 0 in {column.zeros:,} of {column.present:,} rows: if 0 means that nothing was rated, empty these cells; as they are they count as a low rating.",
+            f"{column.name} is 0 in {column.zeros:,} of {column.present:,} rows, which is treated as a low rating. If 0 means that there is no rating, empty these cells.",
         )
         if column.low == 0 and column.zeros > 0.2 * column.present
         else ()

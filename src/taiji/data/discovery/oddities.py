@@ -1,4 +1,4 @@
-"""Notes about columns read literally that may mean something else: prices in cents, times that imply a purchase."""
+"""Describe columns that are used unchanged but may mean something else: prices in cents, times that imply a purchase."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ CURRENCY = "currency ccy währung waehrung devise moneda valuta waluta 币种 �
 
 
 def units_of_price(table: Table, name: str) -> list[str]:
-    """Note prices in hundredths or in several currencies, which are used unchanged."""
-    column, said = table.columns[name], []
+    """Describe prices in hundredths or in several currencies, which are used unchanged."""
+    column, notes = table.columns[name], []
     if says(name, HUNDREDTHS) and column.understood.kind == "integer":
-        said.append(
-            f"{table.path.name}: {name} counts hundredths by its name; prompts and rankers take {column.examples[0]} for the price. Divide the column by 100 in the file."
+        notes.append(
+            f"{table.path.name}: {name} is named like an amount in hundredths, but prompts and rankers use {column.examples[0]} as the price. Divide the column by 100 in the file."
         )
     for other in table.columns.values():
         if says(other.name, CURRENCY) and other.kind == "text" and other.distinct >= 2 and other.values:
-            said.append(
-                f"{table.path.name}: {name} is in several currencies ({', '.join(other.values[:5])}), and is compared as it stands. Bring it to one in the file."
+            notes.append(
+                f"{table.path.name}: {name} is in several currencies ({', '.join(other.values[:5])}), but the values are compared unchanged. Convert them to one currency in the file."
             )
-    return said
+    return notes
 
 
 def told_by_times(log: Table, taken: set[str]) -> list[str]:
-    """Note columns that hold the time of a purchase, if any: being filled is a label."""
+    """Describe columns that hold the time of a purchase. A label can be derived from them: 1 where the cell is filled."""
     return [
-        f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, by name with the time of a purchase. If these rows are conversions: --set 'events.conversion={column_text(column.name)} is not null'."
+        f"{column.name} is filled in {column.present:,} of {column.rows:,} rows, and is named like the time of a purchase. If these rows are conversions, add --set 'events.conversion={column_text(column.name)} is not null'."
         for column in log.columns.values()
         if column.name not in taken
         and column.present < 0.5 * column.rows

@@ -1,4 +1,4 @@
-"""Scores of columns for roles, with their confidence."""
+"""Score columns as candidates for a role."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from taiji.data.sources.number_cells import MOST_NUMBERS, PLAIN
 
 Score = tuple[float, tuple[str, ...]]
 CLOSE = 0.12
-"""A runner-up within this margin of the best turns the choice into a question."""
+"""Largest difference between the two best scores at which the user is asked."""
 ENOUGH = 0.4
-"""A required role with a score below this becomes a question."""
+"""Smallest score at which a required role is guessed rather than asked about."""
+ANSWERED = ("you set this",)
+"""Reasons of a guess that is the user's answer."""
 SEPARATED = ("|", " > ", ">", " / ", "/", ";")
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A value for a key of the mapping, with its confidence (0…1) and reason.
+    """Proposed value for a key of the mapping.
 
     Attributes:
+        value: proposed value.
+        confidence: confidence in the value, from 0 to 1.
+        reasons: reasons for the value.
         others: other candidates with their scores.
-        column: the column a structured value reads.
+        column: column that a structured value reads.
     """
 
     value: Any
@@ -36,18 +41,18 @@ class Guess:
 
     @property
     def sure(self) -> str:
-        """Confidence as a word."""
+        """Confidence as a word: ``sure``, ``likely`` or ``GUESS``."""
         return "sure" if self.confidence >= 0.8 else "likely" if self.confidence >= 0.55 else "GUESS"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A required role that the files do not determine.
+    """Question to the user about a part of the mapping that the files do not determine.
 
     Attributes:
         key: key of the mapping.
-        what: is asked, as the end of "Please say …".
-        choices: the candidates, best first.
+        what: subject of the question, which completes "Please specify …".
+        choices: candidates, best first.
     """
 
     key: str
@@ -56,15 +61,20 @@ class Question:
 
 
 def pick(key: str, table: Table, scores: Mapping[str, Score], what: str) -> Guess | Question:
-    """Return the best column, or a question if it is not clearly the best."""
+    """Return the column with the highest score, or a question if no column is clearly the best."""
     ranked = sorted(scores.items(), key=lambda entry: (-entry[1][0], list(table.columns).index(entry[0])))
-    able = [(name, score) for name, score in ranked if score[0] > 0.15]
-    others = tuple((name, round(score, 2)) for name, (score, _) in able[1:4])
-    if able and able[0][1][0] >= ENOUGH and (len(able) < 2 or able[0][1][0] - able[1][1][0] > CLOSE):
-        name, (score, reasons) = able[0]
+    candidates = [(name, score) for name, score in ranked if score[0] > 0.15]
+    others = tuple((name, round(score, 2)) for name, (score, _) in candidates[1:4])
+    if (
+        candidates
+        and candidates[0][1][0] >= ENOUGH
+        and (len(candidates) < 2 or candidates[0][1][0] - candidates[1][1][0] > CLOSE)
+    ):
+        name, (score, reasons) = candidates[0]
         return Guess(name, min(1.0, score), reasons, others)
     choices = tuple(
-        Guess(name, min(1.0, score), (table.columns[name].describe(), *reasons)) for name, (score, reasons) in able[:5]
+        Guess(name, min(1.0, score), (table.columns[name].describe(), *reasons))
+        for name, (score, reasons) in candidates[:5]
     )
     if not choices:
         choices = tuple(Guess(name, 0.0, (column.describe(),)) for name, column in list(table.columns.items())[:8])
@@ -72,7 +82,7 @@ def pick(key: str, table: Table, scores: Mapping[str, Score], what: str) -> Gues
 
 
 def id_score(column: Column, meaning: str) -> Score:
-    """Score a column as the id of a ``user`` or an ``item``, by name and values alone."""
+    """Score a column as the id of a ``user`` or an ``item``, using only its name and values."""
     if not column.identifier:
         return 0.0, ()
     other = "item" if meaning == "user" else "user"
@@ -92,7 +102,7 @@ def id_score(column: Column, meaning: str) -> Score:
 
 
 def time_score(column: Column) -> Score:
-    """Score a column as the time of an event; one missing in most rows is the time of something else."""
+    """Score a column as the time of an event. A column that is empty in most rows is probably the time of something else."""
     score, reasons = _time_score(column)
     return (score if column.present >= 0.5 * column.rows else 0.4 * score), reasons
 
@@ -103,7 +113,7 @@ def _time_score(column: Column) -> Score:
     if column.kind == "time":
         return (0.95, ("its values are dates", "its name says time")) if named else (0.75, ("its values are dates",))
     if column.units == ("excel",):
-        return 0.6, ("its values are a spreadsheet's serial days", "its name says time")
+        return 0.6, ("its values are spreadsheet serial days", "its name says time")
     if column.kind in ("integer", "number") and column.units:
         return (
             (0.9, (f"its values are times in {column.units[0]}", "its name says time"))
@@ -136,7 +146,7 @@ def title_score(column: Column) -> Score:
         reasons.append(f"texts of {column.characters:.0f} characters")
     if column.unique > 0.5:
         score += 0.2
-        reasons.append("nearly every item has its own")
+        reasons.append("the text of nearly every item is unique")
     return score, tuple(reasons)
 
 
@@ -151,7 +161,7 @@ def price_score(column: Column) -> Score:
         return 0.0, ()
     reasons = ["its name says price", "its values are numbers of at least 0"]
     if column.negative:
-        reasons[1] = f"nearly all of its values are numbers of at least 0 ({column.negative:,} are below)"
+        reasons[1] = f"nearly all of its values are numbers of at least 0 ({column.negative:,} are negative)"
     if column.form != PLAIN:
         reasons.append(f"written as {column.form}")
     sure = 0.5 if len(column.forms) > 1 else 0.85 if column.kind == "number" else 0.7
@@ -159,21 +169,27 @@ def price_score(column: Column) -> Score:
 
 
 def says_price(column: Column) -> bool:
-    """Return True if an unused column is a price by name, without another meaning."""
+    """Return True if a column is named like a price and like nothing else."""
     return "price" in column.means and not column.means - {"price"} and column.kind in ("text", "number", "integer")
 
 
 def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
-    """Propose category levels: one column that holds them all, or one each, the coarsest first; at most three if they have no names."""
+    """Propose category levels: one column with all of them, or one column per level, the coarsest first.
+
+    At most three columns are proposed if no name suggests a category.
+    """
     for column in columns:
         if column.kind == "list" and "category" in column.means:
             return {
                 "categories": Guess(
-                    {"column": column.name}, 0.8, ("a list in each row, by name of categories",), column=column.name
+                    {"column": column.name},
+                    0.8,
+                    ("each row holds a list, and the name says category",),
+                    column=column.name,
                 )
             }
         if column.name in table.sequences and column.kind == "text" and "category" in column.means:
-            reason = "several values in each row, by its header"
+            reason = "the header declares several values in each row"
             return {"categories": Guess({"column": column.name, "separator": " "}, 0.8, (reason,), column=column.name)}
         if column.kind == "text" and "category" in column.means:
             values = table.frame[column.name].drop_nulls().head(2000)
@@ -201,7 +217,7 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         and not column.means & {"user", "id"}
     ]
     chosen = sorted(named or few, key=lambda column: (column.distinct, column.name))[: None if named else 3]
-    if named:  # a name tells where to begin, values tell what lies below
+    if named:  # names determine the coarsest levels, values the finer ones
         for column in sorted(few, key=lambda column: (column.distinct, column.name)):
             if (
                 len(chosen) < 3
@@ -215,10 +231,10 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         reasons = (
             []
             if named and column not in named
-            else ["its name says category" if named else f"text with only {column.distinct} different values"]
+            else ["its name says category" if named else f"text with only {column.distinct} distinct values"]
         )
         if place and nests(table, chosen[place - 1].name, column.name):
-            reasons.append(f"each value lies in one {chosen[place - 1].name}")
+            reasons.append(f"each value belongs to one value of {chosen[place - 1].name}")
         guesses[f"category_l{place + 1}"] = Guess(
             column.name, 0.85 if column in named else 0.6 if named else 0.45, tuple(reasons)
         )

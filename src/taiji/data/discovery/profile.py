@@ -1,4 +1,4 @@
-"""Choice of the user columns for prompts: no ids, no contact data, no personal text, nothing that leaks answers."""
+"""Choose the user columns for prompts: no ids, no contact data, no personal text, and nothing that leaks the outcome."""
 
 from __future__ import annotations
 
@@ -15,51 +15,56 @@ from taiji.data.identity import joined
 from taiji.data.personal import private
 
 OUTCOME = "rfm plays views visits sessions logins watched listened next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
-"""Names of columns derived from behaviour over the whole log."""
+"""Words in the names of columns that are derived from behaviour over the whole log."""
 WINDOW = re.compile(r"(^|_)(last_?)?\d+_?(d|days?|w|weeks?|m|months?|tage?|jours?)$")
-"""End of the name of a count over a window of time (``n_plays_30d``)."""
+"""Pattern of the end of the name of a count over a time window (``n_plays_30d``)."""
 LIKE_IDS = 0.9
-"""Smallest share of a column's values that are item ids at which it counts as naming items."""
+"""Smallest share of item ids among the values of a column at which the column is treated as a reference to items."""
 OWN_TEXT = 0.5
-"""Smallest share of distinct values at which a text counts as personal."""
+"""Smallest share of distinct values at which a text column is treated as personal."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Columns for prompts, and excluded ones with their reasons."""
+    """Choice of user columns for prompts.
+
+    Attributes:
+        told: columns that prompts show.
+        left_out: excluded column to the reason.
+    """
 
     told: tuple[str, ...]
     left_out: dict[str, str]
 
     @property
     def doubt(self) -> str:
-        """Return a sentence about the excluded columns; empty if there are none."""
+        """Sentence about the excluded columns; empty if there are none."""
         if not self.left_out:
             return ""
         why = "; ".join(f"{name} ({reason})" for name, reason in self.left_out.items())
-        return f"Left out of users.profile: {why}. To tell one all the same: --set 'users.profile=[COLUMN, …]'."
+        return f"Left out of users.profile: {why}. To include one anyway, add --set 'users.profile=[COLUMN, …]'."
 
 
 def profile(table: Table, columns: Sequence[Column], item_ids: Sequence[pl.Series]) -> Profile:
     """Choose the columns that prompts may show about a user.
 
     Args:
-        table: with the columns.
-        columns: the candidates.
-        item_ids: ids of items, as other columns have them.
+        table: table that contains the columns.
+        columns: candidate columns.
+        item_ids: ids of items, as they are spelt in other columns.
     """
-    told, left_out = [], {}
+    shown, left_out = [], {}
     for column in columns:
-        reason = private(column.name, table.frame[column.name]) or _gives_away(table, column, item_ids)
+        reason = private(column.name, table.frame[column.name]) or _reason_to_exclude(table, column, item_ids)
         if reason:
             left_out[column.name] = reason
-        elif tells(column):
-            told.append(column.name)
-    return Profile(tuple(told), left_out)
+        elif describes_users(column):
+            shown.append(column.name)
+    return Profile(tuple(shown), left_out)
 
 
-def tells(column: Column) -> bool:
-    """Return True if it describes a kind of user: not a key, not free text, not empty."""
+def describes_users(column: Column) -> bool:
+    """Return True if a column describes kinds of users: it is not a key, not free text and not empty."""
     few = 2 <= column.distinct <= max(50, 0.02 * column.present)
     return (
         column.kind in ("text", "flag")
@@ -69,25 +74,25 @@ def tells(column: Column) -> bool:
     ) or (column.kind in ("integer", "number") and not column.key and not column.units and column.distinct >= 2)
 
 
-def _gives_away(table: Table, column: Column, item_ids: Sequence[pl.Series]) -> str:
+def _reason_to_exclude(table: Table, column: Column, item_ids: Sequence[pl.Series]) -> str:
     if column.kind in ("integer", "text") and "item" in column.means:
-        return "names items"
+        return "refers to items"
     if column.kind in ("integer", "text") and column.distinct >= 5:
         for ids in item_ids:
             match = joined(ids, table.ids(column.name), column.name, "items").match
             texts = column.kind == "text" or says(column.name, OUTCOME)
             if texts and match.event_ids_known >= LIKE_IDS * match.event_ids:
-                return "its values are ids of items"
+                return "its values are item ids"
     if column.understood.kind == "flag" and says(column.name, UNWANTED):
-        return "marks rows behind which there is nobody's wish"
-    if _names_user(column):
+        return "marks rows that no real user caused"
+    if _is_user_id(column):
         return "another id of the user"
     if says(column.name, OUTCOME) or WINDOW.search(column.name.lower()):
-        return "made from what users did, which a prompt must not know beforehand"
+        return "derived from user behaviour, which a prompt must not reveal in advance"
     return ""
 
 
-def _names_user(column: Column) -> bool:
-    """Return True if a name means only user and id: ``uid``, ``account_id``, ``customer``."""
+def _is_user_id(column: Column) -> bool:
+    """Return True if a column is named like a user id and nothing else: ``uid``, ``account_id``, ``customer``."""
     vocabulary = {*MEANINGS["user"].split(), *MEANINGS["id"].split()}
     return column.identifier and "user" in column.means and all(word in vocabulary for word in parts(column.name))

@@ -1,7 +1,7 @@
-"""From facts about a folder's files to a proposed mapping: every guess with its confidence and reasons, every doubt reported.
+"""Turn facts about a folder's files into a proposed mapping. Every guess has a confidence and reasons, and every doubt is reported.
 
-Names, values and keys between files each give evidence. If the best two candidates for a required role are close, nothing is guessed: the role
-becomes a :class:`Question`.
+The evidence comes from names, values and keys between files. If the scores of the best two candidates for a required role are close, the role is
+not guessed. It becomes a :class:`Question`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
 from taiji.data.discovery.oddities import told_by_times, units_of_price
 from taiji.data.discovery.parts import (
+    ANSWERED,
     Guess,
     Question,
     categories,
@@ -42,7 +43,7 @@ from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, Users
 
 NON_CLICKS = 4
 FEW_ROWS = 0.05
-"""Largest share of unusable rows to drop (and report); more are left to the check, which names them."""
+"""Largest share of unusable rows that is dropped (and reported) without asking the user."""
 
 
 @dataclass
@@ -50,13 +51,13 @@ class Proposal:
     """Proposed mapping of a folder.
 
     Attributes:
-        roles: roles of the files.
-        guesses: by key of the mapping (``events.user_id``).
+        roles: assignment of files to the log, the items and the users.
+        guesses: guesses by key of the mapping (``events.user_id``).
         questions: required roles that could not be determined.
-        doubts: sentences about decisions on thin evidence, and about unused data.
-        unused: file name to columns without a role.
-        suggestions: optional lines for the mapping's events, each with its reason.
-        values: the mapping, ready to be written (without the parts of open questions).
+        doubts: notes on decisions with weak evidence and on unused data, as sentences.
+        unused: columns without a role, by file name.
+        suggestions: optional lines for the ``events`` section of the mapping, each with its reason.
+        values: values of the mapping, ready to be written. Parts with an open question are missing.
     """
 
     roles: Roles
@@ -72,30 +73,30 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     """Propose a mapping for the files of a folder.
 
     Args:
-        tables: tables of one folder.
-        answers: keys of the mapping that the user decided (``events.user_id`` to a column, ``items.file`` to a file name).
-        name: name of the data set.
+        tables: tables of the folder.
+        answers: the user's choices by key of the mapping: a column for ``events.user_id``, a file name for ``items.file``.
+        name: default name of the data set.
 
     Raises:
-        ConfigError: an answer names something missing, or no file can be a log.
+        ConfigError: an answer names a missing file or column, or no file can be a log.
     """
-    answers = _flat(dict(answers or {}))
+    answers = _flatten_timestamp(dict(answers or {}))
     roles, question = assign(tables, answers)
     proposal = Proposal(roles)
     if question:
         proposal.questions.append(question)
         return proposal
-    maker = _Maker(proposal, answers)
-    maker.events()
-    maker.items()
-    maker.users()
-    maker.further()
-    maker.finish(name, tables)
+    builder = _ProposalBuilder(proposal, answers)
+    builder.events()
+    builder.items()
+    builder.users()
+    builder.further()
+    builder.finish(name, tables)
     return proposal
 
 
-def _flat(answers: dict[str, str]) -> dict[str, str]:
-    """Return answers in which ``events.timestamp={column: day, clock: time}`` is one key each."""
+def _flatten_timestamp(answers: dict[str, str]) -> dict[str, str]:
+    """Split an answer such as ``events.timestamp={column: day, clock: time}`` into one key per part."""
     time = answers.get("events.timestamp", "")
     if time.startswith("{"):
         parts = parse_yaml(time, "--set events.timestamp")
@@ -104,60 +105,60 @@ def _flat(answers: dict[str, str]) -> dict[str, str]:
     return answers
 
 
-class _Maker:
-    """Maker of a proposal, role by role; ``taken`` are the log's columns with a role."""
+class _ProposalBuilder:
+    """Builder of a proposal, one role at a time; ``taken`` are the columns of the log that have a role."""
 
     def __init__(self, proposal: Proposal, answers: dict[str, str]) -> None:
-        self.p, self.roles, self.answers = proposal, proposal.roles, answers
+        self.proposal, self.roles, self.answers = proposal, proposal.roles, answers
         self.taken: set[str] = set()
         self.rules: tuple[str, ...] = ()
         self.item_columns: set[str] = set()
         self.user_columns: set[str] = set()
 
-    def _take(self, key: str, guess: Guess | Question | None) -> str | None:
+    def _accept(self, key: str, guess: Guess | Question | None) -> str | None:
         if isinstance(guess, Question):
-            self.p.questions.append(guess)
+            self.proposal.questions.append(guess)
             return None
         if guess is None:
             return None
-        self.p.guesses[key] = guess
+        self.proposal.guesses[key] = guess
         return str(guess.value)
 
-    def _answer(self, key: str, table: Table) -> Guess | None:
-        if self.answers.get(key, "null") == "null":  # null: to be left out, at the end
+    def _pop_answer(self, key: str, table: Table) -> Guess | None:
+        if self.answers.get(key, "null") == "null":  # null omits the key; applied at the end
             return None
         value = self.answers.pop(key)
         if value not in table.columns:
             raise ConfigError(
-                "That column holds no value." if value in table.empty else "There is no such column.",
+                "The column is empty." if value in table.empty else "The column does not exist.",
                 where=f"--set {key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
                 found=value,
             )
-        return Guess(value, 1.0, ("you said so",))
+        return Guess(value, 1.0, ANSWERED)
 
     def events(self) -> None:
         log = self.roles.events
-        said = {key: self._answer(f"events.{key}", log) for key in ("user_id", "item_id")}
-        self.taken |= {str(guess.value) for guess in said.values() if guess}
+        answered = {key: self._pop_answer(f"events.{key}", log) for key in ("user_id", "item_id")}
+        self.taken |= {str(guess.value) for guess in answered.values() if guess}
         for key, scores in (("user_id", self.roles.user_scores), ("item_id", self.roles.item_scores)):
-            guess = said[key] or pick(
+            guess = answered[key] or pick(
                 f"events.{key}",
                 log,
                 {
                     name: score for name, score in scores.items() if name not in self.taken
-                },  # a column can have only one role as id
-                f"the column of {log.path.name} that tells {'who acted' if key == 'user_id' else 'which item it was'}",
+                },  # one column cannot be both ids
+                f"the column of {log.path.name} with the {'user' if key == 'user_id' else 'item'} of each event",
             )
-            if column := self._take(f"events.{key}", guess):
+            if column := self._accept(f"events.{key}", guess):
                 self.taken.add(column)
         scores = {column.name: time_score(column) for column in log.columns.values() if column.name not in self.taken}
         finer = {name: score for name, score in scores.items() if name not in log.partition}
         scores = finer if any(score for score, _ in finer.values()) else scores
-        time = self._take(
+        time = self._accept(
             "events.timestamp",
-            self._answer("events.timestamp", log)
-            or pick("events.timestamp", log, scores, f"the column of {log.path.name} that tells when it happened"),
+            self._pop_answer("events.timestamp", log)
+            or pick("events.timestamp", log, scores, f"the column of {log.path.name} with the time of each event"),
         )
         if time:
             self.taken.add(time)
@@ -166,40 +167,40 @@ class _Maker:
         asked = {question.key for question in found.questions}
         for key, value in (("click", found.click), ("conversion", found.conversion)):
             if f"events.{key}" not in self.answers.keys() | asked and value is not None:
-                self.p.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
+                self.proposal.guesses[f"events.{key}"] = Guess(value, found.confidence[key], found.reasons[key])
         self.taken |= set(found.columns)
         self.rules = found.columns
-        if "events.click" not in self.answers:  # they explain the proposed rule
-            self.p.doubts += found.doubts
-        self.p.questions += [question for question in found.questions if question.key not in self.answers]
-        if "events.conversion" not in self.p.guesses.keys() | self.answers.keys() | asked:
-            self.p.doubts += told_by_times(log, self.taken)
-            self.p.doubts.append(
-                "No column tells a conversion (a purchase, a high rating): only clicks will be learnt and judged."
+        if "events.click" not in self.answers:  # the doubts concern the proposed rule
+            self.proposal.doubts += found.doubts
+        self.proposal.questions += [question for question in found.questions if question.key not in self.answers]
+        if "events.conversion" not in self.proposal.guesses.keys() | self.answers.keys() | asked:
+            self.proposal.doubts += told_by_times(log, self.taken)
+            self.proposal.doubts.append(
+                "No column indicates conversions (purchases or high ratings): models are trained and evaluated on clicks only."
             )
         if self.answers["events.click"] in ("1", "true") if "events.click" in self.answers else found.all_clicks:
-            why = "the log holds no exposure without a click, and a ranker cannot learn from successes alone: popular items are sampled beside each click"
-            self.p.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
+            why = "the log has no exposures without a click, and a ranker cannot learn from positives alone: popular items are sampled as negatives for each click"
+            self.proposal.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
 
     def _time(self, log: Table, column: Column) -> None:
         found = event_time(log, column, self.answers, self.taken)
-        self.p.guesses |= found.guesses
-        self.p.doubts += found.doubts
+        self.proposal.guesses |= found.guesses
+        self.proposal.doubts += found.doubts
         if found.question:
-            self.p.questions.append(found.question)
+            self.proposal.questions.append(found.question)
         if clock := found.guesses.get("events.timestamp.clock"):
             self.taken.add(str(clock.value))
 
     def items(self) -> None:
         table, log = self.roles.items or self.roles.events, self.roles.events
         joined = table is log
-        item = self.p.guesses.get("events.item_id")
+        item = self.proposal.guesses.get("events.item_id")
         if joined:
             if item is None:
                 return
             key: str | None = str(item.value)
-            self.p.guesses["items.item_id"] = Guess(
-                key, item.confidence, (f"{log.path.name} is the only file that tells about items",)
+            self.proposal.guesses["items.item_id"] = Guess(
+                key, item.confidence, (f"{log.path.name} is the only file with information about items",)
             )
             columns = [
                 column
@@ -207,88 +208,90 @@ class _Maker:
                 if column.name not in self.taken and depends(log, str(key), column)
             ]
         else:
-            guess = self._answer("items.item_id", table) or pick(
+            guess = self._pop_answer("items.item_id", table) or pick(
                 "items.item_id", table, self.roles.item_keys, f"the key of {table.path.name}"
             )
-            key = self._take("items.item_id", guess)
+            key = self._accept("items.item_id", guess)
             columns = [column for column in table.columns.values() if column.name != key]
         scores = {column.name: title_score(column) for column in columns}
-        answered = self._answer("items.title", table)
-        title = self._take(
+        answered = self._pop_answer("items.title", table)
+        title = self._accept(
             "items.title",
             answered
             or (
-                pick("items.title", table, scores, f"the text of {table.path.name} that names an item to a person")
+                pick(
+                    "items.title", table, scores, f"the column of {table.path.name} with a readable title of each item"
+                )
                 if any(score[0] >= 0.3 for score in scores.values())
                 else None
             ),
         )
-        if title is None and not any(question.key == "items.title" for question in self.p.questions) and key:
-            self.p.guesses["items.title"] = Guess(
-                key, 0.1, ("no column holds text about items; the bare id stands in",)
+        if title is None and not any(question.key == "items.title" for question in self.proposal.questions) and key:
+            self.proposal.guesses["items.title"] = Guess(
+                key, 0.1, ("no column holds text about items; the id is used instead",)
             )
-            self.p.doubts.append(
-                "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would show bare ids, about which a language model knows nothing: its features cannot help. Add a file with titles."
+            self.proposal.doubts.append(
+                "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would contain only ids, which mean nothing to a language model, so its features cannot help. Add a file with titles."
             )
-        if title and (told := telling_contacts(table.frame[title])):
-            self.p.doubts.append(
-                f"{table.path.name}: {told:,} values of {title} hold an e-mail address or a telephone number, which prompts will tell. Take them out in the file."
+        if title and (contacts := telling_contacts(table.frame[title])):
+            self.proposal.doubts.append(
+                f"{table.path.name}: {contacts:,} values of {title} contain an e-mail address or a telephone number, which prompts would include. Remove them from the file."
             )
         self.item_columns = {name for name in (key, title) if name}
         rest = [column for column in columns if column.name not in self.item_columns]
         for name, guess in categories(table, rest).items():
             if f"items.{name}" not in self.answers:
-                self.p.guesses[f"items.{name}"] = guess
+                self.proposal.guesses[f"items.{name}"] = guess
                 self.item_columns.add(guess.column or str(guess.value))
         for name in sorted(key.partition(".")[2] for key in self.answers if key.startswith("items.category_l")):
-            if given := self._answer(f"items.{name}", table):
-                self.p.guesses[f"items.{name}"] = given
+            if given := self._pop_answer(f"items.{name}", table):
+                self.proposal.guesses[f"items.{name}"] = given
                 self.item_columns.add(str(given.value))
         self._price("events", log, [column for column in log.columns.values() if column.name not in self.taken])
         if not joined:
             self._price("items", table, rest)
         repeated = table.columns[key].distinct < table.columns[key].rows if key else False
         if repeated:
-            self.p.guesses["items.one_per_id"] = Guess(
+            self.proposal.guesses["items.one_per_id"] = Guess(
                 True,
                 0.9,
                 (
-                    "the file is the log: each item's first row tells about it"
+                    "the items are read from the log: the first row of each item describes it"
                     if joined
-                    else f"{key} is not quite unique: the first row of an id counts",
+                    else f"{key} is not unique: the first row of each id is used",
                 ),
             )
 
     def _price(self, section: str, table: Table, columns: list[Column]) -> None:
         prices = {column.name: price_score(column) for column in columns}
         best = max(prices, key=lambda name: (prices[name][0], name), default=None)
-        if given := self._answer(f"{section}.price", table):
-            self.p.guesses[f"{section}.price"] = given
+        if given := self._pop_answer(f"{section}.price", table):
+            self.proposal.guesses[f"{section}.price"] = given
         elif best is not None and prices[best][0] >= 0.5:
-            self.p.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
+            self.proposal.guesses[f"{section}.price"] = Guess(best, prices[best][0], prices[best][1])
             (self.taken if section == "events" else self.item_columns).add(best)
         elif best is not None:
             for column in (column for column in columns if says_price(column)):
-                self.p.doubts.append(
-                    f"{table.path.name}: {column.name} is a price by its name, but too few of its values are ({column.describe()}): it is not used."
+                self.proposal.doubts.append(
+                    f"{table.path.name}: {column.name} is named like a price, but too few of its values are prices ({column.describe()}), so it is not used."
                 )
 
-        if guess := self.p.guesses.get(f"{section}.price"):
-            self.p.doubts += units_of_price(table, str(guess.value))
+        if guess := self.proposal.guesses.get(f"{section}.price"):
+            self.proposal.doubts += units_of_price(table, str(guess.value))
 
     def users(self) -> None:
         table, log = self.roles.users, self.roles.events
-        user = self.p.guesses.get("events.user_id")
+        user = self.proposal.guesses.get("events.user_id")
         if table is not None:
-            key = self._take(
+            key = self._accept(
                 "users.user_id",
-                self._answer("users.user_id", table)
+                self._pop_answer("users.user_id", table)
                 or pick("users.user_id", table, self.roles.user_keys, f"the key of {table.path.name}"),
             )
             found = profile(
                 table, [column for column in table.columns.values() if column.name != key], self._item_ids()
             )
-            reasons: tuple[str, ...] = (f"columns of {table.path.name} with few different values, or numbers",)
+            reasons: tuple[str, ...] = (f"columns of {table.path.name} that hold numbers or few distinct values",)
             repeated = bool(key) and table.columns[str(key)].distinct < table.columns[str(key)].rows
         else:
             if user is None or (log is self.roles.items):
@@ -296,53 +299,55 @@ class _Maker:
             key = str(user.value)
             free = [column for column in log.columns.values() if column.name not in self.taken | self.item_columns]
             found = profile(log, [column for column in free if depends(log, key, column)], self._item_ids())
-            reasons, repeated = (f"columns of {log.path.name} that never change within a user",), True
+            reasons, repeated = (f"columns of {log.path.name} that are constant for each user",), True
             if not found.told:
                 return
-            self.p.guesses["users.user_id"] = Guess(
-                key, user.confidence, (f"{log.path.name} tells about its users, too",)
+            self.proposal.guesses["users.user_id"] = Guess(
+                key, user.confidence, (f"{log.path.name} also describes the users",)
             )
         if not found.told and table is not None and "users.file" not in self.answers:
             self.roles.users = None
-            for name in [name for name in self.p.guesses if name.startswith("users.")]:
-                self.p.guesses.pop(name)
-            self.p.questions = [question for question in self.p.questions if not question.key.startswith("users.")]
-            self.p.doubts.append(
-                f"{table.path.name} tells nothing about users that a prompt may say, and plays no part."
+            for name in [name for name in self.proposal.guesses if name.startswith("users.")]:
+                self.proposal.guesses.pop(name)
+            self.proposal.questions = [
+                question for question in self.proposal.questions if not question.key.startswith("users.")
+            ]
+            self.proposal.doubts.append(
+                f"{table.path.name} is not used: it has no column about users that a prompt may show."
             )
             repeated = False
         if found.told:
-            self.p.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
+            self.proposal.guesses["users.profile"] = Guess(found.told, 0.6, reasons)
             self.user_columns = {*found.told, str(key)}
             if "users.profile" not in self.answers:  # no note about a proposal that the user overrode
-                self.p.doubts.append(
-                    f"Prompts will tell the language model about each user's {', '.join(found.told)}. Leave out of users.profile what it must not know (names, contact data). "
-                    "These columns have no time: they tell, for all of the log, what was known when the table was written."
+                self.proposal.doubts.append(
+                    f"Prompts will show the language model each user's {', '.join(found.told)}. Remove from users.profile whatever the model must not see (names, contact data). "
+                    "These columns have no timestamp: for every event of the log they show the values at the time when the table was written."
                 )
         if found.doubt:
-            self.p.doubts.append(found.doubt)
+            self.proposal.doubts.append(found.doubt)
         if repeated:
-            self.p.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of an id counts",))
+            self.proposal.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of each id is used",))
 
     def _item_ids(self) -> list[pl.Series]:
-        """Ids and titles of the items, as the files have them."""
+        """Return the ids and titles of the items as they are spelt in the files."""
         table, log = self.roles.items or self.roles.events, self.roles.events
         named = [(table, "items.item_id"), (table, "items.title"), (log, "events.item_id")]
-        return [file.ids(str(self.p.guesses[key].value)) for file, key in named if key in self.p.guesses]
+        return [file.ids(str(self.proposal.guesses[key].value)) for file, key in named if key in self.proposal.guesses]
 
     def further(self) -> None:
-        """Propose the log's further labels, and roles for columns of request and display."""
+        """Propose further labels of the log, and roles for the columns that describe requests and their display."""
         log = self.roles.events
         taken = self.taken | self.item_columns | self.user_columns
-        item = self.p.guesses.get("events.item_id")
+        item = self.proposal.guesses.get("events.item_id")
         found = further(
             log, [name for name in log.columns if name not in taken], self.rules, [str(item.value)] if item else []
         )
         for key, guess in found.guesses.items():
             if ".".join(key.split(".")[:2]) not in self.answers:
-                self.p.guesses[key] = guess
-        self.p.suggestions = found.suggestions
-        self.p.doubts += found.doubts
+                self.proposal.guesses[key] = guess
+        self.proposal.suggestions = found.suggestions
+        self.proposal.doubts += found.doubts
 
     def finish(self, name: str, tables: list[Table]) -> None:
         roles = self.roles
@@ -350,7 +355,7 @@ class _Maker:
             name = self.answers.pop("name")
         domain = self.answers.pop("domain") if "domain" in self.answers else None
         wanted, reason = roles.domain
-        self.p.guesses["domain"] = Guess(
+        self.proposal.guesses["domain"] = Guess(
             domain or wanted,
             1.0 if domain else 0.7 if wanted != "shop" else 0.6,
             ("you said so" if domain else reason,),
@@ -358,22 +363,25 @@ class _Maker:
         for key in list(self.answers):
             if key.endswith(".file"):
                 self.answers.pop(key)
-        self._further()
+        self._apply_remaining_answers()
         if self.answers:
             raise ConfigError(
-                "That part was not to be decided.",
+                "An answer does not match any key of the mapping that applies to this folder.",
                 where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()),
-                expected="a key of the mapping that plays a part here, for example events.user_id, items.title, events.timestamp.format, domain",
-                fix="see docs/data.md for the keys",
+                expected="an applicable key of the mapping, for example events.user_id, items.title, events.timestamp.format, domain",
+                fix="correct the key; docs/data.md lists all keys",
             )
-        self._unusable()
+        self._decide_on_unusable_rows()
         self.taken |= set(roles.events.columns) & {
-            name for key, guess in self.p.guesses.items() if key.startswith("events.") for name in columns_in(guess)
+            name
+            for key, guess in self.proposal.guesses.items()
+            if key.startswith("events.")
+            for name in columns_in(guess)
         }
         for table in tables:
             if table.empty:
-                said = "columns hold no value and were" if len(table.empty) > 1 else "a column holds no value and was"
-                self.p.doubts.append(f"{table.path.name}: {said} left out ({', '.join(table.empty)}).")
+                what = "empty columns were" if len(table.empty) > 1 else "an empty column was"
+                self.proposal.doubts.append(f"{table.path.name}: {what} left out ({', '.join(table.empty)}).")
             used = (
                 self.taken | self.item_columns | self.user_columns
                 if table is roles.events
@@ -383,72 +391,76 @@ class _Maker:
                 if table is roles.users
                 else set()
             )
-            decided = [str(guess.value) for guess in self.p.guesses.values() if guess.reasons == ("you said so",)]
-            if rest := [column for column in table.columns if column not in used and not _said_of(column, decided)]:
-                self.p.unused[table.path.name] = rest
+            decided = [str(guess.value) for guess in self.proposal.guesses.values() if guess.reasons == ANSWERED]
+            if rest := [
+                column for column in table.columns if column not in used and not _mentioned_in(column, decided)
+            ]:
+                self.proposal.unused[table.path.name] = rest
         self._other_logs(tables)
-        self.p.values = _mapping(self.p, name)
+        self.proposal.values = _mapping(self.proposal, name)
 
     def _other_logs(self, tables: list[Table]) -> None:
-        """Report unused files with the log's columns, such as one file per behaviour."""
+        """Report unused files that have the same columns as the log, such as one file per behaviour."""
         parts = ("events.user_id", "events.item_id", "events.timestamp")
-        columns = {str(self.p.guesses[part].value) for part in parts if part in self.p.guesses}
+        columns = {str(self.proposal.guesses[part].value) for part in parts if part in self.proposal.guesses}
         others = [
             table.path.name
             for table in tables
             if table not in (self.roles.events, self.roles.items, self.roles.users) and columns <= table.columns.keys()
         ]
         if others and len(columns) == len(parts):
-            self.p.doubts.append(
-                f"{', '.join(others)}: the same columns as in {self.roles.events.path.name} ({', '.join(sorted(columns))}), and no part is played. "
-                "If these rows belong to the log, write them all into one file, with a column that tells what happened in each (shown, click, purchase)."
+            self.proposal.doubts.append(
+                f"{', '.join(others)}: not used, although the columns are those of {self.roles.events.path.name} ({', '.join(sorted(columns))}). "
+                "If these rows belong to the log, write all of them into one file, with a column for the kind of event in each row (shown, click, purchase)."
             )
 
-    def _further(self) -> None:
-        """Apply answers without a question: any key of the mapping takes its value as YAML; ``null`` omits it."""
+    def _apply_remaining_answers(self) -> None:
+        """Apply the answers that no question asked for. Any key of the mapping takes a value in YAML; ``null`` omits the key."""
         models: dict[str, type[Settings]] = {"items": ItemsMapping, "events": EventsMapping, "users": UsersMapping}
         for key in list(self.answers):
             section, _, part = key.partition(".")
             known = part in models[section].model_fields if section in models else key == "unusable"
             if known or (section == "items" and LEVEL.match(part)):
                 given = self.answers.pop(key)
-                value = given if given.startswith("`") else parse_yaml(given, f"--set {key}")  # a rule's quoted column
-                for name in [name for name in self.p.guesses if name == key or name.startswith(f"{key}.")]:
-                    self.p.guesses.pop(name)
+                value = (
+                    given if given.startswith("`") else parse_yaml(given, f"--set {key}")
+                )  # a rule that starts with a quoted column
+                for name in [name for name in self.proposal.guesses if name == key or name.startswith(f"{key}.")]:
+                    self.proposal.guesses.pop(name)
                 if value is not None:
-                    self.p.guesses[key] = Guess(
-                        tuple(value) if isinstance(value, list) else value, 1.0, ("you said so",)
+                    self.proposal.guesses[key] = Guess(
+                        tuple(value) if isinstance(value, list) else value, 1.0, ANSWERED
                     )
 
-    def _unusable(self) -> None:
-        """Handle unusable rows and cells, and ambiguous numbers."""
-        self.p.questions += open_numbers(self.p.guesses, self.roles)
+    def _decide_on_unusable_rows(self) -> None:
+        """Decide what to do with unusable rows and cells, and ask about ambiguous numbers."""
+        self.proposal.questions += open_numbers(self.proposal.guesses, self.roles)
         if self._decided("unusable"):
             return
-        found = unusable(self.p.guesses, self.roles)
+        found = unusable(self.proposal.guesses, self.roles)
         if found.reasons and found.worst <= FEW_ROWS:
-            self.p.guesses["unusable"] = Guess("drop", 0.7, found.reasons)
-            self.p.doubts.append(
-                "Some rows or cells cannot be used and will be left out (unusable: drop): "
+            self.proposal.guesses["unusable"] = Guess("drop", 0.7, found.reasons)
+            self.proposal.doubts.append(
+                "Some rows or cells cannot be used and will be dropped (unusable: drop): "
                 + "; ".join(found.reasons)
                 + "."
             )
         elif found.reasons:
             choices = (
-                Guess("drop", 0.5, ("leave such rows out, counted in the report",)),
-                Guess("error", 0.5, ("stop, naming the rows, so that they can be mended",)),
+                Guess("drop", 0.5, ("drop these rows and count them in the report",)),
+                Guess("error", 0.5, ("stop with an error that lists the rows, which you can then correct",)),
             )
-            said = "; ".join(found.reasons)
-            self.p.questions.append(
-                Question("unusable", f"what to do with many rows that cannot be used: {said}", choices)
+            problems = "; ".join(found.reasons)
+            self.proposal.questions.append(
+                Question("unusable", f"what to do with the many rows that cannot be used: {problems}", choices)
             )
 
     def _decided(self, key: str) -> bool:
-        return key in self.p.guesses
+        return key in self.proposal.guesses
 
 
 def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
-    """Return the guesses as the mapping's values."""
+    """Arrange the guesses as the nested values of a mapping."""
     roles = proposal.roles
     values: dict[str, Any] = {"name": name}
     files = {"items": roles.items or roles.events, "events": roles.events, "users": roles.users or roles.events}
@@ -482,6 +494,6 @@ def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
     return {**head, **values}
 
 
-def _said_of(column: str, said: list[str]) -> bool:
-    """Return True if the user's answers name the column, even in a rule."""
-    return any(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", value) for value in said)
+def _mentioned_in(column: str, answers: list[str]) -> bool:
+    """Return True if one of the user's answers mentions the column, possibly inside a rule."""
+    return any(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", value) for value in answers)

@@ -1,4 +1,4 @@
-"""The files of a folder, read far enough to identify them."""
+"""Read the first rows of the files of a folder to identify their contents."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ from taiji.data.sources.label_rules import NUMBER
 from taiji.data.sources.time_cells import time_forms
 
 SAMPLE = 300_000
-"""Number of rows of a table to inspect."""
+"""Largest number of rows of a table to inspect."""
 SEPARATORS = (",", ";", "\t", "|")
 TEXTS = (".txt", ".dat", ".data")
-"""Kinds of files that may also hold prose."""
+"""Suffixes of files that may hold prose instead of a table."""
 PROSE = re.compile(r"^(readme|notes?|licen[cs]e|changelog|citation|about|info|description)\b", re.IGNORECASE)
-"""Names of files that accompany data."""
+"""Pattern of the names of text files that accompany data."""
 VERSION_ROWS = 20_000
-"""Number of rows to compare to distinguish parts of a table from versions of it."""
+"""Number of rows to compare in order to distinguish parts of a table from versions of it."""
 COUNTERS = ("", "column_1", "index", "row", "Unnamed: 0")
-"""Names of a column that counts the rows of its own file."""
+"""Names of columns that number the rows of a file."""
 QUIET = (".yaml", ".yml", ".md")
-"""Kinds of files skipped without a note."""
+"""Suffixes of files that are skipped without a note."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and facts about its columns.
+    """First rows of a table, and facts about its columns.
 
     Attributes:
-        path: the file, the folder of its parts, or the pattern that they fit.
-        frame: its first rows.
-        separator: separator of a CSV; None for other kinds.
-        header: names given to the columns of a CSV that has no header line.
-        broken: invalid lines among the first.
-        partition: columns given by the names of its folders.
-        sequences: columns of an atomic file that hold several values, separated by spaces.
+        path: file, folder of parts, or pattern that the parts match.
+        frame: first rows of the table.
+        separator: separator of a CSV; None for other kinds of files.
+        header: column names for a CSV without a header line.
+        broken: invalid lines among the inspected ones.
+        partition: columns whose values come from the names of folders.
+        sequences: columns of an atomic file that hold several values separated by spaces.
         above: lines above the header.
     """
 
@@ -91,12 +91,12 @@ class Table:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """Facts about every column with a value."""
+        """Facts about every column that has a value."""
         return {name: column for name, column in self._facts.items() if column.present}
 
     @cached_property
     def empty(self) -> tuple[str, ...]:
-        """Columns without any value, which cannot have a role."""
+        """Columns without values, which cannot have a role."""
         return tuple(name for name, column in self._facts.items() if not column.present)
 
     @cached_property
@@ -105,7 +105,7 @@ class Table:
 
     @cached_property
     def means(self) -> frozenset[str]:
-        """Tables that the file's name suggests: ``events``, ``items``, ``users``."""
+        """Roles that the name of the file suggests: ``events``, ``items``, ``users``."""
         suffix = self.path.name.rpartition(".")[2].lower()
         atomic = {"inter": "events", "item": "items", "user": "users"}
         if suffix in atomic:
@@ -113,7 +113,7 @@ class Table:
         return meanings(self.path.name.split(".")[0]) & {"events", "items", "users"}
 
     def ids(self, column: str) -> pl.Series:
-        """Return a column's different values in the normal form of ids, those beyond the first rows too."""
+        """Return the distinct values of a column in the normal form of ids, including those beyond the first rows."""
         if column not in self._ids:
             values = self.frame[column]
             if len(self.frame) >= SAMPLE:
@@ -130,27 +130,27 @@ class Table:
 
 
 def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], list[str]]:
-    """Read the first rows of every table of a folder: of its files, and of the folders in it as tables in parts.
+    """Read the first rows of every table in a folder. A folder inside it is read as a table in parts.
 
     Args:
-        folder: with the files.
-        ignore: patterns of names to skip.
+        folder: folder that contains the files.
+        ignore: patterns of file names to skip.
 
     Returns:
-        tables by name of file; and notes on skipped files with reasons.
+        the tables sorted by file name, and notes on skipped files with reasons.
 
     Raises:
-        InputError: no such folder, no data file in it, or a file that is broken (naming it).
+        InputError: the folder does not exist, it contains no data file, or one of its files is broken.
     """
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         fix = (
-            f"give the folder that holds it: taiji init {quote(str(folder.parent))}"
+            f"name the folder that contains the file: taiji init {quote(str(folder.parent))}"
             if folder.is_file()
             else "check the path"
         )
         raise InputError(
-            "There is no folder to look at.",
+            "The path is not a folder.",
             where=str(folder),
             expected="a folder with Parquet, CSV or JSON-lines files",
             found=found,
@@ -158,48 +158,48 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
         )
     entries = [path for path in sorted(folder.iterdir()) if not hidden(path)]
     ignored = [path for path in entries if any(fnmatch(path.name, pattern) for pattern in ignore)]
-    notes = [f"{path.name} was left out, as you said (--ignore)." for path in ignored]
+    notes = [f"{path.name} was skipped because of --ignore." for path in ignored]
     entries = [path for path in entries if path not in ignored]
-    notes += [f"{path.name} was not looked at: a link to nothing." for path in entries if not path.exists()]
+    notes += [f"{path.name} was skipped: it is a link to a missing file." for path in entries if not path.exists()]
     files = [path for path in entries if path.is_file()]
     known = [path for path in files if kind_of(path) in SUFFIXES]
     notes += [
-        f"{path.name} was not looked at: neither Parquet, CSV, Excel nor JSON lines."
+        f"{path.name} was skipped: it is not a Parquet, CSV, Excel or JSON-lines file."
         for path in files
         if path not in known and path.suffix not in QUIET
     ]
     tables = []
-    for path in _grouped(known, notes):
+    for path in _combine_numbered_files(known, notes):
         table = _table(path, notes)
         if table is not None:
             tables.append(table)
-    for inner in _partitioned([path for path in entries if path.is_dir()]):
-        table = _of_folder(inner, notes)
+    for inner in _combine_partition_folders([path for path in entries if path.is_dir()]):
+        table = _table_of_folder(inner, notes)
         if table is not None:
             tables.append(table)
     if not tables:
         inners = [path.name for path in entries if path.is_dir()]
         raise InputError(
-            "No data file was found.",
+            "The folder contains no data file.",
             where=str(folder),
-            expected=".parquet, .csv, .tsv, .jsonl or .xlsx files (.gz too) with at least one row, or folders of such parts",
+            expected="at least one .parquet, .csv, .tsv, .jsonl or .xlsx file (possibly .gz) with rows, or folders of such files",
             found="; ".join(notes[:8]) or ("only folders: " + ", ".join(inners[:8]) if inners else "an empty folder"),
             fix=f"taiji init {quote(str(folder / inners[0]))}"
             if inners
-            else "put your export there, or name another folder",
+            else "put your exported files into it, or name another folder",
         )
     return tables, notes
 
 
-def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
-    """Combine files whose names differ only in a number, and that have the same columns, into one table."""
+def _combine_numbered_files(files: list[Path], notes: list[str]) -> list[Path]:
+    """Combine files into one table if their names differ only in numbers and their columns are the same."""
     groups: dict[str, list[Path]] = {}
     for path in files:
         name = re.sub(r"^(part)\b.*?((\.[a-z]+)+)$", r"\1*\2", path.name) if path.name.startswith("part") else path.name
         groups.setdefault(re.sub(r"\d+", "*", name), []).append(path)
     found = []
     for name, group in groups.items():
-        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # 2024-01-31 becomes a single star
+        pattern = re.sub(r"\*[\W_]*(?=\*)", "", name)  # a date such as 2024-01-31 becomes a single star
         together = [part.path for part in parts_of(group[0].parent / pattern)]
         same = len(group) > 1 and sorted(together) == sorted(group) and len({_signature(path) for path in group}) == 1
         if same and _signature(group[0]) and not _versions(group[-2:]):
@@ -211,7 +211,7 @@ def _grouped(files: list[Path], notes: list[str]) -> list[Path]:
 
 
 def _versions(files: list[Path]) -> bool:
-    """Return True if two files are versions of one table: a column is unique in both, with mostly the same values."""
+    """Return True if two files are versions of one table: a column is unique in both and has mostly the same values."""
     one, other = (_read(Part(path), VERSION_ROWS).frame for path in files)
     for name in one.columns:
         a, b = one[name].drop_nulls(), other[name].drop_nulls()
@@ -227,7 +227,7 @@ def _versions(files: list[Path]) -> bool:
 
 
 def _signature(path: Path) -> tuple[str, ...]:
-    """Return a file's column names; empty if they cannot be read cheaply or are values."""
+    """Return the column names of a file, or an empty tuple if they cannot be read cheaply or the first line holds values."""
     try:
         if kind_of(path) in PARQUET:
             return tuple(sorted(columns_of(Part(path))))
@@ -237,43 +237,43 @@ def _signature(path: Path) -> tuple[str, ...]:
             separator, rows = _separator(path)
             return () if not rows or _no_header(rows) or len(rows[0]) < 2 else tuple(sorted(names_of(path, separator)))
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError, TaijiError):
-        return ()  # reported when it is read
+        return ()  # the error is reported when the file is read
     return ()
 
 
-def _partitioned(folders: list[Path]) -> list[Path]:
+def _combine_partition_folders(folders: list[Path]) -> list[Path]:
     """Combine the folders of one partition key (``date=2024-01-01``, ``date=2024-01-02``) into one table."""
     return sorted({path.parent / f"{path.name.partition('=')[0]}=*" if "=" in path.name else path for path in folders})
 
 
-def _of_folder(folder: Path, notes: list[str]) -> Table | None:
-    """Return a folder's files as one table; None, with a note, if they are not one."""
+def _table_of_folder(folder: Path, notes: list[str]) -> Table | None:
+    """Return the files of a folder as one table. If they are not one table, add a note and return None."""
     parts = parts_of(folder, SUFFIXES)
     if not parts:
-        notes.append(f"The folder {folder.name} was not looked at: it holds no data file.")
+        notes.append(f"The folder {folder.name} was skipped: it contains no data file.")
         return None
     names = {_signature(part.path) for part in parts}
     if len({kind_of(part.path) for part in parts}) > 1 or not _one_table(names):
         notes.append(
-            f"The folder {folder.name} was not looked at: its {len(parts):,} files are no parts of one table (other columns). "
-            f"If they are the data: taiji init {quote(str(folder))}"
+            f"The folder {folder.name} was skipped: its {len(parts):,} files have different columns, so they are not parts of one table. "
+            f"If they are the data, run taiji init {quote(str(folder))}"
         )
         return None
     return _table(folder, notes)
 
 
 def _one_table(names: set[tuple[str, ...]]) -> bool:
-    """Return True if files have the columns of one table: the same, except for a few missing ones."""
+    """Return True if the files have the same columns, except for a few missing ones, and so can be one table."""
     sets = [set(some) for some in names]
     every, common = set.union(*sets), set.intersection(*sets)
     return bool(common) and len(common) >= 0.5 * len(every) if len(sets) > 1 else True
 
 
 def _table(path: Path, notes: list[str]) -> Table | None:
-    """Return the first rows of a file or of a table in parts; None, with a note, if it is not a table."""
+    """Return the first rows of a file or of a table in parts. If it is not a table, add a note and return None."""
     parts = parts_of(path, SUFFIXES)
-    if kind_of(path) in TEXTS and not is_pattern(path.name) and path.is_file() and _prose(path):
-        notes.append(f"{path.name} was left out: text without columns.")
+    if kind_of(path) in TEXTS and not is_pattern(path.name) and path.is_file() and _is_prose(path):
+        notes.append(f"{path.name} was skipped: it is text without columns.")
         return None
     read = []
     rows = 0
@@ -282,7 +282,7 @@ def _table(path: Path, notes: list[str]) -> Table | None:
             read.append(_read(part, SAMPLE - rows))
         except ResourceError as error:
             notes.append(
-                f"{path.name} was not looked at: spreadsheets need the extra excel. {error.fix}, or save the sheet as CSV."
+                f"{path.name} was skipped: reading spreadsheets requires the extra excel. {error.fix}, or save the sheet as CSV."
             )
             return None
         rows += len(read[-1].frame)
@@ -292,19 +292,21 @@ def _table(path: Path, notes: list[str]) -> Table | None:
     if frame.is_empty() and any(table.broken for table in read):
         tell_broken(path, [line for table in read for line in table.broken], None)
     if frame.is_empty() or not frame.columns:
-        notes.append(f"{path.name} was left out: it holds no rows.")
+        notes.append(f"{path.name} was skipped: it contains no rows.")
         return None
     if read[0].above:
-        notes.append(f"{path.name}: what stands above the header was left out ({'; '.join(read[0].above)}).")
-    if again := _overlap([table.frame for table in read]):
-        notes.append(f"{path.name}: {again:,} rows are in two of its files, and count twice. Take them out of one.")
+        notes.append(f"{path.name}: the lines above the header were skipped ({'; '.join(read[0].above)}).")
+    if again := _count_overlapping_rows([table.frame for table in read]):
+        notes.append(
+            f"{path.name}: {again:,} rows occur in two of its files and are used twice. Remove them from one of the files."
+        )
     broken = tuple(line for table in read for line in table.broken)
     partition = tuple(dict.fromkeys(name for part in parts for name in part.values))
     return Table(path, frame, read[0].separator, read[0].header, broken, partition, read[0].sequences)
 
 
-def _overlap(frames: Sequence[pl.DataFrame]) -> int:
-    """Count the rows of a table that occur in two of its files."""
+def _count_overlapping_rows(frames: Sequence[pl.DataFrame]) -> int:
+    """Count the rows of a table that occur in more than one of its files."""
     schemas = [dict(sorted(frame.schema.items())) for frame in frames]
     if (
         len(frames) < 2
@@ -316,8 +318,8 @@ def _overlap(frames: Sequence[pl.DataFrame]) -> int:
     return sum(len(frame) for frame in apart) - len(pl.concat(apart).unique())
 
 
-def _prose(path: Path) -> bool:
-    """Return True if a text file is prose: no separator cuts its lines evenly, or its name says so."""
+def _is_prose(path: Path) -> bool:
+    """Return True if a text file is prose: no separator splits its lines into equally many cells, or its name says so."""
     try:
         separator, head = _separator(path)
     except (OSError, EOFError, UnicodeError, csv.Error):
@@ -361,39 +363,39 @@ def _read(part: Part, rows: int) -> Table:
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
         if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
             raise InputError(
-                "A file is not in UTF-8.",
+                "A file is not encoded in UTF-8.",
                 where=str(path),
                 expected="text in UTF-8 (or UTF-16)",
-                found="another encoding (exports of spreadsheets are often in cp1252, Chinese ones in gb18030)",
+                found="another encoding (spreadsheet exports often use cp1252, Chinese ones gb18030)",
                 fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > new.csv   (or -f gb18030), or export Parquet; "
-                f"or leave it out: --ignore {quote(path.name)}",
+                f"or skip it: --ignore {quote(path.name)}",
             ) from error
-        raise _or_ignored(path, unreadable(path, error)) from error
+        raise _with_advice_to_ignore(path, unreadable(path, error)) from error
     except InputError as error:
-        raise _or_ignored(path, error) from error
+        raise _with_advice_to_ignore(path, error) from error
 
 
-def _or_ignored(path: Path, error: TaijiError) -> TaijiError:
-    """Return a file's error with instructions to skip it."""
-    way = f"or leave the file out: --ignore {quote(path.name)}"
+def _with_advice_to_ignore(path: Path, error: TaijiError) -> TaijiError:
+    """Return the error of a file with advice on how to skip the file."""
+    advice = f"or skip the file: --ignore {quote(path.name)}"
     return type(error)(
         error.message,
         where=error.where,
         expected=error.expected,
         found=error.found,
-        fix=f"{error.fix}; {way}" if error.fix else way,
+        fix=f"{error.fix}; {advice}" if error.fix else advice,
     )
 
 
 def _separator(path: Path) -> tuple[str, list[list[str]]]:
-    """Return the separator that cuts the first lines into the most columns, evenly but for a few; and the cells of these lines."""
+    """Return the best separator and the cells of the first lines. The best separator splits nearly all lines into equally many cells, and into the most."""
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []
     widths: dict[str, tuple[float, int]] = {}
     above = {separator: lines_above(lines, separator) for separator in SEPARATORS}
     for separator in SEPARATORS:
-        # The last line may be cut inside quotes.
+        # The last line may end inside quotes.
         counts = field_counts((lines[:-1] or lines)[above[separator] :][:20], separator)
         width = counts[0] if counts else 1
         even = sum(count == width for count in counts) / max(1, len(counts))
@@ -411,7 +413,7 @@ def _separator(path: Path) -> tuple[str, list[list[str]]]:
 
 
 def _no_header(rows: list[list[str]]) -> bool:
-    """A header line holds names: a number or a date among its cells, or values of the lines below, mean that there is none."""
+    """Return True if the first line is not a header: it contains a number, a date, or values that occur in the lines below."""
     cells = [cell.strip() for cell in rows[0]] if rows else []
     if any(NUMBER.match(cell) or time_forms(pl.Series([cell])) for cell in cells if any(map(str.isdigit, cell))):
         return True

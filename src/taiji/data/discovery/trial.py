@@ -1,4 +1,4 @@
-"""Trial of parts of a proposed mapping on the inspected rows, by the code that reads the whole file."""
+"""Apply parts of a proposed mapping to the inspected rows, using the code that reads the whole file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taiji.data.sources.label_rules import parse_rule
 
 
 def tried_cells(table: Table) -> Cells:
-    """Return the table's cells, with its numbers' forms, and broken cells as null."""
+    """Return the cells of the table, read with the notations of its numbers. Broken cells are null."""
     numbers = {column.name: column.understood.form for column in table.columns.values()}
     reading = Reading()
     reading.file("events", table.path.name, len(table.frame))
@@ -21,5 +21,5 @@ def tried_cells(table: Table) -> Cells:
 
 
 def tried_label(table: Table, rule: bool | int | str) -> pl.Series:
-    """Return a label of 0 and 1 by a rule, null where unknown."""
+    """Return the labels of 0 and 1 that a rule gives, null where unknown."""
     return tried_cells(table).label(parse_rule(rule), "label")

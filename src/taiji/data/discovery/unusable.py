@@ -1,4 +1,4 @@
-"""Rows and cells of a folder's files that a proposed mapping cannot use, counted by reason, and the forms of numbers."""
+"""Count the rows and cells that a proposed mapping cannot use, by reason, and find the notations of numbers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Unusable:
-    """Rows and cells that cannot be used.
+    """Summary of the rows and cells that cannot be used.
 
     Attributes:
-        reasons: sentences with counts.
-        worst: largest share of a table's rows dropped for one reason; broken cells drop no row.
+        reasons: reasons with counts, as sentences.
+        worst: largest share of the rows of a table that is dropped for one reason. Rows with broken cells are not dropped.
     """
 
     reasons: tuple[str, ...]
@@ -49,29 +49,29 @@ def unusable(guesses: Mapping[str, Guess], roles: Roles) -> Unusable:
         if guess is None:
             continue
         column = log.columns[str(guess.value)]
-        _keys(log, column.name, reasons, shares)
+        _count_missing_ids(log, column.name, reasons, shares)
         if table is not None and key is not None and table is not log:
-            _keys(table, str(key.value), reasons, shares)
+            _count_missing_ids(table, str(key.value), reasons, shares)
         if table is not None and key is not None and table is not log:
             match = joined(table.ids(str(key.value)), log.frame[column.name], column.name, table.path.name).match
             if orphans := match.rows - match.rows_known:
                 near = (
-                    f" ({match.near:,} different ones differ only in spelling: {match.near_text})" if match.near else ""
+                    f" ({match.near:,} distinct ones differ only in spelling: {match.near_text})" if match.near else ""
                 )
-                reasons.append(f"{orphans:,} rows have a {column.name} that {table.path.name} does not have{near}")
+                reasons.append(f"{orphans:,} rows have a {column.name} that does not occur in {table.path.name}{near}")
                 shares.append(orphans / column.rows)
-    _titles(guesses, roles, reasons, shares)
-    _of_log(guesses, log, reasons, shares)
+    _count_missing_titles(guesses, roles, reasons, shares)
+    _count_unreadable_events(guesses, log, reasons, shares)
     for table in (log, *(other for other in (roles.items, roles.users) if other is not None and other is not log)):
-        _lines(table, reasons, shares)
+        _count_broken_lines(table, reasons, shares)
     for section, table in (("items", roles.items), ("events", log)):
         if table is not None:
-            reasons += _cells(guesses, section, table)
+            reasons += _told_broken_cells(guesses, section, table)
     return Unusable(tuple(reasons), max(shares))
 
 
-def _keys(table: Table, name: str, reasons: list[str], shares: list[float]) -> None:
-    """Count rows without an id, as loading will."""
+def _count_missing_ids(table: Table, name: str, reasons: list[str], shares: list[float]) -> None:
+    """Count the rows without an id, in the same way as loading does."""
     values = table.frame[name]
     if missing := plain(values).null_count():
         reasons.append(f"{missing:,} of {len(values):,} rows of {table.path.name} have no {name}")
@@ -79,7 +79,7 @@ def _keys(table: Table, name: str, reasons: list[str], shares: list[float]) -> N
 
 
 def columns_in(guess: Guess) -> set[str]:
-    """Return the texts in a guess's value, some of which may be columns."""
+    """Return the texts in the value of a guess. Some of them may be columns."""
     value = guess.value
     if isinstance(value, dict):
         inner = [entry.get("column") for entry in value.values() if isinstance(entry, dict)]
@@ -90,7 +90,7 @@ def columns_in(guess: Guess) -> set[str]:
 
 
 def number_forms_of(guesses: Mapping[str, Guess], section: str, table: Table) -> dict[str, NumberForm]:
-    """Return the forms of numbers in numeric columns with a role, where not the plainest."""
+    """Return the notations of the numeric columns that have a role, except for the simplest notation."""
     return {
         name: table.columns[name].understood.form
         for name in _numbers(guesses, section, table)
@@ -99,7 +99,7 @@ def number_forms_of(guesses: Mapping[str, Guess], section: str, table: Table) ->
 
 
 def open_numbers(guesses: Mapping[str, Guess], roles: Roles) -> list[Question]:
-    """Ask for the form of numbers if every cell is ambiguous (``1.000``)."""
+    """Return questions about the notation of numbers in columns where every cell is ambiguous (``1.000``)."""
     questions = []
     for section, table in (("items", roles.items or roles.events), ("events", roles.events)):
         if f"{section}.numbers" in guesses:
@@ -116,7 +116,7 @@ def open_numbers(guesses: Mapping[str, Guess], roles: Roles) -> list[Question]:
 
 
 def _numbers(guesses: Mapping[str, Guess], section: str, table: Table) -> list[str]:
-    """Return the columns that the section of the mapping reads as numbers."""
+    """Return the columns that a section of the mapping reads as numbers."""
     read: dict[str, None] = {}
     for key, guess in guesses.items():
         part = key.partition(".")[2]
@@ -132,11 +132,11 @@ def _numbers(guesses: Mapping[str, Guess], section: str, table: Table) -> list[s
 def _rule_columns(rule: Any) -> tuple[str, ...]:
     try:
         return parse_rule(rule).columns
-    except ValueError:  # an answer that the mapping's check will reject by name
+    except ValueError:  # an invalid answer, which the validation of the mapping rejects
         return ()
 
 
-def _titles(guesses: Mapping[str, Guess], roles: Roles, reasons: list[str], shares: list[float]) -> None:
+def _count_missing_titles(guesses: Mapping[str, Guess], roles: Roles, reasons: list[str], shares: list[float]) -> None:
     title, table = guesses.get("items.title"), roles.items
     if title is None or table is None or table is roles.events:
         return
@@ -146,17 +146,17 @@ def _titles(guesses: Mapping[str, Guess], roles: Roles, reasons: list[str], shar
         shares.append(empty / column.rows)
 
 
-def _lines(table: Table, reasons: list[str], shares: list[float]) -> None:
+def _count_broken_lines(table: Table, reasons: list[str], shares: list[float]) -> None:
     if table.broken:
         first = table.broken[0]
         reasons.append(
-            f"{len(table.broken):,} lines of {table.path.name} are no rows (line {first.line}: {first.found}: {first.text!r})"
+            f"{len(table.broken):,} lines of {table.path.name} cannot be read as rows (line {first.line}: {first.found}: {first.text!r})"
         )
         shares.append(len(table.broken) / (len(table.frame) + len(table.broken)))
 
 
-def _of_log(guesses: Mapping[str, Guess], log: Table, reasons: list[str], shares: list[float]) -> None:
-    """Count rows whose time or click label is not understood, by the code that reads the file."""
+def _count_unreadable_events(guesses: Mapping[str, Guess], log: Table, reasons: list[str], shares: list[float]) -> None:
+    """Count the rows whose time or click label cannot be read, using the code that reads the file."""
     cells = tried_cells(log)
     time, click = guesses.get("events.timestamp"), guesses.get("events.click")
     try:
@@ -175,7 +175,7 @@ def _of_log(guesses: Mapping[str, Guess], log: Table, reasons: list[str], shares
                 missing = cells.label(rule, "click").is_null()
                 _count(log, missing, "no label for click", columns, reasons, shares)
     except (TaijiError, ValueError, pl.exceptions.PolarsError):
-        return  # loading the whole file reports it, with its place
+        return  # loading the whole file reports the error with its position
 
 
 def _count(
@@ -191,8 +191,8 @@ def _count(
         shares.append(len(rows) / len(missing))
 
 
-def _cells(guesses: Mapping[str, Guess], section: str, table: Table) -> list[str]:
-    """Report cells of numeric columns that are not numbers, and negative prices."""
+def _told_broken_cells(guesses: Mapping[str, Guess], section: str, table: Table) -> list[str]:
+    """Describe cells of numeric columns that are not numbers, and negative prices."""
     found = []
     price = guesses.get(f"{section}.price")
     for name in _numbers(guesses, section, table):
@@ -200,5 +200,7 @@ def _cells(guesses: Mapping[str, Guess], section: str, table: Table) -> list[str
         if column.broken:
             found.append(f"{table.path.name}: {column.told_broken()}")
         if column.negative and price is not None and price.value == name:
-            found.append(f"{table.path.name}: {column.negative:,} values of {name} are negative, and no price is")
+            found.append(
+                f"{table.path.name}: {column.negative:,} values of {name} are negative, which a price cannot be"
+            )
     return found

@@ -1,4 +1,4 @@
-"""Meanings of column, file and value names, in many languages. Names are evidence, never proof."""
+"""Recognise the meanings of column, file and value names in many languages. A name is evidence, never proof."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ LABELS = {
     "label": "label target outcome response success successful positive engaged engagement y ziel zielgröße 标签",
     "action": MEANINGS["action"] + " status state zustand statut estado stato stav 状态 ステータス 상태",
 }
-"""Words in the names of behaviour columns."""
+"""Words in the names of columns that describe behaviour."""
 UNWANTED = "bot bots robot crawler spam fraud fraudulent test tests testing dummy internal deleted invalid void cancelled canceled storniert gelöscht testbestellung 测试 机器人 作弊"
-"""Words in the names of columns that mark rows without a real user behind them."""
+"""Words in the names of columns that mark rows which no real user caused."""
 DECORATING = (
     "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
     "type typ kind name code art 类型 event user item the 次数 标记 数"
 )
 DECORATIONS = frozenset(DECORATING.split())
-"""Additional words that do not change this."""
-DENYING = "not no non never without nicht kein keine ohne sans pas sin ikke inte geen niet didnt didn dont isnt wasnt 未 没 没有 不 無 非"
-NEGATIONS = frozenset(DENYING.split())
+"""Words that do not change the meaning of a name."""
+NEGATING = "not no non never without nicht kein keine ohne sans pas sin ikke inte geen niet didnt didn dont isnt wasnt 未 没 没有 不 無 非"
+NEGATIONS = frozenset(NEGATING.split())
 PREFIXES = ("not", "non", "no", "un", "nicht", "未", "没有", "没", "不", "無", "非")
-COUNTED = ("no", "of"), ("nr", "of")
-"""Beginnings of names in which ``no`` is short for number."""
+NUMBER_OF = ("no", "of"), ("nr", "of")
+"""First words of names in which ``no`` or ``nr`` is short for number."""
 
 
 def parts(name: str) -> list[str]:
-    """Return a name in lower-case words: ``KundenNr`` gives ``kunden, nr``; ``user_id`` gives ``user, id``."""
+    """Split a name into lower-case words: ``KundenNr`` into ``kunden, nr``; ``user_id`` into ``user, id``."""
     text = unicodedata.normalize("NFKC", name)
     text = re.sub(r"(?<=[a-zß-ÿ0-9])(?=[A-ZÀ-Þ])", " ", text)
     return [word for word in re.split(r"[\W_]+", text.casefold()) if word]
@@ -69,7 +69,7 @@ def says(name: str, vocabulary: str) -> bool:
         plain = word.replace("_", "")
         if plain in words or plain == joined:
             return True
-        if not plain.isascii() and plain in joined:  # no spaces between Chinese words
+        if not plain.isascii() and plain in joined:  # Chinese has no spaces between words
             return True
         if len(plain) >= 4 and any(
             part.startswith(plain) or (len(plain) >= 5 and part.endswith(plain)) for part in words
@@ -79,14 +79,14 @@ def says(name: str, vocabulary: str) -> bool:
 
 
 def meanings(name: str) -> frozenset[str]:
-    """Return those of :data:`MEANINGS` that a column's or file's name suggests."""
+    """Return the :data:`MEANINGS` that the name of a column or a file suggests."""
     return frozenset(meaning for meaning, vocabulary in MEANINGS.items() if says(name, vocabulary))
 
 
 def negated(name: str, vocabulary: str) -> bool:
-    """Tell whether a name denies a word of the vocabulary: ``not_clicked``, ``unclicked``, ``no_purchase``, ``未点击``."""
+    """Return True if a name negates a word of the vocabulary: ``not_clicked``, ``unclicked``, ``no_purchase``, ``未点击``."""
     words = parts(name)
-    if tuple(words[:2]) in COUNTED:
+    if tuple(words[:2]) in NUMBER_OF:
         return False
     for place, word in enumerate(words):
         following = [after for after in words[place + 1 :] if after not in DECORATIONS and after != "t"]
@@ -100,17 +100,17 @@ def negated(name: str, vocabulary: str) -> bool:
 
 
 def label_named(name: str) -> str | None:
-    """Return the one of :data:`LABELS` that a name states and nothing else: ``is_clicked`` does, ``click_time`` does not."""
+    """Return the only one of :data:`LABELS` that a name means, or None if it means something else too: ``is_clicked`` is ``click``, ``click_time`` is None."""
     words = [word for word in parts(name) if word not in NEGATIONS]
     for meaning, vocabulary in LABELS.items():
         plain = [word for word in words if word in vocabulary.split() or word not in DECORATIONS]
-        if plain and all(_states(word, vocabulary) for word in plain):
+        if plain and all(_in_vocabulary(word, vocabulary) for word in plain):
             return meaning
     return None
 
 
-def _states(word: str, vocabulary: str) -> bool:
-    """Tell whether a word is one of the vocabulary's, with a negation before it or (in Chinese) decorations around it."""
+def _in_vocabulary(word: str, vocabulary: str) -> bool:
+    """Return True if a word is in the vocabulary, possibly after a negating prefix or (in Chinese) words of :data:`DECORATIONS` have been removed."""
     known = vocabulary.split()
     if not word.isascii():
         for decoration in sorted((part for part in DECORATIONS if not part.isascii()), key=len, reverse=True):
@@ -119,9 +119,9 @@ def _states(word: str, vocabulary: str) -> bool:
 
 
 def action(value: str) -> str | None:
-    """Return the one of :data:`ACTIONS` that a logged action's name suggests; None when it says nothing, or several things.
+    """Return the one of :data:`ACTIONS` that the name of a logged action suggests; None if it suggests none or several.
 
-    What denies an action (``not clicked``) was merely shown.
+    A negated action (``not clicked``) means ``shown``.
     """
     folded = "_".join(parts(value))
     exact = [kind for kind, vocabulary in ACTIONS.items() if folded in vocabulary.split()]

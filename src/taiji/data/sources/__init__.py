@@ -1,4 +1,4 @@
-"""Named sources, sources of other packages and a user's own files, all read into the same checked tables."""
+"""Data sources: named data sets, sources of other packages, and a user's own files. All of them are read into the same checked tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderSource", "Source", "file_state", "find_source", "load_source", "read_source", "recognised"]
 
 GROUP = "taiji.sources"
-"""Entry points of other packages' sources."""
+"""Group of the entry points under which other packages register their sources."""
 FILES = "taiji.data.sources.generic:Files"
 OWN = {
     "completejourney": "taiji.data.sources.completejourney:CompleteJourney",
@@ -30,7 +30,7 @@ OWN = {
     "sequences": "taiji.data.sources.sequences:Sequences",
     "world": "taiji.world.world_source:WorldSource",
 }
-"""This package's sources, kept here so that they work without installed metadata."""
+"""Name to import path of the sources in this package. They are listed here so that they work without installed package metadata."""
 
 
 def load_source(
@@ -48,21 +48,23 @@ def load_source(
         name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``world:SCENARIO``; ``package.module:Name`` (or an entry
             point) of another package's source; or a path: a folder of a known layout, a folder with a ``mapping.yaml``, a mapping file, or (with
             ``mapping``) the folder of its files.
-        mapping: a YAML file that gives each column its role (``docs/data.md``).
-        seed: random seed of every sampled non-click and of the sample of users.
-        users: keep a sample of this many users; None keeps all.
-        non_clicks: sampled exposures without a click, per trip or per click; None takes the source's default.
-        domain: overrides the source's own.
+        mapping: YAML file that assigns a role to each column (``docs/data.md``).
+        seed: random seed for sampling non-clicks and users.
+        users: number of users to sample; None keeps all users.
+        non_clicks: number of exposures without a click to sample, per trip or per click; None uses the default of the source.
+        domain: domain of the items, which overrides the domain of the source.
 
     Raises:
-        TaijiError: the source does not exist, or its data are invalid.
+        TaijiError: the source does not exist, or its data is invalid.
     """
     options = {"users": users, "non_clicks": non_clicks, "domain": domain}
     try:
         settings = DataSettings.model_validate({"source": str(name_or_path), "mapping": mapping, **options})
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc']))} {problem_text(p)}" for p in error.errors(include_url=False)]
-        raise ConfigError("A source cannot be read so.", where=str(name_or_path), found="; ".join(problems)) from error
+        raise ConfigError(
+            "The options of a source are invalid.", where=str(name_or_path), found="; ".join(problems)
+        ) from error
     from taiji.data.reading_checks import warn
 
     tables = read_source(settings, seed)
@@ -71,7 +73,7 @@ def load_source(
 
 
 def read_source(settings: DataSettings, seed: int = 0) -> Tables:
-    """Read the source that the settings name into checked tables with their reading report; see :func:`load_source`."""
+    """Read the source that the settings name into checked tables with a reading report; see :func:`load_source`."""
     from taiji.data.reading_survey import surveyed
     from taiji.data.schema import validate
 
@@ -83,7 +85,7 @@ def find_source(settings: DataSettings) -> Source:
     """Return the source that the settings name.
 
     Raises:
-        ConfigError: no source has that name or recognises the path.
+        ConfigError: no source has this name or recognises the path.
     """
     source, known = settings.source, _references()
     name, _, argument = source.partition(":")
@@ -106,31 +108,34 @@ def find_source(settings: DataSettings) -> Source:
     raise ConfigError(
         "Unknown data source.",
         where=source,
-        expected=f"{named}, package.module:Name of a source, a folder of a known layout, or a mapping file (.yaml)",
-        found="a folder of no known layout"
+        expected=f"{named}, package.module:Name of a source class, a folder with a known layout, or a mapping file (.yaml)",
+        found="a folder whose layout is not known"
         if path.is_dir()
         else "a file"
         if path.is_file()
-        else f"no such folder, seen from {Path.cwd()}"
+        else f"no such path, relative to {Path.cwd()}"
         + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
-        fix="put a mapping.yaml beside your files (docs/data.md), or name one with --set data.mapping=FILE",
+        fix="add a mapping.yaml to the folder of your files (docs/data.md), or name one with --set data.mapping=FILE",
     )
 
 
 def recognised(path: Path) -> Source | None:
-    """Return the source that recognises a path's layout, except files with a mapping; None if there is none."""
+    """Return the source that recognises the layout of a path, or None. Files with a mapping are not considered."""
     classes = (_load(reference) for reference in _references().values())
     return next((found(str(path)) for found in classes if found.recognises(path)), None)
 
 
 def _references() -> dict[str, str]:
-    """Return import paths by name: our sources, then those of other packages by name."""
+    """Return name to import path: first the sources of this package, then those of other packages in alphabetical order."""
     others = {point.name: point.value for point in entry_points(group=GROUP) if point.name not in OWN}
     return {**OWN, **dict(sorted(others.items()))}
 
 
 def _load(reference: str) -> type[Source]:
-    from taiji.core.component import as_subclass, find_class  # with numpy, which names and state need not load
+    from taiji.core.component import (  # imports numpy, which listing names and states does not need
+        as_subclass,
+        find_class,
+    )
 
     return as_subclass(
         find_class(reference, GROUP, "data.source"),

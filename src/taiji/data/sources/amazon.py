@@ -1,4 +1,4 @@
-"""Amazon reviews: a folder of review and metadata JSON lines, or a folder with interactions.csv and items.jsonl."""
+"""Read Amazon reviews: a folder with JSON lines of reviews and metadata, or a folder with interactions.csv and items.jsonl."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 PREPARED = ("interactions.csv", "items.jsonl")
 NO_TEXT = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
-"""Comments, scripts and styles; one that is not closed goes on to the end, so that no text is looked through twice."""
+"""Pattern of comments, scripts and styles. An unclosed one extends to the end, so that no text is scanned twice."""
 TAG = re.compile(r"</?[a-zA-Z][^<>]*(?:>|\Z)")
 SCRIPT = re.compile(r"\bgetTime\(|\bvar aPageStart\b|\bfunction\s*\(")
-"""Marks of page code, which replaces some titles in the published metadata."""
+"""Pattern of page code, which replaces some titles in the published metadata."""
 PRICE = re.compile(r"^\s*+\$?\s*+(\d[\d,]*+(?:\.\d++)?)\s*+$")
 MILLISECONDS = 10**11
-"""A time from here on is in milliseconds (2023 release); before it, in seconds."""
+"""Smallest number that is a time in milliseconds (2023 release); smaller numbers are seconds."""
 
 
 def layout(folder: Path) -> str | None:
-    """``"prepared"`` (interactions.csv, items.jsonl), ``"raw"`` (reviews and meta_* JSON lines), or None."""
+    """Return the layout of a folder: ``"prepared"`` (interactions.csv, items.jsonl), ``"raw"`` (JSON lines of reviews and meta_* files), or None."""
     if all((folder / file).is_file() for file in PREPARED):
         return "prepared"
     reviews, metadata = _raw_files(folder)
@@ -40,7 +40,7 @@ def layout(folder: Path) -> str | None:
 
 
 def plain_text(value: Any) -> str:
-    """Text without markup: tags, comments, styles and scripts out, entities decoded, white space folded; lists joined."""
+    """Remove markup from a text: strip tags, comments, styles and scripts, decode entities, and collapse white space. The texts of a list are joined."""
     if isinstance(value, (list, tuple)):
         return " ".join(filter(None, map(plain_text, value)))
     if not isinstance(value, str):
@@ -51,7 +51,7 @@ def plain_text(value: Any) -> str:
 
 
 def levels(categories: Any, brand: str | None) -> list[str | None]:
-    """Three levels: the first categories, with the brand as the deepest (it closes a shorter list, too)."""
+    """Return three category levels: the first categories, and the brand as the last known level."""
     if isinstance(categories, list) and categories and isinstance(categories[0], list):
         categories = categories[0]
     if isinstance(categories, str):
@@ -62,7 +62,7 @@ def levels(categories: Any, brand: str | None) -> list[str | None]:
 
 
 def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
-    """Read a folder of Amazon reviews; ratings become exposures as in :func:`from_ratings`.
+    """Read a folder of Amazon reviews. Ratings become exposures as in :func:`from_ratings`.
 
     Raises:
         InputError: the folder has neither layout, or a file is broken.
@@ -72,11 +72,11 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
         raise InputError(
             "No Amazon layout found.",
             where=str(folder),
-            expected=f"{' and '.join(PREPARED)}; or review files and meta_* files of JSON lines (.json, .jsonl, .gz too)",
+            expected=f"{' and '.join(PREPARED)}; or JSON-lines files of reviews and meta_* files (.json, .jsonl, possibly .gz)",
             found=", ".join(sorted(file.name for file in folder.iterdir())[:8])
             if folder.is_dir()
             else "no such folder",
-            fix="name the folder that holds both",
+            fix="name the folder that contains both",
         )
     files = dict(zip(("events", "items"), (str(folder / file) for file in PREPARED))) if found == "prepared" else None
     ratings, items, notes = _prepared(folder) if found == "prepared" else _raw(folder)
@@ -96,7 +96,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
 
 
 class Amazon(FolderSource):
-    """``amazon:FOLDER``, or a folder of an Amazon layout."""
+    """Source ``amazon:FOLDER``, or a folder with an Amazon layout."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -142,8 +142,8 @@ def _price(value: Any) -> float | None:
     return float(found[1].replace(",", "")) if found else None
 
 
-def _need(path: Path, row: dict[str, Any], number: int, *names: str) -> Any:
-    """Return the value of the first of several keys that the row has."""
+def _required(path: Path, row: dict[str, Any], number: int, *names: str) -> Any:
+    """Return the value of the first of several keys that exists in the row."""
     for name in names:
         if row.get(name) is not None:
             return row[name]
@@ -160,37 +160,37 @@ def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]
     ratings = read_table(
         path, {"user_id": "text", "pos": "integer", "item_id": "integer", "rating": "number", "timestamp": "integer"}
     )
-    _ascending(ratings, path)
+    _check_order(ratings, path)
     items_path = folder / PREPARED[1]
     rows = list(json_lines(items_path))
     numbers = {id(row): number for number, row in enumerate(rows, start=1)}
-    items = _items(rows, lambda row: int(_need(items_path, row, numbers[id(row)], "item_id")))
+    items = _items(rows, lambda row: int(_required(items_path, row, numbers[id(row)], "item_id")))
     ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="s"))
-    ratings, notes = _once(ratings)
+    ratings, notes = _drop_repeated_reviews(ratings)
     return ratings, items, tuple(notes)
 
 
-def _once(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Keep the first review of each user, product and time, and add a note; published files repeat reviews."""
+def _drop_repeated_reviews(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Keep the first review of each user, product and time, and return a note on the others. Published files contain repeated reviews."""
     kept = ratings.unique(["user_id", "item_id", "timestamp"], keep="first", maintain_order=True)
     repeated = len(ratings) - len(kept)
     return kept, [
-        f"{repeated:,} reviews repeated another of the same user, product and time, and were dropped."
+        f"{repeated:,} reviews repeat an earlier one of the same user, product and time and were dropped."
     ] if repeated else []
 
 
-def _ascending(ratings: pl.DataFrame, path: Path) -> None:
-    """Check that the times agree with ``pos``, which declares each user's order."""
+def _check_order(ratings: pl.DataFrame, path: Path) -> None:
+    """Raise an error if timestamps contradict ``pos``, which gives the order of each user's reviews."""
     numbered = ratings.with_row_index("row").sort("user_id", "pos", maintain_order=True)
     wrong = numbered.filter(pl.col("timestamp") < pl.col("timestamp").shift(1).over("user_id"))["row"].sort()
     if len(wrong):
         from taiji.data.schema import row_list
 
         raise InputError(
-            "Times run backwards.",
+            "Timestamps are not in ascending order.",
             where=f"{path}, column timestamp, {row_list(wrong)}",
-            expected="timestamps that do not fall along pos within a user",
-            found=f"{len(wrong):,} rows earlier than the row before",
+            expected="timestamps that never decrease with pos within a user",
+            found=f"{len(wrong):,} rows with an earlier timestamp than the row before",
             fix="correct pos or the timestamps",
         )
 
@@ -200,11 +200,11 @@ def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
     columns: dict[str, list[Any]] = {name: [] for name in ("user_id", "item_id", "rating", "timestamp")}
     for path in review_files:
         for number, row in enumerate(track(json_lines(path), f"reading {path.name}"), start=1):
-            columns["user_id"].append(str(_need(path, row, number, "reviewerID", "user_id")))
-            columns["item_id"].append(str(_need(path, row, number, "parent_asin", "asin")))
+            columns["user_id"].append(str(_required(path, row, number, "reviewerID", "user_id")))
+            columns["item_id"].append(str(_required(path, row, number, "parent_asin", "asin")))
             try:
-                columns["rating"].append(float(_need(path, row, number, "overall", "rating")))
-                time = int(_need(path, row, number, "unixReviewTime", "timestamp"))
+                columns["rating"].append(float(_required(path, row, number, "overall", "rating")))
+                time = int(_required(path, row, number, "unixReviewTime", "timestamp"))
             except (TypeError, ValueError) as error:
                 raise InputError(
                     "A rating or time is not a number.",
@@ -217,19 +217,19 @@ def _raw(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
         columns, schema={"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64}
     )
     ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="us"))
-    ratings, notes = _once(ratings)
+    ratings, notes = _drop_repeated_reviews(ratings)
     wanted, seen = set(ratings["item_id"]), set()
     rows, repeated = [], 0
     for path in metadata_files:
         for number, row in enumerate(track(json_lines(path), f"reading {path.name}"), start=1):
-            asin = str(_need(path, row, number, "parent_asin", "asin"))
+            asin = str(_required(path, row, number, "parent_asin", "asin"))
             repeated += asin in seen
             if asin in wanted and asin not in seen:
                 rows.append(row)
             seen.add(asin)
     items = _items(rows, lambda row: str(row.get("parent_asin") or row.get("asin")))
     if repeated:
-        notes.append(f"{repeated:,} metadata lines repeated a product; the first of each was kept.")
+        notes.append(f"{repeated:,} metadata lines repeat a product; the first line of each product is used.")
     known = ratings["item_id"].is_in(items["item_id"].implode())
     if not known.all():
         notes.append(f"{(~known).sum():,} reviews of products without metadata were dropped.")

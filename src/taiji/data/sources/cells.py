@@ -1,4 +1,4 @@
-"""Cells of a file, parsed as the mapping declares them: numbers, times, yes and no, labels; unparsed cells are reported with their place."""
+"""Parse the cells of a file as the mapping declares: numbers, times, yes and no, and labels. Invalid cells are reported with their positions."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
 }
 NAMED = 8
-"""Different values of a column that a message lists."""
+"""Largest number of distinct values that a message lists."""
 
 
 @dataclass
 class Cells:
-    """Columns of one file.
+    """Parser of the columns of one file.
 
-    An invalid cell stops the reading (``unusable: error``) or becomes null (``drop``); both are counted in ``reading``. A column without any valid
-    cell always stops it.
+    An invalid cell raises an error (``unusable: error``) or becomes null and is counted in ``reading`` (``drop``). A column without any valid cell
+    always raises an error.
 
     Attributes:
         table: ``items``, ``users`` or ``events``.
-        frame: columns as the file has them (a CSV's as text).
-        path: the file.
-        plan: the mapping of the file.
-        unusable: handling of broken cells.
+        frame: columns as read from the file (texts if it is a CSV).
+        path: path of the file, for messages.
+        plan: part of the mapping that describes the file.
+        unusable: ``error`` or ``drop``: what to do with invalid cells.
         reading: report of the parsed cells.
     """
 
@@ -61,25 +61,25 @@ class Cells:
     plan: FileMapping
     unusable: Unusable
     reading: Reading
-    _told: set[tuple[str, str]] = field(default_factory=set)
+    _reported: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Check that the mapping gives forms of numbers to columns that are read."""
+        """Raise an error if the mapping declares the notation of numbers for a column that is not read."""
         if unknown := [column for column in self.plan.numbers if column not in self.frame.columns]:
             raise ConfigError(
-                "A mapping tells how numbers are written in a column that plays no part.",
+                "A mapping declares the notation of numbers for a column that is not used.",
                 where=f"{self.table}.numbers.{unknown[0]}",
                 expected=f"one of {', '.join(self.frame.columns)}",
                 found=", ".join(unknown),
-                fix="take it out of numbers, or correct its name",
+                fix="remove the column from numbers, or correct its name",
             )
 
     def form(self, column: str) -> NumberForm:
-        """Return the form of a column's numbers."""
+        """Return the notation of the numbers in a column."""
         return self.plan.numbers.get(column, BY_DECIMAL[self.plan.decimal])
 
     def number(self, column: str, part: str, *, least: float | None = None) -> pl.Series:
-        """Return a column as finite numbers, those below ``least`` left out."""
+        """Return a column as finite numbers. Numbers below ``least`` are invalid."""
         values = self.frame[column]
         numbers = as_numbers(values, self.form(column))
         wanted = f"a number written as {self.form(column)}" if values.dtype == pl.String else "a finite number"
@@ -90,18 +90,18 @@ class Cells:
         if values.dtype == pl.String and bool(broken(values, numbers).any()):
             others = [form for form in number_forms(values) if form != self.form(column)]
             fix = (
-                f'the column\'s numbers are written as {others[0]}: say so by numbers: {{{column}: "{others[0]}"}}'
+                f'the numbers of the column look like {others[0]}: declare numbers: {{{column}: "{others[0]}"}}'
                 if others
                 else ""
             )
         return self._checked(values, numbers, part, wanted, fix).alias(column)
 
     def time(self, plan: TimeMapping, part: str) -> pl.Series:
-        """Return one column (or a day's and a clock's) as times."""
+        """Return one column, or a column of days and a column of times of day, as timestamps."""
         values = self.frame[plan.column]
         plain = plan.unit == "text" and plan.clock is None and not values.dtype.is_temporal()
         if plain and values.dtype != pl.String and not (plan.format and values.dtype.is_numeric()):
-            return values  # the schema's check reports that these are not times
+            return values  # the schema reports that these are not times
         texts = with_clock(values, self.frame[plan.clock]) if plan.clock else values
         form = None if values.dtype.is_temporal() and plan.clock and not plan.format else plan.format
         times = as_times(texts, plan.unit, form)
@@ -111,7 +111,7 @@ class Cells:
         fix = ""
         if bool(wrong.any()) and texts.dtype == pl.String:
             others = [known or "ISO 8601" for known in time_forms(texts) if (known or None) != form]
-            fix = f"nearly all cells read as {' or as '.join(others)}: say so by format" if others else ""
+            fix = f"nearly all cells have the format {' or '.join(others)}: declare it as format" if others else ""
         wanted = "an integer or a number of seconds" if plan.unit == "s" else "an integer or a number of " + plan.unit
         if plan.unit == "text":
             wanted = f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}"
@@ -120,18 +120,19 @@ class Cells:
             times,
             part,
             wanted,
-            fix or "give the column's unit (s, ms, us, ns, excel) or format in the mapping, or correct these rows",
+            fix
+            or "declare the unit (s, ms, us, ns, excel) or the format of the column in the mapping, or correct these rows",
             wrong,
         )
 
     def label(self, rule: Rule, part: str) -> pl.Series:
-        """Return a label of 0 and 1 by its rule; null where a deciding column is missing."""
+        """Evaluate the rule of a label to 0 and 1. It is null where the value of a deciding column is missing."""
         if isinstance(rule, Label) and rule.column is None:
             return pl.repeat(int(float(str(rule.value))), self.frame.height, dtype=pl.Int8, eager=True)
         return evaluate(rule, lambda test: self._test(test, part)).cast(pl.Int8)
 
     def grades(self, column: str, part: str, grades: tuple[float | str, ...]) -> pl.Series:
-        """Return each value's place among the grades."""
+        """Return the position of each value among the grades."""
         values = self.frame[column]
         texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
         named = any(isinstance(grade, str) for grade in grades)
@@ -145,8 +146,8 @@ class Cells:
             found,
             part,
             expected,
-            "add it to the label's grades at its place, or correct these rows",
-            message="A grade is not among those of the mapping.",
+            "add it to the grades of the label at the right position, or correct these rows",
+            message="A value is not among the grades in the mapping.",
         )
 
     def _test(self, test: Label, part: str) -> pl.Series:
@@ -155,24 +156,24 @@ class Cells:
         if test.sign is None:
             return self._truth(column, part)
         if test.sign in ("is null", "is not null"):
-            there = (
+            present = (
                 stripped(values)
                 if values.dtype == pl.String
                 else values.fill_nan(None)
                 if values.dtype.is_float()
                 else values
             )
-            return there.is_null() if test.sign == "is null" else there.is_not_null()
+            return present.is_null() if test.sign == "is null" else present.is_not_null()
         if values.dtype == pl.Boolean:
             return self._compared(
-                values.cast(pl.Float64), test, tuple(self._answer(column, value) for value in test.values)
+                values.cast(pl.Float64), test, tuple(self._yes_or_no(column, value) for value in test.values)
             )
         if any(isinstance(value, str) for value in test.values) and not values.dtype.is_numeric():
             return self._named(values, test, part)
         wanted = tuple(_number(value) for value in test.values)
         if None in wanted:
             raise InputError(
-                "A rule compares numbers with a text.",
+                "A rule compares a column of numbers with a text.",
                 where=f"{self.path}, column {column}, {part}",
                 expected=f"a number, as in the column ({', '.join(map(str, values.drop_nulls().head(3)))})",
                 found=", ".join(map(repr, test.values)),
@@ -192,16 +193,18 @@ class Cells:
             raise InputError(
                 "A label is neither 0 nor 1 (neither yes nor no).",
                 where=f"{self.path}, column {part} (read from {column}), {row_list(wrong)}",
-                expected="0 and 1, true and false, yes and no (in one of many languages), or a mark beside empty cells",
-                found=_different(values),
-                fix=f"say which values count, for instance {part}: {column} == {_first(values)}",
+                expected="0 and 1, true and false, yes and no (in one of many languages), or a single mark and empty cells",
+                found=_distinct_values(values),
+                fix=f"declare which values mean yes, for instance {part}: {column} == {_first_value(values)}",
             )
         if truth.mark:
-            self.reading.note(self.table, f"{column} holds {truth.mark!r} or nothing: nothing was read as no.")
+            self.reading.note(
+                self.table, f"{column} holds only {truth.mark!r} and empty cells; an empty cell is read as no."
+            )
         return self._checked(values, truth.values, part, "yes or no (0 or 1)", "correct these rows")
 
     def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
-        """Compare texts; a constant that occurs in no row is reported, and rejected if only its spelling differs."""
+        """Compare texts. A constant that occurs in no row is reported; it is rejected if a value differs from it only in spelling."""
         texts = _texts(values)
         wanted = [value if isinstance(value, str) else f"{value:g}" for value in test.values]
         for value in wanted:
@@ -213,15 +216,15 @@ class Cells:
                 ]
                 if near:
                     raise InputError(
-                        "A rule compares with a text that no row holds.",
+                        "A rule compares a column with a text that occurs in no row.",
                         where=f"{self.path}, column {values.name}, {part}",
-                        expected=f"{near[0]!r}, as in the file",
+                        expected=f"{near[0]!r}, as spelt in the file",
                         found=repr(value),
                         fix="correct the rule in the mapping",
                     )
                 self.reading.note(
                     self.table,
-                    f"{part} compares {values.name} with {value!r}, which no row holds (there are {_different(values)}).",
+                    f"{part} compares {values.name} with {value!r}, which occurs in no row (the values are {_distinct_values(values)}).",
                 )
         self._checked(values, texts, part, "a text", "")
         found = texts.is_in(wanted)
@@ -233,25 +236,25 @@ class Cells:
             return ~found if test.sign == "not in" else found
         return pl.Series(SIGNS[str(test.sign)](numbers, wanted[0]))
 
-    def _answer(self, column: str, value: float | str) -> float:
+    def _yes_or_no(self, column: str, value: float | str) -> float:
         folded = str(value).strip().lower() if isinstance(value, str) else f"{value:g}"
         if folded in YES or folded in NO:
             return float(folded in YES)
         raise InputError(
-            "A rule compares true and false with something else.",
+            "A rule compares a column of true and false with another value.",
             where=f"{self.path}, column {column}",
             expected="1, 0, true or false",
             found=repr(value),
             fix="correct the rule in the mapping",
         )
 
-    def _tell_missing(self, values: pl.Series) -> None:
-        """Report once which words of a column were read as missing."""
-        if any(column == values.name for column, _ in self._told):
+    def _report_missing_words(self, values: pl.Series) -> None:
+        """Report the words of a column that were read as missing values, once per column."""
+        if any(column == values.name for column, _ in self._reported):
             return
         if words := said_missing(values):
             count, shown = sum(words.values()), ", ".join(map(repr, list(words)[:SHOWN]))
-            self.reading.note(self.table, f"{count:,} cells of {values.name} say {shown} and were read as missing.")
+            self.reading.note(self.table, f"{count:,} cells of {values.name} contain {shown} and were read as missing.")
 
     def _checked(
         self,
@@ -264,30 +267,30 @@ class Cells:
         *,
         message: str = "",
     ) -> pl.Series:
-        """Return ``read`` after reporting the unparsed cells; raise an error if the mapping asks for it."""
+        """Report invalid cells, or raise an error if the mapping does not allow them, and return ``read``."""
         rows = positions(broken(values, read) if wrong is None else wrong)
-        there = len(rows) + len(read) - read.null_count()
+        present = len(rows) + len(read) - read.null_count()
         examples = [str(value) for value in values.gather(rows[:SHOWN]).to_list()]
-        if len(rows) and (self.unusable == "error" or len(rows) == there):
+        if len(rows) and (self.unusable == "error" or len(rows) == present):
             time = read.dtype.is_temporal()
             raise InputError(
-                message or f"A {'time' if time else 'value'} is not what it should be.",
+                message or f"A {'timestamp' if time else 'value'} is invalid.",
                 where=f"{self.path}, column {values.name}, {row_list(rows)}",
                 expected=expected,
                 found=", ".join(map(repr, examples)),
                 fix=f"{fix or 'correct these rows, or name another column in the mapping'}"
-                + ("" if len(rows) == there else "; or leave such cells out by `unusable: drop`"),
+                + ("" if len(rows) == present else "; or set `unusable: drop` to ignore such cells"),
             )
-        if (values.name, part) not in self._told:
-            self._tell_missing(values)
-            self._told.add((values.name, part))
+        if (values.name, part) not in self._reported:
+            self._report_missing_words(values)
+            self._reported.add((values.name, part))
             places = [int(row) + 1 for row in rows[:SHOWN]]
             self.reading.column(
                 self.table,
                 values.name,
                 part,
-                values=there,
-                understood=there - len(rows),
+                values=present,
+                understood=present - len(rows),
                 places=places,
                 examples=examples,
             )
@@ -295,7 +298,7 @@ class Cells:
 
 
 def blank_as_null(values: pl.Series) -> pl.Series:
-    """Return texts without spaces around them, empty ones as null."""
+    """Strip surrounding spaces from texts, and replace empty ones by null."""
     return values.str.strip_chars().replace({"": None})
 
 
@@ -314,12 +317,12 @@ def _number(value: float | str) -> float | None:
         return None
 
 
-def _different(values: pl.Series) -> str:
+def _distinct_values(values: pl.Series) -> str:
     found = values.drop_nulls().unique(maintain_order=True)
     shown = ", ".join(repr(str(value)) for value in found.head(NAMED).to_list())
     return shown + (f" and {len(found) - NAMED:,} others" if len(found) > NAMED else "")
 
 
-def _first(values: pl.Series) -> str:
+def _first_value(values: pl.Series) -> str:
     found = values.drop_nulls().head(1).to_list()
     return repr(found[0]) if found else "1"

@@ -1,4 +1,4 @@
-"""The mapping: a YAML file that gives the columns of a user's own files their roles."""
+"""Settings of a mapping: a YAML file that assigns roles to the columns of a user's own files."""
 
 from __future__ import annotations
 
@@ -22,73 +22,73 @@ Unusable = Literal["error", "drop"]
 
 
 class FileMapping(Settings):
-    """A file of the mapping's folder."""
+    """File in the folder of the mapping, and how to read it."""
 
     file: str
-    """Parquet, CSV, TSV or JSON lines (``.gz`` too), relative to the mapping's folder."""
+    """Parquet, CSV, TSV or JSON-lines file (possibly ``.gz``), relative to the folder of the mapping."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
-    """Separator of a CSV; by default a comma, in a ``.tsv`` a tab."""
+    """Separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise."""
     header: list[str] | None = None
-    """Column names of a CSV without a header line."""
+    """Column names for a CSV without a header line."""
     decimal: Literal[".", ","] = "."
-    """Form of numbers in a CSV: ``3.10``, or ``3,10`` (and ``1.234,50``)."""
+    """Decimal separator of the numbers in a CSV: ``.`` for ``3.10``, ``,`` for ``3,10`` (and ``1.234,50``)."""
     numbers: dict[str, NumberForm] = Field(default_factory=dict)
-    """Columns whose numbers are written otherwise, each with an example: ``{price: "1,234.50"}``."""
+    """Columns whose numbers have another notation, each with an example: ``{price: "1,234.50"}``."""
 
 
 class TimeMapping(Settings):
-    """A column of times."""
+    """Column of timestamps, and how to read it."""
 
     column: str
-    """Its name."""
+    """Name of the column."""
     clock: str | None = None
     """Column of the time of day, if ``column`` holds only the day."""
     unit: Unit = "text"
-    """Of numbers since 1970, or ``excel`` for a spreadsheet's serial days; ``text`` for dates written out (in a Parquet file also for date-times as such)."""
+    """Unit of numbers since 1970, or ``excel`` for spreadsheet serial days; ``text`` for written dates and for the date-time type of Parquet."""
     format: str | None = None
-    """Form of a date, such as ``%d.%m.%Y %H:%M`` (day and clock with a space between); by default ISO 8601. A zone behind the time of day is understood."""
+    """Format of a date, such as ``%d.%m.%Y %H:%M`` (with ``clock``: day and time of day separated by a space); by default ISO 8601. A time zone after the time of day is recognised."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that are read."""
+        """Columns to read."""
         return (self.column,) if self.clock is None else (self.column, self.clock)
 
     @model_validator(mode="after")
-    def _written_out(self) -> TimeMapping:
+    def _check_unit(self) -> TimeMapping:
         if self.unit != "text" and (self.clock or self.format):
-            raise ValueError(f"a number since 1970 (unit: {self.unit}) has neither clock nor format")
+            raise ValueError(f"clock and format require written dates (unit: text), found unit: {self.unit}")
         return self
 
 
 class LevelsMapping(Settings):
-    """One column that holds all category levels."""
+    """Column that contains all category levels."""
 
     column: str
-    """Its name."""
+    """Name of the column."""
     separator: str = Field(default="|", min_length=1)
     """Separator between levels, from the coarsest to the finest."""
     depth: int = Field(default=3, ge=1)
-    """Levels to keep, the coarsest ones; deeper ones are left out."""
+    """Number of levels to keep, starting with the coarsest."""
 
 
 class ItemsMapping(FileMapping):
-    """The item table."""
+    """Table of items."""
 
     item_id: str
     title: str
     category_levels: dict[str, str] = Field(default_factory=dict)
-    """Level to column: the keys ``category_l1``, ``category_l2``, … of the mapping, as many as there are levels."""
+    """Level to column, written in the mapping as the keys ``category_l1``, ``category_l2``, …, one per level."""
     categories: LevelsMapping | None = None
-    """Instead of ``category_l1``, ``category_l2``, …"""
+    """Column with all levels, instead of ``category_l1``, ``category_l2``, …"""
     price: str | None = None
     keep: tuple[str, ...] = ()
     """Further columns to keep, such as a description."""
     one_per_id: bool = False
-    """The file repeats ids, as a joined table does: the first row of each id counts."""
+    """True if ids are repeated in the file, as in a joined table. The first row of each id is used."""
 
     @model_validator(mode="before")
     @classmethod
-    def _levels(cls, value: Any) -> Any:
+    def _collect_levels(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         levels = {key: column for key, column in value.items() if LEVEL.match(str(key))}
@@ -97,99 +97,101 @@ class ItemsMapping(FileMapping):
         return {**rest, "category_levels": named} if named else rest
 
     @model_validator(mode="after")
-    def _one_way(self) -> ItemsMapping:
+    def _check_exclusive(self) -> ItemsMapping:
         if self.categories and self.category_levels:
             raise ValueError("give either categories or category_l1, category_l2, …, not both")
         return self
 
 
 class UsersMapping(FileMapping):
-    """The user table."""
+    """Table of users."""
 
     user_id: str
     profile: tuple[str, ...] = ()
     """Columns that prompts may show about a user."""
     one_per_id: bool = False
-    """The file repeats ids, as a joined table does: the first row of each id counts."""
+    """True if ids are repeated in the file, as in a joined table. The first row of each id is used."""
 
 
 class LabelMapping(Task):
-    """A label beside click and conversion; its key is its name."""
+    """Further label besides click and conversion; its key is its name."""
 
     column: str | None = None
-    """Column of its values; the label's name by default. A binary label or a survey may be a rule (``action == like or shared``)."""
+    """Column of the values; by default the name of the label. For a binary label or a survey it may be a rule (``action == like or shared``)."""
     grades: tuple[float | str, ...] = ()
-    """Of an ordinal label: the file's values in ascending order, the lowest first; they become 0, 1, 2, …"""
+    """Values of an ordinal label in ascending order; they are replaced by 0, 1, 2, …"""
 
     @model_validator(mode="before")
     @classmethod
-    def _counted(cls, value: Any) -> Any:
+    def _count_levels(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("grades"), list | tuple):
             return {"levels": len(value["grades"]), **value}
         return value
 
     @model_validator(mode="after")
-    def _fits(self) -> LabelMapping:
+    def _check_grades_and_rule(self) -> LabelMapping:
         if self.grades and (self.kind != "ordinal" or self.levels != len(set(self.grades))):
-            raise ValueError("grades are the different values of an ordinal label, as many as its levels")
+            raise ValueError("grades must be the distinct values of an ordinal label, one per level")
         plain = isinstance(self.rule, Label) and self.rule.sign is None
         if self.kind not in ("binary", "survey") and not plain:
-            raise ValueError("a rule gives 0 or 1: only a binary label or a survey can be one")
+            raise ValueError(
+                "a rule gives 0 or 1, so only a binary label or a survey can be read by a rule; name a column"
+            )
         return self
 
     @property
     def rule(self) -> Rule:
-        """Return the rule by which the label is read from the file."""
+        """Rule by which the label is read from the file."""
         return parse_rule(self.column or self.name)
 
     @property
     def task(self) -> Task:
-        """Return the label's task."""
+        """Task of the label."""
         return Task(**self.model_dump(exclude={"column", "grades"}))
 
 
 class EventsMapping(FileMapping):
-    """The log."""
+    """Log of events."""
 
     user_id: str
     item_id: str
     timestamp: TimeMapping | str
-    """A column name alone means ``{column: NAME, unit: text}``."""
+    """Column of the timestamps. A name alone means ``{column: NAME, unit: text}``."""
     exposed: bool | int | str = True
-    """True if the row is an exposure; ``false`` for actions without an exposure."""
+    """Rule that is true if a row is an exposure; ``false`` for a log of actions without exposures."""
     click: bool | int | str = 1
     conversion: bool | int | str | None = None
     price: str | None = None
     matured_at: TimeMapping | str | None = None
-    """When the conversion label became known."""
+    """Column of the time at which the conversion label became known."""
     matures_after_days: float | None = Field(default=None, gt=0)
-    """Instead of ``matured_at``; a label that could not mature within the log becomes unknown."""
+    """Days after which the conversion label becomes known, instead of ``matured_at``. A label that could not mature within the log becomes unknown."""
     in_order: Literal["file", "user"] | None = None
-    """Declares that times never fall along the file, or along each user's rows; checked."""
+    """Declare that timestamps never decrease within the file, or within the rows of each user. This is checked."""
     non_clicks: int = Field(default=0, ge=0)
-    """Exposures to sample beside each click from what was popular, for a log that holds none."""
+    """Number of popular items to sample for each click as exposures without a click, for a log that has none."""
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
-    """Labels beside click and conversion, by name."""
+    """Name to further label besides click and conversion."""
     behaviour: str | None = None
     """Column of the user's behaviour (view, cart, buy, …)."""
     context: tuple[str, ...] = ()
-    """Columns known at the request (scenario, network, device, …)."""
+    """Columns that are known at the time of the request (scenario, network, device, …)."""
     bias: tuple[str, ...] = ()
-    """Columns that describe the item's display, besides the position."""
+    """Columns that describe how the item was displayed, besides the position."""
     list_id: str | None = None
-    """Column that is the same for items shown together."""
+    """Column whose value is shared by the items that were shown together."""
     position: str | None = None
-    """Column of the place in that list."""
+    """Column of the position in the list."""
     propensity: str | None = None
-    """Column of the probability with which the logging policy showed the item there."""
+    """Column of the probability with which the logging policy showed the item at this position."""
 
     @field_validator("labels", mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
+    def _add_names(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         if named := [name for name, label in value.items() if isinstance(label, dict) and "name" in label]:
-            raise ValueError(f"a label's key is its name: take `name` out of {', '.join(map(str, named))}")
+            raise ValueError(f"the key of a label is its name: remove `name` from {', '.join(map(str, named))}")
         return {
             name: {"name": name, **label} if isinstance(label, dict) else {"name": name} if label is None else label
             for name, label in value.items()
@@ -197,19 +199,19 @@ class EventsMapping(FileMapping):
 
     @field_validator("exposed", "click", "conversion")
     @classmethod
-    def _parses(cls, rule: bool | int | str | None) -> bool | int | str | None:
+    def _check_rule(cls, rule: bool | int | str | None) -> bool | int | str | None:
         if rule is not None:
             parse_rule(rule)
         return rule
 
     @model_validator(mode="after")
-    def _one_way(self) -> EventsMapping:
+    def _check_exclusive(self) -> EventsMapping:
         if self.matured_at is not None and self.matures_after_days is not None:
             raise ValueError("give either matured_at or matures_after_days, not both")
         return self
 
     @model_validator(mode="after")
-    def _context_is_no_outcome(self) -> EventsMapping:
+    def _check_context_is_not_outcome(self) -> EventsMapping:
         rules = {"exposed": self.exposed, "click": self.click, "conversion": self.conversion}
         outcomes = {name: parse_rule(rule).columns for name, rule in rules.items() if rule is not None}
         outcomes |= {name: label.rule.columns for name, label in self.labels.items()}
@@ -217,19 +219,19 @@ class EventsMapping(FileMapping):
             for name, column in [(name, column) for name, read in outcomes.items() for column in read]:
                 if column in columns:
                     raise ValueError(
-                        f"column {column} has two roles: it decides {name} and is named under {role}; what is known at the request cannot be the outcome"
+                        f"column {column} has two roles: it determines {name} and is listed under {role}; a column that is known at the request cannot be the outcome"
                     )
         return self
 
     @property
     def single(self) -> dict[str, str]:
-        """Return the columns of single-column roles; events keep each under its role's name."""
+        """Role to column, for the roles with a single column. The events keep each column under the name of its role."""
         roles = {name: getattr(self, name) for name in ("behaviour", "list_id", "position", "propensity")}
         return {role: column for role, column in roles.items() if column}
 
     @property
     def event_columns(self) -> EventColumns:
-        """Return the roles of the further columns as the tables have them."""
+        """Roles of the further columns in the tables that are read."""
         return EventColumns(
             labels=tuple(label.task for label in self.labels.values()),
             context=self.context,
@@ -240,26 +242,26 @@ class EventsMapping(FileMapping):
 
 
 class Mapping(Settings):
-    """A whole mapping file."""
+    """Complete mapping file."""
 
     name: str = "data"
-    """Of the data set, for the report."""
+    """Name of the data set in the report."""
     domain: str = Field(default="shop", pattern=DOMAIN)
-    """Of the items, for the wording of prompts: a folder of templates."""
+    """Domain of the items: the folder of templates that determines the wording of prompts."""
     unusable: Unusable = "error"
-    """Rows without an id, a time, a click label or a title, events with an id missing from its table, and invalid cells: stop with an error that
-    names them, or drop and count them (a cell becomes null)."""
+    """What to do with rows without an id, a timestamp, a click label or a title, with events whose id is missing from its table, and with invalid cells:
+    raise an error that lists them, or drop and count them (a cell becomes null)."""
     items: ItemsMapping
     events: EventsMapping
     users: UsersMapping | None = None
-    """If omitted, the users are the ids in the log."""
+    """Table of users. If omitted, the users are the ids in the log."""
 
 
 def read_mapping(path: Path) -> Mapping:
-    """Read and check a mapping file.
+    """Read and validate a mapping file.
 
     Raises:
-        ConfigError: names the file and each missing, unknown or invalid key.
+        ConfigError: the file is not a valid mapping; the message lists the missing, unknown and invalid keys.
     """
     value = read_yaml(path, "the mapping", "see docs/data.md for an example")
     if not isinstance(value, dict):
@@ -278,9 +280,9 @@ def read_mapping(path: Path) -> Mapping:
             for problem in error.errors(include_url=False)
         )
         raise ConfigError(
-            "A mapping is not as it should be.",
+            "A mapping is invalid.",
             where=str(path),
-            expected="the keys that docs/data.md lists",
+            expected="the keys listed in docs/data.md",
             found=problems,
             fix="correct these keys",
         ) from error

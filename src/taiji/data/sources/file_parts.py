@@ -1,4 +1,4 @@
-"""Tables in several files: a folder of parts, hive partitions (``date=2024-01-01/part-0.parquet``), a pattern."""
+"""Find the files of a table in parts: a folder, hive partitions (``date=2024-01-01/part-0.parquet``), or a pattern."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import polars as pl
 from taiji.core.errors import InputError
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-"""Stands for a missing value in a partition's name."""
+"""Text in the name of a partition that stands for a missing value."""
 EXACT = 2**53
-"""Whole numbers below this are exact as floats."""
+"""Bound below which all integers are represented exactly as floats."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a table, and the values of the partition that its folders name."""
+    """One file of a table, and the partition values that the names of its folders contain."""
 
     path: Path
     values: dict[str, str | None] = field(default_factory=dict)
@@ -31,19 +31,19 @@ def is_pattern(name: str) -> bool:
 
 
 def hidden(path: Path) -> bool:
-    """Return True for a writer's own file or folder (``_SUCCESS``, ``.crc``, ``_metadata``)."""
+    """Return True for a file or folder that the writing program keeps for itself (``_SUCCESS``, ``.crc``, ``_metadata``)."""
     return path.name.startswith((".", "_"))
 
 
 def parts_of(path: Path, suffixes: Sequence[str] | None = None) -> list[Part]:
-    """Return the files of a path: the file itself, those of a folder, or those matching a pattern in its name.
+    """Return the files of a path: the file itself, the files in a folder, or the files that match a pattern.
 
     Args:
-        path: a file, a folder or a pattern (``log-*.csv``, ``date=*``).
-        suffixes: kinds of files that count in a folder; None takes all.
+        path: file, folder or pattern (``log-*.csv``, ``date=*``).
+        suffixes: suffixes of the files to return from a folder; None returns all files.
 
     Raises:
-        InputError: a folder of a table format whose files also hold deleted rows.
+        InputError: the folder belongs to a table format whose files also contain deleted rows.
     """
     from taiji.data.sources.files import kind_of
 
@@ -59,11 +59,11 @@ def parts_of(path: Path, suffixes: Sequence[str] | None = None) -> list[Part]:
     for log in ("_delta_log", ".hoodie", "metadata"):
         if (path / log).is_dir() and (log != "metadata" or any((path / log).glob("*.metadata.json"))):
             raise InputError(
-                "A folder is a table whose files also hold deleted rows.",
+                "A folder belongs to a table format whose files also contain deleted rows.",
                 where=str(path),
-                expected="plain files, or a folder of them",
-                found=f"the log of a table format ({log})",
-                fix="export the table as Parquet with the program that wrote it",
+                expected="plain files, or a folder of plain files",
+                found=f"the transaction log of a table format ({log})",
+                fix="export the table as Parquet files with the program that wrote it",
             )
     found = []
     for file in sorted(path.rglob("*")):
@@ -80,14 +80,14 @@ def _partition(folders: Sequence[str]) -> dict[str, str | None]:
 
 
 def with_partition(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
-    """Return a part's rows with the values that its folders name, as text."""
+    """Add the partition values of a part to its rows, as text."""
     return frame.with_columns(
         pl.lit(value, pl.String).alias(name) for name, value in part.values.items() if name not in frame.columns
     )
 
 
 def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return the rows of all parts; a column missing from a part is null there, and ids keep their digits if types differ."""
+    """Concatenate the rows of all parts. A column that is missing from a part is null in its rows; if types differ, ids keep their digits."""
     if len(frames) == 1:
         return frames[0]
     kinds: dict[str, set[pl.DataType]] = {}
@@ -95,10 +95,12 @@ def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
         for name, kind in frame.schema.items():
             kinds.setdefault(name, set()).add(kind)
     mixed = {name for name, found in kinds.items() if len(found - {pl.Null()}) > 1}
-    return pl.concat([frame.with_columns(_common(frame, frames, mixed)) for frame in frames], how="diagonal_relaxed")
+    return pl.concat(
+        [frame.with_columns(_with_common_types(frame, frames, mixed)) for frame in frames], how="diagonal_relaxed"
+    )
 
 
-def _common(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixed: set[str]) -> list[pl.Series]:
+def _with_common_types(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixed: set[str]) -> list[pl.Series]:
     made = []
     for name in sorted(mixed & set(frame.columns)):
         every = [other[name] for other in frames if name in other.columns]
@@ -107,7 +109,7 @@ def _common(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixed: set[str]
         if all(values.dtype.is_numeric() for values in every):
             if all(whole(values) for values in every):
                 made.append(frame[name].cast(pl.Int64))
-            elif all(values.dtype.is_float() or _small(values) for values in every):
+            elif all(values.dtype.is_float() or _exact_as_floats(values) for values in every):
                 made.append(frame[name].cast(pl.Float64))
             else:
                 made.append(frame[name].cast(pl.String))
@@ -119,12 +121,12 @@ def _common(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixed: set[str]
     return made
 
 
-def _small(values: pl.Series) -> bool:
+def _exact_as_floats(values: pl.Series) -> bool:
     return len(values.drop_nulls()) == 0 or max(abs(int(values.min())), abs(int(values.max()))) < EXACT  # type: ignore[arg-type]
 
 
 def whole(values: pl.Series) -> bool:
-    """Return True if all numbers are exact integers; missing values and NaN are ignored."""
+    """Return True if all numbers are exact integers, ignoring missing values and NaN."""
     if values.dtype.is_integer():
         return True
     known = values.cast(pl.Float64).fill_nan(None).drop_nulls()

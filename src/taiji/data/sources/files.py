@@ -1,4 +1,4 @@
-"""Reading files of a user: every failure names the file, the column, the rows, what was expected and what was found."""
+"""Read a user's files. Every error names the file, the column, the rows, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
 EXCEL = (".xlsx", ".xlsm", ".xlsb", ".xls")
 SUFFIXES = (*PARQUET, *CSV, *JSON_LINES, *EXCEL)
-"""Kinds of files that can be read."""
+"""Suffixes of the files that can be read."""
 KINDS = {"number": pl.Float64, "integer": pl.Int64, "text": pl.String}
 
 
 def kind_of(path: Path) -> str:
-    """The file's suffix in lower case, a trailing ``.gz`` left out."""
+    """Return the suffix of a file in lower case, without a trailing ``.gz``."""
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
@@ -39,16 +39,16 @@ def read_table(
     decimal: str = ".",
     broken: list[Broken] | None = None,
 ) -> pl.DataFrame:
-    """Read columns of a Parquet, CSV/TSV, Excel or JSON-lines file (``.gz`` too), or of a table in several such files.
+    """Read columns of a Parquet, CSV/TSV, Excel or JSON-lines file (possibly ``.gz``), or of a table in several such files.
 
     Args:
-        path: the file, a folder of parts (hive partitions too), or a pattern (``log-*.csv``).
-        columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for the file's own type (text in a CSV, exactly as written). None reads all
-            columns that way.
+        path: file, folder of parts (possibly hive partitions), or pattern (``log-*.csv``).
+        columns: name to ``"number"``, ``"integer"``, ``"text"``, or None for the type in the file (in a CSV: text, exactly as written). None reads all
+            columns with the types in the file.
         separator: separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise.
-        header: column names of a CSV that has no header line.
-        decimal: the sign between a number's whole part and its fraction.
-        broken: collects the invalid lines, which are then left out; None makes the first one an error.
+        header: column names for a CSV without a header line.
+        decimal: decimal separator of numbers.
+        broken: list to which skipped invalid lines are added; None raises an error for the first one.
 
     Raises:
         InputError: the file is missing or unreadable, a column is missing, or a value is invalid.
@@ -61,17 +61,17 @@ def read_table(
         raise InputError(
             "A file is missing.",
             where=str(path),
-            expected=f"files of a kind that can be read ({', '.join(SUFFIXES[:4])}, …)",
-            found="a folder without any" if path.is_dir() else "none that the pattern fits",
+            expected=f"files with one of the suffixes {', '.join(SUFFIXES[:4])}, …",
+            found="a folder without such files" if path.is_dir() else "no file that matches the pattern",
             fix="check the path",
         )
     frames = []
     for part in parts:
-        here = columns_of(part, separator, header)
-        lacking = [name for name in columns or () if name not in here]
-        if columns and len(lacking) == len(columns):
-            require_columns(part.path, here, columns)
-        wanted = {name: kind for name, kind in (columns or {}).items() if name not in lacking}
+        available = columns_of(part, separator, header)
+        missing = [name for name in columns or () if name not in available]
+        if columns and len(missing) == len(columns):
+            require_columns(part.path, available, columns)
+        wanted = {name: kind for name, kind in (columns or {}).items() if name not in missing}
         frames.append(_read_part(part, wanted if columns is not None else None, separator, header, decimal, broken))
     everywhere = {name for frame in frames for name in frame.columns}
     require_columns(path, sorted(everywhere), columns)
@@ -80,7 +80,7 @@ def read_table(
 
 
 def columns_of(part: Part, separator: str | None = None, header: list[str] | None = None) -> list[str]:
-    """Return the names of a part's columns; JSON lines have those of their first line at least."""
+    """Return the column names of a part. For JSON lines and spreadsheets, the file is read."""
     kind = kind_of(part.path)
     if kind in PARQUET:
         names = _parquet(part.path).columns
@@ -92,7 +92,7 @@ def columns_of(part: Part, separator: str | None = None, header: list[str] | Non
 
 
 def _parquet(path: Path) -> pl.DataFrame:
-    """Return an empty frame with a Parquet file's columns."""
+    """Return an empty frame with the columns of a Parquet file."""
     existing(path)
     try:
         return flat(pl.DataFrame(schema=pl.read_parquet_schema(path)))
@@ -131,9 +131,9 @@ def _read_part(
             frame = frame.select(list(own)) if own is not None else frame
         else:
             raise InputError(
-                "Unknown kind of file.",
+                "The kind of a file is not supported.",
                 where=str(path),
-                expected="a .parquet, .csv, .tsv, .jsonl or .xlsx file (.gz too), or a folder of them",
+                expected="a .parquet, .csv, .tsv, .jsonl or .xlsx file (possibly .gz), or a folder of such files",
                 found=path.name,
             )
     except (OSError, EOFError, UnicodeError, pl.exceptions.PolarsError) as error:
@@ -160,12 +160,12 @@ def _read_parquet(path: Path, columns: Mapping[str, str | None] | None) -> pl.Da
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Return objects of JSON lines as a frame."""
+    """Return the objects of JSON lines as a frame."""
     return flat(pl.DataFrame(rows, infer_schema_length=None, strict=False))
 
 
 def flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with the fields of nested objects as separate columns (``user.id``), and categories as text."""
+    """Expand the fields of nested objects into separate columns (``user.id``), and convert categorical columns to text."""
     while any(isinstance(kind, pl.Struct) for kind in frame.schema.values()):
         made: list[pl.Series] = []
         for values in frame.get_columns():
@@ -182,10 +182,10 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
 def _csv_columns(
     path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, typed: bool
 ) -> tuple[list[str] | None, dict[str, type[pl.DataType]] | None]:
-    """Return a CSV's column names if its own header does not give them, and the types of the columns to read.
+    """Return the column names of a CSV if its header does not give them, and the types of the columns to read.
 
     Raises:
-        InputError: a wanted column is missing or repeated, or rows are shorter than the given header.
+        InputError: a requested column is missing or repeated, or rows are shorter than the given header.
     """
     names = names_of(path, separator)
     if header is None:
@@ -201,33 +201,33 @@ def _csv_columns(
             )
         names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
     require_columns(path, names, columns)
-    # Typed reading takes a fraction of the memory; if a value does not fit, reading as text finds it.
+    # Reading typed values takes a fraction of the memory. If a value does not fit its type, the file is read again as text to find it.
     kinds = None if columns is None else {n: KINDS[k] if k and typed else pl.String for n, k in columns.items()}
     return names if header else None, kinds
 
 
 def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None) -> None:
-    """Add invalid lines to the list; without a list, raise an error for the first.
+    """Add invalid lines to a list, or raise an error if there is no list.
 
     Raises:
-        InputError: names file and line, and how to leave such lines out.
+        InputError: ``broken`` is None and there are invalid lines. The message names the file and the lines, and says how to skip them.
     """
     if broken is not None:
         broken.extend(found)
     elif found:
         first = found[0]
         raise InputError(
-            "A line is no row of the table." if len(found) == 1 else f"{len(found):,} lines are no rows of the table.",
+            "A line cannot be read as a row." if len(found) == 1 else f"{len(found):,} lines cannot be read as rows.",
             where=f"{path}, line{'' if len(found) == 1 else 's'} {', '.join(str(line.line) for line in found[:SHOWN])}"
             + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""),
-            expected="as many fields as there are columns, and quotes that are closed",
+            expected="one field per column, and closed quotes",
             found=f"{first.found}: {first.text!r}",
-            fix="correct the line, or leave such lines out and have them counted: `unusable: drop` in the mapping (taiji init: --set unusable=drop)",
+            fix="correct the line, or set `unusable: drop` in the mapping to skip and count such lines (taiji init: --set unusable=drop)",
         )
 
 
 def existing(path: Path) -> None:
-    """Check that a file exists."""
+    """Raise an error if a file does not exist."""
     if not path.is_file():
         raise InputError(
             "A file is missing.",
@@ -239,19 +239,19 @@ def existing(path: Path) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
-    """Return the error for an unreadable file."""
+    """Return the error to raise for an unreadable file."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
         "Could not read a file.",
         where=str(path),
         expected=f"a well-formed {kind_of(path) or 'data'} file in UTF-8",
         found=first,
-        fix="check that the file is whole and of the kind its name says",
+        fix="check that the file is complete and that its suffix is correct",
     )
 
 
 def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | None) -> None:
-    """Check that the columns exist."""
+    """Raise an error if one of the columns does not exist."""
     for name in wanted or ():
         if name not in found:
             raise InputError(
@@ -264,20 +264,20 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, Any] | No
 
 
 def distinct_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Any] | None = None) -> None:
-    """Check that no wanted name occurs twice in a CSV; columns without a name are ignored."""
+    """Raise an error if a requested name occurs twice in a CSV. Columns without a name are ignored."""
     for name, count in Counter(name.strip() for name in names).items():
         if count > 1 and name and (wanted is None or name in wanted):
             raise InputError(
                 f"Column {name} occurs {'twice' if count == 2 else f'{count} times'} in {path.name}.",
                 where=str(path),
-                expected="a name of its own for each column",
+                expected="a unique name for each column",
                 found=f"columns {', '.join(names)}",
-                fix="rename or remove one of them in the file: which one is meant cannot be told",
+                fix="rename or remove one of these columns in the file, because the name is ambiguous",
             )
 
 
 def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
-    """Values as ``"number"``, ``"integer"`` or ``"text"``; empty text is null, any other invalid value an error with its rows."""
+    """Convert values to ``"number"``, ``"integer"`` or ``"text"``. An empty text becomes null; any other invalid value raises an error with its rows."""
     result = values
     if values.dtype == pl.String and kind != "text":
         values = values.str.strip_chars().replace({"": None})
@@ -292,7 +292,7 @@ def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = "."
     if len(wrong):
         shown = ", ".join(repr(value) for value in values.gather(wrong[:SHOWN]).to_list())
         raise InputError(
-            "A value is not what it should be.",
+            "A value has the wrong type.",
             where=f"{path}, column {values.name}, {row_list(wrong)}",
             expected=f"{'an' if kind == 'integer' else 'a'} {kind}",
             found=shown,
@@ -302,36 +302,36 @@ def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = "."
 
 
 def read_sheet(path: Path) -> pl.DataFrame:
-    """Return the one sheet of a spreadsheet that holds a table.
+    """Read the only sheet of a spreadsheet that contains rows.
 
     Raises:
-        ResourceError: the package that reads it is missing.
-        InputError: several sheets hold rows.
+        ResourceError: the package that reads spreadsheets is not installed.
+        InputError: several sheets contain rows.
     """
     with needs("excel", where=str(path)):
         import fastexcel  # noqa: F401
     try:
         sheets = pl.read_excel(path, sheet_id=0, engine="calamine", raise_if_empty=False)
-    except Exception as error:  # the reader's own error classes
+    except Exception as error:  # the reader raises its own error classes
         raise unreadable(path, error) from error
     filled = {name: frame for name, frame in sheets.items() if len(frame)}
     if len(filled) > 1:
         raise InputError(
-            "A spreadsheet holds several tables.",
+            "A spreadsheet contains several tables.",
             where=str(path),
-            expected="one sheet with rows",
+            expected="a single sheet with rows",
             found=", ".join(f"{name} ({len(frame):,} rows)" for name, frame in filled.items()),
-            fix="save each sheet as a file of its own",
+            fix="save each sheet as a separate file",
         )
     return next(iter(filled.values()), pl.DataFrame())
 
 
 def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON-lines file (``.gz`` too), one by one.
+    """Yield the objects of a JSON-lines file (possibly ``.gz``) one by one. A file with one array of objects is accepted too.
 
     Args:
         path: the file.
-        broken: collects the invalid lines, which are then left out; None makes the first one an error.
+        broken: list to which skipped invalid lines are added; None raises an error for the first one.
     """
     existing(path)
     try:
@@ -342,21 +342,21 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
             if not (text := line.strip().removeprefix("\ufeff")):
                 continue
             try:
-                value = parsed(text, parse_float=_whole)
-                wrong = None if isinstance(value, dict) else "no object"
+                value = parsed(text, parse_float=_parse_number)
+                wrong = None if isinstance(value, dict) else "not an object"
             except ValueError as error:
                 value, wrong = None, str(error)
             if wrong is None:
                 yield value
             elif broken is not None:
-                broken.append(Broken(number, f"no JSON object ({wrong})", text[:60]))
+                broken.append(Broken(number, f"not a JSON object ({wrong})", text[:60]))
             else:
                 raise InputError(
-                    "A line is no JSON object.",
+                    "A line is not a JSON object.",
                     where=f"{path}, line {number}",
-                    expected="one JSON object a line",
+                    expected="one JSON object per line",
                     found=f"{text[:60]!r} ({wrong})",
-                    fix="correct the line, or leave such lines out and have them counted: `unusable: drop` in the mapping "
+                    fix="correct the line, or set `unusable: drop` in the mapping to skip and count such lines "
                     "(taiji init: --set unusable=drop)",
                 )
     except (OSError, EOFError, UnicodeError) as error:
@@ -364,26 +364,26 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
 
 
 def _starts_array(path: Path) -> bool:
-    """Return True if a file is one array over several lines rather than one object per line."""
+    """Return True if a file holds one array that spans several lines rather than one object per line."""
     first = next((text for line in text_lines(path) if (text := line.strip().removeprefix("\ufeff"))), "")
     return first.startswith("[") and not (first.endswith("]") and len(first) > 2 and first[1:].lstrip()[:1] != "{")
 
 
 def _array(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        values = parsed("".join(text_lines(path)).removeprefix("\ufeff"), parse_float=_whole)
+        values = parsed("".join(text_lines(path)).removeprefix("\ufeff"), parse_float=_parse_number)
     except ValueError as error:
         raise InputError(
-            "A file is no JSON.",
+            "A file is not valid JSON.",
             where=str(path),
-            expected="one JSON object a line, or one array of objects",
+            expected="one JSON object per line, or one array of objects",
             found=str(error),
-            fix="correct the file, or write one object a line",
+            fix="correct the file, or write one object per line",
         ) from error
     for number, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise InputError(
-                "An element is no JSON object.",
+                "An element is not a JSON object.",
                 where=f"{path}, element {number}",
                 expected="an array of objects",
                 found=f"{str(value)[:60]!r}",
@@ -391,7 +391,7 @@ def _array(path: Path) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def _whole(text: str) -> float | int:
-    """Return a JSON number; one without a fraction as an integer, so that ids keep their digits."""
+def _parse_number(text: str) -> float | int:
+    """Parse a JSON number. A number without a fraction becomes an integer, so that ids keep their digits."""
     number = float(text)
     return int(number) if number.is_integer() and abs(number) < 2**53 else number

@@ -1,4 +1,4 @@
-"""A user's own files (Parquet, CSV, JSON lines), read by a mapping."""
+"""Read a user's own files (Parquet, CSV, JSON lines) as described by a mapping."""
 
 from __future__ import annotations
 
@@ -41,7 +41,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reader of the files, with their folder, their report, and the handling of unusable rows."""
+    """Reader of the files of a mapping.
+
+    Attributes:
+        folder: folder that contains the files.
+        reading: report of what was read.
+        drop: True if unusable rows are dropped rather than rejected.
+        log: file name of the log.
+    """
 
     folder: Path
     reading: Reading
@@ -49,11 +56,11 @@ class _Reader:
     log: str
 
     def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
-        """Return the cells of a file."""
+        """Return the cells of a file, which are parsed as the mapping declares."""
         return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
 
     def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:
-        """Return columns of a file, and report its rows and broken lines."""
+        """Read columns of a file, and report the number of its rows and its broken lines."""
         wrong: list[Broken] | None = [] if self.drop else None
         frame = read_table(
             self.folder / plan.file,
@@ -65,19 +72,19 @@ class _Reader:
         )
         self.reading.file(table, plan.file, len(frame) + len(wrong or ()))
         lines = wrong or ()
-        shown = () if table == "users" else (line.text for line in lines)  # lines about people stay out of reports
+        shown = () if table == "users" else (line.text for line in lines)  # reports must not contain personal data
         self.reading.left_out(table, BROKEN, (line.line for line in lines), unit="line", examples=shown)
         return frame
 
 
 ENTITY = r"&(#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});"
-BROKEN, ROW = "lines that are no rows", "_row"
+BROKEN, ROW = "lines that cannot be read as rows", "_row"
 MAPPING = "mapping.yaml"
-"""File name of the mapping in a folder that has one."""
+"""File name of a mapping in the folder of its files."""
 
 
 class Files(Source):
-    """Files that a mapping describes: the mapping itself, a folder that holds one, or a folder and a mapping elsewhere."""
+    """Source that reads the files described by a mapping. The argument is the mapping, a folder that contains one, or a folder whose mapping is elsewhere."""
 
     takes = "FOLDER"
 
@@ -87,7 +94,7 @@ class Files(Source):
         return path.suffix.lower() in (".yaml", ".yml") or (path / MAPPING).is_file()
 
     def _places(self, settings: DataSettings) -> tuple[Path, Path]:
-        """Return the mapping and the folder of its files."""
+        """Return the path of the mapping and the folder of its files."""
         path = Path(self.argument).expanduser()
         if settings.mapping is None:
             mapping = path / MAPPING if (path / MAPPING).is_file() else path
@@ -97,23 +104,23 @@ class Files(Source):
             raise InputError(
                 "The folder of the log is missing.",
                 where=str(path),
-                expected="the folder with the files that the mapping names, as data.source says",
+                expected="the folder, given by data.source, that contains the files of the mapping",
                 found="nothing",
-                fix="check data.source, which is seen from the folder in which taiji is called",
+                fix="check data.source, which is relative to the folder in which taiji is called",
             )
         return mapping, path if path.is_dir() else mapping.parent
 
     def load(self, settings: DataSettings, seed: int) -> Tables:
         """Read the files that the mapping describes.
 
-        Ids in a CSV stay exactly as written; if tables disagree on an id's type, all become text.
+        Ids in a CSV stay exactly as written. If the types of an id differ between tables, the ids become text.
 
         Args:
-            settings: ``non_clicks`` overrides the mapping's number.
-            seed: random seed of the samples.
+            settings: settings of the source; ``non_clicks`` overrides the number in the mapping.
+            seed: random seed for sampling.
 
         Raises:
-            InputError: names the file, column and rows at fault.
+            InputError: the data is invalid; the message names the file, the column and the rows.
         """
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
@@ -151,7 +158,7 @@ class Files(Source):
         )
 
     def state(self, settings: DataSettings) -> Any:
-        """Return the state of the mapping and of the files that it names."""
+        """Return the state of the mapping and of its files."""
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
@@ -165,10 +172,10 @@ class Files(Source):
 def _joined(
     reader: _Reader, table: pl.DataFrame, events: pl.DataFrame, name: str, files: Mapping[str, str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Normalise the ids of a table and of the events, and report how they match.
+    """Normalise the ids of a table and of the events, and report how well they match.
 
     Raises:
-        InputError: events have ids that differ from the table's only in spelling, and rows must not be dropped.
+        InputError: ids of the events differ from ids of the table only in spelling, and rows must not be dropped.
     """
     column = IDS[name]
     made = joined(table[column], events[column], column, name)
@@ -180,23 +187,24 @@ def _joined(
         given = [given for given, _ in match.near_examples]
         rows = positions(made.events.cast(pl.String).is_in(given))
         raise InputError(
-            "Events spell ids differently from their table.",
+            "Ids are spelt differently in the events and in their table.",
             where=f"{reader.folder / files['events']}, column {column}, {row_list(rows)}",
-            expected=f"ids as {files[name]} writes them: {', '.join(repr(known) for _, known in match.near_examples)}",
-            found=f"{', '.join(map(repr, given))}: {match.near:,} different ids like these, in a log where they may mean others",
-            fix="write them alike in both files, or leave such events out and have them counted: `unusable: drop` in the mapping",
+            expected=f"ids as spelt in {files[name]}: {', '.join(repr(known) for _, known in match.near_examples)}",
+            found=f"{', '.join(map(repr, given))}: {match.near:,} such ids, which may or may not mean the same",
+            fix="spell the ids alike in both files, or set `unusable: drop` in the mapping to drop and count such events",
         )
     return table.with_columns(made.table.alias(column)), events.with_columns(made.events.alias(column))
 
 
 def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the users in a log, and the log with normalised user ids."""
+    """Return the users that occur in the log, and the log with normalised user ids."""
     events = events.with_columns(plain(events["user_id"]).alias("user_id"))
     reader.reading.note("events", shortened(events["user_id"]))
     if pairs := alike(events["user_id"]):
         shown = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:SHOWN])
         reader.reading.note(
-            "events", f"{len(pairs):,} pairs of user ids differ only in spelling and were kept apart: {shown}."
+            "events",
+            f"{len(pairs):,} pairs of user ids differ only in spelling and are treated as different users: {shown}.",
         )
     return ids_of(events), events
 
@@ -204,16 +212,16 @@ def _own_ids(reader: _Reader, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.Da
 def _usable(
     reader: _Reader, items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
-    """Return the usable rows, and notes that count the others."""
+    """Drop unusable rows, and return the remaining ones with notes on the number of dropped rows."""
     notes: list[str] = []
 
-    def kept(name: str, frame: pl.DataFrame, usable: pl.Series, reason: str, said: str) -> pl.DataFrame:
+    def keep_usable(name: str, frame: pl.DataFrame, usable: pl.Series, reason: str, problem: str) -> pl.DataFrame:
         if usable.all():
             return frame
         places = frame.filter(~usable)[ROW]
         if name != "users" or "users" in reader.reading.tables:
             reader.reading.left_out(name, reason, (place + 1 for place in places.head(SHOWN)), rows=len(places))
-        notes.append(f"{len(places):,} of {len(frame):,} {said} and were dropped.")
+        notes.append(f"{len(places):,} of {len(frame):,} {problem} and were dropped.")
         return frame.filter(usable)
 
     given = {"items": items, "users": users, "events": events}
@@ -228,23 +236,25 @@ def _usable(
             if column in frame.columns:
                 usable = frame[column].is_not_null()
                 without = f"rows without a {column}"
-                frames[name] = kept(name, frame, usable, without, f"rows of {name} lack a {column}")
+                frames[name] = keep_usable(name, frame, usable, without, f"rows of {name} have no {column}")
     for name, column in IDS.items():
         events, known = frames["events"], frames[name][column]
         if events.schema[column] == pl.String or events.schema[column].is_integer():
             usable = events[column].is_in(known.cast(events.schema[column]).implode())
-            reason = f"rows whose {column} the {name} do not have"
-            frames["events"] = kept("events", events, usable, reason, f"events name an unknown {column}")
+            reason = f"rows whose {column} is missing from the {name}"
+            frames["events"] = keep_usable("events", events, usable, reason, f"events have an unknown {column}")
     return frames["items"], frames["users"], frames["events"].drop(ROW), tuple(notes)
 
 
 def _unique(
     reader: _Reader, frame: pl.DataFrame, column: str, plan: ItemsMapping | UsersMapping, name: str, key: str
 ) -> pl.DataFrame:
-    """Return one row per id: equal rows are merged; of different rows the first (with a title) is kept if the mapping allows it.
+    """Return one row per id.
+
+    Equal rows are merged. If rows of an id differ and the mapping allows it, the first one is kept; rows with a title take precedence.
 
     Raises:
-        InputError: rows of one id differ, and the mapping does not set ``one_per_id``.
+        InputError: rows of an id differ, and the mapping does not set ``one_per_id``.
     """
     rows = frame.with_columns(plain(frame[column]).alias(column)).with_row_index(ROW)
     filled = rows.filter(pl.col(column).is_not_null())
@@ -256,21 +266,21 @@ def _unique(
     ids = differ[column].unique(maintain_order=True)
     if len(ids) and not plan.one_per_id:
         raise InputError(
-            f"Duplicate {name}: rows with the same id differ.",
+            f"Duplicate {name}: rows with the same id have different values.",
             where=f"{reader.folder / plan.file}, column {key}, {row_list(differ[ROW])}",
-            expected="every id once",
-            found=f"{len(ids):,} ids again: {', '.join(repr(value) for value in ids.head(SHOWN).to_list())}",
-            fix=f"keep one row of each, or let the first one count: `one_per_id: true` under {name} in the mapping",
+            expected="one row per id",
+            found=f"{len(ids):,} repeated ids: {', '.join(repr(value) for value in ids.head(SHOWN).to_list())}",
+            fix=f"keep one row per id, or set `one_per_id: true` under {name} in the mapping to use the first row of each",
         )
-    if plan.file == reader.log:  # the log itself repeats its ids
+    if plan.file == reader.log:  # ids are naturally repeated in a log
         reader.reading.file(name, plan.file, len(first))
         if len(ids):
-            said = f"{len(ids):,} different {column}s have rows that say different things about them ({', '.join(map(str, ids.head(SHOWN).to_list()))}); the first row of each counts."
-            reader.reading.note(name, said)
+            note = f"{len(ids):,} distinct {column}s have rows with different values ({', '.join(map(str, ids.head(SHOWN).to_list()))}); the first row of each is used."
+            reader.reading.note(name, note)
         return rows.filter(pl.col(ROW).is_in(first.implode()))
     for reason, places in (
-        ("rows that repeat another one", again[ROW]),
-        ("rows whose id an earlier row has, with other values: the first one counts", differ[ROW]),
+        ("rows that repeat an earlier one", again[ROW]),
+        ("rows whose id occurs in an earlier row with other values (the first row is used)", differ[ROW]),
     ):
         reader.reading.left_out(name, reason, (row + 1 for row in places.head(SHOWN)), rows=len(places))
     return rows.filter(pl.col(ROW).is_in(first.implode()) | pl.col(column).is_null())
@@ -310,7 +320,7 @@ def _column(plan: LevelsMapping | None) -> list[str]:
 
 
 def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Return texts with HTML entities decoded (``H&amp;M`` as ``H&M``), and report their number."""
+    """Decode HTML entities in texts (``H&amp;M`` to ``H&M``), and report the number of these texts."""
     for name in columns:
         values = frame[name]
         if values.dtype != pl.String or not (found := values.filter(values.str.contains(ENTITY)).unique().sort()).len():
@@ -318,14 +328,15 @@ def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.D
         plain = pl.Series([unescape(text) for text in found], dtype=pl.String)
         rows = int(values.is_in(found.implode()).sum())
         reader.reading.note(
-            "items", f"{rows:,} values of {name} hold HTML entities, read as {plain[0]!r} for {found[0]!r}."
+            "items",
+            f"{rows:,} values of {name} contain HTML entities, which were decoded: {found[0]!r} is read as {plain[0]!r}.",
         )
         frame = frame.with_columns(values.replace(found, plain))
     return frame
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
-    """Return the levels that one column holds: a list, or text with separators."""
+    """Return the category levels in one column of lists or of texts with separators."""
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
     return [
         blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
@@ -392,7 +403,7 @@ def _delayed(plan: EventsMapping) -> list[str]:
 
 
 def _further_label(cells: Cells, label: LabelMapping) -> pl.Series:
-    """Return a declared label's values as numbers; the schema checks them against the label's kind."""
+    """Return the values of a declared label as numbers. The schema validates them for the kind of the label."""
     rule = label.rule
     if label.kind in ("binary", "survey") or not isinstance(rule, Label) or rule.column is None:
         return cells.label(rule, label.name)
@@ -409,7 +420,7 @@ def _single(cells: Cells, column: str, role: str) -> pl.Series:
 
 
 def _values(cells: Cells, column: str) -> pl.Series:
-    """Return a column with the type of its values: a CSV's text becomes numbers if every value is one (``007`` is not)."""
+    """Return a column with the type of its values. Texts of a CSV become numbers if every value is a number (``007`` is not)."""
     values = cells.frame[column]
     if values.dtype.is_float():
         return cells.number(column, column)
@@ -431,9 +442,9 @@ def _check_order(events: pl.DataFrame, plan: EventsMapping, path: Path) -> None:
     )
     if len(wrong):
         raise InputError(
-            "Times run backwards.",
+            "Timestamps are not in ascending order.",
             where=f"{path}, column {_time_plan(plan.timestamp).column}, {row_list(wrong)}",
-            expected=f"times that never fall along the {'file' if plan.in_order == 'file' else 'rows of a user'}, as in_order: {plan.in_order} declares",
-            found=f"{len(wrong):,} rows earlier than the row before",
-            fix="sort the file, or leave in_order out",
+            expected=f"timestamps that never decrease within {'the file' if plan.in_order == 'file' else 'the rows of a user'}, as in_order: {plan.in_order} declares",
+            found=f"{len(wrong):,} rows with an earlier timestamp than the row before",
+            fix="sort the file, or remove in_order from the mapping",
         )

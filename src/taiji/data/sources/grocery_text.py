@@ -1,4 +1,4 @@
-"""Readable names out of a grocer's capitals and abbreviations."""
+"""Turn the capitals and abbreviations of a grocer's product table into readable names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORDS = {
     "SHERBTS": "Sherbets", "FLU": "Flu", "BBQ": "BBQ", "WT": "Weight", "SUPP": "Supplements", "VIT": "Vitamins", "SS": "Single Serve",
     "AND": "and", "OF": "of", "OR": "or", "WITH": "with", "FOR": "for", "IN": "in", "BY": "by", "NOT": "not",
 }  # fmt: skip
-"""Abbreviations of the product table that a reader (or a language model) would stumble over."""
+"""Full words by abbreviation in the product table."""
 
 UNITS = {
     "OZ": "oz", "LB": "lb", "LBS": "lb", "CT": "ct", "PK": "pack", "GA": "gal", "GAL": "gal", "QT": "qt", "PT": "pt", "ML": "ml", "L": "l", "LTR": "l",
@@ -42,21 +42,21 @@ def _word(match: re.Match[str]) -> str:
 
 
 def tidy_name(text: str | None) -> str | None:
-    """``FRZN ICE`` → ``Frozen Ice``; ``EGGS - X-LARGE`` → ``Eggs, X-Large``; ``BREAD:ITALIAN/FRENCH`` → ``Bread: Italian/French``."""
+    """Make a name readable: ``FRZN ICE`` → ``Frozen Ice``; ``EGGS - X-LARGE`` → ``Eggs, X-Large``; ``BREAD:ITALIAN/FRENCH`` → ``Bread: Italian/French``."""
     if text is None or not text.strip(" -/,.:&"):
         return None
     text = " ".join(text.split()).replace(" - ", ", ")
     text = re.sub(" ?: ?", ": ", re.sub(" ?& ?", " & ", text))
     text = re.sub(" ?/ ?", "/", re.sub(r"\( ?", " (", text))
     text = TOKEN.sub(_word, text)
-    if text.count("(") > text.count(")"):  # the table cuts names at 30 characters
+    if text.count("(") > text.count(")"):  # the table truncates names to 30 characters
         text = text[: text.rindex("(")] if text.rindex("(") > 0 else text[1:]
     text = " ".join(text.split()).strip(" ,/:&-")
     return text[:1].upper() + text[1:] or None
 
 
 def tidy_size(text: str | None) -> str | None:
-    """``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``; a size without a number is uninformative and left out."""
+    """Make a size readable: ``12 OZ`` → ``12 oz``; ``2 PK/7.2 OZ`` → ``2 pack/7.2 oz``. A size without a number is uninformative and becomes None."""
     if text is None or not any(character.isdigit() for character in text):
         return None
     text = re.sub(r"[A-Za-z]+", lambda match: UNITS.get(match[0].upper(), match[0].lower()), text)
@@ -64,9 +64,9 @@ def tidy_size(text: str | None) -> str | None:
 
 
 def compose_title(brand: str | None, kind: str | None, category: str | None, size: str | None) -> str:
-    """Compose a product's title from tidy parts: kind, category if the kind alone is unclear, size, store brand.
+    """Compose the title of a product from readable parts: kind, category (if the kind alone is unclear), size, and store brand.
 
-    ``Mainstream White Bread, 20 oz (store brand)``; ``Premium (Ice Cream/Milk/Sherbets), 48 oz``.
+    Examples are ``Mainstream White Bread, 20 oz (store brand)`` and ``Premium (Ice Cream/Milk/Sherbets), 48 oz``.
     """
     name = kind or category or "Unnamed Product"
     if kind and category and not _stems(kind) & _stems(category):

@@ -1,4 +1,4 @@
-"""Rules of labels: columns of yes and no, comparisons with constants, and ``and``, ``or``, ``not`` between them."""
+"""Parse and evaluate the rules of labels: columns of yes and no, comparisons with constants, and their combination by ``and``, ``or`` and ``not``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Value = float | str
 
 @dataclass(frozen=True)
 class Label:
-    """One test: a constant, a column of yes and no, or a column compared with constants.
+    """Single test of a rule: a constant, a column of yes and no, or the comparison of a column with constants.
 
     Attributes:
-        column: the column to read; None for a constant.
-        sign: ``>= <= == != > <``, ``in``, ``not in``, ``is null`` or ``is not null``; None where the column (or constant) is the label itself.
-        value: compared with (several of ``in``); or the constant.
+        column: column to read; None for a constant.
+        sign: ``>= <= == != > <``, ``in``, ``not in``, ``is null`` or ``is not null``; None if the column or the constant is the label itself.
+        value: value to compare with (a tuple for ``in`` and ``not in``), or the constant.
     """
 
     column: str | None
@@ -38,12 +38,12 @@ class Label:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that are read."""
+        """Columns that the test reads."""
         return () if self.column is None else (self.column,)
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Constants that the column is compared with."""
+        """Constants with which the column is compared."""
         if self.value is None:
             return ()
         return self.value if isinstance(self.value, tuple) else (self.value,)
@@ -51,14 +51,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Combined:
-    """Rules joined by ``and`` or ``or``, or one rule under ``not``."""
+    """Rules combined by ``and`` or ``or``, or one rule negated by ``not``."""
 
     word: Literal["and", "or", "not"]
     parts: tuple[Rule, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that are read, each once."""
+        """Columns that the rules read, without duplicates."""
         return tuple(dict.fromkeys(column for part in self.parts for column in part.columns))
 
 
@@ -66,13 +66,13 @@ Rule = Label | Combined
 
 
 def parse_rule(rule: bool | int | str) -> Rule:
-    """Return the rule that a mapping states: ``1``, ``clicked``, ``rating >= 4``, ``action in (buy, order) or not skipped``.
+    """Parse a rule of a mapping: ``1``, ``clicked``, ``rating >= 4``, ``action in (buy, order) or not skipped``.
 
-    A column with spaces needs no quotes unless a word in it is ``and``, ``or``, ``not``, ``in`` or ``is``; then it goes in backticks, and a value in
-    quotes.
+    A column name or value with spaces needs no quotes unless it contains the word ``and``, ``or``, ``not``, ``in`` or ``is``. Such a column name is
+    written in backticks and such a value in quotes.
 
     Raises:
-        ValueError: names the part that does not fit, and its place.
+        ValueError: the rule is invalid; the message quotes the wrong part.
     """
     if not isinstance(rule, str):
         return Label(None, None, float(rule))
@@ -80,11 +80,11 @@ def parse_rule(rule: bool | int | str) -> Rule:
 
 
 def evaluate(rule: Rule, test: Callable[[Label], pl.Series]) -> pl.Series:
-    """Return a rule's truth in each row (null: unknown) by three-valued logic: ``unknown or true`` is true, ``unknown and true`` unknown.
+    """Evaluate a rule in each row by three-valued logic, with null for unknown: ``unknown or true`` is true, ``unknown and true`` is unknown.
 
     Args:
-        rule: the rule.
-        test: evaluates one test for each row, with null where unknown.
+        rule: rule to evaluate.
+        test: function that evaluates one test in each row, with null for unknown.
     """
     if isinstance(rule, Label):
         return test(rule)
@@ -95,7 +95,7 @@ def evaluate(rule: Rule, test: Callable[[Label], pl.Series]) -> pl.Series:
 
 
 def column_text(column: str) -> str:
-    """Return a column's name as written in a rule: in backticks if the bare name would be misread."""
+    """Return the name of a column as it is written in a rule: in backticks if it would be misread otherwise."""
     try:
         plain = parse_rule(column) == Label(column, None, None) and parse_rule(f"{column} == 1").columns == (column,)
     except ValueError:
@@ -104,7 +104,7 @@ def column_text(column: str) -> str:
 
 
 def value_text(value: str) -> str:
-    """Return a text as written in a rule: in quotes unless it is one plain word."""
+    """Return a text as it is written in a rule: in quotes unless it is a single plain word."""
     if value.replace("_", "").isalnum() and not value.isdigit() and value.lower() not in KEYWORDS:
         return value
     return f'"{value}"' if "'" in value else f"'{value}'"
@@ -117,27 +117,27 @@ class _Token:
     start: int
     end: int
 
-    def says(self, *words: str) -> bool:
+    def is_one_of(self, *words: str) -> bool:
         return self.kind in ("word", "mark") and self.text.lower() in words
 
 
 class _Parser:
-    """Reads a rule by recursive descent: or, and, not, test."""
+    """Recursive-descent parser of a rule: or, and, not, test."""
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.tokens = list(self._cut())
+        self.tokens = list(self._tokenise())
         self.place = 0
 
     def rule(self) -> Rule:
         if not self.tokens:
-            raise ValueError("a rule is empty")
-        found = self._either()
-        if self._next() is not None:
+            raise ValueError("the rule is empty")
+        found = self._parse_or()
+        if self._peek() is not None:
             raise self._error("`and`, `or` or the end")
         return found
 
-    def _cut(self) -> Iterator[_Token]:
+    def _tokenise(self) -> Iterator[_Token]:
         end = len(self.source) - len(self.source.lstrip())
         while end < len(self.source):
             match = TOKEN.match(self.source, end)
@@ -147,97 +147,103 @@ class _Parser:
             yield _Token(kind, match[kind], match.start(kind), match.end(kind))
             end = match.end()
 
-    def _next(self) -> _Token | None:
+    def _peek(self) -> _Token | None:
         return self.tokens[self.place] if self.place < len(self.tokens) else None
 
-    def _take(self, *words: str) -> bool:
-        token = self._next()
-        if token is not None and token.says(*words):
+    def _accept(self, *words: str) -> bool:
+        token = self._peek()
+        if token is not None and token.is_one_of(*words):
             self.place += 1
             return True
         return False
 
     def _error(self, expected: str) -> ValueError:
-        token = self._next()
+        token = self._peek()
         found = f"{self.source[token.start :]!r}" if token else "the end"
-        return ValueError(f"in {self.source!r} {expected} was expected, found {found}")
+        return ValueError(f"in {self.source!r}: expected {expected}, found {found}")
 
-    def _either(self) -> Rule:
-        return self._joined("or", self._all)
+    def _parse_or(self) -> Rule:
+        return self._parse_operands("or", self._parse_and)
 
-    def _all(self) -> Rule:
-        return self._joined("and", self._one)
+    def _parse_and(self) -> Rule:
+        return self._parse_operands("and", self._parse_not)
 
-    def _joined(self, word: Literal["and", "or"], part: Callable[[], Rule]) -> Rule:
+    def _parse_operands(self, word: Literal["and", "or"], part: Callable[[], Rule]) -> Rule:
         parts = [part()]
-        while self._take(word):
+        while self._accept(word):
             parts.append(part())
         return parts[0] if len(parts) == 1 else Combined(word, tuple(parts))
 
-    def _one(self) -> Rule:
-        if self._take("not"):
-            return Combined("not", (self._one(),))
-        if self._take("("):
-            inner = self._either()
-            if not self._take(")"):
+    def _parse_not(self) -> Rule:
+        if self._accept("not"):
+            return Combined("not", (self._parse_not(),))
+        if self._accept("("):
+            inner = self._parse_or()
+            if not self._accept(")"):
                 raise self._error("`)`")
             return inner
-        return self._test()
+        return self._parse_test()
 
-    def _test(self) -> Label:
+    def _parse_test(self) -> Label:
         column = self._column()
-        token = self._next()
+        token = self._peek()
         if token is not None and token.kind == "sign":
             self.place += 1
             sign = token.text
             if sign in ("=", "<>"):
-                raise ValueError(f"write {'==' if sign == '=' else '!='} for {sign} in {self.source!r}")
+                raise ValueError(f"write {'==' if sign == '=' else '!='} instead of {sign} in {self.source!r}")
             label = Label(column, sign, self._value(sign))
-            if (after := self._next()) is not None and after.kind == "sign":
-                raise ValueError(f"compare once and join by `and`: {column} {sign} … and {column} {after.text} …")
+            if (after := self._peek()) is not None and after.kind == "sign":
+                raise ValueError(
+                    f"a comparison has two sides; combine two comparisons with `and`: {column} {sign} … and {column} {after.text} …"
+                )
             return label
-        if self._take("is"):
-            negated = self._take("not")
-            if not self._take(*EMPTY):
+        if self._accept("is"):
+            negated = self._accept("not")
+            if not self._accept(*EMPTY):
                 raise self._error("`null`")
             return Label(column, "is not null" if negated else "is null", None)
-        if token is not None and token.says("not") and self._following("in"):
+        if token is not None and token.is_one_of("not") and self._following("in"):
             self.place += 2
             return Label(column, "not in", self._list())
-        if self._take("in"):
+        if self._accept("in"):
             return Label(column, "in", self._list())
         return Label(column, None, None)
 
     def _following(self, word: str) -> bool:
-        return self.place + 1 < len(self.tokens) and self.tokens[self.place + 1].says(word)
+        return self.place + 1 < len(self.tokens) and self.tokens[self.place + 1].is_one_of(word)
 
     def _column(self) -> str:
-        token = self._next()
+        token = self._peek()
         if token is not None and token.kind in ("column", "quoted"):
             self.place += 1
             return token.text if token.kind == "column" else token.text[1:-1]
         text = self._words("a column")
-        follows = self._next()
+        follows = self._peek()
         if NUMBER.match(text) and follows is not None and follows.kind == "sign":
-            raise ValueError(f"the column comes first in {self.source!r} (or put a column called {text} in backticks)")
+            raise ValueError(
+                f"write the column first in {self.source!r} (or put backticks around a column named {text})"
+            )
         return text
 
     def _words(self, expected: str, inside: bool = False) -> str:
-        """Return words up to a sign, a keyword or a bracket as they are written; a comma ends them inside a list."""
+        """Return the words up to a sign, a keyword or a bracket, as they are written. Inside a list, a comma also ends them."""
         first = self.place
-        while (token := self._next()) is not None and (
-            (token.kind == "word" and not token.says(*KEYWORDS))
-            or (not inside and token.says(",") and self.place > first)
+        while (token := self._peek()) is not None and (
+            (token.kind == "word" and not token.is_one_of(*KEYWORDS))
+            or (not inside and token.is_one_of(",") and self.place > first)
         ):
             if token.text in ("&", "&&", "|", "||") and expected == "a column":
-                raise ValueError(f"write {'and' if '&' in token.text else 'or'} for {token.text} in {self.source!r}")
+                raise ValueError(
+                    f"write {'and' if '&' in token.text else 'or'} instead of {token.text} in {self.source!r}"
+                )
             self.place += 1
         if self.place == first:
             raise self._error(expected)
         return self.source[self.tokens[first].start : self.tokens[self.place - 1].end].strip()
 
     def _value(self, sign: str, inside: bool = False) -> Value:
-        token = self._next()
+        token = self._peek()
         if token is not None and token.kind == "quoted":
             self.place += 1
             value: Value = token.text[1:-1]
@@ -245,15 +251,15 @@ class _Parser:
             text = self._words("a value", inside)
             value = float(text) if NUMBER.match(text) else text
         if sign in ORDERS and isinstance(value, str):
-            raise ValueError(f"{sign} compares with a number, found {value!r}")
+            raise ValueError(f"{sign} requires a number, found {value!r}")
         return value
 
     def _list(self) -> tuple[Value, ...]:
-        if not self._take("(", "["):
+        if not self._accept("(", "["):
             raise self._error("`(`")
         values = [self._value("in", inside=True)]
-        while self._take(","):
+        while self._accept(","):
             values.append(self._value("in", inside=True))
-        if not self._take(")", "]"):
+        if not self._accept(")", "]"):
             raise self._error("`,` or `)`")
         return tuple(values)

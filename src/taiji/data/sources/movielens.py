@@ -1,4 +1,4 @@
-"""MovieLens in every layout it was published in: 100k, 1m (10m), latest and 20m/25m/32m folders."""
+"""Read MovieLens in each of its published layouts: the folders of 100k, 1m (10m), latest, and 20m/25m/32m."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ NO_GENRE = ("", "unknown", "(no genres listed)")
 
 
 def layout(folder: Path) -> str | None:
-    """Return a folder's layout: ``"100k"``, ``"1m"``, ``"csv"``, or None."""
+    """Return the layout of a folder: ``"100k"``, ``"1m"``, ``"csv"``, or None."""
     return next((name for name, files in LAYOUTS.items() if all((folder / file).is_file() for file in files)), None)
 
 
 def readable_title(title: str) -> str:
-    """``Matrix, The (1999)`` → ``The Matrix (1999)``; the year stays."""
+    """Move an article to the front of a title: ``Matrix, The (1999)`` → ``The Matrix (1999)``."""
     found = ARTICLE.match(title.strip())
     if not found:
         return title.strip()
@@ -48,7 +48,7 @@ def readable_title(title: str) -> str:
 
 
 def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None) -> Tables:
-    """Read a MovieLens folder; category levels are a film's first three genres (in the file's order, not a hierarchy).
+    """Read a MovieLens folder. The category levels are the first three genres of a film in the order of the file; they are not a hierarchy.
 
     Raises:
         InputError: the folder has none of the layouts, or a file is broken.
@@ -66,7 +66,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
         )
     ratings, films, profiles = {"100k": _read_100k, "1m": _read_1m, "csv": _read_csv}[found](folder)
     films = films.with_columns(pl.col("title").map_elements(readable_title, return_dtype=pl.String))
-    note = "Category levels are the first three genres of a film, in the file's order; they are no hierarchy."
+    note = "Category levels are the first three genres of a film in the order of the file; they are not a hierarchy."
     return from_ratings(
         ratings,
         films,
@@ -82,7 +82,7 @@ def load(folder: Path, *, seed: int = 0, users: int | None = None, non_clicks: i
 
 
 class MovieLens(FolderSource):
-    """``movielens:FOLDER``, or a folder of a MovieLens layout."""
+    """Source ``movielens:FOLDER``, or a folder with a MovieLens layout."""
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -123,7 +123,7 @@ def _read_csv(folder: Path) -> Frames:
 
 
 def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
-    """Fields of a small file without a header, UTF-8 or Latin-1."""
+    """Return the fields of each line of a small file without a header, in UTF-8 or Latin-1."""
     existing(path)
     try:
         content = path.read_bytes()
@@ -137,16 +137,16 @@ def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
     for number, row in enumerate(rows, start=1):
         if row != [""] and (len(row) < width or not row[0].isdigit()):
             raise InputError(
-                "A line is not what it should be.",
+                "A line is invalid.",
                 where=f"{path}, line {number}",
-                expected=f"at least {width} fields separated by {separator!r}, the first a number",
+                expected=f"at least {width} fields separated by {separator!r}, the first of which is a number",
                 found=repr(separator.join(row)[:60]),
             )
     return [row for row in rows if row != [""]]
 
 
 def _read_1m(folder: Path) -> Frames:
-    # "::" read as ":" leaves an empty column after every field; ratings hold numbers alone, so no field has a colon.
+    # Reading "::" as the separator ":" gives an empty column after every field. The fields are numbers, so none contains a colon.
     columns = ["userId", "_1", "movieId", "_2", "rating", "_3", "timestamp"]
     kinds: dict[str, str | None] = {
         "userId": "integer",

@@ -1,4 +1,4 @@
-"""Cells as numbers: decimal and thousands signs, currencies and signs for missing values, inferred from a column as a whole."""
+"""Parse cells as numbers. Decimal and thousands separators are inferred from a column as a whole; currencies and words for missing values are recognised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 NumberForm = Literal["1234.50", "1234,50", "1,234.50", "1.234,50", "1 234,50", "1 234.50", "1'234.50"]
-"""Form of written numbers, given by an example."""
+"""Notation of numbers, given by an example."""
 PLAIN: NumberForm = "1234.50"
 FORMS: dict[NumberForm, tuple[str, str]] = {
     "1234.50": ("", "."),
@@ -19,15 +19,15 @@ FORMS: dict[NumberForm, tuple[str, str]] = {
     "1 234.50": (" ", "."),
     "1'234.50": ("'", "."),
 }
-"""Sign between thousands and sign before the fraction, the plain forms first."""
+"""Notation to thousands separator and decimal separator, the simplest notations first."""
 BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
-"""Form of a whole file by its decimal sign."""
+"""Decimal separator of a file to its default notation."""
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
-"""Cells, in lower case, that mean a missing value."""
+"""Contents of a cell, in lower case, that stand for a missing value."""
 MOST = 0.95
-"""Share of a column's cells that must be valid for the others to count as broken cells."""
+"""Smallest share of valid cells in a column at which its other cells are treated as broken."""
 MOST_NUMBERS = 0.8
-"""The same for a column of numbers, which a few words do not turn into text."""
+"""Smallest such share for a column of numbers: a few words do not turn it into text."""
 
 CURRENCY = (
     r"R\$|[\p{Sc}]|元|円|zł|Kč|руб\.?|р\.|kr\.?|Ft|лв\.?|Rs\.?|"
@@ -37,7 +37,7 @@ SPACES = r"[\s\u00a0\u202f\u2009]"
 
 
 def stripped(values: pl.Series) -> pl.Series:
-    """Return texts without surrounding spaces, and null where a cell means a missing value."""
+    """Strip surrounding spaces from texts, and replace words for missing values by null."""
     texts = values.cast(pl.String).str.strip_chars()
     return texts.to_frame("x").select(
         pl.when(~pl.col("x").str.to_lowercase().is_in(MISSING)).then(pl.col("x")).alias(values.name)
@@ -45,11 +45,11 @@ def stripped(values: pl.Series) -> pl.Series:
 
 
 def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
-    """Return a column's values as finite numbers (Float64); null where there is none, and where a cell is not one.
+    """Parse the values of a column as finite numbers (Float64). Missing values and cells that are not numbers are null.
 
     Args:
         values: numbers, booleans or texts.
-        form: how texts are written; currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` are understood in each.
+        form: notation of the numbers in texts. Currencies around a number, ``(5)`` and ``5-`` for -5, and ``5,-`` are recognised in every notation.
     """
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         numbers = values.cast(pl.Float64)
@@ -60,7 +60,7 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
         return values.cast(pl.Float64)
     texts = stripped(values)
     fits = texts.str.contains(_pattern(form))
-    if not bool(fits.all()):  # null counts as true
+    if not bool(fits.all()):  # all() ignores nulls
         texts = _bare(texts)
         fits = texts.str.contains(_pattern(form))
     thousands, decimal = FORMS[form]
@@ -76,25 +76,25 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
 
 
 def said_missing(values: pl.Series) -> dict[str, int]:
-    """Return the texts that mean a missing value (``n/a``, ``NULL``) and their counts; empty cells are not counted."""
+    """Count the cells of each word for a missing value (``n/a``, ``NULL``). Empty cells are not counted."""
     if values.dtype != pl.String:
         return {}
     texts = values.str.strip_chars()
-    there = texts.filter(texts.is_not_null() & (texts != "") & stripped(values).is_null())
-    counts = there.value_counts(name="cells").sort("cells", values.name, descending=[True, False])
+    present = texts.filter(texts.is_not_null() & (texts != "") & stripped(values).is_null())
+    counts = present.value_counts(name="cells").sort("cells", values.name, descending=[True, False])
     return dict(counts.iter_rows())
 
 
 def broken(values: pl.Series, read: pl.Series) -> pl.Series:
-    """Return the mask of broken cells: neither empty nor a sign for a missing value, and not read."""
+    """Return a mask of the broken cells, which hold a value that could not be read."""
     if values.dtype.is_float():
         values = values.fill_nan(None)
-    there = stripped(values) if values.dtype == pl.String else values
-    return there.is_not_null() & read.is_null()
+    present = stripped(values) if values.dtype == pl.String else values
+    return present.is_not_null() & read.is_null()
 
 
 def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
-    """Return the forms of the numbers in a column of texts: several if its cells are ambiguous, none if too few are numbers."""
+    """Return the possible notations of the numbers in a column of texts: several if the cells are ambiguous, none if too few are numbers."""
     counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows")
     cells, rows = counts[values.name], counts["rows"]
     if not len(cells) or not bool(cells.head(1000).str.contains(r"\d").any()):
@@ -117,13 +117,13 @@ def _pattern(form: NumberForm) -> str:
     if not thousands:
         power = r"(?:[eE][+-]?\d+)?" if decimal == "." else ""
         return rf"^{sign}(?:\d+{point}?\d*|{point}\d+){power}$"
-    step = r"\d{2,3}" if thousands == "," else r"\d{3}"  # 12,34,567 as in India
+    step = r"\d{2,3}" if thousands == "," else r"\d{3}"  # Indian grouping: 12,34,567
     group = re.escape(thousands)
     return rf"^{sign}(?:[1-9]\d{{0,2}}(?:{group}{step})*{group}\d{{3}}(?:{point}\d+)?|\d+(?:{point}\d+)?|{point}\d+)$"
 
 
 def _bare(texts: pl.Series) -> pl.Series:
-    """Return texts without currency, and with the minus in front."""
+    """Remove currencies from texts, and move the minus sign to the front."""
     return (
         texts.str.replace_all(r"[−﹣－]", "-")
         .str.replace_all("[’`´]", "'")

@@ -1,4 +1,4 @@
-"""From ratings to exposures: rated = click, a high rating = conversion, non-clicks sampled from items popular at the time."""
+"""Turn ratings into exposures: a rating is a click, a high rating is a conversion, and non-clicks are sampled from items popular at the time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.data.schema import Tables, dense, validate
 from taiji.data.sources.number_cells import as_numbers
 
 WINDOW = 20_000
-"""Number of strictly earlier interactions that define popularity."""
+"""Number of strictly earlier interactions from which popularity is computed."""
 LIKED = 4.0
 NON_CLICKS = 4
 
@@ -31,17 +31,17 @@ def from_ratings(
     notes: tuple[str, ...] = (),
     files: Mapping[str, str] | None = None,
 ) -> Tables:
-    """Make tables from ratings: every rating is an exposure with a click, with a conversion if the rating is at least 4, known at once.
+    """Make tables from ratings. Every rating is an exposure with a click; a rating of at least 4 is a conversion, which is known immediately.
 
     Args:
-        ratings: ``user_id``, ``item_id``, ``timestamp`` (Datetime), ``rating``; ratings of equal times in their true order.
-        items: as in :class:`Tables`; the whole catalogue, which ``keep_users`` reduces.
-        users: as in :class:`Tables`; None takes the ids alone.
+        ratings: columns ``user_id``, ``item_id``, ``timestamp`` (Datetime) and ``rating``; rows of equal times are in their true order.
+        items: whole catalogue, as in :class:`Tables`; with ``keep_users`` it is reduced.
+        users: users, as in :class:`Tables`; None uses only the ids in the ratings.
         name, domain, notes: as in :class:`Tables`.
-        seed: random seed of the sampling.
-        keep_users: see :func:`sample_users`; popularity always comes from all users.
-        non_clicks: sampled per rating, at most; default 4.
-        files: table name to file, for messages.
+        seed: random seed for sampling.
+        keep_users: see :func:`sample_users`; popularity is always computed from all users.
+        non_clicks: largest number of non-clicks to sample per rating (default 4).
+        files: table name to file name, for messages.
 
     Raises:
         InputError: see :func:`taiji.data.schema.validate`.
@@ -57,31 +57,31 @@ def from_ratings(
         pl.col("timestamp").cast(pl.Datetime("us")).alias("matured_at"),
     )
     tables = Tables(items, ids_of(events) if users is None else users, events, name, domain, notes)
-    said = "Ratings stand for behaviour: rated = click, a rating of at least 4 = conversion, known at once."
+    note = "Ratings are used as behaviour: a rating is a click; a rating of at least 4 is a conversion, which is known immediately."
     tables = with_non_clicks(validate(tables, files), per_row=non_clicks, seed=seed, keep_users=keep_users)
-    return replace(tables, notes=(said, *tables.notes))
+    return replace(tables, notes=(note, *tables.notes))
 
 
 def ids_of(events: pl.DataFrame) -> pl.DataFrame:
-    """Return a user table of ids only, for a log without one."""
+    """Return a table of users with only the ids in the log, for a log without a table of users."""
     return events.select("user_id").drop_nulls().unique().sort("user_id")
 
 
 def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int | None) -> Tables:
-    """Keep a sample of the users and add sampled non-clicks to every click; ``notes`` describe the sampling.
+    """Sample users, and sample non-clicks for every click. The sampling is described in ``notes``.
 
-    A click has a random place among its non-clicks, so that the order of rows does not reveal it.
+    A click is inserted at a random position among its non-clicks, so that the order of rows does not reveal it.
 
     Args:
-        tables: checked tables.
-        per_row: upper limit of non-clicks per click.
-        seed: random seed of both samples.
-        keep_users: see :func:`sample_users`; None keeps all.
+        tables: validated tables.
+        per_row: largest number of non-clicks per click.
+        seed: random seed for both samples.
+        keep_users: see :func:`sample_users`; None keeps all users.
     """
     items, users = tables.items, tables.users
     notes: list[str] = []
     columns = tables.event_columns
-    # A sampled row shares the click's request; its display and outcomes are unknown.
+    # A sampled row belongs to the request of the click; its display and outcomes are unknown.
     unknown = [name for name in columns.names if name not in (*columns.context, columns.list_id)]
     events = tables.events.sort("timestamp", maintain_order=True)
     kept = sample_users(events, keep_users, seed)
@@ -89,7 +89,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
     clicks = events["click"] == 1
     known = events["conversion"].null_count() < len(
         events
-    )  # a log without conversions differs from one in which nobody converts
+    )  # a log without conversion labels differs from one in which nobody converts
     if per_row:
         source = events.filter(clicks)
         catalogue = items["item_id"]
@@ -120,12 +120,12 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
         placed = events.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("_row"), pl.Series("_place", own))
         events = pl.concat([placed, sampled]).sort("_row", "_place", maintain_order=True).drop("_row", "_place")
         notes.append(
-            f"Exposures without a click are sampled, not observed: up to {per_row} beside each click, drawn by popularity among the last "
-            f"{WINDOW:,} strictly earlier interactions, never an item the user had touched by then (seed {seed})."
+            f"Exposures without a click are sampled, not observed: up to {per_row} per click, drawn by popularity among the last "
+            f"{WINDOW:,} strictly earlier interactions, never an item with which the user had already interacted (seed {seed})."
         )
     if keep_users is not None:
         notes.append(
-            f"A seeded sample of {len(kept):,} of {len(users):,} users, spread evenly over time; the catalogue is what they met."
+            f"A seeded sample of {len(kept):,} of {len(users):,} users, spread evenly over time; the catalogue contains the items in their events."
         )
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
         users = users.filter(pl.col("user_id").is_in(kept.implode()))

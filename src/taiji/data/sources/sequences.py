@@ -1,4 +1,4 @@
-"""Sequences without times: one line per user, its id and then its items in their order, as in papers on sequential recommendation."""
+"""Read sequences without times: each line holds the id of a user and then the ordered items, as in papers on sequential recommendation."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from taiji.data.sources.ratings import ids_of
 from taiji.data.sources.source import Source
 
 START = datetime(2000, 1, 1)
-"""Day of every user's first interaction."""
+"""Date assigned to the first interaction of every user."""
 FILE = "sequences.txt"
-"""Name of the file in a folder."""
+"""Name of the file if the argument is a folder."""
 NOTE = (
-    "The log has no times: everybody's k-th interaction is dated to the k-th day. Compare users by leaving out their last "
-    "interactions; a split by time mixes long histories with short ones."
+    "The log has no timestamps: the k-th interaction of every user is dated to the k-th day. Evaluate by holding out each user's last "
+    "interactions; a split by time would compare long histories with short ones."
 )
 
 
 class Sequences(Source):
-    """``sequences:PATH``, a text file of lines ``user item item …``, or a folder with a ``sequences.txt``."""
+    """Source ``sequences:PATH``, where the path is a text file of lines ``user item item …``, or a folder with a ``sequences.txt``."""
 
     takes = "FILE"
 
     @property
     def file(self) -> Path:
-        """Return the file."""
+        """Path of the file."""
         path = Path(self.argument).expanduser()
         return path / FILE if path.is_dir() else path
 
@@ -45,11 +45,11 @@ class Sequences(Source):
         """Return one click per interaction.
 
         Raises:
-            InputError: no such file, a line with no item, or a user on two lines.
+            InputError: the file does not exist, a line has no items, or a user occurs on two lines.
         """
         events = _events(self.file)
         kept = sample_users(events, settings.users, seed)
-        items = events.select("item_id").unique(maintain_order=True)  # the catalogue is everybody's
+        items = events.select("item_id").unique(maintain_order=True)  # the catalogue contains the items of all users
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
         return Tables(
             items.with_columns(pl.col("item_id").alias("title")),

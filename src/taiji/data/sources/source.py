@@ -1,4 +1,4 @@
-"""The contract of a data source."""
+"""Base classes of data sources."""
 
 from __future__ import annotations
 
@@ -16,51 +16,49 @@ if TYPE_CHECKING:
 class Source(ABC):
     """Reader of one kind of log.
 
-    ``data.source`` names a subclass by import path (``my_package.sources:Name``), or by the name of an entry point in
-    the group ``taiji.sources``; the text after a further colon is the argument.
+    ``data.source`` names a subclass by its import path (``my_package.sources:Name``), or by the name of an entry point in
+    the group ``taiji.sources``. The text after a further colon is the argument.
 
     Args:
-        argument: text after the colon (``movielens:FOLDER``), or the path that :meth:`recognises` accepted; empty if there is neither.
+        argument: text after the colon (``movielens:FOLDER``), or the path that :meth:`recognises` accepted; otherwise empty.
     """
 
     takes: ClassVar[str] = ""
-    """Name of the argument, in messages; empty for a source that needs none."""
+    """Name of the argument in messages; empty for a source without an argument."""
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Return True if a path that ``data.source`` names without a class is of this kind."""
+        """Return True if this source can read a path that ``data.source`` gives without naming a class."""
         return False
 
     @abstractmethod
     def load(self, settings: DataSettings, seed: int) -> Tables:
-        """Return the log's tables; they are checked afterwards.
+        """Return the tables of the log. The caller validates them.
 
         Args:
-            settings: ``users`` and ``non_clicks`` as in :class:`~taiji.data.settings.DataSettings`, as far as the source supports them; ``domain`` is
-                applied afterwards.
+            settings: settings whose ``users`` and ``non_clicks`` the source applies if it supports them; the caller applies ``domain``.
             seed: random seed.
         """
 
     @abstractmethod
     def state(self, settings: DataSettings) -> Any:
-        """Return a value that changes whenever the log does (:func:`taiji.core.file_state.file_state` of its files, a table's version, …), as JSON
-        values.
+        """Return a JSON value that changes whenever the log does: :func:`taiji.core.file_state.file_state` of its files, the version of a table, …
 
-        The stage that reads the log runs again exactly when this or its settings changed.
+        The stage that reads the log runs again if and only if this value or its settings have changed.
         """
 
 
 class FolderSource(Source):
-    """Source whose argument is a folder, and whose state is that of the folder's files."""
+    """Source whose argument is a folder, and whose state is the state of the files in it."""
 
     takes = "FOLDER"
 
     @property
     def folder(self) -> Path:
-        """Return the folder."""
+        """Folder that contains the files."""
         return Path(self.argument).expanduser()
 
     def state(self, settings: DataSettings) -> Any:

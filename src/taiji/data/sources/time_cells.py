@@ -1,4 +1,4 @@
-"""Cells as times: epochs, written dates, spreadsheets' serial days; inferred from a column as a whole."""
+"""Parse cells as times: epochs, written dates, or spreadsheet serial days, inferred from a column as a whole."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import polars as pl
 from taiji.data.sources.number_cells import MOST, as_numbers, stripped
 
 Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
-"""Units of times as numbers: since 1970, or a spreadsheet's days since 1900; ``text`` for dates written out."""
+"""Unit of times that are given as numbers: since 1970, or spreadsheet serial days (``excel``); ``text`` for written dates."""
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
-"""Range of years in which an event may lie."""
+"""First plausible year of an event, and the year after the last."""
 WRITTEN_YEARS = (1970, 2101)
-"""Range of years of dates that are written out."""
+"""First plausible year of a written date, and the year after the last."""
 EXCEL_DAY = 86_400_000_000
 EXCEL_START = -2_209_161_600_000_000
-"""Day 0 of a spreadsheet, 1899-12-30, in microseconds since 1970."""
+"""Day 0 of spreadsheets, 1899-12-30, in microseconds since 1970."""
 FARTHEST = 253_402_300_800_000_000
-"""Microseconds of the year 10000: no time is later."""
+"""Start of the year 10000 in microseconds since 1970; later times are invalid."""
 
 COMPARED = 2000
-"""Number of distinct cells of a column to try."""
+"""Largest number of distinct cells of a column to parse when looking for its format."""
 SHAPES = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",
@@ -41,10 +41,13 @@ SHAPES = {
     "%p": "[AaPp][Mm]",
 }
 IMPOSSIBLE = 0.2
-"""Smallest share of numbers with 60 or more as minutes or seconds at which they count since midnight; it is 4 of 10 for a day's minutes."""
+"""Smallest share of numbers with impossible minutes or seconds (60 or more in the last two digits) at which a column counts minutes or seconds since midnight.
+
+Among the counts of minutes of a whole day, this share is 4 in 10.
+"""
 CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
-"""Common forms of ISO 8601 by length, read in one pass."""
+"""Length of a text to the common ISO 8601 format of this length, which is parsed in one pass."""
 ZONE = r"(?P<zone>Z|z|(?:UTC|GMT|utc|gmt)?\s*[+-]\d{1,2}(?::?\d{2})?|UTC|GMT|utc|gmt)"
 AFTER_CLOCK = (
     rf"(?P<clock>(?:\d:\d{{2}}|\dT\d{{4}}(?:\d{{2}})?)(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s*{ZONE}$"
@@ -77,7 +80,7 @@ DAYS = (
     "%a, %d %b %Y",
     "%a %b %d %Y",
 )
-"""Forms of a day other than ISO 8601."""
+"""Formats of a day other than ISO 8601."""
 CLOCKS = (
     "",
     " %H:%M",
@@ -100,7 +103,7 @@ CLOCKS = (
     " %I:%M%p",
     " %I:%M:%S%p",
 )
-"""Forms of the time of day after it."""
+"""Formats of the time of day that follows the day."""
 WHOLE = (
     "%Y%m%d%H%M%S",
     "%Y%m%d%H%M",
@@ -110,16 +113,16 @@ WHOLE = (
     "%Y-%m-%d %I:%M %p",
     "%a %b %d %H:%M:%S %Y",
 )
-"""Forms that are not a day followed by a time of day."""
+"""Formats that are not a day followed by a time of day."""
 
 
 def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) -> pl.Series:
-    """Return a column as times in microseconds (UTC, naive); null where there is none, and where a cell is not one.
+    """Parse a column as times in microseconds (UTC, naive). Missing values and cells that are not times are null.
 
     Args:
         values: numbers, texts, dates or date-times.
-        unit: unit of numbers (also of those in a CSV); ``text`` for dates written out.
-        form: format of a date (chrono's codes); None for ISO 8601. A zone after the time of day is understood with any format.
+        unit: unit of numbers, including numbers in a CSV; ``text`` for written dates.
+        form: format of a date in the codes of chrono; None for ISO 8601. A time zone after the time of day is recognised with any format.
     """
     if values.dtype.is_temporal():
         return _temporal(values)
@@ -137,12 +140,12 @@ def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) ->
 
 
 def with_clock(days: pl.Series, clock: pl.Series) -> pl.Series:
-    """Return days and times of day as one column of texts; null where either is missing.
+    """Join days and times of day into one column of texts. It is null where either is missing.
 
     Args:
         days: dates, date-times at midnight, or texts.
-        clock: times, texts, or numbers (``9`` of hours, ``936`` and ``93620`` of hours, minutes and seconds, or minutes or seconds since midnight,
-            inferred from the whole column).
+        clock: times, texts, or numbers: hours (``9``), digits of hours, minutes and seconds (``936``, ``93620``), or minutes or seconds since midnight.
+            The kind of numbers is inferred from the whole column.
     """
     day = days.dt.strftime("%Y-%m-%d") if days.dtype.is_temporal() else stripped(days)
     joined = pl.DataFrame({"day": day, "clock": _clock(clock)})
@@ -154,7 +157,7 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
 
     Args:
         values: texts, times or whole numbers.
-        hours: numbers of at most 23 count as hours.
+        hours: True if numbers up to 23 may be hours.
     """
     if values.dtype == pl.Time:
         return True
@@ -167,7 +170,9 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
         top = int(cells.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
         if top < 24 and not hours:
             return False
-        if since := _since_midnight(cells.cast(pl.Int64), top):  # a duration would also fit, except for its range
+        if since := _since_midnight(
+            cells.cast(pl.Int64), top
+        ):  # only the range distinguishes times of day from durations
             of_day = cells.cast(pl.Int64) * since / 86_400
             return bool(of_day.max() >= 0.8 and of_day.median() >= 0.2)  # type: ignore[operator]
         cells = _clock(cells)
@@ -175,38 +180,40 @@ def is_clock(values: pl.Series, hours: bool = False) -> bool:
 
 
 def time_forms(values: pl.Series) -> tuple[str, ...]:
-    """Return every format in which nearly all of a column's texts are dates: an empty text for ISO 8601; several if the values are ambiguous."""
+    """Return the formats in which nearly all texts of a column are dates. An empty string stands for ISO 8601; several formats mean that the values are ambiguous."""
     counts = stripped(values).drop_nulls().value_counts(sort=False, name="rows").head(COMPARED)
     cells, rows = counts[values.name].str.replace_all(r"[\s\u00a0\u202f]+", " "), counts["rows"]
     least = MOST * int(rows.sum())
     if not least or not bool(cells.str.contains(r"\d").any()):
         return ()
-    if _dates(as_times(cells), rows, WRITTEN_YEARS) >= least:
+    if _count_plausible(as_times(cells), rows, WRITTEN_YEARS) >= least:
         return ("",)
     bare, first = _without_zone(cells, None)[0], cells.head(20).to_list()
     found: dict[str, tuple[int, pl.Series]] = {}
     for day in DAYS:
         for clock in CLOCKS:
-            if _taken(found, bare, rows, day + clock, first, least):
+            if _collect_if_fits(found, bare, rows, day + clock, first, least):
                 break
     for form in WHOLE:
-        _taken(found, bare, rows, form, first, least)
+        _collect_if_fits(found, bare, rows, form, first, least)
     most = max((count for count, _ in found.values()), default=0)
     return tuple(form for form, (count, _) in found.items() if count == most)
 
 
 def units_of(numbers: pl.Series) -> tuple[Unit, ...]:
-    """Return the units in which nearly all of these numbers are plausible event times."""
+    """Return the units in which nearly all numbers are plausible event times."""
     units: tuple[Unit, ...] = ("s", "ms", "us", "ns")
-    return tuple(unit for unit in units if len(numbers) and _dates(_epoch(numbers, unit)) >= MOST * len(numbers))
+    return tuple(
+        unit for unit in units if len(numbers) and _count_plausible(_epoch(numbers, unit)) >= MOST * len(numbers)
+    )
 
 
 def serial_days(numbers: pl.Series) -> bool:
-    """Return True if nearly all of these numbers can be a spreadsheet's serial days."""
-    return len(numbers) > 0 and _dates(_epoch(numbers, "excel")) >= MOST * len(numbers)
+    """Return True if nearly all numbers can be spreadsheet serial days."""
+    return len(numbers) > 0 and _count_plausible(_epoch(numbers, "excel")) >= MOST * len(numbers)
 
 
-def _taken(
+def _collect_if_fits(
     found: dict[str, tuple[int, pl.Series]],
     cells: pl.Series,
     rows: pl.Series,
@@ -214,12 +221,12 @@ def _taken(
     first: list[str],
     least: float,
 ) -> bool:
-    """Return True if a form fits, and keep it unless an equivalent one is kept."""
+    """Return True if a format fits, and add it to ``found`` unless an equivalent format is already there."""
     shape = _shape(form)
     if not any(shape.match(cell) for cell in first):
         return False
     times = _formatted(cells, form)
-    count = _dates(times, rows, WRITTEN_YEARS)
+    count = _count_plausible(times, rows, WRITTEN_YEARS)
     if count < least:
         return False
     if not any(times.equals(other) for _, other in found.values()):
@@ -229,15 +236,15 @@ def _taken(
 
 @cache
 def _shape(form: str) -> re.Pattern[str]:
-    """Return a pattern that any date of this form begins with; comparing it is far quicker than reading the date."""
+    """Return a pattern that matches the start of every date in this format. Matching it is far faster than parsing the date."""
     text = re.escape(form).replace(r"\ ", " ")
     for code, shape in SHAPES.items():
         text = text.replace(re.escape(code), shape)
     return re.compile(text)
 
 
-def _dates(times: pl.Series, rows: pl.Series | None = None, years: tuple[int, int] = YEARS) -> int:
-    """Count the times (each in so many rows) that are plausible for an event."""
+def _count_plausible(times: pl.Series, rows: pl.Series | None = None, years: tuple[int, int] = YEARS) -> int:
+    """Count the plausible times, or the rows in which they occur if ``rows`` is given."""
     plausible = times.dt.year().is_between(years[0], years[1] - 1).fill_null(False)
     return int(plausible.sum()) if rows is None else int(rows.filter(plausible).sum())
 
@@ -265,7 +272,7 @@ def _epoch(values: pl.Series, unit: str) -> pl.Series:
         scaled = numbers * EXCEL_DAY + EXCEL_START
     else:
         scaled = numbers / 1000 if unit == "ns" else numbers * MICROSECONDS[unit]
-    # A float holds a serial day to about a microsecond; spreadsheets show milliseconds.
+    # A float represents a serial day to about a microsecond; spreadsheets show milliseconds.
     rounded = (scaled / 1000).round() * 1000 if unit == "excel" else scaled.round()
     return (
         rounded.to_frame("x")
@@ -276,7 +283,7 @@ def _epoch(values: pl.Series, unit: str) -> pl.Series:
 
 
 def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Series]:
-    """Return texts without a zone after the time of day, and the zone's offset in microseconds (null without a zone)."""
+    """Split off the time zone after the time of day: return the texts without it, and its offset in microseconds (null without a time zone)."""
     none = pl.repeat(None, len(texts), dtype=pl.Int64, eager=True)
     if form and ("%z" in form or "%Z" in form or "%:z" in form or "%#z" in form):
         return texts, none
@@ -293,10 +300,10 @@ def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Ser
         .then(pl.col("digits").str.tail(2))
         .cast(pl.Int64, strict=False),
         sign=pl.when(pl.col("zone").str.contains("-", literal=True)).then(-1).otherwise(1),
-        there=pl.col("zone").is_not_null(),
+        has_zone=pl.col("zone").is_not_null(),
     )
     offset = frame.select(
-        pl.when("there").then(
+        pl.when("has_zone").then(
             pl.col("sign") * (pl.col("hours").fill_null(0) * 60 + pl.col("minutes").fill_null(0)) * 60_000_000
         )
     ).to_series()
@@ -304,7 +311,7 @@ def _without_zone(texts: pl.Series, form: str | None) -> tuple[pl.Series, pl.Ser
 
 
 def _iso(texts: pl.Series) -> pl.Series:
-    """Read ISO 8601: all cells in one pass if they share a common form, otherwise part by part."""
+    """Parse ISO 8601: all cells in one pass if they share a common format, otherwise field by field."""
     first = texts.head(1000).drop_nulls().head(1).to_list()
     if form := QUICK.get(len(first[0]) if first else 0):
         times = _formatted(texts, form)
@@ -321,7 +328,7 @@ def _iso(texts: pl.Series) -> pl.Series:
 
 
 def _formatted(texts: pl.Series, form: str) -> pl.Series:
-    # A time of day without a date's seconds or minutes needs no default: chrono takes the hour and minute alone.
+    # Formats without seconds or minutes need no default: chrono accepts the hour and minute alone.
     try:
         times = texts.str.to_datetime(form, strict=False, time_unit="us")
     except (pl.exceptions.PolarsError, ValueError):
@@ -350,7 +357,7 @@ def _clock(values: pl.Series) -> pl.Series:
 
 
 def _since_midnight(numbers: pl.Series, top: int) -> int:
-    """Return the unit, in seconds, of numbers that count since midnight; 0 for concatenated hours, minutes and seconds."""
+    """Return the unit, in seconds, of numbers that are counts since midnight, or 0 for concatenated hours, minutes and seconds."""
     digits = numbers.drop_nulls()
     for limit, seconds, fields in ((1440, 60, (1,)), (86_400, 1, (1, 100))):
         if 24 <= top < limit:

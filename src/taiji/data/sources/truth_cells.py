@@ -1,4 +1,4 @@
-"""Cells as yes or no, in many languages, inferred from a column as a whole."""
+"""Parse cells as yes or no in many languages, inferred from a column as a whole."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ LETTERS = (
     ("○", "×"),
     ("+", "-"),
 )
-"""Pairs of letters for yes and no; a column's letters come from one pair."""
+"""Pairs of letters for yes and no. All letters of a column come from one pair."""
 MARKS = frozenset("x✓✔☑✅*•●")
-"""Marks beside which an empty cell means no."""
+"""Marks for yes. In a column that holds only one of them, an empty cell means no."""
 UNKNOWN = frozenset(MISSING) | {"unknown", "unbekannt", "inconnu", "未知"}
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Reading of a column of yes and no.
+    """Result of reading a column as yes and no.
 
     Attributes:
-        values: true, false, or null where a cell is empty, means unknown, or is not understood.
-        known: share of understood cells among those with a value.
-        empty: cells that are empty or say unknown.
-        mark: the only mark in the column, if empty cells were read as no; else empty.
-        sides: the answers that occur.
+        values: true or false; null where a cell is empty, means unknown, or cannot be read.
+        known: share of the cells with a value that could be read.
+        empty: number of cells that are empty or mean unknown.
+        mark: the only mark in the column if empty cells were read as no; otherwise empty.
+        sides: answers that occur in the column.
     """
 
     values: pl.Series
@@ -61,30 +61,30 @@ class Truth:
 
 
 def read_truth(values: pl.Series) -> Truth:
-    """Read a column as yes and no: booleans, 0 and 1, words in many languages, letters, or marks."""
+    """Read a column as yes and no. It may hold booleans, 0 and 1, words in many languages, letters, or marks."""
     if values.dtype == pl.Boolean:
         return _truth(values, values.is_null())
     if values.dtype.is_numeric():
         numbers = values.cast(pl.Float64).fill_nan(None)
         return _truth(_read(numbers, {1.0: True, 0.0: False}), numbers.is_null())
     folded = values.cast(pl.String).str.strip_chars().str.to_lowercase()
-    different = set(folded.unique().drop_nulls().to_list())
-    if len(answers := different - {"", "-"}) == 1 and answers <= MARKS:
+    distinct = set(folded.unique().drop_nulls().to_list())
+    if len(answers := distinct - {"", "-"}) == 1 and answers <= MARKS:
         marked = folded.is_in(list(answers)).fill_null(False)
         return Truth(marked, 1.0, 0, next(iter(answers)), frozenset(marked.unique().to_list()))
-    letters = max(LETTERS, key=lambda pair: len(different & set(pair)))
+    letters = max(LETTERS, key=lambda pair: len(distinct & set(pair)))
     meaning = dict.fromkeys(NO, False) | dict.fromkeys(YES, True)
     unknown = UNKNOWN
-    if different & set(letters):
+    if distinct & set(letters):
         meaning |= {letters[0]: True, letters[1]: False}
-        unknown = UNKNOWN - set(letters) if set(letters) <= different else UNKNOWN
+        unknown = UNKNOWN - set(letters) if set(letters) <= distinct else UNKNOWN
         meaning = {word: answer for word, answer in meaning.items() if word not in unknown}
     empty = folded.is_null() | folded.is_in(list(unknown))
     return _truth(_read(folded, meaning), empty)
 
 
 def understood(truth: Truth) -> bool:
-    """Return True if enough of a column was read to count the rest as broken cells."""
+    """Return True if enough cells of a column could be read to treat the others as broken."""
     return bool(truth.sides) and truth.known >= MOST
 
 
@@ -95,8 +95,12 @@ def _read(values: pl.Series, meaning: dict[str, bool] | dict[float, bool]) -> pl
 
 
 def _truth(values: pl.Series, empty: pl.Series) -> Truth:
-    there = len(values) - int(empty.sum())
+    present = len(values) - int(empty.sum())
     read = len(values) - values.null_count()
     return Truth(
-        values, read / there if there else 0.0, int(empty.sum()), "", frozenset(values.drop_nulls().unique().to_list())
+        values,
+        read / present if present else 0.0,
+        int(empty.sum()),
+        "",
+        frozenset(values.drop_nulls().unique().to_list()),
     )

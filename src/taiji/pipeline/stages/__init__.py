@@ -1,1 +1,1 @@
-"""The stages of the recipes, one module each; heavy packages are imported when a stage runs."""
+"""Stages of the recipes, one per module. Heavy packages are imported when a stage runs."""

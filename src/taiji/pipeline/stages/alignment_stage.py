@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Alignment(Stage):
-    """The fine-tuned model, aligned to both rewards.
+    """Stage that aligns the fine-tuned model to both rewards.
 
     Args:
-        weighting: rule that weights the rewards; None takes the configured one.
+        weighting: rule for weighting the rewards; None uses the configured one.
     """
 
     name = "alignment"
@@ -33,7 +33,7 @@ class Alignment(Stage):
         self.variant = weighting or ""
 
     def configured(self, config: Config) -> Config:
-        """Return the configuration with the stage's rule."""
+        """Return the configuration with the weighting rule of this stage."""
         if self.weighting is None:
             return config
         alignment = config.alignment.model_copy(update={"weighting": self.weighting})
@@ -44,7 +44,7 @@ class Alignment(Stage):
         return named_files(config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens of the rollouts, generated and trained on."""
+        """Return the tokens of the rollouts, which are generated and trained on."""
         generations, aligned = config.alignment.generations, aligned_prompts(config, log)
         return Amount(
             aligned * generations,

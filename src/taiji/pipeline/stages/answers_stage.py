@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Answers(Stage):
-    """The answers of every model to the test prompts."""
+    """Stage that lets every model answer the test prompts."""
 
     name = "answers"
     summary = "Let the base, fine-tuned and aligned models answer the test prompts."
@@ -28,12 +28,12 @@ class Answers(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens of all models' prompts and answers."""
+        """Return the tokens of the prompts and answers of all models."""
         rows = len(MODELS) * tested_prompts(config, log)
         return Amount(rows, rows * log.student_tokens, rows * log.answer_tokens, language=True, spread=True)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Generate."""
+        """Generate the answers."""
         from taiji.core.artifacts import write_parquet
         from taiji.pipeline.completions import complete
         from taiji.pipeline.run_data import load_examples

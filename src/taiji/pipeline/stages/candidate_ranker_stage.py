@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class CandidateRanker(Stage):
-    """The ranker of the request path, trained on the exposures of every period before the test.
+    """Stage that trains the ranker of the request path on the exposures of all periods before the test.
 
-    With ``recommend.features`` it stores the features next to the ranker: ``features.parquet`` (with this log's user
-    and item numbers) and ``features.json``.
+    With ``recommend.features`` it stores the features next to the ranker: ``features.parquet`` (with the user and item ids
+    of this log) and ``features.json``.
     """
 
     name = "candidate_ranker"
@@ -27,18 +27,18 @@ class CandidateRanker(Stage):
     settings = ("ranking", "split", "recommend.features")
 
     def outside(self, config: Config) -> object:
-        """Return the state of the other run's features, and of the tables read by fields."""
+        """Return the state of the features of the other run, and of the tables that fields read."""
         from taiji.features.other_run import features_state
 
         path, tables = config.recommend.features, ranker_tables(config)
         return [*(features_state(path) if path is not None else []), *tables] or None
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the rows trained on."""
+        """Return the number of training rows."""
         return Amount(trained_rows(sum(log.exposures(period) for period in range(3)), config))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train."""
+        """Train the ranker."""
         from taiji.data import Split, exposures, time_split
         from taiji.pipeline.run_data import load
         from taiji.pipeline.run_features import joined_to
@@ -46,7 +46,7 @@ class CandidateRanker(Stage):
 
         dataset = load(context)
         first, _, _, test, end = time_split(dataset, context.config.split).bounds
-        # A single period up to the test: labels that had not matured by then are unknown.
+        # A single period up to the test period, so that labels that had not matured by then are unknown.
         rows = exposures(dataset, Split((first, first, first, test, end)), "ranker")
         if context.config.recommend.features is not None:
             rows = joined_to(context, dataset, rows, test)

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
 
 class ClosedLoop(ComposedStage):
-    """The recommender serving in the log's world, from the test period on."""
+    """Stage that lets the recommender serve in the simulated world of the log, from the test period on."""
 
     name = "closed_loop"
-    summary = "Serve with the recommender in the log's world, compared with popularity and the logging policy."
+    summary = (
+        "Serve with the recommender in the world of the log, and compare it with popularity and the logging policy."
+    )
     settings = ("recommend", "split", "embedder", "data")
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the candidates ranked."""
+        """Return the number of ranked candidates."""
         settings = config.recommend
         shown = log.exposures(3) / max(log.users, 1) / 10
         return Amount(min(settings.closed_loop_users, log.users) * shown * settings.budget.candidates)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Serve and compare."""
+        """Serve with each policy and compare the results."""
         from dataclasses import replace
 
         import numpy as np
@@ -56,9 +58,9 @@ class ClosedLoop(ComposedStage):
         features = parts.features
         if features is not None:  # later rows come from users served by the logging policy
             features = features.made_before(midnight)
-        there = dataset.users["user_id"].to_numpy()
-        random = np.random.default_rng([context.config.seed, len(there)])
-        users = np.sort(random.choice(there, min(settings.closed_loop_users, len(there)), replace=False))
+        user_ids = dataset.users["user_id"].to_numpy()
+        random = np.random.default_rng([context.config.seed, len(user_ids)])
+        users = np.sort(random.choice(user_ids, min(settings.closed_loop_users, len(user_ids)), replace=False))
 
         def cascade_of(names: Sequence[str]) -> Callable[[World], CascadePolicy]:
             def compose(live: Dataset) -> Any:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Data(Stage):
-    """Conversion of a source to dense tables."""
+    """Stage that converts a source to tables with dense ids."""
 
     name = "data"
-    summary = "Read the source, check it, and store the tables."
+    summary = "Read and validate the source, and store the tables."
     settings = ("data",)
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the source; the stage runs again when it changes.
+        """Return the state of the source. The stage runs again when it changes.
 
         Raises:
             InputError: a file-based source has no files.
@@ -36,16 +36,16 @@ class Data(Stage):
                 "The source has no files.",
                 where=config.data.source,
                 expected=f"its files at this path (a relative path is resolved from {Path.cwd()})",
-                fix="call taiji from the folder in which the run was started, or give the path with --data",
+                fix="call taiji from the folder in which the run was started, or set the path with --data",
             )
         return state
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the events."""
+        """Return the number of events."""
         return Amount(log.events)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Read, check and store."""
+        """Read, validate and store the tables."""
         from taiji.data import load_dataset
 
         dataset = load_dataset(context.config.data, context.config.seed)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EvaluationRanker(Stage):
-    """The ranker without features, trained on the ranker period; it also evaluates the language models' answers."""
+    """Stage that trains the ranker without features on the ranker period. This ranker also evaluates the answers of the language models."""
 
     name = "evaluation_ranker"
     summary = "Train the ranker without features, which also evaluates the models."
@@ -24,15 +24,15 @@ class EvaluationRanker(Stage):
     settings = ("ranking",)
 
     def outside(self, config: Config) -> State:
-        """Return the state of the tables read by fields."""
+        """Return the state of the tables that fields read."""
         return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the rows trained on."""
+        """Return the number of training rows."""
         return Amount(trained_rows(log.exposures(2), config))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train."""
+        """Train the ranker."""
         from taiji.data import exposures
         from taiji.pipeline.run_data import load, load_split
         from taiji.pipeline.run_rankers import train

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Examples(Stage):
-    """Four periods of time, and the prompts of each role; the roles of the LLM period share no user."""
+    """Stage that splits the log into four periods and chooses the prompts of each role. The roles of the LLM period have no users in common."""
 
     name = "examples"
     summary = "Split by time and choose the prompts."
@@ -28,11 +28,11 @@ class Examples(Stage):
     )
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the events."""
+        """Return the number of events."""
         return Amount(log.events, spread=True)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Split and choose."""
+        """Split the log and choose the prompts."""
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
@@ -56,7 +56,7 @@ class Examples(Stage):
             "prompts": dict(chosen["role"].value_counts().sort("role").iter_rows()),
         }
         dates = {period: [iso_time(time) for time in split.interval(period)] for period in PERIODS}
-        # make_examples uses dense ids; the fingerprint covers the user's original ids, so it survives renumbering.
+        # The fingerprint covers the original ids rather than dense ones, so it does not change if ids are renumbered.
         write_json(
             context.folder / "split.json",
             {"bounds": list(split.bounds), "fingerprint": fingerprint(chosen), "dates": dates, "rows": rows},

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Features(Stage):
-    """The feature tables: one from a model's answers, and its competitor without a language model.
+    """Stage that computes the feature tables: one from the answers of a model, and its competitor without a language model.
 
     Args:
-        writer: the answering model: ``base``, ``sft``, ``aligned``, or the rule of an :class:`Alignment` with one.
+        writer: model that answers: ``base``, ``sft``, ``aligned``, or the weighting rule of an :class:`Alignment`.
     """
 
     name = "features"
@@ -47,11 +47,11 @@ class Features(Stage):
         self.needs = (*PREPARED_STAGES, made) if made else PREPARED_STAGES
 
     def parameters(self) -> dict[str, Any]:
-        """Return the writer, if it is not the run's own."""
+        """Return the writer, if it is not the aligned model of the run."""
         return {"writer": self.writer} if self.variant else {}
 
     def outside(self, config: Config) -> State:
-        """Return the state of templates, and of the base model's folder if that model writes."""
+        """Return the state of templates, and of the folder of the base model if this model answers."""
         base = config.language.model if model_stage(self.writer) is None else None
         return named_files(base, config.reasoning.prompts.templates)
 
@@ -98,7 +98,7 @@ class Features(Stage):
 
         embedder = load_embedder(config.embedder.name, config.embedder.device)
         parsed = [parse(text, most=asked.most) for text in completions["completion"]]
-        said = embed(context, [answer.said for answer in parsed], "answers")
+        answer_vectors = embed(context, [answer.said for answer in parsed], "answers")
         lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
         mean = history_mean(
             dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean
@@ -106,14 +106,14 @@ class Features(Stage):
 
         version = load_model(context, self.writer).version
         metrics = {}
-        for name, vectors, made_by in zip(ARMS, (mean, said), (embedder.version, version), strict=True):
-            # The quantiser must not have seen the test period.
+        for name, vectors, made_by in zip(ARMS, (mean, answer_vectors), (embedder.version, version), strict=True):
+            # The quantiser must not be fitted on the test period.
             quantizer, table = fit_table(
                 dataset, rows, vectors, split.interval("test")[0], config.features, made_by, config.seed
             )
             quantizer.save(context.folder / f"{name}-quantizer")
             metrics[name] = quantizer.metrics(vectors)
-            if sets and vectors is said:
+            if sets and vectors is answer_vectors:
                 columns = _columns(context, completions, _map(context, dataset, self.writer))
                 table = pl.concat([table, columns], how="horizontal")
                 metrics[name] |= intent_metrics(table)
@@ -159,8 +159,8 @@ def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl
     from taiji.pipeline.completions import embed
 
     lists = ("intent_texts", "intent_levels", "intent_weights")
-    told = completions.with_row_index("row").filter(pl.col("intent_texts").list.len() > 0)
-    flat = told.select("row", *lists).explode(*lists)
+    answered = completions.with_row_index("row").filter(pl.col("intent_texts").list.len() > 0)
+    flat = answered.select("row", *lists).explode(*lists)
     if len(flat):
         return flat, embed(context, flat["intent_texts"].to_list(), what)
     dimension = load_embedder(context.config.embedder.name, context.config.embedder.device).dimension
@@ -168,8 +168,7 @@ def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl
 
 
 def _map(context: Context, dataset: Dataset, writer: str) -> IntentMap | None:
-    """Fit and store the map of the intent space on the prompts of the language model's period; None if not
-    configured."""
+    """Fit and store the map of the intent space on the prompts of the LLM period; return None if it is not configured."""
     import numpy as np
     import polars as pl
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 class Fusion(Stage):
-    """The fusion of predictions, fitted on the last period before the test with a ranker trained only on earlier
-    data."""
+    """Stage that fits the fusion of predictions on the last period before the test, with a ranker trained only on earlier data."""
 
     name = "fusion"
     summary = "Fit the fusion of predictions on the last period before the test."
@@ -25,11 +24,11 @@ class Fusion(Stage):
     settings = ("ranking", "split", "recommend")
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the training rows of the ranker behind these predictions."""
+        """Return the number of training rows of the ranker that makes the predictions."""
         return Amount(trained_rows(sum(log.exposures(period) for period in range(2)), config))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train the ranker on the earlier periods, predict the last one, fit."""
+        """Train the ranker on the earlier periods, predict the last one, and fit the fusion."""
         from taiji.cascade.assembly import make_fuser
         from taiji.core.errors import InputError
         from taiji.data import Split, exposures, time_split
@@ -49,7 +48,9 @@ class Fusion(Stage):
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
         if not len(shown):
             raise InputError(
-                "There are no exposures in the period on which fusion is fitted.", where="split", found="no exposure"
+                "There are no exposures in the period on which the fusion is fitted.",
+                where="split",
+                found="no exposure",
             )
         fuser = make_fuser(config.recommend)
         assert isinstance(fuser, LearntFusion)
@@ -59,7 +60,7 @@ class Fusion(Stage):
 
 
 def load_fuser(context: Context, dataset: Dataset) -> LearntFusion:
-    """Return the fusion that the stage fitted."""
+    """Load the fusion that the stage has fitted."""
     from taiji.cascade.assembly import make_fuser
     from taiji.models.fusion.learnt_fusion import LearntFusion
 

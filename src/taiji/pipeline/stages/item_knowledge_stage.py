@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from taiji.reasoning.item_knowledge import ItemWriter
 
 FIELD = "item_knowledge"
-"""Name of the pair field that reads the stage's texts."""
+"""Name of the pair field that reads the texts of this stage."""
 PROMPT_TOKENS = 120.0
-"""Approximate tokens of a prompt about an item."""
+"""Approximate number of tokens of a prompt about an item."""
 
 
 class ItemKnowledge(Stage):
-    """Knowledge beyond the title, written by a language model once per item and read by the pair field of the same
-    name."""
+    """Stage in which a language model writes, once per item, knowledge beyond the title. The pair field of the same name reads it."""
 
     name = "item_knowledge"
-    summary = "Let a language model write, once per item, knowledge beyond its title."
+    summary = "Let a language model write knowledge beyond the title, once per item."
     needs = ("data",)
     settings = ("language", "reasoning.prompts", "reasoning.endpoint")
     Settings = ItemKnowledgeSettings
@@ -49,13 +48,13 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the report, and the ranker stages if their fields read the run's texts."""
+        """Return the report, and the ranker stages if their fields read the texts of the run."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
         return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Write about the items missing from an earlier table, and publish one table of all."""
+        """Write about the items that are missing from an earlier table, and store one table of all texts."""
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
@@ -73,16 +72,18 @@ class ItemKnowledge(Stage):
             earlier = read_knowledge(settings.earlier)
             if set(columns) <= set(earlier.columns):
                 ids = dataset.items.select(pl.col("item").cast(pl.Int64), pl.col("item_id").cast(pl.String))
-                told = earlier.select(columns).drop("item_id").unique("asked", keep="first", maintain_order=True)
-                kept = items.join(told, on="asked", how="inner", maintain_order="left").join(ids, on="item")
+                texts = earlier.select(columns).drop("item_id").unique("asked", keep="first", maintain_order=True)
+                kept = items.join(texts, on="asked", how="inner", maintain_order="left").join(ids, on="item")
                 parts.append(kept.select(columns))
-                items = items.join(told, on="asked", how="anti", maintain_order="left")
+                items = items.join(texts, on="asked", how="anti", maintain_order="left")
         reused = sum(map(len, parts))
         if len(items):
-            # One process holds the endpoint's budget and journal; it is bound by the network, not by a core.
+            # A single process manages the budget and the journal of the endpoint; it is limited by the network, not by a core.
             here = settings.kind == "endpoint"
-            opened = partial(open_writing, context, settings)
-            parts.append(context.over(items, opened, "Writing item knowledge", "items", size=settings.chunk, here=here))
+            factory = partial(open_writing, context, settings)
+            parts.append(
+                context.over(items, factory, "Writing item knowledge", "items", size=settings.chunk, here=here)
+            )
         table = with_times(flagged_stock(pl.concat(parts)), dataset, settings.delay_s)
         check_usable(table)
         write_parquet(context.folder / "knowledge.parquet", table)
@@ -101,7 +102,7 @@ def _reads_the_run(entry: dict[str, Any]) -> bool:
 
 
 def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = False) -> ItemWriter:
-    """Load the model (with the configured engine) or open the endpoint's client."""
+    """Load the model (with the configured engine) or make a client of the endpoint."""
     from taiji.language.vllm_engine import with_engine
     from taiji.pipeline.run_models import base_model
     from taiji.reasoning.endpoint import EndpointClient
@@ -109,8 +110,7 @@ def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = F
 
     config = context.config
     if settings.kind == "endpoint":
-        # The journal lies next to the stages, like the teacher's, so paid-for texts serve every later configuration
-        # too.
+        # Like that of the teacher, the journal is outside the stages, so that texts that were paid for can be reused.
         client = EndpointClient(config.reasoning.endpoint, settings.temperature, context.run / "teacher")
         return EndpointItemWriter(client)
     lm = base_model(config)

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Ladder(Stage):
-    """Worth of text to a ranker on this and further logs, before a language model is run."""
+    """Stage that measures the value of text to a ranker on this and further logs, without running a language model."""
 
     name = "ladder"
-    summary = "Evaluate the ladder without a language model: counts, collaborative fields, text, a correct answer."
+    summary = "Evaluate the ladder without a language model: counts, collaborative fields, text, and a correct answer."
     needs = ("data",)
     settings = ("ladder", "embedder", "evaluation.resamples")
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the further logs; the stage runs again when one changes."""
+        """Return the state of the further logs. The stage runs again when one of them changes."""
         from taiji.data.settings import DataSettings
         from taiji.data.sources import find_source
 
@@ -30,7 +30,7 @@ class Ladder(Stage):
         return [find_source(settings).state(settings) for settings in others]
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the rows trained on."""
+        """Return the number of training rows."""
         return Amount(5.0 * config.ladder.seeds * config.ladder.rows * (1 + len(config.ladder.logs)))
 
     def run(self, context: Context) -> dict[str, Any]:

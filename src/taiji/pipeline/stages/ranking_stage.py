@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ranking(Stage):
-    """A ranker per feature table and one without features; all score the test exposures of users with features."""
+    """Stage that trains one ranker per feature table. These rankers, and the ranker without features, score the test exposures of users who have features."""
 
     name = "ranking"
     summary = "Train the rankers with features and score the test exposures."
@@ -25,16 +25,16 @@ class Ranking(Stage):
     settings = ("ranking", "features")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the tables read by fields."""
+        """Return the state of the tables that fields read."""
         return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the rows trained on and scored."""
+        """Return the number of training rows and of scored rows."""
         share = featured_users(config, log) / log.users
         return Amount(2 * trained_rows(log.exposures(2), config) + 3 * log.exposures(3) * share)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Join, train, predict."""
+        """Join the features, train the rankers, and predict."""
         import polars as pl
 
         from taiji.core.artifacts import write_json, write_parquet
@@ -49,12 +49,12 @@ class Ranking(Stage):
         before, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
         tables = {arm: pl.read_parquet(context.input("features") / f"{arm}.parquet") for arm in ARMS}
         columns = context.config.features.columns
-        reached = {
+        coverage = {
             arm: feature_metrics(join_features(test, table, ("ids", "neighbour_items")))
             for arm, table in tables.items()
         }
-        write_json(context.folder / "coverage.json", reached)
-        # One population for all arms: the users with features to compare.
+        write_json(context.folder / "coverage.json", coverage)
+        # All arms are evaluated on the same population: the users with features.
         test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
         write_parquet(context.folder / "exposures.parquet", test)
         base = load_trained(context, "evaluation_ranker", dataset)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Rationales(Stage):
-    """The teacher, shown the true next item, writes k rationales per prompt."""
+    """Stage in which the teacher, who knows the true next item, writes k rationales per prompt."""
 
     name = "rationales"
-    summary = "Let the teacher, shown the true next item, write rationales (RUPR)."
+    summary = "Let the teacher, who knows the true next item, write rationales (RUPR)."
     needs = PREPARED_STAGES
     settings = (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")
 
@@ -28,7 +28,7 @@ class Rationales(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the teacher's tokens; the rule writer needs none."""
+        """Return the tokens of the teacher; the rule writer needs none."""
         teacher, taught = config.reasoning.teacher, taught_prompts(config, log)
         if teacher.kind == "writer":
             return Amount(taught, spread=True)
@@ -42,13 +42,13 @@ class Rationales(Stage):
         )
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Write."""
+        """Write the rationales."""
         from taiji.core.artifacts import write_parquet
         from taiji.pipeline.teaching import open_writing, taught_examples
         from taiji.reasoning.teachers import check_endings
 
         examples = taught_examples(context)
-        # One process holds the endpoint's budget, rate limit and journal; it is bound by the network, not by a core.
+        # A single process manages the budget, rate limit and journal of the endpoint; it is limited by the network, not by a core.
         here = context.config.reasoning.teacher.kind == "endpoint"
         written = context.over(examples, partial(open_writing, context), "Writing rationales", "prompts", here=here)
         write_parquet(context.folder / "rationales.parquet", written)

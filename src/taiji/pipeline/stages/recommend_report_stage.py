@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 
 
 class RecommendReport(Stage):
-    """The report page of a recommender's run.
+    """Stage that writes the report page of a recommender.
 
     Args:
-        fitted: keys of the fitting stages. looped: whether there is a closed loop.
+        fitted: keys of the fitting stages.
+        looped: True if there is a closed loop.
     """
 
     name = "recommend_report"
-    summary = "Write the recommender's report."
+    summary = "Write the report of the recommender."
     publish = ("recommendation.html",)
 
     def __init__(self, fitted: tuple[str, ...], looped: bool) -> None:
@@ -26,7 +27,7 @@ class RecommendReport(Stage):
         self.needs = (*fitted, "recommendation", *(("closed_loop",) * looped))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Write."""
+        """Write the report."""
         from taiji.core.artifacts import read_json
         from taiji.core.manifests import read_manifest
         from taiji.reporting.recommendation_page import write_recommendation

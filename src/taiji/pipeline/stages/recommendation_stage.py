@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 class Recommendation(ComposedStage):
-    """Evaluation of the request path on the test period: recall after every step, the lists, ablations of each
-    component."""
+    """Stage that evaluates the request path on the test period: the recall after every step, the lists, and an ablation of each component."""
 
     name = "recommendation"
     summary = "Evaluate the recommender on the test period, whole and without each component."
@@ -23,12 +22,12 @@ class Recommendation(ComposedStage):
     publish = ("recommendation.json",)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the candidates ranked: for the whole cascade, once for all its variants, and on logged lists."""
+        """Return the number of ranked candidates: for the whole cascade, once for all of its variants, and for logged lists."""
         settings = config.recommend
         return Amount(min(settings.requests, log.users) * settings.budget.candidates * 3)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Evaluate."""
+        """Evaluate the recommender."""
         from taiji.cascade.evaluation import evaluate_recommender
         from taiji.cascade.requests import period_requests
         from taiji.core.artifacts import write_json
@@ -79,7 +78,7 @@ class Recommendation(ComposedStage):
                 "targets": len(targets.items),
                 "new_items_only": new_only,
                 "length": settings.length,
-                "retrievers": list(self.retrievers),  # in order, because quotas depend on it
+                "retrievers": list(self.retrievers),  # the order matters for quotas
                 "retrieval": found.retrieval,
                 "lists": found.lists,
                 "components": found.components,

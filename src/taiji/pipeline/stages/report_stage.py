@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Report(Stage):
-    """All metrics with intervals: `metrics.json`, `report.html` and the cards."""
+    """Stage that computes all metrics with intervals, and writes `metrics.json`, `report.html` and the cards."""
 
     name = "report"
-    summary = "Measure everything with intervals and baselines, and write the report."
+    summary = "Compute all metrics with intervals and baselines, and write the report."
     needs = (
         *PREPARED_STAGES,
         "ladder",
@@ -50,12 +50,12 @@ class Report(Stage):
         return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the answers and exposures measured."""
+        """Return the number of evaluated answers and exposures."""
         shown = log.exposures(3) * featured_users(config, log) / log.users
         return Amount(len(MODELS) * tested_prompts(config, log) + shown)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Measure and write."""
+        """Compute the metrics and write the report."""
         from taiji.pipeline.run_report import write_run_report
 
         return write_run_report(context)

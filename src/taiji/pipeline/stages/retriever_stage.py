@@ -1,4 +1,4 @@
-"""Stage `retriever`, one per retriever of the configuration."""
+"""Stage `retriever`, of which there is one per retriever in the configuration."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class RetrieverStage(Stage):
-    """A retriever fitted on everything before the test period.
+    """Stage that fits a retriever on all events before the test period.
 
     Args:
-        name: its name in the configuration. values: its section.
+        name: name of the retriever in the configuration.
+        values: section of the retriever in the configuration.
     """
 
     name = "retriever"
-    summary = "Fit a retriever on everything before the test period."
+    summary = "Fit a retriever on all events before the test period."
     needs = ("data",)
     settings = ("split",)
 
@@ -36,11 +37,11 @@ class RetrieverStage(Stage):
         return {key: value for key, value in self.values.items() if key == "model" or key not in OWN_KEYS}
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the events."""
+        """Return the number of events."""
         return Amount(log.events)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Fit and save."""
+        """Fit and save the retriever."""
         import polars as pl
 
         from taiji.cascade.assembly import make_retriever

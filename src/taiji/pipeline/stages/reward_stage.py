@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Reward(Stage):
-    """The ranker that rewards alignment, trained on the earliest period only."""
+    """Stage that trains the ranker whose scores are rewards in alignment, only on the earliest period."""
 
     name = "reward"
-    summary = "Train the ranker that rewards alignment, on the earliest period."
+    summary = "Train the ranker whose scores are rewards in alignment, on the earliest period."
     needs = PREPARED_STAGES
     settings = ("ranking", "own_ranker.reward")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the user's own ranker, and of the tables read by fields."""
+        """Return the state of the user's own ranker, and of the tables that fields read."""
         return [*named_files(config.own_ranker.reward), *ranker_tables(config)]
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the rows trained on."""
+        """Return the number of training rows."""
         return Amount(trained_rows(log.exposures(0), config))
 
     def run(self, context: Context) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RewardTable(Stage):
-    """Precomputed rewards of each alignment prompt's candidate items, looked up by reinforcement learning."""
+    """Stage that precomputes the rewards of the candidate items of each alignment prompt, for lookup during reinforcement learning."""
 
     name = "reward_table"
     summary = "Precompute candidate items and their rewards for every alignment prompt."
@@ -33,7 +33,7 @@ class RewardTable(Stage):
         return named_files(config.own_ranker.reward)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the prompts."""
+        """Return the number of prompts."""
         return Amount(aligned_prompts(config, log))
 
     def run(self, context: Context) -> dict[str, Any]:

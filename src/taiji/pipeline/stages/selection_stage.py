@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class Selection(Stage):
-    """Scores of all rationales by the perplexity of the true answer, the threshold calibrated on held-out prompts,
-    and the verdicts."""
+    """Stage that scores all rationales by the perplexity of the true answer, calibrates the threshold on held-out prompts, and decides which rationales
+    to keep."""
 
     name = "selection"
     summary = "Keep the rationales that make the true item likely (ORFT)."
@@ -29,13 +29,13 @@ class Selection(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens read: the full rationale, the redacted one and none, after a shared prompt."""
+        """Return the tokens read: after a shared prompt, the full rationale, the redacted one, and no rationale."""
         k, taught = config.reasoning.teacher.rationales, taught_prompts(config, log)
         read = taught * (log.student_tokens + 2 * k * log.said_tokens + log.target_tokens)
         return Amount(taught * k, read, language=True, spread=True)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Score, calibrate, decide."""
+        """Score the rationales, calibrate the threshold, and decide."""
         import polars as pl
 
         from taiji.core.artifacts import write_parquet
@@ -48,7 +48,7 @@ class Selection(Stage):
         settings = config.reasoning
         written = pl.read_parquet(context.input("rationales") / "rationales.parquet")
         rows = written.join(examples, on="example", how="left", maintain_order="left")
-        # An example's rationales stay together, so their common prefix is computed once.
+        # The rationales of an example stay together, so that their common prefix is computed once.
         size = config.size.chunk * settings.teacher.rationales
         scored = context.over(
             rows, partial(open_scoring, context, written.columns), "Scoring rationales", "rationales", size=size

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SFT(Stage):
-    """The language model, fine-tuned on the kept rationales and the true answers."""
+    """Stage that fine-tunes the language model on the kept rationales and the true answers."""
 
     name = "sft"
     summary = "Fine-tune the language model on the kept rationales."
@@ -28,7 +28,7 @@ class SFT(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens trained on."""
+        """Return the number of training tokens."""
         reasoning = config.reasoning
         prompts = config.size.rationale_prompts * prompt_share(config, log)
         kept = prompts * reasoning.teacher.rationales * log.kept_share
@@ -36,7 +36,7 @@ class SFT(Stage):
         return Amount(kept, trained=trained, language=True, models=1)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train."""
+        """Fine-tune the model."""
         import polars as pl
 
         from taiji.core.artifacts import write_parquet
