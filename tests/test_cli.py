@@ -141,7 +141,7 @@ def test_runs_in_a_folder_that_may_not_be_written(taiji, shop, tmp_path, monkeyp
 
 def test_a_full_disk_says_how_to_go_on_where_the_command_can(taiji, shop, tmp_path, monkeypatch):
     def full(*_):
-        raise NoSpace("Could not write: No space left on device.", fix="make room")
+        raise NoSpace("Could not write: No space left on device.", fix="free some space")
 
     monkeypatch.setattr("taiji.pipeline.engine.Run.execute", full)
     assert (
@@ -300,7 +300,7 @@ def test_doctor_shows_how_the_prompts_of_a_configuration_end(taiji, tmp_path):
     LanguageModel(model, tokenizer, "tiny").save(tmp_path / "model")
     (tmp_path / "my.yaml").write_text(f"language: {{model: {tmp_path / 'model'}, template_date: 2026-03-04}}")
     code, out, _ = taiji("doctor", tmp_path / "my.yaml")
-    assert code == 0 and "begin with '<|im_start|>2026" in out and "assistant\\n<think>'" in out
+    assert code == 0 and "start with '<|im_start|>2026" in out and "assistant\\n<think>'" in out
     twice = 'language.chat_template_kwargs={end: "<think>\\n<think>"}'
     code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", twice, "--quiet")
     assert code == 0 and out.startswith("WARNING") and "opened twice" in out
@@ -357,11 +357,11 @@ def test_init_leaves_out_what_it_is_told_to(taiji, shop, tmp_path):
 def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsys):
     from taiji.data.discovery.parts import Guess, Question
 
-    question = Question("events.user_id", "who acted", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
+    question = Question("events.user_id", "the user of each event", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
     for given, value in (("2", "b"), ("c", "c")):
         monkeypatch.setattr(cli.start_commands.typer, "prompt", lambda text, given=given: given)
         assert cli.start_commands.choose(question) == value
-    assert "who acted" in capsys.readouterr().out
+    assert "the user of each event" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
         (("config", "--preset", "huge"), ("demo, laptop, paper",)),
         (("init", ".", "--name", "a b/../c"), ("not a valid name of a run", "--to")),
         (("run", "--preset", "demo", "--set", "split.fractions=[0.5, 0.5]"), ("four positive shares that sum to 1",)),
-        (("run", "--preset", "demo", "--set", "size={chunk: 1, chunk: 2}"), ("'chunk'", "twice")),
+        (("run", "--preset", "demo", "--set", "size={chunk: 1, chunk: 2}"), ("'chunk'", "repeated")),
         (("nothing",), ("nothing",)),
         (("run", "--nothing"), ("--nothing",)),
     ],

@@ -41,7 +41,7 @@ def test_a_stored_configuration_reads_back_as_itself(tmp_path):
         (["alone"], "key=value"),
         (["split.fractions=[0.5, 0.5]"], "split.fractions: expected four positive shares that sum to 1"),
         (["split.fractions=[0.1, 0.1, 0.1, 0.1]"], "expected four positive shares that sum to 1, found the sum 0.4"),
-        (["split.fractions=0.5"], "split.fractions: four positive shares"),
+        (["split.fractions=0.5"], "split.fractions: expected four positive shares"),
         (["size={chunk: 1, chunk: 2}"], "'chunk'"),
         (["alignment.grounding_threshold=1"], "did you mean 'evaluation.grounding_threshold'"),
     ],

@@ -14,6 +14,7 @@ FOLDER, FILES = ROOT / "docs" / "results", ROOT / "benchmarks" / "results"
 PAGES = (
     "ab-tests",
     "copywriting",
+    "generative",
     "intent",
     "long-term",
     "multi-behaviour",

@@ -51,7 +51,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(artifacts.os, "replace", full)
-    with pytest.raises(NoSpace, match=r"(?s)No space left on device.*MiB free.*make room") as caught:
+    with pytest.raises(NoSpace, match=r"(?s)No space left on device.*MiB free.*free some space") as caught:
         write_json(tmp_path / "a.json", 2)
     assert "--resume" not in str(caught.value), "whether the command has it is not known here"
     assert read_json(tmp_path / "a.json") == 1
@@ -77,7 +77,7 @@ def test_a_write_that_is_not_allowed_is_no_full_disk(tmp_path, monkeypatch, numb
             write()
         said = str(caught.value)
         assert all(word in said for word in words) and not isinstance(caught.value, NoSpace)
-        assert "MiB" not in said and "make room" not in said
+        assert "MiB" not in said and "free some space" not in said
 
 
 def test_files_and_folders_in_each_others_place_are_named(tmp_path):

@@ -78,7 +78,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(stage, monkeypatch):
 
     manifest = read_manifest(stage)
     monkeypatch.setattr(manifests, "file_hash", forbidden)
-    with pytest.raises(ResourceError, match=r"(?s)base\.parquet.*rights"):
+    with pytest.raises(ResourceError, match=r"(?s)base\.parquet.*permissions"):
         Verifier().damage(stage, manifest)
 
 

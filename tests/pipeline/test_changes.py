@@ -20,7 +20,7 @@ BEFORE = {
     ("changed", "said"),
     [
         ({"settings": {**BEFORE["settings"], "ranking.epochs": 3}}, "settings changed: ranking.epochs: 1 → 3"),
-        ({"settings": {**BEFORE["settings"], "size": {"chunk": 4}}}, "settings changed: size.users: gone"),
+        ({"settings": {**BEFORE["settings"], "size": {"chunk": 4}}}, "settings changed: size.users: removed"),
         (
             {"settings": {**BEFORE["settings"], "data": {"stages": ("a",), "domain": "books"}}},
             "settings changed: data.domain: new, books",

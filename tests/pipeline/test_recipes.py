@@ -66,7 +66,7 @@ def test_stages_that_do_not_fit_are_explained(stages, message):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("nowhere:Stage", "Could not import"),
+        ("nowhere:Stage", "could not be imported"),
         ("no_entry_point", "No component has this name"),
         ("shop_parts:Popular", "is not a stage"),
         ("shop_parts:PriceBandSettings", "is not a stage"),
@@ -94,9 +94,9 @@ def test_a_module_that_breaks_while_it_is_imported_is_explained(first, tmp_path,
     (tmp_path / "broken_part.py").write_text("raise RuntimeError('no luck')" if first == "import" else "x = 1")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "broken_part", raising=False)
-    with pytest.raises(ConfigError, match="Could not import"):
+    with pytest.raises(ConfigError, match="could not be imported"):
         load_config(overrides=["stages=['broken_part:Part']"])
-    with pytest.raises(ConfigError, match="Could not import"):
+    with pytest.raises(ConfigError, match="could not be imported"):
         load_config(overrides=["stages=['.broken_part:Part']"])
 
 
@@ -201,7 +201,7 @@ def test_a_neural_model_of_ours_is_chosen_by_name_and_tells_its_passes():
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [("shop_parts:np", "has no settings"), ("nowhere:Ranker", "Could not import"), ("unheard", "No component")],
+    [("shop_parts:np", "has no settings"), ("nowhere:Ranker", "could not be imported"), ("unheard", "No component")],
 )
 def test_ranking_models_that_there_are_not_are_explained(module, model, message):
     with pytest.raises(ConfigError, match=message):

@@ -18,7 +18,7 @@ def test_what_people_prefer_is_chosen_next(taiji, tmp_path):  # noqa: F811
     taiji("items.csv", *rules())
     run = tmp_path / "runs" / "items"
     code, _, error = taiji("items.csv", "--reviewed", *rules())
-    assert code == 2 and "Nobody has preferred" in error and "--copies" in error
+    assert code == 2 and "There are no reviews that prefer" in error and "--copies" in error
     copies = pl.read_parquet(run / "copywriting" / "copies.parquet")
     questions = set(copies.filter(pl.col("category") == "question")["copy"])
     with open_copy_review(run, 0, "ada", 210) as sitting:

@@ -119,7 +119,7 @@ def test_texts_written_after_the_labels_window_are_rejected():
     after = int(rows["time"].max()) + 1
     told = BOARD.items.with_columns(knowledge=pl.col("title"), knowledge_at=pl.lit(after))
     settings = SETTINGS.model_copy(update={"texts": "knowledge"})
-    with pytest.raises(InputError, match="written after the window of the labels"):
+    with pytest.raises(InputError, match="written after the period of the labels"):
         SemanticAnchorsRanker(settings).fit(replace(BOARD, items=told), rows, seed=0)
     blank = BOARD.items.with_columns(knowledge=pl.lit(" "))
     with pytest.raises(ConfigError, match="no texts"):
@@ -176,7 +176,7 @@ def test_texts_that_a_later_dataset_lacks_are_those_that_were_saved(tmp_path):
     calls = Calls(bare)
     assert bare.predict(rows)["click"].equals(ranker.predict(rows)["click"]) and calls.texts == 0
     assert bare.version == ranker.version
-    with pytest.raises(ConfigError, match="no such texts"):
+    with pytest.raises(ConfigError, match="source of texts is unknown"):
         SemanticAnchorsRanker(settings).fit(BOARD, rows, seed=0)
 
 
