@@ -357,7 +357,9 @@ def test_init_leaves_out_what_it_is_told_to(taiji, shop, tmp_path):
 def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsys):
     from taiji.data.discovery.parts import Guess, Question
 
-    question = Question("events.user_id", "the user of each event", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",))))
+    question = Question(
+        "events.user_id", "the user of each event", (Guess("a", 0.5, ("an id",)), Guess("b", 0.5, ("an id",)))
+    )
     for given, value in (("2", "b"), ("c", "c")):
         monkeypatch.setattr(cli.start_commands.typer, "prompt", lambda text, given=given: given)
         assert cli.start_commands.choose(question) == value

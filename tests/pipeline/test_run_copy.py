@@ -92,7 +92,7 @@ def test_the_items_of_a_run_get_copy_beside_its_stages(taiji, tmp_path):
         (("none.csv",), ("neither a run nor a table", "none.csv")),
         (("comments.csv",), ("item_id",)),
         (("items.csv", "--comments", "items.csv"), ("text, time",)),
-        (("items.csv", "--reward", "a", "--results", "b"), ("one of them",)),
+        (("items.csv", "--reward", "a", "--results", "b"), ("either --reward",)),
         (("items.csv", "--set", "copywriting.categories=[rhyme]"), ("rhyme", "copywriting.templates")),
     ],
 )
@@ -151,7 +151,7 @@ def test_comments_about_nothing_and_without_a_time_are_told(taiji, tmp_path, cap
     )
     assert taiji("items.csv", "--comments", "comments.csv", *rules())[0] == 0
     assert "1 of 3 comments have no" in caplog.text and "1 of 2 comments refer to items that are missing" in caplog.text
-    assert "'1.0' (an item in it: '1')" in caplog.text
+    assert "'1.0' (an id in the catalogue is '1')" in caplog.text
 
 
 def test_a_run_of_another_kind_is_not_overwritten(taiji, tmp_path):

@@ -134,7 +134,7 @@ def test_keys_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert load_keys(Path(path), {}).find(secret) is not None
     run(app, ["keys", "add", path, "log", "--scope", "write", "--expires", "2020-01-01"])
     assert run(app, ["keys", "list", path]).stdout.splitlines() == [
-        "shop\tread+write\tno end",
-        "log\twrite\t2020-01-01 (over)",
+        "shop\tread+write\tno expiry",
+        "log\twrite\t2020-01-01 (expired)",
     ]
     assert run(app, ["keys", "remove", path, "log"]).exit_code == 0 and len(load_keys(Path(path), {})) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +12,7 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from taiji import __version__
@@ -29,12 +28,12 @@ from taiji.serving.openapi import describe, responses, takes
 from taiji.serving.readiness import Readiness
 from taiji.serving.recommendations import Recommendations, wrong_context
 from taiji.serving.releases import unprepared
+from taiji.serving.request_bodies import idempotency_key, joined, json_body, numbered_events, parsed, user_id
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Appended, Store, StoreUnavailable
 from taiji.serving.types import (
-    Event,
     EventBatch,
     IntentRequest,
     RankRequest,
@@ -249,69 +248,11 @@ def _json(value: BaseModel | bytes, status: int = 200) -> Response:
 
 
 async def _body(service: Service, request: Request, model: type[M]) -> M:
-    return await service.read(await _json_body(request), partial(_parsed, model))
-
-
-async def _json_body(request: Request) -> bytes:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Rejected(415, "media_type", "The body must be application/json.")
-    return await request.body()
-
-
-def _parsed(model: type[M], body: bytes) -> M:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        if problems[0]["type"] == "json_invalid":
-            raise Rejected(400, "malformed", "The body is not JSON in UTF-8, or nests too deeply.") from None
-        places = [
-            "/"
-            + "/".join(
-                str(part)
-                for part in problem["loc"]
-                if isinstance(part, int) or (part.isidentifier() and len(part) < 40)
-            )
-            for problem in problems[:20]
-        ]
-        raise Rejected(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
-
-
-def _user(text: str) -> str:
-    if not (0 < len(text) <= 256) or any(character < " " or character == "\x7f" for character in text):
-        raise Rejected(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
-    return text
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.headers.get("idempotency-key", "")
-    if not re.fullmatch(r"[!-~]{1,200}", key):
-        raise Rejected(
-            422,
-            "idempotency_key",
-            "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.",
-        )
-    return key
-
-
-def joined(rows: Sequence[bytes | None]) -> bytes:
-    """Return the body of an answer with rows, ``null`` for a missing one."""
-    return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
+    return await service.read(await json_body(request), partial(parsed, model))
 
 
 def _short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _events(key: str, latest: int, body: bytes) -> tuple[Event, ...]:
-    """Return the events of a body, numbered under their batch's key."""
-    taken = tuple(
-        Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
-        for place, e in enumerate(_parsed(s.EventsIn, body).events)
-    )
-    if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
-        raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
-    return taken
 
 
 def _routes(app: FastAPI, service: Service) -> None:
@@ -349,11 +290,11 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events", status_code=202, response_model=s.EventsOut, tags=["events"], summary="Take in what users did",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.EventsIn, idempotent=True))  # fmt: skip
     async def events(request: Request) -> Response:
-        body = await _json_body(request)
-        sent, source = _idempotency_key(request).encode(), request.scope[KEY]
+        body = await json_body(request)
+        sent, source = idempotency_key(request).encode(), request.scope[KEY]
         key = _short_hash(source.encode() + b"\0" + sent)
         latest = clock() + int(service.settings.limits.future_s * 1e6)
-        taken = await service.read(body, partial(_events, key, latest))
+        taken = await service.read(body, partial(numbered_events, key, latest))
         former = _short_hash(sent), _short_hash(body)
         outcome = await service.intake(EventBatch(key, service.store.keyed(body)[:32], taken, source, former))
         if outcome == "conflict":
@@ -367,7 +308,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/features/{user:path}", response_model=s.Features, tags=["features"], summary="The newest features of a user",
              responses=responses(401, 403, 404, 422, 429, 503))  # fmt: skip
     async def features(user: str) -> Response:
-        row = await service.rows(_user(user))
+        row = await service.rows(user_id(user))
         (body,) = await service.answers((user,), (row,))
         if body is None:
             raise Rejected(404, "no_features", "This user has no features yet.")
@@ -420,7 +361,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         responses=responses(401, 403, 422, 429, 503),
     )
     async def erase(user: str) -> Response:
-        neighbours = await asyncio.to_thread(service.store.erase, _user(user), clock())
+        neighbours = await asyncio.to_thread(service.store.erase, user_id(user), clock())
         service.lists.forget(user)
         service.scrub_soon()
         log("user erased", neighbours=neighbours)

@@ -21,6 +21,7 @@ from typing import Any
 from taiji.core.artifacts import make_folder
 from taiji.core.errors import ResourceError
 from taiji.serving.settings import ServingSettings
+from taiji.serving.sqlite_file import identity_of, one_number, translated
 from taiji.serving.sqlite_schema import prepare
 from taiji.serving.sqlite_turns import ask_for, fill, gauges, in_turn, repair_clock
 from taiji.serving.store import (
@@ -59,10 +60,10 @@ class SQLiteStore:
         try:
             make_folder(path.parent)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
-            with _translated():
+            with translated():
                 self._connection()[0].execute("PRAGMA journal_mode = WAL")
                 prepare(self._connection()[0], str(path))
-                self._file = _identity(path)
+                self._file = identity_of(path)
             with self._change() as db:
                 made = ("secret", secrets.token_bytes(32)), ("generation", secrets.token_hex(16))
                 db.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", made)
@@ -98,17 +99,17 @@ class SQLiteStore:
 
     def _demand_file(self) -> None:
         """Raise where the file at the store's place is not the one that was opened."""
-        if self._file is not None and _identity(self._path) != self._file:
+        if self._file is not None and identity_of(self._path) != self._file:
             raise StoreUnavailable(REPLACED)
 
     @contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
-        with _translated(), self._held() as db:
+        with translated(), self._held() as db:
             yield db
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with _translated(), self._held() as db:
+        with translated(), self._held() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -152,7 +153,7 @@ class SQLiteStore:
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
         outcomes: list[Appended] = []
         with self._change() as db:
-            queued = _one(db, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM queue")
+            queued = one_number(db, "SELECT coalesce(max(id) - min(id) + 1, 0) FROM queue")
             db.execute("DELETE FROM idempotency WHERE at < ?", (now - int(self._settings.idempotency_s * 1e6),))
             for batch in batches:
                 known = db.execute(
@@ -292,7 +293,7 @@ class SQLiteStore:
     def _give_back(
         self, db: sqlite3.Connection, release: str, user: str, reason: str, now: int, *, count: bool
     ) -> None:
-        attempts = _one(db, "SELECT attempts FROM work WHERE release = ? AND user = ?", release, user) + count
+        attempts = one_number(db, "SELECT attempts FROM work WHERE release = ? AND user = ?", release, user) + count
         dead = count and attempts >= self._settings.worker.attempts
         due = None if dead else now + (backoff_us(self._settings, attempts) if attempts else 0)
         db.execute(
@@ -380,7 +381,7 @@ class SQLiteStore:
     def waiting(self, release: str, now: int) -> int:
         soon = now + int(self._settings.trigger.window_s * 1e6)
         with self._look() as db:
-            return _one(
+            return one_number(
                 db, "SELECT count(*) FROM work WHERE release = ? AND (lease IS NOT NULL OR due <= ?)", release, soon
             )
 
@@ -482,28 +483,3 @@ class SQLiteStore:
     def gauges(self, now: int) -> Gauges:
         with self._look() as db:
             return gauges(db, now)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one at its place; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _one(db: sqlite3.Connection, query: str, *values: object) -> int:
-    return int(db.execute(query, values).fetchone()[0])
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.OperationalError, sqlite3.InternalError) as error:
-        raise StoreUnavailable(str(error)) from error
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:
-            raise
-        raise StoreUnavailable(str(error)) from error  # a damaged file, which has no class of its own

@@ -119,7 +119,7 @@ def test_the_proposal_loads_and_its_mapping_names_every_column(folder, tmp_path)
     assert [task.name for task in dataset.tasks] == ["click", "watch_seconds", "liked", "stars", "survey"]
     assert dataset.events["stars"].max() == 4 and dataset.context == ("scenario", "network")
     shown = initialised_text(made)
-    assert "not used of log.csv: comments" in shown and "could be added to events: labels: {comments" in shown
+    assert "not used from log.csv: comments" in shown and "could be added to events: labels: {comments" in shown
     assert "labels: {comments: {kind: count}}" in as_json(made)["suggestions"]
     assert yaml.safe_load(text)["events"]["propensity"] == "propensity"
 

@@ -164,7 +164,7 @@ def test_tasks_and_their_weights_come_from_the_settings(lively):
     assert ranker.heads == ("click", "opens") and ranker.goal == "click"
     with pytest.raises(ConfigError, match="no such label"):
         fresh("target_attention", tasks=("click", "likes")).fit(lively, exposures_of(lively))
-    with pytest.raises(ConfigError, match="conditional"):
+    with pytest.raises(ConfigError, match="condition of a label"):
         fresh("target_attention", tasks=("conversion",)).fit(lively, exposures_of(lively))
 
 
@@ -179,7 +179,7 @@ def test_fields_of_the_settings_are_read(lively, board):
 
 @pytest.mark.parametrize("column", ["click", "conversion", "watch_seconds", "opens"])
 def test_a_field_cannot_read_a_label(column, lively):
-    with pytest.raises(ConfigError, match="help to predict"):
+    with pytest.raises(ConfigError, match="reads an outcome"):
         fresh("dcn", fields=({"field": "number", "column": column},)).fit(lively, exposures_of(lively))
 
 
@@ -303,7 +303,7 @@ def test_models_are_found_by_name_and_wrong_ones_are_explained(board, tmp_path):
     assert ranker_class("dcn") is DCNRanker and ranker_class("taiji.models.ranking.din:DINRanker") is DINRanker
     for wrong, message in (
         ("gnc", "No component"),
-        ("no.such:Thing", "Could not import"),
+        ("no.such:Thing", "could not be imported"),
         ("math:pi", "not a ranking model"),
     ):
         with pytest.raises(ConfigError, match=message):

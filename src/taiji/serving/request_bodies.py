@@ -1,0 +1,78 @@
+"""What requests carry: JSON bodies, user ids and idempotency keys, each checked or rejected with the place that does not fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from taiji.serving import schemas as s
+from taiji.serving.gate import Rejected
+from taiji.serving.types import Event
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def json_body(request: Request) -> bytes:
+    """Return a request's body, which must be declared as JSON."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Rejected(415, "media_type", "The body must be application/json.")
+    return await request.body()
+
+
+def parsed(model: type[M], body: bytes) -> M:
+    """Parse a JSON body; the first twenty places that do not fit are named in the rejection."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        if problems[0]["type"] == "json_invalid":
+            raise Rejected(400, "malformed", "The body is not JSON in UTF-8, or nests too deeply.") from None
+        places = [
+            "/"
+            + "/".join(
+                str(part)
+                for part in problem["loc"]
+                if isinstance(part, int) or (part.isidentifier() and len(part) < 40)
+            )
+            for problem in problems[:20]
+        ]
+        raise Rejected(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
+
+
+def user_id(text: str) -> str:
+    """Return a user id that may stand in a store and a log."""
+    if not (0 < len(text) <= 256) or any(character < " " or character == "\x7f" for character in text):
+        raise Rejected(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
+    return text
+
+
+def idempotency_key(request: Request) -> str:
+    """Return the key under which a batch of events counts once."""
+    key = request.headers.get("idempotency-key", "")
+    if not re.fullmatch(r"[!-~]{1,200}", key):
+        raise Rejected(
+            422,
+            "idempotency_key",
+            "The header Idempotency-Key is needed: 1 to 200 printable ASCII characters without spaces, new for each batch.",
+        )
+    return key
+
+
+def joined(rows: Sequence[bytes | None]) -> bytes:
+    """Return the body of an answer with rows, ``null`` for a missing one."""
+    return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
+
+
+def numbered_events(key: str, latest: int, body: bytes) -> tuple[Event, ...]:
+    """Return the events of a body, numbered under their batch's key."""
+    taken = tuple(
+        Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
+        for place, e in enumerate(parsed(s.EventsIn, body).events)
+    )
+    if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
+        raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
+    return taken
