@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,9 @@ def _text(value: Any) -> str:
 
 def run(measure: Callable[[bool], Result], argv: Sequence[str] | None = None) -> None:
     """Parse ``--quick`` and ``--json``, measure, print, write, and exit with 1 when a check does not hold."""
+    function = measure.func if isinstance(measure, partial) else measure
     parser = argparse.ArgumentParser(
-        description=sys.modules[measure.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=sys.modules[function.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller sizes, under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write checks, rows and machine as JSON")

@@ -283,9 +283,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--examples", type=int, default=120)
     parser.add_argument("--data", action="append", default=[])
     known, rest = parser.parse_known_args(argv)
-    action = partial(measure, answers=known.answer or ANSWERS[:1], size=known.examples, data=known.data)
-    action.__module__ = __name__  # type: ignore[attr-defined]
-    run(action, rest)
+    run(partial(measure, answers=known.answer or ANSWERS[:1], size=known.examples, data=known.data), rest)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +147,7 @@ def main(argv: Sequence[str]) -> None:
             write_page(known.page, result.rows)
         return result
 
-    action = partial(measured_and_told)
-    action.__module__ = __name__  # type: ignore[attr-defined]
-    run(action, rest)
+    run(measured_and_told, rest)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ LAST = POPULAR = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """What one seed is fine-tuned on and asked.
+    """Log, prompts and examples of one seed.
 
     Attributes:
         dataset, prompts: the log and the form of prompts. train, test: examples. seed: of training and samples.
@@ -176,16 +176,15 @@ def measure(quick: bool, data: str, asked: int, rows: int, seeds: Sequence[int],
             {**common, "what": "fine-tuning", **facts, "prompts": len(test), "next items": float(test["targets"].list.len().mean())}
             | {"cut": int(told["cut"].sum()), "cpu_minutes of answers": float(told["cpu_s"].sum()) / 60}
         )  # fmt: skip
-        tell(result, common, trial, told["completion"].to_list())
+        formed = tell(result, common, trial, told["completion"].to_list())
         result.so_far()
         if not quick:
-            formed = [parse(text, max(1, len(dataset.levels)), prompts.most).well_formed for text in told["completion"]]
-            result.at_least(f"{dataset.name}, seed {seed}: share of well-formed answers", np.mean(formed), WELL_FORMED)
+            result.at_least(f"{dataset.name}, seed {seed}: share of well-formed answers", formed, WELL_FORMED)
     return result
 
 
-def tell(result: Result, common: dict[str, Any], trial: Trial, completions: Sequence[str]) -> None:
-    """Add the rows and the sanity checks of one seed."""
+def tell(result: Result, common: dict[str, Any], trial: Trial, completions: Sequence[str]) -> float:
+    """Add the rows and the sanity checks of one seed, and return the share of well-formed answers."""
     values, against = judged(trial, completions)
     users, codes = np.unique(trial.test["user"].to_numpy(), return_inverse=True)
 
@@ -203,6 +202,7 @@ def tell(result: Result, common: dict[str, Any], trial: Trial, completions: Sequ
     result.at_least(f"{label}: prompts answered", len(completions), len(trial.test))
     bound = against["upper bound: the true next items"]
     result.at_least(f"{label}: the true next items cover themselves", float(bound.min()), 1 - 1e-6)
+    return float(values["well formed"].mean())
 
 
 def main(argv: Sequence[str]) -> None:
@@ -218,7 +218,6 @@ def main(argv: Sequence[str]) -> None:
     action = partial(
         measure, data=known.data, asked=known.prompts, rows=known.rows, seeds=known.seed or [0], penalty=known.penalty
     )
-    action.__module__ = __name__  # type: ignore[attr-defined]
     run(action, rest)
 
 

@@ -200,9 +200,7 @@ def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str
 def main() -> None:
     """Run from the command line."""
     logs, embedders, language, rest = arguments(sys.argv[1:])
-    action = partial(measure, logs=logs, embedders=embedders, language=language)
-    action.__module__ = __name__  # type: ignore[attr-defined]
-    run(action, rest)
+    run(partial(measure, logs=logs, embedders=embedders, language=language), rest)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ from taiji.serving.types import (
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
 MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
@@ -61,16 +63,18 @@ class Service:
         self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
         self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
-        self.past: Batcher[Sequence[str], list[UserHistory]] = Batcher(self._read_pasts, 16, 1000)
+        self.past: Batcher[Sequence[str], list[UserHistory]] = Batcher(
+            partial(at_once, lambda users: store.histories(users, clock())), 16, 1000
+        )
         self.student: Batcher[Sequence[tuple[str, IntentRequest]], list[StudentRow | None]] = Batcher(
-            self._ask_student, 16, 1000
+            partial(at_once, scorers.intents), 16, 1000
         )
         self.intake: Batcher[EventBatch, Appended] = Batcher(lambda batches: store.append(batches, clock()), 64, 1000)
         wait = settings.limits.wait_s
         lists = Admission(wait, Admission(wait) if settings.recommend.keeps else None)
         reads = Admission(wait)
         self.admissions = {"/v1/rank": Admission(wait), "/v1/recommend": lists, "/v1/features:batch": reads}
-        self.batches: Batcher[Sequence[str], tuple[list[StoredRow | None], bytes]] = Batcher(
+        self.batches: Batcher[Sequence[str], tuple[list[StoredRow | None], bytes | None]] = Batcher(
             self._read_many, 16, MOST, patience_s=2 * wait, told=reads.note
         )
         self.bodies: Batcher[Callable[[], Any], Any] = Batcher(
@@ -85,13 +89,15 @@ class Service:
         self.readiness = Readiness(store, scorers, settings, clock)
         self._scrub = asyncio.Event()
 
-    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes]]:
-        """Return rows and answers of batch reads, all read at one time."""
-        rows = self.store.read([user for users in asked for user in users])
-        self.note_ages(rows)
-        left = iter(rows)
-        found = [[next(left) for _ in users] for users in asked]
-        return [(some, joined([row.body() if row else None for row in some])) for some in found]
+    def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
+        """Return rows and answers of batch reads, all read at one time; None where a student has to be asked first."""
+        found = at_once(self.store.read, asked)
+        for rows in found:
+            self.note_ages(rows)
+        return [
+            (rows, None if self.says_intents(rows) else joined([row.body() if row else None for row in rows]))
+            for rows in found
+        ]
 
     async def read(self, body: bytes, work: Callable[[bytes], T]) -> T:
         """Return what work makes of a body; beside the loop, one after the other, where it is large.
@@ -131,14 +137,6 @@ class Service:
             if row is not None:
                 bodies[place] = row.body(releases[place] or "", features[place], self.clock())
         return bodies
-
-    def _read_pasts(self, asked: Sequence[Sequence[str]]) -> list[list[UserHistory]]:
-        found = iter(self.store.histories([user for users in asked for user in users], self.clock()))
-        return [[next(found) for _ in users] for users in asked]
-
-    def _ask_student(self, asked: Sequence[Sequence[tuple[str, IntentRequest]]]) -> list[list[StudentRow | None]]:
-        found = iter(self.scorers.intents([question for questions in asked for question in questions]))
-        return [[next(found) for _ in questions] for questions in asked]
 
     def scrub_soon(self) -> None:
         """Ask for erased data to be removed from files; several erasures share one pass."""
@@ -251,6 +249,12 @@ async def _body(service: Service, request: Request, model: type[M]) -> M:
     return await service.read(await json_body(request), partial(parsed, model))
 
 
+def at_once(work: Callable[[Sequence[Q]], Sequence[A]], asked: Sequence[Sequence[Q]]) -> list[list[A]]:
+    """Return the answers to several lists of questions, which are put to ``work`` together."""
+    answers = iter(work([question for questions in asked for question in questions]))
+    return [[next(answers) for _ in questions] for questions in asked]
+
+
 def _short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
@@ -320,7 +324,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def features_batch(request: Request) -> Response:
         users = (await _body(service, request, s.UsersIn)).users
         rows, answer = await service.batches(users)
-        if service.says_intents(rows):
+        if answer is None:
             answer = joined(await service.answers(users, rows))
         return _json(answer)
 

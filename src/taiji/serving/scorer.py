@@ -93,10 +93,11 @@ class RunScorer:
         if student is None:
             return [None] * len(requests)
         histories = [request.history for request in requests]
-        gaps = [self._is_gap(request.features, request.history.as_of) for request in requests]
-        places = np.flatnonzero(gaps)
-        times = np.array([histories[place].as_of for place in places], dtype=np.int64)
-        said = student.rows(self._world.of([histories[place] for place in places]), np.arange(len(places)), times)
+        times = np.array([history.as_of for history in histories], dtype=np.int64)
+        places = self._gaps([request.features for request in requests], times)
+        said = student.rows(
+            self._world.of([histories[place] for place in places]), np.arange(len(places)), times[places]
+        )
         found: list[StudentRow | None] = [None] * len(requests)
         for place, row in zip(places.tolist(), said):
             history, intents = histories[place], Intents.of(dict(zip(INTENTS, row)))
@@ -106,9 +107,11 @@ class RunScorer:
                 )
         return found
 
-    def _is_gap(self, row: dict[str, Any] | None, time: int) -> bool:
-        """Return whether a row has no intents, or old ones."""
-        return row is None or not row.get("intent_weights") or self._is_old(row, time)
+    def _gaps(self, rows: Sequence[dict[str, Any] | None], times: Array) -> Array:
+        """Return the places of rows that have no intents, or old ones."""
+        return np.flatnonzero(
+            [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
+        )
 
     def _numbers(self, items: Sequence[str]) -> Array:
         """Return the numbers of items, NO_ITEM where one is not in the catalogue."""
@@ -159,8 +162,7 @@ class RunScorer:
         self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
     ) -> list[dict[str, Any] | None]:
         """Return the rows with the student's intents where they have none or old ones; a user without a row gets one of intents alone."""
-        gaps = [self._is_gap(row, at) for row, at in zip(rows, times)]
-        asked = np.flatnonzero(gaps)
+        asked = self._gaps(rows, times)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)
         for place, intents in zip(asked.tolist(), said):

@@ -249,7 +249,7 @@ class Mapping(Settings):
     domain: str = Field(default="shop", pattern=DOMAIN)
     """Domain of the items: the folder of templates that determines the wording of prompts."""
     unusable: Unusable = "error"
-    """What to do with rows without an id, a timestamp, a click label or a title, with events whose id is missing from its table, and with invalid cells:
+    """Handling of rows without an id, a timestamp, a click label or a title, with events whose id is missing from its table, and with invalid cells:
     raise an error that lists them, or drop and count them (a cell becomes null)."""
     items: ItemsMapping
     events: EventsMapping
