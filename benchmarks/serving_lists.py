@@ -186,7 +186,7 @@ def ask(
     return {
         "loop": "closed" if rate is None else f"open, {rate:g}/s",
         "connections": connections,
-        "requests/s": found["rate"],
+        "requests/s": found["rate"] * (1 - refused / max(1, found["requests"])),
         "p50 ms": found["p50"],
         "p90 ms": found["p90"],
         "p99 ms": found["p99"],

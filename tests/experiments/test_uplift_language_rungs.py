@@ -143,6 +143,10 @@ def test_intents_of_a_run_and_of_an_export_are_read_alike(trial, intents, tmp_pa
     intents.with_columns(user=moved).write_parquet(file)
     found = read_intents(file, shop)
     assert found.columns == list(COLUMNS) and found.sort("user").equals(intents.select(COLUMNS).sort("user"))
+    variant = tmp_path / "study" / "stages" / "features-sft" / "taiji.parquet"
+    variant.parent.mkdir(parents=True)
+    variant.write_bytes(file.read_bytes())
+    assert read_intents(variant, shop).equals(found)
     pl.DataFrame({"prompt_tokens": [300, 500], "completion_tokens": [100, 100]}).write_parquet(
         file.with_name("completions.parquet")
     )
@@ -193,6 +197,19 @@ def test_rungs_stand_on_text_match_with_their_cost(trial, knowledge, intents, mo
     ]
     assert rows[3]["tokens_per_item"] == 120 and rows[5]["tokens_per_user"] == 400
     assert not any("tokens" in key for row in (rows[2], rows[4], rows[6]) for key in row)
+
+
+def test_rows_with_intents_are_a_stratum_of_their_own(trial, intents):
+    """Half of the users have a row, and from the middle of the test period on."""
+    at = int(trial.test["time"].quantile(0.5))
+    half = intents.filter(pl.col("user") % 2 == 0).with_columns(available_at=pl.lit(at))
+    wanted = ((trial.test["time"] > at) & (trial.test["user"].cast(pl.Int64) % 2 == 0)).to_numpy()
+    rungs = [*intent_rungs("4 intents", half, "2", {}), *student_rungs(half, "2")]
+    for rung in rungs:
+        masks = rung.strata(trial)
+        assert np.array_equal(masks.pop("covered"), wanted) and 0 < wanted.sum() < len(wanted)
+        assert list(masks) == list(trial.strata())
+    assert "covered" not in Rung("0", counts).strata(trial)
 
 
 def test_the_students_share_is_told_where_there_is_a_gain_to_keep():

@@ -7,6 +7,7 @@ import io
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stderr
@@ -23,7 +24,7 @@ from taiji.serving import schemas
 from taiji.serving.app import build_app
 from taiji.serving.batching import Overloaded
 from taiji.serving.clock import SteadyClock, wall_us
-from taiji.serving.gate import Gate, needed_scope
+from taiji.serving.gate import PAUSE_S, Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.readiness import Readiness
 from taiji.serving.scorers import Scorers
@@ -816,6 +817,26 @@ def test_under_overload_as_many_rankings_are_answered_as_ever(make_store: Callab
 
     statuses = asyncio.run(flood())
     assert set(statuses) == {200, 503} and statuses.count(200) == len(scorer.users) - 1 >= 4
+
+
+def test_clients_that_ask_again_at_once_do_not_take_the_time_of_answers(make_store: Callable[..., Store]) -> None:
+    store, scorer = make_store(), Slow(0.02)
+    store.add_release(RELEASE, 1)
+    app, clients = slow_app(store, scorer, wait_s=0.05), 16
+    found: Counter[int] = Counter()
+
+    async def again() -> None:
+        while found[200] < 40:
+            found[await rank(app, "u")] += 1
+
+    async def flood() -> float:
+        await rank(app, "first")  # from here on the cost is known
+        start = time.monotonic()
+        await asyncio.gather(*(again() for _ in range(clients)))
+        return time.monotonic() - start
+
+    seconds = asyncio.run(flood())
+    assert 0 < found[503] <= clients * (seconds / PAUSE_S + 1) and set(found) == {200, 503}
 
 
 def test_nobody_works_for_a_client_that_has_hung_up(make_store: Callable[..., Store]) -> None:

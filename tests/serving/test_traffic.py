@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from taiji.serving.traffic import load, of_run
 
 
 class Server(threading.Thread):
-    """Answers every request line; ``/v1/features/slow`` after 50 ms, unknown users with 404."""
+    """Answers every request line; ``/v1/features/slow`` after 50 ms, unknown users with 404, ``busy`` with 503."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -37,7 +38,7 @@ class Server(threading.Thread):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while data := connection.recv(65536):
             self.seen.append(data)
-            status = b"404 Not Found" if b"nobody" in data else b"200 OK"
+            status = b"404 Not Found" if b"nobody" in data else b"503 Busy" if b"busy" in data else b"200 OK"
             if b"slow" in data:
                 time.sleep(0.05)
             connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Len")
@@ -74,6 +75,16 @@ def test_late_and_failed_answers_are_no_good(server: Server, monkeypatch: pytest
     assert load(server.url, ["nobody"], kind="read", seconds=0.1, connections=1).goodput == 0
     monkeypatch.setattr(traffic, "PATIENCE_S", 0.04)
     assert load(server.url, ["slow"], kind="read", seconds=0.2, connections=1).goodput == 0
+
+
+def test_quick_refusals_are_counted_and_make_no_latency_better(server: Server) -> None:
+    report = load(server.url, ["busy", "slow"], kind="read", seconds=0.5, connections=4)
+    assert (
+        set(report.statuses) == {200, 503} and report.requests == sum(report.statuses.values()) > report.statuses[200]
+    )
+    assert report.p50 > 50 and not report.all_2xx
+    alone = load(server.url, ["busy"], kind="read", seconds=0.1, connections=1)
+    assert alone.requests and math.isnan(alone.p50)
 
 
 def test_an_open_loop_keeps_its_rate(server: Server) -> None:

@@ -211,7 +211,7 @@ def climb(
             found = MODELS[model](bench, [part[0] for part in used if part[0].labels], *_beside(trial, used), seeds)
             old = stand.fitted[against] if against is not None else None
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
-            for group, chosen in trial.strata().items():
+            for group, chosen in rung.strata(trial).items():
                 row = {"model": model, "rung": rung.name, "group": group, "rows": int(chosen.sum())}
                 row |= _compared(trial, found.scores, old.scores if old else None, chosen, resamples)
                 if against is not None and "gain" in row:

@@ -107,6 +107,21 @@ class Intents:
         return [TabledIntents(of_others(self.table) if self.another else self.table)]
 
 
+@dataclass(frozen=True)
+class Told:
+    """Mask of the test rows whose user had intents at the time.
+
+    Attributes:
+        table: table with the columns of :data:`COLUMNS`.
+    """
+
+    table: pl.DataFrame
+
+    def __call__(self, trial: Trial) -> Array:
+        """Return it, (N,)."""
+        return join_features(trial.test, self.table, ("intent_weights",))["intent_weights"].is_not_null().to_numpy()
+
+
 def of_others(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table in which every user gets another user's rows (none if there is only one user)."""
     users = table["user"].unique().sort()
@@ -122,8 +137,8 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
     """Read rows of intents with a dataset's user numbers.
 
     Args:
-        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants), or a file of ``taiji
-            export``.
+        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants, those of a study among them),
+            or a file of ``taiji export``.
         dataset: a dataset with the same ``user_id`` values.
 
     Returns:
@@ -134,10 +149,10 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
     """
     path = Path(path).expanduser()
     table = pl.read_parquet(path)
-    names = path.parent.parent / "data" / "dataset" / USERS
+    names = next(filter(Path.is_file, (folder / "data" / "dataset" / USERS for folder in path.resolve().parents)), None)
     if "user_id" in table.columns:
         table = table.drop("user", strict=False).with_columns(pl.col("user_id").cast(pl.String))
-    elif names.is_file():
+    elif names is not None:
         ids = pl.read_parquet(names, columns=["user", "user_id"])
         table = table.join(ids.with_columns(pl.col("user_id").cast(pl.String)), on="user", how="left").drop("user")
     if "event_timestamp" in table.columns:
@@ -186,8 +201,8 @@ def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Ru
 def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str, float]) -> list[Rung]:
     """Return a rung of intents and its control, both compared with the rung below."""
     return [
-        Rung(name, Intents(table), against, True, True, cost),
-        Rung(f"{name}: control, another user's", Intents(table, True), against, True, True),
+        Rung(name, Intents(table), against, True, True, cost, Told(table)),
+        Rung(f"{name}: control, another user's", Intents(table, True), against, True, True, covers=Told(table)),
     ]
 
 
@@ -225,7 +240,9 @@ class StudentIntents(NumbersField):
 
 
 def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
-    """Return the arm of the student, which costs no tokens beyond those of its training rows."""
-    return [
-        Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, True, {"tokens_per_user": 0.0})
-    ]
+    """Return the arm of the student, which costs no tokens beyond those of its training rows.
+
+    It covers every row; the stratum of the language model's rows is there so that the two can be compared on equal terms.
+    """
+    free = {"tokens_per_user": 0.0}
+    return [Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, True, free, Told(table))]

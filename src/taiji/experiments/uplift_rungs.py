@@ -21,6 +21,8 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 Array = NDArray[Any]
 NEXT = 10
 """Number of next items that the oracle of intents knows."""
+COVERED = "covered"
+"""Stratum of the rows of which a rung knows something."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Rung:
         side: an arm next to the ladder (a control, an oracle), on which later rungs do not build.
         must_pay: also evaluate the rung as in a ranker that drops fields that do not pay off.
         cost: tokens of a language model, shown beside its gain.
+        covers: mask of the test rows of which the rung knows something, (N,); they are a stratum of their own,
+            :data:`COVERED`. None: all rows.
     """
 
     name: str
@@ -43,6 +47,11 @@ class Rung:
     side: bool = False
     must_pay: bool = False
     cost: Mapping[str, float] = field(default_factory=dict)
+    covers: Callable[[Trial], Array] | None = None
+
+    def strata(self, trial: Trial) -> dict[str, Array]:
+        """Return the strata on which the rung is evaluated, masks of the test rows by name."""
+        return trial.strata() | ({COVERED: self.covers(trial)} if self.covers is not None else {})
 
 
 def counts(trial: Trial) -> list[NumbersField]:

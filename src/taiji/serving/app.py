@@ -222,7 +222,7 @@ def _unavailable(request: Request, error: Exception) -> Response:
 
 async def _overloaded(gate: Gate, request: Request, error: Exception) -> Response:
     assert isinstance(error, Overloaded)
-    return await gate.reject(request, overloaded(error))
+    return await gate.reject(request, await overloaded(error))
 
 
 def _no_route(request: Request, error: Exception) -> Response:

@@ -46,6 +46,9 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 ANONYMOUS = "anonymous"
 KEY, BUSY = "taiji.key", "taiji.busy"
 """Entries of a request's scope: the name of its API key; why nothing may be computed for it (:class:`Overloaded`), where that is so."""
+PAUSE_S = 0.1
+"""Delay of a refusal for lack of room. Clients that ask again at once would otherwise take the time that answers need, and a service that was full for a
+moment would stay so."""
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
     (b"content-security-policy", content_policy().encode()),
@@ -78,8 +81,9 @@ class Rejected(Exception):
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 
 
-def overloaded(busy: Overloaded) -> Rejected:
-    """Return the answer to a request for which there is no room."""
+async def overloaded(busy: Overloaded) -> Rejected:
+    """Return the answer to a request for which there is no room, after a pause."""
+    await asyncio.sleep(PAUSE_S)
     return Rejected(503, "overloaded", "More is asked than can be answered; try again later.", retry_s=busy.seconds)
 
 
@@ -155,7 +159,7 @@ class Gate:
         except Rejected as rejected:
             await _answer(watched, self._note(rejected))
         except Overloaded as busy:
-            await _answer(watched, self._note(overloaded(busy)))
+            await _answer(watched, self._note(await overloaded(busy)))
         except Gone:
             status = 499  # the usual number for it; nobody sees it but the metrics
             self.metrics.refuse("gone")

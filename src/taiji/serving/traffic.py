@@ -31,12 +31,15 @@ BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 PATIENCE_S = 2.0
 """Age of an answer from which on it is of no use to anybody."""
+REFUSED = 503
+"""Status of a request that is refused because the service is busy or not ready."""
 
 
 @dataclass
 class LoadReport:
-    """Result of a load run. Latencies in milliseconds; ``statuses`` counts answers, ``errors`` broken connections.
+    """Result of a load run. ``statuses`` counts answers, ``errors`` broken connections.
 
+    Latencies are in milliseconds; answers with 503 count in ``requests`` and ``rate``, but not in the latencies, as a refusal is quick.
     ``goodput`` is the rate of successful answers that came while the load lasted and within :data:`PATIENCE_S` of when their
     requests were due.
     """
@@ -131,8 +134,8 @@ def load(
     return LoadReport(
         kind,
         run.seconds,
-        len(run.latencies),
-        len(run.latencies) / run.seconds,
+        run.statuses.total(),
+        run.statuses.total() / run.seconds,
         p50,
         p90,
         p99,
@@ -262,9 +265,11 @@ class _Run:
             self._idle.popleft().ask(self._make(), heapq.heappop(self._due))
 
     def answered(self, connection: _Connection, status: int, since: float) -> None:
-        self.latencies.append(time.perf_counter() - since)
+        latency = time.perf_counter() - since
+        if status != REFUSED:
+            self.latencies.append(latency)
         self.statuses[status] += 1
-        self.good += self.open and 200 <= status < 300 and self.latencies[-1] <= PATIENCE_S
+        self.good += self.open and 200 <= status < 300 and latency <= PATIENCE_S
         if self._rate is not None:
             self._idle.append(connection)
             self.pump()

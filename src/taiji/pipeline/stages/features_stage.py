@@ -83,7 +83,6 @@ class Features(Stage):
         from taiji.pipeline.run_data import load_split, stored
         from taiji.pipeline.run_models import load_model
         from taiji.reasoning.answers import parse
-        from taiji.reasoning.prompts import item_lines
 
         config, dataset, split = context.config, stored(context), load_split(context)
         times = refresh_times(dataset, split, config.examples.min_history, config.size.feature_refreshes)
@@ -99,7 +98,7 @@ class Features(Stage):
         embedder = load_embedder(config.embedder.name, config.embedder.device)
         parsed = [parse(text, most=asked.most) for text in completions["completion"]]
         answer_vectors = embed(context, [answer.said for answer in parsed], "answers")
-        lines = embed(context, item_lines(dataset, config.reasoning.prompts.title_characters), "items")
+        lines = _lines(context, dataset, rows)
         mean = history_mean(
             dataset, rows["user"].to_numpy(), rows["as_of"].to_numpy(), lines, config.features.history_mean
         )
@@ -130,6 +129,24 @@ class Features(Stage):
             "well formed": sum(answer.well_formed for answer in parsed),
             "cut": int(completions["cut"].sum()),
         }
+
+
+def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np.float32]:
+    """Return the vectors of the lines of items, (n_items, d), of the recent items of all rows; those of other items are zero."""
+    import numpy as np
+
+    from taiji.pipeline.completions import embed
+    from taiji.reasoning.prompts import item_lines
+
+    config = context.config
+    users, times = (rows[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
+    recent, _ = dataset.history.before_batch(users, times, config.features.history_mean)
+    needed = np.unique(recent[recent >= 0])
+    lines = item_lines(dataset, config.reasoning.prompts.title_characters)
+    found = embed(context, [lines[item] for item in needed], "items")
+    vectors = np.zeros((dataset.n_items, found.shape[1]), np.float32)
+    vectors[needed] = found
+    return vectors
 
 
 def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
