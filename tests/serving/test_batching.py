@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -38,6 +39,37 @@ def test_what_arrives_during_a_call_goes_together_into_the_next() -> None:
 
     assert asyncio.run(main()) == [0, 2, 4, 6, 8, 10]
     assert calls == [[0], [1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("linger, calls", [(0.0, {1, 3}), (50.0, {4})], ids=["at once", "lingering"])
+def test_those_who_were_answered_together_and_ask_again_go_together(linger: float, calls: set[int]) -> None:
+    """Without waiting, whoever is first goes alone, and the others follow together."""
+    sizes: list[int] = []
+
+    def work(numbers: Sequence[int]) -> list[int]:
+        sizes.append(len(numbers))
+        time.sleep(0.02)
+        return list(numbers)
+
+    async def main() -> float:
+        batcher = Batcher(work, size=16, waiting=100, linger=linger)
+
+        async def client() -> None:
+            for number in range(6):
+                assert await batcher(number) == number
+
+        await asyncio.gather(*(client() for _ in range(4)))
+        start = time.monotonic()
+        assert await batcher(1) == 1  # waits for three others, in vain
+        waited = time.monotonic() - start
+        start = time.monotonic()
+        assert await batcher(2) == 2  # the last call had one argument
+        batcher.close()
+        return waited - (time.monotonic() - start)
+
+    waited = asyncio.run(main())
+    assert set(sizes[1:-3]) == calls and sizes[-2:] == [1, 1]
+    assert (waited > 0.5) == (linger > 0), "a share of a call's time"
 
 
 def test_an_error_reaches_those_who_asked_and_nobody_later() -> None:

@@ -1,7 +1,8 @@
 """Calls of many requests become one call of the store.
 
 While one call is under way in its thread, the requests that arrive wait and go together into the next. Under load this
-makes one round trip, or one transaction with one sync to disk, out of dozens; a lone request waits for nobody. Nothing is done for
+makes one round trip, or one transaction with one sync to disk, out of dozens; a lone request waits for nobody. Callers that were answered
+together often ask again together: where a call has a high fixed cost, the next one can wait for them for a moment. Nothing is done for
 a caller that has gone, or has waited for so long that nobody would wait for the answer.
 """
 
@@ -40,6 +41,7 @@ class Batcher(Generic[A, B]):
         apart: True asks again with each argument alone after a failure, so that a bad one costs nobody else an answer.
         patience_s: an argument that has waited for longer is not worked on; its caller gets :class:`Overloaded`.
         told: told how many arguments a call had and how many seconds it took.
+        linger: share of the time of a call for which the next one waits for as many arguments as were answered and are waiting.
     """
 
     def __init__(
@@ -51,9 +53,12 @@ class Batcher(Generic[A, B]):
         apart: bool = False,
         patience_s: float = float("inf"),
         told: Callable[[int, float], object] = lambda number, seconds: None,
+        linger: float = 0.0,
     ) -> None:
         self._work, self._size, self._waiting, self._apart = work, size, waiting, apart
-        self._patience_s, self._told = patience_s, told
+        self._patience_s, self._told, self._linger = patience_s, told, linger
+        self._seconds, self._expected = 0.0, 1
+        self._lingering: asyncio.TimerHandle | None = None
         self._pending: deque[tuple[A, asyncio.Future[B], float]] = deque()
         self._thread = ThreadPoolExecutor(1)
         self._running = False
@@ -66,7 +71,7 @@ class Batcher(Generic[A, B]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[B] = loop.create_future()
         self._pending.append((argument, future, now + self._patience_s))
-        if not self._running:
+        if not self._running and (self._lingering is None or len(self._pending) >= self._expected):
             self._start(loop)
         return await future
 
@@ -85,6 +90,9 @@ class Batcher(Generic[A, B]):
         return batch
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         batch = self._next()
         self._running = bool(batch)
         if not batch:
@@ -103,7 +111,8 @@ class Batcher(Generic[A, B]):
         try:
             start = time.perf_counter()
             found = list(self._work(arguments))
-            self._told(len(arguments), time.perf_counter() - start)
+            self._seconds = time.perf_counter() - start
+            self._told(len(arguments), self._seconds)
             if len(found) != len(arguments):
                 raise RuntimeError(f"{len(found)} results of {len(arguments)} arguments")
             return [*found]
@@ -127,8 +136,10 @@ class Batcher(Generic[A, B]):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-        self._running = False
-        if self._pending:
+        self._running, self._expected = False, min(self._size, len(batch) + len(self._pending))
+        if self._linger and len(self._pending) < self._expected > 1:
+            self._lingering = loop.call_later(self._linger * self._seconds, self._start, loop)
+        elif self._pending:
             self._start(loop)
 
     def close(self) -> None:
