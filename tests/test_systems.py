@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ SECTIONS = (
 )
 HEAD = ("paper", "written from", "stage", "setting", "tests and benchmarks", "in our runs")
 FIGURE = re.compile(r"(?<![\w.])[+−]?[\d,]*\.?\d+ (?:\[[^\]a-z]+\]|± \.?\d+)")
+source_packages = functools.cache(reference_page.packages)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -124,7 +126,7 @@ def test_settings_of_a_page_exist(page, tmp_path):
 @each_page
 def test_modules_and_commands_of_a_page_exist(page):
     text = page.read_text()
-    packages = reference_page.packages()
+    packages = source_packages()
     links = re.findall(r"\[`(taiji[\w.]*)`\]\(\.\./reference\.md#(\w+)\)", text)
     assert links
     for module, anchor in links:
