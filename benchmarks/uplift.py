@@ -14,7 +14,8 @@ same geometry, titles of noise words, another user's history.
 The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
 ``item_knowledge``; one that is not there is written by ``--model``, a part at a time, and a killed one goes on); 4 from rows of intents (a
 run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the arm ``student``. Each against text
-match, with its negative control and its tokens; the student also with the share of the gain of 4 that it keeps.
+match, with its negative control and its tokens; rows whose user had intents at the time are the stratum ``covered``. The student also with the
+share of the gain of 4 that it keeps.
 
 Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA names the public data
 sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
