@@ -1,4 +1,4 @@
-"""Baselines of alignment: a prediction relative to the group of candidates under similar conditions.
+"""Baselines of alignment: a prediction relative to the group of candidates under similar circumstances.
 
 D2Q (Zhan et al., KDD 2022) uses the rank within the group, WTG (Zheng et al., 2022) the distance from the group's mean in standard deviations of the
 group, and mean alignment the ratio to the mean. All three were designed for labels and are applied to predictions here.
@@ -24,7 +24,7 @@ class GroupedAlignmentSettings(FusionSettings):
     """Settings of grouped alignment."""
 
     number: str = "duration"
-    """Condition (a column of the requests, items or users) whose quantiles divide candidates into groups of equal size."""
+    """Circumstance (a column of the requests, items or users) whose quantiles divide candidates into groups of equal size."""
     groups: int = Field(default=20, ge=1)
     form: Literal["rank", "gain", "ratio"] = "rank"
     """`rank` as in D2Q, `gain` as in WTG, or `ratio` to the mean of the group."""

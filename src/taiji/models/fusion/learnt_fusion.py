@@ -123,9 +123,9 @@ class LearntFusion(LearntComponent):
 
 
 def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
-    """Return the value of a named condition for each candidate, (B, M).
+    """Return the value of a named circumstance for each candidate, (B, M).
 
-    The condition is a column of the requests, (B,) or (B, M), else of the dataset's items, else of its users.
+    The circumstance is a column of the requests, (B,) or (B, M), else of the dataset's items, else of its users.
 
     Raises:
         InputError: no column has this name.
@@ -139,7 +139,7 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
         return np.broadcast_to(dataset.users[name].to_numpy()[requests.user][:, None], shape)
     known = [*requests.columns, *(() if dataset is None else (*dataset.items.columns, *dataset.users.columns))]
     raise InputError(
-        "A condition is unknown.",
+        "A circumstance is unknown.",
         where=name,
         expected=f"a column of the requests, items or users ({', '.join(known) or 'there is none'})",
         found="no column of this name",

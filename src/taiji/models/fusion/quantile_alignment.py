@@ -1,8 +1,8 @@
 """Alignment of predictions by their conditional quantiles (AlignPxtr, arXiv 2503.06920), followed by a weighted sum.
 
 Two candidates with the same prediction are not comparable if one is long and the other short, but their ranks among predictions under the same
-conditions are. By definition the rank is independent of the conditions, which does not prove that it is closer to the truth: if taste itself depends on
-the conditions, alignment removes that as well. Ranks are not probabilities, so they must not be used where calibration is needed (such as in an auction).
+circumstances are. By definition the rank is independent of the circumstances, which does not prove that it is closer to the truth: if taste itself depends on
+the circumstances, alignment removes that as well. Ranks are not probabilities, so they must not be used where calibration is needed (such as in an auction).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class QuantileAlignmentSettings(FusionSettings):
     """Settings of quantile alignment."""
 
     numbers: tuple[str, ...] = ()
-    """Numeric conditions (`duration`): columns of the requests, the items or the users."""
+    """Numeric circumstances (`duration`): columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Categorical conditions. For an unseen or missing value, the overall quantiles are used."""
+    """Categorical circumstances. For an unseen or missing value, the overall quantiles are used."""
     quantiles: int = Field(default=20, ge=3)
     """Number of quantile levels, evenly spaced in (0, 1)."""
     width: PositiveInt = 64
@@ -40,9 +40,9 @@ class QuantileAlignmentSettings(FusionSettings):
 
 
 class QuantileAlignment(LearntFusion):
-    """Fusion by Σ weight · rank of the prediction among those made under the same conditions. It can also be used as a debiaser.
+    """Fusion by Σ weight · rank of the prediction among those made under the same circumstances. It can also be used as a debiaser.
 
-    The score never falls as a prediction rises, as long as the conditions stay the same.
+    The score never falls as a prediction rises, as long as the circumstances stay the same.
     """
 
     Settings: ClassVar[type[Base]] = QuantileAlignmentSettings
@@ -52,7 +52,7 @@ class QuantileAlignment(LearntFusion):
         super().__init__(settings)
         if not (self.settings.numbers or self.settings.categories):
             raise ConfigError(
-                "Alignment needs at least one condition.",
+                "Alignment needs at least one circumstance.",
                 where="numbers, categories",
                 expected="the name of at least one column",
                 found="none",
@@ -64,7 +64,7 @@ class QuantileAlignment(LearntFusion):
         return (np.arange(self.settings.quantiles) + 0.5) / self.settings.quantiles
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the quantiles of the predictions given only the conditions."""
+        """Fit the quantiles of the predictions given only the circumstances."""
         values = self.stacked(rows.predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         values = values[known]

@@ -77,7 +77,7 @@ def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
 
 
 def must_pay(settings: object) -> bool:
-    """Return True if the settings contain a field that a ranker keeps only if it improves the validation loss."""
+    """Return True if the settings contain a field that a ranker keeps only if it lowers the loss on later rows."""
     if not isinstance(settings, NeuralRankerSettings):
         return False
     given = (*(USUAL if settings.pair_fields is None else settings.pair_fields), *settings.fields)
