@@ -109,11 +109,13 @@ class Caps:
 
 
 def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: int) -> Array:
-    """Return the places (B, K) taken by greedy maximisation of the log-determinant, best first, K = min(length, M).
+    """Return the positions (B, K) taken by greedy maximisation of the log-determinant, best first, K = min(length, M).
 
     Args:
-        similarity: (B, M, M) positive semidefinite with a diagonal of 1. log_quality: (B, M). allowed: (B, M) bool.
-        length: places to take; once the determinant is 0, or nothing is allowed any more, the rest follows in the order of quality.
+        similarity: (B, M, M) positive semidefinite with a diagonal of 1.
+        log_quality: (B, M).
+        allowed: (B, M) bool.
+        length: number of positions to take; once the determinant is 0 or nothing more is allowed, the rest follows in order of quality.
     """
     rows, width = log_quality.shape
     steps = min(length, width)
@@ -135,7 +137,7 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
 
 
 def _take(gain: Array, free: Array) -> Array:
-    """Return the best free place (B,), the first on ties, padding if none is left, and mark it as taken."""
+    """Return the best free position (B,), the first on ties and padding if none is left, and mark it as taken."""
     left = free.any(axis=1, keepdims=True)
     best = np.where(free, gain, np.where(left, -np.inf, -1.0 * np.arange(gain.shape[1]))).argmax(axis=1)
     free[np.arange(len(gain)), best] = False
@@ -143,7 +145,7 @@ def _take(gain: Array, free: Array) -> Array:
 
 
 def _listed(slate: Slate, places: Array) -> Slate:
-    """Return the slate's places (B, K), each request's padding behind its items."""
+    """Return the slate's positions (B, K), with each request's padding behind its items."""
     taken = np.take_along_axis(slate.mask, places, axis=1)
     counts = slate.mask.sum(axis=1, keepdims=True)
     real = taken & (np.arange(places.shape[1]) < counts)
