@@ -77,7 +77,9 @@ class Front:
         if np.isfinite(point).all():
             if self.reference is None:
                 self.reference = point
-                logger.info("The volume of the front is measured above the mean rewards of the first batch, %s.", point.tolist())
+                logger.info(
+                    "The volume of the front is measured above the mean rewards of the first batch, %s.", point.tolist()
+                )
             if not (self.points >= point).all(1).any():
                 self.points = np.concatenate([self.points[~(self.points <= point).all(1)], point[None]])
                 self._measure()

@@ -30,7 +30,9 @@ class ParetoGRPOConfig(GRPOConfig):
     weighting: str = field(default="popo", metadata={"help": "Rule for the reward weights: " + ", ".join(RULES) + "."})
     popo_mode: str = field(
         default="robust",
-        metadata={"help": "'robust' (averaged, clipped, with a minimum weight) or 'paper' (raw exponentiated gradient)."},
+        metadata={
+            "help": "'robust' (averaged, clipped, with a minimum weight) or 'paper' (raw exponentiated gradient)."
+        },
     )
     preference: list[float] | None = field(
         default=None, metadata={"help": "Trade-off that POPO should reach; None for equal weights."}
@@ -64,7 +66,9 @@ class ParetoGRPOConfig(GRPOConfig):
     )
     weight_floor: float = field(
         default=0.05,
-        metadata={"help": "Share by which the weights are pulled towards the preference (or equal weights) in each step."},
+        metadata={
+            "help": "Share by which the weights are pulled towards the preference (or equal weights) in each step."
+        },
     )
     weight_average: float = field(
         default=0.9,
@@ -72,7 +76,9 @@ class ParetoGRPOConfig(GRPOConfig):
     )
     weight_warmup: int = field(
         default=0,
-        metadata={"help": "Steps before gradient-based weights start to change; use a few with LoRA, whose B starts at zero."},
+        metadata={
+            "help": "Steps before gradient-based weights start to change; use a few with LoRA, whose B starts at zero."
+        },
     )
     light_statistics: str = field(
         default="batch",
@@ -97,7 +103,9 @@ class ParetoGRPOConfig(GRPOConfig):
     )
     pepo_evidence: str = field(
         default=r"Item title: [^\n]*",
-        metadata={"help": "Regular expression that matches the evidence in the prompt; if nothing matches, all prompt tokens are evidence."},
+        metadata={
+            "help": "Regular expression that matches the evidence in the prompt; if nothing matches, all prompt tokens are evidence."
+        },
     )
     pepo_as_released: bool = field(
         default=False,

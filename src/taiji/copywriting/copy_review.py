@@ -113,7 +113,9 @@ class CopyReview:
 
     def __init__(self, asked: Sequence[Comparison], name: str, folder: str | Path) -> None:
         if not NAME.fullmatch(name):
-            raise InputError("A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -")
+            raise InputError(
+                "A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -"
+            )
         self.asked = {one.key: one for one in asked}
         self.name, self.folder = name, Path(folder)
         self.file = self.folder / f"{name}.jsonl"

@@ -174,7 +174,9 @@ class IntentStudent(LearntComponent):
             as_ofs: (N,) microseconds.
         """
         if self.network is None:
-            raise ConfigError("The student has not been trained.", where="features.student", fix="fit or load a student")
+            raise ConfigError(
+                "The student has not been trained.", where="features.student", fix="fit or load a student"
+            )
         catalogue = self._item_vectors(dataset)
         items = self._items(dataset, users, as_ofs)
         rows: list[Row] = []

@@ -92,7 +92,9 @@ def write(
     if lm.engine is not None:
         seeds = [[int(stream.integers(2**31)) for stream in row] for row in streams]
         return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
-    order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first, so that too little memory shows at once
+    order = sorted(
+        range(len(prompts)), key=lambda i: (-len(encoded[i]), i)
+    )  # longest first, so that too little memory shows at once
     texts: list[list[Written]] = [[] for _ in prompts]
     with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
         rows = _complete(lm, [encoded[i] for i in order], [streams[i] for i in order], settings, update)

@@ -337,7 +337,9 @@ class LeanDecoder:
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """Append one token to every running row, and return the next logits (R, V), which are also kept in `logits`."""
         if self._left < 1:
-            raise InputError("The rows have no room for another token.", expected="no more steps than new tokens requested")
+            raise InputError(
+                "The rows have no room for another token.", expected="no more steps than new tokens requested"
+            )
         self._left -= 1
         self.logits = self._decoder.step([[int(token)] for token in tokens])
         return self.logits

@@ -219,7 +219,9 @@ class PaddedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """See :meth:`SharedDecoder.step`."""
         if self._left < 1:
-            raise InputError("The rows have no room for another token.", expected="no more steps than new tokens requested")
+            raise InputError(
+                "The rows have no room for another token.", expected="no more steps than new tokens requested"
+            )
         self._left -= 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         with torch.no_grad():

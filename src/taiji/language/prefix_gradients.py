@@ -82,7 +82,9 @@ class _Private:
         if layer not in self.sums:
             shape = (len(weights), *like.shape[1:])
             self.sums[layer] = (weights.new_zeros(shape), weights.new_zeros(shape))
-        with torch.autocast(weights.device.type, enabled=False):  # the backward pass may run inside the loss's autocast context
+        with torch.autocast(
+            weights.device.type, enabled=False
+        ):  # the backward pass may run inside the loss's autocast context
             for total, part in zip(self.sums[layer], found):
                 total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
 

@@ -54,7 +54,9 @@ def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) 
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ResourceError(
-            "The tokenizer does not provide character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__
+            "The tokenizer does not provide character offsets.",
+            expected="a fast tokenizer",
+            found=type(tokenizer).__name__,
         )
     before = ids_of(tokenizer, prompt)
     if not completion:

@@ -128,8 +128,8 @@ def _title_kinds(
 ) -> list[str]:
     """Return the ways in which the title is named, and mark the words of the rationale that name it.
 
-        A run of three title words that contains a first or second level ("Sour Creams (Milk by-Products)") counts as naming that level, which is judged
-        separately.
+    A run of three title words that contains a first or second level ("Sour Creams (Milk by-Products)") counts as naming that level, which is judged
+    separately.
     """
     if not name or _runs(known, name):
         return []

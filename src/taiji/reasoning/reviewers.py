@@ -214,7 +214,9 @@ class PersonReviewer:
 
     def __init__(self, name: str, folder: str | Path) -> None:
         if not re.fullmatch(r"[\w.@-]+", name) or name.startswith("."):
-            raise InputError("A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -")
+            raise InputError(
+                "A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -"
+            )
         self.name, self.folder = name, Path(folder)
 
     @property

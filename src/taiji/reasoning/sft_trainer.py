@@ -35,9 +35,7 @@ class PackedSFTTrainer(SFTTrainer):
             logprobs = torch.cat(shared_logprobs(model, rows, starts).logprobs)
         loss = -logprobs.sum() / (len(logprobs) if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = (
-                loss * self.accelerator.num_processes
-            )  # the count covers all processes, whose gradients are averaged
+            loss = loss * self.accelerator.num_processes  # the count covers all processes, whose gradients are averaged
         return loss
 
     def _serves(self, model: Any) -> bool:

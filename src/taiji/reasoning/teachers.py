@@ -174,7 +174,9 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
             found=said,
             fix=MORE_ROOM,
         )
-    logger.warning("Of %d rationales, these are not used: %s. To reduce their number: %s.", len(rationales), said, MORE_ROOM)
+    logger.warning(
+        "Of %d rationales, these are not used: %s. To reduce their number: %s.", len(rationales), said, MORE_ROOM
+    )
     return counts
 
 

@@ -58,7 +58,9 @@ class ScorerPolicy(RankingPolicy):
         rows = np.flatnonzero(user >= 0)
         if len(rows):
             columns = {name: values[rows] for name, values in observation.requests.columns.items()}
-            order = np.argsort(items[rows] == NO_ITEM, axis=1, kind="stable")  # the padding of a slate comes after its items
+            order = np.argsort(
+                items[rows] == NO_ITEM, axis=1, kind="stable"
+            )  # the padding of a slate comes after its items
             slate = Slate(np.take_along_axis(items[rows], order, axis=1))
             state = self.scorer.encode(Requests(user[rows], observation.requests.time[rows], columns))
             predicted = self.scorer.score(state, slate)

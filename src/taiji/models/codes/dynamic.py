@@ -74,7 +74,9 @@ class DynamicCodes:
                 found=str(time),
             )
         if len(np.unique(items)) != len(items):
-            raise InputError("An item occurs twice in one tick.", where="dynamic codes", expected="each item at most once")
+            raise InputError(
+                "An item occurs twice in one tick.", where="dynamic codes", expected="each item at most once"
+            )
         codes = self._current().encode(vectors)
         if len(items):
             self._times.append(np.full(len(items), time, np.int64))
@@ -145,7 +147,10 @@ class DynamicCodes:
     def _current(self) -> Coder:
         if not self.coders:
             raise InputError(
-                "There is no current coder.", where="dynamic codes", expected="a fitted coder", fix="call use(coder) first"
+                "There is no current coder.",
+                where="dynamic codes",
+                expected="a fitted coder",
+                fix="call use(coder) first",
             )
         return self.coders[-1]
 

@@ -78,7 +78,9 @@ class EnsembleNetwork(nn.Module):
         weights = torch.softmax(logits, dim=-1).expand(len(values), -1)
         risen = self.functions(values, told if self.query is not None else None)
         total = weights[:, None, 0] * risen[..., 0]
-        for task in range(1, values.shape[2]):  # one at a time, so that the sums of all tasks are rounded in the same way
+        for task in range(
+            1, values.shape[2]
+        ):  # one at a time, so that the sums of all tasks are rounded in the same way
             total = total + weights[:, None, task] * risen[..., task]
         return total
 

@@ -77,7 +77,9 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
             )
         rows, end, columns = rows + facts[0], max(end, (facts[1] or 0) + 1), columns or list(names)
     if not rows:
-        raise InputError("The files contain no exposures.", where=", ".join(map(str, paths)), expected="at least one row")
+        raise InputError(
+            "The files contain no exposures.", where=", ".join(map(str, paths)), expected="at least one row"
+        )
     return rows, end, columns
 
 

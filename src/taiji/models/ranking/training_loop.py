@@ -42,7 +42,9 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     """
     settings, network = ranker.settings, ranker.network
     if valid is not None and not any(np.isfinite(valid.labels[name]).any() for name in ranker.loss.labels):
-        log.warning("The validation rows have no known label of any task: training runs to its end, without calibration.")
+        log.warning(
+            "The validation rows have no known label of any task: training runs to its end, without calibration."
+        )
         valid = None
     step = Step(ranker, part)
     torch.manual_seed(seed)

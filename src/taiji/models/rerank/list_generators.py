@@ -65,14 +65,14 @@ class BeamLists:
             reached = np.where(free, total[:, :, None] + law, -np.inf).reshape(b, -1)
             best = np.argsort(-reached, axis=1, kind="stable")[:, :lists]
             beam, place = best // m, best % m
-            total = np.take_along_axis(
-                reached, best, axis=1
-            )  # −inf for invalid prefixes, which contain an item twice
+            total = np.take_along_axis(reached, best, axis=1)  # −inf for invalid prefixes, which contain an item twice
             prefixes = np.concatenate([prefixes[rows, beam], place[..., None]], axis=2)
             near = cosines[rows, place]
             closest = near if step == 0 else np.maximum(closest[rows, beam], near)
             free = free[rows, beam] & (np.arange(m) != place[..., None])
-        reachable = np.isfinite(total)  # the best list comes first, and is repeated if there are fewer lists than requested
+        reachable = np.isfinite(
+            total
+        )  # the best list comes first, and is repeated if there are fewer lists than requested
         prefixes = np.where(reachable[..., None], prefixes, prefixes[:, :1])
         return np.asarray(prefixes[:, np.arange(lists) % prefixes.shape[1]])
 
@@ -132,7 +132,10 @@ class HeadPermutations:
     def __init__(self, head: int = 4) -> None:
         if not 1 <= head <= MOST_IN_HEAD:
             raise ConfigError(
-                "The head has an invalid length.", where="head", expected=f"1 to {MOST_IN_HEAD} positions", found=str(head)
+                "The head has an invalid length.",
+                where="head",
+                expected=f"1 to {MOST_IN_HEAD} positions",
+                found=str(head),
             )
         self.head = head
 

@@ -31,7 +31,9 @@ def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: 
     """
     _check(values, users, room)
     if not tolerance > 0:
-        raise InputError("The tolerance of an auction must be positive.", where="tolerance", expected="above 0", found=str(tolerance))
+        raise InputError(
+            "The tolerance of an auction must be positive.", where="tolerance", expected="above 0", found=str(tolerance)
+        )
     wanted = (users >= 0) & (values > 0) & (room[np.maximum(users, 0)] > 0)
     held = np.zeros(users.shape, dtype=bool)
     price = np.zeros(len(room))

@@ -100,7 +100,9 @@ class CodeDecoderSettings(RetrieverSettings):
         if self.experts and self.chosen_experts > self.experts:
             raise ValueError(f"chosen_experts must be at most experts, found {self.chosen_experts} and {self.experts}")
         if self.multi_token and self.thinking != "off":
-            raise ValueError("thinking needs a pass through all blocks for each code, but multi_token skips it; choose one of the two")
+            raise ValueError(
+                "thinking needs a pass through all blocks for each code, but multi_token skips it; choose one of the two"
+            )
         if self.clusters and self.thinking != "latent":
             raise ValueError(f"clusters need thinking: latent, found thinking: {self.thinking}")
         if self.pool and not self.scenario:
