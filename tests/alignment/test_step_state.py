@@ -144,7 +144,7 @@ def test_a_reward_hook_that_trl_passes_by_is_named(job):
         def _calculate_rewards(self, *arguments):
             return GRPOTrainer._calculate_rewards(self, *arguments)
 
-    with pytest.raises(ResourceError, match=r"another order[\s\S]*rewards from _calculate_rewards"):
+    with pytest.raises(ResourceError, match=r"an unexpected order[\s\S]*rewards from _calculate_rewards"):
         job(PassedBy, ParetoGRPOConfig).train()
 
 
@@ -248,7 +248,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     assert torch.equal(gradient[0], 2 * leaves[0])
     (found,) = next(recording.vector_jacobian_products([gradient], 0, 1, [scale], keep=False))
     assert found == pytest.approx(float((2 * leaves[0].detach() * asked.input_ids[:, -2:]).sum()))
-    with pytest.raises(ResourceError, match="similarity to the evidence"):
+    with pytest.raises(ResourceError, match="similarity of the completions to the evidence"):
         recording.token_statistics()
 
 

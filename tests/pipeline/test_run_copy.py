@@ -69,7 +69,7 @@ def test_results_train_a_model_that_chooses_and_that_a_later_call_takes(taiji, t
     assert code == 0 and again == out
     results.write_csv(tmp_path / "clicks.csv")
     code, _, error = taiji("items.csv", "--results", "clicks.csv", *rules())
-    assert code == 2 and "who was satisfied" in error and "pairs.outcome=clicks" in error
+    assert code == 2 and "number of satisfied users" in error and "pairs.outcome=clicks" in error
 
 
 def test_the_items_of_a_run_get_copy_beside_its_stages(taiji, tmp_path):

@@ -308,7 +308,7 @@ def test_models_are_found_by_name_and_wrong_ones_are_explained(board, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             ranker_class(wrong)
-    with pytest.raises(InputError, match="differ in number"):
+    with pytest.raises(InputError, match="numbers of slates and encoded requests differ"):
         ranker = fresh("dcn", min_steps=5).fit(board, exposures_of(board))
         ranker.score(ranker.encode(requests_of(board)), Slate(np.zeros((1, 2))))
 
