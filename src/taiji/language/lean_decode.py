@@ -105,13 +105,13 @@ class GroupDecoder:
             (rows, V) logits of the first token of each row.
 
         Raises:
-            InputError: there are more groups than there is room for.
+            InputError: there are more groups than free places.
         """
         groups = groups_of(prompts)
         if len(groups) > len(self._holes):
             raise InputError(
                 "There are too many prompts for the decoder.",
-                expected=f"at most {len(self._holes)} groups of rows",
+                expected=f"at most as many groups of rows as are free: {len(self._holes)}",
                 found=f"{len(groups)} groups",
             )
         self._make_room(max(map(len, prompts)) + 1)
