@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PARTS = ".parts"
-"""Folder, next to the table, with the texts written so far, in parts of the items."""
+"""Folder next to the table. It stores the texts written so far, one file per part of the items."""
 
 EXAMPLES = 3
 """Number of rejected copies that an error shows."""

@@ -42,7 +42,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 ``copy`` is the text that may be sent; it is null if the checks found a reason (``reasons``, separated by commas) against the text in ``said``. ``score`` is
 the sum of ``quality`` (of the text, relative to its category and length), ``prior`` (of the category) and ``length``, or null without a reward model.
-``propensity`` is the probability with which the copy is sent for its item, and sums to 1 over the copies of an item; ``chosen`` marks the copy that was
+``propensity`` is the probability with which the copy is sent for its item (the propensities of an item sum to 1); ``chosen`` marks the copy that was
 drawn. ``asked`` is the hash of writer and prompt, and ``as_of`` the time (microseconds) before which the evidence was known. The tokens of a reply are
 counted in the row of its copy.
 """

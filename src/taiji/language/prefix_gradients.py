@@ -1,13 +1,12 @@
 """Many vector-Jacobian products of one shared forward pass, with their common work done only once.
 
-K rewards need K gradients of the same log-probabilities. As long as each reward gives a sequence a single number (its advantage), the values of the
-sequence in the K vectors are multiples of one vector; with a KL term they combine two vectors, and so on. A backward pass is linear, so one pass of that
-vector through the private tokens of the sequence (its completion) serves all K vectors. The K results differ only where sequences meet: in the keys and
-values of shared tokens, and in the gradients of LoRA's factors, which are sums over sequences with K sets of coefficients. Only the shared tokens (the
-prompt) need K passes.
+K rewards need K gradients of the same log-probabilities. If each reward gives a sequence a single number (its advantage), the K vectors restricted to a
+sequence are multiples of one vector; with a KL term they are linear combinations of two vectors, and so on. A backward pass is linear, so a single pass
+through the private tokens of the sequence (its completion) serves all K vectors. The K gradients differ only where sequences are summed: in the keys and
+values of shared tokens, and in the gradients of LoRA's factors, with K sets of coefficients. Only the shared tokens (the prompt) need K passes.
 
 The forward pass therefore runs in two graphs, shared tokens first. K gradients cost R passes through the private tokens and K passes through the shared
-ones, where R is the number of vectors that the values of a sequence combine. The result is exact up to rounding.
+ones, where R is the rank of the K vectors restricted to a sequence. The result is exact up to rounding.
 
 In addition to the memory of the forward pass, K gradients of the shared tokens' keys and values and K of the trained parameters are held.
 """
@@ -37,7 +36,7 @@ from taiji.language.prefix_split import SplitTree
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
-"""Number of rounding errors of the largest value below which values of a sequence count as zero, as residues of cancelling sums."""
+"""Factor of the machine epsilon: singular values below this multiple of the largest one count as zero, because they are rounding errors."""
 
 
 class _Shared:

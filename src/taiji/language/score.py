@@ -20,7 +20,7 @@ from taiji.language.token_ids import continued
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and the number of prompt ids."""
 TOKENS_A_PAIR = 512
-"""Number of distinct tokens in a packed pass, per pair of a batch."""
+"""Upper limit of a packed pass: this number of distinct tokens times the batch size in pairs."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def score_completions(
         lm: the model.
         prompts: (B,) rendered texts.
         completions: (B,) texts that follow them; prompts may repeat.
-        batch_size: number of pairs per forward pass (times :data:`TOKENS_A_PAIR` tokens if prefixes are shared). The result depends neither on it nor on
-            the order (up to float rounding).
+        batch_size: number of pairs per forward pass; if prefixes are shared, a pass holds up to :data:`TOKENS_A_PAIR` distinct tokens per pair of a batch.
+            Up to float rounding, neither the batch size nor the order affects the result.
         description: label of the progress display.
 
     Returns:

@@ -103,7 +103,7 @@ def task_loss(
 
 
 def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the known terms. If fewer than :data:`RARE` of the rows are known, return their sum divided by that number of rows.
+    """Return the mean of the known terms. The divisor is at least :data:`RARE` times the number of rows.
 
     A plain mean would give the only answered row of a batch as much weight as all rows of another label. A questionnaire that is answered on one row in a
     thousand would then destabilise the shared layers and decide when training stops.
@@ -128,7 +128,7 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 
 
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-    """Return −log of the probability of a joint label, the event that all of several events happen.
+    """Return the cross-entropy of a joint label, whose event is that all of several events happen.
 
     Computed from the logits, so it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ})
     − 1 is the sum over all non-empty subsets of e^{−Σ aᵢ}.

@@ -151,7 +151,7 @@ class LiveTrie:
         return other
 
     def without(self, rows: Array, items: Array) -> PrunedTrie:
-        """Return the part for several requests, where items (H,) are hidden from the requests ``rows`` (H,)."""
+        """Return the part for several requests, without the items hidden from them: ``items[h]`` is hidden from request ``rows[h]``, both (H,)."""
         return PrunedTrie(self, np.asarray(rows, np.int64), np.asarray(items, np.int64))
 
 
@@ -221,7 +221,7 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
 
 
 def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Return positions in ``nodes``, values, and positions of these values, for the ranges that ``offsets`` delimit."""
+    """Concatenate the ranges of ``values`` that belong to the nodes. Return, for each entry, the position of its node, its value, and its position."""
     starts = offsets[nodes]
     place, step = rows_and_places(offsets[nodes + 1] - starts)
     found = starts[place] + step

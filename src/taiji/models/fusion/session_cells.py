@@ -42,7 +42,7 @@ class SessionCells(MonotoneCells):
     """Cells with a policy over the outer functions. After :meth:`fit` the policy is still neutral.
 
     Attributes:
-        policy: policy that sets the logarithms by which the slopes of the outer functions change.
+        policy: policy whose output is, for each outer function, the log of the factor that multiplies its slope.
     """
 
     Settings: ClassVar[type[Base]] = SessionCellsSettings
@@ -58,7 +58,7 @@ class SessionCells(MonotoneCells):
     def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
         """Return actions (B, K) from drawn parameters (B, K, S + 1) of the requests' sessions, or from the policy's own parameters.
 
-        The policy's output u multiplies the slope at q = 1, which is 1 + 2 a, by e^u, so the action always stays above its bound.
+        With action a, the slope at q = 1 is 1 + 2 a. The policy multiplies it by e^u, so that the slope stays positive.
         """
         states = np.clip((self._told(requests) - self.centre) / self.scale, -2.0, 2.0) / 2
         slope = (1 + 2 * self.action) * np.exp(np.clip(self.policy.act(states, parameters), -STEEPEST, STEEPEST))

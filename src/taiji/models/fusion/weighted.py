@@ -77,7 +77,7 @@ class LogLinearFusion(WeightedFusion):
 
 
 class RankAverage(WeightedFusion):
-    """Fusion by Σ weight · share of the request's other candidates that a prediction exceeds, where ties count one half.
+    """Fusion by Σ weight · relative rank: the share of the request's other candidates with a lower prediction, where ties count one half.
 
     No common scale is needed. A NaN prediction (padding) is below all others and does not count as a candidate.
     """
@@ -106,7 +106,7 @@ class BesideMerge:
 
 
 def exceeded(values: Array) -> Array:
-    """Return the share (B, M) of the other finite values of its row that each value exceeds, with ties as one half; 0 for NaN and for a single value."""
+    """Return each value's relative rank in its row (B, M): the share of the other finite values below it, with ties as one half. 0 for NaN and a single value."""
     known = np.isfinite(values)
     filled = np.where(known, values, -np.inf)
     ordered = np.sort(filled, axis=1)

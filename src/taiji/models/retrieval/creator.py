@@ -83,7 +83,7 @@ class CreatorSide(TwoTowers):
         self.facts["matched_at"] = now
 
     def for_items(self, items: Array, requests: Requests) -> Array:
-        """Return scores (I, B) of users for items (I,), in the model's own numbers: the user's side transposed, without its boost."""
+        """Return scores (I, B) of users for items (I,), in the model's own numbers: the transposed scores of the towers, without the boost of matches."""
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:

@@ -90,7 +90,7 @@ class Popularity(CatalogueRetriever):
         self._orders: OrderedDict[tuple[int, int], tuple[Array, Array]] = OrderedDict()
 
     def _kinds(self, requests: Requests) -> list[tuple[Array, int, int]]:
-        """Return groups of rows with the same answer, with day (0 without a half-life) and segment (0 if there is only one)."""
+        """Return groups of requests that get the same list: a mask of each group, its day (0 without a half-life) and its segment (0 if there is only one)."""
         days = requests.time // DAY if self.settings.half_life_days is not None else np.zeros(len(requests), np.int64)
         segments = self.segments[requests.user] if self.settings.segment else np.zeros(len(requests), np.int64)
         kinds, inverse = np.unique(np.stack([days, segments]), axis=1, return_inverse=True)
