@@ -1,7 +1,8 @@
 """SARM (arXiv 2602.09401): item texts as token sequences, whose encoder is trained with the ranker and replaced by a lookup when it serves.
 
 The text of an item, read in two tokenizations, gives h_CLS and h_TAR (:mod:`taiji.nn.semantic_encoder`). The texts of the items in the user's history,
-each in its version at the time, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts predict from all inputs and these vectors. The loss is
+each in its version at the time, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts predict from all inputs and these
+vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
