@@ -305,7 +305,7 @@ def test_doctor_shows_how_the_prompts_of_a_configuration_end(taiji, tmp_path):
     code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", twice, "--quiet")
     assert code == 0 and out.startswith("WARNING") and "opened twice" in out
     code, out, _ = taiji("doctor", tmp_path / "my.yaml", "--set", "language.chat_template_kwargs.thnk=true", "--quiet")
-    assert code == 1 and "does not read this argument" in out
+    assert code == 1 and "does not use this argument" in out
 
 
 def test_init_proposes_writes_and_says_what_to_run(taiji, shop, tmp_path):
@@ -519,7 +519,7 @@ def test_worlds_are_listed_and_two_policies_compete_in_one(taiji):
     [
         (("tv", "--policy", "random", "--policy", "random"), "short-video"),
         (("push", "--policy", "random"), "--policy CONTROL"),
-        (("push", "--policy", "random", "--policy", "best"), "No policy has that name"),
+        (("push", "--policy", "random", "--policy", "best"), "No policy has this name"),
         (("push", "--policy", "random", "--policy", "random", "--without", "watch"), "no such twin"),
         (("push", "--policy", "random", "--policy", "random", "--co-diverted"), "mechanism creators"),
     ],

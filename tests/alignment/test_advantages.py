@@ -215,7 +215,7 @@ def test_robust_weights_do_not_see_the_factor_of_leave_one_out(job):
 
 def test_where_there_is_no_leave_one_out_baseline(job):
     for options in ({"weighting": "gdpo"}, {"multi_objective_aggregation": "normalize_then_sum"}):
-        with pytest.raises(ConfigError, match="no leave-one-out baseline"):
+        with pytest.raises(ConfigError, match="cannot have a leave-one-out baseline"):
             job(ParetoGRPOTrainer, ParetoGRPOConfig, scale_rewards="leave-one-out", **options)
     with pytest.raises(ConfigError, match="scale_rewards has an unknown value"):
         job(ParetoGRPOTrainer, ParetoGRPOConfig, scale_rewards="rloo")

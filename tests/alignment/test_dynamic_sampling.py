@@ -86,7 +86,7 @@ def test_a_generation_taken_apart_is_the_same_put_together():
     assert rows[1].example == {"prompt": "b", "turns": 2}, "as reward functions get it"
     plain = ([[1], [2, 3]], [[4], [5]], None, ["x", "y"], None, {}, None, [])
     assert generation_of(rollouts_of(examples, plain)) == plain
-    with pytest.raises(ResourceError, match=r"moved hooks[\s\S]*7 values"):
+    with pytest.raises(ResourceError, match=r"hooks that have changed[\s\S]*7 values"):
         rollouts_of(examples, plain[:7])
 
 

@@ -153,7 +153,12 @@ def test_errors(tmp_path):
         (EXAMPLES[:1], REWARDS, SETTINGS, "fewer prompts"),
         (EXAMPLES, {}, SETTINGS, "no reward"),
         (EXAMPLES, REWARDS, SETTINGS.model_copy(update={"micro_batch": 3}), "do not divide"),
-        (EXAMPLES, REWARDS, SETTINGS.model_copy(update={"preference": (1.0, 2.0, 3.0)}), "differ in count"),
+        (
+            EXAMPLES,
+            REWARDS,
+            SETTINGS.model_copy(update={"preference": (1.0, 2.0, 3.0)}),
+            "differs from the number of rewards",
+        ),
     ):
         with pytest.raises(TaijiError, match=message):
             align(start(), examples, rewards, settings, tmp_path, 0)

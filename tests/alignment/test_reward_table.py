@@ -183,13 +183,13 @@ def test_save_and_load(environment, tmp_path):
 
 
 def test_errors(environment):
-    with pytest.raises(TaijiError, match="does not have this example"):
+    with pytest.raises(TaijiError, match="does not contain this example"):
         environment.ground(["three"], np.zeros((1, 36)))
     with pytest.raises(TaijiError, match="no examples"):
         build_reward_table(make_dataset(), SPLIT, EXAMPLES[:0], Known(), Letters(), SETTINGS, 0)
     other = Letters()
     other.version = "letters-2"
-    with pytest.raises(TaijiError, match="another embedder"):
+    with pytest.raises(TaijiError, match="a different embedder"):
         semantic_reward(environment, Answers(other))
 
 

@@ -18,5 +18,5 @@ def test_a_setting_names_every_rule():
 def test_the_rules_that_know_a_preference_are_named():
     assert {name for name, rule in RULES.items() if rule.steered} == set(STEERED)
     assert AlignmentSettings(weighting="popo-covariance", preference=(3.0, 1.0)).preference == (3.0, 1.0)
-    with pytest.raises(ValidationError, match="preference is read by popo and popo-covariance only"):
+    with pytest.raises(ValidationError, match="preference is only used by popo and popo-covariance"):
         AlignmentSettings(weighting="popo-light", preference=(3.0, 1.0))

@@ -68,7 +68,7 @@ def test_pieces_are_taken_once():
     with pytest.raises(ResourceError, match="found: accumulation"):
         state.check_empty()
     assert state.take_accumulation() is step and state.contents == []
-    with pytest.raises(ResourceError, match="an accumulation step under way"):
+    with pytest.raises(ResourceError, match="an accumulation step in progress"):
         state.take_accumulation()
 
 
@@ -144,7 +144,7 @@ def test_a_reward_hook_that_trl_passes_by_is_named(job):
         def _calculate_rewards(self, *arguments):
             return GRPOTrainer._calculate_rewards(self, *arguments)
 
-    with pytest.raises(ResourceError, match=r"another order[\s\S]*rewards from _calculate_rewards"):
+    with pytest.raises(ResourceError, match=r"an unexpected order[\s\S]*rewards from _calculate_rewards"):
         job(PassedBy, ParetoGRPOConfig).train()
 
 
@@ -201,7 +201,7 @@ def test_a_checkpoint_with_another_number_of_rewards_is_rejected(job):
     two = job(ParetoGRPOTrainer, ParetoGRPOConfig, folder="two", **options)
     two.train()
     three = job(ParetoGRPOTrainer, ParetoGRPOConfig, rewards=[vowels, spaces, length], folder="three", max_steps=2)
-    with pytest.raises(ArtifactError, match="another number of rewards"):
+    with pytest.raises(ArtifactError, match="a different number of rewards"):
         three.train(resume_from_checkpoint=f"{two.args.output_dir}/checkpoint-1")
 
 
@@ -239,7 +239,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     recording = Recording(torch.nn.Identity())
     for part in ("recorded", "output_gradient"):
-        with pytest.raises(ResourceError, match="has not asked"):
+        with pytest.raises(ResourceError, match="has not requested"):
             recording.recorded if part == "recorded" else recording.output_gradient(torch.tensor(0.0))
     asked = forward(scale)
     leaves = recording.replayed(asked)
@@ -248,7 +248,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     assert torch.equal(gradient[0], 2 * leaves[0])
     (found,) = next(recording.vector_jacobian_products([gradient], 0, 1, [scale], keep=False))
     assert found == pytest.approx(float((2 * leaves[0].detach() * asked.input_ids[:, -2:]).sum()))
-    with pytest.raises(ResourceError, match="similarity to the evidence"):
+    with pytest.raises(ResourceError, match="similarity of the completions to the evidence"):
         recording.token_statistics()
 
 

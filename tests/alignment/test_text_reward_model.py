@@ -112,7 +112,7 @@ def test_a_model_is_saved_and_loaded_to_the_bit(fitted, embedder, tmp_path):
     np.testing.assert_array_equal(again.scores(texts, names).total, model.scores(texts, names).total)
     assert again.version == model.version and again.ridge in RIDGES
     other = type("Other", (), {"version": "other", "encode": embedder.encode, "name": "x", "dimension": 256})()
-    with pytest.raises(ArtifactError, match="other features"):
+    with pytest.raises(ArtifactError, match="different features"):
         TextRewardModel.load(tmp_path / "a", other)
 
 

@@ -62,5 +62,5 @@ def test_unknown_categories_and_examples_without_the_item_are_errors(tmp_path):
         copy_categories(CopywritingSettings(categories=("rhyme",)), "shop")
     (tmp_path / "flat.j2").write_text("[user]\nx\n")
     (tmp_path / "flat.txt").write_text("No item here.\n")
-    with pytest.raises(ConfigError, match="does not name the item"):
+    with pytest.raises(ConfigError, match="does not contain the placeholder"):
         copy_categories(CopywritingSettings(templates=tmp_path), "shop")

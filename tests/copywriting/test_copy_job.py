@@ -47,7 +47,7 @@ def test_items_without_evidence_get_no_copy(tmp_path, caplog):
     found = write_copies(items, CATEGORIES, RulesCopyWriter(), SETTINGS, tmp_path, 0)
     assert found["item_id"].unique().to_list() == ["a"] and len(found) == 10 and found["chosen"].sum() == 1
     assert "2 of 3 items have no evidence" in caplog.text
-    with pytest.raises(InputError, match="nothing to write copy from"):
+    with pytest.raises(InputError, match="no evidence from which copy can be written"):
         write_copies(items[1:], CATEGORIES, RulesCopyWriter(), SETTINGS, tmp_path, 0)
 
 

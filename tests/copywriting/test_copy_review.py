@@ -44,7 +44,7 @@ def test_copies_that_failed_a_check_and_equal_ones_are_not_asked_about():
         ("b", "B one?", "B two."),
     }
     assert A.left_category == ("question" if A.left == "A one?" else "factual")
-    with pytest.raises(InputError, match="nothing to compare"):
+    with pytest.raises(InputError, match="no copies to compare"):
         comparisons(COPIES.filter(pl.col("item_id") == "c"), 3, 0)
 
 

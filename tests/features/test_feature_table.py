@@ -183,7 +183,7 @@ def test_export_speaks_in_the_users_ids(clicks, tmp_path):
 def test_wrong_input_is_explained(clicks):
     dataset = log(clicks)
     rows, vectors = some_rows(3)
-    with pytest.raises(TaijiError, match="one embedding"):
+    with pytest.raises(TaijiError, match="number of embeddings"):
         build_table(dataset, rows, vectors[:-1], QUANTIZER)
     table = build_table(dataset, rows, vectors, QUANTIZER)
     exposures = pl.DataFrame({"user": [0], "time": [at(400)]})

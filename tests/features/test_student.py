@@ -104,7 +104,7 @@ def test_rows_are_filled_where_they_are_missing_or_old(board, table, student):
 
 
 def test_too_few_rows_are_an_error(board, table):
-    with pytest.raises(InputError, match="too few rows of intents"):
+    with pytest.raises(InputError, match="too few intent rows"):
         IntentStudent(SETTINGS).fit(board, table.head(5))
 
 

@@ -61,7 +61,7 @@ def test_a_folder_that_is_no_model(tmp_path, files):
 
 def test_paths_that_are_not_there(tmp_path):
     for name in (tmp_path / "none", tmp_path / "none.gguf", "./none"):
-        with pytest.raises(TaijiError, match="There is no such"):
+        with pytest.raises(TaijiError, match="does not exist"):
             load_language_model(name)
 
 

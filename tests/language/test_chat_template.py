@@ -104,7 +104,7 @@ def test_thinking_is_switched_on_and_off():
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, None], ids=["another template", "none"])
 def test_an_argument_that_nothing_reads_is_an_error(template):
-    with pytest.raises(ConfigError, match="does not read this argument") as error:
+    with pytest.raises(ConfigError, match="does not use this argument") as error:
         bind_template(tokenizer_of(template), {"enable_thinkng": True}, None)
     assert "language.chat_template_kwargs.enable_thinkng" in str(error.value)
     with pytest.raises(ConfigError):

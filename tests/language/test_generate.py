@@ -94,5 +94,5 @@ def test_no_prompts_and_bad_prompts(lm):
     assert generate(lm, []) == []
     with pytest.raises(TaijiError, match="empty"):
         generate(lm, [""])
-    with pytest.raises(TaijiError, match="do not fit"):
+    with pytest.raises(TaijiError, match="exceed the model's context"):
         generate(lm, ["milk"], settings=GenerationSettings(max_new_tokens=5000))

@@ -69,7 +69,7 @@ def test_results_train_a_model_that_chooses_and_that_a_later_call_takes(taiji, t
     assert code == 0 and again == out
     results.write_csv(tmp_path / "clicks.csv")
     code, _, error = taiji("items.csv", "--results", "clicks.csv", *rules())
-    assert code == 2 and "who was satisfied" in error and "pairs.outcome=clicks" in error
+    assert code == 2 and "number of satisfied users" in error and "pairs.outcome=clicks" in error
 
 
 def test_the_items_of_a_run_get_copy_beside_its_stages(taiji, tmp_path):
@@ -114,8 +114,8 @@ SENT = "item_id,copy,category,stratum,sends,clicks,satisfied"
         ("--comments", table("item_id,text,time", "1,warm,2999-01-01"), ("in the future", "wrong.csv", "item 1")),
         ("--comments", table("item_id,text,time", "1,warm,yesterday"), ("not a time", "wrong.csv, time", "'yesterday'")),
         ("--results", table(SENT, "1,New: x.,a,m,100,200,3"), ("wrong.csv, item 1", "clicks 200")),
-        ("--results", table(SENT, "1,New: x.,a,m,100,20,-3"), ("no counts", "satisfied -3")),
-        ("--results", table(SENT, "1,New: x.,a,m,-5,0,0"), ("no counts", "sends -5")),
+        ("--results", table(SENT, "1,New: x.,a,m,100,20,-3"), ("not consistent counts", "satisfied -3")),
+        ("--results", table(SENT, "1,New: x.,a,m,-5,0,0"), ("not consistent counts", "sends -5")),
         ("--results", table(SENT, "1,New: x.,a,m,100.5,20,3"), ("wrong.csv, column sends", "100.5")),
         ("--results", table(SENT, "1,New: x.,a,m,99999999999999999999,20,3"), ("wrong.csv, column sends",)),
         ("--results", table(SENT, "1,New: x.,a,m,100,20,3"), ("no pairs",)),
@@ -134,7 +134,10 @@ def test_impossible_tables_are_one_message(taiji, tmp_path, option, text, words)
     [
         (table("item_id,title", "1,lamp", "2,bag", "1,chair"), ("item 1 2 times",)),
         (table("item_id,title", "1,lamp", ",bag"), ("row 2 without item_id",)),
-        (table("item_id,titel", "1,Alpine lamp"), ("nothing to write copy from", "1 item without")),
+        (
+            table("item_id,titel", "1,Alpine lamp"),
+            ("no evidence from which copy can be written", "1 item without evidence"),
+        ),
         (table("item_id,title"), ("no items",)),
     ],
     ids=["twice", "no id", "no title", "no rows"],

@@ -74,7 +74,7 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
         "reason": "undefined, too few examples to tell (0, needed 10)",
     }
     assert report["order"]["verdict"] == "not shown"
-    assert report["order"]["says"] == "There are no rationales to run the controls on."
+    assert report["order"]["says"] == "There are no rationales for the controls."
     assert report["leaking"]["no help"] == 1.0
 
 

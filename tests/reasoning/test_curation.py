@@ -244,7 +244,7 @@ def test_a_model_gives_whole_reviews(lm):
     [{}, dict.fromkeys(AXES, 0), dict.fromkeys(AXES, 6), dict.fromkeys(AXES[:4], 3), dict.fromkeys(AXES, None)],
 )
 def test_half_a_review_is_none(scores):
-    with pytest.raises(TaijiError, match="not complete"):
+    with pytest.raises(TaijiError, match="is incomplete"):
         Review("x", "rule", scores)
 
 

@@ -58,7 +58,7 @@ def test_every_domain_has_the_template():
 
 def test_templates_can_be_replaced(tmp_path):
     (tmp_path / "item.j2").write_text("[user]\nSay it: {{ line }} {{ nothing }}\n")
-    with pytest.raises(ConfigError, match="template is broken"):
+    with pytest.raises(ConfigError, match="template is invalid"):
         item_prompt(build(), 0, PromptSettings(templates=tmp_path))
     (tmp_path / "item.j2").write_text("[user]\nSay it: {{ line }}\n")
     assert item_prompt(build(), 0, PromptSettings(templates=tmp_path)).messages[0]["content"].startswith("Say it: Item")
@@ -135,8 +135,8 @@ def test_what_is_left_out_is_told_and_nothing_at_all_is_an_error(caplog):
     items = items_to_ask(shop, ItemKnowledgeSettings(), PROMPTS, "plain")
     table = write_knowledge(shop, items, Plain(["For cooks.", "There are 77 of them.", "", ""]), PROMPTS, 0)
     check_usable(table)
-    assert "4 items these are left out: 2 cut, 1 number" in caplog.text
+    assert "4 items, these are not used: 2 cut, 1 number" in caplog.text
     check_usable(table[:1])
     assert len(caplog.records) == 1
-    with pytest.raises(InputError, match="no usable text about items"):
+    with pytest.raises(InputError, match="no usable text about any item"):
         check_usable(table[1:])

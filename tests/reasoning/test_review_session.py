@@ -118,9 +118,9 @@ def test_what_is_refused(tmp_path):
             pass
         with pytest.raises(TaijiError, match="not waiting"):
             session.submit("r0", 2, GOOD)
-        with pytest.raises(TaijiError, match="not complete"):
+        with pytest.raises(TaijiError, match="is incomplete"):
             session.submit("r0", 1, {"structure": 3})
-        with pytest.raises(TaijiError, match="not complete"):
+        with pytest.raises(TaijiError, match="is incomplete"):
             session.submit("r0", 1, {**GOOD, "structure": 6})
         session.submit("r0", 1, GOOD)
         with pytest.raises(TaijiError, match="not waiting"):

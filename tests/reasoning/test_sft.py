@@ -75,7 +75,7 @@ def test_only_the_completion_is_learnt(lm, rows, tmp_path):
 
 
 def test_errors(lm, rows, tmp_path):
-    with pytest.raises(TaijiError, match="No rationale is left"):
+    with pytest.raises(TaijiError, match="no rationale to fine-tune on"):
         train_sft(lm, rows[:0], SFTSettings(), tmp_path / "m", 0)
     with pytest.raises(TaijiError, match="too long"):
         train_sft(lm, rows, SFTSettings(max_length=64), tmp_path / "m", 0)

@@ -99,7 +99,7 @@ def test_what_is_left_out_is_counted_and_said(caplog):
         [["whole", "cut", "cut"], ["shortened", "refused", "whole"]],
     )
     assert check_endings(frame) == {"cut": 2, "refused": 1, "shortened": 1, "whole": 2}
-    assert "Of 6 rationales these are left out: 2 cut, 1 refused" in caplog.text
+    assert "Of 6 rationales, these are not used: 2 cut, 1 refused" in caplog.text
     caplog.clear()
     assert check_endings(rationale_frame(["a"], [["x."]], "t")) == {"whole": 1} and not caplog.text
 

@@ -227,7 +227,7 @@ def sample_audit(order: tuple[str, ...]) -> dict[str, Any]:
         "order": {
             "verdict": verdict,
             "steps": steps,
-            "says": says if order else "There are no rationales to run the controls on.",
+            "says": says if order else "There are no rationales for the controls.",
         },
         "decoys": lifts,
         "blind_gap": {name: figure(0.1, 4) for name in ("teacher", "blind", "gap")} if holds else None,

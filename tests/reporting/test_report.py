@@ -127,7 +127,7 @@ def test_the_audit_says_plainly_where_the_controls_fail():
     assert "the blind gap on" not in failed
     assert "The controls do NOT have the expected order" in failed and 'class="outcome alarm"' in failed
     assert 'id="audit"' not in render_report(sample_metrics())
-    assert "no rationales to run the controls on" in render_report(sample_metrics(), audit=sample_audit(()))
+    assert "no rationales for the controls" in render_report(sample_metrics(), audit=sample_audit(()))
 
 
 def test_an_order_that_few_examples_do_not_show_is_no_alarm():

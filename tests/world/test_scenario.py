@@ -37,7 +37,7 @@ def test_a_scenario_is_found_by_path_and_the_order_of_its_mechanisms_does_not_ma
         ("mechanisms: {taste: {strenght: 1}}", "strenght"),
         ("mechanisms: {tastes: {}}", "mechanisms.tastes"),
         ("mechanisms: {taste: {}}", "content: {}"),
-        ("mechanisms: [taste]", "mapping"),
+        ("mechanisms: [taste]", "must map mechanisms"),
         ("users: 0", "users"),
         ("- users", "not a mapping"),
         ("mechanisms: {'json:JSONDecoder': {}}", "Mechanism"),

@@ -1,6 +1,6 @@
-"""Alignment: GRPO with reward weights that adapt (POPO and its peers), the reward table, token weights.
+"""Alignment: GRPO with adaptive reward weights (POPO and its peers), the reward table, and token weights.
 
-``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements of TRL's; ``align`` runs one job from prompts to
+``ParetoGRPOTrainer`` and ``ParetoGRPOConfig`` are drop-in replacements for TRL's classes; ``align`` runs one job from prompts to
 a merged model folder. Everything is imported on first use, so that reading settings needs no torch.
 """
 

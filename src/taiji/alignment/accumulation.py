@@ -1,4 +1,4 @@
-"""Per-reward gradients of one optimiser step: accumulated over micro-batches, then turned into an observation and an update."""
+"""Per-reward gradients of one optimiser step. They are accumulated over micro-batches, then turned into an observation and an update."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taiji.nn.weighting_rules import Observation
 
 @dataclass(frozen=True)
 class Held:
-    """Second half of a micro-batch, kept by the directional form until the accumulation step is complete."""
+    """Second half of a micro-batch, kept by the directional estimator until the accumulation step is complete."""
 
     forward: Callable[[], Tensor]
     by_reward: Tensor
@@ -35,24 +35,23 @@ class Held:
 class AccumulationStep:
     """Gradients of one accumulation step.
 
-    A backward pass of half-precision weights is right to three digits, and sum_k w_k g_k cancels where rewards trade off. So if the weights are known
-    beforehand, the update has its own backward pass: it replaces that of the reward with the largest weight, whose gradient follows from the others
-    (``docs/explanation/reward-weights.md``).
+    The gradient of half-precision weights is accurate to about three digits, and the sum_k w_k g_k cancels where rewards trade off. Therefore, if the
+    weights are known beforehand, the update gets its own backward pass. It replaces the pass of the reward with the largest weight, whose gradient follows
+    from the others (``docs/explanation/reward-weights.md``).
 
     Args:
         parameters: trainable parameters.
-        count: rewards K.
+        count: number of rewards K.
         estimator: "same-batch", "cross-batch" or "directional".
-        common: whether the advantage-free part of the loss (KL, entropy bonus) is kept out of the indicators and carried as a
-            direction of its own.
-        reference: (K,) K * p, the reference direction's coefficients (ones for equal weights).
-        weights: (K,) weights in force.
-        fresh: True if the weights to apply are computed from this step's gradients, which makes those in force irrelevant.
-        given: True if the update has its own loss (TRL's) instead of the weighted sum of the rewards' losses.
+        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators and carried as a separate direction.
+        reference: (K,) K * p, the coefficients of the reference direction (ones for equal weights).
+        weights: (K,) current weights.
+        fresh: True if the weights to apply are computed from the gradients of this step, so that the current weights do not matter.
+        given: True if the update has its own loss (TRL's) instead of the weighted sum of the per-reward losses.
         placement: distribution of parameters and gradients over processes.
 
     Attributes:
-        held: second halves whose change is measured at the end of the step (directional form).
+        held: second halves whose change is measured at the end of the step (directional estimator).
         finite: True if all gradients of the closed step are finite.
     """
 
@@ -85,7 +84,7 @@ class AccumulationStep:
 
     @property
     def replaced(self) -> int | None:
-        """Number of the reward whose place holds the update."""
+        """Number of the reward whose slot holds the update."""
         if self.estimator == "directional" or self.fresh or self.given:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])
@@ -98,14 +97,14 @@ class AccumulationStep:
         update: OutputGradient | None = None,
         applies: Tensor | None = None,
     ) -> None:
-        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half for any K in the directional form.
+        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half for any K with the directional estimator.
 
         Args:
-            recording: the micro-batch's forward.
+            recording: recorded forward pass of the micro-batch.
             rewards: derivative of each reward's loss.
-            common: derivative of the loss at advantage zero, when it is kept out of the indicators.
-            update: derivative of the loss to descend on, when it is ``given``.
-            applies: (B, K) bool mask of each row's rewards; None for all.
+            common: derivative of the loss at advantage zero, if it is excluded from the indicators.
+            update: derivative of the loss that the update minimises, if ``given``.
+            applies: (B, K) bool mask of the rewards that apply to each row; None for all.
         """
         inside = [_difference(c, common) for c in rewards] if common is not None else list(rewards)
         extra = update if update is not None else common
@@ -113,7 +112,7 @@ class AccumulationStep:
         numbers = [range(len(directions))] * self.halves
         if (
             self.estimator == "directional"
-        ):  # along the first half's reference direction, the second half's change is measured
+        ):  # the change of the second half is measured along the first half's reference direction
             directions, numbers = (
                 [scaled_sum(inside, self.reference), update or scaled_sum(rewards, self.weights)],
                 [range(2), range(1, 2)],
@@ -135,7 +134,7 @@ class AccumulationStep:
         self.applies += len(recording.recorded.outputs[0]) if applies is None else applies.sum(0)
 
     def columns(self) -> Tensor:
-        """Return the matrix (K, D) from the D sums to the rewards' gradients."""
+        """Return the matrix (K, D) that maps the D accumulated sums to the gradients of the rewards."""
         matrix = torch.eye(self.count, self.sums.flat.size(1), dtype=torch.float64, device=self.rows.device)
         if self.replaced is not None:  # g_m = (sum_k w_k g_k - sum_{k != m} w_k g_k) / w_m
             weights = torch.tensor(list(self.weights), dtype=torch.float64, device=self.rows.device)
@@ -145,10 +144,10 @@ class AccumulationStep:
         return matrix
 
     def close(self, step: float) -> Observation | None:
-        """Sum over processes first, then take inner products; None if one half of the prompts is empty.
+        """Sum over processes, then take inner products. Return None if one half of the prompts is empty.
 
         Args:
-            step: size of the finite difference, relative to the parameters' norm (directional form).
+            step: size of the finite difference, relative to the norm of the parameters (directional estimator).
         """
         counts = torch.cat([self.rows, self.applies])
         if self.placement.sharded:
@@ -179,9 +178,8 @@ class AccumulationStep:
         )
 
     def _products(self) -> Tensor:
-        """Return the inner products of the parts on this process, flattened: (D, D) of the whole step's sums, then (D, D) of one half with the other.
-
-        In the directional form the second are ||theta||^2 and the squared length of the first half's reference direction.
+        """Return the inner products over the parts on this process, flattened: (D, D) between the sums of the whole step, then (D, D) between the two
+        halves. The directional estimator instead has ||theta||^2 and the squared length of the first half's reference direction in the second place.
         """
         products = [gram(self.sums.totals()).flatten()]
         if self.estimator == "directional":
@@ -191,13 +189,13 @@ class AccumulationStep:
         return torch.cat(products)
 
     def _directional(self, share: list[float], step: float, square: float, present: tuple[bool, ...]) -> Observation:
-        """<g_k, v> for all rewards at once, g_k of the second half and v of the first: two forwards of the second half.
+        """Return <g_k, v> for all rewards at once, with g_k of the second half and v of the first, by two forward passes over the second half.
 
         Args:
             share: fraction of the rows in each half.
             step: step of the finite difference, in units of v.
             square: ||v||^2.
-            present: rewards that occur in the batch.
+            present: True for each reward that occurs in the batch.
         """
         result = torch.zeros(self.count, dtype=torch.float64, device=self.rows.device)
         if step > 0:
@@ -221,7 +219,7 @@ class AccumulationStep:
         return [held.forward() for held in self.held]
 
     def gradient(self, weights: Sequence[float]) -> list[Tensor | None]:
-        """Return the update's gradient: sum_k w_k g_k plus the rewards' common part, or that of the given loss."""
+        """Return the gradient of the update: sum_k w_k g_k plus the part common to all rewards, or the gradient of the given loss."""
         directions = self.sums.flat.size(1)
         if self.estimator == "directional" or self.given:
             return self.sums.combined([0.0] * (directions - 1) + [1.0])
@@ -230,5 +228,5 @@ class AccumulationStep:
 
 
 def _difference(first: OutputGradient, second: OutputGradient) -> OutputGradient:
-    """The advantage's part of a derivative; the terms every reward shares (entropy, auxiliary loss) drop out."""
+    """Return the part of a derivative that depends on the advantage. Terms that all rewards share (entropy, auxiliary loss) cancel."""
     return first[0] - second[0], None, None

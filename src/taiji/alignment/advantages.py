@@ -1,13 +1,12 @@
 """Group advantages of several rewards: one column per reward, independent of the reward weights.
 
-Rewards are (N, K) with N = prompts * group, a prompt's rollouts consecutive, NaN = this reward does not apply. Two
-functions return columns A (N, K) that do not depend on the weights w, so sum_k w_k A[:, k] is linear in w and its gradient is
-exactly sum_k w_k g_k:
+Rewards are (N, K) with N = prompts * group. The rollouts of a prompt are consecutive rows, and NaN means that the reward does not apply. Two functions
+return columns A (N, K) that do not depend on the weights w, so that sum_k w_k A[:, k] is linear in w and its gradient is exactly sum_k w_k g_k:
 
-* :func:`common`: a group's rewards are centred and divided by one common scalar;
-* :func:`linear`: each reward is divided by its own deviation.
+* :func:`common`: the rewards of a group are centred and divided by one common scalar;
+* :func:`linear`: each reward is divided by its own standard deviation.
 
-``docs/explanation/reward-weights.md`` explains why TRL's own scalar advantage has no such columns, and the cost of the common scale.
+``docs/explanation/reward-weights.md`` explains why TRL's scalar advantage cannot be written as such columns, and what the common scale costs.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-4
-"""Added to the standard deviation, as TRL does."""
+"""Number added to the standard deviation, as in TRL."""
 RESIDUE = 1e-6
-"""Rewards of a group that differ by less than this share of the largest one count as equal: rounding of float32 values."""
+"""Relative tolerance for equal rewards. If the rewards of a group differ by less than this share of the largest one, that is float32 rounding."""
 LEAVE_ONE_OUT = "leave-one-out"
-"""Value of ``scale_rewards``: no scale, and the mean of a rollout's siblings for the baseline, as in RLOO (arXiv 2402.14740)."""
+"""Value of ``scale_rewards``: no scaling, and the mean of a rollout's siblings as baseline, as in RLOO (arXiv 2402.14740)."""
 
 
 def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-group mean, standard deviation (n - 1) and count of finite values, each (N, K), repeated over the group.
+    """Return per-group mean, standard deviation (n - 1) and number of finite values, each (N, K), repeated over the group.
 
-    The deviation is an exact zero where the values differ by no more than the rounding of float32.
+    The standard deviation is exactly zero if the values differ by no more than float32 rounding.
     """
     values = rewards.view(-1, group, rewards.size(1))
     finite = torch.isfinite(values)
@@ -45,14 +44,15 @@ def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def without_itself(count: Tensor) -> Tensor:
-    """Return n / (n - 1), the factor from the distance to the mean of n values to that to the mean of the others; 0 if there are none."""
+    """Return n / (n - 1), the ratio of a value's distance from the mean of the other values to its distance from the mean of all n; 0 if there are no
+    others."""
     return torch.where(count > 1, count.double() / (count - 1).clamp(min=1), 0.0)
 
 
 def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str = "sum_then_normalize") -> Tensor:
-    """Return the scalar reward (N, 1) of TRL's group advantages: sum_k w_k r_k, NaN where no reward applies.
+    """Return the scalar reward (N, 1) from which TRL computes group advantages: sum_k w_k r_k, NaN where no reward applies.
 
-    Under ``normalize_then_sum`` the rewards are those that are normalised within their group.
+    With ``normalize_then_sum``, each reward is first normalised within its group.
 
     Args:
         rewards: (N, K).
@@ -68,17 +68,16 @@ def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str 
 
 
 def groups_with_signal(columns: Tensor, group: int) -> Tensor:
-    """Return bool (prompts,): groups in which any entry of the advantage columns (N, D) differs from zero."""
+    """Return a bool (prompts,): True for groups in which some entry of the advantage columns (N, D) differs from zero."""
     return (columns != 0).view(-1, group * columns.size(1)).any(1)
 
 
 def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0) -> Tensor:
-    """Each reward's own group advantage (N, K): (r - mean) / (std + 1e-4), or mean-only with ``scale="none"``.
+    """Return the group advantage of each reward on its own scale (N, K): (r - mean) / (std + 1e-4), or r - mean with ``scale="none"``.
 
-    ``scale="batch"`` divides by the deviation over the whole batch, ``scale="leave-one-out"`` takes the mean of the siblings that
-    have the reward instead of the group's. Zero where the group's values are equal, where it has
-    fewer than two finite rewards, and where the reward is NaN. ``total`` multiplies the result: the sum of the weights that
-    TRL would apply, when the weights that will be applied sum to one.
+    ``scale="batch"`` divides by the standard deviation over the whole batch. ``scale="leave-one-out"`` subtracts the mean of the siblings that have the
+    reward instead of the group's mean. An entry is zero if the values of the group are equal, if the group has fewer than two finite rewards, or if the
+    reward is NaN. ``total`` multiplies the result: it is the sum of the weights in TRL, while the weights applied here sum to one.
     """
     values = rewards.double()
     mean, deviation, count = group_moments(values, group)
@@ -98,23 +97,23 @@ def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0
 def common(
     rewards: Tensor, group: int, aggregation: str = "sum_then_normalize", scale: str = "group", total: float = 1.0
 ) -> Tensor:
-    """Columns (N, K) of rewards on one scale per group (or batch): ``total`` * (r_k - mean_k) / (S + 1e-4).
+    """Return columns (N, K) of rewards on one scale per group (or batch): ``total`` * (r_k - mean_k) / (S + 1e-4).
 
-    S = ``total`` / K * sqrt(sum_k std_k^2) is the deviation that the equally weighted sum would have if the rewards were
-    uncorrelated. So with equal weights a group in which one reward varies has exactly TRL's advantage, an entry is never larger
-    than K (G - 1) / sqrt(G), and nothing is singular where the weighted sum happens to be constant.
+    S = ``total`` / K * sqrt(sum_k std_k^2) is the standard deviation that the equally weighted sum would have if the rewards were uncorrelated. So with
+    equal weights, a group in which only one reward varies has exactly TRL's advantage; no entry is larger than K (G - 1) / sqrt(G); and nothing is singular
+    where the weighted sum happens to be constant.
 
-    ``aggregation`` is TRL's ``multi_objective_aggregation``: with ``normalize_then_sum`` each reward is normalised within its
-    group first, and S is taken over the batch. As in TRL a NaN reward counts as zero in a completion's sum (as its group's
-    mean under ``normalize_then_sum``), and a completion without any reward gets advantage zero.
+    ``aggregation`` is TRL's ``multi_objective_aggregation``: with ``normalize_then_sum``, each reward is first normalised within its group, and S is
+    computed over the batch. As in TRL, a NaN reward counts as zero in the sum of a completion (as the mean of its group with ``normalize_then_sum``), and a
+    completion without any reward has advantage zero.
 
     Args:
         rewards: (N, K).
         group: rollouts per prompt.
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
-        scale: ``scale_rewards``: what S is taken over ("group", "batch"), or no S at all ("none", "leave-one-out"). The last one
-            multiplies by n / (n - 1), n the group's completions that have a reward: r_k minus the mean of the others.
-        total: sum of the weights that TRL would apply, when the weights that will be applied sum to one.
+        scale: TRL's ``scale_rewards``: S is computed over the "group" or the "batch", or not used at all ("none", "leave-one-out"). "leave-one-out"
+            multiplies by n / (n - 1), where n is the number of completions of the group that have the reward: r_k minus the mean of the others.
+        total: sum of the weights in TRL, while the weights applied here sum to one.
     """
     values = rewards.double()
     scored = torch.isfinite(values).any(1, keepdim=True)

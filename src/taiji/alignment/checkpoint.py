@@ -1,4 +1,4 @@
-"""The trainer's own part of a checkpoint: weights as JSON, unused rollouts as safetensors; written last and atomically."""
+"""The trainer's own part of a checkpoint: weights as JSON and unused rollouts as safetensors. It is written last, and atomically."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STATE = "reward_weights.json"
-"""Written last, so its presence marks a complete checkpoint."""
+"""File that is written last, so that its presence marks a complete checkpoint."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """A checkpoint's content: micro-batches trained on so far, the rule's state, unused rollouts (or None), the front's state."""
+    """Content of a checkpoint: number of micro-batches trained on so far, state of the rule, unused rollouts (or None), and state of the front."""
 
     step: int
     rule: dict[str, Any]
@@ -40,7 +40,7 @@ class SavedState:
 def save_state(
     folder: Path, rule: Rule, step: int, rollouts: list[Batch] | None, front: Front, accelerator: Accelerator
 ) -> None:
-    """Write the states of rule and front and each process's buffered rollouts (only when a generation is partly used) to ``folder``."""
+    """Write the states of rule and front to ``folder``, and the buffered rollouts of each process (only if a generation is partly used)."""
     if rollouts is not None:
         tensors: dict[str, torch.Tensor] = {}
         others = []
@@ -69,32 +69,32 @@ def save_state(
 
 
 def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState | None:
-    """Read the files of :func:`save_state` for the same rule; None for a checkpoint of stock TRL."""
+    """Read the files of :func:`save_state` for the same rule. Return None for a checkpoint of plain TRL."""
     if not (folder / STATE).exists():
-        logger.warning("%s has no %s: the reward weights start again.", folder, STATE)
+        logger.warning("%s has no %s: the reward weights start from their initial values.", folder, STATE)
         return None
     saved = read_json(folder / STATE)
     if saved["rule"] != type(rule).__name__:
         raise ArtifactError(
-            "The checkpoint was made with another weighting.",
+            "The checkpoint was written with a different weighting.",
             where=str(folder / STATE),
             expected=type(rule).__name__,
             found=saved["rule"],
-            fix="use the same weighting, or start again",
+            fix="use the same weighting, or start from the beginning",
         )
     if len(saved["state"]["log_weights"]) != rule.count:
         raise ArtifactError(
-            "The checkpoint was made with another number of rewards.",
+            "The checkpoint was written with a different number of rewards.",
             where=str(folder / STATE),
             expected=str(rule.count),
             found=str(len(saved["state"]["log_weights"])),
-            fix="use the same rewards, or start again",
+            fix="use the same rewards, or start from the beginning",
         )
     if not saved["rollouts"]:
         return SavedState(saved["step"], saved["state"], None, saved.get("front"))
     if saved["processes"] != accelerator.num_processes:
         raise ArtifactError(
-            "The checkpoint holds rollouts of another number of processes.",
+            "The checkpoint was written by a different number of processes.",
             where=str(folder),
             expected=str(saved["processes"]),
             found=str(accelerator.num_processes),
@@ -103,7 +103,7 @@ def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState
         folder / f"rollouts-{accelerator.process_index}.safetensors", framework="pt", device=str(accelerator.device)
     ) as file:
         rollouts: list[Batch] = json.loads(file.metadata()["others"])
-        for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+        for key in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
             number, name = key.split("/", 1)
             rollouts[int(number)][name] = file.get_tensor(key)
     return SavedState(saved["step"], saved["state"], rollouts, saved.get("front"))

@@ -1,8 +1,8 @@
-"""Alignment of a generative decoder by rankers: GRPO over codes of items, several rewards, the next-item loss kept (OneLive, OneMall).
+"""Alignment of a generative decoder with rankers: GRPO over item codes, with several rewards, while the next-item loss is kept (OneLive, OneMall).
 
-A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of permitted items. A ranker
-scores them; each reward's advantage is taken within the group, a rule weighs the rewards, and the clipped objective moves
-the decoder. A ranker with the decoder's blind spots rewards them: evaluate with another one, see :func:`mean_reward`.
+A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of permitted items. A ranker scores the
+items, each reward's advantage is computed within the group, a rule weighs the rewards, and the clipped objective updates the decoder. A ranker that has
+the same blind spots as the decoder would reward them: evaluate with a different ranker, see :func:`mean_reward`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from taiji.nn.weighting_rules import Observation, Rule, RuleOptions, make_rule
 
 Array = NDArray[Any]
 Reward = Callable[[Requests, Array], Array]
-"""Requests (B,) and items (B, G) of the dataset, −1 for none, to rewards (B, G, K), higher is better; NaN where one does not apply."""
+"""Function from requests (B,) and items (B, G) of the dataset, −1 for none, to rewards (B, G, K). Higher is better; NaN where a reward does not apply."""
 
 
 class CodeAlignmentSettings(Settings):
@@ -39,27 +39,27 @@ class CodeAlignmentSettings(Settings):
     weighting: Weighting = "popo"
     """Rule that sets the weights of the rewards."""
     steps: PositiveInt = 100
-    """Optimiser steps."""
+    """Number of optimiser steps."""
     batch: PositiveInt = 32
-    """Requests per step."""
+    """Number of requests per step."""
     group: int = Field(default=16, ge=2)
-    """Items that the reference decodes per request, the best of its beam."""
+    """Number of items that the reference decodes per request: the best of its beam."""
     clip: float = Field(default=0.2, gt=0)
-    """Clipping range of the ratio of a code's probability to the reference's."""
+    """Clipping range of the ratio between a code's probability and its probability under the reference."""
     beta: float = Field(default=0.02, ge=0)
-    """Weight of the divergence from the reference."""
+    """Weight of the KL divergence from the reference."""
     next_weight: float = Field(default=1.0, ge=0)
-    """Weight of the next-item loss, on a batch of histories in addition to each batch of requests."""
+    """Weight of the next-item loss, computed on one batch of histories per batch of requests."""
     reward_weight: float = Field(default=0.5, ge=0)
-    """Weight of the alignment's loss."""
+    """Weight of the alignment loss."""
     sync_every: PositiveInt = 20
-    """Steps after which the decoder becomes the reference."""
+    """Number of steps after which the reference is replaced by the current decoder."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Step size of AdamW."""
+    """Learning rate of AdamW."""
 
 
 def ranker_reward(ranker: Scorer[State], tasks: tuple[str, ...]) -> Reward:
-    """Return the reward whose K columns are a ranker's predictions of tasks."""
+    """Return the reward whose K columns are a ranker's predictions for the given tasks."""
 
     def reward(requests: Requests, items: Array) -> Array:
         predictions = ranker.score(ranker.encode(requests), Slate(items))
@@ -76,21 +76,23 @@ def align_decoder(
     *,
     seed: int = 0,
 ) -> CodeDecoder:
-    """Return a decoder aligned with the rewards; the given one is not changed.
+    """Return a decoder that is aligned with the rewards. The given decoder is not changed.
 
     Args:
-        decoder: fitted; its dataset's history up to the last request is what the next-item loss learns from.
-        requests: sampled with replacement. reward: see :data:`Reward`. seed: random seed of the draws and of dropout.
+        decoder: fitted decoder; the next-item loss uses its dataset's history up to the last request.
+        requests: requests that are sampled with replacement.
+        reward: see :data:`Reward`.
+        seed: random seed of sampling and dropout.
 
     Returns:
-        the decoder; its ``facts["alignment"]`` has rewards (K,), weights (K,) and losses of each step.
+        the aligned decoder; its ``facts["alignment"]`` contains rewards (K,), weights (K,) and losses of each step.
 
     Raises:
-        InputError: no requests, or rewards of another shape.
+        InputError: there are no requests, or the rewards have the wrong shape.
     """
     s = settings or CodeAlignmentSettings()
     if not len(requests):
-        raise InputError("There are no requests to align the decoder on.", where="requests", expected="at least one")
+        raise InputError("There are no requests to align the decoder with.", where="requests", expected="at least one")
     made = copy(decoder)
     made.network, made.facts = deepcopy(decoder.network), dict(decoder.facts)
     with torch.random.fork_rng(devices=[]):
@@ -101,7 +103,7 @@ def align_decoder(
 
 
 def mean_reward(decoder: CodeDecoder, requests: Requests, reward: Reward, k: int) -> Array:
-    """Return the mean of each reward (K,) over the first ``k`` items of every request's list; for a ranker held out of alignment."""
+    """Return the mean of each reward (K,) over the first ``k`` items of each request's list. Use a ranker that was not used for alignment."""
     values = reward(requests, decoder.retrieve(requests, k).items)
     return np.asarray(np.nanmean(values, axis=(0, 1)))
 
@@ -109,11 +111,13 @@ def mean_reward(decoder: CodeDecoder, requests: Requests, reward: Reward, k: int
 def group_loss(
     log_chance: torch.Tensor, reference: torch.Tensor, advantages: torch.Tensor, clip: float, beta: float
 ) -> torch.Tensor:
-    """Return GRPO's loss, the mean over codes of the clipped objective and ``beta`` times the divergence.
+    """Return the loss of GRPO: the mean over codes of the clipped objective and ``beta`` times the divergence.
 
     Args:
-        log_chance, reference: (N, L) of the codes under the decoder and under the reference. advantages: (N,).
-        clip: range of the ratio. beta: weight of ``exp(r − p) − (r − p) − 1``, an unbiased estimate of the divergence.
+        log_chance, reference: (N, L) log-probabilities of the codes under the decoder and under the reference.
+        advantages: (N,).
+        clip: clipping range of the ratio.
+        beta: weight of ``exp(r − p) − (r − p) − 1``, an unbiased estimate of the divergence.
     """
     ratio = torch.exp(log_chance - reference)
     gain = advantages[:, None]
@@ -123,7 +127,7 @@ def group_loss(
 
 
 def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
-    """Return the log-probability (B, G, L) of each code of items (B, G) in the decoder's own numbers; the history is read once."""
+    """Return the log-probability (B, G, L) of each code of items (B, G), numbered as in the decoder. Each history is encoded only once."""
     past, seen, asked = decoder.past(requests)
     codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
     groups = seen[:, None].expand(codes.shape[:2])
@@ -158,14 +162,14 @@ class _Alignment:
         return told
 
     def step(self) -> dict[str, Any]:
-        """Decode, score, weigh, and take one step."""
+        """Decode, score and weigh one batch, and take one optimiser step."""
         s = self.settings
         requests = self.requests.take(self.random.integers(len(self.requests), size=s.batch))
         items = self.reference.retrieve(requests, min(s.group, len(self.decoder.places))).items
         rewards = self.reward(requests, items)
         if rewards.shape[:2] != items.shape or rewards.ndim != 3:
             raise InputError(
-                "Rewards do not fit the items.",
+                "The rewards do not match the items.",
                 where="reward",
                 expected=f"shape {(*items.shape, 'K')}",
                 found=f"shape {rewards.shape}",
@@ -201,7 +205,7 @@ class _Alignment:
     def _weights(
         self, rewards: Array, group: int, chances: torch.Tensor, reference: torch.Tensor, columns: torch.Tensor
     ) -> torch.Tensor:
-        """Return the rule's weights (K,) of this step's rewards."""
+        """Return the rule's weights (K,) for the rewards of this step."""
         if self.rule is None:
             self.rule = make_rule(self.settings.weighting, rewards.shape[1], RuleOptions(mode="robust"))
         before, gram = self.rule.weights, None
@@ -213,7 +217,7 @@ class _Alignment:
         return torch.as_tensor(held, dtype=chances.dtype, device=chances.device)
 
     def _gram(self, chances: torch.Tensor, reference: torch.Tensor, columns: torch.Tensor) -> Array:
-        """Return the inner products (K, K) of the gradients of each reward's own loss."""
+        """Return the inner products (K, K) between the gradients of the per-reward losses."""
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         rows = []
         for column in columns.T:
@@ -225,7 +229,7 @@ class _Alignment:
         return np.asarray((stacked @ stacked.T).cpu().numpy())
 
     def _histories(self) -> CodeBatch:
-        """Return the next batch of histories, epoch after epoch."""
+        """Return the next batch of histories, cycling through epochs."""
         assert self.training is not None
         batch = next(self.batches, None)
         if batch is None:

@@ -1,8 +1,8 @@
 """Dynamic sampling: groups without signal are replaced by groups of other prompts, before anything is computed on them.
 
-Source: DAPO (arXiv 2503.14476). A group without signal adds nothing to any g_k, so groups of other prompts in its place multiply every
-expected g_k by one factor, which leaves the update's direction and what the rules compare as they were; the proof, and why the weighted
-sum is not what decides where rules see the rewards, is in ``docs/explanation/reward-weights.md``.
+Source: DAPO (arXiv 2503.14476). A group without signal adds nothing to any g_k. Replacing it by groups of other prompts therefore multiplies the
+expectation of all g_k by the same factor, which changes neither the direction of the update nor what the rules compare. ``docs/explanation/reward-weights.md``
+has the proof, and explains why the weighted sum is the wrong criterion if a rule observes the rewards.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ else:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One row of a generation with all of TRL's data for it, so that it can move between processes.
+    """One row of a generation with all of TRL's data about it, so that it can be moved between processes.
 
     Args:
-        example: the row of the data set, with the fields that a ``rollout_func`` has added.
-        prompt_ids: tokens.
-        completion_ids: tokens.
-        mask: 1 for the model's tokens, 0 for an environment's; None where all are the model's.
-        completion: text, or messages.
+        example: row of the dataset, with the fields that a ``rollout_func`` added.
+        prompt_ids: tokens of the prompt.
+        completion_ids: tokens of the completion.
+        mask: 1 for tokens of the model, 0 for tokens of an environment; None if all are the model's.
+        completion: completion as text or messages.
         logprobs: log-probabilities of the sampler; None if it returns none.
-        fields: those of a ``rollout_func``.
-        logged: what reward functions have logged of the row, by column.
+        fields: fields that a ``rollout_func`` returned.
+        logged: values that reward functions logged for the row, by column.
     """
 
     example: dict[str, Any]
@@ -93,7 +93,7 @@ def generation_of(rows: Sequence[Rollout]) -> Generation:
     return (
         [row.prompt_ids for row in rows],
         [row.completion_ids for row in rows],
-        # For a rollout_func that masks only some calls, rows without a mask are the model's.
+        # If a rollout_func masks only some calls, all tokens in rows without a mask are the model's.
         None if all(mask is None for mask in masks) else [row.mask or [1] * len(row.completion_ids) for row in rows],
         [row.completion for row in rows],
         None if any(values is None for values in logprobs) else logprobs,
@@ -107,21 +107,21 @@ def generation_of(rows: Sequence[Rollout]) -> Generation:
 
 
 def evenly(groups: int, size: int, processes: int) -> int:
-    """Return the least number of groups, at least ``groups``, whose rollouts divide among the processes."""
+    """Return the smallest number of groups, at least ``groups``, whose rollouts divide evenly among the processes."""
     step = processes // gcd(processes, size)
     return -(-groups // step) * step
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A generation that is complete.
+    """Complete generation.
 
     Args:
-        rows: this process's rollouts.
-        rewards: (N, K) of all processes.
-        dead: share of the groups without signal in the first draw.
-        left: share of the groups without signal at the end.
-        extra: rollouts drawn beyond the first N, of all processes.
+        rows: rollouts of this process.
+        rewards: (N, K) rewards over all processes.
+        dead: share of groups without signal in the first draw.
+        left: share of groups without signal at the end.
+        extra: number of rollouts drawn beyond the first N, over all processes.
     """
 
     rows: list[Rollout]
@@ -141,18 +141,18 @@ def fill(
     signal: Callable[[Tensor], Tensor],
     draw: Callable[[int], tuple[list[Rollout], Tensor]],
 ) -> Drawn:
-    """Replace groups without signal, in at most ``rounds`` draws.
+    """Replace groups without signal in at most ``rounds`` draws.
 
-    Groups without signal after the last round stay. All processes decide alike, since they see the same rewards.
+    Groups that still have no signal after the last round are kept. All processes make the same decisions because they see the same rewards.
 
     Args:
-        rows: this process's rollouts, consecutive rows of the whole batch; equally many on each process.
-        rewards: (N, K) of the whole batch.
+        rows: rollouts of this process, which are consecutive rows of the whole batch; the same number on each process.
+        rewards: (N, K) rewards of the whole batch.
         group: rollouts per prompt.
-        rank: number of this process.
-        rounds: most draws.
-        signal: rewards (n * group, K) -> bool (n,).
-        draw: draws at least a number of groups; returns their rollouts and rewards, of all processes.
+        rank: rank of this process.
+        rounds: largest number of draws.
+        signal: function from rewards (n * group, K) to bool (n,).
+        draw: function that draws at least the given number of groups and returns their rollouts and rewards, over all processes.
     """
     kept, rewards, first = list(rows), rewards.clone(), rank * len(rows)
     dead = torch.nonzero(~signal(rewards)).flatten().tolist()
@@ -174,8 +174,8 @@ def fill(
 
 
 class DynamicSampling(Base):
-    """Mix in before TRL's ``GRPOTrainer``: completes a generation before TRL converts it to tensors, so that TRL computes only on the kept
-    rollouts."""
+    """Mixin for TRL's ``GRPOTrainer`` that completes a generation before TRL converts it to tensors, so that TRL computes only on the rollouts that are
+    kept."""
 
     args: ParetoGRPOConfig
     accelerator: Accelerator
@@ -185,21 +185,21 @@ class DynamicSampling(Base):
     _metrics: dict[str, defaultdict[str, list[float]]]
 
     def _check_dynamic_sampling(self) -> None:
-        """Raise :class:`ConfigError` if prompts cannot be drawn, or not be started as in TRL."""
+        """Raise :class:`ConfigError` if further prompts cannot be drawn, or cannot be started as in TRL."""
         if not self.args.dynamic_sampling:
             return
         several_turns = bool(self.tools) or self.environment_factories is not None
         if several_turns or isinstance(self.train_dataset, IterableDataset):
             raise ConfigError(
-                "Dynamic sampling draws further prompts from the data set, and starts them as the first ones were.",
+                "Dynamic sampling draws further prompts from the dataset and must be able to start them like the first ones.",
                 where="dynamic_sampling",
-                expected="a train_dataset with an index, and rollouts of one turn or of a rollout_func",
+                expected="a train_dataset with an index, and rollouts of a single turn or of a rollout_func",
                 found="tools or an environment_factory" if several_turns else "an IterableDataset",
                 fix="set dynamic_sampling=0",
             )
 
     def _generate(self, prompts: list[Any]) -> Generation:
-        """Draw completions, or return those drawn ahead."""
+        """Draw completions, or return completions that were drawn ahead."""
         drawn = self.step_state.take_generation()
         if drawn is not None:
             return drawn
@@ -212,17 +212,17 @@ class DynamicSampling(Base):
         observe: Callable[[Tensor], None],
         signal: Callable[[Tensor], Tensor],
     ) -> list[dict[str, Any]]:
-        """Draw and score a generation, with groups without signal replaced by groups of other prompts.
+        """Draw and score a generation in which groups without signal are replaced by groups of other prompts.
 
-        TRL receives it when it asks for completions and for rewards.
+        The result is handed to TRL when it asks for completions and for rewards.
 
         Args:
-            inputs: this process's rows of the data set, a prompt repeated for each of its rollouts.
-            observe: called with the rewards of the first draw (N, K), whose prompts are not selected.
-            signal: rewards (prompts * group, K) -> bool (prompts,), groups with signal.
+            inputs: rows of the dataset on this process, each prompt repeated once per rollout.
+            observe: function called with the rewards of the first draw (N, K), before any prompts are replaced.
+            signal: function from rewards (prompts * group, K) to bool (prompts,), True for groups with signal.
 
         Returns:
-            The rows of the data set that the rollouts are of.
+            The rows of the dataset to which the rollouts belong.
         """
         if "image" in inputs[0] or "images" in inputs[0]:
             raise ConfigError(
@@ -235,7 +235,7 @@ class DynamicSampling(Base):
         group, processes, rank = self.num_generations, self.accelerator.num_processes, self.accelerator.process_index
         rows, rewards = self._scored(inputs)
         observe(rewards)
-        # A resumed run draws the same prompts: they depend only on the number of steps, which is in the checkpoint.
+        # A resumed run draws the same prompts, because they depend only on the step number, which is in the checkpoint.
         order = np.random.default_rng([self.args.seed, self._step]).permutation(len(self.train_dataset)).tolist()
         taken = 0
 
@@ -270,7 +270,7 @@ class DynamicSampling(Base):
         return [row.example for row in drawn.rows]
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[list[Rollout], Tensor]:
-        """Draw and score a rollout for each of this process's inputs; the rewards (n, K) are those of all processes."""
+        """Draw and score one rollout per input of this process. The rewards (n, K) are those of all processes."""
         rows = rollouts_of(inputs, self._generate([example["prompt"] for example in inputs]))
         examples, completions = [row.example for row in rows], [row.completion for row in rows]
         prompts, ids = [example["prompt"] for example in examples], [row.completion_ids for row in rows]
@@ -283,7 +283,7 @@ class DynamicSampling(Base):
 
     @contextmanager
     def _metrics_apart(self) -> Iterator[None]:
-        """Leave TRL's metrics unchanged in the block."""
+        """Keep TRL's metrics unchanged inside the block."""
         metrics = self._metrics
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         try:

@@ -1,7 +1,7 @@
-"""The front of a training run: each batch's mean rewards are a point, and the volume dominated by the points so far is logged.
+"""The front of a training run: each batch's mean rewards are one point, and the volume dominated by the points so far is logged.
 
-A batch's means are noisy, and the best of many noisy points lies outside the policy's own front: use the volume to watch a run, and to compare runs
-of equal length and batch size.
+The means of a batch are noisy, and the best of many noisy points lies beyond the policy's true front. Use the volume to monitor a run, and to compare
+runs of equal length and batch size.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from taiji.core.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 LARGEST = 3
-"""Rewards up to which the volume is computed: its time grows as points ** (rewards - 1)."""
+"""Largest number of rewards for which the volume is computed, since its time grows as points ** (rewards - 1)."""
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:
-    """Volume that points (N, K) dominate above ``reference`` (K,), all coordinates to be maximised.
+    """Return the volume that points (N, K) dominate above ``reference`` (K,), if all coordinates are maximised.
 
-    Exact, in slices along the last coordinate: N log N steps for two rewards, N^2 log N for three.
+    The result is exact, computed in slices along the last coordinate: N log N steps for two rewards, N^2 log N for three.
     """
     low = np.asarray(reference, dtype=np.float64)
     return _volume(points[(points > low).all(1)] - low)
@@ -44,20 +44,20 @@ class Front:
     """Points of mean rewards that no other point of the run dominates.
 
     Args:
-        weights: (K,) numbers in ``reward_weights``: rewards of weight zero are left out, penalties count downwards.
-        reference: (K,) point above which volume is measured, in the rewards' own units; None is the first batch's means.
+        weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and penalties count negatively.
+        reference: (K,) point above which the volume is measured, in the units of the rewards; None uses the means of the first batch.
 
     Attributes:
-        points: (n, rewards that are weighed), penalties with their sign turned.
+        points: (n, number of weighted rewards), with the sign of penalties reversed.
     """
 
     def __init__(self, weights: Sequence[float], reference: Sequence[float] | None = None) -> None:
         signs = np.sign(np.asarray(weights, dtype=np.float64))
         if reference is not None and (len(reference) != len(signs) or not np.isfinite(reference).all()):
             raise ConfigError(
-                "The reference point of the front does not fit the rewards.",
+                "The reference point of the front does not match the rewards.",
                 where="front_reference",
-                expected=f"{len(signs)} finite numbers, one a reward",
+                expected=f"{len(signs)} finite numbers, one per reward",
                 found=str(list(reference)),
             )
         self.numbers: list[int] = np.flatnonzero(signs).tolist()
@@ -67,9 +67,9 @@ class Front:
         self._volume = 0.0
 
     def add(self, means: np.ndarray) -> dict[str, float]:
-        """Add a batch's mean rewards (K,); return what is logged: ``hypervolume`` and ``points``.
+        """Add the mean rewards (K,) of a batch, and return the values to log: ``hypervolume`` and ``points``.
 
-        A batch in which a reward has no values (NaN) is not a point. Fewer than two rewards have no front.
+        A batch in which a reward has no values (NaN) does not count. With fewer than two rewards there is no front.
         """
         point = self._signs * means[self.numbers]
         if len(self.numbers) < 2:
@@ -77,7 +77,9 @@ class Front:
         if np.isfinite(point).all():
             if self.reference is None:
                 self.reference = point
-                logger.info("The front's volume is measured above the first batch's mean rewards, %s.", point.tolist())
+                logger.info(
+                    "The volume of the front is measured above the mean rewards of the first batch, %s.", point.tolist()
+                )
             if not (self.points >= point).all(1).any():
                 self.points = np.concatenate([self.points[~(self.points <= point).all(1)], point[None]])
                 self._measure()
@@ -89,14 +91,14 @@ class Front:
             self._volume = hypervolume(self.points, self.reference)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the state to store in a checkpoint."""
         return {
             "reference": None if self.reference is None else self.reference.tolist(),
             "points": self.points.tolist(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore a checkpoint's state; a given reference point is kept."""
+        """Restore the state of a checkpoint. A reference point that was given explicitly is kept."""
         if self.reference is None and state["reference"] is not None:
             self.reference = np.asarray(state["reference"])
         self.points = np.asarray(state["points"], dtype=np.float64).reshape(-1, len(self.numbers))

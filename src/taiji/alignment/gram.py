@@ -1,8 +1,8 @@
-"""Estimators of the Gram matrix <g_i, g_j> of per-reward gradients, and of POPO's indicators without it.
+"""Estimators of the Gram matrix <g_i, g_j> of per-reward gradients, and of POPO's indicators without this matrix.
 
-Invariant: sum gradients over accumulation steps and processes first, take inner products of the sums last; the
-Gram matrix of a sum is not the sum of Gram matrices. Gradients are rows of one flat buffer; inner products accumulate in
-float64 on its device, and only the K x K result is brought to the host.
+Invariant: gradients are summed over accumulation steps and processes first, and inner products are taken of the sums, because the Gram matrix of a sum
+is not the sum of Gram matrices. Gradients are rows of one flat buffer. Inner products accumulate in float64 on the buffer's device, and only the K x K
+result is copied to the host.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 22
-"""Entries of a gradient converted to float64 at a time."""
+"""Number of entries of a gradient that are converted to float64 at a time."""
 
 
 def inner_products(first: Tensor, second: Tensor) -> Tensor:
-    """Matrix (I, J) of inner products of the rows of (I, P) and (J, P), float64 on their device."""
+    """Return the matrix (I, J) of inner products between the rows of (I, P) and (J, P), in float64 on their device."""
     total = torch.zeros(len(first), len(second), dtype=torch.float64, device=first.device)
     for a, b in zip(first.split(BLOCK, dim=1), second.split(BLOCK, dim=1)):
         total.addmm_(a.double(), b.double().T)
@@ -26,34 +26,34 @@ def inner_products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def gram(gradients: Tensor) -> Tensor:
-    """Gram matrix (K, K) of K gradients (K, P) on one batch. Biased by the noise: E<g^_i, g^_j> contains their covariance."""
+    """Return the Gram matrix (K, K) of K gradients (K, P) on one batch. It is biased by noise: E<g^_i, g^_j> contains their covariance."""
     return inner_products(gradients, gradients)
 
 
 def cross_gram(product: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tensor:
-    """Unbiased Gram matrix (K, K) from two independent halves of the prompts: (A B' + B A') / 2.
+    """Return an unbiased Gram matrix (K, K) from two independent halves of the prompts: (A B' + B A') / 2.
 
     Args:
-        product: A B' (K, K), inner products of the first half's gradients with the second's.
-        share: fraction of the batch in each half; the gradients are parts of one sum with a common normaliser, so each is scaled
-            up to the whole batch.
+        product: A B' (K, K), inner products of the gradients of the first half with those of the second.
+        share: fraction of the batch in each half. The gradients of the halves are parts of one sum with a common normaliser, so each is scaled up to the
+            whole batch.
     """
     scaled = product / (share[0] * share[1])
     return (scaled + scaled.T) / 2
 
 
 class GradientSums:
-    """Running sums of gradients over an accumulation step, in as many parts as there are halves.
+    """Running sums of gradients over an accumulation step, one sum per half.
 
     Attributes:
-        flat: (halves, count, P) in float32 or wider, P the trainable parameters' entries one after the other.
-        parts: the same memory as ``parts[half][number][position]``, shaped like the parameters.
+        flat: (halves, count, P) in float32 or wider, where P runs over the entries of all trainable parameters.
+        parts: the same memory as ``parts[half][number][position]``, in the shapes of the parameters.
 
     Args:
         like: the trainable parameters.
         count: number of gradients (directions) to sum.
         halves: 1, or 2 for the cross-batch estimate.
-        counts: number of counts reduced with them in :meth:`reduce`.
+        counts: number of scalars that :meth:`reduce` reduces together with the gradients.
     """
 
     def __init__(self, like: Sequence[Tensor], count: int, halves: int, counts: int = 0) -> None:
@@ -68,7 +68,7 @@ class GradientSums:
         self.used = [False] * len(like)
 
     def add(self, half: int, number: int, gradient: Sequence[Tensor | None]) -> None:
-        """Add one micro-batch's gradient of direction ``number``; ``None`` for a parameter it does not reach."""
+        """Add one micro-batch's gradient of direction ``number``; ``None`` for a parameter that it does not reach."""
         totals: list[Tensor] = []
         found: list[Tensor] = []
         for position, (total, part) in enumerate(zip(self.parts[half][number], gradient)):
@@ -80,18 +80,18 @@ class GradientSums:
             torch._foreach_add_(totals, found)
 
     def reduce(self, reduction: Callable[[Tensor], Tensor], counts: Tensor) -> Tensor:
-        """Combine over processes in one collective, together with ``counts`` (n,); call once, at the end of the step."""
+        """Reduce over processes in one collective, together with ``counts`` (n,). Call this once, at the end of the step."""
         tail = self._storage[self.flat.numel() :]
         tail.copy_(counts)
         self._storage.copy_(reduction(self._storage))
         return tail
 
     def totals(self) -> Tensor:
-        """(count, P) gradients of the whole step."""
+        """Return the gradients (count, P) of the whole step."""
         return self.flat[0] if len(self.flat) == 1 else self.flat.sum(0)
 
     def combined(self, weights: Sequence[float]) -> list[Tensor | None]:
-        """sum_k weights[k] g_k per parameter; ``None`` where no gradient arrived, as autograd leaves it."""
+        """Return sum_k weights[k] g_k per parameter; ``None`` where no gradient arrived, as in autograd."""
         total = torch.zeros_like(self.flat[0, 0])
         for half in self.flat:
             for weight, row in zip(weights, half):
@@ -105,13 +105,13 @@ class GradientSums:
 def perturbed_change(
     parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float, outputs: Callable[[], list[Tensor]]
 ) -> list[Tensor]:
-    """Directional derivative of ``outputs()`` along ``direction`` by central differences of two forwards at theta +- step * v.
+    """Return the directional derivative of ``outputs()`` along ``direction``, by central differences of two forward passes at theta +- step * v.
 
     Args:
-        parameters: changed in place and put back bit for bit.
-        direction: v, one tensor a parameter.
-        step: the finite difference's step in units of v.
-        outputs: computes the tensors whose change is wanted, without gradient.
+        parameters: parameters, which are changed in place and then restored bit for bit.
+        direction: v, one tensor per parameter.
+        step: step of the finite difference in units of v.
+        outputs: function that computes, without gradient, the tensors whose change is measured.
     """
     kept = [parameter.detach().clone() for parameter in parameters]
     try:
@@ -130,16 +130,16 @@ def perturbed_change(
 
 
 def square_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Sum () of the squares of all entries, float64."""
+    """Return the sum () of the squares of all entries, in float64."""
     return torch.stack([t.detach().double().square().sum() for t in tensors]).sum()
 
 
 def directional_step(size: float, length: float, relative: float) -> float:
-    """Step in units of v so that ||step * v|| = relative * max(||theta||, 1), the balance of truncation and rounding.
+    """Return the step in units of v for which ||step * v|| = relative * max(||theta||, 1), which balances truncation and rounding errors.
 
     Args:
         size: ||theta||^2.
         length: ||v||^2.
-        relative: step relative to the parameters' norm.
+        relative: step relative to the norm of the parameters.
     """
     return relative * max(math.sqrt(size), 1.0) / math.sqrt(length) if length > 0 else 0.0

@@ -1,8 +1,8 @@
-"""The hooks of TRL that the trainer relies on, and a stand-in for its accelerator when only a loss is needed.
+"""The hooks of TRL on which the trainer relies, and a replacement for its accelerator when only a loss is needed.
 
-The existence of methods and attributes is checked at construction; their behaviour is checked in use:
-TRL asks for the forward (:class:`~taiji.alignment.recording.Recording`), calls in order
-(:class:`~taiji.alignment.step_state.StepState`), reads the advantages and applies the weights (here).
+The existence of methods and attributes is checked at construction. Their behaviour is checked during use: that TRL asks for the forward pass
+(:class:`~taiji.alignment.recording.Recording`), calls the hooks in order (:class:`~taiji.alignment.step_state.StepState`), and reads the advantages and
+applies the weights (this module).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ TESTED = "trl>=1.16,<1.17"
 
 
 def check_hooks(base: type, instance: Any = None) -> None:
-    """Raise a :class:`TaijiError` that names the missing hook, if ``base`` (TRL's trainer) or its instance lacks one."""
+    """Raise a :class:`TaijiError` that names the missing hooks if ``base`` (TRL's trainer) or its instance lacks any."""
     moved = []
     for name, parameters in METHODS.items():
         method = getattr(base, name, None)
@@ -66,11 +66,11 @@ def check_hooks(base: type, instance: Any = None) -> None:
 
 
 def moved_hooks(expected: str, found: str) -> ResourceError:
-    """Return the error for a version of TRL with changed hooks."""
+    """Return the error for a version of TRL whose hooks have changed."""
     import trl
 
     return ResourceError(
-        "This version of TRL has moved hooks that ParetoGRPOTrainer relies on.",
+        "ParetoGRPOTrainer relies on hooks that have changed in this version of TRL.",
         where=f"trl {trl.__version__}",
         expected=expected,
         found=found,
@@ -79,7 +79,7 @@ def moved_hooks(expected: str, found: str) -> ResourceError:
 
 
 class Watched(dict[str, Any]):
-    """A batch that records reads of its advantages."""
+    """Batch that records whether its advantages are read."""
 
     def __init__(self, batch: dict[str, Any], advantages: torch.Tensor) -> None:
         super().__init__({**batch, "advantages": advantages})
@@ -95,11 +95,11 @@ class Watched(dict[str, Any]):
 
 
 def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -> None:
-    """Raise :class:`ResourceError` unless TRL's mean reward matches these weights, which shows that it read them after they were set.
+    """Raise :class:`ResourceError` unless TRL's mean reward matches these weights, which proves that TRL read them after they were set.
 
     Args:
-        logged: mean of the weighted sums that TRL has used.
-        rewards: (N, K), NaN where a reward does not apply.
+        logged: mean of the weighted sums that TRL used.
+        rewards: (N, K) rewards; NaN where a reward does not apply.
         weights: (K,).
     """
     sums = (rewards * weights.to(rewards)).nansum(1)
@@ -109,9 +109,9 @@ def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -
 
 
 class Unread:
-    """Stand-in for a tensor used only for metrics: every operation returns it, and its value is NaN.
+    """Replacement for a tensor that is used only for metrics: every operation returns the object itself, and its value is NaN.
 
-    So nothing is launched on the device and nothing read from it.
+    So no kernel is launched on the device, and nothing is read from it.
     """
 
     dtype = torch.float32
@@ -143,22 +143,22 @@ class Unread:
 
 
 class Silent:
-    """Stand-in for the accelerator in a loss whose metrics are unused: no collective, no wait for the device.
+    """Replacement for the accelerator in a loss whose metrics are not used: no collectives, no synchronisation with the device.
 
-    Everything else is delegated to the accelerator.
+    Everything else is delegated to the real accelerator.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
 
     def gather(self, tensor: torch.Tensor) -> Unread:
-        """Return the stand-in instead of gathering."""
+        """Return an :class:`Unread` instead of gathering."""
         return Unread()
 
     gather_for_metrics = gather
 
     def reduce(self, tensor: torch.Tensor, reduction: str = "sum") -> Unread:
-        """Return the stand-in instead of reducing."""
+        """Return an :class:`Unread` instead of reducing."""
         return Unread()
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Alignment job: from prompts and rewards to a merged model folder, resumable to the same bytes."""
+"""Alignment job: from prompts and rewards to a merged model folder. An interrupted job continues to exactly the same bytes."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ def align(
 ) -> Path:
     """Align a copy of ``lm`` by GRPO with adaptive weights over the named rewards.
 
-    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a
-    bounded sample of every step's completions with their rewards) and ``folder/metrics.jsonl``, one line a step: ``step``, per reward name ``rewards`` (means), ``rewards_std``, ``weights``, ``indicator``, then
-    ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the length limit). On a CPU the same call gives the same bytes, also
-    when it was killed and called again with the same ``scratch``, where checkpoints lie until the job is done;
-    ``scratch/timings.jsonl`` has the seconds of each step.
+    Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a bounded sample of each step's
+    completions with their rewards) and ``folder/metrics.jsonl``, one line per step: ``step``, then per reward name ``rewards`` (means), ``rewards_std``,
+    ``weights``, ``indicator``, then ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the length
+    limit). On a CPU the same call gives the same bytes, even if the job was interrupted and called again with the same ``scratch``, which holds the
+    checkpoints until the job is finished; ``scratch/timings.jsonl`` has the seconds of each step.
 
     Args:
-        lm: the model to start from; not changed.
-        examples: ``example`` and ``prompt`` (rendered: tokenised without adding special tokens).
-        rewards: name -> function of (examples, completions).
+        lm: model to start from; it is not changed.
+        examples: ``example`` and ``prompt`` (rendered; tokenized without adding special tokens).
+        rewards: functions of (examples, completions), by name.
         settings: rule, sizes, learning rate.
-        folder: for the results.
+        folder: folder for the results.
         seed: random seed of the order of prompts, the rollouts and the adapters' initial values.
-        scratch: folder for checkpoints; without one a killed job starts again from the beginning.
+        scratch: folder for checkpoints. Without it, an interrupted job starts again from the beginning.
 
-    Several processes (see :mod:`taiji.language.processes`) share each step's rollouts and, with it, one ``scratch``; the first writes.
+    If there are several processes (see :mod:`taiji.language.processes`), they share the rollouts of each step and one ``scratch``; the first process writes.
 
     Returns:
         ``folder/model``.
 
     Raises:
-        TaijiError: too few prompts for a step, or sizes that do not divide.
+        TaijiError: there are too few prompts for a step, or the sizes do not divide evenly.
     """
     from taiji.language.causal_lm import save_model
     from taiji.language.processes import whole_model
@@ -97,10 +97,10 @@ def align(
 
 def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: AlignmentSettings) -> None:
     if not rewards:
-        raise InputError("There is no reward to align to.", expected="at least one named reward")
+        raise InputError("There is no reward to align with.", expected="at least one named reward")
     if len(examples) < settings.prompts_per_step:
         raise InputError(
-            "There are fewer prompts than a step takes.",
+            "There are fewer prompts than one step needs.",
             where="alignment.prompts_per_step",
             expected=f"at least {settings.prompts_per_step} prompts",
             found=str(len(examples)),
@@ -110,7 +110,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
     if rollouts % (settings.micro_batch * processes()):
         together = f" in each of {processes()} processes" if processes() > 1 else ""
         raise ConfigError(
-            "A step's rollouts do not divide into micro-batches.",
+            "The rollouts of a step do not divide evenly into micro-batches.",
             where="alignment.micro_batch",
             expected=f"a divisor of {rollouts // processes()}",
             found=f"{settings.micro_batch}{together}",
@@ -118,7 +118,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):
         if weights is not None and len(weights) != len(rewards):
             raise ConfigError(
-                "The numbers and rewards differ in count.",
+                "The number of weights differs from the number of rewards.",
                 where=f"alignment.{name}",
                 expected=f"{len(rewards)} ({', '.join(rewards)})",
                 found=str(len(weights)),
@@ -133,7 +133,7 @@ def _trained(
     work: Path,
     seed: int,
 ) -> tuple[ParetoGRPOTrainer, list[dict[str, Any]], Rollouts]:
-    """Train from the last whole checkpoint in ``work``; returns the trainer, the lines of all steps and their rollouts."""
+    """Train from the last complete checkpoint in ``work``. Return the trainer, the log lines of all steps, and their rollouts."""
     import torch
 
     with needs("llm"):
@@ -179,7 +179,7 @@ def _trainer(
         from taiji.alignment.trainer_config import ParetoGRPOConfig
 
     class Rendered(ParetoGRPOTrainer):
-        """Trainer for rendered prompts, which tokenises and decodes like the rest of the package."""
+        """Trainer for rendered prompts that tokenizes and decodes like the rest of the package."""
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [ids_of(self.processing_class, prompt) for prompt in prompts], None, {}
@@ -221,7 +221,7 @@ def _trainer(
         save_strategy="steps",
         save_steps=min(settings.checkpoint_every, steps),
         save_total_limit=2,
-        bf16=False,  # the weights' own type decides
+        bf16=False,  # the dtype of the weights decides
         gradient_checkpointing=lm.device.type != "cpu",
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=lm.device.type == "cpu",
@@ -231,7 +231,7 @@ def _trainer(
     )
     model, adapters = trainable(lm, settings.lora_rank)
     if adapters is None and settings.beta:
-        model.config._name_or_path = str(lm.save(work / "reference"))  # where TRL reads the reference model from
+        model.config._name_or_path = str(lm.save(work / "reference"))  # TRL reads the reference model from this path
     data = Dataset.from_dict({"prompt": examples["prompt"].to_list(), "example": examples["example"].to_list()})
     functions = [for_trl(name, reward) for name, reward in rewards.items()]
     trainer = Rendered(
@@ -242,14 +242,14 @@ def _trainer(
         processing_class=copy.deepcopy(lm.tokenizer),
         peft_config=adapters,
     )
-    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the only progress display
+    trainer.remove_callback(PrinterCallback)  # only taiji.core.progress shows progress
     return trainer
 
 
 def _log(
     names: list[str], work: Path, lines: list[dict[str, Any]], rollouts: Rollouts, update: Callable[[int], None]
 ) -> TrainerCallback:
-    """Return a callback that writes TRL's logs to ``metrics.jsonl`` and feeds the progress display."""
+    """Return a callback that writes TRL's logs to ``metrics.jsonl`` and updates the progress display."""
     from transformers import TrainerCallback
 
     class Log(TrainerCallback):
@@ -291,7 +291,7 @@ def _log(
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; incomplete ones are removed."""
+    """Return the newest complete checkpoint, and remove incomplete ones."""
     whole = []
     for path in folder.glob("checkpoint-*"):
         if (path / STATE).exists():
@@ -302,7 +302,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a log; a kill may have cut the last one."""
+    """Return the complete lines of a log; the last one may have been truncated when the process was killed."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

@@ -1,8 +1,8 @@
 """Placement of the trainable parameters and their gradients: whole on each process, or sharded by FSDP2.
 
-Under FSDP2 a parameter is a ``DTensor`` of which each process holds a part. Its module gathers it for each forward and backward, and
-a backward leaves the gradient's part, averaged over processes, in ``parameter.grad``. So gradients are sums of local parts, an inner product is the
-sum over processes of local ones, and every process must run equally many forwards and backwards.
+Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers it for each forward and backward pass, and a backward
+pass leaves the local part of the gradient, averaged over processes, in ``parameter.grad``. Gradients are therefore sums of local parts, an inner product
+is the sum over processes of local inner products, and all processes must run the same number of forward and backward passes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Placement:
 
     Args:
         processes: number of processes.
-        mean: a tensor's mean over processes.
-        sharded: True if gradients are averaged parts instead of a process's own whole gradients.
-        copies: number of processes with the same part (more than one with replicas of the shards).
+        mean: function that averages a tensor over processes.
+        sharded: True if gradients are averaged parts, False if each process has its own whole gradients.
+        copies: number of processes with the same part (more than one if the shards are replicated).
         modules: modules that gather their parameters; empty unless the model is sharded.
     """
 
@@ -49,10 +49,10 @@ class Placement:
         processes: int,
         mean: Callable[[Tensor], Tensor],
     ) -> Placement:
-        """Read the placement of a model's trainable parameters.
+        """Determine the placement of a model's trainable parameters.
 
         Raises:
-            ConfigError: their placements differ, or do not support inner products.
+            ConfigError: the placements differ, or do not support inner products.
         """
         modules = tuple(module for module in model.modules() if isinstance(module, FSDPModule))
         parts = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
@@ -62,8 +62,8 @@ class Placement:
         mesh, placements = next(iter(kinds))
         if not modules or len(parts) < len(parameters) or len(kinds) > 1 or not {*placements} <= {Shard, Replicate}:
             raise ConfigError(
-                "The trainable parameters differ in their placement on the processes, so the rewards' gradients cannot be compared.",
-                expected="all of them whole, or all of them sharded by FSDP2 over one mesh",
+                "The trainable parameters are placed differently on the processes, so the rewards' gradients cannot be compared.",
+                expected="all parameters whole, or all sharded by FSDP2 over one mesh",
                 found=f"{len(parameters) - len(parts)} whole, {len(parts)} sharded as {sorted(str(kind) for kind in kinds)}",
                 fix="use a reward rule such as popo-light, or shard the model by FSDP2 alone",
             )
@@ -72,21 +72,21 @@ class Placement:
 
     @property
     def together(self) -> bool:
-        """Return True if forwards and backwards wait for the other processes."""
+        """Return True if forward and backward passes wait for the other processes."""
         return bool(self.modules)
 
     def total(self, counts: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``counts`` averaged over processes and inner products summed over the gradients' parts, in one collective."""
+        """Return ``counts`` averaged over processes, and inner products summed over the parts of the gradients, in one collective."""
         both = self.mean(torch.cat([counts, products])) if self.processes > 1 else torch.cat([counts, products])
         return both[: len(counts)], both[len(counts) :] * (self.processes / self.copies)
 
     def gathered_anew(self) -> None:
-        """Make modules drop gathered parameters after a manual change."""
+        """Make the modules discard gathered parameters after a manual change."""
         for module in self.modules:
             module.reshard()
 
     def reduce_in_each_backward(self) -> None:
-        """Override a caller's request to reduce gradients only at the last micro-batch, since they are not kept whole until then."""
+        """Reduce gradients in every backward pass, even if the caller asks for a reduction only at the last micro-batch: they are not kept whole until then."""
         for module in self.modules:
             module.set_requires_gradient_sync(True, recurse=False)
             module.set_requires_all_reduce(True, recurse=False)
@@ -97,7 +97,7 @@ WHOLE = Placement()
 
 
 def trainable(model: torch.nn.Module) -> list[Tensor]:
-    """Return the trainable parameters as the optimizer sees them: sharded, even while FSDP2 modules are gathered for a forward."""
+    """Return the trainable parameters as the optimiser sees them: sharded, even while FSDP2 modules are gathered for a forward pass."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -112,7 +112,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
-    """Return the tensor of which this process holds ``part``, placed as ``parameter`` is."""
+    """Return the tensor of which this process holds ``part``, placed like ``parameter``."""
     if not isinstance(parameter, DTensor):
         return part
     return DTensor.from_local(
@@ -128,9 +128,9 @@ def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
 def vector_jacobian_product(
     outputs: Sequence[Tensor], values: Sequence[Tensor], parameters: Sequence[Tensor], keep: bool
 ) -> list[Tensor | None]:
-    """Gradient of sum <output, value> by this process's part of each parameter; None where it does not reach.
+    """Return the gradient of sum <output, value> with respect to this process's part of each parameter; None where the graph does not reach it.
 
-    FSDP2 reduces the contents of ``grad`` after a backward, and does not support ``torch.autograd.grad``. The previous contents of ``grad`` are
+    FSDP2 reduces the contents of ``grad`` after a backward pass and does not support ``torch.autograd.grad``. The previous contents of ``grad`` are
     restored.
     """
     if not isinstance(parameters[0], DTensor):

@@ -1,9 +1,8 @@
-"""One forward, many losses: the policy's outputs, detached from the loss so that both can be reused.
+"""One forward pass for many losses: the outputs of the policy are detached from the loss, so that both can be reused.
 
-TRL's ``_compute_loss`` only passes its model on to the forward. So a :class:`Recording` can replace the model: the first loss runs the forward, and
-all losses get *leaves* with its values. That gives d loss / d
-log-probability for any advantage, loss type, clipping and KL without copying a formula, and its product with the Jacobian of
-the one forward is each loss's gradient.
+TRL's ``_compute_loss`` only passes its model on to the forward pass, so a :class:`Recording` can replace the model. The first loss runs the forward
+pass, and all losses receive *leaves* with its values. This gives d loss / d log-probability for any advantage, loss type, clipping and KL without
+copying a formula. Multiplied by the Jacobian of the one forward pass, it is the gradient of each loss.
 """
 
 from __future__ import annotations
@@ -23,33 +22,33 @@ from taiji.core.errors import ResourceError
 Outputs = tuple[Tensor, Tensor | None, Tensor | None]
 """Log-probabilities (B, T), entropies (B, T) and the auxiliary loss."""
 OutputGradient = tuple[Tensor, Tensor | None, Tensor | None]
-"""Derivative of a loss by the log-probabilities (B, T), the entropies (B, T) and the auxiliary loss."""
+"""Derivative of a loss with respect to the log-probabilities (B, T), the entropies (B, T) and the auxiliary loss."""
 
 
 class JointGradients(Protocol):
-    """Graph of a forward for the gradients of many losses at once."""
+    """Graph of a forward pass that gives the gradients of many losses at once."""
 
     def products(self, vectors: Tensor, parameters: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
-        """Gradients of <vector, log-probabilities> for each of D vectors (D, b, T); taken once."""
+        """Yield the gradients of <vector, log-probabilities> for each of D vectors (D, b, T). Can be called only once."""
 
 
 RESIDUE = 16
-"""Parts of a vector below this many rounding units count as zero."""
+"""Components of a vector that are smaller than this many rounding units count as zero."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
-"""Options of a forward that prevent running its rows in parts."""
+"""Options of a forward pass with which its rows cannot be run in parts."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """The policy's forward on a micro-batch, with TRL's arguments; can run on any of the rows at any time.
+    """Forward pass of the policy on a micro-batch, with TRL's arguments. It can run on any subset of the rows at any time.
 
     Args:
-        function: log-probabilities of completions, as ``_get_per_token_logps_and_entropies``.
+        function: function for the log-probabilities of completions, like ``_get_per_token_logps_and_entropies``.
         model: the policy.
         input_ids: (B, P + T).
         attention_mask: (B, P + T).
         logits_to_keep: T.
-        options: further keywords of ``function``.
+        options: other keyword arguments of ``function``.
     """
 
     function: Callable[..., Outputs]
@@ -65,11 +64,11 @@ class Forward:
         return all(self.options.get(name) is None for name in MEDIA) and not self.options.get("compute_aux_loss")
 
     def __call__(self, rows: Tensor, *, padded: bool = False, joint: list[JointGradients] | None = None) -> Outputs:
-        """Run the rows.
+        """Run the forward pass on the given rows.
 
-        ``padded`` runs the model on TRL's padded batch, prompts not shared. Given a list ``joint``, a forward may put its graph there and return
-        outputs without one, for the gradients of many losses at once. Without rows the model still runs, for the processes that wait for it, and the
-        outputs have no rows.
+        If ``padded``, the model runs on TRL's padded batch, and prompts are not shared. If a list ``joint`` is given, the forward pass may append its graph
+        to the list and return outputs without a graph, for the gradients of many losses at once. If there are no rows, the model still runs, because other
+        processes may wait for it, and the outputs have no rows.
         """
         some = rows if len(rows) else rows.new_zeros(1)
         ids, mask = self.input_ids[some], self.attention_mask[some]
@@ -84,7 +83,7 @@ class Forward:
         """Return the log-probabilities of the rows under the current parameters, without gradient."""
         size = len(self.input_ids)
         with torch.no_grad():
-            if self.options.get("pixel_values") is not None:  # whose rows are patches
+            if self.options.get("pixel_values") is not None:  # its rows are patches
                 return self(torch.arange(size, device=self.input_ids.device))[0][rows]
             some = rows if len(rows) else rows.new_zeros(1)
             options = {
@@ -96,7 +95,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one forward call with their outputs, attached to the graph unless ``joint`` has it."""
+    """Rows of one forward call with their outputs, which are attached to the graph unless ``joint`` holds it."""
 
     rows: Tensor
     half: int | None
@@ -107,7 +106,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Result of a forward: its parts, their outputs joined in row order, and the leaves with the same values."""
+    """Result of a forward pass: its parts, their outputs joined in row order, and leaves with the same values."""
 
     forward: Forward
     parts: list[Part]
@@ -117,7 +116,7 @@ class Recorded:
 
     @classmethod
     def joined(cls, forward: Forward, parts: list[Part]) -> Recorded:
-        """Join the parts in row order and make the leaves."""
+        """Join the parts in row order and create the leaves."""
         order = torch.argsort(torch.cat([part.rows for part in parts]))
 
         def whole(tensors: list[Tensor | None]) -> Tensor | None:
@@ -134,20 +133,20 @@ class Recorded:
 
 
 class ModelNotThere(ResourceError, AttributeError):
-    """Error for an attribute that TRL's loss reads from the stand-in and only the model has."""
+    """Error for an attribute that TRL's loss reads from the recording but that only the model has."""
 
 
 class Recording:
-    """Stand-in for the model in TRL's loss: runs the forward for the first loss and replays it for all others.
+    """Replacement for the model in TRL's loss: runs the forward pass for the first loss and replays it for all others.
 
     Args:
         model: the policy.
-        halves: (B,) 0 or 1, the half of the prompts each row belongs to; each half gets its own forward, which costs no more arithmetic and allows a
-            backward over one half only.
-        evidence: prompt tokens that PEPO compares the completions with.
-        attached: replay the forward's outputs themselves instead of leaves, for a loss that runs its own backward.
-        together: run a forward for a half without rows, too, because other processes wait for it.
-        jointly: let the forward keep a graph for the products of many losses at once (:class:`JointGradients`).
+        halves: (B,) 0 or 1, the half of the prompts to which each row belongs. Each half gets its own forward pass, which costs no more arithmetic and
+            allows a backward pass over one half only.
+        evidence: prompt tokens with which PEPO compares the completions.
+        attached: replay the outputs of the forward pass themselves instead of leaves, for a loss that runs its own backward pass.
+        together: run a forward pass even for a half without rows, because other processes wait for it.
+        jointly: let the forward pass keep a graph for the products of many losses at once (:class:`JointGradients`).
     """
 
     def __init__(
@@ -166,24 +165,24 @@ class Recording:
     def __getattr__(self, name: str) -> Any:
         raise ModelNotThere(
             "TRL's loss does more with the model than pass it on.",
-            expected="_compute_loss to give the model to _get_per_token_logps_and_entropies, and nothing else",
+            expected="_compute_loss only passes the model to _get_per_token_logps_and_entropies",
             found=f"it reads model.{name}",
             fix=f'pip install "{TESTED}"',
         )
 
     @property
     def recorded(self) -> Recorded:
-        """The recorded forward, once a loss has run it."""
+        """The recorded forward pass, available once a loss has run it."""
         if self._recorded is None:
             raise ResourceError(
-                "TRL's loss has not asked for the policy's forward.",
-                expected="_compute_loss to call _get_per_token_logps_and_entropies with the model it is given",
+                "TRL's loss has not requested the forward pass of the policy.",
+                expected="_compute_loss calls _get_per_token_logps_and_entropies with the model that it receives",
                 fix=f'pip install "{TESTED}"',
             )
         return self._recorded
 
     def replayed(self, forward: Forward) -> Outputs:
-        """Return the outputs for the forward that TRL's loss requests."""
+        """Return the outputs of the forward pass that TRL's loss requests."""
         if self._recorded is None:
             rows = torch.arange(len(forward.input_ids), device=forward.input_ids.device)
             if self.halves is None or not forward.divisible:
@@ -206,27 +205,27 @@ class Recording:
         )
 
     def token_statistics(self) -> tuple[Tensor, Tensor]:
-        """Similarity to the evidence (B, T) and entropy (B, T) of each completion token.
+        """Return the similarity to the evidence (B, T) and the entropy (B, T) of each completion token.
 
         Raises:
-            ResourceError: the forward was run without evidence, or TRL asked for no entropies.
+            ResourceError: the forward pass was run without evidence, or TRL requested no entropies.
         """
         similarity, entropies = self.recorded.similarity, self.recorded.outputs[1]
         if self.evidence is None or similarity is None or entropies is None:
             raise ResourceError(
-                "Token weights need the completions' similarity to the evidence, and their entropies.",
-                expected="a recording with evidence, and a loss that asks for entropies",
+                "Token weights need the similarity of the completions to the evidence, and their entropies.",
+                expected="a recording with evidence, and a loss that requests entropies",
             )
         return similarity, entropies if self.evidence.attached else entropies.detach()
 
     def in_half(self, half: int) -> Tensor:
-        """Bool (B,): rows that belong to a half of the prompts; without halves all rows are in the first."""
+        """Return a bool (B,): True for rows that belong to the given half of the prompts. Without halves, all rows are in the first."""
         if self.halves is None:
             return torch.full_like(self.recorded.outputs[0][:, 0], half == 0, dtype=torch.bool)
         return self.halves == half
 
     def output_gradient(self, loss: Tensor) -> OutputGradient:
-        """Derivative of a loss computed on the leaves."""
+        """Return the derivative of a loss that was computed on the leaves."""
         leaves = self.recorded.leaves
         present = [leaf for leaf in leaves if leaf is not None]
         found = iter(
@@ -243,10 +242,10 @@ class Recording:
         parameters: Sequence[Tensor],
         keep: bool,
     ) -> Iterator[list[Tensor | None]]:
-        """Products of D vectors, in order; ``keep`` the graph for another half's.
+        """Yield the products of D vectors, in order. ``keep`` retains the graph for the other half's products.
 
         If the vectors are linearly dependent on these rows (a reward that is constant over the rollouts, two that rank them alike, more rewards than
-        rollouts), there are only as many passes as independent vectors, unless other processes wait for all.
+        rollouts), only as many passes run as there are independent vectors, unless other processes wait for all of them.
         """
         mixture, wanted = self._independent(gradients, half)
         products = self._products(wanted, half, halves, parameters, keep)
@@ -260,7 +259,7 @@ class Recording:
     def _independent(
         self, gradients: Sequence[OutputGradient], half: int
     ) -> tuple[list[list[float]] | None, Sequence[OutputGradient]]:
-        """The D vectors as mixtures (D, r) of r < D others; None and the vectors themselves if they are independent."""
+        """Return the D vectors as mixtures (D, r) of r < D other vectors, or None and the vectors themselves if they are independent."""
         inside = self.in_half(half)
         values = torch.stack([gradient[0][inside].flatten() for gradient in gradients]).double()
         plain = all(gradient[1] is None and gradient[2] is None for gradient in gradients)
@@ -294,7 +293,8 @@ class Recording:
     def _product(
         self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
     ) -> list[Tensor | None]:
-        """Gradient by the parameters' local parts of the rows in ``half``; one backward over these rows (all rows if ``halves`` is one)."""
+        """Return the gradient of the rows in ``half`` with respect to the local parts of the parameters. One backward pass over these rows (over all rows if
+        ``halves`` is one)."""
         outputs: list[Tensor] = []
         values: list[Tensor] = []
         for part in self.recorded.parts:
@@ -318,7 +318,7 @@ class Recording:
 
 
 def _mixed(parts: Sequence[Tensor | None], factors: Sequence[float]) -> Tensor | None:
-    """sum_j factors[j] * parts[j], at least in fp32; None for parameters without a gradient."""
+    """Return sum_j factors[j] * parts[j], at least in float32; None for parameters without a gradient."""
     terms = [(part, factor) for part, factor in zip(parts, factors) if part is not None]
     if not terms:
         return None
@@ -329,7 +329,7 @@ def _mixed(parts: Sequence[Tensor | None], factors: Sequence[float]) -> Tensor |
 
 
 def scaled_sum(gradients: Sequence[OutputGradient], weights: Sequence[float]) -> OutputGradient:
-    """sum_k weights[k] * gradients[k]."""
+    """Return sum_k weights[k] * gradients[k]."""
 
     def total(position: int) -> Tensor | None:
         terms = [float(w) * value for w, c in zip(weights, gradients) if (value := c[position]) is not None]

@@ -1,9 +1,9 @@
-"""The reward table (offline environment): each prompt's candidate items with the ranker's normalised scores, frozen.
+"""Reward table (offline environment): the candidate items of each prompt with the ranker's normalised scores, frozen.
 
-Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up.
-The answer is open text, so it is grounded in an item (our definition): the nearest of the prompt's candidates by cosine of embeddings, by exact
-search. Candidates are the items that the user was shown in the LLM period up to the cutoff, the most
-popular items before that period, seeded random items, and the true target (of a set, every one); nothing after the cutoff is read.
+Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up. Since an answer is open text,
+it is grounded in an item (our definition): the candidate of the prompt with the largest cosine similarity, by exact search. Candidates are the items that
+the user was shown in the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target (every one,
+for a set). Nothing after the cutoff is read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward"
 
 @dataclass(frozen=True)
 class Grounded:
-    """Grounded answers, one entry per answer: item id, cosine, CTCVR and its min-max normalised value."""
+    """Grounded answers, one entry per answer: item id, cosine similarity, CTCVR, and CTCVR after min-max normalisation."""
 
     items: np.ndarray
     similarity: np.ndarray
@@ -45,14 +45,14 @@ class Grounded:
 
 @dataclass(frozen=True, eq=False)
 class RewardTable:
-    """Candidates and rewards of every example.
+    """Candidates and rewards of all examples.
 
     Attributes:
-        rows: ``example, item, ctcvr, reward``, an example's candidates consecutive, ascending by item.
-        targets: ``example, item``, in the examples' order.
-        item_ids: (V,) items that occur anywhere, ascending; ``vectors`` (V, d) are their embeddings.
-        embedder: the embedder's version.
-        sets: ``example, items`` (lists): the next items of examples whose answers are sets, in the examples' order; None for single answers.
+        rows: ``example, item, ctcvr, reward``; the candidates of an example are consecutive rows, ascending by item.
+        targets: ``example, item``, in the order of the examples.
+        item_ids: (V,) items that occur anywhere in the table, ascending; ``vectors`` (V, d) are their embeddings.
+        embedder: version of the embedder.
+        sets: ``example, items`` (lists): the next items of examples with set answers, in the order of the examples; None for single answers.
     """
 
     rows: pl.DataFrame
@@ -68,10 +68,10 @@ class RewardTable:
 
     @cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Candidates of each example as (E, C) places in ``vectors`` (-1 where there is none), and their scores."""
+        """Return the candidates of each example as (E, C) positions in ``vectors`` (-1 for none), and their scores."""
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
-            raise ArtifactError("The reward table's rows and targets do not match.", fix="build the table again")
+            raise ArtifactError("The rows and targets of the reward table do not match.", fix="build the table again")
         counts = lengths["len"].to_numpy()
         shape = (len(counts), int(counts.max()))
         inside = np.arange(shape[1])[None] < counts[:, None]
@@ -87,23 +87,23 @@ class RewardTable:
         return tables[0], tables[1], tables[2]
 
     def places(self, examples: Sequence[str]) -> np.ndarray:
-        """Row of each example in ``targets``; an unknown example is a :class:`TaijiError`."""
+        """Return the row of each example in ``targets``. Raise :class:`TaijiError` for an unknown example."""
         try:
             return np.array([self._places[example] for example in examples], dtype=np.int64)
         except KeyError as error:
             raise InputError(
-                "The reward table does not have this example.",
+                "The reward table does not contain this example.",
                 found=str(error),
                 expected="an example that the table was built for",
             ) from None
 
     def target_vectors(self, examples: Sequence[str]) -> np.ndarray:
-        """Embedding (B, d) of each example's true item."""
+        """Return the embedding (B, d) of each example's true item."""
         items = self.targets["item"].to_numpy()[self.places(examples)]
         return np.asarray(self.vectors[np.searchsorted(self.item_ids, items)])
 
     def set_vectors(self, examples: Sequence[str]) -> np.ndarray:
-        """Embeddings (B, N, d) of each example's next items, padded with zeros.
+        """Return the embeddings (B, N, d) of each example's next items, padded with zeros.
 
         Raises:
             ArtifactError: the table was built for single answers.
@@ -122,12 +122,12 @@ class RewardTable:
         return out
 
     def candidate_vectors(self, examples: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; NaN rewards at padding."""
+        """Return embeddings (B, C, d) and normalised rewards (B, C) of each example's candidates; the rewards of padding are NaN."""
         candidates, _, reward = (table[self.places(examples)] for table in self._padded)
         return self.vectors[np.maximum(candidates, 0)], reward
 
     def ground(self, examples: Sequence[str], embeddings: np.ndarray) -> Grounded:
-        """Nearest candidate of each answer embedding (B, d) among its example's candidates; ties go to the lowest item id."""
+        """Return the candidate of the example that is nearest to each answer embedding (B, d); ties go to the lowest item id."""
         places = self.places(examples)
         candidates, ctcvr, reward = (table[places] for table in self._padded)
         cosine = np.einsum("bd,bcd->bc", np.asarray(embeddings, dtype=np.float32), self.vectors[candidates])
@@ -137,7 +137,7 @@ class RewardTable:
         return Grounded(self.item_ids[candidates[pick]], cosine[pick].astype(np.float64), ctcvr[pick], reward[pick])
 
     def save(self, folder: str | Path) -> None:
-        """Write Parquet, safetensors and JSON; equal tables give equal bytes."""
+        """Write the table as Parquet, safetensors and JSON; equal tables give equal bytes."""
         from safetensors.numpy import save_file
 
         with atomic_folder(folder) as temporary:
@@ -156,7 +156,7 @@ class RewardTable:
 
     @classmethod
     def load(cls, folder: str | Path) -> RewardTable:
-        """Inverse of :meth:`save`."""
+        """Read a table that :meth:`save` wrote."""
         from safetensors.numpy import load_file
 
         folder = Path(folder)
@@ -173,7 +173,7 @@ class RewardTable:
 
 
 def min_max(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Scale each segment of (N,) to [0, 1]; a segment without spread becomes zero. ``offsets`` are the segments' starts."""
+    """Scale each segment of (N,) to [0, 1]. A constant segment becomes zero. ``offsets`` are the starts of the segments."""
     low, high = np.minimum.reduceat(values, offsets), np.maximum.reduceat(values, offsets)
     lengths = np.diff(np.append(offsets, len(values)))
     low, width = np.repeat(low, lengths), np.repeat(high - low, lengths)
@@ -191,18 +191,18 @@ def build_reward_table(
     batch: int = 200_000,
     title_characters: int = 80,
 ) -> RewardTable:
-    """Choose candidates, score them with the ranker at each example's cutoff, normalise, embed.
+    """Choose candidates, score them with the ranker at each example's cutoff, normalise the scores, and embed the items.
 
     Args:
         dataset: the log.
-        split: its periods; the LLM period bounds the exposures that are used.
-        examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``: they are candidates, too.
-        ranker: trained on data before the LLM period.
-        embedder: turns item texts into vectors.
+        split: periods of the dataset; only exposures in the LLM period are used.
+        examples: ``example``, ``user``, ``as_of``, ``target`` and, for set answers, ``targets``, which are candidates as well.
+        ranker: ranker trained on data before the LLM period.
+        embedder: embedder of item texts.
         settings: numbers of candidates.
-        seed: random seed of the random candidates; those of an example depend on (seed, example) alone.
-        batch: user-item pairs scored at a time.
-        title_characters: length at which titles are cut, as in the prompts.
+        seed: random seed of the random candidates; those of an example depend only on (seed, example).
+        batch: number of user-item pairs scored at a time.
+        title_characters: length to which titles are cut, as in the prompts.
     """
     from taiji.reasoning.prompts import item_lines
 
@@ -229,7 +229,7 @@ def build_reward_table(
             update(min(first + batch, len(items)))
     if not np.isfinite(scores).all():
         raise InputError(
-            "The ranker gave scores that are not finite.",
+            "The ranker returned scores that are not finite.",
             found=f"{int((~np.isfinite(scores)).sum())} of {len(scores)}",
             fix="train the reward ranker again",
         )
@@ -251,7 +251,7 @@ def build_reward_table(
 
 
 def _exposed(dataset: Dataset, examples: pl.DataFrame, start: int, count: int) -> dict[int, np.ndarray]:
-    """The last ``count`` items each example's user was shown from ``start`` up to the cutoff, itself included."""
+    """Return the last ``count`` items that each example's user was shown from ``start`` up to and including the cutoff."""
     if not count:
         return {}
     events = (

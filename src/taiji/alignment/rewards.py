@@ -1,7 +1,7 @@
-"""Taiji's two rewards (§5): semantic similarity of the answer, and its score by the ranker.
+"""Taiji's two rewards (§5): semantic similarity of the answer, and the ranker's score of the answer.
 
-A reward is a function ``(examples, completions) -> float64 array (B,)``, NaN where it does not apply; a model's text never raises an exception. A
-malformed answer gets the minimum, 0, of both. Rewards are kept separate, not summed here.
+A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. It never raises an exception because of a
+model's text: a malformed answer gets the minimum of both rewards, 0. The rewards are kept separate and are not summed here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Reward = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
 class Answers:
-    """Reads and embeds completions; both rewards read the same batch, so the last one is cached."""
+    """Parser and embedder of completions. Both rewards read the same batch, so the last batch is cached."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
         self._last: tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mask of well-formed completions (B,), and their answer's unit vector (B, d), zero where it is not."""
+        """Return a mask of well-formed completions (B,) and the unit vector of each answer (B, d), zero for a malformed one."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text) for text in completions]
@@ -40,7 +40,7 @@ class Answers:
 
 
 def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
-    """cos(answer, true item's text), negative values cut to 0, in [0, 1]; 0 for a malformed answer."""
+    """Return the reward cos(answer, text of the true item), with negative values set to 0, in [0, 1]; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
@@ -52,7 +52,7 @@ def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
 
 
 def preference_reward(table: RewardTable, answers: Answers) -> Reward:
-    """The grounded item's CTCVR, min-max normalised over the example's candidates; 0 for a malformed answer."""
+    """Return the reward that is the grounded item's CTCVR, min-max normalised over the candidates of the example; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
@@ -65,13 +65,13 @@ def preference_reward(table: RewardTable, answers: Answers) -> Reward:
 def ground_rollouts(
     table: RewardTable, answers: Answers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[np.ndarray, Grounded]:
-    """Well-formedness (B,) and grounding of completions, for reports."""
+    """Return whether completions are well-formed (B,), and their grounding, for reports."""
     well, vectors = answers.read(completions)
     return well, table.ground(examples, vectors)
 
 
 def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
-    """Wrap a reward for TRL: it takes the data set's column ``example``, returns None for NaN, and is logged under its name."""
+    """Wrap a reward for TRL: it reads the column ``example`` of the dataset, returns None for NaN, and is logged under its name."""
 
     def function(prompts: Any, completions: Sequence[Any], example: Sequence[str], **_: Any) -> list[float | None]:
         texts = [c if isinstance(c, str) else "".join(m["content"] for m in c) for c in completions]
@@ -89,10 +89,10 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
 
 
 def same_embedder(table: RewardTable, embedder: Embedder) -> None:
-    """Raise an ArtifactError where the reward table was built with another embedder."""
+    """Raise an ArtifactError if the reward table was built with a different embedder."""
     if table.embedder != embedder.version:
         raise ArtifactError(
-            "The reward table was built with another embedder.",
+            "The reward table was built with a different embedder.",
             expected=table.embedder,
             found=embedder.version,
             fix="build the reward table again",

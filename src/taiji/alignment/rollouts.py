@@ -1,4 +1,4 @@
-"""A bounded sample of each step's rollouts, kept for reading with their rewards."""
+"""Bounded sample of each step's rollouts with their rewards, for inspection."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from taiji.alignment.rewards import Reward
 from taiji.core.artifacts import write_parquet, write_text
 
 KEPT = 16
-"""Rollouts kept per step, in whole groups of one prompt (at least one group)."""
+"""Number of rollouts kept per step, in whole groups of one prompt (at least one group)."""
 LOG = "rollouts.jsonl"
 FILE = "rollouts.parquet"
 
 
 class Rollouts:
-    """Sampler that sees every scored batch, and keeps the first groups of each step.
+    """Sampler that sees every scored batch and keeps the first groups of each step.
 
     Args:
-        folder: lines are appended there as steps end, so that a killed job keeps them.
+        folder: folder of the log, to which lines are appended as steps end, so that an interrupted job keeps them.
         names: names of the rewards.
-        generations: rollouts per prompt, which are consecutive in a batch.
-        lines: those of the steps before the checkpoint to resume from.
+        generations: number of rollouts per prompt, which are consecutive in a batch.
+        lines: log lines of the steps before the checkpoint from which the run resumes.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Rollouts:
         write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines))
 
     def watched(self, name: str, reward: Reward) -> Reward:
-        """Return the reward, wrapped so that its batches are also kept here."""
+        """Wrap a reward so that its batches are also kept here."""
 
         def function(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
             values = reward(examples, completions)
@@ -55,7 +55,7 @@ class Rollouts:
         return function
 
     def close_step(self, step: int) -> None:
-        """Add the last scored batch to the log, as that of a finished step."""
+        """Append the last scored batch to the log as the batch of a finished step."""
         rows = [{"step": step, **row} for row in self._batch]
         self._batch = []
         self.lines += rows
@@ -63,7 +63,7 @@ class Rollouts:
             stream.write("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
     def save(self, folder: Path) -> None:
-        """Write ``rollouts.parquet``: ``step``, ``example``, ``completion``, ``rewards`` (a field each; null: not applicable)."""
+        """Write ``rollouts.parquet``: ``step``, ``example``, ``completion``, ``rewards`` (one field per reward; null if it does not apply)."""
         schema: dict[str, Any] = {
             "step": pl.UInt32,
             "example": pl.String,

@@ -1,7 +1,7 @@
-"""The numbers in ``reward_weights`` under a rule that moves weights: their total, signs and zeros.
+"""Interpretation of ``reward_weights`` under a rule that changes weights: total, signs and zeros.
 
-A rule only handles weights on the simplex. TRL multiplies rewards by arbitrary numbers (ones by default). Between the two: the total of the numbers
-is kept, a zero leaves a reward out (it is logged, not weighted), a negative number makes it a penalty.
+A rule handles only weights on the simplex, while TRL multiplies rewards by arbitrary numbers (ones by default). This module converts between the two:
+the total of the numbers is preserved, a zero excludes a reward (it is logged but not weighted), and a negative number makes the reward a penalty.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class RewardScale:
     """Total, signs and zeros of K reward weights.
 
     Args:
-        active: numbers of the rewards that are weighed.
+        active: numbers of the weighted rewards.
         signs: (K,) 1 or -1.
-        given: (active,) initial shares, with their signs folded into the rewards.
+        given: (active,) initial shares, whose signs are moved into the rewards.
         total: sum of the weights' absolute values.
     """
 
@@ -34,16 +34,16 @@ class RewardScale:
 
     @classmethod
     def of(cls, weights: Sequence[float] | None, count: int, *, adaptive: bool) -> RewardScale:
-        """Read the weights of ``count`` rewards; those not given (environments append rewards) are ones, as in TRL."""
+        """Interpret the weights of ``count`` rewards. Weights that are not given (environments append rewards) are ones, as in TRL."""
         numbers = np.ones(count)
         if weights is not None:
             numbers[: len(weights)] = weights
         total = float(np.abs(numbers).sum())
         if not np.isfinite(total) or (adaptive and total == 0):
             raise ConfigError(
-                "The weights of the rewards are not a valid start.",
+                "The reward weights are not a valid starting point.",
                 where="reward_weights",
-                expected="finite numbers, not all of them zero",
+                expected="finite numbers, at least one of them not zero",
                 found=str(numbers.tolist()),
             )
         signs = np.where(numbers < 0, -1.0, 1.0) if adaptive else np.ones(count)
@@ -53,30 +53,30 @@ class RewardScale:
 
     @property
     def count(self) -> int:
-        """Number of rewards that are weighed."""
+        """Number of weighted rewards."""
         return len(self.active)
 
     @property
     def initial(self) -> tuple[float, ...] | None:
-        """Shares at the start; None where they are equal."""
+        """Initial shares; None if they are equal."""
         return None if np.ptp(self.given) == 0 else tuple(self.given.tolist())
 
     def rewards(self, rewards: Tensor) -> Tensor:
-        """(N, active) of rewards (N, K): those that are weighed, penalties with their sign turned."""
+        """Return (N, active) from rewards (N, K): the weighted rewards, with the sign of penalties reversed."""
         return rewards[:, list(self.active)] * rewards.new_tensor(self.signs)[list(self.active)]
 
     def shares(self, weights: Vector) -> Vector:
-        """(K,) weights of all rewards that sum to one in absolute value, from a rule's (active,)."""
+        """Return the weights of all rewards (K,), whose absolute values sum to one, from a rule's weights (active,)."""
         whole = np.zeros(len(self.signs))
         whole[list(self.active)] = weights * np.asarray(self.signs)[list(self.active)]
         return whole
 
     def applied(self, weights: Vector) -> Vector:
-        """(K,) weights as TRL multiplies rewards by them, from a rule's (active,)."""
+        """Return the weights (K,) by which TRL multiplies the rewards, from a rule's weights (active,)."""
         return self.total * self.shares(weights)
 
     def restricted(self, preference: tuple[float, ...]) -> tuple[float, ...]:
-        """Return the entries of a preference for the weighted rewards."""
+        """Return the entries of a preference that belong to weighted rewards."""
         if len(preference) != len(self.signs):
             return preference  # left to the rule, which reports the mismatch
         return tuple(preference[number] for number in self.active)

@@ -1,7 +1,7 @@
-"""The two rewards of an answer that is a set of intents (our definitions); see :mod:`taiji.alignment.rewards` for those of one item.
+"""The two rewards of a set answer (our definitions); see :mod:`taiji.alignment.rewards` for those of a single item.
 
-Semantic: coverage of the next items by the intents, minus redundancy. Preference: the reward ranker's value of the slate that the intents retrieve
-among the example's candidates. Both lie in [0, 1]; their scaling is frozen with the reward table.
+Semantic reward: coverage of the next items by the intents, minus redundancy. Preference reward: the reward ranker's value of the slate that the intents
+retrieve from the candidates of the example. Both lie in [0, 1], and their scaling is frozen with the reward table.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from taiji.language.embed import Embedder
 
 REPEATED = 0.5
-"""Penalty, as a share of the semantic reward's range, for a set of repetitions only."""
+"""Penalty, as a share of the semantic reward's range, for a set that consists only of repetitions."""
 SLATE = 10
-"""Number of candidates that the intents retrieve together."""
+"""Number of candidates that the intents of one answer retrieve together."""
 
 
 class SetAnswers:
-    """Reads and embeds completions of up to ``most`` intents; both rewards read the same batch, so the last one is cached."""
+    """Parser and embedder of completions with up to ``most`` intents. Both rewards read the same batch, so the last batch is cached."""
 
     def __init__(self, embedder: Embedder, most: int) -> None:
         self.embedder, self.most = embedder, most
         self._last: tuple[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] | None = None
 
     def read(self, completions: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the mask of well-formed completions (B,), and their intents' unit vectors (B, m, d), zero where there is none."""
+        """Return a mask of well-formed completions (B,) and the unit vectors of their intents (B, m, d), zero for missing intents."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
             answers = [parse(text, most=self.most) for text in completions]
@@ -46,7 +46,7 @@ class SetAnswers:
 
 
 def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Coverage of the next items less :data:`REPEATED` times the redundancy, cut to [0, 1]; 0 for a malformed answer."""
+    """Return the reward that is the coverage of the next items minus :data:`REPEATED` times the redundancy, clipped to [0, 1]; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> NDArray[Any]:
@@ -58,7 +58,8 @@ def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 
 
 def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Mean reward of the :data:`SLATE` candidates nearest to any intent, between the worst (0) and the best (1) slate of that size; 0 for a malformed answer."""
+    """Return the reward that is the mean reward of the :data:`SLATE` candidates nearest to any intent, scaled between the worst (0) and the best (1) slate
+    of that size; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> NDArray[Any]:
@@ -72,7 +73,7 @@ def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 def ground_sets(
     table: RewardTable, answers: SetAnswers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[NDArray[Any], Grounded, list[list[int]]]:
-    """Well-formedness (B,), grounding of each first intent, and the candidate items nearest to each of the intents, for reports."""
+    """Return whether answers are well-formed (B,), the grounding of each first intent, and the candidate items nearest to the intents, for reports."""
     well, vectors = answers.read(completions)
     there = np.abs(vectors).sum(axis=2) > 0
     places = [table.ground(examples, vectors[:, place]).items for place in range(answers.most)]

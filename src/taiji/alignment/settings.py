@@ -29,65 +29,65 @@ STEERED = ("popo", "popo-covariance")
 
 
 class RewardTableSettings(Settings):
-    """The reward table: items that an answer can be grounded to."""
+    """Reward table: the items in which an answer can be grounded."""
 
     exposed_candidates: int = Field(default=64, ge=0)
-    """Upper limit of the user's exposed items from the LLM period."""
+    """Largest number of candidates that the user was shown in the LLM period."""
     popular_candidates: int = Field(default=100, ge=1)
-    """Most popular items before the LLM period."""
+    """Number of candidates that are the most popular items before the LLM period."""
     random_candidates: int = Field(default=100, ge=0)
-    """Items drawn uniformly, seeded per example."""
+    """Number of candidates drawn uniformly at random, seeded per example."""
 
 
 class AlignmentSettings(Settings):
     """GRPO with adaptive reward weights."""
 
     weighting: Weighting = "popo"
-    """The rule that sets the weights of the rewards; ``fixed`` is stock TRL."""
+    """Rule that sets the weights of the rewards; ``fixed`` is plain TRL."""
     mode: Literal["robust", "paper"] = "robust"
-    """POPO's update: ours (clipped, averaged, with a minimum weight) or the raw exponentiated gradient of the paper."""
+    """POPO's update: ours (clipped, averaged, with a minimum weight), or the raw exponentiated gradient of the paper."""
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
-    """Estimator of POPO's indicators; ``directional`` costs the same for any number of rewards."""
+    """Estimator of POPO's indicators. The cost of ``directional`` does not depend on the number of rewards."""
     preference: tuple[float, ...] | None = None
-    """Target of ``popo`` and ``popo-covariance``: the trade-off's weights (they are normalised); ``null`` is equal weights."""
+    """Target of ``popo`` and ``popo-covariance``: the weights of the desired trade-off (normalised to sum 1); ``null`` for equal weights."""
     weights: tuple[float, ...] | None = None
-    """Initial weights (constant ones under ``fixed``); ``null`` is equal weights."""
+    """Initial weights (which stay constant under ``fixed``); ``null`` for equal weights."""
     light_statistics: Literal["batch", "group"] = "batch"
-    """POPO-light's means and deviations: over the whole batch, or within each prompt's rollouts and averaged."""
+    """Means and standard deviations for POPO-light: over the whole batch, or within the rollouts of each prompt and then averaged."""
     generations: int = Field(default=4, ge=2)
-    """Rollouts per prompt (G)."""
+    """Number of rollouts per prompt (G)."""
     prompts_per_step: int = Field(default=4, ge=1)
-    """Prompts per optimiser step."""
+    """Number of prompts per optimiser step."""
     micro_batch: int = Field(default=8, ge=1)
-    """Rollouts per forward pass; must divide generations * prompts_per_step."""
+    """Number of rollouts per forward pass; must divide generations * prompts_per_step."""
     steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps; ``null`` is one pass over the prompts."""
+    """Number of optimiser steps; ``null`` for one pass over the prompts."""
     learning_rate: float = Field(default=2e-5, gt=0)
-    """Peak learning rate (AdamW, linear decay)."""
+    """Peak learning rate (AdamW with linear decay)."""
     beta: float = Field(default=0.02, ge=0)
-    """Weight of the KL divergence to the starting model."""
+    """Weight of the KL divergence from the initial model."""
     max_completion_tokens: int = Field(default=192, ge=1)
-    """Longest rollout."""
+    """Longest rollout, in tokens."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the rollouts."""
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapter, merged at the end; 0 trains all parameters."""
     weight_warmup: int = Field(default=2, ge=0)
-    """Steps before gradient-based weights start to move (LoRA starts at B = 0, where inner products carry little information)."""
+    """Number of steps before gradient-based weights start to change (LoRA starts at B = 0, where inner products carry little information)."""
     token_weighting: Literal["none", "pepo"] = "none"
-    """PEPO's token weights on top (evidence: the prompt's history tokens)."""
+    """Token weights of PEPO, in addition to reward weights (evidence: the history tokens of the prompt)."""
     rollouts: Literal["local", "vllm-colocate", "vllm-server"] = "local"
-    """Writer of rollouts: the model as it trains, or vLLM through TRL (in each training process, or a `trl vllm-serve` of its own); shared prefixes are then not used."""
+    """Generator of rollouts: the model in training, or vLLM through TRL (inside each training process, or on a separate `trl vllm-serve`). With vLLM, shared prefixes are not used."""
     rollout_server: str = "http://127.0.0.1:8000"
     """Address of `trl vllm-serve`."""
     checkpoint_every: int = Field(default=5, ge=1)
-    """Steps between two checkpoints, from which a killed run resumes."""
+    """Number of steps between two checkpoints, from which an interrupted run resumes."""
     reward_table: RewardTableSettings = RewardTableSettings()
 
     @model_validator(mode="after")
     def _preference_has_a_reader(self) -> AlignmentSettings:
         if self.preference is not None and self.weighting not in STEERED:
-            raise ValueError(f"preference is read by {' and '.join(STEERED)} only, weighting is {self.weighting}")
+            raise ValueError(f"preference is only used by {' and '.join(STEERED)}, but weighting is {self.weighting}")
         return self
 
     @field_validator("preference", "weights")

@@ -1,7 +1,7 @@
 """Data passed between TRL's callbacks.
 
-From the generation to the loss, data are in TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits and buffers. All other data are in
-one object on the trainer (:class:`StepState`), which is empty between two steps.
+From the generation to the loss, data are part of TRL's own batch (:class:`RewardColumns`), which TRL shuffles, splits and buffers. All other data are
+in one object on the trainer (:class:`StepState`), which is empty between two steps.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "rewa
 
 @dataclass(frozen=True)
 class RewardColumns:
-    """Advantages of one batch, a column per reward; made at the generation, read by each loss on its rows.
+    """Advantages of one batch, one column per reward. They are computed at the generation, and each loss reads those of its rows.
 
     Args:
         advantages: (B, K).
-        prompt: (B,) number of each row's prompt in the generation batch of all processes.
-        signal: () bool; True if any advantage of the whole generation batch differs from zero.
-        applies: (B, K) bool mask of each rollout's rewards (NaN does not apply).
+        prompt: (B,) number of each row's prompt within the generation batch of all processes.
+        signal: () bool, True if any advantage of the whole generation batch differs from zero.
+        applies: (B, K) bool mask of the rewards that apply to each rollout (those that are not NaN).
     """
 
     advantages: Tensor
@@ -54,21 +54,21 @@ class RewardColumns:
         """Return the columns of TRL's batch.
 
         Raises:
-            InputError: the batch lacks one of them.
+            InputError: the batch lacks one of the columns.
         """
         missing = [name for name in (ADVANTAGES, PROMPT, SIGNAL, APPLIES) if name not in batch]
         if missing:
             raise InputError(
-                "A batch has no advantages per reward.",
+                "A batch has no per-reward advantages.",
                 expected="a batch that this trainer generated while training",
                 found=f"a batch without {', '.join(missing)}",
-                fix="go through train(); start afresh when the batch comes from another version's checkpoint",
+                fix="use train(); start from the beginning if the batch comes from a checkpoint of another version",
             )
         return cls(batch[ADVANTAGES], batch[PROMPT], batch[SIGNAL], batch[APPLIES])
 
 
 class StepState:
-    """Data that the trainer's callbacks pass to one another outside of TRL's batch.
+    """Data that the trainer's callbacks pass to one another outside TRL's batch.
 
     ============  =====================================  ========================================
     piece         put by                                 taken by
@@ -90,7 +90,7 @@ class StepState:
 
     @property
     def contents(self) -> list[str]:
-        """Names of the pieces that wait to be taken."""
+        """Names of the pieces that have not been taken yet."""
         pieces = {
             "generation": self._generation,
             "scores": self._scores,
@@ -100,54 +100,54 @@ class StepState:
         return [name for name, piece in pieces.items() if piece is not None]
 
     def check_empty(self) -> None:
-        """Raise :class:`ResourceError` unless everything that was put has been taken."""
+        """Raise :class:`ResourceError` if anything that was put has not been taken."""
         if self.contents:
-            raise _out_of_order("a step ends", "nothing left over", " and ".join(self.contents))
+            raise _out_of_order("a step ends", "nothing left to take", " and ".join(self.contents))
 
     def put_drawn(self, generation: Generation, scores: Tensor) -> None:
-        """Keep a generation that dynamic sampling has completed, and its rewards (N, K), until TRL asks for them."""
+        """Store a generation that dynamic sampling has completed, and its rewards (N, K), until TRL asks for them."""
         self._generation, self._scores = generation, scores
 
     def take_generation(self) -> Generation | None:
-        """Return the generation that has been drawn already; None where it is still to be drawn."""
+        """Return the generation that was drawn ahead; None if it still has to be drawn."""
         generation, self._generation = self._generation, None
         return generation
 
     def take_scores(self) -> Tensor | None:
-        """Return the rewards of the generation that has been drawn already; None where it is still to be scored."""
+        """Return the rewards of the generation that was drawn ahead; None if they still have to be computed."""
         scores, self._scores = self._scores, None
         return scores
 
     def put_rewards(self, rewards: Tensor) -> None:
-        """Keep a generation batch's rewards (N, K), of all processes, until the generation ends."""
+        """Store the rewards (N, K) of a generation batch over all processes until the generation ends."""
         if self._rewards is not None:
             raise _out_of_order("a batch is scored", "one scoring per generation", "a second one")
         self._rewards = rewards
 
     def take_rewards(self) -> Tensor:
-        """Return the rewards of the generation that ends."""
+        """Return the rewards of the generation that is ending."""
         rewards, self._rewards = self._rewards, None
         if rewards is None:
             raise _out_of_order("a generation ends", "rewards from _calculate_rewards", "none")
         return rewards
 
     def accumulation(self, start: Callable[[], AccumulationStep]) -> AccumulationStep:
-        """Return the accumulation step under way, or start one."""
+        """Return the current accumulation step, or start one."""
         if self._accumulation is None:
             self._accumulation = start()
         return self._accumulation
 
     def take_accumulation(self) -> AccumulationStep:
-        """Return the accumulation step that is complete."""
+        """Return the completed accumulation step."""
         step, self._accumulation = self._accumulation, None
         if step is None:
-            raise _out_of_order("the parameters are updated", "an accumulation step under way", "none")
+            raise _out_of_order("the parameters are updated", "an accumulation step in progress", "none")
         return step
 
 
 def _out_of_order(moment: str, expected: str, found: str) -> ResourceError:
     return ResourceError(
-        "TRL has called the hooks of ParetoGRPOTrainer in another order than the one they are made for.",
+        "TRL called the hooks of ParetoGRPOTrainer in an unexpected order.",
         where=f"when {moment}",
         expected=expected,
         found=found,

@@ -1,8 +1,8 @@
-"""Reward model of texts, trained on pairs (Bradley–Terry): a score of preference within a group of texts.
+"""Reward model of texts, trained on pairs (Bradley–Terry), that scores which text in a group is preferred.
 
-A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The text's
-features are residuals of a regression on category and length (Frisch and Waugh 1933), so that quality cannot learn either:
-over the training texts it has mean zero in every category and no correlation with length.
+A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The features of the text are
+residuals of a regression on category and length (Frisch and Waugh 1933), so that the quality part cannot learn either of these: over the training texts
+it has mean zero in every category and no correlation with length.
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 MODEL_FILE = "text_reward.json"
-"""Name of a stored model's file."""
+"""File name of a stored model."""
 RIDGES = (0.3, 3.0, 30.0, 300.0, 3000.0)
 """Penalties among which cross-validation over groups chooses."""
 FOLDS = 4
 """Number of folds of the cross-validation."""
 NUISANCE_RIDGE = 1.0
-"""Penalty of categories and length."""
+"""Penalty on the coefficients of categories and length."""
 
 
 @dataclass(frozen=True)
 class TextScores:
-    """Parts of the scores of N texts, (N,) each, in logits of being preferred.
+    """Parts of the scores of N texts, each (N,), in logits of being preferred.
 
     Attributes:
-        quality: score of the text, within its category and length. prior: score of the category. length: score of the length.
+        quality: score of the text, relative to its category and length.
+        prior: score of the category.
+        length: score of the length.
     """
 
     quality: Array
@@ -53,7 +55,7 @@ class TextScores:
 
 
 class TextRewardModel:
-    """Bradley–Terry model over features of texts: an embedding, the style, and phrases that the texts of many groups share.
+    """Bradley–Terry model over features of texts: an embedding, style features, and phrases that occur in the texts of many groups.
 
     Args:
         embedder: embedder of the texts.
@@ -68,7 +70,7 @@ class TextRewardModel:
 
     @property
     def version(self) -> str:
-        """Changes whenever a score may."""
+        """String that changes whenever a score may change."""
         return value_hash(
             [
                 self.embedder.version,
@@ -90,10 +92,10 @@ class TextRewardModel:
         """Fit the model to pairs.
 
         Args:
-            texts, categories: N texts and the category of each.
-            winners, losers: (P,) places in ``texts``.
-            groups: (P,) common property of each pair (the item); no group is on both sides of a fold.
-            weights: (P,) of the pairs; None for 1 each.
+            texts, categories: N texts, and the category of each.
+            winners, losers: (P,) positions in ``texts``.
+            groups: (P,) group of each pair (its item); no group is split between training and validation folds.
+            weights: (P,) weights of the pairs; None for 1 each.
 
         Raises:
             InputError: there is no pair.
@@ -101,7 +103,7 @@ class TextRewardModel:
         winners, losers = np.asarray(winners, dtype=np.int64), np.asarray(losers, dtype=np.int64)
         if not len(winners):
             raise InputError(
-                "There are no pairs to train a reward model on.",
+                "There are no pairs to train a reward model with.",
                 where="pairs",
                 expected="two copies of one item, one of them better beyond chance",
                 found="none",
@@ -120,7 +122,7 @@ class TextRewardModel:
         return self
 
     def scores(self, texts: Sequence[str], categories: Sequence[str]) -> TextScores:
-        """Return the parts of texts' scores; a category that the model was not trained on has the prior 0."""
+        """Return the parts of the scores of texts. A category that was not in the training data has the prior 0."""
         raw, lengths, places = self._features(texts), length_features(texts), self._places(categories)
         matrix, beta = self._matrix(raw, lengths, places), self.weights["beta"]
         width, count = raw.shape[1], len(self.categories)
@@ -131,7 +133,7 @@ class TextRewardModel:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write safetensors and JSON; equal models give equal bytes."""
+        """Write the model as safetensors and JSON; equal models give equal bytes."""
         from safetensors.numpy import save_file
 
         with atomic_folder(folder) as temporary:
@@ -149,10 +151,10 @@ class TextRewardModel:
 
     @classmethod
     def load(cls, folder: str | Path, embedder: Embedder | None = None) -> TextRewardModel:
-        """Inverse of :meth:`save`; the embedder is loaded by its name where none is given.
+        """Read a model that :meth:`save` wrote. If no embedder is given, the embedder is loaded by its name.
 
         Raises:
-            ArtifactError: the model was trained with another embedder.
+            ArtifactError: the model was trained with a different embedder.
         """
         from safetensors.numpy import load_file
 
@@ -162,7 +164,7 @@ class TextRewardModel:
         made = cls(load_embedder(about["embedder"]) if embedder is None else embedder)
         if made.embedder.version != about["embedder_version"] or about["style"] != list(STYLE_FEATURES):
             raise ArtifactError(
-                "The reward model was trained on other features.",
+                "The reward model was trained with different features.",
                 where=str(folder),
                 expected=about["embedder_version"],
                 found=made.embedder.version,
@@ -179,12 +181,12 @@ class TextRewardModel:
         return np.concatenate([vectors * np.sqrt(vectors.shape[1]), style_features(texts), said], axis=1)
 
     def _places(self, categories: Sequence[str]) -> Array:
-        """Return the number of each category, −1 for one that is not known."""
+        """Return the number of each category, −1 for an unknown one."""
         known = {name: place for place, name in enumerate(self.categories)}
         return np.array([known.get(name, -1) for name in categories], dtype=np.int64)
 
     def _matrix(self, raw: Array, lengths: Array, places: Array) -> Array:
-        """Return (N, d) residual features, one column per category, and the length."""
+        """Return (N, d): residual features, one column per category, and the length."""
         w = self.weights
         centred = lengths - w["length_means"][places]
         residual = (raw - w["means"][places] - centred @ w["slopes"]) / w["scales"]
@@ -197,7 +199,7 @@ class TextRewardModel:
         return np.concatenate([np.full(width, ridge), np.full(rest, NUISANCE_RIDGE)])
 
     def _chosen_ridge(self, differences: Array, weight: Array, groups: Sequence[str]) -> float:
-        """Return the penalty of the lowest loss on groups that were left out; the middle one where there are too few groups."""
+        """Return the penalty with the lowest loss on held-out groups, or the middle one if there are too few groups."""
         number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
         if number.max() + 1 < FOLDS:
             return RIDGES[len(RIDGES) // 2]
@@ -211,7 +213,7 @@ class TextRewardModel:
 
 
 def _nuisance(raw: Array, lengths: Array, places: Array, count: int) -> dict[str, Array]:
-    """Return what :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (the last row: overall), slopes on length, scales."""
+    """Return the values that :meth:`TextRewardModel._matrix` subtracts and divides by: means per category (last row: overall), slopes on length, scales."""
     sizes = np.bincount(places, minlength=count)[:, None]
 
     def means(values: Array) -> Array:

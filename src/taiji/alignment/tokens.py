@@ -1,10 +1,10 @@
-"""PEPO token weights: tokens grounded in the evidence, and uncertain, get more of the advantage.
+"""PEPO token weights: tokens that are grounded in the evidence, and uncertain, receive more of the advantage.
 
-Source: PEPO's published formulas. VS_t is the mean cosine of token t's hidden states to the evidence's, over layers
-(embedding layer included) and evidence tokens; H_t the entropy of the distribution of token t. The hidden state is taken
-at the token's own position while the entropy belongs to the position before: that offset is the method's. Deviation:
-weights are detached (the published code lets gradients flow through them; ``pepo_as_released`` does so too). The two differ only
-where ratios differ from one: a row's weights sum to a constant, so in the first pass over a batch nothing flows through them.
+Source: PEPO's published formulas. VS_t is the mean cosine between the hidden states of token t and those of the evidence, over layers (including the
+embedding layer) and evidence tokens; H_t is the entropy of the distribution of token t. The hidden state is taken at the position of the token, while
+the entropy belongs to the position before it: this offset is part of the method. Deviation: weights are detached, while the published code (and
+``pepo_as_released``) lets gradients flow through them. The two differ only where ratios differ from one: the weights of a row sum to a constant, so in the
+first pass over a batch no gradient flows through them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int) -> Tensor:
-    """VS (B, T): mean over layers and evidence tokens of cos(h[l, t], v[l, n]).
+    """Return VS (B, T), the mean over layers and evidence tokens of cos(h[l, t], v[l, n]).
 
     Args:
-        hidden: one (B, L, H) tensor a layer; the completion is the last ``tokens`` positions.
-        evidence: bool (B, P), P <= L - tokens + anything: which of the first P positions are evidence.
+        hidden: one (B, L, H) tensor per layer; the completion is in the last ``tokens`` positions.
+        evidence: bool (B, P), True for the evidence tokens among the first P positions.
         tokens: T.
     """
     share = evidence.to(hidden[0].dtype)
@@ -42,13 +42,13 @@ def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int)
 
 @dataclass(frozen=True)
 class Evidence:
-    """Prompt tokens (B, P) that PEPO compares completions with; ``attached`` lets gradients flow through the comparison."""
+    """Prompt tokens (B, P) with which PEPO compares completions. If ``attached``, gradients flow through the comparison."""
 
     mask: Tensor
     attached: bool
 
     def similarity(self, layers: Sequence[Tensor], rows: Tensor, tokens: int) -> Tensor:
-        """VS (b, T) of some rows from their hidden states, one (b, L, H) tensor a layer."""
+        """Return VS (b, T) of the given rows from their hidden states, one (b, L, H) tensor per layer."""
         hidden = layers if self.attached else [layer.detach() for layer in layers]
         return evidence_similarity(hidden, self.mask[rows], tokens)
 
@@ -56,10 +56,10 @@ class Evidence:
 def token_weights(
     similarity: Tensor, entropy: Tensor, mask: Tensor, alpha: float = 0.05, temperature: float = 1.0
 ) -> Tensor:
-    """Weights (B, T) > 0 whose mean over each row's valid tokens is one; zero on padding.
+    """Return weights (B, T) > 0 whose mean over the valid tokens of each row is one; zero on padding.
 
-    w_t = T softmax_t(VS_t (1 + alpha tanh g_t) / temperature), g = scaled VS + scaled H, centred. A row without valid tokens is
-    all zero; a quantity that does not vary over a row scales to zero.
+    w_t = T softmax_t(VS_t (1 + alpha tanh g_t) / temperature), where g is the centred sum of scaled VS and scaled H. A row without valid tokens is all
+    zero; a quantity that is constant over a row is scaled to zero.
     """
     mask = mask.bool()
     count = mask.sum(1, keepdim=True)
@@ -79,12 +79,12 @@ def token_weights(
 
 
 def blended(weights: Tensor, progress: float) -> Tensor:
-    """(1 - progress) + progress * w: the schedule from plain GRPO to full weighting, progress in [0, 1]."""
+    """Return (1 - progress) + progress * w, the schedule from plain GRPO to full weighting, with progress in [0, 1]."""
     return (1 - progress) + progress * weights
 
 
 def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt_mask: Tensor, pattern: str) -> Tensor:
-    """Bool (B, P): prompt tokens that overlap a match of ``pattern``; all real prompt tokens of a row without a match."""
+    """Return a bool (B, P): True for prompt tokens that overlap a match of ``pattern``; in a row without a match, True for all real prompt tokens."""
     found = torch.zeros_like(prompt_mask, dtype=torch.bool)
     for row, (ids, mask) in enumerate(zip(prompt_ids.tolist(), prompt_mask.tolist())):
         start, spans, text = 0, [], []
@@ -103,7 +103,7 @@ def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt
 
 @contextmanager
 def hidden_states(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
-    """Collect the hidden states (one tuple of layers a forward) that the model's backbone computes in the block."""
+    """Collect the hidden states that the model's backbone computes inside the block, one tuple of layers per forward pass."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     store: list[tuple[Tensor, ...]] = []
 

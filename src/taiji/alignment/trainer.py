@@ -1,10 +1,10 @@
 """GRPO with adaptive reward weights: TRL's trainer with a few methods overridden and none copied.
 
-``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short:
-``_calculate_rewards`` shows reward rules the batch; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's
-batch; ``_compute_loss`` runs TRL's loss on a recorded forward, pulls each reward's loss back through it and, at the last
-micro-batch of a step, sets the parameters' gradients to sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With
-``weighting="fixed"`` all overrides are inactive and the run is stock TRL's.
+``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short, ``_calculate_rewards`` shows the batch to the
+reward rules; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded
+forward pass, backpropagates the loss of each reward through it and, at the last micro-batch of a step, sets the gradients of the parameters to
+sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` all overrides are inactive, and the run is the same as
+with plain TRL.
 
 Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviations in ``docs/alignment.md``.
 """
@@ -47,20 +47,20 @@ from taiji.nn.weighting_rules import Observation, Reading, Rule, make_rule
 
 
 class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
-    """Drop-in replacement of TRL's ``GRPOTrainer``; takes the same arguments and a :class:`ParetoGRPOConfig`.
+    """Drop-in replacement for TRL's ``GRPOTrainer``, with the same arguments and a :class:`ParetoGRPOConfig`.
 
-    Logged beside TRL's metrics, per reward name: ``weight/<name>`` (applied in this step), ``indicator/<name>`` (where
-    the rule has them) and ``front/mean/<name>``; ``max_delta_log_weight``, ``front/hypervolume``, ``front/points`` and, where groups are
-    drawn again, ``dynamic_sampling/…``. ``docs/alignment.md`` explains them.
+    In addition to TRL's metrics, it logs per reward name ``weight/<name>`` (applied in this step), ``indicator/<name>`` (if the rule has indicators) and
+    ``front/mean/<name>``; also ``max_delta_log_weight``, ``front/hypervolume``, ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``.
+    ``docs/alignment.md`` explains them.
 
-    Works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules hold K gradients
-    (2K for cross-batch) of a process's part of the trainable parameters in fp32; under FSDP1 or DeepSpeed use a reward rule.
+    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules hold K gradients (2K for cross-batch) in
+    float32, of the part of the trainable parameters on each process. Under FSDP1 or DeepSpeed, use a reward rule.
 
     Attributes:
         front: mean rewards of the batches so far that no other batch dominates.
-        rule: the weight rule; its weights are copied to TRL's ``reward_weights`` whenever they move.
+        rule: rule for the weights, which are copied to TRL's ``reward_weights`` whenever they change.
         step_state: data passed from one of TRL's callbacks to a later one of the same step; empty between steps.
-        _train_sampler: TRL's order of prompts, from the start of a run until its checkpoint is loaded.
+        _train_sampler: TRL's sampler of the prompts, kept from the start of a run until its checkpoint is loaded.
     """
 
     args: ParetoGRPOConfig
@@ -76,7 +76,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             args = ParetoGRPOConfig(f"{name.split('/')[-1] or 'model'}-ParetoGRPO")
         if not isinstance(args, ParetoGRPOConfig):
             raise ConfigError(
-                "The configuration is TRL's own.",
+                "The configuration is a plain GRPOConfig of TRL.",
                 expected="ParetoGRPOConfig",
                 found=type(args).__name__,
                 fix="replace GRPOConfig by taiji.alignment.ParetoGRPOConfig",
@@ -89,7 +89,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         if args.source == "gradients":
             if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
                 raise ConfigError(
-                    f"weighting={args.weighting!r} takes several backward passes over one forward, which these shards do not allow.",
+                    f"weighting={args.weighting!r} needs several backward passes over one forward pass, which these shards do not support.",
                     expected="parameters that are whole on each process, or sharded by FSDP2",
                     found="DeepSpeed" if self.is_deepspeed_enabled else "FSDP1",
                     fix="use FSDP2 (fsdp_version: 2), data parallelism with LoRA, or a reward rule such as popo-light",
@@ -97,12 +97,12 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             checkpointing: Any = args.gradient_checkpointing_kwargs or {}
             if args.gradient_checkpointing and checkpointing.get("use_reentrant"):
                 raise ConfigError(
-                    "Reentrant gradient checkpointing allows one backward pass only.",
+                    "Reentrant gradient checkpointing supports only one backward pass.",
                     fix='gradient_checkpointing_kwargs={"use_reentrant": False}',
                 )
         self._check_dynamic_sampling()
         if args.leave_one_out:
-            self.scale_rewards = "none"  # what TRL does before the factor of ours
+            self.scale_rewards = "none"  # as TRL does, before our factor is applied
         self.front = Front(self.reward_weights.tolist(), args.front_reference)
         self.reward_scale = RewardScale.of(
             args.reward_weights, len(self.reward_weights), adaptive=args.source != "none"
@@ -111,18 +111,18 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         self._apply_weights()
 
     def _apply_weights(self) -> None:
-        """Pass the rule's weights to TRL."""
+        """Copy the rule's weights to TRL."""
         if self.rule.source != "none":
             self.reward_weights = torch.tensor(self.reward_scale.applied(self.rule.weights), dtype=torch.float32)
 
     @property
     def _reward_names(self) -> list[str]:
-        """Return the names of the rewards; repeated names get a number."""
+        """Return the names of the rewards; a number is appended to repeated names."""
         rewards = self.reward_func_names
         return [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
 
     def _log_weights(self, shares: np.ndarray, reading: Reading | None) -> None:
-        """Log a step's values."""
+        """Log the values of a step."""
         metrics, names = self._metrics["train"], self._reward_names
         for name, weight in zip(names, shares):
             metrics[f"weight/{name}"].append(float(weight))
@@ -138,7 +138,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: list[list[int]]
     ) -> Tensor:
-        """Score the batch of all processes (N, K); a reward rule moves the weights before TRL applies them to this batch."""
+        """Score the batch of all processes (N, K). A reward rule updates the weights before TRL applies them to this batch."""
         rewards: Tensor
         if (drawn := self.step_state.take_scores()) is not None:
             rewards = drawn
@@ -176,7 +176,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return common(seen, group, self.multi_objective_aggregation, self.args.scale_rewards, total)
 
     def _groups_with_signal(self, rewards: Tensor) -> Tensor:
-        """Return bool (prompts,): groups that can move the parameters, or a rule's weights."""
+        """Return a bool (prompts,): True for groups that can change the parameters or the weights of a rule."""
         if self.rule.source == "none":  # only the weighted sum is used
             weights, aggregation = self.reward_weights, self.multi_objective_aggregation
             return groups_with_signal(
@@ -186,7 +186,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return groups_with_signal(self._columns(rewards), self.num_generations)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
-        """TRL's batch, with the advantages per reward where the loss needs them."""
+        """Return TRL's batch, with the advantages per reward if the loss needs them."""
         if self.model.training and self.args.dynamic_sampling:
             inputs = self._draw_ahead(inputs, self._observe_rewards, self._groups_with_signal)
         batch: Batch = super()._generate_and_score_completions(inputs)
@@ -216,7 +216,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return batch
 
     def _log_advantages(self, advantages: Tensor) -> None:
-        """Replace TRL's advantages by ours in the table of completions, for the last logged batch."""
+        """Replace TRL's advantages by ours in the table of completions for the last logged batch."""
         logged = cast("deque[float]", self._logs["advantages"])
         for _ in range(min(len(logged), len(advantages))):
             logged.pop()
@@ -238,7 +238,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         joint: list[JointGradients] | None = None,
         **media: Any,
     ) -> Outputs:
-        """Run the forward, or replay it if TRL's loss has a recording as its model."""
+        """Run the forward pass, or replay it if TRL's loss was given a recording as its model."""
         forward: Callable[..., Outputs] = super()._get_per_token_logps_and_entropies
         options = {
             "batch_size": batch_size,
@@ -263,7 +263,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return loss
 
     def _loss_per_reward(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
-        """Add a micro-batch to the accumulation step; at its end observe, move the weights, set the gradients."""
+        """Add a micro-batch to the accumulation step. At the end of the step, observe, update the weights, and set the gradients."""
         batch = RewardColumns.of(inputs)
         step = self.step_state.accumulation(partial(self._start_accumulation, model))
         halves = batch.prompt % 2 if step.halves == 2 else None
@@ -278,7 +278,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             seen = Watched(inputs, advantages)
             loss: Tensor = trl_loss(recording, seen)
             if not seen.read:
-                raise moved_hooks("_compute_loss reads inputs['advantages']", "a loss that does not")
+                raise moved_hooks("_compute_loss reads inputs['advantages']", "a loss that does not read them")
             return loss
 
         def derivative(column: Tensor) -> OutputGradient:
@@ -294,7 +294,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         step.add(recording, rewards, common_part, update, batch.applies)
         if self.accelerator.sync_gradients:
             self._update(self.step_state.take_accumulation(), bool(batch.signal))
-        # The gradients are set manually, so the caller's backward gets a loss without parameters.
+        # The gradients are set manually, so the caller's backward pass gets a loss that does not depend on the parameters.
         return loss.detach().requires_grad_()
 
     def _start_accumulation(self, model: torch.nn.Module) -> AccumulationStep:
@@ -316,7 +316,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         )
 
     def _update(self, step: AccumulationStep, signal: bool) -> None:
-        """Close the step: the rule observes it, unless no reward differs between its rollouts, and the parameters get their gradients."""
+        """Close the step. The rule observes it, unless all rewards are constant over the rollouts, and the gradients of the parameters are set."""
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None
         scaler, finite = self.accelerator.scaler, step.finite
@@ -328,14 +328,14 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         applied = self.rule.weights if self.rule.fresh else before
         factor = scaler.get_scale() if scaler is not None else 1.0
         for parameter, gradient in zip(step.parameters, step.gradient(applied.tolist())):
-            if gradient is not None and (finite or scaler is not None):  # a scaler sees infinities for itself
+            if gradient is not None and (finite or scaler is not None):  # a gradient scaler handles infinities itself
                 gradient = placed_like(parameter, (gradient * factor).to(parameter.dtype))
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._log_weights(self.reward_scale.shares(applied), reading)
 
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
-        """Leave TRL's metrics and entropy controller unchanged during its loss, without waiting for other processes."""
+        """Keep TRL's metrics and entropy controller unchanged during its loss, without synchronising with other processes."""
         coefficient, accelerator = self.entropy_coef, self.accelerator
         entropy, stats = self._last_world_entropy, self._entropy_window_stats
         self.accelerator = cast(Accelerator, Silent(accelerator))
@@ -347,7 +347,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             self._last_world_entropy, self._entropy_window_stats = entropy, stats
 
     def get_high_entropy_mask(self, entropies: Tensor, mask: Tensor, threshold: float) -> Tensor:
-        """TRL's mask of the tokens that are trained on: not a metric, so it is made of all processes' entropies at any time."""
+        """Return TRL's mask of the tokens to train on. It is not a metric, so it is always computed from the entropies of all processes."""
         accelerator = self.accelerator
         self.accelerator = accelerator.accelerator if isinstance(accelerator, Silent) else accelerator
         try:
@@ -365,7 +365,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return tokens.Evidence(mask, attached=self.args.pepo_as_released)
 
     def _token_weights(self, recording: Recording, inputs: Batch) -> Tensor:
-        """PEPO's weights (B, T); TRL's loss is run for the forward that they are made from."""
+        """Return PEPO's weights (B, T). TRL's loss is run to obtain the forward pass from which they are computed."""
         with self._unlogged():
             super()._compute_loss(recording, inputs)
         similarity, entropies = recording.token_statistics()
@@ -376,7 +376,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     # ---- start of a run, checkpoints ------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
-        """Start a run with nothing carried over; Transformers asks for the loader at the head of each, and of each retry."""
+        """Start a run with an empty step state. Transformers requests the loader at the beginning of each run and of each retry."""
         self.step_state = StepState()
         loader: DataLoader = super().get_train_dataloader()
         return loader
@@ -398,7 +398,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        # TRL's sampler draws each epoch's order from one generator, so a resumed run has to draw the past epochs' too.
+        # TRL's sampler draws the order of each epoch from one generator, so a resumed run has to draw those of past epochs, too.
         sampler = self._train_sampler
         if isinstance(sampler, RepeatSampler) and sampler.shuffle:
             for _ in range(int(read_json(Path(checkpoint) / "trainer_state.json")["epoch"] + 1e-9)):

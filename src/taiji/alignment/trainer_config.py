@@ -1,4 +1,4 @@
-"""The configuration of :class:`taiji.alignment.ParetoGRPOTrainer`: TRL's, plus how the reward weights move."""
+"""Configuration of :class:`taiji.alignment.ParetoGRPOTrainer`: TRL's, plus how the reward weights change."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ ESTIMATORS = ("same-batch", "cross-batch", "directional")
 class ParetoGRPOConfig(GRPOConfig):
     """TRL's ``GRPOConfig`` with adaptive reward weights; every TRL option keeps its meaning.
 
-    ``scale_rewards`` has one more value, ``"leave-one-out"``: advantages as RLOO's, r minus the mean of the prompt's other rollouts.
+    ``scale_rewards`` has one additional value, ``"leave-one-out"``: advantages as in RLOO, r minus the mean of the prompt's other rollouts.
 
-    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and where adaptive rules start. Rules move the
-    weights' shares; their total stays what it was, so that a run begins with the very step of TRL's under these weights (ones,
-    when none are given). A weight of zero is a reward that is only logged, a negative one a penalty.
+    ``reward_weights`` are the constant weights under ``weighting="fixed"``, and the starting point of adaptive rules. Rules change the shares of the
+    weights but keep their total, so that a run begins with exactly the step that TRL would take with these weights (ones, if none are given). A reward of
+    weight zero is only logged; a negative weight makes the reward a penalty.
     """
 
     weighting: str = field(default="popo", metadata={"help": "Rule for the reward weights: " + ", ".join(RULES) + "."})
     popo_mode: str = field(
         default="robust",
-        metadata={"help": "'robust' (averaged, clipped, with a floor) or 'paper' (raw exponentiated gradient)."},
+        metadata={
+            "help": "'robust' (averaged, clipped, with a minimum weight) or 'paper' (raw exponentiated gradient)."
+        },
     )
     preference: list[float] | None = field(
-        default=None, metadata={"help": "Trade-off at which POPO should end; None is equal weights."}
+        default=None, metadata={"help": "Trade-off that POPO should reach; None for equal weights."}
     )
     gram_estimator: str = field(
         default="cross-batch",
@@ -44,27 +46,29 @@ class ParetoGRPOConfig(GRPOConfig):
     aggregation: str | None = field(
         default=None,
         metadata={
-            "help": "'trl': the update descends on TRL's scalar advantage of the weighted rewards; 'common': on the weighted sum of per-reward advantages, a group's rewards divided by one scalar that does not depend on the weights; 'linear': each reward divided by its own deviation, which loses the trade-off's curvature and runs to one reward (combine it with scale_rewards='none'). None is 'common' for rules that look at gradients and 'trl' for the others."
+            "help": "'trl': the update descends on TRL's scalar advantage of the weighted rewards. 'common': it descends on the weighted sum of per-reward advantages, where the rewards of a group are divided by one scalar that does not depend on the weights. 'linear': each reward is divided by its own standard deviation, which loses the curvature of the trade-off and converges to a single reward (combine it with scale_rewards='none'). None is 'common' for rules that use gradients and 'trl' for the others."
         },
     )
     kl_in_indicator: bool = field(
         default=True,
         metadata={
-            "help": "Whether beta * KL is part of every reward's loss when indicators are computed; outside, the end point is no longer that of equal weights."
+            "help": "Whether beta * KL is part of every reward's loss when indicators are computed. If it is not, the end point is no longer that of equal weights."
         },
     )
     weight_step: float = field(
         default=0.1,
         metadata={
-            "help": "kappa of the robust step (also the learning rate of 'uncertainty' and the step of 'feedback')."
+            "help": "kappa of the robust step (also the learning rate of 'uncertainty' and the step size of 'feedback')."
         },
     )
     weight_clip: float = field(
-        default=0.2, metadata={"help": "Largest |change of log w| a step, before normalisation."}
+        default=0.2, metadata={"help": "Largest |change of log w| per step, before normalisation."}
     )
     weight_floor: float = field(
         default=0.05,
-        metadata={"help": "Share of every step's weights that is pulled to the preference (or to equal weights)."},
+        metadata={
+            "help": "Share by which the weights are pulled towards the preference (or equal weights) in each step."
+        },
     )
     weight_average: float = field(
         default=0.9,
@@ -72,12 +76,14 @@ class ParetoGRPOConfig(GRPOConfig):
     )
     weight_warmup: int = field(
         default=0,
-        metadata={"help": "Steps before gradient-based weights move; use a few with LoRA, whose B starts at zero."},
+        metadata={
+            "help": "Steps before gradient-based weights start to change; use a few with LoRA, whose B starts at zero."
+        },
     )
     light_statistics: str = field(
         default="batch",
         metadata={
-            "help": "What popo-light takes means and deviations over: the whole 'batch', or each prompt's 'group', averaged over groups."
+            "help": "Means and standard deviations of popo-light: over the whole 'batch', or over the 'group' of each prompt and then averaged."
         },
     )
     popo_eta: float = field(default=1.0, metadata={"help": "eta of the paper's update."})
@@ -85,48 +91,50 @@ class ParetoGRPOConfig(GRPOConfig):
     directional_step: float = field(
         default=1e-3,
         metadata={
-            "help": "Finite-difference step relative to the parameters' norm; 1e-3 is right in float32. With bfloat16 weights rounding drowns a step that is too small and curvature bends one that is too large; which is best depends on the model, so compare the indicators with gram_estimator='cross-batch' once."
+            "help": "Finite-difference step relative to the norm of the parameters; 1e-3 is right in float32. With bfloat16 weights, a step that is too small is lost in rounding, and one that is too large is biased by curvature. The best value depends on the model, so compare the indicators with those of gram_estimator='cross-batch' once."
         },
     )
     token_weighting: str = field(
         default="none", metadata={"help": "'pepo' multiplies each token's advantage by its PEPO weight."}
     )
-    pepo_alpha: float = field(default=0.05, metadata={"help": "PEPO's gate strength."})
+    pepo_alpha: float = field(default=0.05, metadata={"help": "Strength of PEPO's gate."})
     pepo_temperature: float = field(
         default=1.0, metadata={"help": "PEPO's softmax temperature (1 in the paper, 1.8 in its released scripts)."}
     )
     pepo_evidence: str = field(
         default=r"Item title: [^\n]*",
-        metadata={"help": "Regular expression of the prompt's evidence; all prompt tokens if nothing matches."},
+        metadata={
+            "help": "Regular expression that matches the evidence in the prompt; if nothing matches, all prompt tokens are evidence."
+        },
     )
     pepo_as_released: bool = field(
         default=False,
         metadata={
-            "help": "Let gradients flow through the token weights, as the published code does; reward rules and 'fixed' only."
+            "help": "Let gradients flow through the token weights, as in the published code; only for reward rules and 'fixed'."
         },
     )
     dynamic_sampling: int = field(
         default=0,
         metadata={
-            "help": "Most rounds in which groups that can move neither parameters nor weights are replaced by groups of other prompts; 0 is never."
+            "help": "Largest number of rounds in which groups that can change neither parameters nor weights are replaced by groups of other prompts; 0 disables this."
         },
     )
     front_reference: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Mean rewards, one a reward, above which the logged volume of the front is measured; None is the first batch's."
+            "help": "Mean rewards, one per reward, above which the logged volume of the front is measured; None uses those of the first batch."
         },
     )
     rollout_draw: str = field(
         default="noise",
         metadata={
-            "help": "How shared rollouts draw a token: 'noise' (the random stream of transformers: the very tokens of stock TRL under one seed) or 'uniform' (one random number a row; same distribution, faster)."
+            "help": "How shared rollouts sample a token: 'noise' (the random stream of transformers, which gives exactly the tokens of plain TRL under the same seed) or 'uniform' (one random number per row: the same distribution, but faster)."
         },
     )
     share_prefixes: bool = field(
         default=True,
         metadata={
-            "help": "Compute a prompt once for all of its rollouts; same numbers up to float rounding. False uses TRL's own computation, to the bit."
+            "help": "Compute a prompt once for all of its rollouts, with the same numbers up to float rounding. False gives TRL's own computation, bit for bit."
         },
     )
 
@@ -147,25 +155,25 @@ class ParetoGRPOConfig(GRPOConfig):
                 found=str(self.dynamic_sampling),
             )
         _one_of("rollout_draw", self.rollout_draw, get_args(Draw))
-        self.rule_options()  # out of range here, not after the model has been loaded
+        self.rule_options()  # raise for values out of range now, not after the model has been loaded
         if not self.directional_step > 0:
             raise ConfigError(
-                "The finite difference needs a step.",
+                "The finite-difference step is not positive.",
                 where="directional_step",
                 expected="more than 0",
                 found=str(self.directional_step),
             )
         if self.preference is not None and not RULES[self.weighting].steered:
             raise ConfigError(
-                f"weighting={self.weighting!r} does not know a preference.",
+                f"weighting={self.weighting!r} does not support a preference.",
                 where="preference",
                 expected="None",
                 found=str(self.preference),
-                fix="set reward_weights for constant weights, or take weighting='popo' or 'popo-covariance'",
+                fix="set reward_weights for constant weights, or use weighting='popo' or 'popo-covariance'",
             )
         if self.source == "gradients" and RULES[self.weighting].fresh and self.aggregation == "trl":
             raise ConfigError(
-                f"weighting={self.weighting!r} makes the weights from the batch's gradients, TRL's advantage needs them before.",
+                f"weighting={self.weighting!r} computes the weights from the gradients of the batch, but TRL's advantage needs them before.",
                 where="aggregation",
                 expected="'common' or 'linear'",
                 found="'trl'",
@@ -176,29 +184,29 @@ class ParetoGRPOConfig(GRPOConfig):
         _one_of("scale_rewards", self.scale_rewards, ("group", "batch", "none", LEAVE_ONE_OUT))
         if self.leave_one_out and self.multi_objective_aggregation != "sum_then_normalize":
             raise ConfigError(
-                "Rewards that are divided by their deviation over the batch have no leave-one-out baseline.",
+                "Rewards that are divided by their standard deviation over the batch cannot have a leave-one-out baseline.",
                 where=f"scale_rewards={LEAVE_ONE_OUT!r}",
-                expected="multi_objective_aggregation='sum_then_normalize', and another weighting than 'gdpo'",
+                expected="multi_objective_aggregation='sum_then_normalize', and a weighting other than 'gdpo'",
                 found=f"multi_objective_aggregation={self.multi_objective_aggregation!r}",
             )
         if self.source == "gradients" and self.weighting != "popo":
-            self.gram_estimator = "same-batch"  # the peers are defined on the batch's own Gram matrix
+            self.gram_estimator = "same-batch"  # the peer methods are defined on the Gram matrix of the batch itself
         prompts = (self.generation_batch_size or 0) // (self.num_generations or 1)
         if self.source == "gradients" and self.gram_estimator != "same-batch" and prompts < 2:
             raise ConfigError(
-                f"gram_estimator={self.gram_estimator!r} needs two prompts a generation batch, to compare independent halves.",
+                f"gram_estimator={self.gram_estimator!r} needs at least two prompts per generation batch, to compare independent halves.",
                 found=f"{prompts} (num_generations={self.num_generations})",
                 fix="raise per_device_train_batch_size or gradient_accumulation_steps, or set gram_estimator='same-batch'",
             )
         if self.pepo_as_released and self.token_weighting == "pepo" and self.source == "gradients":
             raise ConfigError(
-                "pepo_as_released lets the weights depend on the parameters, which per-reward gradients do not support.",
+                "pepo_as_released makes the weights depend on the parameters, which per-reward gradients do not support.",
                 fix="use a reward rule or weighting='fixed'",
             )
 
     @property
     def leave_one_out(self) -> bool:
-        """Return True if a rollout is compared with the mean of its siblings, without any scale (RLOO)."""
+        """Return True if a rollout is compared with the mean of its siblings without any scaling (RLOO)."""
         return self.scale_rewards == LEAVE_ONE_OUT
 
     @property
@@ -207,7 +215,7 @@ class ParetoGRPOConfig(GRPOConfig):
         return RULES[self.weighting].source
 
     def rule_options(self, scale: RewardScale | None = None) -> RuleOptions:
-        """The options of the weight rule, start and preference for the rewards that ``scale`` weighs."""
+        """Return the options of the weight rule, with initial weights and preference for the rewards that ``scale`` weighs."""
         preference = tuple(self.preference) if self.preference else None
         return RuleOptions(
             mode=self.popo_mode,

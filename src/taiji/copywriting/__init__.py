@@ -1,1 +1,1 @@
-"""Copywriting: short copy about items, generated under control, checked against its evidence, selected by a reward model."""
+"""Copywriting: short copy for items, generated with controls, checked against its evidence, and selected by a reward model."""

@@ -1,8 +1,8 @@
-"""Categories of copy: one prompt file each, so that a new file is a new category.
+"""Categories of copy. Each category is one prompt file, so that a new file adds a category.
 
-``<category>.j2`` is the prompt (sections ``[system]``, ``[user]``, ``[prefill]``; variables ``facts``, ``comments``, ``examples``, ``longest``, ``forbidden``).
-``<category>.txt`` beside it, where there is one, has example sentences with ``{title}``: the prompt shows them for their style, and the writer
-``rules`` fills them in. Files of the user's folder come before the packaged ones, those of a domain before those for all.
+``<category>.j2`` is the prompt (sections ``[system]``, ``[user]``, ``[prefill]``; variables ``facts``, ``comments``, ``examples``, ``longest``,
+``forbidden``). An optional ``<category>.txt`` next to it has example sentences with ``{title}``: the prompt shows them as examples of the style, and the
+writer ``rules`` fills in the title. Files in the user's folder take precedence over packaged ones, and files of a domain over those for all domains.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ TITLE = "{title}"
 
 @dataclass(frozen=True)
 class Category:
-    """A category of copy.
+    """Category of copy.
 
     Attributes:
-        name: name of the category. prompt: its file. examples: sentences in its style, with :data:`TITLE`.
+        name: name of the category.
+        prompt: its prompt file.
+        examples: sentences in its style that contain :data:`TITLE`.
     """
 
     name: str
@@ -35,10 +37,13 @@ class Category:
 
 @dataclass(frozen=True)
 class CopyPrompt:
-    """Prompt for a copy about an item.
+    """Prompt for a copy for an item.
 
     Attributes:
-        evidence: evidence about the item. category: category of the copy. messages: for :func:`taiji.language.chat.render`. prefill: how the copy begins, for a local model.
+        evidence: evidence about the item.
+        category: category of the copy.
+        messages: messages for :func:`taiji.language.chat.render`.
+        prefill: beginning of the copy, for a local model.
     """
 
     evidence: Evidence
@@ -48,10 +53,10 @@ class CopyPrompt:
 
 
 def copy_categories(settings: CopywritingSettings, domain: str) -> list[Category]:
-    """Return the categories that are to be written, by name.
+    """Return the categories to write, by name.
 
     Raises:
-        ConfigError: one that is named has no file, or there is none at all.
+        ConfigError: a named category has no file, or there are no categories at all.
     """
     found: dict[str, Path] = {}
     for folder in reversed(_places(settings.templates, domain)):
@@ -62,18 +67,18 @@ def copy_categories(settings: CopywritingSettings, domain: str) -> list[Category
         raise ConfigError(
             "A category of copy has no prompt file.",
             where="copywriting.categories",
-            expected=f"of {', '.join(sorted(found)) or 'none'}",
+            expected=f"one of {', '.join(sorted(found)) or 'none'}",
             found=", ".join(missing) or "none",
-            fix="write <category>.j2 into the folder of copywriting.templates",
+            fix="write <category>.j2 in the folder of copywriting.templates",
         )
     return [Category(name, found[name], _examples(found[name])) for name in names]
 
 
 def copy_prompt(evidence: Evidence, category: Category, settings: CopywritingSettings) -> CopyPrompt:
-    """Return the prompt for a copy of a category.
+    """Return the prompt for a copy of the given category.
 
     Raises:
-        ConfigError: the template is broken, or says nothing to the user.
+        ConfigError: the template is invalid, or has an empty user message.
     """
     variables = {
         "facts": [f"{fact.name}: {fact.text}" for fact in evidence.catalogue],
@@ -93,10 +98,10 @@ def _places(folder: Path | None, domain: str) -> list[Path]:
 
 
 def _examples(prompt: Path) -> tuple[str, ...]:
-    """Return the example sentences beside a prompt file.
+    """Return the example sentences next to a prompt file.
 
     Raises:
-        ConfigError: one does not name the item.
+        ConfigError: a sentence does not contain the placeholder of the title.
     """
     path = prompt.with_suffix(".txt")
     if not path.is_file():
@@ -105,7 +110,7 @@ def _examples(prompt: Path) -> tuple[str, ...]:
     wrong = [line for line in lines if TITLE not in line]
     if wrong:
         raise ConfigError(
-            "An example sentence does not name the item.",
+            "An example sentence does not contain the placeholder of the item's title.",
             where=str(path),
             expected=f"{TITLE} in every line",
             found=wrong[0],

@@ -1,8 +1,8 @@
-"""Checks of a copy against its evidence: nothing is named, counted or claimed that does not stand there.
+"""Checks of a copy against its evidence: it may not name, count or claim anything that the evidence does not contain.
 
-There is no list of all names, so the checks go the other way round: a word is either an everyday word in small letters, or it is a name, and a
-name must stand in the evidence, its words side by side as in one fact. A number must stand in the catalogue. Comments ground a word only
-where several different ones say it. A false alarm costs a candidate, nothing else.
+No list of all names exists, so the checks work in the opposite direction: a word is either a lower-case everyday word, or it is a name, and the words of a
+name must occur in the evidence, next to each other in one fact. A number must occur in the catalogue. Comments support a word only if several different
+comments contain it. A false alarm costs only one candidate.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from taiji.copywriting.untrusted_text import LINK, cleaned
 from taiji.core.errors import ConfigError
 
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
-"""Reasons for which a copy is not used."""
+"""Reasons for which a copy is rejected."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
-"""Everyday words, no names and no numbers: counted in womens-clothing-reviews (small letters in ten reviews at least, one token of WordLlama), and words of announcements added by hand."""
+"""Everyday words, without names and numbers: words that are lower case in at least ten reviews of womens-clothing-reviews and a single token of WordLlama, and words of announcements added by hand."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
-"""Words that say nothing of what a text is about."""
+"""Function words, which say nothing about the topic of a text."""
 COUNTING = ENGLISH.with_name("english_numbers.txt")
-"""Words that count; comments never ground them."""
+"""Counting words, which comments never support."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
@@ -39,10 +39,10 @@ _REFUSAL = re.compile(
 
 
 class CopyChecks:
-    """Checks of copies.
+    """Checks of copies against their evidence.
 
     Args:
-        limits: lengths, forbidden words, support by comments, everyday words.
+        limits: lengths, forbidden words, required support by comments, and everyday words.
     """
 
     def __init__(self, limits: CopyLimits) -> None:
@@ -55,7 +55,7 @@ class CopyChecks:
         self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
 
     def reasons(self, text: str, evidence: Evidence) -> list[str]:
-        """Return the reasons against a copy about an item, among :data:`REASONS` without ``duplicate``; none where it may be used."""
+        """Return the reasons against a copy for an item, out of :data:`REASONS` except ``duplicate``; empty if the copy may be used."""
         plain = cleaned(text)
         if not plain:
             return ["empty"]
@@ -75,15 +75,15 @@ class CopyChecks:
         return [reason for reason in REASONS if found.get(reason)]
 
     def _ground(self, evidence: Evidence) -> _Ground:
-        """Return what an item's evidence holds; candidates of one item come one after another, so the last is kept."""
+        """Return what the evidence of an item supports. Candidates of one item follow one another, so the last result is cached."""
         if self._last is None or self._last[0] is not evidence:
             self._last = evidence, _Ground(evidence, self.limits.comment_support)
         return self._last[1]
 
     def names(self, text: str) -> list[list[str]]:
-        """Return the named entities of a text: runs of words with a capital.
+        """Return the named entities of a text, which are runs of capitalised words.
 
-        An everyday word that begins a sentence is none, nor one that the file of everyday words writes with a capital (nouns in German).
+        Not a name: an everyday word at the beginning of a sentence, or a word that is capitalised in the file of everyday words (a noun in German).
         """
         runs: list[list[str]] = [[]]
         for word, starts, breaks in _words(text):
@@ -96,13 +96,13 @@ class CopyChecks:
         return [run for run in runs if run]
 
     def _addresses(self, text: str, evidence: Evidence) -> bool:
-        """Return whether a text has an address, or signs of markup; a dot inside a word is one unless the catalogue writes the word so ("Dr.Martens")."""
+        """Return True if a text contains an address or markup characters. A dot inside a word counts as an address unless the catalogue has the same word ("Dr.Martens")."""
         known = " ".join(fact.text for fact in evidence.catalogue).casefold()
         dotted = [found[0].casefold() for found in _DOTTED.finditer(text)]
         return bool(LINK.search(text) or set(text) & set("@#<>{}[]|\\")) or any(word not in known for word in dotted)
 
     def _unknown(self, text: str) -> Iterator[str]:
-        """Yield the words in small letters that are not everyday ones: names in disguise, until the evidence has them."""
+        """Yield the lower-case words that are not everyday words: they may be names in disguise, unless the evidence contains them."""
         yield from (word for word, _, _ in _words(text) if not word[0].isupper() and not self._is_everyday(word))
 
     def _is_everyday(self, word: str) -> bool:
@@ -111,7 +111,7 @@ class CopyChecks:
 
 
 class _Ground:
-    """Phrases and numbers that an item's evidence holds."""
+    """Phrases and numbers that the evidence of an item supports."""
 
     def __init__(self, evidence: Evidence, support: int) -> None:
         self.support = support
@@ -123,7 +123,7 @@ class _Ground:
         self.words = {word for fact in evidence.facts for word in _telling(fact.text)}
 
     def holds(self, words: Sequence[str]) -> bool:
-        """Return whether the catalogue, or enough comments, have these words side by side."""
+        """Return True if the catalogue, or enough comments, contain these words next to each other."""
         phrase = f" {' '.join(_folded_words(' '.join(words)))} "
         return any(phrase in fact for fact in self.catalogue) or (
             sum(phrase in fact for fact in self.comments) >= self.support
@@ -131,23 +131,23 @@ class _Ground:
 
 
 def without_title(text: str, title: str) -> str:
-    """Return a text with a mark in place of a whole title, written as it is: what stands in it is the item's, be it a number or a sign."""
+    """Return a text in which each exact occurrence of the title is replaced by a mark, because numbers and signs in the title belong to the item."""
     return re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text) if len(title) > 2 else text
 
 
 def _is_letter_sign(letter: str) -> bool:
-    """Return whether a sign shows a letter without being one: letters in circles and squares, of flags."""
+    """Return True if a character is a symbol that shows a letter: a circled or squared letter, or a regional indicator."""
     return unicodedata.category(letter)[0] == "S" and "LETTER" in unicodedata.name(letter, "")
 
 
 def folded(word: str) -> str:
-    """Return a word in small letters without an apostrophe's ending or a plural's s."""
+    """Return a word in lower case, without an ending after an apostrophe and without a plural s."""
     plain = _ENDING.sub("", word.casefold())
     return plain[:-1] if len(plain) > 3 and plain.endswith("s") and not plain.endswith("ss") else plain
 
 
 def near_duplicates(texts: Sequence[str], share: float, title: str = "") -> list[bool]:
-    """Return for each text whether an earlier one shares at least this share of all their different words (Jaccard), those of the item's title left out."""
+    """Return for each text True if its Jaccard similarity to an earlier kept text is at least ``share``; words of the item's title are ignored."""
     kept: list[set[str]] = []
     found, about = [], set(_folded_words(title))
     for text in texts:
@@ -161,13 +161,13 @@ def near_duplicates(texts: Sequence[str], share: float, title: str = "") -> list
 
 @lru_cache(maxsize=8)
 def everyday_words(path: Path | None) -> frozenset[str]:
-    """Return the words that need no evidence, as they are written.
+    """Return the words that need no evidence, as they are spelt in the file.
 
     Args:
-        path: a file with one word per line; None for :data:`ENGLISH`.
+        path: file with one word per line; None for :data:`ENGLISH`.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the file cannot be read.
     """
     try:
         return frozenset((path or ENGLISH).expanduser().read_text(encoding="utf-8").split())
@@ -183,12 +183,12 @@ def _folded_words(text: str) -> list[str]:
 
 
 def _telling(text: str) -> set[str]:
-    """Return the folded words of a text that say what it is about: three letters at least, and no function words."""
+    """Return the folded words that tell what a text is about: at least three letters, and no function words."""
     return {word for word in _folded_words(text) if len(word) >= 3 and word not in everyday_words(FUNCTION)}
 
 
 def _words(text: str) -> Iterator[tuple[str, bool, bool]]:
-    """Yield each word, whether it begins a sentence, and whether something stands between it and the word before."""
+    """Yield each word, True if it begins a sentence, and True if something other than a space separates it from the previous word."""
     starts, breaks = True, True
     for token in _TOKEN.finditer(text):
         if token["word"]:

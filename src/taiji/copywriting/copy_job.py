@@ -1,4 +1,4 @@
-"""One job: evidence in, a table of copies out. A killed job goes on where it stopped and asks for nothing twice."""
+"""Copy job: turns evidence into a table of copies. An interrupted job continues where it stopped, and requests nothing twice."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PARTS = ".parts"
-"""Folder, beside the table, of what was written by parts of the items."""
+"""Folder next to the table. It stores the texts written so far, one file per part of the items."""
 
 EXAMPLES = 3
-"""Copies that an error shows."""
+"""Number of rejected copies that an error shows."""
 
 
 def write_copies(
@@ -43,14 +43,19 @@ def write_copies(
     seed: int,
     model: TextRewardModel | None = None,
 ) -> pl.DataFrame:
-    """Write, check, score and choose copies of items; items without evidence get none.
+    """Write, check, score and choose copies for items. Items without evidence get none.
 
     Args:
-        evidence: evidence about each item. categories: categories of the copies. writer: the model that writes. settings: candidates, checks and choice.
-        folder: where what was written is kept, part by part. seed: random seed of sampling and choice. model: scores copies; None draws them evenly.
+        evidence: evidence about each item.
+        categories: categories of the copies.
+        writer: writer of the copies.
+        settings: candidates, checks and choice.
+        folder: folder in which the written texts are kept, part by part.
+        seed: random seed of sampling and choice.
+        model: reward model that scores copies; None chooses among them uniformly.
 
     Returns:
-        :data:`taiji.copywriting.copy_table.SCHEMA`, a row per candidate.
+        :data:`taiji.copywriting.copy_table.SCHEMA`, one row per candidate.
 
     Raises:
         InputError: no item has evidence, or no copy passes the checks.
@@ -58,11 +63,11 @@ def write_copies(
     told = [one for one in evidence if one.tells]
     if not told:
         raise InputError(
-            "There is nothing to write copy from.",
+            "There is no evidence from which copy can be written.",
             where="items",
-            expected="a title, a description or comments that speak of the item",
-            found=f"{counted(len(evidence), 'item')} without" if evidence else "no items",
-            fix="give items titles or descriptions, or a table of comments (--comments)",
+            expected="a title, a description or comments about the item",
+            found=f"{counted(len(evidence), 'item')} without evidence" if evidence else "no items",
+            fix="add titles or descriptions to the items, or use a table of comments (--comments)",
         )
     if len(told) < len(evidence):
         logger.warning("%d of %d items have no evidence and get no copy.", len(evidence) - len(told), len(evidence))
@@ -78,7 +83,7 @@ def write_copies(
 
 
 def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: Path, seed: int) -> pl.DataFrame:
-    """Return what was written for some prompts: of an earlier job that was asked the same, or now."""
+    """Return the written texts for some prompts: those of an earlier job with the same request, or new ones."""
     version = writer.version
     key = value_hash([[p.evidence.item_id, p.category.name, asked_hash(p, version)] for p in prompts] + [n, seed])[:24]
     file = folder / PARTS / f"{key}.parquet"
@@ -86,7 +91,7 @@ def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: 
         try:
             return read_parquet(file)
         except ArtifactError:
-            logger.warning("What was written is damaged and is written again: %s.", file)
+            logger.warning("A file of written texts is damaged, so they are written again: %s.", file)
     rows = written_rows(prompts, writer.write(prompts, n, seed), version)
     make_folder(file.parent)
     write_parquet(file, rows)
@@ -94,10 +99,10 @@ def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: 
 
 
 def _tell(table: pl.DataFrame, parts: Path) -> None:
-    """Warn of copies that are left out.
+    """Log a warning about rejected copies.
 
     Raises:
-        InputError: all are.
+        InputError: all copies are rejected.
     """
     out = table.filter(pl.col("copy").is_null())
     if out.is_empty():
@@ -107,33 +112,35 @@ def _tell(table: pl.DataFrame, parts: Path) -> None:
         raise InputError(
             "No copy passed the checks.",
             where=str(parts),
-            expected="copies that name and count nothing but what the evidence has",
+            expected="copies that name and count only what the evidence contains",
             found="; ".join([said, *(f"{row['said']!r}: {row['reasons']}" for row in out.head(EXAMPLES).to_dicts())]),
-            fix="take a larger model (language.model, copywriting.kind=endpoint), or change the category files or copywriting.limits; what was said is kept",
+            fix="use a larger model (language.model, copywriting.kind=endpoint), or change the category files or copywriting.limits; written texts are kept",
         )
-    logger.warning("%d of %d copies are left out, some for several reasons: %s.", len(out), len(table), said)
+    logger.warning("%d of %d copies are rejected, some for several reasons: %s.", len(out), len(table), said)
 
 
 def left_out(table: pl.DataFrame) -> dict[str, int]:
-    """Return how many copies have each reason against them, the most frequent first; one copy may have several."""
+    """Return the number of rejected copies by reason, most frequent first. A copy may have several reasons."""
     reasons = table.filter(pl.col("copy").is_null())["reasons"].str.split(", ").explode()
     return dict(Counter(sorted(reasons.to_list())).most_common())
 
 
 def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSettings) -> TextRewardModel:
-    """Train the reward model on results of sends.
+    """Train the reward model on the results of sent copies.
 
     Args:
-        results: see :func:`taiji.copywriting.copy_pairs.check_results`. embedder: embedder of the copies. settings: settings of the pairs.
+        results: see :func:`taiji.copywriting.copy_pairs.check_results`.
+        embedder: embedder of the copies.
+        settings: settings of the pairs.
 
     Raises:
-        InputError: the results make no pair.
+        InputError: the results give no pair.
     """
     return fitted_to_pairs(copy_pairs(results, settings), embedder)
 
 
 def fitted_to_pairs(pairs: pl.DataFrame, embedder: Embedder) -> TextRewardModel:
-    """Return the reward model of pairs (:data:`taiji.copywriting.copy_pairs.PAIRS`); every item weighs by the root of its number of pairs.
+    """Return a reward model fitted to pairs (:data:`taiji.copywriting.copy_pairs.PAIRS`). The total weight of an item is the square root of its number of pairs.
 
     Raises:
         InputError: there is no pair.

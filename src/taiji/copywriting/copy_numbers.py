@@ -1,4 +1,4 @@
-"""Numbers of a copy, with what they count: 40 cm does not ground 40 %, $40 or 40 nights, and a price of 3 does not ground that 3 are left."""
+"""Numbers in a copy, with what they count: 40 cm does not support 40 %, $40 or 40 nights, and a price of 3 does not support "3 left"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEFT = "left|remaining|remains|available|more|get|day|hour|minute|week|night|st
 _ONE = re.compile(rf"\b(?:(?:only|just|last|buy) one\b|one (?:{_LEFT})s?\b)", re.IGNORECASE)
 _SIGNS = r"[^\w\s.,;:!?…'’\"“”„()/&–—-]"
 LEAD = 40
-"""Characters before a number in which the word before it is looked for."""
+"""Number of characters before a number in which the preceding word is searched."""
 _WORD = re.compile(r"[^\W\d_]+")
 _LAST_WORD = re.compile(r"(?<![^\W\d_])([^\W\d_]+)[\s-]*$")
 _COUNTED = re.compile(
@@ -23,10 +23,13 @@ _COUNTED = re.compile(
 
 @dataclass(frozen=True)
 class Counted:
-    """A number in a text.
+    """Number in a text.
 
     Attributes:
-        number: in one form. signs: beside it. lead: word before it. unit: word behind it, without a plural's s. Words that count nothing are left empty.
+        number: number in canonical form.
+        signs: signs next to it.
+        lead: word before it.
+        unit: word after it, without a plural s. Words that count nothing are replaced by empty strings.
     """
 
     number: str
@@ -39,7 +42,8 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
     """Return the numbers of a text.
 
     Args:
-        text: in one Unicode form. silent: words in small letters that count nothing (function words).
+        text: text in a single Unicode form.
+        silent: lower-case words that count nothing (function words).
     """
     found = []
     for match in _COUNTED.finditer(text):
@@ -52,11 +56,12 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
 
 
 class CatalogueNumbers:
-    """Numbers and counting words that the catalogue grounds for an item.
+    """Numbers and counting words that the catalogue supports for an item.
 
     Args:
-        catalogue: facts. silent: see :func:`counted`.
-        counting: words in small letters that count; the catalogue must have the word itself. "One" counts beside a word such as "left".
+        catalogue: facts of the catalogue.
+        silent: see :func:`counted`.
+        counting: lower-case words that count, each of which must itself occur in the catalogue. "One" counts only next to a word such as "left".
     """
 
     def __init__(self, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]) -> None:
@@ -66,7 +71,7 @@ class CatalogueNumbers:
         self.one = any(_ONE.search(fact) for fact in catalogue)
 
     def faults(self, text: str) -> bool:
-        """Return whether a text, without its item's whole title, has a number, a counting word or a sign of money or shares that the catalogue does not have so."""
+        """Return True if a text (from which the item's title has been removed) has a number, counting word, currency sign or per cent sign that the catalogue does not support."""
         return (
             not all(any(_grounds(fact, said) for fact in self.known) for said in counted(text, self.silent))
             or any(map(_counts, _COUNTED.sub("", text)))
@@ -76,14 +81,14 @@ class CatalogueNumbers:
 
 
 def _grounds(fact: Counted, said: Counted) -> bool:
-    """Return whether a number of the catalogue grounds one of a copy: the same signs, but for a currency that is left out, and the same word behind it or before it."""
+    """Return True if a number in the catalogue supports one in a copy: the signs are the same (a currency sign may be omitted), and so is the word after or before it."""
     left_out = {sign for sign in fact.signs - said.signs if unicodedata.category(sign) != "Sc"}
     same = fact.number == said.number and said.signs <= fact.signs and not left_out
     return same and (said.unit == fact.unit or bool(said.lead and said.lead == fact.lead))
 
 
 def _counts(letter: str) -> bool:
-    """Return whether a character counts or prices without being a decimal digit: a numeral of a script without digits, a number in a circle, a currency, per cent."""
+    """Return True if a character expresses a number or price but is not a decimal digit: numerals of other scripts, circled numbers, currency signs, per cent signs."""
     return (unicodedata.numeric(letter, None) is not None and not letter.isdecimal()) or (
         unicodedata.category(letter) == "Sc" or letter in "%‰‱"
     )

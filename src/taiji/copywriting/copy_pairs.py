@@ -1,7 +1,7 @@
-"""Results of sends as pairs: two copies of one item, of which one did better than chance allows.
+"""Results of sent copies as pairs: two copies for the same item, one of which did better than chance would explain.
 
-Two copies are compared only within strata (a day, an audience) in which both were sent, by the test of Mantel and Haenszel: what a
-stratum does to the rate of both, it does not do to their difference. Source: Mantel and Haenszel, *JNCI* 1959.
+Two copies are compared only within strata (a day, an audience) in which both were sent, by the Mantel–Haenszel test: an effect of the stratum on both rates
+does not affect their difference. Source: Mantel and Haenszel, *JNCI* 1959.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from taiji.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 NEEDED = ("item_id", "copy", "sends", "clicks")
-"""Columns of results; ``category``, ``stratum`` and ``satisfied`` may stand beside them."""
+"""Required columns of results; ``category``, ``stratum`` and ``satisfied`` are optional."""
 COUNTS = ("sends", "clicks", "satisfied")
-"""Columns of results that are whole numbers."""
+"""Columns of results that are integers."""
 PAIRS: dict[str, pl.DataType] = {
     "item_id": pl.String(),
     "winner": pl.String(),
@@ -27,19 +27,19 @@ PAIRS: dict[str, pl.DataType] = {
     "sends": pl.Int64(),
     "z": pl.Float64(),
 }
-"""Columns of pairs: ``sends`` of the one that was sent less within common strata, and ``z`` of the test, above 0."""
+"""Columns of pairs. ``sends`` is the smaller of the two numbers of sends within common strata, and ``z`` (above 0) the test statistic."""
 
 
 def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame:
-    """Return results of sends with every column: one row per item, copy, category and stratum.
+    """Return results of sent copies with all columns, one row per item, copy, category and stratum.
 
     Raises:
-        InputError: a column is missing, or counts are not counts.
+        InputError: a column is missing, or counts are not integers, not complete or contradictory.
     """
     missing = [name for name in NEEDED if name not in results.columns]
     if missing:
         raise InputError(
-            "A table is not one of results of sends.",
+            "The table does not contain results of sent copies.",
             where=where,
             expected=f"columns {', '.join(NEEDED)}, and optionally category, stratum, satisfied",
             found=f"no {', '.join(missing)}",
@@ -47,7 +47,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     uncounted = [name for name in COUNTS if name in results.columns and not _whole(results[name])]
     if uncounted:
         raise InputError(
-            "Results of sends are no counts.",
+            "The results of sent copies are not counts.",
             where=f"{where}, column {uncounted[0]}",
             expected="whole numbers",
             found=f"{results[uncounted[0]].dtype}, such as {results[uncounted[0]].drop_nulls().first()!r}",
@@ -69,12 +69,12 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     )
     if len(wrong):
         raise InputError(
-            "Results of sends are no counts.",
+            "The results of sent copies are not consistent counts.",
             where=f"{where}, item {wrong['item_id'][0]}, copy {wrong['copy'][0]!r}",
             expected="0 ≤ satisfied ≤ clicks ≤ sends, and none missing",
-            found=f"{len(wrong)} rows otherwise, the first with "
+            found=f"{len(wrong)} rows that violate this, the first with "
             + ", ".join(f"{name} {wrong[name][0]}" for name in ("sends", "clicks", "satisfied")),
-            fix="count every send once in its stratum, a click among its sends, a satisfied one among the clicks",
+            fix="count every send once in its stratum, clicks among the sends, and satisfied users among the clicks",
         )
     keys = ["item_id", "copy", "category", "stratum"]
     counts = [pl.col("sends").sum(), pl.col("clicks").sum()]
@@ -83,7 +83,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
 
 
 def _whole(counts: pl.Series) -> bool:
-    """Return whether a column has whole numbers, be they written as floats; one that is null throughout counts nothing wrongly."""
+    """Return True if a column has integer values, even if they are stored as floats, or only nulls."""
     if counts.dtype.is_float():
         known = counts.drop_nulls()
         return bool(known.is_finite().all() and (known == known.round()).all())
@@ -91,28 +91,30 @@ def _whole(counts: pl.Series) -> bool:
 
 
 def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "results") -> pl.DataFrame:
-    """Return pairs of copies of the same item of which one did better.
+    """Return pairs of copies for the same item, one of which did better.
 
     Args:
-        results: see :func:`check_results`. settings: least sends, least z, and the outcome that counts. where: their name in an error.
+        results: see :func:`check_results`.
+        settings: minimum number of sends, minimum z, and the outcome to compare.
+        where: name of the results in error messages.
 
     Returns:
         columns :data:`PAIRS`, by item and then in the order in which the copies occur.
 
     Raises:
-        InputError: the outcome is satisfaction and some sends do not tell it.
+        InputError: the outcome is satisfaction, and some rows lack it.
     """
     checked = check_results(results, where)
     if settings.outcome == "satisfied" and checked["satisfied"].null_count():
         raise InputError(
-            "Some results do not tell who was satisfied.",
+            "Some results do not contain the number of satisfied users.",
             where=f"{where}, column satisfied",
-            expected="of every row how many of those who clicked were satisfied (did not leave at once, rated well)",
-            found=f"{checked['satisfied'].null_count()} rows without",
-            fix="add the column, or set copywriting.pairs.outcome=clicks and live with clickbait",
+            expected="for every row, how many users who clicked were satisfied (did not leave at once, rated well)",
+            found=f"{checked['satisfied'].null_count()} rows without this number",
+            fix="add the column, or set copywriting.pairs.outcome=clicks, which rewards clickbait",
         )
     if settings.outcome == "clicks":
-        logger.warning("Copies are compared by clicks alone: what promises more than it keeps will win.")
+        logger.warning("Copies are compared by clicks alone, which favours copies that promise more than they keep.")
     copies = checked.select("item_id", "copy", "category").unique(maintain_order=True).with_row_index("place")
     rows = checked.join(copies, on=["item_id", "copy", "category"]).select(
         "item_id", "place", "stratum", n=pl.col("sends").cast(pl.Float64), x=pl.col(settings.outcome).cast(pl.Float64)

@@ -1,7 +1,7 @@
-"""One person's comparisons of copies: two of one item side by side, of which one is better or neither.
+"""Comparisons of copies by one person: two copies for an item side by side, of which one is better or neither.
 
-Every judgement is kept at once in ``<name>.jsonl``, which holds the two texts, who judged and when; the file is replaced as a whole, so
-that a reader never sees half of one. :func:`judged_pairs` reads the judgements of all people back as pairs for the reward model.
+Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the judge and the time. The file is replaced as a whole, so that a reader never
+sees an incomplete one. :func:`judged_pairs` reads the judgements of all people as pairs for the reward model.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ NAME = re.compile(r"[^\W_][\w.@-]*")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two copies of an item, as they are shown.
+    """Two copies for an item, as shown to a person.
 
     Attributes:
-        item_id: the item. left, right: its two copies. left_category, right_category: their categories.
+        item_id: the item.
+        left, right: its two copies.
+        left_category, right_category: categories of the copies.
     """
 
     item_id: str
@@ -46,16 +48,18 @@ class Comparison:
 
     @property
     def key(self) -> str:
-        """The same for both sides' order."""
+        """Key that does not depend on which side each copy is on."""
         return value_hash([self.item_id, *sorted((self.left, self.right))])[:16]
 
 
 @dataclass(frozen=True)
 class Judgement(Comparison):
-    """A comparison and what somebody made of it.
+    """Comparison with the judgement of one person.
 
     Attributes:
-        choice: the better one. by: who judged. at: when, ISO 8601 in UTC.
+        choice: the better copy.
+        by: name of the person.
+        at: time, ISO 8601 in UTC.
     """
 
     choice: Choice
@@ -64,13 +68,15 @@ class Judgement(Comparison):
 
 
 def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]:
-    """Return pairs of copies that may be sent, one of each item before a second of any; a larger count keeps the earlier ones.
+    """Return pairs of usable copies: one pair of each item before a second pair of any. A larger count keeps the pairs of a smaller one.
 
     Args:
-        copies: see :data:`taiji.copywriting.copy_table.SCHEMA`. count: at most. seed: random seed of order, pairs and sides: the same for all people.
+        copies: see :data:`taiji.copywriting.copy_table.SCHEMA`.
+        count: largest number of pairs.
+        seed: random seed of order, pairs and sides, which is the same for all people.
 
     Raises:
-        InputError: no item has two copies.
+        InputError: no item has two usable copies.
     """
     rng, by_item = np.random.default_rng([seed, 43]), []
     usable = copies.filter(pl.col("copy").is_not_null()).unique(["item_id", "copy"], maintain_order=True)
@@ -83,7 +89,7 @@ def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]
     found = [one for turn in zip_longest(*mixed) for one in turn if one is not None]
     if not found:
         raise InputError(
-            "There is nothing to compare.",
+            "There are no copies to compare.",
             where="copies",
             expected="an item with two copies that passed the checks",
             found=f"{len(usable)} such copies of {usable['item_id'].n_unique()} items",
@@ -93,19 +99,23 @@ def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]
 
 
 class CopyReview:
-    """A sitting over comparisons; use it as a context manager, it locks the person's file.
+    """Review session over comparisons. Use it as a context manager, which locks the person's file.
 
     Args:
-        asked: comparisons. name: who sits. folder: where judgements are kept.
+        asked: comparisons to judge.
+        name: name of the person.
+        folder: folder in which judgements are stored.
 
     Raises:
-        InputError: the name cannot be a file's.
-        ResourceError: this person has another sitting open.
+        InputError: the name cannot be used as a file name.
+        ResourceError: this person has another session open.
     """
 
     def __init__(self, asked: Sequence[Comparison], name: str, folder: str | Path) -> None:
         if not NAME.fullmatch(name):
-            raise InputError("A reviewer's name becomes a file name.", where=name, expected="letters, digits, _ . @ -")
+            raise InputError(
+                "A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -"
+            )
         self.asked = {one.key: one for one in asked}
         self.name, self.folder = name, Path(folder)
         self.file = self.folder / f"{name}.jsonl"
@@ -114,9 +124,9 @@ class CopyReview:
     def __enter__(self) -> CopyReview:
         self._lock = exclusive(
             self.folder / f".{self.name}.lock",
-            "Another review by this person is open.",
+            "Another review session of this person is open.",
             where=self.file,
-            fix="end it first, or give another name with --as; its judgements are kept",
+            fix="end it first, or use another name with --as; its judgements are kept",
         )
         try:
             self.judged = {one.key: one for one in read_judgements(self.file)}
@@ -131,21 +141,21 @@ class CopyReview:
         self._lock.close()
 
     def waiting(self) -> list[Comparison]:
-        """Return the comparisons that this person has not judged, in order."""
+        """Return the comparisons that this person has not judged yet, in order."""
         return [one for key, one in self.asked.items() if key not in self.judged]
 
     def submit(self, key: str, choice: str) -> Judgement:
-        """Keep this person's judgement of a comparison.
+        """Store this person's judgement of a comparison.
 
         Raises:
-            NotWaiting: it was judged already, or is none of this sitting's.
+            NotWaiting: the comparison was already judged, or is not part of this session.
             InputError: the choice is not one of :data:`Choice`.
         """
         if key in self.judged or key not in self.asked:
-            raise NotWaiting("That comparison does not wait for a review.", where=key, fix="go on with the next one")
+            raise NotWaiting("The comparison is not waiting for a review.", where=key, fix="continue with the next one")
         if choice not in get_args(Choice):
             raise InputError(
-                "That is no choice.", where=key, expected=f"of {', '.join(get_args(Choice))}", found=choice
+                "The choice is invalid.", where=key, expected=f"one of {', '.join(get_args(Choice))}", found=choice
             )
         at = datetime.now(UTC).isoformat(timespec="seconds")
         made = Judgement(**asdict(self.asked[key]), choice=choice, by=self.name, at=at)  # type: ignore[arg-type]
@@ -153,13 +163,13 @@ class CopyReview:
         return made
 
     def undo(self) -> None:
-        """Take back this person's last judgement, if it is of this sitting's comparisons.
+        """Undo this person's last judgement, if it belongs to a comparison of this session.
 
         Raises:
-            NotWaiting: there is none.
+            NotWaiting: there is no such judgement.
         """
         if next(reversed(self.judged), None) not in self.asked:
-            raise NotWaiting("There is no judgement to take back.", where=str(self.file))
+            raise NotWaiting("There is no judgement to undo.", where=str(self.file))
         self._keep(dict(list(self.judged.items())[:-1]))
 
     def _keep(self, judged: dict[str, Judgement]) -> None:
@@ -168,16 +178,16 @@ class CopyReview:
         self.judged = judged
 
     def progress(self) -> dict[str, int]:
-        """Counts: ``total``, ``judged`` and ``waiting`` of this sitting."""
+        """Return counts for this session: ``total``, ``judged`` and ``waiting``."""
         waiting = len(self.waiting())
         return {"total": len(self.asked), "judged": len(self.asked) - waiting, "waiting": waiting}
 
 
 def read_judgements(file: Path) -> list[Judgement]:
-    """Return the judgements of a file, in order; none where there is no file.
+    """Return the judgements in a file, in order; empty if the file does not exist.
 
     Raises:
-        ArtifactError: a line is none.
+        ArtifactError: a line is not a judgement.
     """
     if not file.exists():
         return []
@@ -189,23 +199,24 @@ def read_judgements(file: Path) -> list[Judgement]:
                 raise ValueError(f"choice {one.choice!r}")
         except (ValueError, TypeError) as error:
             raise ArtifactError(
-                "A line is no judgement of copies.",
+                "A line is not a judgement of copies.",
                 where=f"{file}, line {number}",
                 expected=f"JSON with {', '.join(Judgement.__dataclass_fields__)}",
                 found=str(error),
-                fix="take the line out, or restore the file",
+                fix="remove the line, or restore the file",
             ) from error
         found.append(one)
     return found
 
 
 def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
-    """Return the comparisons of all people of a folder that one copy won, as pairs for the reward model.
+    """Return the comparisons that one copy won, over all people of a folder, as pairs for the reward model.
 
-    Votes for no difference count for neither side. ``sends`` is the number of votes for either, ``z`` of the sign test over them.
+    Votes for no difference count for neither copy. ``sends`` is the number of votes for either copy, and ``z`` the statistic of the sign test on them.
 
     Args:
-        folder: with a file per person. least_z: see :class:`taiji.copywriting.settings.PairSettings`.
+        folder: folder with one file per person.
+        least_z: see :class:`taiji.copywriting.settings.PairSettings`.
 
     Returns:
         columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in the order in which the pairs occur, people by name.
@@ -229,7 +240,7 @@ def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
 
 
 def agreement(folder: str | Path) -> tuple[int, int]:
-    """Return in how many comparisons that several people judged all chose the same, and how many those are."""
+    """Return the number of comparisons in which all judges chose the same, and the number of comparisons that several people judged."""
     chosen: dict[str, list[str]] = {}
     for one in _all_judgements(folder):
         chosen.setdefault(one.key, []).append({"left": one.left, "right": one.right, "even": ""}[one.choice])
@@ -238,6 +249,6 @@ def agreement(folder: str | Path) -> tuple[int, int]:
 
 
 def _all_judgements(folder: str | Path) -> Iterator[Judgement]:
-    """Yield the judgements of all people, by their names."""
+    """Yield the judgements of all people, in the order of their names."""
     for file in sorted(Path(folder).glob("*.jsonl")):
         yield from read_judgements(file)

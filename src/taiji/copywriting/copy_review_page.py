@@ -1,4 +1,4 @@
-"""The page on which a person compares copies: two of an item side by side, the evidence below."""
+"""Page on which a person compares copies: two copies for an item side by side, with the evidence below."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ PAGE = Path(__file__).parent / "pages" / "copy_review.html"
 
 
 class CopyReviewServer(SittingServer):
-    """Server of a sitting over copies. Categories, scores and propensities are not shown: the texts alone are compared.
+    """Server of a review session over copies. It shows neither categories, scores nor propensities, so that only the texts are compared.
 
     Args:
-        session: an open one. facts: item → name and text of each fact.
-        port: 0 takes a free one.
+        session: an open session.
+        facts: name and text of each fact, by item.
+        port: port to listen on; 0 picks a free one.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the port is in use.
     """
 
     def __init__(self, session: CopyReview, facts: Mapping[str, Sequence[tuple[str, str]]], port: int = 0) -> None:
@@ -47,7 +48,7 @@ class CopyReviewServer(SittingServer):
         return {"progress": self.session.progress(), "pair": pair}
 
     def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:
-        """See :class:`taiji.reasoning.review_page.SittingServer`; a sheet with ``undo`` takes the last judgement back."""
+        """See :class:`taiji.reasoning.review_page.SittingServer`. A sheet with ``undo`` undoes the last judgement."""
         if sheet.get("undo") is True:
             self.session.undo()
             return {"outcome": "undone"}

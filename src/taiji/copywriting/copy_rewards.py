@@ -1,4 +1,4 @@
-"""The reward model of copies as a reward of alignment (GRPO); see :mod:`taiji.alignment.rewards` for the contract."""
+"""The reward model of copies as a reward for alignment (GRPO); see :mod:`taiji.alignment.rewards` for the contract."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from taiji.nn.bradley_terry import preferred
 
 
 def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limits: CopyLimits) -> Reward:
-    """Return the reward of a copy: the probability that it is preferred to an average one of its category and length, in (0, 1); 0 where a check fails.
+    """Return the reward of a copy: the probability that it is preferred to an average copy of the same category and length, in (0, 1); 0 if a check fails.
 
-    The quality alone counts: a prompt asks for its category, and length is no merit.
+    Only the quality part of the score is used, because the prompt determines the category, and length is not a merit.
 
     Args:
-        model: trained on pairs. prompts: example → what was asked for. limits: limits of the checks.
+        model: reward model trained on pairs.
+        prompts: prompts by example.
+        limits: limits of the checks.
     """
     checks = CopyChecks(limits)
 
@@ -32,9 +34,9 @@ def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limit
         missing = sorted({name for name in examples if name not in prompts})
         if missing:
             raise InputError(
-                "The reward of copies does not know this example.",
+                "The reward of copies does not have this example.",
                 found=missing[0],
-                expected="an example it was made for",
+                expected="an example for which it was created",
             )
         texts = [copy_text(text) for text in completions]
         asked = [prompts[name] for name in examples]

@@ -1,4 +1,4 @@
-"""Table of copies: every candidate with what it said, why it is not used, its scores, and the chance with which it is sent."""
+"""Table of copies: every candidate with its text, the reasons why it is rejected, its scores, and the probability with which it is sent."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ SCHEMA: dict[str, pl.DataType] = {
     "prompt_tokens": pl.Int64(),
     "completion_tokens": pl.Int64(),
 }
-"""Columns of the table, a row per candidate.
+"""Columns of the table, which has one row per candidate.
 
-``copy`` is what may be sent: null where the checks found a reason (``reasons``, with commas) against what was ``said``. ``score`` is the sum of ``quality``
-(of the text within its category and length), ``prior`` (of the category) and ``length``; null without a reward model. ``propensity`` is the chance with
-which the copy is sent for its item, 1 in sum over the item's copies; ``chosen`` is the one that was drawn. ``asked`` is the hash of writer and prompt,
-``as_of`` the time (microseconds) before which the evidence was known. Tokens of a reply stand in the row of its copy.
+``copy`` is the text that may be sent; it is null if the checks found a reason (``reasons``, separated by commas) against the text in ``said``. ``score`` is
+the sum of ``quality`` (of the text, relative to its category and length), ``prior`` (of the category) and ``length``, or null without a reward model.
+``propensity`` is the probability with which the copy is sent for its item (the propensities of an item sum to 1); ``chosen`` marks the copy that was
+drawn. ``asked`` is the hash of writer and prompt, and ``as_of`` the time (microseconds) before which the evidence was known. The tokens of a reply are
+counted in the row of its copy.
 """
 WRITTEN = (
     "item_id",
@@ -57,11 +58,11 @@ WRITTEN = (
     "prompt_tokens",
     "completion_tokens",
 )
-"""Columns of what a writer wrote, before any check."""
+"""Columns of the writer's output, before the checks."""
 
 
 def written_rows(prompts: Sequence[CopyPrompt], said: Sequence[Sequence[Said]], version: str) -> pl.DataFrame:
-    """Return what was written as rows of :data:`WRITTEN`, cleaned: what is checked is what will be sent."""
+    """Return the writer's output as rows of :data:`WRITTEN`. The texts are cleaned first, so that the checked text is the one that is sent."""
     rows = [
         (
             prompt.evidence.item_id, prompt.category.name, sample, " ".join(cleaned(one.text).split()), one.ended, version, asked_hash(prompt, version),
@@ -80,7 +81,7 @@ def asked_hash(prompt: CopyPrompt, version: str) -> str:
 
 
 def checked_rows(written: pl.DataFrame, prompts: Sequence[CopyPrompt], limits: CopyLimits) -> pl.DataFrame:
-    """Return rows of :data:`SCHEMA`, checked against the evidence of their prompts, without scores and choice."""
+    """Return rows of :data:`SCHEMA`, checked against the evidence in their prompts, without scores and choice."""
     checks = CopyChecks(limits)
     evidence = {prompt.evidence.item_id: prompt.evidence for prompt in prompts}
     reasons = [
@@ -104,7 +105,7 @@ def checked_rows(written: pl.DataFrame, prompts: Sequence[CopyPrompt], limits: C
 
 
 def scored_rows(table: pl.DataFrame, model: TextRewardModel | None) -> pl.DataFrame:
-    """Return the table with the scores of the copies that may be sent; without a model as it is."""
+    """Return the table with the scores of the copies that may be sent. Without a model, return it unchanged."""
     usable = table["copy"].is_not_null().to_numpy()
     if model is None or not usable.any():
         return table
@@ -120,10 +121,10 @@ def scored_rows(table: pl.DataFrame, model: TextRewardModel | None) -> pl.DataFr
 
 
 def chosen_rows(table: pl.DataFrame, exploration: float, seed: int) -> pl.DataFrame:
-    """Return the table with propensities and the copy that is drawn for each item.
+    """Return the table with propensities, and with the copy that is drawn for each item.
 
-    The best copy by ``score`` gets 1 − exploration, and every copy its even share of the exploration; without scores all are even. The draw
-    hangs on the seed and the item alone.
+    The best copy by ``score`` gets 1 − exploration, and each copy gets an equal share of the exploration. Without scores, all copies have the same
+    probability. The draw depends only on the seed and the item.
     """
     propensity, chosen = np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
     rows = table.with_row_index("place").filter(pl.col("copy").is_not_null())
@@ -137,7 +138,7 @@ def chosen_rows(table: pl.DataFrame, exploration: float, seed: int) -> pl.DataFr
 
 
 def choice_chances(scores: np.ndarray, exploration: float) -> np.ndarray:
-    """Return (N,) chances of N copies with these scores (null as NaN: not known, then all are even)."""
+    """Return the probabilities (N,) of N copies with the given scores. If a score is unknown (NaN), all are equal."""
     values = np.asarray(scores, dtype=np.float64)
     even = np.full(len(values), 1.0 / len(values))
     if np.isnan(values).any():

@@ -1,4 +1,4 @@
-"""Writers of copy: a language model in this process, one behind an endpoint, or the example sentences of the categories."""
+"""Writers of copy: a language model in this process, a model behind an endpoint, or the example sentences of the categories."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CopyWriter(Protocol):
     """Writer of copies.
 
     Attributes:
-        version: changes when its copies could.
+        version: string that changes whenever the writer's copies may change.
     """
 
     @property
@@ -40,10 +40,11 @@ class CopyWriter(Protocol):
 
 
 class LocalCopyWriter:
-    """A language model in this process.
+    """Writer that uses a language model in this process.
 
     Args:
-        lm: the model. settings: lengths and sampling.
+        lm: the language model.
+        settings: lengths and sampling.
     """
 
     def __init__(self, lm: LanguageModel, settings: CopywritingSettings) -> None:
@@ -57,7 +58,7 @@ class LocalCopyWriter:
 
     @property
     def version(self) -> str:
-        """The model's name, and the hash of it and its sampling."""
+        """Name of the model, and a hash of the model and its sampling."""
         digest = value_hash([self.lm.version, self.sampling.model_dump(exclude={"batch_size"})])[:16]
         return f"{self.lm.name} {digest}"
 
@@ -78,14 +79,14 @@ class LocalCopyWriter:
 
 
 class EndpointCopyWriter:
-    """A model behind an endpoint, with its budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
+    """Writer that uses a model behind an endpoint, with budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
 
     def __init__(self, client: EndpointClient) -> None:
         self.client = client
 
     @property
     def version(self) -> str:
-        """The client's name and version."""
+        """Name and version of the client."""
         return f"{self.client.name} {self.client.version}"
 
     def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
@@ -110,12 +111,12 @@ class EndpointCopyWriter:
 
 
 class RulesCopyWriter:
-    """The example sentences of the categories with the item's title in them: copy without a language model."""
+    """Writer that puts the item's title into the example sentences of the categories, without a language model."""
 
     version = "rules"
 
     def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
-        """See :class:`CopyWriter`; each item gets another n of the sentences, fewer where there are fewer.
+        """See :class:`CopyWriter`. Each item gets a different choice of n sentences, or of all if there are fewer.
 
         Raises:
             ConfigError: a category has no example sentences.
@@ -138,17 +139,17 @@ class RulesCopyWriter:
 
 
 def _filled_in(line: str, title: str) -> str:
-    """Return an example sentence with a title in it; a title that ends with a mark takes no full stop behind it."""
+    """Return an example sentence with the title filled in. After a title that ends with a punctuation mark, the full stop is omitted."""
     return (line.replace(f"{TITLE}.", TITLE) if title[-1] in ".!?…" else line).replace(TITLE, title)
 
 
 def _continued(prefill: str, text: str) -> str:
-    """Return the beginning of a copy with what a model wrote behind it: an apostrophe or a mark stands without a blank."""
+    """Return the prefill followed by the model's text, without a space before an apostrophe or punctuation mark."""
     return f"{prefill}{text}" if _NO_BLANK.match(text) else f"{prefill} {text}"
 
 
 def copy_text(text: str) -> str:
-    """Return the copy in a model's text: its first line that says something, without an announcement, a label and quotation marks."""
+    """Return the copy in a model's text: its first line with content, without an introduction, a label or quotation marks."""
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].rstrip(_QUOTES).endswith(":"):
         lines = lines[1:]

@@ -1,7 +1,7 @@
-"""Evidence about an item: what the catalogue and comments say of it, each with the time from which it was known.
+"""Evidence about an item: what the catalogue and comments say about it, each with the time from which it was known.
 
-Only what was known before a time is evidence at that time. Comments are by strangers and titles by sellers, so sentences that speak
-to a model in place of about the item are left out before anything reads them.
+Only facts that were known before a given time are evidence at that time. Comments are written by strangers and titles by sellers, so sentences that
+address a model instead of describing the item are removed before anything reads them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from taiji.reasoning.prompts import shorten
 
 Source = Literal["title", "field", "description", "comment"]
 COMMENT_COLUMNS = ("item_id", "text", "time")
-"""Columns of a table of comments; ``time`` as a timestamp or in microseconds since the epoch."""
+"""Columns of a table of comments; ``time`` is a timestamp or microseconds since the epoch."""
 AUTHOR = "user_id"
-"""Optional column of comments: who wrote them. Of one author, and of all without a name, the newest about an item counts."""
+"""Optional column of comments with the author. Per item, only the newest comment of each author counts; comments without an author count as one author."""
 UNTOLD = ("item", "item_id", FROM, UNTIL, *KNOWLEDGE)
-"""Columns of the item table that are no evidence: ids, times, and what a language model wrote."""
+"""Columns of the item table that are not evidence: ids, times, and texts of a language model."""
 DESCRIPTION_CHARACTERS, FIELD_CHARACTERS = 400, 120
-"""Characters that are read; a longer field is a description."""
+"""Largest number of characters that are read, of a description and of another field. A longer field is treated as a description."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that is said of an item.
+    """Statement about an item.
 
     Attributes:
-        source: who says it. name: name of the field. text: as it may be shown. time: microseconds since the epoch, from which it was known.
+        source: source of the statement.
+        name: name of the field.
+        text: text that may be shown.
+        time: time from which it was known, in microseconds since the epoch.
     """
 
     source: Source
@@ -50,7 +53,9 @@ class Evidence:
     """Facts about an item that were known before a time.
 
     Attributes:
-        item_id: as the catalogue has it. as_of: microseconds since the epoch. facts: catalogue first, then comments, newest first.
+        item_id: id in the catalogue.
+        as_of: microseconds since the epoch.
+        facts: facts of the catalogue, followed by comments, newest first.
     """
 
     item_id: str
@@ -69,12 +74,12 @@ class Evidence:
 
     @property
     def title(self) -> str:
-        """Title; empty where there is none."""
+        """Title; empty if there is none."""
         return next((fact.text for fact in self.facts if fact.source == "title"), "")
 
     @property
     def tells(self) -> bool:
-        """True if something speaks of this very item in words: a title, a description, a comment. A category and a price do not."""
+        """True if there is text about this particular item: a title, a description or a comment. A category and a price are not enough."""
         return any(fact.source != "field" and _WORD.search(fact.text) for fact in self.facts)
 
 
@@ -84,13 +89,14 @@ def gather_evidence(
     """Return the evidence about each item that was known before ``as_of``.
 
     Args:
-        items: a row per item: ``item_id``, ``title``, categories, further columns.
-        levels: category columns. as_of: microseconds since the epoch.
-        listed: when the catalogue listed each item, microseconds; its fields are known from then on.
+        items: one row per item: ``item_id``, ``title``, categories, and further columns.
+        levels: category columns.
+        as_of: microseconds since the epoch.
+        listed: time at which the catalogue listed each item, in microseconds; its fields are known from then on.
         comments: see :data:`COMMENT_COLUMNS`.
 
     Raises:
-        InputError: no ``item_id``, or comments without the columns.
+        InputError: ``item_id`` is missing, or the comments lack columns.
     """
     if "item_id" not in items.columns:
         raise InputError(
@@ -125,17 +131,17 @@ def _catalogue(row: dict[str, object], levels: Sequence[str], fields: Sequence[s
 
 
 def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
-    """Return the comments on each item that were made before a time, newest first; one that says the same as another is left out."""
+    """Return the comments on each item that were made before a time, newest first. A comment that repeats the text of another is dropped."""
     if table is None:
         return {}
     missing = [name for name in COMMENT_COLUMNS if name not in table.columns]
     if missing:
         raise InputError(
-            "A table is not one of comments.",
+            "The table does not contain comments.",
             where="comments",
             expected=f"columns {', '.join(COMMENT_COLUMNS)}",
             found=f"no {', '.join(missing)}",
-            fix="give every comment its time: what was said later must not be evidence",
+            fix="add the time of every comment: a later comment must not be evidence",
         )
     times = pl.Series("time", bound_times(table, "time", EVER.max, "comments"))
     rows = (
@@ -157,5 +163,5 @@ def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
 
 
 def listing_times(items: pl.DataFrame) -> list[int]:
-    """Return when a table without a log says that its items were listed, microseconds; the beginning of time where it does not."""
+    """Return the times (microseconds) at which a table without a log says that its items were listed; the smallest possible time for items without one."""
     return [int(time) for time in bound_times(items, FROM, EVER.min)]

@@ -11,59 +11,59 @@ from taiji.core.settings import Settings
 
 
 class PairSettings(Settings):
-    """Pairs of copies out of the results of sends."""
+    """How pairs of copies are formed from the results of sent copies."""
 
     outcome: Literal["satisfied", "clicks"] = "satisfied"
-    """Success of a send: a click that satisfied, or any click. By clicks alone clickbait wins."""
+    """Success of a sent copy: a click by a user who was satisfied, or any click. With clicks alone, clickbait wins."""
     least_sends: PositiveInt = 50
-    """Sends that each copy of a pair must have in the strata in which both were sent."""
+    """Smallest number of sends of each copy of a pair, within the strata in which both were sent."""
     least_z: float = Field(default=1.0, ge=0.0)
-    """Least distance of the two rates in standard errors; 0 takes every pair that is not even."""
+    """Smallest difference between the two rates, in standard errors; 0 uses all pairs except ties."""
 
 
 class CopyLimits(Settings):
-    """Limits of a copy, and what grounds it."""
+    """Limits of a copy, and which evidence it needs."""
 
     shortest: PositiveInt = 12
-    """Fewest characters of a copy."""
+    """Smallest number of characters of a copy."""
     longest: PositiveInt = 110
-    """Most characters of a copy."""
+    """Largest number of characters of a copy."""
     duplicate: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Share of common words from which on the later of two copies of an item is a near-duplicate; words of its title do not count."""
+    """Share of common words from which on the later of two copies of an item is a near-duplicate. Words of the item's title are ignored."""
     comment_support: PositiveInt = 2
-    """Different comments that must say a word before a copy may: comments are by strangers."""
+    """Number of different comments that must contain a word before a copy may use it, because comments are written by strangers."""
     forbidden: tuple[str, ...] = (
         "free", "guarantee", "guaranteed", "winner", "prize", "act now", "click here", "risk-free", "miracle", "cheapest",
     )  # fmt: skip
-    """Words and phrases that no copy may have."""
+    """Words and phrases that a copy must not contain."""
     words: Path | None = None
-    """Everyday words that need no evidence, one per line, in place of the packaged English ones: for copy in another language. One with a capital may be written so inside a sentence (nouns in German)."""
+    """File with everyday words that need no evidence, one per line, instead of the packaged English ones, for copy in another language. A word that is capitalised in the file may be capitalised within a sentence (nouns in German)."""
 
 
 class CopywritingSettings(Settings):
-    """Copy about items: generation, checks, choice."""
+    """Copy for items: generation, checks and choice."""
 
     kind: Literal["local", "endpoint", "rules"] = "local"
-    """The language model of the run, the endpoint of `reasoning.endpoint` with its budget and journal, or the example sentences of the category files."""
+    """Writer: the language model of the run, the endpoint of `reasoning.endpoint` with its budget and journal, or the example sentences of the category files."""
     categories: tuple[str, ...] = ()
-    """Categories that are written; none named: every one that has a file for the domain."""
+    """Categories to write; empty for all categories that have a file for the domain."""
     templates: Path | None = None
-    """A folder with `<category>.j2` (or `<domain>/<category>.j2`) beside the packaged ones: a new file is a new category, one of the same name replaces it."""
+    """Folder with `<category>.j2` (or `<domain>/<category>.j2`) in addition to the packaged ones. A new file adds a category, and a file of the same name replaces the packaged one."""
     candidates: PositiveInt = 3
-    """Copies that are written per item and category."""
+    """Number of copies written per item and category."""
     items: PositiveInt | None = None
-    """Items that are written about, the first of the catalogue; `null`: all."""
+    """Number of items to write about, from the start of the catalogue; `null` for all."""
     comments: PositiveInt = 5
-    """Comments that a prompt shows, the newest."""
+    """Number of comments that a prompt shows, which are the newest."""
     max_new_tokens: int = Field(default=40, ge=8)
-    """Longest copy, in tokens, of a local model; an endpoint has `reasoning.endpoint.max_tokens`."""
+    """Longest copy of a local model, in tokens. For an endpoint, set `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.8, ge=0.0)
-    """Of the sampling; 0 makes all candidates of a category one text."""
+    """Sampling temperature. With 0, all candidates of a category are the same text."""
     batch_size: PositiveInt = 24
     """Copies written together by a local model."""
     chunk: PositiveInt = 64
-    """Items per part of the work: what a killed command loses at most with a local model."""
+    """Number of items per part of the work, which is the most that an interrupted command loses with a local model."""
     exploration: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Share of the sends that goes evenly to all copies of an item that passed the checks."""
+    """Share of the sends that is spread evenly over all copies of an item that passed the checks."""
     limits: CopyLimits = CopyLimits()
     pairs: PairSettings = PairSettings()

@@ -1,6 +1,6 @@
-"""Texts of strangers: cleaned for a prompt, and rid of sentences that speak to a model in place of about an item.
+"""Cleaning of texts by strangers for a prompt, including the removal of sentences that address a model instead of describing the item.
 
-The patterns are English. They are depth, not the guarantee: what they let through must still pass the checks of the copy.
+The patterns are for English. They are only an additional layer of defence: text that they miss must still pass the checks of the copy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _MARKUP = re.compile(
     r"<\|[^|>]{0,40}\|>|</?s>|\[/?(?:INST|system|user|assistant|prefill)\]|<</?SYS>>|\{[{%].{0,80}?[%}]\}|```|</?[a-z_][\w:-]{0,40}(?:\s[^<>]{0,200})?/?>|<!--",
     re.IGNORECASE | re.DOTALL,
 )
-"""Markup of chats, templates and documents; what is mere form (:data:`_FORM`) is taken out before."""
+"""Markup of chats, templates and documents. Mere formatting (:data:`_FORM`) is removed before."""
 _FORM = re.compile(
     r"</?(?:a|abbr|b|big|blockquote|center|dd|div|dl|dt|em|font|h[1-6]|i|img|li|ol|p|small|span|strong|sub|sup|table|tbody|td|th|thead|tr|u|ul)(?:\s[^<>]{0,200})?/?>",
     re.IGNORECASE,
@@ -53,7 +53,7 @@ _ORDER = re.compile(
     re.IGNORECASE,
 )
 READ = 20_000
-"""Characters of a text that are read; what is behind them is no evidence."""
+"""Number of characters of a text that are read; the rest is not evidence."""
 _BLANKS = "\t\v\f\u2028\u2029"
 _DOMAINS = "com|net|org|io|co|ru|cn|de|shop|xyz|info|biz|top|store|online|site|club|app|dev|ly|gg|tv|cc|uk|fr|es|eu|nl|pl|br|jp|kr|ai|link|click|live|vip|pro|icu"
 LINK = re.compile(
@@ -64,7 +64,7 @@ LINK = re.compile(
     r"|(?<![\d/-])(?!\d{4}[-/]\d\d?[-/]\d\d?\b)(?!\d\d?[-/]\d\d?[-/]\d{4}\b)\+?\d[\d ()/-]{7,}\d",
     re.IGNORECASE,
 )
-"""Addresses of the web, of mail, and telephone numbers; a date is none."""
+"""Web addresses, e-mail addresses and telephone numbers, but not dates."""
 _MIXED = re.compile(r"[A-Za-z][\u0370-\u052f]|[\u0370-\u052f][A-Za-z]")
 _UNITS = str.maketrans("", "", "μµΩΩ")
 _SPACED = re.compile(r"\b(?:[^\W\d_][\s._*-]+){3,}[^\W\d_]\b")
@@ -73,7 +73,7 @@ _LETTERS = dict(zip("013457@$", "oieastas", strict=True))
 
 
 def cleaned(text: str) -> str:
-    """Return a text in one Unicode form (NFKC), without HTML entities, invisible characters and markup, on lines without surplus blanks."""
+    """Return a text in Unicode form NFKC, without HTML entities, invisible characters, markup and surplus white space. Line breaks are kept."""
     text = _plain(text)
     while (without := _MARKUP.sub(" ", _FORM.sub(" ", text))) != text:
         text = without
@@ -81,12 +81,13 @@ def cleaned(text: str) -> str:
 
 
 def about_the_item(text: str, *, name: bool = False) -> str:
-    """Return the sentences of a text before the first that instructs a model, without those that hold an address, on one line.
+    """Return the sentences of a text before the first one that instructs a model, on one line, without sentences that contain an address.
 
-    What follows an instruction is its content, so nothing behind one is kept, nor behind markup other than that of plain form (``<b>``, ``<br>``).
+    Text after an instruction is likely to belong to it, so nothing after an instruction is kept, nor after markup other than plain formatting (``<b>``, ``<br>``).
 
     Args:
-        text: as somebody wrote it. name: True for a title, which may begin with an order ("Say Anything"); only clear ones count there.
+        text: text as it was written.
+        name: True for a title, which may begin with an imperative ("Say Anything"), so that only clear instructions count.
     """
     kept: list[str] = []
     lines = _plain("\n".join(text[:READ].splitlines()))
@@ -102,7 +103,7 @@ def about_the_item(text: str, *, name: bool = False) -> str:
 
 
 def _instructs(sentence: str, name: bool) -> bool:
-    """Return whether a sentence speaks to a model, as it is written or in disguise (letters apart, digits and marks for letters, letters of two scripts in a word)."""
+    """Return True if a sentence addresses a model, plainly or in disguise (spaced letters, digits or symbols for letters, letters of two scripts in a word)."""
     together = _SPACED.sub(lambda found: re.sub(r"[\W_]", "", found[0]), sentence)
     bare = "".join(letter for letter in unicodedata.normalize("NFD", together) if not unicodedata.combining(letter))
     read = _LEET.sub(lambda found: _LETTERS[found[0]], bare)
@@ -114,7 +115,7 @@ def _instructs(sentence: str, name: bool) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return a text in one Unicode form (NFKC) without HTML entities, however often they were escaped, and invisible characters."""
+    """Return a text in Unicode form NFKC, without HTML entities (even if escaped repeatedly) and without invisible characters."""
     while (shown := unescape(text)) != text:
         text = shown
     return "".join(
@@ -125,7 +126,7 @@ def _plain(text: str) -> str:
 
 
 def _invisible(letter: str) -> bool:
-    """Return whether nothing of a character is seen: controls, formats, fillers, selectors of variants."""
+    """Return True if a character is invisible: control and format characters, fillers, and variation selectors."""
     return (
         unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs", "Cn")
         or letter in "\u115f\u1160\u3164\u034f\u17b4\u17b5"

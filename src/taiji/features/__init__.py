@@ -1,1 +1,1 @@
-"""Features from answers: product quantiser, look-alike users, the point-in-time feature table and its join."""
+"""Features from answers: product quantiser, look-alike users, and the point-in-time feature table with its join."""

@@ -1,8 +1,7 @@
-"""The feature table of versioned point-in-time rows, and its as-of join.
+"""Feature table of versioned point-in-time rows, and its as-of join.
 
-A row has two times: ``as_of``, before which all of its inputs lie, and ``available_at``, from which it can be read.
-In a batch table the second follows from ``features.delay_s``; the near-online worker takes it from its clock when it
-stores the row.
+A row has two times: ``as_of``, before which all of its inputs lie, and ``available_at``, from which it can be read. In a batch table the second is
+``features.delay_s`` after the first; the near-online worker takes it from its clock when it stores the row.
 """
 
 from __future__ import annotations
@@ -50,17 +49,16 @@ def build_table(
     model_version: str = "",
     pool: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> pl.DataFrame:
-    """Feature rows of answers.
+    """Return the feature rows of answers.
 
-    Args:
+    dataset: dataset with the neighbours' interactions.
         dataset: source of the neighbours' interactions.
-        rows: user (dense), as_of (microseconds), one row per answer; ``available_at`` where it is known, else
-            ``settings.delay_s`` after as_of.
-        vectors: (N, d) embedding of each answer; a zero row means no answer and gives null features.
+        rows: user (dense) and as_of (microseconds), one row per answer; ``available_at`` if it is known, otherwise it is ``settings.delay_s`` after as_of.
+        vectors: (N, d) embedding of each answer; a zero row means that there is no answer, and gives null features.
         quantizer: quantiser fitted on training users.
         settings: number of neighbour items, and whether to keep vectors.
         model_version: version of the LLM that wrote the answers.
-        pool: (users, as_ofs, vectors) to search for look-alikes; by default these rows.
+        pool: (users, as_ofs, vectors) in which look-alikes are searched; by default the given rows.
 
     Returns:
         one row per input row, in the same order, with columns :data:`SCHEMA`.
@@ -70,7 +68,7 @@ def build_table(
     vectors = np.asarray(vectors, dtype=np.float32)
     if len(vectors) != len(rows):
         raise InputError(
-            "Every row needs one embedding.",
+            "The number of embeddings differs from the number of rows.",
             where="features",
             expected=f"{len(rows)} embeddings",
             found=str(len(vectors)),
@@ -116,7 +114,7 @@ def build_table(
 
 
 def available_from(as_ofs: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Return the times (microseconds) from which rows made in a batch can be read."""
+    """Return the times (microseconds) from which rows that were made in a batch can be read."""
     moved: np.ndarray = as_ofs + round(settings.delay_s * 1e6)
     return moved
 
@@ -130,8 +128,7 @@ def fit_table(
     model_version: str = "",
     seed: int = 0,
 ) -> tuple[ProductQuantizer, pl.DataFrame]:
-    """Fit a quantiser on the rows before ``cut`` (microseconds; evaluation uses later rows) and call
-    :func:`build_table` with it."""
+    """Fit a quantiser on the rows before ``cut`` (microseconds; evaluation uses later rows), and call :func:`build_table` with it."""
     known = (rows["as_of"] < cut).to_numpy() & (np.linalg.norm(vectors, axis=1) > 0)
     quantizer = ProductQuantizer.fit(vectors[known] if known.any() else vectors[:1], settings, seed)
     return quantizer, build_table(dataset, rows, vectors, quantizer, settings, model_version)
@@ -144,9 +141,8 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
 
     Args:
         exposures: user, time, …; row order is kept.
-        table: feature rows; of two rows of a user that became available at the same time, the one with the newer
-            ``as_of`` wins, then the later one in the table. Without a column ``available_at``, rows are available
-            from their ``as_of`` on.
+        table: feature rows. Of two rows of a user that became available at the same time, the one with the newer ``as_of`` is used, then the later one in
+            the table. Without a column ``available_at``, rows are available from their ``as_of`` on.
         columns: features to join.
 
     Returns:
@@ -184,15 +180,15 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
 
 
 def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
-    """Coverage and freshness of joined features.
+    """Return the coverage and freshness of joined features.
 
     Args:
         exposures: result of :func:`join_features`.
 
     Returns:
-        ``coverage``: share of exposures with a feature row; ``users``: share of users with one at some exposure;
-        ``ids``, ``neighbour_items``: share of exposures with that feature; ``age_days_median`` and
-        ``age_days_p90``: age of the feature row at the exposure (0 without any row).
+        ``coverage``: share of exposures with a feature row; ``users``: share of users with a feature row for at least one exposure; ``ids``,
+        ``neighbour_items``: share of exposures with that feature; ``age_days_median`` and ``age_days_p90``: age of the feature row at the exposure (0
+        without any row).
     """
     if not len(exposures):
         return {"coverage": 0.0, "users": 0.0, "age_days_median": 0.0, "age_days_p90": 0.0}
@@ -211,13 +207,13 @@ def feature_metrics(exposures: pl.DataFrame) -> dict[str, float]:
 def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.DataFrame:
     """Export the table with the user's original ids and with times as timestamps.
 
-    The file is a point-in-time source as feature stores expect one (Feast: ``FileSource(path, timestamp_field=
-    "event_timestamp")`` with the join key ``user_id``): ``event_timestamp`` is the time from which the row could be
-    read, so a join there equals :func:`join_features`; ``as_of`` is the time before which its inputs lie.
+    The file is a point-in-time source as feature stores expect it (Feast: ``FileSource(path, timestamp_field="event_timestamp")`` with the join key
+    ``user_id``). ``event_timestamp`` is the time from which the row could be read, so a join by it equals :func:`join_features`; ``as_of`` is the time
+    before which the inputs lie.
 
     Returns:
-        the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids,
-        vector, the columns of intents where answers are sets, model_version, quantizer_version.
+        the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids, vector, the columns of intents if
+        answers are sets, model_version, quantizer_version.
     """
     users = dataset.users.select(pl.col("user").cast(pl.UInt32), "user_id")
     items = dataset.items["item_id"]
@@ -258,7 +254,7 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
 
 
 def _lists(values: np.ndarray, lengths: np.ndarray, present: np.ndarray, kind: PolarsType) -> pl.Series:
-    """List column from a padded matrix: the first ``lengths`` values of each row, null where not ``present``."""
+    """Return a list column from a padded matrix: the first ``lengths`` values of each row, null if not ``present``."""
     present = np.asarray(present, dtype=bool)
     inside = np.arange(values.shape[1])[None, :] < lengths[:, None]
     flat = pl.Series(values[present[:, None] & inside]).cast(kind)

@@ -1,5 +1,4 @@
-"""Features without an LLM: mean embedding of the user's last items (a baseline) and of the next items (an upper
-bound)."""
+"""Features without an LLM: the mean embedding of the user's last items (a baseline) and of the next items (an upper bound)."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from taiji.data import Dataset
 
 Gather = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""Maps users (B,), times (B,) and a limit L to items and times, (B, L) each."""
+"""Function from users (B,), times (B,) and a limit L to items and times, each (B, L)."""
 
 
 def history_mean(
@@ -23,7 +22,7 @@ def history_mean(
     limit: int = 50,
     block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's last interactions strictly before a time, normalised to length 1.
+    """Return the mean embedding of a user's last interactions strictly before a time, normalised to length 1.
 
     Args:
         dataset: source of the histories.
@@ -48,10 +47,10 @@ def future_mean(
     new: bool = True,
     block: int = 8192,
 ) -> np.ndarray:
-    """Mean embedding of a user's first interactions at or after a time: the answer of an oracle language model.
+    """Return the mean embedding of a user's first interactions at or after a time, which is the answer of an oracle language model.
 
-    It uses the future on purpose. A ranker that gains nothing from it would gain nothing from any answer at those
-    times; a gain from it is not a forecast, because no model is always right.
+    It uses the future on purpose. If a ranker gains nothing from it, it would gain nothing from any answer at those times. A gain is not a forecast, because no
+    model is always right.
 
     Args:
         dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.
@@ -68,7 +67,7 @@ def future_mean(
 def _mean(
     gather: Gather, users: np.ndarray, as_ofs: np.ndarray, item_vectors: np.ndarray, limit: int, block: int
 ) -> np.ndarray:
-    """Sum of the vectors of the items returned by ``gather``, normalised to length 1."""
+    """Return the sum of the vectors of the items that ``gather`` returns, normalised to length 1."""
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     item_vectors = np.asarray(item_vectors, dtype=np.float32)
     padded = np.concatenate([item_vectors, np.zeros((1, item_vectors.shape[1]), dtype=np.float32)])

@@ -1,9 +1,8 @@
-"""Learned alignment of the intent space: a linear map that moves intents close to the texts of the next items.
+"""Learnt alignment of the intent space: a linear map that moves intents closer to the texts of the next items.
 
-An embedder places "a gift for a gardener" near other gifts, not near the seeds that were bought. The map starts as
-the identity and is fitted contrastively on the language model's training period (never on the rankers' or the test
-period). It stays the identity unless it ranks the next items higher on the latest of these rows. Its version is part
-of the rows' ``intent_embedder``.
+An embedder places "a gift for a gardener" near other gifts, not near the seeds that were bought. The map is initialised as the identity and fitted
+contrastively on the language model's training period (never on that of the rankers or on the test period). It remains the identity unless it ranks the next
+items higher on the latest of these rows. Its version is part of ``intent_embedder`` in the rows.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ Array = NDArray[Any]
 MAP = "intent-map"
 """Folder of the map, next to the feature tables."""
 LATEST = 0.2
-"""Share of the latest rows on which the map is compared with the identity; an equal number before them serves early
-stopping."""
+"""Share of rows, the latest ones, on which the map is compared with the identity. An equal number of rows before them is used for early stopping."""
 ERRORS = 2.0
 """Number of standard errors by which the rank of the next items must improve on the latest rows."""
 FEWEST = 16
-"""Fewest rows for a fit."""
+"""Smallest number of rows for a fit."""
 
 
 class IntentMapSettings(Settings):
@@ -42,15 +40,15 @@ class IntentMapSettings(Settings):
     penalty: float = Field(default=0.01, ge=0)
     """Penalty on the squared distance from the identity."""
     steps: PositiveInt = 200
-    """Most steps, each over all rows."""
+    """Largest number of steps, each over all rows."""
     patience: PositiveInt = 20
-    """Steps without improvement on later rows after which fitting stops."""
+    """Number of steps without improvement on later rows after which fitting stops."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Step size of Adam."""
+    """Learning rate of Adam."""
 
 
 class IntentMap(LearntComponent):
-    """See the module.
+    """Linear map of the intent space; see the module docstring.
 
     Args:
         settings: settings of the fit.
@@ -67,18 +65,18 @@ class IntentMap(LearntComponent):
         """Fit the map on the next items.
 
         Args:
-            intents: (N, m, d) unit vectors of rows in time order, zero behind the last. weights: (N, m), rows sum to
-                1, or to 0 without intents.
-            items: (n, d) unit vectors of all next items, the negatives. next_items: N lists of indices into
-                ``items``.
+            intents: (N, m, d) unit vectors of rows in time order, padded with zeros at the end.
+            weights: (N, m), whose rows sum to 1, or to 0 without intents.
+            items: (n, d) unit vectors of all next items, which are also the negatives.
+            next_items: N lists of indices into ``items``.
 
         Raises:
-            InputError: too few rows have intents and items.
+            InputError: too few rows have both intents and items.
         """
         kept = [row for row, found in enumerate(next_items) if len(found) and weights[row].sum() > 0]
         if len(kept) < FEWEST:
             raise InputError(
-                "There are too few rows to fit the map of intents.",
+                "There are too few rows to fit the intent map.",
                 where="features.align_intents",
                 expected=f"at least {FEWEST} prompts of the language model's period with intents and next items",
                 found=str(len(kept)),
@@ -126,7 +124,7 @@ class IntentMap(LearntComponent):
                 _places(scores(latest, chosen), wanted[latest]) - _places(scores(latest, identity), wanted[latest])
             ).numpy()
         error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-        if not gains.mean() > ERRORS * error:  # a better loss alone may result from less confident scores
+        if not gains.mean() > ERRORS * error:  # the loss alone may improve because scores are less confident
             chosen, after = identity, before
         self.matrix = chosen.numpy().astype(np.float64)
         self.facts = {"rows": len(kept), "loss": round(after, 6), "loss_identity": round(before, 6)}
@@ -138,8 +136,7 @@ class IntentMap(LearntComponent):
         return bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
 
     def apply(self, vectors: Array) -> Array:
-        """Return the mapped unit vectors (K, d) float32; zero stays zero. Each row is bit for bit independent of the
-        others."""
+        """Return the mapped unit vectors (K, d) float32; zero stays zero. Each row does not depend on the other rows, to the last bit."""
         moved = exact_product(np.asarray(vectors, np.float64), self.matrix)
         lengths = np.sqrt(np.einsum("kd,kd->k", moved, moved))[:, None]
         return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0).astype(np.float32)
@@ -153,7 +150,7 @@ class IntentMap(LearntComponent):
         return {"matrix": self.matrix}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Load the result of :meth:`weights`."""
+        """Restore the map from :meth:`weights`."""
         self.matrix = np.array(weights["matrix"])
 
 
@@ -161,7 +158,8 @@ def _places(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Return the mean relative rank of the wanted items among all n, 1 for the first and 0 for the last; (R,).
 
     Args:
-        scores: (R, n). wanted: (R, n), rows sum to 1.
+        scores: (R, n).
+        wanted: (R, n), whose rows sum to 1.
     """
     order = scores.argsort(dim=1).argsort(dim=1).to(scores.dtype)
     return (order * wanted).sum(dim=1) / max(scores.shape[1] - 1, 1)

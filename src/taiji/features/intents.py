@@ -1,4 +1,4 @@
-"""Intent rows from answers (near-duplicates merged, weights summing to 1), and metrics of a table with intents."""
+"""Intent rows from answers (with near-duplicates merged and weights that sum to 1), and metrics of a table with intents."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def intent_columns(
     """Return the columns :data:`INTENTS` of feature rows.
 
     Args:
-        vectors: (K, d) of all intents, row by row; within a row in the order of the answer.
+        vectors: (K, d) of all intents, row by row, within a row in the order of the answer.
         weights: (K,) positive.
         levels: K category levels, empty texts where missing.
-        counts: N numbers of intents per row, summing to K.
-        most: m, most intents per row.
+        counts: numbers of intents per row (N), which sum to K.
+        most: m, largest number of intents per row.
         embedder: ``name@version`` of the vectors' embedder.
 
     Returns:
-        N rows; nulls without an intent.
+        N rows, with nulls for rows without an intent.
     """
     if sum(counts) != len(vectors) or len(vectors) != len(weights) or len(vectors) != len(levels):
         raise InputError(
@@ -54,7 +54,7 @@ def intent_columns(
 
 
 def intent_metrics(table: pl.DataFrame) -> dict[str, float]:
-    """Share of rows with an intent, mean number of intents per row with any, and mean weight of the first one."""
+    """Return the share of rows with an intent, the mean number of intents over these rows, and the mean weight of the first one."""
     counts = table["intent_weights"].list.len().fill_null(0)
     some = counts.filter(counts > 0)
     first = table["intent_weights"].list.first().drop_nulls()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 EXACT_BELOW = 50_000
-"""Largest pool, in rows, with an exact search."""
+"""Largest pool, in rows, for which the search is exact."""
 PROBES = 0.02
-"""Share of the index searched in larger pools; ``benchmarks/lookalike.py`` measures the recall."""
+"""Share of the index that is searched in larger pools; ``benchmarks/lookalike.py`` measures the recall."""
 FOREVER = np.iinfo(np.int64).max
 DECIMALS = 9
-"""Decimals to which cosines are compared: answers repeat word for word, and the winner of a tie must not depend on
-the rounding of a matrix product."""
+"""Number of decimals to which cosines are compared. Answers repeat word for word, and the winner of a tie must not depend on the rounding of a matrix
+product."""
 
 
 def nearest_users(
@@ -24,23 +24,22 @@ def nearest_users(
     exact_below: int = EXACT_BELOW,
     probes: float = PROBES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest other user by cosine: exact among up to ``exact_below`` rows, by an inverted-list index above.
+    """Return the nearest other user by cosine: exactly for pools of up to ``exact_below`` rows, by an inverted-list index for larger ones.
 
-    Only the newest row of each other user with ``as_of`` at or before the serving row's counts: never the future, the
-    user's own rows, or rows already replaced. Ties go to the smaller user id. A zero vector has no direction, so it
-    neither finds nor is found.
+    Of each other user, only the newest row with ``as_of`` at or before that of the serving row counts: never the future, the user's own rows, or rows that were
+    already replaced. Ties go to the smaller user id. A zero vector has no direction, so it neither finds a neighbour nor is found.
 
     Args:
         users, as_ofs: (N,) serving rows: dense user ids and microseconds.
         vectors: (N, d) their embeddings.
-        pool: (users, as_ofs, vectors) to search; by default the serving rows.
-        block: serving rows processed at a time; memory is about ``block * rows of the pool * 20`` bytes.
-        exact_below: largest pool with an exact search. Above it, :mod:`taiji.features.lookalike_search` may miss some
-            nearest rows; the result still depends on nothing after the serving row's time.
+        pool: (users, as_ofs, vectors) in which to search; by default the serving rows.
+        block: number of serving rows processed at a time; the memory is about ``block * rows of the pool * 20`` bytes.
+        exact_below: largest pool for which the search is exact. For larger ones, :mod:`taiji.features.lookalike_search` may miss some nearest rows, but
+            the result still depends on nothing after the time of the serving row.
         probes: share of the index that is searched; see :class:`taiji.models.retrieval.vector_index.VectorIndex`.
 
     Returns:
-        (N,) int64 dense ids of the neighbours, -1 where there is none, and (N,) float32 cosines (0 where none).
+        dense ids of the neighbours (N,) int64, -1 if there is none, and cosines (N,) float32, 0 if there is none.
     """
     users, as_ofs = np.asarray(users, dtype=np.int64), np.asarray(as_ofs, dtype=np.int64)
     pool_users, pool_start, pool_vectors = (users, as_ofs, vectors) if pool is None else pool
@@ -88,7 +87,7 @@ def _indexed(
     exact_below: int,
     probes: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indexed version of :func:`nearest_users`, in float32 because a million rows must fit in memory."""
+    """Return the result of :func:`nearest_users` by an index, in float32, because a million rows must fit in memory."""
     from taiji.features.lookalike_search import search_snapshots
     from taiji.models.retrieval.vector_index import VectorIndex
 
@@ -113,7 +112,7 @@ def _unit(vectors: np.ndarray, kind: type[np.floating] = np.float64) -> tuple[np
 
 
 def _replaced_at(users: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Times (P,) int64 at which a newer row of the same user takes over; of equal times the later row wins."""
+    """Return the times (P,) int64 at which a newer row of the same user replaces each row; of equal times, the later row wins."""
     order = np.lexsort((np.arange(len(users)), start, users))
     end = np.full(len(users), FOREVER, dtype=np.int64)
     same = users[order][1:] == users[order][:-1]

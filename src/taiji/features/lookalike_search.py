@@ -1,7 +1,7 @@
 """Look-alike search in large pools: an index of the rows at a snapshot, and a scan of the rows added since.
 
-A serving row's result depends only on rows at or before its time: a snapshot is taken at every ``fresh``-th pool row,
-the index changes only at snapshots, and rows replaced since the snapshot are filtered out afterwards.
+The result of a serving row depends only on rows at or before its time: a snapshot is taken at every ``fresh``-th pool row, the index changes only at
+snapshots, and rows that were replaced since the snapshot are filtered out afterwards.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from taiji.models.retrieval.vector_index import VectorIndex
 
 Array = NDArray[Any]
 CANDIDATES = 8
-"""Rows fetched from the index per serving row: one may belong to the same user, some may have been replaced since
-the snapshot."""
+"""Number of rows fetched from the index per serving row. One may belong to the same user, and some may have been replaced since the snapshot."""
 BLOCK = 2048
-"""Serving rows compared with the fresh pool rows at a time."""
+"""Number of serving rows that are compared with the fresh pool rows at a time."""
 
 
 def search_snapshots(
@@ -33,10 +32,11 @@ def search_snapshots(
     """Return for each serving row the nearest candidate row of another user, −1 if there is none.
 
     Args:
-        users, as_ofs: (N,) users and times of the serving rows. queries: (N, d) float32 unit vectors.
-        pool: users, start and end times (P,) of each row's validity, and unit vectors (P, d) float32, in order of
-            start time.
-        index: an empty index, which decides how many older rows are searched. fresh: pool rows between two snapshots.
+        users, as_ofs: (N,) users and times of the serving rows.
+        queries: (N, d) float32 unit vectors.
+        pool: users, start and end times (P,) of each row's validity, and unit vectors (P, d) float32, sorted by start time.
+        index: empty index, which decides how many older rows are searched.
+        fresh: number of pool rows between two snapshots.
 
     Returns:
         (N,) indices into the pool and (N,) float64 cosines; of cosines equal to 6 decimals, the smaller user wins.

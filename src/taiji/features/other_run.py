@@ -1,4 +1,4 @@
-"""Features of another run, translated to this run's user and item numbers, and requests with these features."""
+"""Features of another run, translated to this run's user and item numbers, and their join with requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class StoredFeatures:
     """Features read by a run's ranker.
 
     Attributes:
-        table: result of :func:`import_table`. columns: its feature columns.
+        table: result of :func:`import_table`.
+        columns: feature columns of the table.
         about: provenance: ``run``, ``model_version``, ``quantizer_version``, ``rows``, ``users``, …
     """
 
@@ -46,18 +47,18 @@ class StoredFeatures:
 
     @classmethod
     def load(cls, folder: Path) -> StoredFeatures | None:
-        """Read the files of :meth:`save`; None if there are none."""
+        """Read the files that :meth:`save` wrote; None if there are none."""
         if not (folder / ABOUT).is_file():
             return None
         about = read_json(folder / ABOUT)
         return cls(pl.read_parquet(folder / TABLE), tuple(about["columns"]), about)
 
     def made_before(self, time: int) -> StoredFeatures:
-        """Return the rows whose inputs all lie before a time (microseconds)."""
+        """Return the features with only those rows whose inputs all lie before a time (microseconds)."""
         return replace(self, table=self.table.filter(pl.col("as_of") <= time))
 
     def joined_to(self, requests: Requests) -> Requests:
-        """Return the requests joined with their users' latest earlier features, as list columns."""
+        """Return the requests joined with the latest earlier features of their users, as list columns."""
         joined = self._joined(requests)
         lists = {name: np.empty(len(requests), dtype=object) for name in self.columns}
         for name, values in lists.items():
@@ -77,7 +78,7 @@ def features_run(path: str) -> Path:
     """Return the directory of a run with features.
 
     Raises:
-        ConfigError: the run has none.
+        ConfigError: the run has no features.
     """
     run = Path(path).expanduser()
     missing = [stage for stage in STAGES if not (run / stage / MANIFEST).is_file()]
@@ -87,7 +88,7 @@ def features_run(path: str) -> Path:
             where=f"{SETTING} = {path}",
             expected="the directory of a finished taiji run, with the stages " + ", ".join(STAGES),
             found=f"no finished stage {missing[0]}" if run.is_dir() else "no such directory",
-            fix=f"`taiji run CONFIG` makes features; {SETTING}=null ranks without them",
+            fix=f"`taiji run CONFIG` computes features; {SETTING}=null ranks without them",
         )
     return run
 
@@ -103,12 +104,13 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
     """Read the feature table of another run, users and items by their text ids.
 
     Args:
-        path: directory of the other run. dataset: this run's dataset. test: start of this run's test period,
-            microseconds.
+        path: directory of the other run.
+        dataset: dataset of this run.
+        test: start of this run's test period, in microseconds.
 
     Returns:
-        the rows of users in this log: user, as_of, available_at, ids, neighbour_items (only items of this log),
-        vector, model_version, quantizer_version.
+        the rows of users in this log: user, as_of, available_at, ids, neighbour_items (only items of this log), vector, model_version,
+        quantizer_version.
 
     Raises:
         ConfigError: there are no features, none belong to a user of this log, or their model was trained on part of
@@ -122,9 +124,9 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
         raise ConfigError(
             "The model that wrote the features was trained on part of this run's test period.",
             where=f"{SETTING} = {path}",
-            expected=f"a test period of that run that begins at {_date(test)} or before",
-            found=f"one that begins at {_date(trained_until)}",
-            fix="give both runs the same section `split`",
+            expected=f"a run whose test period begins at {_date(test)} or before",
+            found=f"a test period that begins at {_date(trained_until)}",
+            fix="use the same section `split` in both runs",
         )
     users, items = _numbers(run, dataset, "user"), _numbers(run, dataset, "item")
     read = pl.read_parquet(run / "features" / "taiji.parquet")
@@ -135,7 +137,7 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
             where=f"{SETTING} = {path}",
             expected="a run with the same user_id values",
             found=f"{read['user'].n_unique()} other users",
-            fix="make the features from a log of the same users",
+            fix="compute the features from a log with the same users",
         )
     table = table.with_columns(neighbour_items=_translated(table["neighbour_items"], items))
     filled = [pl.when(pl.col(name).list.len() > 0).then(pl.col(name)).alias(name) for name in FEATURES]
@@ -144,7 +146,7 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
 
 
 def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
-    """Return this log's number of each user or item of the other run; -1 if missing."""
+    """Return this log's number of each user or item of the other run; -1 if it is missing from this log."""
     frame = dataset.users if kind == "user" else dataset.items
     ours = frame.select(pl.col(TEXT_IDS[kind]).cast(pl.String).alias("name"), pl.col(kind).cast(pl.Int64).alias("ours"))
     file = run / "data" / "dataset" / f"{kind}s.parquet"
@@ -154,8 +156,7 @@ def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _translated(lists: pl.Series, items: np.ndarray) -> pl.Series:
-    """Translate lists of the other run's items to this log's numbers, without missing items; null where none is
-    left."""
+    """Translate lists of the other run's items to this log's numbers, without missing items; null if no item is left."""
     flat = pl.DataFrame({"row": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
     known = flat.with_columns(item=pl.Series(items)[flat["item"].cast(pl.Int64)]).filter(pl.col("item") >= 0)
     kept = known.group_by("row", maintain_order=True).agg("item")

@@ -1,7 +1,7 @@
 """As-of join of exposures and features by ranges of users, for logs and feature tables larger than memory.
 
-An exposure needs only its own user's rows, so each range of users can be joined separately. The files are the input
-of :func:`taiji.models.ranking.stream.train_streamed` reads.
+An exposure needs only the rows of its own user, so each range of users can be joined separately. The files are input for
+:func:`taiji.models.ranking.stream.train_streamed`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def join_partitioned(
     """Write a period's exposures joined with their users' features, one Parquet file per range of users.
 
     Args:
-        dataset: preferably one that stays on disk (:func:`taiji.data.open_dataset`).
+        dataset: dataset, preferably one that stays on disk (:func:`taiji.data.open_dataset`).
         split: periods of the dataset.
         period: period of the exposures.
         table: Parquet file of feature rows.
-        folder: output folder of ``part-00000.parquet`` …; existing files are kept, so an interrupted join resumes.
+        folder: output folder for ``part-00000.parquet`` …; existing files are kept, so an interrupted join resumes.
         columns: features to join.
-        rows: approximate exposures per file; memory holds one file and its users' feature rows.
+        rows: approximate number of exposures per file; the memory holds one file and the feature rows of its users.
 
     Returns:
-        The files in order of users, each in the order of the log. Together they contain the rows of
-        ``join_features(exposures(dataset, split, period), table)``.
+        The files in the order of users, each in the order of the log. Together they contain the rows of ``join_features(exposures(dataset, split,
+        period), table)``.
     """
     folder = Path(folder)
     ranges = _ranges(dataset, split, period, rows)
@@ -56,7 +56,7 @@ def join_partitioned(
 
 
 def _ranges(dataset: Dataset, split: Split, period: str, rows: int) -> list[tuple[int, int]]:
-    """Ranges of users with about ``rows`` exposures each."""
+    """Return ranges of users with about ``rows`` exposures each."""
     counts = scan_exposures(dataset, split, period).group_by("user").len().collect(engine="streaming")
     exposed = np.zeros(dataset.n_users + 1, np.int64)
     exposed[counts["user"].to_numpy().astype(np.int64) + 1] = counts["len"].to_numpy()

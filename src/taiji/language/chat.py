@@ -21,15 +21,15 @@ _EMPTY_THINK = re.compile(r"<think>\s*</think>\s*$")
 def render(
     lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str = ""
 ) -> str:
-    """Chat template, generation prompt and the first words of the answer, as one text.
+    """Return the messages in the chat template, the generation prompt and the prefill as one text.
 
     The text already contains every special token; :func:`taiji.language.token_ids.ids_of` gives its ids.
 
     Args:
-        lm_or_tokenizer: a :class:`LanguageModel` or a tokenizer. Without a chat template the contents are joined by
-            blank lines (after the tokenizer's beginning-of-text token, if it adds one).
-        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens spelled out in a
-            message are broken up: they are data, not turns.
+        lm_or_tokenizer: a :class:`LanguageModel` or a tokenizer. Without a chat template, the contents are joined by blank lines (after the tokenizer's
+            beginning-of-text token, if it adds one).
+        messages: ``{"role": "system"|"user"|"assistant", "content": text}``. Special tokens that are spelled out in a message are broken up, because they
+            are data and not turn boundaries.
         prefill: the beginning of the answer; see :func:`begun`.
 
     Raises:
@@ -43,10 +43,10 @@ def render(
 
 
 def begun(prompt: str, text: str) -> str:
-    """Return a rendered prompt with the beginning of its answer.
+    """Return a rendered prompt followed by the beginning of its answer.
 
-    `<think>` is never opened twice: where the template has already opened it, the answer's own tag is
-    dropped; an empty, closed pair (which hybrid models' templates write when thinking is off) is removed.
+    `<think>` is never opened twice: if the template has already opened it, the tag in the answer is dropped. An empty, closed pair (which the templates of
+    hybrid models write if thinking is off) is removed.
     """
     if text.lstrip().startswith(THINK):
         prompt = _EMPTY_THINK.sub("", prompt)
@@ -61,9 +61,9 @@ def continuation(prompt: str, text: str) -> str:
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    """Render the messages in the first form that the template reproduces in full.
+    """Render the messages in the first form that the template reproduces completely.
 
-    Some templates have no system role (Gemma's), silently drop it, or expect contents as lists of parts.
+    Some templates have no system role (Gemma's) or silently drop it; others expect contents as lists of parts.
     """
     from jinja2 import TemplateError
 
@@ -109,7 +109,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 
 
 def _spelt_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, str]:
-    """Special tokens that a message could spell out, with their replacements: a space after the first character."""
+    """Return the special tokens that a message could spell out, with their replacements, which have a space after the first character."""
     tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special = [t.content for t in tokens if t.special and len(t.content.strip()) > 1 and t.content not in TAGS]
     return {text: f"{text[0]} {text[1:]}" for text in sorted(special, key=len, reverse=True)}

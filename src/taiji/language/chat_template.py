@@ -1,8 +1,7 @@
-"""Arguments and date of a chat template, written into the template itself.
+"""Arguments and date of a chat template, which are written into the template itself.
 
-So prompts are the same wherever the template is read: here, in TRL, in vLLM, and from the folder of a
-fine-tuned model served elsewhere. A template that prints today's date would give ids tomorrow that the model
-was not trained on, so it prints one fixed date.
+Prompts are then the same wherever the template is read: here, in TRL, in vLLM, and in the folder of a fine-tuned model that is served elsewhere. A
+template that prints today's date would tomorrow give ids on which the model was not trained, so it prints a fixed date.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CLOCK = "strftime_now"
-"""The function that templates call for today's date."""
+"""Function that templates call for today's date."""
 FIXED = "date_string"
-"""The variable that holds the date in Llama's templates; some set a fixed date and never call the clock."""
+"""Variable with the date in Llama's templates. Some set it to a fixed date and never call the clock."""
 DEFAULT_DATE = date(2024, 7, 26)
 """Default date of templates that print one: the fallback of Llama 3's own template."""
 _HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
@@ -37,16 +36,15 @@ RESERVED = ("messages", "add_generation_prompt", "continue_final_message", "tool
 def bind_template(
     tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, TemplateValue], today: date | None
 ) -> None:
-    """Set a tokenizer's template arguments and date for good.
+    """Set the template arguments and the date of a tokenizer permanently.
 
     Args:
-        tokenizer: changed in place: its ``chat_template`` then begins with the assignments.
-        arguments: name -> value, as ``chat_template_kwargs`` elsewhere.
-        today: date that the template prints; None: the date written into it before, else
-            :data:`DEFAULT_DATE`.
+        tokenizer: tokenizer that is changed in place: its ``chat_template`` then begins with the assignments.
+        arguments: values by name, called ``chat_template_kwargs`` elsewhere.
+        today: date that the template prints; None for the date that was written into it before or, without one, :data:`DEFAULT_DATE`.
 
     Raises:
-        ConfigError: the template does not read an argument, prints no date, or is missing.
+        ConfigError: the template does not use an argument, does not print a date, or is missing.
     """
     given = tokenizer.chat_template
     templates = given if isinstance(given, dict) else {"default": given} if given else {}
@@ -66,14 +64,14 @@ def bind_template(
 
 
 def prints_date(template: str) -> bool:
-    """Return whether a template prints a date, today's or a fixed one."""
+    """Return True if a template prints a date, whether today's or a fixed one."""
     return CLOCK in template or FIXED in template
 
 
 def _check(name: str, templates: Mapping[str, str]) -> None:
     if name in RESERVED or not any(re.search(rf"\b{re.escape(name)}\b", text) for text in templates.values()):
         raise ConfigError(
-            "The model's chat template does not read this argument.",
+            "The model's chat template does not use this argument.",
             where=f"language.chat_template_kwargs.{name}",
             expected="a variable of the template, such as enable_thinking in hybrid models",
             found="a template without this variable" if templates else "a model without a chat template",
@@ -101,7 +99,7 @@ def _literal(value: TemplateValue) -> str:
 
 
 def _clock(today: date) -> str:
-    """A macro that replaces the clock; English on every machine."""
+    """Return a macro that replaces the clock, with English names on every machine."""
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     month, day = MONTHS[today.month - 1], days[today.weekday()]
     parts = {

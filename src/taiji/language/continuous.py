@@ -1,10 +1,8 @@
-"""Sampling of completions by continuous batching (`lean_decode`), with several tokens per step where the text
-repeats itself.
+"""Sampling of completions by continuous batching (`lean_decode`), with several tokens per step where a text repeats itself.
 
-A finished row makes room for the next prompt, so the batch stays full. Each step takes a row's latest token
-and the tokens guessed after it (`prompt_lookup`). The tokens are then drawn one after another, each with the
-distribution and random number it would have had alone; the first one that differs from its guess ends the
-row's step. So the texts equal those of decoding one token per step.
+A finished row makes room for the next prompt, so the batch stays full. Each step takes the latest token of a row and the tokens that are guessed to follow
+it (`prompt_lookup`). The tokens are then drawn one at a time, each with the distribution and random number that it would have had alone, and the first
+one that differs from its guess ends the step of the row. So the texts equal those of decoding one token per step.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ from taiji.language.logits_processing import Sampling, picked
 from taiji.language.prompt_lookup import Repetitions, Runs
 
 GUESSED = 4
-"""Most tokens guessed per row and step."""
+"""Largest number of tokens guessed per row and step."""
 LOT = 0.25
-"""Share of free rows at which new prompts are read; prompts with a common prefix are read together."""
+"""Smallest share of free rows at which new prompts are read, so that prompts with a common prefix are read together."""
 
 
 @dataclass
@@ -32,12 +30,12 @@ class Row:
     """A running completion.
 
     Attributes:
-        random: its stream of uniform numbers, one per token.
-        text: its prompt and the tokens written so far.
-        written: its tokens, without a stop token.
-        ended: whether a stop token or stop text ended it, rather than the limit.
+        random: random stream of uniform numbers, one per token.
+        text: prompt and the tokens written so far.
+        written: tokens written, without a stop token.
+        ended: True if a stop token or stop text ended the row, rather than the length limit.
         guessed: guessed tokens in the current step, after the latest token.
-        ahead: random numbers drawn for tokens that were rejected.
+        ahead: random numbers that were drawn for rejected tokens.
     """
 
     random: np.random.Generator
@@ -91,14 +89,14 @@ def complete(
     """Continue every prompt once per random stream.
 
     Args:
-        model: the model as the lean forward reads it.
-        prompts: token ids; started in this order.
-        random: streams of uniform numbers, the same count for each prompt.
-        sampling: how tokens are drawn.
-        batch: rows that run at once.
-        stops: ids that end a completion; not included in it.
-        stopped: tells whether a completion has ended with its latest token.
-        finished: called with the number of newly ended completions.
+        model: model in the form of the lean forward pass.
+        prompts: token ids of the prompts, which are started in this order.
+        random: streams of uniform numbers, the same number for each prompt.
+        sampling: sampling settings.
+        batch: number of rows that run at once.
+        stops: ids that end a completion; they are not part of it.
+        stopped: function that returns True if a completion has ended with its latest token.
+        finished: function that is called with the number of newly ended completions.
 
     Returns:
         The completions of each prompt.
@@ -111,7 +109,7 @@ def complete(
     waiting, running = deque(range(len(prompts))), list[Row]()
 
     def settle(rows: list[Row], logits: torch.Tensor) -> list[int]:
-        """Draw tokens for these rows; return the number of correct guesses of each."""
+        """Draw tokens for these rows, and return the number of correct guesses of each row."""
         before = [row.written + row.guessed[:place] for row in rows for place in range(1 + len(row.guessed))]
         numbers = [number for row in rows for number in row.numbers()] if sampling.temperature else []
         drawn, right, at = picked(logits, sampling, before, numbers), [], 0

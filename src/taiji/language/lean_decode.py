@@ -1,9 +1,8 @@
-"""Continuous-batching decoder on the lean forward (`lean_forward`), with several tokens of a row per step.
+"""Continuous-batching decoder on the lean forward pass (`lean_forward`), with several tokens of a row per step.
 
-The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of
-the prompt, then the tokens of its rows in any free slots. A mask records which slot belongs to which row, so
-attention is two batched products over groups, regardless of how many rows and tokens a group has. The slots
-of ended rows and groups are reused; the only copy ever made is that of a group into a hole.
+The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of the prompt, followed by the tokens of its
+rows in any free slots. A mask records which slot belongs to which row, so that attention is two batched products over groups, however many rows and tokens
+a group has. The slots of ended rows and groups are reused; data are copied only to move a group into a hole.
 """
 
 from __future__ import annotations
@@ -20,22 +19,21 @@ from taiji.language.lean_forward import LeanModel
 from taiji.language.prefix_tree import PackedTree
 
 GROWTH = 1.06
-"""Capacity of a new buffer, as a multiple of what is needed now. Products read whole buffers, because slices would
-be copied first."""
+"""Capacity of a new buffer, as a multiple of the current need. Products read whole buffers, because slices would be copied first."""
 SLACK = 1.2
-"""A buffer larger than this multiple of what is needed is shrunk."""
+"""Multiple of the current need above which a buffer is shrunk."""
 SHARED = 0.75
-"""Prompts are read together where sharing prefixes leaves at most this share of their tokens; otherwise one at a
-time, which is faster per token."""
+"""Largest share of tokens that remains after prefix sharing at which prompts are read together. Otherwise they are read one at a time, which is faster per
+token."""
 WIDTH = 16
-"""Rows of a prompt that share one copy of its keys; each attends over the slots of all of them, masked."""
+"""Number of rows of a prompt that share one copy of its keys. Each row attends over the slots of all of them, with a mask."""
 ALL, NOBODY = -1, -2
-"""Owners of a slot: every row of the group (a prompt's tokens), or none."""
+"""Owners of a slot: all rows of the group (for tokens of the prompt), or none."""
 
 
 @dataclass
 class _Row:
-    """A running row: its number, its group, the count of tokens read, and the slots of the latest ones."""
+    """Running row: its number, its group, the number of tokens read, and the slots of the latest ones."""
 
     number: int
     group: int
@@ -44,7 +42,7 @@ class _Row:
 
 
 def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> list[int]:
-    """Return the rows of each prompt; reject a call without rows or new tokens."""
+    """Return the number of rows of each prompt. Raise if there are no rows or no new tokens."""
     counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
     if len(counts) != len(prompts) or min(counts, default=0) < 1 or max_new < 1:
         raise InputError(
@@ -56,8 +54,7 @@ def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], ma
 
 
 def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], int], list[int]]:
-    """Assign rows to groups: equal prompts together, at most :data:`WIDTH`. Return the row indices of each (prompt,
-    part)."""
+    """Assign rows to groups of equal prompts, at most :data:`WIDTH` each. Return the row indices of each (prompt, part)."""
     seen: dict[tuple[int, ...], int] = {}
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for place, prompt in enumerate(prompts):
@@ -68,12 +65,12 @@ def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], i
 
 
 class GroupDecoder:
-    """The running state of rows that continue prompts."""
+    """State of running rows that continue prompts."""
 
     def __init__(self, model: LeanModel, groups: int) -> None:
-        """Create the state for a model with a given number of groups."""
+        """Create the state for a model and a given number of groups."""
         self._model = model
-        # (groups, Hk, d, room) each: both products of attention read this layout fastest.
+        # (groups, Hk, d, room) each: both products of attention are fastest with this layout.
         self._keys = [self._zeros(groups, 0) for _ in model.layers]
         self._values = [self._zeros(groups, 0) for _ in model.layers]
         self._owner = np.full((groups, 0), NOBODY, np.int64)
@@ -85,7 +82,7 @@ class GroupDecoder:
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the running rows, in order of arrival; the first row ever admitted has number 0."""
+        """Numbers of the running rows, in order of arrival. The first row ever admitted has number 0."""
         return [row.number for row in self._rows]
 
     @property
@@ -95,26 +92,26 @@ class GroupDecoder:
 
     @property
     def room(self) -> int:
-        """Tokens per group that the buffers can hold now."""
+        """Number of tokens per group for which the buffers have room now."""
         return int(self._owner.shape[1])
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read prompts, each distinct prompt and each common prefix once.
+        """Read prompts, with each distinct prompt and each common prefix only once.
 
         Args:
             prompts: token ids, one entry per new row.
 
         Returns:
-            (rows, V) logits of the first token of each.
+            (rows, V) logits of the first token of each row.
 
         Raises:
-            InputError: more groups than there is room for.
+            InputError: there are more groups than free places.
         """
         groups = groups_of(prompts)
         if len(groups) > len(self._holes):
             raise InputError(
-                "The prompts do not fit the decoder.",
-                expected=f"at most {len(self._holes)} groups of rows",
+                "There are too many prompts for the decoder.",
+                expected=f"at most as many groups of rows as are free: {len(self._holes)}",
                 found=f"{len(groups)} groups",
             )
         self._make_room(max(map(len, prompts)) + 1)
@@ -138,7 +135,7 @@ class GroupDecoder:
         return logits[torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)]
 
     def _read(self, prompts: list[tuple[int, ...]], into: dict[tuple[tuple[int, ...], int], int]) -> torch.Tensor:
-        """(prompts, H) hidden states at the prompts' last tokens; keys and values are stored in their groups."""
+        """Return the hidden states (prompts, H) at the prompts' last tokens, and store keys and values in their groups."""
         tree = PackedTree(prompts)
         paths = [torch.from_numpy(path).to(self._model.embedding.device) for path in tree.paths]
         targets = [[group for (prompt, _), group in into.items() if prompt == own] for own in prompts]
@@ -159,7 +156,7 @@ class GroupDecoder:
             (tokens, V) logits after each token, row by row.
 
         Raises:
-            InputError: a row without a token.
+            InputError: a row has no token.
         """
         if len(tokens) != len(self._rows) or min(map(len, tokens), default=0) < 1:
             raise InputError(
@@ -191,14 +188,14 @@ class GroupDecoder:
             return self._model.logits(hidden[torch.from_numpy(back).to(device)])
 
     def keep(self, counts: Sequence[int]) -> None:
-        """Keep only the first ``counts`` tokens that the latest step appended to each running row."""
+        """Keep only the first ``counts`` tokens that the latest step appended to each running row, and drop the others."""
         for row, count in zip(self._rows, counts):
             row.length -= len(row.places) - count
             self._release(row.group, row.places[count:])
             row.places = row.places[:count]
 
     def select(self, kept: Sequence[int]) -> None:
-        """Keep only these running rows (indices into `numbers`, ascending)."""
+        """Keep only the given running rows (indices into `numbers`, ascending)."""
         staying = set(kept)
         leaving = [row for place, row in enumerate(self._rows) if place not in staying]
         self._rows = [self._rows[place] for place in kept]
@@ -208,18 +205,18 @@ class GroupDecoder:
         self._holes += {row.group for row in leaving} - used
 
     def _zeros(self, groups: int, room: int) -> torch.Tensor:
-        # An unowned slot has weight zero, and zero times uninitialised memory must be zero.
+        # A slot without owner has weight zero, but zero times uninitialised memory need not be zero.
         model = self._model
         shape = (groups, model.kv_heads, model.size, room)
         return torch.zeros(shape, dtype=model.dtype, device=model.embedding.device)
 
     def _make_room(self, needed: int) -> None:
-        """Ensure capacity for this many tokens per group."""
+        """Ensure capacity for the given number of tokens per group."""
         if needed > self.room:
             self._resize(needed)
 
     def _resize(self, needed: int) -> None:
-        """Allocate buffers for this many tokens per group; all owned slots must lie within them."""
+        """Allocate buffers for the given number of tokens per group. All owned slots must lie within them."""
         groups, before = self._owner.shape
         room = -(-int(needed * GROWTH) // 16) * 16
         for buffers in (self._keys, self._values):
@@ -233,7 +230,7 @@ class GroupDecoder:
         self._free = [[*new, *(place for place in free if place < room)] for free in self._free]
 
     def _take(self, row: _Row, count: int) -> list[int]:
-        """Assign a row slots for this many tokens."""
+        """Assign slots for the given number of tokens to a row."""
         if len(self._free[row.group]) < count:
             self._resize(self.room + count)
         row.places = [self._free[row.group].pop() for _ in range(count)]
@@ -244,7 +241,7 @@ class GroupDecoder:
         self._free[group] += list(places)[::-1]
 
     def _close_holes(self) -> None:
-        """Move groups down so that the used ones come first."""
+        """Move groups down so that the used groups come first."""
         used = sorted({row.group for row in self._rows})
         moves = dict(zip(used[::-1], sorted(hole for hole in self._holes if hole < len(used))))
         for origin, hole in moves.items():
@@ -267,7 +264,7 @@ class GroupDecoder:
         positions: np.ndarray,
         owners: np.ndarray,
     ) -> torch.Tensor:
-        """(n, H) hidden states of n new tokens, group by group; their keys and values are stored in their slots."""
+        """Return the hidden states (n, H) of n new tokens, group by group, and store their keys and values in their slots."""
         model, device = self._model, ids.device
         per_group = np.bincount(groups)
         _, within = rows_and_places(per_group)
@@ -293,7 +290,7 @@ class GroupDecoder:
         return hidden
 
     def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
-        """(groups, most tokens per group, slots): zero where a token attends to a slot, minus infinity elsewhere."""
+        """Return (groups, most tokens per group, slots): zero where a token attends to a slot, minus infinity elsewhere."""
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)
@@ -304,7 +301,7 @@ class GroupDecoder:
 
 
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Masked attention of the tokens of each group.
+    """Return the masked attention of the tokens of each group.
 
     Args:
         query: (G, W, Hk, group, d), scaled.
@@ -324,12 +321,12 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: 
 
 
 class LeanDecoder:
-    """The interface of :class:`~taiji.language.prefix_decode.SharedDecoder`."""
+    """Decoder with the interface of :class:`~taiji.language.prefix_decode.SharedDecoder`."""
 
     def __init__(
         self, model: LeanModel, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
     ) -> None:
-        """As :class:`~taiji.language.prefix_decode.SharedDecoder`."""
+        """See :class:`~taiji.language.prefix_decode.SharedDecoder`."""
         counts = row_counts(prompts, copies, max_new)
         self.prompt_of = np.repeat(np.arange(len(prompts)), counts)
         rows = [prompts[int(number)] for number in self.prompt_of]
@@ -338,15 +335,17 @@ class LeanDecoder:
         self.logits = self._decoder.admit(rows)
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Append one token to every running row; return the next logits (R, V), also kept in `logits`."""
+        """Append one token to every running row, and return the next logits (R, V), which are also kept in `logits`."""
         if self._left < 1:
-            raise InputError("The rows are full.", expected="no more steps than new tokens requested")
+            raise InputError(
+                "The rows have no room for another token.", expected="no more steps than new tokens requested"
+            )
         self._left -= 1
         self.logits = self._decoder.step([[int(token)] for token in tokens])
         return self.logits
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep only these running rows (ascending)."""
+        """Keep only the given running rows (ascending)."""
         self._decoder.select(rows)
         kept = np.asarray(rows)
         self.prompt_of, self.logits = self.prompt_of[kept], self.logits[torch.from_numpy(kept).to(self.logits.device)]

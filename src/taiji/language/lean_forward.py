@@ -1,9 +1,8 @@
 """Forward pass of Llama-shaped models in few, large operations, for reading prompts and decoding on a CPU.
 
-The modules of a transformers model are read once into :class:`LeanModel`: query, key and value weights are
-concatenated, weights are packed in oneDNN's layout, and activation and residual are fused into the products.
-A dozen operations per layer remain. The mathematics is that of the model's own forward; `prefix_support`
-compares the two before the first use.
+The modules of a transformers model are read once into a :class:`LeanModel`: the weights of query, key and value are concatenated, weights are packed in
+oneDNN's layout, and activations and residuals are fused into the products, which leaves a dozen operations per layer. The mathematics is that of the
+model's own forward pass; `prefix_support` compares the two before the first use.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from taiji.language.prefix_lora import plain_linear
 from taiji.language.prefix_tree import Packing
 
 ROWS = 64
-"""Number of rows that the weights are packed for."""
+"""Number of rows for which the weights are packed."""
 LIMIT = 2_000_000_000
-"""Largest size of the weights, in bytes, for which a packed copy is made."""
+"""Largest size of the weights, in bytes, at which a packed copy is made."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 QUERY_NORMS = {"q_norm", "k_norm"}
@@ -37,7 +36,7 @@ _pack: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 
 @cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Return whether this torch and processor support packed weights of a dtype (tried on a tiny input)."""
+    """Return True if this torch and processor support packed weights of a dtype (tried on a tiny input)."""
     if dtype not in (torch.float32, torch.bfloat16) or _packed_linear is None or _pack is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -62,7 +61,8 @@ class Product:
         """Copy the weights into the packed layout.
 
         Args:
-            linears: layers with the same input. dtype: dtype of the product.
+            linears: layers with the same input.
+            dtype: dtype of the product.
         """
         self._weight = torch.cat([linear.weight.detach().to(dtype) for linear in linears])
         biases = [linear.bias for linear in linears]
@@ -84,7 +84,7 @@ class Product:
         return functional.linear(rows, self._weight, self._bias)
 
     def silu(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the product's SiLU."""
+        """Return the SiLU of the product."""
         if self._packed:
             return _packed_linear(rows, self._weight, self._bias, "swish", [], "")  # type: ignore[no-any-return]
         return functional.silu(self(rows))
@@ -104,7 +104,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Norm:
-    """A root-mean-square norm."""
+    """Root-mean-square norm."""
 
     weight: torch.Tensor
     epsilon: float
@@ -116,7 +116,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class LeanLayer:
-    """One layer: ``qkv`` is three products in one, ``norms`` the norms of queries and keys, if any."""
+    """One layer: ``qkv`` is three products in one; ``norms`` are the norms of queries and keys, if there are any."""
 
     before: Norm
     qkv: Product
@@ -130,12 +130,12 @@ class LeanLayer:
 
 @dataclass(frozen=True)
 class LeanModel:
-    """A causal LM of Llama's shape, read by :func:`read_lean`.
+    """Causal LM of Llama's shape, read by :func:`read_lean`.
 
     Attributes:
         dtype: dtype of the products; hidden states have the dtype of ``embedding``.
         scale: scale of the attention scores.
-        rotary: maps positions (1, n) and a tensor of the wanted dtype to cosines and sines (1, n, d).
+        rotary: function from positions (1, n) and a tensor of the wanted dtype to cosines and sines (1, n, d).
     """
 
     embedding: torch.Tensor
@@ -151,14 +151,14 @@ class LeanModel:
     dtype: torch.dtype
 
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map positions (n,) to cosines and sines, (n, 1, d) each."""
+        """Return cosines and sines, each (n, 1, d), for positions (n,)."""
         cos, sin = self.rotary(self.embedding.new_empty(0, dtype=self.dtype), positions[None])
         return cos[0].unsqueeze(1), sin[0].unsqueeze(1)
 
     def project(
         self, layer: LeanLayer, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries (n, Hq, d), keys (n, Hk, d), both rotated, and values (n, Hk, d) of hidden states (n, H)."""
+        """Return queries (n, Hq, d) and keys (n, Hk, d), both rotated, and values (n, Hk, d), from hidden states (n, H)."""
         both = self.heads + self.kv_heads
         states = layer.qkv(layer.before(hidden).to(self.dtype)).view(len(hidden), both + self.kv_heads, self.size)
         turned, value = states[:, :both], states[:, both:]
@@ -169,13 +169,13 @@ class LeanModel:
         return turned[:, : self.heads], turned[:, self.heads :], value
 
     def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        """Return the hidden states (n, H) after a layer, from those before it and the attention output (n, Hq * d)."""
+        """Return the hidden states (n, H) after a layer from those before it and the attention output (n, Hq * d)."""
         hidden = layer.out.onto(mixed, hidden)
         rows = layer.between(hidden).to(self.dtype)
         return layer.down.onto(layer.up.times(rows, layer.gate.silu(rows)), hidden)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map hidden states (n, H) after the last layer to logits (n, V), at least in fp32."""
+        """Return logits (n, V), at least in float32, from hidden states (n, H) after the last layer."""
         return self.head.shape(self.product(self.norm(hidden).to(self.dtype)))
 
     def read(
@@ -184,9 +184,9 @@ class LeanModel:
         """Run packed tokens through the model.
 
         Args:
-            tree: the packing of T tokens.
-            places: (n,) packed tokens whose hidden states are wanted.
-            keep: called with the number, the keys and the values, (T, Hk, d) each, of every layer.
+            tree: packing of T tokens.
+            places: (n,) packed tokens whose hidden states are returned.
+            keep: function called for every layer with its number, keys and values, each (T, Hk, d).
 
         Returns:
             (n, H) hidden states after the last layer.
@@ -199,7 +199,7 @@ class LeanModel:
             keep(number, key, value)
             query, key, value = (t.transpose(0, 1).unsqueeze(0) for t in (query, key, value))
             mixed = tree_attention(query, key, value, tree, self.scale)[0].flatten(1)
-            if number == len(self.layers) - 1:  # later tokens are attended to by none of these
+            if number == len(self.layers) - 1:  # after the last layer's attention, only these hidden states are needed
                 hidden, mixed = hidden[places], mixed[places]
             hidden = self.finish(layer, hidden, mixed)
         return hidden
@@ -215,12 +215,12 @@ def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def read_lean(model: Any) -> LeanModel | None:
-    """Read a causal LM of exactly Llama's structure (optionally with biases, and norms of queries and keys).
+    """Read a causal LM with exactly Llama's structure (optionally with biases, and norms of queries and keys).
 
-    A merged LoRA layer counts as its linear layer. Under autocast, the products use its dtype.
+    A merged LoRA layer counts as its linear layer. Under autocast, the products have the dtype of autocast.
 
     Returns:
-        None for another structure, an unmerged adapter, hooks on a module, or weights too large to copy.
+        None for any other structure, for an unmerged adapter or a module with hooks, and if the weights are too large to copy.
     """
     bare = bare_model(model)
     base, config, head = bare.base_model, bare.config, head_of(bare)
@@ -258,7 +258,7 @@ def read_lean(model: Any) -> LeanModel | None:
 
 
 def _hooked(module: Any) -> bool:
-    """Return whether submodules have forward hooks, which the lean forward would not call."""
+    """Return True if submodules have forward hooks, which the lean forward pass would not call."""
     return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 

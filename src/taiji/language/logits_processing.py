@@ -1,4 +1,4 @@
-"""The next token's distribution: processing of a model's logits before a token is drawn, the same in every backend.
+"""Distribution of the next token: processing of a model's logits before a token is drawn, the same for every backend.
 
 ``docs/explanation/sampling.md`` explains why the repetition penalty covers only the completion.
 """
@@ -14,8 +14,8 @@ import torch
 from taiji.nn.devices import on_device
 
 NUCLEUS = 1024
-"""Likeliest tokens tried first for `top_p`. The whole vocabulary is sorted only where they do not suffice, and
-always on a GPU, where the check costs more than the sort."""
+"""Number of most likely tokens that are tried first for `top_p`. The whole vocabulary is sorted only if they do not suffice, and always on a GPU, where
+the check costs more than the sort."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,19 @@ class Sampling:
 
     max_new_tokens: int
     temperature: float = 1.0
-    """Temperature; 0 takes the likeliest token."""
+    """Sampling temperature; 0 takes the most likely token."""
     top_k: int = 0
-    """Number of likeliest tokens kept; 0 keeps the whole vocabulary."""
+    """Number of most likely tokens kept; 0 keeps the whole vocabulary."""
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    """Divisor of the positive logits, and multiplier of the negative ones, of tokens already in the completion; the
-    prompt does not count."""
+    """Divisor of the positive logits, and multiplier of the negative ones, of tokens that are already in the completion; the prompt does not count."""
     min_new_tokens: int = 0
-    """No stop id is drawn before this many tokens."""
+    """Number of tokens before which no stop id is drawn."""
 
 
 def penalised(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
-    """(R, V) logits with the repetition penalty on the tokens that each row has written."""
+    """Return logits (R, V) with the repetition penalty on the tokens that each row has written."""
     if penalty == 1.0:
         return logits
     logits = logits.clone()
@@ -51,14 +50,14 @@ def penalised(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: f
 def filtered(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = (), banned: Sequence[int] = ()
 ) -> torch.Tensor:
-    """(R, V) logits with the penalty, temperature and cuts applied; cut tokens are minus infinity.
+    """Return logits (R, V) with penalty, temperature and cuts applied; cut tokens are minus infinity.
 
-    Order as in `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut stay in.
+    The order is that of `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut are kept.
 
     Args:
         logits: (R, V) of the next token.
         sampling: penalty, temperature and cuts.
-        written: R completions so far, as token ids; read where there is a penalty.
+        written: R completions so far, as token ids, which are used only if there is a penalty.
         banned: ids that may not be drawn.
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
@@ -81,11 +80,9 @@ def filtered(
 def ranked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, K) float64 unnormalised probabilities and their token ids, likeliest first: the distribution of
-    :func:`filtered`.
+    """Return unnormalised probabilities (R, K) float64 and their token ids, most likely first: the distribution of :func:`filtered`.
 
-    K is ``top_k``, and exactly K tokens stay in: a token drawn by rank must not depend on the order of ties at the
-    cut.
+    K is ``top_k``, and exactly K tokens are kept, because a token that is drawn by rank must not depend on the order of ties at the cut.
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
     top, tokens = scores.topk(min(sampling.top_k or scores.shape[-1], scores.shape[-1]), -1)
@@ -97,8 +94,7 @@ def ranked(
 def picked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]], uniform: Sequence[float]
 ) -> list[int]:
-    """Return one token per row of (R, V) logits: the likeliest at temperature 0, else by inverse-CDF sampling with
-    the row's number.
+    """Return one token per row of logits (R, V): the most likely one at temperature 0, otherwise by inverse-CDF sampling with the row's number.
 
     Args:
         logits: (R, V) of the next token.
@@ -116,7 +112,7 @@ def picked(
 
 
 def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """(R,) the token of each row at its uniform number: the first whose cumulative probability exceeds it.
+    """Return the token of each row at its uniform number, (R,): the first token whose cumulative probability exceeds the number.
 
     A token of probability zero is never drawn, whatever the number and the rounding.
 
@@ -134,7 +130,7 @@ def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _nucleus_edge(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """(R, 1) the smallest score inside the nucleus: the likeliest tokens whose probability reaches `top_p`."""
+    """Return the smallest score inside the nucleus (R, 1), which consists of the most likely tokens whose probability reaches `top_p`."""
     total = scores.logsumexp(-1, keepdim=True)
     for size in (scores.shape[-1],) if scores.is_cuda else (min(NUCLEUS, scores.shape[-1]), scores.shape[-1]):
         top = scores.topk(size, -1).values

@@ -2,15 +2,14 @@
 
 `tree_attention` is one function with three backends:
 
-- *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole of it.
-  Neither piece needs a mask, so nothing masked is computed; the pieces are merged by their log-sum-exp. The backward pass
-  runs the flash-attention backward of each piece with the merged output and log-sum-exp, which is exact: with
-  `P = exp(S - L)` and `D = rowsum(dO * O)` taken over all pieces, each piece's `dS = P * (dP - D)` is that of the whole
-  softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
+- *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole segment. Neither piece needs a mask, so
+  nothing masked is computed, and the pieces are merged by their log-sum-exp. The backward pass runs the flash-attention backward pass of each piece with
+  the merged output and log-sum-exp, which is exact: with `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, the `dS = P * (dP - D)` of a piece
+  is that of the whole softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
 - *flex* (CUDA, from `MASK_BLOCK` tokens on, not in float32): FlexAttention with the tree as its block mask.
-- *masked*: scaled-dot-product attention with the dense mask; the plain reference, on any device.
+- *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
 
-`install` makes a transformers model use it wherever a forward call carries `taiji_tree=`; other calls are untouched.
+After `install`, a transformers model uses it in every forward call with `taiji_tree=`; other calls do not change.
 """
 
 from __future__ import annotations
@@ -35,24 +34,23 @@ NAME = "taiji_prefix"
 Backend = Literal["blocks", "flex", "masked"]
 
 PACKED_MASK = (1, 1, 1, 1)
-"""Shape of the placeholder mask of a packed forward: given, so that transformers builds none, and not a mask of
-several queries."""
+"""Shape of the placeholder mask of a packed forward pass. It is given so that transformers does not build a mask, and has this shape so that it is not
+taken for a mask of several queries."""
 MASK_BLOCK = 128
-"""Queries and keys per block of FlexAttention's mask."""
+"""Number of queries and of keys per block of FlexAttention's mask."""
 DENSE = 16384
-"""Most tokens for which float32 uses the dense mask on a GPU; with more, the mask would exceed 256 MB."""
+"""Largest number of tokens for which float32 uses the dense mask on a GPU; with more, the mask would exceed 256 MB."""
 SHORT = 128
-"""Length up to which the CPU's backward kernel is two to six times slower in bf16 than in fp32
-(docs/performance.md)."""
+"""Largest length at which the CPU's backward kernel is two to six times slower in bfloat16 than in float32 (docs/performance.md)."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 
 
 def install(model: Any) -> None:
-    """Make the attention layers of a transformers model follow the tree; calls without a tree still use `sdpa`.
+    """Make the attention layers of a transformers model follow the tree. Calls without a tree still use `sdpa`.
 
-    It stays installed because gradient checkpointing reruns the layers in the backward pass.
+    The change is permanent, because gradient checkpointing reruns the layers in the backward pass.
     """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -64,13 +62,12 @@ def install(model: Any) -> None:
 
 
 def installed(model: Any) -> bool:
-    """Return whether `install` was called for this model."""
+    """Return True if `install` was called for this model."""
     return bool(model.config._attn_implementation == NAME)
 
 
 def check_seen(model: Any, seen: set[int]) -> None:
-    """Raise unless every layer's attention has read the tree; otherwise tokens of different sequences attend to each
-    other."""
+    """Raise unless the attention of every layer has read the tree; otherwise tokens of different sequences would attend to each other."""
     layers = model.config.num_hidden_layers
     if len(seen) != layers:
         raise ResourceError(
@@ -118,16 +115,17 @@ def tree_attention(
     scale: float | None = None,
     backend: Backend | None = None,
 ) -> torch.Tensor:
-    """Attention of packed tokens along the tree.
+    """Return the attention of packed tokens along the tree.
 
     Args:
-        query: (1, Hq, T, d). key, value: (1, Hk, T, d) with Hq a multiple of Hk (grouped queries).
+        query: (1, Hq, T, d).
+        key, value: (1, Hk, T, d), where Hq is a multiple of Hk (grouped queries).
         tree: the packing of the T tokens.
         scale: scale of the scores; None is 1 / sqrt(d).
         backend: name of a backend; None lets :func:`best_backend` choose.
 
     Returns:
-        (1, T, Hq, d), differentiable once in query, key and value.
+        (1, T, Hq, d), once differentiable with respect to query, key and value.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     backend = backend or best_backend(query, value)
@@ -151,8 +149,8 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
     """Return the name of the fastest backend that supports these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
-    # Below one block of queries, FlexAttention uses its decoding kernel, which does not support gradients with our
-    # mask; in float32 it is up to eleven times slower than the masked kernel.
+    # Below one block of queries, FlexAttention uses its decoding kernel, which does not support gradients with our mask. In float32 it is up to eleven times
+    # slower than the masked backend.
     worth = (
         query.is_cuda and query.shape[-2] >= MASK_BLOCK and (query.dtype != torch.float32 or query.shape[-2] > DENSE)
     )
@@ -161,8 +159,7 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
 
 @cache
 def blocks_work() -> bool:
-    """Return whether this torch has the CPU kernels with grouped queries that *blocks* needs (tried on a tiny
-    input)."""
+    """Return True if this torch has the CPU kernels with grouped queries that *blocks* needs (tried on a tiny input)."""
     if _flash is None or _flash_backward is None:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -172,7 +169,7 @@ def blocks_work() -> bool:
         grads = _flash_backward(out, q, k, v, out, lse, 0.0, True, scale=0.5)
     except (RuntimeError, TypeError):
         return False
-    with torch.autocast("cpu", enabled=False):  # the first call may come inside the caller's own context
+    with torch.autocast("cpu", enabled=False):  # the first call may be inside the caller's autocast context
         expected = torch.nn.functional.scaled_dot_product_attention(
             q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1), is_causal=True, scale=0.5
         )
@@ -180,9 +177,9 @@ def blocks_work() -> bool:
 
 
 VARIANTS = 256
-"""Compiled forms of FlexAttention (head counts, types, with and without gradients, kinds of masks) that one process may need.
+"""Number of compiled forms of FlexAttention (head counts, dtypes, with and without gradients, kinds of masks) that one process may need.
 
-Beyond PyTorch's default of 8 it goes on uncompiled, with a warning: nine times slower, and with all scores in memory.
+Beyond PyTorch's default of 8 it would continue without compilation, after a warning: nine times slower, and with all scores in memory.
 """
 
 
@@ -196,7 +193,7 @@ def _compiled_flex() -> Any:
 
 
 def _flex_works(head: int) -> bool:
-    """FlexAttention's CUDA kernel needs Triton and a head size that is a power of two, at least 16."""
+    """Return True if FlexAttention's CUDA kernel works, which needs Triton and a head size that is a power of two and at least 16."""
     import importlib.util
 
     return head >= 16 and head & (head - 1) == 0 and importlib.util.find_spec("triton") is not None
@@ -225,9 +222,9 @@ def _block_mask(tree: Packing, device: torch.device) -> Any:
 
 
 def mask_blocks(tree: Packing) -> tuple[Array, Array]:
-    """Return which blocks of `MASK_BLOCK` queries attend to which blocks of keys, partially and fully; (B, B) each.
+    """Return which blocks of `MASK_BLOCK` queries attend to which blocks of keys, partially and fully, each (B, B).
 
-    Computed from the ends of the subtrees, without allocating a full mask or synchronising with the device.
+    They are computed from the ends of the subtrees, without a full mask and without synchronisation with the device.
     """
     count = -(-len(tree) // MASK_BLOCK)
     ends = np.pad(tree.subtree_end.numpy(), (0, count * MASK_BLOCK - len(tree))).reshape(count, MASK_BLOCK)
@@ -240,7 +237,7 @@ def mask_blocks(tree: Packing) -> tuple[Array, Array]:
 
 
 def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
-    """(1, H, T, d) -> (B, H, L, d): the rows of a level, as a view where they are contiguous."""
+    """Return the rows of a level (B, H, L, d) from (1, H, T, d), as a view if they are contiguous."""
     if level.span is not None:
         start, stop = level.span
         batch, length = level.rows.shape
@@ -250,7 +247,7 @@ def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
 
 
 def place(level: Level, rows: torch.Tensor) -> tuple[slice | torch.Tensor, torch.Tensor]:
-    """Positions of a level's rows (B, L, ...) in a (T, ...) tensor, and the rows in that order without repetitions."""
+    """Return the positions of a level's rows (B, L, ...) in a (T, ...) tensor, and the rows in this order without repetitions."""
     if level.span is not None:
         return slice(*level.span), rows.flatten(0, 1)
     if level.valid is None:
@@ -261,7 +258,7 @@ def place(level: Level, rows: torch.Tensor) -> tuple[slice | torch.Tensor, torch
 def attend_within(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, levels: Sequence[Level], scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Causal attention of each segment to itself: output (T, Hq, d) and log-sum-exp (T, Hq), at least in fp32."""
+    """Return the causal attention of each segment to itself: output (T, Hq, d) and log-sum-exp (T, Hq), at least in float32."""
     out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
     lse = out.new_empty(out.shape[:2], dtype=torch.promote_types(query.dtype, torch.float32))
     for level in levels:
@@ -281,7 +278,7 @@ def attend_above(
     value: torch.Tensor,
     scale: float,
 ) -> None:
-    """Let the tokens ``below`` also attend to all of ``key`` (1, Hk, S, d); update output and log-sum-exp in place."""
+    """Let the tokens ``below`` attend also to all of ``key`` (1, Hk, S, d), and update output and log-sum-exp in place."""
     piece, sums = _flash(query[:, :, below], key, value, 0.0, False, scale=scale)
     piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
     total = torch.logaddexp(lse[below], sums)
@@ -296,7 +293,7 @@ def attend_above(
 
 @dataclass(frozen=True)
 class Attended:
-    """Inputs of a backward of *blocks*, (1, H, T, d) each: gradient of the output, inputs, output, log-sum-exp (d = 1)."""
+    """Inputs of the backward pass of *blocks*, each (1, H, T, d): gradient of the output, inputs, output, and log-sum-exp (d = 1)."""
 
     grad: torch.Tensor
     query: torch.Tensor
@@ -307,8 +304,7 @@ class Attended:
 
     @classmethod
     def of(cls, grad: torch.Tensor, saved: Sequence[torch.Tensor]) -> Attended:
-        """Arrange a gradient (1, T, Hq, d) and the saved tensors: query, key, value, output (T, Hq, d), log-sum-exp
-        (T, Hq)."""
+        """Arrange a gradient (1, T, Hq, d) and the saved tensors: query, key, value, output (T, Hq, d), log-sum-exp (T, Hq)."""
         query, key, value, out, lse = saved
         return cls(
             grad.transpose(1, 2),
@@ -320,13 +316,13 @@ class Attended:
         )
 
     def rows(self, level: Level) -> torch.Tensor:
-        """(B, Hq, L, d) gradient of the output of a level's rows; zero at repeated rows."""
+        """Return the gradient of the output of a level's rows, (B, Hq, L, d); zero at repeated rows."""
         rows = take(self.grad, level)
         return rows if level.valid is None else rows * level.valid[:, None, :, None]
 
     def within(self, levels: Sequence[Level], scale: float) -> list[torch.Tensor]:
-        """Gradients of query, key and value, (T, H, d) each, of each segment's attention to itself."""
-        # (T, H, d) buffers: the layout needed by the projections that come next in the backward pass.
+        """Return the gradients of query, key and value, each (T, H, d), of each segment's attention to itself."""
+        # Buffers (T, H, d) have the layout that the projections need, which come next in the backward pass.
         grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (self.query, self.key, self.value)]
         for level in levels:
             rows = self.rows(level)
@@ -351,8 +347,7 @@ def flash_backward(
     causal: bool,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of query, key and value of one piece of attention, (B, H, L, d) each; ``lse`` (B, Hq, L, 1) is the
-    merged log-sum-exp."""
+    """Return the gradients of query, key and value of one piece of attention, each (B, H, L, d). ``lse`` (B, Hq, L, 1) is the merged log-sum-exp."""
     pieces: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _flash_backward(
         grad, query, key, value, out, lse.squeeze(-1).contiguous(), 0.0, causal, scale=scale
     )
@@ -360,7 +355,7 @@ def flash_backward(
 
 
 class _Blocks(torch.autograd.Function):
-    """The *blocks* backend. Saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in fp32."""
+    """The *blocks* backend. It saves its inputs, the output (T, Hq, d) and the log-sum-exp (T, Hq) in float32."""
 
     @staticmethod
     def forward(

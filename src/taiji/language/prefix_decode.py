@@ -1,8 +1,8 @@
 """Decoding of many continuations per prompt with one copy of the prompt's keys and values.
 
-The prompts are read in one packed pass (no padding). Then each step runs one token per row through the model. Its
-attention merges two pieces: all rows of a prompt against that prompt's keys in one matrix product, and each row
-against its own continuation, kept in a buffer of fixed size. Nothing is copied per row, and rows leave when they end.
+The prompts are read in one packed pass (without padding). Then each step runs one token per row through the model. Its attention merges two pieces: all rows
+of a prompt attend to the keys of that prompt in one matrix product, and each row attends to its own continuation in a buffer of fixed size. Nothing is
+copied per row, and rows leave when they end.
 
 `open_decoder` offers the same interface for models that the engine does not support.
 """
@@ -26,7 +26,7 @@ from taiji.nn.devices import on_device
 
 
 class _Prompts:
-    """Keys and values of the packed prompts as the layers compute them, (prompts, Hk, longest, d) each."""
+    """Keys and values of the packed prompts as the layers compute them, each (prompts, Hk, longest, d)."""
 
     def __init__(self, paths: Sequence[np.ndarray], device: torch.device) -> None:
         longest = max(map(len, paths))
@@ -38,12 +38,12 @@ class _Prompts:
         self.bias = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, -torch.inf)[:, None, None, :]
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store a layer's packed (1, Hk, T, d)."""
+        """Store the packed keys and values (1, Hk, T, d) of a layer."""
         self.keys[layer] = key[0][:, self._rows].transpose(0, 1).contiguous()
         self.values[layer] = value[0][:, self._rows].transpose(0, 1).contiguous()
 
     def select(self, kept: torch.Tensor) -> None:
-        """Keep only these prompts."""
+        """Keep only the given prompts."""
         self.bias = self.bias[kept]
         for held in (self.keys, self.values):
             for layer, tensor in held.items():
@@ -51,10 +51,10 @@ class _Prompts:
 
 
 class SharedDecoder:
-    """The running state of rows that continue prompts.
+    """State of running rows that continue prompts.
 
     Attributes:
-        logits: (R, V) fp32, the next token's logits of each running row.
+        logits: (R, V) float32 logits of the next token of each running row.
         prompt_of: prompt number of each running row.
     """
 
@@ -62,9 +62,9 @@ class SharedDecoder:
         """Read the prompts.
 
         Args:
-            model: a causal LM that `supports_sharing`, in evaluation mode.
+            model: causal LM for which :func:`supports_sharing` is true, in evaluation mode.
             prompts: token ids; equal prompts are computed once.
-            copies: rows of each prompt.
+            copies: number of rows of each prompt.
             max_new: longest continuation, in tokens.
         """
         counts = row_counts(prompts, copies, max_new)
@@ -86,7 +86,7 @@ class SharedDecoder:
         self._group()
 
     def _group(self) -> None:
-        """Arrange the rows as (prompts, most rows per prompt); `_slots` and `_flat` map there and back, None when
+        """Arrange the rows as (prompts, most rows per prompt). `_slots` and `_flat` convert between the two arrangements; they are None if the conversion is
         trivial."""
         kept, groups, counts = np.unique(self._source, return_inverse=True, return_counts=True)
         if len(kept) < len(self._lengths):  # a prompt without rows is dropped
@@ -109,15 +109,15 @@ class SharedDecoder:
         )
 
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Append one token to every running row; returns (and keeps in `logits`) the next logits (R, V)."""
+        """Append one token to every running row, and return the next logits (R, V), which are also kept in `logits`."""
         if self._step >= self._max_new:
-            raise InputError("The rows are full.", expected=f"at most {self._max_new} new tokens")
+            raise InputError("The rows have no room for another token.", expected=f"at most {self._max_new} new tokens")
         self.logits = self._forward(torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device), self._step)
         self._step += 1
         return self.logits
 
     def _forward(self, ids: torch.Tensor, step: int | torch.Tensor) -> torch.Tensor:
-        """Run one token (R,) of each row through the model: the next logits (R, V)."""
+        """Run one token per row (R,) through the model, and return the next logits (R, V)."""
         seen: set[int] = set()
         with torch.no_grad():
             out = self._bare.base_model(
@@ -132,7 +132,7 @@ class SharedDecoder:
             return self._head.logits(out.last_hidden_state[:, -1])
 
     def select(self, rows: Sequence[int]) -> None:
-        """Go on with these of the running rows only (ascending)."""
+        """Keep only the given running rows (ascending)."""
         kept = np.asarray(rows)
         index = on_device(kept, self._bare.device)
         self._tails = {layer: (k[index], v[index]) for layer, (k, v) in self._tails.items()}
@@ -143,7 +143,7 @@ class SharedDecoder:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
-        """Attention of the newest token of each row: (R, H, 1, d) -> (R, 1, Hq, d). Called by the model's layers."""
+        """Return the attention (R, 1, Hq, d) of the newest token of each row, from (R, H, 1, d). Called by the layers of the model."""
         rows, heads, _, size = query.shape
         kv = key.shape[1]
         keys, values, unwritten = self._written(layer, key, value)
@@ -163,8 +163,7 @@ class SharedDecoder:
     def _written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Append the newest token; return the keys and values of all rows (R, Hk, n, d), and a bias (n,) for slots
-        not written yet."""
+        """Append the newest token. Return the keys and values of all rows (R, Hk, n, d), and a bias (n,) for slots that are not written yet."""
         if layer not in self._tails:
             self._tails[layer] = self._empty(key), self._empty(value)
         keys, values = self._tails[layer]
@@ -177,23 +176,22 @@ class SharedDecoder:
         return newest.new_zeros(rows, heads, self._max_new, size)
 
     def _together(self, rows: torch.Tensor) -> torch.Tensor:
-        """(R, Hk, group, x) -> (prompts * Hk, rows of a prompt * group, x)."""
+        """Reshape (R, Hk, group, x) to (prompts * Hk, rows of a prompt * group, x)."""
         rows = rows if self._slots is None else rows[self._slots]
         return rows.unflatten(0, (len(self._lengths), -1)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
     def _apart(self, rows: torch.Tensor, kv: int) -> torch.Tensor:
-        """The inverse: (prompts * Hk, rows of a prompt * group, x) -> (R, Hk, group, x)."""
+        """Reshape (prompts * Hk, rows of a prompt * group, x) back to (R, Hk, group, x)."""
         count = len(self._positions) if self._slots is None else len(self._slots)
         wide = rows.unflatten(0, (-1, kv)).unflatten(2, (count // len(self._lengths), -1)).transpose(1, 2).flatten(0, 1)
         return wide if self._flat is None else wide[self._flat]
 
 
 class PaddedDecoder:
-    """The same interface on the model's own cache, for models that cannot share: left padding, cache repeated per
-    row."""
+    """Decoder with the same interface for models that cannot share prompts: the model's own cache is repeated per row, with left padding."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> None:
-        """As :class:`SharedDecoder`."""
+        """See :class:`SharedDecoder`."""
         from transformers import DynamicCache
 
         counts = row_counts(prompts, copies, max_new)
@@ -219,9 +217,11 @@ class PaddedDecoder:
         self._mask, self.logits = mask[index], output.logits[index, -1].float()
 
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """As :meth:`SharedDecoder.step`."""
+        """See :meth:`SharedDecoder.step`."""
         if self._left < 1:
-            raise InputError("The rows are full.", expected="no more steps than new tokens requested")
+            raise InputError(
+                "The rows have no room for another token.", expected="no more steps than new tokens requested"
+            )
         self._left -= 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         with torch.no_grad():
@@ -236,7 +236,7 @@ class PaddedDecoder:
         return self.logits
 
     def select(self, rows: Sequence[int]) -> None:
-        """As :meth:`SharedDecoder.select`."""
+        """See :meth:`SharedDecoder.select`."""
         index = torch.as_tensor(rows, device=self._mask.device)
         self._cache.batch_select_indices(index)
         self._mask, self.logits, self.prompt_of = (
@@ -250,7 +250,7 @@ Decoder = SharedDecoder | PaddedDecoder | LeanDecoder
 
 
 def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> Decoder:
-    """Return a decoder for the model, shared where supported."""
+    """Return a decoder for the model, which shares prompts if the model supports it."""
     from taiji.language.prefix_support import supports_sharing
 
     if not supports_sharing(model)[0]:
@@ -261,7 +261,7 @@ def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Seq
 def shared_decoder(
     model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
 ) -> SharedDecoder | LeanDecoder:
-    """Return the shared decoder for the model and its device: lean on a CPU where supported, a CUDA graph on a GPU."""
+    """Return the shared decoder for the model and its device: the lean one on a CPU if supported, one with a CUDA graph on a GPU."""
     from taiji.language.prefix_graph import GraphedDecoder
     from taiji.language.prefix_support import lean_model
 
@@ -281,13 +281,11 @@ def decode_rows(
     """Run a decoder until each of its rows has ended or has ``steps`` tokens.
 
     Args:
-        decoder: a decoder that has read its prompts and not made a step.
-        steps: most tokens per row.
-        choose: maps ``(rows, step)`` to one token per row of ``decoder.logits``; ended rows may still be among them.
-        ends: ``(row, token)``, called in order for each token of a running row; returns whether the token ends the
-            row.
-        compact_below: ended rows are dropped when fewer than this share of the rows still run; dropping copies the
-            buffers.
+        decoder: decoder that has read its prompts and has not made a step yet.
+        steps: largest number of tokens per row.
+        choose: function from ``(rows, step)`` to one token per row of ``decoder.logits``; ended rows may still be among them.
+        ends: function of ``(row, token)``, called in order for each token of a running row, that returns True if the token ends the row.
+        compact_below: share of running rows below which ended rows are dropped; dropping copies the buffers.
     """
     running, ended = list(range(len(decoder.prompt_of))), set[int]()
     for step in range(steps):

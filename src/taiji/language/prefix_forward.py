@@ -1,7 +1,7 @@
-"""Forward pass over sequences with common prefixes, each shared prefix computed once.
+"""Forward pass over sequences with common prefixes, in which each shared prefix is computed only once.
 
-The token rows are packed as a tree (`prefix_tree`), so every layer but attention works on plain tokens, and attention
-follows the tree (`prefix_attention`). Log-probabilities and gradients equal those of the unshared forward.
+The tokens are packed as a tree (`prefix_tree`), so that all layers except attention work on plain tokens, and attention follows the tree
+(`prefix_attention`). Log-probabilities and gradients equal those of the forward pass without sharing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from taiji.nn.devices import on_device
 
 @dataclass(frozen=True)
 class SharedLogprobs:
-    """Result of `shared_logprobs`: one (scored tokens,) fp32 tensor per sequence.
+    """Result of `shared_logprobs`: one float32 tensor (scored tokens,) per sequence.
 
     Attributes:
         logprobs: log-probabilities in nats.
-        entropies: entropies, in nats, of the distributions the tokens were drawn from.
+        entropies: entropies, in nats, of the distributions from which the tokens were drawn.
     """
 
     logprobs: list[torch.Tensor]
@@ -34,19 +34,18 @@ class SharedLogprobs:
 
 
 def bare_model(model: Any) -> Any:
-    """The transformers model inside PEFT's wrapper (the adapters sit in its layers), or the model itself if not
-    wrapped."""
+    """Return the transformers model inside PEFT's wrapper (whose adapters are in its layers), or the model itself if it is not wrapped."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def packed_hidden(model: Any, tree: Packing, keep: Any = None, decoding: Any = None) -> torch.Tensor:
-    """(T, H) last hidden states of the packed tokens.
+    """Return the last hidden states (T, H) of the packed tokens.
 
     Args:
-        model: a causal LM that `supports_sharing`.
+        model: causal LM for which :func:`supports_sharing` is true.
         tree: the packing.
-        keep: its `keep(layer, key, value)` receives every layer's keys and values.
-        decoding: its `attend(layer, query, key, value, scale)` replaces attention along the tree.
+        keep: object whose `keep(layer, key, value)` receives the keys and values of every layer.
+        decoding: object whose `attend(layer, query, key, value, scale)` replaces the attention along the tree.
     """
     bare = bare_model(model)
     if not installed(bare):
@@ -77,21 +76,21 @@ def shared_logprobs(
     entropy_gradient: bool = False,
     min_shared: int = MIN_SHARED,
 ) -> SharedLogprobs:
-    """Log-probability of every token of `sequence[start:]` given the tokens before it.
+    """Return the log-probability of every token of `sequence[start:]` given the tokens before it.
 
-    Differentiable in the model's parameters; run it under `torch.no_grad()` for scoring. Shared prefixes are found
-    from the ids: rollouts of one prompt, answers to one rationale, prompts with one preamble.
+    The result is differentiable in the parameters of the model; use `torch.no_grad()` for scoring. Shared prefixes are found from the ids: rollouts of one
+    prompt, answers after one rationale, prompts with a common beginning.
 
     Args:
-        model: a causal LM that `supports_sharing`, with or without LoRA.
+        model: causal LM for which :func:`supports_sharing` is true, with or without LoRA.
         sequences: token ids without padding.
-        starts: index of each sequence's first scored token, at least 1.
-        temperature: the logits are divided by it.
-        entropy_gradient: whether the entropies carry a gradient.
-        min_shared: shortest prefix, in tokens, that gets its own segment.
+        starts: index of the first scored token of each sequence, at least 1.
+        temperature: temperature by which the logits are divided.
+        entropy_gradient: whether the entropies have a gradient.
+        min_shared: length, in tokens, of the shortest prefix that gets its own segment.
 
     Raises:
-        TaijiError: a start outside of its sequence.
+        TaijiError: a start is outside its sequence.
     """
     tree = PackedTree([s[: max(len(s) - 1, 1)] for s in sequences], min_shared)  # the last token predicts nothing
     at, tokens, sizes = scored_places(tree, sequences, starts)
@@ -113,14 +112,14 @@ def shared_logprobs(
 def scored_places(
     tree: PackedTree, sequences: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Packed positions that predict the tokens of `sequence[start:]`, those tokens, and their number per sequence.
+    """Return the packed positions that predict the tokens of `sequence[start:]`, these tokens, and their number per sequence.
 
     Raises:
-        TaijiError: a start outside of its sequence.
+        TaijiError: a start is outside its sequence.
     """
     if len(sequences) != len(starts) or any(not 1 <= start <= len(s) for s, start in zip(sequences, starts)):
         raise InputError(
-            "Every sequence needs a first scored token.",
+            "A sequence has no valid first scored token.",
             expected="one start per sequence with 1 <= start <= its length",
             found=f"starts {list(starts)[:8]}, lengths {[len(s) for s in sequences][:8]}",
         )
@@ -131,11 +130,10 @@ def scored_places(
 
 
 def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[int]]:
-    """Split sequences into packs of at most `room` distinct tokens, similar prefixes together; a longer sequence is
-    a pack by itself.
+    """Split sequences into packs of at most `room` distinct tokens, with similar prefixes together. A longer sequence has a pack of its own.
 
     Returns:
-        Lists of sequence numbers, in the given order where all fit into one pack.
+        Lists of sequence numbers, in the given order if all fit into one pack.
     """
     packs: list[list[int]] = []
     left = -1

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 Draw = Literal["noise", "uniform"]
-"""Random source of a draw: exponential noise per vocabulary entry (the random stream of `transformers`), or one uniform number
-per row."""
+"""Randomness of a draw: exponential noise per vocabulary entry (the random stream of `transformers`), or one uniform number per row."""
 
 NAMES = frozenset(
     [
@@ -60,14 +59,14 @@ NAMES = frozenset(
         "decoder_start_token_id",
     ]
 )
-"""Settings of `transformers`' generation that are supported here, or that do not affect sampling."""
+"""Generation settings of `transformers` that are supported here, or that do not affect sampling."""
 
 
 def sampling_of(config: GenerationConfig) -> tuple[Sampling | None, str]:
-    """Derive the sampling settings from the configuration that `transformers`' `generate` would use.
+    """Return the sampling settings that correspond to the configuration of `transformers`' `generate`.
 
     Returns:
-        The sampling settings and "", or None and the unsupported settings.
+        The sampling settings and an empty text, or None and the unsupported settings as text.
     """
     from transformers import GenerationConfig
 
@@ -109,12 +108,12 @@ def generate_shared(
     """Continue every prompt `n` times.
 
     Args:
-        model: a causal LM that `supports_sharing`; run in evaluation mode and left unchanged.
+        model: causal LM for which :func:`supports_sharing` is true; it is run in evaluation mode and not changed.
         prompts: token ids without padding.
-        n: completions of each prompt, one number or one per prompt.
-        sampling: how tokens are drawn.
-        stop_ids: ids that end a completion, included as its last token.
-        generator: random generator; None is torch's global one.
+        n: number of completions per prompt, or one number for each prompt.
+        sampling: sampling settings.
+        stop_ids: ids that end a completion and are its last token.
+        generator: random generator; None for torch's global one.
         merge: whether LoRA adapters are merged into the weights during generation.
         draw: how a token is drawn from its distribution.
 
@@ -133,7 +132,7 @@ def generate_shared(
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
             decoder = shared_decoder(model, prompts, n, sampling.max_new_tokens)
             stops = frozenset(stop_ids)
-            # The penalty reads the tokens on the host.
+            # The penalty needs the tokens on the host.
             if isinstance(decoder, SharedDecoder) and decoder.logits.is_cuda and sampling.repetition_penalty == 1.0:
                 return ahead(decoder, sampling, stops, generator, draw)
             return step_by_step(decoder, sampling, stops, generator, draw)
@@ -149,7 +148,7 @@ def step_by_step(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw tokens with a host check after each step; ended rows are dropped."""
+    """Draw tokens with a check on the host after each step. Ended rows are dropped."""
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
     law = _Draws(len(written), sampling, stops, generator, draw)
 
@@ -172,7 +171,7 @@ def ahead(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw the same tokens without a host check at each step; see :func:`~taiji.language.prefix_graph.run_ahead`."""
+    """Draw the same tokens without a check on the host after each step; see :func:`~taiji.language.prefix_graph.run_ahead`."""
     law = _Draws(len(decoder.prompt_of), sampling, stops, generator, draw)
     written = run_ahead(
         decoder,
@@ -190,7 +189,8 @@ class _Draws:
     """Drawing of the next token of each running row.
 
     Args:
-        total: initial number of rows. sampling, stops, generator, draw: see :func:`generate_shared`.
+        total: initial number of rows.
+        sampling, stops, generator, draw: see :func:`generate_shared`.
     """
 
     def __init__(
@@ -206,10 +206,9 @@ class _Draws:
         step: int,
         written: Sequence[Sequence[int]] = (),
     ) -> torch.Tensor:
-        """Return (r,) ids; the size of the vocabulary where a row's logits are NaN.
+        """Return ids (r,); the size of the vocabulary if a row's logits are NaN.
 
-        Random numbers are drawn for ended rows too, so stream and tokens equal those of a batch that keeps ended rows
-        (as in `transformers`).
+        Random numbers are drawn for ended rows as well, so that stream and tokens equal those of a batch that keeps ended rows (as in `transformers`).
         """
         banned = self.stops if step < self.sampling.min_new_tokens else ()
         scores = filtered(logits, self.sampling, written, banned)
@@ -218,7 +217,7 @@ class _Draws:
         if self.draw == "uniform":
             uniform = torch.rand(self.total, dtype=torch.float64, device=scores.device, generator=self.generator)
             return drawn(scores, uniform[rows])
-        # What torch.multinomial does for one draw.
+        # The same computation as torch.multinomial for one draw.
         noise = torch.empty(self.total, scores.shape[-1], device=scores.device).exponential_(
             1, generator=self.generator
         )
@@ -228,9 +227,9 @@ class _Draws:
 def _checked(tokens: list[int], vocabulary: int) -> list[int]:
     if max(tokens, default=0) >= vocabulary:
         raise ResourceError(
-            "The model's logits are not numbers, so no token can be drawn.",
+            "The model's logits are NaN, so no token can be drawn.",
             expected="finite logits, or minus infinity for tokens that may not be drawn",
-            found=f"{sum(token >= vocabulary for token in tokens)} of {len(tokens)} rows without a law",
+            found=f"{sum(token >= vocabulary for token in tokens)} of {len(tokens)} rows without a distribution",
             fix="lower the learning rate, or load the model in float32",
         )
     return tokens

@@ -1,16 +1,14 @@
-"""Many vector-Jacobian products of one shared forward, with their common work done once.
+"""Many vector-Jacobian products of one shared forward pass, with their common work done only once.
 
-K rewards need K gradients of the same log-probabilities. As long as each reward gives a sequence one number (its
-advantage), the sequence's values in the K vectors are multiples of one vector; with a KL term they combine two
-vectors, and so on. A backward pass is linear, so one pass of that vector through the sequence's private tokens (its
-completion) serves all K. The K results differ only where sequences meet: in the keys and values of shared tokens and
-in the gradients of LoRA's factors, each a sum over sequences with K sets of coefficients. Only the shared tokens (the
-prompt) need K passes.
+K rewards need K gradients of the same log-probabilities. If each reward gives a sequence a single number (its advantage), the K vectors restricted to a
+sequence are multiples of one vector; with a KL term they are linear combinations of two vectors, and so on. A backward pass is linear, so a single pass
+through the private tokens of the sequence (its completion) serves all K vectors. The K gradients differ only where sequences are summed: in the keys and
+values of shared tokens, and in the gradients of LoRA's factors, with K sets of coefficients. Only the shared tokens (the prompt) need K passes.
 
-So the forward runs in two graphs, shared tokens first, and K gradients cost R passes through the private tokens and K through the shared
-ones, where R is the number of vectors that a sequence's values combine. The result is exact up to rounding.
+The forward pass therefore runs in two graphs, shared tokens first. K gradients cost R passes through the private tokens and K passes through the shared
+ones, where R is the rank of the K vectors restricted to a sequence. The result is exact up to rounding.
 
-Memory beyond that of the forward: K gradients of the shared tokens' keys and values, and K of the trained parameters.
+In addition to the memory of the forward pass, K gradients of the shared tokens' keys and values and K of the trained parameters are held.
 """
 
 from __future__ import annotations
@@ -38,28 +36,26 @@ from taiji.language.prefix_split import SplitTree
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
-"""Values of a sequence below this many rounding errors of the largest count as zero: the residue of cancelling sums."""
+"""Factor of the machine epsilon: singular values below this multiple of the largest one count as zero, because they are rounding errors."""
 
 
 class _Shared:
-    """Keys and values of the shared tokens, layer by layer, (1, Hk, S, d) each and attached to their graph."""
+    """Keys and values of the shared tokens by layer, each (1, Hk, S, d) and attached to its graph."""
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store a layer's keys and values; under gradient checkpointing the layer runs twice, and the first ones
-        count."""
+        """Store the keys and values of a layer. With gradient checkpointing the layer runs twice, and the first ones are kept."""
         self.layers.setdefault(layer, (key, value))
 
 
 class _Private:
-    """Attention of the private tokens, called by the layers; its backward stores the gradients of the shared tokens
-    here.
+    """Attention of the private tokens, called by the layers. Its backward pass stores the gradients of the shared tokens here.
 
     Attributes:
         weights: (D, sequences) coefficients of the current backward pass.
-        sums: by layer, gradients of the shared keys and values, (D, Hk, S, d) each.
+        sums: gradients of the shared keys and values by layer, each (D, Hk, S, d).
     """
 
     def __init__(self, tree: SplitTree, shared: _Shared) -> None:
@@ -70,7 +66,7 @@ class _Private:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
-        """(1, H, T, d) -> (1, T, Hq, d). Called by the model's layers."""
+        """Return (1, T, Hq, d) from (1, H, T, d). Called by the layers of the model."""
         keys, values = (tensor.detach() for tensor in self.shared.layers[layer])
         out: torch.Tensor = _Above.apply(
             query, key, value, keys, values, self, layer, query.shape[-1] ** -0.5 if scale is None else scale
@@ -80,18 +76,20 @@ class _Private:
     def add(
         self, layer: int, own: slice, sequences: torch.Tensor, like: torch.Tensor, found: Sequence[torch.Tensor]
     ) -> None:
-        """Add the gradients (B, Hk, s, d) of a shared segment's keys and values from B sequences."""
+        """Add the gradients (B, Hk, s, d) of the keys and values of a shared segment from B sequences."""
         weights = self.weights[:, sequences]
         if layer not in self.sums:
             shape = (len(weights), *like.shape[1:])
             self.sums[layer] = (weights.new_zeros(shape), weights.new_zeros(shape))
-        with torch.autocast(weights.device.type, enabled=False):  # the backward pass may run inside the loss's context
+        with torch.autocast(
+            weights.device.type, enabled=False
+        ):  # the backward pass may run inside the loss's autocast context
             for total, part in zip(self.sums[layer], found):
                 total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
 
 
 class _Above(torch.autograd.Function):
-    """Attention of private tokens to their own segments and to the shared tokens above, whose gradients go to :class:`_Private`."""
+    """Attention of private tokens to their own segments and to their shared ancestors, whose gradients go to :class:`_Private`."""
 
     @staticmethod
     def forward(
@@ -135,18 +133,18 @@ class _Above(torch.autograd.Function):
 
 
 def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factor each sequence's values in D vectors into combinations of as few vectors as possible.
+    """Factorise each sequence's values in D vectors into combinations of as few vectors as possible.
 
     Args:
-        values: (D, N), with the tokens of a sequence adjacent.
+        values: (D, N), in which the tokens of a sequence are adjacent.
         sequence: (N,) ascending numbers of the sequences.
         count: number of sequences.
 
     Returns:
-        Coefficients C (R, D, count) and vectors V (R, N), float64: values[d, n] = sum_r C[r, d, sequence[n]] V[r, n],
-        up to rounding (in the dtype of ``values``) of the sequence's largest vector.
+        Coefficients C (R, D, count) and vectors V (R, N), float64: values[d, n] = sum_r C[r, d, sequence[n]] V[r, n], up to rounding (in the dtype of
+        ``values``) of the largest vector of the sequence.
     """
-    if not torch.isfinite(values).all():  # NaN cannot be factored; the passes' results are NaN as well
+    if not torch.isfinite(values).all():  # NaN cannot be factorised, and the results of the passes are NaN as well
         return torch.eye(len(values), dtype=torch.float64)[:, :, None].expand(-1, -1, count), values.double()
     sizes = torch.bincount(sequence, minlength=count)
     within = torch.arange(len(sequence), device=sequence.device) - (sizes.cumsum(0) - sizes)[sequence]
@@ -155,18 +153,18 @@ def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tup
     _, singular, right = torch.linalg.svd(padded, full_matrices=False)
     rank = max(int((singular > RESIDUE * torch.finfo(values.dtype).eps * singular[:, :1]).sum(1).max()), 1)
     right = right[:, :rank]
-    # By projection, so that a small multiple is as exact as a large one.
+    # Projection gives small multiples the same relative accuracy as large ones.
     return (padded @ right.transpose(1, 2)).permute(2, 1, 0), right[sequence, :, within].t()
 
 
 @dataclass
 class SharedGradients:
-    """Graphs of a forward that was run in two parts.
+    """Graphs of a forward pass that was run in two parts.
 
     Attributes:
-        shared: (N,) bool, whether a scored token is predicted by a shared token.
-        sequence: (private scored tokens,) the sequence of each.
-        logprobs: those of the shared and of the private scored tokens, attached to their graphs.
+        shared: (N,) bool, True if a scored token is predicted by a shared token.
+        sequence: (private scored tokens,) sequence of each.
+        logprobs: log-probabilities of the shared and of the private scored tokens, attached to their graphs.
     """
 
     private: _Private
@@ -178,9 +176,9 @@ class SharedGradients:
     def products(
         self, vectors: torch.Tensor, parameters: Sequence[torch.Tensor]
     ) -> Iterator[list[torch.Tensor | None]]:
-        """Gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None for a parameter not reached.
+        """Yield the gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None for a parameter that is not reached.
 
-        The graphs are freed.
+        The graphs are freed afterwards.
         """
         tree = self.private.tree
         coefficients, basis = row_factors(vectors[:, ~self.shared], self.sequence, int(tree.sequence.max()) + 1)
@@ -200,7 +198,7 @@ class SharedGradients:
     def _through_shared(
         self, number: int, values: torch.Tensor, parameters: Sequence[torch.Tensor], keep: bool
     ) -> list[torch.Tensor | None]:
-        """One backward pass through the shared tokens, from their scored tokens and from their keys and values."""
+        """Run one backward pass through the shared tokens, from their scored tokens and from their keys and values."""
         pairs = [(self.logprobs[0], values)]
         for layer, tensors in self.private.shared.layers.items():
             for tensor, sums in zip(tensors, self.private.sums.get(layer, ())):
@@ -220,11 +218,11 @@ def split_logprobs(
     temperature: float = 1.0,
     min_shared: int = MIN_SHARED,
 ) -> tuple[SharedLogprobs, SharedGradients] | None:
-    """As :func:`~taiji.language.prefix_forward.shared_logprobs`, with detached values and separate gradients.
+    """Return the result of :func:`~taiji.language.prefix_forward.shared_logprobs` with detached values, and its gradients separately.
 
     Returns:
-        None where two graphs are not supported: on a device other than a CPU, where parameters other than ordinary
-        LoRA factors are trained, or where the sequences share nothing.
+        None if two graphs are not supported: on a device other than a CPU, if parameters other than ordinary LoRA factors are trained, or if the
+        sequences share nothing.
     """
     bare = bare_model(model)
     head, layers = head_of(bare), sole_adapters(model)

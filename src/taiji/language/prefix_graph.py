@@ -1,9 +1,9 @@
-"""Decoding on a GPU without host synchronisation: a fixed-shape step recorded once, and tokens that stay on the device.
+"""Decoding on a GPU without synchronisation with the host: a step of fixed shape is recorded once, and tokens stay on the device.
 
-A step of a model is hundreds of small operations, and launching them takes the host ten times as long as the GPU
-needs to read the weights. `GraphedDecoder` gives a step fixed shapes and addresses (each row attends to its whole
-buffer, with unwritten slots masked), so it can be recorded as a CUDA graph and replayed for every token. `run_ahead`
-draws tokens on the device; the host checks which rows have ended only every `LOOK` steps.
+A step of a model consists of hundreds of small operations, and the host needs ten times as long to launch them as the GPU needs to read the weights.
+`GraphedDecoder` gives a step fixed shapes and addresses (each row attends to its whole buffer, in which unwritten slots are masked), so that it can be
+recorded as a CUDA graph and replayed for every token. `run_ahead` draws tokens on the device, and the host checks which rows have ended only every `LOOK`
+steps.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from taiji.nn.devices import on_device
 
 log = logging.getLogger(__name__)
 LOOK = 16
-"""Steps between two checks by the host."""
+"""Number of steps between two checks by the host."""
 WORTH = 8
-"""Fewest remaining steps for which a recording, at the cost of about three steps, pays off."""
+"""Smallest number of remaining steps for which a recording, which costs about three steps, is worthwhile."""
 LEAVE = 0.5
-"""Ended rows are dropped when fewer than this share of the rows still run; shapes change, so the step is recorded
-again."""
+"""Share of running rows below which ended rows are dropped. Since the shapes change, the step is recorded again."""
 
 
 class GraphedDecoder(SharedDecoder):
-    """A :class:`SharedDecoder` whose step has fixed shapes; on a GPU it is recorded and replayed. Each step
-    overwrites ``logits``."""
+    """:class:`SharedDecoder` whose step has fixed shapes and, on a GPU, is recorded and replayed. Each step overwrites ``logits``."""
 
     _graph: torch.cuda.CUDAGraph | None = None
     _recordable = True
@@ -58,7 +56,7 @@ class GraphedDecoder(SharedDecoder):
         return super()._forward(self._ids, self._at)
 
     def _record(self) -> None:
-        """Record the step; where the model cannot be recorded, log that and continue without."""
+        """Record the step. If the model cannot be recorded, log this and continue without a recording."""
         stream, here = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(here)
         graph = torch.cuda.CUDAGraph()
@@ -97,16 +95,16 @@ def run_ahead(
 ) -> list[list[int]]:
     """Run a decoder until each of its rows has drawn a stop or has ``steps`` tokens.
 
-    The host checks the tokens every `LOOK` steps. Draws beyond the end of the last row are undone: tokens and random
-    state equal those of a loop that checks after each step.
+    The host checks the tokens every `LOOK` steps. Draws after the end of the last row are undone, so that tokens and random state equal those of a loop that
+    checks after each step.
 
     Args:
-        decoder: a decoder that has read its prompts and not made a step.
-        steps: most tokens per row.
-        choose: maps ``(rows, step)`` to a token (r,) for each row of ``decoder.logits``; ``rows`` (r,) are their
-            numbers, on the device.
-        stops: ids that end a row, included as its last token.
-        generator: random generator of ``choose``; None is the device's global one.
+        decoder: decoder that has read its prompts and has not made a step yet.
+        steps: largest number of tokens per row.
+        choose: function from ``(rows, step)`` to one token per row of ``decoder.logits``, (r,), where ``rows`` (r,) are the numbers of these rows, on the
+            device.
+        stops: ids that end a row and are its last token.
+        generator: random generator of ``choose``; None for the global one of the device.
 
     Returns:
         Token ids of each row.
@@ -128,7 +126,7 @@ def run_ahead(
             if step < steps - 1:
                 decoder.step(
                     chosen.clamp(max=vocabulary - 1)
-                )  # out of the vocabulary where logits are NaN; the caller reports it
+                )  # outside the vocabulary if logits are NaN, which the caller reports
         last = 0
         for row, ids in zip(running, tokens[rows, at : at + LOOK].tolist()):
             if row not in done:

@@ -1,9 +1,8 @@
-"""Log-probabilities of given tokens from hidden states, without materialising (positions x vocabulary) logits.
+"""Log-probabilities of given tokens from hidden states, without the full (positions x vocabulary) matrix of logits.
 
-Only positions that predict a scored token are projected, in chunks. With a frozen head (as with LoRA) nothing is
-projected again in the backward pass: the gradient of a log-probability in its hidden state is `W[token] - E_p[W]`,
-and the expected row `E_p[W] = p @ W` is computed along with the log-probability while the chunk's probabilities are
-in memory. So further backward passes (one per reward) need no product with the vocabulary.
+Only positions that predict a scored token are projected, in chunks. If the head is frozen (as with LoRA), the backward pass needs no further projection: the
+gradient of a log-probability with respect to its hidden state is `W[token] - E_p[W]`, and the expected row `E_p[W] = p @ W` is computed together with the
+log-probability while the probabilities of the chunk are in memory. Further backward passes (one per reward) thus need no product with the vocabulary.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any
 import torch
 
 CHUNK = 1 << 23
-"""Logits per chunk (32 MB in fp32)."""
+"""Number of logits per chunk (32 MB in float32)."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The output layer of a causal LM: `logits = cap * tanh(scale * module(h) / cap)`, without the cap if it is
-    None."""
+    """Output layer of a causal LM: `logits = cap * tanh(scale * module(h) / cap)`, without the cap if it is None."""
 
     module: Any
     scale: float = 1.0
@@ -28,26 +26,25 @@ class Head:
 
     @property
     def frozen(self) -> bool:
-        """Return whether the head is a plain linear layer without trainable weights, so that the cheap gradient
-        applies."""
+        """Return True if the head is a plain linear layer without trainable weights, for which the cheap gradient applies."""
         module = self.module
         plain = type(module) is torch.nn.Linear and "forward" not in module.__dict__
         return plain and not any(p.requires_grad for p in module.parameters())
 
     def shape(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scale and cap raw logits, at least in fp32."""
+        """Scale and cap raw logits, at least in float32."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., H) -> (..., V), at least in fp32."""
+        """Return logits (..., V), at least in float32, from hidden states (..., H)."""
         return self.shape(self.module(hidden))
 
 
 def head_of(model: Any) -> Head:
-    """The head of a transformers causal LM (without adapters around it)."""
+    """Return the head of a transformers causal LM (without adapters around it)."""
     config = model.config
     scale = getattr(config, "logit_scale", None)
     if scale is None and getattr(config, "logits_scaling", None) is not None:
@@ -67,21 +64,22 @@ def token_logprobs(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (nats) of tokens, and entropies of their distributions.
+    """Return log-probabilities (in nats) of tokens, and the entropies of their distributions.
 
     Args:
         hidden: (M, H) hidden states, one per predicting position.
         head: the output layer.
-        rows: (N,) index of the hidden state that predicts each token. tokens: (N,) their ids.
-        temperature: the logits are divided by it.
-        entropy_gradient: whether the entropies carry a gradient too.
+        rows: (N,) index of the hidden state that predicts each token.
+        tokens: (N,) ids of the tokens.
+        temperature: temperature by which the logits are divided.
+        entropy_gradient: whether the entropies have a gradient, too.
 
     Returns:
         log-probabilities (N,) and entropies (M,), at least in fp32.
     """
     if not len(
         rows
-    ):  # nothing scored: an empty result that is still attached to the graph, so that a loss over it can be differentiated
+    ):  # nothing is scored: the result is empty but attached to the graph, so that a loss over it can be differentiated
         nothing = hidden.sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))
         return nothing[:0], nothing
     if head.frozen and not (entropy_gradient and hidden.requires_grad):
@@ -97,7 +95,7 @@ def _chunks(count: int, vocabulary: int) -> list[slice]:
 def _by_autograd(
     hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same with gradients of all inputs; each chunk is recomputed in the backward pass."""
+    """Return the same with gradients for all inputs. Each chunk is recomputed in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     vocabulary = head.module.weight.shape[0] if hasattr(head.module, "weight") else head.module.out_features

@@ -1,11 +1,11 @@
-"""Cheaper LoRA with unchanged mathematics.
+"""Cheaper LoRA with the same mathematics.
 
-`merged_adapters` lets generation run on `W + s B A` (one product per layer instead of three). `fuse_adapters` replaces the
-forward of PEFT's LoRA layers by one that adds the low-rank product in place, `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and whose
-backward pass accumulates likewise; PEFT's own forward allocates and keeps four more output-sized tensors per layer.
+`merged_adapters` lets generation run with `W + s B A` (one product per layer instead of three). `fuse_adapters` replaces the forward pass of PEFT's LoRA
+layers by one that adds the low-rank product in place, `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and whose backward pass accumulates in the same way. PEFT's own
+forward pass allocates and keeps four more tensors of the size of the output per layer.
 
-`gradients_by_row` lets one backward pass produce many gradients of A and B: sums over the tokens, each with different
-token weights (:class:`RowSums`).
+`gradients_by_row` lets one backward pass compute many gradients of A and B, which are sums over the tokens with different token weights
+(:class:`RowSums`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 
 
 def _lora_layers(model: Any) -> list[Any]:
-    """PEFT's LoRA layers around plain linear ones."""
-    if "peft" not in sys.modules:  # PEFT not imported: no such layer can exist, and the import takes a second
+    """Return PEFT's LoRA layers around plain linear ones."""
+    if "peft" not in sys.modules:  # without PEFT no such layer can exist, and its import takes a second
         return []
     from peft.tuners.lora.layer import Linear
 
@@ -30,7 +30,7 @@ def _lora_layers(model: Any) -> list[Any]:
 
 
 def _plain_adapter(layer: Any) -> str | None:
-    """The only active adapter, if it is ordinary unmerged LoRA (no active dropout, no bias, no variant); else None."""
+    """Return the only active adapter, if it is ordinary unmerged LoRA (no active dropout, no bias, no variant); otherwise None."""
     active = [a for a in layer.active_adapters if a in layer.lora_A]
     if len(active) != 1 or layer.merged or layer.disable_adapters or layer.fan_in_fan_out:
         return None
@@ -47,9 +47,8 @@ def _plain_adapter(layer: Any) -> str | None:
 def merged_adapters(model: Any) -> Iterator[None]:
     """Run with the active LoRA adapters merged into the weights.
 
-    The base weights are restored bit for bit: the sum is held in separate tensors, of the adapted layers' size, for
-    the duration. Layers that are not ordinary LoRA keep their own forward, as does a layer around a weight that
-    another layer uses too (a head tied to the embedding).
+    Meanwhile the sum is held in separate tensors, of the size of the adapted layers, so that the base weights are restored bit for bit. Layers that are not
+    ordinary LoRA keep their own forward pass, and so does a layer whose weight is shared with another layer (a head tied to the embedding).
     """
     swapped = []
     owners = Counter(
@@ -62,7 +61,7 @@ def merged_adapters(model: Any) -> Iterator[None]:
                 weight = layer.base_layer.weight
                 if (
                     name is None or owners[id(weight)] > 2
-                ):  # the linear layer itself, and PEFT's wrapper that exposes it
+                ):  # the linear layer itself, and PEFT's wrapper that contains it
                     continue
                 a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
                 merged = torch.addmm(weight.data.float(), b, a, alpha=layer.scaling[name]).to(weight.dtype)
@@ -77,8 +76,7 @@ def merged_adapters(model: Any) -> Iterator[None]:
 
 
 def plain_linear(module: Any) -> torch.nn.Linear | None:
-    """Return the linear layer that a module currently equals: itself, or the base of a merged or disabled LoRA
-    layer; else None."""
+    """Return the linear layer to which a module is currently equivalent: itself, or the base of a merged or disabled LoRA layer; otherwise None."""
     if _lora_layers(module)[:1] == [module]:
         active = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
         if set(active) != set(module.merged_adapters):
@@ -88,7 +86,7 @@ def plain_linear(module: Any) -> torch.nn.Linear | None:
 
 
 class RowSums:
-    """Gradients of the adapters' factors for D weightings of the tokens, from one backward pass.
+    """Gradients of the adapters' factors for D weightings of the tokens, computed in one backward pass.
 
     Attributes:
         by_token: (D, T) weights of the tokens in each of the D sums; set before the backward pass.
@@ -102,8 +100,7 @@ class RowSums:
     def add(self, key: int, narrow: torch.Tensor, wide: torch.Tensor, turned: bool) -> None:
         """Add sum_t weight[d, t] narrow[t] wide[t]' to a parameter's D gradients.
 
-        The narrow factor is weighted in fp32 and the D products are one, so half precision rounds where a separate
-        pass would.
+        The narrow factor is weighted in float32, and the D products are computed as one, so half precision rounds at the same points as in a separate pass.
 
         Args:
             key: identity of the parameter.
@@ -122,8 +119,7 @@ class RowSums:
 
 @contextmanager
 def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
-    """Collect the gradients of A and B of everything these layers compute in this context in ``sums`` and nowhere
-    else."""
+    """Inside this context, collect the gradients of A and B of everything that these layers compute in ``sums`` and nowhere else."""
     for layer in layers:
         layer.taiji_row_sums = sums
     try:
@@ -134,7 +130,7 @@ def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
 
 
 def sole_adapters(model: Any) -> list[Any]:
-    """The model's fused LoRA layers if all are ordinary and nothing else is trained; otherwise none."""
+    """Return the model's fused LoRA layers if all are ordinary and nothing else is trained; otherwise an empty list."""
     found, owned = [], set[int]()
     for layer in _lora_layers(model):
         name = _plain_adapter(layer)
@@ -149,10 +145,9 @@ def _trained(linear: Any) -> bool:
 
 
 def fuse_adapters(model: Any) -> int:
-    """Switch every LoRA layer of the model to the in-place forward, permanently; return their number.
+    """Switch every LoRA layer of the model permanently to the in-place forward pass, and return their number.
 
-    A layer falls back to PEFT's forward in any call in which it is not ordinary LoRA (dropout, several or disabled
-    adapters, variants, merged).
+    A layer uses PEFT's forward pass in any call in which it is not ordinary LoRA (dropout, several or disabled adapters, variants, merged).
     """
     layers = _lora_layers(model)
     for layer in layers:
@@ -174,8 +169,7 @@ def _fused_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> to
 
 
 class _LoraLinear(torch.autograd.Function):
-    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with W and the bias frozen; products in `dtype`, gradient sums in the dtype of A
-    and B."""
+    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with frozen W and bias. Products have the given `dtype`, and sums of gradients the dtype of A and B."""
 
     @staticmethod
     def forward(

@@ -1,6 +1,6 @@
-"""Division of a packed tree into shared tokens (of several sequences) and private tokens (of one sequence).
+"""Division of a packed tree into shared tokens (of several sequences) and private tokens (of a single sequence).
 
-Shared tokens attend only to shared ones, so they can run first, and the private ones on top of their keys and values.
+Shared tokens attend only to shared tokens, so they can run first, and the private tokens use their keys and values.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from taiji.language.prefix_tree import Level, PackedTree, Packing, Segment, leve
 
 @dataclass(frozen=True)
 class Above:
-    """A shared segment and the private tokens that attend to all of it.
+    """Shared segment with the private tokens that attend to all of it.
 
     Attributes:
         own: the segment's tokens in the shared packing.
         below: the private tokens, in the private packing.
-        levels: segments of those tokens, batched by length, and the sequence of each row of a batch.
+        levels: segments of these tokens, batched by length, and the sequence of each row of a batch.
     """
 
     own: slice
@@ -29,19 +29,19 @@ class Above:
 
 
 class SplitTree:
-    """A packed tree divided in two.
+    """Packed tree divided into two parts.
 
     Attributes:
-        shared: tokens of two sequences or more.
-        private: tokens of one sequence.
-        is_private: (T,) bool, whether a token of the whole tree is private.
+        shared: tokens of at least two sequences.
+        private: tokens of a single sequence.
+        is_private: (T,) bool, True if a token of the whole tree is private.
         place: (T,) position of each token in its packing.
         sequence: (private tokens,) number of the sequence of each.
         above: shared segments with private descendants.
     """
 
     def __init__(self, tree: PackedTree) -> None:
-        """Divide a tree; either part may be empty."""
+        """Divide a tree. Either part may be empty."""
         uses = np.bincount(np.concatenate(tree.paths), minlength=len(tree))
         self.is_private = uses == 1
         self.place = np.where(self.is_private, self.is_private.cumsum(), (~self.is_private).cumsum()) - 1
@@ -64,7 +64,7 @@ class SplitTree:
 
 
 def _restricted(tree: PackedTree, kept: np.ndarray) -> Packing:
-    """A packing of some of a tree's segments; each keeps all of its ancestors or none."""
+    """Return a packing of some segments of a tree, each of which keeps all of its ancestors or none."""
     before = np.concatenate([[0], kept.cumsum()])
     index = torch.from_numpy(kept)
     return Packing(

@@ -1,8 +1,7 @@
-"""Check of whether the prefix-sharing engine supports a model; others fall back to the unshared forward, with a reason.
+"""Check of whether the prefix-sharing engine supports a model. Other models use the forward pass without sharing, and the reason is given.
 
-The configuration is checked first (windows, recurrent layers, wrappers that must see every forward call …). Then a
-tiny packed forward and a few decoding steps are compared with the unshared ones. So an unknown architecture is either
-correct or rejected.
+First the configuration is checked (windows, recurrent layers, wrappers that must see every forward call, …). Then a tiny packed forward pass and a few
+decoding steps are compared with those without sharing. So an unknown architecture is either computed correctly or rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Tried:
-    """Outcome of a model's trial: a reason against sharing (or none), and whether the lean forward is correct."""
+    """Result of the trial of a model: the reason against sharing (or none), and whether the lean forward pass is correct."""
 
     state: object
     reason: str
@@ -37,23 +36,22 @@ class _Tried:
 
 
 TOLERANCE = 1e-4
-"""Relative difference of log-probabilities allowed in the trial: above rounding in float32, far below the effect of a wrong mask."""
+"""Allowed relative difference of log-probabilities in the trial: above float32 rounding, and far below the effect of a wrong mask."""
 COPIED = 200_000_000
-"""Most parameters for which the trial runs on a float32 copy of the model."""
+"""Largest number of parameters for which the trial runs on a float32 copy of the model."""
 HALF_TOLERANCE = 0.1
-"""Allowed difference for larger half-precision models, tried without a copy: a share of what another context would
-change."""
+"""Allowed difference for larger half-precision models, which are tried without a copy, as a share of the effect of a different context."""
 STEPS = 4
-"""Tokens decoded in the trial."""
+"""Number of tokens decoded in the trial."""
 _tried: WeakKeyDictionary[Any, _Tried] = WeakKeyDictionary()
 _told: set[str] = set()
 
 
 def supports_sharing(model: Any) -> tuple[bool, str]:
-    """Return whether sharing is correct for this model, and if not, why.
+    """Return True if sharing is correct for this model, and otherwise the reason against it.
 
-    The trial (a few short forwards) runs once per model, and again when its adapters change; conditions that can
-    change between calls are checked on every call.
+    The trial (a few short forward passes) runs once per model, and again when its adapters change. Conditions that can change between calls are checked at
+    every call.
     """
     reason = _unsupported(model)
     if not reason:
@@ -69,10 +67,9 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
 
 
 def lean_model(model: Any) -> LeanModel | None:
-    """Return the model as the lean forward reads it, where that is correct and pays off: on a CPU, with adapters
-    merged or disabled.
+    """Return the model in the form of the lean forward pass, if this is correct and pays off: on a CPU, with adapters merged or disabled.
 
-    It holds the current weights, so read it again for each generation.
+    The result holds the current weights, so call this again for each generation.
     """
     bare = bare_model(model)
     right = supports_sharing(model)[0] and bare.device.type == "cpu" and _tried[bare].lean
@@ -80,7 +77,7 @@ def lean_model(model: Any) -> LeanModel | None:
 
 
 def _unsupported(model: Any) -> str:
-    """Return the reason in the model's structure against sharing; empty if there is none."""
+    """Return the reason against sharing in the structure of the model; empty if there is none."""
     from transformers import PreTrainedModel
 
     adapters = list(getattr(model, "peft_config", {}).values())
@@ -122,12 +119,12 @@ def _unsupported(model: Any) -> str:
 
 
 def _trial(bare: Any) -> tuple[str, bool]:
-    """Compare packed and unshared log-probabilities and decoding of a few tokens.
+    """Compare log-probabilities and decoding of a few tokens with and without sharing.
 
-    On the copy, adapters without effect (zero factors) get random values.
+    On the copy, adapters that have no effect (zero factors) are filled with random values.
 
     Returns:
-        The reason if they differ or cannot be computed, and whether the lean forward decodes the same.
+        The reason if they differ or cannot be computed, and whether the lean forward pass decodes the same tokens.
     """
     before = bare.config._attn_implementation
     training = [m for m in bare.modules() if m.training]
@@ -156,7 +153,7 @@ def _trial(bare: Any) -> tuple[str, bool]:
 
 
 def _fill_zeros(model: Any) -> None:
-    """Fill all-zero parameters with random values, so that an error in what they multiply shows."""
+    """Fill all-zero parameters with random values, so that errors in anything they multiply become visible."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -165,10 +162,10 @@ def _fill_zeros(model: Any) -> None:
 
 
 def _differences(model: Any) -> tuple[float, float]:
-    """Worst relative difference from unshared log-probabilities: of shared ones, scored and decoded, and of leanly decoded ones.
+    """Return the largest relative differences from log-probabilities without sharing: of scoring and decoding with sharing, and of lean decoding.
 
-    In float32 relative to the log-probabilities; in half precision, where rounding would hide a wrong mask, relative
-    to the effect of another context. Infinite where the lean forward does not support the structure.
+    In float32, differences are relative to the log-probabilities. In half precision, where rounding would hide a wrong mask, they are relative to the effect of
+    a different context. They are infinite if the lean forward pass does not support the structure.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (20,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -176,7 +173,7 @@ def _differences(model: Any) -> tuple[float, float]:
     exact = model.dtype in (torch.float32, torch.float64)
 
     def alone(row: list[int]) -> torch.Tensor:
-        """(L, V) log-probabilities after each token, past any wrapper around the forward."""
+        """Return the log-probabilities (L, V) after each token, bypassing any wrapper around the forward pass."""
         inputs = torch.tensor([row], device=model.device)
         return torch.log_softmax(type(model).forward(model, input_ids=inputs, use_cache=False).logits[0].float(), -1)
 
@@ -192,7 +189,7 @@ def _differences(model: Any) -> tuple[float, float]:
     decoder = SharedDecoder(model, prompts, [2, 1], STEPS)
     full = [alone(prompts[int(p)] + tail) for p, tail in zip(decoder.prompt_of, tails)]
     starts = [len(prompts[int(p)]) - 1 for p in decoder.prompt_of]
-    elsewhere = [2, 2, 0]  # for each row, one of the other prompt: rows of one prompt agree on the first token
+    elsewhere = [2, 2, 0]  # for each row, one of the other prompt, since rows of one prompt agree on the first token
 
     def decoded(decoder: SharedDecoder | LeanDecoder) -> list[float]:
         found = []
@@ -209,4 +206,4 @@ def _differences(model: Any) -> tuple[float, float]:
     with merged_adapters(model):
         lean = read_lean(model) if model.device.type == "cpu" else None
         leanly = [torch.inf] if lean is None else decoded(LeanDecoder(lean, prompts, [2, 1], STEPS))
-    return float(np.max([*errors, *decoded(decoder)])), float(np.max(leanly))  # no number where one of them is none
+    return float(np.max([*errors, *decoded(decoder)])), float(np.max(leanly))  # NaN if one of them is NaN

@@ -1,8 +1,8 @@
 """Packing of token sequences into one row in which every shared prefix occurs once.
 
-The sequences form a radix tree. Its nodes are written in depth-first order, so the descendants of a node are the
-tokens right after it: a token may attend to an earlier one exactly if it lies before the end of the earlier one's
-subtree. Both the masked and the blockwise attention (`prefix_attention`) follow from this fact.
+The sequences form a radix tree, whose nodes are written in depth-first order, so that the descendants of a node are the tokens directly after it. A token may
+attend to an earlier one exactly if it lies before the end of the earlier token's subtree. Both the masked and the blockwise attention (`prefix_attention`)
+follow from this fact.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from taiji.core.errors import InputError
 from taiji.nn.devices import on_device
 
 MIN_SHARED = 16
-"""Shortest shared prefix, in tokens: a shorter one is cheaper to compute twice than to attend to as a segment."""
+"""Length, in tokens, of the shortest shared prefix. A shorter one is cheaper to compute twice than to attend to as a segment."""
 CLOSE_LENGTH = 0.75
-"""Segments of at least this fraction of the longest in their batch are padded to it and processed together."""
+"""Segments of at least this fraction of the longest one in their batch are padded to it and processed together."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A node of the tree: packed tokens `start:stop`; its descendants are the packed tokens `stop:end`."""
+    """Node of the tree: packed tokens `start:stop`, whose descendants are the packed tokens `stop:end`."""
 
     start: int
     stop: int
@@ -44,9 +44,9 @@ class Level:
     """Segments whose internal causal attention runs as one batch.
 
     Attributes:
-        rows: packed positions (B, L); a shorter segment repeats its last token, which no earlier token attends to.
-        valid: (B, L), which of them are not repetitions; None if none is a repetition.
-        span: `(start, stop)` if the rows are consecutive packed tokens and need no gather.
+        rows: packed positions (B, L); a shorter segment repeats its last token, to which no earlier token attends.
+        valid: (B, L), False for repetitions; None if there are none.
+        span: `(start, stop)` if the rows are consecutive packed tokens, so that no gather is needed.
     """
 
     rows: torch.Tensor
@@ -71,12 +71,12 @@ class Packing:
 
     @cached_property
     def crossings(self) -> list[Segment]:
-        """The segments with descendants, shallow ones first: all of `stop:end` attends to all of `start:stop`."""
+        """Segments with descendants, shallow ones first: all tokens of `stop:end` attend to all of `start:stop`."""
         return sorted((s for s in self.segments if s.end > s.stop), key=lambda s: (s.depth, s.start))
 
     @cached_property
     def levels(self) -> list[Level]:
-        """The segments, batched by similar length for their internal causal attention."""
+        """Segments, batched by similar length for their internal causal attention."""
         return levels_of(self.segments)
 
     @cached_property
@@ -89,14 +89,14 @@ class Packing:
 
     @cached_property
     def mask(self) -> torch.Tensor:
-        """(T, T) boolean: query row may attend to key column."""
+        """(T, T) bool, True if the query in the row may attend to the key in the column."""
         place = torch.arange(len(self))
         return (place[None, :] <= place[:, None]) & (place[:, None] < self.subtree_end[None, :])
 
     def may_attend(
         self, device: torch.device
     ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The same as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
+        """Return the mask as an index function `(batch, head, query, key) -> bool` for FlexAttention."""
         end = on_device(self.subtree_end.numpy(), device)
         return lambda batch, head, query, key: (key <= query) & (query < end[key])
 
@@ -109,10 +109,10 @@ class PackedTree(Packing):
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], min_shared: int = MIN_SHARED) -> None:
-        """Pack `sequences` (each at least one token); prefixes of at least `min_shared` tokens are shared.
+        """Pack `sequences` of at least one token each. Prefixes of at least `min_shared` tokens are shared.
 
         Raises:
-            TaijiError: no sequence, or an empty one.
+            TaijiError: there is no sequence, or one is empty.
         """
         rows = [np.asarray(s, dtype=np.int64) for s in sequences]
         if not rows or any(len(r) == 0 for r in rows):
@@ -125,7 +125,7 @@ class PackedTree(Packing):
         self._segments: list[list[int]] = []
         self._parts: list[list[np.ndarray]] = [[] for _ in rows]
         self._size = 0
-        # Sorting makes common prefixes adjacent: `common[i]` tokens are shared by the sorted rows i-1 and i.
+        # Sorting makes common prefixes adjacent: the sorted rows i-1 and i share `common[i]` tokens.
         order = sorted(range(len(rows)), key=lambda i: (rows[i].tolist(), i))
         common = [0] + [common_length(rows[a], rows[b]) for a, b in pairwise(order)]
         self._place(order, common, 0, 0)
@@ -147,10 +147,10 @@ class PackedTree(Packing):
             depth, level = shared, level + 1
         else:
             segment = None
-            for i in ended:  # its last few tokens are not worth a segment for the others: repeat them
+            for i in ended:  # the last few tokens are not worth a segment for the others, so they are repeated
                 if shared > depth:
                     self._write([i], depth, shared, level)
-        begin = len(ended)  # of rows with an equal prefix, the shorter sorts first
+        begin = len(ended)  # of rows with an equal prefix, the shortest is sorted first
         for at in range(len(ended) + 1, len(order) + 1):
             if at == len(order) or common[at] <= shared:
                 if begin < at:
@@ -170,7 +170,7 @@ class PackedTree(Packing):
 
 
 def levels_of(segments: Sequence[Segment]) -> list[Level]:
-    """Segments batched by similar length, so that each batch attends as one."""
+    """Return the segments batched by similar length, so that each batch attends as one."""
     batches: list[list[Segment]] = []
     for segment in sorted(segments, key=lambda s: (-s.length, s.start)):
         if not batches or segment.length < CLOSE_LENGTH * batches[-1][0].length:
@@ -190,7 +190,7 @@ def _level(batch: list[Segment]) -> Level:
 
 
 def common_length(a: np.ndarray, b: np.ndarray) -> int:
-    """Number of leading tokens in which two rows agree."""
+    """Return the number of leading tokens in which two rows agree."""
     size = min(len(a), len(b))
     different = np.flatnonzero(a[:size] != b[:size])
     return int(different[0]) if len(different) else size

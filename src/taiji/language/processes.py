@@ -1,4 +1,4 @@
-"""Training in several processes (`accelerate launch`, `torchrun`): their roles, and the gathered model at the end."""
+"""Training in several processes (`accelerate launch`, `torchrun`): the roles of the processes, and the gathered model at the end."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ if TYPE_CHECKING:
 
 
 def processes() -> int:
-    """Return the number of processes that train together, as set by their launcher."""
+    """Return the number of processes that train together, as set by the launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def first_process() -> bool:
-    """Return whether this process writes the results."""
+    """Return True if this process writes the results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
-    """Return the trained model, merged and in float32, on the first process, None on the others; every process must
-    call it.
+    """Return the trained model, merged and in float32, on the first process, and None on the others. Every process must call this.
 
-    Under FSDP each process holds a part of the weights; they are gathered on the first.
+    Under FSDP each process holds a part of the weights, which are gathered on the first.
 
     Raises:
-        TaijiError: adapters under FSDP, whose sharded parts cannot be merged.
+        TaijiError: adapters were trained under FSDP, whose sharded parts cannot be merged.
     """
     from taiji.language.adapters import merge_adapters
 
@@ -38,9 +37,9 @@ def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrain
     if trainer.is_fsdp_enabled:
         if lora_rank:
             raise ConfigError(
-                "Adapters are not trained under FSDP.",
+                "Adapters cannot be trained under FSDP.",
                 found=f"lora_rank {lora_rank}",
-                fix="set lora_rank: 0, or launch without FSDP: adapters fit on one GPU",
+                fix="set lora_rank: 0, or launch without FSDP, since adapters fit on one GPU",
             )
         weights = accelerator.get_state_dict(trainer.model)
         if not first_process():

@@ -1,8 +1,7 @@
 """Prompt lookup for speculative decoding: the next tokens are guessed from repetitions in a text and its neighbours.
 
-The guess is the text that followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup
-decoding"; Yang et al. 2023, arXiv:2304.04487). A wrong guess is harmless: a guessed token counts only if the model
-draws the same one.
+The guess is the text that followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup decoding"; Yang et al. 2023,
+arXiv:2304.04487). A wrong guess does no harm, because a guessed token counts only if the model draws the same one.
 """
 
 from __future__ import annotations
@@ -10,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LENGTHS = (3, 2)
-"""Lengths of the runs that must recur, longest first; a single token matches too often."""
+"""Lengths of the token runs that must recur, longest first. A single token matches too often."""
 
 Runs = dict[tuple[int, ...], tuple[list[int], int]]
-"""Maps a run of tokens to the text of its latest occurrence and the position after it."""
+"""Map from a run of tokens to the text of its latest occurrence and the position after it."""
 
 
 class Repetitions:
-    """A text's runs of tokens, and what followed the latest occurrence of each."""
+    """Runs of tokens in a text, with the tokens that followed the latest occurrence of each."""
 
     def __init__(self, tokens: Iterable[int], others: Runs | None = None) -> None:
         """Read a text.
 
         Args:
             tokens: the text so far.
-            others: index shared by similar texts: appended tokens go there too, and it is searched for runs that the
-                text itself does not contain.
+            others: index that is shared by similar texts. Appended tokens are added to it, and it is searched for runs that the text itself does not
+                contain.
         """
         self._tokens: list[int] = []
         self._own: Runs = {}
@@ -37,7 +36,7 @@ class Repetitions:
 
     def append(self, token: int) -> None:
         """Append a token."""
-        # A run is entered only once a token follows it, so the text's own end is never found.
+        # A run is stored only once a token follows it, so that the end of the text itself is never found.
         for length in LENGTHS:
             if length <= len(self._tokens):
                 run = tuple(self._tokens[-length:])
@@ -45,7 +44,7 @@ class Repetitions:
         self._tokens.append(token)
 
     def guess(self, most: int) -> list[int]:
-        """Return at most this many tokens that may come next."""
+        """Return at most ``most`` tokens that may come next."""
         for runs in (self._own, self._others):
             for length in LENGTHS:
                 found = runs.get(tuple(self._tokens[-length:]))

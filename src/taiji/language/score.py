@@ -1,9 +1,8 @@
 """Log-probabilities of given completions.
 
-A completion's ids follow those of its prompt (`token_ids.continued`), as in training and generation. Every token
-carries its character offsets within the completion, so the part to average (the answer without its tags, the title,
-the category levels) is chosen by characters, independently of the tokenizer. Completions of one prompt, and answers
-after one rationale, share the computation of their common prefix where the model allows it.
+The ids of a completion follow those of its prompt (`token_ids.continued`), as in training and generation. Every token has its character offsets within
+the completion, so that the part to average (the answer without its tags, the title, the category levels) is chosen by characters, whatever the tokenizer.
+Completions of one prompt, and answers after one rationale, share the computation of their common prefix if the model supports it.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from taiji.language.token_ids import continued
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and the number of prompt ids."""
 TOKENS_A_PAIR = 512
-"""Distinct tokens in a packed pass, per pair of a batch."""
+"""Upper limit of a packed pass: this number of distinct tokens times the batch size in pairs."""
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A completion's tokens.
+    """Tokens of a completion.
 
     Attributes:
-        logprobs: (T,) float64, log P(token | prompt and the completion's earlier tokens), natural logarithm.
-        offsets: (T, 2) int64, each token's [start, end) characters within the completion.
+        logprobs: (T,) float64, log P(token | prompt and earlier tokens of the completion), natural logarithm.
+        offsets: (T, 2) int64, the characters [start, end) of each token within the completion.
     """
 
     logprobs: np.ndarray
     offsets: np.ndarray
 
     def span(self, start: int, end: int) -> np.ndarray:
-        """Log-probabilities of the tokens that lie entirely within the characters [start, end).
+        """Return the log-probabilities of the tokens that lie entirely within the characters [start, end).
 
-        A token that also covers characters outside (`)</` at the end of an answer) would score the tag too, so it is
-        left out. If no token lies entirely inside, the overlapping ones are taken.
+        A token that also covers characters outside (`)</` at the end of an answer) would score the tag as well, so it is left out. If no token lies entirely
+        inside, the overlapping tokens are used.
         """
         first, last = self.offsets[:, 0], self.offsets[:, 1]
         inside = (first >= start) & (last <= end) & (last > first)
@@ -50,7 +49,7 @@ class ScoredText:
 
 
 def perplexity(logprobs: np.ndarray) -> float:
-    """exp of the negative mean log-probability; NaN without tokens."""
+    """Return exp of the negative mean log-probability; NaN without tokens."""
     return float(np.exp(-np.mean(logprobs))) if len(logprobs) else float("nan")
 
 
@@ -61,7 +60,7 @@ def completion_logprobs(
     batch_size: int = 8,
     description: str = "Scoring",
 ) -> list[np.ndarray]:
-    """Per-token log-probabilities of each completion after its prompt; see :func:`score_completions`."""
+    """Return the log-probabilities of the tokens of each completion after its prompt; see :func:`score_completions`."""
     return [scored.logprobs for scored in score_completions(lm, prompts, completions, batch_size, description)]
 
 
@@ -78,15 +77,15 @@ def score_completions(
         lm: the model.
         prompts: (B,) rendered texts.
         completions: (B,) texts that follow them; prompts may repeat.
-        batch_size: pairs per forward pass (times :data:`TOKENS_A_PAIR` tokens where prefixes are shared); the result
-            depends neither on it nor on the order (up to float rounding).
+        batch_size: number of pairs per forward pass; if prefixes are shared, a pass holds up to :data:`TOKENS_A_PAIR` distinct tokens per pair of a batch.
+            Up to float rounding, neither the batch size nor the order affects the result.
         description: label of the progress display.
 
     Returns:
-        B scored texts in order; an empty completion has no tokens.
+        B scored texts, in order; an empty completion has no tokens.
 
     Raises:
-        TaijiError: a pair is longer than the model's context, or the tokenizer gives no character offsets.
+        TaijiError: a pair is longer than the model's context, or the tokenizer does not provide character offsets.
     """
     tokenised = [continued(lm.tokenizer, p, c) for p, c in zip(prompts, completions, strict=True)]
     context = getattr(lm.model.config, "max_position_embeddings", None)
@@ -117,8 +116,7 @@ def score_completions(
 def _plan(
     lm: LanguageModel, pairs: list[Pair], batch_size: int
 ) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
-    """Batches of pair numbers and their scoring function: packed passes with shared prefixes, or padded batches of
-    similar length."""
+    """Return batches of pair numbers and their scoring function: packed passes with shared prefixes, or padded batches of similar length."""
     from taiji.language.prefix_forward import shared_batches
     from taiji.language.prefix_support import supports_sharing
 
@@ -129,12 +127,12 @@ def _plan(
 
 
 def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
-    """One packed pass in which every shared prefix is computed once."""
+    """Score pairs in one packed pass in which every shared prefix is computed only once."""
     import torch
 
     from taiji.language.prefix_forward import shared_logprobs
 
-    # The very first token has no context to be scored in, so a pair of fewer than two tokens has nothing to score.
+    # The very first token has no context, so it cannot be scored, and a pair of fewer than two tokens has nothing to score.
     rows = [row for row, (ids, first) in enumerate(pairs) if len(ids) > max(first, 1)]
     results = [np.zeros(len(ids) - first) for ids, first in pairs]
     if rows:
@@ -148,7 +146,7 @@ def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
 
 
 def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
-    """One left-padded forward pass; completions are right-aligned, so only the last positions need logits."""
+    """Score pairs in one left-padded forward pass. Completions are right-aligned, so that only the last positions need logits."""
     import torch
 
     width = max(len(ids) for ids, _ in pairs)
@@ -172,7 +170,7 @@ def _score_padded(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
         chosen = scores.gather(2, tokens[:, width - keep + 1 :, None])[:, :, 0].double().cpu().numpy()
     results = []
     for row, (ids, first) in enumerate(pairs):
-        count = len(ids) - max(first, 1)  # the first token has no context to be scored in
+        count = len(ids) - max(first, 1)  # the first token has no context, so it cannot be scored
         values = chosen[row, chosen.shape[1] - count :] if count else np.empty(0)
         results.append(np.concatenate([np.zeros(1), values]) if first == 0 and len(ids) else values)
     return results

@@ -21,19 +21,19 @@ class LanguageSettings(Settings):
     model: str = "default"
     """`default` (SmolLM2-135M-Instruct from its package), a Hugging Face name, a `save_pretrained` folder or a `.gguf` file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
+    """Dtype of the weights; `auto`: bfloat16 on a GPU and on CPUs with bfloat16 instructions, float32 elsewhere."""
     device: str = "auto"
-    """Device; `auto`: a GPU if there is one."""
+    """Device of the model; `auto`: a GPU if there is one."""
     chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})
-    """Arguments of the model's chat template, such as `{enable_thinking: true}`; part of every prompt, and of the templates of the fine-tuned models."""
+    """Arguments of the model's chat template, such as `{enable_thinking: true}`. They are part of every prompt, and of the templates of the fine-tuned models."""
     template_date: date | None = None
-    """Date printed by chat templates that print today's (such as Llama 3.1's); `null`: the date that a run wrote
-    into the model's folder, else 2024-07-26."""
+    """Date that is printed by chat templates which would print today's (such as Llama 3.1's); `null`: the date that a run wrote into the model's folder, else
+    2024-07-26."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend that generates and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; `device:
     cpu` then keeps this process's own copy of the weights off the GPU). Training is not affected."""
     gpu_share: float = Field(default=0.9, gt=0.0, le=1.0)
-    """Share of the GPU's memory that vLLM may use; lower it where several workers share a GPU."""
+    """Share of the GPU's memory that vLLM may use. Lower it if several workers share a GPU."""
 
 
 class EmbedderSettings(Settings):
@@ -51,14 +51,14 @@ class GenerationSettings(Settings):
     max_new_tokens: int = Field(default=96, ge=1)
     """Longest completion, in tokens."""
     temperature: float = Field(default=0.8, ge=0.0)
-    """Sampling temperature; 0 always takes the likeliest token, so all samples of a prompt are equal."""
+    """Sampling temperature. With 0, the most likely token is always taken, so all samples of a prompt are equal."""
     top_k: int = Field(default=50, ge=1)
-    """Sample among this many likeliest tokens."""
+    """Number of most likely tokens from which is sampled."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
-    """Of these, keep the likeliest tokens whose probabilities add up to this value."""
+    """Sum of probabilities up to which the most likely of these tokens are kept."""
     repetition_penalty: float = Field(default=1.0, ge=1.0)
-    """Divide the positive logits (multiply the negative ones) of tokens already in the completion by this; small models loop without it."""
+    """Penalty that divides the positive logits (and multiplies the negative ones) of tokens already in the completion; without it, small models loop."""
     batch_size: int = Field(default=24, ge=1)
-    """Sequences decoded together (the prompts of a batch times their samples)."""
+    """Number of sequences decoded together (the prompts of a batch times their samples)."""
     stop: tuple[str, ...] = ("</answer>",)
-    """Texts that end a completion (and stay in it), in addition to the model's end-of-text tokens."""
+    """Texts that end a completion (and are part of it), in addition to the model's end-of-text tokens."""

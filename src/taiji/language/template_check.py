@@ -1,4 +1,4 @@
-"""Check of how a model's prompts begin and end, where errors are silent."""
+"""Check of how the prompts of a model begin and end, where errors remain unnoticed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SAMPLE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What next?"}]
 SHOWN = 60
-"""Number of characters of a prompt's end that are shown."""
+"""Number of characters that are shown from the end of a prompt."""
 _EMPTY = re.compile(r"<think>\s*</think>\s*$")
 _TWICE = re.compile(r"<think>\s*(</think>)?\s*<think>\s*$")
 
@@ -25,10 +25,10 @@ class PromptLook:
     """Findings of a prompt check.
 
     Attributes:
-        start: the prompt's first characters.
-        end: the prompt's last characters, as the student sees them.
+        start: first characters of the prompt.
+        end: last characters of the prompt, as the student sees them.
         remarks: observations that need no action.
-        warnings: problems, each with its fix.
+        warnings: problems, each with advice how to fix it.
     """
 
     start: str
@@ -38,10 +38,10 @@ class PromptLook:
 
 
 def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
-    """Render a short conversation as a student's prompt and check it.
+    """Render a short conversation as a prompt of the student, and check it.
 
     Args:
-        tokenizer: a tokenizer with its template's arguments bound (:func:`taiji.language.causal_lm.load_tokenizer`).
+        tokenizer: tokenizer with bound template arguments (:func:`taiji.language.causal_lm.load_tokenizer`).
     """
     prompt = render(tokenizer, SAMPLE)
     asked = begun(prompt, THINK)
@@ -69,22 +69,22 @@ def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
 def _thinking(prompt: str) -> list[str]:
     if _EMPTY.search(prompt):
         return [
-            "the template closes an empty `<think>`; it is removed before an answer, which opens its own "
+            "the template closes an empty `<think>`, which is removed before an answer that opens its own "
             "(if the template reads enable_thinking, language.chat_template_kwargs can switch it on)"
         ]
-    return ["the template opens `<think>`; it is not opened again"] if prompt.rstrip().endswith(THINK) else []
+    return ["the template opens `<think>`, so it is not opened again"] if prompt.rstrip().endswith(THINK) else []
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     templates = tokenizer.chat_template
     if not templates:
-        return ["no chat template: the messages are joined by blank lines"]
+        return ["there is no chat template, so the messages are joined by blank lines"]
     remarks = []
     if prints_date(str(templates)):
-        remarks.append("the template prints a date: always the same, language.template_date")
+        remarks.append("the template prints a date, which is always that of language.template_date")
     if prompt.find(SAMPLE[0]["content"] + "\n\n" + SAMPLE[1]["content"]) >= 0:
-        remarks.append("the template has no system role: the system text is put before the user's")
+        remarks.append("the template has no system role, so the system text is put before that of the user")
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in TAGS]
     if special:
-        remarks.append(f"{', '.join(special)} are special tokens; servers that leave those out hide them")
+        remarks.append(f"{', '.join(special)} are special tokens; servers that omit special tokens do not show them")
     return remarks

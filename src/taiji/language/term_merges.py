@@ -1,8 +1,8 @@
-"""Two tokenizations of one text: general word pieces, and domain terms merged from them, with the spans of both.
+"""Two tokenizations of a text: general word pieces, and domain terms merged from them, with the spans of both.
 
-Both are iterated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within words, and then of
-pieces within a stretch of words, so that "science fiction" becomes one term where the catalogue often has it. The first merges may be those of
-a tokenizer that is there already, whose pieces have vectors (:mod:`taiji.language.token_vectors`).
+Both result from repeated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within words, and then of pieces within
+a run of words, so that "science fiction" becomes one term if it is frequent in the catalogue. The first kind of merges may be taken from an existing
+tokenizer, whose pieces have vectors (:mod:`taiji.language.token_vectors`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ Sequences = Mapping[tuple[str, ...], int]
 """Sequences of tokens with their counts."""
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 START = "\u2581"
-"""Marks the first piece of a word."""
+"""Mark of the first piece of a word."""
 JOINT = "_"
-"""Separates the pieces of a term; occurs in no word."""
+"""Separator of the pieces of a term, which occurs in no word."""
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 """Ids of padding, of unknown tokens, and of the first learnt token."""
 
 
 def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "") -> tuple[Pair, ...]:
-    """Return merges of adjacent tokens: at each step the most frequent pair, ties broken by name.
+    """Return merges of adjacent tokens. Each step merges the most frequent pair, with ties broken by name.
 
     Args:
-        sequences: token sequences with counts. most: most merges. least: fewest occurrences of a merged pair. joint:
-            separator within the merged token.
+        sequences: token sequences with counts.
+        most: largest number of merges.
+        least: smallest number of occurrences of a merged pair.
+        joint: separator within the merged token.
     """
     texts = [(list(tokens), count) for tokens, count in sequences.items()]
     counts: Counter[Pair] = Counter()
@@ -50,7 +52,7 @@ def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "
     merges: list[Pair] = []
     while heap and len(merges) < most:
         negative, pair = heapq.heappop(heap)
-        if -negative != counts[pair]:  # a stale entry: the count has changed since
+        if -negative != counts[pair]:  # an outdated entry, whose count has changed since
             continue
         if counts[pair] < least:
             break
@@ -74,7 +76,7 @@ def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "
 
 
 def merged(tokens: Sequence[str], pair: Pair, joint: str = "") -> list[str]:
-    """Return tokens with a pair merged wherever it occurs, from left to right."""
+    """Return tokens in which a pair is merged wherever it occurs, from left to right."""
     out, at = [], 0
     while at < len(tokens):
         if at + 1 < len(tokens) and (tokens[at], tokens[at + 1]) == pair:
@@ -87,11 +89,12 @@ def merged(tokens: Sequence[str], pair: Pair, joint: str = "") -> list[str]:
 
 
 def apply_merges(tokens: Sequence[str], ranks: Mapping[Pair, int], joint: str = "") -> tuple[list[str], list[int]]:
-    """Return the merged tokens, and for each given token the position of the merged token that covers it.
+    """Return the merged tokens and, for each given token, the position of the merged token that covers it.
 
     Args:
-        tokens: tokens of one sequence. ranks: order in which the merges were learnt. joint: as for
-            :func:`learn_merges`.
+        tokens: tokens of one sequence.
+        ranks: order in which the merges were learnt.
+        joint: as for :func:`learn_merges`.
     """
     out, lengths = list(tokens), [1] * len(tokens)
     while True:
@@ -116,9 +119,10 @@ class Tokens:
     """One text in both tokenizations.
 
     Attributes:
-        general: pieces (T,). spans: (T,) character range [start, end) of each piece.
-        domain: terms (S,), S ≤ T. term_of: (T,) the span map: position of the term that covers each piece; ascending
-            without gaps.
+        general: pieces (T,).
+        spans: (T,) character range [start, end) of each piece.
+        domain: terms (S,), S ≤ T.
+        term_of: (T,) span map: position of the term that covers each piece, ascending without gaps.
     """
 
     general: tuple[str, ...]
@@ -129,13 +133,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class TwoTokenizers:
-    """Merges and vocabularies learnt from a catalogue's texts.
+    """Merges and vocabularies learnt from the texts of a catalogue.
 
     Attributes:
-        pieces: merges of characters. terms: merges of pieces.
-        general, domain: the tokens that have numbers, in their order.
-        apart: whether merges are those of a language model's tokenizer: a letter is large or small, a word starts behind a blank, and the mark of that is
-            merged as a character.
+        pieces: merges of characters.
+        terms: merges of pieces.
+        general, domain: tokens that have numbers, in the order of these.
+        apart: whether the merges are those of a language model's tokenizer: letters keep their case, a word starts after a space, and the mark of that start
+            is merged as a separate character.
     """
 
     pieces: tuple[Pair, ...]
@@ -148,11 +153,13 @@ class TwoTokenizers:
     def learn(
         cls, texts: Sequence[str], pieces: int, terms: int, least: int = 2, known: Sequence[Pair] | None = None
     ) -> Self:
-        """Learn from texts.
+        """Learn merges and vocabularies from texts.
 
         Args:
-            texts: each counts once. pieces, terms: merges at most. least: occurrences of what is merged.
-            known: merges of a tokenizer, first ones first, in the place of ``pieces`` that are learnt; those that the texts use are kept.
+            texts: texts, each of which counts once.
+            pieces, terms: largest numbers of merges.
+            least: smallest number of occurrences of a merged pair.
+            known: merges of an existing tokenizer, in order, which replace the learnt ``pieces``; only those that the texts use are kept.
         """
         apart = known is not None
         words = Counter(word for text in texts for word, _ in _words_of(text, apart))
@@ -166,8 +173,7 @@ class TwoTokenizers:
         return cls(merges, found.terms, tuple(sorted(general)), tuple(sorted(domain)), apart)
 
     def tokens(self, text: str) -> Tokens:
-        """Return a text's pieces and terms; every non-space character is in exactly one piece, every piece in
-        exactly one term."""
+        """Return the pieces and terms of a text. Every non-space character is in exactly one piece, and every piece in exactly one term."""
         general: list[str] = []
         spans: list[tuple[int, int]] = []
         for word, at in _words_of(text, self.apart):
@@ -186,7 +192,7 @@ class TwoTokenizers:
         return Tokens(tuple(general), tuple(spans), tuple(domain), tuple(term_of))
 
     def numbers(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ids of the first pieces, and of the term that covers each piece, (length,) each, padded with 0."""
+        """Return the ids of the first pieces and of the terms that cover them, each (length,), padded with 0."""
         found = self.tokens(text)
         out = np.zeros((2, length), dtype=np.int64)
         for at, (piece, place) in enumerate(zip(found.general[:length], found.term_of)):
@@ -215,7 +221,7 @@ class TwoTokenizers:
         return {}
 
     def _pieces_of(self, word: tuple[str, ...]) -> tuple[list[str], list[int]]:
-        """Return a word's pieces and the piece of each of its characters; asked for again, without merging again."""
+        """Return the pieces of a word and the piece of each of its characters. Results are cached."""
         known = self._words
         if word not in known:
             merge = _merged_apart if self.apart else apply_merges
@@ -228,13 +234,13 @@ class TwoTokenizers:
 
 
 def characters(word: str) -> tuple[str, ...]:
-    """Return a word's characters in lower case, one token per character, with the first one marked."""
+    """Return the characters of a word in lower case, one token per character, with a mark on the first one."""
     small = [character.lower() if len(character.lower()) == 1 else character for character in word]
     return (START + small[0], *small[1:]) if word[0].isalnum() else tuple(small)
 
 
 def _words_of(text: str, apart: bool) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yield the characters of each word, and where it begins; see :class:`TwoTokenizers` for ``apart``."""
+    """Yield the characters of each word and its start position; see :class:`TwoTokenizers` for ``apart``."""
     for word in WORD.finditer(text):
         at, said = word.start(), word.group()
         if apart:
@@ -245,14 +251,14 @@ def _words_of(text: str, apart: bool) -> Iterator[tuple[tuple[str, ...], int]]:
 
 
 def _started(word: Sequence[str]) -> tuple[str, ...]:
-    """Return a word's characters with the mark of its start as one of its own."""
+    """Return the characters of a word, with the mark of its start as a separate character."""
     return (START, word[0][len(START) :], *word[1:]) if len(word[0]) > 1 else tuple(word)
 
 
 def _merged_apart(word: Sequence[str], ranks: Mapping[Pair, int]) -> tuple[list[str], list[int]]:
-    """Return pieces and the piece of each character, by merges that take the mark of a start as a character of its own.
+    """Return pieces and the piece of each character, for merges that treat the mark of a start as a separate character.
 
-    A mark that no merge takes stands before the piece that follows it.
+    A mark that is not merged is joined to the piece that follows it.
     """
     units = _started(word)
     pieces, covering = apply_merges(units, ranks)
@@ -264,7 +270,7 @@ def _merged_apart(word: Sequence[str], ranks: Mapping[Pair, int]) -> tuple[list[
 
 
 def _used(words: Iterable[tuple[str, ...]], merges: Sequence[Pair]) -> tuple[Pair, ...]:
-    """Return those of a tokenizer's merges that some word needs, in their order."""
+    """Return the merges of a tokenizer that at least one word needs, in their order."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     used: set[int] = set()
     for word in words:
@@ -276,7 +282,7 @@ def _used(words: Iterable[tuple[str, ...]], merges: Sequence[Pair]) -> tuple[Pai
 
 
 def _stretch_bounds(general: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the bounds of runs of words; each punctuation mark is its own run, and terms do not cross it."""
+    """Return the bounds of runs of words. Each punctuation mark is a run of its own, and terms do not cross it."""
     bounds: list[tuple[int, int]] = []
     start = 0
     for at, piece in enumerate(general):

@@ -1,4 +1,4 @@
-"""A randomly initialised causal LM small enough for unit tests, benchmarks of mathematics and dry runs.
+"""Randomly initialised causal LM that is small enough for unit tests, benchmarks of the mathematics, and dry runs.
 
 The tokenizer is a byte-level BPE trained on the fly, so it encodes any text; the chat template is plain ChatML, as in
 the default model.
@@ -57,7 +57,7 @@ def tiny_causal_lm(
     heads: int = 4,
     seed: int = 0,
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Return ``(model, tokenizer)``: a Llama of ``layers`` layers and ``hidden`` width, fp32, weights from ``seed``."""
+    """Return ``(model, tokenizer)``: a Llama model in float32 with ``layers`` layers and width ``hidden``, whose weights are drawn from ``seed``."""
     import torch
 
     with needs("llm"):

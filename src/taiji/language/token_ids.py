@@ -1,8 +1,7 @@
 """Conversion between text and token ids, in one place so that training, scoring and generation use the same ids.
 
-A rendered prompt is written out with its special tokens (:func:`taiji.language.chat.render`), so no special token is
-added here, even if the tokenizer would add one. A completion's ids are appended to its prompt's ids: the model
-generates token by token, so no token spans the boundary.
+A rendered prompt already contains its special tokens (:func:`taiji.language.chat.render`), so none is added here, even if the tokenizer would add one.
+The ids of a completion are appended to those of its prompt: the model generates token by token, so no token spans the boundary.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-"""Tags of the answer's format: kept in the text even where a tokenizer treats them as special tokens."""
+"""Tags of the answer format, which are kept in the text even if a tokenizer treats them as special tokens."""
 ANCHORS = ("\n", ".", "a", ">", "\x00")
-"""Contexts after which a completion is tokenised where its prompt cannot be the context."""
+"""Contexts after which a completion is tokenized if its prompt cannot be used as the context."""
 
 
 @dataclass(frozen=True)
 class Continued:
-    """A prompt's ids with those of its completion.
+    """Ids of a prompt followed by those of its completion.
 
     Attributes:
-        ids: all of them.
-        first: number of prompt ids; these always equal :func:`ids_of` the prompt.
-        offsets: (T, 2) int64, [start, end) of each completion token in the completion's characters.
+        ids: all ids.
+        first: number of prompt ids, which always equal :func:`ids_of` the prompt.
+        offsets: (T, 2) int64, the characters [start, end) of each completion token within the completion.
     """
 
     ids: list[int]
@@ -40,23 +39,24 @@ class Continued:
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a text that already holds its special tokens."""
+    """Return the ids of a text that already contains its special tokens."""
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Continued:
     """Return a prompt's ids followed by the ids of its completion.
 
-    If the tokens of the whole text begin with the prompt's, they are used. If a token would span the boundary, or the
-    tokenizer puts a space before every text, the completion is tokenised so that the ids decode to prompt and
-    completion.
+    If the tokens of the whole text begin with those of the prompt, they are used. If a token would span the boundary, or if the tokenizer puts a space before
+    every text, the completion is tokenized in such a way that the ids decode to prompt and completion.
 
     Raises:
-        ResourceError: the tokenizer gives no character offsets.
+        ResourceError: the tokenizer does not provide character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ResourceError(
-            "The tokenizer gives no character offsets.", expected="a fast tokenizer", found=type(tokenizer).__name__
+            "The tokenizer does not provide character offsets.",
+            expected="a fast tokenizer",
+            found=type(tokenizer).__name__,
         )
     before = ids_of(tokenizer, prompt)
     if not completion:
@@ -76,7 +76,7 @@ def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) 
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the text of generated ids without special tokens; the tags of the answer's format stay."""
+    """Return the text of generated ids without special tokens; the tags of the answer format are kept."""
     special = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     if not any(text in TAGS for text in special.values()):
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -104,7 +104,7 @@ def _framed(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 def _behind(
     tokenizer: PreTrainedTokenizerBase, context: str, text: str, before: list[int]
 ) -> tuple[list[int], np.ndarray] | None:
-    """Ids and offsets of ``text`` after ``context``; None if the ids of both do not begin with the context's."""
+    """Return ids and offsets of ``text`` after ``context``; None if the ids of both together do not begin with those of the context."""
     encoding = tokenizer(context + text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(encoding.input_ids)
     if ids[: len(before)] != before:

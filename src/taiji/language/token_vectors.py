@@ -1,8 +1,8 @@
-"""An embedder's vectors of the tokens of both tokenizations, as a text encoder begins with them.
+"""An embedder's vectors for the tokens of both tokenizations, with which a text encoder is initialised.
 
-A general token has the embedder's own vector, and a term of the domain the mean of its pieces'. The embedder's tokenizer makes the pieces, so that
-the mean over a text's pieces is what the embedder makes of it; but here no piece reaches over punctuation, and a blank counts with the digit or sign
-behind it.
+A general token has the embedder's own vector; a domain term has the mean over its pieces. The pieces are made by the embedder's tokenizer, so the mean over
+the pieces of a text is the embedder's vector of the text, with two differences: no piece crosses punctuation, and a space belongs to the digit or sign
+after it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from taiji.language.term_merges import FIRST, JOINT, TwoTokenizers
 
 Array = NDArray[Any]
 AXES = 128
-"""Principal axes of texts that are kept: those of a wider encoder begin with 0."""
+"""Number of principal axes of the texts that are kept; a wider encoder has 0 for the others."""
 LEAST = 0.01
-"""Smallest standard deviation that is divided by, of entries of unit vectors: a catalogue of one text has 0, and any other would be far off."""
+"""Smallest standard deviation by which entries of unit vectors are divided: a catalogue of one text has 0, and other texts would become huge."""
 
 
 def started_tokenizers(texts: Sequence[str], terms: int) -> tuple[TwoTokenizers, dict[str, Array]]:
-    """Return tokenizers with WordLlama's pieces and terms learnt from texts, and the vectors to begin with.
+    """Return tokenizers with WordLlama's pieces and terms learnt from texts, and the initial vectors.
 
     Args:
-        texts: each counts once. terms: merges of pieces at most.
+        texts: texts, each of which counts once.
+        terms: largest number of merges of pieces.
 
     Returns:
-        The tokenizers; and ``general`` (G, D), ``centre`` (D,), ``scale`` (D,) and ``axes`` (k, D), float32, as
-        :class:`taiji.nn.semantic_encoder.TokenStart` has them but for the rows of no token and of an unknown one.
+        The tokenizers; and ``general`` (G, D), ``centre`` (D,), ``scale`` (D,) and ``axes`` (k, D), float32, as in
+        :class:`taiji.nn.semantic_encoder.TokenStart` but without the rows of the empty and the unknown token.
 
     Raises:
         ResourceError: the package is not installed.
@@ -54,7 +55,7 @@ def principal_axes(x: Array, most: int = AXES) -> Array:
 
 
 def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]) -> Array:
-    """Return the mean of the vectors of each text's general tokens at length 1, (N, D); 0 for a blank one."""
+    """Return the mean over the vectors of each text's general tokens, scaled to length 1, (N, D); 0 for a blank text."""
     number = {token: place for place, token in enumerate(tokenizers.general)}
     sums = np.zeros((len(texts), general.shape[1]), dtype=np.float32)
     for place, text in enumerate(texts):
@@ -66,15 +67,16 @@ def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]
 
 
 def numbered(vectors: Array) -> Array:
-    """Return vectors (n, D) by the tokens' numbers, (FIRST + n, D)."""
+    """Return vectors (n, D) indexed by the numbers of the tokens, (FIRST + n, D)."""
     return np.concatenate([np.zeros((FIRST, vectors.shape[1]), vectors.dtype), vectors])
 
 
 def term_vectors(tokenizers: TwoTokenizers, general: Array) -> Array:
-    """Return the vectors of the domain's terms, (M, D): each the mean of its pieces'.
+    """Return the vectors of the domain terms, (M, D), each the mean over its pieces.
 
     Args:
-        tokenizers: with both vocabularies. general: (G, D).
+        tokenizers: tokenizers with both vocabularies.
+        general: (G, D).
     """
     number = {token: place for place, token in enumerate(tokenizers.general)}
     parts = [[number[t]] if t in number else [number[piece] for piece in t.split(JOINT)] for t in tokenizers.domain]

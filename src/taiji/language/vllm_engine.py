@@ -1,8 +1,8 @@
-"""vLLM as a backend of `generate` and `score_completions`, in place of the model in this process.
+"""vLLM as a backend of `generate` and `score_completions`, instead of the model in this process.
 
-Tokenisation, the seeds of prompts and samples, stop texts, the choice of scored tokens and the repetition penalty
-(`vllm_penalty`) are ours, so prompts, verdicts and features mean the same. Only the arithmetic differs: kernels, and
-the random stream of a seed. We have not run it for want of a GPU: the tests use a double of vLLM's interface.
+Tokenization, the seeds of prompts and samples, stop texts, the choice of scored tokens and the repetition penalty (`vllm_penalty`) are ours, so prompts,
+verdicts and features have the same meaning. Only the arithmetic differs: the kernels, and the random stream of a seed. It has not been run with vLLM for
+want of a GPU: the tests use a test double of vLLM's interface.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
     """Return the model with the engine that the settings name for generation and scoring.
 
     Raises:
-        TaijiError: vLLM is not installed, or the model was created in memory and has no folder to read it from.
+        TaijiError: vLLM is not installed, or the model was created in memory, so that there is no folder from which vLLM can read it.
     """
     return lm if settings.engine == "transformers" else replace(lm, engine=VLLMEngine(lm, settings.gpu_share))
 
@@ -36,8 +36,8 @@ class VLLMEngine:
     """One vLLM instance in this process.
 
     Args:
-        lm: model read from a folder or hub; its tokenizer is used, its weights are not.
-        gpu_share: share of the GPU's memory that vLLM may use (lower it for several workers on one GPU).
+        lm: model that was read from a folder or hub; its tokenizer is used, but not its weights.
+        gpu_share: share of the GPU's memory that vLLM may use (lower it if several workers share a GPU).
     """
 
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
@@ -100,8 +100,7 @@ class VLLMEngine:
         return [[next(texts) for _ in row] for row in seeds]
 
     def logprobs(self, pairs: Sequence[tuple[list[int], int]]) -> list[np.ndarray]:
-        """Log-probabilities of each pair's tokens from its first completion token on; a token without context scores
-        0."""
+        """Return the log-probabilities of each pair's tokens from its first completion token on; 0 for a token without context."""
         sampling = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         scored = [place for place, (ids, first) in enumerate(pairs) if len(ids) > first]
         results = [np.zeros(len(ids) - first) for ids, first in pairs]

@@ -1,5 +1,4 @@
-"""Repetition penalty over the completion only, as a logits processor of vLLM, whose built-in penalty counts the
-prompt too.
+"""Repetition penalty over the completion only, as a logits processor of vLLM, whose built-in penalty includes the prompt.
 
 vLLM imports this module by name in the process that holds the model; without vLLM it must not be imported.
 """
@@ -19,14 +18,14 @@ ARGUMENT = "completion_penalty"
 
 
 class CompletionPenalty(AdapterLogitsProcessor):  # type: ignore[misc]
-    """Application of :func:`penalised` to the requests that ask for it."""
+    """Logits processor that applies :func:`penalised` to the requests that ask for it."""
 
     def is_argmax_invariant(self) -> bool:
-        """Return False: the likeliest token may change."""
+        """Return False, because the most likely token may change."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> Callable[[list[int], Tensor], Tensor] | None:
-        """Return a function of a request's output ids and logits (V,), or None if it has no penalty."""
+        """Return a function of a request's output ids and logits (V,), or None if the request has no penalty."""
         penalty = float((params.extra_args or {}).get(ARGUMENT, 1.0))
         if penalty == 1.0:
             return None

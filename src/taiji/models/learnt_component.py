@@ -1,4 +1,4 @@
-"""The base of components that learn arrays and read no column of the log: settings, version, saving."""
+"""Base class of components that consist of learnt arrays and read no column of the log: settings, version, and saving."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FORMAT = 1
 
 
 class LearntComponent(ABC):
-    """Component made up of settings, facts and arrays. A model implements :meth:`weights` and :meth:`restore`.
+    """Component that consists of settings, facts and arrays. A model implements :meth:`weights` and :meth:`restore`.
 
     Attributes:
-        settings: as given.
-        facts: learnt values that are not arrays, as JSON.
-        dataset: the bound dataset, if the component reads columns of items or users; None if all its inputs come with the requests.
+        settings: settings as given.
+        facts: learnt values that are not arrays, JSON-serialisable.
+        dataset: bound dataset if the component reads columns of items or users; None if all its inputs come with the requests.
     """
 
     Settings: ClassVar[type[Base]] = Base
@@ -42,7 +42,7 @@ class LearntComponent(ABC):
 
     @abstractmethod
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the component from :meth:`weights`."""
 
     @property
     def version(self) -> str:
@@ -61,17 +61,17 @@ class LearntComponent(ABC):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
-        """Read what :meth:`save` wrote, and bind it to a dataset.
+        """Read a component that :meth:`save` wrote, and bind it to a dataset.
 
         Raises:
-            ArtifactError: the folder is damaged, or from another version or model.
-            ResourceError: a package that the component needs is missing.
+            ArtifactError: the folder is damaged, or was written by another version or model.
+            ResourceError: a package that the component needs is not installed.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
         if config.get("format") != FORMAT or config.get("class") != cls._name():
             raise ArtifactError(
-                "This folder does not hold the requested component.",
+                "This folder does not contain the requested component.",
                 where=str(folder),
                 expected=f"config.json with format {FORMAT} and class {cls._name()}",
                 found=f"format {config.get('format')}, class {config.get('class')}",
@@ -81,9 +81,9 @@ class LearntComponent(ABC):
             made = cls(cls.Settings.model_validate(config["settings"]))
             made.facts, made.dataset = config["facts"], dataset
             made.restore(load_file(folder / "weights.safetensors"))
-        except ResourceError:  # a package that the component needs
+        except ResourceError:  # a missing package that the component needs
             raise
-        except Exception as error:  # any error that reading a damaged file raises
+        except Exception as error:  # a damaged file can raise any error
             raise ArtifactError(
                 "A saved component is damaged.", where=str(folder), found=str(error)[:300], fix="fit it again"
             ) from error

@@ -1,4 +1,4 @@
-"""Batched beam search over a tree of codes: scores and children by callbacks, no loop over rows or beams."""
+"""Batched beam search over a tree of codes. Scores and children come from callbacks, and no code loops over rows or beams."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Score = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Maps level, parents (B, K) and codes (B, K) to log-probabilities (B, K, V) of each beam's next code.
+"""Function from level, parents (B, K) and codes (B, K) to log-probabilities (B, K, V) of each beam's next code.
 
 Beam k extends beam ``parents[b, k]`` of the previous call by ``codes[b, k]``; at level 0, K is 1 and both are zeros.
 """
 Children = Callable[[int, Ints, Ints], tuple[Ints, Ints, Ints]]
-"""Maps level, requests (R,) and nodes (R,) to the children's parents as ascending indices into the nodes (C,), codes
-(C,) and children (C,)."""
+"""Function from level, requests (R,) and nodes (R,) to parents, codes and children, each (C,), where parents are ascending indices into the nodes."""
 
 
 def beam_search(
@@ -29,8 +28,11 @@ def beam_search(
     then by the smaller code. A request with an empty tree gets only padding.
 
     Args:
-        score: called once per level. children: children in the tree of each request. requests: B. levels: L.
-        beam: prefixes kept per request.
+        score: scoring callback, called once per level.
+        children: children in the tree of each request.
+        requests: B.
+        levels: L.
+        beam: number of prefixes kept per request.
 
     Returns:
         leaves (B, K) int64, best first, padded with −1, and their scores (B, K), −inf at the padding; K ≤ beam.

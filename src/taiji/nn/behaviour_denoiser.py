@@ -1,5 +1,4 @@
-"""Network that turns a behaviour-agnostic latent preference into that of one behaviour (FatsMB): modulated blocks
-with experts per behaviour."""
+"""Network that turns a behaviour-agnostic latent preference into that of one behaviour (FatsMB): modulated blocks with experts per behaviour."""
 
 from __future__ import annotations
 
@@ -12,8 +11,10 @@ class BehaviourExperts(nn.Module):
     """Linear experts, some shared by all behaviours and some specific to each, mixed by the behaviour's gate.
 
     Args:
-        width: d. behaviours: n, numbered from 1; 0 is no behaviour, with only the shared experts. shared: number of
-            shared experts, at least 1. own: experts per behaviour.
+        width: d.
+        behaviours: n, numbered from 1; 0 stands for no behaviour and uses only the shared experts.
+        shared: number of shared experts, at least 1.
+        own: number of experts per behaviour.
     """
 
     def __init__(self, width: int, behaviours: int, shared: int, own: int) -> None:
@@ -47,7 +48,8 @@ class TransferBlock(nn.Module):
     at 0, so an untrained block is the identity.
 
     Args:
-        width: d of all inputs. behaviours, shared, own: see :class:`BehaviourExperts`.
+        width: d of all inputs.
+        behaviours, shared, own: see :class:`BehaviourExperts`.
     """
 
     def __init__(self, width: int, behaviours: int, shared: int, own: int) -> None:
@@ -62,8 +64,7 @@ class TransferBlock(nn.Module):
     def forward(
         self, x: torch.Tensor, setting: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return (B, d) for x, the condition of the norms and the agnostic latents, (B, d) each, and behaviours
-        (B,)."""
+        """Return (B, d) from x, the condition of the norms and the agnostic latents, each (B, d), and from behaviours (B,)."""
         alpha1, beta1, gamma1, alpha2, beta2, gamma2 = self.modulation(functional.silu(setting)).chunk(6, dim=-1)
         inner = torch.cat([self.norm(x) * (1 + gamma1) + beta1, agnostic], dim=-1)
         x = x + alpha1 * self.second(functional.gelu(self.first(inner)))
@@ -74,8 +75,11 @@ class BehaviourDenoiser(nn.Module):
     """Blocks that map a noisy latent to the clean latent of a behaviour.
 
     Args:
-        width: d. behaviours: n; 0 is no behaviour, for guidance. blocks: number of blocks. steps: S of the diffusion.
-            shared, own: experts.
+        width: d.
+        behaviours: n; 0 stands for no behaviour, for guidance.
+        blocks: number of blocks.
+        steps: S of the diffusion.
+        shared, own: see :class:`BehaviourExperts`.
     """
 
     def __init__(self, width: int, behaviours: int, blocks: int, steps: int, shared: int, own: int) -> None:

@@ -1,5 +1,4 @@
-"""Bidirectional transformer over items and the user's behaviours: behaviours scale queries and keys, with rotary
-positions (FatsMB)."""
+"""Bidirectional transformer over items and the user's behaviours: behaviours scale queries and keys, with rotary positions (FatsMB)."""
 
 from __future__ import annotations
 
@@ -23,8 +22,10 @@ class BehaviourAttention(nn.Module):
     equal, because the two coordinates of a rotated pair have different factors.
 
     Args:
-        width: d. heads: number of heads, each of even width. scaled: whether behaviours are used. after_turn: apply
-            the factors after the rotation, as in the released code.
+        width: d.
+        heads: number of heads, each of even width.
+        scaled: whether behaviours are used.
+        after_turn: apply the factors after the rotation, as in the released code.
     """
 
     def __init__(self, width: int, heads: int, scaled: bool, after_turn: bool) -> None:
@@ -37,8 +38,10 @@ class BehaviourAttention(nn.Module):
         """Return (B, L, d).
 
         Args:
-            x: (B, L, d). behaviours: vectors (B, L, d). turn: rotations of the positions, (L, d / heads). known: (B,
-                L) bool, False at padding.
+            x: (B, L, d).
+            behaviours: vectors (B, L, d).
+            turn: rotations of the positions, (L, d / heads).
+            known: (B, L) bool, False at padding.
         """
         rows, length, width = x.shape
         query, key, value = (self._by_head(part) for part in self.projection(x).chunk(3, dim=-1))
@@ -82,8 +85,10 @@ class BehaviourEncoder(nn.Module):
     """Transformer blocks over item vectors and behaviour ids.
 
     Args:
-        behaviours: n; 0 is padding, n + 1 is masked. width, heads, dropout, after_turn: of the blocks. layers: number
-            of blocks. reads: how behaviours are used.
+        behaviours: n; 0 is padding, n + 1 is the mask.
+        width, heads, dropout, after_turn: see :class:`BehaviourBlock`.
+        layers: number of blocks.
+        reads: how behaviours are used.
     """
 
     def __init__(
@@ -103,8 +108,9 @@ class BehaviourEncoder(nn.Module):
         """Return the latent vectors at all positions.
 
         Args:
-            x: (B, L, d) items' vectors, newest first. behaviours: (B, L) int64. known: (B, L) bool, False at padding,
-                True at least once per row.
+            x: (B, L, d) item vectors, newest first.
+            behaviours: (B, L) int64.
+            known: (B, L) bool, False at padding, True at least once per row.
 
         Returns:
             (B, L, d); values at padding are never read.

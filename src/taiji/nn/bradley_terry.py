@@ -1,4 +1,4 @@
-"""Bradley–Terry model of comparisons: one alternative is preferred to another with probability σ(r(first) − r(second)).
+"""Bradley–Terry model of comparisons: the first alternative is preferred to the second with probability σ(r(first) − r(second)).
 
 Scores are linear in features, r = x·β, so the penalised likelihood has one maximum, which Newton's method finds.
 Scores are identified up to a constant, because comparisons reveal only differences. Source: Bradley and Terry,

@@ -16,11 +16,13 @@ SMALLEST = 1e-4
 
 
 class QuantileNetwork(nn.Module):
-    """Network from circumstances (n, F) to quantiles (n, K, Q) of K quantities: the lowest one, then Q − 1 positive
-    increments.
+    """Network from circumstances (n, F) to quantiles (n, K, Q) of K quantities: the lowest quantile, then Q − 1 positive increments.
 
     Args:
-        inputs: F. quantities: K. levels: Q. width: width of the two hidden layers.
+        inputs: F.
+        quantities: K.
+        levels: Q.
+        width: width of the two hidden layers.
     """
 
     def __init__(self, inputs: int, quantities: int, levels: int, width: int = 64) -> None:
@@ -47,11 +49,10 @@ def pinball(quantiles: torch.Tensor, values: torch.Tensor, levels: torch.Tensor)
 
 
 def interpolated_ranks(values: Array, quantiles: Array, levels: Array) -> Array:
-    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,); they never decrease as
-    a value increases.
+    """Return the ranks in [0, 1] of values (n,) among their quantiles (n, Q) at levels (Q,). A rank never decreases as its value increases.
 
-    Linear between quantiles, with exponential tails beyond the outer ones that continue the slope of the outermost
-    interval, so order is kept until a rank rounds to 0 or 1. The bounds of each piece are exact in floating point.
+    Ranks are linear between quantiles. Beyond the outer quantiles, exponential tails continue the slope of the outermost interval, so the order is kept until
+    a rank rounds to 0 or 1. The bounds of each piece are exact in floating point.
     """
     rows = np.arange(len(values))
     place = np.clip((quantiles <= values[:, None]).sum(axis=1) - 1, 0, len(levels) - 2)
@@ -72,8 +73,9 @@ def fit_quantiles(
     """Fit the network to circumstances (n, F) and values (n, K) with the pinball loss, in float64.
 
     Args:
-        levels: (Q,) ascending in (0, 1). steps, batch, rate: of Adam, with cosine decay of the rate to 0. seed:
-            random seed.
+        levels: (Q,) ascending in (0, 1).
+        steps, batch, rate: settings of Adam; the learning rate decays to 0 by a cosine schedule.
+        seed: random seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

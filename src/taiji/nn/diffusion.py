@@ -15,7 +15,7 @@ import torch
 from taiji.core.errors import ConfigError
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Maps noisy values (B, d) and their steps (B,) int64 to predictions of the clean values (B, d)."""
+"""Function from noisy values (B, d) and their steps (B,) int64 to predictions of the clean values (B, d)."""
 
 
 def linear_schedule(steps: int, first: float = 1e-4, last: float = 0.02) -> torch.Tensor:
@@ -49,12 +49,12 @@ def kept_of(variances: torch.Tensor) -> torch.Tensor:
     """Return ᾱ (S + 1,), the cumulative product of 1 − β for variances β (S,), with ᾱ_0 = 1.
 
     Raises:
-        ConfigError: no step, or a variance outside 0 < β < 1.
+        ConfigError: there is no step, or a variance is not in 0 < β < 1.
     """
     if not len(variances) or not bool(((variances > 0) & (variances < 1)).all()):
         found = f"{float(variances.min()):g} to {float(variances.max()):g}" if len(variances) else "no step"
         raise ConfigError(
-            "These are not the variances of a diffusion.",
+            "The variances of the diffusion are invalid.",
             where="schedule",
             expected="at least one step, and variances strictly between 0 and 1",
             found=found,
@@ -105,7 +105,7 @@ def sampling_steps(steps: int, count: int) -> list[int]:
     """Return ``count`` evenly spaced steps from S down to 1 (only S for a count of 1), followed by 0.
 
     Raises:
-        ConfigError: more steps than S, or none.
+        ConfigError: the count is below 1 or above S.
     """
     if not 1 <= count <= steps:
         raise ConfigError(
@@ -129,9 +129,12 @@ def sample(
     """Return a sample (B, d) of the clean value.
 
     Args:
-        denoise: predicts the clean value. kept: ᾱ (S + 1,) of a schedule. start: (B, d) noise at the first step.
-        steps: descending, to 0 (:func:`sampling_steps`). eta: 0 is deterministic; 1 over all steps is a DDPM.
-            generator: generator of the further noise.
+        denoise: denoiser that predicts the clean value.
+        kept: ᾱ (S + 1,) of a schedule.
+        start: (B, d) noise at the first step.
+        steps: steps in descending order, ending with 0 (:func:`sampling_steps`).
+        eta: 0 is deterministic; 1 over all steps is a DDPM.
+        generator: generator of the noise added at each step.
     """
     value = start
     for step, to in pairwise(steps):

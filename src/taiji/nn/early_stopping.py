@@ -12,7 +12,8 @@ class BestWeights:
     """Weights of a network at its best check.
 
     Args:
-        network: the network in training. patience: checks without improvement after which training stops.
+        network: network in training.
+        patience: number of checks without improvement after which training stops.
     """
 
     def __init__(self, network: nn.Module, patience: int) -> None:
@@ -24,9 +25,9 @@ class BestWeights:
         """Record a check and return whether training should stop.
 
         Args:
-            value: decides which weights are kept, larger is better; NaN never improves.
-            loss: on held-out data. A check whose loss is the least so far counts as an improvement, because a metric of the first
-                ranks is mostly noise while a network still learns what is popular. Its weights are not kept for that.
+            value: metric that decides which weights are kept; larger is better, and NaN never improves.
+            loss: loss on held-out data. A check with the lowest loss so far counts as an improvement as well, because a metric of the first ranks is mostly
+                noise while a network still learns which items are popular. This does not decide which weights are kept.
         """
         if value > self._best:
             self._state = {name: held.clone() for name, held in self.network.state_dict().items()}

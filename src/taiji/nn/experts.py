@@ -8,14 +8,17 @@ from torch.nn import functional
 
 
 class Experts(nn.Module):
-    """Feed-forward experts; each token uses the best few.
+    """Feed-forward experts, of which each token uses the best few.
 
-    A token's experts are those with the largest affinity plus bias; their outputs are weighted by the affinities
-    only, normalised to sum to 1 over the chosen ones. With one expert this is a plain feed-forward layer.
+    A token uses the experts with the largest affinity plus bias. Their outputs are weighted by the affinities alone, normalised to sum to 1 over the chosen
+    experts. With one expert, this is a plain feed-forward layer.
 
     Args:
-        width: d. hidden: hidden width of each expert. experts: E. chosen: experts per token. step: change of the bias
-            per call of :meth:`balance`.
+        width: d.
+        hidden: hidden width of each expert.
+        experts: E.
+        chosen: number of experts per token.
+        step: change of the bias per call of :meth:`balance`.
     """
 
     bias: torch.Tensor
@@ -53,7 +56,7 @@ class Experts(nn.Module):
     def balance(self) -> None:
         """Move the bias by ``step`` times the relative shortfall of each expert's load since the last call.
 
-        ``b ← b − step · (E f − 1)``, f the share of the load; an expert with its fair share keeps its bias.
+        ``b ← b − step · (E f − 1)``, where f is an expert's share of the load. An expert with exactly its fair share keeps its bias.
         """
         total = self.load.sum()
         if total > 0:

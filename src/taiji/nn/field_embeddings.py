@@ -14,8 +14,7 @@ from taiji.data.field_set import Categories, Layout
 from taiji.nn.lookup import look_up
 
 STD = 0.1
-"""Standard deviation of initial embeddings. Smaller ones learn slowly: attention and products of embeddings start
-near zero and stay there."""
+"""Standard deviation of initial embeddings. With smaller ones, learning is slow: attention and products of embeddings start near zero and stay there."""
 SAMPLE = 100_000
 """Number of evenly spaced rows from which scales and bin edges are computed."""
 Batch = dict[str, torch.Tensor]
@@ -38,8 +37,7 @@ class CodeTable(nn.Module):
         self.register_buffer("offsets", torch.tensor(categories.offsets, dtype=torch.int64), persistent=False)
 
     def reset(self, *, missing: bool) -> None:
-        """Draw initial weights; the rows of values that training cannot see, and optionally of the missing value,
-        start at 0."""
+        """Draw initial weights. The rows of values that cannot occur in training and, optionally, of the missing value start at 0."""
         nn.init.normal_(self.table.weight, std=STD)
         starts = np.cumsum([0, *self.categories.rows])[:-1]
         with torch.no_grad():
@@ -47,8 +45,7 @@ class CodeTable(nn.Module):
                 self.table.weight[int(start) + (0 if missing else 1) : int(start) + 1 + hashed] = 0
 
     def for_columns(self, columns: Sequence[int]) -> tuple[CodeTable, list[int]]:
-        """Return a view of the table for some of the code columns, and the indices of its output columns in the full
-        output."""
+        """Return a view of the table for some of the code columns, and the indices of its output columns in the full output."""
         made = CodeTable.__new__(CodeTable)
         nn.Module.__init__(made)
         made.table, made.categories = self.table, self.categories
@@ -56,7 +53,7 @@ class CodeTable(nn.Module):
         return made, list(columns)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """(n, C) codes to (n, C, width)."""
+        """Return (n, C, width) for codes (n, C)."""
         return look_up(self.table.weight, codes + self.offsets)
 
 
@@ -86,7 +83,7 @@ class FieldEmbeddings(nn.Module):
             self.row_categories.reset(missing=True)
         self.user_columns = layout.user.width
         self.pieces = 1 + layout.item.width
-        """Embeddings of an item: of its id and of each of its categories."""
+        """Number of embeddings per item: one for its id and one for each of its categories."""
 
     def items(self, batch: Batch) -> torch.Tensor:
         """Return the distinct items, (U, pieces * width); row 0 is the padding."""
@@ -127,7 +124,7 @@ class NumberEncoding(nn.Module):
         self.register_buffer("scales", torch.zeros(2, numbers))
 
     def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        """(B, F) to (B, F * (bins + 1)): values clipped at five standard deviations, and pieces in [0, 1]."""
+        """Return (B, F * (bins + 1)) for numbers (B, F): values clipped at five standard deviations, and pieces in [0, 1]."""
         low, high = self.edges[:, :-1], self.edges[:, 1:]
         pieces = (numbers.unsqueeze(2) - low) / (high - low).clamp_min(1e-6)
         plain = ((numbers - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
@@ -155,7 +152,7 @@ class NumberEncoding(nn.Module):
 
 
 class VectorScaling(nn.Module):
-    """Standardisation of vectors: coordinates of unit-length embeddings are too small to learn from.
+    """Standardisation of vectors, because the coordinates of unit-length embeddings are too small to learn from.
 
     Args:
         width: dimension of a vector, D.
@@ -168,7 +165,7 @@ class VectorScaling(nn.Module):
         self.register_buffer("scales", torch.stack([torch.zeros(width), torch.ones(width)]))
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
-        """(B, D) to (B, D), clipped at five standard deviations."""
+        """Return vectors (B, D) standardised and clipped at five standard deviations."""
         return ((vector - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
 
     def fit(self, vectors: NDArray[Any], present: NDArray[Any]) -> None:

@@ -17,7 +17,7 @@ class FlatInputs(nn.Module):
     Args:
         layout: layout of the inputs.
         width: width of an embedding and of a projected vector.
-        bins: pieces of each number's encoding.
+        bins: number of pieces in the encoding of each number.
         pooled: whether sequences are averaged; otherwise the network handles them.
     """
 
@@ -60,8 +60,9 @@ def averaged(items: torch.Tensor, sequence: torch.Tensor, item: torch.Tensor) ->
     """Return the mean of each row's sequence, (B, width); 0 for an empty one.
 
     Args:
-        items: (U, width) distinct items, row 0 the padding. sequence: (R, L) indices into them. item: (B,) indices of
-            the rows' items, with the B / R candidates of each of R requests adjacent.
+        items: (U, width) distinct items, where row 0 is the padding.
+        sequence: (R, L) indices into ``items``.
+        item: (B,) indices of the rows' items, with the B / R candidates of each of R requests adjacent.
     """
     there = (sequence > 0).to(items.dtype)
     total = (look_up(items, sequence) * there.unsqueeze(2)).sum(dim=1)

@@ -16,8 +16,10 @@ class IntentNetwork(nn.Module):
     history's vectors plus a learnt step that starts at zero, so an untrained network returns mixtures of the history.
 
     Args:
-        dimension: d of the vectors. width, heads, layers: of the transformer. length: longest history. size: m,
-            vectors per set.
+        dimension: d of the vectors.
+        width, heads, layers: shape of the transformer.
+        length: longest history.
+        size: number of vectors per set, m.
     """
 
     def __init__(self, dimension: int, width: int, heads: int, layers: int, length: int, size: int) -> None:
@@ -36,8 +38,8 @@ class IntentNetwork(nn.Module):
         """Return unit vectors (B, m, d) and log-weights (B, m) of weights that sum to 1.
 
         Args:
-            history: (B, L, d) unit vectors, newest first. there: (B, L) bool, at least one True per row; None: all
-                True.
+            history: (B, L, d) unit vectors, newest first.
+            there: (B, L) bool, at least one True per row; None if all are True.
         """
         rows, length, _ = history.shape
         size, width = self.query.shape
@@ -58,12 +60,12 @@ class IntentNetwork(nn.Module):
 
 
 def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the index of the vector matched to each target, (B, k) int64: in order of weight, each target takes the
-    nearest free vector.
+    """Return the index of the vector matched to each target, (B, k) int64. In order of weight, each target takes the nearest free vector.
 
     Args:
-        vectors: (B, m, d). targets: (B, k, d), by descending weight, k ≤ m. weights: (B, k), 0 where there is no
-            target.
+        vectors: (B, m, d).
+        targets: (B, k, d), by descending weight, k ≤ m.
+        weights: (B, k), 0 where there is no target.
     """
     cosines = (targets @ vectors.transpose(1, 2)).detach()
     taken = torch.zeros(cosines.shape[0], cosines.shape[2], dtype=torch.bool, device=cosines.device)
@@ -78,10 +80,9 @@ def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor)
 def set_loss(
     vectors: torch.Tensor, logarithms: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Return the distance of sets to targets, (B,): weighted mean of 1 − cosine of the matched vectors, plus the
-    cross-entropy of their weights.
+    """Return the distance between sets and targets, (B,): the weighted mean of 1 − cosine of the matched vectors, plus the cross-entropy of their weights.
 
-    The entropy of the target's weights is subtracted, so a perfect set has loss 0.
+    The entropy of the target's weights is subtracted, so that a perfect set has loss 0.
 
     Args:
         vectors: (B, m, d) of length 1. logarithms: (B, m) log-weights. targets: (B, k, d) of length 1, by descending

@@ -16,7 +16,7 @@ from taiji.nn.objective_weights import Vector
 
 @dataclass
 class _Library:
-    """TorchJD's Gramian weightings, created on first use; torch's random state, which they may use, is isolated."""
+    """Gramian weightings of TorchJD, created on first use. They may use torch's random state, so it is isolated."""
 
     name: str
     options: dict[str, float] = field(default_factory=dict)

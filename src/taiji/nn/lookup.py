@@ -24,7 +24,7 @@ class _LookUp(torch.autograd.Function):
 
 
 def on_cpu(tensor: torch.Tensor) -> bool:
-    """Return whether the faster CPU paths apply; otherwise PyTorch's own operations are used."""
+    """Return True if the faster CPU paths apply. Otherwise PyTorch's own operations are used."""
     return tensor.device.type == "cpu"
 
 
@@ -41,8 +41,8 @@ def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def add_rows(table: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, alpha: float = 1.0) -> None:
     """Add ``alpha * values[n]`` to ``table[rows[n]]`` in place, rows (N,), values (N, width).
 
-    On a CPU, in order and over the flattened weights: PyTorch adds to a vector in one loop, but to a matrix with
-    overhead per row. Other devices use ``index_add_``.
+    On a CPU, the values are added in order over the flattened weights: PyTorch adds to a vector in one loop, but has an overhead per row for a matrix. Other
+    devices use ``index_add_``.
     """
     if not on_cpu(table):
         table.index_add_(0, rows, values, alpha=alpha)

@@ -23,18 +23,18 @@ def output_columns(tasks: Sequence[Task]) -> dict[str, slice]:
 
 
 RARE = 1 / 16
-"""Share of known labels below which a task is down-weighted, so that no row weighs more than 16 rows of a label that
-is always known."""
+"""Smallest share of known labels at which a task has its full weight. Below it the task is down-weighted, so that no row weighs more than 16 rows of a
+label that is always known."""
 
 
 class MultitaskLoss:
-    """Weighted sum of the tasks' losses, each the mean over the rows where its label is known; see :func:`known_mean` for rare labels.
+    """Weighted sum of the tasks' losses, each the mean over the rows whose label is known; see :func:`known_mean` for rare labels.
 
-    A binary task that is conditional learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018,
-    eq. 3), any other conditional task from the rows on which its condition is true.
+    A conditional binary task learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018, eq. 3). Any other conditional task learns from
+    the rows on which its condition is true.
 
     Args:
-        tasks: ranking tasks, each condition before the tasks it conditions.
+        tasks: ranking tasks, in which a condition comes before the tasks that depend on it.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
@@ -47,7 +47,7 @@ class MultitaskLoss:
                 found=", ".join(task.name for task in tasks),
             )
         self.labels = tuple(task.heads[-1] for task in tasks if task.weight)
-        """Names of the labels that are learnt from."""
+        """Names of the labels that are used."""
         self._parts = [
             (task, [columns[name] for name in chain(task, tasks)], task.heads[-1]) for task in tasks if task.weight
         ]
@@ -59,8 +59,8 @@ class MultitaskLoss:
 
         Args:
             outputs: (B, O), see :func:`output_columns`.
-            labels: prediction name to (B,), NaN where unknown.
-            group: (B,) the rows' requests; needed by pairwise tasks.
+            labels: (B,) by prediction name, NaN where unknown.
+            group: (B,) request of each row, needed by pairwise tasks.
         """
         single, total = outputs.unbind(dim=1), outputs.new_zeros(())
         for task, places, label in self._parts:
@@ -75,7 +75,7 @@ def task_loss(
 
     Args:
         task: the task.
-        logits: (B,) outputs of each of its conditions, outermost first, then the task's own.
+        logits: (B,) outputs of each of its conditions, outermost first, then the output of the task itself.
         label, group: (B,), as for :class:`MultitaskLoss`.
     """
     own = logits[-1]
@@ -103,11 +103,10 @@ def task_loss(
 
 
 def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the known terms; if they are fewer than :data:`RARE` of the rows, their sum over that many
-    rows.
+    """Return the mean of the known terms. The divisor is at least :data:`RARE` times the number of rows.
 
-    A plain mean gives the only answered row of a batch the weight of all the others. A questionnaire answered on one
-    row in a thousand would then destabilise the shared layers and decide when training stops.
+    A plain mean would give the only answered row of a batch as much weight as all rows of another label. A questionnaire that is answered on one row in a
+    thousand would then destabilise the shared layers and decide when training stops.
 
     Args:
         terms: (B,). known: (B,), 1 where a term is known and 0 elsewhere.
@@ -129,13 +128,14 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 
 
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-    """Return −log of the probability of a joint label, the event that all of several events happen.
+    """Return the cross-entropy of a joint label, whose event is that all of several events happen.
 
     Computed from the logits, so it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ})
     − 1 is the sum over all non-empty subsets of e^{−Σ aᵢ}.
 
     Args:
-        logits: (B,) of each event given the previous ones. label: (B,) in [0, 1].
+        logits: (B,) logits of each event given the previous ones.
+        label: (B,) in [0, 1].
 
     Returns:
         (B,).
@@ -148,8 +148,7 @@ def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Ten
 
 
 def thresholds(outputs: torch.Tensor) -> torch.Tensor:
-    """Return logits of "grade above k", (B, K) from (B, K) outputs: the first unchanged, each further one lower than
-    the previous one."""
+    """Return logits (B, K) of "grade above k" from outputs (B, K): the first is unchanged, and each further one is lower than the previous one."""
     steps = torch.cat([outputs[:, :1], -functional.softplus(outputs[:, 1:])], dim=1)
     return steps.cumsum(dim=1)
 

@@ -1,17 +1,16 @@
-"""Low-rank attention of candidates over long histories: three operators, two of which are not softmax attention over
-the history.
+"""Low-rank attention of candidates over long histories: three operators, two of which differ from softmax attention over the history.
 
 With the best rank-r approximation H ≈ U Σ Vᵀ of the history, as keys and values:
 
 - ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N behaviours.
-- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax where H has rank r; otherwise each
-  logit is off by at most ‖q‖ σ_{r+1} / √d.
+- ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax if H has rank r; otherwise each logit is off by
+  at most ‖q‖ σ_{r+1} / √d.
 - ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). This is a different function:
   it does not equal softmax over the behaviours even on a history of rank r, and it ignores the history's order.
 
-A singular vector is determined only up to its sign, which would change the interests, so the sign is chosen to make
-the mean behaviour's coordinate positive. Singular values grow with √N and are divided by it. Gradients flow through H
-V but not through V, because the gradient of a decomposition explodes where singular values are close.
+A singular vector is determined only up to its sign, which would change the interests. The sign is therefore chosen such that the mean behaviour has a
+positive coordinate. Singular values grow with √N and are divided by it. Gradients flow through H V but not through V, because the gradient of a
+decomposition explodes where singular values are close.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Base of the rules that weight objectives: observations, options, and a JSON state.
+"""Base class of the rules that weight objectives: observations, options, and a JSON state.
 
 A rule declares the observation that it needs (``source``): none, the batch's rewards, or the Gram matrix of the
 rewards' gradients.

@@ -16,18 +16,18 @@ Vector = NDArray[np.float64]
 
 
 def uniform(count: int) -> Vector:
-    """Equal weights, shape (K,)."""
+    """Return equal weights, shape (K,)."""
     return np.full(count, 1.0 / count)
 
 
 def normalised(weights: ArrayLike) -> Vector:
-    """Positive weights (K,) scaled to sum to one."""
+    """Return positive weights (K,) scaled to sum to one."""
     values = np.asarray(weights, dtype=np.float64)
     return values / values.sum()
 
 
 def log_normalised(log_weights: ArrayLike) -> Vector:
-    """Shift log-weights (K,) so that their exponentials sum to one, without overflow."""
+    """Return log-weights (K,) shifted so that their exponentials sum to one, without overflow."""
     values = np.asarray(log_weights, dtype=np.float64)
     if not np.isfinite(values.max()):
         return np.full_like(values, np.nan)  # no weights can be derived; the calling rule reports it
@@ -36,10 +36,10 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
 
 
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
-    """POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
+    """Return POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
 
-    With a preference p on the simplex the reference becomes K * sum_k p_k g_k (uniform p gives the paper's), and the
-    weights tend to p instead of 1/K.
+    With a preference p on the simplex, the reference becomes K * sum_k p_k g_k (for uniform p, this is the paper's), and the weights tend to p instead of
+    1/K.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)
@@ -48,7 +48,7 @@ def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
 
 
 def paper_step(log_weights: ArrayLike, indicators: ArrayLike, rate: float) -> Vector:
-    """The paper's update w_i <- w_i exp(rate * I_i) / Z in log space; ``rate`` is its eta / mu."""
+    """Return log-weights after the paper's update w_i <- w_i exp(rate * I_i) / Z; ``rate`` is the paper's eta / mu."""
     return log_normalised(np.asarray(log_weights, dtype=np.float64) + rate * np.asarray(indicators, dtype=np.float64))
 
 
@@ -62,12 +62,11 @@ def robust_step(
     floor: float = 0.05,
     preference: ArrayLike | None = None,
 ) -> Vector:
-    """Delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor * preference.
+    """Return log-weights after delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor * preference.
 
-    ``scale`` is one common scalar (an average squared gradient norm): dividing each reward by its own norm would freeze
-    the weights at K = 2. The mean is subtracted before clipping: it cancels in the softmax, but without this,
-    strongly aligned rewards would all be clipped to the same value. A scale of zero means no gradient: the weights do
-    not change.
+    ``scale`` is one common scalar (an average squared gradient norm), because dividing each reward by its own norm would freeze the weights at K = 2. The
+    mean is subtracted before clipping. It cancels in the softmax, but without the subtraction strongly aligned rewards would all be clipped to the same
+    value. A scale of zero means that there is no gradient, and the weights do not change.
     """
     log_weights = np.asarray(log_weights, dtype=np.float64)
     if not scale > 0:
@@ -82,13 +81,13 @@ def robust_step(
 def coefficient_of_variation(
     rewards: ArrayLike, previous: ArrayLike, epsilon: float = 1e-8, group: int | None = None
 ) -> Vector:
-    """POPO-light: w_i proportional to std_i / (|mean_i| + epsilon) over the batch of rewards (N, K).
+    """Return POPO-light's weights: w_i proportional to std_i / (|mean_i| + epsilon) over the batch of rewards (N, K).
 
     With ``group``, statistics are computed within each group of that many consecutive rollouts, and their ratios are
     averaged over groups.
 
-    Invariant to scaling a reward, *not* to shifting it. NaN rewards are left out; a reward with fewer than two values
-    counts as constant. If all rewards are constant, the previous weights stay.
+    The result is invariant to scaling a reward, but *not* to shifting it. NaN rewards are ignored; a reward with fewer than two values counts as constant. If
+    all rewards are constant, the previous weights are returned.
     """
     values = np.asarray(rewards, dtype=np.float64)
     blocks = [values] if group is None else np.split(values, len(values) // group)
@@ -99,14 +98,14 @@ def coefficient_of_variation(
 
 
 def _variation(rewards: Vector, epsilon: float) -> Vector:
-    """Coefficient of variation (K,) of (N, K); 0 where all values are equal, NaN with fewer than two values."""
+    """Return the coefficient of variation (K,) of (N, K); 0 if all values are equal, NaN with fewer than two values."""
     mean, deviation = moments(rewards)
     spread = np.where(np.nan_to_num(deviation) < 1e-12, 0.0, deviation) / (np.abs(np.nan_to_num(mean)) + epsilon)
     return np.where(np.isfinite(deviation), spread, np.nan)
 
 
 def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
-    """Mean and population standard deviation of each column of (N, K), ignoring NaN; NaN where no value is left."""
+    """Return mean and population standard deviation of each column of (N, K), ignoring NaN; NaN for a column without values."""
     values = np.asarray(rewards, dtype=np.float64)
     finite = np.isfinite(values)
     count = finite.sum(axis=0)
@@ -117,10 +116,10 @@ def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
 
 
 def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
-    """Within-group covariance (K, K) of rewards (N, K), N = prompts * group, averaged over prompts.
+    """Return the within-group covariance (K, K) of rewards (N, K), N = prompts * group, averaged over prompts.
 
-    For a tabular softmax policy in the Fisher metric <g_i, g_j> = Cov(r_i, r_j), so this replaces the Gram matrix
-    without a backward pass. Unbiased (n - 1); pairs with a NaN are left out pairwise.
+    For a tabular softmax policy, <g_i, g_j> = Cov(r_i, r_j) in the Fisher metric, so the covariance replaces the Gram matrix without a backward pass. It is
+    unbiased (n - 1); a rollout with a NaN is excluded from the pairs that it affects.
     """
     values = np.asarray(rewards, dtype=np.float64)
     values = values.reshape(-1, group, values.shape[1])
@@ -138,11 +137,10 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Weights on the simplex of the shortest sum_i w_i g_i (MGDA), exact, by enumeration of supports (K <= 12).
+    """Return the weights on the simplex with the shortest sum_i w_i g_i (MGDA), exactly, by enumeration of supports (K <= 12).
 
-    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, independently of the rule. Only ratios of the
-    entries
-    matter: the matrix is first divided by its largest diagonal entry. Without any gradient the weights are equal.
+    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever the rule is. Only the ratios of the entries matter, so the matrix is first
+    divided by its largest diagonal entry. If there are no gradients, the weights are equal.
     """
     given = np.asarray(gram, dtype=np.float64)
     count = len(given)
@@ -172,10 +170,10 @@ def min_norm(gram: ArrayLike) -> Vector:
 
 
 def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 2.0) -> Vector:
-    """Dynamic weight averaging (Liu et al. 2019, eq. 7) on mean rewards: w proportional to exp(ratio / temperature).
+    """Return the weights of dynamic weight averaging (Liu et al. 2019, eq. 7) from mean rewards: w proportional to exp(ratio / temperature).
 
-    Deviation: the ratio of consecutive losses becomes earlier / latest mean reward (rewards should grow), so a slowly
-        growing reward gets more weight. Means are clamped to at least 1e-3, so rewards should be non-negative.
+    Deviation: instead of the ratio of consecutive losses, the ratio is earlier / latest mean reward (rewards should grow), so that a slowly growing reward
+    gets more weight. Means are clamped to at least 1e-3, so rewards should be non-negative.
     """
     earlier = np.maximum(np.nan_to_num(np.asarray(earlier, dtype=np.float64)), 1e-3)
     latest = np.maximum(np.nan_to_num(np.asarray(latest, dtype=np.float64)), 1e-3)
@@ -183,7 +181,7 @@ def dynamic_average(earlier: ArrayLike, latest: ArrayLike, temperature: float = 
 
 
 def uncertainty_step(log_variances: ArrayLike, losses: ArrayLike, rate: float) -> Vector:
-    """One gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without the factors 1/2), s (K,), L
-    (K,) >= 0."""
+    """Return log-variances after one gradient step on sum_k exp(-s_k) L_k + s_k (Kendall et al. 2018, eq. 7 without the factors 1/2), for s (K,) and losses
+    L (K,) >= 0."""
     log_variances = np.asarray(log_variances, dtype=np.float64)
     return np.asarray(log_variances - rate * (1.0 - np.exp(-log_variances) * np.asarray(losses, dtype=np.float64)))

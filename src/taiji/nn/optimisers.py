@@ -13,13 +13,13 @@ from taiji.nn.lookup import add_rows
 class RowAdagrad(torch.optim.Optimizer):
     """Adagrad (Duchi et al. 2011) with a sum of squared gradients per row instead of per weight.
 
-    Memory is one number per row, and a step costs only the rows it touches. For a row that occurs twice in a batch,
-    the squares of both gradients are added separately.
+    Memory is one number per row, and a step costs only the rows that it touches. If a row occurs twice in a batch, the squares of both gradients are added
+    separately.
 
     Args:
         parameters: two-dimensional parameters with sparse gradients.
-        lr: step size; a row's first step has about this length per weight.
-        eps: added to the square root.
+        lr: learning rate; the first step of a row has about this length per weight.
+        eps: number added to the square root.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float, eps: float = 1e-8) -> None:

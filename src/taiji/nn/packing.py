@@ -16,7 +16,9 @@ class Packing:
     """Positions of sequences in rows.
 
     Attributes:
-        row: (S,) row of each sequence. start: (S,) its first column. rows, length: shape of the packed array.
+        row: (S,) row of each sequence.
+        start: (S,) first column of each sequence.
+        rows, length: shape of the packed array.
     """
 
     row: Array

@@ -6,7 +6,7 @@ import torch
 
 
 def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Tensor:
-    """Repeat each request's values for each of its candidates.
+    """Repeat the values of each request for each of its candidates.
 
     Args:
         values: (R, …); for an axis other than 0, (R, …, 1, …).

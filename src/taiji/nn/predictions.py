@@ -12,23 +12,23 @@ from taiji.data.tasks import Task
 from taiji.nn.losses import output_columns, thresholds
 
 Calibration = Mapping[str, tuple[float, float]]
-"""Task name to (scale, shift): applied to the logit of a probability or the logarithm of a count; a duration is
-multiplied by the scale."""
+"""Map from task name to (scale, shift), which are applied to the logit of a probability or the logarithm of a count; a duration is multiplied by the
+scale."""
 LARGEST = 40.0
-"""Logits are clipped here: beyond it they carry no information, and their exponentials would overflow."""
+"""Bound at which logits are clipped. Beyond it they carry no information, and their exponentials would overflow."""
 FEWEST_LABELS = 20
-"""Fewest rows of either label, or rows in total, for a calibration."""
+"""Smallest number of rows of each label, or of rows in total, for a calibration."""
 
 
 def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
-    """Return the predictions of the outputs, prediction name to (N,).
+    """Return the predictions from a network's outputs, (N,) by prediction name.
 
-    Probabilities for binary tasks and surveys, expectations for counts, durations and grades, scores for pairwise
-    tasks; for a conditional task given its condition, and for a binary one also the probability of both.
+    Binary tasks and surveys give probabilities; counts, durations and grades give expectations; pairwise tasks give scores. The prediction of a conditional
+    task is given its condition; for a binary one, the joint probability is returned as well.
 
     Args:
         outputs: (N, O), see :func:`taiji.nn.losses.output_columns`.
-        tasks: ranking tasks, each condition before the tasks it conditions.
+        tasks: ranking tasks, in which a condition comes before the tasks that depend on it.
         calibration: calibration of each task.
     """
     found: dict[str, torch.Tensor] = {}
@@ -60,7 +60,7 @@ def _probability(logits: torch.Tensor) -> torch.Tensor:
 def predictions(
     outputs: NDArray[np.float64], tasks: Sequence[Task], calibration: Calibration
 ) -> dict[str, NDArray[np.float64]]:
-    """Apply :func:`decode` to arrays, (N, O) float64 to (N,) float64 each."""
+    """Apply :func:`decode` to an array (N, O) float64, and return arrays (N,) float64."""
     decoded = decode(torch.from_numpy(np.ascontiguousarray(outputs)), tasks, calibration)
     return {name: values.numpy() for name, values in decoded.items()}
 
@@ -90,7 +90,7 @@ def calibrate(
 def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
     """Return scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
 
-    Too little data (fewer than 20 rows of either label) gives (1, 0), as does a fit that would reverse the order.
+    With too little data (fewer than 20 rows of either label), or if the fit would reverse the order, the result is (1, 0).
     """
     known = np.isfinite(labels)
     x, y = logits[known].astype(np.float64), labels[known].astype(np.float64)

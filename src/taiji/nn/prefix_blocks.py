@@ -1,4 +1,4 @@
-"""Transformer block whose groups of tokens share a prefix: of a decoder-only model, or with cross-attention to an encoder."""
+"""Transformer block in which groups of tokens share a prefix, for a decoder-only model or with cross-attention to an encoder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from taiji.nn.shared_prefix import Cache, Prefix, prefix_attention
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Options of a block in addition to attention and feed-forward; the default is the plain pre-norm block.
+    """Options of a block in addition to attention and feed-forward. The defaults give the plain pre-norm block.
 
     Attributes:
         query_key_norm: RMS norm with gain on queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.
-        gate: attention output multiplied by 2 σ(x W); W starts at 0, which is the identity.
-        router: attention to either the whole prefix or its recent part, chosen per token by a router.
-        experts: number of experts that replace the feed-forward layer; 0 for none. chosen: experts per token.
-            balance: step of their bias.
+        gate: attention output multiplied by 2 σ(x W), where W is initialised to 0, so that the gate is the identity.
+        router: attention to either the whole prefix or its recent part, which a router chooses per token.
+        experts: number of experts that replace the feed-forward layer; 0 for none.
+        chosen: number of experts per token.
+        balance: step size of the bias that balances the experts' load.
     """
 
     query_key_norm: bool = False
@@ -34,10 +35,10 @@ class BlockOptions:
 
 
 class PrefixBlock(nn.Module):
-    """Pre-norm block; the tokens of a group attend to the shared prefix and their own past.
+    """Pre-norm block in which the tokens of a group attend to the shared prefix and to their own past.
 
-    Without cross-attention, prefix and own tokens share one softmax and the projections, as if they were one sequence
-    of a decoder-only model. With it, the prefix is the encoder's output and has separate projections.
+    Without cross-attention, prefix and own tokens share one softmax and the projections, as if they were one sequence of a decoder-only model. With
+    cross-attention, the prefix is the output of the encoder and has separate projections.
 
     Args:
         width: d. heads: h. hidden: width of the feed-forward layer. dropout: dropout rate of all branches. cross: whether the
@@ -109,8 +110,7 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), own
 
     def _read(self, query: torch.Tensor, prefix: Prefix, own: Cache | None, read: torch.Tensor) -> torch.Tensor:
-        """Return the attention to the prefix; with a router, to all of it or to its recent part, with a
-        straight-through gradient."""
+        """Return the attention to the prefix. With a router, it covers either the whole prefix or its recent part, with a straight-through gradient."""
         everything = prefix_attention(query, prefix, own)
         if self.router is None or prefix.recent is None:
             return everything

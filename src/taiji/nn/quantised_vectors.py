@@ -1,8 +1,8 @@
-"""Vectors as int8, with cosines that are identical bit for bit in any batching.
+"""Vectors as int8, with cosines that are bit-for-bit identical for any batching.
 
-The last bits of a float32 matrix product depend on the shapes. One-byte codes are integers, and so are all partial
-sums of their products; below 2^24 float32 represents them exactly, in any order of addition. A cosine is then one
-exact number divided by two lengths, the same offline among a million rows and online within one request.
+The last bits of a float32 matrix product depend on the shapes. One-byte codes are integers, and so are all partial sums of their products, which float32
+represents exactly below 2^24, in any order of addition. A cosine is then one exact number divided by two lengths, so it is the same offline among a million
+rows and online in one request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from taiji.core.errors import InputError
 Array = NDArray[Any]
 LARGEST = 127
 WIDEST = (1 << 24) // LARGEST**2
-"""Most dimensions for which every partial sum of a product of codes is exact in float32."""
+"""Largest number of dimensions for which every partial sum of a product of codes is exact in float32."""
 BITS = 22
-"""Bits per number in :func:`exact_product`."""
+"""Number of bits per number in :func:`exact_product`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class QuantisedVectors:
     def __post_init__(self) -> None:
         if self.codes.shape[1] > WIDEST:
             raise InputError(
-                "Vectors are too wide for exact cosines.",
+                "The vectors have too many dimensions for exact cosines.",
                 expected=f"at most {WIDEST} dimensions",
                 found=str(self.codes.shape[1]),
                 fix="project them to fewer dimensions first",
@@ -89,12 +89,12 @@ class QuantisedVectors:
         products = np.matmul(left, right.transpose(0, 2, 1))  # (R, L, M)
         products *= lengths[0][:, :, None]
         products *= lengths[1][:, None, :]
-        products += np.float32(0)  # unsigned zero: its sign would depend on the gathered rows
+        products += np.float32(0)  # removes the sign of zeros, which would depend on the gathered rows
         return products.transpose(1, 0, 2)
 
 
 def exact_product(left: Array, right: Array) -> Array:
-    """Return ``left @ right`` of (n, d) and (d, k) in float64, with each row bit for bit independent of the other rows.
+    """Return ``left @ right`` of (n, d) and (d, k) in float64, where each row does not depend on the other rows, to the last bit.
 
     Both factors are rounded to :data:`BITS` bits below a power of two: each row of ``left`` by its own power,
     ``right`` by a common one. Products and their sums are then integers that float64 represents exactly.

@@ -16,9 +16,9 @@ def sampled_softmax_loss(
 ) -> torch.Tensor:
     """Return the mean cross-entropy with the partition function estimated from shared negatives.
 
-    The target counts once; a negative drawn with probability q stands for 1 / (K q) items, the log-Q correction
-    (Bengio & Senécal, 2008): ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``, without negatives equal to the
-    target. With every item exactly once as a negative at q = 1/K it is the full softmax.
+    The target counts once. A negative that is drawn with probability q stands for 1 / (K q) items, the log-Q correction (Bengio & Senécal, 2008):
+    ``−s⁺ + log(exp s⁺ + Σ_k exp(s_k − log(K q_k)))``, without the negatives that equal the target. If every item is exactly once among the negatives, with
+    q = 1/K, the result is the full softmax.
 
     Args:
         states: (M, d). targets: (M,) items. table: (N, d) item vectors.

@@ -23,22 +23,23 @@ from taiji.nn.field_embeddings import STD
 from taiji.nn.rotary import Turn, turned, turns
 
 BLOCK = 256
-"""Texts encoded for the bank at a time. A text is always encoded at its position in its block, so its encoding is
-reproducible bit for bit."""
+"""Number of texts encoded for the bank at a time. A text is always encoded at its position in its block, so that its encoding is reproducible to the last
+bit."""
 EPSILON = 1e-6
 SIZE = 0.3
-"""Root mean square, at the start, of what a text's vector says of it along its first axis."""
+"""Root mean square, at initialisation, of a text vector's contribution along its first axis."""
 NONE = -1e9
 """Logit at a position without a token."""
 
 
 @dataclass(frozen=True)
 class TokenStart:
-    """An embedder's vectors of tokens; the mean of a text's general ones, at length 1, is the embedder's vector of the text.
+    """Token vectors of an embedder. The mean over a text's general tokens, scaled to length 1, is the embedder's vector of the text.
 
     Attributes:
-        general, domain: (V, D) vectors, 0 for no token and for an unknown one.
-        centre, scale: (D,) means and standard deviations of texts' vectors. axes: (k, D), principal ones of the texts' standardised vectors.
+        general, domain: (V, D) vectors, 0 for the empty token and the unknown token.
+        centre, scale: (D,) means and standard deviations of the text vectors.
+        axes: (k, D) principal axes of the standardised text vectors.
     """
 
     general: torch.Tensor
@@ -50,13 +51,14 @@ class TokenStart:
 
 @dataclass(frozen=True)
 class AnchorTexts:
-    """Texts as input of the encoder; number 0 is no text.
+    """Texts in the form that the encoder reads. Number 0 stands for no text.
 
     Attributes:
-        general, domain: (1 + n, T) tokens, 0 = none; domain has the term that covers the piece at its place.
-        items: (1 + n,) rows of the items in the ranker's embedding. keys: (1 + n,) hashes of item and text, by which a saved bank is found.
+        general, domain: (1 + n, T) tokens, 0 = none; ``domain`` holds the term that covers the general token at its position.
+        items: (1 + n,) rows of the items in the ranker's embedding table.
+        keys: (1 + n,) hashes of item and text, by which the rows of a saved bank are found.
         general_tokens, domain_tokens: sizes of the vocabularies.
-        start: vectors of the tokens to begin with; None: random ones.
+        start: initial token vectors; None for random ones.
     """
 
     general: torch.Tensor
@@ -69,7 +71,7 @@ class AnchorTexts:
 
 
 def unit_square(x: torch.Tensor) -> torch.Tensor:
-    """Return x (…, d) over its root mean square; PyTorch's own operator is not supported by ONNX."""
+    """Return x (…, d) divided by its root mean square. (ONNX does not support PyTorch's own operator.)"""
     return x * (x.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
 
 
@@ -143,7 +145,10 @@ class SemanticEncoder(nn.Module):
     """Encoder from the two tokenizations of texts and their items' embeddings to h_CLS and h_TAR.
 
     Args:
-        general, domain: sizes of the vocabularies. width: d. layers: number of layers of the transformer. item: width of an item's embedding.
+        general, domain: sizes of the vocabularies.
+        width: d.
+        layers: number of layers of the transformer.
+        item: width of an item embedding.
     """
 
     def __init__(self, general: int, domain: int, width: int, layers: int, item: int) -> None:
@@ -163,12 +168,13 @@ class SemanticEncoder(nn.Module):
         """Return [h_CLS, h_TAR], (N, 2 d); 0 for a blank text.
 
         Args:
-            general, domain: (N, T) tokens, 0 = none. items: (N, item) embeddings of the texts' items.
+            general, domain: (N, T) tokens, 0 = none.
+            items: (N, item) embeddings of the items to which the texts belong.
         """
         return self.states(general != 0, self.fusion(self.general(general), self.domain(domain)), items)
 
     def states(self, there: torch.Tensor, x: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return [h_CLS, h_TAR], (N, 2 d), of fused tokens x (N, T, d) that are there (N, T)."""
+        """Return [h_CLS, h_TAR], (N, 2 d), from fused tokens x (N, T, d) with mask ``there`` (N, T)."""
         x = torch.cat([self.start.expand(len(x), 1, -1), x], dim=1)
         shown = functional.pad(there, (1, 0), value=True)
         turn = turns(torch.arange(x.shape[1], device=x.device), self.width, x)
@@ -182,10 +188,12 @@ class SemanticEncoder(nn.Module):
 
 
 class TextHalves(nn.Module):
-    """Both halves of a bank's row from one vector per text: by itself, and beside the item's embedding.
+    """Both halves of a row of the bank from one vector per text: one from the vector alone, and one from the vector and the item embedding.
 
     Args:
-        given: width of the vectors. width: width of a half. item: width of an item's embedding.
+        given: width of the vectors.
+        width: width of a half.
+        item: width of an item embedding.
     """
 
     def __init__(self, given: int, width: int, item: int) -> None:
@@ -194,22 +202,23 @@ class TextHalves(nn.Module):
         self.beside = nn.Sequential(nn.Linear(given + item, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, vectors: torch.Tensor, items: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """Return (N, 2 * width) of vectors (N, given) and embeddings (N, item); 0 where there is no text (N, 1)."""
+        """Return (N, 2 * width) from vectors (N, given) and embeddings (N, item); 0 where the mask ``there`` (N, 1) says that there is no text."""
         return torch.cat([self.alone(vectors), self.beside(torch.cat([vectors, items], dim=1))], dim=1) * there
 
 
 class StartedEncoder(SemanticEncoder):
-    """An encoder that begins with an embedder's tokens, and as a network over the embedder's vector of the text.
+    """Encoder that is initialised with the token vectors of an embedder, and as a network over the embedder's vector of the text.
 
-    With the embedder's vectors v of a text's tokens, u their mean at length 1 and standardised, and δ̄ the mean of what the tokens have learnt,
+    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ:
 
         e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
 
-    where δ and s begin with 0, so that at the start the encoder is a function of the frozen vector and nothing else. P and A begin with the principal
-    axes, of tokens and of texts.
+    δ and s are initialised to 0, so that at the start the encoder is a function of the frozen vector alone. P and A are initialised with the principal axes
+    of tokens and of texts.
 
     Args:
-        general, domain, width, layers, item: see :class:`SemanticEncoder`. start: the embedder's vectors.
+        general, domain, width, layers, item: see :class:`SemanticEncoder`.
+        start: token vectors of the embedder.
     """
 
     general_start: torch.Tensor
@@ -246,32 +255,34 @@ class StartedEncoder(SemanticEncoder):
         """Return [A u, 0] + F(u, δ̄, item), (N, 2 d); 0 for a blank text.
 
         Args:
-            general: (N, T) tokens. learnt: (N, d) means δ̄. items: (N, item) embeddings.
+            general: (N, T) tokens.
+            learnt: (N, d) means δ̄.
+            items: (N, item) embeddings.
         """
         vectors, there = self.text_vectors(general), (general != 0).any(dim=1, keepdim=True)
         found: torch.Tensor = self.halves(torch.cat([vectors, learnt], dim=1), items, there)
         return found + functional.pad(self.axes(vectors) * there, (0, self.width))
 
     def text_vectors(self, general: torch.Tensor) -> torch.Tensor:
-        """Return texts' standardised vectors (N, D) from their general tokens (N, T)."""
+        """Return the standardised vectors of texts (N, D) from their general tokens (N, T)."""
         sums = functional.embedding_bag(general, self.general_start, mode="sum")
         return (functional.normalize(sums, dim=1) - self.centre) / self.scale
 
 
 def mean_there(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return the means (N, d) of x (N, T, d) over the places that are there (N, T)."""
+    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T)."""
     return (x * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 def padded(axes: torch.Tensor, width: int) -> torch.Tensor:
-    """Return the first axes (width, D) of (k, D); 0 where there are fewer."""
+    """Return the first axes (width, D) of (k, D), padded with 0 if there are fewer."""
     return functional.pad(axes[:width], (0, 0, 0, max(0, width - len(axes))))
 
 
 def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
-    """Return the map of vectors (V, D) less their mean to their first principal axes, (V, width) of mean square STD² an entry.
+    """Return the map from vectors (V, D), centred, to their first principal axes, (V, width), with a mean square of STD² per entry.
 
-    Rows that are 0 do not count; axes that the vectors do not have are 0.
+    Rows that are 0 are ignored. If the vectors have fewer axes, the others are 0.
     """
     made = nn.Linear(vectors.shape[1], width)
     known = vectors[vectors.abs().sum(dim=1) > 0].double()
@@ -288,8 +299,8 @@ def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
 class MemoryBank(nn.Module):
     """Encoder states of every text, for lookup.
 
-    Rows written with earlier weights, or never, are stale. A saved bank is matched by the texts' keys; rows of texts
-    missing from it are stale too.
+    Rows that were never written, or with earlier weights, are stale. The rows of a saved bank are matched by the keys of the texts; texts that are missing
+    from it are stale, too.
 
     Args:
         keys: (1 + n,) keys of the texts. width: width of a row.
@@ -306,12 +317,12 @@ class MemoryBank(nn.Module):
         self.register_buffer("fresh", torch.zeros(len(keys), dtype=torch.bool))
 
     def write(self, numbers: torch.Tensor, values: torch.Tensor) -> None:
-        """Store values (N, width) at text numbers (N,); text 0 stays 0, as the encoder gives 0 for it."""
+        """Store values (N, width) at text numbers (N,). Text 0 stays 0, like its encoding."""
         with torch.no_grad():
             self.rows.index_copy_(0, numbers, values.detach().to(self.rows.dtype))
 
     def outdated(self) -> None:
-        """Mark all rows as stale, because the weights change."""
+        """Mark all rows as stale because the weights have changed."""
         self.fresh.zero_()
 
     def blocks(self) -> Iterator[torch.Tensor]:

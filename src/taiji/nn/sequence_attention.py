@@ -13,12 +13,11 @@ from taiji.nn.lookup import look_up
 class TargetAttention(nn.Module):
     """Attention pooling of a sequence with the target item as the query.
 
-    Dot-product attention with the target as the only query, in several heads over one shared projection of the sequence
-    (keys are values, as in DIN, Zhou et al. 2018, so an interaction is gathered once), a learnt bias by position and
-    by age, and an empty slot with logit 0, so that a sequence with nothing relevant contributes nothing. The
-    log-sum-exp of the logits is returned too: it measures the amount of relevant history, which the softmax hides
-    (DIN drops the softmax for that reason). Deviation from DIN: dot products instead of a small network per pair; the
-    projection is then computed once per distinct item.
+    This is dot-product attention with the target as the only query. It has several heads over one shared projection of the sequence (keys are values, as in
+    DIN, Zhou et al. 2018, so that an interaction is gathered once), a learnt bias by position and by age, and an empty slot with logit 0, so that a sequence
+    with nothing relevant contributes nothing. The log-sum-exp of the logits is returned as well: it measures the amount of relevant history, which the
+    softmax hides (the reason why DIN drops the softmax). Deviation from DIN: dot products instead of a small network per pair, so that the projection is
+    computed once per distinct item.
 
     Args:
         width: width of an item's representation.
@@ -39,11 +38,12 @@ class TargetAttention(nn.Module):
     def forward(
         self, items: torch.Tensor, item: torch.Tensor, sequence: torch.Tensor, age: torch.Tensor | None
     ) -> torch.Tensor:
-        """Attend.
+        """Pool each sequence by attention.
 
         Args:
-            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (R, L) indices into it;
-            age: (R, L) logarithms of ages, or None. R is B, or each of R requests has B / R adjacent candidates.
+            items: (U, width) distinct items, where row 0 is the padding.
+            item, sequence: indices into ``items``, (B,) and (R, L). R is B, or each of R requests has B / R adjacent candidates.
+            age: (R, L) logarithms of ages, or None.
 
         Returns:
             (B, heads * dimension + dimension + heads): pooled values, their product with the target's value, and log-sum-exp.

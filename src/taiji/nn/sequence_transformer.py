@@ -36,11 +36,13 @@ class Block(nn.Module):
 
 
 class SequenceTransformer(nn.Module):
-    """Blocks between learnt positions and a final norm.
+    """Transformer blocks between learnt position embeddings and a final norm.
 
     Args:
-        width: d. heads, layers, dropout: of the blocks. length: longest sequence. expansion: ratio of hidden width to
-            d.
+        width: d.
+        heads, layers, dropout: settings of the blocks.
+        length: longest sequence.
+        expansion: ratio of the hidden width to d.
     """
 
     def __init__(self, width: int, heads: int, layers: int, length: int, dropout: float, expansion: int = 2) -> None:
@@ -54,12 +56,12 @@ class SequenceTransformer(nn.Module):
         """Return the states at all positions.
 
         Args:
-            x: (R, L, d) item embeddings. place: (R, L) int64, number of newer entries in the same sequence (0: the
-                newest).
+            x: (R, L, d) item embeddings.
+            place: (R, L) int64, number of newer entries in the same sequence (0 for the newest).
             segment: (R, L) int64, equal within a sequence, oldest entry first; 0 for padding.
 
         Returns:
-            (R, L, d); a state depends only on its own sequence, and there on nothing newer.
+            (R, L, d); a state depends only on entries of its own sequence that are not newer.
         """
         x = functional.dropout(x + self.position[place], self.dropout, self.training)
         mask = packed_causal_mask(segment)
@@ -69,10 +71,9 @@ class SequenceTransformer(nn.Module):
 
 
 def packed_causal_mask(segment: torch.Tensor) -> torch.Tensor:
-    """Return the attention mask (R, 1, L, L) bool for segments (R, L): each position attends to its sequence up to
-    itself.
+    """Return the attention mask (R, 1, L, L) bool for segments (R, L): each position attends to its sequence up to itself.
 
-    Padding attends to padding, so that no row of the attention is empty.
+    Padding attends to padding, so that each row of the attention has at least one entry.
     """
     length = segment.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()

@@ -1,7 +1,7 @@
 """Agreement of candidates with a set of vectors, from their cosines: pure functions, one number per candidate.
 
-Cosines come as (L, N), the set first: a step over the set is then one operation on all candidates, and each
-candidate's number results from the same steps whether computed alone or among thousands.
+Cosines have shape (L, N), with the set first. Each step over the set is then one operation on all candidates, and the result for a candidate does not
+depend on the other candidates, to the last bit.
 """
 
 from __future__ import annotations

@@ -28,11 +28,10 @@ class Prefix:
         return replace(self, mask=mask)
 
     def gathered(self) -> Prefix:
-        """Return the entries that each group may attend to, in separate arrays padded to the longest: search within
-        a bucket.
+        """Return the entries to which each group may attend, in separate arrays padded to the longest: a search within a bucket.
 
-        Attention to the result equals masked attention to the whole. It pays off where groups see a small part of a
-        long prefix. The mask must be the same for all tokens of a group (T = 1).
+        Attention to the result equals masked attention to the whole prefix. It is faster if groups see only a small part of a long prefix. The mask must be the
+        same for all tokens of a group (T = 1).
         """
         there = self.mask[:, :, 0]
         count = int(there.sum(dim=-1).max())
@@ -52,7 +51,7 @@ Cache = tuple[torch.Tensor, torch.Tensor]
 def prefix_attention(query: torch.Tensor, prefix: Prefix | None, own: Cache | None) -> torch.Tensor:
     """Return softmax attention over the prefix and the group's own tokens jointly.
 
-    Equal to attention in which every group's tokens are preceded by a copy of the prefix.
+    The result equals attention in which the tokens of each group are preceded by a copy of the prefix.
 
     Args:
         query: (R, h, G, T, e), the last T of the group's own tokens.

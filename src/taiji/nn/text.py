@@ -1,4 +1,4 @@
-"""Encoders of a user's text, given as one vector, inside the ranker."""
+"""Encoders inside the ranker for a user's text, which is given as one vector."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Projection(nn.Module):
         self.project = nn.Linear(width, out_width)
 
     def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """(B, D) vectors to (B, out_width); rows without a vector give 0."""
+        """Return (B, out_width) for vectors (B, D); rows without a vector give 0."""
         return self.project(vector) * present.unsqueeze(1)
 
 
 class Experts(nn.Module):
     """Hybrid-expert adaptor of KAR (Xi et al. 2023, section 3.3): experts over the text, mixed by a gate over the text.
 
-    Deviation: there is one kind of text, so there are only shared experts; the fields are inputs of the gate.
+    Deviation: there is only one kind of text, so all experts are shared, and the fields are inputs of the gate.
     """
 
     def __init__(self, width: int, out_width: int, dimension: int, fields: int, experts: int = 4) -> None:
@@ -35,7 +35,7 @@ class Experts(nn.Module):
         self.gate = nn.Linear(width + fields * dimension, experts)
 
     def forward(self, vector: torch.Tensor, present: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """(B, D) vectors and (B, n, dimension) fields to (B, out_width); rows without a vector give 0."""
+        """Return (B, out_width) for vectors (B, D) and fields (B, n, dimension); rows without a vector give 0."""
         outputs = torch.stack([expert(vector) for expert in self.experts], dim=1)
         weights = torch.softmax(self.gate(torch.cat([vector, fields.flatten(1)], dim=1)), dim=1)
         return (weights.unsqueeze(2) * outputs).sum(dim=1) * present.unsqueeze(1)

@@ -25,15 +25,15 @@ STYLE_FEATURES = (
 )
 """Column names of :func:`style_features`."""
 MOST_PHRASES = 400
-"""Number of phrases used as features."""
+"""Largest number of phrases used as features."""
 PHRASE_GROUPS, PHRASE_SHARE = 4, 0.1
-"""Fewest groups that must share a phrase: an absolute number, and a share of all groups."""
+"""Smallest number of groups that must share a phrase: an absolute number, and a share of all groups."""
 _WORD = re.compile(r"[^\W\d_]+")
 _YOU = frozenset(("you", "your", "yours", "yourself"))
 
 
 def style_features(texts: Sequence[str]) -> Array:
-    """Return (N, 9) counts, and means per word, of :data:`STYLE_FEATURES`; none of them is the length."""
+    """Return (N, 9) counts, and means per word, of :data:`STYLE_FEATURES`. None of them measures the length."""
     rows = []
     for text in texts:
         words = _WORD.findall(text)
@@ -76,7 +76,7 @@ def shared_phrases(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def phrase_features(texts: Sequence[str], phrases: Sequence[str]) -> Array:
-    """Return (N, phrases): 1 where a text contains the phrase."""
+    """Return (N, phrases): 1 if the text contains the phrase."""
     places = {phrase: place for place, phrase in enumerate(phrases)}
     found = np.zeros((len(texts), len(phrases)))
     for row, text in enumerate(texts):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 HOUR, DAY, WEEK = 3_600_000_000, 86_400_000_000, 7 * 86_400_000_000
-"""Microseconds."""
+"""Lengths of an hour, a day and a week in microseconds."""
 WIDTH = 5
 
 

@@ -10,7 +10,7 @@ from taiji.nn.lookup import on_cpu
 
 
 class Dropout(nn.Module):
-    """Dropout whose CPU mask takes one byte per value from 64-bit draws, in a fifth of the time of one draw per value.
+    """Dropout whose mask on a CPU uses one byte per value from 64-bit draws, which takes a fifth of the time of one draw per value.
 
     The probability is rounded to a multiple of 1/256, and the scale matches the rounded value. Other devices use
     PyTorch's dropout.
@@ -54,7 +54,7 @@ class SharedBottom(nn.Module):
         self.heads = nn.Linear(hidden[-1], outputs)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, width) to (B, outputs) logits."""
+        """Return logits (B, outputs) for inputs (B, width)."""
         return self.heads(self.bottom(inputs))  # type: ignore[no-any-return]
 
 
@@ -62,8 +62,11 @@ class MixtureOfExperts(nn.Module):
     """Experts mixed by one softmax gate per output (MMoE, Ma et al. 2018, eq. 5–7).
 
     Args:
-        width: width of the input. outputs: total number of logits. hidden: widths of each expert's hidden layers. dropout: dropout rate of each hidden layer.
-        experts: how many.
+        width: width of the input.
+        outputs: total number of logits.
+        hidden: widths of the hidden layers of each expert.
+        dropout: dropout rate of each hidden layer.
+        experts: number of experts.
     """
 
     def __init__(self, width: int, outputs: int, hidden: tuple[int, ...], dropout: float, experts: int) -> None:
@@ -73,7 +76,7 @@ class MixtureOfExperts(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden[-1], 1) for _ in range(outputs))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, width) to (B, outputs) logits."""
+        """Return logits (B, outputs) for inputs (B, width)."""
         outputs = torch.stack([expert(inputs) for expert in self.experts], dim=1)
         gates = torch.softmax(self.gates(inputs).view(-1, len(self.heads), len(self.experts)), dim=2)
         mixed = torch.bmm(gates, outputs)

@@ -1,9 +1,8 @@
 """Rules that turn observations into reward weights: small objects with a JSON state.
 
-A rule declares the observation that it needs (``source``): none, the batch's rewards, or the Gram matrix of the
-rewards' gradients. Reward rules set the weights of the batch they observe, as do the competitors that choose a
-descent direction (``fresh``). POPO's weights depend only on earlier batches, so they are independent of the noise
-they multiply.
+A rule declares the observation that it needs (``source``): none, the rewards of the batch, or the Gram matrix of the rewards' gradients. Reward rules set
+the weights of the batch that they observe, and so do the competitors that choose a descent direction (``fresh``). POPO's weights depend only on earlier
+batches, so they are independent of the noise that they multiply.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ JUMP = 2.0
 
 
 class Popo(Rule):
-    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>; ``paper`` raw, ``robust`` averaged and bounded."""
+    """POPO: log w moves along the indicators I_i = <g_i, K sum_k p_k g_k>, raw (``paper``) or averaged and bounded (``robust``)."""
 
     source: Source = "gradients"
     fresh = False
@@ -63,8 +62,7 @@ class Popo(Rule):
         self.batches += 1
         self.seen[there] += 1
         keep = options.average
-        # The mean, which cancels in the step, is subtracted so that the average does not depend on which other
-        # rewards were present.
+        # The mean cancels in the step. It is subtracted so that the average does not depend on which other rewards were present.
         centred = raw[there] - raw[there].mean()
         self.mean_indicators[there] = keep * self.mean_indicators[there] + (1 - keep) * centred
         self.mean_square = keep * self.mean_square + (1 - keep) * square
@@ -129,8 +127,7 @@ class PopoLight(Rule):
         return moved, np.exp(moved)
 
     def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
-        """Warn once about a reward with values on both sides of zero: its mean reflects the choice of origin, not
-        the quality of the rollouts."""
+        """Warn once about a reward with values on both sides of zero, whose mean reflects the choice of origin instead of the quality of the rollouts."""
         for number, values in zip(numbers.tolist(), rewards.T):
             seen = values[np.isfinite(values)]
             if number not in self._told and seen.min() < 0 < seen.max():
@@ -175,8 +172,7 @@ class DynamicAverage(Rule):
 
 
 class Uncertainty(Rule):
-    """Uncertainty weighting; the loss of a reward is its distance to the best value seen, plus its standard
-    deviation (kept positive)."""
+    """Uncertainty weighting. The loss of a reward is its distance from the best value so far plus its standard deviation (kept positive)."""
 
     source: Source = "rewards"
 
@@ -202,8 +198,7 @@ class Uncertainty(Rule):
 
 
 class RandomWeights(Rule):
-    """Random loss weighting (Lin et al. 2021): uniform on the simplex, drawn from (seed, step), without further
-    state."""
+    """Random loss weighting (Lin et al. 2021): weights that are uniform on the simplex and drawn from (seed, step), without further state."""
 
     source: Source = "rewards"
 

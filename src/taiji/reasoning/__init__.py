@@ -1,1 +1,1 @@
-"""Prompts and answers, teachers, selection of rationales, leakage audit, review and supervised fine-tuning."""
+"""Prompts and answers, teachers, rationale selection, leakage audit, review and supervised fine-tuning."""

@@ -1,4 +1,4 @@
-"""Weighted intents of answers that are sets, for the batch stage and the near-online writer."""
+"""Weighted intents of set answers, for the batch stage and the near-online writer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from taiji.reasoning.answers import parse
 
 @dataclass(frozen=True)
 class SetAnswer:
-    """Intents of one prompt's answer or answers, in the order of the text.
+    """Intents of the answer or answers to one prompt, in the order of the text.
 
     Attributes:
-        texts: in the form of item texts. levels: category levels of each. weights: positive.
+        texts: the intents, in the form of item texts.
+        levels: category levels of each intent.
+        weights: positive weight of each intent.
     """
 
     texts: list[str]
@@ -33,12 +35,16 @@ def set_answers(
     """Read the intents of answers.
 
     Args:
-        lm: the model that wrote them. asked: rendered prompts. written: samples of each. depth: category levels. most: upper limit of intents per
-            answer.
+        lm: the model that wrote the answers.
+        asked: rendered prompts.
+        written: sampled answers to each prompt.
+        depth: category levels to read.
+        most: upper limit of intents per answer.
         batch: texts scored together.
 
     Returns:
-        one per prompt. A weight is the sequence probability (geometric mean over an intent's tokens) of one answer, or 1 for each of several.
+        one answer per prompt. With one sample per prompt, the weight of an intent is its sequence probability (geometric mean over its tokens). With
+        several samples, every intent has weight 1.
     """
     said = []
     for row in written:

@@ -1,8 +1,8 @@
-"""The format of a completion: writing it, and tolerant reading of a language model's output.
+"""The format of a completion: how it is written, and how it is read tolerantly from a language model's output.
 
 <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
 
-A set of intents holds several between the tags, one per line.
+An answer that is a set of intents has one intent per line between the tags.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from functools import lru_cache
 
 THINK = "<think>"
 LONGEST = 400
-"""Upper limit of an answer's characters; a longer one is rambling."""
+"""Upper limit of characters in an answer. A longer one is treated as rambling."""
 DEPTH = 3
 """Category levels read by default."""
 DEEPEST = 9
-"""Upper limit of category levels in the format."""
+"""Largest number of category levels that the format supports."""
 _TAG = re.compile(r"<\s*+(/?)\s*+(think|answer)\s*+>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text|image))>|\[/?(?:INST|SYSTEM_PROMPT)\]"
 )
-"""Special tokens of known model families, which would be read as turns and ends if a text held them."""
+"""Special tokens of known model families. If they occurred in a text, they would be read as turn boundaries or end-of-text tokens."""
 
 
 _TITLE = re.compile(
     r"(?P<label>(?<!\w)item title\s*+:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s{0,99}+(?P<short>title\s*+:)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""The beginning of an intent: the full label anywhere, or the short one at the start of a line or after a separator, a bullet or a number."""
+"""Beginning of an intent: the full label anywhere, or the short one at the start of a line or after a separator, bullet or number."""
 _BULLET = re.compile(r"^\s*(?:[-*•]+|\d{1,2}[.)])?\s*")
 _REST = " \t\n;|,-*•"
 """Separators and bullets between intents."""
 _NUMBER = {True: re.compile(r"\n\s{0,99}+\d{1,2}[.)]\s*+$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
-"""The number before an intent: at the start of a line if there are several lines, else after a space."""
+"""The number before an intent: at the start of a line in an answer of several lines, otherwise after a space."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Intent:
     """One predicted item of an answer.
 
     Attributes:
-        title: its title.
-        levels: its category levels, as many as requested; a missing level is empty.
+        title: title of the item.
+        levels: category levels of the item, as many as requested; a missing level is an empty string.
         start, end: its character range in the text.
     """
 
@@ -56,7 +56,7 @@ class Intent:
 
     @property
     def text(self) -> str:
-        """The intent in the form of an item's text, independent of how it was written."""
+        """The intent in the canonical form of an item's text, however the model wrote it."""
         return format_answer(self.title, self.levels)
 
 
@@ -65,13 +65,14 @@ class Answer:
     """Parts of a completion.
 
     Attributes:
-        rationale: the text inside `<think>`, without tags.
-        text: the text inside `<answer>`, white space collapsed; empty when there is none.
-        title: its title, empty when there is none.
-        levels: its category levels, as many as requested; a missing level is empty.
-        well_formed: True if the format is right, so that title and levels are reliable.
-        problem: the reason if not, else empty.
-        intents: its intents in the order of the text, in any form; at most as many as requested, without one that the end cut.
+        rationale: the text inside `<think>`, without the tags.
+        text: the text inside `<answer>` with white space collapsed; empty if there is no answer.
+        title: title in the answer; empty if there is none.
+        levels: category levels in the answer, as many as requested; a missing level is an empty string.
+        well_formed: True if the format is correct, so that title and levels can be trusted.
+        problem: reason why the answer is not well-formed; empty if it is.
+        intents: intents in the order of the text, whether or not the answer is well-formed; at most as many as requested. An intent that was cut off
+            at the end is dropped.
     """
 
     rationale: str
@@ -84,7 +85,7 @@ class Answer:
 
     @property
     def said(self) -> str:
-        """Rationale and answer as one text to embed for features, in any form; empty if both are."""
+        """Rationale and answer as one text to embed for features, whether or not they are well-formed; empty if both are empty."""
         return f"{self.rationale} {self.text}".strip()
 
 
@@ -94,9 +95,9 @@ def clean(text: str) -> str:
 
 
 def format_answer(title: str, levels: tuple[str | None, ...] | list[str | None]) -> str:
-    """Return the text inside `<answer>`; missing levels are left out.
+    """Return the text inside `<answer>`; missing levels are omitted.
 
-    Semicolons and angle brackets in names are replaced, since they would be read as format.
+    Semicolons and angle brackets in names are replaced, because they would be parsed as part of the format.
     """
     parts = [f"Item title: {field(title)}"]
     for number, level in enumerate(levels, start=1):
@@ -106,12 +107,12 @@ def format_answer(title: str, levels: tuple[str | None, ...] | list[str | None])
 
 
 def field(text: str) -> str:
-    """Return a name without characters of the format."""
+    """Return a name with the characters that belong to the format replaced."""
     return " ".join(_SPECIAL.sub(" ", text).replace(";", ",").replace("<", "(").replace(">", ")").split())
 
 
 def format_completion(rationale: str, answer: str) -> str:
-    """Return the completion that a student learns: the rationale (which may be empty) and the answer's text."""
+    """Return the completion that a student learns: the rationale (which may be empty) and the text of the answer."""
     return f"<think>{clean(rationale)}</think><answer>{answer}</answer>"
 
 
@@ -121,13 +122,13 @@ def format_set(lines: Sequence[str]) -> str:
 
 
 def answer_span(rationale: str, answer: str) -> tuple[int, int]:
-    """Return the character range of the answer's text within :func:`format_completion`."""
+    """Return the character range of the answer text within :func:`format_completion`."""
     start = len(f"<think>{clean(rationale)}</think><answer>")
     return start, start + len(answer)
 
 
 def answer_form(depth: int, most: int = 1) -> str:
-    """Return the form of an answer with a number of category levels, for a prompt: ``Item title: ...; Category L1: ...``, two lines for a set."""
+    """Return the answer form that a prompt shows, with ``depth`` category levels: ``Item title: ...; Category L1: ...``, two lines for a set."""
     return format_set([format_answer("...", ["..."] * depth)] * min(most, 2))
 
 
@@ -138,7 +139,7 @@ def _label(depth: int) -> re.Pattern[str]:
 
 
 def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
-    """Return characters of the values in an answer's text: title, L1, L2, … down to ``depth``; (0, 0) for a missing one."""
+    """Return the character ranges of the values in an answer text: title, L1, L2, … down to ``depth``; (0, 0) for a missing value."""
     depth = min(depth, DEEPEST)
     spans = [(0, 0)] * (1 + depth)
     found = list(_label(depth).finditer(answer))
@@ -157,7 +158,7 @@ def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
 
 
 def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
-    """Return :func:`field_spans` of each line of an answer's text: of each intent of a set."""
+    """Return :func:`field_spans` for each line of an answer text, which is each intent of a set."""
     spans, start = [], 0
     for line in answer.split("\n"):
         spans.append([(start + a, start + b) if b > a else (0, 0) for a, b in field_spans(line, depth)])
@@ -166,9 +167,9 @@ def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
 
 
 def read_intents(content: str, depth: int = DEPTH) -> list[Intent]:
-    """Read the intents in the text of an answer, separated by lines, numbers, bullets, `|`, or the next title.
+    """Read the intents in an answer text, separated by lines, numbers, bullets, `|`, or the next title.
 
-    If no title has its label, each line (or part between `|`) is an intent: a title, then levels after semicolons.
+    If no title has a label, each line (or each part between `|`) is one intent: a title, then levels after semicolons.
     """
     starts = list(_TITLE.finditer(content))
     begins = [max(match.start("label"), match.start("short")) for match in starts]
@@ -189,23 +190,23 @@ def read_intents(content: str, depth: int = DEPTH) -> list[Intent]:
 
 
 def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
-    """Read a completion and ``depth`` category levels of its answer; never raises.
+    """Read a completion and ``depth`` category levels of its answer. Never raise.
 
-    The opening `<think>` may be missing (it is usually prefilled), tags may be in any case, text after `</answer>` is
-    ignored. Not well formed: no answer, not closed, empty, longer than :data:`LONGEST` an intent, without a title, or a rationale
-    that is not closed by `</think>` before the answer.
+    The opening `<think>` may be missing (usually the prompt already contains it), tags may be in any case, and text after `</answer>` is ignored.
+    A completion is not well-formed if it has no answer, or if the answer is not closed, empty, longer than :data:`LONGEST` characters per intent, or
+    without a title, or if the rationale is not closed by `</think>` before the answer.
 
     Args:
         text: the completion.
-        depth: category levels.
-        most: number of intents requested; further ones are dropped. With 1, title and levels are those of the whole answer; else those of the first
+        depth: number of category levels to read.
+        most: number of intents requested; further ones are dropped. With 1, title and levels are read from the whole answer, otherwise from its first
             intent.
     """
     tags = list(_TAG.finditer(text))
     thought = next((t for t in reversed(tags) if (t.group(1), t.group(2).lower()) == ("/", "think")), None)
     opening = next((t for t in tags if _is(t, "", "answer") and (thought is None or t.start() >= thought.end())), None)
     if opening is None and thought is not None:
-        # `</think>` came only after the answer: take that answer.
+        # `</think>` appears only after the answer: use that answer.
         opening, thought = next((t for t in tags if _is(t, "", "answer")), None), None
     if opening is None:
         return Answer(clean(text), "", "", ("",) * depth, False, "no answer")
@@ -219,7 +220,7 @@ def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
         for intent in read_intents(written, depth)
     ]
     if closing is None:
-        intents = intents[:-1]  # the end may have cut it
+        intents = intents[:-1]  # the last intent may have been cut off
     intents = intents[:most]
     if most > 1:
         labelled = bool(intents) and _TITLE.search(written) is not None

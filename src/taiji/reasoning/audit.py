@@ -1,9 +1,9 @@
-"""The leakage audit: the part of the rationales' help that comes from having seen the answer.
+"""Leakage audit: measures which part of the rationales' help comes from the writer having seen the answer.
 
-Lexical guards, masked perplexity and leak share come with the scores of :mod:`taiji.reasoning.selection`; here they are summarised, and checks that
-need further scoring are run on a sample of examples: controls (another user's rationale, shuffled
-words, the answer itself, none), decoys (other items of the target's category under the same rationale), and the
-blind gap (the teacher's lift against that of rationales written without the answer).
+Lexical guards, masked perplexity and leak share are computed together with the scores of :mod:`taiji.reasoning.selection` and only summarised here.
+Checks that need further scoring run on a sample of examples: controls (another user's rationale, shuffled words, the answer itself, no rationale),
+decoys (other items of the target's category with the same rationale), and the blind gap (lift of the teacher's rationales minus the lift of
+rationales written without the answer).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
 
 CONTROLS = ("answer", "own", "other", "shuffled")
-"""The controls in the order of perplexity expected of sound rationales and a capable model; ``empty`` is reported in addition."""
+"""Controls in the order of perplexity expected if the rationales are sound and the model is capable; ``empty`` is reported in addition."""
 MEASURES = ("ppl", "ppl_values", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BLIND_TOKENS = 64
@@ -46,24 +46,23 @@ def audit_run(
     prompts: PromptSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """Audit a run's rationales.
+    """Audit the rationales of a run.
 
     Args:
         lm: the scoring model.
         dataset: the log.
-        examples: ``example``, ``user``, ``as_of``, ``target`` of (at least) the judged rationales.
+        examples: ``example``, ``user``, ``as_of``, ``target`` of at least the judged rationales.
         verdicts: as returned by :func:`taiji.reasoning.selection.select`.
         settings: sizes of the samples.
-        selection: selection of the scores.
+        selection: settings that produced the scores.
         prompts: prompts of the student.
         seed: random seed of samples, shuffles, decoys and resamples.
 
     Returns:
-        A JSON-able summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles a measure), ``lexical``
-        (shares), ``leaking`` (shares of the rationales by the source of their help), ``preference`` (how much more often the plain rule keeps a
-        rationale that names its item), ``controls`` (mean log-perplexity with intervals),
-        ``order`` (test of the controls' expected order, step by step and in a sentence), ``decoys``, ``blind_gap``,
-        ``worst`` (examples to read).
+        A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure), ``lexical`` (shares), ``leaking``
+        (shares of the rationales by the source of their help), ``preference`` (how much more often the plain rule keeps a rationale that names its item),
+        ``controls`` (mean log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and as a sentence), ``decoys``,
+        ``blind_gap``, ``worst`` (examples to read).
 
     Raises:
         TaijiError: there are no rationales.
@@ -103,7 +102,7 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
 
 
 def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
-    """Return the shares of rationales that do not help the answer, that help without mentions, and whose help is mostly mentions."""
+    """Return the shares of rationales that do not help, that help without mentions, and whose help comes mostly from mentions."""
     share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
     return {
         "no help": _share(~helps),
@@ -113,7 +112,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Return the share that the paper's rule (perplexity below its own quantile) keeps of rationales that name their item, and of the others."""
+    """Return the shares that the paper's rule (perplexity below its own quantile) keeps: of rationales that name their item, and of the others."""
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0
@@ -130,7 +129,7 @@ def _share(found: pl.Series) -> float:
 def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the rationales to read first: largest leak, most suspicious likelihood, and kept with the smallest lift."""
+    """Return the rationales to read first: those with the largest leak share, those with the lowest perplexity, and kept ones with the smallest lift."""
     answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
     known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
     rows = verdicts.join(known, on="example", how="left", maintain_order="left")
@@ -163,7 +162,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample(examples: pl.DataFrame, verdicts: pl.DataFrame, settings: AuditSettings, seed: int) -> pl.DataFrame:
-    """Return one non-empty rationale for each of a seeded sample of examples."""
+    """Return one non-empty rationale per example, for a seeded sample of examples."""
     first = (
         verdicts.filter(pl.col("rationale") != "")
         .unique("example", keep="first", maintain_order=True)
@@ -183,7 +182,7 @@ def _controls_and_decoys(
     prompts: PromptSettings,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Score controls and decoys under the sample's prompts in one call, so that shared prefixes are computed once."""
+    """Score controls and decoys of the sample in one call, so that shared prefixes are computed only once."""
     known = known_answers(dataset, sample, prompts, lm.tokenizer)
     own, users = sample["rationale"].to_list(), sample["user"].to_list()
     answers = known["answer"].to_list()
@@ -199,7 +198,7 @@ def _controls_and_decoys(
     for row, items in enumerate(true_items(sample, prompts)):
         rng = np.random.default_rng([seed, 3, row])
         others = [decoys_of(dataset, target, settings.decoys, rng, items) for target in items]
-        for chosen in zip_longest(*others):  # one per item, as far as its category has others
+        for chosen in zip_longest(*others):  # one decoy per item, while its category has more items
             line = format_set(
                 [item_line(dataset, item, prompts.title_characters) for item in chosen if item is not None]
             )
@@ -229,7 +228,7 @@ def _controls_and_decoys(
 
 
 def _per_example(places: list[tuple[str, int]], values: list[float], rows: int) -> dict[str, np.ndarray]:
-    """Return name → mean over its values per example (rows,), NaN if there are none."""
+    """Return the mean over the values of each example, by name, (rows,); NaN for examples without values."""
     found: dict[str, list[list[float]]] = {name: [[] for _ in range(rows)] for name in (*CONTROLS, "empty")}
     for (name, row), value in zip(places, values):
         found.setdefault(name, [[] for _ in range(rows)])[row].append(value)
@@ -237,7 +236,7 @@ def _per_example(places: list[tuple[str, int]], values: list[float], rows: int) 
 
 
 def _other(users: list[int], row: int) -> int:
-    """Return the next example of another user (the next example if there is only one user)."""
+    """Return the next example of a different user (or simply the next example if there is only one user)."""
     places = [(row + step) % len(users) for step in range(1, len(users))]
     return next((place for place in places if users[place] != users[row]), places[0] if places else row)
 
@@ -245,7 +244,7 @@ def _other(users: list[int], row: int) -> int:
 def decoys_of(
     dataset: Dataset, target: int, count: int, rng: np.random.Generator, true: Sequence[int] = ()
 ) -> list[int]:
-    """Return other items of the target's narrowest category with any (the deepest level, else the next above), without the ``true`` ones."""
+    """Return other items of the target's deepest category that has any, excluding the ``true`` ones."""
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:
@@ -268,7 +267,7 @@ def _blind_gap(
     prompts: PromptSettings,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Return the mean masked lift of the teacher's rationales, that of the student's rationales without the answer, and the difference."""
+    """Return the mean masked lift of the teacher's rationales and of rationales that the student writes without the answer, and their difference."""
     if not settings.blind:
         return None
     chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)
@@ -292,7 +291,7 @@ def _blind_gap(
 def blind_rationales(
     lm: LanguageModel, dataset: Dataset, examples: pl.DataFrame, prompts: PromptSettings, seed: int
 ) -> pl.DataFrame:
-    """Return one rationale per example, written by the student from its own prompt."""
+    """Return one rationale per example, written by the student from its own prompt (without the answer)."""
     from taiji.language.generate import generate
     from taiji.language.settings import GenerationSettings
 
@@ -311,10 +310,10 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Test whether the controls have the expected order, by the interval of every step.
+    """Test whether the controls have the expected order, using the interval of each step.
 
-    The ``verdict`` is ``holds`` (every interval lies on the right side of zero), ``reversed`` (one lies on the wrong side)
-    or ``not shown`` with so few examples. ``found`` is the order of the means alone.
+    The ``verdict`` is ``holds`` (all intervals lie on the expected side of zero), ``reversed`` (one lies on the wrong side) or ``not shown`` (neither,
+    or too few examples). ``found`` is the order of the means, without intervals.
     """
     sample = controls["own"]["n"]
     if not sample:
@@ -323,7 +322,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
             "found": [],
             "verdict": "not shown",
             "steps": [],
-            "says": "There are no rationales to run the controls on.",
+            "says": "There are no rationales for the controls.",
         }
     found = sorted(CONTROLS, key=lambda name: (controls[name]["value"], name))
     steps: list[dict[str, str]] = []
@@ -340,7 +339,7 @@ def _order(controls: dict[str, Any]) -> dict[str, Any]:
         weak = " and ".join(f"{step['lower']} < {step['higher']}" for step in steps if step["verdict"] == verdict)
         told = all(controls[f"{step['higher']} - {step['lower']}"]["low"] is not None for step in steps)
         why = f"the interval of {weak} includes zero" if told else f"too few examples for an interval of {weak}"
-        says = f"The controls' expected order is not shown with {sample} examples: {why}."
+        says = f"The expected order of the controls is not shown with {sample} examples: {why}."
     else:
         verdict = "holds"
         says = f"The controls have the expected order: {expected}."
@@ -359,6 +358,6 @@ def _quantiles(values: pl.Series) -> dict[str, float | None]:
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the mean over examples with its interval; nulls and ``reason`` if there are too few."""
+    """Return the mean over examples with its interval; if there are too few examples, nulls and a ``reason``."""
     mean = Ratio.of_values(np.asarray(values, dtype=np.float64), units_text="examples")
     return dict(estimate(mean, resamples=resamples, seed=seed))

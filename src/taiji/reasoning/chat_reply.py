@@ -1,4 +1,4 @@
-"""Reading of replies from OpenAI-compatible servers, classified by how they ended."""
+"""Parser of replies from OpenAI-compatible servers, which classifies how each reply ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.core.foreign_json import parsed
 from taiji.core.http_retry import TransientError, is_transient
 
 Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
-"""End of a reply: complete; cut at a length limit; stopped by a content filter; refused; a tool call; empty."""
+"""How a reply ended: complete, cut at a length limit, stopped by a content filter, refused, a tool call, or empty."""
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
@@ -33,7 +33,7 @@ _FINISHES: dict[str, Ending] = {
     "tool_use": "tools",
     "function_call": "tools",
 }
-"""Servers' finish reasons for incomplete answers; any other, or none, means complete."""
+"""Finish reasons by which servers mark incomplete answers. Any other reason, or none, means complete."""
 _FILTERED = ("content_filter", "ResponsibleAIPolicyViolation", "data_inspection_failed")
 """Error codes of a request rejected by a filter."""
 _CHAIN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
@@ -45,12 +45,12 @@ class ChatReply:
     """One chat completion.
 
     Attributes:
-        identity: the server's id of it.
-        answer: the visible text.
-        chain: a reasoning model's chain, empty when there is none.
-        ended: how it ended.
-        prompt_tokens: as counted by the server; None if it does not report them.
-        completion_tokens: as counted by the server; None if it does not report them.
+        identity: id that the server gave the completion.
+        answer: visible text.
+        chain: chain of thought of a reasoning model; empty if there is none.
+        ended: how the reply ended.
+        prompt_tokens: number of prompt tokens that the server reports; None if it reports none.
+        completion_tokens: number of completion tokens that the server reports; None if it reports none.
     """
 
     identity: str
@@ -62,11 +62,11 @@ class ChatReply:
 
 
 def read_reply(text: str) -> ChatReply:
-    """Read the body of a successful answer; one delivered twice in a row counts once.
+    """Parse the body of a successful response. A completion that is sent twice in a row counts once.
 
     Raises:
-        TransientError: the body is cut off, holds no chat completion, or holds an error that a retry may resolve.
-        ResourceError: it holds an error that a retry does not resolve.
+        TransientError: the body is truncated, holds no chat completion, or holds an error that a retry may resolve.
+        ResourceError: the body holds an error that a retry does not resolve.
     """
     try:
         body, _ = json.JSONDecoder().raw_decode(text.lstrip())
@@ -92,7 +92,7 @@ def read_reply(text: str) -> ChatReply:
         closed, opened = _THINK.match(answer), _OPEN.match(answer)
         if closed:
             chain, answer = closed.groups()
-        elif opened:  # the chain has no end, so it was cut, whatever reason the server gives
+        elif opened:  # the chain of thought is not closed, so the reply was cut, whatever reason the server gives
             chain, answer = opened.group(1), ""
             ended = "cut" if ended == "whole" else ended
     answer, chain = answer.strip(), chain.strip()
@@ -104,7 +104,7 @@ def read_reply(text: str) -> ChatReply:
 
 
 def was_filtered(text: str) -> bool:
-    """Return True if the body of a rejected request reports that a content filter rejected the prompt."""
+    """Return True if the body of a rejected request says that a content filter rejected the prompt."""
     try:
         error = parsed(text)["error"]
         codes = (error.get("code"), error.get("type"), (error.get("innererror") or {}).get("code"))
@@ -114,7 +114,7 @@ def was_filtered(text: str) -> bool:
 
 
 def _raise_error(part: dict[str, Any]) -> None:
-    """Raise the error inside a successful answer (some gateways send them with status 200)."""
+    """Raise the error inside a response with status 200 (some gateways send errors in this way)."""
     error = part.get("error")
     if not error:
         return
@@ -131,7 +131,7 @@ def _raise_error(part: dict[str, Any]) -> None:
 
 
 def _parts(content: object) -> tuple[str, str, bool]:
-    """Return visible text, chain and a refusal flag, from a content given as text or as a list of parts."""
+    """Return the visible text, the chain of thought, and True if the reply is a refusal, from content that is a text or a list of parts."""
     if not isinstance(content, list):
         return _text(content), "", False
     answer, chain, refused = [], [], False
@@ -147,7 +147,7 @@ def _parts(content: object) -> tuple[str, str, bool]:
 
 
 def _text(value: object) -> str:
-    """Return the text in a text, a part, or a list of them."""
+    """Return the text of a string, a part, or a list of these."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -160,7 +160,7 @@ def _text(value: object) -> str:
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Return the first valid count among these."""
+    """Return the first valid count among the named fields."""
     for name in names:
         value = usage.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:

@@ -1,8 +1,8 @@
-"""Curation by review: draft → answer check → reviewers → accept, or feedback and rewrite, at most five strikes, then a panel.
+"""Curation by review: draft, answer check, reviewers, then acceptance or feedback and a rewrite; after at most five strikes a panel decides.
 
-Every step goes to an audit log in which each entry holds the hash of the one before, so that any later change or omission breaks the chain.
-Generalises the loop of MedCoT (arXiv 2505.06912): a record is accepted
-when every reviewer's lowest axis reaches the bar, or enough of them do.
+Every step is written to an audit log in which each entry contains the hash of the previous one, so that any later change or omission breaks the
+chain. This generalises the loop of MedCoT (arXiv 2505.06912): a record is accepted if all reviewers, or a given share of them, rate every axis at or
+above the bar.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from taiji.reasoning.reviewers import Draft, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 
 Rewrite = Callable[[Draft, Sequence[str]], str]
-"""(the rejected draft, feedback) → a new rationale; empty if there is no rewrite, which ends the record's rounds."""
+"""Function from the rejected draft and the feedback to a new rationale. An empty result means that there is no rewrite, which ends the record's rounds."""
 START = "0" * 64
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a record's review.
+    """Result of reviewing one record.
 
     Attributes:
-        record: its name.
-        status: ``accepted``, ``rejected`` (by the panel, or five strikes without one) or ``waiting`` (for a person).
+        record: name of the record.
+        status: ``accepted``, ``rejected`` (by the panel, or after the last strike without a panel) or ``waiting`` (for a person).
         rationale: the last draft.
         rounds: number of reviewed drafts.
-        by: ``reviewers`` or ``panel``, whichever decided last (without a panel the record is rejected there).
+        by: ``reviewers`` or ``panel``, whichever made the last decision; ``panel`` also if a record is rejected because there is no panel.
     """
 
     record: str
@@ -45,13 +45,13 @@ class Outcome:
 
 
 class AuditLog:
-    """Append-only entries with a hash chain."""
+    """Append-only log with a hash chain over its entries."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
 
     def reviews(self) -> dict[tuple[str, int, str, str], Review]:
-        """Return every review in the log, by (record, round, the draft's text, reviewer)."""
+        """Return all reviews in the log, by (record, round, text of the draft, reviewer)."""
         texts: dict[tuple[str, int], str] = {}
         found = {}
         for entry in self.entries:
@@ -64,20 +64,20 @@ class AuditLog:
         return found
 
     def add(self, record: str, step: str, **data: Any) -> None:
-        """Append one step."""
+        """Append one step of a record."""
         before = self.entries[-1]["hash"] if self.entries else START
         entry = {"number": len(self.entries), "record": record, "step": step, "data": data, "before": before}
         self.entries.append({**entry, "hash": value_hash(entry)})
 
     def save(self, path: str | Path) -> None:
-        """Write as JSONL."""
+        """Write the log as JSONL."""
         write_text(
             path, "".join(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in self.entries)
         )
 
     @classmethod
     def load(cls, path: str | Path) -> AuditLog:
-        """Read and verify."""
+        """Read and verify a log."""
         log = cls()
         try:
             log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
@@ -89,7 +89,7 @@ class AuditLog:
     def verify(self, where: str = "audit log") -> None:
         """Raise :class:`TaijiError` at the first entry that was changed, moved or removed.
 
-        Entries removed from the end cannot be detected from the log alone: keep the last hash elsewhere (`taiji review` prints it and keeps it in its
+        Entries removed from the end cannot be detected from the log alone: store the last hash elsewhere (`taiji review` prints it and writes it to its
         summary).
         """
         before = START
@@ -129,15 +129,15 @@ def run_review(
     Args:
         drafts: first drafts, one per record.
         reviewers: at least one.
-        rewrite: makes the next draft from the rejected one and the feedback.
-        settings: bar, agreement, strikes.
-        log: receives every step.
-        answer_check: returns the reason why a draft's answer is wrong, empty if it is right; a wrong answer is a strike without review.
-        panel: decides by simple majority after the last strike; without one the record is rejected.
+        rewrite: function that makes the next draft from the rejected one and the feedback.
+        settings: bar, required agreement and number of strikes.
+        log: log to which every step is appended.
+        answer_check: function that returns why a draft's answer is wrong, empty if it is right; a wrong answer is a strike without review.
+        panel: reviewers who decide by simple majority after the last strike; without a panel the record is rejected.
 
     Returns:
-        One outcome per draft, in order. A record that a person has not reviewed yet is ``waiting``; run again with the same drafts and the same log
-        afterwards: steps already in the log are not written again.
+        One outcome per draft, in order. A record that a person has not reviewed yet is ``waiting``. To continue later, call again with the same drafts
+        and log: steps that the log already contains are not written again.
     """
     if not reviewers:
         raise InputError("A review needs at least one reviewer.", where="reviewers")
@@ -224,7 +224,7 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
         ratings: (N, k) number of raters that put subject i into category j; every row sums to the same n >= 2.
 
     Returns:
-        1 for full agreement, about 0 for chance, negative below it; NaN if all ratings are one category (chance agreement is then 1, and κ
+        1 for full agreement, about 0 for chance, negative below chance; NaN if all ratings fall into one category (chance agreement is then 1 and κ
         undefined).
     """
     ratings = np.asarray(ratings, dtype=np.float64)
@@ -241,7 +241,7 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
 
 
 def agreement_of(log: AuditLog, bar: int) -> float:
-    """Return Fleiss' kappa over the log's reviews as pass (lowest axis at or above the bar) or fail; NaN below two reviewers."""
+    """Return Fleiss' kappa over the log's reviews, each counted as pass (lowest axis at or above the bar) or fail; NaN for fewer than two reviewers."""
     counts: dict[tuple[str, int], list[int]] = {}
     for entry in log.entries:
         if entry["step"] == "review":
@@ -254,19 +254,19 @@ def agreement_of(log: AuditLog, bar: int) -> float:
 def expected_outcome(
     sensitivity: float, specificity: float, good: float, good_again: float, settings: ReviewSettings, reviewers: int = 1
 ) -> dict[str, float]:
-    """Return the closed form of the loop without a panel, when all reviewers must agree.
+    """Return the expected results of the loop in closed form, without a panel and if all reviewers must agree.
 
     Args:
         sensitivity: P(a reviewer accepts | the draft is good).
-        specificity: P(a reviewer rejects | it is bad); reviewers err independently.
+        specificity: P(a reviewer rejects | the draft is bad); reviewers err independently.
         good: P(the first draft is good).
         good_again: P(a rewritten draft is good), independent of earlier drafts.
-        settings: strikes.
-        reviewers: their number.
+        settings: settings with the number of strikes.
+        reviewers: number of reviewers.
 
     Returns:
-        ``accepted`` (share of records), ``precision`` (share of the accepted that are good), ``rounds`` (mean number of reviewed drafts: geometric,
-        truncated at the strikes).
+        ``accepted`` (share of records), ``precision`` (share of the accepted records that are good), ``rounds`` (mean number of reviewed drafts, a
+        geometric distribution truncated at the number of strikes).
     """
     hit, slip = sensitivity**reviewers, (1 - specificity) ** reviewers
     first, later = good * hit + (1 - good) * slip, good_again * hit + (1 - good_again) * slip

@@ -1,12 +1,12 @@
-"""A teacher behind an OpenAI-compatible chat endpoint.
+"""Teacher behind an OpenAI-compatible chat endpoint.
 
-One request per rationale, a bounded number in flight, an optional rate limit, retries with exponential backoff and full jitter. Every answer goes to
-an append-only journal before it counts, so a killed run resumes where it stopped and pays for nothing twice. Each request carries an
-``Idempotency-Key`` that is the same over its retries: a server that honours it bills an answer lost in transit only once. With other servers such an
-answer may be billed again, which no client can detect.
+Each rationale is one request. The number of requests in flight is bounded, their rate can be limited, and failures are retried with exponential
+backoff and full jitter. Every answer is written to an append-only journal before it is counted, so an interrupted run resumes where it stopped and pays
+for nothing twice. Each request carries an ``Idempotency-Key`` that stays the same across its retries: a server that honours it bills an answer lost in
+transit only once. Other servers may bill such an answer again, which no client can detect.
 
-An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal, counted and paid for, requested again if the settings say
-so, and never becomes a rationale.
+An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted. It is requested again if the
+settings say so, and never becomes a rationale.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class _Request:
     key: str
     body: dict[str, Any]
     most_tokens: int
-    """Longest reply."""
+    """Longest reply, in tokens."""
 
 
 class EndpointClient:
-    """Client of an endpoint that writes texts: each request once, journalled, within the budget; see the module.
+    """Client of an endpoint that writes texts. Each request is sent once, journalled, and within the budget; see the module docstring.
 
     Args:
-        endpoint: address, limits, prices.
-        temperature: temperature of the sampling.
-        folder: where the journal is kept.
+        endpoint: address, limits and prices.
+        temperature: sampling temperature.
+        folder: folder of the journal.
     """
 
     def __init__(self, endpoint: EndpointSettings, temperature: float, folder: str | Path) -> None:
@@ -65,21 +65,21 @@ class EndpointClient:
         self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
 
     def ending(self, reply: Reply) -> Ending:
-        """Return how a reply ended; a reply of an old journal without that field counts as cut if it has the longest length allowed."""
+        """Return how a reply ended. A reply in an old journal without this field counts as cut if it has the maximum length."""
         if reply.ended:
             return reply.ended
         full = reply.counted and reply.completion_tokens >= self.endpoint.max_tokens
         return "cut" if full or not reply.answer else "whole"
 
     def account(self) -> Account:
-        """Return the cost of the journal's answers so far."""
+        """Return the cost of the answers in the journal so far."""
         with Journal(self._journal_path) as journal:
             return journal.account(self.endpoint.price_in, self.endpoint.price_out)
 
     def ask(self, prompts: Sequence[list[Message]], k: int, seed: int) -> list[list[Reply]]:
-        """Return k replies to each list of messages; replies in the journal are not requested again.
+        """Return k replies to each list of messages. Replies that are already in the journal are not requested again.
 
-        An incomplete reply is requested again as often as ``reasoning.endpoint.ask_again`` allows.
+        An incomplete reply is requested again up to ``reasoning.endpoint.ask_again`` times.
         """
         wanted = [(messages, sample) for messages in prompts for sample in range(k)]
         requests = [self._request(messages, sample, seed) for messages, sample in wanted]
@@ -100,14 +100,14 @@ class EndpointClient:
     def _again(
         self, request: _Request, ending: Ending, messages: list[Message], sample: int, seed: int, round_: int
     ) -> _Request:
-        """Return the next request after a reply with this ending; the same one if the reply is complete."""
+        """Return the request that follows a reply with this ending; the same request if the reply is complete."""
         if ending == "whole":
             return request
         most = request.most_tokens * (2 if ending == "cut" else 1)
         return self._request(messages, sample, seed, most, round_ + 1)
 
     def _tell(self, replies: Sequence[Reply]) -> None:
-        """Warn once about a server that reports no token counts: only an upper bound of the cost is then known."""
+        """Warn once if the server reports no token counts, since then only an upper bound of the cost is known."""
         if self._warned or all(reply.counted for reply in replies):
             return
         self._warned = True
@@ -130,26 +130,26 @@ class EndpointClient:
         return _Request(key, {**body, **own_seed}, most_tokens)
 
     def _body(self, messages: list[Message], most_tokens: int) -> dict[str, Any]:
-        """Return a request's body without its seed."""
+        """Return the body of a request without the seed."""
         sampling = {self.endpoint.max_tokens_name: most_tokens, "temperature": self.temperature}
         unknown = [self.endpoint.max_tokens_name if n == "max_tokens" else n for n in self.endpoint.leave_out]
         known = {name: value for name, value in sampling.items() if name not in unknown}
         return {"model": self.endpoint.model, "messages": messages, **known, **self.endpoint.extra_body}
 
     def text(self, reply: Reply) -> str:
-        """Return the requested text of a reply: the answer or the chain, or the other one if that is empty."""
+        """Return the part of a reply that the settings ask for: the answer or the chain of thought, or the other one if that part is empty."""
         one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
         return one if one.strip() else other
 
 
 class EndpointTeacher(EndpointClient):
-    """The client as a teacher.
+    """Teacher that uses an :class:`EndpointClient`.
 
     Args:
         endpoint, folder: see :class:`EndpointClient`.
         settings: settings of teachers.
-        prompts: what a prompt holds.
-        tokenizer: counts the prompts' tokens for their budget (the student's, since the teacher sees the student's context).
+        prompts: content of the prompts.
+        tokenizer: tokenizer that counts prompt tokens against the budget (the student's, because the teacher sees the student's context).
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class EndpointTeacher(EndpointClient):
 
 
 class _Session:
-    """Run over the missing requests."""
+    """One run over the requests that the journal does not answer."""
 
     def __init__(self, endpoint: EndpointSettings, journal: Journal, wanted: int) -> None:
         self.endpoint, self.journal, self.wanted = endpoint, journal, wanted
@@ -215,7 +215,7 @@ class _Session:
                         try:
                             await self._answer(client, request)
                         except TaijiError as error:
-                            # Let the others finish their requests in flight, which are paid for.
+                            # Let the requests in flight finish, because they are paid for.
                             self.failure = self.failure or error
                             return
                         done += 1
@@ -252,11 +252,11 @@ class _Session:
             f"The teacher's endpoint failed {self.endpoint.attempts} times in a row.",
             where=self.endpoint.url,
             found=reason,
-            fix="start the same command again once it works (`taiji run` with --resume): received replies are kept",
+            fix="start the same command again once the endpoint works (`taiji run` with --resume): received replies are kept",
         )
 
     async def _reserve(self, request: _Request) -> float:
-        """Reserve the maximum cost of a request, so that requests in flight cannot exceed the budget together."""
+        """Reserve the maximum cost of a request, so that the requests in flight cannot exceed the budget together."""
         most = (_most_read(request) * self.endpoint.price_in + request.most_tokens * self.endpoint.price_out) / 1e6
         while self.endpoint.budget is not None and self.spent + sum(self.reserved) + most > self.endpoint.budget:
             if not self.reserved:
@@ -268,7 +268,7 @@ class _Session:
                     fix="raise the budget and start the same command again (`taiji run` with --resume), or request fewer texts",
                 )
             self.released.clear()
-            await self.released.wait()  # requests in flight will cost less than was reserved for them
+            await self.released.wait()  # requests in flight will cost less than was reserved
         self.reserved.append(most)
         return most
 
@@ -277,7 +277,7 @@ class _Session:
         self.released.set()
 
     async def _turn(self) -> None:
-        """Wait for this request's turn under the rate limit."""
+        """Wait until the rate limit allows this request."""
         if self.endpoint.requests_per_minute is None:
             return
         now = time.monotonic()
@@ -332,7 +332,7 @@ def _most_read(request: _Request) -> int:
 
 
 def _mend(rejection: str, endpoint: EndpointSettings) -> str:
-    """Return the remedy for a rejected request."""
+    """Return the advice for a rejected request."""
     named = [name for name in (endpoint.max_tokens_name, "temperature", "seed") if name in rejection]
     if named:
         return f"the server does not accept {', '.join(named)} as sent: see reasoning.endpoint.max_tokens_name, leave_out and extra_body"

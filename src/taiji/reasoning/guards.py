@@ -1,8 +1,8 @@
 """Lexical guards: detect rationales that name the item they are supposed to predict.
 
-A title counts as named if its words occur in the rationale exactly, nearly, in order with gaps, or in a run of three, unless the history that the
-student sees already contains them. Category levels are judged separately: naming the first level is
-legitimate inference, naming a third or deeper level that the history does not hold is suspicious.
+A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, or as a run of three, unless the history shown
+to the student already contains them. Category levels are judged separately: to name the first level is legitimate inference, but to name a third or
+deeper level that does not occur in the history is suspicious.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 MASK = "something"
-"""Stand-in for a redacted mention."""
+"""Text that replaces a redacted mention."""
 FUZZY = 0.85
-"""Similarity of a stretch of the rationale to the title (difflib ratio over characters) that counts as naming it."""
+"""Minimum similarity (difflib ratio over characters) between a stretch of the rationale and the title that counts as naming it."""
 FUZZY_WORD = 0.75
-"""The same for one word."""
+"""Minimum similarity between two single words."""
 RECALL = 0.75
-"""Share of the title's words that must occur in the rationale in order, within a stretch of at most twice the title's length."""
+"""Minimum share of the title's words that must occur in the rationale in order, within a stretch of at most twice the title's length."""
 GRAM = 3
 DISTINCT = 4
-"""Minimum length of a single new word of the title to be redacted even if the title is not named."""
+"""Minimum length of a single new title word that is redacted even if the title does not count as named."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _FORBIDDEN = re.compile(
     r"ground[ -]truth|actually (?:bought|purchased|watched|chose|chosen|read)|(?:target|true|correct|given|actual) (?:next )?(?:item|product|film|movie|book|purchase|answer|choice)"
@@ -33,7 +33,7 @@ _FORBIDDEN_SETS = re.compile(
     r"(?:target|true|correct|given|actual) (?:next )?(?:products|movies|purchases|answers|choices)|next (?:new )?(?:purchases|films|choices|items) (?:are|were|include)\b",
     re.IGNORECASE,
 )
-"""The same for several items; phrases that begin like one item match the other pattern."""
+"""Forbidden phrases about several items; phrases that begin like those about one item are matched by the other pattern."""
 _STOP = frozenset(
     word
     for line in (
@@ -49,11 +49,11 @@ class Mentions:
     """Mentions of the target in a rationale.
 
     Attributes:
-        title: ways in which the title is named: some of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty if it is not.
-        levels: for L1, L2, L3 and deeper levels, True if the rationale names it but the history does not.
+        title: ways in which the title is named, out of ``exact``, ``fuzzy``, ``subsequence``, ``words``, ``3-gram``; empty if it is not named.
+        levels: per level (L1, L2, L3 and deeper), True if the rationale names it but the history does not.
         forbidden: phrases that reveal that the writer knows the answer.
-        recall: share of the title's words that the rationale holds in order (longest common subsequence).
-        masked: the rationale with every mention of title and of levels from the third on redacted.
+        recall: share of the title's words that occur in the rationale in order (longest common subsequence).
+        masked: the rationale, with every mention of the title and of third or deeper levels redacted.
     """
 
     title: tuple[str, ...]
@@ -69,12 +69,12 @@ def words(text: str) -> list[str]:
 
 
 def find_mentions(rationale: str, title: str, levels: Sequence[str], history: str) -> Mentions:
-    """Look for the target in a rationale.
+    """Find mentions of the target in a rationale.
 
     Args:
-        rationale: the text.
+        rationale: text to search.
         title: the target's title; a year in parentheses is not part of its name.
-        levels: its category levels, empty where missing.
+        levels: category levels of the target; empty strings where missing.
         history: everything that the student's prompt shows (profile and interactions); its words are not a leak.
     """
     places = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(rationale)]
@@ -88,22 +88,22 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
     for phrase in phrases:
         spots = [] if not phrase or _runs(known, phrase) else _runs(said, phrase)
         named.append(bool(spots))
-        if len(named) >= 3:  # an inferred first or second level is not a leak: only deeper ones are redacted
+        if len(named) >= 3:  # inferring a first or second level is not a leak: only deeper levels are redacted
             _mark(hit, spots, len(phrase))
     forbidden = tuple(dict.fromkeys(m.group().casefold() for m in _FORBIDDEN.finditer(rationale)))
     return Mentions(tuple(kinds), tuple(named), forbidden, _recall(said, name), _redact(rationale, places, hit))
 
 
 def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]], history: str) -> Mentions:
-    """Look for each of several targets in a rationale, by the rules for one.
+    """Find mentions of several targets in a rationale, by the same rules as for one.
 
     Args:
-        rationale: the text.
+        rationale: text to search.
         items: title and category levels of each target.
-        history: everything the student's prompt shows.
+        history: everything that the student's prompt shows.
 
     Returns:
-        the union of their findings, with all mentions redacted.
+        the union of the findings for all targets, with all mentions redacted.
     """
     found = [find_mentions(rationale, title, levels, history) for title, levels in items]
     if len(found) == 1:
@@ -126,9 +126,9 @@ def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]]
 def _title_kinds(
     said: list[str], name: list[str], known: list[str], inferred: list[list[str]], hit: list[bool]
 ) -> list[str]:
-    """Return the ways in which the title is named, and mark the words that name it.
+    """Return the ways in which the title is named, and mark the words of the rationale that name it.
 
-        A run of three words in the title that contains a first or second level ("Sour Creams (Milk by-Products)") names that level, which is judged
+    A run of three title words that contains a first or second level ("Sour Creams (Milk by-Products)") counts as naming that level, which is judged
     separately.
     """
     if not name or _runs(known, name):
@@ -179,14 +179,14 @@ def _mark(hit: list[bool], starts: Sequence[int], length: int) -> None:
 
 
 def _runs(text: list[str], phrase: list[str]) -> list[int]:
-    """Return the places where ``phrase`` occurs in ``text`` word for word."""
+    """Return the positions at which ``phrase`` occurs in ``text`` word for word."""
     return [i for i in range(len(text) - len(phrase) + 1) if text[i : i + len(phrase)] == phrase]
 
 
 def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
-    """Return stretches of about the title's length and spelling that contain a word missing from the history.
+    """Return stretches that resemble the title in length and spelling and contain a word that does not occur in the history.
 
-    Without such a word, a stretch may be a similar title in the history (a sequel, another size).
+    A stretch without such a word may be a similar title from the history (a sequel, another size).
     """
     whole, seen = " ".join(name), set(known)
     if len(whole) < 5:
@@ -206,7 +206,7 @@ def _alike(one: str, other: str, bar: float) -> bool:
 
 
 def _gapped(said: list[str], name: list[str]) -> list[int]:
-    """Return positions of the title's words in order within a short stretch, if there are enough; else none."""
+    """Return the positions of the title's words in order within a short stretch; empty if there are too few."""
     if len(name) < 2:
         return []
     reach = 2 * len(name)

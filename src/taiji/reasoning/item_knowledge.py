@@ -1,6 +1,6 @@
-"""Item knowledge: once per item, a language model writes what its title leaves out (who uses it, when, with what, instead of what).
+"""Item knowledge: a language model writes, once per item, what the title does not say (who uses the item, when, with what, instead of what).
 
-Its cost grows with the catalogue, not with users, and a new item gets its text when it is listed. The prompt is the template
+The cost grows with the catalogue, not with the number of users, and a new item gets its text when it is listed. The prompt template is
 ``templates/<domain>/item.j2``. A text must pass :class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it is used.
 """
 
@@ -36,9 +36,9 @@ from taiji.reasoning.teachers import TAUGHT, tidy
 logger = logging.getLogger(__name__)
 MORE_ROOM = "give it more room: item_knowledge.max_new_tokens (a local model), or reasoning.endpoint.max_tokens"
 FACT_CHARACTERS = 120
-"""Characters shown of a catalogue field."""
+"""Longest part of a catalogue field that the prompt shows, in characters."""
 UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)
-"""Columns of the item table that are not facts, or are in the item's line already."""
+"""Columns of the item table that are not shown as facts, or that the item's line already contains."""
 _SENTENCE = re.compile(r"[.!?][\"')]*$")
 
 
@@ -47,7 +47,8 @@ class ItemPrompt:
     """Prompt about one item.
 
     Attributes:
-        messages: for :func:`taiji.language.chat.render`. prefill: how the answer begins, for a local model.
+        messages: messages for :func:`taiji.language.chat.render`.
+        prefill: beginning of the answer, for a local model.
     """
 
     messages: list[Message]
@@ -56,11 +57,11 @@ class ItemPrompt:
 
 @dataclass(frozen=True)
 class Said:
-    """A text about one item, and its cost.
+    """Text about one item, and what it cost.
 
     Attributes:
-        text: tidied, empty if it is unusable.
-        ended: ``whole``, ``shortened`` (its whole sentences), or why there is none; see :data:`taiji.reasoning.chat_reply.Ending`.
+        text: tidied text; empty if it is unusable.
+        ended: ``whole``, ``shortened`` (only complete sentences were kept), or why there is no text; see :data:`taiji.reasoning.chat_reply.Ending`.
         prompt_tokens, completion_tokens: numbers of tokens read and written.
     """
 
@@ -74,7 +75,7 @@ class ItemWriter(Protocol):
     """Writer of texts about items.
 
     Attributes:
-        version: changes whenever its texts may.
+        version: string that changes whenever the writer's texts may change.
     """
 
     @property
@@ -86,7 +87,7 @@ class ItemWriter(Protocol):
 
 
 def item_prompt(dataset: Dataset, item: int, settings: PromptSettings) -> ItemPrompt:
-    """Return the prompt about an item (dense id): its line, and the catalogue's further fields."""
+    """Return the prompt about an item (dense id): its line, and the other fields of the catalogue."""
     row = dataset.items.row(item, named=True)
     kinds = dataset.items.schema
     told = [
@@ -101,10 +102,11 @@ def item_prompt(dataset: Dataset, item: int, settings: PromptSettings) -> ItemPr
 
 
 class LocalItemWriter:
-    """A language model in this process.
+    """Writer that uses a language model in this process.
 
     Args:
-        lm: the model. settings: lengths and sampling.
+        lm: the language model.
+        settings: length limits and sampling.
     """
 
     def __init__(self, lm: LanguageModel, settings: ItemKnowledgeSettings) -> None:
@@ -119,7 +121,7 @@ class LocalItemWriter:
 
     @property
     def version(self) -> str:
-        """Of the model and its sampling."""
+        """Version of the model and its sampling."""
         return value_hash([self.lm.version, self.sampling.model_dump(exclude={"batch_size"})])[:16]
 
     def write(self, prompts: Sequence[ItemPrompt], seed: int) -> list[Said]:
@@ -138,14 +140,14 @@ class LocalItemWriter:
 
 
 class EndpointItemWriter:
-    """A model behind an endpoint, with its budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
+    """Writer that uses a model behind an endpoint, with budget, retries and journal; see :class:`taiji.reasoning.endpoint.EndpointClient`."""
 
     def __init__(self, client: EndpointClient) -> None:
         self.client = client
 
     @property
     def version(self) -> str:
-        """The client's."""
+        """Version of the client."""
         return self.client.version
 
     def write(self, prompts: Sequence[ItemPrompt], seed: int) -> list[Said]:
@@ -162,7 +164,7 @@ class EndpointItemWriter:
 def items_to_ask(
     dataset: Dataset, settings: ItemKnowledgeSettings, prompts: PromptSettings, version: str
 ) -> pl.DataFrame:
-    """Return the items to write about: ``item`` (dense id) and ``asked``, the hash of prompt and writer."""
+    """Return the items to write about, with columns ``item`` (dense id) and ``asked``, the hash of prompt and writer."""
     count = dataset.n_items if settings.items is None else min(settings.items, dataset.n_items)
     asked = [
         value_hash([version, prompt.messages, prompt.prefill])[:32]
@@ -174,13 +176,17 @@ def items_to_ask(
 def write_knowledge(
     dataset: Dataset, items: pl.DataFrame, writer: ItemWriter, prompts: PromptSettings, seed: int
 ) -> pl.DataFrame:
-    """Have a model write about items, and check its texts against the catalogue.
+    """Let a model write about items, and check the texts against the catalogue.
 
     Args:
-        dataset: the catalogue. items: from :func:`items_to_ask`. writer: the model. prompts: limits and templates. seed: random seed of the sampling.
+        dataset: the catalogue.
+        items: items from :func:`items_to_ask`.
+        writer: the writer of the texts.
+        prompts: limits and templates.
+        seed: random seed of the sampling.
 
     Returns:
-        a row per item, :data:`taiji.data.knowledge_rows.SCHEMA` without the times.
+        one row per item, with the columns of :data:`taiji.data.knowledge_rows.SCHEMA` except the times.
     """
     numbers = items["item"].to_list()
     said = writer.write([item_prompt(dataset, item, prompts) for item in numbers], seed)
@@ -205,7 +211,7 @@ def write_knowledge(
 
 
 def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.DataFrame:
-    """Return the rows of :func:`write_knowledge` with the times from which they are valid, in the catalogue's order."""
+    """Return the rows of :func:`write_knowledge` in the order of the catalogue, with the times from which they are valid."""
     listed = pl.DataFrame(
         {"item_id": dataset.items["item_id"].cast(pl.String), "as_of": listed_at(dataset)},
         schema={"item_id": pl.String, "as_of": pl.Int64},
@@ -215,10 +221,10 @@ def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.Data
 
 
 def check_usable(table: pl.DataFrame) -> None:
-    """Log which texts are left out, and why.
+    """Log which texts are not used, and why.
 
     Raises:
-        InputError: none is left.
+        InputError: there is no usable text.
     """
     left_out = table.filter(pl.col("text").is_null())
     if left_out.is_empty():
@@ -227,24 +233,25 @@ def check_usable(table: pl.DataFrame) -> None:
     said = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     if len(left_out) == len(table):
         raise InputError(
-            "The model wrote no usable text about items.",
+            "The model wrote no usable text about any item.",
             where="item_knowledge",
             expected="texts that end before the length limit and do not contradict the catalogue",
             found=said,
-            fix=f"read its texts for a few items first (item_knowledge.items=20); {MORE_ROOM}",
+            fix=f"read the texts of a few items first (item_knowledge.items=20); {MORE_ROOM}",
         )
-    logger.warning("Of the texts about %d items these are left out: %s.", len(table), said)
+    logger.warning("Of the texts about %d items, these are not used: %s.", len(table), said)
 
 
 def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:
     """Return the coverage and the cost of a table.
 
     Args:
-        table: table with the columns of :data:`taiji.data.knowledge_rows.SCHEMA`. items: items of the catalogue.
+        table: table with the columns of :data:`taiji.data.knowledge_rows.SCHEMA`.
+        items: number of items in the catalogue.
 
     Returns:
-        ``coverage``: share of the catalogue with a usable text; ``flagged``: share of the texts; ``flagged_<reason>`` likewise; ``unfinished``: share
-        of incomplete texts; ``prompt_tokens`` and ``completion_tokens`` per item written about.
+        ``coverage``: share of the catalogue with a usable text; ``flagged`` and ``flagged_<reason>``: share of the texts that are flagged, in total and
+        by reason; ``unfinished``: share of incomplete texts; ``prompt_tokens`` and ``completion_tokens``: tokens per item written about.
     """
     asked, said = max(len(table), 1), table.filter(pl.col("said") != "")
     flags = said["flagged"].str.split(", ")

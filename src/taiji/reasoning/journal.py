@@ -1,7 +1,7 @@
-"""An append-only journal of paid answers: answers in it are never requested again.
+"""Append-only journal of paid answers. An answer in it is never requested again.
 
-One JSON object per line, flushed to disk before the answer counts as received. A line cut short by a kill is ignored, and removed when the journal is
-opened again.
+The file has one JSON object per line, flushed to disk before the answer counts as received. If a run is killed while it writes, the truncated line is
+ignored, and removed when the journal is next opened.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Reply:
     """A received answer.
 
     Attributes:
-        key: hash of everything that the request depends on.
-        identity: the server's id of the completion.
-        answer: the visible text.
-        chain: a reasoning model's chain, empty when there is none.
-        prompt_tokens: as the server counts them.
-        completion_tokens: as the server counts them.
-        attempts: number of requests.
-        ended: see :data:`taiji.reasoning.chat_reply.Ending`; empty in lines of earlier versions.
-        counted: True if the server reported token counts; else they are upper bounds.
+        key: hash of everything on which the request depends.
+        identity: id that the server gave the completion.
+        answer: visible text.
+        chain: chain of thought of a reasoning model; empty if there is none.
+        prompt_tokens: number of prompt tokens.
+        completion_tokens: number of completion tokens.
+        attempts: number of requests that were sent.
+        ended: how the reply ended, see :data:`taiji.reasoning.chat_reply.Ending`; empty in lines of earlier versions.
+        counted: True if the server reported the token counts; otherwise they are upper bounds.
     """
 
     key: str
@@ -47,15 +47,15 @@ class Reply:
 
 @dataclass(frozen=True)
 class Account:
-    """Cost of a journal's answers.
+    """Total cost of the answers in a journal.
 
     Attributes:
-        replies: answers received.
-        attempts: requests sent for them.
-        prompt_tokens: paid for.
-        completion_tokens: paid for.
-        cost: at the configured prices.
-        uncounted: replies without token counts from the server; their upper bounds are counted.
+        replies: number of received answers.
+        attempts: number of requests sent for them.
+        prompt_tokens: billed prompt tokens.
+        completion_tokens: billed completion tokens.
+        cost: cost at the configured prices.
+        uncounted: number of replies without token counts from the server, for which upper bounds are used.
     """
 
     replies: int
@@ -67,7 +67,7 @@ class Account:
 
 
 class Journal:
-    """The replies of one folder, by key. Use it as a context manager; only one process may write at a time."""
+    """Replies in one folder, by key. Use it as a context manager; only one process at a time may write."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -96,7 +96,7 @@ class Journal:
         self._stream.close()
 
     def add(self, reply: Reply) -> None:
-        """Store a reply; on return it is on disk."""
+        """Store a reply. When this method returns, the reply is on disk."""
         line = json.dumps(asdict(reply), ensure_ascii=False) + "\n"
         try:
             self._stream.write(line.encode())
@@ -107,12 +107,12 @@ class Journal:
                 "A paid answer could not be written.",
                 where=str(self.path),
                 found=str(error),
-                fix="make room and start the same command again (`taiji run` with --resume)",
+                fix="free some space and start the same command again (`taiji run` with --resume)",
             ) from error
         self._remember(reply)
 
     def account(self, price_in: float, price_out: float) -> Account:
-        """Sum over all replies; prices are for a million tokens."""
+        """Sum over all replies; prices are per million tokens."""
         replies = self.replies.values()
         tokens_in, tokens_out = sum(r.prompt_tokens for r in replies), sum(r.completion_tokens for r in replies)
         cost = (tokens_in * price_in + tokens_out * price_out) / 1e6
@@ -120,19 +120,19 @@ class Journal:
         return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost, uncounted)
 
     def delivered_before(self, reply: Reply) -> bool:
-        """Return True if a reply is that of another request, delivered again; the server's id alone is not unique enough."""
+        """Return True if this reply is one to another request that was delivered again. The server's id alone is not unique enough to tell."""
         return self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key) != reply.key
 
     def _lock(self) -> None:
         try:
             import fcntl
-        except ImportError:  # no such locks on this system
+        except ImportError:  # this system has no such file locks
             return
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ResourceError(
-                "Another run is asking the same teacher for the same rationales.",
+                "Another run is already requesting the same rationales from the same teacher.",
                 where=str(self.path),
                 fix="wait for it, or stop it",
             ) from error
@@ -142,7 +142,7 @@ class Journal:
         whole = 0
         for number, line in enumerate(self._stream, start=1):
             if not line.endswith(b"\n"):
-                break  # cut short by a kill: the answer was not counted yet
+                break  # truncated when the process was killed: this answer was never counted
             try:
                 self._remember(Reply(**json.loads(line)))
             except (ValueError, TypeError) as error:

@@ -1,8 +1,8 @@
-"""Guard against invented facts: a text about an item must not contradict the catalogue's own fields.
+"""Guard against invented facts: a text about an item must not contradict the catalogue.
 
-It reads only the surface: numbers in no field of the item, names of the catalogue (brands, deepest categories) that belong to other items, claims of
-another category, refusals, and stock phrases (repeated for many items, since small models copy). A false alarm costs only the item's text. Claims
-about facts that no field holds (is it really used in kitchens?) are beyond this kind of guard.
+The guard checks only the surface: numbers that occur in no field of the item, names in the catalogue (brands, deepest categories) that belong to other
+items, claims of another category, refusals, and stock phrases (sentences repeated for many items, since small models copy). A false alarm costs only
+the text of one item. Claims that no field can confirm (is the item really used in kitchens?) are beyond such a guard.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import polars as pl
 from taiji.data.dataset import Dataset
 
 REASONS = ("number", "name", "category", "refusal")
-"""Reasons for a flag."""
+"""Reasons for which a single text is flagged."""
 BRANDS = ("brand", "manufacturer", "maker", "author", "artist", "director", "publisher", "label")
 """Columns of the item table whose values are names."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -33,15 +33,15 @@ _CLAIM = re.compile(
 )
 _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)
 STOCK = "stock"
-"""Reason for a flag that requires all texts together."""
+"""Reason for a flag that can be found only from all texts together."""
 STOCK_ITEMS, STOCK_SHARE = 5, 0.01
-"""Thresholds of a stock phrase: number of items with the same sentence, and share of the texts."""
+"""Thresholds above which a sentence is a stock phrase: number of items, and share of the texts, that have it."""
 MOST_WORDS = 6
-"""Upper limit of words of a name."""
+"""Largest number of words in a name."""
 
 
 class KnowledgeGuard:
-    """Comparison of texts with a catalogue.
+    """Check of texts about items against a catalogue.
 
     Args:
         dataset: the catalogue that the texts are about.
@@ -79,7 +79,7 @@ class KnowledgeGuard:
         return [reason for reason in REASONS if found[reason]]
 
     def _names_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return True if the text has a name that is in no field of the item, spelt as in the catalogue and not merely as a sentence's first word."""
+        """Return True if the text contains a name that occurs in no field of the item, spelt as in the catalogue and not just as the first word of a sentence."""
         fields = f" {' '.join(_WORD.findall(' '.join(own)))} "
         for sentence in re.split(r"(?<=[.!?])\s+", text):
             words = _WORD.findall(sentence)
@@ -90,7 +90,7 @@ class KnowledgeGuard:
         return False
 
     def _claims_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return True if the text claims a category that is in no field of the item."""
+        """Return True if the text claims a category that occurs in no field of the item."""
         fields = f" {_folded(' '.join(own))} "
         for claim in _CLAIM.findall(text):
             words = _folded(_END_OF_CLAIM.split(claim)[0]).split()
@@ -101,21 +101,21 @@ class KnowledgeGuard:
 
 
 def _phrases(words: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield every run of up to :data:`MOST_WORDS` words, and its start."""
+    """Yield every run of up to :data:`MOST_WORDS` words with its start."""
     for start in range(len(words)):
         for end in range(start + 1, min(start + MOST_WORDS, len(words)) + 1):
             yield start, " ".join(words[start:end])
 
 
 def _is_name(value: Any) -> bool:
-    """Return True if a value looks like a name in prose: upper and lower case, and at most :data:`MOST_WORDS` words."""
+    """Return True if a value looks like a name in prose: mixed case, and at most :data:`MOST_WORDS` words."""
     words = _WORD.findall(value)
     written = " ".join(words) == value
     return written and len(value) >= 3 and len(words) <= MOST_WORDS and value[0].isupper() and not value.isupper()
 
 
 def _folded(text: str) -> str:
-    """Return words in lower case without a plural s."""
+    """Return the words in lower case, without a plural s."""
     words = _WORD.findall(text.casefold())
     return " ".join(
         word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words
@@ -123,7 +123,7 @@ def _folded(text: str) -> str:
 
 
 def numbers_in(text: str) -> set[str]:
-    """Return the numbers in a text in a canonical form: 12.50 is 12.5, and 1,000 is 1000."""
+    """Return the numbers in a text in canonical form: 12.50 becomes 12.5, and 1,000 becomes 1000."""
     found = set()
     for number in _NUMBER.findall(text):
         whole = re.sub(r",(?=\d{3}\b)", "", number).replace(",", ".")
@@ -132,10 +132,10 @@ def numbers_in(text: str) -> set[str]:
 
 
 def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table of item knowledge, with :data:`STOCK` flagged on texts whose every sentence is repeated for many items.
+    """Return a table of item knowledge in which texts that consist only of sentences repeated for many items are flagged with :data:`STOCK`.
 
     Args:
-        table: with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; existing flags of this kind are replaced.
+        table: table with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; its existing :data:`STOCK` flags are replaced.
     """
     sentences = [
         {_folded(sentence) for sentence in re.split(r"(?<=[.!?])\s+", said) if sentence} for said in table["said"]

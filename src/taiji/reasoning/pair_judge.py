@@ -1,6 +1,6 @@
-"""Judges of related item pairs: a rule, an embedder, a model behind an endpoint, or any function.
+"""Judges of whether two items are related: a rule, an embedder, a model behind an endpoint, or any function.
 
-A judge sees the items' texts and nothing else. Pairs come from the training log, so that no test interaction reaches it.
+A judge sees only the texts of the items. Pairs come from the training log, so no test interaction reaches a judge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taiji.reasoning.guards import words
 Array = NDArray[Any]
 Pair = tuple[str, str]
 PairJudge = Callable[[Sequence[Pair]], Sequence[bool]]
-"""Maps the texts of pairs to True for each related pair."""
+"""Function from the texts of pairs to one truth value per pair: True if the pair is related."""
 QUESTION = (
     "Two items of a catalogue:\n1. {first}\n2. {second}\n"
     "Would somebody who took the first be likely to want the second, too? Begin the answer with yes or no."
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SharedWords:
-    """Keep pairs whose texts have at least ``least`` words in common."""
+    """Judge that keeps pairs whose texts have at least ``least`` words in common."""
 
     least: int = 1
 
@@ -43,7 +43,7 @@ class SharedWords:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Keep pairs whose texts' vectors have at least this cosine."""
+    """Judge that keeps pairs whose text vectors have at least this cosine similarity."""
 
     embedder: Embedder
     least: float = 0.3
@@ -56,10 +56,12 @@ class Cosine:
 
 @dataclass(frozen=True)
 class EndpointJudge:
-    """Ask a model behind an OpenAI-compatible endpoint for yes or no; its answers stay in the teacher's journal.
+    """Judge that asks a model behind an OpenAI-compatible endpoint for yes or no. The answers are stored in the teacher's journal.
 
     Attributes:
-        teacher: whose endpoint and journal are used. seed: random seed of the requests. question: with ``{first}`` and ``{second}``.
+        teacher: teacher whose endpoint and journal are used.
+        seed: random seed of the requests.
+        question: text of the question, with ``{first}`` and ``{second}``.
     """
 
     teacher: EndpointTeacher
@@ -67,19 +69,19 @@ class EndpointJudge:
     question: str = QUESTION
 
     def __call__(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See :data:`PairJudge`; an answer without a clear yes or no rejects its pair, and a warning gives their number."""
+        """See :data:`PairJudge`. A pair without a clear yes or no is rejected, and a warning gives the number of such pairs."""
         asked = [self.question.format(first=first, second=second) for first, second in pairs]
         replies = self.teacher.ask([[{"role": "user", "content": text}] for text in asked], 1, self.seed)
         said = [read_yes_or_no(reply.answer) for (reply,) in replies]
         if unclear := sum(answer is None for answer in said):
             log.warning(
-                "%d of %d answers of the judge say neither yes nor no; their pairs are rejected.", unclear, len(said)
+                "%d of %d answers of the judge are neither yes nor no; their pairs are rejected.", unclear, len(said)
             )
         return [answer is True for answer in said]
 
 
 def read_yes_or_no(answer: str) -> bool | None:
-    """Return the yes or no at the answer's start, or the only one in it; None if it has neither or both."""
+    """Return the yes or no at the start of an answer, or the only one in the answer; None if it contains neither or both."""
     words = re.findall(r"\w+", answer.lower())
     found = [word for word in words if word in ("yes", "no")]
     if not found or (len(set(found)) > 1 and words[0] not in ("yes", "no")):
@@ -88,19 +90,21 @@ def read_yes_or_no(answer: str) -> bool | None:
 
 
 def judged_pairs(first: Array, second: Array, texts: Sequence[str], judge: PairJudge) -> tuple[Array, Array]:
-    """Return the pairs that a judge keeps, in their order.
+    """Return the pairs that a judge keeps, in the given order.
 
     Args:
-        first, second: (P,) item numbers. texts: texts of all items. judge: see :data:`PairJudge`.
+        first, second: (P,) item numbers.
+        texts: texts of all items.
+        judge: see :data:`PairJudge`.
 
     Raises:
-        InputError: the judge's answers are not one per pair.
+        InputError: the judge did not return one answer per pair.
     """
     pairs = [(texts[a], texts[b]) for a, b in zip(first.tolist(), second.tolist())]
     kept = np.asarray(judge(pairs) if pairs else [], dtype=bool)
     if kept.shape != (len(pairs),):
         raise InputError(
-            "A judge of pairs did not answer each pair.",
+            "The pair judge did not return one answer per pair.",
             where="judge",
             expected=f"{len(pairs)} answers",
             found=f"shape {kept.shape}",

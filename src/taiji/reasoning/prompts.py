@@ -1,10 +1,10 @@
-"""Prompts of student and teacher, rendered from template files within a token budget.
+"""Prompts of the student and the teacher, rendered from template files within a token budget.
 
-A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (how the answer
-begins); the packaged ones are in ``templates/<domain>/``, to be copied and edited; ``form`` is the form of an
-answer with the data's category levels. Answers that are sets have templates of their own, ``student-set.j2`` and ``teacher-set.j2``,
-which receive the upper limit of ``intents``. The student's template never receives the target. The teacher sees the same interactions as the student
-and, with the answer in view, the target as well (RUPR, Taiji §2).
+A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (the beginning of the answer). The packaged
+templates are in ``templates/<domain>/`` and can be copied and edited. The variable ``form`` is the form of an answer with the category levels of the
+data. Set answers have their own templates, ``student-set.j2`` and ``teacher-set.j2``, with the upper limit of ``intents`` as a further variable. The
+student's template never receives the target. The teacher sees the same interactions as the student and, if the answer is in view, also the target
+(RUPR, Taiji §2).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _SECTION = re.compile(r"^\[(system|user|prefill)\]\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, and the number of interactions that it left out.
+    """Prompt, with the number of interactions that were left out.
 
     Attributes:
-        messages: for :func:`taiji.language.chat.render`.
-        prefill: how the answer begins (the teacher's; empty for the student).
-        kept: interactions shown, the newest.
-        dropped: older interactions left out because of ``history_limit`` or the token budget.
+        messages: messages for :func:`taiji.language.chat.render`.
+        prefill: beginning of the answer (for the teacher; empty for the student).
+        kept: number of interactions shown, which are the newest.
+        dropped: number of older interactions left out because of ``history_limit`` or the token budget.
     """
 
     messages: list[Message]
@@ -50,7 +50,7 @@ class Prompt:
 
 
 def item_line(dataset: Dataset, item: int, title_characters: int = 80) -> str:
-    """Return an item's text in its common form: ``Item title: …; Category L1: …; L2: …``, with all of the data's levels."""
+    """Return the text of an item in its common form: ``Item title: …; Category L1: …; L2: …``, with all category levels of the data."""
     title, *levels = _item(dataset, item)
     return format_answer(shorten(title or "", title_characters), levels)
 
@@ -62,7 +62,7 @@ def item_lines(dataset: Dataset, title_characters: int = 80) -> list[str]:
 
 
 def true_items(examples: pl.DataFrame, settings: PromptSettings) -> list[list[int]]:
-    """Return the items that each example's answer should name: its target, or its set of next items.
+    """Return the items that the answer of each example should name: its target, or its set of next items.
 
     Raises:
         InputError: the examples were chosen for single answers.
@@ -73,8 +73,8 @@ def true_items(examples: pl.DataFrame, settings: PromptSettings) -> list[list[in
         raise InputError(
             "The examples have no sets of next items.",
             where="column targets",
-            expected="a list of items for each example, as reasoning.prompts.answer is set",
-            found="target alone",
+            expected="a list of items for each example, because reasoning.prompts.answer is set",
+            found="only a target",
             fix="choose the examples again (stage examples) with reasoning.prompts.answer: set",
         )
     return [list(items) for items in examples["targets"]]
@@ -83,19 +83,19 @@ def true_items(examples: pl.DataFrame, settings: PromptSettings) -> list[list[in
 def true_answers(
     dataset: Dataset, examples: pl.DataFrame, settings: PromptSettings, orders: int = 1, most: int | None = None
 ) -> list[list[str]]:
-    """Return the text of each example's true answer; that of a set in random orders.
+    """Return the text of each example's true answer; a set is written in random orders.
 
-    An order depends only on the example's name and the order's number.
+    Each order depends only on the name of the example and the number of the order.
 
     Args:
         dataset: the log.
         examples: ``example``, ``target`` and, for sets, ``targets``.
-        settings: the form of an answer.
-        orders: number of texts of a set, each in another order; a single item has one.
-        most: items per text, drawn separately for each order; None for all.
+        settings: settings with the form of an answer.
+        orders: number of texts per set, each in a different order; a single item has one text.
+        most: number of items per text, drawn separately for each order; None for all.
 
     Returns:
-        a list for each example.
+        a list of texts for each example.
     """
     texts = []
     for name, items in zip(examples["example"], true_items(examples, settings)):
@@ -112,22 +112,22 @@ def true_answers(
 def student_messages(
     dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
 ) -> list[Message]:
-    """The messages of :func:`student_prompt`."""
+    """Return the messages of :func:`student_prompt`."""
     return student_prompt(dataset, user, as_of, settings, tokenizer).messages
 
 
 def student_prompt(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any) -> Prompt:
-    """Return the student's prompt: the profile and the interactions strictly before ``as_of``, newest first.
+    """Return the student's prompt: the profile, and the interactions strictly before ``as_of``, newest first.
 
     Args:
         dataset: the log.
         user: dense user id.
         as_of: cutoff, microseconds since the epoch.
         settings: limits and templates.
-        tokenizer: counts the tokens of the rendered prompt.
+        tokenizer: tokenizer that counts the tokens of the rendered prompt.
 
     Raises:
-        ConfigError: the budget cannot hold even the prompt without interactions.
+        ConfigError: the budget is too small even for the prompt without interactions.
     """
     context, dropped = _context(dataset, user, as_of, settings, tokenizer)
     return _prompt(dataset, "student", settings, context, dropped)
@@ -150,7 +150,7 @@ def teacher_prompt(
 
 
 def prompt_as_asked(dataset: Dataset, user: int, as_of: int, settings: PromptSettings, kept: int) -> Prompt:
-    """Rebuild the student's prompt from the stored number of its interactions, which needs no tokenizer."""
+    """Rebuild a student prompt from its stored number of interactions, without a tokenizer."""
     profile, lines, total = _told(dataset, user, as_of, settings)
     return _prompt(
         dataset,
@@ -168,10 +168,10 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
         dataset: the log.
         examples: with columns ``example``, ``user``, ``as_of``.
         settings: limits and templates.
-        tokenizer: renders and counts.
+        tokenizer: tokenizer that renders the prompts and counts their tokens.
 
     Returns:
-        ``example``, ``prompt`` (rendered, no prefill), ``kept``, ``dropped`` in the order of the examples.
+        ``example``, ``prompt`` (rendered, without prefill), ``kept``, ``dropped``, in the order of the examples.
     """
     prompts = [
         student_prompt(dataset, u, t, settings, tokenizer) for u, t in examples.select("user", "as_of").iter_rows()
@@ -187,12 +187,12 @@ def student_prompts(dataset: Dataset, examples: pl.DataFrame, settings: PromptSe
 
 
 def opened(prompt: str) -> str:
-    """Return a rendered student prompt with an opened `<think>`, as used for generation, training and scoring."""
+    """Return a rendered student prompt followed by an opening `<think>`, as used for generation, training and scoring."""
     return begun(prompt, THINK)
 
 
 def shorten(text: str, characters: int) -> str:
-    """Cut at a word so that at most ``characters`` remain."""
+    """Cut a text at a word boundary, to at most ``characters`` characters."""
     text = " ".join(text.split())
     if len(text) <= characters:
         return text
@@ -201,7 +201,7 @@ def shorten(text: str, characters: int) -> str:
 
 
 def profile_line(dataset: Dataset, user: int) -> str:
-    """Return the user's profile columns as ``name: value`` pairs; empty if unknown."""
+    """Return the user's profile columns as ``name: value`` pairs; empty if the user has no profile."""
     row = dataset.users.row(user, named=True)
     pairs = [
         f"{name.replace('_', ' ')}: {field(str(value))}"
@@ -230,7 +230,7 @@ def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> 
 def _context(
     dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
 ) -> tuple[dict[str, Any], int]:
-    """Return the template's variables with as many of the newest interactions as the student's budget holds, and the number left out."""
+    """Return the template's variables with as many of the newest interactions as fit into the student's budget, and the number left out."""
     profile, lines, total = _told(dataset, user, as_of, settings)
 
     def count(kept: int) -> int:
@@ -240,13 +240,13 @@ def _context(
     frame = count(0)
     if frame > settings.token_budget:
         raise ConfigError(
-            "The token budget does not hold the prompt's instructions.",
+            "The token budget is too small for the instructions in the prompt.",
             where="reasoning.prompts.token_budget",
             expected=f"at least {frame} tokens",
             found=str(settings.token_budget),
             fix="raise reasoning.prompts.token_budget or shorten the template",
         )
-    kept, above = 0, len(lines) + 1  # the most interactions whose whole rendered prompt fits, by bisection
+    kept, above = 0, len(lines) + 1  # bisection for the largest number of interactions whose whole rendered prompt fits
     while above - kept > 1:
         middle = (kept + above) // 2
         kept, above = (middle, above) if count(middle) <= settings.token_budget else (kept, middle)
@@ -270,10 +270,10 @@ def _prompt(
 
 
 def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
-    """Return the sections of a template with their variables filled in.
+    """Return the sections of a template, rendered with the given variables.
 
     Raises:
-        ConfigError: the template is broken, or names an unknown variable.
+        ConfigError: the template is invalid, or uses an unknown variable.
     """
     from jinja2 import TemplateError
 
@@ -281,14 +281,14 @@ def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
         sections = _template(str(path), path.stat().st_mtime_ns)
         return {name: template.render(**variables).strip() for name, template in sections.items()}
     except TemplateError as error:
-        raise ConfigError("A prompt template is broken.", where=str(path), found=str(error)) from error
+        raise ConfigError("A prompt template is invalid.", where=str(path), found=str(error)) from error
 
 
 def template_file(domain: str, role: str, folder: Path | None) -> Path:
-    """Return the template of a role: in the user's folder for the domain, in the user's folder itself, or the packaged one.
+    """Return the template of a role: from the user's folder for the domain, else from the user's folder itself, else the packaged one.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such template.
     """
     places = [PACKAGED / domain] if folder is None else [folder / domain, folder, PACKAGED / domain]
     for place in places:
@@ -304,7 +304,7 @@ def template_file(domain: str, role: str, folder: Path | None) -> Path:
 
 
 def domains(folder: Path | None, role: str) -> list[str]:
-    """Return the domains with a template for a role: packaged ones and those in the user's ``folder``."""
+    """Return the domains that have a template for a role: the packaged ones and those in the user's ``folder``."""
     places = [PACKAGED, *([folder] if folder is not None and folder.is_dir() else [])]
     return sorted({path.parent.name for place in places for path in place.glob(f"*/{role}.j2")})
 
@@ -319,7 +319,7 @@ def _template(path: str, modified: int) -> dict[str, Any]:
     sections = dict(zip(parts[1::2], parts[2::2]))
     if "user" not in sections:
         raise ConfigError(
-            "A prompt template lacks its [user] section.",
+            "A prompt template has no [user] section.",
             where=path,
             expected="[system], [user] and optionally [prefill]",
         )

@@ -1,7 +1,7 @@
-"""Reviews as local web pages, operated by keyboard, without external resources. Rationales are scored one draft at a time, on five axes.
+"""Local web pages for reviews, operated by keyboard, without external resources. Rationales are rated one draft at a time, on five axes.
 
-It binds to 127.0.0.1, answers only requests that name this machine as their host (against DNS rebinding by foreign pages), and accepts a judgement
-only with the token in the page (so that no foreign page can post one).
+The server binds to 127.0.0.1 and answers only requests that name this machine as their host (against DNS rebinding by foreign pages). It accepts a
+judgement only with the token contained in the page, so that no foreign page can post one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from taiji.reasoning.reviewers import AXES, QUESTIONS
 
 PAGE = Path(__file__).parent / "templates" / "review.html"
 LARGEST = 64_000
-"""Upper limit in bytes of a posted judgement."""
+"""Largest size of a posted judgement, in bytes."""
 
 
 class SittingServer(LocalServer, ABC):
-    """Server of one person's review session: its page, the page's state, and the handling of judgements.
+    """Server of one person's review session: serves the page and its state, and handles judgements.
 
     Args:
-        port: 0 picks a free one.
+        port: port to listen on; 0 picks a free one.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the port is in use.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -41,18 +41,18 @@ class SittingServer(LocalServer, ABC):
 
     @abstractmethod
     def page(self) -> tuple[Path, dict[str, Any]]:
-        """Return the page's file and its variables besides the token."""
+        """Return the file of the page and its variables except the token."""
 
     @abstractmethod
     def state(self, skip: int) -> dict[str, Any]:
-        """Return the page's state: progress, and the waiting draft ``skip`` places ahead (cyclic)."""
+        """Return the state of the page: the progress, and the waiting draft ``skip`` places ahead (cyclic)."""
 
     @abstractmethod
     def judge(self, sheet: dict[str, Any]) -> dict[str, Any]:
         """Record a judgement and return its result.
 
         Raises:
-            NotWaiting: it was judged already.
+            NotWaiting: the draft was already judged.
             TaijiError: the judgement is incomplete.
             ValueError, KeyError, TypeError, OverflowError: the body is not a judgement.
         """
@@ -63,10 +63,10 @@ class ReviewServer(SittingServer):
 
     Args:
         session: an open :class:`taiji.reasoning.review_session.ReviewSession`.
-        port: 0 picks a free one.
+        port: port to listen on; 0 picks a free one.
 
     Raises:
-        ResourceError: the port is taken.
+        ResourceError: the port is in use.
     """
 
     def __init__(self, session: ReviewSession, port: int = 0) -> None:
@@ -115,7 +115,7 @@ class _Handler(LocalHandler):
         try:
             address = urlsplit(self.path)
         except ValueError:
-            self._json(400, {"error": "This is not an address."})
+            self._json(400, {"error": "The address is invalid."})
             return
         if address.path == "/":
             self._send(200, self._page(), "text/html; charset=utf-8")
@@ -124,7 +124,7 @@ class _Handler(LocalHandler):
             with self.server.turn:
                 self._json(200, self.server.state(int(skip) if skip.isdecimal() and len(skip) < 9 else 0))
         else:
-            self._json(404, {"error": "There is nothing here."})
+            self._json(404, {"error": "There is no such page."})
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
@@ -136,7 +136,7 @@ class _Handler(LocalHandler):
         if not self._local():
             return
         if self.path.partition("?")[0] != "/review":
-            self._json(404, {"error": "There is nothing here."})
+            self._json(404, {"error": "There is no such page."})
         elif not secrets.compare_digest(self.headers.get("X-Review-Token", "").encode(), self.server.token.encode()):
             self._json(403, {"error": "The page is from an earlier session; reload it."})
         else:
@@ -152,13 +152,13 @@ class _Handler(LocalHandler):
             except TaijiError as error:
                 self._json(422, {"error": str(error)})
             except (ValueError, KeyError, TypeError, OverflowError) as error:
-                self._json(400, {"error": f"That is not a judgement: {error!r}"})
+                self._json(400, {"error": f"The body is not a judgement: {error!r}"})
 
     def _local(self) -> bool:
-        """Return True if the request names this machine as host; otherwise reject it."""
+        """Return True if the request names this machine as its host; otherwise reject the request."""
         if self.is_local:
             return True
-        self._json(403, {"error": "This page is for this machine only."})
+        self._json(403, {"error": "This page can be opened only on this machine."})
         return False
 
     def _page(self) -> bytes:

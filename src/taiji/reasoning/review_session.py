@@ -1,9 +1,9 @@
-"""One person's review session over a run's drafts: the waiting drafts, and the effect of each judgement.
+"""Review session of one person over the drafts of a run: the waiting drafts, and the effect of each judgement.
 
-All decisions are stored in the folder, so a session can be interrupted and resumed at any time::
+All decisions are stored in the folder, so that a session can be interrupted and resumed at any time::
 
-    <name>.done.jsonl    the sheets that a person filled in
-    <name>.todo.jsonl    the sheets that still wait for them
+    <name>.done.jsonl    sheets that the person has filled in
+    <name>.todo.jsonl    sheets that the person still has to fill in
     log.jsonl            every step, with a hash chain (:class:`taiji.reasoning.curation.AuditLog`)
     outcomes.parquet     the outcome of each record
     summary.json         counts, agreement, mean scores, and the chain's last hash
@@ -33,18 +33,18 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """Review of a draft that was judged already, or is in another round."""
+    """Error: the reviewed draft was already judged, or is in another round."""
 
 
 class ReviewSession:
-    """A review session, to be used as a context manager, which locks the folder.
+    """Review session. Use it as a context manager, which locks the folder.
 
     Args:
         drafts: first drafts, one per record.
         person: name of the reviewer.
-        beside: further reviewers of every draft (rules, a model, people who reviewed before or will later).
-        settings: bar, agreement, strikes.
-        folder: see the module.
+        beside: additional reviewers of every draft (rules, a model, people who have reviewed already or will review later).
+        settings: bar, required agreement and number of strikes.
+        folder: folder of the session's files, see the module docstring.
 
     Raises:
         TaijiError: another session is open, or the log was tampered with.
@@ -67,7 +67,7 @@ class ReviewSession:
     def __enter__(self) -> ReviewSession:
         self._lock = exclusive(
             self.folder / ".lock",
-            "Another review of this run is open.",
+            "Another review session of this run is open.",
             where=self.folder,
             fix="end it first; its judgements are kept",
         )
@@ -89,7 +89,7 @@ class ReviewSession:
         self._lock.close()
 
     def judge(self, drafts: Sequence[Draft]) -> None:
-        """Advance the records as far as the existing reviews allow, and store their state."""
+        """Advance the records as far as the existing reviews allow, and store the result."""
         before = self.log.reviews()
         reviewers: list[Reviewer] = [self.person, *(Remembered(reviewer, before) for reviewer in self.beside)]
         for outcome in run_review(drafts, reviewers, self.person.rewrite, self.settings, self.log):
@@ -115,13 +115,13 @@ class ReviewSession:
     def submit(
         self, record: str, round_number: int, scores: Mapping[str, Any], feedback: str = "", rewrite: str = ""
     ) -> Outcome:
-        """Submit this person's judgement of a waiting draft.
+        """Record this person's judgement of a waiting draft.
 
         Args:
-            record: its name.
-            round_number: the round that was shown.
-            scores: axis to 1…5.
-            feedback: what to improve.
+            record: name of the record.
+            round_number: round of the draft that was shown.
+            scores: scores from 1 to 5, by axis.
+            feedback: what should be improved.
             rewrite: a better text, which becomes the next round's draft if this one is not accepted.
 
         Raises:
@@ -131,7 +131,7 @@ class ReviewSession:
         draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
         if draft is None:
             raise NotWaiting(
-                "That draft is not waiting for a review.",
+                "The draft is not waiting for a review.",
                 where=f"{record}, round {round_number}",
                 fix="continue with the next one",
             )
@@ -142,7 +142,7 @@ class ReviewSession:
         return self.outcomes[record]
 
     def progress(self) -> dict[str, int]:
-        """Return counts: ``total``, ``judged`` (by this person, at least once and with nothing open), ``accepted``, ``rejected``, ``waiting``."""
+        """Return counts: ``total``, ``judged`` (at least once by this person, with no open draft), ``accepted``, ``rejected``, ``waiting``."""
         counts = Counter(outcome.status for outcome in self.outcomes.values())
         total, waiting = len(self.drafts), len(self.waiting())
         return {
@@ -154,7 +154,7 @@ class ReviewSession:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, Fleiss' κ (null below two reviewers or if undefined), mean scores, and the chain's last hash."""
+        """Return counts, Fleiss' κ (null for fewer than two reviewers or if undefined), mean scores, and the last hash of the chain."""
         kappa = agreement_of(self.log, self.settings.bar)
         scores: dict[str, list[dict[str, int]]] = {}
         for entry in self.log.entries:

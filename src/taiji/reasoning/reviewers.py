@@ -1,6 +1,7 @@
 """Reviewers of drafts, on five axes from 1 (bad) to 5 (good).
 
-A reviewer is a protocol: rules, a language model, or a person who fills in a JSONL file. A model's review is labelled as such, never as an expert's.
+A reviewer is a protocol: rules, a language model, or a person who fills in a JSONL file. A model's review is always labelled as such, never as an
+expert's.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ Kind = Literal["rule", "model", "person"]
 
 @dataclass(frozen=True)
 class Draft:
-    """Text under review.
+    """Draft of a rationale under review.
 
     Attributes:
-        record: name of the record; unique.
-        context: the writer's input (the student's prompt).
-        answer: the true answer's text.
-        title: the target's title.
-        levels: its category levels.
-        rationale: the draft.
+        record: unique name of the record.
+        context: input of the writer (the student's prompt).
+        answer: text of the true answer.
+        title: title of the target.
+        levels: category levels of the target.
+        rationale: text of the draft.
         round: 1 for the first draft.
-        further: title and category levels of the other items of an answer that is a set.
+        further: title and category levels of the other items, if the answer is a set.
     """
 
     record: str
@@ -59,13 +60,13 @@ class Draft:
 
 @dataclass(frozen=True)
 class Review:
-    """One reviewer's judgement of one draft.
+    """Judgement of one draft by one reviewer.
 
     Attributes:
-        reviewer: name.
-        kind: rule, model or person.
-        scores: axis to 1…5, every axis of :data:`AXES`.
-        feedback: what to improve in the next draft.
+        reviewer: name of the reviewer.
+        kind: ``rule``, ``model`` or ``person``.
+        scores: score from 1 to 5 for every axis of :data:`AXES`.
+        feedback: what should be improved in the next draft.
     """
 
     reviewer: str
@@ -76,7 +77,7 @@ class Review:
     def __post_init__(self) -> None:
         if set(self.scores) != set(AXES) or not all(isinstance(s, int) and 1 <= s <= 5 for s in self.scores.values()):
             raise InputError(
-                "A review is not complete.",
+                "A review is incomplete.",
                 where=self.reviewer,
                 expected=f"1 to 5 on {', '.join(AXES)}",
                 found=str(self.scores),
@@ -84,7 +85,7 @@ class Review:
 
     @property
     def lowest(self) -> int:
-        """Return the lowest score of the axes."""
+        """Return the lowest score over the axes."""
         return min(self.scores.values())
 
 
@@ -104,7 +105,7 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True)
 class RuleReviewer:
-    """Reviewer by rules: naming of the answer, whole sentences, length, use of the context's words."""
+    """Reviewer by rules: does the text name the answer, consist of complete sentences, have a suitable length, and use words of the context?"""
 
     name: str = "rules"
     kind: Kind = field(default="rule", init=False)
@@ -149,7 +150,7 @@ class RuleReviewer:
 
 
 class ModelReviewer:
-    """A language model asked for a digit per axis; the most likely digit counts, so every review is well-formed."""
+    """Language model that is asked for one digit per axis. The most likely digit is used, so every review is well-formed."""
 
     kind: Kind = "model"
 
@@ -188,7 +189,7 @@ class ModelReviewer:
 
 
 class Remembered:
-    """A reviewer whose earlier reviews of the same draft are reused."""
+    """Reviewer whose earlier reviews of the same draft are reused."""
 
     def __init__(self, reviewer: Reviewer, before: Mapping[tuple[str, int, str, str], Review]) -> None:
         self.reviewer, self.before = reviewer, before
@@ -203,22 +204,24 @@ class Remembered:
 
 
 class PersonReviewer:
-    """A person: drafts wait in ``<folder>/<name>.todo.jsonl``; filled-in lines are read from ``<folder>/<name>.done.jsonl``.
+    """Reviewer who is a person. Drafts wait in ``<folder>/<name>.todo.jsonl``; completed lines are read from ``<folder>/<name>.done.jsonl``.
 
-    Copy a line of the first file to the second and fill in the five scores and, optionally, feedback and a better text
-    (``rewrite``), or let :mod:`taiji.reasoning.review_page` do so.
+    To review, copy a line from the first file to the second and fill in the five scores and, optionally, feedback and a better text (``rewrite``), or let
+    :mod:`taiji.reasoning.review_page` do so.
     """
 
     kind: Kind = "person"
 
     def __init__(self, name: str, folder: str | Path) -> None:
         if not re.fullmatch(r"[\w.@-]+", name) or name.startswith("."):
-            raise InputError("A reviewer's name becomes a file name.", where=name, expected="letters, digits, _ . @ -")
+            raise InputError(
+                "A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -"
+            )
         self.name, self.folder = name, Path(folder)
 
     @property
     def file(self) -> Path:
-        """File of the filled-in sheets."""
+        """File of the sheets that are filled in."""
         return self.folder / f"{self.name}.done.jsonl"
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
@@ -227,7 +230,7 @@ class PersonReviewer:
         return [done.get(_sheet_of(draft), (None, ""))[0] for draft in drafts]
 
     def ask(self, drafts: Sequence[Draft]) -> int:
-        """Write the waiting sheets to the todo file, and return their number."""
+        """Write the waiting sheets to the todo file, and return how many there are."""
         waiting = [draft for draft, review in zip(drafts, self.review(drafts)) if review is None]
         empty = {"scores": dict.fromkeys(AXES), "feedback": "", "rewrite": ""}
         lines = [json.dumps({**self._sheet(d), **empty}, ensure_ascii=False) for d in waiting]
@@ -235,7 +238,7 @@ class PersonReviewer:
         return len(waiting)
 
     def fill_in(self, draft: Draft, review: Review, rewrite: str = "") -> None:
-        """Append a filled-in sheet; on return it is on disk."""
+        """Append a filled-in sheet. When this method returns, the sheet is on disk."""
         sheet = {**self._sheet(draft), "scores": review.scores, "feedback": review.feedback, "rewrite": rewrite}
         make_folder(self.folder)
         before = self.file.read_bytes()[-1:] if self.file.exists() else b""
@@ -245,7 +248,7 @@ class PersonReviewer:
             os.fsync(file.fileno())
 
     def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
-        """Return the person's own better text for a draft, empty if they gave none; a :data:`taiji.reasoning.curation.Rewrite`."""
+        """Return the better text that the person wrote for a draft, empty if there is none; a :data:`taiji.reasoning.curation.Rewrite`."""
         text = self._done().get(_sheet_of(draft), (None, ""))[1]
         return "" if text == draft.rationale else text
 

@@ -1,11 +1,10 @@
-"""A rule-based writer: counts, recency, categories and prices of the history, put into sentences.
+"""Rule-based writer: puts counts, recency, categories and prices of the history into sentences.
 
-It needs no model, costs nothing, and is the baseline that every LLM teacher has to beat. Its wording is the template file
-``templates/<domain>/writer.j2``: sections of alternative sentences, one per line; a sentence whose facts are missing from a history (no prices, no
-second level) is skipped. If the data have no categories at all, the section ``[titles]`` replaces those about categories, if the template has one.
-With the answer in view, *which habit* to conclude with is chosen by the target's first category level (and its second, if the history holds that
-one); it never writes the title or a
-category that the history has not shown.
+The writer needs no model, costs nothing, and is the baseline that every LLM teacher has to beat. Its wording comes from the template file
+``templates/<domain>/writer.j2``: sections of alternative sentences, one per line. A sentence is skipped if the history lacks its facts (no prices, no
+second level). If the data have no categories at all, the section ``[titles]``, if the template has one, replaces the sections about categories. If the
+answer is in view, the target's first category level (and the second, if it occurs in the history) decides *which habit* the rationale concludes with.
+The writer never writes the title, nor a category that the history has not shown.
 """
 
 from __future__ import annotations
@@ -32,21 +31,21 @@ _SECTION = re.compile(r"^\[([a-z]+)\]\n", re.MULTILINE)
 ORDER = ("opening", "detail", "recent", "prices", "conclusion")
 WITHOUT_LEVELS = ("titles", "prices")
 OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
-"""Share of rationales in which an optional section is used, so that k rationales differ."""
+"""Probability with which each optional section is used, so that k rationales differ."""
 NEWEST = 3
-"""Titles named together."""
+"""Number of titles named together."""
 FOCUSES = 3
-"""Upper limit of categories to conclude with, for an answer that is a set."""
+"""Largest number of categories to conclude with, for set answers."""
 SEEN = 12
-"""Newest interactions that the writer reads: about as many as a student's prompt holds."""
+"""Number of newest interactions that the writer reads, about as many as a student's prompt shows."""
 
 
 class RuleWriter:
-    """Writes rationales from rules; see the module.
+    """Writer of rationales by rules; see the module docstring.
 
     Args:
         prompts: limits and the folder of templates.
-        answer_in_view: choose the habit in the rationale's conclusion by the true next item.
+        answer_in_view: choose the concluding habit by the true next item.
     """
 
     def __init__(self, prompts: PromptSettings, answer_in_view: bool = True) -> None:
@@ -55,7 +54,7 @@ class RuleWriter:
 
     @property
     def version(self) -> str:
-        """Version of the rules; the templates' text is hashed with the settings."""
+        """Version of the rules. (The template text is hashed with the settings.)"""
         return value_hash([self.name, ORDER, OPTIONAL, SEEN])[:16]
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
@@ -81,7 +80,7 @@ class RuleWriter:
 
 
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
-    """Return facts about the newest interactions strictly before ``as_of``; unknown facts are missing keys."""
+    """Return facts about the newest interactions strictly before ``as_of``. A fact that is unknown has no key."""
     items, _ = dataset.history.before(user, as_of, limit)
     levels = dict(zip(("l1", "l2"), dataset.levels))
     columns = dataset.items.select("title", "price", *(pl.col(name).alias(level) for level, name in levels.items()))
@@ -106,13 +105,13 @@ def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_cha
 
 
 def _top(values: list[str | None]) -> tuple[str, int] | None:
-    """Return the most frequent value; the newest on ties."""
+    """Return the most frequent value and its count; the newest on ties."""
     counts = Counter(v for v in values if v)
     return max(counts.items(), key=lambda pair: pair[1]) if counts else None
 
 
 def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | None) -> dict[str, Any]:
-    """Return the category to conclude with, or the most frequent ones of several items, and True if the history holds any of them."""
+    """Return the category to conclude with (for several items, the most frequent ones), and True if the history holds any of them."""
     shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
     if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}
@@ -125,7 +124,7 @@ def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | Non
 
 
 def _focus_of(dataset: Dataset, shown: dict[str, set[Any]], target: int) -> dict[str, Any]:
-    """Return the category to conclude with for one item."""
+    """Return the category to conclude with, for one target item."""
     first, second = ([dataset.items[name][target] for name in dataset.levels[:2]] + [None, None])[:2]
     if not first:
         return {}
@@ -166,7 +165,7 @@ def _sentences(path: str, modified: int) -> dict[str, list[Any]]:
             for name, text in zip(parts[1::2], parts[2::2])
         }
     except TemplateError as error:
-        raise ConfigError("The writer's template is broken.", where=path, found=str(error)) from error
+        raise ConfigError("The writer's template is invalid.", where=path, found=str(error)) from error
     missing = [name for name in (*ORDER, "newfield") if name not in sections]
     if missing:
         raise ConfigError(

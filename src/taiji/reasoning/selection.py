@@ -1,10 +1,10 @@
-"""ORFT: keep the rationales that make the true answer likely (Taiji §3), by criteria that leakage cannot fake.
+"""ORFT: keep the rationales that make the true answer likely (Taiji §3), by criteria that leaked answers cannot satisfy.
 
-PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), y = the true answer's tokens inside ``<answer>``, prompt = the
-*student's* prompt, in which the target is not. The paper keeps c when PPL(c) is below a threshold R, the median over
-rationales of calibration examples. A rationale that repeats the target has the lowest perplexity of all, so the guarded rule (ours)
-redacts every mention of the target first, requires a lift over no rationale from the rest, rejects rationales that name the title, and sends those
-too good to be true (PPL < 1.3) to review. Of those that pass, it keeps as many as the paper's rule would, by masked perplexity.
+PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where y are the tokens of the true answer inside ``<answer>`` and prompt is the *student's*
+prompt, which does not contain the target. The paper keeps c if PPL(c) is below a threshold R, the median over the rationales of calibration examples. A
+rationale that repeats the target has the lowest perplexity of all. The guarded rule (ours) therefore first redacts every mention of the target, requires
+that the remaining text improves on an empty rationale, rejects rationales that name the title, and sends implausibly likely ones (PPL < 1.3) to review.
+Of those that pass, it keeps as many as the paper's rule would, ordered by masked perplexity.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEFT_OUT = {
     "tools": "a call of a tool in place of a rationale",
     "empty": "empty rationale",
 }
-"""Ends of rationales that no rule keeps, and the reason."""
+"""Endings of rationales that no rule keeps, with the reasons."""
 ORDERS = 2
 """Number of random orders in which a set is scored."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
@@ -48,13 +48,13 @@ SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A frozen threshold.
+    """Fixed threshold of a selection rule.
 
     Attributes:
-        threshold: R; a rationale's measure must be below it.
-        measure: ``ppl`` (plain) or ``ppl_masked`` (guarded).
+        threshold: R; a rationale is kept only if its measure is below it.
+        measure: ``ppl`` (plain rule) or ``ppl_masked`` (guarded rule).
         quantile: share of the calibration rationales to keep.
-        rationales: number of rationales it was set on.
+        rationales: number of rationales from which the threshold was computed.
         fingerprint: hash of the calibration examples and samples.
     """
 
@@ -65,12 +65,12 @@ class Calibration:
     fingerprint: str
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON."""
+        """Write the calibration as JSON."""
         write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what :meth:`save` wrote."""
+        """Read a calibration that :meth:`save` wrote."""
         return cls(**read_json(path))
 
 
@@ -82,25 +82,24 @@ def answer_perplexities(
     batch_size: int,
     description: str = "Scoring rationales",
 ) -> pl.DataFrame:
-    """Return the perplexity of each answer, or of each set of answers in the given order, after its prompt and rationale.
+    """Return the perplexity of each answer (or each set of answers in the given order) after its prompt and rationale.
 
     Args:
         lm: the scoring model.
         prompts: (B,) rendered student prompts, without prefill.
-        rationales: (B,) texts, may be empty.
+        rationales: (B,) rationales, possibly empty.
         answers: (B,) texts from ``item_line``, or from ``format_set`` for several.
         batch_size: texts per forward pass.
         description: label of the progress display.
 
     Returns:
-        B rows: ``ppl`` over the whole answer text inside the tags (labels included, as the paper), ``ppl_title`` and
-        ``ppl_category`` over the values alone, so that the format's boilerplate does not dominate (null for an item without category), and
-        ``ppl_values`` over both together.
+        B rows: ``ppl`` over the whole answer text inside the tags (labels included, as in the paper); ``ppl_title`` and ``ppl_category`` over the values
+        alone, so that the boilerplate of the format does not dominate (null for an item without categories); ``ppl_values`` over both kinds of values together.
     """
     from taiji.language.score import perplexity, score_completions
 
     completions = [format_completion(r, a) for r, a in zip(rationales, answers, strict=True)]
-    begun = [opened(prompt) for prompt in prompts]  # as the model is asked
+    begun = [opened(prompt) for prompt in prompts]  # as in generation
     tails = [continuation(p, c) for p, c in zip(begun, completions, strict=True)]
     # Equal texts (a rationale without mentions and its redacted form) are scored once.
     pairs = list(dict.fromkeys(zip(begun, tails)))
@@ -109,7 +108,7 @@ def answer_perplexities(
     rows = []
     for prompt, completion, tail, rationale, answer in zip(begun, completions, tails, rationales, answers):
         scored = scores[place[prompt, tail]]
-        shift = len(completion) - len(tail)  # the prompt already has the `<think>`
+        shift = len(completion) - len(tail)  # the prompt already contains the `<think>`
         start, end = (position - shift for position in answer_span(rationale, answer))
         lines = [[(start + a, start + b) for a, b in spans] for spans in line_spans(answer, DEEPEST)]
         title = np.concatenate([scored.span(*spans[0]) for spans in lines])
@@ -131,8 +130,8 @@ def known_answers(
     """Return the student prompt and the true answer of each example.
 
     Returns:
-        ``example``, rendered ``prompt``, ``answers`` (the true answer's text; that of a set in :data:`ORDERS` random orders) and the first
-        of them as ``answer``, ``title`` and ``levels`` of the target, and ``items``: the same of every item that the answer names.
+        ``example``; ``prompt`` (rendered); ``answers``, texts of the true answer (a set in :data:`ORDERS` random orders); ``answer``, the first of these;
+        ``title`` and ``levels`` of the target; ``items``, title and levels of every item that the answer names.
     """
     texts = true_answers(dataset, examples, prompts, ORDERS)
     named = dataset.items.select("title", *dataset.levels)
@@ -160,7 +159,7 @@ def score_rationales(
 ) -> pl.DataFrame:
     """Score every rationale by the likelihood of its example's true answer.
 
-    A set is scored in :data:`ORDERS` random orders, and the logarithms of its perplexities are averaged.
+    A set is scored in :data:`ORDERS` random orders, and its log-perplexities are averaged.
 
     Args:
         lm: the scoring model (the student before fine-tuning).
@@ -171,22 +170,22 @@ def score_rationales(
         prompts: prompts of the student.
 
     Returns:
-        ``rationales``, in the same order, with
+        ``rationales``, in the same order, with these columns:
 
         - ``ppl``, ``ppl_values``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
         - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty rationale);
-        - ``lift`` = log PPL_none - log PPL_masked *over the values*: the rationale's help without its mentions. Over the whole text, a model not
-          trained on the format finds the labels less likely after any rationale (the word "Item" is most likely right after the prompt's empty tags),
-          which would hide the rationale's effect;
-        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: the share of its help that comes from mentions; null
-          if the rationale does not help;
-        - ``named`` (ways in which the title is named), ``levels_named`` (L1, L2, … beyond the history), ``forbidden`` phrases.
+        - ``lift`` = log PPL_none - log PPL_masked *over the values*: how much the rationale helps without its mentions of the target. It is not computed over
+          the whole text because a model that was not trained on the format finds the labels less likely after any rationale (the word "Item" is most likely
+          right after the prompt's empty tags), which would hide the effect of the rationale;
+        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: the share of the help that comes from mentions; null if the
+          rationale does not help;
+        - ``named`` (ways in which the title is named), ``levels_named`` (named levels that the history does not show), ``forbidden`` phrases.
     """
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
     rows = rationales.select("example", "rationale").join(known, on="example", how="left", maintain_order="left")
     if rows["prompt"].null_count():
         raise InputError(
-            "Rationales belong to no example.",
+            "Some rationales belong to no example.",
             found=", ".join(rows.filter(pl.col("prompt").is_null())["example"].head(3)),
         )
     mentions = [
@@ -195,7 +194,7 @@ def score_rationales(
     ]
     masked = [m.masked for m in mentions]
     orders = [list(texts) for texts in zip(*rows["answers"])] or [[]]
-    # One call for the three variants, so that the engine can compute their shared prefix (mainly the prompt) once.
+    # One call for the three variants, so that the engine computes their shared prefix (mainly the prompt) once.
     texts = [*rows["rationale"].to_list(), *masked, *[""] * len(rows)]
     scores = answer_perplexities(
         lm,
@@ -228,12 +227,12 @@ def score_rationales(
         lift=none_log - masked_log,
         leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(
             share
-        ),  # polars counts NaN as larger than any number
+        ),  # polars treats NaN as larger than any number
     )
 
 
 def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
-    """Return the geometric mean of a set's perplexities over several orders, row by row."""
+    """Return the geometric mean of a set's perplexities over several orders, per row."""
     if len(scores) == 1:
         return scores[0]
     mean = [
@@ -246,11 +245,11 @@ def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
-    """Set the threshold on the scored rationales of calibration examples, which are used for nothing else.
+    """Compute the threshold from the scored rationales of calibration examples, which are used for nothing else.
 
-    The plain rule's threshold is the quantile of their perplexities, as in the paper. The guarded rule keeps *as many*: its threshold is the masked
-    perplexity below which that number of those passing every other guard lies (all, if fewer pass). So the guards decide which rationales are kept,
-    and the threshold how many.
+    The plain rule uses the quantile of their perplexities, as in the paper. The guarded rule keeps *the same number*: its threshold is the masked
+    perplexity below which this many of the rationales lie that pass every other guard (all of these, if fewer pass). The guards thus decide which
+    rationales are kept, and the threshold decides how many.
     """
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
@@ -263,7 +262,7 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     if settings.rule == "guarded":
         wanted = int((values[measure] < threshold).sum())
         passing = sorted(row[measure] for row in values.iter_rows(named=True) if not _guards(row, settings))
-        if passing:  # below the next one, or just above the last
+        if passing:  # below the next rationale's perplexity, or just above the last one's
             threshold = passing[wanted] if wanted < len(passing) else float(np.nextafter(passing[-1], np.inf))
     return Calibration(
         threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16]
@@ -271,11 +270,11 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
 
 
 def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSettings) -> pl.DataFrame:
-    """Give every rationale its verdict.
+    """Add the verdict of each rationale.
 
     Returns:
-        ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (verdict is keep) and ``reasons``
-        (texts; why it was not kept). Incomplete rationales are rejected under every rule.
+        ``scored`` with ``verdict`` (``keep``, ``review`` or ``reject``), ``kept`` (True for ``keep``) and ``reasons`` (texts that say why a rationale was
+        not kept). Incomplete rationales are rejected under every rule.
     """
     rules = {
         "none": lambda row: [],
@@ -285,14 +284,14 @@ def select(scored: pl.DataFrame, calibration: Calibration, settings: SelectionSe
     verdicts = []
     for row in scored.iter_rows(named=True):
         reasons = _unusable(row) or rules[settings.rule](row)
-        # Too good to be true is the only finding that a reader may overrule.
+        # An implausibly low perplexity is the only finding that a human reviewer may overrule.
         verdict = "keep" if not reasons else "review" if all(r.startswith("review") for r in reasons) else "reject"
         verdicts.append({"verdict": verdict, "kept": verdict == "keep", "reasons": reasons})
     return pl.concat([scored, pl.DataFrame(verdicts, schema=VERDICT)], how="horizontal")
 
 
 def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
-    """Count the rationales per reason, most frequent first; the part of a reason in brackets is ignored."""
+    """Count the rationales per reason, most frequent first. The part of a reason in parentheses is ignored."""
     kinds = verdicts["reasons"].explode().drop_nulls().str.split(" (").list.first()
     return dict(
         kinds.value_counts(sort=True, name="count").sort("count", "reasons", descending=[True, False]).iter_rows()
@@ -300,7 +299,7 @@ def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
 
 
 def _unusable(row: dict[str, Any]) -> list[str]:
-    """Return the reason why a rationale is incomplete, empty if it is not. No rule keeps an incomplete one."""
+    """Return the reason why a rationale is incomplete, empty if it is complete. No rule keeps an incomplete one."""
     ended = row.get("ended") or "whole"  # third-party teachers may not report it
     return [] if ended in TAUGHT else [LEFT_OUT.get(ended, ended)]
 
@@ -333,7 +332,7 @@ def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
     if not row["lift"] > 0:
         reasons.append(f"no lift over an empty rationale ({math.exp(-row['lift']):.2f} times the values' perplexity)")
     if row["ppl"] < settings.review_below:
-        reasons.append(f"review: too likely to be true (perplexity {row['ppl']:.2f} is below {settings.review_below})")
+        reasons.append(f"review: too good to be true (perplexity {row['ppl']:.2f} is below {settings.review_below})")
     deep = [level for level in row["levels_named"] if level not in ("L1", "L2")]
     if deep and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:
         reasons.append(f"leans on naming {', '.join(deep)} (leak share {row['leak_share']:.2f})")

@@ -1,7 +1,7 @@
-"""Supervised fine-tuning on kept rationales, through TRL (Taiji §4).
+"""Supervised fine-tuning on the kept rationales, with TRL (Taiji §4).
 
-Next-token loss over the completion alone (`<think>…</think><answer>…</answer>` and the end-of-text token). The result is a
-plain `save_pretrained` folder: adapters are merged, and no trainer files remain.
+The loss is the next-token loss over the completion alone (`<think>…</think><answer>…</answer>` and the end-of-text token). The result is a plain
+`save_pretrained` folder: adapters are merged, and no files of the trainer remain.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def sft_rows(
         examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
         kept: ``example``, ``rationale``.
         prompts: prompts of the student.
-        tokenizer: the student's.
+        tokenizer: tokenizer of the student.
 
     Returns:
-        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set is trained with at most ``intents`` of
-        its items, drawn and ordered at random for each rationale, so that no order is privileged.
+        ``prompt`` (rendered) and ``completion`` (rationale and true answer), in the order of ``kept``. A set answer is trained with at most ``intents`` of
+        its items, drawn and ordered at random for each rationale, so that the student does not learn a particular order.
     """
     numbered = kept.select("example", "rationale", number=pl.int_range(pl.len()).over("example"))
     orders = 1 + int(numbered["number"].max() or 0)  # type: ignore[arg-type]
@@ -75,13 +75,13 @@ def train_sft(
     """Fine-tune a copy of ``lm`` and write it to ``folder`` (a `save_pretrained` folder, atomically).
 
     Args:
-        lm: the student; not changed.
+        lm: the student; it is not changed.
         rows: ``prompt``, ``completion``.
-        settings: adapters or all weights, learning rate, sizes.
-        folder: where the fine-tuned model goes.
-        seed: random seed of the order of rows and the adapters' initial values; on a CPU the same call gives the same bytes.
+        settings: adapters or full fine-tuning, learning rate, sizes.
+        folder: folder of the fine-tuned model.
+        seed: random seed of the order of rows and of the adapters' initial values. On a CPU the same call gives the same bytes.
 
-    Several processes (see :mod:`taiji.language.processes`) share each batch of ``batch_size`` rows per process; the first writes the folder.
+    If there are several processes (see :mod:`taiji.language.processes`), each takes ``batch_size`` rows per batch, and the first writes the folder.
 
     Returns:
         ``step``, ``loss``, one row per weight update.
@@ -100,7 +100,7 @@ def train_sft(
 
     if rows.is_empty():
         raise InputError(
-            "No rationale is left to fine-tune on.",
+            "There is no rationale to fine-tune on.",
             where="selection",
             fix="write more rationales, or choose a laxer selection rule",
         )
@@ -110,7 +110,7 @@ def train_sft(
     # The trainer draws from the global generators (order of rows, adapters' initial values), so they are seeded here.
     set_seed(seed)
     with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL and PEFT use names that transformers 6 will drop
+        warnings.simplefilter("ignore", FutureWarning)  # TRL and PEFT use names that transformers 6 will remove
         trainer = _trainer(lm, taught, settings, scratch, seed)
         with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
             trainer.add_callback(_showing(update))
@@ -124,11 +124,11 @@ def train_sft(
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A row to learn.
+    """Tokenized training row.
 
     Attributes:
         ids: the opened prompt, the completion and the end-of-text token.
-        first: place of the first id to learn.
+        first: position of the first id that is learnt.
     """
 
     ids: list[int]
@@ -136,14 +136,14 @@ class TokenRow:
 
 
 def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TokenRow:
-    """Return the ids of a completion after exactly the ids that generation starts from.
+    """Return the token ids of a completion, preceded by exactly the ids from which generation starts.
 
-    Generation receives the opened `<think>` as part of the prompt; it is learnt nevertheless, for serving without it.
+    In generation the prompt already contains the opening `<think>`; it is learnt anyway, for serving without this prefill.
 
     Args:
-        tokenizer: the student's.
-        prompt: rendered, not opened.
-        completion: as returned by :func:`taiji.reasoning.answers.format_completion`.
+        tokenizer: tokenizer of the student.
+        prompt: rendered prompt, without the opening `<think>`.
+        completion: completion as returned by :func:`taiji.reasoning.answers.format_completion`.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.
@@ -151,11 +151,11 @@ def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) 
     end = tokenizer.eos_token_id
     if end is None:
         raise ConfigError(
-            "The model has no end-of-text token, so it could not learn where an answer ends.",
+            "The model has no end-of-text token, so it cannot learn where an answer ends.",
             where="language.model",
             expected="a tokenizer or a generation_config.json with an eos token",
             found=str(tokenizer.name_or_path or type(tokenizer).__name__),
-            fix="add eos_token to its tokenizer_config.json",
+            fix="add eos_token to the model's tokenizer_config.json",
         )
     begun = opened(prompt)
     row = continued(tokenizer, begun, continuation(begun, completion))
@@ -168,7 +168,7 @@ def _check_lengths(taught: Sequence[TokenRow], settings: SFTSettings) -> None:
     longest = max(len(row.ids) for row in taught)
     if longest > settings.max_length:
         raise InputError(
-            "A row is too long to be learnt whole.",
+            "A row is too long for training.",
             where="reasoning.sft.max_length",
             expected=f"at most {settings.max_length} tokens",
             found=f"{longest}",
@@ -202,7 +202,7 @@ def _trainer(
         max_length=settings.max_length,
         seed=seed,
         data_seed=seed,
-        bf16=False,  # the weights' own type is used; autocasting bfloat16 weights again would only copy them
+        bf16=False,  # the weights keep their dtype; autocast of bfloat16 weights would only copy them
         gradient_checkpointing=False,
         use_cpu=lm.device.type == "cpu",
         logging_steps=1,
@@ -212,14 +212,14 @@ def _trainer(
         dataloader_pin_memory=False,
     )
     model, adapters = trainable(lm, settings.lora_rank)
-    # Rows of ids: for texts, TRL would add the tokenizer's special tokens, which the prompts hold already.
+    # Rows are given as ids: for texts, TRL would add the tokenizer's special tokens, which the prompts already contain.
     labels = [[IGNORED] * row.first + row.ids[row.first :] for row in taught]
     data = Rows.from_dict({"input_ids": [row.ids for row in taught], "labels": labels})
     tokenizer = copy.deepcopy(lm.tokenizer)
     trainer = PackedSFTTrainer(
         model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=adapters
     )
-    trainer.remove_callback(PrinterCallback)  # taiji.core.progress is the only progress display
+    trainer.remove_callback(PrinterCallback)  # only taiji.core.progress shows progress
     return trainer
 
 
@@ -229,7 +229,7 @@ def _updates(rows: int, settings: SFTSettings) -> int:
 
 
 def _showing(update: Callable[[int], None]) -> TrainerCallback:
-    """Return a trainer callback that feeds the progress display."""
+    """Return a trainer callback that updates the progress display."""
     from transformers import TrainerCallback
 
     class Showing(TrainerCallback):

@@ -1,4 +1,4 @@
-"""TRL's `SFTTrainer` with its loss computed by the prefix engine: no padding, no dense mask, shared prefixes computed once."""
+"""TRL's `SFTTrainer` with the loss computed by the prefix engine: no padding, no dense mask, and shared prefixes computed once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ IGNORED = -100
 
 
 class PackedSFTTrainer(SFTTrainer):
-    """Same loss and gradients as TRL's, up to float rounding; a model that the engine does not support uses TRL's loss.
+    """Trainer with the same loss and gradients as TRL's, up to float rounding. A model that the engine does not support uses TRL's loss.
 
-    Rows must be right-padded and learnt from some token to their end, like rows of prompt and completion.
+    Rows must be right-padded, and learnt from some token to their end, like rows of prompt and completion.
     """
 
     _served: bool | None = None
@@ -27,7 +27,7 @@ class PackedSFTTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the summed negative log-likelihood of the learnt tokens, divided by their number in the whole accumulation step."""
+        """Return the summed negative log-likelihood of the learnt tokens, divided by the number of these in the whole accumulation step."""
         if return_outputs or not self._serves(model):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         rows, starts = unpadded(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
@@ -35,9 +35,7 @@ class PackedSFTTrainer(SFTTrainer):
             logprobs = torch.cat(shared_logprobs(model, rows, starts).logprobs)
         loss = -logprobs.sum() / (len(logprobs) if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = (
-                loss * self.accelerator.num_processes
-            )  # the count is over all processes, whose gradients are averaged
+            loss = loss * self.accelerator.num_processes  # the count covers all processes, whose gradients are averaged
         return loss
 
     def _serves(self, model: Any) -> bool:
@@ -49,7 +47,7 @@ class PackedSFTTrainer(SFTTrainer):
 
 
 def unpadded(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[list[list[int]], list[int]]:
-    """Return rows (B, T) without their padding, and the place of each row's first learnt token."""
+    """Return the rows (B, T) without their padding, and the position of the first learnt token of each row."""
     rows = [row[kept].tolist() for row, kept in zip(ids.cpu(), mask.bool().cpu())]
     learnt = (labels != IGNORED).sum(1).tolist()
     return rows, [len(row) - count for row, count in zip(rows, learnt)]

@@ -1,8 +1,8 @@
 """Teachers: writers of rationales (RUPR, Taiji §2).
 
-A teacher writes only the rationale; the answer is appended from the true item afterwards, so no rationale can end in a wrong or malformed one. With
-the answer in view, a teacher explains; without it, a model has to predict. The audit's blind gap compares the teacher's rationales with those that
-the student writes without the answer.
+A teacher writes only the rationale. The answer is appended afterwards from the true item, so a rationale cannot end in a wrong or malformed answer. A
+teacher that sees the answer explains it; a model that does not see it has to predict. The audit's blind gap compares the teacher's rationales with
+those that the student writes without the answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA = {"example": pl.String, "sample": pl.UInt8, "rationale": pl.String, "teacher": pl.String, "ended": pl.String}
 TAUGHT = ("whole", "shortened")
-"""Endings of usable rationales; all others are left out."""
+"""Endings of usable rationales. Rationales with other endings are not used."""
 MORE_ROOM = "raise reasoning.teacher.max_new_tokens (a local model) or reasoning.endpoint.max_tokens and ask_again (an endpoint)"
 logger = logging.getLogger(__name__)
 _SENTENCE_END = re.compile(r"[.!?][\"')]*$")
@@ -43,8 +43,8 @@ class Teacher(Protocol):
     """Writer of rationales.
 
     Attributes:
-        name: for the report.
-        version: changes whenever its texts may.
+        name: name of the teacher in the report.
+        version: string that changes whenever the teacher's texts may change.
     """
 
     @property
@@ -54,29 +54,29 @@ class Teacher(Protocol):
     def version(self) -> str: ...
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
-        """Write ``k`` rationales of each example.
+        """Write ``k`` rationales for each example.
 
         Args:
             dataset: the log.
             examples: ``example``, ``user``, ``as_of``, ``target`` and, where answers are sets, ``targets``.
             k: rationales per example.
-            seed: the same call gives the same texts, if the teacher supports that.
+            seed: random seed; the same call gives the same texts if the teacher supports seeds.
 
         Returns:
-            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, may be empty), ``teacher``, ``ended`` (``whole``,
-            ``shortened``: its whole sentences, or why there is none: see :data:`taiji.reasoning.chat_reply.Ending`); k rows per example in the order
-            of the examples.
+            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, possibly empty), ``teacher``, ``ended``; k rows per example, in the order of the
+            examples. ``ended`` is ``whole``, ``shortened`` (only complete sentences were kept), or why there is no rationale (see
+            :data:`taiji.reasoning.chat_reply.Ending`).
         """
         ...
 
 
 class LocalTeacher:
-    """A language model in this process.
+    """Teacher that uses a language model in this process.
 
     Args:
-        lm: the model.
-        settings: lengths, sampling, answer in view.
-        prompts: what its prompt holds.
+        lm: the language model.
+        settings: length limits, sampling, and whether the answer is in view.
+        prompts: content of the prompts.
     """
 
     def __init__(self, lm: LanguageModel, settings: TeacherSettings, prompts: PromptSettings) -> None:
@@ -85,7 +85,7 @@ class LocalTeacher:
 
     @property
     def version(self) -> str:
-        """The model's."""
+        """Version of the model."""
         return self.lm.version
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
@@ -113,7 +113,7 @@ class LocalTeacher:
         return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
 
     def _rationale(self, prefill: str, written: Written) -> tuple[str, str]:
-        """Return the rationale in a text, and how it ended; empty if the length limit left no complete sentence."""
+        """Return the rationale in a text and how it ended. It is empty if the length limit left no complete sentence."""
         rationale = tidy(f"{prefill} {written.text}" if prefill else written.text)
         if not written.cut:
             return rationale, "whole" if rationale else "empty"
@@ -129,7 +129,7 @@ def teacher_requests(
     prompts: PromptSettings,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[list[dict[str, str]], str]]:
-    """Return (messages, prefill) of each example."""
+    """Return messages and prefill for each example."""
     requests = []
     for (user, as_of), items in zip(examples.select("user", "as_of").iter_rows(), true_items(examples, prompts)):
         prompt = teacher_prompt(dataset, user, as_of, prompts, tokenizer, items if settings.answer_in_view else None)
@@ -143,7 +143,7 @@ def rationale_frame(
     teacher: str,
     endings: Sequence[Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Return the rows of :meth:`Teacher.write` from a list of texts per example, and their endings (None: all are complete)."""
+    """Return the rows of :meth:`Teacher.write` from the texts and endings per example. If endings are None, all texts are complete."""
     rows = [
         (example, sample, text, teacher, ended)
         for example, row, ends in zip(examples, texts, endings or [["whole"] * len(row) for row in texts], strict=True)
@@ -153,13 +153,13 @@ def rationale_frame(
 
 
 def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
-    """Count how rationales ended, and log which are left out.
+    """Count how rationales ended, and log which are not used.
 
     Args:
-        rationales: from :meth:`Teacher.write`.
+        rationales: rationales from :meth:`Teacher.write`.
 
     Raises:
-        InputError: none is left.
+        InputError: no rationale is usable.
     """
     counts = dict(sorted(Counter(rationales["ended"]).items()))
     left_out = {ending: count for ending, count in counts.items() if ending not in TAUGHT}
@@ -174,17 +174,19 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
             found=said,
             fix=MORE_ROOM,
         )
-    logger.warning("Of %d rationales these are left out: %s. To have fewer: %s.", len(rationales), said, MORE_ROOM)
+    logger.warning(
+        "Of %d rationales, these are not used: %s. To reduce their number: %s.", len(rationales), said, MORE_ROOM
+    )
     return counts
 
 
 def tidy(text: str) -> str:
-    """Return the rationale in a model's text: inside `<think>` or before the answer, one line, whole sentences.
+    """Return the rationale in a model's text: the part inside `<think>` or before the answer, as one line of complete sentences.
 
-    A last sentence cut by the length limit is dropped if there is a complete one before it; a repeated sentence ends the text (small models loop).
+    If the length limit cut the last sentence off, it is dropped, unless it is the only one. A repeated sentence ends the text (small models loop).
     """
     text = re.split(r"<\s*+/\s*+think\s*+>|<\s*+answer\s*+>", text, maxsplit=1, flags=re.IGNORECASE)[0]
-    # Lists become running text: "buys : - A - B" becomes "buys: A, B".
+    # Turn lists into running text: "buys : - A - B" becomes "buys: A, B".
     text = re.sub(r"(:?)(?<!\s)\s++[-*•]\s++(?=\w)", lambda m: ": " if m.group(1) else ", ", " " + clean(text))
     text = re.sub(r"(?<!\s)\s++([,.;:!?])(?=\s|$)", r"\1", text).strip(" ,")
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", text) if s]

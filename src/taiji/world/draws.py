@@ -1,9 +1,8 @@
 """Random numbers as a function of their purpose.
 
-With a sequential generator, one draw more or less changes all later numbers. Here a number depends only on the seed,
-its owner and purpose, and keys (a user, the user's request, a position). So a draw does not depend on other draws, on
-batching or on order, and two worlds that differ in one mechanism share all other draws, even if users come and go
-differently.
+With a sequential generator, one additional draw changes all later numbers. Here a number depends only on the seed, its owner and purpose, and keys (a user,
+the number of the user's request, a position). So a draw does not depend on other draws, on batching or on order. Two worlds that differ in one mechanism
+share all other draws, even if their users come and go at different times.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _LOW, _ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
 
 
 def folded(*keys: Keys) -> Array:
-    """Return one key (uint64) for each broadcast combination of keys; a draw by it is the draw by those keys, and cheaper."""
+    """Return one key (uint64) for each broadcast combination of keys. A draw by the folded key equals the draw by the original keys and is cheaper."""
     state: Any = _STEP
     for key in keys:
         state = _mixed(state + (np.atleast_1d(np.asarray(key, dtype=np.int64)).astype(np.uint64) + _ONE) * _STEP)
@@ -44,7 +43,7 @@ class Draws:
         self._starts: dict[str, Any] = {}
 
     def bits(self, purpose: str, *keys: Keys) -> Array:
-        """Return 64 random bits for each broadcast combination of keys, or for each of one folded key."""
+        """Return 64 random bits for each broadcast combination of keys, or for each folded key."""
         state = self._starts.get(purpose)
         if state is None:
             digest = hashlib.blake2b(f"{self.seed}/{self.owner}/{purpose}".encode(), digest_size=8).digest()
@@ -77,8 +76,7 @@ class Draws:
         return np.minimum((self.uniform(purpose, *keys) * below).astype(np.int64), below - 1)
 
     def choice(self, purpose: str, weights: Array, *keys: Keys) -> Array:
-        """Return indices into the last axis of ``weights`` (…, S), drawn in proportion to the weights; the keys have
-        the shape of the other axes."""
+        """Return indices into the last axis of ``weights`` (…, S), drawn in proportion to the weights. The keys have the shape of the other axes."""
         steps = np.cumsum(weights, axis=-1)
         point = self.uniform(purpose, *keys)[..., None] * steps[..., -1:]
         return np.minimum((steps <= point).sum(axis=-1), weights.shape[-1] - 1)

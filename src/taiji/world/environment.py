@@ -1,4 +1,4 @@
-"""A world as a Gymnasium environment, with one row per user and a decision per requesting user and step.
+"""A world as a Gymnasium environment, with one row per user, and one decision per requesting user and step.
 
 The extra ``world`` installs Gymnasium; worlds work without it, and this class then raises an error that names the
 extra.
@@ -36,16 +36,16 @@ USERS = 20
 FUSED = ("click", "cart", "buy", "watch", "pleased", "comment_seconds")
 """Predictions that an agent may fuse, if the world has them."""
 BOUND = 10.0
-"""Bound on the absolute value of observations."""
+"""Bound on the absolute values in observations."""
 PREDICTION_NOISE = 0.5
-"""Standard deviation of the error of the predictions to fuse, on the log scale."""
+"""Standard deviation of the error of the predictions that an agent fuses, on the log scale."""
 
 
 class WorldEnv(Base):
     """Environment of one world.
 
-    An action has one row per user; rows of users without a request (the observation's first column is 0) are ignored.
-    By the scenario's task:
+    An action has one row per user. Rows of users without a request (whose first column in the observation is 0) are ignored. The meaning of an action depends on
+    the scenario's task:
 
     | task | action | what it does |
     |---|---|---|
@@ -54,14 +54,13 @@ class WorldEnv(Base):
     | ``cache`` | (users,) 0 or 1 | 1 computes a list within the capacity, 0 uses the cached one |
     | ``copy`` | (users,) index of a style | style of the notification |
 
-    The reward is the value of the outcomes per user of the world, so returning users count. An episode ends,
-    truncated, with the scenario's days.
+    The reward is the value of the outcomes per user of the world, so returning users count. An episode ends (is truncated) after the scenario's number of
+    days.
 
     Args:
-        world: a world, or a scenario's name or path; a name creates a world with :data:`USERS` users.
-        seed: seed of the world. ``reset(seed=…)`` sets another one, ``reset()`` draws one from the environment's
-            generator.
-        changes: changes of the scenario's keys.
+        world: a world, or the name or path of a scenario, from which a world with :data:`USERS` users is created.
+        seed: seed of the world. ``reset(seed=…)`` sets a new one, and ``reset()`` draws one from the environment's generator.
+        changes: new values for keys of the scenario.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
@@ -143,7 +142,7 @@ class WorldEnv(Base):
         """Return (B, C, K) logarithms of predictions with persistent errors, centred within a request."""
         if (
             self._predicted is not None and self._predicted[0] is observation
-        ):  # an agent's view and its lists ask for the same
+        ):  # an agent's view and its lists request the same predictions
             return self._predicted[1]
         items = observation.candidates.items
         b, c = items.shape

@@ -26,13 +26,13 @@ class Exposure:
         slot: slot of the clock, the same for all rows.
         items: (B, L) items shown, padded with −1.
         candidates: (B, C) candidates of the request; None for hypothetical lists.
-        available: (items,) bool; None likewise.
-        pool: (B,) number of possible candidates; None likewise.
+        available: (items,) bool; None for hypothetical lists.
+        pool: (B,) number of possible candidates; None for hypothetical lists.
         context: context of the request by name, (B,) each.
         display: properties of the display and choices of the policy by name, (B, L) each.
         user_vector: (B, K) tastes; None if no mechanism provides them.
-        item_vector: (B, L, K) topics; None likewise.
-        behaviour_vectors: tastes of single behaviours, (B, K) each.
+        item_vector: (B, L, K) topics; None if no mechanism provides them.
+        behaviour_vectors: tastes for single behaviours, each (B, K).
         terms: sums that mechanisms add to, (B, L) each: ``interest``, ``click`` (logit), ``view`` (log), ``watch`` (log), …
         row_terms: the same per request, (B,) each: ``leave`` (logit), ``delay`` (log).
         expected: expectations by name, (B, L) each.
@@ -90,7 +90,7 @@ class Exposure:
         return (self._folded["row"],)
 
     def renumber(self, number: Array) -> None:
-        """Renumber the requests, which changes their draws."""
+        """Replace the numbers of the requests, which changes their draws."""
         self.number = number
         self._folded.clear()
 

@@ -1,4 +1,4 @@
-"""A small language about topics: words that name a topic, kinds of things, and templates that combine them."""
+"""A small grammar of titles and copy: words that name a topic, kinds of items, and templates that combine them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def copies(styles: Array, texts: list[str]) -> list[str]:
 
 
 def worded(copies: list[str], wordings: Array) -> list[str]:
-    """Return copies with the opening and closing of their wordings (N,), which are numbered opening by opening."""
+    """Return copies with the opening and closing of their wordings (N,), which are numbered with the opening as the major index."""
     found = []
     for text, wording in zip(copies, wordings.tolist()):
         opening, closing = divmod(wording, len(CLOSINGS))

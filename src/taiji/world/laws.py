@@ -39,8 +39,8 @@ def blend(first: Array, second: Array, share: float) -> Array:
 def drift(vectors: Array, centre: Array, noise: Array, *, pull: float, spread: float, step: float) -> Array:
     """Advance unit vectors (…, K) by one step of an Ornstein–Uhlenbeck process on the sphere.
 
-    A step moves ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction, then
-    back to the sphere. The standard normal noise (…, K) has an average length of √K, hence the division.
+    A step moves ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction, and then back to the sphere. The standard normal
+    noise (…, K) has an average length of √K, by which it is divided.
     """
     moved = vectors + min(pull * step, 1.0) * (centre - vectors)
     tangent = noise - dot(noise, vectors)[..., None] * vectors

@@ -26,12 +26,11 @@ Array = NDArray[Any]
 HORIZON = DAY
 """Microseconds until a purchase after a click is known."""
 BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
-"""Last funnel step of a user on a shown item."""
+"""Names of the last funnel step that a user reaches on a shown item."""
 
 
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:
-    """Yield every step from the start to the end of the days; requests after the end in the last slot are served but
-    not included."""
+    """Yield every step from the start to the end of the days. Requests after the end, in the last slot, are served but not included."""
     world.reset()
     spare = 2 if world.scenario.task == "cache" or "load" in world.mechanisms else 1
     while world.slot * world.slot_days < days - 1e-9:
@@ -90,7 +89,7 @@ def event_columns(world: World) -> EventColumns:
 
 
 def items_table(world: World, days: float) -> pl.DataFrame:
-    """Return the items born before the end: titles, categories, prices and columns of mechanisms."""
+    """Return the items born before the end: titles, categories, prices, and columns of mechanisms."""
     n, content = world.scenario.items, world.find(Content)
     columns: dict[str, Any] = {"item_id": np.arange(n)}
     if content is None:

@@ -1,6 +1,6 @@
 """The contract of a mechanism: one part of a world's behaviour, in its own module.
 
-A step calls the mechanisms phase by phase; within a phase, each comes after those in its ``after``:
+A step calls the mechanisms phase by phase. Within a phase, each mechanism comes after those named in its ``after``:
 
 | phase | does |
 |---|---|
@@ -13,7 +13,7 @@ A step calls the mechanisms phase by phase; within a phase, each comes after tho
 | ``draw`` | draws outcomes with those expectations |
 | ``settle`` | updates from the outcomes: states, terms of leaving and returning |
 
-``place``, ``shape`` and ``expect`` change nothing outside the exposure, because the truth is computed with them too.
+``place``, ``shape`` and ``expect`` change nothing outside the exposure, because they are also used to compute the truth.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ S = TypeVar("S", bound=Base)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Basis of a mechanism: sizes, user traits and earlier mechanisms.
+    """What a mechanism is built from: sizes, user traits and earlier mechanisms.
 
     Attributes:
-        users, items: their numbers over the whole time.
+        users, items: numbers of users and items over the whole time.
         days: horizon of the scenario.
         slot_days: length of a slot.
         slate: positions per list.
@@ -72,7 +72,7 @@ class Ground:
         """Return the mechanism of a class.
 
         Raises:
-            ConfigError: the scenario does not have it, or it is created later.
+            ConfigError: the scenario does not have the mechanism, or creates it later.
         """
         found = self.find(kind)
         if found is None:
@@ -103,8 +103,7 @@ class Mechanism(Generic[S]):
     after: ClassVar[tuple[str, ...]] = ()
     """Mechanisms that come before this one, if the scenario has them."""
     twins: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """Definition of neutral twins: maps a part to the settings that switch it off; the part ``""`` is the whole
-    mechanism."""
+    """Neutral twins: maps a part of the mechanism to the settings that switch it off; the part ``""`` is the whole mechanism."""
     truths: ClassVar[tuple[str, ...]] = ()
     """Names of the expectations that it adds to ``exposure.expected``."""
     labels: ClassVar[tuple[Task, ...]] = ()
@@ -144,10 +143,10 @@ class Mechanism(Generic[S]):
         """Add the context of real requests to ``exposure.context``; its ``items`` are still empty."""
 
     def assume(self, exposure: Exposure) -> None:
-        """Add the current context for hypothetical lists, to compute their truth."""
+        """Add the current context to hypothetical lists, in order to compute their truth."""
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Change the shown items: ``exposure.items`` (B, slate), the first of the choice's (B, M) rankings."""
+        """Set the shown items ``exposure.items`` (B, slate), which are initially the first items of the choice's rankings (B, M)."""
 
     def place(self, exposure: Exposure) -> None:
         """Add vectors."""
@@ -173,7 +172,7 @@ class Mechanism(Generic[S]):
         return {}
 
     def history(self, days: float) -> pl.DataFrame | None:
-        """Return events without an exposure, before a day, for every log."""
+        """Return events without an exposure before the given day, which are part of every log."""
         return None
 
     def own_log(self) -> Tables | None:

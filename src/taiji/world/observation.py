@@ -16,13 +16,14 @@ Array = NDArray[Any]
 
 @dataclass(eq=False)
 class Public:
-    """Public knowledge derived from the exposures so far.
+    """Public knowledge that follows from the exposures so far.
 
     Attributes:
-        exposures, clicks: (items,) so far.
+        exposures, clicks: (items,) counts so far.
         profile: (users, topics) decayed sum of the title topics of clicked items.
         text_topics: (items, topics) topics inferred from the titles.
-        seen: (users,) lists shown to each user so far; clicked: (users,) clicks.
+        seen: (users,) number of lists shown to each user so far.
+        clicked: (users,) number of clicks.
     """
 
     exposures: Array
@@ -41,7 +42,7 @@ class Observation:
         requests: user, time and the context of each request.
         number: (B,) number of the user's earlier requests.
         place: (B,) number of earlier requests in the current session.
-        candidates: suggested items; the policy may choose other available items too.
+        candidates: suggested items; the policy may choose other available items as well.
         available: (items,) bool.
         pool: (B,) number of possible candidates.
         public: public knowledge at this time.
@@ -77,8 +78,8 @@ class Choice:
     """A policy's answer to the requests of a step.
 
     Attributes:
-        items: (B, M) rankings, best first, padded with −1; the first are shown, further ones may be cached.
-        propensity: (B, M) probability of each item at its position; 1 where the policy has no alternative.
+        items: (B, M) rankings, best first, padded with −1. The first items are shown, and further ones may be cached.
+        propensity: (B, M) probability of each item at its position; 1 if the policy is deterministic.
         display: additional decisions by name, (B, M) each (``style``, ``prefetched``).
         row: additional decisions by name, (B,) each (``fresh``: compute the list now).
     """

@@ -22,7 +22,7 @@ class Totals:
     """Sums of the steps' outcomes per user and day.
 
     Attributes:
-        sums: name to (users, days).
+        sums: (users, days) by name.
     """
 
     def __init__(self, world: World, days: int) -> None:
@@ -52,7 +52,7 @@ class Totals:
 
 
 def user_outcomes(world: World, policy: SlatePolicy | str, days: float) -> dict[str, Array]:
-    """Return (users,) totals of a policy that serves everybody: ``reward``, ``requests``, ``sessions``, ``active_days``, and the outcomes."""
+    """Return totals (users,) under a policy that serves all users: ``reward``, ``requests``, ``sessions``, ``active_days``, and the outcomes."""
     totals = Totals(world, int(np.ceil(days)))
     for exposure in run(world, make_policy(policy, world), days):
         totals.add(exposure)

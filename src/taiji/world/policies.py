@@ -1,4 +1,4 @@
-"""Policies that choose lists from public knowledge, and the oracle, which uses the truth."""
+"""Policies that choose lists from public knowledge, and an oracle that uses the truth."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ class RankingPolicy(ABC):
     """Policy that scores candidates and takes the best ones, or samples by score.
 
     Args:
-        world: to act in.
-        temperature: 0 takes the best; above, a list is drawn without replacement from the softmax of score / temperature
-            (Plackett and Luce), and an item's propensity is its probability given the candidates and the earlier
-            positions.
+        world: world in which the policy acts.
+        temperature: with 0, the best candidates are chosen. Above 0, a list is drawn without replacement from the softmax of score / temperature (Plackett
+            and Luce), and the propensity of an item is its probability given the candidates and the earlier positions.
     """
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:
@@ -58,7 +57,7 @@ class RankingPolicy(ABC):
 
 
 class RandomPolicy(RankingPolicy):
-    """Uniform choice among all available items; the propensity is one over their number, at every position."""
+    """Policy that chooses uniformly among all available items. The propensity is one over their number, at every position."""
 
     def scores(self, observation: Observation) -> Array:
         """Return uniform random numbers."""
@@ -73,7 +72,7 @@ class RandomPolicy(RankingPolicy):
 
 
 class PopularPolicy(RankingPolicy):
-    """Items with the highest click rate so far; an item starts with ten exposures at the average rate."""
+    """Policy that chooses the items with the highest click rate so far. Each item starts with ten exposures at the average rate."""
 
     def scores(self, observation: Observation) -> Array:
         """Return smoothed click rates relative to the average one."""
@@ -84,7 +83,7 @@ class PopularPolicy(RankingPolicy):
 
 
 class ContentPolicy(RankingPolicy):
-    """Items whose titles are similar to those of the user's clicks."""
+    """Policy that chooses items whose titles are similar to those of the user's clicks."""
 
     def scores(self, observation: Observation) -> Array:
         """Return dot products of profiles and titles, scaled to one click."""
@@ -95,7 +94,7 @@ class ContentPolicy(RankingPolicy):
 
 
 class OraclePolicy(RankingPolicy):
-    """Items by their true expected reward when shown alone: an upper bound that no real policy reaches."""
+    """Policy that chooses items by their true expected reward if shown alone, an upper bound that no real policy reaches."""
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:
         super().__init__(world, temperature)
@@ -118,12 +117,12 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
     """Return a policy.
 
     Args:
-        policy: one of :data:`POLICIES`; the same with a temperature (``content@0.2``); ``package.module:Name``, which
-            is called with the world; or a policy, which is returned unchanged.
-        world: to act in.
+        policy: one of :data:`POLICIES`, optionally with a temperature (``content@0.2``); ``package.module:Name``, which is called with the world; or a policy,
+            which is returned unchanged.
+        world: world in which the policy acts.
 
     Raises:
-        ConfigError: no policy has that name.
+        ConfigError: no policy has this name.
     """
     if not isinstance(policy, str):
         return policy
@@ -139,7 +138,7 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
         made: SlatePolicy = find_class(policy, "taiji.policies", "policy")(world)
         return made
     raise ConfigError(
-        "No policy has that name.",
+        "No policy has this name.",
         where=policy,
         expected=f"{', '.join(POLICIES)} (with @TEMPERATURE to explore), or package.module:Name",
     )

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "scenarios"
 GROUP = "taiji.mechanisms"
-"""Entry-point group of other packages' mechanisms."""
+"""Entry-point group for mechanisms in other packages."""
 
 
 class Scenario(Settings):
-    """A world's sizes, its users' habits and its mechanisms."""
+    """Sizes of a world, habits of its users, and its mechanisms."""
 
     name: str = Field(default="world", pattern=DOMAIN)
     """Name of the data set."""
     summary: str = ""
-    """One line about its purpose."""
+    """One-line description of its purpose."""
     domain: str = Field(default="shop", pattern=DOMAIN)
-    """Wording of prompts: name of a folder of prompt templates."""
+    """Wording of prompts, given as the name of a folder of prompt templates."""
     users: int = Field(default=2000, ge=2)
     """Number of users over the whole time."""
     items: int = Field(default=3000, ge=20)
@@ -41,9 +41,9 @@ class Scenario(Settings):
     slot_hours: float = Field(default=2.0, gt=0, le=24)
     """Length of a slot in hours; tastes, topics, creators and load change between slots."""
     slate: int = Field(default=10, ge=1)
-    """Positions per list."""
+    """Number of positions per list."""
     candidates: int = Field(default=100, ge=1)
-    """Candidates per request, a uniform sample of the available items."""
+    """Number of candidates per request, a uniform sample of the available items."""
     joining: float = Field(default=0.5, ge=0, le=1)
     """Share of the users who arrive during the simulation, at uniform times; the others exist from the start."""
     visits: float = Field(default=0.6, gt=0)
@@ -53,7 +53,7 @@ class Scenario(Settings):
     requests: float = Field(default=4.0, ge=1)
     """Mean number of requests per session."""
     longest: int = Field(default=30, ge=1)
-    """Most requests per session."""
+    """Largest number of requests per session."""
     pause: float = Field(default=60.0, gt=0)
     """Mean seconds between the requests of a session."""
     diurnal: float = Field(default=0.5, ge=0, lt=1)
@@ -63,22 +63,22 @@ class Scenario(Settings):
     keenness: float = Field(default=0.5, ge=0)
     """Standard deviation of users' click level, on the logit scale."""
     segments: int = Field(default=4, ge=1, le=20)
-    """Number of user groups; without effect unless a mechanism uses them."""
+    """Number of user groups; it has no effect unless a mechanism uses them."""
     reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
-    """Reward of a list: weights of expectations (click, buy, watch, pleased, …), which are also outcomes."""
+    """Reward of a list, as weights of expectations (click, buy, watch, pleased, …). Outcomes have the same names."""
     task: Literal["slate", "fusion", "cache", "copy"] = "slate"
-    """Decisions of an agent in the Gymnasium environment."""
+    """Decisions that an agent makes in the Gymnasium environment."""
     policy: str = "random"
     """Logging policy."""
     mechanisms: dict[str, SerializeAsAny[Settings]] = Field(default_factory=dict)
-    """Mechanism (a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``, or
-    ``package.module:Class``) to its settings; mechanisms that are not named are off."""
+    """Settings by mechanism: a module of ``taiji.world.mechanisms``, an entry point of the group ``taiji.mechanisms``, or ``package.module:Class``.
+    Mechanisms that are not listed are off."""
 
     @field_validator("mechanisms", mode="before")
     @classmethod
     def _own_settings(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise ValueError("a mapping of mechanisms to their settings is expected")
+            raise ValueError("must map mechanisms to their settings")
         return {str(name): _settings_of(str(name), given) for name, given in value.items()}
 
 
@@ -92,7 +92,7 @@ def load_scenario(name: str | Path, **changes: Any) -> Scenario:
 
     Args:
         name: a shipped scenario, or the path of a YAML file.
-        changes: new values of its keys; None leaves a key unchanged.
+        changes: new values for keys of the scenario; None leaves a key unchanged.
 
     Raises:
         ConfigError: there is no such scenario, or it is invalid.
@@ -101,10 +101,10 @@ def load_scenario(name: str | Path, **changes: Any) -> Scenario:
     path = shipped if str(name) in scenarios() else Path(name).expanduser()
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise ConfigError(
-            "No scenario has that name.",
+            "No scenario has this name.",
             where=str(name),
             expected=f"{', '.join(scenarios())}, or the path of a scenario's YAML file",
-            found="no such file" if not path.exists() else "a folder" if path.is_dir() else "another kind of file",
+            found="no such file" if not path.exists() else "a folder" if path.is_dir() else "a file of another type",
         )
     given = read_yaml(path, "the scenario", "check the path")
     if not isinstance(given, dict):
@@ -121,7 +121,7 @@ def find_mechanism(name: str) -> type[Mechanism[Any]]:
     """Return the class of a mechanism.
 
     Raises:
-        ConfigError: nothing has that name, or it is not a mechanism.
+        ConfigError: nothing has this name, or it is not a mechanism.
     """
     from taiji.core.component import as_subclass, find_class
     from taiji.world.mechanism import Mechanism

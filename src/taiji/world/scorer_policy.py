@@ -27,9 +27,9 @@ class ScorerPolicy(RankingPolicy):
 
     Args:
         world: world to act in.
-        scorer: fitted on a log of this world, or of one with the same users and items.
+        scorer: scorer fitted to a log of this world, or of one with the same users and items.
         dataset: dataset of that log.
-        weights: prediction to its weight in the score.
+        weights: weights of the predictions in the score, by name.
         temperature: see :class:`RankingPolicy`.
 
     Raises:
@@ -58,7 +58,9 @@ class ScorerPolicy(RankingPolicy):
         rows = np.flatnonzero(user >= 0)
         if len(rows):
             columns = {name: values[rows] for name, values in observation.requests.columns.items()}
-            order = np.argsort(items[rows] == NO_ITEM, axis=1, kind="stable")  # a slate's padding comes after its items
+            order = np.argsort(
+                items[rows] == NO_ITEM, axis=1, kind="stable"
+            )  # the padding of a slate comes after its items
             slate = Slate(np.take_along_axis(items[rows], order, axis=1))
             state = self.scorer.encode(Requests(user[rows], observation.requests.time[rows], columns))
             predicted = self.scorer.score(state, slate)
@@ -71,7 +73,7 @@ class ScorerPolicy(RankingPolicy):
 
 
 def dense_ids(ids: Array, count: int, what: str) -> Array:
-    """Return (count,) row in the log of each of the world's ids; −1 if missing."""
+    """Return the row in the log of each of the world's ids, (count,); −1 for a missing id."""
     if ids.dtype.kind not in "iu" or (ids < 0).any() or (ids >= count).any():
         raise InputError(
             "The log does not belong to this world.", where=what, expected=f"ids from 0 to {count - 1}", found=f"{ids[:5].tolist()}, …"

@@ -1,10 +1,9 @@
 """A synthetic shop with known tastes: a log to learn from, and the true click probabilities of any exposure.
 
-Every item has a hidden theme, every user a hidden taste over themes. Users find tail items themselves (history, never
-exposed) and are shown promoted items at random (exposures with labels). A tail item is bought too rarely for its id
-to be informative, so a new user's taste can only be inferred from the *titles* of the found items, which contain
-theme words ("Alpine lamp"); categories name the kind of thing, not the theme. In the negative twin the theme words
-are assigned to the wrong items: the same events, prices and categories, but uninformative texts.
+Every item has a hidden theme, and every user a hidden taste over themes. Users find tail items on their own (history without exposures) and are shown
+promoted items at random (exposures with labels). A tail item is bought too rarely for its id to be informative, so the taste of a new user can only be
+inferred from the *titles* of the items found, which contain theme words ("Alpine lamp"); categories name the kind of item, not its theme. In the negative
+twin, the theme words are assigned to the wrong items: events, prices and categories stay the same, but the texts are uninformative.
 
 The shop is invented; its results say nothing about real shoppers.
 """
@@ -92,15 +91,15 @@ class Shop:
         return self._rng(5).normal(0, 0.4, size=self.n_items)
 
     def click_probability(self, users: Array, items: Array) -> Array:
-        """The true P(click) of users (N,) shown items (N,)."""
+        """Return the true P(click) of users (N,) who are shown items (N,)."""
         return _sigmoid(-3.0 + 2.8 * self.tastes[users, self.themes[items]] + self.appeal[items] + self.keenness[users])
 
     def conversion_probability(self, users: Array, items: Array) -> Array:
-        """The true P(conversion | click)."""
+        """Return the true P(conversion | click)."""
         return _sigmoid(-1.5 + 2.0 * self.tastes[users, self.themes[items]] + 0.5 * self.keenness[users])
 
     def tables(self) -> Tables:
-        """Return the log in the format of all sources; the ids are the shop's user and item numbers."""
+        """Return the log in the format of all sources. The ids are the user and item numbers of the shop."""
         kind = self._rng(6).integers(len(ITEM_KINDS), size=self.n_items)
         told = self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
         word = self._rng(8).integers(len(THEMES[0]), size=self.n_items)
@@ -127,7 +126,7 @@ class Shop:
 
     @cached_property
     def requests(self) -> tuple[Array, Array]:
-        """Users (R,) and times in days (R,) of all requests; every user makes at least one."""
+        """Return users (R,) and times in days (R,) of all requests. Every user makes at least one."""
         rng, s = self._rng(9), self.settings
         count = 1 + rng.poisson(s.visits, size=s.users)
         user = np.repeat(np.arange(s.users), count)
@@ -135,11 +134,11 @@ class Shop:
 
     @cached_property
     def _joined(self) -> Array:
-        """(users,) day on which each user arrives."""
+        """Return the day on which each user arrives, (users,)."""
         return self._rng(10).uniform(0, max(self.settings.days - 10, 1), size=self.settings.users)
 
     def _found(self) -> pl.DataFrame:
-        """Tail purchases: a theme by the user's taste, then any item of that theme."""
+        """Return the purchases of tail items: a theme by the user's taste, then any item of this theme."""
         rng, s = self._rng(11), self.settings
         count = 2 + rng.poisson(s.finds * np.exp(self.keenness - 0.125), size=s.users)
         user = np.repeat(np.arange(s.users), count)
@@ -153,7 +152,7 @@ class Shop:
         return self._events(user, item, day, exposed=False, click=np.ones(len(user)), conversion=np.zeros(len(user)))
 
     def _shown(self) -> pl.DataFrame:
-        """Exposures: random promoted items at every request, with responses drawn from the true probabilities."""
+        """Return the exposures: random promoted items at every request, with responses drawn from the true probabilities."""
         rng, shown = self._rng(12), min(self.settings.shown, self.settings.promoted)
         user, day = self.requests
         offered = rng.random((len(user), self.settings.promoted)).argsort(axis=1)[:, :shown]
@@ -183,7 +182,7 @@ class Shop:
         )
 
     def _rng(self, part: int) -> np.random.Generator:
-        """Each part of the shop has its own random stream, so that the twin differs only in its titles."""
+        """Return the random stream of one part of the shop. Parts have separate streams, so that the twin differs only in its titles."""
         return np.random.default_rng([self.seed, part])
 
 

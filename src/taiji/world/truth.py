@@ -1,4 +1,4 @@
-"""Truth of a world: expectations, best lists, regret, and values of policies."""
+"""Truth of a world: expectations, best lists, regret, and policy values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 NOTHING: Mapping[str, Array] = {}
 EXACT = 6000
-"""Most lists per request for which the best one is found exhaustively."""
+"""Largest number of lists per request for which the best one is found exhaustively."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Value:
 
 
 class Truth:
-    """Truth of one world. Tastes and topics are those at the given time; availability, networks and load are the
-    current ones."""
+    """Truth of one world. Tastes and topics are those at the given time; availability, networks and load are the current ones."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -47,7 +46,9 @@ class Truth:
         """Return (N,) cosines of the users' tastes and the items' topics.
 
         Args:
-            users, items: (N,) ids. time: microseconds since the epoch, (N,) or one; None is now. behaviour: ``view``, ``cart`` or ``buy``.
+            users, items: (N,) ids.
+            time: microseconds since the epoch, (N,) or a scalar; None for now.
+            behaviour: ``view``, ``cart`` or ``buy``.
         """
         found = np.zeros(len(users))
         for rows, exposure in self._exposures(np.asarray(users), np.asarray(items)[:, None], time):
@@ -61,8 +62,10 @@ class Truth:
         """Return every expectation, (B, L) each: ``view``, ``click``, and those of the world's mechanisms.
 
         Args:
-            users: (B,) ids. slates: (B, L) lists, padded with −1, or (B,) single items. time: as for :meth:`affinity`.
-            display: additional choices of a policy (``style``), (B, L) each.
+            users: (B,) ids.
+            slates: (B, L) lists, padded with −1, or (B,) single items.
+            time: as for :meth:`affinity`.
+            display: additional choices of a policy (``style``), each (B, L).
         """
         slates = np.asarray(slates)
         slates = slates[:, None] if slates.ndim == 1 else slates
@@ -73,8 +76,7 @@ class Truth:
         return found
 
     def simulate(self, users: Array, slates: Array, time: Array | int | None = None, *, first: int = 0) -> Exposure:
-        """Return simulated responses to hypothetical lists; ``first`` numbers the draws, and equal numbers give
-        equal draws.
+        """Return simulated responses to hypothetical lists. Draws are numbered from ``first``, and equal numbers give equal draws.
 
         All times must lie in the same slot of the clock.
         """
@@ -93,14 +95,12 @@ class Truth:
         return self.world.reward(self.expect(users, slates, time))
 
     def rewards(self, observation: Observation, items: Array) -> Array:
-        """Return expected rewards (B, C) of items, each shown alone in the first position in the context of the
-        requests."""
+        """Return the expected rewards (B, C) of items, each shown alone in the first position in the context of the requests."""
         flat = {name: values.reshape(-1, 1) for name, values in self.alone(observation, items).items()}
         return self.world.reward(flat).reshape(items.shape)
 
     def alone(self, observation: Observation, items: Array) -> dict[str, Array]:
-        """Return every expectation (B, C) of items, each shown alone in the first position in the context of the
-        requests."""
+        """Return all expectations (B, C) of items, each shown alone in the first position in the context of the requests."""
         b, c = items.shape
         exposure = self._of(observation, np.repeat(np.arange(b), c), items.reshape(-1, 1))
         return {name: values.reshape(b, c) for name, values in self.world.expect(exposure).expected.items()}
@@ -119,9 +119,8 @@ class Truth:
             length: length of the lists; None takes the scenario's.
             budget: number of candidates considered, those with the highest reward when shown alone; None takes all.
 
-        With at most :data:`EXACT` possible lists the search is exhaustive. Otherwise a list is built greedily and
-        then improved by replacing one item or swapping two positions while that helps; the result is a lower bound of
-        the best.
+        If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily and then improved by replacing one item or
+        swapping two positions as long as that helps, which gives a lower bound of the best reward.
         """
         items = observation.candidates.items
         alone = np.where(items == NO_ITEM, -np.inf, self.rewards(observation, items))
@@ -134,13 +133,12 @@ class Truth:
         return self._improved(observation, items, self._grown(observation, items, length))
 
     def regret(self, observation: Observation, slates: Array, budget: int | None = None) -> Array:
-        """Return (B,) difference of lists to the best lists of the candidates (at least 0 where those are exact)."""
+        """Return the difference (B,) between the best lists of the candidates and the given lists (at least 0 if the best lists are exact)."""
         best = self.list_values(observation, self.best_slate(observation, np.shape(slates)[1], budget)[:, None])
         return np.asarray((best - self.list_values(observation, np.asarray(slates)[:, None]))[:, 0])
 
     def cache_regret(self, observation: Observation, slates: Array) -> Array:
-        """Return (B,) expected loss of each request if served from the cache instead of with ``slates`` (B, L); NaN
-        without a cached list.
+        """Return the expected loss (B,) of each request if it is served from the cache instead of with ``slates`` (B, L); NaN without a cached list.
 
         Raises:
             ConfigError: the world has no cache.
@@ -157,8 +155,7 @@ class Truth:
     def policy_value(self, policy: SlatePolicy | str, days: float, runs: int = 5) -> dict[str, Value]:
         """Return the value of a policy per user over the days, by Monte Carlo over worlds with other seeds.
 
-        ``reward`` (of outcomes), ``requests``, ``sessions``, ``active_days``; each is the mean over runs of the mean
-        per user.
+        The values are ``reward`` (of outcomes), ``requests``, ``sessions`` and ``active_days``. Each is the mean over runs of the mean per user.
         """
         from taiji.world.outcomes import user_outcomes
         from taiji.world.world import World

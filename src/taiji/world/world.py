@@ -1,4 +1,4 @@
-"""A world: users, items and mechanisms that respond to lists; vectorised over all requests of a step."""
+"""A world: users, items and mechanisms that respond to lists, vectorised over all requests of a step."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ FADING = 0.9
 
 
 class World:
-    """A world, determined by scenario, seed and exposures.
+    """A world, determined by its scenario, seed and exposures.
 
     Args:
         scenario: name of a shipped scenario, path of a YAML file, or a scenario.
         seed: seed of all draws.
-        changes: new values of the scenario's keys (``users=500``, ``days=7``).
+        changes: new values for keys of the scenario (``users=500``, ``days=7``).
 
     Attributes:
-        scenario, seed: as given, with the changes applied.
-        mechanisms: by name, in the order in which they act.
+        scenario, seed: scenario with the changes applied, and seed.
+        mechanisms: mechanisms by name, in the order in which they act.
         traits: user traits; see :class:`~taiji.world.mechanism.Ground`.
         slot: current slot of the clock.
     """
@@ -82,7 +82,7 @@ class World:
         return self.scenario.slot_hours / 24
 
     def reset(self, seed: int | None = None) -> Observation:
-        """Return to the initial state and return the first requests; another seed changes the world."""
+        """Return to the initial state, and return the first requests. A different seed changes the world."""
         if seed is not None and seed != self.seed:
             self._build(seed)
         s, content = self.scenario, self.find(Content)
@@ -109,7 +109,7 @@ class World:
 
     @property
     def truth(self) -> Truth:
-        """Truth hidden from all policies: expectations, best lists, values of policies."""
+        """Truth that is hidden from all policies: expectations, best lists, and policy values."""
         from taiji.world.truth import Truth
 
         return Truth(self)
@@ -118,7 +118,7 @@ class World:
         """Return the same world with a mechanism, or a part of one (``funnel.position``), switched off.
 
         Raises:
-            ConfigError: the world does not have that mechanism, or it has no such part.
+            ConfigError: the world does not have this mechanism, or the mechanism has no such part.
         """
         name, part = (mechanism, "") if mechanism in self.mechanisms else mechanism.rpartition(".")[::2]
         if name not in self.mechanisms or part not in self.mechanisms[name].twins:
@@ -149,11 +149,10 @@ class World:
         return self._observation
 
     def step(self, choice: Choice) -> Exposure:
-        """Show lists to the requesting users and return the exposure; :attr:`observation` is then that of the next
-        step.
+        """Show lists to the requesting users, and return the exposure. Afterwards :attr:`observation` is that of the next step.
 
         Raises:
-            InputError: an unavailable item, an item twice in a list, or the wrong number of lists.
+            InputError: an item is unavailable or twice in a list, or the number of lists is wrong.
         """
         s, exposure = self.scenario, self._asking
         self._check(choice)
@@ -173,7 +172,7 @@ class World:
         return exposure
 
     def expect(self, exposure: Exposure) -> Exposure:
-        """Fill in the terms and expectations of lists; the world does not change."""
+        """Compute the terms and expectations of lists. The world does not change."""
         for made in (exposure.terms, exposure.expected, exposure.behaviour_vectors):
             made.clear()
         for mechanism in self.mechanisms.values():
@@ -188,7 +187,7 @@ class World:
         return exposure
 
     def respond(self, exposure: Exposure) -> Exposure:
-        """Fill in expectations and draw outcomes; the world does not change."""
+        """Compute expectations and draw outcomes. The world does not change."""
         self.expect(exposure)
         view = exposure.expected["view"]
         seen = exposure.shown & (self._draws.uniform("view", *exposure.keys) < view)
@@ -211,7 +210,7 @@ class World:
         return np.asarray(sum(w * np.nansum(values[name], axis=1) for name, w in self.scenario.reward.items()))
 
     def available(self, slot: int) -> Array:
-        """Return (items,) bool, the items that can be shown in a slot, as of now."""
+        """Return the items that can be shown in a slot, as known now, (items,) bool."""
         found = np.ones(self.scenario.items, dtype=bool)
         for mechanism in self.mechanisms.values():
             if (mask := mechanism.available(slot)) is not None:
@@ -331,7 +330,7 @@ def _cut(values: Array, length: int) -> Array:
 
 
 def _ordered(classes: dict[str, type[Mechanism[Any]]]) -> list[str]:
-    """Return names with each after those in its ``after``, ties by name, so that a file's order does not matter."""
+    """Return the names in an order in which each comes after those in its ``after``, ties by name, so that the order in the file does not matter."""
     waiting, done = sorted(classes), []
     while waiting:
         ready = next((n for n in waiting if not any(a in waiting for a in classes[n].after if a != n)), None)

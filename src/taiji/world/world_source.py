@@ -1,4 +1,4 @@
-"""``data.source: world:SCENARIO``: a simulated log like any other."""
+"""Data source ``world:SCENARIO``: a simulated log, used like any other."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class WorldSource(Source):
-    """``world:SCENARIO``: a scenario's name or file, then changed keys: ``world:short-video,users=500,days=7``.
+    """Source ``world:SCENARIO``: the name or file of a scenario, followed by changed keys: ``world:short-video,users=500,days=7``.
 
-    A minus switches a mechanism off: ``world:short-video,-content.text``. ``data.users`` is the number of users of
-    the world; the log contains all exposures, so ``data.non_clicks`` samples nothing.
+    A minus switches a mechanism off: ``world:short-video,-content.text``. ``data.users`` is the number of users of the world. The log contains all exposures,
+    so ``data.non_clicks`` has no effect on sampling.
     """
 
     takes = "SCENARIO"
@@ -36,7 +36,7 @@ class WorldSource(Source):
             key, equals, value = text.partition("=")
             if not equals and not text.startswith("-"):
                 raise ConfigError(
-                    "A part of a world's name is not of the form key=value.", where=f"world:{self.argument}",
+                    "A part of the world's name does not have the form key=value.", where=f"world:{self.argument}",
                     expected="world:SCENARIO,key=value,-mechanism", found=text,
                 )  # fmt: skip
             if equals:

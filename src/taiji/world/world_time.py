@@ -13,7 +13,7 @@ from taiji.world.shop import OPENING
 
 Array = NDArray[Any]
 DAY = 86_400_000_000
-"""Microseconds."""
+"""Length of a day in microseconds."""
 START = int((OPENING - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
 """Start of every world, in microseconds since the epoch."""
 PEAK = 20 / 24

@@ -79,7 +79,7 @@ def test_wrong_input_is_explained(tmp_path):
         quantizer.encode(np.zeros((2, 5)))
     with pytest.raises(TaijiError, match="not finite"):
         quantizer.encode(np.full((2, 4), np.nan))
-    with pytest.raises(TaijiError, match="nothing to fit"):
+    with pytest.raises(TaijiError, match="no vectors to fit"):
         ProductQuantizer.fit(np.zeros((0, 4)))
     quantizer.save(tmp_path / "q")
     (tmp_path / "q" / "quantizer.safetensors").write_bytes(b"no")

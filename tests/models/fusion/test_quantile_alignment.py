@@ -101,9 +101,9 @@ def test_columns_of_items_are_found_by_the_candidates():
 
 
 def test_wrong_settings():
-    with pytest.raises(ConfigError, match="needs a circumstance"):
+    with pytest.raises(ConfigError, match="needs at least one circumstance"):
         QuantileAlignment()
-    with pytest.raises(ConfigError, match="rises with"):
+    with pytest.raises(ConfigError, match="rise with"):
         QuantileAlignment(QuantileAlignmentSettings(weights={"a": -1.0}, numbers=("b",)))
 
 

@@ -85,7 +85,7 @@ def test_http_tries_again_where_it_may_help(server, shop):
         ("nonsense", "cannot be read"),
         ("short", "one finite number per pair"),
         ("text", "not a list of numbers"),
-        ("labels", "labels and not with scores"),
+        ("labels", "labels instead of scores"),
     ],
 )
 def test_http_wrong_answers_are_explained_at_once(server, shop, step, message):
@@ -106,7 +106,7 @@ def test_http_silence_is_explained(server, shop):
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [("0.5", "orders nothing"), ("n % 2", "labels rather than"), ("n / 7", None)],
+    [("0.5", "gives no order"), ("n % 2", "labels rather than"), ("n / 7", None)],
     ids=["equal", "labels", "scores"],
 )
 def test_answers_that_say_little_are_doubted_once(shop, tmp_path, monkeypatch, caplog, answer, said):
@@ -130,7 +130,7 @@ def test_callable_by_name(shop, tmp_path, monkeypatch):
     assert ranker.score_pairs(USERS, ITEMS, AS_OFS).tolist() == [2022, 1972, 1973] and len(ranker.version) == 16
     with pytest.raises(TaijiError, match="KeyError"):
         CallableRanker(shop, "my_own_ranker:bad").score_pairs(USERS, ITEMS, AS_OFS)
-    with pytest.raises(TaijiError, match="labels and not with scores"):
+    with pytest.raises(TaijiError, match="labels instead of scores"):
         CallableRanker(shop, "my_own_ranker:labels").score_pairs(USERS, ITEMS, AS_OFS)
     with pytest.raises(TaijiError, match="one finite number per pair"):
         CallableRanker(shop, "my_own_ranker:both").score_pairs(USERS, ITEMS, AS_OFS)

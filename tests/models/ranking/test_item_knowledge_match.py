@@ -154,7 +154,7 @@ def test_the_item_table_may_hold_the_texts_itself(board, rows, table, path):
 def test_without_texts_the_message_tells_where_to_get_them(board, rows):
     (field,) = pair_fields(["item_knowledge"])
     assert isinstance(field, ItemKnowledge)
-    with pytest.raises(ConfigError, match="no `table` is named"):
+    with pytest.raises(ConfigError, match="`table` is empty"):
         field.fit(board, rows, int(rows["time"].max()))
 
 

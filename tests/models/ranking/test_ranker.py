@@ -162,7 +162,7 @@ def test_tasks_and_their_weights_come_from_the_settings(lively):
     ranker = fresh("target_attention", tasks=("click", "opens"), task_weights={"opens": 0.0}, min_steps=5)
     ranker.fit(lively, exposures_of(lively))
     assert ranker.heads == ("click", "opens") and ranker.goal == "click"
-    with pytest.raises(ConfigError, match="no such label"):
+    with pytest.raises(ConfigError, match="no label of this name"):
         fresh("target_attention", tasks=("click", "likes")).fit(lively, exposures_of(lively))
     with pytest.raises(ConfigError, match="condition of a label"):
         fresh("target_attention", tasks=("conversion",)).fit(lively, exposures_of(lively))
@@ -231,7 +231,7 @@ def test_validation_rows_without_labels_do_not_stop_the_training(lively, caplog)
     blind = rows.tail(100).with_columns(opens=pl.lit(None, pl.Int64))
     settings = {"tasks": ("click", "opens"), "task_weights": {"click": 0.0}}
     ranker = fresh("target_attention", **settings).fit(lively, rows.head(1000), valid=blind)
-    assert "no known label of a task" in caplog.text and ranker.history[-1]["rows"] == 10 * 1000, (
+    assert "no known label of any task" in caplog.text and ranker.history[-1]["rows"] == 10 * 1000, (
         "ten passes, the most there are"
     )
     check_learns_checkerboard(ranker, lively, "opens")
@@ -308,7 +308,7 @@ def test_models_are_found_by_name_and_wrong_ones_are_explained(board, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             ranker_class(wrong)
-    with pytest.raises(InputError, match="differ in number"):
+    with pytest.raises(InputError, match="numbers of slates and encoded requests differ"):
         ranker = fresh("dcn", min_steps=5).fit(board, exposures_of(board))
         ranker.score(ranker.encode(requests_of(board)), Slate(np.zeros((1, 2))))
 

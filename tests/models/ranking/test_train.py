@@ -50,7 +50,7 @@ def test_without_embeddings_a_row_is_its_numbers(shop, split, tmp_path):
 
 
 def test_alignment_without_embeddings_is_refused():
-    with pytest.raises(ValueError, match="needs embeddings"):
+    with pytest.raises(ValueError, match="embeddings must be true"):
         RankerSettings(text="select_align", embeddings=False)
 
 

@@ -106,7 +106,7 @@ def test_a_saved_evaluator_is_the_one_that_is_named(tmp_path):
     folder = str(tmp_path / "evaluator")
     check_reranker(saved_best_of_lists(VECTORS, folder=folder, version=evaluator.version, lists=6), length=4)
     for version, vectors in (("another", VECTORS), (evaluator.version, VECTORS + 1)):
-        with pytest.raises(ArtifactError, match="not the named one"):
+        with pytest.raises(ArtifactError, match="has a different version"):
             saved_best_of_lists(vectors, folder=folder, version=version)
 
 

@@ -69,7 +69,7 @@ def test_first_lists_are_those_of_the_scores():
 def test_wrong_settings():
     with pytest.raises(ConfigError, match="head"):
         HeadPermutations(9)
-    with pytest.raises(ConfigError, match="beam's parameters"):
+    with pytest.raises(ConfigError, match="parameter of the beam"):
         BeamLists(VECTORS, 1.5)
     with pytest.raises(ConfigError, match="generator"):
         MixedLists([])

@@ -83,5 +83,5 @@ def test_what_does_not_fit_is_refused():
     for wrong in ((values[:, :2], users), (values, users + 5), (values * np.nan, users), (values, users * 0)):
         with pytest.raises(InputError, match="malformed"):
             auction(*wrong, room, 2, 0.1)
-    with pytest.raises(InputError, match="step"):
+    with pytest.raises(InputError, match="must be positive"):
         auction(values, users, room, 2, 0.0)

@@ -54,5 +54,5 @@ def test_what_does_not_fit_is_refused():
     matches = Matches(3, 1)
     with pytest.raises(InputError, match="items and users"):
         matches.add(np.array([1, 1]), np.ones((2, 3)), np.ones(3, bool), per_item=1)
-    with pytest.raises(InputError, match="room"):
+    with pytest.raises(InputError, match="more items than the capacity"):
         matches.put(np.array([1, 1]), np.array([2, 3]), np.ones(2))

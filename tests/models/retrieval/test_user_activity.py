@@ -36,5 +36,5 @@ def test_users_who_are_all_alike(value):
 
 
 def test_one_day_teaches_nothing():
-    with pytest.raises(InputError, match="few days"):
+    with pytest.raises(InputError, match="fewer than two days"):
         fit_activity(np.ones((5, 1), bool))

@@ -69,9 +69,9 @@ def test_recall_is_measured_and_grows_with_the_probes():
 
 def test_wrong_vectors():
     index = VectorIndex(WIDTH)
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="do not match the index"):
         index.add(np.arange(2), np.zeros((2, WIDTH + 1)))
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="do not match the index"):
         index.add(np.arange(1), np.full((1, WIDTH), np.nan))
     with pytest.raises(InputError, match="twice"):
         index.add(np.array([1, 1]), np.zeros((2, WIDTH)))

@@ -1,1 +1,1 @@
-"""Item codes (semantic ids): vectors encoded as a few small integers, and decoded."""
+"""Item codes (semantic ids): coders that encode vectors as a few small integers, and decode them."""

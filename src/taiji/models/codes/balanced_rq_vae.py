@@ -1,7 +1,7 @@
 """CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv 2601.18664).
 
-Reconstructed from a note on the paper, without its formula for the adjusted distance; the co-occurrence half is :mod:`.smoothing`, applied to the
-vectors beforehand.
+The method is reconstructed from a note on the paper that lacks the formula of the adjusted distance. The part that uses co-occurrence is
+:mod:`.smoothing`, which is applied to the vectors beforehand.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class BalancedRQVAESettings(RQVAESettings):
     """Settings of :class:`BalancedRQVAE`."""
 
     balance: float = Field(default=0.3, ge=0, lt=1)
-    """Largest relative change of a squared distance: increase for a code used twice as often as under even use, or more; decrease for an unused
-    one."""
+    """Largest relative change of a squared distance. It is increased by this share for a code used at least twice as often as under even use, and decreased
+    by this share for an unused code."""
     uniformity: float = Field(default=0.1, ge=0)
     """Weight of the loss that repels two entries of one level."""
     margin: float = Field(default=1.0, gt=0)
@@ -28,25 +28,25 @@ class BalancedRQVAESettings(RQVAESettings):
 
 
 class BalancedRQVAE(RQVAE):
-    """:class:`RQVAE` with usage-adjusted distances and repulsion; the factors are frozen with the codebooks.
+    """:class:`RQVAE` with distances adjusted by usage, and repulsion. The adjustment factors are frozen together with the codebooks.
 
-    Factors multiply, so an entry's own position is always encoded by it.
+    The factors are multiplicative, so an entry's own position is always assigned to that entry.
     """
 
     Settings: ClassVar[type[Base]] = BalancedRQVAESettings
     settings: BalancedRQVAESettings
 
     def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
-        """Return the mean of squared shortfalls from the margin over the pairs of each level."""
+        """Return the mean squared shortfall from the margin over the pairs of entries of each level."""
         return self.settings.uniformity * shortfall(codebooks, self.settings.margin)
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
-        """Return 1 + balance · (use over even use, at most 2, − 1)."""
+        """Return 1 + balance · (min(use / even use, 2) − 1)."""
         return 1.0 + self.settings.balance * ((use * use.shape[1]).clamp(0.0, 2.0) - 1.0)
 
 
 def shortfall(codebooks: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the mean over pairs of entries of one level (L, K, w) of ``max(0, margin − distance)²``."""
+    """Return the mean of ``max(0, margin − distance)²`` over pairs of entries of the same level (L, K, w)."""
     size = codebooks.shape[1]
     if size < 2:
         return codebooks.new_zeros(())

@@ -1,4 +1,4 @@
-"""The base of coders, which encode vectors as a few small integers and decode them; a coder adds learning and assignment."""
+"""Base class of coders, which encode vectors as a few small integers and decode them. A coder adds learning and assignment."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
 GROUP = "taiji.coders"
-"""Entry points of coders."""
+"""Entry-point group of coders."""
 BLOCK = 16_384
-"""Vectors encoded at a time; bounds memory without changing codes."""
+"""Number of vectors encoded at a time. It bounds memory and does not affect the codes."""
 
 
 class CoderSettings(Base):
-    """Settings of coders with one codebook per level; a coder's own extend it."""
+    """Settings of coders with one codebook per level. The settings of each coder extend them."""
 
     levels: PositiveInt = 3
-    """Codes per item, coarse to fine."""
+    """Number of codes per item, from coarse to fine."""
     size: PositiveInt = 256
     """Number of codes per level."""
 
 
 class Coder(LearntComponent):
-    """Maker of codes (semantic ids): (N, d) vectors to (N, L) integers, coarse to fine.
+    """Encoder of vectors (N, d) as codes (semantic ids): (N, L) integers, from coarse to fine.
 
-    A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`, :meth:`weights`
-    and :meth:`restore`. A fitted coder never changes: the meaning of codes with its :attr:`version` is fixed. A changed coder is a new one, with its
-    own version.
+    A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`, :meth:`weights` and :meth:`restore`. A fitted
+    coder never changes, so the meaning of codes with its :attr:`version` is fixed. Refitting creates a new coder with a new version.
     """
 
-    # What a coder implements.
+    # Methods that a coder implements.
 
     @property
     @abstractmethod
@@ -59,7 +58,7 @@ class Coder(LearntComponent):
 
     @abstractmethod
     def assign(self, vectors: Array) -> Array:
-        """Return codes (N, L) of finite float64 vectors (N, d); a row's codes depend on that row alone."""
+        """Return codes (N, L) of finite float64 vectors (N, d). The codes of a row depend only on that row."""
 
     @abstractmethod
     def reconstruct(self, codes: Array) -> Array:
@@ -71,17 +70,17 @@ class Coder(LearntComponent):
         """Fit the coder to vectors.
 
         Args:
-            vectors: (N, d) finite, N >= 1; of the items known at the time.
-            seed: random seed; on a CPU the same seed gives the same coder.
+            vectors: (N, d) finite vectors of the items known at the time, N >= 1.
+            seed: random seed; on a CPU, the same seed gives the same coder.
             device: ``cpu``, ``cuda`` or ``auto``, for coders that compute with torch.
 
         Raises:
-            InputError: no vectors, or some that are not finite.
+            InputError: there are no vectors, or some are not finite.
         """
         vectors = self._checked(vectors, None)
         if not len(vectors):
             raise InputError(
-                "There is nothing to fit the coder on.",
+                "There are no vectors to fit the coder to.",
                 where="item vectors",
                 expected="at least one vector",
                 found="0 rows",
@@ -93,35 +92,35 @@ class Coder(LearntComponent):
         """Return the codes (N, L) int64 of vectors (N, d).
 
         Raises:
-            InputError: vectors of another width, or not finite.
+            InputError: the vectors have a different width or are not finite.
         """
         vectors = self._checked(vectors, self.dimension)
         parts = [self.assign(vectors[at : at + BLOCK]) for at in range(0, len(vectors), BLOCK)]
         return np.concatenate([np.zeros((0, len(self.sizes)), np.int64), *parts]).astype(np.int64)
 
     def decode(self, codes: Array) -> Array:
-        """Return the vectors (N, d) float64 that codes (N, l) stand for; l < L levels give coarser vectors.
+        """Return the vectors (N, d) float64 that codes (N, l) represent. If l < L, the vectors are coarser.
 
         Raises:
-            InputError: too many levels, or a code outside its level.
+            InputError: there are too many levels, or a code is out of range for its level.
         """
         codes = np.asarray(codes)
         sizes = np.asarray(self.sizes)
         if codes.ndim != 2 or codes.shape[1] > len(sizes) or not np.issubdtype(codes.dtype, np.integer):
             raise InputError(
-                "The codes do not fit the coder.",
+                "The codes do not match the coder.",
                 where="codes",
-                expected=f"whole numbers of shape (N, {len(sizes)}), or fewer levels",
+                expected=f"integers of shape (N, {len(sizes)}), or of fewer levels",
                 found=f"{codes.dtype}, shape {codes.shape}",
             )
         wrong = ((codes < 0) | (codes >= sizes[: codes.shape[1]])).any(axis=1)
         if wrong.any():
             raise InputError(
-                "A code is outside its level's codes.",
+                "A code is out of range for its level.",
                 where=f"codes, row {int(wrong.argmax())}",
                 expected=f"at least 0 and below {tuple(self.sizes)}",
                 found=str(codes[wrong.argmax()].tolist()),
-                fix="decode with the coder of the codes' version",
+                fix="decode with the coder whose version the codes have",
             )
         distinct, place = codes[:1], np.zeros(len(codes), np.int64)
         if codes.shape[1] and len(codes):
@@ -130,7 +129,7 @@ class Coder(LearntComponent):
         return np.asarray(self.reconstruct(distinct.astype(np.int64)), dtype=np.float64)[place]
 
     def residual_energies(self, vectors: Array) -> Array:
-        """Return (L + 1,): the mean squared distance of vectors from the decoding of their first 0, 1, … L codes."""
+        """Return (L + 1,): the mean squared distance between the vectors and the decoding of their first 0, 1, … L codes."""
         vectors = self._checked(vectors, self.dimension)
         codes = self.encode(vectors)
         levels = range(codes.shape[1] + 1)
@@ -138,17 +137,17 @@ class Coder(LearntComponent):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
-        """Read what :meth:`save` wrote. Called on a coder's class, it reads only that coder; on the base class, any.
+        """Read a coder that :meth:`save` wrote. Called on the class of a coder, it reads only that class; on the base class, it reads any.
 
         Raises:
-            ArtifactError: the folder is damaged, or from another version or coder.
+            ArtifactError: the folder is damaged, or was written by another version or by a different coder.
         """
         if cls is not Coder:
             return super().load(folder, dataset)
         reference = read_json(Path(folder) / "config.json").get("class")
         if not isinstance(reference, str):
             raise ArtifactError(
-                "This folder does not hold a coder.",
+                "This folder does not contain a coder.",
                 where=str(folder),
                 expected="config.json with the coder's class",
                 found=repr(reference),
@@ -163,7 +162,7 @@ class Coder(LearntComponent):
         if not fits or not np.isfinite(vectors).all():
             width = "d" if dimension is None else dimension
             raise InputError(
-                "The vectors do not fit the coder.",
+                "The vectors do not match the coder.",
                 where="item vectors",
                 expected=f"a finite array (N, {width})",
                 found=f"shape {vectors.shape}, {int((~np.isfinite(vectors)).sum())} values not finite",
@@ -172,10 +171,10 @@ class Coder(LearntComponent):
 
 
 def coder_class(reference: str, where: str = "codes.model") -> type[Coder]:
-    """Return the class of a coder by entry-point name or import path.
+    """Return the class of a coder by its entry-point name or import path.
 
     Raises:
-        ConfigError: nothing has that name, or it is not a coder.
+        ConfigError: nothing has this name, or it is not a coder.
     """
-    # Subclasses are checked against an abstract base, which is never instantiated.
+    # The abstract base is used only to check subclasses and is never instantiated.
     return as_subclass(find_class(reference, GROUP, where), Coder, "a coder", where)  # type: ignore[type-abstract]

@@ -1,9 +1,9 @@
-"""Items with equal codes: distinguished by a further level, or left together in a leaf.
+"""Items with equal codes: an additional level distinguishes them, or they share a leaf.
 
-The choice here is the further level (TIGER, 2305.05065): every item has a unique code, and a decoder trained on it can learn to distinguish items. It
-costs a decoding step for every item, and an item's last code changes with the
-popularity of others, so codes are made unique once per fit. The alternative costs no step but learns nothing: a leaf holds a list, and an item's
-probability is the leaf's probability times the item's share of the leaf's popularity (:attr:`CodeTrie.log_shares`).
+This module adds a level (TIGER, 2305.05065), so that every item has a unique code, and a decoder trained on the codes can learn to distinguish items.
+This costs one more decoding step for every item. The last code of an item depends on the popularity of others, so codes are made unique only once per
+fit. The alternative needs no further step but learns nothing: a leaf holds a list of items, and the probability of an item is that of the leaf times the
+item's share of the leaf's popularity (:attr:`CodeTrie.log_shares`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ Array = NDArray[Any]
 
 
 def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
-    """Return distinct codes (N, L + 1); the given (N, L) if they are distinct already.
+    """Return distinct codes (N, L + 1), or the given codes (N, L) if they are already distinct.
 
     Args:
-        codes: (N, L). popularity: (N,); among equal codes the most popular item gets 0, ties by item number; default: equal.
+        codes: (N, L).
+        popularity: (N,); among equal codes the most popular item gets 0, ties go by item number. By default all are equal.
     """
     count = len(codes)
     weight = np.zeros(count) if popularity is None else np.asarray(popularity, np.float64)

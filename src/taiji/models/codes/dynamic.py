@@ -1,4 +1,4 @@
-"""Codes of changing items: encoded again at every tick, with codebooks frozen per version (OneLive, arXiv 2602.08612)."""
+"""Codes of changing items: items are encoded again at every tick, with codebooks that are frozen per version (OneLive, arXiv 2602.08612)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NO_CODE = -1
 
 @dataclass(eq=False)
 class DynamicCodes:
-    """History of each item's codes over time, with the coders that made them.
+    """History of each item's codes over time, with the coders that produced them.
 
-    A refit is a new version beside the old ones. Earlier codes keep their version: a label uses the code at the time of its impression, and a model
-    continues with the version it was trained on.
+    A refit adds a new version and keeps the old ones. Codes keep the version with which they were assigned: a label uses the code at the time of its
+    impression, and a model continues to use the version on which it was trained.
 
     Attributes:
-        coders: one per version, in the order in which they came into force.
+        coders: one coder per version, in the order of use.
     """
 
     coders: list[Coder] = field(default_factory=list)
@@ -37,22 +37,22 @@ class DynamicCodes:
 
     @property
     def version(self) -> str:
-        """Version of the coder in force."""
+        """Version of the current coder."""
         return self._current().version
 
     def use(self, coder: Coder) -> None:
-        """Put a fitted coder into force; earlier codes are unchanged.
+        """Make a fitted coder the current one. Earlier codes do not change.
 
         Raises:
-            InputError: its codes differ in shape from earlier ones.
+            InputError: the codes of this coder have a different shape from earlier ones.
         """
         if self.coders and coder.sizes != self.coders[-1].sizes:
             raise InputError(
-                "A new version of the coder has codes of another shape.",
+                "The new version of the coder has codes of a different shape.",
                 where="dynamic codes",
                 expected=f"sizes {self.coders[-1].sizes}",
                 found=str(coder.sizes),
-                fix="start other dynamic codes; models of the old shape cannot read these",
+                fix="start new dynamic codes; models of the old shape cannot read codes of the new one",
             )
         self.coders.append(coder)
 
@@ -63,18 +63,20 @@ class DynamicCodes:
             codes (N, L).
 
         Raises:
-            InputError: a time before that of the last tick, or a repeated item.
+            InputError: the time is before that of the last tick, or an item is repeated.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:
             raise InputError(
-                "A tick is earlier than the one before it.",
+                "A tick is earlier than the previous one.",
                 where="dynamic codes",
                 expected=f"a time of at least {self._times[-1][0]}",
                 found=str(time),
             )
         if len(np.unique(items)) != len(items):
-            raise InputError("An item occurs twice in one tick.", where="dynamic codes", expected="each item once")
+            raise InputError(
+                "An item occurs twice in one tick.", where="dynamic codes", expected="each item at most once"
+            )
         codes = self._current().encode(vectors)
         if len(items):
             self._times.append(np.full(len(items), time, np.int64))
@@ -84,16 +86,16 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and the number of their coder (N,); −1 before the first.
+        """Return the codes (N, L) that items (N,) had at times (N,), and the number of the coder of each (N,), −1 before the first code.
 
-        A code assigned at exactly that time counts.
+        A code that was assigned at exactly the given time counts.
         """
         log = self._log()
         items, times = np.asarray(items, np.int64), np.asarray(times, np.int64)
-        # The log is in time order; a stable sort by item keeps this order within an item; on equal times, the last one wins.
+        # The log is sorted by time. A stable sort by item keeps this order within each item; on equal times, the last code wins.
         order = np.argsort(log["items"], kind="stable")
         owner, given = log["items"][order], log["times"][order]
-        # Position of (item, time) in the order of items, then times, after equal ones.
+        # Position of (item, time) in the order of items, then times, after equal entries.
         asked = np.lexsort((np.r_[np.zeros(len(given)), np.ones(len(items))], np.r_[given, times], np.r_[owner, items]))
         rank = np.empty(len(asked), np.int64)
         rank[asked] = np.cumsum(asked < len(given))
@@ -106,7 +108,7 @@ class DynamicCodes:
         return codes, versions
 
     def save(self, folder: str | Path) -> None:
-        """Write each coder into a folder of its own, the log of codes, and the versions; atomically."""
+        """Write each coder into its own folder, the log of codes, and the versions; atomically."""
         with atomic_folder(folder) as temporary:
             for number, coder in enumerate(self.coders):
                 coder.save(temporary / f"coder-{number}")
@@ -115,21 +117,21 @@ class DynamicCodes:
 
     @classmethod
     def load(cls, folder: str | Path) -> DynamicCodes:
-        """Read what :meth:`save` wrote.
+        """Read dynamic codes that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: damaged, or a coder's version has changed.
+            ArtifactError: the folder is damaged, or the version of a coder has changed.
         """
         folder = Path(folder)
         made = cls([Coder.load(folder / f"coder-{n}") for n in range(len(read_json(folder / "versions.json")))])
         found, wanted = [coder.version for coder in made.coders], read_json(folder / "versions.json")
         if found != wanted:
             raise ArtifactError(
-                "A coder differs from the saved one.",
+                "A coder differs from the one that was saved.",
                 where=str(folder),
                 expected=", ".join(wanted),
                 found=", ".join(found),
-                fix="restore the folder; codes of another version have another meaning",
+                fix="restore the folder; codes of another version have a different meaning",
             )
         log = load_file(folder / "codes.safetensors")
         starts = np.flatnonzero(np.diff(log["times"])) + 1
@@ -145,12 +147,15 @@ class DynamicCodes:
     def _current(self) -> Coder:
         if not self.coders:
             raise InputError(
-                "No coder is in force.", where="dynamic codes", expected="a fitted coder", fix="call use(coder) first"
+                "There is no current coder.",
+                where="dynamic codes",
+                expected="a fitted coder",
+                fix="call use(coder) first",
             )
         return self.coders[-1]
 
     def _log(self) -> dict[str, Array]:
-        """Return times (T,), items (T,), codes (T, L) and versions (T,) of all codes, in time order."""
+        """Return times (T,), items (T,), codes (T, L) and versions (T,) of all assigned codes, sorted by time."""
         levels = len(self.coders[-1].sizes) if self.coders else 0
         empty = np.zeros(0, np.int64)
         return {

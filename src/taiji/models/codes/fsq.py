@@ -1,9 +1,9 @@
-"""Finite scalar quantisation: a few directions, each rounded to a few levels; the grid's cells are the codes.
+"""Finite scalar quantisation: vectors are projected onto a few directions, each is rounded to a few levels, and the cells of the grid are the codes.
 
-Mentzer et al. (ICLR 2024), for fixed vectors: there is no codebook, hence no dead entries; every cell exists from the start. Instead of a sigmoid,
-each direction's own distribution function bounds it before rounding, so that its levels are used evenly; a cell's decoding is fitted by least
-squares. Nothing is trained: on text vectors a projection
-trained with straight-through rounding explained 1 to 2 % more and collided more often.
+Mentzer et al. (ICLR 2024), for fixed vectors. There is no codebook, hence there are no dead entries: every cell exists from the start. Before rounding,
+each direction is mapped by its own distribution function instead of a sigmoid, so that its levels are used evenly. The decoding of a cell is fitted by
+least squares. Nothing is trained: on text vectors, a projection trained with straight-through rounding explained 1 to 2 % more variance and collided
+more often.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taiji.models.codes.coder import Coder, CoderSettings
 Array = NDArray[Any]
 Grid = tuple[int, ...]
 SLACK = 1e-9
-"""Smallest distance above a threshold, in standard deviations, so that rounding errors do not decide."""
+"""Smallest distance above a threshold, in standard deviations, so that the result does not depend on rounding errors."""
 
 
 class FSQSettings(CoderSettings):
     """Settings of :class:`FSQ`."""
 
     grid: Grid = (2,) * 8
-    """Levels of each direction of one code; their product is `size`. (`()`: one cell, whatever the vector.)"""
+    """Number of levels of each direction of one code; the product is `size`. (`()` is a single cell for all vectors.)"""
 
     @model_validator(mode="after")
     def _cells(self) -> Self:
@@ -40,10 +40,10 @@ class FSQSettings(CoderSettings):
 
 
 class FSQ(Coder):
-    """Directions of the vectors, each cut into equally frequent levels; D directions per code.
+    """Coder that projects vectors onto D directions per code and cuts each direction into equally frequent levels.
 
-    The first code has the directions along which the vectors vary most. The squared residual of the training vectors does not rise from level to
-    level, since each number of levels has its own least-squares fit.
+    The first code uses the directions of largest variance. The squared residual of the training vectors does not increase from level to level, because
+    there is a separate least-squares fit for each number of levels.
     """
 
     Settings: ClassVar[type[Base]] = FSQSettings
@@ -55,7 +55,7 @@ class FSQ(Coder):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Cells of each code."""
+        """Number of cells of each code."""
         return (prod(self.settings.grid),) * self.settings.levels
 
     @property
@@ -64,7 +64,7 @@ class FSQ(Coder):
         return len(self.mean)
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Fit the directions, their thresholds, and the cells' decoding."""
+        """Fit the directions, their thresholds, and the decoding of the cells."""
         s = self.settings
         self.mean = vectors.mean(axis=0).astype(np.float32)
         rows = vectors - self.mean
@@ -84,12 +84,12 @@ class FSQ(Coder):
         return grid_codes(digits.reshape(len(vectors), s.levels, len(s.grid)), s.grid)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the decoding of the first levels' cells."""
+        """Return the decoding of the cells of the first levels."""
         features = self._features(grid_digits(codes, self.settings.grid))
         return self.mean + features @ self.decoders[codes.shape[1], : features.shape[1]].astype(np.float64)
 
     def _features(self, digits: Array) -> Array:
-        """Return (N, 1 + l D): one, and the digits (N, l, D) from −½ to ½."""
+        """Return (N, 1 + l D): a constant one, and the digits (N, l, D) scaled to −½ … ½."""
         top = np.asarray(self.settings.grid, np.float64) - 1
         return np.concatenate([np.ones((len(digits), 1)), (digits / top - 0.5).reshape(len(digits), -1)], axis=1)
 
@@ -99,13 +99,13 @@ class FSQ(Coder):
         return dict(zip(names, (self.mean, self.projection, self.thresholds, self.decoders)))
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the coder from :meth:`weights`."""
         self.mean, self.projection = weights["mean"], weights["projection"]
         self.thresholds, self.decoders = weights["thresholds"], weights["decoders"]
 
 
 def grid_codes(digits: Array, grid: Grid) -> Array:
-    """Return the number (…,) of the cell with digits (…, D); the first direction counts most."""
+    """Return the number (…,) of the cell with digits (…, D); the first direction is the most significant digit."""
     return np.asarray(digits @ _places(grid), dtype=np.int64)
 
 
@@ -121,11 +121,14 @@ def _places(grid: Grid) -> Array:
 def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
     """Return (d, groups · width) directions along which rows of mean 0 have variance 1.
 
-    Each group has its own principal directions, the first group those of largest variance, rotated at random within the group to share its variance.
-    Directions beyond the rows' rank are random.
+    Each group has its own principal directions, the first group those of largest variance. They are rotated at random within the group, so that they share
+    its variance. Directions beyond the rank of the rows are random.
 
     Args:
-        rows: (N, d). groups: codes. width: directions per code. seed: random seed of the rotations.
+        rows: (N, d).
+        groups: number of codes.
+        width: number of directions per code.
+        seed: random seed of the rotations.
     """
     random = np.random.default_rng(seed)
     dimension = rows.shape[1]
@@ -140,9 +143,9 @@ def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
 
 
 def even_thresholds(values: Array, grid: Grid) -> Array:
-    """Return thresholds (D, T) that cut each column of values (N, D) into its number of levels, as evenly as ties allow.
+    """Return thresholds (D, T) that cut each column of values (N, D) into its levels, as evenly as ties permit.
 
-    A threshold lies halfway between two neighbouring values; columns with fewer than T thresholds are padded with infinity.
+    A threshold lies halfway between two neighbouring values. Columns with fewer than T thresholds are padded with infinity.
     """
     ordered, count = np.sort(values, axis=0), len(values)
     out = np.full((len(grid), max(grid, default=1) - 1), np.inf)

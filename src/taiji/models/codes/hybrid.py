@@ -1,7 +1,7 @@
-"""Residual k-means, then a finite scalar quantiser on the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
+"""Residual k-means followed by a finite scalar quantiser of the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
 
-The coarse levels are clusters, which decoders learn well; the last level has to distinguish items within a cluster, where learnt codebooks collide
-and a grid uses all of its cells.
+The coarse levels are clusters, which decoders learn well. The last level has to distinguish items within a cluster; there, learnt codebooks collide,
+while a grid uses all of its cells.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class HybridSettings(Base):
     """Settings of :class:`Hybrid`."""
 
     coarse: PositiveInt = 2
-    """Levels of residual k-means; the grid is one more."""
+    """Number of levels of residual k-means; the grid is one further level."""
     size: PositiveInt = 256
-    """Codes of each of them."""
+    """Number of codes per level of k-means."""
     grid: Grid = (2,) * 8
-    """Levels of each direction of the last code; their product is its number of cells."""
+    """Number of levels of each direction of the last code; the product is its number of cells."""
     iterations: PositiveInt = 25
     """Rounds of k-means per level."""
 
 
 class Hybrid(Coder):
-    """:class:`ResidualKMeans` with one more level, of :class:`FSQ`; a grid of one cell reduces it to the former."""
+    """:class:`ResidualKMeans` with one further level, an :class:`FSQ`. With a grid of one cell it equals residual k-means."""
 
     Settings: ClassVar[type[Base]] = HybridSettings
     settings: HybridSettings
@@ -48,7 +48,7 @@ class Hybrid(Coder):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Clusters of the coarse levels, then the grid's cells."""
+        """Numbers of clusters of the coarse levels, then the number of cells."""
         return self.clusters.sizes + self.cells.sizes
 
     @property
@@ -65,22 +65,22 @@ class Hybrid(Coder):
         return residual_codes(vectors - self.clusters.mean, self.clusters.codebooks)
 
     def assign(self, vectors: Array) -> Array:
-        """Return the clusters and the residual's cell."""
+        """Return the clusters, and the cell of the residual."""
         codes, residual = self._split(vectors)
         return np.concatenate([codes, self.cells.assign(residual)], axis=1)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the centroids and the cell's vector, added up."""
+        """Return the sum of the centroids and the vector of the cell."""
         coarse, fine = codes[:, : self.settings.coarse], codes[:, self.settings.coarse :]
         out = self.clusters.reconstruct(coarse)
         return out + self.cells.reconstruct(fine) if fine.shape[1] else out
 
     def weights(self) -> dict[str, Array]:
-        """Return both parts' weights."""
+        """Return the weights of both parts."""
         parts = {"clusters": self.clusters, "cells": self.cells}
         return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.weights().items()}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take both parts' weights."""
+        """Restore both parts from :meth:`weights`."""
         for name, part in (("clusters.", self.clusters), ("cells.", self.cells)):
             part.restore({key.removeprefix(name): value for key, value in weights.items() if key.startswith(name)})

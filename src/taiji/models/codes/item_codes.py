@@ -16,17 +16,17 @@ from taiji.models.codes.quality import code_groups, quality
 
 Array = NDArray[Any]
 VERSION = "code_version"
-"""Column of the items' table with the version of the codes' coder."""
+"""Column of the item table with the version of the coder that assigned the codes."""
 
 
 @dataclass(frozen=True, eq=False)
 class ItemCodes:
-    """Codes of items, see :class:`taiji.core.component.ItemCoder`.
+    """Codes of items; see :class:`taiji.core.component.ItemCoder`.
 
     Attributes:
         table: (N, L) int64, the codes of each item.
-        sizes: codes of each level.
-        version: version of the coder that made them; only that coder can decode them.
+        sizes: number of codes per level.
+        version: version of the coder that assigned the codes; only this coder can decode them.
     """
 
     table: Array
@@ -38,7 +38,7 @@ class ItemCodes:
         object.__setattr__(self, "table", table)
         if table.ndim != 2 or table.shape[1] != len(self.sizes) or ((table < 0) | (table >= self.sizes)).any():
             raise InputError(
-                "The codes do not fit the sizes of their levels.",
+                "The codes are out of range for their levels.",
                 where="item codes",
                 expected=f"shape (N, {len(self.sizes)}), at least 0 and below {tuple(self.sizes)}",
                 found=f"shape {table.shape}, from {table.min(initial=0)} to {table.max(initial=0)}",
@@ -57,7 +57,7 @@ class ItemCodes:
         return self.table[items]
 
     def decode(self, codes: Array) -> list[Array]:
-        """Return the items, in ascending order, that have each row of (B, L) codes: none, one, or several on a collision."""
+        """Return, for each row of codes (B, L), the items that have these codes, in ascending order: none, one, or several on a collision."""
         groups = code_groups(np.concatenate([self.table, np.asarray(codes, np.int64)]))
         mine, asked = groups[: len(self)], groups[len(self) :]
         order = np.argsort(mine, kind="stable")
@@ -66,21 +66,21 @@ class ItemCodes:
         return [order[start:end] for start, end in zip(starts, ends)]
 
     def on(self, dataset: Dataset) -> Dataset:
-        """Return the dataset with the codes on its items: columns ``code_1``, ``code_2``, … and :data:`VERSION`.
+        """Return the dataset with the codes as further columns of its items: ``code_1``, ``code_2``, … and :data:`VERSION`.
 
         Raises:
-            InputError: another number of items.
+            InputError: the number of items differs.
         """
         if len(self) != dataset.n_items:
             raise InputError(
-                "The codes are of another catalogue.",
+                "The codes belong to a different catalogue.",
                 where="item codes",
                 expected=f"{dataset.n_items} items",
-                found=f"codes of {len(self)}",
+                found=f"codes of {len(self)} items",
             )
         columns = [pl.Series(f"code_{level + 1}", column) for level, column in enumerate(self.table.T)]
         return replace(dataset, items=dataset.items.with_columns(*columns, pl.lit(self.version).alias(VERSION)))
 
     def quality(self) -> dict[str, float]:
-        """Return collisions by item, use and entropy; see :func:`taiji.models.codes.quality.quality`."""
+        """Return the shares of collisions, the use and the entropy; see :func:`taiji.models.codes.quality.quality`."""
         return quality(self.table, self.sizes)

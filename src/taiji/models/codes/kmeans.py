@@ -1,4 +1,4 @@
-"""K-means and nearest centroids, for coders."""
+"""K-means and nearest-centroid search for coders."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ Array = NDArray[Any]
 TIE = 1e-12
 """Tolerance, relative to the operands, within which two squared distances count as equal."""
 BLOCK = 8_000_000
-"""Distances held at once."""
+"""Largest number of distances held in memory at once."""
 
 
 def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
-    """Return centroids (size, w) float32 of rows (N, w); if there are fewer distinct rows, each once, and the last repeated.
+    """Return centroids (size, w) float32 of rows (N, w). If there are fewer distinct rows, each is used once, and the last is repeated.
 
     Args:
-        rows: (N, d), at least one. size: number of centroids. iterations: number of rounds. seed: random seed of the start.
-        most: rows used per centroid; a random sample if there are more.
+        rows: (N, d), at least one row.
+        size: number of centroids.
+        iterations: number of rounds.
+        seed: random seed of the initial centroids.
+        most: largest number of rows used per centroid; if there are more, a random sample is used.
     """
     import faiss
 
@@ -35,10 +38,12 @@ def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024
 
 
 def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Array:
-    """Return the nearest centroid of each row, (N,) int64; the first on ties, so that rounding errors do not decide.
+    """Return the nearest centroid of each row, (N,) int64; the first one on ties, so that the result does not depend on rounding errors.
 
     Args:
-        rows: (N, w). centroids: (K, w). factors: (K,) positive, by which squared distances are multiplied; default: 1.
+        rows: (N, w).
+        centroids: (K, w).
+        factors: (K,) positive factors of the squared distances; 1 by default.
     """
     centroids = np.asarray(centroids, np.float64)
     norms, size = (centroids**2).sum(axis=1), max(1, BLOCK // len(centroids))
@@ -56,7 +61,7 @@ def nearest(rows: Array, centroids: Array, factors: Array | None = None) -> Arra
 
 
 def means_of(rows: Array, codes: Array, centroids: Array) -> Array:
-    """Return the mean of the rows of each code, (K, w) float32; the previous centroid for a code without rows."""
+    """Return the mean of the rows of each code, (K, w) float32; a code without rows keeps its previous centroid."""
     counts = np.bincount(codes, minlength=len(centroids))
     order = np.argsort(codes, kind="stable")
     used = np.flatnonzero(counts)

@@ -1,4 +1,4 @@
-"""Product quantiser: encodes a dense embedding as a few small ids, one per part (Jégou et al. 2011)."""
+"""Product quantiser: encodes a dense embedding as a few small ids, one per part of the vector (Jégou et al. 2011)."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ Array = NDArray[Any]
 
 
 class ProductShape(Protocol):
-    """Settings that shape a product quantiser."""
+    """Settings that define the shape of a product quantiser."""
 
     @property
     def slots(self) -> int:
-        """Ids a vector."""
+        """Number of ids per vector."""
 
     @property
     def bits(self) -> int:
-        """Bits an id."""
+        """Number of bits per id."""
 
     @property
     def iterations(self) -> int:
-        """Rounds of k-means."""
+        """Number of rounds of k-means."""
 
 
 class ProductSettings(Base):
     """Settings of :class:`ProductCodes`."""
 
     slots: PositiveInt = 8
-    """Codes per item: parts that a vector is cut into."""
+    """Number of codes per item, which is the number of parts into which a vector is cut."""
     bits: int = Field(default=6, ge=1, le=12)
-    """Bits per code: each part is one of ``2**bits`` centroids (fewer when there are fewer vectors)."""
+    """Number of bits per code: each part is one of ``2**bits`` centroids (fewer if there are fewer vectors)."""
     iterations: PositiveInt = 25
-    """Rounds of k-means per part."""
+    """Number of rounds of k-means per part."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProductQuantizer:
     """Splits a vector into M sub-vectors and encodes each as its nearest centroid.
 
-    A width that M does not divide is padded with zeros. With fewer training vectors than centroids the number of centroids is reduced to that of the
-    distinct training vectors.
+    If M does not divide the width, the vector is padded with zeros. If there are fewer distinct training vectors than centroids, the number of centroids is
+    reduced to theirs.
 
     Attributes:
         centroids: (M, K, w) float32.
@@ -68,14 +68,14 @@ class ProductQuantizer:
 
         Args:
             vectors: (N, d) finite training vectors, N >= 1.
-            settings: slots M, bits, rounds.
-            seed: random seed of the k-means start.
+            settings: slots M, bits and rounds.
+            seed: random seed of the initial centroids.
         """
         settings = settings or ProductSettings()
         vectors = _checked(vectors, None)
         if not len(vectors):
             raise InputError(
-                "There is nothing to fit the quantiser on.",
+                "There are no vectors to fit the quantiser to.",
                 where="features",
                 expected="at least one embedding",
                 found="0 rows",
@@ -99,11 +99,11 @@ class ProductQuantizer:
 
     @property
     def version(self) -> str:
-        """Hash of the centroids; stored with every feature row."""
+        """Hash of the centroids, stored with every row of features."""
         return value_hash([self.dimension, self.centroids.shape, self.centroids.tobytes().hex()])[:16]
 
     def encode(self, vectors: np.ndarray, block: int = 65_536) -> np.ndarray:
-        """Encode vectors (N, d) as ids (N, M) uint16; ties go to the lowest id."""
+        """Encode vectors (N, d) as ids (N, M) uint16. Ties go to the lowest id."""
         parts = _split(_checked(vectors, self.dimension), self.slots)
         ids = np.zeros(parts.shape[:2], dtype=np.uint16)
         norms = (self.centroids.astype(np.float64) ** 2).sum(axis=2)
@@ -122,12 +122,12 @@ class ProductQuantizer:
         return parts.reshape(len(ids), -1)[:, : self.dimension]
 
     def metrics(self, vectors: np.ndarray) -> dict[str, float]:
-        """Return use, distortion and collisions on some vectors.
+        """Return use, distortion and collisions on the given vectors.
 
         Returns:
-            ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error over the mean squared
-            distance from the mean (0 = lossless, 1 = no better than one centroid); ``perplexity``: mean over slots of
-            exp(entropy of the ids); ``collisions``: share of the distinct vectors whose ids another distinct vector has too.
+            ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error divided by the mean squared distance from the mean
+            (0 = lossless, 1 = no better than one centroid); ``perplexity``: mean over slots of exp(entropy of the ids); ``collisions``: share of the distinct
+            vectors that have the same ids as another distinct vector.
         """
         vectors = _checked(vectors, self.dimension)
         ids = self.encode(vectors)
@@ -163,7 +163,7 @@ class ProductQuantizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> ProductQuantizer:
-        """Read a saved quantiser and check its content against its version."""
+        """Read a saved quantiser and verify its content against its version."""
         from safetensors.numpy import load_file
 
         config = read_json(Path(folder) / "config.json")
@@ -175,7 +175,7 @@ class ProductQuantizer:
             ) from error
         if quantizer.version != config["version"]:
             raise ArtifactError(
-                "The quantiser's content does not match its version.",
+                "The content of the quantiser does not match its version.",
                 where=str(folder),
                 expected=config["version"],
                 found=quantizer.version,
@@ -184,7 +184,7 @@ class ProductQuantizer:
 
 
 class ProductCodes(Coder):
-    """:class:`ProductQuantizer` as a coder: its levels are the parts of the vector, all equally fine."""
+    """:class:`ProductQuantizer` as a coder. Its levels are the parts of the vector, which are all equally fine."""
 
     Settings: ClassVar[type[Base]] = ProductSettings
     settings: ProductSettings
@@ -192,7 +192,7 @@ class ProductCodes(Coder):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Centroids of each part."""
+        """Number of centroids of each part."""
         return (self.quantizer.codes,) * self.quantizer.slots
 
     @property
@@ -206,11 +206,11 @@ class ProductCodes(Coder):
         self.facts = {"dimension": self.quantizer.dimension}
 
     def assign(self, vectors: Array) -> Array:
-        """Return each part's nearest centroid."""
+        """Return the nearest centroid of each part."""
         return self.quantizer.encode(vectors)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the centroids of the first parts, and for the other parts the mean of their centroids."""
+        """Return the centroids of the given parts, and for each of the other parts the mean of its centroids."""
         whole = np.tile(self.quantizer.centroids.mean(axis=1), (len(codes), 1, 1))
         for slot in range(codes.shape[1]):
             whole[:, slot] = self.quantizer.centroids[slot, codes[:, slot]]
@@ -221,7 +221,7 @@ class ProductCodes(Coder):
         return {"centroids": self.quantizer.centroids}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take the centroids; the width of the vectors is a fact."""
+        """Restore the centroids. The width of the vectors is stored in ``facts``."""
         self.quantizer = ProductQuantizer(weights["centroids"], int(self.facts["dimension"]))
 
 
@@ -230,12 +230,12 @@ def _checked(vectors: np.ndarray, dimension: int | None) -> np.ndarray:
     if vectors.ndim != 2 or (dimension is not None and vectors.shape[1] != dimension) or not np.isfinite(vectors).all():
         expected = f"a finite array (N, {dimension if dimension is not None else 'd'})"
         found = f"shape {vectors.shape}, {int((~np.isfinite(vectors)).sum())} values not finite"
-        raise InputError("The embeddings do not fit the quantiser.", where="features", expected=expected, found=found)
+        raise InputError("The embeddings do not match the quantiser.", where="features", expected=expected, found=found)
     return vectors
 
 
 def _split(vectors: np.ndarray, slots: int) -> np.ndarray:
-    """(N, d) to (N, M, w), zero-padded."""
+    """Cut vectors (N, d) into parts (N, M, w), padded with zeros."""
     width = -(-vectors.shape[1] // slots)
     padded = np.zeros((len(vectors), slots * width), dtype=np.float32)
     padded[:, : vectors.shape[1]] = vectors

@@ -1,4 +1,4 @@
-"""Quality of item codes: collisions, use, entropy, agreement of two codings. Pure functions of arrays of codes."""
+"""Quality of item codes: collisions, use, entropy, and agreement of two encodings. All functions are pure functions of arrays of codes."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ Array = NDArray[Any]
 
 
 def code_groups(codes: Array) -> Array:
-    """Return group numbers (N,) of rows of codes (N, L): equal for equal rows, from 0 in the order of the codes."""
+    """Return a group number for each row of codes (N, L), (N,). Equal rows have the same number, counted from 0 in the order of the codes."""
     if not len(codes):
         return np.zeros(0, np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
 
 
 def sharing(codes: Array) -> Array:
-    """Return the number of items with the same codes as each item, itself included, (N,)."""
+    """Return, for each item, the number of items with the same codes, including itself, (N,)."""
     groups = code_groups(codes)
     return np.bincount(groups)[groups] if len(groups) else groups
 
 
 def collisions_by_item(codes: Array) -> float:
-    """Return the share of items whose codes another item has, too."""
+    """Return the share of items whose codes another item has as well."""
     return float((sharing(codes) > 1).mean()) if len(codes) else 0.0
 
 
 def surplus_items(codes: Array) -> float:
-    """Return 1 − distinct codes / items: the share of items in excess of distinct codes."""
+    """Return 1 − distinct codes / items, the share of items in excess of the distinct codes."""
     return 1.0 - (int(code_groups(codes).max()) + 1) / len(codes) if len(codes) else 0.0
 
 
 def collisions_by_target(codes: Array, targets: Array) -> float:
-    """Return the share of targets (T,), item numbers, that share their codes with another item.
+    """Return the share of targets (T,), given as item numbers, that share their codes with another item.
 
-    Popular items often collide more, or less, than others; a test set weighs items by demand.
+    Popular items often collide more, or less, than others; a test set weights items by demand.
     """
     return float((sharing(codes)[targets] > 1).mean()) if len(targets) else 0.0
 
 
 def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> float:
-    """Return the upper bound of hit rate @ k: codes predicted perfectly, items of one code ordered by popularity.
+    """Return an upper bound of hit rate @ k, reached if codes are predicted perfectly and items with equal codes are ordered by popularity.
 
-    It is the share of targets among the first ``k`` items of their code. 1 for codes without collisions.
+    The bound is the share of targets among the first ``k`` items of their code. It is 1 for codes without collisions.
 
     Args:
-        codes: (N, L) of items. targets: (T,) item numbers. popularity: (N,), of the training log; ties go to the lower number.
+        codes: (N, L) codes of items.
+        targets: (T,) item numbers.
+        popularity: (N,) popularity in the training log; ties go to the lower number.
         k: length of the list.
     """
     if not len(targets):
@@ -61,12 +63,12 @@ def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> fl
 
 
 def utilisation(codes: Array, sizes: tuple[int, ...]) -> Array:
-    """Return (L,): the share of each level's codes that some item has."""
+    """Return (L,): the share of each level's codes that at least one item has."""
     return np.asarray([len(np.unique(codes[:, level])) / size for level, size in enumerate(sizes)])
 
 
 def entropies(codes: Array) -> Array:
-    """Return (L,): the entropy of each level's codes over items, in bits, at most log2 of a level's size."""
+    """Return (L,): the entropy over items of each level's codes, in bits, at most log2 of the size of the level."""
     out = []
     for column in codes.T:
         share = np.unique(column, return_counts=True)[1] / len(column)
@@ -75,7 +77,7 @@ def entropies(codes: Array) -> Array:
 
 
 def agreement(first: Array, second: Array) -> float:
-    """Return the adjusted Rand index of two labellings (N,): 1 for the same groups under any labels, 0 on average by chance."""
+    """Return the adjusted Rand index of two labellings (N,): 1 for the same groups whatever their labels, 0 on average by chance."""
     count = len(first)
     pairs = count * (count - 1) / 2.0
     both = _pairs(np.stack([first, second], axis=1))
@@ -86,16 +88,16 @@ def agreement(first: Array, second: Array) -> float:
 
 
 def stability(first: Array, second: Array) -> Array:
-    """Return (L,): the agreement of two codings (N, L) of the same items on the groups of their first 1, 2, … levels.
+    """Return (L,): the agreement of two encodings (N, L) of the same items on the groups by their first 1, 2, … levels.
 
-    It ignores the numbering: a refit that finds the same groups under other numbers is stable.
+    The numbering is ignored: a refit that finds the same groups with different numbers is stable.
     """
     levels = range(1, first.shape[1] + 1)
     return np.asarray([agreement(code_groups(first[:, :n]), code_groups(second[:, :n])) for n in levels])
 
 
 def quality(codes: Array, sizes: tuple[int, ...]) -> dict[str, float]:
-    """Return the share of colliding items, the surplus items, the size of the largest group, and use and entropy of each level."""
+    """Return the share of colliding items, the surplus items, the size of the largest group, and the use and entropy of each level."""
     found = {
         "collisions": collisions_by_item(codes),
         "surplus": surplus_items(codes),

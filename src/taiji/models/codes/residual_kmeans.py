@@ -24,10 +24,10 @@ class ResidualKMeansSettings(CoderSettings):
 
 
 class ResidualKMeans(Coder):
-    """K-means of the vectors, then of their residuals, and so on.
+    """Coder that applies k-means to the vectors, then to their residuals, and so on.
 
-    The mean squared residual of the training vectors does not rise from level to level, since a level's centroids
-    are means of rows and each row takes its nearest one.
+    The mean squared residual of the training vectors does not increase from level to level, because the centroids of a level are means of rows, and each
+    row is assigned to its nearest one.
     """
 
     Settings: ClassVar[type[Base]] = ResidualKMeansSettings
@@ -46,7 +46,7 @@ class ResidualKMeans(Coder):
         return self.codebooks.shape[2]
 
     def learn(self, vectors: Array, seed: int, device: str) -> None:
-        """Fit one codebook after another."""
+        """Fit one codebook after the other."""
         s = self.settings
         self.mean = vectors.mean(axis=0).astype(np.float32)
         residual, books = vectors - self.mean, []
@@ -58,11 +58,11 @@ class ResidualKMeans(Coder):
         self.codebooks = np.stack(books)
 
     def assign(self, vectors: Array) -> Array:
-        """Return each level's nearest centroid to the residual."""
+        """Return, for each level, the centroid nearest to the residual."""
         return residual_codes(vectors - self.mean, self.codebooks)[0]
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the mean and the codes' centroids, added up."""
+        """Return the sum of the mean and the centroids of the codes."""
         out = np.tile(np.asarray(self.mean, np.float64), (len(codes), 1))
         for level, book in enumerate(self.codebooks[: codes.shape[1]]):
             out += book[codes[:, level]]
@@ -73,12 +73,12 @@ class ResidualKMeans(Coder):
         return {"mean": self.mean, "codebooks": self.codebooks}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take mean and codebooks."""
+        """Restore the mean and the codebooks."""
         self.mean, self.codebooks = weights["mean"], weights["codebooks"]
 
 
 def residual_codes(residual: Array, codebooks: Array, factors: Array | None = None) -> tuple[Array, Array]:
-    """Return codes (N, L) by codebooks (L, K, w), and the final residuals (N, w); factors (L, K) as for :func:`nearest`."""
+    """Return codes (N, L) by codebooks (L, K, w), and the final residuals (N, w). Factors (L, K) are those of :func:`nearest`."""
     codes = np.zeros((len(residual), len(codebooks)), np.int64)
     for level, book in enumerate(codebooks):
         codes[:, level] = nearest(residual, book, None if factors is None else factors[level])

@@ -20,7 +20,7 @@ from taiji.models.codes.residual_kmeans import residual_codes
 
 Array = NDArray[Any]
 DECAY = 0.99
-"""Decay of the running use of a code."""
+"""Decay of the moving average of a code's use."""
 SETTLED = 0.8
 """Share of the training after which dead entries are no longer restarted."""
 
@@ -29,26 +29,26 @@ class RQVAESettings(CoderSettings):
     """Settings of :class:`RQVAE`."""
 
     latent: PositiveInt = 32
-    """Width of the latent vector to quantise."""
+    """Width of the latent vector that is quantised."""
     hidden: tuple[PositiveInt, ...] = (128,)
-    """Widths of the encoder's hidden layers; the decoder has them in reverse."""
+    """Widths of the hidden layers of the encoder; the decoder has them in reverse order."""
     steps: PositiveInt = 2000
-    """Training steps."""
+    """Number of training steps."""
     batch: PositiveInt = 1024
-    """Vectors per step."""
+    """Number of vectors per step."""
     rate: float = Field(default=1e-3, gt=0)
-    """Adam's learning rate."""
+    """Learning rate of Adam."""
     commitment: float = Field(default=0.25, ge=0)
-    """Weight of the commitment loss, which draws latent vectors to their entries."""
+    """Weight of the commitment loss, which pulls latent vectors towards their entries."""
     restart: PositiveInt = 50
-    """Steps after which an unused entry is moved to a random latent residual."""
+    """Number of steps after which an unused entry is moved to a random latent residual."""
 
 
 class RQVAE(Coder):
-    """Encoder, codebooks of the latent residuals, decoder.
+    """Coder with an encoder, codebooks of the latent residuals, and a decoder.
 
-    After training, each entry becomes the mean of the latent residuals assigned to it, so that their energy does not rise from level to level. That
-    of the vectors themselves may rise, since the decoder has seen only complete codes.
+    After training, each entry is set to the mean of the latent residuals assigned to it, so that the energy of the latent residuals does not increase from
+    level to level. The energy of the vectors' own residuals may increase, because the decoder was trained only on complete codes.
     """
 
     Settings: ClassVar[type[Base]] = RQVAESettings
@@ -68,14 +68,14 @@ class RQVAE(Coder):
         """Width of the vectors."""
         return len(self.mean)
 
-    # Hooks for variants.
+    # Methods that variants override.
 
     def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
-        """Return a further loss of the codebooks (L, K, w); here none."""
+        """Return an additional loss of the codebooks (L, K, w); zero here."""
         return codebooks.new_zeros(())
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
-        """Return factors of squared distances, (L, K), given each code's share of the assignments; here 1."""
+        """Return factors (L, K) of the squared distances, given each code's share of the assignments; ones here."""
         return torch.ones_like(use)
 
     # Training.
@@ -131,7 +131,7 @@ class RQVAE(Coder):
             for name, network in (("encoder", encoder), ("decoder", decoder))
         }
 
-    # Coding.
+    # Encoding and decoding.
 
     def latents(self, vectors: Array) -> Array:
         """Return the latent vectors (N, w) float64 of vectors (N, d)."""
@@ -142,14 +142,14 @@ class RQVAE(Coder):
         return residual_codes(self.latents(vectors), self.codebooks, self.factors)[0]
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the decoder's output for the sum of the codes' entries."""
+        """Return the decoder's output for the sum of the entries of the codes."""
         total = np.zeros((len(codes), self.codebooks.shape[2]))
         for level in range(codes.shape[1]):
             total += self.codebooks[level, codes[:, level]]
         return _run(self._layers["decoder"], total) * self.scale + self.mean
 
     def weights(self) -> dict[str, Array]:
-        """Return mean, scale, codebooks (L, K, w), factors of distances (L, K) and both networks' layers."""
+        """Return mean, scale, codebooks (L, K, w), distance factors (L, K) and the layers of both networks."""
         out = {"mean": self.mean, "scale": self.scale, "codebooks": self.codebooks, "factors": self.factors}
         for name, parts in self._layers.items():
             for place, (weight, bias) in enumerate(parts):
@@ -157,7 +157,7 @@ class RQVAE(Coder):
         return out
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the coder from :meth:`weights`."""
         self.mean, self.scale = weights["mean"], weights["scale"]
         self.codebooks, self.factors = weights["codebooks"], weights["factors"]
         self._layers = {
@@ -172,10 +172,13 @@ class RQVAE(Coder):
 def quantised(
     latent: torch.Tensor, books: torch.Tensor, factors: torch.Tensor, commitment: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Code latent vectors residual by residual.
+    """Quantise latent vectors residual by residual.
 
     Args:
-        latent: (B, w). books: (L, K, w). factors: (L, K), by which squared distances are multiplied. commitment: β.
+        latent: (B, w).
+        books: (L, K, w).
+        factors: (L, K) factors of the squared distances.
+        commitment: β.
 
     Returns:
         the sum of the entries (B, w); the loss Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖² averaged over rows; codes (B, L); and the residual before each level
@@ -204,7 +207,7 @@ def straight_through(values: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
 
 
 def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor, random: np.random.Generator) -> None:
-    """Move unused entries of (L, K, w), with ``count`` (L, K) 0, to random rows of their level's residuals (L, B, w)."""
+    """Move unused entries of (L, K, w), those with ``count`` (L, K) 0, to random rows of the residuals of their level (L, B, w)."""
     with torch.no_grad():
         for book, hits, rows in zip(books, count, before):
             dead = torch.nonzero(hits == 0).flatten()
@@ -213,7 +216,7 @@ def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor,
 
 
 def perceptron(widths: Sequence[int]) -> nn.Sequential:
-    """Return linear layers between the widths, with ReLU between them."""
+    """Return linear layers of the given widths with ReLU in between."""
     parts: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
         parts += [nn.Linear(wide, narrow), nn.ReLU()]
@@ -234,7 +237,7 @@ def _dense(network: nn.Sequential) -> list[tuple[Array, Array]]:
 
 
 def _run(parts: list[tuple[Array, Array]], rows: Array) -> Array:
-    """Return the output of linear layers with ReLU between them, in float64."""
+    """Return the output of linear layers with ReLU in between, in float64."""
     for place, (weight, bias) in enumerate(parts):
         rows = (np.maximum(rows, 0.0) if place else rows) @ weight.T.astype(np.float64) + bias
     return rows

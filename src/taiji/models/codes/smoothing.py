@@ -1,4 +1,4 @@
-"""Vectors of items smoothed over co-occurring items, so that codes reflect more than content (S²GR, arXiv 2601.18664)."""
+"""Item vectors smoothed over co-occurring items, so that codes reflect more than content (S²GR, arXiv 2601.18664)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 def step_weights(alpha: float, steps: int) -> Array:
-    """Return β (steps + 1,) ∝ α (1 − α)^k, summing to 1."""
+    """Return β (steps + 1,) ∝ α (1 − α)^k, normalised to sum 1."""
     weights = (1.0 - alpha) ** np.arange(steps + 1)
     return np.asarray(weights / weights.sum())
 
@@ -21,15 +21,16 @@ def step_weights(alpha: float, steps: int) -> Array:
 def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float = 0.5, steps: int = 2) -> Array:
     """Return Σ β_k H^k, with H⁰ = X and H^k = (1 − α) Â H^(k−1) + α X.
 
-    Each row of Â holds an item's pair weights divided by their sum. An item without pairs, such as a new one, keeps its vector.
+    Each row of Â holds the pair weights of an item divided by their sum. An item without pairs, such as a new one, keeps its vector.
 
     Args:
-        vectors: (N, d), X. pairs: item, other item, weight > 0, (P,) each; from the training log only, so that the test set does not leak into the
-            codes.
-        alpha: weight of content, in (0, 1]; 1: content alone. steps: K, the reach in steps.
+        vectors: (N, d), X.
+        pairs: item, other item, and weight > 0, each (P,); from the training log only, so that the test set does not leak into the codes.
+        alpha: weight of content, in (0, 1]; 1 uses content alone.
+        steps: K, the largest number of steps between items.
 
     Raises:
-        InputError: alpha outside (0, 1].
+        InputError: alpha is outside (0, 1].
     """
     if not 0.0 < alpha <= 1.0:
         raise InputError(

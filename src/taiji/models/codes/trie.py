@@ -1,7 +1,7 @@
-"""Trie over item codes in sorted arrays, and its part for permitted items.
+"""Trie over item codes in sorted arrays, and its restriction to permitted items.
 
-Items with equal codes share a leaf. Nothing loops over rows or nodes: the nodes of a level are the distinct prefixes in
-lexicographic order, so the children of a node are a range, ascending by code.
+Items with equal codes share a leaf. No code loops over rows or nodes: the nodes of a level are the distinct prefixes in lexicographic order, so the
+children of a node are a contiguous range, ascending by code.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class CodeTrie:
-    """Prefixes of item codes; level 0 holds the root, level L the leaves.
+    """Trie of the prefixes of item codes. Level 0 has only the root, and level L has the leaves.
 
     Attributes:
-        sizes: codes at each level (L,); a code is in [0, size).
-        offsets: L arrays (n_l + 1,): the children of node v of level l are nodes ``offsets[l][v]:offsets[l][v + 1]`` of level l + 1.
+        sizes: number of codes per level (L,); a code is in [0, size).
+        offsets: L arrays (n_l + 1,): the children of node v of level l are the nodes ``offsets[l][v]:offsets[l][v + 1]`` of level l + 1.
         codes: L arrays (n_{l + 1},): the code that leads to each node of level l + 1.
-        node_of: (L + 1, N) node of each item at each level.
-        leaf_offsets: (n_L + 1,) of ``leaf_items`` (N,), a leaf's items, the most popular first.
-        log_shares: (N,) log share of each item in its leaf, by popularity + 1.
+        node_of: (L + 1, N) node of each item on each level.
+        leaf_offsets: (n_L + 1,) offsets into ``leaf_items`` (N,), the items of each leaf, most popular first.
+        log_shares: (N,) log of each item's share in its leaf, by popularity + 1.
     """
 
     sizes: tuple[int, ...]
@@ -42,14 +42,15 @@ class CodeTrie:
 
     @classmethod
     def of(cls, codes: Array, sizes: tuple[int, ...] | None = None, popularity: Array | None = None) -> CodeTrie:
-        """Build from codes (N, L), N > 0.
+        """Build a trie from codes (N, L), N > 0.
 
         Args:
-            codes: int, ``0 ≤ codes[:, l] < sizes[l]``. sizes: default: one more than the largest code of each level.
-            popularity: (N,) of the items that share a leaf, at least 0; default: equal, the smaller number first.
+            codes: integers, ``0 ≤ codes[:, l] < sizes[l]``.
+            sizes: number of codes per level; by default one more than the largest code.
+            popularity: (N,) at least 0, which orders the items that share a leaf; by default equal, so that the smaller number comes first.
 
         Raises:
-            InputError: no items, or a code outside its level.
+            InputError: there are no items, or a code is out of range for its level.
         """
         codes = checked(codes, sizes)
         count, levels = codes.shape
@@ -82,12 +83,12 @@ class CodeTrie:
 
     @property
     def levels(self) -> int:
-        """L."""
+        """Number of levels L."""
         return len(self.sizes)
 
     @property
     def n_items(self) -> int:
-        """N."""
+        """Number of items N."""
         return self.node_of.shape[1]
 
     def width(self, level: int) -> int:
@@ -95,16 +96,16 @@ class CodeTrie:
         return 1 if level == 0 else len(self.codes[level - 1])
 
     def children(self, level: int, nodes: Array) -> tuple[Array, Array, Array]:
-        """Return places in ``nodes`` (C,), codes (C,) and children (C,) of nodes (R,) of a level, in the order of ``nodes``."""
+        """Return positions in ``nodes`` (C,), codes (C,) and children (C,) for nodes (R,) of a level, in the order of ``nodes``."""
         return _ranges(self.offsets[level], nodes, self.codes[level])
 
     def items(self, leaves: Array) -> tuple[Array, Array]:
-        """Return places in ``leaves`` (C,) and items (C,) of leaves (R,), the most popular of a leaf first."""
+        """Return positions in ``leaves`` (C,) and items (C,) for leaves (R,), the most popular item of a leaf first."""
         place, items, _ = _ranges(self.leaf_offsets, leaves, self.leaf_items)
         return place, items
 
     def find(self, codes: Array) -> Array:
-        """Return the nodes (R,) of prefixes (R, l), −1 for a prefix of no item."""
+        """Return the nodes (R,) of prefixes (R, l), −1 for a prefix that no item has."""
         nodes = np.zeros(len(codes), np.int64)
         for level, code in enumerate(np.asarray(codes, np.int64).T):
             size, owner = self.sizes[level], np.repeat(np.arange(self.width(level)), np.diff(self.offsets[level]))
@@ -115,12 +116,12 @@ class CodeTrie:
 
 
 class LiveTrie:
-    """The part of a trie that leads to available items; it is updated as items come and go.
+    """The part of a trie that leads to available items, updated as items become available or unavailable.
 
     Attributes:
-        trie: trie of all items' codes.
+        trie: trie of the codes of all items.
         available: (N,) bool.
-        counts: L + 1 arrays (n_l,): available items under each node.
+        counts: L + 1 arrays (n_l,): number of available items under each node.
     """
 
     def __init__(self, trie: CodeTrie, available: Array | None = None) -> None:
@@ -130,7 +131,7 @@ class LiveTrie:
         self.set(np.arange(trie.n_items), True if available is None else available)
 
     def set(self, items: Array, available: ArrayLike) -> None:
-        """Set the availability of distinct items (C,), to values (C,) or to one for all; costs L operations per changed item."""
+        """Set the availability of distinct items (C,) to values (C,) or to one value for all. This costs L operations per changed item."""
         items = np.asarray(items, np.int64)
         wanted = np.broadcast_to(np.asarray(available, bool), items.shape)
         changed = self.available[items] != wanted
@@ -140,7 +141,7 @@ class LiveTrie:
             np.add.at(counts, nodes[items], np.where(wanted, 1, -1))
 
     def moved(self, available: Array) -> LiveTrie:
-        """Return a live trie with other available items (N,), or this one if they are equal; this one is not changed."""
+        """Return a live trie with the given available items (N,), or this one if they are the same. This trie is not changed."""
         changed = np.flatnonzero(self.available != available)
         if not len(changed):
             return self
@@ -150,14 +151,14 @@ class LiveTrie:
         return other
 
     def without(self, rows: Array, items: Array) -> PrunedTrie:
-        """Return the live part for several requests, with items (H,) hidden from the requests ``rows`` (H,)."""
+        """Return the part for several requests, without the items hidden from them: ``items[h]`` is hidden from request ``rows[h]``, both (H,)."""
         return PrunedTrie(self, np.asarray(rows, np.int64), np.asarray(items, np.int64))
 
 
 class PrunedTrie:
-    """Part of a live trie that each request may reach: nodes with an item that is available and not hidden from the request.
+    """Part of a live trie that each request may reach: nodes with at least one item that is available and not hidden from the request.
 
-    It reads the live trie's counts at the time of a call.
+    The counts of the live trie are read when a method is called.
     """
 
     def __init__(self, live: LiveTrie, rows: Array, items: Array) -> None:
@@ -172,14 +173,14 @@ class PrunedTrie:
             self._dead.append(keys[counts == live.counts[level][keys % self.trie.width(level)]])
 
     def children(self, level: int, rows: Array, nodes: Array) -> tuple[Array, Array, Array]:
-        """Return places in ``nodes`` (C,), codes (C,) and children (C,) of nodes (R,) that are reached by requests ``rows`` (R,)."""
+        """Return positions in ``nodes`` (C,), codes (C,) and children (C,) for nodes (R,) that the requests ``rows`` (R,) have reached."""
         place, codes, found = self.trie.children(level, nodes)
         kept = self.live.counts[level + 1][found] > 0
         kept &= ~_among(self._dead[level + 1], rows[place] * self.trie.width(level + 1) + found)
         return place[kept], codes[kept], found[kept]
 
     def items(self, rows: Array, leaves: Array) -> tuple[Array, Array]:
-        """Return places in ``leaves`` (C,) and their permitted items (C,), the most popular first."""
+        """Return positions in ``leaves`` (C,) and their permitted items (C,), the most popular first."""
         place, items = self.trie.items(leaves)
         kept = self.live.available[items] & ~_among(self._hidden, rows[place] * self.trie.n_items + items)
         return place[kept], items[kept]
@@ -189,12 +190,12 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
     """Return codes (N, L) as int64.
 
     Raises:
-        InputError: not a non-empty matrix of integers, or a code outside its level.
+        InputError: the codes are not a non-empty matrix of integers, or a code is out of range for its level.
     """
     codes = np.asarray(codes)
     if codes.ndim != 2 or not codes.size or not np.issubdtype(codes.dtype, np.integer):
         raise InputError(
-            "Item codes are not a matrix of integers.",
+            "The item codes are not a matrix of integers.",
             where="codes",
             expected="shape (items, levels), int, at least one item and one level",
             found=f"shape {codes.shape}, {codes.dtype}",
@@ -202,7 +203,7 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
     bounds = np.full(codes.shape[1], np.iinfo(np.int64).max) if sizes is None else np.asarray(sizes)
     if len(bounds) != codes.shape[1]:
         raise InputError(
-            "Item codes and sizes differ in their number of levels.",
+            "The item codes and the sizes have different numbers of levels.",
             where="codes",
             expected=f"{len(bounds)} levels",
             found=f"{codes.shape[1]}",
@@ -211,7 +212,7 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
     if outside.any():
         item, level = np.argwhere(outside)[0]
         raise InputError(
-            "An item code lies outside its level.",
+            "An item code is out of range for its level.",
             where=f"item {item}, level {level}",
             expected=f"0 to {bounds[level] - 1}",
             found=str(codes[item, level]),
@@ -220,7 +221,7 @@ def checked(codes: Array, sizes: tuple[int, ...] | None = None) -> Array:
 
 
 def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Return places in ``nodes``, values and their positions, of the ranges that ``offsets`` delimit."""
+    """Concatenate the ranges of ``values`` that belong to the nodes. Return, for each entry, the position of its node, its value, and its position."""
     starts = offsets[nodes]
     place, step = rows_and_places(offsets[nodes + 1] - starts)
     found = starts[place] + step
@@ -228,7 +229,7 @@ def _ranges(offsets: Array, nodes: Array, values: Array) -> tuple[Array, Array, 
 
 
 def _among(keys: Array, wanted: Array) -> Array:
-    """Return the mask of ``wanted`` that are among sorted keys."""
+    """Return a mask of the ``wanted`` values that occur in sorted keys."""
     if not len(keys):
         return np.zeros(len(wanted), bool)
     return np.asarray(keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted)

@@ -1,7 +1,7 @@
-"""Baselines of alignment: a prediction relative to the group of candidates with similar circumstances.
+"""Baselines of alignment: a prediction relative to the group of candidates under similar circumstances.
 
-D2Q (Zhan et al., KDD 2022) takes the rank within the group, WTG (Zheng et al., 2022) the distance to the group's mean in its standard
-deviations, mean alignment the ratio to the mean. All three were designed for labels and are applied to predictions here.
+D2Q (Zhan et al., KDD 2022) uses the rank within the group, WTG (Zheng et al., 2022) the distance from the group's mean in standard deviations of the
+group, and mean alignment the ratio to the mean. All three were designed for labels and are applied to predictions here.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class GroupedAlignmentSettings(FusionSettings):
     """Settings of grouped alignment."""
 
     number: str = "duration"
-    """Circumstance by whose quantiles groups of equal size are formed: a column of the requests, the items or the users."""
+    """Circumstance (a column of the requests, items or users) whose quantiles divide candidates into groups of equal size."""
     groups: int = Field(default=20, ge=1)
     form: Literal["rank", "gain", "ratio"] = "rank"
-    """`rank` as D2Q, `gain` as WTG, `ratio` to the group's mean."""
+    """`rank` as in D2Q, `gain` as in WTG, or `ratio` to the mean of the group."""
     points: int = Field(default=65, ge=2)
-    """Quantiles kept per group, for `rank`."""
+    """Number of quantiles stored per group, for `rank`."""
 
 
 class GroupedAlignment(LearntFusion):
-    """Σ weight · prediction within its group; never falls as a prediction rises (`ratio`: for predictions above 0)."""
+    """Fusion by Σ weight · prediction relative to its group. The score never falls as a prediction rises (`ratio`: for predictions above 0)."""
 
     Settings: ClassVar[type[Base]] = GroupedAlignmentSettings
     settings: GroupedAlignmentSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Compute each group's mean, deviation and quantiles; deterministic."""
+        """Compute mean, standard deviation and quantiles of each group. The result is deterministic."""
         values = self.stacked(rows.predictions)
         known = np.isfinite(values).all(axis=2)
         by = circumstances(self.settings.number, rows.requests, known.shape, self.dataset)[known]
@@ -54,7 +54,7 @@ class GroupedAlignment(LearntFusion):
             self.quantiles[number] = np.quantile(own, np.linspace(0, 1, self.settings.points), axis=0).T
 
     def aligned(self, values: Array, requests: Requests) -> Array:
-        """Return predictions (B, M, K) relative to their group, (B, M, K)."""
+        """Return predictions (B, M, K) relative to their groups, (B, M, K)."""
         by = circumstances(self.settings.number, requests, values.shape[:2], self.dataset)
         group = np.searchsorted(self.edges, by, side="right")
         if self.settings.form == "gain":
@@ -74,10 +74,10 @@ class GroupedAlignment(LearntFusion):
         return np.asarray(self.aligned(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
-        """Return edges and statistics of the groups."""
+        """Return the edges and statistics of the groups."""
         return {name: getattr(self, name) for name in ("edges", "means", "deviations", "quantiles")}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the fusion from :meth:`weights`."""
         self.edges, self.means = weights["edges"], weights["means"]
         self.deviations, self.quantiles = weights["deviations"], weights["quantiles"]

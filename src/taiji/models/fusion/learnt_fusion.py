@@ -1,4 +1,4 @@
-"""The base of fusers fitted to logged slates, and the rows to fit them to."""
+"""Base class of fusions that are fitted to logged slates, and the rows to which they are fitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taiji.models.learnt_component import LearntComponent
 
 Array = NDArray[Any]
 CANDIDATES = "candidates"
-"""Column of the requests with the predictions' items (B, M); a cascade sets it for adjusters and fusers."""
+"""Column of the requests with the items of the predictions (B, M). A cascade sets it for adjusters and fusions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class FusionRows:
     """Logged slates with predictions and outcomes.
 
     Attributes:
-        requests: B requests; a (B, M) column belongs to the candidates.
-        predictions: task to (B, M), NaN at padding; made by a ranker that did not see these rows.
-        labels: task to (B, M), NaN where unknown.
+        requests: B requests; a column (B, M) belongs to the candidates.
+        predictions: (B, M) by task, NaN at padding, made by a ranker that did not see these rows.
+        labels: (B, M) by task, NaN where unknown.
     """
 
     requests: Requests
@@ -44,14 +44,14 @@ class FusionRows:
 
 
 class FusionSettings(Base):
-    """Settings that fitted fusers share."""
+    """Settings that all fitted fusions share."""
 
     weights: dict[str, float] = Field(default={"click": 1.0}, min_length=1)
-    """Weight of each prediction, above 0: in the score, or of the label of the same name in the training target."""
+    """Weight of each prediction, above 0. It applies in the score, or to the label of the same name in the training target."""
 
 
 class LearntFusion(LearntComponent):
-    """Fuser that is fitted to :class:`FusionRows`. A model implements :meth:`learn` and :meth:`score`."""
+    """Fusion that is fitted to :class:`FusionRows`. A model implements :meth:`learn` and :meth:`score`."""
 
     Settings: ClassVar[type[Base]] = FusionSettings
     settings: FusionSettings
@@ -61,7 +61,7 @@ class LearntFusion(LearntComponent):
         wrong = {task: weight for task, weight in self.settings.weights.items() if not weight > 0}
         if wrong:
             raise ConfigError(
-                "A fitted fusion rises with every prediction.",
+                "A fitted fusion must rise with every prediction.",
                 where="weights",
                 expected="numbers above 0",
                 found=str(wrong),
@@ -70,43 +70,43 @@ class LearntFusion(LearntComponent):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Predictions that are fused, in their order."""
+        """Names of the fused predictions, in their order."""
         return tuple(self.settings.weights)
 
     @abstractmethod
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit to slates, which hold the predictions of :attr:`tasks`."""
+        """Fit the fusion to slates with the predictions of :attr:`tasks`."""
 
     @abstractmethod
     def score(self, values: Array, requests: Requests) -> Array:
-        """Return (B, M) scores of predictions (B, M, K), finite numbers, in the order of :attr:`tasks`."""
+        """Return scores (B, M) of finite predictions (B, M, K), in the order of :attr:`tasks`."""
 
     def fit(self, rows: FusionRows, dataset: Dataset | None = None, *, seed: int = 0) -> Self:
-        """Learn; the same seed gives the same weights.
+        """Fit the fusion. The same seed gives the same weights.
 
         Raises:
-            InputError: a task is not predicted, or every slate is empty.
+            InputError: a task has no prediction, or all slates are empty.
         """
         self.dataset = dataset
         if not np.isfinite(self.stacked(rows.predictions)).all(axis=2).any():
             raise InputError(
-                "There are no slates to fit fusion to.", where="rows", found="no candidate with predictions"
+                "There are no slates to fit the fusion to.", where="rows", found="no candidate with predictions"
             )
         self.learn(rows, seed)
         return self
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return (B, M) scores; NaN where a prediction is NaN (padding)."""
+        """Return scores (B, M); NaN where a prediction is NaN (padding)."""
         values = self.stacked(predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         return np.where(known, self.score(np.where(known[..., None], values, 0.0), requests), np.nan)
 
     def stacked(self, predictions: Predictions) -> Array:
-        """Return (B, M, K) predictions of :attr:`tasks`."""
+        """Return the predictions of :attr:`tasks`, (B, M, K)."""
         return np.stack(weighed(predictions, self.tasks), axis=2)
 
     def reward(self, rows: FusionRows) -> Array:
-        """Return Σ weight · label over the tasks with a label, (B, M); NaN where one of them is unknown.
+        """Return Σ weight · label over the tasks that have a label, (B, M); NaN where one of the labels is unknown.
 
         Raises:
             InputError: no task has a label.
@@ -123,12 +123,12 @@ class LearntFusion(LearntComponent):
 
 
 def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
-    """Return the value of a named circumstance of each candidate, (B, M).
+    """Return the value of a named circumstance for each candidate, (B, M).
 
-    It is a column of the requests, (B,) or (B, M), else of the dataset's items, else of its users.
+    The circumstance is a column of the requests, (B,) or (B, M), else of the dataset's items, else of its users.
 
     Raises:
-        InputError: nothing has that name.
+        InputError: no column has this name.
     """
     if name in requests.columns:
         values = np.asarray(requests.columns[name])
@@ -142,5 +142,5 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
         "A circumstance is unknown.",
         where=name,
         expected=f"a column of the requests, items or users ({', '.join(known) or 'there is none'})",
-        found="none of that name",
+        found="no column of this name",
     )

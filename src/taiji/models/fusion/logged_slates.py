@@ -1,4 +1,4 @@
-"""Logged slates, to fit fusion to."""
+"""Logged slates to which a fusion is fitted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from taiji.models.fusion.learnt_fusion import CANDIDATES, FusionRows
 
 
 def logged_slates(dataset: Dataset, shown: pl.DataFrame, predictions: pl.DataFrame, tasks: Sequence[str]) -> FusionRows:
-    """Return one slate per user and time, in the order of time.
+    """Return one slate per user and time, in order of time.
 
     Args:
-        dataset: the log. shown: exposures (``user``, ``item``, ``time``, label columns, null where not mature).
-        predictions: a row per exposure, a column per prediction. tasks: predictions whose label is a column of the same name.
+        dataset: the log.
+        shown: exposures (``user``, ``item``, ``time``, label columns, null where a label is not mature).
+        predictions: one row per exposure, one column per prediction.
+        tasks: predictions whose label is a column of the same name.
     """
     frame = pl.DataFrame({name: shown[name].cast(pl.Int64) for name in ("user", "item", "time")})
     frame = frame.with_row_index("row").sort("time", "user", "row", maintain_order=True)

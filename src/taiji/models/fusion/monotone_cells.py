@@ -1,9 +1,9 @@
-"""Monotone cells, one per prediction, whose sum is the score (xMTF, arXiv 2504.05669): the hard variant, and its inner, supervised stage;
-``session_cells.py`` holds the outer one.
+"""Fusion whose score is the sum of monotone cells, one per prediction (xMTF, arXiv 2504.05669): the hard variant, and its inner, supervised stage.
+``session_cells.py`` has the outer stage.
 
-z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner: the inner function is an exact integral of a positive one (``nn/monotone.py``), which needs no penalty
-for violations, and the outer one is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this form up to a function of the
-sum, which does not affect the order.
+z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for
+violations is needed. The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this form up to a function of
+the sum, which does not affect the order.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from taiji.nn.normal_scale import normal_scores, scale_knots
 
 Array = NDArray[Any]
 LOWEST = -0.5
-"""Smallest action: 1 + 2 a q stays positive below q = 1."""
+"""Smallest action, for which 1 + 2 a q stays positive below q = 1."""
 
 
 class CellsSettings(FusionSettings):
     """Settings of monotone cells."""
 
     columns: tuple[str, ...] = ()
-    """State of a request: numeric columns of the requests or users, one number per request each."""
+    """State of a request: numeric columns of the requests or users, with one number per request each."""
     grid: int = Field(default=17, ge=2)
-    """Points at which an integrand is parametrised."""
+    """Number of points at which an integrand is parametrised."""
     width: PositiveInt = 32
     epochs: PositiveInt = 20
     batch: PositiveInt = 128
-    """Slates of a step."""
+    """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
 
 
 class MonotoneCells(LearntFusion):
-    """Σ_k q_k (1 + a_k q_k) with q_k in [0, 1] an exact monotone function of a prediction; fitted to the order of the weighted labels.
+    """Fusion by Σ_k q_k (1 + a_k q_k), where q_k in [0, 1] is an exact monotone function of a prediction, fitted to the order of the weighted labels.
 
     The score never falls as a prediction rises, for any action within its bounds.
 
     Attributes:
-        action: (K,) the outer functions' a, 0 after :meth:`fit`; at least :data:`LOWEST`.
+        action: (K,) parameter a of the outer functions, at least :data:`LOWEST`; 0 after :meth:`fit`.
     """
 
     Settings: ClassVar[type[Base]] = CellsSettings
     settings: CellsSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the inner functions: −log σ(z_i − z_j) over the pairs of a slate in which i was worth more."""
+        """Fit the inner functions by the loss −log σ(z_i − z_j) over the pairs of a slate in which i has the larger weighted label."""
         s = self.settings
         values = self.stacked(rows.predictions)
         worth = self.reward(rows)
@@ -67,10 +67,13 @@ class MonotoneCells(LearntFusion):
         self.order(values, worth, rows.requests, seed)
 
     def order(self, values: Array, worth: Array, requests: Requests, seed: int) -> None:
-        """Continue training the inner functions by −log σ(z_i − z_j) over the pairs of a slate in which i is worth more.
+        """Continue to train the inner functions by the loss −log σ(z_i − z_j) over the pairs of a slate in which i is worth more than j.
 
         Args:
-            values: (B, M, K) predictions. worth: (B, M), NaN where unknown. requests: requests of the slates. seed: random seed of the order of steps.
+            values: (B, M, K) predictions.
+            worth: (B, M) values of the candidates, NaN where unknown.
+            requests: requests of the slates.
+            seed: random seed of the order of steps.
         """
         s = self.settings
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
@@ -99,15 +102,15 @@ class MonotoneCells(LearntFusion):
                 optimiser.step()
 
     def act(self, action: Array) -> None:
-        """Set the outer functions' action, as chosen by a policy.
+        """Set the action of the outer functions, as chosen by a policy.
 
         Raises:
-            InputError: an action of another length, or below −1/2.
+            InputError: the action has a different length, or is below −1/2.
         """
         found = np.asarray(action, np.float64)
         if found.shape != (len(self.tasks),) or not (np.isfinite(found).all() and found.min() >= LOWEST):
             raise InputError(
-                "An action would let the score fall as a prediction rises.",
+                "With this action, the score could fall as a prediction rises.",
                 where="action",
                 expected=f"{len(self.tasks)} numbers of at least {LOWEST}",
                 found=str(found.tolist()),
@@ -115,7 +118,7 @@ class MonotoneCells(LearntFusion):
         self.action = found
 
     def actions(self, requests: Requests) -> Array:
-        """Return the outer functions' a of each request, (B, K)."""
+        """Return the parameters a of the outer functions for each request, (B, K)."""
         return np.broadcast_to(self.action, (len(requests), len(self.tasks)))
 
     def score(self, values: Array, requests: Requests) -> Array:
@@ -134,7 +137,7 @@ class MonotoneCells(LearntFusion):
         return {"action": self.action, **found, **{f"knots.{n}": knots for n, knots in enumerate(self.knots)}}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the fusion from :meth:`weights`."""
         s = self.settings
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.action = weights["action"]
@@ -145,7 +148,7 @@ class MonotoneCells(LearntFusion):
     def _sum(self, scaled: torch.Tensor, columns: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """Return (B, M) scores of scaled predictions (B, M, K) with actions (K,) or (B, 1, K)."""
         inner = self.network(scaled, columns if self.settings.columns else None)
-        # Between 0 and 1, as the bound of the action requires; unlike a logistic function, monotone in floating point too.
+        # Between 0 and 1, as the bound of the action requires. Unlike a logistic function, it is monotone in floating point, too.
         q = torch.where(inner >= 0, 1 - 0.5 / (1 + inner.abs()), 0.5 / (1 + inner.abs()))
         parts = outer(q, actions)
         total = torch.zeros_like(q[..., 0])
@@ -162,7 +165,7 @@ class MonotoneCells(LearntFusion):
 
 
 def outer(q: torch.Tensor, a: torch.Tensor | float) -> torch.Tensor:
-    """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, in a form that is monotone in floating point too.
+    """Return q (1 + a q) for q in [0, 1] and a ≥ −1/2, computed in a form that is monotone in floating point, too.
 
     For a < 0 it is (1 + 2a) q − a (1 − (1 − q)²), a sum of two increasing parts.
     """

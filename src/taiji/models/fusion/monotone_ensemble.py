@@ -1,8 +1,7 @@
 """Monotone ensemble of predictions with personal weights (UMRE, arXiv 2508.07613).
 
-The score is Σ w_k(h) · t_k(x_k; h) with t_k an exact integral of a positive function and w > 0. The weights attend only to learnt vectors of the
-tasks: weights that read the predictions themselves, as in the paper's cross-attention over transformed
-scores, would undo the monotonicity of the whole.
+The score is Σ w_k(h) · t_k(x_k; h), where t_k is an exact integral of a positive function and w > 0. The weights attend only to learnt vectors of the
+tasks. If they read the predictions themselves, as in the paper's cross-attention over transformed scores, the whole would no longer be monotone.
 """
 
 from __future__ import annotations
@@ -30,29 +29,31 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Settings of the monotone ensemble."""
 
     columns: tuple[str, ...] = ()
-    """Facts of a request: numeric columns of the requests or users, one number per request each."""
+    """Attributes of a request: numeric columns of the requests or users, with one number per request each."""
     users: int = Field(default=0, ge=0)
-    """Rows of the table of learnt user vectors, indexed by the user's number modulo this; 0: none."""
+    """Number of rows in the table of learnt user vectors, indexed by the user's number modulo this; 0 for no table."""
     dimension: PositiveInt = 8
-    """Length of user and task vectors."""
+    """Length of user vectors and task vectors."""
     grid: int = Field(default=17, ge=2)
-    """Points at which an integrand is parametrised."""
+    """Number of points at which an integrand is parametrised."""
     width: PositiveInt = 32
     epochs: PositiveInt = 20
     batch: PositiveInt = 128
-    """Slates of a step."""
+    """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which a label's weight rises after an epoch in which its UAUC fell, and falls if it rose; 0 keeps `weights`."""
+    """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if it rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the slates, the last ones, held out to measure UAUC."""
+    """Share of the slates, taken from the end, that is held out to measure UAUC."""
 
 
 class EnsembleNetwork(nn.Module):
-    """Σ_k w_k t_k of K scaled predictions.
+    """Network for Σ_k w_k t_k of K scaled predictions.
 
     Args:
-        tasks: K. columns: number of facts of a request. settings: as above.
+        tasks: number of predictions K.
+        columns: number of attributes of a request.
+        settings: settings of the ensemble.
     """
 
     def __init__(self, tasks: int, columns: int, settings: MonotoneEnsembleSettings) -> None:
@@ -67,7 +68,7 @@ class EnsembleNetwork(nn.Module):
         self.usual = nn.Parameter(torch.zeros(tasks))
 
     def forward(self, values: torch.Tensor, user: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Return (B, M) scores of values (B, M, K) for users (B,) with facts (B, C)."""
+        """Return scores (B, M) of values (B, M, K) for users (B,) with attributes (B, C)."""
         told = columns
         if self.users is not None:
             told = torch.cat([columns, self.users(user % self.users.num_embeddings)], dim=1)
@@ -77,7 +78,9 @@ class EnsembleNetwork(nn.Module):
         weights = torch.softmax(logits, dim=-1).expand(len(values), -1)
         risen = self.functions(values, told if self.query is not None else None)
         total = weights[:, None, 0] * risen[..., 0]
-        for task in range(1, values.shape[2]):  # one after another, so that every task's sum is rounded in the same way
+        for task in range(
+            1, values.shape[2]
+        ):  # one at a time, so that the sums of all tasks are rounded in the same way
             total = total + weights[:, None, task] * risen[..., task]
         return total
 
@@ -85,7 +88,7 @@ class EnsembleNetwork(nn.Module):
 class MonotoneEnsemble(LearntFusion):
     """Σ w_k(request) · t_k(prediction k; request), fitted to the weighted labels by least squares.
 
-    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and follow the UAUC of each label on
+    The score never falls as a prediction rises. The weights of the labels in the fit start as ``weights`` and are adjusted by the UAUC of each label on
     held-out slates.
     """
 
@@ -93,7 +96,7 @@ class MonotoneEnsemble(LearntFusion):
     settings: MonotoneEnsembleSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the network; ``facts`` keeps the labels' weights after each epoch."""
+        """Fit the network. ``facts`` stores the weights of the labels after each epoch."""
         s = self.settings
         values, known = self.stacked(rows.predictions), np.isfinite(self.stacked(rows.predictions)).all(axis=2)
         self.knots = [scale_knots(values[known, task]) for task in range(len(self.tasks))]
@@ -102,7 +105,7 @@ class MonotoneEnsemble(LearntFusion):
         told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
         spread = np.maximum(told[known].std(axis=0), 1e-9)
         told = (told - told[known].mean(axis=0)) / spread
-        # Rescaled: labels are in units of their spread, so a weight is multiplied by it.
+        # Labels are in units of their spread, so each weight is multiplied by it.
         start = np.array([s.weights[task] for task in labels]) * spread
         scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests)
         rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))
@@ -147,14 +150,14 @@ class MonotoneEnsemble(LearntFusion):
         return found | {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the fusion from :meth:`weights`."""
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.network = EnsembleNetwork(len(self.tasks), len(self.settings.columns), self.settings).double()
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
         self.network.load_state_dict(own)
 
     def _scaled(self, values: Array) -> Array:
-        """Return predictions (B, M, K) on the grid's scale: three standard deviations to either side of the mean map to [0, 1]."""
+        """Return predictions (B, M, K) scaled to the grid: three standard deviations to either side of the mean map to [0, 1]."""
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
 
     def _columns(self, requests: Requests) -> Array:
@@ -163,7 +166,7 @@ class MonotoneEnsemble(LearntFusion):
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:
-    """Return the mean over users of the concordance of scores (B, M) with each label (B, M, K), (K,); 0.5 if no user's labels differ."""
+    """Return the mean over users of the concordance between scores (B, M) and each label (B, M, K), (K,); 0.5 if no user's labels differ."""
     owner = np.broadcast_to(np.unique(users, return_inverse=True)[1][:, None], known.shape)[known]
     found = []
     for label in range(labels.shape[2]):

@@ -1,9 +1,8 @@
-"""Alignment of predictions by their conditional quantiles (AlignPxtr, arXiv 2503.06920), then a weighted sum.
+"""Alignment of predictions by their conditional quantiles (AlignPxtr, arXiv 2503.06920), followed by a weighted sum.
 
-Two candidates with the same prediction are not comparable if one is long and the other short; their ranks among predictions under the same
-circumstances are. The rank is independent of the circumstances by definition, which does not prove it closer to the truth; where taste itself differs
-with the circumstances, alignment removes that, too. Ranks are not
-probabilities: nothing that needs calibration (an auction) may read them.
+Two candidates with the same prediction are not comparable if one is long and the other short, but their ranks among predictions under the same
+circumstances are. By definition the rank is independent of the circumstances, which does not prove that it is closer to the truth: if taste itself depends on
+the circumstances, alignment removes that as well. Ranks are not probabilities, so they must not be used where calibration is needed (such as in an auction).
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class QuantileAlignmentSettings(FusionSettings):
     """Settings of quantile alignment."""
 
     numbers: tuple[str, ...] = ()
-    """Circumstances that are numbers (`duration`): columns of the requests, the items or the users."""
+    """Numeric circumstances (`duration`): columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Circumstances that are categories; an unseen or missing value uses the quantiles of all."""
+    """Categorical circumstances. For an unseen or missing value, the overall quantiles are used."""
     quantiles: int = Field(default=20, ge=3)
-    """Levels, evenly spaced in (0, 1)."""
+    """Number of quantile levels, evenly spaced in (0, 1)."""
     width: PositiveInt = 64
     steps: PositiveInt = 600
     batch: PositiveInt = 1024
@@ -41,9 +40,9 @@ class QuantileAlignmentSettings(FusionSettings):
 
 
 class QuantileAlignment(LearntFusion):
-    """Σ weight · rank of the prediction among those made under the same circumstances; also a debiaser.
+    """Fusion by Σ weight · rank of the prediction among those made under the same circumstances. It can also be used as a debiaser.
 
-    The score never falls as a prediction rises, as long as the circumstances are the same.
+    The score never falls as a prediction rises, as long as the circumstances stay the same.
     """
 
     Settings: ClassVar[type[Base]] = QuantileAlignmentSettings
@@ -53,7 +52,7 @@ class QuantileAlignment(LearntFusion):
         super().__init__(settings)
         if not (self.settings.numbers or self.settings.categories):
             raise ConfigError(
-                "Alignment needs a circumstance.",
+                "Alignment needs at least one circumstance.",
                 where="numbers, categories",
                 expected="the name of at least one column",
                 found="none",
@@ -65,7 +64,7 @@ class QuantileAlignment(LearntFusion):
         return (np.arange(self.settings.quantiles) + 0.5) / self.settings.quantiles
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the quantiles of the predictions, given only the circumstances."""
+        """Fit the quantiles of the predictions given only the circumstances."""
         values = self.stacked(rows.predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         values = values[known]
@@ -87,7 +86,7 @@ class QuantileAlignment(LearntFusion):
         )
 
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
-        """Return the ranks in [0, 1] of :attr:`tasks`; other predictions unchanged."""
+        """Return the ranks of :attr:`tasks` in [0, 1]; other predictions are unchanged."""
         values = self.stacked(predictions)
         known = np.asarray(np.isfinite(values).all(axis=2))
         ranks = self.ranks(np.where(known[..., None], values, 0.0), requests)
@@ -111,13 +110,13 @@ class QuantileAlignment(LearntFusion):
         return np.asarray(self.ranks(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
-        """Return the network, and the overall distribution functions."""
+        """Return the network and the overall distribution functions."""
         found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
         found |= {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
         return found | {f"number_knots.{number}": knots for number, knots in enumerate(self.number_knots)}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the fusion from :meth:`weights`."""
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.number_knots = [weights[f"number_knots.{n}"] for n in range(len(self.settings.numbers))]
         inputs = len(self.number_knots) + sum(len(values) for values in self.facts["categories"])
@@ -131,7 +130,7 @@ class QuantileAlignment(LearntFusion):
         return numbers, [circumstances(name, requests, shape, dataset) for name in s.categories]
 
     def _features(self, numbers: list[Array], categories: list[Array]) -> Array:
-        """Return (B, M, F): numbers on a normal scale (unknown ones as its middle), categories one-hot."""
+        """Return (B, M, F): numbers on a normal scale (unknown ones at its middle), and one-hot categories."""
         parts = [
             np.nan_to_num(normal_scores(column, knots))[..., None] for column, knots in zip(numbers, self.number_knots)
         ]

@@ -1,8 +1,8 @@
-"""Monotone cells whose outer functions are set by a policy over the session's state, learnt from session returns (xMTF's outer stage).
+"""Monotone cells whose outer functions are set by a policy over the state of the session, learnt from session returns (xMTF's outer stage).
 
-The inner functions are fitted to the order of logged labels (``monotone_cells.py``). The policy bends each of them per request, to raise the return
-over the rest of the session; then the inner functions are fitted to the policy's order, and the policy starts again from there. State and action
-belong to the request, so the score still never falls as a prediction rises.
+The inner functions are fitted to the order of the logged labels (``monotone_cells.py``). The policy bends each of them per request, to increase the
+return over the rest of the session. Then the inner functions are fitted to the order that the policy produces, and the policy starts again from there.
+State and action belong to the request, so the score still never falls as a prediction rises.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ from taiji.models.policy.session_policy import SessionPolicy
 
 Array = NDArray[Any]
 STEEPEST = 10.0
-"""Bound on the logarithm of a slope, so that no action overflows."""
+"""Bound of the logarithm of a slope, so that no action overflows."""
 
 
 class SessionCellsSettings(CellsSettings):
     """Settings of cells with a policy."""
 
     state: tuple[str, ...] = ()
-    """The policy's view of a request: numeric columns of the requests or users. No prediction may be among them."""
+    """State that the policy sees: numeric columns of the requests or users. Predictions are not permitted."""
     spread: float = Field(default=1.0, gt=0)
-    """Standard deviation of the explored policy parameters."""
+    """Standard deviation of the policy parameters that are drawn for exploration."""
     policy_rate: float = Field(default=10.0, gt=0)
-    """Step size of the policy, for standardised returns."""
+    """Step size of the policy for standardised returns."""
 
 
 class SessionCells(MonotoneCells):
-    """Cells with a policy over the outer functions; after :meth:`fit` the policy is still neutral.
+    """Cells with a policy over the outer functions. After :meth:`fit` the policy is still neutral.
 
     Attributes:
-        policy: sets the logarithms by which the outer functions' slopes change.
+        policy: policy whose output is, for each outer function, the log of the factor that multiplies its slope.
     """
 
     Settings: ClassVar[type[Base]] = SessionCellsSettings
     settings: SessionCellsSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the inner functions, and the scale of the state."""
+        """Fit the inner functions and the scale of the state."""
         super().learn(rows, seed)
         told = self._told(rows.requests)
         self.centre, self.scale = told.mean(axis=0), np.maximum(told.std(axis=0), 1e-9)
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
 
     def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
-        """Return (B, K) actions, from drawn parameters (B, K, S + 1) of the requests' sessions or from the policy's own.
+        """Return actions (B, K) from drawn parameters (B, K, S + 1) of the requests' sessions, or from the policy's own parameters.
 
-        The policy's number u multiplies the slope at q = 1, 1 + 2 a, by e^u: the action always stays above its bound.
+        With action a, the slope at q = 1 is 1 + 2 a. The policy multiplies it by e^u, so that the slope stays positive.
         """
         states = np.clip((self._told(requests) - self.centre) / self.scale, -2.0, 2.0) / 2
         slope = (1 + 2 * self.action) * np.exp(np.clip(self.policy.act(states, parameters), -STEEPEST, STEEPEST))
         return np.asarray((slope - 1) / 2)
 
     def explore(self, values: Array, requests: Requests, parameters: Array) -> Array:
-        """Return (B, M) scores of predictions (B, M, K) by drawn parameters (B, K, S + 1)."""
+        """Return scores (B, M) of predictions (B, M, K) with drawn parameters (B, K, S + 1)."""
         return self.by_actions(values, requests, self.actions(requests, parameters))
 
     def improve(self, drawn: Array, returns: Array) -> None:
-        """Move the policy a step towards the drawn parameters (N, K, S + 1) with higher session returns (N,)."""
+        """Move the policy one step towards the drawn parameters (N, K, S + 1) with higher session returns (N,)."""
         self.policy.improve(drawn, returns, self.settings.policy_rate)
 
     def transfer(self, rows: FusionRows, seed: int) -> None:
@@ -87,7 +87,7 @@ class SessionCells(MonotoneCells):
         return {**super().weights(), **{f"policy.{name}": values for name, values in own.items()}}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the fusion from :meth:`weights`."""
         super().restore(weights)
         self.centre, self.scale = weights["policy.centre"], weights["policy.scale"]
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
@@ -99,29 +99,30 @@ class SessionCells(MonotoneCells):
 
 
 def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:
-    """Return saved cells as the fusion of a recipe, combined with the merge's score if that has a weight.
+    """Return saved cells as the fusion of a recipe, combined with the merge score if that has a weight.
 
     Args:
-        weights: the recipe's weights: those of the cells' training, and that of ``merged``.
-        folder: what :meth:`SessionCells.save` wrote. version: version of those cells, so that different ones are noticed.
+        weights: weights of the recipe: those with which the cells were trained, and that of ``merged``.
+        folder: folder that :meth:`SessionCells.save` wrote.
+        version: version of the saved cells, so that a different model is noticed.
 
     Raises:
-        ArtifactError: the folder holds other cells.
-        ConfigError: the weights are not those of the cells.
+        ArtifactError: the folder contains different cells.
+        ConfigError: the weights differ from those of the cells.
     """
     cells = SessionCells.load(folder)
     if cells.version != version:
         raise ArtifactError(
-            "The saved cells are not the named ones.",
+            "The folder contains cells of a different version.",
             where=folder,
             expected=f"version {version}",
             found=f"version {cells.version}",
-            fix="name their version, or save them again",
+            fix="name the version in the folder, or save the cells again",
         )
     own = {task: weight for task, weight in weights.items() if task != "merged"}
     if own != cells.settings.weights:
         raise ConfigError(
-            "The recipe weighs different predictions from the saved cells.",
+            "The recipe weights different predictions than the saved cells.",
             where="recommend.fusion_weights",
             expected=str(cells.settings.weights),
             found=str(own),

@@ -1,4 +1,4 @@
-"""Baselines of fusion: a weighted sum, a weighted product, a weighted mean of ranks."""
+"""Baselines of fusion: a weighted sum, a weighted product, and a weighted mean of ranks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taiji.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
 SMALLEST = 1e-9
-"""Lower bound on predictions before their logarithm is taken."""
+"""Lower bound that is applied to predictions before their logarithm is taken."""
 
 
 def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
     """Return the predictions (B, M) to be fused, in the order of ``tasks``.
 
     Raises:
-        InputError: one is missing.
+        InputError: a prediction is missing.
     """
     missing = [task for task in tasks if task not in predictions]
     if missing:
@@ -34,13 +34,13 @@ def weighed(predictions: Predictions, tasks: Sequence[str]) -> list[Array]:
 
 
 class WeightedFusion:
-    """Base of fusers with a weight per task; a positive weight never lets the score fall as the prediction rises.
+    """Base class of fusions with a weight per task. With a positive weight, the score never falls as the prediction rises.
 
     Args:
-        weights: task to weight, not 0; predicted tasks without a weight are ignored.
+        weights: weight by task, not 0; predictions of other tasks are ignored.
 
     Raises:
-        ConfigError: no weight, or one that is 0 or not finite.
+        ConfigError: there is no weight, or one is 0 or not finite.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -59,39 +59,40 @@ class WeightedFusion:
 
 
 class LinearFusion(WeightedFusion):
-    """Σ weight · prediction."""
+    """Fusion by Σ weight · prediction."""
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return (B, M) scores."""
+        """Return scores (B, M)."""
         return np.asarray(sum(weight * values for weight, values in self._values(predictions)))
 
 
 class LogLinearFusion(WeightedFusion):
-    """Σ weight · log prediction, in the order of Π prediction^weight."""
+    """Fusion by Σ weight · log prediction, which orders like Π prediction^weight."""
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return (B, M) scores."""
+        """Return scores (B, M)."""
         return np.asarray(
             sum(weight * np.log(np.maximum(values, SMALLEST)) for weight, values in self._values(predictions))
         )
 
 
 class RankAverage(WeightedFusion):
-    """Σ weight · share of the request's candidates that a prediction exceeds, ties one half.
+    """Fusion by Σ weight · relative rank: the share of the request's other candidates with a lower prediction, where ties count one half.
 
-    It needs no common scale. A prediction of NaN (padding) is below all others and is not counted among the candidates.
+    No common scale is needed. A NaN prediction (padding) is below all others and does not count as a candidate.
     """
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return (B, M) scores."""
+        """Return scores (B, M)."""
         return np.asarray(sum(weight * exceeded(values) for weight, values in self._values(predictions)))
 
 
 class BesideMerge:
-    """Weighted mean of two ranks: by a fusion of the ranker's predictions, and by the score of the retrievers' merge.
+    """Weighted mean of two ranks: the rank by a fusion of the ranker's predictions, and the rank by the merge score of the retrievers.
 
     Args:
-        fuser: fuses the predictions. weight, merge_weight: weights of its ranks and of the merge's.
+        fuser: fusion of the predictions.
+        weight, merge_weight: weights of its ranks and of the ranks by merge score.
     """
 
     def __init__(self, fuser: Fuser, weight: float, merge_weight: float) -> None:
@@ -99,19 +100,19 @@ class BesideMerge:
         self.ranks = RankAverage({"fused": weight, "merged": merge_weight})
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return (B, M) scores."""
+        """Return scores (B, M)."""
         parts = {"fused": self.fuser.fuse(predictions, requests), "merged": predictions["merged"]}
         return self.ranks.fuse(parts, requests)
 
 
 def exceeded(values: Array) -> Array:
-    """Return the share (B, M) of the row's other finite values that each exceeds, ties one half; 0 for NaN and for a single value."""
+    """Return each value's relative rank in its row (B, M): the share of the other finite values below it, with ties as one half. 0 for NaN and a single value."""
     known = np.isfinite(values)
     filled = np.where(known, values, -np.inf)
     ordered = np.sort(filled, axis=1)
     rows = np.arange(len(values))[:, None]
     width = values.shape[1]
-    # One search over all rows: each row's values are shifted past those of the row before, by rank rather than size.
+    # One search over all rows: the values of each row are replaced by ranks and shifted past those of the previous row.
     distinct, flat = np.unique(filled, return_inverse=True)
     codes = flat.reshape(values.shape) + rows * (len(distinct) + 1)
     places = np.sort(codes, axis=1).ravel()

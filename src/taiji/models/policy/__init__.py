@@ -1,1 +1,1 @@
-"""Policies that act for the coming weeks: returns of logged sessions, cache-aware critics, expert cloning."""
+"""Policies that optimise returns over the following weeks: returns of logged sessions, cache-aware critics, expert cloning."""

@@ -1,9 +1,9 @@
-"""Policy that critics of cache-aware requests train (CARL's actor, arXiv 2404.14961), for actions that can be counted.
+"""Policy trained by critics of cache-aware requests (the actor of CARL, arXiv 2404.14961), for a finite number of actions.
 
-What is done in a state is the same at every load level, as otherwise the level would move the states, and the coordinates of the eigenvectors
-would not separate. The actor takes what the critic of one level (real time, 0) values most; the critics are then asked about that policy, and so
-on: policy iteration on a log (Lagoudakis & Parr 2003). Where only so many requests can take the last action (a list that is computed), those do to
-whom it matters most.
+The action in a state is the same at every load level. Otherwise the level would affect the transitions between states, and the equations in
+eigenvector coordinates would not separate. The actor chooses the action that the critic of one level (level 0, real time) values most; then the critics
+are computed for that policy, and so on: policy iteration on a log (Lagoudakis & Parr 2003). If only a limited share of requests can take the last action
+(computing a list), the requests that gain most from it take it.
 """
 
 from __future__ import annotations
@@ -27,40 +27,45 @@ class CacheActorSettings(Base):
     """Settings of :class:`CacheActor`."""
 
     form: Form = "eigen"
-    """Form of the look ahead: in the coordinates of the chain's eigenvectors, or level by level to the mean level or to the one that came."""
+    """Form of the lookahead: in the coordinates of the chain's eigenvectors, or level by level with the mean over next levels or with the observed one."""
     levels: int = Field(default=2, ge=2)
-    """Load levels that are told apart; the actor heeds the critic of level 0."""
+    """Number of load levels; the actor follows the critic of level 0."""
     actions: int = Field(default=2, ge=2)
-    """Actions, numbered from 0."""
+    """Number of actions, numbered from 0."""
     share: float = Field(default=1.0, gt=0, le=1)
-    """Share of requests that can take the last action, as where lists can be computed for so many; 1 for all."""
+    """Share of requests that can take the last action, if lists can be computed only for some of them; 1 for all."""
     discount: float = Field(default=0.9, ge=0, lt=1)
-    """γ from a request of a session to the next."""
+    """Discount γ from one request of a session to the next."""
     ridge: float = Field(default=1e-3, gt=0)
-    """Added per row to the diagonals of the least-squares systems."""
+    """Ridge penalty, per row, on the diagonals of the least-squares systems."""
     rounds: PositiveInt = 5
-    """Times that the critics are asked about the policy; 1 improves the logged one once."""
+    """Number of times that critics are computed for the current policy; 1 improves the logged policy once."""
 
 
 class CacheActor(LearntComponent):
-    """Policy over actions, by linear critics of states (n, S) and actions.
+    """Policy that chooses actions by linear critics of states (n, S) and actions.
 
     Attributes:
-        critics: (C, A, S) at each level. bar: by how much the last action must be worth more than any other.
+        critics: (C, A, S) coefficients at each level.
+        bar: amount by which the last action must be worth more than any other to be chosen.
     """
 
     Settings = CacheActorSettings
     settings: CacheActorSettings
 
     def fit(self, states: Array, action: Array, after: Array, level: Array, rewards: Array, chain: Array) -> Self:
-        """Learn from logged requests in which every action was tried.
+        """Fit the policy to logged requests in which every action was tried.
 
         Args:
-            states: (n, S) without the load. action: (n,). after: (n,) the session's next row, −1 at its end. level: (n,). rewards: (n,).
-            chain: (C, C) of the levels, by :func:`~taiji.models.policy.cache_critics.fit_chain`.
+            states: (n, S) states without the load.
+            action: (n,).
+            after: (n,) row of the session's next request, −1 at its end.
+            level: (n,).
+            rewards: (n,).
+            chain: (C, C) transitions of the levels, from :func:`~taiji.models.policy.cache_critics.fit_chain`.
 
         Raises:
-            InputError: an action that was never taken at some level, or an action or level that there is not; as
+            InputError: an action was never taken at some level, or an action or level is out of range; also as in
                 :func:`~taiji.models.policy.cache_critics.load_basis`.
         """
         s, states = self.settings, np.asarray(states, dtype=np.float64)
@@ -74,8 +79,8 @@ class CacheActor(LearntComponent):
                 "A policy cannot be learnt from these requests.",
                 where="action, level",
                 expected=f"each of the actions 0 to {s.actions - 1} at each of the levels 0 to {s.levels - 1}, and no others",
-                found="numbers beyond them" if beyond else f"requests by level and action: {taken.tolist()}",
-                fix="log with an even choice for a while, or merge levels",
+                found="numbers out of this range" if beyond else f"requests by level and action: {taken.tolist()}",
+                fix="choose actions uniformly for a while and log them, or merge levels",
             )
         own, goes_on = self._told(states, action), after != NO_ROW
         ahead = np.eye(s.levels)[level[after]] if s.form == "coupled" else np.asarray(chain)[level]
@@ -97,11 +102,11 @@ class CacheActor(LearntComponent):
         return self
 
     def values(self, states: Array) -> Array:
-        """Return (C, n, A) what actions in states (n, S) are worth at each level."""
+        """Return the values (C, n, A) of actions in states (n, S) at each level."""
         return np.einsum("cas,ns->cna", self.critics, states)
 
     def lead(self, states: Array) -> Array:
-        """Return (n,) by how much the last action is worth more than the best other, in real time."""
+        """Return (n,): how much more the last action is worth than the best other action, in real time."""
         worth = self.values(states)[0]
         return np.asarray(worth[:, -1] - worth[:, :-1].max(axis=1))
 
@@ -115,7 +120,7 @@ class CacheActor(LearntComponent):
         return {"critics": self.critics, "bar": self.bar}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore the policy from :meth:`weights`."""
         self.critics, self.bar = weights["critics"], weights["bar"]
 
     def _told(self, states: Array, action: Array) -> Array:
@@ -124,7 +129,7 @@ class CacheActor(LearntComponent):
         )
 
     def _by_level(self, own: Array, following: Array, level: Array, rewards: Array, ahead: Array) -> Array:
-        """Return critics (C, F) of one system, where a request teaches the critic of its own level."""
+        """Return critics (C, F) of one system in which each request trains the critic of its own level."""
         s, size, rows = self.settings, own.shape[1], len(own)
         here = np.eye(s.levels)[level]
         wide = (here[:, :, None] * own[:, None, :]).reshape(rows, -1)

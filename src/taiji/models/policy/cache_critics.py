@@ -1,9 +1,9 @@
-"""Values of requests where load decides whether a list is computed or comes from the cache (CARL, arXiv 2404.14961).
+"""Values of requests if the load decides whether a list is computed or taken from the cache (CARL, arXiv 2404.14961).
 
-The load level c of the next request depends on the level of this one, by a chain P, and not on what was done. With V (C, S) the values by
-level and state, r (C, S) the rewards and T (S, S) the states' transitions, ``V = r + γ P V Tᵀ``: each level's critic needs all the others.
-In the coordinates of P's eigenvectors, ``P = U Λ U⁻¹``, ``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate:
-``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is an identity of policy evaluation, and holds where T is the same at every level.
+The load level c of the next request depends on the level of this one, by a Markov chain P, and not on the action. Let V (C, S) be the values by level
+and state, r (C, S) the rewards, and T (S, S) the transitions of the states. Then ``V = r + γ P V Tᵀ``: the critic of each level depends on all others. In
+the coordinates of P's eigenvectors, ``P = U Λ U⁻¹``, ``Ṽ = U⁻¹ V`` and ``r̃ = U⁻¹ r``, the equations separate: ``Ṽ_k = r̃_k + γ λ_k Ṽ_k Tᵀ``. This is
+an identity of policy evaluation that holds if T is the same at every level.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taiji.models.policy.session_returns import NO_ROW
 
 Array = NDArray[Any]
 CONDITION = 1e4
-"""Condition number of the eigenvectors up to which values are carried between the coordinates."""
+"""Largest condition number of the eigenvectors for which values are converted between the coordinates."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class LoadBasis:
     """Eigenvectors of a chain of load levels.
 
     Attributes:
-        values: λ (C,), falling from 1. vectors: U (C, C), in columns. inverse: U⁻¹ (C, C). condition: condition of U.
+        values: λ (C,), descending from 1.
+        vectors: U (C, C), in columns.
+        inverse: U⁻¹ (C, C).
+        condition: condition number of U.
     """
 
     values: Array
@@ -40,12 +43,12 @@ class LoadBasis:
 
 
 def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
-    """Return the eigenvectors of a chain (C, C), rows summing to 1.
+    """Return the eigenvectors of a chain (C, C) whose rows sum to 1.
 
-    A chain of two levels always has them, and so has every chain that is reversible, as where levels only move to their neighbours.
+    They exist for every chain of two levels, and for every reversible chain, such as one in which levels move only to their neighbours.
 
     Raises:
-        InputError: not a chain; eigenvalues that are not real; or eigenvectors whose condition number exceeds ``most``.
+        InputError: the matrix is not a chain, its eigenvalues are not real, or the condition number of its eigenvectors exceeds ``most``.
     """
     chain = np.asarray(chain, dtype=np.float64)
     if (
@@ -55,7 +58,7 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
         or not np.allclose(chain.sum(axis=1), 1, atol=1e-9)
     ):
         raise InputError(
-            "These are not the transitions of a chain of load levels.",
+            "The matrix does not hold transition probabilities of load levels.",
             where="chain",
             expected="a square matrix of probabilities whose rows sum to 1",
             found=f"shape {chain.shape}, sums {np.round(chain.sum(axis=-1), 6).tolist()}",
@@ -64,11 +67,11 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
     condition = float(np.linalg.cond(vectors))
     if np.abs(values.imag).max() > 1e-12 or not condition <= most:
         raise InputError(
-            "A chain of load levels has no eigenvectors in whose coordinates critics are independent.",
+            "The chain of load levels has no eigenvectors that make the critics independent.",
             where="chain",
-            expected=f"real eigenvalues, and eigenvectors of a condition number of at most {most:g}",
+            expected=f"real eigenvalues, and eigenvectors with a condition number of at most {most:g}",
             found=f"eigenvalues {np.round(values, 6).tolist()}, condition number {condition:.3g}",
-            fix="merge levels (two always do unless they never change), or use coupled_values",
+            fix="merge levels (two levels always work unless they never change), or use coupled_values",
         )
     order = np.argsort(-values.real, kind="stable")
     vectors = vectors.real[:, order]
@@ -76,12 +79,12 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
 
 
 def fit_chain(now: Array, then: Array, levels: int, prior: float = 0.5) -> Array:
-    """Return the chain (C, C) of observed pairs of levels (n,), ``prior`` counts added to each pair.
+    """Return the chain (C, C) fitted to observed pairs of levels (n,), with ``prior`` counts added to each pair.
 
-    Load has its day: fit a chain to each part of it, and ask the critics anew with the one of the hour.
+    Load varies over the day: fit one chain per part of the day, and compute the critics with the chain of the current hour.
 
     Raises:
-        InputError: a level that there is not, or a prior that is not positive.
+        InputError: a level is out of range, or the prior is not positive.
     """
     now, then = np.asarray(now, dtype=np.int64), np.asarray(then, dtype=np.int64)
     both = np.concatenate([now, then])
@@ -98,10 +101,13 @@ def fit_chain(now: Array, then: Array, levels: int, prior: float = 0.5) -> Array
 
 
 def coupled_values(chain: Array, moves: Array, rewards: Array, discount: float) -> Array:
-    """Return V (C, S), the exact values; states may move as the level tells.
+    """Return the exact values V (C, S). The transitions of states may depend on the level.
 
     Args:
-        chain: (C, C). moves: (S, S), or (C, S, S) by level. rewards: (C, S). discount: γ below 1.
+        chain: (C, C).
+        moves: transitions of states, (S, S), or (C, S, S) by level.
+        rewards: (C, S).
+        discount: γ below 1.
     """
     levels, states = rewards.shape
     each = np.broadcast_to(moves, (levels, states, states))
@@ -110,13 +116,16 @@ def coupled_values(chain: Array, moves: Array, rewards: Array, discount: float) 
 
 
 def eigen_values(chain: Array, moves: Array, rewards: Array, discount: float) -> Array:
-    """Return V (C, S) by one system of S equations a level, in eigen coordinates; exact where the level does not move the states.
+    """Return V (C, S) from one system of S equations per level, in eigenvector coordinates; exact if the level does not affect the transitions.
 
     Args:
-        chain: (C, C). moves: (S, S). rewards: (C, S). discount: γ below 1.
+        chain: (C, C).
+        moves: transitions of states, (S, S).
+        rewards: (C, S).
+        discount: γ below 1.
 
     Raises:
-        InputError: as :func:`load_basis`.
+        InputError: as in :func:`load_basis`.
     """
     basis = load_basis(chain)
     own = basis.inverse @ rewards
@@ -133,14 +142,18 @@ Form = Literal["eigen", "coupled", "expected"]
 def td_values(
     form: Form, states: Array, levels: Array, rewards: Array, chain: Array, discount: float, rate: float, size: int
 ) -> Array:
-    """Return V (R, C, S) that TD(0) has learnt from R runs of n steps, side by side.
+    """Return V (R, C, S) learnt by TD(0) from R runs of n steps, computed side by side.
 
-    ``coupled`` takes the next level as it came, ``expected`` its mean by the chain; both learn about the level that was observed. ``eigen``
-    updates the critics of all coordinates at every step, with rewards from a running mean by level and state, as a step shows the reward of
-    one level only. Up to rounding that is the expected form applied to all levels at once: the gain is in that, not in the coordinates.
+    ``coupled`` uses the observed next level, ``expected`` the mean over next levels by the chain; both update the critic of the observed level. ``eigen``
+    updates the critics of all coordinates at every step, with rewards from a running mean by level and state, because a step reveals the reward of only one
+    level. Up to rounding this equals the expected form applied to all levels at once: that is where the gain comes from, not from the coordinates.
 
     Args:
-        states, levels: (R, n + 1). rewards: (R, n). chain: (C, C). rate: step size. size: number of states.
+        states, levels: (R, n + 1).
+        rewards: (R, n).
+        chain: (C, C).
+        rate: step size.
+        size: number of states.
     """
     runs, steps = rewards.shape
     count, each = len(chain), np.arange(runs)
@@ -164,7 +177,7 @@ def td_values(
 
 
 def reward_heads(features: Array, level: Array, rewards: Array, levels: int, ridge: float) -> Array:
-    """Return ridge regressions (C, F) of rewards (n,) on features (n, F), one for each level's rows."""
+    """Return ridge regressions (C, F) of rewards (n,) on features (n, F), one fitted to the rows of each level."""
     heads = []
     for c in range(levels):
         x, y = features[level == c], rewards[level == c]
@@ -173,11 +186,15 @@ def reward_heads(features: Array, level: Array, rewards: Array, levels: int, rid
 
 
 def eigen_critics(basis: LoadBasis, own: Array, ahead: Array, heads: Array, discount: float, ridge: float) -> Array:
-    """Return linear critics (C, F), by one system of F equations per level, in eigen coordinates.
+    """Return linear critics (C, F) from one system of F equations per level, in eigenvector coordinates.
 
     Args:
-        basis: basis of the chain. own: (F, F) mean of x xᵀ over all requests. ahead: (F, F) mean of x yᵀ, y the features of the session's next
-            request. heads: (C, F), by :func:`reward_heads`. discount: γ. ridge: added to the diagonals.
+        basis: basis of the chain.
+        own: (F, F) mean of x xᵀ over all requests.
+        ahead: (F, F) mean of x yᵀ, where y are the features of the session's next request.
+        heads: (C, F), from :func:`reward_heads`.
+        discount: γ.
+        ridge: penalty on the diagonals.
     """
     regular = own + ridge * np.eye(len(own))
     found = [
@@ -191,31 +208,33 @@ class CacheCriticsSettings(Base):
     """Settings of :class:`CacheCritics`."""
 
     levels: int = Field(default=2, ge=2)
-    """Load levels that are told apart."""
+    """Number of load levels."""
     discount: float = Field(default=0.9, ge=0, lt=1)
-    """γ from a request of a session to the next."""
+    """Discount γ from one request of a session to the next."""
     ridge: float = Field(default=1e-3, gt=0)
-    """Added per row to the diagonals of the least-squares systems."""
+    """Ridge penalty, per row, on the diagonals of the least-squares systems."""
 
 
 class CacheCritics(LearntComponent):
-    """Linear critics in eigen coordinates, by least squares on temporal differences (LSTD, Bradtke & Barto 1996).
+    """Linear critics in eigenvector coordinates, by least squares on temporal differences (LSTD, Bradtke & Barto 1996).
 
-    What is learnt from a log does not depend on the chain: :meth:`values` takes the one of the hour.
+    The fit does not depend on the chain: :meth:`values` takes the chain of the current hour.
     """
 
     Settings = CacheCriticsSettings
     settings: CacheCriticsSettings
 
     def fit(self, features: Array, after: Array, level: Array, rewards: Array) -> CacheCritics:
-        """Learn from logged requests.
+        """Fit the critics to logged requests.
 
         Args:
-            features: (n, F) of a request's state and what was done; the load is not among them. after: (n,) the session's next row, −1
-                at its end. level: (n,) of the load, from 0. rewards: (n,).
+            features: (n, F) features of a request's state and action, without the load.
+            after: (n,) row of the session's next request, −1 at its end.
+            level: (n,) load level, from 0.
+            rewards: (n,).
 
         Raises:
-            InputError: a level without a row, or one that there is not.
+            InputError: a level has no rows or is out of range.
         """
         s, features = self.settings, np.asarray(features, dtype=np.float64)
         rows = np.bincount(np.asarray(level, dtype=np.int64), minlength=s.levels)
@@ -225,7 +244,7 @@ class CacheCritics(LearntComponent):
                 where="level",
                 expected=f"rows of each of the levels 0 to {s.levels - 1}",
                 found=f"rows by level: {rows.tolist()}",
-                fix="set levels to how many there are, or merge levels",
+                fix="set levels to the number of levels in the log, or merge levels",
             )
         following = np.where((after != NO_ROW)[:, None], features[after], 0.0)
         self.own = features.T @ features / len(features)
@@ -237,7 +256,7 @@ class CacheCritics(LearntComponent):
         """Return the values (n, C) of features (n, F) at each level, under a chain (C, C).
 
         Raises:
-            InputError: as :func:`load_basis`.
+            InputError: as in :func:`load_basis`.
         """
         s = self.settings
         critics = eigen_critics(load_basis(chain), self.own, self.next, self.heads, s.discount, s.ridge)
@@ -248,5 +267,5 @@ class CacheCritics(LearntComponent):
         return {"own": self.own, "next": self.next, "heads": self.heads}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore the critics from :meth:`weights`."""
         self.own, self.next, self.heads = weights["own"], weights["next"], weights["heads"]

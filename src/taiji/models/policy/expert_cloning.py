@@ -1,9 +1,8 @@
-"""Cloning of what users who keep coming back were shown, tier by tier (SEC, arXiv 2504.05628).
+"""Behaviour cloning of what returning users were shown, by tiers of users (SEC, arXiv 2504.05628).
 
-Users are put into tiers by their active days. A shared encoder reads a request's state, and each tier has a head that imitates the actions
-of its users. At a request the head is that of the tier whose encoded states are nearest, never below the tier that the user has reached,
-and (ours) at most one above it. A user who returns for reasons of their own looks like an expert all the same: where that is so, cloning
-learns nothing that helps.
+Users are divided into tiers by their active days. A shared encoder reads the state of a request, and each tier has a head that imitates the actions shown
+to its users. A request uses the head of the tier whose encoded states are nearest, but never a tier below the one that the user has reached, and (our
+addition) at most one above it. A user who returns for unrelated reasons looks like an expert as well; in such data, cloning learns nothing useful.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Array = NDArray[Any]
 def retention_tiers(active_days: Array, tiers: int) -> Array:
     """Return tiers (U,) from 0, the least active, by quantiles of active days (U,).
 
-    Users with as many days share a tier, so that there may be fewer than ``tiers``; none is empty.
+    Users with the same number of days share a tier, so there may be fewer than ``tiers``; none is empty.
     """
     edges = np.quantile(active_days, np.arange(1, tiers) / tiers)
     return np.unique(np.searchsorted(edges, active_days, side="right"), return_inverse=True)[1]
@@ -38,13 +37,13 @@ def retention_tiers(active_days: Array, tiers: int) -> Array:
 def nuclear_norm(actions: torch.Tensor) -> torch.Tensor:
     """Return the sum of the singular values of a batch of actions (B, A), each scaled to length 1.
 
-    It is √B where all are the same and √(B · min(B, A)) where they are spread evenly over as many directions as there can be.
+    The sum is √B if all actions are the same, and √(B · min(B, A)) if they are spread evenly over as many directions as possible.
     """
     return torch.linalg.matrix_norm(functional.normalize(actions, dim=-1), ord="nuc")
 
 
 def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -> torch.Tensor:
-    """Return the mean of 1 − cosine to what was shown (B, A), less ``diversity`` times the nuclear norm as a share of the greatest there can be."""
+    """Return the mean of 1 − cosine to the shown actions (B, A), minus ``diversity`` times the nuclear norm as a share of its largest possible value."""
     imitation = (1 - functional.cosine_similarity(actions, shown, dim=-1)).mean()
     if not diversity:
         return imitation
@@ -53,7 +52,7 @@ def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -
 
 
 def permitted_tier(distances: Array, level: Array) -> Array:
-    """Return each request's tier (n,): the nearest by ``distances`` (n, K) of the user's own ``level`` (n,) and the one above it."""
+    """Return each request's tier (n,): of the user's own ``level`` (n,) and the level above, the one that is nearer by ``distances`` (n, K)."""
     tier = np.arange(distances.shape[1])
     inside = (tier >= level[:, None]) & (tier <= level[:, None] + 1)
     return np.asarray(np.where(inside, distances, np.inf).argmin(axis=1))
@@ -63,27 +62,27 @@ class ExpertCloningSettings(Base):
     """Settings of :class:`ExpertCloning`."""
 
     tiers: PositiveInt = 3
-    """Tiers of users; 1 clones everybody alike."""
+    """Number of tiers of users; 1 clones all users alike."""
     hidden: PositiveInt = 64
     """Width of the encoder's hidden layer."""
     width: PositiveInt = 16
     """Width of an encoded state."""
     centroids: PositiveInt = 4
-    """Groups of encoded states by which a tier is recognised, at most."""
+    """Largest number of clusters of encoded states by which a tier is recognised."""
     diversity: float = Field(default=0.05, ge=0)
-    """μ: weight of the actions' diversity in a batch; 0 is plain behaviour cloning."""
+    """Weight μ of the diversity of actions in a batch; 0 is plain behaviour cloning."""
     batch: PositiveInt = 256
-    """Requests per step."""
+    """Number of requests per step."""
     learning_rate: float = Field(default=3e-3, gt=0)
-    """Step size of AdamW."""
+    """Learning rate of AdamW."""
     epochs: PositiveInt = 20
-    """Passes over the requests."""
+    """Number of passes over the requests."""
     device: Device = "auto"
-    """Where it trains: `cpu`, `cuda`, or `auto`."""
+    """Device for training: `cpu`, `cuda`, or `auto`."""
 
 
 class CloningNetwork(nn.Module):
-    """Shared encoder of states (B, S) and a head per tier, to actions (B, A)."""
+    """Shared encoder of states (B, S) with one head per tier that gives actions (B, A)."""
 
     def __init__(self, states: int, actions: int, settings: ExpertCloningSettings) -> None:
         super().__init__()
@@ -93,14 +92,14 @@ class CloningNetwork(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(settings.width, actions) for _ in range(settings.tiers))
 
     def forward(self, states: torch.Tensor, tier: torch.Tensor) -> torch.Tensor:
-        """Return unit actions (B, A), each by the head of its tier (B,)."""
+        """Return actions (B, A) of length 1, each from the head of its tier (B,)."""
         encoded = functional.relu(self.encoder(states))
         each = torch.stack([head(encoded) for head in self.heads], dim=1)
         return functional.normalize(each[torch.arange(len(states), device=states.device), tier], dim=-1)
 
 
 class ExpertCloning(LearntComponent):
-    """Policy that does what users of a tier were given in such a state; actions are directions."""
+    """Policy that repeats what users of a tier were shown in a similar state. Actions are directions."""
 
     Settings = ExpertCloningSettings
     settings: ExpertCloningSettings
@@ -109,21 +108,23 @@ class ExpertCloning(LearntComponent):
         """Clone logged actions.
 
         Args:
-            states: (n, S) known at the request; nothing that tells when the user came back afterwards. actions: (n, A) what was done,
-                as the mean vector of the list. tier: (n,) of the user, by :func:`retention_tiers`. seed: random seed of training.
+            states: (n, S) states known at the request, without anything that reveals when the user returned afterwards.
+            actions: (n, A) logged actions, such as the mean vector of the list.
+            tier: (n,) tier of the user, from :func:`retention_tiers`.
+            seed: random seed of training.
 
         Raises:
-            InputError: a tier without requests, or one that there is not.
+            InputError: a tier has no requests or is out of range.
         """
         s, tier = self.settings, np.asarray(tier, dtype=np.int64)
         rows = np.bincount(tier, minlength=s.tiers)
         if len(rows) > s.tiers or not rows.all():
             raise InputError(
-                "Experts cannot be cloned from these requests.",
+                "Expert cloning cannot learn from these requests.",
                 where="tier",
                 expected=f"requests of users of each of the tiers 0 to {s.tiers - 1}",
                 found=f"requests by tier: {rows.tolist()}",
-                fix="set tiers to how many there are; users with equally many active days share one",
+                fix="set tiers to the number of tiers in the log; users with equally many active days share one",
             )
         self.centre, self.scale = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-9)
         with torch.random.fork_rng(devices=[]):
@@ -139,15 +140,15 @@ class ExpertCloning(LearntComponent):
         return self
 
     def tiers(self, states: Array, level: Array) -> Array:
-        """Return the tier (n,) whose head acts in states (n, S), for users whose own is ``level`` (n,): that one, or the one above it.
+        """Return the tier (n,) whose head acts in states (n, S), for users of tier ``level`` (n,): that tier or the one above.
 
         Raises:
-            InputError: a level that there is not.
+            InputError: a level is out of range.
         """
         level = np.asarray(level, dtype=np.int64)
         if ((level < 0) | (level >= self.settings.tiers)).any():
             raise InputError(
-                "There is no such tier of users.",
+                "The tier of a user is out of range.",
                 where="level",
                 expected=f"0 to {self.settings.tiers - 1}",
                 found=f"{level.min()} to {level.max()}",
@@ -157,14 +158,14 @@ class ExpertCloning(LearntComponent):
         return permitted_tier(distances, level)
 
     def act(self, states: Array, level: Array) -> Array:
-        """Return unit actions (n, A) in states (n, S), for users whose own tier is ``level`` (n,)."""
+        """Return actions (n, A) of length 1 in states (n, S), for users of tier ``level`` (n,)."""
         tier = torch.from_numpy(self.tiers(states, level))
         with torch.no_grad():
             found = self.network(self._told(states).to(self.device), tier.to(self.device))
         return np.asarray(found.cpu().numpy(), np.float64)
 
     def prior(self, states: Array, level: Array, vectors: Array) -> Array:
-        """Return cosines (n, M) of candidates' vectors (n, M, A) with the actions, to be added to a ranker's scores."""
+        """Return cosines (n, M) between candidates' vectors (n, M, A) and the actions, to be added to a ranker's scores."""
         lengths = np.maximum(np.linalg.norm(vectors, axis=2), 1e-12)
         return np.asarray(np.einsum("na,nma->nm", self.act(states, level), vectors) / lengths)
 
@@ -175,7 +176,7 @@ class ExpertCloning(LearntComponent):
         return {**network, **own}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Take what :meth:`weights` returned."""
+        """Restore the policy from :meth:`weights`."""
         self.centre, self.scale = weights["centre"], weights["scale"]
         self.centroids, self.owners = weights["centroids"], weights["owners"]
         self._build(len(self.centre), len(weights["network.heads.0.weight"]), None)

@@ -1,4 +1,4 @@
-"""Order and returns of logged sessions, without a loop over rows."""
+"""Order and returns of logged sessions, computed without a loop over rows."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 NO_ROW = -1
-"""Follower of a row that ends its session."""
+"""Next row of a row that ends its session."""
 
 
 def followers(session: Array, time: Array) -> Array:
-    """Return each row's next one in its session (n,), or :data:`NO_ROW`; rows of one time follow in the order given.
+    """Return the next row of each row in its session (n,), or :data:`NO_ROW`; rows of equal time keep the given order.
 
     Raises:
-        InputError: not as many times as sessions.
+        InputError: the numbers of times and sessions differ.
     """
     if session.shape != time.shape or session.ndim != 1:
         raise InputError(
-            "Rows of sessions need one time each.",
+            "Each row of a session needs one time.",
             where="time",
             expected=f"shape {session.shape}, of one axis",
             found=f"shape {time.shape}",
@@ -35,19 +35,21 @@ def followers(session: Array, time: Array) -> Array:
 
 
 def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
-    """Return G (n,) float64 with G_t = r_t + d_t · G of the row after t, by doubling: O(n log L) for sessions of L rows.
+    """Return G (n,) float64, where G_t = r_t + d_t · G of the row after t, by doubling in O(n log L) for sessions of L rows.
 
     Args:
-        rewards: (n,). after: (n,) of :func:`followers`. discount: from a row to the one after it, one number or (n,), as γ to the days between.
+        rewards: (n,).
+        after: (n,), from :func:`followers`.
+        discount: discount from a row to the next one, a number or (n,), such as γ to the power of the days in between.
 
     Raises:
-        InputError: a reward or discount that is not finite, or rows that follow one another in a circle.
+        InputError: a reward or discount is not finite, or rows follow one another in a cycle.
     """
     total = np.array(rewards, dtype=np.float64)
     weight = np.array(np.broadcast_to(np.asarray(discount, dtype=np.float64), total.shape))
     if not (np.isfinite(total).all() and np.isfinite(weight[after >= 0]).all()):
         raise InputError(
-            "Returns cannot be summed up.",
+            "The returns cannot be computed.",
             where="rewards, discount",
             expected="finite numbers",
             found=f"{int((~np.isfinite(total)).sum())} rewards and {int((~np.isfinite(weight[after >= 0])).sum())} discounts that are not",
@@ -58,15 +60,15 @@ def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
         if not len(rows):
             return total
         to = ahead[rows]
-        # All on the right is read before anything is written: each row has the sum of the next 2^k rewards.
+        # The right-hand sides are read before anything is written: each row has the sum of the next 2^k rewards.
         total[rows], weight[rows], ahead[rows] = (
             total[rows] + weight[rows] * total[to],
             weight[rows] * weight[to],
             ahead[to],
         )
     raise InputError(
-        "Rows follow one another in a circle.",
+        "Rows follow one another in a cycle.",
         where="after",
-        expected=f"sessions that end, with {NO_ROW} at their last row",
+        expected=f"sessions that end, with {NO_ROW} in their last row",
         found=f"{len(rows)} rows without an end",
     )

@@ -1,6 +1,6 @@
-"""The ranker: batches, multi-task model, training, and adapters for a user's own ranker.
+"""Rankers: batches, multi-task models, training, and adapters for a user's own ranker.
 
-``from taiji.models.ranking import Ranker, train_ranker`` works without loading torch until one of them is used.
+``from taiji.models.ranking import Ranker, train_ranker`` does not load torch until one of them is used.
 """
 
 from __future__ import annotations

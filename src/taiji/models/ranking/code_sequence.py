@@ -1,9 +1,9 @@
-"""QARM V2's search and attention (arXiv 2602.08559): a long history is searched by item codes, then attended to.
+"""QARM V2's search and attention (arXiv 2602.08559): a long history is searched by item codes, and the entries found are attended to.
 
-General search unit: the entries that share the most leading codes with the candidate, ties going to the newest. Exact search unit: target
-attention to them over [item id, categories, codes] embeddings, so an item without history uses what its codes have learnt.
-Deviation: the paper searches by the inner product of reduced embeddings; here the search goes by the codes of these embeddings, which needs neither
-vectors nor an index at request time. The paper's encoder and mixture-of-experts head live in other modules (:mod:`taiji.language.aligned_encoder`).
+General search unit: the entries that share the most leading codes with the candidate, newest first on ties. Exact search unit: target attention over
+[item id, categories, codes] embeddings of these entries, so an item without history uses what its codes have learnt. Deviation: the paper searches by the
+inner product of reduced embeddings. Here the search compares the codes of these embeddings, which needs neither vectors nor an index at request time.
+The paper's encoder and mixture-of-experts head are in other modules (:mod:`taiji.language.aligned_encoder`).
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from taiji.nn.towers import layers
 
 
 class CodeSequenceSettings(NeuralRankerSettings):
-    """Shape of the ranker that searches by codes."""
+    """Shape of the ranker that searches the history by codes."""
 
     model: str = "code_sequence"
     history: PositiveInt = 1000
-    """Most recent interactions of the user that are searched."""
+    """Number of most recent interactions of the user that are searched."""
     codes: tuple[str, ...] = Setting(default=("code_1", "code_2", "code_3"), min_length=1)
-    """Columns of the items' table that hold the codes, coarse to fine; see `ItemCodes.on`."""
+    """Columns of the item table that hold the codes, from coarse to fine; see `ItemCodes.on`."""
     found: PositiveInt = 50
-    """Entries of the history that a candidate attends to."""
+    """Number of history entries that a candidate attends to."""
     least_levels: int = Setting(default=1, ge=0)
-    """Leading codes that an entry has to share with the candidate to be found; 0: the nearest by codes, whatever they share."""
+    """Number of leading codes that an entry must share with the candidate; 0 takes the nearest entries by codes in any case."""
     attended: PositiveInt = 16
     """Width of an entry in the attention."""
 
 
 class ItemCodesField(CategoryField):
-    """Codes of the item, a category per level; codes of a version other than the one learnt are an error.
+    """Codes of the item, one category per level. Codes of a different version from the one learnt are an error.
 
     Args:
-        columns: columns of the items' table, coarse to fine.
+        columns: columns of the item table, from coarse to fine.
     """
 
     learnt = ("version",)
@@ -63,7 +63,7 @@ class ItemCodesField(CategoryField):
         self.options = {"columns": list(columns)}
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the items' codes and their version."""
+        """Learn the codes of the items and their version."""
         missing = [name for name in (*self.names, VERSION) if name not in dataset.items.columns]
         if missing:
             raise ConfigError(
@@ -71,7 +71,7 @@ class ItemCodesField(CategoryField):
                 where="ranking.codes, columns of the items",
                 expected=", ".join((*self.names, VERSION)),
                 found=f"no {', '.join(missing)}",
-                fix="make them with a coder and put them on the dataset: ItemCodes.of(coder, vectors).on(dataset)",
+                fix="compute codes with a coder and add them to the dataset: ItemCodes.of(coder, vectors).on(dataset)",
             )
         self.version = _version(dataset.items)
         super().fit(dataset, rows, until)
@@ -81,17 +81,17 @@ class ItemCodesField(CategoryField):
         found = _version(source) if VERSION in source.columns else None
         if found != self.version:
             raise InputError(
-                "The items' codes have a different version from those that the ranker learnt.",
+                "The version of the item codes differs from the one that the ranker learnt.",
                 where=f"column {VERSION} of the items",
                 expected=str(self.version),
                 found=str(found),
-                fix="encode the items with the coder of that version, or train the ranker again",
+                fix="encode the items with the coder of the learnt version, or train the ranker again",
             )
         return source.select(pl.col(name).cast(pl.String) for name in self.names)
 
 
 class CodeSequenceNetwork(Network[CodeSequenceSettings]):
-    """One tower over all inputs and the candidate's attention over each sequence."""
+    """Network of one tower over all inputs and the candidate's attention over each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: CodeSequenceSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -102,7 +102,7 @@ class CodeSequenceNetwork(Network[CodeSequenceSettings]):
         self.queries = nn.ModuleDict({name: nn.Linear(width, attended, bias=False) for name in names})
         aged = [name for name, (_, has_ages) in layout.sequences.items() if has_ages]
         self.ages = nn.ModuleDict({name: nn.Linear(1, attended, bias=False) for name in aged})
-        self.first_known = 1 + layout.item.hashed[-1]  # the codes are the last of the item's categories
+        self.first_known = 1 + layout.item.hashed[-1]  # the codes come last among the item's categories
         total = self.inputs.out_width + 2 * len(names) * attended
         self.tower = layers(total, settings.hidden, settings.dropout)
         self.heads = nn.Linear(settings.hidden[-1], outputs)
@@ -138,14 +138,14 @@ class CodeSequenceNetwork(Network[CodeSequenceSettings]):
 
 
 class CodeSequenceRanker(Ranker):
-    """A ranker that searches the history by codes; see :class:`CodeSequenceNetwork`."""
+    """Ranker that searches the history by codes; see :class:`CodeSequenceNetwork`."""
 
     Settings = CodeSequenceSettings
     settings: CodeSequenceSettings
     network_class = CodeSequenceNetwork
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return the fields that the log offers, followed by the codes."""
+        """Return the fields that the log provides, followed by the codes."""
         return [*default_fields(dataset, columns, self.settings), ItemCodesField(self.settings.codes)]
 
 
@@ -153,7 +153,7 @@ def _version(items: pl.DataFrame) -> str | None:
     found = items[VERSION].unique().to_list()
     if len(found) > 1:
         raise InputError(
-            "Items have codes of several versions.",
+            "The items have codes of several versions.",
             where=f"column {VERSION} of the items",
             expected="one version",
             found=", ".join(map(str, found)),

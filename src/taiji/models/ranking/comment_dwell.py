@@ -1,13 +1,12 @@
-"""LCU (arXiv 2504.01602): expected stay of a user in the comments of an item, from the texts of the comments.
+"""LCU (arXiv 2504.01602): expected time that a user spends in the comments of an item, from the texts of the comments.
 
-A logit p learns from "stayed at all" (T > 0) with weight T where the user stayed and 1 otherwise; a companion logit c learns the same without
-weights. At
-the optimum e^p = E[T] / P(T = 0), hence, exactly,
+A logit p learns the label "stayed at all" (T > 0) with weight T if the user stayed and 1 otherwise; a companion logit c learns the same label without
+weights. At the optimum e^p = E[T] / P(T = 0), hence, exactly,
 
     E[T] = e^p (1 − σ(c)),
 
-whereas the odds e^p alone overestimate by the factor 1 / P(T = 0). Two further heads over the comments learn which comment is clicked, on rows with a
-click, and the comments' order by popularity.
+whereas the odds e^p alone overestimate by the factor 1 / P(T = 0). Two further heads over the comments learn which comment is clicked (on rows with a
+click) and the order of the comments by popularity.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from taiji.nn.towers import layers
 
 Array = NDArray[Any]
 FIELD = "comments"
-"""Name of the field that reads the comments."""
+"""Name of the field that reads comments."""
 
 
 class CommentDwellSettings(NeuralRankerSettings):
@@ -52,52 +51,55 @@ class CommentDwellSettings(NeuralRankerSettings):
 
     model: str = "comment_dwell"
     stay: str = "comment_seconds"
-    """The label, of kind `duration`, that is predicted: 0 where the comments were not opened."""
+    """Label of kind `duration` that is predicted; it is 0 if the comments were not opened."""
     clicked: str = "comment_place"
-    """The label that holds the place (0, 1, …) of the clicked comment, null where none was; give it the weight 0 in `labels:`."""
+    """Label with the position (0, 1, …) of the clicked comment, null if none was clicked; give it the weight 0 in `labels:`."""
     comments: str = "comments"
-    """Column of the items' table with the texts of the comments, a list."""
+    """Column of the item table with the texts of the comments, a list."""
     most: PositiveInt = 6
-    """Comments read per item."""
+    """Number of comments read per item."""
     embedder: str = "auto"
-    """Embedder of titles and comments: `auto` (MiniLM where it is installed, else WordLlama), `minilm`, `wordllama`, or an encoder."""
+    """Embedder of titles and comments: `auto` (MiniLM if it is installed, else WordLlama), `minilm`, `wordllama`, or an encoder."""
     text_columns: PositiveInt = 16
-    """Principal directions kept of the texts, at most one per twenty texts."""
+    """Number of principal components of the texts, at most one per twenty texts."""
     text_width: PositiveInt = 10
-    """Width that each text is projected to."""
+    """Width to which each text is projected."""
     text_heads: PositiveInt = 2
-    """Heads of the attention between reader, title and comments; they divide the width."""
+    """Number of heads of the attention between reader, title and comments; must divide the width."""
     cross_layers: PositiveInt = 3
-    """Cross layers over all inputs."""
+    """Number of cross layers over all inputs."""
     click_weight: float = Field(default=1e-3, ge=0, allow_inf_nan=False)
-    """Weight λ₁ of the clicked comment's loss."""
+    """Weight λ₁ of the loss of the clicked comment."""
     popularity_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ₂ of the loss of the comments' order by popularity."""
+    """Weight λ₂ of the loss of the order of comments by popularity."""
 
 
 def log_expected_stay(stay: torch.Tensor, companion: torch.Tensor) -> torch.Tensor:
     """Return log E[T] = p + log(1 − σ(c)).
 
     Args:
-        stay: (B,) p. companion: (B,) c.
+        stay: (B,) p.
+        companion: (B,) c.
     """
     return stay + functional.logsigmoid(-companion)
 
 
 def stay_loss(stay: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
-    """Return the weighted logistic loss of each row, (B,): label "stayed at all", weight T where the user stayed and 1 otherwise.
+    """Return the weighted logistic loss of each row, (B,), for the label "stayed at all" with weight T if the user stayed and 1 otherwise.
 
     Args:
-        stay: (B,) p. seconds: (B,) T ≥ 0.
+        stay: (B,) p.
+        seconds: (B,) T ≥ 0.
     """
     return torch.where(seconds > 0, seconds * functional.softplus(-stay), functional.softplus(stay))
 
 
 def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross-entropy of the clicked comment over the rows with a click; 0 where there are none.
+    """Return the mean cross-entropy of the clicked comment over the rows with a click; 0 if there are none.
 
     Args:
-        scores: (B, C). place: (B,) of the clicked comment; NaN, or a place beyond those read, where there is none.
+        scores: (B, C).
+        place: (B,) position of the clicked comment; NaN, or a position beyond those read, if there is none.
     """
     known = torch.isfinite(place) & (place < scores.shape[1])
     chosen = torch.nan_to_num(place).clamp(0, scores.shape[1] - 1).long()
@@ -106,10 +108,11 @@ def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
-    """Return the mean ListMLE loss (Xia et al. 2008) that ranks comments with any popularity before all others; 0 where none has.
+    """Return the mean ListMLE loss (Xia et al. 2008) that ranks comments with any popularity before all others; 0 if none has any.
 
     Args:
-        scores: (B, C), raw: the likelihood takes their softmax. popularity: (B, C) ≥ 0.
+        scores: (B, C) raw scores; the likelihood takes their softmax.
+        popularity: (B, C) ≥ 0.
     """
     order = popularity.argsort(dim=1, descending=True, stable=True)
     ordered, counted = scores.gather(1, order), popularity.gather(1, order) > 0
@@ -118,11 +121,14 @@ def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
 
 
 class CommentTexts(NumbersField):
-    """Clicks on an item's comments before a row's time, and the principal components of its title and comments.
+    """Field with the clicks on an item's comments before the time of a row, and the principal components of the item's title and comments.
 
     Args:
-        comments: column of the items' table, a list of texts. clicked: column of events, the place of the clicked comment.
-        most: comments read per item. embedder: see :func:`taiji.language.item_vectors.chosen_embedder`. columns: components.
+        comments: column of the item table, a list of texts.
+        clicked: column of events with the position of the clicked comment.
+        most: number of comments read per item.
+        embedder: see :func:`taiji.language.item_vectors.chosen_embedder`.
+        columns: number of components.
     """
 
     learnt = ("width",)
@@ -140,12 +146,12 @@ class CommentTexts(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers: a count per comment, then the components of the title and of each comment."""
+        """Names of the numbers: one count per comment, then the components of the title and of each comment."""
         texts = (f"{self.name}_{text}_{part}" for text in range(1 + self.most) for part in range(self.width))
         return (*(f"{self.name}_clicks_{place}" for place in range(self.most)), *texts)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Find the principal directions of the catalogue's titles and comments."""
+        """Compute the principal directions of the catalogue's titles and comments."""
         self._bound = None
         if self.comments not in dataset.items.columns or dataset.items[self.comments].dtype != pl.List(pl.String):
             raise ConfigError(
@@ -153,7 +159,7 @@ class CommentTexts(NumbersField):
                 where=f"ranking.comments, column {self.comments} of the items",
                 expected="a list of texts for each item",
                 found=str(dataset.items.schema.get(self.comments, "no such column")),
-                fix="join the comments to the items' table, or choose another ranking.model",
+                fix="add the comments to the item table, or choose another ranking.model",
             )
         vectors = self._vectors(dataset)
         self.space = TextSpace.fit(vectors.reshape(-1, vectors.shape[2]), self.columns)
@@ -164,7 +170,7 @@ class CommentTexts(NumbersField):
         return np.concatenate([self.clicks(rows), self._placed(rows.dataset)[rows.item]], axis=1).astype(np.float32)
 
     def clicks(self, rows: Rows) -> Array:
-        """Return log(1 + clicks) on each comment of the row's item strictly before the row's time, (N, most)."""
+        """Return log(1 + clicks) for each comment of the row's item, counting clicks strictly before the row's time, (N, most)."""
         events = rows.dataset.events
         if self._clicks is None or self._clicks[0] is not events:
             found = events.select("item", "time", self.clicked) if self.clicked in events.columns else events.clear()
@@ -200,7 +206,7 @@ class CommentTexts(NumbersField):
         return self._bound[1]
 
     def _vectors(self, dataset: Dataset) -> Array:
-        """Return vectors of each item's title and comments, (n_items, 1 + most, d); zero for a missing text."""
+        """Return the vectors of each item's title and comments, (n_items, 1 + most, d); zero for a missing text."""
         name = chosen_embedder(self.embedder)
         if name is None:
             raise ResourceError(
@@ -217,13 +223,16 @@ class CommentTexts(NumbersField):
 
 
 class CommentDwellNetwork(Network[CommentDwellSettings]):
-    """Reader, title and comments attend to each other; crosses and a tower over all inputs (LCU's DCN).
+    """Network in which reader, title and comments attend to each other, followed by cross layers and a tower over all inputs (LCU's DCN).
 
-    Outputs are those of the tasks, with log(1 + E[T]) for the stay; then p, c, a click score and a popularity score of each comment, and the counts
-    of earlier clicks, which the network itself does not read.
+    The outputs are those of the tasks, with log(1 + E[T]) for the stay; then p, c, and per comment a click score, a popularity score and the count of
+    earlier clicks, which the network itself does not use.
 
     Args:
-        layout: its last numbers are those of :class:`CommentTexts`. outputs: number of outputs per task. settings: settings of the model. stay: column of the stay.
+        layout: layout whose last numbers are those of :class:`CommentTexts`.
+        outputs: number of outputs per task.
+        settings: settings of the model.
+        stay: output column of the stay.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: CommentDwellSettings, stay: int) -> None:
@@ -249,7 +258,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
         return self.penalised(batch)[0]
 
     def told(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return components of title and comments (B, 1 + most, parts) of the numbers (B, F)."""
+        """Return the components of title and comments (B, 1 + most, parts) from the numbers (B, F)."""
         return numbers[:, self.others + self.settings.most :].reshape(-1, 1 + self.settings.most, self.parts)
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -289,10 +298,11 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
 
 
 class CommentDwellLoss(MultitaskLoss):
-    """Losses of the other tasks, of the stay and its companion, of clicked comments and of their order.
+    """Sum of the losses of the other tasks, of the stay and its companion, of clicked comments and of their order.
 
     Args:
-        tasks: tasks of the ranker. settings: names and weights.
+        tasks: tasks of the ranker.
+        settings: names and weights.
     """
 
     def __init__(self, tasks: Sequence[Task], settings: CommentDwellSettings) -> None:
@@ -308,7 +318,7 @@ class CommentDwellLoss(MultitaskLoss):
         self.labels = (*self.labels, settings.stay, *([self.clicks] if self.clicks else []))
 
     def stay_terms(self, outputs: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
-        """Return each row's loss of the stay and of its companion, (B,)."""
+        """Return the loss of the stay and of its companion for each row, (B,)."""
         stay, companion = outputs[:, self.outputs], outputs[:, self.outputs + 1]
         opened = (seconds > 0).to(outputs.dtype)
         return stay_loss(stay, seconds) + functional.binary_cross_entropy_with_logits(
@@ -318,7 +328,7 @@ class CommentDwellLoss(MultitaskLoss):
     def __call__(
         self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the loss of rows; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
+        """Return the loss; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
         total, s = super().__call__(outputs, labels, group), self.settings
         clicks, order, popularity = outputs[:, self.outputs + 2 :].split(s.most, dim=1)
         known, seconds = torch.isfinite(labels[s.stay]), torch.nan_to_num(labels[s.stay])
@@ -330,20 +340,20 @@ class CommentDwellLoss(MultitaskLoss):
 
 
 class CommentDwellRanker(Ranker):
-    """A ranker that predicts the stay in the comments; see :class:`CommentDwellNetwork`."""
+    """Ranker that predicts the time spent in the comments; see :class:`CommentDwellNetwork`."""
 
     Settings = CommentDwellSettings
     network_class = CommentDwellNetwork
     settings: CommentDwellSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
-        """Return the usual fields, and the comments last."""
+        """Return the default fields, followed by the comments."""
         s = self.settings
         texts = CommentTexts(s.comments, s.clicked, s.most, s.embedder, s.text_columns)
         return [*super().fields(dataset, columns), texts]
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
-        """Return the tasks to learn, the stay among them."""
+        """Return the tasks to learn, including the stay."""
         tasks = super().learnt_tasks(dataset)
         if not any(task.name == self.settings.stay and task.kind == "duration" for task in tasks):
             raise ConfigError(
@@ -351,29 +361,29 @@ class CommentDwellRanker(Ranker):
                 where="ranking.stay",
                 expected=f"a label {self.settings.stay} of kind duration",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),
-                fix="declare it under `labels:` in the mapping, or name another label",
+                fix="declare it under `labels:` in the mapping, or name a different label",
             )
         return tasks
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError if the attention's heads do not divide the width of a text."""
+        """Raise ConfigError if the number of attention heads does not divide the width of a text."""
         if self.settings.text_width % self.settings.text_heads:
             raise ConfigError(
-                "The heads do not divide the width of a text.",
+                "The number of heads does not divide the width of a text.",
                 where="ranking.text_heads",
                 expected=f"a divisor of {self.settings.text_width}",
                 found=str(self.settings.text_heads),
             )
 
     def make_network(self) -> CommentDwellNetwork:
-        """Return a fresh network, given the column of the stay."""
+        """Return a new network, with the output column of the stay."""
         stay = output_columns(self.tasks)[self.settings.stay].start
         return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings, stay)
 
     def build(
         self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None
     ) -> CommentDwellRanker:
-        """Make the network and bind it to a dataset."""
+        """Create the network and bind it to a dataset."""
         super().build(dataset, fieldset, tasks, device)
         self.loss = CommentDwellLoss(self.tasks, self.settings)
         return self

@@ -1,4 +1,4 @@
-"""DCN-V2 (Wang et al. 2021): explicit feature crosses beside a deep tower."""
+"""DCN-V2 (Wang et al. 2021): explicit feature crosses in parallel with a deep tower."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DCNSettings(NeuralRankerSettings):
 
     model: str = "dcn"
     cross_layers: PositiveInt = 3
-    """Crosses of the input with itself; n of them reach products of n + 1 features."""
+    """Number of cross layers; n layers give products of up to n + 1 features."""
 
 
 class CrossLayer(nn.Module):
@@ -36,7 +36,7 @@ class CrossLayer(nn.Module):
 
 
 class DCNNetwork(Network[DCNSettings]):
-    """Crosses and a tower in parallel over all inputs, sequences averaged (fig. 1b)."""
+    """Network of cross layers and a tower in parallel over all inputs, with averaged sequences (fig. 1b)."""
 
     def __init__(self, layout: Layout, outputs: int, settings: DCNSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -64,7 +64,7 @@ class DCNNetwork(Network[DCNSettings]):
 
 
 class DCNRanker(Ranker):
-    """A ranker that crosses features; see :class:`DCNNetwork`."""
+    """Ranker with feature crosses; see :class:`DCNNetwork`."""
 
     Settings = DCNSettings
     network_class = DCNNetwork

@@ -1,4 +1,4 @@
-"""Fields that a log offers to every ranking model."""
+"""Fields that a log provides for every ranking model."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ PAIR_FIELDS = {
     "item_knowledge": "taiji.models.ranking.item_knowledge_match:ItemKnowledge",
     "intents": "taiji.models.ranking.intent_match:IntentMatch",
 }
-"""This package's pair fields by name."""
+"""Pair fields of this package, by name."""
 USUAL: tuple[dict[str, Any], ...] = (
     {"field": "collaborative", "least_rows": 20_000},
     {"field": "text_match", "least_rows": 20_000, "must_pay": True},
 )
-"""Pair fields of a ranker whose settings name none."""
+"""Pair fields of a ranker whose settings do not name any."""
 FEW_VALUES = 50
-"""Distinct whole numbers up to which a column is read as a category."""
+"""Largest number of distinct integers with which a column is read as a category."""
 
 
 def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
-    """Return the fields that a log offers: ids, categories, profile, statistics, history, features, and those of the settings.
+    """Return the fields that a log provides: ids, categories, profile, statistics, history, features, and those named in the settings.
 
     Args:
-        dataset: the tables. columns: columns of the training rows. settings: sequence lengths, vocabularies, further fields.
+        dataset: the tables.
+        columns: columns of the training rows.
+        settings: sequence lengths, vocabularies and further fields.
     """
     rare = (settings.min_count, settings.max_rows, settings.hashed_rows)
     made: list[Field] = [IdField("user", *rare), IdField("item", *rare)]
@@ -65,7 +67,7 @@ def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRan
 
 
 def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
-    """Return the fields that a setting names, from :data:`PAIR_FIELDS` or :func:`taiji.data.fields.make_field`."""
+    """Return the fields that a setting lists, from :data:`PAIR_FIELDS` or :func:`taiji.data.fields.make_field`."""
     made = []
     for place, entry in enumerate(given):
         arguments = {"field": entry} if isinstance(entry, str) else dict(entry)
@@ -75,7 +77,7 @@ def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
 
 
 def must_pay(settings: object) -> bool:
-    """Return True if the settings have a field that a ranker keeps only if it pays."""
+    """Return True if the settings contain a field that a ranker keeps only if it lowers the loss on later rows."""
     if not isinstance(settings, NeuralRankerSettings):
         return False
     given = (*(USUAL if settings.pair_fields is None else settings.pair_fields), *settings.fields)
@@ -83,10 +85,11 @@ def must_pay(settings: object) -> bool:
 
 
 def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
-    """Return settings without the fields found not to pay, and with the rest fixed, so that all rankers of a comparison read the same fields.
+    """Return settings without the fields that did not pay off, and with the others fixed, so that all rankers of a comparison read the same fields.
 
     Args:
-        settings: those a ranker was trained with. worths: its measured worths, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
+        settings: settings with which a ranker was trained.
+        worths: measured worth of its fields, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
     """
     left_out = {worth.field for worth in worths if not worth.pays}
 
@@ -103,9 +106,9 @@ def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRa
 
 
 def context_field(dataset: Dataset, column: str) -> Field:
-    """Return a number for fractions, and a category, in bins where it has many values, for anything else.
+    """Return a number field for fractions, otherwise a category field, with bins if there are many values.
 
-    The type alone decides, never the log's later values.
+    The choice depends only on the type, never on later values of the log.
     """
     kind = dataset.events.schema[column]
     made = NumberField if kind.is_float() or kind.is_decimal() else CategoryField
@@ -113,7 +116,7 @@ def context_field(dataset: Dataset, column: str) -> Field:
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
-    """Return the informative profile columns: neither one value for all users nor almost one per user."""
+    """Return the informative profile columns: those that have neither one value for all users nor almost one per user."""
     columns = []
     for name in users.columns:
         if name in ("user", "user_id") or users[name].dtype.is_nested():

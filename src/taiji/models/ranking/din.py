@@ -1,4 +1,4 @@
-"""DIN (Zhou et al. 2018): a small network weighs each interaction of the history by its relevance to the candidate."""
+"""DIN (Zhou et al. 2018): a small network weights each interaction of the history by its relevance to the candidate."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class DINSettings(NeuralRankerSettings):
 
 
 class ActivationUnit(nn.Module):
-    """Weights of a sequence's items for a candidate, not normalised, and their weighted sum (eq. 3).
+    """Unit that weights the items of a sequence for a candidate, without normalisation, and sums them (eq. 3).
 
-    Deviation: ReLU in place of Dice.
+    Deviation: ReLU instead of Dice.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -38,8 +38,8 @@ class ActivationUnit(nn.Module):
         """Return the pooled sequence per row, (B, width).
 
         Args:
-            items: (U, width) distinct items, row 0 the padding; item: (B,) and sequence: (R, L) positions in them, with B / R
-                candidates of each of R requests in a row.
+            items: (U, width) distinct items, where row 0 is the padding.
+            item, sequence: positions in ``items``, (B,) and (R, L). The B rows are B / R consecutive candidates for each of R requests.
         """
         requests, length = sequence.shape
         keys = look_up(items, sequence).unsqueeze(1)
@@ -51,7 +51,7 @@ class ActivationUnit(nn.Module):
 
 
 class DINNetwork(Network[DINSettings]):
-    """All inputs and the attended sequences through one tower."""
+    """Network of one tower over all inputs and the attended sequences."""
 
     def __init__(self, layout: Layout, outputs: int, settings: DINSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -77,7 +77,7 @@ class DINNetwork(Network[DINSettings]):
 
 
 class DINRanker(Ranker):
-    """A ranker with DIN's activation unit; see :class:`DINNetwork`."""
+    """Ranker with DIN's activation unit; see :class:`DINNetwork`."""
 
     Settings = DINSettings
     network_class = DINNetwork

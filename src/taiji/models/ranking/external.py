@@ -1,6 +1,6 @@
-"""A user's own ranker as reward and as evaluation ranker: a Python callable or an HTTP endpoint; ``onnx_ranker`` has ONNX files.
+"""A user's own ranker as reward ranker and as evaluation ranker: a Python callable or an HTTP endpoint. ONNX files are in ``onnx_ranker``.
 
-All take the ids of the user's tables and ``datetime`` values, and offer the built-in ranker's ``score_pairs`` and ``version``.
+All take ids of the user's tables and ``datetime`` values, and have the built-in ranker's ``score_pairs`` and ``version``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from taiji.models.ranking.settings import ExternalSettings
 
 EPOCH = datetime(1970, 1, 1)
 MANY = 100
-"""Smallest number of pairs whose scores are expected to differ."""
+"""Smallest number of pairs for which identical scores are suspicious."""
 log = logging.getLogger(__name__)
 
 
@@ -36,18 +36,18 @@ class PairScorer(Protocol):
 
     @property
     def version(self) -> str:
-        """Changes whenever scores may."""
+        """String that changes whenever scores may change."""
 
     def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64."""
+        """Return the scores (N,) float64 of (user, item, time), given as dense ids and microseconds, each (N,)."""
 
 
 class ExternalRanker(ABC):
-    """Base of external rankers: translates dense ids, cuts into batches and checks the answers.
+    """Base class of external rankers: translates dense ids, splits into batches, and checks the answers.
 
     Args:
-        dataset: maps dense ids to the ids of the user's tables.
-        settings: batch size, time-out, attempts.
+        dataset: dataset that maps dense ids to ids of the user's tables.
+        settings: batch size, timeout and attempts.
     """
 
     source: str
@@ -62,10 +62,10 @@ class ExternalRanker(ABC):
         """Return the scores of one batch, in any form that numpy converts to an array."""
 
     def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Return scores of (user, item, time): dense ids and microseconds, (N,) each, to (N,) float64.
+        """Return the scores (N,) float64 of (user, item, time), given as dense ids and microseconds, each (N,).
 
         Raises:
-            InputError, ResourceError: the ranker cannot be reached, fails, or does not answer with one finite number per pair.
+            InputError, ResourceError: the ranker cannot be reached, fails, or does not return one finite number per pair.
         """
         out = np.zeros(len(users))
         with progress(f"Scores of {self.source}", total=len(users), unit="pairs") as update:
@@ -81,14 +81,14 @@ class ExternalRanker(ABC):
         return out
 
     def _doubt(self, scores: np.ndarray) -> None:
-        """Warn once about answers that are valid but uninformative."""
+        """Warn once about scores that are valid but uninformative."""
         if self._doubted or len(scores) < MANY:
             return
         found = np.unique(scores)
         if len(found) == 1:
-            what = f"all {len(scores)} pairs have the score {found[0]:.4g}, which orders nothing"
+            what = f"all {len(scores)} pairs have the score {found[0]:.4g}, which gives no order"
         elif len(found) == 2 and set(found) <= {-1.0, 0.0, 1.0}:
-            what = f"all {len(scores)} scores are {found[0]:.0f} or {found[1]:.0f}: labels rather than probabilities?"
+            what = f"all {len(scores)} scores are {found[0]:.0f} or {found[1]:.0f}: are they labels rather than probabilities?"
         else:
             return
         self._doubted = True
@@ -98,11 +98,11 @@ class ExternalRanker(ABC):
         try:
             if np.asarray(answer).dtype == bool:
                 raise InputError(
-                    "The ranker answers with labels and not with scores.",
+                    "The ranker returns labels instead of scores.",
                     where=self.source,
                     expected="numbers, the larger the better",
                     found="true and false",
-                    fix="let it answer with the probability, as predict_proba gives it",
+                    fix="return the probability, as predict_proba does",
                 )
             scores = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
@@ -112,7 +112,7 @@ class ExternalRanker(ABC):
         bad = int((~np.isfinite(scores)).sum())
         if len(scores) != number or bad:
             raise InputError(
-                "The ranker must answer with one finite number per pair.",
+                "The ranker must return one finite number per pair.",
                 where=self.source,
                 expected=f"{number} numbers",
                 found=f"{len(scores)} numbers, {bad} of them not finite",
@@ -121,9 +121,9 @@ class ExternalRanker(ABC):
 
 
 class CallableRanker(ExternalRanker):
-    """``function(user_ids, item_ids, times) -> scores``, named as ``module:function``.
+    """Ranker that calls ``function(user_ids, item_ids, times) -> scores``, named as ``module:function``.
 
-    The version is the function's ``__version__`` where it has one, otherwise a hash of its module's file.
+    The version is the function's ``__version__`` if it has one, otherwise a hash of its module's file.
     """
 
     def __init__(self, dataset: Dataset, name: str, settings: ExternalSettings | None = None) -> None:
@@ -136,9 +136,9 @@ class CallableRanker(ExternalRanker):
             raise ConfigError(
                 "Could not import the ranker.",
                 where=name,
-                expected="module:function, importable from here",
+                expected="module:function that can be imported from this environment",
                 found=str(error),
-                fix="check the name, and that the module's folder is on PYTHONPATH",
+                fix="check the name, and that the folder of the module is on PYTHONPATH",
             ) from error
         file = getattr(importlib.import_module(module), "__file__", None)
         self.version = str(
@@ -156,9 +156,9 @@ class CallableRanker(ExternalRanker):
 
 
 class HttpRanker(ExternalRanker):
-    """HTTP endpoint: POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
+    """Ranker behind an HTTP endpoint. It POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
 
-    Time-outs, connection errors, and answers 408, 409, 425, 429 and 5xx are retried with growing pauses; others are not. An answer may carry
+    Timeouts, connection errors, and the status codes 408, 409, 425, 429 and 5xx are retried with increasing pauses; others are not. An answer may contain
     ``version``; otherwise the version is that of the settings, or the address.
     """
 
@@ -168,7 +168,7 @@ class HttpRanker(ExternalRanker):
         self.version = self.settings.version or value_hash(url)[:16]
 
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """Send one request, and retry where that may help."""
+        """Send one request, and retry if a retry may help."""
         payload = {"user_ids": users, "item_ids": items, "as_ofs": [instant.isoformat() + "Z" for instant in instants]}
         body = json.dumps(payload, default=str).encode()
         request = urllib.request.Request(
@@ -182,7 +182,7 @@ class HttpRanker(ExternalRanker):
                 where=self.source,
                 expected=f"an answer within {self.settings.timeout:g} s",
                 found=f"{error} ({self.settings.attempts} attempts)",
-                fix="check that it runs and the address; or raise own_ranker.external.timeout",
+                fix="check that it is running and that the address is correct; or raise own_ranker.external.timeout",
             ) from error
         return self._scores(answer)
 
@@ -215,7 +215,7 @@ class HttpRanker(ExternalRanker):
 
 
 def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None = None) -> PairScorer:
-    """Open an external or saved ranker, according to the form of its name.
+    """Open an external or saved ranker, depending on the form of its name.
 
     Args:
         source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or ``module:function``.

@@ -1,4 +1,4 @@
-"""The nodes of a rewritten network: each value in the shape that the request's or the candidates' operations take, concatenations in parts."""
+"""Nodes of a rewritten network. Each value is kept in the shape that the operations of the request or of the candidates need; concatenations stay in parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from taiji.nn.per_request import spread
 
 
 class NotSeparable(InputError):
-    """A network that cannot be computed request side first; the message names the node."""
+    """Error: the request side of a network cannot be computed first. The message names the node."""
 
 
 ADDING = {operator.add: 1.0, operator.sub: -1.0, torch.add: 1.0, torch.sub: -1.0}
@@ -37,7 +37,7 @@ ADDING = {operator.add: 1.0, operator.sub: -1.0, torch.add: 1.0, torch.sub: -1.0
 
 @dataclass(frozen=True)
 class Term:
-    """Node of the new graph that a linear layer takes, times ±1."""
+    """Node of the new graph that is an input of a linear layer, with factor ±1."""
 
     node: fx.Node
     sign: float = 1.0
@@ -45,7 +45,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Part:
-    """Columns of a concatenation: the node that holds them, and their positions in the whole."""
+    """Columns of a concatenation: the node that holds them, and their positions in the concatenation."""
 
     node: fx.Node
     columns: tuple[int, ...]
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A concatenation along ``axis`` of per-request and per-candidate parts, all of which lie in the new graph."""
+    """Concatenation along ``axis`` of per-request and per-candidate parts, all of which are in the new graph."""
 
     axis: int
     parts: tuple[Part, ...]
@@ -62,7 +62,7 @@ class Mixed:
 
 @dataclass
 class Building:
-    """A network being rewritten, and the nodes of the joint graph so far; see :func:`taiji.models.ranking.split_weights.split_weights`."""
+    """Network that is being rewritten, with the nodes of the joint graph so far; see :func:`taiji.models.ranking.split_weights.split_weights`."""
 
     network: nn.Module
     graph: fx.Graph
@@ -72,7 +72,7 @@ class Building:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     split: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
-    """Concatenations that some operation needed whole."""
+    """Concatenations that some operation needed as a whole."""
 
     def __post_init__(self) -> None:
         self.inputs = tuple(node.target for node in self.graph.nodes if node.op == "placeholder")
@@ -81,7 +81,7 @@ class Building:
         self.colour = colours(self.graph, self.sides, self.one)
         self.base = aliases(self.graph)
         self.loose: set[fx.Node] = set()
-        """Constants of which only the shape depends on the request: each side makes its own."""
+        """Constants of which only the shape depends on the request. Each side creates its own."""
         for node in self.graph.nodes:
             if self.colour[node] == REQUEST and node.all_input_nodes and not is_size(node, self.many):
                 tensors = [part for part in node.all_input_nodes if not is_size(part, self.many)]
@@ -91,9 +91,9 @@ class Building:
         self.made: dict[tuple[fx.Node, str], fx.Node] = {}
         self.placeholders: dict[str, fx.Node] = {}
         self.shape: dict[fx.Node, tuple[int, ...]] = {}
-        """Shapes of new nodes on the example."""
+        """Shapes of new nodes on the example batch."""
         self.tiled: dict[fx.Node, int] = {}
-        """Axis on which a request's new node has a row where the network had one per candidate."""
+        """Axes on which a node of the request has one row per request where the network had one per candidate."""
         self.spreads: dict[fx.Node, fx.Node] = {}
 
     def joint(self) -> fx.GraphModule:
@@ -113,7 +113,7 @@ class Building:
                 if self.colour[node] == CANDIDATE:
                     self._visit(node)
                 if node not in self.mixed and not is_size(node, self.many):
-                    self._get(node, self.colour[node])  # in order, which avoids deep recursion
+                    self._get(node, self.colour[node])  # in graph order, which avoids deep recursion
         assert output is not None
         (result,) = output.args
         if not isinstance(result, fx.Node):
@@ -153,7 +153,7 @@ class Building:
         return self._note(self.new.create_node(kind, target, args), colour, shape, tiled)
 
     def _get(self, node: fx.Node, context: str) -> fx.Node:
-        """Return the new graph's node for a value, in the shape that the request's or the candidates' operations take."""
+        """Return the new graph's node for a value, in the shape that operations of the request or of the candidates need."""
         colour = self.colour[node]
         if context == CANDIDATE and colour == REQUEST and not is_size(node, self.many) and node not in self.loose:
             made = self._spread(self._get(node, REQUEST))
@@ -170,7 +170,7 @@ class Building:
         return self.made[key]
 
     def _spread(self, made: fx.Node) -> fx.Node:
-        """Return a request's node widened to a row per candidate if the network had one."""
+        """Return a node of the request, expanded to one row per candidate if the network had one."""
         axis = self.tiled.get(made)
         if axis is None:
             return made
@@ -183,7 +183,7 @@ class Building:
         return self.spreads[made]
 
     def _copy(self, node: fx.Node, context: str) -> fx.Node:
-        """Copy a node unchanged, with its arguments taken for a context."""
+        """Copy a node unchanged, with its arguments in the shape for a context."""
         if node.op == "placeholder":
             name = str(node.target)
             if context == REQUEST and name in self.sides.tables:
@@ -198,7 +198,7 @@ class Building:
         if node.target is spread and context == REQUEST:
             marked = self.new.call_function(
                 operator.pos, (self._get(node.all_input_nodes[0], REQUEST),)
-            )  # taken out at the end
+            )  # removed at the end
             return self._note(marked, REQUEST, self.one[node], self._axis(node))
         if node.op == "get_attr":
             made = self.new.create_node("get_attr", node.target)
@@ -217,12 +217,12 @@ class Building:
         )
 
     def _broadcasts(self, node: fx.Node) -> bool:
-        """Return True if an operation gives the same shape without widening its arguments first."""
+        """Return True if an operation gives the same shape without expanding its arguments first."""
         found = [self.many[self.base.get(arg, arg)] if isinstance(arg, fx.Node) else () for arg in node.args]
         return torch.broadcast_shapes(*found) == self.many[node]
 
     def _axis(self, node: fx.Node) -> int | None:
-        """Return the axis of the network's value that grows with the candidates, None if there is none."""
+        """Return the axis of the network's value that grows with the number of candidates; None if there is none."""
         many, one = self.many[node], self.one[node]
         if not isinstance(many, tuple) or not isinstance(one, tuple) or many == one:
             return None
@@ -231,10 +231,10 @@ class Building:
         axis = found[0] if found else 0
         if len(many) != len(one) or len(found) != 1 or many[axis] != times * one[axis] or (axis and one[axis] != 1):
             raise NotSeparable(
-                "A value of the request has a shape that depends on the candidates in a way that is not known.",
+                "The shape of a request's value depends on the candidates in an unknown way.",
                 where=f"node {node.name}",
-                expected="one axis with a row per candidate",
-                found=f"{many} with {times} candidates of each request, {one} with one",
+                expected="one axis with one row per candidate",
+                found=f"{many} with {times} candidates per request, {one} with one",
             )
         return axis
 
@@ -250,13 +250,13 @@ class Building:
         return Mixed(1, tuple(Part(made, columns, (Term(made),)) for made, columns in both if columns))
 
     def _joined(self, node: fx.Node) -> fx.Node:
-        """Return a concatenation whole, its columns in the network's order."""
+        """Return a concatenation as a whole, with its columns in the network's order."""
         mixed = self.mixed[node]
         tensors = [self._widened(part, node, mixed.axis) for part in mixed.parts]
         order = [column for part in mixed.parts for column in part.columns]
         shape = self.many[node]
         made = self._call("call_function", torch.cat, (tensors, mixed.axis), shape, CANDIDATE)
-        made._rename(node.name)  # the name to report, should the graph be rewritten once more
+        made._rename(node.name)  # the name to report if the graph is rewritten again
         if order != sorted(order):
             name = f"order_{node.name}"
             self.modules[name] = ColumnChoice(np.argsort(order), mixed.axis)
@@ -264,14 +264,14 @@ class Building:
         return made
 
     def _widened(self, part: Part, node: fx.Node, axis: int) -> fx.Node:
-        """Return a part in the shape that it has within the whole."""
+        """Return a part in the shape that it has within the concatenation."""
         made = self._spread(part.node) if part.node.meta["colour"] == REQUEST else part.node
         shape = list(self.many[node])
         shape[axis] = len(part.columns)
         if self.shape[made] != tuple(shape):
             like = self.placeholders[self.sides.like]
             raise NotSeparable(
-                "A part of a concatenation is needed with a shape that only its consumer has.",
+                "A part of a concatenation is needed in a shape that only its consumer has.",
                 where=f"node {node.name}",
                 expected=str(tuple(shape)),
                 found=f"{self.shape[made]}, candidates as in {like.name}",
@@ -279,7 +279,7 @@ class Building:
         return made
 
     def _part(self, old: fx.Node, columns: tuple[int, ...]) -> Part:
-        """Return an argument of a concatenation as a part, a sum or difference of both sides as its terms."""
+        """Return an argument of a concatenation as a part; a sum or difference over both sides is returned as its terms."""
         terms = self._terms(old)
         if len(terms) > 1:
             return Part(self._get(old, CANDIDATE), columns, terms)
@@ -311,11 +311,11 @@ class Building:
         return REQUEST if self.colour[old] == REQUEST else CANDIDATE
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle an operation on candidates before it is copied; a subclass holds the rules."""
+        """Handle an operation on candidates before it is copied. A subclass contains the rules."""
 
 
 class ColumnChoice(nn.Module):
-    """Selection or reordering of a tensor's columns."""
+    """Module that selects or reorders the columns of a tensor."""
 
     index: torch.Tensor
 
@@ -325,7 +325,7 @@ class ColumnChoice(nn.Module):
         self.register_buffer("index", torch.as_tensor(np.asarray(index), dtype=torch.int64))
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Select."""
+        """Return the selected columns."""
         return values.index_select(self.axis, self.index)
 
 
@@ -336,7 +336,7 @@ def attribute_of(module: nn.Module, path: str) -> torch.Tensor:
 
 
 def _place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
-    """Put a module or tensor into a tree of modules at a path."""
+    """Store a module or tensor at a path in a tree of modules."""
     *owners, name = path.split(".")
     for owner in owners:
         if not hasattr(root, owner):

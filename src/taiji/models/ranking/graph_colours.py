@@ -1,4 +1,4 @@
-"""A network as a graph whose nodes are coloured by what they depend on: constants, the request, a candidate."""
+"""A network as a graph whose nodes are coloured by what they depend on: constants, the request, or a candidate."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ NORMALISING = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "softmax", 
 
 @dataclass(frozen=True)
 class Sides:
-    """The side of each network input. Inputs not named belong to the candidates, a row each.
+    """Side of each network input. Inputs that are not named belong to the candidates, with one row per candidate.
 
-    The network takes all inputs with a row per candidate; its *split* inputs hold the request's inputs once per request.
+    The network takes all inputs with one row per candidate. The *split* inputs hold the request's inputs only once per request.
 
     Args:
-        tiled: a row per candidate in the network's inputs, a row per request in the split ones.
-        shared: a row per request, or per distinct user, in both.
-        tables: lists of distinct entries that rows of both sides point into; split into ``<name>`` of the candidates and ``request_<name>``.
-        columns: maps inputs (B, F) with columns of both sides to the request's columns; split into ``<name>`` and ``request_<name>``.
-        like: an input with a row per candidate.
-        rows: a split input with a row per request.
+        tiled: inputs with one row per candidate in the network, and one row per request in the split inputs.
+        shared: inputs with one row per request, or per distinct user, in both.
+        tables: lists of distinct entries to which rows of both sides point; split into ``<name>`` for the candidates and ``request_<name>``.
+        columns: inputs (B, F) with columns of both sides, mapped to the request's columns; split into ``<name>`` and ``request_<name>``.
+        like: name of an input with one row per candidate.
+        rows: name of a split input with one row per request.
     """
 
     like: str
@@ -67,17 +67,17 @@ class Sides:
     columns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def candidate_names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of the candidates' split inputs, for a network with these inputs."""
+        """Return the names of the candidates' split inputs, for a network with the given inputs."""
         return tuple(dict.fromkeys([*(n for n in names if n not in self.tiled | self.shared), self.like]))
 
     def split_names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Return all split inputs."""
+        """Return the names of all split inputs."""
         own = [n for n in names if n in self.tiled | self.shared]
         both = [f"request_{n}" for n in names if n in self.tables or n in self.columns]
         return (*own, *both, *self.candidate_names(names))
 
     def once_split(self, names: Sequence[str]) -> Sides:
-        """Return the sides of a rewritten network, which takes the split inputs of a network with these inputs."""
+        """Return the sides of a rewritten network, whose inputs are the split inputs of a network with the given inputs."""
         own = set(self.split_names(names)) - set(self.candidate_names(names))
         return Sides(like=self.like, rows=self.rows, shared=frozenset(own))
 
@@ -90,7 +90,7 @@ class Sides:
         return {name: batch[name].shape[1] + len(own) for name, own in self.columns.items()}
 
     def whole(self, batch: Batch) -> Batch:
-        """Return the network's inputs from split ones; both sides must have the same tables."""
+        """Return the network's inputs from split inputs. Both sides must have the same tables."""
         like, out = batch[self.like], {}
         for name, values in batch.items():
             if name in self.tiled:
@@ -122,10 +122,10 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
-    """Return the graph of a network whose only argument is a batch with these names, one graph input per name.
+    """Return the graph of a network whose only argument is a batch with the given names, with one graph input per name.
 
     Raises:
-        InputError: the network's control flow depends on values, or an operation cannot be traced.
+        InputError: the control flow of the network depends on values, or an operation cannot be traced.
     """
     argument = next(iter(inspect.signature(network.forward).parameters))
     tracer = _Tracer(autowrap_functions=(spread, spread_add))
@@ -134,9 +134,9 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
             graph = tracer.trace(network, {argument: dict.fromkeys(names, fx.PH)})
     except Exception as error:
         raise InputError(
-            "A network cannot be traced.",
+            "The network cannot be traced.",
             where=type(network).__name__,
-            expected="a forward pass whose steps do not depend on the values in the batch",
+            expected="a forward pass whose steps do not depend on values in the batch",
             found=f"{type(error).__name__}: {str(error)[:200]}",
         ) from error
     graph.set_codegen(CodeGen())
@@ -157,7 +157,7 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
 
 
 def drop_unused(graph: fx.Graph) -> None:
-    """Remove unused nodes, inputs excepted; a ranking network has no side effects."""
+    """Remove unused nodes except inputs, which is safe because a ranking network has no side effects."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
@@ -210,14 +210,16 @@ def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dict[fx.Node, str]:
     """Return the colour of each node.
 
-    A node takes the last colour, in the order of :data:`ORDER`, of its inputs. Rows looked up in a table take the colour of the look-up's index; a
-    value that is only widened keeps its colour.
+    The colour of a node is the last of its inputs' colours, in the order of :data:`ORDER`. Rows looked up in a table have the colour of the index. A value
+    that is only expanded keeps its colour.
 
     Args:
-        graph: the graph to colour. sides: sides of its inputs. shapes: its shapes with one candidate per request.
+        graph: the graph to colour.
+        sides: sides of its inputs.
+        shapes: shapes of its nodes with one candidate per request.
 
     Raises:
-        InputError: a table is used in a way other than row by row and by look-up.
+        InputError: a table is used in a way other than row by row and by lookup.
     """
     found: dict[fx.Node, str] = {}
     base = aliases(graph)
@@ -244,9 +246,9 @@ def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dic
             tables = [part for part in inputs if found[part] == TABLE and shapes[part] is not None]
             if tables and node.op != "output":
                 raise InputError(
-                    "A network uses the list of distinct items in a way other than by looking rows up.",
+                    "The network uses the list of distinct items in a way other than by looking up rows.",
                     where=f"node {node.name}",
-                    expected="an embedding, a function of single rows, or a look-up",
+                    expected="an embedding, a function of single rows, or a lookup",
                     found=str(node.target),
                 )
         found[node] = colour

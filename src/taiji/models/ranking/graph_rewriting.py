@@ -1,4 +1,4 @@
-"""The rewriting of a coloured network: linear layers over both sides are split by columns, all other nodes copied to their side."""
+"""Rewriting of a coloured network: linear layers over both sides are split by columns, and all other nodes are copied to their side."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from taiji.nn.per_request import spread_add
 
 
 class Rewriting(Building):
-    """The rules by which operations on concatenations keep the sides apart; see :func:`taiji.models.ranking.split_weights.split_weights`."""
+    """Rules that keep the sides of a concatenation apart through operations; see :func:`taiji.models.ranking.split_weights.split_weights`."""
 
-    # Operations that may keep the sides apart.
+    # Operations that can keep the sides apart.
 
     def _visit(self, node: fx.Node) -> None:
         """Handle an operation on candidates: record it as a concatenation, split it, reject it, or leave it to be copied."""
@@ -50,11 +50,11 @@ class Rewriting(Building):
         normalising = self._normalised(node, module, mixed)
         if normalising:
             raise NotSeparable(
-                "A network cannot be computed request side first: a layer takes statistics over both sides at once.",
+                "The request side of a network cannot be computed first, because a layer takes statistics over both sides at once.",
                 where=f"node {node.name}" + (f", layer {node.target}" if module is not None else ""),
                 expected="only linear layers and elementwise functions over a concatenation of request and candidate",
                 found=normalising,
-                fix="normalise each side before joining them, or score without splitting",
+                fix="normalise each side before they are joined, or score without splitting",
             )
         if (matrix := self._matrix(node, module)) is not None:
             self._linear(node, mixed, *matrix)
@@ -95,7 +95,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(axis, tuple(parts))
 
     def _normalised(self, node: fx.Node, module: nn.Module | None, mixed: Mixed) -> str:
-        """Return the name of an operation that normalises over both sides; empty if it does not."""
+        """Return the name of an operation that normalises over both sides; empty if the operation does not."""
         rank = len(self.many[node])
         name = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
@@ -125,7 +125,7 @@ class Rewriting(Building):
         )
 
     def _matrix(self, node: fx.Node, module: nn.Module | None) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-        """Return weight (out, in) and bias of a linear operation on one input; None for other operations."""
+        """Return weight (out, in) and bias of a linear operation on one input; None for any other operation."""
         if type(module) is nn.Linear:
             return module.weight, module.bias
         others = node.args[1:]
@@ -186,7 +186,7 @@ class Rewriting(Building):
         result = self._spread(total)
         if self.shape[result] != self.many[node]:
             raise NotSeparable(
-                "A linear layer's parts do not add up to its shape.",
+                "The parts of a linear layer do not add up to its shape.",
                 where=f"node {node.name}",
                 expected=str(self.many[node]),
                 found=str(self.shape[result]),
@@ -198,7 +198,7 @@ class Rewriting(Building):
         return REQUEST if made.meta["colour"] == REQUEST else CANDIDATE
 
     def _sum(self, left: fx.Node, right: fx.Node) -> fx.Node:
-        """Return the sum of two nodes, the request's added to each of its candidates."""
+        """Return the sum of two nodes, where the request's node is added to each of its candidates."""
         sides = (self._side(left), self._side(right))
         shape = torch.broadcast_shapes(self._full(left), self._full(right))
         if sides == (REQUEST, REQUEST) and self.tiled.get(left) == self.tiled.get(right):
@@ -220,7 +220,7 @@ class Rewriting(Building):
         return tuple(shape)
 
     def _each(self, node: fx.Node, mixed: Mixed, make: Callable[[Part], nn.Module] | None) -> None:
-        """Apply an operation to each part, or the module that ``make`` returns for the part's columns."""
+        """Apply an operation to each part, or the module that ``make`` returns for the columns of the part."""
         parts = []
         for number, part in enumerate(mixed.parts):
             side, tiled = self._side(part.node), self.tiled.get(part.node)
@@ -253,7 +253,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(1, tuple(parts))
 
     def _pairwise(self, node: fx.Node, both: Sequence[Mixed]) -> None:
-        """Apply an operation part by part to two concatenations of the same layout."""
+        """Apply an operation part by part to two concatenations with the same layout."""
         left, right = both
         layouts = [[(part.columns, self._side(part.node), self.shape[part.node]) for part in m.parts] for m in both]
         if left.axis != right.axis or layouts[0] != layouts[1]:
@@ -307,7 +307,7 @@ class Rewriting(Building):
             self.mixed[node] = Mixed(mixed.axis, tuple(parts))
 
     def _flatten(self, node: fx.Node, source: fx.Node, mixed: Mixed) -> None:
-        """Follow (B, n, w) to (B, n * w)."""
+        """Handle a reshape from (B, n, w) to (B, n * w)."""
         before, after = self.many[source], self.many[node]
         if len(after) != 2 or after[0] != before[0] or len(before) < 3 or any(len(p.terms) > 1 for p in mixed.parts):
             return
@@ -324,7 +324,7 @@ class Rewriting(Building):
 
 
 def _batch_norm(module: nn.BatchNorm1d, columns: Sequence[int]) -> nn.BatchNorm1d:
-    """Return a layer for some of its columns, with their learnt statistics."""
+    """Return a layer for some of the columns, with their learnt statistics."""
     made = nn.BatchNorm1d(len(columns), eps=module.eps, affine=module.affine)
     for name, value in module.state_dict().items():
         parameter = made.get_parameter(name) if name in ("weight", "bias") else made.get_buffer(name)

@@ -1,7 +1,7 @@
-"""Conversion of frames, requests and slates to the batches of a network, without a Python loop over rows.
+"""Conversion of frames, requests and slates into the batches of a network, without a Python loop over rows.
 
-A batch names the distinct items and users it needs once; everything else points into these lists. Embeddings are then
-looked up and projected once per item, not once per place in a sequence, which is most of the speed of training on a CPU.
+A batch lists the distinct items and users that it needs once, and everything else points into these lists. Embeddings are therefore looked up and
+projected once per item, not once per position in a sequence, which accounts for most of the training speed on a CPU.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class RequestState:
-    """The request side of scoring, computed once.
+    """Request side of scoring, computed once.
 
     Attributes:
-        requests: (R,) who asks and when.
-        arrays: arrays of these R rows, with the numbers of user and context only.
-        statistics: statistics of these R rows.
-        split: the network whose request side was computed; None if that is computed with the candidates.
-        hoisted: its outputs for the candidates' step, each with a row per request.
+        requests: (R,) requests: user and time.
+        arrays: arrays of these R rows, with only the numbers of user and context.
+        statistics: point-in-time statistics of these R rows.
+        split: split network with which the request side was computed; None if it is computed together with the candidates.
+        hoisted: outputs of the request side for the candidates' step, each with one row per request.
     """
 
     requests: Requests
@@ -53,14 +53,14 @@ class RequestState:
 
 
 class Inputs:
-    """A field set bound to a dataset.
+    """Field set bound to a dataset.
 
     Args:
-        dataset: defines the dense ids; its history and past events are read strictly before each row's time.
-        fields: the fitted fields.
+        dataset: dataset that defines the dense ids. Its history and past events are read strictly before the time of each row.
+        fields: fitted fields.
         tasks: tasks whose labels are read.
-        device: device of the batches' tensors.
-        statistics: source of point-in-time statistics, if not the dataset's own log.
+        device: device of the tensors.
+        statistics: source of point-in-time statistics, if it is not the dataset's own log.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class Inputs:
         self.dataset, self.fields, self.tasks, self.device = dataset, fields, tasks, device
         self.statistics = statistics
         self.known_until: Mapping[str, int] = {}
-        """Time of the last known label per task, set while frames are read one by one."""
+        """Time of the last known label per task, set while frames are read one at a time."""
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
         self._place = np.zeros(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
-        """Return the same inputs for other users of the same catalogue; the items' codes are shared, not recomputed.
+        """Return the same inputs for other users of the same catalogue. The item codes are shared, not recomputed.
 
-        Separately bound inputs may be used in threads at the same time.
+        Inputs that are bound separately may be used in different threads at the same time.
         """
         made = Inputs.__new__(Inputs)
         made.__dict__.update(
@@ -95,21 +95,21 @@ class Inputs:
         return made
 
     def arrays(self, frame: pl.DataFrame) -> Arrays:
-        """Return arrays of exposures: user, item, time, and label, context and feature columns where there are any."""
+        """Return arrays of exposures: user, item and time, and label, context and feature columns if there are any."""
         grouped = any(task.kind == "pairwise" for task in self.tasks)
         return self.fields.arrays(
             Rows(self.dataset, frame, self.statistics), labels(frame, self.tasks, self.known_until), grouped=grouped
         )
 
     def batch(self, arrays: Arrays, index: Array | slice) -> Batch:
-        """Return the network's input for some rows; see :class:`taiji.models.ranking.ranking_network.Network`."""
+        """Return the network's input for the given rows; see :class:`taiji.models.ranking.ranking_network.Network`."""
         return self._batch(arrays.take(index, labels=False))
 
     def state(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, user and context numbers."""
+        """Return the request side: sequences, features, and numbers of user and context."""
         if len(requests) and not (requests.user.min() >= 0 and requests.user.max() < self.dataset.n_users):
             raise InputError(
-                "A request is for a user who is not in the dataset.",
+                "The user of a request is not in the dataset.",
                 where="requests",
                 expected=f"dense ids below {self.dataset.n_users}",
                 found=f"{requests.user.min()} to {requests.user.max()}",
@@ -122,9 +122,9 @@ class Inputs:
         return RequestState(requests, self.fields.arrays(rows, {}, sides=("user", "context")), rows.statistics)
 
     def candidates(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
-        """Return the network's input for some of the requests with all places of their slates, request by request.
+        """Return the network's input for some of the requests, with all positions of their slates, request by request.
 
-        Padding is scored as item 0.
+        Padding is scored as if it were item 0.
         """
         base, times = state.arrays.take(chosen), slate.items.shape[1]
         pair = self._pairs(state, slate, chosen)
@@ -160,14 +160,14 @@ class Inputs:
         )
 
     def _pairs(self, state: RequestState, slate: Slate, chosen: slice) -> Arrays:
-        """Return arrays of the fields of item and pair, for all places of some requests' slates."""
+        """Return arrays of the item and pair fields, for all positions of the slates of some requests."""
         items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
         requests = state.requests.take(chosen)
         owner = np.repeat(np.arange(len(requests)), items.shape[1])
         lists = {field.name for field in (*self.fields.codes, *self.fields.sequences, *self.fields.vectors)}
         context = {
             name: values for name, values in requests.columns.items() if name not in lists
-        }  # those are the user's
+        }  # these belong to the user
         frame = pl.DataFrame(
             {
                 "user": requests.user[owner],
@@ -181,7 +181,7 @@ class Inputs:
         return self.fields.arrays(Rows(self.dataset, frame, self.statistics, known), {}, sides=("item", "pair"))
 
     def request_side(self, arrays: Arrays) -> Batch:
-        """Return the request's split inputs of rows that hold only the numbers and categories of user and context."""
+        """Return the request's split inputs, from rows that hold only the numbers and categories of user and context."""
         distinct = self._distinct(list(arrays.sequences.values()))
         out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
         if self.fields.layout.row.width:
@@ -189,11 +189,11 @@ class Inputs:
         return self._tensors(out)
 
     def candidate_side(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
-        """Return the candidates' split inputs for some of the requests with all places of their slates, request by request."""
+        """Return the candidates' split inputs for some of the requests, with all positions of their slates, request by request."""
         return self._items(self._pairs(state, slate, chosen))
 
     def split_batch(self, arrays: Arrays) -> Batch:
-        """Return all split inputs of rows, each row a request with one candidate."""
+        """Return all split inputs, where each row is a request with one candidate."""
         columns = sides_of(self.fields).columns
         sides = []
         for own in (True, False):
@@ -230,7 +230,7 @@ class Inputs:
         return self._tensors(out)
 
     def _users(self, arrays: Arrays) -> dict[str, Array]:
-        """Return users, sequences, codes and vectors; sequences hold positions in the list of distinct items."""
+        """Return users, sequences, codes and vectors. Sequences hold positions in the list of distinct items."""
         users, user = np.unique(arrays.user, return_inverse=True)
         codes = self.user_codes[users]
         out = {"users": codes[:, 0], "user_categories": codes[:, 1:], "user": user}
@@ -248,7 +248,7 @@ class Inputs:
         return {name: on_device(value, self.device) for name, value in out.items()}
 
     def _distinct(self, wanted: Sequence[Array]) -> Array:
-        """Return distinct items, padding first; afterwards ``self._place[item]`` is an item's position (−1 points at the padding)."""
+        """Return the distinct items, padding first. Afterwards ``self._place[item]`` is the position of an item (−1 maps to the padding)."""
         seen = np.zeros(len(self.item_codes), dtype=bool)
         for items in wanted:
             seen[items] = True
@@ -259,11 +259,11 @@ class Inputs:
 
 
 def _flat(values: Array) -> Array:
-    """Return (R, M, …) as (R * M, …)."""
+    """Reshape (R, M, …) to (R * M, …)."""
     return values.reshape(-1, *values.shape[2:])
 
 
 def _series(name: str, values: Array) -> pl.Series:
-    """Return an array (B,) or (B, n) as a column; a row of n values becomes a list."""
+    """Return an array (B,) or (B, n) as a column; with n values per row, the column holds lists."""
     made = pl.Series(name, values.tolist() if values.dtype == object else values)
     return made.arr.to_list() if isinstance(made.dtype, pl.Array) else made

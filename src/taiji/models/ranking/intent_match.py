@@ -24,7 +24,7 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 Array = NDArray[Any]
 _WORD = re.compile(r"\w+")
 NOTHING, NO_LEVEL = -2, -1
-"""Code of a claimed category that no item has, and code of an item without that level."""
+"""Code of a claimed category that no item has, and code of an item that lacks the level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,10 @@ class _Catalogue:
     """A catalogue of n items.
 
     Attributes:
-        codes: (k, n) float32, integer-valued whitened text vectors, a column per item. inverse_lengths: (n,).
-        names: per category level, folded name → code. levels: (depth, n) codes of the items.
+        codes: (k, n) float32 with integer values: whitened text vectors, one column per item.
+        inverse_lengths: (n,).
+        names: per category level, codes by normalised name.
+        levels: (depth, n) codes of the items.
     """
 
     codes: Array
@@ -43,16 +45,15 @@ class _Catalogue:
 
 
 class IntentMatch(NumbersField):
-    """Agreement of a candidate with the intents of its user's feature row; no columns if rows have none.
+    """Field for the agreement of a candidate with the intents in the feature row of its user. It has no columns if rows have no intents.
 
-    ``<name>_max, _mean, _soft_max``: cosine of the candidate's whitened text vector with the intents: largest, weighted mean, and a soft maximum
-    between the two.
-    ``<name>_rank``: place of the candidate among the catalogue by best cosine, 1 for the first and 0 for the last, on a logarithmic scale.
-    ``<name>_l1, …``: weight of the intents that name the candidate's category. ``<name>_known``: 1 where the user has intents. All are 0 otherwise.
+    ``<name>_max, _mean, _soft_max``: cosine between the candidate's whitened text vector and the intents: the largest, the weighted mean, and a soft
+    maximum between the two. ``<name>_rank``: rank of the candidate in the catalogue by its best cosine, on a logarithmic scale from 1 (first) to 0 (last).
+    ``<name>_l1, …``: weight of the intents that name the candidate's category. ``<name>_known``: 1 if the user has intents; all numbers are 0 otherwise.
 
     Args:
-        most: intents read, in order of decreasing weight.
-        name: name of the field, and the beginning of its numbers' names.
+        most: largest number of intents that are read, in order of decreasing weight.
+        name: name of the field, and prefix of the names of its numbers.
     """
 
     learnt = ("embedder", "depth")
@@ -66,25 +67,25 @@ class IntentMatch(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers; none where the training rows had no intents."""
+        """Names of the numbers; empty if the training rows had no intents."""
         if not self.embedder:
             return ()
         levels = (f"l{level + 1}" for level in range(self.depth))
         return tuple(f"{self.name}_{part}" for part in (*SET_MATCHES, "rank", *levels, "known"))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Load the embedder that made the rows' intents, and whiten its vectors of the catalogue."""
+        """Load the embedder that embedded the intents of the rows, and whiten its vectors of the catalogue."""
         self.embedder, self.depth, self.space, self._bound = "", len(dataset.levels), TextSpace.empty(), None
         if not set(INTENTS) <= set(rows.columns):
             return
         found = rows["intent_embedder"].drop_nulls().unique()
         if len(found) > 1:
             raise InputError(
-                "The rows' intents were made with several embedders.",
+                "The intents of the rows come from several embedders.",
                 where=f"field {self.name}",
                 expected="one embedder",
                 found=", ".join(sorted(found)),
-                fix="make the features again",
+                fix="compute the features again",
             )
         space = TextSpace.fit(embedded(_name(found[0]), item_texts(dataset)), 1) if len(found) else TextSpace.empty()
         if space.width:
@@ -110,7 +111,7 @@ class IntentMatch(NumbersField):
         return out
 
     def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
-        """Return cosines (m, n) of a request's intents (m, d) with the whole catalogue, and each item's best (n,) in ascending order."""
+        """Return the cosines (m, n) between a request's intents (m, d) and the whole catalogue, and the best cosine of each item (n,), sorted ascending."""
         there = np.abs(intents).sum(axis=1) > 0
         placed = self.space.place(intents)[0]
         # As in QuantisedVectors.cosines: products of codes are exact, whatever other rows are in the batch.
@@ -129,7 +130,7 @@ class IntentMatch(NumbersField):
         items: Array,
         catalogue: _Catalogue,
     ) -> Array:
-        """Return the numbers of a request's candidates (M,), (F, M) float32."""
+        """Return the numbers of the candidates (M,) of one request, (F, M) float32."""
         weights = intents.weights[request]
         near = cosines[:, items]
         matches = weighted_match(near, np.repeat(weights[:, None], len(items), axis=1))
@@ -146,25 +147,25 @@ class IntentMatch(NumbersField):
         found = set(frame["intent_embedder"]) - {None}
         if found - {self.embedder}:
             raise InputError(
-                "Intents were made with a different embedder from the one used in training.",
+                "The intents come from a different embedder than those used in training.",
                 where=f"field {self.name}",
                 expected=self.embedder,
                 found=", ".join(sorted(found)),
-                fix="make the features again, or train the ranker again",
+                fix="compute the features again, or train the ranker again",
             )
 
     def _catalogue(self, dataset: Dataset) -> _Catalogue:
-        """Return a dataset's catalogue, built once; safe to call from several threads, also for different datasets."""
+        """Return the catalogue of a dataset, built only once. Safe to call from several threads, also for different datasets."""
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
             name, version = _name(self.embedder), self.embedder.partition("+")[0].rpartition("@")[2]
             if embedder_version(name) != version:
                 raise InputError(
-                    "The embedder is not the one that made the intents.",
+                    "The embedder is not the one that embedded the intents.",
                     where=f"field {self.name}",
                     expected=f"{name}, version {version}",
                     found=f"version {embedder_version(name)}",
-                    fix="install the version that made the features, or make them again",
+                    fix="install the version that was used for the features, or compute them again",
                 )
             vectors, _ = self.space.place(embedded(name, item_texts(dataset)))
             names: list[dict[str, int]] = []
@@ -186,7 +187,7 @@ class IntentMatch(NumbersField):
         return self.space.tensors()
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Restore the state that :meth:`config` and :meth:`tensors` returned."""
+        """Restore the field from :meth:`config` and :meth:`tensors`."""
         super().restore(config, tensors)
         self.space, self._bound = TextSpace.restore(tensors), None
 
@@ -196,4 +197,4 @@ def _fold(level: str) -> str:
 
 
 def _name(embedder: str) -> str:
-    return embedder.partition("+")[0].rpartition("@")[0]  # the part after the plus names a map of the intents' space
+    return embedder.partition("+")[0].rpartition("@")[0]  # the part after the plus names a map of the intent space

@@ -21,13 +21,13 @@ NEVER = np.iinfo(np.int64).max
 
 
 class ItemKnowledge(TextMatch):
-    """Agreement as in :class:`TextMatch`, by texts that a language model wrote once per item.
+    """Field for agreement as in :class:`TextMatch`, from texts that a language model wrote once per item.
 
-    An item's text counts from its time on; before that, or without a text, the item has no place in the text space. The whole table
-    of texts is kept with the field, so that a ranker's folder holds everything that a service needs, new items included.
+    The text of an item is used from its time on. Before that, or without a text, the item has no position in the text space. The whole table of texts is
+    stored with the field, so that the folder of a ranker contains everything that a service needs, including new items.
 
     Args:
-        table: Parquet file of the stage ``item_knowledge``; empty: the column of the item table, where a run puts its stage's texts.
+        table: Parquet file of the stage ``item_knowledge``. If empty, the column of the item table is used, into which a run writes the texts of this stage.
         embedder, vector, history, refreshes, name, least_rows: see :class:`TextMatch`.
     """
 
@@ -43,7 +43,7 @@ class ItemKnowledge(TextMatch):
     ) -> None:
         super().__init__(embedder, vector, history, refreshes, name, least_rows)
         self.table = table
-        # The path is not saved: two runs that read the same texts make the same ranker.
+        # The path is not saved: two runs that read the same texts give the same ranker.
         self.options = {**self.options, "table": ""}
         self.told: Array = np.zeros(0, dtype=np.int64)
         self.texts: list[str] = []
@@ -52,7 +52,7 @@ class ItemKnowledge(TextMatch):
         self._until = NEVER
 
     def take(self, table: pl.DataFrame) -> None:
-        """Keep the texts of a table from :func:`taiji.data.knowledge_rows.read_knowledge` instead of the named one."""
+        """Use the texts of a table from :func:`taiji.data.knowledge_rows.read_knowledge` instead of those of the named file."""
         used = table.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
         hashes = stable_hash(used["item_id"].cast(pl.String).to_list())
         order = np.argsort(hashes, kind="stable")
@@ -60,17 +60,17 @@ class ItemKnowledge(TextMatch):
         self.texts = used["text"].gather(order.tolist()).to_list()
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Read the texts, and learn from the log before each cut time."""
+        """Read the texts, and learn from the log before each cutoff time."""
         own = read_knowledge(self.table) if self.table else own_knowledge(dataset)
         if own is not None:
             self.take(own)
         elif not len(self.told):
             raise ConfigError(
-                "The ranker reads item knowledge, but there is none.",
+                "The ranker needs item knowledge, but there is none.",
                 where=f"field {self.name}",
                 expected="texts of the stage item_knowledge, or a column `knowledge` of the item table",
-                found="neither, and no `table` is named",
-                fix="name the stage under `stages`, or write {field: item_knowledge, table: PATH} in ranking.pair_fields",
+                found="neither, and `table` is empty",
+                fix="add the stage under `stages`, or write {field: item_knowledge, table: PATH} in ranking.pair_fields",
             )
         self._until = until
         super().fit(dataset, rows, until)
@@ -84,22 +84,22 @@ class ItemKnowledge(TextMatch):
         return len(self.told) > 1
 
     def whitens(self, dataset: Dataset, items: Array) -> Array:
-        """Return a mask of the items that had a text by the end of training."""
+        """Return a mask of the items that had a text at the end of training."""
         return self._times(self._hashes_of(dataset, items)) <= self._until
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of items' texts, (n, d) float32; zero where there is none."""
+        """Return the vectors of the items' texts, (n, d) float32; zero for items without a text."""
         places = self._places(self._hashes_of(dataset, items))
         return embedded(self.embedder_used, [self.texts[place] if place >= 0 else "" for place in places])
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return item numbers with −1 for items without a text at given times."""
+        """Return item numbers, with −1 for items without a text at the given times."""
         if not len(self._since):
             return np.full_like(numbers, -1)
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Place items that were added later, from their texts."""
+        """Place items that were added later, by their texts."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             self._since = np.concatenate([self._since, self._times(self._hashes_of(dataset, new))])
@@ -109,19 +109,19 @@ class ItemKnowledge(TextMatch):
         return stable_hash(dataset.items["item_id"].cast(pl.String).gather(items.tolist()).to_list())
 
     def _places(self, hashes: Array) -> Array:
-        """Return the place of each item's text, −1 where there is none."""
+        """Return the position of each item's text, −1 if it has none."""
         if not len(self.told):
             return np.full(len(hashes), -1)
         places = np.minimum(np.searchsorted(self.told, hashes), len(self.told) - 1)
         return np.where(self.told[places] == hashes, places, -1)
 
     def _times(self, hashes: Array) -> Array:
-        """Return the time from which each item's text counts; :data:`NEVER` without a text."""
+        """Return the time from which each item's text is used, :data:`NEVER` if it has none."""
         places = self._places(hashes)
         return np.where(places >= 0, self.written[places], NEVER) if len(self.told) else np.full(len(hashes), NEVER)
 
     def tensors(self) -> dict[str, Array]:
-        """Return places of items and maps, by cut, and the texts."""
+        """Return positions of items and maps, by cutoff, and the texts."""
         encoded = [text.encode() for text in self.texts]
         return {
             **super().tensors(),
@@ -133,7 +133,7 @@ class ItemKnowledge(TextMatch):
         }
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Restore the state that :meth:`config` and :meth:`tensors` returned."""
+        """Restore the field from :meth:`config` and :meth:`tensors`."""
         super().restore(config, tensors)
         self.told, self.written, self._since = tensors["told"], tensors["written"], tensors["since"]
         characters, ends = bytes(tensors["characters"]), tensors["ends"]

@@ -1,12 +1,13 @@
 """KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighted, then aligned with the ranker's own fields.
 
-Rebuilt from the abstract; see ``docs/systems/kser.md``. Chunks e of several kinds (rationale, answer, item knowledge) go through a projection P per kind
-and get weights s from MLP[P e; user; item]: a softmax over the chunks and a null chunk that stands for none of them, so that their weights together
-can go to 0; or, without a null chunk, a sigmoid each. The field embeddings X of the ranker are queries, the weighted chunks keys and values:
+The method is reconstructed from the abstract; see ``docs/systems/kser.md``. Chunks e of several kinds (rationale, answer, item knowledge) go through one
+projection P per kind and are weighted by s from MLP[P e; user; item]. With a null chunk, which stands for none of them, s is a softmax over the chunks and
+the null chunk, so that the weights of all chunks together can go to 0. Without a null chunk, s is a sigmoid per chunk. The field embeddings X of the
+ranker are queries, and the weighted chunks are keys and values:
 
     Z = softmax(X W_Q (W_K s P e)ᵀ / √d) (W_V s P e),      X ← X + W_o Z.
 
-W_o begins at zero: at the start the ranker predicts exactly as without any knowledge.
+W_o is initialised to zero, so that at the start the ranker predicts exactly as without any knowledge.
 """
 
 from __future__ import annotations
@@ -37,42 +38,42 @@ from taiji.nn.lookup import look_up
 Array = NDArray[Any]
 ALL_NUMBERS = "numbers with knowledge"
 NO_CHUNK = -1e9
-"""Logit of a chunk that is missing in a row."""
+"""Logit of a chunk that a row does not have."""
 
 
 class KnowledgeSettings(RankerSettings):
-    """Shape of KSER on the default ranking model, whose settings all apply; ``text`` is for a ``vector`` that is not one of the kinds."""
+    """Shape of KSER on top of the default ranking model, whose settings all apply. ``text`` is only for a ``vector`` that is not one of the kinds."""
 
     model: str = "knowledge"
     text: TextUse = "none"
     kinds: dict[str, PositiveInt] = Field(default_factory=lambda: {"vector": 1})
-    """Kinds of knowledge of the user: feature columns of vectors, and the number of chunks in each (its length is chunks times the embedder's
-    width)."""
+    """Kinds of knowledge about the user: feature columns with vectors, and the number of chunks in each (the length of a vector is the number of chunks
+    times the embedder's width)."""
     item_kinds: dict[str, PositiveInt] = Field(default_factory=dict)
-    """Kinds of knowledge of the item: columns of the items' table that hold a list of numbers, and the number of chunks in each."""
+    """Kinds of knowledge about the item: columns of the item table with a list of numbers, and the number of chunks in each."""
     null_chunk: bool = True
-    """Weigh the chunks against each other and against a null chunk; otherwise each chunk on its own."""
+    """Weight the chunks against each other and a null chunk; otherwise weight each chunk on its own."""
 
     @model_validator(mode="after")
     def _knowledge_has_fields(self) -> KnowledgeSettings:
         if not self.embeddings:
-            raise ValueError("knowledge is aligned with embeddings: it needs embeddings = true")
+            raise ValueError("knowledge is aligned with embeddings, so embeddings must be true")
         if self.text == "select_align" or (self.text != "none" and "vector" in self.kinds):
-            raise ValueError("only the alignment reads a kind of knowledge: remove text")
+            raise ValueError("a vector that is a kind of knowledge is read only by the alignment: remove text")
         return self
 
     @classmethod
     def of(cls, settings: RankerSettings) -> KnowledgeSettings:
-        """Return the settings equivalent to ``text: select_align`` of the default model."""
+        """Return the settings that are equivalent to ``text: select_align`` of the default model."""
         old = {**settings.model_dump(), "model": "knowledge", "text": "none"}
         return cls.model_validate({**old, "kinds": {"vector": settings.chunks}, "null_chunk": False})
 
 
 class ItemKnowledge(NumbersField):
-    """Vector of the item from a column of the items' table, a list of numbers; zero where it has none.
+    """Field with the vector of an item, from a column of the item table that holds lists of numbers; zero for an item without a list.
 
     Args:
-        column: column of the items' table.
+        column: column of the item table.
     """
 
     learnt = ("width",)
@@ -88,16 +89,16 @@ class ItemKnowledge(NumbersField):
         return tuple(f"{self.name}[{place}]" for place in range(self.width))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the vectors' length."""
+        """Learn the length of the vectors."""
         kind = dataset.items.schema.get(self.name)
         lengths: list[int] = []
         if isinstance(kind, pl.List):
             lengths = sorted(dataset.items[self.name].list.len().drop_nulls().unique().to_list())
         if len(lengths) != 1:
             raise ConfigError(
-                "The items have no knowledge vectors of one length.",
+                "The items have no knowledge vectors, or vectors of different lengths.",
                 where=f"ranking.item_kinds, column {self.name} of the items",
-                expected="a list of numbers, as many for each item that has one",
+                expected="lists of numbers, all of the same length",
                 found=str(kind or "no such column") + (f", lengths {lengths[:5]}" if lengths else ""),
             )
         self.width = lengths[0]
@@ -114,10 +115,12 @@ class ItemKnowledge(NumbersField):
 
 
 class SelectAlign(nn.Module):
-    """Weighting of the chunks of all kinds, then their alignment with the ranker's fields; see the module.
+    """Weighting of the chunks of all kinds, followed by their alignment with the ranker's fields; see the module docstring.
 
     Args:
-        kinds: name to (width of its vector, chunks in it). dimension: width of a field. null_chunk: True for a null chunk.
+        kinds: (width of the vector, number of chunks) by name.
+        dimension: width of a field.
+        null_chunk: whether there is a null chunk.
     """
 
     def __init__(self, kinds: Mapping[str, tuple[int, int]], dimension: int, *, null_chunk: bool) -> None:
@@ -134,21 +137,23 @@ class SelectAlign(nn.Module):
         self.null = nn.Parameter(torch.zeros(())) if null_chunk else None
 
     def projected(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the projected chunks (B, C, d) of all kinds, from their vectors, (B, width) each."""
+        """Return the projected chunks (B, C, d) of all kinds, from one vector (B, width) per kind."""
         parts = []
         for name, (width, chunks) in self.kinds.items():
             parts.append(self.project[name](vectors[name].view(-1, chunks, width // chunks)))
         return torch.cat(parts, dim=1)
 
     def present(self, mask: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the mask of the chunks that each row has, (B, C), from (B,) per kind."""
+        """Return a mask of the chunks that each row has, (B, C), from one mask (B,) per kind."""
         return torch.cat([mask[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
 
     def chunk_weights(self, projected: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return the weight of each chunk, (B, C); with a null chunk they add up to less than 1; a missing chunk gets 0.
+        """Return the weight of each chunk, (B, C). With a null chunk they sum to less than 1. A missing chunk has weight 0.
 
         Args:
-            projected: (B, C, d). mask: (B, C) 1 for a chunk that the row has. fields: (B, n, d), user and item first.
+            projected: (B, C, d).
+            mask: (B, C) 1 for a chunk that the row has.
+            fields: (B, n, d), user and item first.
         """
         around = fields[:, :2].flatten(1).unsqueeze(1).expand(-1, self.count, -1)
         logits = self.select(torch.cat([projected, around], dim=2)).squeeze(2)
@@ -158,10 +163,12 @@ class SelectAlign(nn.Module):
         return torch.softmax(torch.cat([logits.masked_fill(mask == 0, NO_CHUNK), nothing], dim=1), dim=1)[:, :-1]
 
     def found(self, chosen: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return Z, each field's attention over the weighted chunks, (B, n, d); 0 for a row without chunks.
+        """Return Z, the attention of each field over the weighted chunks, (B, n, d); 0 for a row without chunks.
 
         Args:
-            chosen: (B, C, d) weighted chunks. mask: (B, C) 1 for a chunk that the row has. fields: (B, n, d).
+            chosen: (B, C, d) weighted chunks.
+            mask: (B, C) 1 for a chunk that the row has.
+            fields: (B, n, d).
         """
         logits = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
         weights = torch.softmax(logits.masked_fill(mask.unsqueeze(1) == 0, NO_CHUNK), dim=2)
@@ -170,10 +177,12 @@ class SelectAlign(nn.Module):
     def forward(
         self, vectors: Mapping[str, torch.Tensor], mask: Mapping[str, torch.Tensor], fields: torch.Tensor
     ) -> torch.Tensor:
-        """Return (B, n, d), to be added to the fields (B, n, d); rows without knowledge give 0.
+        """Return (B, n, d), which is added to the fields (B, n, d); 0 for rows without knowledge.
 
         Args:
-            vectors: of each kind, (B, width). mask: of each kind, (B,) 1 where the row has it. fields: user, item, ….
+            vectors: (B, width) by kind.
+            mask: (B,) by kind, 1 if the row has it.
+            fields: fields (B, n, d): user, item, ….
         """
         projected, known = self.projected(vectors), self.present(mask)
         chosen = self.chunk_weights(projected, known, fields).unsqueeze(2) * projected
@@ -181,10 +190,12 @@ class SelectAlign(nn.Module):
 
 
 class KnowledgeNetwork(TargetAttentionNetwork):
-    """The default network with user, item and profile embeddings aligned with knowledge first.
+    """Default network in which the embeddings of user, item and profile are first aligned with knowledge.
 
     Args:
-        layout: layout of the inputs, the items' knowledge last among its numbers. outputs: number of outputs. settings: settings of the model.
+        layout: layout of the inputs, in which the items' knowledge comes last among the numbers.
+        outputs: number of outputs.
+        settings: settings of the model.
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: KnowledgeSettings) -> None:
@@ -211,7 +222,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
         return super().penalised(batch)
 
     def kinds_of(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the scaled vectors of each kind, (B, width), and the mask of rows that have one, (B,)."""
+        """Return the scaled vectors (B, width) of each kind, and a mask (B,) of the rows that have one."""
         vectors = {name: self.scaling[name](batch[name]) for name in self.own}
         mask = {name: batch[f"{name}_present"] for name in self.own}
         start = self.others
@@ -224,7 +235,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return user, item with its categories, and profile, each aligned with knowledge."""
+        """Return user, item with its categories, and profile, each aligned with the knowledge."""
         if self.knowledge is None:
             return user, target, profile
         width = self.settings.dimension
@@ -243,7 +254,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], *_: object) -> None:
-    """Rename the weights of rankers that were saved before knowledge had kinds."""
+    """Rename the weights of rankers that were saved before there were several kinds of knowledge."""
     for name in [name for name in state if name.startswith("text.vector.") and "vector" not in module.text]:  # type: ignore[operator]
         rest = name.removeprefix("text.vector.")
         rest = rest.replace("project.", "project.vector.", 1) if rest.startswith("project.") else rest
@@ -251,27 +262,27 @@ def _renamed(module: nn.Module, state: dict[str, Any], *_: object) -> None:
 
 
 class KnowledgeRanker(TargetAttentionRanker):
-    """The default ranker with knowledge of several kinds; see :class:`KnowledgeNetwork`."""
+    """Default ranker with several kinds of knowledge; see :class:`KnowledgeNetwork`."""
 
     Settings = KnowledgeSettings
     network_class = KnowledgeNetwork
     settings: KnowledgeSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
-        """Return the default model's fields and those of the kinds of knowledge."""
+        """Return the fields of the default model, and those of the kinds of knowledge."""
         s = self.settings
         own = [VectorField(name) for name in s.kinds if name in columns]
         usual = [field for field in super().fields(dataset, columns) if field.name not in s.kinds]
         return [*usual, *own, *(ItemKnowledge(name) for name in s.item_kinds)]
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError if a vector does not divide into its chunks."""
+        """Raise ConfigError if a vector does not divide evenly into its chunks."""
         items = {name: sum(n.startswith(f"{name}[") for n in layout.numbers) for name in self.settings.item_kinds}
         for name, chunks in {**self.settings.kinds, **self.settings.item_kinds}.items():
             check_chunks(name, layout.vectors.get(name, items.get(name, 0)), chunks)
 
     def chunk_weights(self, exposures: pl.DataFrame) -> NDArray[np.float64]:
-        """Return the weight that each chunk has on each row, (N, C), kinds in the settings' order; equal weights mean that nothing is selected."""
+        """Return the weight of each chunk in each row, (N, C), with kinds in the order of the settings. Equal weights mean that nothing is selected."""
         network = self.network
         assert isinstance(network, KnowledgeNetwork)
         if network.knowledge is None:
@@ -289,10 +300,10 @@ class KnowledgeRanker(TargetAttentionRanker):
 
 
 def check_chunks(column: str, width: int, chunks: int) -> None:
-    """Raise ConfigError if a vector's width is not a multiple of its chunks."""
+    """Raise ConfigError if the width of a vector is not a multiple of its number of chunks."""
     if width % chunks:
         raise ConfigError(
-            "The vector does not divide into chunks.",
+            "The vector does not divide evenly into chunks.",
             where=f"ranking, column {column}",
             expected=f"a divisor of {width}",
             found=f"{chunks} chunks",

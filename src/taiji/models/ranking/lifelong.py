@@ -1,6 +1,6 @@
-"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history at low rank, without preselecting behaviours.
+"""SOLAR (arXiv 2603.02561): candidates attend to a lifelong history by low-rank attention, without a preselection of interactions.
 
-Rebuilt from the abstract; see :mod:`taiji.nn.low_rank_attention` for the scope of each operator.
+The method is reconstructed from the abstract; see :mod:`taiji.nn.low_rank_attention` for the scope of each operator.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class LifelongSettings(NeuralRankerSettings):
 
     model: str = "lifelong"
     history: PositiveInt = 1000
-    """Most recent interactions of the user that the model sees."""
+    """Number of most recent interactions of the user that the model sees."""
     operator: Operator = "interest_softmax"
-    """Attention over the history: `full_softmax`; `factored_softmax`, the same at rank `rank`; or `interest_softmax`, over `rank` interests, whose
-    cost per candidate does not depend on the history's length."""
+    """Attention over the history: `full_softmax`; `factored_softmax`, the same at rank `rank`; or `interest_softmax` over `rank` interests, whose cost per
+    candidate does not depend on the length of the history."""
     rank: PositiveInt = 8
-    """Rank of a history, or the number of interests."""
+    """Rank of the attention over a history, or number of interests."""
     attended: PositiveInt = 16
-    """Width of a behaviour in the attention."""
+    """Width of an interaction in the attention."""
 
 
 class LifelongNetwork(Network[LifelongSettings]):
-    """One tower over all inputs and the candidate's attention over each sequence."""
+    """Network of one tower over all inputs and the candidate's attention over each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: LifelongSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -66,7 +66,7 @@ class LifelongNetwork(Network[LifelongSettings]):
             sequence = batch[name]
             there = sequence != 0
             history = look_up(self.keys[name](items), sequence)
-            if name in self.ages:  # the operators do not see the order
+            if name in self.ages:  # the operators ignore the order
                 history = history + self.ages[name](batch[f"{name}_age"].unsqueeze(2))
             history = history * there.to(history.dtype).unsqueeze(2)
             query = look_up(self.queries[name](items), batch["item"])
@@ -81,7 +81,7 @@ class LifelongNetwork(Network[LifelongSettings]):
 
 
 class LifelongRanker(Ranker):
-    """A ranker over long histories; see :class:`LifelongNetwork`."""
+    """Ranker for long histories; see :class:`LifelongNetwork`."""
 
     Settings = LifelongSettings
     network_class = LifelongNetwork

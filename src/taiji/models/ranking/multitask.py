@@ -20,10 +20,10 @@ from taiji.nn.towers import layers
 
 
 class MultitaskSettings(NeuralRankerSettings):
-    """Shape of a multi-task ranker; ``hidden`` are the widths of each expert, or of each task's tower where there are no experts."""
+    """Shape of a multi-task ranker. ``hidden`` are the widths of each expert, or of each task's tower if there are no experts."""
 
     task_hidden: tuple[PositiveInt, ...] = (32,)
-    """Widths of each task's own hidden layers, after the experts."""
+    """Widths of the hidden layers of each task, after the experts."""
 
 
 class MMoESettings(MultitaskSettings):
@@ -31,7 +31,7 @@ class MMoESettings(MultitaskSettings):
 
     model: str = "mmoe"
     experts: PositiveInt = 4
-    """Experts, which all tasks share."""
+    """Number of experts, which all tasks share."""
 
 
 class PLESettings(MultitaskSettings):
@@ -39,11 +39,11 @@ class PLESettings(MultitaskSettings):
 
     model: str = "ple"
     own_experts: PositiveInt = 2
-    """Experts of each task."""
+    """Number of experts per task."""
     shared_experts: PositiveInt = 2
-    """Experts that all tasks share."""
+    """Number of experts that all tasks share."""
     levels: PositiveInt = 2
-    """Extraction layers in sequence; a single one is CGC."""
+    """Number of extraction layers in sequence; with a single one, the model is CGC."""
 
 
 class ESMMSettings(MultitaskSettings):
@@ -56,10 +56,12 @@ S = TypeVar("S", bound=MultitaskSettings)
 
 
 class MultitaskNetwork(Network[S]):
-    """Concatenated inputs, layers that give each task its representation, and a head per task.
+    """Network of concatenated inputs, layers that give each task its representation, and one head per task.
 
     Args:
-        layout: layout of the inputs. outputs: number of outputs per task, in the order of the tasks. settings: settings of the model.
+        layout: layout of the inputs.
+        outputs: number of outputs per task, in the order of the tasks.
+        settings: settings of the model.
     """
 
     def __init__(self, layout: Layout, outputs: Sequence[int], settings: S) -> None:
@@ -72,11 +74,11 @@ class MultitaskNetwork(Network[S]):
 
     @abstractmethod
     def grow(self, width: int, tasks: int) -> int:
-        """Make the layers between the inputs and the tasks' own layers; return the width that each task receives."""
+        """Create the layers between the inputs and the tasks' own layers. Return the width that each task receives."""
 
     @abstractmethod
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Return each task's representation of the inputs (B, width), (B, w) each."""
+        """Return the representation of the inputs (B, width) for each task, each (B, w)."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, (B, O)."""
@@ -94,10 +96,11 @@ class MultitaskNetwork(Network[S]):
 
 
 class GatedMixture(nn.Module):
-    """One softmax gate over some experts (Ma et al. 2018b, eq. 5–7).
+    """Softmax gate over several experts (Ma et al. 2018b, eq. 5–7).
 
     Args:
-        width: width of the gate's input. experts: number of experts.
+        width: width of the gate's input.
+        experts: number of experts.
     """
 
     def __init__(self, width: int, experts: int) -> None:
@@ -105,16 +108,16 @@ class GatedMixture(nn.Module):
         self.gate = nn.Linear(width, experts)
 
     def weights(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the experts' shares, (B, E), which add up to 1 per row."""
+        """Return the shares of the experts, (B, E), which sum to 1 per row."""
         return torch.softmax(self.gate(inputs), dim=1)
 
     def forward(self, inputs: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the mixture (B, w) of the experts' outputs, (B, w) each."""
+        """Return the mixture (B, w) of the experts' outputs, each (B, w)."""
         return (self.weights(inputs).unsqueeze(2) * torch.stack(list(experts), dim=1)).sum(dim=1)
 
 
 class MMoENetwork(MultitaskNetwork[MMoESettings]):
-    """Experts that all tasks share, mixed by a gate per task."""
+    """Network of experts that all tasks share, mixed by one gate per task."""
 
     def grow(self, width: int, tasks: int) -> int:
         """See :class:`MultitaskNetwork`."""
@@ -130,12 +133,15 @@ class MMoENetwork(MultitaskNetwork[MMoESettings]):
 
 
 class Extraction(nn.Module):
-    """One layer of progressive extraction: experts of each task and shared ones, gates of each task and a shared one.
+    """Layer of progressive extraction: experts and a gate per task, and shared experts with a shared gate.
 
-    A task's gate sees its own experts and the shared ones; the shared gate sees all. The last layer has no shared gate.
+    The gate of a task sees the task's own experts and the shared ones; the shared gate sees all experts. The last layer has no shared gate.
 
     Args:
-        width: width of the inputs. tasks: number of tasks. settings: shape. last: True if no layer follows.
+        width: width of the inputs.
+        tasks: number of tasks.
+        settings: shape of the layer.
+        last: whether this is the last layer.
     """
 
     def __init__(self, width: int, tasks: int, settings: PLESettings, *, last: bool) -> None:
@@ -151,7 +157,7 @@ class Extraction(nn.Module):
         self.shared_gate = None if last else GatedMixture(width, tasks * own + shared)
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return (B, w) per task, and of the shared gate unless it is the last layer; the inputs have the same order."""
+        """Return (B, w) per task and, unless this is the last layer, for the shared gate. The inputs have the same order."""
         shared = [expert(inputs[-1]) for expert in self.shared]
         own = [[expert(values) for expert in experts] for experts, values in zip(self.own, inputs)]  # type: ignore[attr-defined]
         found = [gate(values, [*mine, *shared]) for gate, values, mine in zip(self.gates, inputs, own)]
@@ -161,7 +167,7 @@ class Extraction(nn.Module):
 
 
 class PLENetwork(MultitaskNetwork[PLESettings]):
-    """Layers of extraction between inputs and tasks (Tang et al. 2020, fig. 5)."""
+    """Network with extraction layers between inputs and tasks (Tang et al. 2020, fig. 5)."""
 
     def grow(self, width: int, tasks: int) -> int:
         """See :class:`MultitaskNetwork`."""
@@ -181,10 +187,10 @@ class PLENetwork(MultitaskNetwork[PLESettings]):
 
 
 class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
-    """A tower per task over shared embeddings.
+    """Network with one tower per task over shared embeddings.
 
-    The loss (:class:`taiji.nn.losses.MultitaskLoss`) makes it ESMM: a conditional task learns from the joint label over the whole
-    exposure space, as the product of its probability and its conditions'.
+    It becomes ESMM through its loss (:class:`taiji.nn.losses.MultitaskLoss`): a conditional task learns from the joint label over the whole exposure
+    space, where the prediction is the product of its own probability and those of its conditions.
     """
 
     def grow(self, width: int, tasks: int) -> int:
@@ -198,31 +204,31 @@ class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
 
 
 class MultitaskRanker(Ranker):
-    """Base of rankers whose network takes the number of outputs per task."""
+    """Base class of rankers whose network takes the number of outputs per task."""
 
     multitask_class: ClassVar[type[MMoENetwork | PLENetwork | ESMMNetwork]]
 
     def make_network(self) -> Network[MMoESettings] | Network[PLESettings] | Network[ESMMSettings]:
-        """Return a fresh network for the tasks."""
+        """Return a new network for the tasks."""
         return self.multitask_class(self.layout, [task.outputs for task in self.tasks], self.settings)  # type: ignore[arg-type]
 
 
 class MMoERanker(MultitaskRanker):
-    """See :class:`MMoENetwork`."""
+    """Ranker with an :class:`MMoENetwork`."""
 
     Settings = MMoESettings
     multitask_class = MMoENetwork
 
 
 class PLERanker(MultitaskRanker):
-    """See :class:`PLENetwork`."""
+    """Ranker with a :class:`PLENetwork`."""
 
     Settings = PLESettings
     multitask_class = PLENetwork
 
 
 class ESMMRanker(MultitaskRanker):
-    """See :class:`ESMMNetwork`."""
+    """Ranker with an :class:`ESMMNetwork`."""
 
     Settings = ESMMSettings
     multitask_class = ESMMNetwork

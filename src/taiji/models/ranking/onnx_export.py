@@ -1,4 +1,4 @@
-"""A neural ranker as an ONNX graph."""
+"""Export of a neural ranker as an ONNX graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPSET = 17
 
 
 class _Graph(nn.Module):
-    """Network and calibration as one module, from tensors to predictions."""
+    """Network and calibration as one module that maps tensors to predictions."""
 
     def __init__(self, ranker: Ranker, names: list[str], split: SplitGraph | None) -> None:
         super().__init__()
@@ -35,23 +35,22 @@ class _Graph(nn.Module):
 
 
 def onnx_inputs(ranker: Ranker, exposures: pl.DataFrame, *, split: bool = False) -> dict[str, np.ndarray]:
-    """Return the graph's inputs for some exposures; for a split graph, each row is a request with one candidate."""
+    """Return the inputs of the graph for some exposures. In a split graph, each row is a request with one candidate."""
     arrays = ranker.inputs.arrays(exposures)
     batch = ranker.inputs.split_batch(arrays) if split else ranker.inputs.batch(arrays, slice(None))
     return {name: tensor.cpu().numpy() for name, tensor in batch.items()}
 
 
 def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, split: bool = False) -> None:
-    """Write the ranker as one ONNX file with an output per prediction (``click``, ``conversion``, ``ctcvr``, …), (rows,) each.
+    """Write the ranker as one ONNX file with one output per prediction (``click``, ``conversion``, ``ctcvr``, …), each (rows,).
 
     Args:
-        ranker: the ranker to export; embeddings and calibration go into the file.
-        exposures: a few rows (two or more) with the feature columns that the ranker uses, to trace the graph.
-        path: the file to write. Its inputs are those of :func:`onnx_inputs` that the ranker reads; rows, distinct users and distinct
-            items may be any number, and sequences may have one row per exposure or one per request, see
-            :class:`taiji.models.ranking.ranking_network.Network`.
-        split: compute the request side once per request (:mod:`taiji.models.ranking.split_weights`): the request's inputs then have a row per
-            request, and every request has the same number of candidates, consecutively.
+        ranker: ranker to export; the file contains its embeddings and calibration.
+        exposures: a few rows (at least two) with the feature columns that the ranker uses, to trace the graph.
+        path: file to write. Its inputs are those of :func:`onnx_inputs` that the ranker reads. The numbers of rows, distinct users and distinct items may
+            vary, and sequences may have one row per exposure or one per request, see :class:`taiji.models.ranking.ranking_network.Network`.
+        split: compute the request side once per request (:mod:`taiji.models.ranking.split_weights`). The request's inputs then have one row per request, and
+            every request has the same number of candidates in consecutive rows.
 
     Raises:
         ConfigError: the network has an operation that ONNX does not support.
@@ -80,21 +79,21 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
                 output_names=heads,
                 dynamic_axes=axes,
                 opset_version=OPSET,
-                dynamo=False,  # the newer exporter needs another package and gains nothing here
+                dynamo=False,  # the newer exporter needs another package and has no advantage here
             )
     except refused as error:
         raise ConfigError(
             "This ranker has an operation that ONNX does not support.",
             where=type(ranker).__qualname__,
             found=str(error)[:200],
-            fix="export a ranker with another model or other settings; for `lifelong`, choose another `operator`",
+            fix="export a ranker with a different model or different settings; for `lifelong`, choose another `operator`",
         ) from error
     finally:
         ranker.network.to(device)
 
 
 def _axes(names: list[str], ranker: Ranker, split: bool) -> dict[str, str]:
-    """Return the name of each input's first axis."""
+    """Return the name of the first axis of each input."""
     axes = {"users": "users", "user_categories": "users", "items": "items", "request_items": "request_items"}
     axes |= {part: "requests" for name in ranker.layout.sequences for part in (name, f"{name}_age")}
     if split:

@@ -1,8 +1,8 @@
-"""Choice and reading of the output of an ONNX file that is the score of a pair.
+"""Choice and reading of the ONNX output that holds the score of a pair.
 
-Classifiers of skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output of labels beside the probabilities, and
-these as a matrix of a column per class or, behind ``ZipMap``, as a sequence of maps from class to probability. Regressors and
-torch have one float output under any name. A label is never taken for a score.
+Classifiers exported by skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output with labels and an output with probabilities. The latter is a
+matrix with one column per class or, after ``ZipMap``, a sequence of maps from class to probability. Regressors and torch models have one float output of
+any name. A label is never used as a score.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 NAMED = ("ctcvr", "score")
-"""Output names that are always taken for the score."""
+"""Output names that always denote the score."""
 FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(int64,tensor(double)))", "seq(map(string,tensor(float)))")
 TWO_CLASSES = 2
 ROUNDING = 1e-3
-"""Tolerance for float16 rounding: of two probabilities' sum from 1, or of one from the range 0 to 1."""
+"""Tolerance for float16 rounding: for the sum of two probabilities, and for the range 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Output of a graph: its name, its type as onnxruntime writes it, and its shape (text or None where it is open)."""
+    """Output of a graph: its name, its type as written by onnxruntime, and its shape (a string or None for a variable dimension)."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class Output:
 
     @property
     def may_score(self) -> bool:
-        """False if its type or its shape rules out a score per pair."""
+        """True unless its type or its shape rules out one score per pair."""
         if self.kind in MAPS:
             return True
         wide = self.shape[1] if len(self.shape) == TWO_CLASSES else 1
@@ -56,10 +56,10 @@ class Output:
 
 
 def choose_output(outputs: Sequence[Output], where: str) -> Output:
-    """Return the score's output: the one named ``ctcvr`` or ``score``, else the only possible one.
+    """Return the output with the score: the one named ``ctcvr`` or ``score``, otherwise the only possible one.
 
     Raises:
-        InputError: no output can be the score (labels only, more than two classes), or several can.
+        InputError: no output can be the score (only labels, more than two classes), or several outputs can.
     """
     named = [output for name in NAMED for output in outputs if output.name == name]
     possible = named[:1] if named else [output for output in outputs if output.may_score]
@@ -68,23 +68,23 @@ def choose_output(outputs: Sequence[Output], where: str) -> Output:
     raise InputError(
         "Several outputs of the ONNX file could be the score." if len(possible) > 1 else "The ONNX file has no score.",
         where=where,
-        expected="one output of floats, (N,), (N, 1), or (N, 2) of two classes; or one named ctcvr or score",
+        expected="one float output of shape (N,), (N, 1), or (N, 2) for two classes; or one named ctcvr or score",
         found="; ".join(map(str, outputs)),
-        fix="name the output `score` when exporting, or export only the probabilities; integers are labels and never scores",
+        fix="name the output `score` when exporting, or export only the probabilities; integers are labels and are never used as scores",
     )
 
 
 def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
-    """Return the scores (N,) in an output's value; for two classes, the probability of the positive one.
+    """Return the scores (N,) from the value of an output; for two classes, the probability of the positive class.
 
     Raises:
-        InputError: more or fewer classes than two, two columns that are not probabilities, or a probability outside [0, 1].
+        InputError: there are not exactly two classes, two columns are not probabilities, or a probability is outside [0, 1].
     """
     found = _of_maps(output, answer, where) if output.kind in MAPS else np.asarray(answer, dtype=np.float64)
     probability = output.is_probability
     if found.ndim == TWO_CLASSES and found.shape == (pairs, TWO_CLASSES):
         if np.abs(found.sum(axis=1) - 1).max(initial=0.0) > ROUNDING:
-            raise _wrong(output, where, "two columns that add up to 1, negative class first", _example(found))
+            raise _wrong(output, where, "two columns that sum to 1, negative class first", _example(found))
         found, probability = found[:, 1], True
     elif found.ndim == TWO_CLASSES and found.shape != (pairs, 1):
         raise _wrong(output, where, f"shape ({pairs},), ({pairs}, 1) or ({pairs}, 2)", f"shape {found.shape}")
@@ -95,7 +95,7 @@ def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
 
 
 def _of_maps(output: Output, answer: Sequence[dict[Any, float]], where: str) -> Array:
-    """Return (N, 2) probabilities from a sequence of class-to-probability maps, positive class last."""
+    """Return probabilities (N, 2) from a sequence of maps from class to probability, positive class last."""
     classes = sorted({name for pair in answer for name in pair}, key=_number)
     if len(answer) and (len(classes) != TWO_CLASSES or any(np.isnan(_number(name)) for name in classes)):
         raise _wrong(output, where, "two classes that are numbers, the positive one larger", f"classes {classes[:5]}")
@@ -117,7 +117,7 @@ def _example(found: Array) -> str:
 
 def _wrong(output: Output, where: str, expected: str, found: str) -> InputError:
     return InputError(
-        "The ONNX file's output cannot be read as a score.",
+        "The output of the ONNX file cannot be read as a score.",
         where=f"{where}, output {output.name}",
         expected=expected,
         found=found,

@@ -1,4 +1,4 @@
-"""A user's own ranker in an ONNX file, run by onnxruntime on the CPU."""
+"""A user's own ranker in an ONNX file, which onnxruntime runs on the CPU."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class OnnxRanker(ExternalRanker):
-    """An ONNX file with inputs ``user_id`` and ``item_id`` and optionally ``as_of`` (microseconds, int64).
+    """Ranker in an ONNX file with the inputs ``user_id`` and ``item_id`` and optionally ``as_of`` (microseconds, int64).
 
-    Inputs may be int64, int32 or string and of shape (N,) or (N, 1). :func:`taiji.models.ranking.onnx_output.choose_output` picks the output that is
-    the score.
+    Inputs may be int64, int32 or string, of shape (N,) or (N, 1). :func:`taiji.models.ranking.onnx_output.choose_output` chooses the output with the score.
     """
 
     INPUTS = ("user_id", "item_id", "as_of")
@@ -44,7 +43,7 @@ class OnnxRanker(ExternalRanker):
         kinds = [entry.type for entry in self.inputs]
         if set(names) - set(self.INPUTS) or set(kinds) - set(self.KINDS) or not {"user_id", "item_id"} <= set(names):
             raise InputError(
-                "The ONNX file's inputs are not those of a pair scorer.",
+                "The inputs of the ONNX file are not those of a pair scorer.",
                 where=self.source,
                 expected="user_id, item_id and optionally as_of, of type int64, int32 or string",
                 found=", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds)),
@@ -64,7 +63,7 @@ class OnnxRanker(ExternalRanker):
                 array = np.asarray(values[entry.name]).astype(self.KINDS[entry.type])
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    "The ids do not fit the ONNX file's input.",
+                    "The ids do not have the type of the ONNX file's input.",
                     where=f"{self.source}, input {entry.name}",
                     expected=entry.type,
                     found=f"for example {values[entry.name][0]!r}",
@@ -80,7 +79,7 @@ class OnnxRanker(ExternalRanker):
         if not self._outside and scores.size and not (scores.min() >= 0 and scores.max() <= 1):
             self._outside = True
             log.warning(
-                "%s: the output %s is not a probability (for example %.4g); it can order items, but metrics in its unit are not rates.",
+                "%s: the output %s is not a probability (for example %.4g). It can order items, but metrics computed from it are not rates.",
                 self.source,
                 self.output.name,
                 float(scores[np.argmax(np.abs(scores))]),

@@ -1,7 +1,7 @@
-"""Pair fields: agreement of a candidate with its user's history, from the log (collaborative) and from texts.
+"""Pair fields: agreement of a candidate with the history of its user, from the log (collaborative) and from texts.
 
-Both read a user's history strictly before a row's time, and item vectors that were made from events strictly before a
-cut time at or before it. A row's numbers do not depend on the other rows of the call: training and a service's single request give the same bytes.
+Both kinds read the user's history strictly before the time of a row, and item vectors learnt from events strictly before the latest cutoff time at or
+before it. The numbers of a row do not depend on the other rows of the call: training and a single request to a service give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from taiji.nn.set_match import HISTORY_MATCHES, history_match
 
 Array = NDArray[Any]
 BLOCK = 2_000_000
-"""Cosines, or votes of requests for items, held in memory at once."""
+"""Largest number of cosines, or of votes of requests for items, held in memory at once."""
 CO_DECAY = 0.8
 """Decay of an interaction's co-occurrences per step back in the history."""
 
 
 class PastField(NumbersField):
-    """Base of pair fields whose item vectors are refreshed at cut times.
+    """Base class of pair fields whose item vectors are refreshed at cutoff times.
 
     Args:
-        name: name of the field, and the beginning of its numbers' names.
-        history: most recent interactions that a candidate is compared with.
-        refreshes: number of refreshes in the training period; the last is at its end.
-        least_rows: training rows below which the field is left out.
+        name: name of the field, and prefix of the names of its numbers.
+        history: number of most recent interactions with which a candidate is compared.
+        refreshes: number of refreshes in the training period; the last one is at its end.
+        least_rows: smallest number of training rows with which the field is used.
     """
 
     def __init__(self, name: str, history: int, refreshes: int, least_rows: int) -> None:
@@ -57,32 +57,33 @@ class PastField(NumbersField):
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
         self._changing = threading.RLock()
-        """Held while item state changes. Readers need no lock: item numbers only grow, and are published last."""
+        """Lock that is held while item state changes. Readers need no lock: item numbers only grow, and are published last."""
 
     @property
     def is_left_out(self) -> bool:
-        """True if the field was fitted to too few rows."""
+        """True if the field was fitted to too few rows to be used."""
         return self.least_rows > 0 and not len(self.cuts)
 
     @property
     def learns(self) -> bool:
-        """Return True if this catalogue offers anything to learn."""
+        """Return True if there is anything to learn about this catalogue."""
         return True
 
     @abstractmethod
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Learn about the items in ``known`` from the interactions strictly before ``until``, as the newest cut."""
+        """Learn about the items in ``known`` from the interactions strictly before ``until``, as the newest cutoff."""
 
     @abstractmethod
     def agreement(self, cut: int, items: Array, histories: Array) -> Array:
-        """Return the numbers of requests' candidates, (F, R * M) float32.
+        """Return the numbers of the candidates of requests, (F, R * M) float32.
 
         Args:
-            cut: index of the cut time. items: (R, M) and histories: (R, L), the field's own item numbers; −1 is padding.
+            cut: index of the cutoff time.
+            items, histories: (R, M) and (R, L), in the field's own item numbers; −1 is padding.
         """
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn from the log before each cut time."""
+        """Learn from the log before each cutoff time."""
         if len(rows) < self.least_rows:
             self.cuts = np.zeros(0, dtype=np.int64)
             return
@@ -92,10 +93,10 @@ class PastField(NumbersField):
             self.refresh(dataset, int(cut))
 
     def refresh(self, dataset: Dataset, until: int) -> None:
-        """Add a cut time (microseconds) later than all others, learn from the log before it; rows from then on use it.
+        """Add a cutoff time (microseconds) later than all others, and learn from the log before it. Rows from this time on use it.
 
         Raises:
-            ConfigError: an earlier time.
+            ConfigError: the time is not later than all others.
         """
         with self._changing:
             if len(self.cuts) and until <= self.cuts[-1]:
@@ -109,12 +110,12 @@ class PastField(NumbersField):
             self.cuts = np.append(self.cuts, until).astype(np.int64)
 
     def _start(self, dataset: Dataset) -> None:
-        """Adopt a dataset's item numbers, and drop all cuts."""
+        """Adopt the item numbers of a dataset, and drop all cutoffs."""
         self.cuts, self.known = np.zeros(0, dtype=np.int64), _hashes(dataset)
         self._bound = (dataset.items, np.arange(dataset.n_items))
 
     def numbering(self, dataset: Dataset) -> Array:
-        """Return the field's own number of each of a dataset's items, (n_items,) int64; −1 for an unknown item.
+        """Return the field's own number of each item of a dataset, (n_items,) int64; −1 for an unknown item.
 
         Safe to call from several threads, also for different datasets.
         """
@@ -130,14 +131,14 @@ class PastField(NumbersField):
         return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Return the numbers of a dataset's items once unknown ones (−1) have been added; here they stay unknown.
+        """Add the unknown items (−1) of a dataset, and return the numbers of its items. Here they stay unknown.
 
-        Called with the lock held.
+        The lock is held during the call.
         """
         return numbers
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return item numbers with −1 for items still unknown at given times (microseconds); here all are kept."""
+        """Return item numbers, with −1 for items that are still unknown at the given times (microseconds). Here all are kept."""
         return numbers
 
     def matrix(self, rows: Rows) -> Array:
@@ -166,7 +167,7 @@ class PastField(NumbersField):
 
 
 def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
-    """Return the order (N,) that groups rows by user and time, and the start and size of each such request."""
+    """Return the order (N,) that groups rows by user and time, and the start and size of each such group (request)."""
     if (users == users[0]).all() and (times == times[0]).all():
         return np.arange(len(users)), np.zeros(1, dtype=np.int64), np.array([len(users)])
     order = np.lexsort((times, users))
@@ -176,7 +177,7 @@ def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
 
 
 def _blocks(requests: Array, cuts: Array, counts: Array, lengths: Array) -> list[Array]:
-    """Split requests, sorted by cut and size, into blocks of one cut and at most :data:`BLOCK` cosines."""
+    """Split requests that are sorted by cutoff and size into blocks with one cutoff and at most :data:`BLOCK` cosines each."""
     parts: list[Array] = []
     cut, size, long = cuts[requests].tolist(), counts[requests].tolist(), np.maximum(lengths[requests], 1).tolist()
     start, longest = 0, 0
@@ -193,23 +194,26 @@ def _hashes(dataset: Dataset) -> Array:
 
 
 def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> Array:
-    """Return :func:`taiji.nn.set_match.history_match` of requests' candidates, (5, R * M) float32.
+    """Return :func:`taiji.nn.set_match.history_match` for the candidates of requests, (5, R * M) float32.
 
     Args:
-        vectors: vectors of the items. items: (R, M). histories: (R, L), newest first; −1 is nothing in both.
+        vectors: vectors of the items.
+        items: (R, M).
+        histories: (R, L), newest first. In both, −1 is padding.
     """
     known = (vectors.inverse_lengths[histories] > 0) & (histories >= 0)
     return history_match(vectors.batch_cosines(histories, items), known.T)
 
 
 class CollaborativeMatch(PastField):
-    """Agreement of a candidate with the history, from the log alone.
+    """Field for the agreement of a candidate with the history, from the log alone.
 
-    ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD). ``<name>_co_sum, _co_max, _co_recent``:
-    co-occurrence of the candidate with the history's items.
+    ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD). ``<name>_co_sum, _co_max, _co_recent``: co-occurrence of the candidate
+    with the items of the history.
 
     Args:
-        history, refreshes: see :class:`PastField`. name: name of the field.
+        history, refreshes, least_rows: see :class:`PastField`.
+        name: name of the field.
     """
 
     def __init__(self, history: int = 50, refreshes: int = 4, name: str = "collaborative", least_rows: int = 0) -> None:
@@ -230,7 +234,7 @@ class CollaborativeMatch(PastField):
         self.factors, self.neighbours = [], []
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Take the factors and neighbours at that time."""
+        """Store the factors and neighbours at this time."""
         state, numbers = past_state(dataset, until), self.numbering(dataset)
         self.factors.append(state.factors if self._same(numbers) else _moved(state.factors, numbers, len(self.known)))
         self.neighbours.append(
@@ -243,7 +247,7 @@ class CollaborativeMatch(PastField):
         return len(numbers) == len(self.known) and bool((numbers == np.arange(len(numbers))).all())
 
     def agreement(self, cut: int, items: Array, histories: Array) -> Array:
-        """Return cosines and co-occurrences."""
+        """Return the cosines and co-occurrences."""
         neighbours, weights = self.neighbours[cut]
         return np.concatenate(
             [
@@ -253,7 +257,7 @@ class CollaborativeMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return the learnt arrays, by cut."""
+        """Return the learnt arrays, by cutoff."""
         width = max((found.shape[1] for found, _ in self.neighbours), default=0)
         count, cuts = len(self.known), len(self.cuts)
         neighbours = np.full((cuts, count, width), -1, dtype=np.int32)
@@ -270,7 +274,7 @@ class CollaborativeMatch(PastField):
         }
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Restore the state that :meth:`tensors` returned."""
+        """Restore the field from :meth:`tensors`."""
         self.cuts, self.known = tensors["cuts"], tensors["known"]
         self.factors = [QuantisedVectors(codes) for codes in tensors["factors"]]
         self.neighbours = list(zip(tensors["neighbours"], tensors["weights"]))
@@ -278,7 +282,7 @@ class CollaborativeMatch(PastField):
 
 
 def _moved(vectors: QuantisedVectors, numbers: Array, count: int) -> QuantisedVectors:
-    """Return a dataset's vectors by the field's own item numbers."""
+    """Return the vectors of a dataset, indexed by the field's own item numbers."""
     codes = np.zeros((count, vectors.codes.shape[1]), dtype=np.int8)
     codes[numbers[numbers >= 0]] = vectors.codes[numbers >= 0]
     return QuantisedVectors(codes)
@@ -295,17 +299,21 @@ def _moved_neighbours(state: PastState, numbers: Array, count: int) -> tuple[Arr
 
 
 def cooccurrence_match(neighbours: Array, weights: Array, items: Array, histories: Array, count: int) -> Array:
-    """Return how strongly candidates co-occur with the history: sum, largest, and sum with decay by place; (3, R * M) float32.
+    """Return how strongly candidates co-occur with the history: sum, maximum, and sum with decay by position; (3, R * M) float32.
 
     Args:
-        neighbours: (N, K), −1 where there are fewer. weights: (N, K). items: (R, M). histories: (R, L). count: N.
+        neighbours: (N, K), −1 if there are fewer.
+        weights: (N, K).
+        items: (R, M).
+        histories: (R, L).
+        count: N.
     """
     requests, width = items.shape
     out = np.zeros((3, requests, width), dtype=np.float32)
     size = min(requests, max(1, BLOCK // max(count, 1), BLOCK // max(histories.shape[1] * neighbours.shape[1], 1)))
     cell_of = np.full(
         size * count, -1, dtype=np.int32
-    )  # maps a request and an item to the cell that collects its votes
+    )  # maps a request and an item to the cell in which its votes are summed
     for start in range(0, requests, size):
         wanted, past = items[start : start + size], histories[start : start + size]
         own = np.arange(len(wanted))[:, None] * count
@@ -320,23 +328,23 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
         np.maximum.at(largest, cell, votes)
         decayed = votes * (CO_DECAY**place)[vote]
         sums = np.bincount(cell, votes, len(keys)), largest, np.bincount(cell, decayed, len(keys))
-        found = cell_of[keys]  # for a repeated candidate, that of its last place
+        found = cell_of[keys]  # for a repeated candidate, the cell of its last position
         out[:, start : start + size][:, wanted >= 0] = [values[found] for values in sums]
         cell_of[keys] = -1
     return out.reshape(3, -1)
 
 
 class TextMatch(PastField):
-    """Agreement of a candidate with the history, from the items' texts; no language model runs per user.
+    """Field for the agreement of a candidate with the history, from the texts of the items. No language model runs per user.
 
-    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines after a ridge regression from texts to the log's item
-    factors, which places a new item by its text alone.
-    ``<name>_vector_0, …``: the candidate's own text, as its first principal components.
+    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines after a ridge regression from texts to the item factors of the
+    log, which places a new item by its text alone. ``<name>_vector_0, …``: the text of the candidate itself, as its first principal components.
 
     Args:
-        embedder: ``auto`` (MiniLM where its package is installed, else WordLlama), or see :func:`taiji.language.embed.load_embedder`.
-        vector: principal components.
-        history, refreshes: see :class:`PastField`. name: name of the field.
+        embedder: ``auto`` (MiniLM if its package is installed, else WordLlama), or see :func:`taiji.language.embed.load_embedder`.
+        vector: number of principal components.
+        history, refreshes, least_rows: see :class:`PastField`.
+        name: name of the field.
     """
 
     learnt = ("embedder_used",)
@@ -368,7 +376,7 @@ class TextMatch(PastField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers; none where items have no texts."""
+        """Names of the numbers; empty if items have no texts."""
         if self.is_left_out or not self.space.width:
             return ()
         matches = [f"{self.name}_{part}" for part in HISTORY_MATCHES]
@@ -387,15 +395,15 @@ class TextMatch(PastField):
             self.vectors, self.components = self.space.place(found)
 
     def tells(self, dataset: Dataset) -> bool:
-        """Return True if the items' texts distinguish them."""
+        """Return True if the texts distinguish the items."""
         return has_texts(dataset)
 
     def whitens(self, dataset: Dataset, items: Array) -> Array:
-        """Return the mask of items whose texts the whitening learns from, (n,) bool: the whole catalogue."""
+        """Return a mask of the items from whose texts the whitening is learnt, (n,) bool: the whole catalogue."""
         return np.ones(len(items), dtype=bool)
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of some of a dataset's items, (n, d) float32."""
+        """Return the vectors of the given items of a dataset, (n, d) float32."""
         texts = item_texts(dataset)
         return embedded(self.embedder_used, [texts[item] for item in items])
 
@@ -405,7 +413,7 @@ class TextMatch(PastField):
         return self.space.width > 0
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Fit the map for that time."""
+        """Fit the map for this time."""
         numbers = self.numbering(dataset)
         state = past_state(dataset, until)
         own = self.known_at(numbers[: dataset.n_items], until)
@@ -414,7 +422,7 @@ class TextMatch(PastField):
         self.mapped.append(self.space.mapped(self.vectors, made))
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Place items that were added later, from their texts."""
+        """Place items that were added later, by their texts."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             vectors, components = self.space.place(self.embed(dataset, new))
@@ -440,7 +448,7 @@ class TextMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return places of items and maps, by cut."""
+        """Return positions of items and maps, by cutoff."""
         return {
             "cuts": self.cuts,
             "known": self.known,
@@ -451,7 +459,7 @@ class TextMatch(PastField):
         }
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Restore the state that :meth:`config` and :meth:`tensors` returned."""
+        """Restore the field from :meth:`config` and :meth:`tensors`."""
         super().restore(config, tensors)
         self.cuts, self.known = tensors["cuts"], tensors["known"]
         self.space = TextSpace.restore(tensors)

@@ -18,13 +18,13 @@ from taiji.nn.quantised_vectors import QuantisedVectors
 
 Array = NDArray[Any]
 WIDTH = 32
-"""Factors of an item."""
+"""Number of factors per item."""
 NEIGHBOURS = 50
-"""Co-occurring items kept per item."""
+"""Number of co-occurring items kept per item."""
 SHRINKAGE = 5.0
-"""Added to the product of two items' counts, so that a chance co-occurrence of rare items counts little."""
+"""Constant added to the product of two items' counts, so that a chance co-occurrence of rare items counts little."""
 WINDOW, STEP_DECAY = 5, 0.8
-"""Window, in interactions, within which items co-occur, and the decay per interaction between them."""
+"""Window, in interactions, within which items co-occur, and decay per interaction between them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,10 @@ class PastState:
     """State of N items learnt from the interactions strictly before a time.
 
     Attributes:
-        factors: (N, 32), of the user-item matrix.
-        neighbours: (N, K) int32 co-occurring items, −1 where there are fewer; weights: (N, K) float32.
-        counts: (N,) interactions.
+        factors: (N, 32) item factors of the user-item matrix.
+        neighbours: (N, K) int32 co-occurring items, −1 if there are fewer.
+        weights: (N, K) float32 weights of the neighbours.
+        counts: (N,) numbers of interactions.
     """
 
     factors: QuantisedVectors
@@ -47,7 +48,7 @@ _MADE: WeakKeyDictionary[Dataset, dict[int, PastState]] = WeakKeyDictionary()
 
 
 def past_state(dataset: Dataset, until: int) -> PastState:
-    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds); cached with the dataset."""
+    """Return the state learnt from the dataset's interactions strictly before ``until`` (microseconds). It is cached with the dataset."""
     made = _MADE.setdefault(dataset, {})
     if until not in made:
         made[until] = _learnt(earlier(dataset.history, until), dataset.n_items)
@@ -83,8 +84,9 @@ def cut_times(history: History, start: int, refreshes: int, until: int) -> Array
     """Return the times (microseconds) of the refreshes, ascending; the last is ``until``.
 
     Args:
-        history: interactions. start: start of the training period. refreshes: number of refreshes up to ``until``, with equally many interactions between
-            them.
+        history: interactions.
+        start: start of the training period.
+        refreshes: number of refreshes up to ``until``, with equally many interactions in between.
     """
     times = np.asarray(history.times)
     times = np.sort(times[(times >= start) & (times < until)])

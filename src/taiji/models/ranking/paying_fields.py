@@ -1,4 +1,4 @@
-"""Fields that must pay: a ranker keeps one only where it predicts later rows better with it."""
+"""Fields that must pay off: a ranker keeps such a field only if it predicts later rows better with it than without."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Array = NDArray[Any]
 Again = Callable[[FieldSet, Arrays, Arrays], "Ranker"]
-"""(fields, training rows, later rows) → a ranker trained on them, from the same seed."""
+"""Function from (fields, training rows, later rows) to a ranker trained on them with the same seed."""
 FOLDS = 20
-"""Groups of users from which a gain's standard error is computed."""
+"""Number of groups of users from which the standard error of a gain is computed."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Worth:
     """Measured worth of a field.
 
     Attributes:
-        field: its name. gain: reduction of the loss on the later rows. error: standard error of the gain, over groups of users; with one group, the
-            gain's size.
+        field: name of the field.
+        gain: reduction of the loss on the later rows.
+        error: standard error of the gain over groups of users; with only one group, the absolute gain.
     """
 
     field: str
@@ -39,23 +40,24 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """True if the gain exceeds its error; about half of all uninformative fields would pass a mere test for a positive gain."""
+        """True if the gain exceeds its standard error. (About half of all uninformative fields have a positive gain.)"""
         return self.gain > self.error
 
     def record(self) -> dict[str, Any]:
-        """Return the record as a JSON-ready dict."""
+        """Return the result as a JSON-serialisable dict."""
         return {**asdict(self), "kept": self.pays}
 
 
 def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranker:
-    """Return the ranker trained again without each field that must pay and does not, the last field first.
+    """Remove each field that must pay off but does not, starting with the last one, and return the ranker trained without them.
 
     Args:
-        ranker: trained with all of them. arrays, later: its training rows, and the later rows it is judged on.
-        again: trains another ranker.
+        ranker: ranker trained with all fields.
+        arrays, later: its training rows, and the later rows on which it is evaluated.
+        again: function that trains another ranker.
 
     Returns:
-        the ranker itself if nothing is left out or the later rows have no labels; :attr:`Ranker.worths` holds the measurements.
+        the given ranker if no field is removed or the later rows have no labels; :attr:`Ranker.worths` holds the measurements.
     """
     if not any(np.isfinite(later.labels[name]).any() for name in ranker.loss.labels):
         return ranker
@@ -81,7 +83,7 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
 
 
 def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
-    """Compare mean losses of groups of users without and with a field, (G,) each; ``rows`` (G,) is the number of rows behind each mean."""
+    """Compare the mean losses of groups of users without and with a field, each (G,). ``rows`` (G,) is the number of rows in each group."""
     groups = rows > 0
     parts = (without - given)[groups] * rows[groups] / rows[groups].mean()
     gain = float(parts.mean()) if len(parts) else 0.0
@@ -89,14 +91,14 @@ def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
 
 
 def user_groups(user: Array) -> Array:
-    """Return each row's group of users, (N,) int64 below :data:`FOLDS`, from its user."""
+    """Return the group of users of each row, (N,) int64 below :data:`FOLDS`."""
     users = np.unique(user)
     drawn: Array = np.random.default_rng(0).permutation(len(users))[np.searchsorted(users, user)] % FOLDS
     return drawn
 
 
 def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
-    """Return a ranker's mean loss on the later rows of each group of users, and the number of rows, (G,) each."""
+    """Return the mean loss of a ranker on the later rows of each group of users, and the number of rows, each (G,)."""
     group = user_groups(later.user)
     losses, rows = np.zeros(FOLDS), np.bincount(group, minlength=FOLDS)
     for number in np.flatnonzero(rows):
@@ -105,7 +107,7 @@ def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
 
 
 def without_field(fieldset: FieldSet, name: str, *parts: Arrays) -> tuple[FieldSet, list[Arrays]]:
-    """Return a set of fields without one of its numbers, and arrays of rows without its columns."""
+    """Return the set of fields without one numeric field, and arrays of rows without its columns."""
     kept = np.concatenate([np.full(len(field.labels), field.name != name) for field in fieldset.numbers])
     smaller = FieldSet([field for field in fieldset.fields if field.name != name])
     return smaller, [replace(part, numbers=np.ascontiguousarray(part.numbers[:, kept])) for part in parts]

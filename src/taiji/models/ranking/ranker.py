@@ -1,4 +1,4 @@
-"""The base of neural rankers: training, calibration, prediction, scoring, saving; a model adds a network and settings."""
+"""Base class of neural rankers: training, calibration, prediction, scoring and saving. A model adds a network and settings."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from taiji.nn.predictions import predictions
 Array = NDArray[Any]
 FORMAT = 2
 ROWS = 65_536
-"""Rows turned into arrays at a time; bounds the memory of a prediction."""
+"""Number of rows converted to arrays at a time, which bounds the memory of a prediction."""
 BATCH = 8192
-"""Rows that go through the network at a time."""
+"""Number of rows that pass through the network at a time."""
 
 
 class Ranker:
-    """A ranking model bound to a dataset; see :class:`taiji.core.component.Scorer`.
+    """Ranking model bound to a dataset; see :class:`taiji.core.component.Scorer`.
 
     A new model is a subclass with a settings class and a network class; see ``docs/extending.md``.
 
     Attributes:
         settings, tasks, fieldset, network, inputs: the training configuration, and the binding to the dataset.
-        calibration: task name to (scale, shift), see :data:`taiji.nn.predictions.Calibration`.
-        history: one entry per validation check: rows seen, validation loss, rows per second.
-        worths: measured worth of each field that must pay; a field that did not pay is not in the fieldset.
+        calibration: (scale, shift) by task name, see :data:`taiji.nn.predictions.Calibration`.
+        history: one entry per validation check: number of rows seen, validation loss, rows per second.
+        worths: measured worth of each field that must pay off; a field that does not is removed from the fieldset.
     """
 
     Settings: ClassVar[type[NeuralRankerSettings]] = NeuralRankerSettings
@@ -68,36 +68,40 @@ class Ranker:
         self.history: list[dict[str, float]] = []
         self.worths: tuple[Worth, ...] = ()
 
-    # Hooks that a model may override.
+    # Methods that a model may override.
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return the model's inputs, not yet fitted.
+        """Return the model's input fields, before they are fitted.
 
         Args:
-            dataset: the tables. columns: columns of the training rows.
+            dataset: the tables.
+            columns: columns of the training rows.
         """
         return default_fields(dataset, columns, self.settings)
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError if settings and inputs do not fit each other."""
+        """Raise ConfigError if settings and inputs do not match."""
         return
 
     def make_network(self) -> Network[Any]:
-        """Return a fresh network for the layout, the tasks and the settings."""
+        """Return a new network for the layout, the tasks and the settings."""
         return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings)
 
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a training step; override it to use rows beyond the batch.
+        """Return the loss of a training step. Override it to use rows in addition to the batch.
 
         Args:
-            chunk: rows in memory. index: (B,) rows of the step. outputs: (B, O). group: (B,) requests of the rows, for pairwise losses.
+            chunk: rows in memory.
+            index: (B,) rows of the step.
+            outputs: (B, O).
+            group: (B,) requests of the rows, for pairwise losses.
         """
         return self.loss(outputs, self.step_labels(chunk, index), group)
 
     def step_labels(self, chunk: Arrays, index: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        """Return the training labels of rows ``index`` of a chunk, (B,) each."""
+        """Return the training labels of the rows ``index`` of a chunk, each (B,)."""
         return {name: on_device(chunk.labels[name][index], self.device) for name in self.loss.labels}
 
     # Training.
@@ -115,16 +119,16 @@ class Ranker:
         """Train on exposures.
 
         Args:
-            dataset: its history and past events feed the model, strictly before each row's time.
-            rows: event, user, item, time (microseconds), the tasks' labels (null = not known), and context and feature columns.
-            seed: random seed of initialisation, shuffling and dropout; on a CPU the same seed gives the same weights.
-            device: overrides the settings' device.
+            dataset: dataset whose history and past events the model reads, strictly before the time of each row.
+            rows: event, user, item, time (microseconds), labels of the tasks (null if unknown), and context and feature columns.
+            seed: random seed of initialisation, shuffling and dropout; on a CPU, the same seed gives the same weights.
+            device: device that overrides the one in the settings.
             valid: later exposures for early stopping and calibration; by default the latest ``valid_fraction`` of the rows.
-            until: use only exposures strictly before this time (microseconds), with their labels as they stand in ``rows``; see
+            until: use only exposures strictly before this time (microseconds), with their labels as given in ``rows``; see
                 :func:`taiji.data.splits.exposures` for labels that mature later.
 
         Raises:
-            InputError: no rows, or no row with a label.
+            InputError: there are no rows, or no row has a label.
         """
         if until is not None:
             rows = rows.filter(pl.col("time") < until)
@@ -134,7 +138,7 @@ class Ranker:
             rows, valid = later_slice(rows, self.settings.valid_fraction)
             if rows.is_empty():
                 raise InputError(
-                    "All exposures have the same time: none are left to train on besides the validation rows.",
+                    "All exposures have the same time, so no rows remain for training besides the validation rows.",
                     where="exposures",
                     expected="exposures at different times, or separate validation rows",
                     found=f"{len(valid)} rows at one time",
@@ -178,10 +182,10 @@ class Ranker:
 
         Args:
             dataset: as for :meth:`fit`.
-            frames: makes an iterator over the frames of exposures; the first one decides scales and context vocabularies.
+            frames: function that returns an iterator over frames of exposures; the first frame determines scales and context vocabularies.
             rows: number of rows in all frames.
-            until: a time (microseconds) after all of them.
-            seed, device, valid: as for :meth:`fit`; without ``valid`` every epoch is run and nothing is calibrated.
+            until: a time (microseconds) after all exposures.
+            seed, device, valid: as for :meth:`fit`; without ``valid``, all epochs are run and nothing is calibrated.
         """
         first = next(iter(frames()))
         _check_columns(first, self.learnt_tasks(dataset))
@@ -198,11 +202,14 @@ class Ranker:
         return self
 
     def train_part(self, base: Ranker, rows: pl.DataFrame, extra: Sequence[str], *, prefix: str, seed: int = 0) -> None:
-        """Copy another ranker's weights and train only those whose names begin with ``prefix``.
+        """Copy the weights of another ranker, and train only those whose names begin with ``prefix``.
 
         Args:
-            base: a ranker trained without the columns ``extra``; it is not changed.
-            rows: exposures with these columns. extra: columns whose fields are added. prefix: prefix of the weights. seed: as for :meth:`fit`.
+            base: ranker trained without the columns ``extra``; it is not changed.
+            rows: exposures with the columns ``extra``.
+            extra: columns whose fields are added.
+            prefix: prefix of the weights' names.
+            seed: as for :meth:`fit`.
         """
         _check(rows, base.tasks)
         rows, valid = later_slice(rows, self.settings.valid_fraction)
@@ -220,7 +227,7 @@ class Ranker:
             train(self, lambda epoch: [arrays], len(arrays), held_out, seed, part=prefix)
 
     def build(self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None) -> Self:
-        """Make the network, with weights drawn from torch's current random state, and bind it to a dataset."""
+        """Create the network, with weights drawn from torch's current random state, and bind it to a dataset."""
         self.tasks, self.fieldset = check_tasks(tasks), fieldset
         self.check(self.layout)
         self.device = pick_device(device or self.settings.device)
@@ -233,7 +240,7 @@ class Ranker:
 
     @property
     def layout(self) -> Layout:
-        """The description of its inputs."""
+        """Description of the inputs."""
         return self.fieldset.layout
 
     @property
@@ -243,7 +250,7 @@ class Ranker:
 
     @property
     def goal(self) -> str:
-        """The prediction that :meth:`score_pairs` returns: click and conversion jointly; without a conversion task, the first label."""
+        """Prediction that :meth:`score_pairs` returns: click and conversion jointly or, without a conversion task, the first label."""
         return next((task.heads[-1] for task in self.tasks if task.name == CONVERSION.name), self.tasks[0].name)
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
@@ -252,7 +259,7 @@ class Ranker:
         unknown = sorted({*(self.settings.tasks or ()), *self.settings.task_weights} - set(known))
         if unknown:
             raise ConfigError(
-                "The log has no such label.",
+                "The log has no label of this name.",
                 where="ranking.tasks",
                 expected=", ".join(known),
                 found=", ".join(unknown),
@@ -265,7 +272,7 @@ class Ranker:
     # Prediction.
 
     def logits(self, arrays: Arrays, batch: int = BATCH) -> NDArray[np.float64]:
-        """Return the network's outputs, uncalibrated, (N, O) float64."""
+        """Return the uncalibrated outputs of the network, (N, O) float64."""
         self.network.eval()
         parts = [np.zeros((0, self.network.outputs))]
         with torch.inference_mode():
@@ -279,12 +286,12 @@ class Ranker:
         """Return calibrated predictions in row order.
 
         Args:
-            exposures: user, item, time (microseconds), and the context and feature columns it was trained with; a missing
-                column or a null means "nothing known for this row".
+            exposures: user, item, time (microseconds), and the context and feature columns used in training; a missing column or a null means that the
+                value is unknown.
 
         Returns:
-            (N,) a column per head, as ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their
-            product; ``event`` is passed through where there is one.
+            one column (N,) per head: ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their product; ``event`` is passed through
+            if the exposures have it.
         """
         parts = [np.zeros((0, self.network.outputs))]
         for start in range(0, len(exposures), ROWS):
@@ -293,7 +300,7 @@ class Ranker:
         return pl.concat([exposures.select("event"), out], how="horizontal") if "event" in exposures.columns else out
 
     def score_pairs(self, users: Array, items: Array, times: Array) -> NDArray[np.float64]:
-        """Return the :attr:`goal` of (user, item, time), all (N,) dense ids and microseconds, as (N,) float64."""
+        """Return the :attr:`goal` of (user, item, time), dense ids and microseconds of shape (N,), as (N,) float64."""
         frame = pl.DataFrame(
             {"user": users, "item": items, "time": times},
             schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
@@ -301,7 +308,7 @@ class Ranker:
         return self.predict(frame)[self.goal].to_numpy()
 
     def encode(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, statistics of user and context, and the network's request-side outputs."""
+        """Return the request side: sequences, features, statistics of user and context, and the request-side outputs of the network."""
         state = self.inputs.state(requests)
         self._evaluating()
         split = self._split.get() if self.settings.split_weights else None
@@ -315,11 +322,11 @@ class Ranker:
         return replace(state, split=split, hoisted=tuple(torch.cat(kept) for kept in zip(*parts)))
 
     def score(self, state: RequestState, slate: Slate) -> Predictions:
-        """Return every head's prediction for every place of the slate, (R, M) float64 each."""
+        """Return the prediction of each head for every position of the slate, each (R, M) float64."""
         requests, places = slate.items.shape
         if requests != len(state):
             raise InputError(
-                "The slate and the encoded requests differ in number.", expected=str(len(state)), found=str(requests)
+                "The numbers of slates and encoded requests differ.", expected=str(len(state)), found=str(requests)
             )
         self._evaluating()
         parts = [np.zeros((0, self.network.outputs))]
@@ -337,12 +344,12 @@ class Ranker:
         return {head: values.reshape(requests, places) for head, values in found.items()}
 
     def _evaluating(self) -> None:
-        """Switch to evaluation mode; a no-op, without walking the modules, if it is already on."""
+        """Switch to evaluation mode. If it is already on, do nothing, without walking the modules."""
         if self.network.training:
             self.network.eval()
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Self:
-        """Return the ranker bound to other users of the same catalogue; weights and item codes are shared, not copied."""
+        """Return the ranker bound to other users of the same catalogue. Weights and item codes are shared, not copied."""
         made = type(self)(self.settings)
         made.__dict__.update(self.__dict__, inputs=self.inputs.bound_to(users, statistics))
         return made
@@ -361,7 +368,7 @@ class Ranker:
 
         with atomic_folder(folder) as temporary:
             save_file(self._tensors(), temporary / "model.safetensors")
-            # Speed depends on the machine and is left out: equal rankers give equal bytes.
+            # Speed depends on the machine and is omitted, so that equal rankers give equal bytes.
             history = [
                 {name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history
             ]
@@ -374,18 +381,20 @@ class Ranker:
         """Read a saved ranker of any model and bind it to a dataset (the same one, or a later one with more users and items).
 
         Args:
-            folder: written by :meth:`save`. dataset: the dataset to score. device: overrides the settings' device.
+            folder: folder that :meth:`save` wrote.
+            dataset: dataset to score.
+            device: device that overrides the one in the settings.
 
         Raises:
-            ArtifactError: the folder is damaged, or from another version.
-            ConfigError: the model's class cannot be imported here.
+            ArtifactError: the folder is damaged or was written by another version.
+            ConfigError: the class of the model cannot be imported.
         """
         from safetensors.torch import load_file
 
         config = read_json(Path(folder) / "config.json")
         if config.get("format") != FORMAT or not set(config.get("statistics", ())) <= set(NAMES):
             raise ArtifactError(
-                "This folder is not a ranker that this version can read.",
+                "This version cannot read a ranker from this folder.",
                 where=str(folder),
                 expected=f"config.json with format {FORMAT} and statistics of this version",
                 found=f"format {config.get('format')}",
@@ -402,7 +411,7 @@ class Ranker:
             return made._restored(config, tensors, dataset, device)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ArtifactError(
-                "A saved ranker is damaged, or was made by another version of its model.",
+                "The saved ranker is damaged, or was written by another version of its model.",
                 where=str(folder),
                 found=str(error)[:300],
                 fix="train the ranker again",
@@ -444,10 +453,10 @@ class Ranker:
 
 
 def ranker_class(reference: str, where: str = "ranking.model") -> type[Ranker]:
-    """Return the class of a ranking model by entry-point name or import path.
+    """Return the class of a ranking model by its entry-point name or import path.
 
     Raises:
-        ConfigError: nothing has that name, or it is not a ranker.
+        ConfigError: nothing has this name, or it is not a ranker.
     """
     return as_subclass(find_class(reference, GROUP, where), Ranker, "a ranking model", where)
 
@@ -467,9 +476,9 @@ def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
     _check_columns(exposures, tasks)
     if exposures[tasks[0].name].n_unique() < 2:
         raise InputError(
-            "There is nothing to learn: all exposures have the same label, or there are none.",
+            "There is nothing to learn: there are no exposures, or all have the same label.",
             where="exposures",
             expected=f"rows with different values of {tasks[0].name}",
             found=f"{len(exposures)} rows",
-            fix="give the period a larger share in split.fractions, or raise data.non_clicks",
+            fix="give this period a larger share in split.fractions, or raise data.non_clicks",
         )

@@ -1,4 +1,4 @@
-"""The contract of a ranking network: from the batch of a model's fields to one output per task."""
+"""Contract of a ranking network: from a batch of the model's fields to one output per task."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ S = TypeVar("S", bound=NeuralRankerSettings)
 
 
 class Network(nn.Module, ABC, Generic[S]):
-    """A ranking network.
+    """Base class of ranking networks.
 
-    It may use any of its inputs; the batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds:
-    ``users`` (V,) rows and ``user_categories`` (V, P) of the distinct users and ``user`` (B,) positions in them; ``items``
-    (U, 1 + C) rows of the distinct items, row 0 the padding, and ``item`` (B,) positions in them; ``numbers`` (B, F);
-    ``categories`` (B, K) of context and pair; per sequence ``<name>`` (R, L) positions in ``items`` and, where ages are known,
-    ``<name>_age`` (R, L), R = B or one row per request of B / R candidates; per codes field ``<name>`` (B, M); per vector
+    A network may use any of its inputs. The batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds: ``users`` (V,), rows of the distinct users,
+    with ``user_categories`` (V, P), and ``user`` (B,), positions in them; ``items`` (U, 1 + C), rows of the distinct items, where row 0 is the padding, and
+    ``item`` (B,), positions in them; ``numbers`` (B, F); ``categories`` (B, K) of context and pair; per sequence ``<name>`` (R, L), positions in ``items``,
+    and ``<name>_age`` (R, L) if ages are known, where R is B, or one row per request of B / R candidates; per codes field ``<name>`` (B, M); per vector
     ``<name>`` (B, D) and ``<name>_present`` (B,).
 
     Args:
@@ -40,9 +39,9 @@ class Network(nn.Module, ABC, Generic[S]):
         """Return logits, (B, O)."""
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and a scalar penalty that is added to the loss times ``embedding_decay``, if the model has one."""
+        """Return logits, and a scalar penalty that is added to the loss with weight ``embedding_decay``, or None if the model has no penalty."""
         return self(batch), None
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set measured constants, such as scales, from training rows."""
+        """Set constants that are measured on training rows, such as scales."""
         return

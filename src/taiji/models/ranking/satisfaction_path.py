@@ -1,14 +1,14 @@
-"""EASQ (arXiv 2601.20215): sparse survey answers train a low-rank path of their own, and the served score is aligned with it.
+"""EASQ (arXiv 2601.20215): sparse survey answers train a separate low-rank path, and the served score is aligned with it.
 
-Rebuilt from a note on the paper; ``docs/systems/easq.md`` lists our own additions. With the inputs x, the first layer W₀ and low-rank matrices A and B:
+The method is reconstructed from a note on the paper; ``docs/systems/easq.md`` lists our additions. With inputs x, first layer W₀ and low-rank A and B:
 
     h = W₀ x,   l = B A sg(x),   h_main = h + sg(l),   h_sat = sg(h) + l          (sg: no gradient)
 
-Both go through experts of their own with a ReLU router; softplus makes the scores ŷ (served) and ŝ (satisfaction) positive. The loss is
+Each goes through its own experts with a ReLU router; softplus makes the scores ŷ (served) and ŝ (satisfaction) positive. The loss is
 
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
 
-So behaviour never moves A, B or the layers after them, answers never move W₀ or the embeddings, and alignment never moves the path of ŝ.
+So behaviour never changes A, B or the layers after them, answers never change W₀ or the embeddings, and alignment never changes the path of ŝ.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from taiji.nn.losses import MultitaskLoss, pairwise_loss
 from taiji.nn.towers import layers
 
 SERVED = Task(name="served", kind="pairwise")
-"""The task of the score ŷ, for which the log has no column."""
+"""Task of the score ŷ, for which the log has no column."""
 SMALLEST = -33.0
-"""Below this, softplus(x) equals exp(x) to the last bit, and its logarithm is x."""
+"""Value below which softplus(x) equals exp(x) to the last bit, so that its logarithm is x."""
 Pairs = Literal["answers", "exposures"]
 
 
 class SatisfactionSettings(NeuralRankerSettings):
-    """Shape and weights of EASQ; ``hidden[0]`` is the width of the first layer, the others are those of each expert."""
+    """Shape and loss weights of EASQ. ``hidden[0]`` is the width of the first layer, and the others are the widths of each expert."""
 
     model: str = "satisfaction"
     survey: str | None = None
-    """The label of kind `survey` whose answers teach satisfaction; `null` takes the only one."""
+    """Label of kind `survey` from whose answers satisfaction is learnt; `null` uses the only one."""
     behaviours: dict[str, float] = Field(default_factory=dict)
-    """Weights of the labels whose sum orders a request's candidates for the served score; empty takes the first label alone."""
+    """Weights of the labels whose sum orders a request's candidates for the served score; if empty, only the first label is used."""
     rank: PositiveInt = 4
-    """Rank of the isolated path."""
+    """Rank of the satisfaction path."""
     experts: PositiveInt = 4
-    """Experts of the main path."""
+    """Number of experts of the main path."""
     satisfaction_experts: PositiveInt = 2
-    """Experts of the isolated path."""
+    """Number of experts of the satisfaction path."""
     satisfaction_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Weight λ₁ of the loss on pairs of answers."""
     alignment_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
@@ -66,26 +66,28 @@ class SatisfactionSettings(NeuralRankerSettings):
     aligned: Pairs = "answers"
     """Pairs for the alignment: `answers`, a satisfied and an unsatisfied one; or `exposures`, candidates of one request ordered by ŝ."""
     answers: PositiveInt = 64
-    """Answered rows that a step draws in addition to its batch, so that every step has some."""
+    """Number of answered rows that each step draws in addition to its batch, so that every step has some."""
 
 
 def log_softplus(values: torch.Tensor) -> torch.Tensor:
-    """Return log(log(1 + eˣ)), finite and with a gradient for every x."""
+    """Return log(log(1 + eˣ)), finite and with a gradient for all x."""
     return torch.where(values < SMALLEST, values, functional.softplus(values.clamp_min(SMALLEST)).log())
 
 
 def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of pairs, (P,): a pairwise loss with satisfaction's log-ratio as its margin.
+    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of pairs, (P,): a pairwise loss with the log-ratio of satisfaction as its margin.
 
     Args:
-        served: (P, 2) logits of ŷ = softplus(·), the better one first. satisfaction: (P, 2) those of ŝ. sharpness: β.
+        served: (P, 2) logits of ŷ = softplus(·), the better one first.
+        satisfaction: (P, 2) logits of ŝ.
+        sharpness: β.
     """
     ours, theirs = log_softplus(served), log_softplus(satisfaction.detach())
     return -functional.logsigmoid(sharpness * ((ours[:, 0] - ours[:, 1]) - (theirs[:, 0] - theirs[:, 1])))
 
 
 def answer_pairs(answers: torch.Tensor) -> torch.Tensor:
-    """Return the places (P, 2) of every pair of a satisfied and an unsatisfied answer; rows without an answer (NaN) are left out.
+    """Return positions (P, 2) of all pairs of a satisfied and an unsatisfied answer. Rows without an answer (NaN) are ignored.
 
     Args:
         answers: (B,) 1, 0, or NaN.
@@ -96,20 +98,25 @@ def answer_pairs(answers: torch.Tensor) -> torch.Tensor:
 
 
 def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return the places (P, 2) of all pairs of one request, the one with the higher score first.
+    """Return positions (P, 2) of all pairs of the same request, the one with the higher score first.
 
     Args:
-        scores: (B,). group: (B,) the rows' requests.
+        scores: (B,).
+        group: (B,) request of each row.
     """
     above = (group.unsqueeze(1) == group.unsqueeze(0)) & (scores.unsqueeze(1) > scores.unsqueeze(0))
     return torch.nonzero(above)
 
 
 class RoutedExperts(nn.Module):
-    """Experts weighted by a router R(h) = ReLU(W h + b); b starts at one over their number, so that every row starts with experts.
+    """Experts weighted by a router R(h) = ReLU(W h + b). b is initialised to 1 / number of experts, so that at the start every row uses all experts.
 
     Args:
-        width: width of the input. hidden: widths of each expert. outputs: their number. dropout: of each hidden layer. experts: their number.
+        width: width of the input.
+        hidden: widths of each expert.
+        outputs: number of outputs.
+        dropout: dropout of each hidden layer.
+        experts: number of experts.
     """
 
     def __init__(self, width: int, hidden: tuple[int, ...], outputs: int, dropout: float, experts: int) -> None:
@@ -120,14 +127,14 @@ class RoutedExperts(nn.Module):
         self.head = nn.Linear(hidden[-1], outputs)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(B, width) to (B, outputs)."""
+        """Return (B, outputs) for inputs (B, width)."""
         weights = torch.relu(self.router(inputs)).unsqueeze(2)
         found = torch.stack([expert(torch.relu(inputs)) for expert in self.experts], dim=1)
         return self.head((weights * found).sum(dim=1))  # type: ignore[no-any-return]
 
 
 class SatisfactionNetwork(Network[SatisfactionSettings]):
-    """Two paths from shared inputs; outputs are those of the log's tasks, then the survey's, then the served score's."""
+    """Network with two paths from shared inputs. The outputs are those of the log's tasks, then that of the survey, then the served score."""
 
     def __init__(self, layout: Layout, outputs: int, settings: SatisfactionSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -142,7 +149,7 @@ class SatisfactionNetwork(Network[SatisfactionSettings]):
         self.satisfaction = RoutedExperts(width, deeper, 1, settings.dropout, settings.satisfaction_experts)
 
     def paths(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return h_main and h_sat, (B, hidden[0]) each, for the inputs (B, width)."""
+        """Return h_main and h_sat, each (B, hidden[0]), for inputs (B, width)."""
         shared, own = self.first(flat), self.up(self.down(flat.detach()))
         return shared + own.detach(), shared.detach() + own
 
@@ -163,10 +170,11 @@ class SatisfactionNetwork(Network[SatisfactionSettings]):
 
 
 class SatisfactionLoss(MultitaskLoss):
-    """Losses of the log's tasks and of pairs of behaviour (the main part), of pairs of answers and of alignment.
+    """Sum of the losses of the log's tasks and of pairs of behaviour (the main part), of pairs of answers, and of alignment.
 
     Args:
-        tasks: the log's, then the survey, then :data:`SERVED`. settings: weights.
+        tasks: tasks of the log, then the survey, then :data:`SERVED`.
+        settings: weights of the losses.
     """
 
     def __init__(self, tasks: Sequence[Task], settings: SatisfactionSettings) -> None:
@@ -178,7 +186,7 @@ class SatisfactionLoss(MultitaskLoss):
         known = [head for task in ordinary for head in task.heads]
         if unknown := sorted(set(self.behaviours) - set(known)):
             raise ConfigError(
-                "A label that orders behaviour is not among the tasks.",
+                "A label of ranking.behaviours is not among the tasks.",
                 where="ranking.behaviours",
                 expected=", ".join(known),
                 found=", ".join(unknown),
@@ -197,25 +205,25 @@ class SatisfactionLoss(MultitaskLoss):
         return total + pairwise_loss(functional.softplus(outputs[:, -1]), torch.nan_to_num(value), known, group)
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return λ₁ times the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers; 0 where there are none."""
+        """Return λ₁ times the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers; 0 if there are none."""
         positive = functional.softplus(outputs[:, -2])
         pairs = positive[answer_pairs(answers)]
         losses = functional.softplus(pairs[:, 1] - pairs[:, 0])
         return self.weight * losses.sum() / max(len(losses), 1)
 
     def aligned(self, outputs: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-        """Return λ₂ times the mean alignment loss of pairs of rows (P, 2); 0 where there are none."""
+        """Return λ₂ times the mean alignment loss over pairs of rows (P, 2); 0 if there are none."""
         served, satisfaction = outputs[:, -1], outputs[:, -2]
         losses = alignment_loss(served[pairs], satisfaction[pairs], self.settings.sharpness)
         return self.settings.alignment_weight * losses.sum() / max(len(losses), 1)
 
     def taught(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return the loss on answered rows: satisfaction, and the alignment if it uses answers."""
+        """Return the loss on answered rows: satisfaction, and alignment if it uses answers."""
         total = self.satisfied(outputs, answers)
         return total + self.aligned(outputs, answer_pairs(answers)) if self.settings.aligned == "answers" else total
 
     def shown(self, outputs: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
-        """Return the alignment loss on pairs of one request's candidates; 0 if it uses answers."""
+        """Return the alignment loss on pairs of candidates of the same request; 0 if alignment uses answers."""
         if self.settings.aligned == "answers" or group is None:
             return outputs.new_zeros(())
         return self.aligned(outputs, ordered_pairs(functional.softplus(outputs[:, -2].detach()), group))
@@ -223,14 +231,14 @@ class SatisfactionLoss(MultitaskLoss):
     def __call__(
         self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the total loss of rows, including their own answers."""
+        """Return the total loss of rows, including the survey answers among them."""
         return (
             self.main(outputs, labels, group) + self.taught(outputs, labels[self.survey]) + self.shown(outputs, group)
         )
 
 
 class SatisfactionRanker(Ranker):
-    """A ranker of behaviour, aligned with sparse survey answers; serve its prediction ``served``. See :class:`SatisfactionNetwork`."""
+    """Ranker of behaviour that is aligned with sparse survey answers. Serve its prediction ``served``. See :class:`SatisfactionNetwork`."""
 
     Settings = SatisfactionSettings
     network_class = SatisfactionNetwork
@@ -243,13 +251,13 @@ class SatisfactionRanker(Ranker):
         return SERVED.name
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
-        """Return the log's tasks, then the survey, then the served score."""
+        """Return the tasks of the log, then the survey, then the served score."""
         tasks = super().learnt_tasks(dataset)
         surveys = [task for task in tasks if task.kind == "survey" and self.settings.survey in (None, task.name)]
         ordinary = [task for task in tasks if task not in surveys]
         if len(surveys) != 1 or not ordinary:
             raise ConfigError(
-                "Satisfaction is learnt from one survey label, in addition to behaviour.",
+                "Satisfaction is learnt from exactly one survey label, in addition to behaviour.",
                 where="ranking.survey",
                 expected="one label of kind survey, and another label",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),
@@ -260,7 +268,7 @@ class SatisfactionRanker(Ranker):
     def build(
         self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None
     ) -> SatisfactionRanker:
-        """Make the network and bind it to a dataset."""
+        """Create the network and bind it to a dataset."""
         super().build(dataset, fieldset, tasks, device)
         self.loss = SatisfactionLoss(self.tasks, self.settings)
         return self
@@ -268,7 +276,7 @@ class SatisfactionRanker(Ranker):
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a step: its rows' behaviour, and additional answered rows drawn from the chunk."""
+        """Return the loss of a step: on the behaviour of its rows, and on additional answered rows drawn from the chunk."""
         labels = self.step_labels(chunk, index)
         total = self.loss.main(outputs, labels, group) + self.loss.shown(outputs, group)
         answered = np.flatnonzero(np.isfinite(chunk.labels[self.loss.survey]))

@@ -1,13 +1,14 @@
-"""SARM (arXiv 2602.09401): items' texts as token sequences that are trained with the ranker, and looked up when it serves.
+"""SARM (arXiv 2602.09401): item texts as token sequences, whose encoder is trained with the ranker and replaced by a lookup when it serves.
 
-An item's text, read in two tokenizations, gives h_CLS and h_TAR (:mod:`taiji.nn.semantic_encoder`); the texts of what the user took,
-each as it was then, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts rank by all inputs and these, and
+The text of an item, read in two tokenizations, gives h_CLS and h_TAR (:mod:`taiji.nn.semantic_encoder`). The texts of the items in the user's history,
+each in its version at the time, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts predict from all inputs and these
+vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
-While it trains, the encoder reads the candidates' texts and each step writes them into the bank; afterwards everything is a look-up.
-Deviations: the product h_CLS ⊙ (h_UIN + W u), u the user's embedding, stands beside them, as a tower of this size does not find it. The bank
-is by item and version of its text, so that a row never sees a text that was written later.
+During training, the encoder reads the texts of the candidates, and each step writes them into the bank; afterwards everything is a lookup. Deviations:
+the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, is an additional input, because a tower of this size does not learn it. The bank is
+indexed by item and version of its text, so that a row never sees a text that was written later.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ Start = Literal["auto", "wordllama", "random"]
 TEXT, PAST = "anchor", "anchor_history"
 """Names of the fields."""
 MOST = 2**24
-"""Versions of texts whose numbers a float32 holds exactly."""
+"""Largest number of text versions that a float32 can number exactly."""
 
 
 class SemanticAnchorsSettings(NeuralRankerSettings):
@@ -68,39 +69,40 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
     model: str = "semantic_anchors"
     texts: str = ""
-    """Texts of the items: empty, title and categories; `"{title}, sold by {store}"`, a template of the item table's columns; a column of it, such
-    as `knowledge`, what the stage `item_knowledge` wrote; or a column of events known at the display, for texts that change while an item is shown."""
+    """Texts of the items: empty for title and categories; a template of columns of the item table, such as `"{title}, sold by {store}"`; a column of it,
+    such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change while an item is shown."""
     start: Start = "auto"
-    """Token embeddings to begin with: WordLlama's, with its own merges of characters, or random ones; `auto`: WordLlama's where its package is installed."""
+    """Initial token embeddings: WordLlama's, with its own merges of characters, or random ones. `auto` uses WordLlama's if its package is installed."""
     tokens: PositiveInt = 48
-    """Tokens of a text that are read."""
+    """Number of tokens of a text that are read."""
     pieces: NonNegativeInt = 2000
-    """Merges of characters, for the general tokenization, where it is learnt (`start: random`)."""
+    """Number of merges of characters for the general tokenization, if it is learnt (`start: random`)."""
     terms: NonNegativeInt = 1000
-    """Merges of general tokens into terms of the domain."""
+    """Number of merges of general tokens into terms of the domain."""
     text_width: PositiveInt = 32
-    """Width of the text encoder, even."""
+    """Width of the text encoder; must be even."""
     text_layers: PositiveInt = 2
-    """Layers of the text encoder; the paper's has 4."""
+    """Number of layers of the text encoder; the paper's has 4."""
     experts: PositiveInt = 3
-    """Experts of the tower."""
+    """Number of experts of the tower."""
     auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ of the loss of what the texts predict alone."""
+    """Weight λ of the loss of the predictions from the texts alone."""
 
     @field_validator("text_width")
     @classmethod
     def _pairs(cls, value: int) -> int:
         if value % 2:
-            raise ValueError("rotary positions turn pairs: text_width must be even")
+            raise ValueError("text_width must be even, because rotary positions rotate pairs")
         return value
 
 
 class AnchorText(NumbersField):
-    """Number of the text of the row's item that could be read at the row's time, 0 where there was none.
+    """Field with the number of the text version that could be read at the time of the row, 0 if there was none.
 
     Args:
-        source: see :func:`taiji.data.text_versions.text_versions`. pieces, terms: merges at most.
-        start: start of the tokens' embeddings, see :attr:`SemanticAnchorsSettings.start`.
+        source: see :func:`taiji.data.text_versions.text_versions`.
+        pieces, terms: largest numbers of merges.
+        start: initial token embeddings, see :attr:`SemanticAnchorsSettings.start`.
     """
 
     learnt = ("merges", "vocabulary", "start_used")
@@ -118,25 +120,25 @@ class AnchorText(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The field's own name."""
+        """Name of the field."""
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read a dataset's texts, in which rows are looked up from now on, and return them; without such a column, those that were learnt from."""
+        """Read and return the texts of a dataset, in which rows are looked up from now on. Without such a column, return the texts of the training data."""
         there = is_column(dataset, self.source) or not self._saved
         self.versions = text_versions(dataset, self.source) if there else TextVersions.restore(self._saved, dataset)
         if len(self.versions) >= MOST:
             raise ResourceError(
-                "There are too many versions of texts.",
+                "There are too many text versions.",
                 where=f"ranking.texts: {self.source}",
                 expected=f"fewer than {MOST}",
                 found=str(len(self.versions)),
-                fix="name a column that changes less often",
+                fix="use a column that changes less often",
             )
         return self.versions
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn both tokenizations from the texts that there were before ``until``."""
+        """Learn both tokenizations from the texts that existed before ``until``."""
         versions = self.bind(dataset)
         versions.check(rows, until, f"ranking.texts: {self.source or 'titles and categories'}")
         known = [text for text, since in zip(versions.texts, versions.since) if since < until]
@@ -146,7 +148,7 @@ class AnchorText(NumbersField):
                 where=f"ranking.texts: {self.source or 'titles and categories'}",
                 expected="texts of items before the end of training",
                 found=f"{len(versions)} texts, all later" if len(versions) else "none",
-                fix="name a column with texts, or choose another ranking.model",
+                fix="use a column with texts, or choose another ranking.model",
             )
         distinct = list(dict.fromkeys(known))
         started = self.start == "wordllama" or (self.start == "auto" and wordllama_is_there())
@@ -160,11 +162,11 @@ class AnchorText(NumbersField):
         self._saved = versions.tensors(dataset)
 
     def tensors(self) -> dict[str, Array]:
-        """Return the texts and the vectors to begin with: a ranker's folder holds all that a service needs."""
+        """Return the texts and the initial vectors, so that the folder of a ranker contains everything that a service needs."""
         return {**self._saved, **{f"start_{name}": values for name, values in self.start_vectors.items()}}
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-        """Take back what was saved."""
+        """Restore the field from :meth:`config` and :meth:`tensors`."""
         super().restore(config, tensors)
         self.start_vectors = {
             name.removeprefix("start_"): v for name, v in tensors.items() if name.startswith("start_")
@@ -172,20 +174,20 @@ class AnchorText(NumbersField):
         self._saved = {name: values for name, values in tensors.items() if not name.startswith("start_")}
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the number of each row's text, (N, 1) float32."""
+        """Return the number of the text of each row, (N, 1) float32."""
         versions = self.versions or self.bind(rows.dataset)
         return versions.at(rows.item, rows.time)[:, None].astype(np.float32)
 
     @property
     def tokenizers(self) -> TwoTokenizers:
-        """Both tokenizations, as they were learnt."""
+        """Both learnt tokenizations."""
         pieces, terms = (tuple((first, second) for first, second in pairs) for pairs in self.merges)
         apart = self.start_used != "random"
         return TwoTokenizers(pieces, terms, tuple(self.vocabulary[0]), tuple(self.vocabulary[1]), apart)
 
     @property
     def token_start(self) -> TokenStart | None:
-        """The vectors that the encoder begins with, None for random ones."""
+        """Initial vectors of the encoder; None for random ones."""
         if not self.start_vectors:
             return None
         general = self.start_vectors["general"]
@@ -197,10 +199,11 @@ class AnchorText(NumbersField):
 
 
 class AnchorHistory(NumbersField):
-    """Numbers of the texts of the user's last interactions, each as it could be read then, newest first; 0 where there is none.
+    """Field with the numbers of the texts of the user's last interactions, each in its version at the time, newest first; 0 if there is none.
 
     Args:
-        source: see :func:`taiji.data.text_versions.text_versions`. length: interactions.
+        source: see :func:`taiji.data.text_versions.text_versions`.
+        length: number of interactions.
     """
 
     def __init__(self, source: str = "", length: int = 20) -> None:
@@ -211,7 +214,7 @@ class AnchorHistory(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A name per interaction."""
+        """One name per interaction."""
         return tuple(f"{self.name}[{place}]" for place in range(self.length))
 
     def matrix(self, rows: Rows) -> Array:
@@ -223,13 +226,15 @@ class AnchorHistory(NumbersField):
 
 
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
-    """All inputs, the candidate's text and those of the history through experts, and a head of the texts alone for the auxiliary loss.
+    """Network of experts over all inputs, the text of the candidate and those of the history, with a head over the texts alone for the auxiliary loss.
 
-    Outputs are those of the tasks, and behind them the same of the texts alone. ``encoder`` goes from tokens (N, T) twice and embeddings of items
-    (N, item) to (N, 2 d), 0 for a blank text; another module may take its place before training.
+    The outputs are those of the tasks, followed by the same outputs from the texts alone. ``encoder`` maps tokens (N, T) in both tokenizations and item
+    embeddings (N, item) to (N, 2 d), 0 for a blank text. It can be replaced by another module before training.
 
     Args:
-        layout: its last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`. outputs: number of outputs per task. settings: settings of the model.
+        layout: layout whose last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`.
+        outputs: number of outputs per task.
+        settings: settings of the model.
         texts: texts of the items.
     """
 
@@ -286,10 +291,11 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return torch.cat([self.tower(joined) + self.wide(joined), self.alone(target)], dim=1), penalty
 
     def learnt(self, anchors: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return (B, 2 d) from the encoder, each distinct text encoded once, and write it into the bank.
+        """Return the encoder's output (B, 2 d), with each distinct text encoded only once, and write it into the bank.
 
         Args:
-            anchors: (B,) numbers of texts. items: (B, item) embeddings of their items.
+            anchors: (B,) numbers of texts.
+            items: (B, item) embeddings of their items.
         """
         distinct, place = anchors.unique(return_inverse=True)
         first = torch.zeros_like(distinct).scatter_(0, place, torch.arange(len(place), device=place.device))
@@ -301,28 +307,28 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return look_up(found, place)
 
     def encoded(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return what the encoder makes of texts, (n,) numbers to (n, 2 d)."""
+        """Return the encoder's output (n, 2 d) for the texts with the given numbers (n,)."""
         items = self.inputs.embeddings.item(self.text_items[numbers])
         return self.encoder(self.text_general[numbers], self.text_domain[numbers], items)  # type: ignore[no-any-return]
 
     def refresh(self) -> None:
-        """Write every text into the bank that is not in it as the weights are now."""
+        """Write every text into the bank that is not yet there under the current weights."""
         self.bank.refresh(self.encoded)
 
     def pooled(self, past: torch.Tensor) -> torch.Tensor:
-        """Return h_UIN (R, d) of the texts of the history, numbers (R, L), from the bank; 0 where there is none."""
+        """Return h_UIN (R, d) of the texts of the history, with numbers (R, L), from the bank; 0 if there are none."""
         there = past != 0
         read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width]
         return mean_there(self.user(read, there, (self.cosines, self.sines)), there)
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors, and fill the bank: histories are read before their texts are candidates."""
+        """Set the scales of numbers and vectors, and fill the bank, because histories read it before their texts occur as candidates."""
         self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
         self.refresh()
 
 
 class SemanticAnchorsRanker(Ranker):
-    """A ranker with semantic anchors; see :class:`SemanticAnchorsNetwork`."""
+    """Ranker with semantic anchors; see :class:`SemanticAnchorsNetwork`."""
 
     Settings = SemanticAnchorsSettings
     settings: SemanticAnchorsSettings
@@ -330,7 +336,7 @@ class SemanticAnchorsRanker(Ranker):
     network: SemanticAnchorsNetwork
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
-        """Return what the log offers, and the texts behind it."""
+        """Return the fields that the log provides, followed by the texts."""
         s = self.settings
         own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms, s.start)]
         return [*default_fields(dataset, columns, s), *own]
@@ -338,7 +344,7 @@ class SemanticAnchorsRanker(Ranker):
     def build(
         self, dataset: Dataset, fieldset: FieldSet, tasks: Sequence[Task], device: str | None = None
     ) -> SemanticAnchorsRanker:
-        """Make the network for the dataset's texts, and bind it to the dataset."""
+        """Create the network for the texts of the dataset, and bind it to the dataset."""
         past, text = fieldset.numbers[-2:]
         assert isinstance(past, AnchorHistory) and isinstance(text, AnchorText)
         past.versions = text.bind(dataset)
@@ -349,25 +355,25 @@ class SemanticAnchorsRanker(Ranker):
         return self
 
     def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
-        """Return the dataset's texts as the encoder reads them; override for an encoder that reads something else."""
+        """Return the texts of the dataset as the encoder reads them. Override this for an encoder that reads something else."""
         texts = anchor_texts(dataset, versions, text.tokenizers, self.settings.tokens)
         return replace(texts, start=text.token_start)
 
     def make_network(self) -> SemanticAnchorsNetwork:
-        """Return a fresh network for the dataset's texts."""
+        """Return a new network for the texts of the dataset."""
         return self.network_class(self.layout, sum(task.outputs for task in self.tasks), self.settings, self._texts)
 
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a step, and λ times that of the texts alone."""
+        """Return the loss of a step plus λ times the loss of the texts alone."""
         labels, half = self.step_labels(chunk, index), outputs.shape[1] // 2
         return self.loss(outputs, labels, group) + self.settings.auxiliary_weight * self.loss(
             outputs[:, half:], labels, group
         )
 
     def logits(self, arrays: Arrays, batch: int = BATCH) -> NDArray[np.float64]:
-        """Return the network's outputs, uncalibrated, (N, 2 O) float64, from a bank that is up to date."""
+        """Return the uncalibrated outputs of the network, (N, 2 O) float64, with an up-to-date bank."""
         self.network.refresh()
         return super().logits(arrays, batch)
 
@@ -376,9 +382,9 @@ class SemanticAnchorsRanker(Ranker):
         self.network.refresh()
 
     def staleness(self) -> NDArray[np.float64]:
-        """Return how far the bank is from what the encoder makes of each text today, (n,); 0 but while it trains.
+        """Return the distance between the bank and the encoder's current output for each text, (n,), relative to the mean length of the bank's rows.
 
-        Relative to the mean length of the bank's rows.
+        It is 0 except during training.
         """
         bank = self.network.bank
         found = bank.staleness(self.network.encoded)[1:] / bank.rows[1:].norm(dim=1).mean().clamp_min(1e-12)
@@ -386,21 +392,24 @@ class SemanticAnchorsRanker(Ranker):
 
     @property
     def version(self) -> str:
-        """Hash of weights, calibration and settings; the bank follows from them and the dataset's texts."""
+        """Hash of weights, calibration and settings. The bank follows from these and the dataset's texts."""
         tensors = [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items()) if ".bank." not in k]
         return value_hash([self._config(), tensors])[:16]
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, bank and settings; who loads them looks texts up and encodes none that is in the bank."""
+        """Write weights, bank and settings. After loading, texts are looked up, and only texts that are not in the bank are encoded."""
         self.network.refresh()
         super().save(folder)
 
 
 def anchor_texts(dataset: Dataset, versions: TextVersions, tokenizers: TwoTokenizers, length: int) -> AnchorTexts:
-    """Return versions as the encoder reads them.
+    """Return text versions in the form that the encoder reads.
 
     Args:
-        dataset: the catalogue. versions: versions of the item texts. tokenizers: learnt tokenizers. length: number of tokens of a text that are read.
+        dataset: the catalogue.
+        versions: versions of the item texts.
+        tokenizers: learnt tokenizers.
+        length: number of tokens of a text that are read.
     """
     distinct = {text: place for place, text in enumerate(dict.fromkeys(versions.texts))}
     read = np.array([tokenizers.numbers(text, length) for text in distinct]).reshape(-1, 2, length)

@@ -1,4 +1,4 @@
-"""Computing the request side of a ranker's network once: the side of each input, and the rewritten network."""
+"""Computation of the request side of a ranker's network once per request: the side of each input, and the rewritten network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUESTS, TIMES, DISTINCT, SEED = 3, 4, 9, 17
 
 
 def sides_of(fields: FieldSet) -> Sides:
-    """Return the sides of the inputs of a network over these fields; see :class:`taiji.models.ranking.ranking_network.Network`."""
+    """Return the sides of the inputs of a network over the given fields; see :class:`taiji.models.ranking.ranking_network.Network`."""
     vectors = [name for vector in fields.vectors for name in (vector.name, f"{vector.name}_present")]
     sequences = [name for sequence in fields.sequences for name in (sequence.name, f"{sequence.name}_age")]
     owners = [number.side for number in fields.numbers for _ in number.labels]
@@ -40,7 +40,7 @@ def sides_of(fields: FieldSet) -> Sides:
 
 
 def example_batch(fields: FieldSet, device: str) -> Batch:
-    """Return split inputs of some requests with valid random values."""
+    """Return split inputs for a few requests with valid random values."""
     layout, sides = fields.layout, sides_of(fields)
     random = torch.Generator().manual_seed(SEED)
     rows = REQUESTS * TIMES
@@ -82,10 +82,10 @@ def example_batch(fields: FieldSet, device: str) -> Batch:
 
 
 def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGraph:
-    """Return a ranker's network, split into two steps.
+    """Return the network of a ranker, split into two steps.
 
     Raises:
-        InputError: it cannot be traced, or :class:`taiji.models.ranking.split_weights.NotSeparable`.
+        InputError: the network cannot be traced; or :class:`taiji.models.ranking.split_weights.NotSeparable`.
     """
     network.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -94,14 +94,14 @@ def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGra
 
 @dataclass
 class SplitCache:
-    """A ranker's rewritten network, made at its first use and again after the weights change."""
+    """Rewritten network of a ranker, created at its first use and again after the weights change."""
 
     network: nn.Module
     fields: FieldSet
     device: str
     found: SplitGraph | None = None
     why_not: str = ""
-    """Reason why the network is computed whole for every candidate; empty if it is split."""
+    """Reason why the whole network is computed for every candidate; empty if it is split."""
     _key: Sequence[Any] = field(default=())
 
     def get(self) -> SplitGraph | None:
@@ -113,5 +113,5 @@ class SplitCache:
                 self.found = split_network(self.network, self.fields, self.device)
             except InputError as error:
                 self.why_not = str(error)
-                log.warning("The request side is computed again for every candidate. %s", error)
+                log.warning("The request side is computed again for every candidate: %s", error)
         return self.found

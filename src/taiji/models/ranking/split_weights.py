@@ -1,14 +1,12 @@
-"""MaRI (arXiv 2602.23105): compute candidate-independent parts once per request, without changing a prediction.
+"""MaRI (arXiv 2602.23105): compute candidate-independent parts once per request, without changing predictions.
 
-A ranking network is traced as a graph. Its nodes are *coloured*: values that depend on the request's inputs alone are the same for all of its
-candidates. A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i, so that its request side has
-one row per request and is added to the candidates' rows by broadcasting. Of DIN's
-[q, k, q − k, q ⊙ k] the difference goes into the matrices of q and k. Weights are rearranged by side at rewriting time, so nothing is gathered at run
-time.
+A ranking network is traced as a graph, and its nodes are *coloured*: values that depend only on the request's inputs are the same for all of its
+candidates. A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i, so that its request side has one row
+per request and is added to the candidates' rows by broadcasting. Of DIN's [q, k, q − k, q ⊙ k], the difference is absorbed into the matrices of q and k.
+Weights are rearranged by side when the network is rewritten, so that nothing is gathered at run time.
 
-A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split and is rejected by name. Any other
-operation that needs the concatenation whole gets it whole: exact, and listed in :attr:`SplitGraph.whole`. A graph is rewritten until it no longer
-changes.
+A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split, and an error names it. Any other operation
+that needs the whole concatenation receives it, which is exact and listed in :attr:`SplitGraph.whole`. A graph is rewritten until it no longer changes.
 """
 
 from __future__ import annotations
@@ -26,19 +24,21 @@ from taiji.models.ranking.graph_rewriting import Rewriting
 from taiji.nn.field_embeddings import Batch
 
 PASSES = 8
-"""Upper limit on rewritings; a random graph takes one or two."""
+"""Largest number of rewritings; a random graph needs one or two."""
 
 
 @dataclass(frozen=True)
 class SplitGraph:
-    """A network in two steps.
+    """Network in two steps.
 
     Attributes:
-        joint: from all split inputs (:meth:`Sides.split_names`) to the outputs.
-        request: from the request's inputs to the tensors that the candidates need, one row per request each.
-        candidates: from those and the candidates' inputs to the outputs.
-        hoisted: names of those tensors. request_inputs, candidate_inputs: input names of the two steps.
-        split: linear layers that were split. whole: nodes that needed a concatenation whole.
+        joint: graph from all split inputs (:meth:`Sides.split_names`) to the outputs.
+        request: graph from the request's inputs to the tensors that the candidates need, each with one row per request.
+        candidates: graph from these tensors and the candidates' inputs to the outputs.
+        hoisted: names of these tensors.
+        request_inputs, candidate_inputs: names of the inputs of the two steps.
+        split: linear layers that were split.
+        whole: nodes that needed a whole concatenation.
     """
 
     joint: fx.GraphModule
@@ -51,7 +51,7 @@ class SplitGraph:
     whole: tuple[str, ...]
 
     def encode(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Return the request side's tensors for the candidates' step, each with a row per request."""
+        """Return the tensors of the request side for the candidates' step, each with one row per request."""
         return self.request(*(batch[name] for name in self.request_inputs))  # type: ignore[no-any-return]
 
     def score(self, hoisted: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
@@ -60,18 +60,18 @@ class SplitGraph:
 
 
 def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance: float = 1e-4) -> SplitGraph:
-    """Rewrite a network to compute its request side once per request.
+    """Rewrite a network so that its request side is computed once per request.
 
     Args:
-        network: from a batch (name to tensor) to a tensor (B, O); in evaluation mode. It must treat rows independently.
-        example: split inputs of at least two requests with several candidates each (:meth:`Sides.whole` puts them together), from which
-            shapes are read and on which the rewritten graph is compared with the network.
+        network: network from a batch (tensors by name) to a tensor (B, O), in evaluation mode. It must treat rows independently.
+        example: split inputs of at least two requests with several candidates each (:meth:`Sides.whole` joins them). Shapes are read from it, and the
+            rewritten graph is compared with the network on it.
         sides: the side of each input.
-        tolerance: allowed difference of outputs on the example, relative to the largest output.
+        tolerance: largest difference between outputs on the example, relative to the largest output.
 
     Raises:
-        NotSeparable: a layer over a concatenation of both sides that cannot be split, an operation that cannot be traced, or a rewritten graph with
-            different predictions; the message names the node.
+        NotSeparable: a layer over a concatenation of both sides cannot be split, an operation cannot be traced, or the rewritten graph gives different
+            predictions. The message names the node.
     """
     whole = sides.whole(example)
     graph = network.graph if isinstance(network, fx.GraphModule) else trace(network, tuple(whole))
@@ -89,7 +89,7 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
             if _operations(after) == _operations(joint):
                 break
             _compare(network, after, example, expected, tolerance)
-        except NotSeparable:  # it already predicts the same, and is split as far as possible
+        except NotSeparable:  # the graph already gives the same predictions, and is split as far as possible
             break
         split += [name for name in again.split if name not in made]
         made |= set(again.modules)
@@ -100,13 +100,13 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
 def _compare(
     network: nn.Module, joint: fx.GraphModule, example: Batch, expected: torch.Tensor, tolerance: float
 ) -> None:
-    """Raise :class:`NotSeparable` if a rewritten graph's predictions differ from the network's."""
+    """Raise :class:`NotSeparable` if the predictions of a rewritten graph differ from those of the network."""
     with torch.no_grad():
         try:
             found = joint(*(example[node.target] for node in joint.graph.nodes if node.op == "placeholder"))
         except (RuntimeError, IndexError) as error:
             raise NotSeparable(
-                "The network cannot be computed request side first.",
+                "The request side of the network cannot be computed first.",
                 where=type(network).__name__,
                 found=str(error)[:300],
             ) from error
@@ -114,17 +114,17 @@ def _compare(
         (expected - found).abs().max() <= tolerance * expected.abs().max().clamp_min(1)
     ):
         raise NotSeparable(
-            "The network's predictions change when its request side is computed once.",
+            "The predictions of the network change if its request side is computed once.",
             where=type(network).__name__,
             expected="a network whose rows do not depend on each other",
             found=f"outputs that differ by {float((expected - found).abs().max()):.3g}"
             if expected.shape == found.shape
-            else f"outputs of shape {tuple(found.shape)} in place of {tuple(expected.shape)}",
+            else f"outputs of shape {tuple(found.shape)} instead of {tuple(expected.shape)}",
         )
 
 
 def _operations(joint: fx.GraphModule) -> list[tuple[str, str]]:
-    """Return the operations of a graph, whatever their order."""
+    """Return the operations of a graph, regardless of their order."""
     return sorted((node.op, str(node.target)) for node in joint.graph.nodes)
 
 
@@ -167,7 +167,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], exa
     for name, values in zip(found.hoisted, kept):
         if not isinstance(values, torch.Tensor) or not values.dim() or values.shape[0] != requests:
             raise NotSeparable(
-                "A tensor that the request side passes to the candidates does not have a row per request.",
+                "A tensor that the request side passes to the candidates does not have one row per request.",
                 where=f"node {name}",
                 expected=f"{requests} rows",
                 found=str(tuple(values.shape)) if isinstance(values, torch.Tensor) else type(values).__name__,
@@ -184,7 +184,7 @@ def _joint_colour(node: fx.Node) -> str:
 
 
 def flops(graph: fx.Graph, root: nn.Module, batch: Batch) -> int:
-    """Return the floating-point operations of a graph's linear layers on a batch; widening and addition are not counted."""
+    """Return the number of floating-point operations of a graph's linear layers on a batch. Expansions and additions are not counted."""
     shapes = shapes_of(root, graph, batch)
     total = 0
     for node in graph.nodes:

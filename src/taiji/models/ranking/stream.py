@@ -1,4 +1,4 @@
-"""Training on more exposures than fit in memory: Parquet files, read in chunks on every pass."""
+"""Training on more exposures than fit in memory: Parquet files are read in chunks on every pass."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def train_streamed(
 ) -> Ranker:
     """Train a ranker on Parquet files of exposures in bounded memory.
 
-    Memory beyond the dataset itself and the model is that of one chunk as arrays (about 450 bytes per row with histories
-    of 50), whatever the number of rows. Rows are shuffled within a chunk, not across chunks, so files should not be sorted by label.
+    In addition to the dataset and the model, only one chunk is in memory as arrays (about 450 bytes per row with histories of 50), whatever the number of
+    rows. Rows are shuffled within a chunk, not across chunks, so files should not be sorted by label.
 
     Args:
         dataset: as for :func:`taiji.models.ranking.train.train_ranker`; it is held in memory.
-        files: one or more Parquet files, read in the order given; vocabularies of context columns come from the first chunk.
+        files: one or more Parquet files, read in the given order; vocabularies of context columns come from the first chunk.
         settings, seed: as for :func:`taiji.models.ranking.train.train_ranker`.
-        valid: later exposures for early stopping and calibration; without it every epoch is run and nothing is calibrated.
-        chunk: rows turned into arrays at a time.
+        valid: later exposures for early stopping and calibration; without them, all epochs are run and nothing is calibrated.
+        chunk: number of rows converted to arrays at a time.
     """
     settings = settings or RankerSettings()
     paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
@@ -44,7 +44,7 @@ def train_streamed(
 
 
 def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
-    """Return the number of rows, the end time and the columns to read, from the files' metadata and the time column alone."""
+    """Return the number of rows, the end time and the columns to read, using only the metadata of the files and the time column."""
     if not paths:
         raise InputError("There are no files to train on.", where="ranker", expected="at least one Parquet file")
     rows, end = 0, 0
@@ -69,20 +69,22 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
             )
         if columns and set(columns) != set(names):
             raise InputError(
-                "Files of exposures have different columns.",
+                "The files of exposures have different columns.",
                 where=str(path),
-                expected=f"those of {paths[0]}: {', '.join(columns)}",
+                expected=f"the columns of {paths[0]}: {', '.join(columns)}",
                 found=", ".join(names),
-                fix="a label or feature missing from one file would be lost for all: write it there as nulls",
+                fix="if a label or feature is missing from one file, add it there as nulls; otherwise it would be lost for all files",
             )
         rows, end, columns = rows + facts[0], max(end, (facts[1] or 0) + 1), columns or list(names)
     if not rows:
-        raise InputError("The files hold no exposures.", where=", ".join(map(str, paths)), expected="at least one row")
+        raise InputError(
+            "The files contain no exposures.", where=", ".join(map(str, paths)), expected="at least one row"
+        )
     return rows, end, columns
 
 
 def _frames(paths: list[Path], chunk: int, columns: list[str]) -> Iterator[pl.DataFrame]:
-    """Iterate over frames of ``chunk`` rows (the last of a file may be shorter)."""
+    """Iterate over frames of ``chunk`` rows (the last frame of a file may be shorter)."""
     import pyarrow.parquet
 
     for path in paths:

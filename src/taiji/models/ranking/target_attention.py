@@ -1,4 +1,4 @@
-"""The default ranking model: embeddings, numbers, target attention, text features, a wide path, a head per task."""
+"""Default ranking model: embeddings, numbers, target attention, text features, a wide path, and one head per task."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class TargetAttentionNetwork(Network[RankerSettings]):
-    """Embeddings, encoded numbers and attended sequences through a shared tower, beside a linear path.
+    """Network that passes embeddings, encoded numbers and attended sequences through a shared tower, in parallel with a linear path.
 
-    A linear path runs beside the tower (Cheng et al. 2016, "Wide & Deep Learning"): single numbers can act without passing through hidden layers.
-    With click and conversion as tasks, CTCVR is the product of both probabilities over the whole
-    exposure space (ESMM, Ma et al. 2018, eq. 1–2).
+    Through the linear path (Cheng et al. 2016, "Wide & Deep Learning"), single numbers can act without passing through hidden layers. With click and
+    conversion as tasks, CTCVR is the product of both probabilities over the whole exposure space (ESMM, Ma et al. 2018, eq. 1–2).
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: RankerSettings) -> None:
@@ -83,7 +82,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean over rows of the squared norms of the user's and the target item's own embedding."""
+        """Return logits, and the mean over rows of the squared norms of the user's and the target item's embeddings."""
         embed, item, width = self.embeddings, batch["item"], self.settings.dimension
         items = embed.items(batch)
         target, user = look_up(items, item), embed.users(batch)
@@ -111,10 +110,13 @@ class TargetAttentionNetwork(Network[RankerSettings]):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the embeddings for all later layers, here unchanged; override to change them.
+        """Return the embeddings for all later layers, unchanged here. Override this method to change them.
 
         Args:
-            user: (B, d). target: (B, pieces * d) the item and its categories. profile: (B, P, d). batch: see :class:`Network`.
+            user: (B, d).
+            target: (B, pieces * d) the item and its categories.
+            profile: (B, P, d).
+            batch: see :class:`Network`.
         """
         return user, target, profile
 
@@ -127,7 +129,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
 
 
 class TargetAttentionRanker(Ranker):
-    """The default ranker; see :class:`TargetAttentionNetwork`."""
+    """Default ranker; see :class:`TargetAttentionNetwork`."""
 
     Settings = RankerSettings
     network_class: ClassVar[type[Network[Any]]] = TargetAttentionNetwork
@@ -141,7 +143,7 @@ class TargetAttentionRanker(Ranker):
         return [field for field in default_fields(dataset, columns, settings) if field.name not in left_out]
 
     def check(self, layout: Layout) -> None:
-        """Raise ConfigError if a text vector does not divide into its chunks."""
+        """Raise ConfigError if a text vector does not divide evenly into its chunks."""
         if self.settings.text == "select_align":
             from taiji.models.ranking.knowledge import check_chunks
 
@@ -149,28 +151,28 @@ class TargetAttentionRanker(Ranker):
                 check_chunks(name, width, self.settings.chunks)
 
     def make_network(self) -> Network[Any]:
-        """Return a fresh network; for ``text: select_align``, the network of today's equivalent."""
+        """Return a new network; for ``text: select_align``, the equivalent :class:`KnowledgeNetwork`."""
         if self.settings.text != "select_align":
             return super().make_network()
         from taiji.models.ranking.knowledge import KnowledgeNetwork, KnowledgeSettings
 
         log.warning(
-            "ranking.text: select_align is now a ranking model of its own: `model: knowledge` with `kinds: {vector: %d}`.",
+            "ranking.text: select_align is now a separate ranking model: `model: knowledge` with `kinds: {vector: %d}`.",
             self.settings.chunks,
         )
         outputs = sum(task.outputs for task in self.tasks)
         return KnowledgeNetwork(self.layout, outputs, KnowledgeSettings.of(self.settings))
 
     def extend(self, rows: pl.DataFrame, settings: RankerSettings, *, seed: int = 0) -> TargetAttentionRanker:
-        """Return a copy of this trained ranker with KSER's alignment added; only the alignment is trained (extractor-only).
+        """Return a copy of this trained ranker with KSER's alignment added. Only the alignment is trained (extractor-only).
 
         Args:
-            rows: exposures with the columns of knowledge; this ranker was trained without them.
-            settings: a :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) whose shape is this ranker's.
+            rows: exposures with the columns of knowledge, without which this ranker was trained.
+            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) with the same shape as this ranker.
             seed: random seed of the module's initialisation and of shuffling.
 
         Raises:
-            ConfigError: other settings, or a ranker that has text features already.
+            ConfigError: the settings differ, or the ranker already has text features.
         """
         from taiji.models.ranking.knowledge import KnowledgeRanker, KnowledgeSettings
 
@@ -188,13 +190,13 @@ class TargetAttentionRanker(Ranker):
 
 
 def text_module(width: int, dimension: int, fields: int, settings: RankerSettings) -> Projection | Experts:
-    """Make the text module that the settings name, for vectors of a width and a number of field embeddings of ``dimension``."""
+    """Return the text module that the settings name, for vectors of the given width and the given number of field embeddings of ``dimension``."""
     if settings.text == "experts":
         return Experts(width, settings.text_width, dimension, fields)
     return Projection(width, settings.text_width)
 
 
 def tower(width: int, outputs: int, settings: RankerSettings) -> nn.Module:
-    """Make the tower that the settings name."""
+    """Return the tower that the settings name."""
     shape = (width, outputs, settings.hidden, settings.dropout)
     return SharedBottom(*shape) if settings.tower == "shared" else MixtureOfExperts(*shape, settings.experts)

@@ -1,4 +1,4 @@
-"""A catalogue's text vectors centred, partly whitened and quantised for comparison; and their map to the log's item factors."""
+"""Text vectors of a catalogue, centred, partly whitened and quantised for comparison, and their map to the item factors of the log."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from taiji.nn.quantised_vectors import QuantisedVectors, exact_product
 
 Array = NDArray[Any]
 WIDTH = 128
-"""Directions of text kept: those in which the catalogue varies most."""
+"""Number of directions kept: those in which the texts of the catalogue vary most."""
 WHITENING = 0.5
-"""Exponent p: a direction is divided by the root of its variance to the power p. 1 equalises all directions, which amplifies noise; 0 changes
+"""Exponent p: each direction is divided by the square root of its variance to the power p. 1 equalises all directions, which amplifies noise; 0 changes
 nothing."""
 ENOUGH = 5
-"""Interactions that an item needs to be used in fitting the map."""
+"""Smallest number of interactions with which an item is used to fit the map."""
 ITEMS_PER_COMPONENT = 20
-"""Items required per component of the text, since the components of a handful of items merely identify them."""
+"""Number of items required per component of the text, since the components of a handful of items merely identify them."""
 RIDGE = 10.0
-"""Ridge penalty of the map, in items."""
+"""Ridge penalty of the map, in numbers of items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,9 @@ class TextSpace:
     """Whitening learnt from a catalogue.
 
     Attributes:
-        centre: (d,). axes: (d, k), principal directions, each divided by a power of its variance.
-        components: (d, c), the first principal directions, scaled so that the first varies by 1.
+        centre: (d,).
+        axes: (d, k) principal directions, each divided by a power of its variance.
+        components: (d, c) the first principal directions, scaled so that the first one has variance 1.
     """
 
     centre: Array
@@ -45,7 +46,7 @@ class TextSpace:
 
     @classmethod
     def fit(cls, vectors: Array, components: int) -> Self:
-        """Learn from a catalogue's vectors (n, d), ignoring zero rows."""
+        """Learn from the vectors of a catalogue (n, d), ignoring zero rows."""
         known = vectors[np.abs(vectors).max(axis=1, initial=0.0) > 0].astype(np.float64)
         if len(known) < 2:
             return cls.empty()
@@ -55,7 +56,7 @@ class TextSpace:
         kept = min(WIDTH, int((variances > variances[0] * 1e-6).sum()))
         if variances[0] <= 0 or not kept:
             return cls.empty()
-        # The sign of a direction is arbitrary; its largest entry is made positive.
+        # The sign of a direction is arbitrary, so its largest entry is made positive.
         directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(len(variances))])
         axes = directions[:, :kept] / variances[:kept] ** (WHITENING / 2)
         return cls(
@@ -70,9 +71,9 @@ class TextSpace:
         return int(self.axes.shape[1])
 
     def place(self, vectors: Array) -> tuple[QuantisedVectors, Array]:
-        """Return the places of texts (n, d), and their components (n, c) float32; zero for a blank text.
+        """Return the positions of texts (n, d), and their components (n, c) float32; zero for a blank text.
 
-        A row's bytes do not depend on the other texts of the call.
+        The result of a row does not depend on the other texts of the call, to the last bit.
         """
         known = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True) > 0
         centred = np.where(known, vectors.astype(np.float64) - self.centre, 0.0)
@@ -82,7 +83,7 @@ class TextSpace:
         )
 
     def mapped(self, vectors: QuantisedVectors, weights: Array) -> QuantisedVectors:
-        """Return places of texts in the space of the item factors, by weights (k, f)."""
+        """Return the positions of texts in the space of the item factors, by weights (k, f)."""
         return QuantisedVectors.of(exact_product(vectors.unit(), weights))
 
     def tensors(self) -> dict[str, Array]:
@@ -91,7 +92,7 @@ class TextSpace:
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Array]) -> Self:
-        """Restore the state that :meth:`tensors` returned."""
+        """Restore the space from :meth:`tensors`."""
         return cls(tensors["centre"], tensors["axes"], tensors["directions"])
 
 
@@ -99,7 +100,9 @@ def to_collaborative(texts: QuantisedVectors, factors: QuantisedVectors, counts:
     """Return the ridge map (k, f) from texts to item factors, fitted on the items that have both and enough interactions.
 
     Args:
-        texts: (n, k). factors: (n, f). counts: (n,) interactions.
+        texts: (n, k).
+        factors: (n, f).
+        counts: (n,) numbers of interactions.
     """
     known = (counts >= ENOUGH) & (texts.inverse_lengths > 0) & (factors.inverse_lengths > 0)
     inputs, targets = texts.take(np.flatnonzero(known)).unit(), factors.take(np.flatnonzero(known)).unit()

@@ -1,4 +1,4 @@
-"""Training and loading of ranking models of any kind."""
+"""Training and loading of ranking models of any class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class RankingModel(Protocol):
-    """A trained ranking model. Neural ones extend :class:`taiji.models.ranking.ranker.Ranker`; others may be anything.
+    """Trained ranking model. Neural models extend :class:`taiji.models.ranking.ranker.Ranker`; others can be anything.
 
-    It is constructed from its settings, ``Model(settings).fit(dataset, rows, seed=…)``, and loaded with ``Model.load(folder, dataset)``; the
-    ``config.json`` that ``save`` writes names it as ``class: package.module:Class``.
+    A model is constructed from its settings, ``Model(settings).fit(dataset, rows, seed=…)``, and loaded with ``Model.load(folder, dataset)``. The
+    ``config.json`` that ``save`` writes names its class as ``class: package.module:Class``.
     """
 
     @property
@@ -32,16 +32,16 @@ class RankingModel(Protocol):
 
     @property
     def goal(self) -> str:
-        """The prediction that :meth:`score_pairs` returns."""
+        """Name of the prediction that :meth:`score_pairs` returns."""
 
     def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """Return a column per prediction, in the rows' order."""
+        """Return one column per prediction, in the order of the rows."""
 
     def score_pairs(self, users: NDArray[Any], items: NDArray[Any], times: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the goal of (user, item, time), (N,) each."""
+        """Return the goal prediction for (user, item, time), each (N,)."""
 
     def save(self, folder: str | Path) -> None:
-        """Write safetensors and JSON."""
+        """Write the model as safetensors and JSON."""
 
 
 def train_ranker(
@@ -54,40 +54,40 @@ def train_ranker(
     """Train the ranking model that the settings name.
 
     Args:
-        dataset: its history and past events feed the model.
+        dataset: dataset whose history and past events the model reads.
         exposures: training rows, with label, context and feature columns.
         settings: settings of the model; its key ``model`` names the class.
         seed: random seed of initialisation, shuffling and dropout.
-        more: further arguments of the model's ``fit``, for instance ``valid`` and ``until``.
+        more: further arguments of the model's ``fit``, such as ``valid`` and ``until``.
 
     Returns:
-        The trained model, a :class:`taiji.models.ranking.ranker.Ranker` where it is a neural one.
+        The trained model, which is a :class:`taiji.models.ranking.ranker.Ranker` if it is neural.
     """
     settings = settings or RankerSettings()
     made = find_class(str(dict(settings)["model"]), GROUP, "ranking.model")
     if not isinstance(settings, made.Settings):
         raise ConfigError(
-            "The settings are not of the class that their model expects.",
+            "The settings do not belong to the class of their model.",
             where="ranking.model",
             expected=made.Settings.__qualname__,
             found=f"{type(settings).__qualname__} with model = {dict(settings)['model']}",
-            fix=f"make {made.__qualname__}.Settings(...)",
+            fix=f"use {made.__qualname__}.Settings(...)",
         )
     trained: RankingModel = made(settings).fit(dataset, exposures, seed=seed, **more)
     return trained
 
 
 def load_ranker(folder: str | Path, dataset: Dataset) -> RankingModel:
-    """Read a ranking model of any class and bind it to a dataset, the same one or a later one with more users and items.
+    """Read a ranking model of any class, and bind it to a dataset: the same one, or a later one with more users and items.
 
     Raises:
-        ArtifactError: the folder does not name the model's class.
-        ConfigError: the class cannot be imported here.
+        ArtifactError: the folder does not name the class of the model.
+        ConfigError: the class cannot be imported.
     """
     config = read_json(Path(folder) / "config.json")
     if not isinstance(config, dict) or "class" not in config:
         raise ArtifactError(
-            "This folder is not a readable ranker.",
+            "This folder does not contain a readable ranker.",
             where=str(folder),
             expected="config.json with `class: package.module:Class`",
             found=f"keys {', '.join(config) if isinstance(config, dict) else type(config).__name__}",

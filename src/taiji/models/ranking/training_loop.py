@@ -1,4 +1,4 @@
-"""The training loop: shuffled batches from chunks of rows, two optimisers, early stopping on later rows."""
+"""Training loop: shuffled batches from chunks of rows, two optimisers, and early stopping on later rows."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Chunks = Callable[[int], Iterable[Arrays]]
-"""Maps an epoch to its chunks of rows; each chunk fits in memory."""
+"""Function from an epoch to its chunks of rows, each of which fits in memory."""
 Index = NDArray[np.int64]
 
 
 def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: int, *, part: str = "") -> None:
-    """Train in place and keep the weights of the best check.
+    """Train a ranker in place, and keep the weights of the best check.
 
     Args:
-        ranker: the ranker to train; its settings hold passes, batch size, rates, patience.
-        chunks: source of the rows; rows are shuffled within a chunk.
-        rows: rows per pass, for the checks and the progress display.
+        ranker: ranker to train; its settings contain the number of passes, batch size, learning rates and patience.
+        chunks: source of the rows, which are shuffled within each chunk.
+        rows: number of rows per pass, for the checks and the progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
         seed: random seed of shuffling and dropout.
-        part: train only the weights whose names begin with this prefix; empty: train all.
+        part: train only weights whose names begin with this prefix; empty for all.
     """
     settings, network = ranker.settings, ranker.network
     if valid is not None and not any(np.isfinite(valid.labels[name]).any() for name in ranker.loss.labels):
-        log.warning("The validation rows have no known label of a task: training runs to its end, uncalibrated.")
+        log.warning(
+            "The validation rows have no known label of any task: training runs to its end, without calibration."
+        )
         valid = None
     step = Step(ranker, part)
     torch.manual_seed(seed)
@@ -53,7 +55,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     start, paused = time.perf_counter(), 0.0
 
     def check() -> bool:
-        """Validate; True when training should stop."""
+        """Validate, and return True if training should stop."""
         nonlocal paused
         before = time.perf_counter()
         loss = validation_loss(ranker, valid) if valid is not None else -float(done)
@@ -94,7 +96,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
 
 
 class _Reading(dict[str, torch.Tensor]):
-    """A batch that records which of its inputs are read."""
+    """Batch that records which of its inputs are read."""
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch)
@@ -110,17 +112,18 @@ class _Reading(dict[str, torch.Tensor]):
         return super().get(name, default)
 
     def __or__(self, other: Batch) -> _Reading:  # type: ignore[override]
-        """Return the batch with some inputs changed; reads of the copy are recorded here."""
+        """Return the batch with some inputs replaced. Reads of the copy are recorded here, too."""
         made = _Reading(super().__or__(other))
         made.unread = self.unread
         return made
 
 
 class Step:
-    """One step of training on given rows.
+    """Training step on given rows.
 
     Args:
-        ranker: the ranker to train. part: see :func:`train`.
+        ranker: ranker to train.
+        part: see :func:`train`.
     """
 
     def __init__(self, ranker: Ranker, part: str = "") -> None:
@@ -138,7 +141,7 @@ class Step:
             self.optimisers.append(RowAdagrad(sparse, lr=settings.embedding_rate))
 
     def slow_down(self, share: float) -> None:
-        """Scale step sizes to a share of their settings."""
+        """Scale the learning rates to a share of their settings."""
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group.setdefault("full", group["lr"])
@@ -158,7 +161,7 @@ class Step:
         outputs, penalty = network.penalised(batch)
         if isinstance(batch, _Reading) and batch.unread:
             log.warning(
-                "The network of %s never reads: %s. Rows that differ only in these get the same predictions.",
+                "The network of %s never reads: %s. Rows that differ only in these inputs get the same predictions.",
                 type(ranker).__qualname__,
                 ", ".join(batch.unread),
             )
@@ -174,7 +177,7 @@ class Step:
 
 
 def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, Index], None]:
-    """Return a function that trains on given rows in the order given, without checks; for timing."""
+    """Return a function that trains on given rows in the given order, without checks, for timing."""
     torch.manual_seed(seed)
     step = Step(ranker)
 
@@ -186,7 +189,7 @@ def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, Index], None]
 
 
 def validation_loss(ranker: Ranker, valid: Arrays) -> float:
-    """Return the training loss, without the penalty, on held-out rows."""
+    """Return the training loss on held-out rows, without the penalty."""
     outputs = torch.from_numpy(ranker.logits(valid))
     labels = {name: torch.from_numpy(values).double() for name, values in valid.labels.items()}
     if valid.group is None:
@@ -196,7 +199,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     losses = []
     for at in range(
         0, len(order), ranker.settings.batch
-    ):  # pairs within a request only, which avoids a matrix of all rows
+    ):  # only pairs within a request, which avoids a matrix of all rows
         index = torch.from_numpy(order[at : at + ranker.settings.batch])
         part = {name: values[index] for name, values in labels.items()}
         losses.append(float(ranker.loss(outputs[index], part, group[index])))
@@ -204,7 +207,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
 
 
 def _order(chunk: Arrays, random: np.random.Generator) -> Index:
-    """Return a random order of the rows that keeps a request's rows together if the loss is pairwise."""
+    """Return a random order of the rows that keeps the rows of a request together if the loss is pairwise."""
     if chunk.group is None:
         return random.permutation(len(chunk))
     place = random.permutation(int(chunk.group.max(initial=-1)) + 1)

@@ -1,9 +1,9 @@
-"""Replacement of videos likely to stall by videos already on the device (GRF, arXiv 2410.05863).
+"""Replacement of videos that are likely to stall by videos already on the device (GRF, arXiv 2410.05863).
 
-A gate predicts the probability p of a stall, a ranker the worth v of a video that plays through. Keeping a video is worth v minus the expected cost
-of a stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of
-least expected cost. A replaced video's stall is never observed: some are therefore kept at random, with their propensity logged, and training is
-weighted by it.
+A gate predicts the probability p of a stall, and a ranker the worth v of a video that plays without one. To keep a video is worth v minus the expected
+cost of a stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of
+least expected cost. Whether a replaced video would have stalled is never observed. Therefore some of them are kept at random, with their propensity
+logged, and training is weighted by it.
 """
 
 from __future__ import annotations
@@ -31,29 +31,28 @@ Array = NDArray[Any]
 CACHED, HOURS = "cached", "cached_hours"
 """Columns of the requests: (B, P) items on the user's device, padded with −1, and the hours since each was loaded."""
 PREFETCHED, PROPENSITY = "prefetched", "propensity"
-"""Columns of the list: 1 where an item comes from the device; the propensity of the item at its place."""
+"""Columns of the list: 1 for an item that comes from the device; propensity of the item at its position."""
 
 
 class DeviceGateSettings(Base):
-    """Settings of the device's gate and ranker."""
+    """Settings of the gate and the ranker on the device."""
 
     numbers: tuple[str, ...] = ()
-    """Numbers, in addition to the slate's score, that the device knows before a video plays (`bitrate`, `buffered`): columns of the requests or of
-    the items."""
+    """Numbers, in addition to the score, that the device knows before a video plays (`bitrate`, `buffered`): columns of the requests or of the items."""
     categories: tuple[str, ...] = ("network",)
-    """The same for categories; an unseen value matches none of the known ones."""
+    """Categories that the device knows before a video plays; an unseen value matches none of the known ones."""
     stall_cost: float = Field(default=1.0, ge=0)
-    """Cost of a stall, in the unit of the training values; 0 replaces only videos of lower worth."""
+    """Cost of a stall, in the unit of the training values. With 0, only videos of lower worth are replaced."""
     half_life_hours: float = Field(default=24.0, gt=0)
-    """Hours after which a video in the pool has lost half its worth."""
+    """Number of hours after which a video in the pool has lost half its worth."""
     explore: float = Field(default=0.02, ge=0, lt=1)
-    """Probability that a video is kept although it should be replaced."""
+    """Probability with which a video is kept that should be replaced."""
     trees: PositiveInt = 60
     leaves: int = Field(default=15, ge=2)
-    """Leaves of a tree."""
+    """Number of leaves per tree."""
     rate: float = Field(default=0.1, gt=0)
     least_rows: PositiveInt = 20
-    """Minimum number of rows in a leaf."""
+    """Smallest number of rows in a leaf."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +60,11 @@ class PlayedVideos:
     """Logged lists with the results of playing them.
 
     Attributes:
-        requests: B requests, with the columns that the gate reads. slate: the shown items, with their scores.
-        stalled: (B, L) 1 or 0; NaN where not played, or played from the device.
-        values: (B, L) worth of videos that played through; read where ``stalled`` is 0.
-        propensity: (B, L) probability of the item at its place, as logged by :meth:`DeviceGate.rerank`; None: nothing was replaced.
+        requests: B requests, with the columns that the gate reads.
+        slate: the shown items, with their scores.
+        stalled: (B, L) 1 or 0; NaN if the video was not played, or was played from the device.
+        values: (B, L) worth of videos that played without a stall; read only where ``stalled`` is 0.
+        propensity: (B, L) probability of the item at its position, as logged by :meth:`DeviceGate.rerank`; None if nothing was replaced.
     """
 
     requests: Requests
@@ -75,12 +75,13 @@ class PlayedVideos:
 
 
 class DeviceGate(LearntComponent):
-    """Re-ranker that replaces videos of the list by candidates on the user's device, where that is worth more.
+    """Re-ranker that replaces videos of the list by candidates on the user's device if these are worth more.
 
-    With an empty pool it keeps the order of the scores.
+    With an empty pool, the list has the order of the scores.
 
     Args:
-        settings: as above. items: numbers of all items by name, (N,) each, for ``settings.numbers``.
+        settings: settings of the gate.
+        items: attributes of all items by name, each (N,), for ``settings.numbers``.
     """
 
     Settings: ClassVar[type[Base]] = DeviceGateSettings
@@ -91,22 +92,22 @@ class DeviceGate(LearntComponent):
         self.items = {name: np.asarray(values, np.float64) for name, values in (items or {}).items()}
 
     def fit(self, played: PlayedVideos, *, seed: int = 0) -> Self:
-        """Learn both parts; the same seed gives the same weights.
+        """Fit the gate and the ranker. The same seed gives the same weights.
 
         Raises:
-            InputError: no played video, or a shown video with a propensity outside (0, 1].
-            ResourceError: lightgbm is missing.
+            InputError: no video was played, or a shown video has a propensity outside (0, 1].
+            ResourceError: lightgbm is not installed.
         """
         known = np.isfinite(played.stalled) & played.slate.mask
         propensity = np.ones(known.shape) if played.propensity is None else np.asarray(played.propensity, np.float64)
         usable = (propensity > 0) & (propensity <= 1)
         if not known.any() or not usable[known].all():
             raise InputError(
-                "A stall gate cannot be fitted to these videos.",
+                "The stall gate cannot be fitted to these videos.",
                 where="stalled, propensity",
-                expected="videos that were streamed, with the probability in (0, 1] of each at its place",
+                expected="streamed videos, each with the probability in (0, 1] of being at its position",
                 found=f"{int(known.sum())} streamed, {int((known & ~usable).sum())} without such a probability",
-                fix="log with some exploration, and its propensities",
+                fix="log with some exploration, and log its propensities",
             )
         columns = self._columns(played.requests, played.slate, self.settings.categories)
         self.facts = {"categories": [np.unique(column[known]).tolist() for column in columns]}
@@ -114,14 +115,16 @@ class DeviceGate(LearntComponent):
         stalled, values = played.stalled[known], played.values[known]
         through = (stalled == 0) & np.isfinite(values)
         if not through.any():
-            raise InputError("No video played through, so their worth cannot be learnt.", where="values")
+            raise InputError(
+                "No video played without a stall, so the worth of videos cannot be learnt.", where="values"
+            )
         self.facts["gate"] = self._trees("binary", features, stalled, weight, seed)
         self.facts["ranker"] = self._trees("regression", features[through], values[through], weight[through], seed)
         self.restore(self.weights())
         return self
 
     def features(self, requests: Requests, slate: Slate) -> Array:
-        """Return the device's features, (B, M, F) float32: the score, numbers, and one-hot categories."""
+        """Return the features on the device, (B, M, F) float32: the score, numbers, and one-hot categories."""
         parts = [
             _scores(slate)[..., None],
             *(c[..., None] for c in self._columns(requests, slate, self.settings.numbers)),
@@ -131,7 +134,7 @@ class DeviceGate(LearntComponent):
         found = np.concatenate([np.asarray(part, np.float32) for part in parts], axis=2)
         if not np.isfinite(found[slate.mask]).all():
             raise InputError(
-                "An input number of the device's gate is not finite.",
+                "A numeric input of the device gate is not finite.",
                 where="score, " + ", ".join(self.settings.numbers),
                 expected="a number for every candidate",
                 found=f"{int((~np.isfinite(found[slate.mask])).sum())} that are not",
@@ -139,7 +142,7 @@ class DeviceGate(LearntComponent):
         return found
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Return the probability of a stall and the worth without one, (…,) each, of features (…, F)."""
+        """Return the probability of a stall, and the worth without a stall, each (…,), from features (…, F)."""
         flat = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
         if not len(flat):
             return np.zeros(features.shape[:-1]), np.zeros(features.shape[:-1])
@@ -147,19 +150,19 @@ class DeviceGate(LearntComponent):
         return stall.reshape(features.shape[:-1]), np.maximum(value, 0.0).reshape(features.shape[:-1])
 
     def need(self, stall: Array, value: Array) -> Array:
-        """Return the gain of leaving a video out: p · C − v."""
+        """Return the gain of removing a video from the list: p · C − v."""
         return np.asarray(self.settings.stall_cost * stall - value)
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` of the slate's items per request, with columns ``prefetched`` and ``propensity``.
+        """Return ``length`` items of the slate per request, with the columns ``prefetched`` and ``propensity``.
 
-        The list holds the best scores; the pool holds the other candidates named in the requests' column ``cached``.
+        The list consists of the items with the best scores. The pool consists of the other candidates that the column ``cached`` of the requests names.
         """
         ordered = slate.take(np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable"))
         cached, hours = _cached(requests, ordered.items)
         width = min(length, ordered.items.shape[1])
         stall, value = np.zeros(cached.shape), np.zeros(cached.shape)
-        pooled = np.flatnonzero(cached.any(axis=1))  # the others may be unknown
+        pooled = np.flatnonzero(cached.any(axis=1))  # other requests may have unknown values
         if len(pooled):
             part = Slate(ordered.items[pooled], _scores(ordered)[pooled])
             stall[pooled], value[pooled] = self.predict(self.features(requests.take(pooled), part))
@@ -176,11 +179,11 @@ class DeviceGate(LearntComponent):
         return replace(shown, columns={**shown.columns, **columns})
 
     def weights(self) -> dict[str, Array]:
-        """Return the numbers of the items; the trees are stored as text in the facts."""
+        """Return the attributes of the items. The trees are stored as text in the facts."""
         return dict(self.items)
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned, and the trees of the facts."""
+        """Restore the gate from :meth:`weights` and the trees in the facts."""
         self.items = dict(weights)
         with needs("device", where="rerank: device_gate"):
             from lightgbm import Booster
@@ -205,14 +208,14 @@ class DeviceGate(LearntComponent):
 
 
 def replacements(need: Array, worth: Array) -> Array:
-    """Return the pool place (B, L) of each video's replacement, −1 where it is kept, for the list of largest expected worth.
+    """Return the position (B, L) in the pool of each video's replacement, −1 if it is kept, for the list of largest expected worth.
 
     Args:
-        need: (B, L) gain of leaving a video out, p · C − v; −inf where it must be kept.
-        worth: (B, P) of the pool's videos; −inf at padding.
+        need: (B, L) gain of removing a video, p · C − v; −inf for a video that must be kept.
+        worth: (B, P) worth of the videos in the pool; −inf at padding.
 
-    A replacement gains need + worth independent of the others, so the largest needs are paired with the largest worths as long as they gain; among
-    the replacements, the best comes first in the list.
+    The gain of a replacement, need + worth, does not depend on the others. Therefore the largest needs are paired with the largest worths as long as the
+    gain is positive. Among the replacements, the best one comes first in the list.
     """
     count = min(need.shape[1], worth.shape[1])
     if not count:
@@ -242,7 +245,7 @@ def _cached(requests: Requests, items: Array) -> tuple[Array, Array]:
     hours = np.asarray(requests.columns.get(HOURS, np.zeros(pool.shape)), np.float64)
     if pool.ndim != 2 or hours.shape != pool.shape or not (hours[pool != NO_ITEM] >= 0).all():
         raise InputError(
-            "The pool of videos on a device is malformed.",
+            "The pool of videos on the device is malformed.",
             where=f"requests, {CACHED}, {HOURS}",
             expected="(B, P) items padded with −1, and hours of 0 or more of the same shape",
             found=f"shapes {pool.shape} and {hours.shape}",
@@ -256,20 +259,22 @@ def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, ver
     """Return a saved gate as a re-ranker of a recipe.
 
     Args:
-        vectors: (N, d) of all items; only their number is checked. strength: strength of the scores against diversity; not used here.
-        folder: what :meth:`DeviceGate.save` wrote. version: version of that gate, so that a different gate is noticed.
+        vectors: (N, d) vectors of all items; only their number is checked.
+        strength: weight of the scores against diversity; not used here.
+        folder: folder that :meth:`DeviceGate.save` wrote.
+        version: version of the gate, so that a different gate is noticed.
 
     Raises:
-        ArtifactError: the folder holds another gate, or one for another number of items.
+        ArtifactError: the folder contains a different gate, or one for a different number of items.
     """
     gate = DeviceGate.load(folder)
     counts = {len(values) for values in gate.items.values()} - {len(vectors)}
     if gate.version != version or counts:
         raise ArtifactError(
-            "The saved gate is not the named one, or is for other items.",
+            "The saved gate has a different version or was fitted for different items.",
             where=folder,
             expected=f"version {version}, {len(vectors)} items",
             found=f"version {gate.version}, items {sorted(counts) or len(vectors)}",
-            fix="name its version, or fit it with the items of this dataset",
+            fix="name the version in the folder, or fit the gate with the items of this dataset",
         )
     return gate

@@ -1,4 +1,4 @@
-"""Export of the device's gate and ranker as one small ONNX graph, which decides about the next video."""
+"""Export of the device's gate and ranker as one small ONNX graph that decides about the next video."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 LARGEST = 2**20
-"""Upper limit in bytes of a file for the device."""
+"""Largest size in bytes of a file for the device."""
 OPSET, TREE_OPSET, IR = 17, 3, 8
 
 
 def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
     """Write the graph and return its size in bytes.
 
-    Inputs are ``video`` (1, F) and ``pool`` (P, F), float32 features as :meth:`DeviceGate.features` makes them; ``hours`` (P,) since each
-    was loaded; ``draw`` (1,), a random number in [0, 1). Outputs are ``stall`` (1,), the probability; ``worth`` (1 + P,) of the video
-    without a stall and of the pool after its age; ``choice`` (1,), the place in the pool of what replaces the video, −1 where it is kept;
-    ``propensity`` (1,) of that choice. An empty pool keeps the video.
+    Inputs are ``video`` (1, F) and ``pool`` (P, F), float32 features from :meth:`DeviceGate.features`; ``hours`` (P,) since each video of the pool was
+    loaded; ``draw`` (1,), a random number in [0, 1). Outputs are ``stall`` (1,), the probability of a stall; ``worth`` (1 + P,), the worth of the video
+    without a stall and of the pool after ageing; ``choice`` (1,), the position in the pool of the replacement, −1 if the video is kept; ``propensity`` (1,) of
+    this choice. With an empty pool, the video is kept.
 
     Raises:
         ConfigError: the file would be larger than :data:`LARGEST`.
-        ResourceError: onnx is missing.
+        ResourceError: onnx is not installed.
     """
     with needs("device", where=str(path)):
         import onnx
@@ -86,7 +86,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
             where=str(path),
             expected=f"at most {LARGEST} bytes",
             found=f"{len(content)} bytes, {s.trees} trees of {s.leaves} leaves twice",
-            fix="fit one with fewer trees or leaves",
+            fix="fit a gate with fewer trees or leaves",
         )
     with atomic_file(path) as temporary:
         Path(temporary).write_bytes(content)
@@ -96,7 +96,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
 def _nodes(booster: Booster) -> dict[str, Any]:
     """Return the attributes of a tree ensemble.
 
-    Features are float32, so a threshold t is rounded down to float32: for a float32 x, x ≤ t holds exactly if it does for the rounded t.
+    Features are float32, so each threshold t is rounded down to float32: for a float32 x, x ≤ t holds exactly if it holds for the rounded t.
     """
     rows: list[tuple[int, int, str, int, float, int, int]] = []
     leaves: list[tuple[int, int, float]] = []
@@ -118,7 +118,7 @@ def _nodes(booster: Booster) -> dict[str, Any]:
 
 
 def _flat(root: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield a tree's nodes with their numbers, the root first; a branch has the numbers of its ``children``."""
+    """Yield the nodes of a tree with their numbers, root first. A branch has the numbers of its ``children``."""
     waiting, count = [(0, root)], 1
     while waiting:
         at, part = waiting.pop()
@@ -130,6 +130,6 @@ def _flat(root: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _down(value: float) -> float:
-    """Return the largest float32 not above a number."""
+    """Return the largest float32 that is not above the given number."""
     near = np.float32(value)
     return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))

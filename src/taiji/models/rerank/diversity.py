@@ -1,4 +1,4 @@
-"""Baselines of re-ranking: maximal marginal relevance, determinantal point processes, caps per category."""
+"""Baselines of re-ranking: maximal marginal relevance, determinantal point processes, and caps per category."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ Array = NDArray[Any]
 
 
 class MMR:
-    """Take the item with the highest ``λ · score − (1 − λ) · largest cosine to the items taken`` (Carbonell & Goldstein, SIGIR 1998).
+    """Re-ranker that repeatedly takes the item with the highest ``λ · score − (1 − λ) · largest cosine to the items taken`` (Carbonell & Goldstein, SIGIR
+    1998).
 
     Args:
-        vectors: (N, d) of all items. relevance: λ in [0, 1]; 1 keeps the order of the scores.
+        vectors: (N, d) vectors of all items.
+        relevance: λ in [0, 1]; 1 keeps the order of the scores.
     """
 
     def __init__(self, vectors: Array, relevance: float = 0.7) -> None:
@@ -45,19 +47,20 @@ class MMR:
 
 
 class DPP:
-    """Greedy maximum a posteriori of a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
+    """Re-ranker by greedy maximum a posteriori inference in a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
 
-    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors; each step takes the item
-    that raises the determinant most, by an incremental Cholesky factor in O(M · length²) per request. Once the vectors taken span the space, the rest
-    is taken by score.
+    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step takes the item that increases the
+    determinant most, by an incremental Cholesky factor in O(M · length²) per request. Once the vectors taken span the space, the remaining items are taken
+    by score.
 
     Args:
-        vectors: (N, d) of all items. strength: weight of the scores against diversity.
+        vectors: (N, d) vectors of all items.
+        strength: weight of the scores against diversity.
     """
 
     def __init__(self, vectors: Array, strength: float = 1.0) -> None:
         if not strength > 0:
-            raise ConfigError("The scores need a weight above 0.", where="strength", found=str(strength))
+            raise ConfigError("The weight of the scores must be above 0.", where="strength", found=str(strength))
         self.vectors, self.strength = _unit(vectors), strength
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
@@ -68,17 +71,17 @@ class DPP:
 
 
 class Caps:
-    """Keep the order, but limit how often a value of a column occurs; a list that would stay short is filled up in order.
+    """Re-ranker that keeps the order but limits how often a value of a column occurs. A list that would be too short is filled up in order.
 
     Args:
-        values: column name to the value (N,) of each item, as whole numbers; −1 is a value that is never capped.
-        most: column name to the largest number of items with the same value.
+        values: value (N,) of each item by column name, as integers; −1 is never capped.
+        most: largest number of items with the same value, by column name.
     """
 
     def __init__(self, values: Mapping[str, Array], most: Mapping[str, int]) -> None:
         if set(values) != set(most) or any(cap < 1 for cap in most.values()):
             raise ConfigError(
-                "Every column needs a cap of at least 1.",
+                "Each column needs a cap of at least 1.",
                 where="most",
                 expected=", ".join(values),
                 found=str(dict(most)),
@@ -106,11 +109,13 @@ class Caps:
 
 
 def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: int) -> Array:
-    """Return the places (B, K) taken by greedy maximisation of the log-determinant, best first, K = min(length, M).
+    """Return the positions (B, K) taken by greedy maximisation of the log-determinant, best first, K = min(length, M).
 
     Args:
-        similarity: (B, M, M) positive semidefinite with a diagonal of 1. log_quality: (B, M). allowed: (B, M) bool.
-        length: places to take; once the determinant is 0, or nothing is allowed any more, the rest follows in the order of quality.
+        similarity: (B, M, M) positive semidefinite with a diagonal of 1.
+        log_quality: (B, M).
+        allowed: (B, M) bool.
+        length: number of positions to take; once the determinant is 0 or nothing more is allowed, the rest follows in order of quality.
     """
     rows, width = log_quality.shape
     steps = min(length, width)
@@ -132,7 +137,7 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
 
 
 def _take(gain: Array, free: Array) -> Array:
-    """Return the best free place (B,), the first on ties, padding if none is left, and mark it as taken."""
+    """Return the best free position (B,), the first on ties and padding if none is left, and mark it as taken."""
     left = free.any(axis=1, keepdims=True)
     best = np.where(free, gain, np.where(left, -np.inf, -1.0 * np.arange(gain.shape[1]))).argmax(axis=1)
     free[np.arange(len(gain)), best] = False
@@ -140,7 +145,7 @@ def _take(gain: Array, free: Array) -> Array:
 
 
 def _listed(slate: Slate, places: Array) -> Slate:
-    """Return the slate's places (B, K), each request's padding behind its items."""
+    """Return the slate's positions (B, K), with each request's padding behind its items."""
     taken = np.take_along_axis(slate.mask, places, axis=1)
     counts = slate.mask.sum(axis=1, keepdims=True)
     real = taken & (np.arange(places.shape[1]) < counts)

@@ -1,4 +1,4 @@
-"""Evaluation of all of a request's lists in one pass, with attention across the lists (FlashEvaluator, arXiv 2603.02565)."""
+"""Evaluation of all lists of a request in one pass, with attention across the lists (FlashEvaluator, arXiv 2603.02565)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taiji.models.rerank.list_generators import BeamLists, HeadPermutations, Mix
 
 Array = NDArray[Any]
 HISTORY = "history"
-"""Column of the requests with (B, H) items that the user had before, padded with −1; without it the user is unknown."""
+"""Column of the requests with the items (B, H) in the user's history, padded with −1. Without it, the history is unknown."""
 
 
 class JointEvaluatorSettings(Base):
@@ -28,15 +28,15 @@ class JointEvaluatorSettings(Base):
     width: PositiveInt = 32
     heads: PositiveInt = 2
     length: PositiveInt = 20
-    """Number of position vectors: the longest list."""
+    """Number of position vectors, which is the length of the longest list."""
     across: bool = True
-    """Attention across the lists of a request; without it a list's score does not depend on the others."""
+    """Attention across the lists of a request. Without it, the score of a list does not depend on the other lists."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmax of the rewards over a request's lists, in units of their deviation within requests; it is the target of the
-    cross-entropy."""
+    """Temperature of the softmax of the rewards over the lists of a request, which is the target of the cross-entropy; in units of the rewards' standard
+    deviation within requests."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64
-    """Requests of a step."""
+    """Number of requests per step."""
     rate: float = Field(default=2e-3, gt=0)
 
 
@@ -45,7 +45,9 @@ class JudgedLists:
     """Lists with their rewards.
 
     Attributes:
-        requests: B of them. slate: candidates. lists: (B, K, L) places in it.
+        requests: B requests.
+        slate: candidates.
+        lists: (B, K, L) positions in the slate.
         rewards: (B, K), from a simulator or a counterfactual estimate, since a single logged list per request has no alternative to compare with.
     """
 
@@ -56,10 +58,11 @@ class JudgedLists:
 
 
 class Attention(nn.Module):
-    """Attention with a residual, in which every query may also attend to a null vector.
+    """Attention with a residual connection, in which every query may also attend to a null vector.
 
     Args:
-        width: width of all vectors. heads: a divisor of the width.
+        width: width of all vectors.
+        heads: number of heads, a divisor of the width.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -84,10 +87,11 @@ class Attention(nn.Module):
 
 
 class JointNetwork(nn.Module):
-    """Network that encodes items once for all lists, then lists from items, then lists by attention to one another.
+    """Network that encodes items once for all lists, then each list from its items, then the lists by attention to one another.
 
     Args:
-        inputs: number of input numbers of an item. settings: as above.
+        inputs: number of input numbers per item.
+        settings: settings of the evaluator.
     """
 
     def __init__(self, inputs: int, settings: JointEvaluatorSettings) -> None:
@@ -106,7 +110,7 @@ class JointNetwork(nn.Module):
     def forward(
         self, items: torch.Tensor, there: torch.Tensor, past: torch.Tensor, known: torch.Tensor, lists: torch.Tensor
     ) -> torch.Tensor:
-        """Return (B, K) scores of items (B, M, F + 1), a history (B, H, F), their masks, and lists (B, K, L) of places."""
+        """Return scores (B, K) from items (B, M, F + 1), a history (B, H, F), their masks, and lists (B, K, L) of positions."""
         b, k, length = lists.shape
         encoded = self.item(items)
         encoded = self.among(encoded, encoded, there)
@@ -123,13 +127,14 @@ class JointNetwork(nn.Module):
 
 
 class JointEvaluator(LearntComponent):
-    """Evaluator of lists. Permuting the lists permutes the scores, the candidates' order is irrelevant, and equal lists have equal scores.
+    """Evaluator of lists. If lists are permuted, so are their scores; the order of candidates does not matter; equal lists have equal scores.
 
-    It reads the items' vectors, their scores in the slate, the user's history and the places in a list. It does not see a list's position among the
-    others or its generator.
+    It reads the item vectors, the scores in the slate, the user's history and the positions in a list. It sees neither the position of a list among the
+    others nor the generator of the list.
 
     Args:
-        settings: as above. vectors: (N, d) of all items.
+        settings: settings of the evaluator.
+        vectors: (N, d) vectors of all items.
     """
 
     Settings: ClassVar[type[Base]] = JointEvaluatorSettings
@@ -140,15 +145,15 @@ class JointEvaluator(LearntComponent):
         self.vectors = np.zeros((0, 1)) if vectors is None else np.asarray(vectors, np.float64)
 
     def fit(self, judged: JudgedLists, *, seed: int = 0) -> Self:
-        """Learn; the same seed gives the same weights.
+        """Fit the evaluator. The same seed gives the same weights.
 
         Raises:
-            InputError: fewer than two lists per request, or lists longer than the number of position vectors.
+            InputError: there are fewer than two lists per request, or lists are longer than the number of position vectors.
         """
         s, count = self.settings, judged.lists.shape[1]
         if count < 2:
             raise InputError(
-                "A single list per request cannot show which list is better.",
+                "A single list per request does not show which list is better.",
                 where="lists",
                 expected="at least 2 per request, with rewards from a simulator or a counterfactual estimate",
                 found=str(count),
@@ -177,11 +182,11 @@ class JointEvaluator(LearntComponent):
             return np.asarray(self._forward(requests, slate, lists).numpy())
 
     def weights(self) -> dict[str, Array]:
-        """Return the network and the items' vectors."""
+        """Return the weights of the network and the item vectors."""
         return {"vectors": self.vectors, **{f"network.{n}": v.numpy() for n, v in self.network.state_dict().items()}}
 
     def restore(self, weights: dict[str, Array]) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the evaluator from :meth:`weights`."""
         self.vectors = weights["vectors"]
         self.network = JointNetwork(self.vectors.shape[1], self.settings).double()
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
@@ -192,9 +197,9 @@ class JointEvaluator(LearntComponent):
             raise InputError(
                 "A list is longer than the evaluator allows.",
                 where="lists",
-                expected=f"at most {self.settings.length} places",
+                expected=f"at most {self.settings.length} positions",
                 found=str(lists.shape[2]),
-                fix="fit one with a greater length",
+                fix="fit an evaluator with a greater length",
             )
         assert slate.scores is not None
         own = self.vectors[np.where(slate.mask, slate.items, 0)]
@@ -208,17 +213,19 @@ class JointEvaluator(LearntComponent):
 class BestOfLists:
     """Re-ranker that generates lists and shows the one with the best evaluation.
 
-    A request with fewer candidates than places keeps them in the order of their scores.
+    If a request has fewer candidates than positions, they are shown in the order of their scores.
 
     Args:
-        generator: proposes lists. evaluator: scores them. lists: number of lists per request.
+        generator: generator that proposes lists.
+        evaluator: evaluator that scores the lists.
+        lists: number of lists per request.
     """
 
     def __init__(self, generator: ListGenerator, evaluator: ListEvaluator, lists: int = 32) -> None:
         self.generator, self.evaluator, self.lists = generator, evaluator, lists
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` of the slate's items per request."""
+        """Return ``length`` items of the slate per request."""
         assert slate.scores is not None
         width = min(length, slate.items.shape[1])
         places = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :width]
@@ -234,24 +241,26 @@ class BestOfLists:
 def saved_best_of_lists(
     vectors: Array, strength: float = 0.7, *, folder: str, version: str, lists: int = 32
 ) -> BestOfLists:
-    """Return a re-ranker with a saved evaluator over permutations of the head, perturbed MMR lists and a beam.
+    """Return a re-ranker that applies a saved evaluator to permutations of the head, perturbed MMR lists and a beam.
 
     Args:
-        vectors: (N, d) of all items, the same as in the evaluator's training. strength: λ of MMR and of the beam, in [0, 1].
-        folder: what :meth:`JointEvaluator.save` wrote. version: version of that evaluator, so that a different one is noticed.
+        vectors: (N, d) vectors of all items, the same as in the evaluator's training.
+        strength: λ of MMR and of the beam, in [0, 1].
+        folder: folder that :meth:`JointEvaluator.save` wrote.
+        version: version of the evaluator, so that a different one is noticed.
         lists: number of lists per request.
 
     Raises:
-        ArtifactError: the folder holds another evaluator, or one for other items.
+        ArtifactError: the folder contains a different evaluator, or one for different items.
     """
     evaluator = JointEvaluator.load(folder)
     if evaluator.version != version or not np.array_equal(evaluator.vectors, vectors):
         raise ArtifactError(
-            "The saved evaluator of lists is not the named one, or was fitted with other vectors.",
+            "The saved evaluator of lists has a different version or was fitted with different vectors.",
             where=folder,
             expected=f"version {version}, vectors of shape {np.shape(vectors)}",
             found=f"version {evaluator.version}, vectors of shape {evaluator.vectors.shape}",
-            fix="name its version, or fit it with the vectors of this dataset",
+            fix="name the version in the folder, or fit the evaluator with the vectors of this dataset",
         )
     generators = (HeadPermutations(), SampledLists(vectors, "mmr", strength), BeamLists(vectors, strength))
     return BestOfLists(MixedLists(generators), evaluator, lists)
@@ -263,10 +272,10 @@ def _rows(slate: Slate, rows: Array) -> Slate:
 
 
 def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
-    """Return the multiplications to evaluate one request: items encoded once (``joint``), or again for every list.
+    """Return the number of multiplications to evaluate one request, if items are encoded once (``joint``) or again for every list.
 
-    An attention of n queries over m keys counts 4 n w² + 2 n m w; the history's keys are made once. For many lists, the attention across them,
-    quadratic in their number, outweighs the saving.
+    An attention of n queries over m keys counts 4 n w² + 2 n m w, and the keys of the history are computed once. With many lists, the attention across
+    them, which is quadratic in their number, outweighs the saving.
     """
 
     def attention(queries: int, keys: int) -> int:

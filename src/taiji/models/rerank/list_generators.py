@@ -1,4 +1,4 @@
-"""Generators of lists for one request: beam search, perturbed MMR and DPP, permutations of the head."""
+"""Generators of lists for one request: beam search, perturbed MMR and DPP, and permutations of the head."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ MOST_IN_HEAD = 7
 
 
 class BeamLists:
-    """Beam search over a pointer distribution: the next place has the probability softmax(sharpness · (λ score − (1 − λ) closest cosine taken)).
+    """Beam search over a pointer distribution, where the next position has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to items taken)).
 
-    The distribution is in closed form; nothing is learnt. The lists are the ``lists`` most probable prefixes at each step, which is exact
-    where the beam is as wide as there are prefixes.
+    The distribution has a closed form, so nothing is learnt. At each step the ``lists`` most probable prefixes are kept, which is exact if the beam is as
+    wide as the number of prefixes.
 
     Args:
-        vectors: (N, d) of all items. relevance: λ in [0, 1]. sharpness: above 0.
+        vectors: (N, d) vectors of all items.
+        relevance: λ in [0, 1].
+        sharpness: factor of the softmax, above 0.
     """
 
     def __init__(self, vectors: Array, relevance: float = 0.7, sharpness: float = 5.0) -> None:
         if not (0 <= relevance <= 1 and sharpness > 0):
             raise ConfigError(
-                "A beam's parameters are out of range.",
+                "A parameter of the beam is out of range.",
                 where="relevance, sharpness",
                 expected="λ in [0, 1], a sharpness above 0",
                 found=f"{relevance}, {sharpness}",
@@ -42,7 +44,7 @@ class BeamLists:
         self.relevance, self.sharpness = relevance, sharpness
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return (B, K, L) places, the most probable list first; if there are fewer lists, one is repeated."""
+        """Return positions (B, K, L), the most probable list first. If there are fewer lists, one is repeated."""
         _enough(slate, length)
         assert slate.scores is not None
         own = self.vectors[np.where(slate.mask, slate.items, 0)]
@@ -63,24 +65,27 @@ class BeamLists:
             reached = np.where(free, total[:, :, None] + law, -np.inf).reshape(b, -1)
             best = np.argsort(-reached, axis=1, kind="stable")[:, :lists]
             beam, place = best // m, best % m
-            total = np.take_along_axis(
-                reached, best, axis=1
-            )  # −inf for invalid prefixes, in which an item occurs twice
+            total = np.take_along_axis(reached, best, axis=1)  # −inf for invalid prefixes, which contain an item twice
             prefixes = np.concatenate([prefixes[rows, beam], place[..., None]], axis=2)
             near = cosines[rows, place]
             closest = near if step == 0 else np.maximum(closest[rows, beam], near)
             free = free[rows, beam] & (np.arange(m) != place[..., None])
-        reachable = np.isfinite(total)  # the best first; it fills up if there are fewer lists than requested
+        reachable = np.isfinite(
+            total
+        )  # the best list comes first, and is repeated if there are fewer lists than requested
         prefixes = np.where(reachable[..., None], prefixes, prefixes[:, :1])
         return np.asarray(prefixes[:, np.arange(lists) % prefixes.shape[1]])
 
 
 class SampledLists:
-    """Lists of MMR or DPP over perturbed scores; the first uses the unperturbed scores.
+    """Lists by MMR or DPP with perturbed scores; the first list uses the unperturbed scores.
 
     Args:
-        vectors: (N, d) of all items. kind: MMR or DPP. strength: strength of the scores against diversity, as in these. noise: deviation of the normal
-            perturbation. seed: determines the draws together with user and time, so that a request always has the same lists.
+        vectors: (N, d) vectors of all items.
+        kind: MMR or DPP.
+        strength: weight of the scores against diversity, as in these re-rankers.
+        noise: standard deviation of the normal perturbation.
+        seed: random seed. The draws depend on it, the user and the time, so that a request always gets the same lists.
     """
 
     def __init__(
@@ -95,7 +100,7 @@ class SampledLists:
         self.noise, self.seed = noise, seed
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return (B, K, L) places."""
+        """Return positions (B, K, L)."""
         _enough(slate, length)
         assert slate.scores is not None
         b, m = slate.items.shape
@@ -118,21 +123,24 @@ class SampledLists:
 
 
 class HeadPermutations:
-    """Permutations of the head of the list by score, those with the fewest swapped pairs first; the rest stays in its order.
+    """Permutations of the head of the list by score, those with the fewest swapped pairs first. The rest of the list keeps its order.
 
     Args:
-        head: number of places to permute.
+        head: number of positions to permute.
     """
 
     def __init__(self, head: int = 4) -> None:
         if not 1 <= head <= MOST_IN_HEAD:
             raise ConfigError(
-                "A head cannot be permuted.", where="head", expected=f"1 to {MOST_IN_HEAD} places", found=str(head)
+                "The head has an invalid length.",
+                where="head",
+                expected=f"1 to {MOST_IN_HEAD} positions",
+                found=str(head),
             )
         self.head = head
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return (B, K, L) places; the first list is that of the scores."""
+        """Return positions (B, K, L). The first list is in the order of the scores."""
         _enough(slate, length)
         assert slate.scores is not None
         order = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :length]
@@ -144,19 +152,19 @@ class HeadPermutations:
 
 
 class MixedLists:
-    """Lists of several generators, shared as evenly as possible.
+    """Lists of several generators, in shares as equal as possible.
 
     Args:
-        generators: in the order in which their lists come.
+        generators: generators in the order in which their lists are placed.
     """
 
     def __init__(self, generators: Sequence[ListGenerator]) -> None:
         if not generators:
-            raise ConfigError("A mixture needs a generator.", where="generators")
+            raise ConfigError("Mixed lists need at least one generator.", where="generators")
         self.generators = tuple(generators)
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return (B, K, L) places."""
+        """Return positions (B, K, L)."""
         counts = [len(part) for part in np.array_split(np.arange(lists), len(self.generators))]
         parts = [g.propose(requests, slate, count, length) for g, count in zip(self.generators, counts) if count]
         return np.concatenate(parts, axis=1)
@@ -170,7 +178,7 @@ def _enough(slate: Slate, length: int) -> None:
     fewest = int(slate.mask.sum(axis=1).min(initial=length))
     if fewest < length:
         raise InputError(
-            "A request has fewer candidates than a list has places.",
+            "A request has fewer candidates than a list has positions.",
             where="slate",
             expected=f"at least {length}",
             found=str(fewest),

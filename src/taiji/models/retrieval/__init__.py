@@ -1,1 +1,1 @@
-"""Retrievers: from a request to candidates out of the whole catalogue."""
+"""Retrievers, which choose candidates for a request from the whole catalogue."""

@@ -1,4 +1,4 @@
-"""Matching of items with users of limited capacity, independent of the items' order."""
+"""Matching of items with users of limited capacity, independent of the order of the items."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ Array = NDArray[Any]
 
 
 def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
-    """Return the mask (I, K) of matched candidates, whose total value is within ``tolerance`` per match of the maximum.
+    """Return a mask (I, K) of matched candidates, whose total value is within ``tolerance`` per match of the maximum.
 
-    Args:
-        values: (I, K) of matching an item with its candidate; only values above 0 are matched. users: (I, K) candidates, none twice
-            in a row, padded with −1. room: (U,) remaining capacity of each user. per_item: upper limit of users per item.
-            tolerance: ε, above 0. Integer values and an ε below 1 / matches give the exact optimum.
+    values: (I, K) values of matching an item with each of its candidates; only values above 0 are matched.
+    users: (I, K) candidates, without repetitions in a row, padded with −1.
+    room: (U,) remaining capacity of each user.
+    per_item: largest number of users per item.
+    tolerance: ε, above 0. With integer values and an ε below 1 / matches, the result is the exact optimum.
 
-    Items bid for users in an ascending auction (Bertsekas & Castañón 1989): an item offers for each of its best users their value beyond its best
-    alternative, plus ε; a full user drops the lowest offer, which then becomes the price.
+    Items bid for users in an ascending auction (Bertsekas & Castañón 1989). For each of its best users, an item offers the user's value in excess of its
+    best alternative, plus ε. A full user drops the lowest offer, which then becomes the price.
 
     Raises:
-        InputError: arrays that do not fit, or a tolerance that is not above 0.
+        InputError: the arrays do not match, or the tolerance is not above 0.
     """
     _check(values, users, room)
     if not tolerance > 0:
-        raise InputError("An auction needs a step.", where="tolerance", expected="above 0", found=str(tolerance))
+        raise InputError(
+            "The tolerance of an auction must be positive.", where="tolerance", expected="above 0", found=str(tolerance)
+        )
     wanted = (users >= 0) & (values > 0) & (room[np.maximum(users, 0)] > 0)
     held = np.zeros(users.shape, dtype=bool)
     price = np.zeros(len(room))
@@ -59,10 +62,11 @@ def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: 
 
 
 def in_turn(values: Array, users: Array, room: Array, per_item: int, order: Array) -> Array:
-    """Return the mask (I, K) of matched candidates when items choose one after the other, each its best users with room.
+    """Return a mask (I, K) of matched candidates if the items choose one after the other, each the best users with remaining capacity.
 
     Args:
-        values, users, room, per_item: as for :func:`auction`. order: (I,) items; a random order favours nobody on average.
+        values, users, room, per_item: as for :func:`auction`.
+        order: (I,) items in the order in which they choose; a random order favours none on average.
     """
     _check(values, users, room)
     left, held = np.array(room), np.zeros(users.shape, dtype=bool)
@@ -86,6 +90,6 @@ def _check(values: Array, users: Array, room: Array) -> None:
         raise InputError(
             "The candidates of a matching are malformed.",
             where="values, users, room",
-            expected="finite values (I, K) of users (I, K) below the number of rooms, none twice for an item",
-            found=f"shapes {values.shape} and {users.shape}, {len(room)} rooms, {int(twice.sum())} users twice",
+            expected="finite values (I, K) of users (I, K) below the length of room, without repetitions in a row",
+            found=f"shapes {values.shape} and {users.shape}, room of length {len(room)}, {int(twice.sum())} repeated users",
         )

@@ -16,15 +16,17 @@ from taiji.data.history import History, compressed, rows_and_places
 
 Array = NDArray[Any]
 BUCKET = 16
-"""Batches whose histories are sorted by length together, which keeps padding low."""
+"""Number of batches whose histories are sorted by length together, which keeps padding low."""
 
 
 class MaskedBatch(NamedTuple):
     """Histories, newest first, with some items masked.
 
-    Attributes:
-        items: (B, L) from 1; 0 is padding, N + 1 is masked. behaviours: (B, L) from 1; 0 is padding.
-        places: (M,) of the masked items, in the flattened (B · L,). targets: (M,) the masked items, from 0. hidden: (B, L) bool, drawn places.
+    items: (B, L) from 1; 0 is padding, N + 1 is the mask.
+    behaviours: (B, L) from 1; 0 is padding.
+        places: (M,) positions of the masked items in the flattened (B · L,).
+        targets: (M,) the masked items, from 0.
+        hidden: (B, L) bool, randomly drawn positions.
     """
 
     items: Array
@@ -35,10 +37,10 @@ class MaskedBatch(NamedTuple):
 
 
 def behaviour_column(dataset: Dataset) -> str:
-    """Return the column of events that holds the behaviour.
+    """Return the column of events that contains the behaviour.
 
     Raises:
-        InputError: the log has none.
+        InputError: the log has no such column.
     """
     column = dataset.event_columns.behaviour
     if column is None:
@@ -53,10 +55,11 @@ def behaviour_column(dataset: Dataset) -> str:
 
 
 def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
-    """Return the behaviours of the interactions in rows, sorted.
+    """Return the behaviours of the interactions among the rows, sorted.
 
     Raises:
-        InputError: the log has no behaviours. ConfigError: the target is not among them.
+        InputError: the log has no behaviours.
+        ConfigError: the target is not among them.
     """
     clicks = rows.filter(pl.col("click") == 1)
     names = sorted(clicks[behaviour_column(dataset)].drop_nulls().cast(pl.String).unique().to_list())
@@ -71,10 +74,12 @@ def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
 
 
 def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: History) -> History:
-    """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for an unknown one.
+    """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for an unknown behaviour.
 
     Args:
-        events: in time order, those behind ``history``. column: column of the behaviour. names: names of the behaviours, in the order of their numbers.
+        events: events in time order, from which ``history`` was made.
+        column: column of the behaviour.
+        names: names of the behaviours, in the order of their numbers.
     """
     clicks = events.filter(pl.col("click") == 1)
     numbers = {name: place + 1 for place, name in enumerate(names)}
@@ -84,10 +89,12 @@ def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: 
 
 
 class Histories:
-    """Training histories, without the interactions held out for validation.
+    """Training histories without the interactions that are held out for validation.
 
     Args:
-        items, behaviours: (n,) of all users, oldest first, items from 0. starts, ends: (U,) each user's slice. length: longest input.
+        items, behaviours: (n,) of all users, oldest first, items from 0.
+        starts, ends: (U,) slice of each user.
+        length: longest input.
     """
 
     def __init__(self, items: Array, behaviours: Array, starts: Array, ends: Array, length: int) -> None:
@@ -98,11 +105,12 @@ class Histories:
     def epoch(
         self, batch: int, masked: float, hidden: float, mask: int, random: np.random.Generator
     ) -> Iterator[MaskedBatch]:
-        """Yield every history once, ``batch`` at a time, in random order among histories of like length.
+        """Yield every history once, ``batch`` at a time, in random order among histories of similar length.
 
         Args:
-            masked: share of the items; if the draw selects none of a history, its newest is masked. hidden: share of the behaviours.
-            mask: number of the masked item.
+            masked: share of the items that is masked; if none of a history is drawn, its newest item is masked.
+            hidden: share of the behaviours that is hidden.
+            mask: number that stands for a masked item.
         """
         order = random.permutation(self.users)
         bucket = np.arange(len(order)) // (batch * BUCKET)
@@ -122,7 +130,7 @@ class Histories:
         )
 
     def padded(self, users: Array) -> tuple[Array, Array]:
-        """Return items and behaviours (B, L) of users, newest first, from 1, 0 for padding."""
+        """Return items and behaviours (B, L) of users, newest first, from 1; 0 is padding."""
         lengths = self.lengths[users]
         row, place = rows_and_places(lengths)
         source = self.ends[users][row] - 1 - place
@@ -134,10 +142,10 @@ class Histories:
 def held_out(
     history: History, behaviours: Array, target: int, most: int, random: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Choose users who have an interaction before their last one of the target behaviour.
+    """Choose users who have an interaction before their last one with the target behaviour.
 
     Returns:
-        users (V,), and the end (U,) of the trainable part of each user's slice: that interaction for these users, the slice's end for others.
+        users (V,), and the end (U,) of the trainable part of each user's slice: the held-out interaction for these users, the end of the slice for others.
     """
     places = np.flatnonzero(behaviours == target)
     owner = np.searchsorted(history.offsets, places, side="right") - 1

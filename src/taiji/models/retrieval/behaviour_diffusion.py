@@ -1,8 +1,8 @@
-"""Next item under a given behaviour: an encoder of all behaviours, and a diffusion from general to behaviour-specific preference (FatsMB, KDD 2026).
+"""Next item under a given behaviour: an encoder of all behaviours, and a diffusion from general to behaviour-specific preferences (FatsMB, KDD 2026).
 
-First an encoder learns to fill gaps in histories of all behaviours. Then, with the encoder fixed, a diffusion learns to turn the latent vector of a
-gap with masked behaviour into the vector of the same gap with known behaviour. Last, the head learns to read items from the diffusion's samples.
-Source: the authors' code; its guidance, masking and rotary scaling are corrected (``as_released`` restores them).
+First, an encoder learns to fill gaps in histories with all behaviours. Second, with the encoder fixed, a diffusion learns to turn the latent vector of a
+gap with masked behaviour into the vector of the same gap with known behaviour. Third, the head learns to predict items from the diffusion's samples.
+Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores them).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Array = NDArray[Any]
 
 
 class BehaviourDiffusion(VectorRetriever):
-    """Retriever for one behaviour of a log with several; it returns nothing for a user without a history.
+    """Retriever for one behaviour of a log with several behaviours. It returns nothing for a user without a history.
 
     Attributes:
-        encoder_of: retriever of the same log whose fitted encoder :meth:`fit` reuses instead of training one.
+        encoder_of: retriever of the same log whose fitted encoder :meth:`fit` reuses; None to train a new encoder.
     """
 
     Settings = BehaviourDiffusionSettings
@@ -51,10 +51,11 @@ class BehaviourDiffusion(VectorRetriever):
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
     ) -> Self:
-        """Learn from interactions; see :meth:`CatalogueRetriever.fit`.
+        """Fit to interactions; see :meth:`CatalogueRetriever.fit`.
 
         Raises:
-            InputError: no interactions, or none with a behaviour. ConfigError: none of the target behaviour.
+            InputError: there are no interactions, or none has a behaviour.
+            ConfigError: no interaction has the target behaviour.
         """
         self._rows = dataset.events if rows is None else rows
         self.facts = {"behaviours": names_of(dataset, self._rows, self.settings.target)}
@@ -64,12 +65,12 @@ class BehaviourDiffusion(VectorRetriever):
             del self._rows
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Train encoder, diffusion and head in turn."""
+        """Train the encoder, the diffusion and the head, one after the other."""
         settings, random = self.settings, np.random.default_rng(seed)
         told = behaviours_of(self._rows, behaviour_column(self.dataset), self.facts["behaviours"], history)
         users, ends = held_out(history, told.items, self._target, settings.valid_users, random)
         items = np.asarray(history.items, np.int64)
-        # One more than the history: at retrieval the masked item stands before it.
+        # One more than the history: at retrieval, the masked item is placed before it.
         data = Histories(items, told.items, history.offsets[:-1], ends, settings.history + 1)
         chance = np.bincount(items, minlength=len(self.places)).astype(np.float64)
         chance[chance > 0] **= settings.popularity_power
@@ -93,13 +94,13 @@ class BehaviourDiffusion(VectorRetriever):
         return {name: to_numpy(value) for name, value in self.network.state_dict().items()}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take the network's weights."""
+        """Restore the network's weights."""
         self._build(device)
         self.network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         self._finish()
 
     def queries(self, requests: Requests) -> Array:
-        """Return (B, d + 1) from the requests' histories; zeros for an empty one."""
+        """Return queries (B, d + 1) from the requests' histories; zeros for an empty history."""
         items, _ = self.recent(requests)
         told, _ = self._behaviours().before_batch(requests.user, requests.time, self.settings.history)
         behaviours = np.where(items >= 0, told, 0)
@@ -110,7 +111,7 @@ class BehaviourDiffusion(VectorRetriever):
         return np.concatenate(list(parts))
 
     def redrawn(self, seed: int) -> Self:
-        """Return the retriever with redrawn noise; the spread of its answers shows how certain the diffusion is."""
+        """Return the retriever with newly drawn noise. The spread of its answers shows how certain the diffusion is."""
         made = copy(self)
         made.network = deepcopy(self.network)
         noise = torch.randn(self.settings.width, generator=torch.Generator().manual_seed(seed))
@@ -122,7 +123,7 @@ class BehaviourDiffusion(VectorRetriever):
         return int(self.facts["behaviours"].index(self.settings.target)) + 1
 
     def _behaviours(self) -> History:
-        """Return the behaviours of the dataset's history, read once per dataset."""
+        """Return the behaviours of the dataset's history, which are read once per dataset."""
         if self._held is None or self._held[0] is not self.dataset:
             column = behaviour_column(self.dataset)
             events = self.dataset.scan().filter(pl.col("click") == 1).select("user", "click", column).collect()
@@ -145,10 +146,10 @@ class BehaviourDiffusion(VectorRetriever):
         wrong += sorted(set(taken) ^ {name for name in mine if not name.startswith(("denoiser.", "start"))})
         if wrong or other.facts["behaviours"] != self.facts["behaviours"] or not self.item_ids.equals(other.item_ids):
             raise ConfigError(
-                "An encoder of another log or of another shape cannot be reused.",
+                "The encoder of a different log or of a different shape cannot be reused.",
                 where="encoder_of",
                 expected="the same items and behaviours, and the same settings of the encoder",
-                found=f"different {', '.join(wrong)}" if wrong else "other items or behaviours",
+                found=f"different {', '.join(wrong)}" if wrong else "different items or behaviours",
             )
         self.network.load_state_dict(mine | taken)
         self.facts["encoder"] = other.facts["encoder"]

@@ -1,4 +1,4 @@
-"""Items, encoder, diffusion and head of a behaviour diffusion, and the gradient flow between them."""
+"""Network of a behaviour diffusion: items, encoder, diffusion and head, and which losses reach which of these parts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Array = NDArray[Any]
 
 
 class BehaviourNetwork(nn.Module):
-    """Items, encoder, diffusion and head; item 0 is padding and the last one is the mask.
+    """Network of items, encoder, diffusion and head. Item 0 is padding, and the last item is the mask.
 
     Args:
-        items: N. behaviours: n, numbered from 1; 0 is padding or none, n + 1 is masked.
+        items: number of items N.
+        behaviours: number of behaviours n, numbered from 1; 0 is padding or none, n + 1 is the mask.
     """
 
     start: torch.Tensor
@@ -44,23 +45,23 @@ class BehaviourNetwork(nn.Module):
         self.denoiser = BehaviourDenoiser(
             width, behaviours, settings.denoiser_blocks, settings.steps, settings.shared_experts, settings.own_experts
         )
-        # A single fixed draw for all requests: the same request always gets the same answer.
+        # One fixed draw for all requests, so that the same request always gets the same answer.
         self.register_buffer("start", torch.randn(width))
-        # The sampler reads single values, which would make the host wait for a GPU; this copy stays on the host.
+        # The sampler reads single values, for which the host would have to wait for a GPU, so this copy stays on the host.
         self.host_kept = variance_preserving_schedule(settings.steps)
         self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 
     def encode(self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return latent vectors (M, d) at flat places (M,) of histories (B, L), newest first."""
+        """Return latent vectors (M, d) at flat positions (M,) of histories (B, L), newest first."""
         x = look_up(self.table, items) * self.table.shape[1] ** 0.5
         return self.encoder(x, behaviours, items > 0).flatten(0, 1)[places]  # type: ignore[no-any-return]
 
     def masking(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return behaviours (B, L) with those at flat places (M,) masked."""
+        """Return behaviours (B, L) with those at flat positions (M,) masked."""
         return behaviours.flatten().index_fill(0, places, self.masked_behaviour).view_as(behaviours)
 
     def behaviour_at(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return the behaviours (M,) at flat places (M,), 0 where unknown."""
+        """Return the behaviours (M,) at flat positions (M,); 0 where unknown."""
         found = behaviours.flatten()[places]
         return found * (found != self.masked_behaviour)
 
@@ -73,10 +74,14 @@ class BehaviourNetwork(nn.Module):
         step: torch.Tensor,
         noise: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the smooth L1 error (M,) of the denoiser's predicted specific latents; its gradient reaches only the denoiser.
+        """Return the smooth L1 error (M,) of the behaviour-specific latents predicted by the denoiser. Its gradient reaches only the denoiser.
 
         Args:
-            items, behaviours: (B, L). places: (M,). told: (M,) bool, where the denoiser sees the behaviour. step: (M,) from 1. noise: (M, d).
+            items, behaviours: (B, L).
+            places: (M,) flat positions.
+            told: (M,) bool, True where the denoiser sees the behaviour.
+            step: (M,) from 1.
+            noise: (M, d).
         """
         with torch.no_grad():
             specific = self.encode(items, behaviours, places)
@@ -88,7 +93,7 @@ class BehaviourNetwork(nn.Module):
     def sampled(
         self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor, start: torch.Tensor
     ) -> torch.Tensor:
-        """Return latents (M, d) at flat places (M,) that the diffusion samples from noise (M, d), without a gradient."""
+        """Return latents (M, d) at flat positions (M,) that the diffusion samples from noise (M, d), without a gradient."""
         with torch.no_grad():
             shown = behaviours if "masking" in self.released else self.masking(behaviours, places)
             agnostic, behaviour = self.encode(items, shown, places), self.behaviour_at(behaviours, places)
@@ -122,14 +127,15 @@ class BehaviourNetwork(nn.Module):
         return (1 + self.guidance) * conditional + self.guidance * drawn(conditional, torch.zeros_like(behaviour))
 
     def asked(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return query vectors (M, d + 1) for inner products with items, from latents (M, d); the last entry is for the items' bias."""
+        """Return query vectors (M, d + 1) for inner products with items, from latents (M, d); the last entry multiplies the items' bias."""
         return torch.cat([self.head(latent), latent.new_ones(len(latent), 1)], dim=1)
 
     def queries(self, items: Array, behaviours: Array, target: int, sampled: bool) -> Array:
-        """Return (B, d + 1) of histories (B, L), newest first and from 1, 0 for padding; zeros for one without known items.
+        """Return queries (B, d + 1) from histories (B, L), newest first, numbered from 1, 0 for padding; zeros for a history without known items.
 
         Args:
-            target: behaviour of the next item. sampled: by the diffusion, or the encoder's own latent.
+            target: behaviour of the next item.
+            sampled: True to use a sample of the diffusion, False to use the encoder's latent.
         """
         rows = np.flatnonzero(items.any(axis=1))
         out = np.zeros((len(items), self.table.shape[1] + 1), dtype=np.float32)
@@ -148,6 +154,6 @@ class BehaviourNetwork(nn.Module):
         return out
 
     def items(self, fixed: bool = False) -> torch.Tensor:
-        """Return the items' vectors, without a gradient if ``fixed``, and their bias, (N, d + 1)."""
+        """Return the item vectors with their bias, (N, d + 1). If ``fixed``, the vectors have no gradient."""
         table = self.table.detach() if fixed else self.table
         return torch.cat([table[1:-1], self.bias[:, None]], dim=1)

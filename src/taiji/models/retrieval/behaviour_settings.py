@@ -16,21 +16,21 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     """Settings of :class:`taiji.models.retrieval.behaviour_diffusion.BehaviourDiffusion`."""
 
     target: str = "buy"
-    """Behaviour to retrieve items for, as the log names it."""
+    """Behaviour for which items are retrieved, as named in the log."""
     behaviours: Literal["rotary", "added", "none"] = "rotary"
-    """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the items' (`added`), or not at all (`none`)."""
+    """How behaviours are encoded: as factors of queries and keys (`rotary`), as vectors added to those of the items (`added`), or not at all (`none`)."""
     diffusion: bool = True
-    """Sample the latent vector by the diffusion; otherwise use the encoder's."""
+    """Sample the latent vector by the diffusion; otherwise use the encoder's latent."""
     as_released: tuple[Released, ...] = ()
-    """Parts taken as in the released code, which deviates from the paper: `guidance` adds the unconditional sample, started at the conditional one,
-    instead of subtracting the unconditional prediction at each step; `masking` shows the behaviour to the condition when sampling; `rotary` scales
-    after the rotation."""
+    """Parts that follow the released code where it deviates from the paper: `guidance` adds the unconditional sample, started at the conditional one,
+    instead of subtracting the unconditional prediction at each step; `masking` shows the behaviour to the condition when sampling; `rotary` scales after the
+    rotation."""
     width: PositiveInt = 64
     """Width of items and latent vectors."""
     layers: PositiveInt = 2
-    """Blocks of the encoder."""
+    """Number of blocks of the encoder."""
     heads: PositiveInt = 2
-    """Heads of its attention, each of an even width."""
+    """Number of attention heads of the encoder; the width of each must be even."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of the encoder."""
     masked: float = Field(default=0.2, gt=0, lt=1)
@@ -38,41 +38,41 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     hidden_behaviours: float = Field(default=0.1, ge=0, lt=1)
     """Share of the behaviours that are masked while the encoder is trained."""
     denoiser_blocks: PositiveInt = 2
-    """Blocks of the diffusion's network."""
+    """Number of blocks of the denoiser."""
     shared_experts: PositiveInt = 1
-    """Experts per block that all behaviours share."""
+    """Number of experts per block that all behaviours share."""
     own_experts: NonNegativeInt = 2
-    """Experts per block for each behaviour."""
+    """Number of experts per block for each behaviour."""
     steps: PositiveInt = 200
-    """Steps of the diffusion."""
+    """Number of diffusion steps."""
     sampler_steps: PositiveInt = 20
-    """Diffusion steps that the sampler takes."""
+    """Number of diffusion steps that the sampler uses."""
     guidance: NonNegativeFloat = 1.0
-    """w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times that without; 0 turns it off."""
+    """Weight w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times the prediction without it; 0 disables it."""
     dropped: float = Field(default=0.2, ge=0, lt=1)
-    """Probability of hiding the behaviour from the diffusion in training, which guidance needs."""
+    """Probability with which the behaviour is hidden from the diffusion in training, which guidance requires."""
     negatives: NonNegativeInt = 1024
-    """Negatives sampled per step in place of the whole catalogue; 0 computes the full softmax."""
+    """Number of negatives sampled per step instead of the whole catalogue; 0 computes the full softmax."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of an item's count in its sampling probability; the loss is corrected for it."""
+    """Exponent of an item's count in its sampling probability. The loss is corrected for it."""
     batch: PositiveInt = 128
-    """Histories per step."""
+    """Number of histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Step size of AdamW, in all three stages."""
+    """Learning rate of AdamW, in all three stages."""
     weight_decay: float = Field(default=1e-6, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 100
-    """Upper limit on the encoder's passes."""
+    """Largest number of passes of the encoder."""
     diffusion_epochs: PositiveInt = 100
-    """Passes of the diffusion."""
+    """Number of passes of the diffusion."""
     head_epochs: PositiveInt = 20
-    """Upper limit on the head's passes over sampled vectors."""
+    """Largest number of passes of the head over sampled vectors."""
     valid_users: PositiveInt = 5000
-    """Users, chosen at random, whose last interaction of the target behaviour is held out, with all after it, and predicted at every check."""
+    """Number of randomly chosen users whose last interaction with the target behaviour, and all later ones, are held out; every check predicts it."""
     check_every: PositiveInt = 2
-    """Passes between checks."""
+    """Number of passes between two checks."""
     patience: PositiveInt = 5
-    """Checks without improvement of NDCG@10 after which encoder or head stop; the best weights are kept."""
+    """Number of checks without improvement of NDCG@10 after which encoder or head stop; the best weights are kept."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
@@ -80,10 +80,10 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     def _fitting(self) -> BehaviourDiffusionSettings:
         if self.sampler_steps > self.steps:
             raise ValueError(
-                f"the sampler takes sampler_steps = {self.sampler_steps} of steps = {self.steps}: at most all of them"
+                f"sampler_steps must be at most steps, found sampler_steps = {self.sampler_steps} and steps = {self.steps}"
             )
         if self.width % (2 * self.heads):
             raise ValueError(
-                f"heads = {self.heads} of an even width share width = {self.width}: a multiple of twice them"
+                f"width must be a multiple of 2 · heads, found width = {self.width} and heads = {self.heads}"
             )
         return self

@@ -1,4 +1,4 @@
-"""Training of a behaviour diffusion: encoder, diffusion and head, in turn."""
+"""Training of a behaviour diffusion: encoder, diffusion and head, one after the other."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ class BehaviourTraining:
     """One training run.
 
     Args:
-        network: the network to train. data: histories. valid: users (V,), and the items (V,) that they took next under the target behaviour.
-        target: number of that behaviour. chance: (N,) sampling probability of each item as a negative. random: generator for batches, masks and
-            negatives.
+        network: network to train.
+        data: training histories.
+        valid: users (V,), and the items (V,) with which they interacted next by the target behaviour.
+        target: number of the target behaviour.
+        chance: (N,) sampling probability of each item as a negative.
+        random: generator for batches, masks and negatives.
 
     Attributes:
-        checks: of each stage, one entry per check: epoch, training loss, and validation NDCG@10 where it is measured.
+        checks: per stage, one entry per check: epoch, training loss, and validation NDCG@10 if it is measured.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class BehaviourTraining:
     def _stage(
         self, name: str, parameters: list[nn.Parameter], loss: Callable[[MaskedBatch], torch.Tensor], epochs: int
     ) -> None:
-        """Train some parameters. Encoder and head stop early and keep the best weights; for the diffusion only the loss is recorded."""
+        """Train some of the parameters. Encoder and head stop early and keep the best weights; for the diffusion, only the loss is recorded."""
         settings, network = self.settings, self.network
         optimiser = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -134,7 +137,7 @@ class BehaviourTraining:
         return sampled_softmax_loss(states, wanted, table, negatives, log_chance)
 
     def quality(self, sampled: bool) -> float:
-        """Return NDCG@10 of the held-out interactions over the whole catalogue, including seen items."""
+        """Return NDCG@10 of the held-out interactions over the whole catalogue, including items that the user has already seen."""
         users, targets = self.valid
         if not len(users):
             return 0.0

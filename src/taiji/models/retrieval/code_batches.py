@@ -1,4 +1,4 @@
-"""Training and validation histories of a decoder over item codes: rows of similar length, with every place as a target."""
+"""Training and validation histories of a decoder over item codes: rows of similar length, in which every position is a target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taiji.data.history import History
 
 Array = NDArray[Any]
 POOL = 16
-"""Batches whose histories are sorted by length together."""
+"""Number of batches whose histories are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class CodeBatch:
     """Windows of histories.
 
     Attributes:
-        items: (R, n + 1) oldest first, padded with −1; group g of a row has seen the first g of them and predicts the next one.
-        places: (R, n + 1) of each in the history's arrays, padded with −1.
-        users: (R,).
+        items: (R, n + 1) oldest first, padded with −1; group g of a row has seen the first g items and predicts the next one.
+        places: (R, n + 1) position of each item in the history's arrays, padded with −1.
+        users: (R,) users.
     """
 
     items: Array
@@ -35,7 +35,9 @@ class Windows:
     """The last interactions of each user, for training.
 
     Args:
-        history: history of all users. ends: (U,) end of each user's trainable interactions, exclusive. length: longest input.
+        history: history of all users.
+        ends: (U,) end of each user's trainable interactions, exclusive.
+        length: longest input.
     """
 
     def __init__(self, history: History, ends: Array, length: int) -> None:
@@ -45,7 +47,7 @@ class Windows:
         self.users = np.flatnonzero(self.lengths > 0)
 
     def epoch(self, batch: int, random: np.random.Generator) -> Iterator[CodeBatch]:
-        """Yield every user once in random order, ``batch`` of similar length at a time."""
+        """Yield every user once in random order, ``batch`` users with histories of similar length at a time."""
         order = random.permutation(self.users)
         pools = [order[at : at + POOL * batch] for at in range(0, len(order), POOL * batch)]
         chunks = [
@@ -66,6 +68,6 @@ class Windows:
 
 
 def held_out(history: History, most: int, random: np.random.Generator) -> Array:
-    """Return at most ``most`` random users with two interactions or more, ascending."""
+    """Return at most ``most`` random users with at least two interactions, ascending."""
     users = np.flatnonzero(np.diff(history.offsets) >= 2)
     return users if len(users) <= most else np.sort(random.choice(users, most, replace=False))

@@ -1,6 +1,7 @@
 """Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
 
-TIGER (2305.05065) is the plain decoder; OneLive, OneMall, S²GR and DualGR are settings of it. ``docs/papers.md`` has TIGER's deviations, ``docs/systems`` the others.
+TIGER (2305.05065) is the plain decoder. OneLive, OneMall, S²GR and DualGR are settings of it. Deviations from TIGER are listed in ``docs/papers.md``,
+those from the others in ``docs/systems``.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ from taiji.nn.time_encoding import time_features
 
 Array = NDArray[Any]
 REQUESTS, CELLS = 256, 8_000_000
-"""Requests decoded at a time, and log-probabilities of codes held at once; large levels or beams lower the number of requests."""
+"""Number of requests decoded at a time, and of log-probabilities of codes held in memory. Large levels or beams reduce the number of requests."""
 
 
 class CodeDecoder(CatalogueRetriever):
     """Generative retriever.
 
-    An item's score is the log-probability of its codes given the history; with ``collisions: list`` plus its log share among the items of the same
-    codes. Codes that lead to no permitted item are never decoded.
+    The score of an item is the log-probability of its codes given the history; with ``collisions: list``, the log of its share among the items with the
+    same codes is added. Codes that lead to no permitted item are never decoded.
 
     Args:
-        settings: see the settings class.
-        codes: (n_items, L) of the training dataset's items, as an array or with their coder; default: those of the settings' coder.
-        vectors: (n_items, d) for the coder to encode; default: item factors of the training interactions.
+        settings: settings of the decoder.
+        codes: (n_items, L) codes of the training dataset's items, as an array or together with their coder; by default those of the coder in the settings.
+        vectors: (n_items, d) vectors that the coder encodes; by default item factors of the training interactions.
 
     Attributes:
-        trie: trie of the catalogue's codes.
-        network: decodes the codes.
+        trie: trie of the codes of the catalogue.
+        network: network that decodes the codes.
     """
 
     Settings = CodeDecoderSettings
@@ -71,7 +72,7 @@ class CodeDecoder(CatalogueRetriever):
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
     ) -> Self:
-        """Learn from interactions; with ``skip_weight`` from exposures without a click as well."""
+        """Fit to interactions and, with ``skip_weight``, to exposures without a click."""
         self._rows = dataset.events if rows is None else rows
         if self.settings.scenario:
             self.facts["scenarios"] = scenarios_of(self._rows, self.settings.scenario)
@@ -81,7 +82,7 @@ class CodeDecoder(CatalogueRetriever):
             self._rows = None
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Encode the items and train with early stopping on the held-out last interactions."""
+        """Encode the items, and train with early stopping on the held-out last interactions."""
         popularity = np.bincount(history.items, minlength=len(self.places))
         assert self._rows is not None
         codes, sizes, self.facts["codes_version"] = self._codes(history, seed)
@@ -96,7 +97,7 @@ class CodeDecoder(CatalogueRetriever):
             self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
 
     def _codes(self, history: History, seed: int) -> tuple[Array, tuple[int, ...], str]:
-        """Return codes (N, L) of the catalogue's items, the levels' sizes, and the version of their coder, "" if unknown."""
+        """Return the codes (N, L) of the catalogue's items, the sizes of the levels, and the version of the coder ("" if unknown)."""
         given, count = self.given, len(self.places)
         rows = given if given is not None else self.vectors
         if rows is not None:
@@ -114,9 +115,9 @@ class CodeDecoder(CatalogueRetriever):
     def _check_rows(found: int, expected: int) -> None:
         if found != expected:
             raise InputError(
-                "Codes or vectors do not fit the catalogue.",
+                "The codes or vectors do not match the catalogue.",
                 where="CodeDecoder",
-                expected=f"a row for each of the dataset's {expected} items",
+                expected=f"one row for each of the {expected} items of the dataset",
                 found=f"{found} rows",
             )
 
@@ -124,7 +125,7 @@ class CodeDecoder(CatalogueRetriever):
         """Return the unfitted coder that the settings name.
 
         Raises:
-            ConfigError: no coder has that name, or it has other settings.
+            ConfigError: no coder has this name, or the coder has different settings.
         """
         kind = coder_class(self.settings.coder, "coder")
         try:
@@ -132,14 +133,14 @@ class CodeDecoder(CatalogueRetriever):
         except ValidationError as error:
             problem = error.errors()[0]
             raise ConfigError(
-                "The settings do not fit the coder.",
+                "The settings do not match the coder.",
                 where=".".join(["coder_settings", *map(str, problem["loc"])]),
                 expected=f"settings of {self.settings.coder}: {', '.join(kind.Settings.model_fields)}",
                 found=problem_text(problem),
             ) from error
 
     def coded_vectors(self, history: History, seed: int) -> Array:
-        """Return the vectors (N, d) behind the codes, or the default ones."""
+        """Return the vectors (N, d) that are encoded: the given or the default ones."""
         if self.vectors is not None:
             return self.vectors
         return item_factors(history, len(self.places), self.settings.vector_width, seed)
@@ -160,7 +161,7 @@ class CodeDecoder(CatalogueRetriever):
         return {"codes": self.item_codes, "popularity": self.popularity, **learnt}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the retriever from :meth:`weights`."""
         learnt = dict(weights)
         self._take(learnt.pop("codes"), learnt.pop("popularity"))
         self._build(device)
@@ -168,20 +169,21 @@ class CodeDecoder(CatalogueRetriever):
         self.network.eval()
 
     def recoded(self, dataset: Dataset, codes: ItemCodes | Array) -> Self:
-        """Return the retriever for a later catalogue, including new items and items with changed codes; the network is shared.
+        """Return the retriever for a later catalogue, with new items and with items whose codes have changed. The network is shared.
 
         Args:
-            dataset: the dataset to bind to. codes: codes of its items (n_items, L). A level that the fit has added to distinguish items is added here, too,
-                unless it is given; items beyond its size, and items with equal codes, share a leaf.
+            dataset: dataset to which the result is bound.
+            codes: (n_items, L) codes of its items. If the fit added a level to distinguish items, that level is added here as well unless it is given;
+                items beyond its size, and items with equal codes, share a leaf.
 
         Raises:
-            InputError: codes of another coder, of other levels or of other sizes.
+            InputError: the codes come from a different coder, or have different levels or sizes.
         """
         learnt = self.facts["codes_version"]
         if isinstance(codes, ItemCodes):
             if learnt and codes.version != learnt:
                 raise InputError(
-                    "The codes are of a different coder from the decoder's.",
+                    "The codes come from a different coder than the decoder's.",
                     where="recoded",
                     expected=f"codes of version {learnt}",
                     found=codes.version,
@@ -204,7 +206,7 @@ class CodeDecoder(CatalogueRetriever):
     # Retrieval.
 
     def scores(self, requests: Requests) -> Array:
-        """Return the log-probability of every item, by a beam as wide as the catalogue: exact, but slow for a large one."""
+        """Return the log-probability of every item, by a beam as wide as the catalogue. This is exact, but slow for a large catalogue."""
         out = np.full((len(requests), len(self.places)), -np.inf)
         whole = LiveTrie(self.trie).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
         size = self._at_a_time(len(self.places))
@@ -215,9 +217,9 @@ class CodeDecoder(CatalogueRetriever):
         return out
 
     def _retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items by beam search over the codes of each request's permitted items.
+        """Return the ``k`` best items, by beam search over the codes of each request's permitted items.
 
-        A beam too narrow for ``k`` is doubled until it suffices, so that lists of different lengths mostly come from the same beam.
+        A beam that is too narrow for ``k`` is doubled until it suffices, so that lists of different lengths mostly come from the same beam.
         """
         width, beam = min(k, len(self.places)), self.settings.beam
         while beam < width:
@@ -236,14 +238,14 @@ class CodeDecoder(CatalogueRetriever):
         return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
 
     def _pools(self, requests: Requests) -> list[tuple[str, Array]]:
-        """Return the item pools that answer the requests, and each pool's requests (R,); "" is the catalogue."""
+        """Return the item pools from which the requests are answered, and the requests (R,) of each pool; "" is the whole catalogue."""
         if not self.settings.pool:
             return [("", np.arange(len(requests)))]
         values = scenario_of_requests(requests, self.settings.scenario)
         return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
 
     def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str) -> Slate:
-        """Return the ``k`` best items of a pool, in the model's own numbers."""
+        """Return the ``k`` best items of a pool, in the model's own item numbers."""
         row, items, values = self._decode(requests, self._shown(requests, pool), beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -254,9 +256,9 @@ class CodeDecoder(CatalogueRetriever):
         return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
 
     def _shown(self, requests: Requests, pool: str) -> PrunedTrie:
-        """Return the trie of the pool's items that each request may be shown.
+        """Return the trie of those items of the pool that each request may be shown.
 
-        Requests with the same time share a live trie, updated by the items that have changed since the previous one.
+        Requests with the same time share a live trie, which is updated by the items that have changed since the previous time.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
         shown = ~self._gone
@@ -273,11 +275,11 @@ class CodeDecoder(CatalogueRetriever):
                 known = self.codes[seen] >= 0
                 rows, hidden = rows[known], self.codes[seen][known]
         live = self._live.get(pool, self._live[""]).moved(shown)
-        self._live = {**self._live, pool: live}  # replaced as a whole: other threads keep using the old one
+        self._live = {**self._live, pool: live}  # replaced as a whole, since other threads keep using the old one
         return live.without(rows, hidden)
 
     def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
-        """Return request numbers (C,), ascending, items (C,) and scores (C,) of the beam's items."""
+        """Return request numbers (C,), ascending, items (C,) and scores (C,) of the items in the beam."""
         past, seen, asked = self.past(requests)
         self.network.eval()
         with torch.no_grad():
@@ -289,7 +291,7 @@ class CodeDecoder(CatalogueRetriever):
         return row[place], items, scores[place] + self.trie.log_shares[items]
 
     def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
-        """Return histories, their lengths (B,), and the further facts of the requests, one group each."""
+        """Return the histories, their lengths (B,), and the other attributes of the requests, with one group each."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
         own = np.where(found >= 0, self.codes[found], -1)
@@ -315,7 +317,7 @@ class CodeDecoder(CatalogueRetriever):
         return self.past_of(items, features, long), self._tensor(seen), Asked(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
-        """Return the network's input for items (R, n), oldest first, and those before them (R, m), newest first, −1 for none."""
+        """Return the network's input for items (R, n), oldest first, and for earlier items (R, m), newest first, −1 for none."""
         mask, codes = None, None
         if self.settings.long_history:
             mask, codes = self._tensor(long >= 0), self._tensor(self.item_codes[np.maximum(long, 0)])

@@ -9,12 +9,14 @@ NEARLY_ONE = 1 - 1e-6
 
 
 def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``−log(1 − p(code))`` over skipped exposures (DualGR); 0 without any.
+    """Return the mean of ``−log(1 − p(code))`` over skipped exposures (DualGR); 0 if there are none.
 
-    An exposure with the target's own code would contradict it and is ignored.
+    Exposures with the same code as the target are ignored, because they would contradict it.
 
     Args:
-        logits: (M, V) of the first code. skipped: (M, S) first codes of exposures, −1 for none. target: (M,).
+        logits: (M, V) logits of the first code.
+        skipped: (M, S) first codes of exposures, −1 for none.
+        target: (M,).
     """
     counts = (skipped >= 0) & (skipped != target[:, None])
     if not bool(counts.any()):
@@ -26,11 +28,14 @@ def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor)
 def cluster_loss(
     thoughts: torch.Tensor, table: torch.Tensor, cluster: torch.Tensor, target: torch.Tensor, temperature: float = 0.1
 ) -> torch.Tensor:
-    """Return the cross-entropy of the target code's cluster, from the cosines of a thinking state with the clusters' means (S²GR).
+    """Return the cross-entropy of the cluster of the target code, from the cosines between a thinking state and the cluster means (S²GR).
 
     Args:
-        thoughts: (M, d). table: (V, d) vectors of a level's codes. cluster: (V,) int64 of each code, all below K occur.
-        target: (M,) codes. temperature: the cosines are divided by it.
+        thoughts: (M, d).
+        table: (V, d) vectors of the codes of a level.
+        cluster: (V,) int64 cluster of each code; all numbers below K occur.
+        target: (M,) codes.
+        temperature: divisor of the cosines.
     """
     count = int(cluster.max()) + 1
     sums = table.new_zeros(count, table.shape[1]).index_add(0, cluster, table)

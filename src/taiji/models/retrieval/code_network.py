@@ -1,4 +1,4 @@
-"""Network of the generative decoder: the history is encoded once; many groups that share it decode item codes."""
+"""Network of the generative decoder: a history is encoded once, and many groups that share it decode item codes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""Buckets are gathered if the largest is at most this fraction (1/n) of the history; otherwise attention is masked."""
+"""Buckets are gathered if the largest one is at most 1/n of the history, for this n; otherwise attention is masked."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """Histories, oldest interaction first, padding behind.
+    """Histories, oldest interaction first, with padding at the end.
 
     Attributes:
-        codes: (R, n, L) int64; values at padded places are never read.
+        codes: (R, n, L) int64; values at padding are never read.
         times: (R, n, 5) time features, if the network uses them.
-        long: (R, m, L) codes of interactions before these, newest first, and their mask long_mask (R, m); if the network uses them.
+        long: (R, m, L) codes of earlier interactions, newest first, with mask ``long_mask`` (R, m), if the network uses them.
     """
 
     codes: torch.Tensor
@@ -39,17 +39,18 @@ class Past:
 
 @dataclass(frozen=True)
 class Asked:
-    """Facts of a request besides its history, if the network uses them.
+    """Attributes of a request in addition to its history, if the network uses them.
 
     Attributes:
-        times: (R, G, 5) time features of the next item. prompt: (R, G) int64 number of the scenario, 0 for an unknown one.
+        times: (R, G, 5) time features of the next item.
+        prompt: (R, G) int64 number of the scenario, 0 for an unknown one.
     """
 
     times: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
 
     def spread(self, groups: int) -> Asked:
-        """Return the facts repeated for several groups (R, groups) of each request; here there is one (R, 1)."""
+        """Return the attributes (R, groups), repeated for several groups of each request; there is one group (R, 1) here."""
         times = None if self.times is None else self.times.expand(-1, groups, -1)
         return Asked(times, None if self.prompt is None else self.prompt.expand(-1, groups))
 
@@ -59,8 +60,9 @@ class Memory:
     """State computed once per history.
 
     Attributes:
-        layers: keys and values (R, h, P, e) of each decoder block. first: (R, P) first code of each token, −1 for tokens of no item.
-        fixed: number of tokens before the first interaction, visible to every group.
+        layers: keys and values (R, h, P, e) of each decoder block.
+        first: (R, P) first code of each token, −1 for tokens without an item.
+        fixed: number of tokens before the first interaction, which every group sees.
     """
 
     layers: list[Cache]
@@ -69,10 +71,12 @@ class Memory:
 
 
 class CodeNetwork(nn.Module):
-    """Causal transformer over a history and the codes of the item after it.
+    """Causal transformer over a history and the codes of the next item.
 
     Args:
-        sizes: codes per level. settings: widths and options. scenarios: number of prompts, unknown included.
+        sizes: number of codes per level.
+        settings: widths and options.
+        scenarios: number of prompts, including the one for unknown scenarios.
     """
 
     def __init__(self, sizes: tuple[int, ...], settings: CodeDecoderSettings, scenarios: int = 1) -> None:
@@ -110,7 +114,7 @@ class CodeNetwork(nn.Module):
     # The history, once.
 
     def embed(self, level: int, codes: torch.Tensor) -> torch.Tensor:
-        """Return the input vectors (…, d) of a level's codes (…)."""
+        """Return the input vectors (…, d) of codes (…) of a level."""
         return look_up(self.table, codes + self.offsets[level]) * self.table.shape[1] ** 0.5
 
     def read(self, past: Past) -> Memory:
@@ -143,7 +147,7 @@ class CodeNetwork(nn.Module):
         return Memory(layers, first, fixed)
 
     def _tokens(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the tokens (R, n · per item, d) of interactions (R, n, L)."""
+        """Return the tokens (R, n · tokens per item, d) of interactions (R, n, L)."""
         levels = codes.shape[-1]
         parts = torch.stack([self.embed(level, codes[..., level]) for level in range(levels)], dim=2)
         return parts.flatten(1, 2) if self.per_item > 1 else parts.sum(dim=2) * levels**-0.5
@@ -156,11 +160,13 @@ class CodeNetwork(nn.Module):
     def states(
         self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: Asked | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the states that predict each code, given the true ones before it, and those of the thinking steps.
+        """Return the states that predict each code given the true codes before it, and the states of the thinking steps.
 
         Args:
-            memory: encoded keys and values of R histories. seen: (R, G) number of interactions that each group has seen. codes: (R, G, L) codes of the next item.
-            asked: further facts of each group.
+            memory: encoded keys and values of R histories.
+            seen: (R, G) number of interactions that each group has seen.
+            codes: (R, G, L) codes of the next item.
+            asked: attributes of each group.
 
         Returns:
             (R, G, L, d), and (R, G, L, d) or None.
@@ -174,20 +180,21 @@ class CodeNetwork(nn.Module):
         return decoding.step(torch.stack([decoding.begin(), *inputs], dim=2), decoding.masks(codes)), None
 
     def logits(self, level: int, states: torch.Tensor) -> torch.Tensor:
-        """Return (…, V) of the codes of a level for states (…, d)."""
+        """Return logits (…, V) of the codes of a level for states (…, d)."""
         return states @ self.level_table(level).T
 
     def level_table(self, level: int) -> torch.Tensor:
-        """Return the vectors (V, d) of a level's codes."""
+        """Return the vectors (V, d) of the codes of a level."""
         return self.table[self.offsets[level] : self.offsets[level] + self.sizes[level]]
 
 
 class Decoding:
-    """State of a decoding: each group's own keys and values beside the shared memory.
+    """State of a decoding: the groups' own keys and values, in addition to the shared memory.
 
     Args:
-        network, memory: see their classes. seen: (R, G) interactions that each group may see; G is 1 for a beam search.
-        asked: further facts of each group.
+        network, memory: see their classes.
+        seen: (R, G) number of interactions that each group may see; G is 1 for a beam search.
+        asked: attributes of each group.
 
     Attributes:
         thought: states (R, G, d) of the thinking steps so far.
@@ -217,14 +224,14 @@ class Decoding:
         return begin
 
     def masks(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the attention mask (R, G, L or 1, P) of the L tokens of groups with codes (R, G, L)."""
+        """Return the attention mask (R, G, L or 1, P) for the L tokens of groups with codes (R, G, L)."""
         if not self.network.settings.bucket:
             return self.mask
         rest = self.bucket(codes[..., 0]).expand(-1, -1, codes.shape[-1] - 1, -1)
         return torch.cat([self.mask.expand(-1, codes.shape[1], -1, -1), rest], dim=2)
 
     def bucket(self, first: torch.Tensor) -> torch.Tensor:
-        """Return the attention mask of groups with first codes (R, G): interactions that share the code, or all if none does."""
+        """Return the attention mask of groups with first codes (R, G): the interactions with the same first code, or all if there are none."""
         held = self.memory.first[:, None]
         shared = (held == first[..., None])[:, :, None] & self.mask
         some = shared.any(dim=-1, keepdim=True)
@@ -241,7 +248,7 @@ class Decoding:
         return network.norm(x)  # type: ignore[no-any-return]
 
     def next(self, level: int, codes: torch.Tensor) -> torch.Tensor:
-        """Return the states (R, G, d) that predict a level's code, after the codes (R, G) of the level before."""
+        """Return the states (R, G, d) that predict the code of a level, after the codes (R, G) of the previous level."""
         network = self.network
         if level == 1 and network.settings.bucket:
             self.mask = self.bucket(codes)
@@ -292,13 +299,13 @@ class Decoding:
 
 
 class BeamScorer:
-    """Callback of :func:`taiji.nn.beam_search.beam_search` over a network: the history is shared, the beams' own keys move."""
+    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`: the history is shared, and the beams' own keys are rearranged."""
 
     def __init__(self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: Asked | None = None) -> None:
         self.decoding = Decoding(network, memory, seen[:, None], asked)
 
     def __call__(self, level: int, parents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities (B, K, V) of the level's codes."""
+        """Return log-probabilities (B, K, V) of the codes of the level."""
         network, device = self.decoding.network, self.decoding.place.device
         if level:
             self.decoding.select(parents.to(device))

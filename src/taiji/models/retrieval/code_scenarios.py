@@ -1,4 +1,4 @@
-"""Scenarios of a decoder over item codes: a prompt for each, and the items that may be shown in it."""
+"""Scenarios of a decoder over item codes: one prompt for each, and the items that may be shown in each."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ Array = NDArray[Any]
 
 
 def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
-    """Return a column as texts, empty where it is null.
+    """Return a column as strings, with empty strings for nulls.
 
     Raises:
-        InputError: no column of that name.
+        InputError: there is no column of this name.
     """
     if name not in frame.columns:
         raise InputError(
-            "A scenario's column is missing.",
+            "The column of the scenario is missing.",
             where=what,
             expected=f"a column {name}",
             found=", ".join(frame.columns),
-            fix="keep it in the mapping (keep), or set scenario and pool to existing columns",
+            fix="keep the column in the mapping (keep), or set scenario and pool to existing columns",
         )
     return frame[name].cast(pl.String).fill_null("")
 
 
 def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
-    """Return the scenarios of the interactions in rows, sorted."""
+    """Return the scenarios of the interactions among the rows, sorted."""
     return sorted(column_of(rows.filter(pl.col("click") == 1), name, "events").unique().to_list())
 
 
@@ -44,14 +44,14 @@ def numbers_of(values: Array, known: list[str]) -> Array:
 
 
 def scenario_of_requests(requests: Requests, name: str) -> Array:
-    """Return the scenario of each request (B,) as text.
+    """Return the scenario of each request (B,) as a string.
 
     Raises:
-        InputError: the requests do not name their scenario.
+        InputError: the requests have no column for the scenario.
     """
     if name not in requests.columns:
         raise InputError(
-            "Requests do not name their scenario.",
+            "The requests have no column for their scenario.",
             where="requests",
             expected=f"a column {name}",
             found=", ".join(requests.columns) or "no columns",

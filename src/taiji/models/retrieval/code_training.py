@@ -32,15 +32,16 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
 VALID = 256
-"""Held-out histories whose loss is computed at a time."""
+"""Number of held-out histories whose loss is computed at a time."""
 
 
 class CodeTraining:
-    """Training run of a decoder with a fresh network.
+    """Training run of a decoder with a new network.
 
     Args:
-        model: a decoder with codes and network. rows: events of the model's dataset; clicks are learnt from, and with ``skip_weight`` also exposures
-            without one. seed: random seed of order, draws and validation users.
+        model: decoder with codes and network.
+        rows: events of the model's dataset; the model learns from clicks and, with ``skip_weight``, from exposures without a click.
+        seed: random seed of the order, the draws and the validation users.
     """
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:
@@ -70,7 +71,7 @@ class CodeTraining:
         self.clusters = self._clusters(seed) if s.clusters else []
 
     def run(self) -> list[dict[str, float]]:
-        """Train and return epoch, losses and validation NDCG@10 of each check; the network keeps its best weights."""
+        """Train, and return epoch, losses and validation NDCG@10 of each check. The network keeps its best weights."""
         s, network = self.model.settings, self.network
         checks: list[dict[str, float]] = []
         best = BestWeights(network, s.patience)
@@ -92,7 +93,7 @@ class CodeTraining:
         return checks
 
     def step(self, batch: CodeBatch) -> torch.Tensor:
-        """Take one step and return the loss of the next codes, left on the device so that the host does not wait."""
+        """Take one step, and return the loss of the next codes, which stays on the device so that the host does not wait."""
         loss, reported = self.loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -105,7 +106,7 @@ class CodeTraining:
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Return the cross-entropy of the held-out interactions' codes, NaN without one."""
+        """Return the cross-entropy of the codes of the held-out interactions; NaN if there are none."""
         if not len(self.valid):
             return float("nan")
         self.network.eval()
@@ -115,10 +116,11 @@ class CodeTraining:
         return total / len(self.valid)
 
     def loss(self, batch: CodeBatch, newest: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is minimised, and of it the cross-entropy of the next codes, summed over levels.
+        """Return the loss to minimise, and the part of it that is the cross-entropy of the next codes, summed over levels.
 
         Args:
-            batch: windows. newest: count the last target of each window alone.
+            batch: windows.
+            newest: count only the last target of each window.
         """
         model, network, s = self.model, self.network, self.model.settings
         targeted = batch.items >= 0
@@ -168,7 +170,7 @@ class CodeTraining:
         return sampled_softmax_loss(states, codes, network.level_table(level), self.model._tensor(drawn), log_chance)
 
     def _past(self, batch: CodeBatch) -> tuple[Past, Asked]:
-        """Return the network's input for a batch, and the further facts of its targets."""
+        """Return the network's input for a batch, and the attributes of its targets."""
         s, times, prompt = self.model.settings, None, None
         if s.time:
             then = np.where(batch.places >= 0, self.history.times[batch.places], 0)
@@ -185,7 +187,7 @@ class CodeTraining:
         return past, Asked(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
-        """Return first codes (R, n + 1, S) of the last exposures between each target and the interaction before it, −1 for none."""
+        """Return the first codes (R, n + 1, S) of the last exposures between each target and the interaction before it; −1 for none."""
         model, history = self.model, self.history
         users = np.broadcast_to(batch.users[:, None], batch.items.shape)
         times = history.times[batch.places]
@@ -197,7 +199,7 @@ class CodeTraining:
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
-        """Return the clusters (V,) of each level's codes, by k-means of each code's mean item factors, numbered without gaps."""
+        """Return the clusters (V,) of each level's codes, by k-means on the mean item factors of each code, numbered without gaps."""
         model, out = self.model, []
         vectors = model.coded_vectors(self.history, seed)
         for level, size in enumerate(self.network.sizes):

@@ -1,4 +1,4 @@
-"""Co-occurrence: items close to each other in the same history."""
+"""Retriever by co-occurrence: items that are close to each other in the same history."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class CooccurrenceSettings(NeighbourSettings):
     step_decay: float = Field(default=0.8, gt=0, le=1)
     """Decay of a co-occurrence per interaction between the two."""
     direction: Literal["both", "forward"] = "both"
-    """`forward` lets an item vote only for what followed it."""
+    """`forward` lets an item vote only for items that followed it."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of both items' counts that a weight is divided by: 0 counts pairs, 0.5 is the cosine."""
+    """Exponent of both items' counts by which a weight is divided: 0 counts pairs, 0.5 gives the cosine."""
 
 
 class Cooccurrence(NeighbourRetriever):
-    """Count pairs of items in a user's history, weighted by closeness; divide by a power of their popularity."""
+    """Retriever that counts pairs of items in a user's history, weighted by closeness and divided by a power of their popularity."""
 
     Settings = CooccurrenceSettings
     settings: CooccurrenceSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return normalised decayed counts of pairs."""
+        """Return normalised, decayed counts of pairs."""
         count = len(self.places)
         pairs = symmetric_pairs if self.settings.direction == "both" else decayed_pairs
         first, second, weight = pairs(history, self.settings.window, self.settings.step_decay, count)
@@ -43,14 +43,16 @@ class Cooccurrence(NeighbourRetriever):
 
 
 def decayed_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
-    """Return pairs of different items in the order in which a user took them.
+    """Return pairs of different items in the order in which a user interacted with them.
 
     Args:
-        history: interactions. window: largest distance in the sequence. decay: a pair at distance s counts ``decay ** (s − 1)``.
+        history: interactions.
+        window: largest distance in the sequence.
+        decay: a pair at distance s counts ``decay ** (s − 1)``.
         count: number of items.
 
     Returns:
-        first, second and summed weight, (P,) each, without repeated pairs.
+        first item, second item and summed weight, each (P,), without repeated pairs.
     """
     users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     items = np.asarray(history.items, dtype=np.int64)
@@ -64,7 +66,7 @@ def decayed_pairs(history: History, window: int, decay: float, count: int) -> tu
 
 
 def symmetric_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
-    """Return :func:`decayed_pairs` of both directions, summed."""
+    """Return :func:`decayed_pairs` in both directions, summed."""
     first, second, weight = decayed_pairs(history, window, decay, count)
     return _summed(np.r_[first, second], np.r_[second, first], np.r_[weight, weight], count)
 
@@ -74,6 +76,6 @@ def _summed(first: Array, second: Array, weight: Array, count: int) -> tuple[Arr
 
     rows = coo_matrix(
         (weight, (first, second)), shape=(count, count)
-    ).tocsr()  # accumulates by place, which avoids sorting all pairs
+    ).tocsr()  # sums by position, which avoids sorting all pairs
     rows.sort_indices()
     return np.repeat(np.arange(count), np.diff(rows.indptr)), rows.indices.astype(np.int64), rows.data

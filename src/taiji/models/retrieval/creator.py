@@ -1,8 +1,8 @@
-"""Users for new items: two towers read in reverse, within the users' capacity (DualRec, arXiv 2502.20497).
+"""Users for new items: two towers used in the reverse direction, within the capacity of the users (DualRec, arXiv 2502.20497).
 
-A new item is matched with users: those who are likely to come the next day, have room, and whose vectors are closest to the item's. No user is
-matched with more items than the capacity; an auction assigns the places, independent of the items' order. Matched items then score higher for the
-user.
+A new item is matched with users who are likely to come on the next day, have remaining capacity, and whose vectors are closest to the item's. No user is
+matched with more items than the capacity. An auction assigns the matches, independent of the order of the items. Matched items then have a higher score
+for the user.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ class CreatorSettings(TwoTowersSettings):
     """Settings of :class:`CreatorSide`."""
 
     new_days: float = Field(default=2.0, gt=0)
-    """Days for which an item is new: from `available_from`, else from its first interaction; an item without interactions is new."""
+    """Number of days for which an item is new, from `available_from` or else its first interaction. An item without interactions is new."""
     per_item: PositiveInt = 50
-    """Upper limit of users matched with an item."""
+    """Largest number of users matched with an item."""
     capacity: PositiveInt = 10
-    """Upper limit of items matched with a user."""
+    """Largest number of items matched with a user."""
     candidates: PositiveInt = 200
-    """Upper limit of candidate users per item: the nearest ones."""
+    """Largest number of candidate users per item: the nearest ones."""
     active: float = Field(default=0.2, ge=0, le=1)
-    """Lowest probability of coming the next day at which a user is available."""
+    """Smallest probability of coming on the next day at which a user is available."""
     order: Literal["auction", "random"] = "auction"
-    """Rule for a user's last place: the item that gains most by it (`auction`), or the first in a random order (`random`)."""
+    """Which item gets the last free match of a user: the one that gains most by it (`auction`), or the first in a random order (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
-    """Step of the auction: allowed loss of cosine per match against the optimum."""
+    """Step of the auction: largest loss of cosine per match, relative to the optimum."""
     boost: float = Field(default=0.5, ge=0)
-    """λ: a matched item's score for the user rises by λ · worth of the match; 0 leaves the user's side as it is."""
+    """λ: the score of a matched item for the user rises by λ · worth of the match; 0 leaves the user's side unchanged."""
     without_id: float = Field(default=0.3, ge=0, lt=1)
-    """Share of the training targets represented by their categories alone, like new items."""
+    """Share of the training targets that are represented only by their categories, like new items."""
 
 
 class CreatorSide(TwoTowers):
-    """Two towers whose new items are matched with users at the end of the log.
+    """Two towers with a matching of new items and users at the end of the log.
 
     Attributes:
-        matches: pairs of the model's own item numbers and users of the bound dataset.
-        known: (N,) items with interactions; the others are represented by their categories.
+        matches: pairs of items, in the model's own numbers, and users of the bound dataset.
+        known: (N,) True for items with interactions; the others are represented by their categories.
     """
 
     Settings = CreatorSettings
@@ -83,11 +83,11 @@ class CreatorSide(TwoTowers):
         self.facts["matched_at"] = now
 
     def for_items(self, items: Array, requests: Requests) -> Array:
-        """Return (I, B) scores of users for items (I,), by own numbers: the user's side transposed, without its boost."""
+        """Return scores (I, B) of users for items (I,), in the model's own numbers: the transposed scores of the towers, without the boost of matches."""
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:
-        """Return (I, B) how much closer an item is to a user than the user's average item; 0 for items the user has had."""
+        """Return (I, B): how much closer an item is to a user than the user's average item; 0 for items in the user's history."""
         scores = super().scores(requests)
         values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
         row, seen = seen_items(self.dataset.history, requests)
@@ -99,14 +99,14 @@ class CreatorSide(TwoTowers):
         return np.asarray(values)
 
     def scores(self, requests: Requests) -> Array:
-        """Return the towers' scores, raised for items matched with the user before the request."""
+        """Return the scores of the towers, raised for items that were matched with the user before the request."""
         found = super().scores(requests)
         row, item, worth = self.matches.of(np.where(requests.time >= self.facts["matched_at"], requests.user, -1))
         found[row, item] += self.settings.boost * worth
         return found
 
     def room(self, k: int) -> int:
-        """Score every item, since an index of vectors ignores matches."""
+        """Return −1, so that every item is scored: an index of vectors would ignore the matches."""
         return -1
 
     def bound_to(self, users: Dataset) -> Self:
@@ -116,13 +116,13 @@ class CreatorSide(TwoTowers):
         return made
 
     def weights(self) -> dict[str, Array]:
-        """Return the towers' weights and the matches; the matched users' ids are saved as facts."""
+        """Return the weights of the towers and the matches. The ids of the matched users are saved as facts."""
         return {
             **super().weights(), "known": self.known, "match_item": self.matches.item, "match_worth": self.matches.worth
         }  # fmt: skip
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the retriever from :meth:`weights`."""
         self.known = weights["known"]
         super().restore(weights, device)
         self._match(self.facts["users"], weights["match_item"], weights["match_worth"])
@@ -136,7 +136,7 @@ class CreatorSide(TwoTowers):
         return self.dataset.users["user_id"].gather(self.matches.user).to_list()
 
     def _match(self, users: list[Any], items: Array, worth: Array) -> None:
-        """Set the matches of users by their ids; users missing from the dataset are left out."""
+        """Set the matches of users given by their ids. Users who are not in the dataset are ignored."""
         numbers = {name: number for number, name in enumerate(self.dataset.users["user_id"].to_list())}
         user = np.array([numbers.get(name, -1) for name in users], dtype=np.int64)
         self.matches = Matches(self.dataset.n_users, self.settings.capacity)
@@ -152,7 +152,7 @@ class CreatorSide(TwoTowers):
 
 
 def daily_activity(history: History, now: int) -> Array:
-    """Return (U, D) whether each user had an interaction on each of the last D days before ``now``, latest last."""
+    """Return (U, D): True if the user had an interaction on each of the last D days before ``now``, latest last."""
     times = np.asarray(history.times)
     ages = (now - 1 - times) // DAY
     days = int(min(ages.max(initial=0) + 1, WINDOWS[-1] + TAUGHT))

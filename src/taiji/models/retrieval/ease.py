@@ -1,4 +1,4 @@
-"""EASE: the linear item-item model with a zero diagonal, in closed form (Steck, WWW 2019)."""
+"""EASE: linear item-item model with a zero diagonal, in closed form (Steck, WWW 2019)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class EASESettings(RetrieverSettings):
     """Settings of :class:`EASE`."""
 
     history: PositiveInt = 500
-    """Most recent interactions of the user that the model reads."""
+    """Number of most recent interactions of the user that the model reads."""
     regularisation: float = Field(default=200.0, gt=0)
-    """λ; the best value grows with the number of interactions."""
+    """Regularisation λ; the best value grows with the number of interactions."""
     items: PositiveInt = 20_000
-    """Number of most popular items to model: time grows with its cube (20,000: some minutes), memory with its square (two matrices of 3.2 GB
-    each)."""
+    """Number of most popular items that are modelled. The time grows with its cube (20,000: several minutes), the memory with its square (two matrices of
+    3.2 GB each)."""
 
 
 class EASE(CatalogueRetriever):
-    """Predict a user's items as ``x B``, with B the ridge regression of each item on all others."""
+    """Retriever that predicts a user's items as ``x B``, where B is the ridge regression of each item on all others."""
 
     Settings = EASESettings
     settings: EASESettings
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Solve for the weights."""
+        """Compute the weights."""
         counts = np.bincount(history.items, minlength=len(self.places))
         chosen = np.sort(np.argsort(-counts, kind="stable")[: min(self.settings.items, int((counts > 0).sum()))])
         gram = gram_of(interactions(history, len(self.places)), chosen)
@@ -48,7 +48,7 @@ class EASE(CatalogueRetriever):
         return {"items": self.items, "weights": self.matrix}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take items and weights."""
+        """Restore items and weights."""
         self.items, self.matrix = weights["items"], weights["weights"]
 
     def scores(self, requests: Requests) -> Array:

@@ -1,8 +1,8 @@
-"""Two towers whose user side first samples the user's likely next item (T2Diff, arXiv 2502.20687).
+"""Two towers whose user side first samples the likely next item of the user (T2Diff, arXiv 2502.20687).
 
-A diffusion generates the drift from the last item to the next positive one, given the history. The sampled next item joins the last
-interactions in a transformer, whose output weighs the whole history (mixed attention). The item side is independent of the user, so its index stays
-valid. The diffusion reads embeddings without a gradient, as the tower reads the sample.
+Given the history, a diffusion generates the drift from the last item to the next positive one. The sampled next item joins the last interactions in a
+transformer, whose output weights the whole history (mixed attention). The item side does not depend on the user, so its index remains valid. The
+diffusion reads embeddings without a gradient, and so does the tower read the sample.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ class IntentDiffusionSettings(TwoTowersSettings):
     """Settings of :class:`IntentDiffusion`."""
 
     intent: Literal["sampled", "noised_target", "none"] = "sampled"
-    """Next item that the user tower is trained with: drawn by the sampler, as at retrieval (`sampled`); denoised from the true one with
-    noise, as the released code does, which shows the tower its target (`noised_target`); or the last item again, without diffusion (`none`)."""
+    """Next item with which the user tower is trained: drawn by the sampler, as at retrieval (`sampled`); the true one, noised and denoised, as in the
+    released code, which leaks the target to the tower (`noised_target`); or the last item again, without diffusion (`none`)."""
     session: PositiveInt = 10
-    """Most recent interactions in the transformer."""
+    """Number of most recent interactions in the transformer."""
     heads: PositiveInt = 2
-    """Heads of the transformer's attention."""
+    """Number of attention heads of the transformer."""
     denoiser_blocks: PositiveInt = 2
-    """Blocks of the network that predicts the drift."""
+    """Number of blocks of the network that predicts the drift."""
     steps: PositiveInt = 50
-    """Steps of the diffusion."""
+    """Number of diffusion steps."""
     sampler_steps: PositiveInt = 4
-    """Diffusion steps that the sampler takes."""
+    """Number of diffusion steps that the sampler uses."""
 
     @model_validator(mode="after")
     def _fitting(self) -> IntentDiffusionSettings:
         if self.sampler_steps > self.steps:
             raise ValueError(
-                f"the sampler takes sampler_steps = {self.sampler_steps} of steps = {self.steps}: at most all of them"
+                f"sampler_steps must be at most steps, found sampler_steps = {self.sampler_steps} and steps = {self.steps}"
             )
         if self.width % self.heads:
-            raise ValueError(f"heads = {self.heads} share width = {self.width}: it must be a multiple of them")
+            raise ValueError(f"width must be a multiple of heads, found width = {self.width} and heads = {self.heads}")
         return self
 
 
 class IntentNetwork(ItemTower):
-    """Item tower, diffusion of the drift, and the user tower."""
+    """Network of item tower, diffusion of the drift, and user tower."""
 
     start: torch.Tensor
     kept: torch.Tensor
@@ -68,12 +68,12 @@ class IntentNetwork(ItemTower):
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(4 * width, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, 1))
         self.user_tower = tower(2 * width, settings)
-        # A single fixed draw for all requests: the same request always gets the same answer.
+        # One fixed draw for all requests, so that the same request always gets the same answer.
         self.register_buffer("start", torch.randn(width))
         self.register_buffer("kept", exponential_schedule(settings.steps), persistent=False)
 
     def sequence(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return the user side's input for items (...,), from 1: (..., d) of mean square 1, and 0 at padding."""
+        """Return the user side's input for items (...,), numbered from 1: (..., d) with mean square 1, and 0 at padding."""
         x = nn.functional.normalize(self.inputs(items, categories), dim=-1) * self.items.shape[1] ** 0.5
         return x * (items > 0).unsqueeze(-1)
 
@@ -81,7 +81,8 @@ class IntentNetwork(ItemTower):
         """Return the last item and a recency-weighted mean of the history, (B, 2 d), without a gradient.
 
         Args:
-            x: (B, L, d), newest first. known: (B, L) bool, False at padding.
+            x: (B, L, d), newest first.
+            known: (B, L) bool, False at padding.
         """
         x = x.detach()
         weight = known / (1 + torch.arange(known.shape[1], device=x.device)).to(x).sqrt()
@@ -97,21 +98,24 @@ class IntentNetwork(ItemTower):
     def denoised(
         self, condition: torch.Tensor, target: torch.Tensor, step: torch.Tensor, noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise the true drift and predict it.
+        """Add noise to the true drift, and predict the drift from it.
 
         Args:
-            condition: (B, 2 d). target: (B, d) of the next items. step: (B,) from 1. noise: (B, d).
+            condition: (B, 2 d).
+            target: (B, d) embeddings of the next items.
+            step: (B,) from 1.
+            noise: (B, d).
 
         Returns:
-            The lengths of the errors (B,), with a gradient for the denoiser alone, and the predicted embeddings (B, d) of the next items, without
-            one.
+            The lengths of the errors (B,), with a gradient only for the denoiser, and the predicted embeddings (B, d) of the next items, without a
+            gradient.
         """
         drift = (target.detach() - condition[:, : target.shape[1]]) / 2**0.5
         predicted = self.denoiser(add_noise(self.kept, drift, noise, step), step, condition)
         return (predicted - drift).norm(dim=1), moved(condition, predicted.detach())
 
     def user(self, x: torch.Tensor, known: torch.Tensor, intent: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (B, d) of histories (B, L, d), newest first, and next items (B, d)."""
+        """Return unit vectors (B, d) from histories (B, L, d), newest first, and next items (B, d)."""
         last = known[:, : self.session]
         there = torch.cat([torch.ones_like(known[:, :1]), last], dim=1)
         session = torch.cat([intent.unsqueeze(1), x[:, : self.session]], dim=1) + self.position[: there.shape[1]]
@@ -126,7 +130,7 @@ class IntentNetwork(ItemTower):
 
 
 def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the first known entry (B, d) of x (B, L, d), newest first, known (B, L); zeros where there is none."""
+    """Return the first known entry (B, d) of x (B, L, d), newest first, with mask ``known`` (B, L); zeros if there is none."""
     first = known.to(torch.int64).argmax(dim=1)
     return x[torch.arange(len(x), device=x.device), first] * known.any(dim=1, keepdim=True)
 
@@ -137,7 +141,7 @@ def moved(condition: torch.Tensor, drift: torch.Tensor) -> torch.Tensor:
 
 
 class IntentDiffusion(TwoTowers):
-    """Two towers with a diffusion of the next item on the user side; it returns nothing for a user without a history."""
+    """Two towers with a diffusion of the next item on the user side. It returns nothing for a user without a history."""
 
     Settings = IntentDiffusionSettings
     settings: IntentDiffusionSettings
@@ -167,11 +171,11 @@ class IntentDiffusion(TwoTowers):
         if settings.intent == "sampled":
             intent = network.sampled(condition, torch.randn_like(target))
         user = network.user(x, known, intent) * there
-        # The two terms share no parameter, so that Adam's steps do not depend on a weight between them.
+        # The two terms share no parameters, so with Adam a weight between them would have no effect.
         of_drift = (errors * there.squeeze(1)).sum() / there.sum().clamp_min(1)
         return self._softmax(user, items, log_chance) + of_drift
 
     def _sequence(self, newest_first: Array) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings (B, L, d) and the mask of known items (B, L) of histories (B, L), −1 for padding and unknown items."""
+        """Return embeddings (B, L, d) and a mask of known items (B, L) for histories (B, L), −1 for padding and unknown items."""
         items = on_device(newest_first + 1, self.device)
         return self.network.sequence(items, self._padded[items]), items > 0

@@ -13,18 +13,21 @@ from taiji.models.retrieval.item_knn import interactions
 
 Array = NDArray[Any]
 OVERSAMPLING = 10
-"""Oversampling: extra directions in the iteration."""
+"""Number of extra directions in the subspace iteration."""
 ITERATIONS = 3
 
 
 def item_factors(history: History, count: int, width: int, seed: int = 0) -> Array:
     """Return ``V S`` of the normalised binary user-item matrix, (count, width) float64; zero for items without interactions.
 
-    Entries are divided by the square roots of the user's and the item's number of interactions, so that neither busy users
-    nor popular items decide all directions. Randomised subspace iteration (Halko et al., SIAM Review 2011).
+    Each entry is divided by the square roots of the numbers of interactions of its user and its item, so that neither busy users nor popular items
+    dominate the directions. Randomised subspace iteration (Halko et al., SIAM Review 2011).
 
     Args:
-        history: interactions. count: items of the catalogue. width: directions; those beyond the data's rank are zero. seed: random seed of the start.
+        history: interactions.
+        count: number of items in the catalogue.
+        width: number of directions; those beyond the rank of the data are zero.
+        seed: random seed of the initial subspace.
     """
     matrix = interactions(history, count)
     offsets, items = matrix.crow_indices(), matrix.col_indices()
@@ -45,6 +48,6 @@ def item_factors(history: History, count: int, width: int, seed: int = 0) -> Arr
     factors = (found.U * found.S).numpy()[:, :width]
     out = np.zeros((count, width))
     out[:, : factors.shape[1]] = factors
-    # The sign of a singular vector is arbitrary; the largest entry is made positive.
+    # The sign of a singular vector is arbitrary, so its largest entry is made positive.
     largest = np.abs(out).argmax(axis=0)
     return out * np.where(out[largest, np.arange(width)] < 0, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Item-kNN: similar items have the same users."""
+"""Item-kNN: items are similar if they have the same users."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from taiji.models.retrieval.neighbours import NeighbourRetriever, NeighbourSetti
 
 Array = NDArray[Any]
 BLOCK = 4_000_000
-"""Similarities held at once."""
+"""Largest number of similarities held in memory at once."""
 
 
 class ItemKNNSettings(NeighbourSettings):
     """Settings of :class:`ItemKNN`."""
 
     shrinkage: float = Field(default=10.0, ge=0)
-    """Added to the denominator, so that a few common users count little."""
+    """Constant added to the denominator, so that a few common users count little."""
 
 
 class ItemKNN(NeighbourRetriever):
-    """Cosine of the sets of users, shrunk: |U_i ∩ U_j| / (√(|U_i| |U_j|) + shrinkage) (Sarwar et al., WWW 2001)."""
+    """Retriever by the shrunk cosine of the sets of users: |U_i ∩ U_j| / (√(|U_i| |U_j|) + shrinkage) (Sarwar et al., WWW 2001)."""
 
     Settings = ItemKNNSettings
     settings: ItemKNNSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return the strongest shrunk cosines, block by block of items."""
+        """Return the largest shrunk cosines, computed in blocks of items."""
         count = len(self.places)
         matrix = interactions(history, count)
         users = torch.sparse.sum(matrix.to_sparse_coo(), 0).to_dense().double().numpy()

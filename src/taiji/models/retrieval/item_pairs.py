@@ -1,4 +1,4 @@
-"""Pairs of related items, for aligning embeddings, and a popularity-controlled evaluation of vectors on them."""
+"""Pairs of related items, for the alignment of embeddings, and a popularity-controlled evaluation of vectors on them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Array = NDArray[Any]
 
 
 def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
-    """Return each item with the ``k`` items of the greatest cosine: item, other item, cosine, (P,) each.
+    """Return pairs of each item and its ``k`` items of largest cosine: item, other item and cosine, each (P,).
 
     Args:
-        vectors: (N, d), for example those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of zeros have no pairs.
-        k: neighbours per item.
+        vectors: (N, d), such as those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of zeros have no pairs.
+        k: number of neighbours per item.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     known = np.flatnonzero(lengths[:, 0] > 0)
@@ -35,7 +35,7 @@ def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
 
 
 def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-    """Return the distinct unordered pairs of all sources: first < second, (P,) each."""
+    """Return the distinct unordered pairs of all sources, first < second, each (P,)."""
     first = np.concatenate([source[0] for source in sources])
     second = np.concatenate([source[1] for source in sources])
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -44,12 +44,14 @@ def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
 
 
 def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0) -> Array:
-    """Return, for each pair, an item as popular as ``second`` that is neither of the two, (P,).
+    """Return, for each pair, an item about as popular as ``second`` that is neither of the two, (P,).
 
-    It is the next item in the order of popularity, ties broken at random. A model that has learnt more than popularity prefers ``second`` to it.
+    It is the next item in the order of popularity, with ties broken at random. A model that has learnt more than popularity prefers ``second`` to it.
 
     Args:
-        first, second: (P,) item numbers. popularity: (N,), N of at least 3. seed: random seed that breaks ties.
+        first, second: (P,) item numbers.
+        popularity: (N,), N at least 3.
+        seed: random seed that breaks ties.
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(popularity)), popularity))
     rank = np.empty(len(order), np.int64)
@@ -67,7 +69,7 @@ def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0)
 
 
 def preferred(vectors: Array, first: Array, second: Array, other: Array) -> float:
-    """Return the share of pairs in which ``second`` has a greater cosine with ``first`` than ``other`` has; a tie is a half."""
+    """Return the share of pairs in which the cosine of ``first`` to ``second`` is larger than that to ``other``; a tie counts one half."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     ours, theirs = ((unit[first] * unit[items]).sum(axis=1) for items in (second, other))
     return float(((ours > theirs) + 0.5 * (ours == theirs)).mean()) if len(first) else float("nan")

@@ -1,4 +1,4 @@
-"""Matches of new items with users of limited capacity, which the user side then prefers."""
+"""Matches of new items with users of limited capacity, which raise the scores on the user side."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Matches:
     """Current pairs of items and users, each with its worth.
 
     Args:
-        users: number of users. capacity: upper limit of items per user.
+        users: number of users.
+        capacity: largest number of items per user.
 
     Attributes:
-        user, item, worth: (P,) each, ascending by user, then item.
+        user, item, worth: each (P,), ascending by user, then item.
     """
 
     def __init__(self, users: int, capacity: int) -> None:
@@ -45,17 +46,21 @@ class Matches:
         tolerance: float = 0.01,
         seed: int = 0,
     ) -> int:
-        """Match items and return the number of added pairs.
+        """Match items, and return the number of added pairs.
 
         Args:
-            items: (I,) distinct. values: (I, U) of each pair; only values above 0 are matched. available: (U,) bool, users who may be matched.
-            per_item: upper limit of users per item. candidates: upper limit of candidate users per item, those of the highest values.
-            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; ``random``: one item after the other in random order.
-            tolerance: tolerance of the auction. seed: random seed of the order.
+            items: (I,) distinct items.
+            values: (I, U) value of each pair; only values above 0 are matched.
+            available: (U,) bool, True for users who may be matched.
+            per_item: largest number of users per item.
+            candidates: largest number of candidate users per item: those of the highest values.
+            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; or ``random``, one item after the other in random order.
+            tolerance: tolerance of the auction.
+            seed: random seed of the order.
         """
         if values.shape != (len(items), self.users) or len(np.unique(items)) != len(items):
             raise InputError(
-                "The values of a matching do not fit its items and users.",
+                "The values do not match the items and users.",
                 where="items, values",
                 expected=f"distinct items, and values ({len(items)}, {self.users})",
                 found=f"{len(np.unique(items))} different items, values {values.shape}",
@@ -85,25 +90,25 @@ class Matches:
         """Set the current pairs (P,).
 
         Raises:
-            InputError: a user has more than the capacity.
+            InputError: a user has more items than the capacity.
         """
         order = np.lexsort((item, user))
         self.user, self.item, self.worth = user[order].astype(np.int64), item[order].astype(np.int64), worth[order]
         if (self.room < 0).any():
             raise InputError(
-                "Users are matched with more items than they have room for.",
+                "A user is matched with more items than the capacity.",
                 where="matches",
                 expected=f"at most {self.capacity}",
                 found=str(self.capacity - int(self.room.min())),
             )
 
     def release(self, users: Array, items: Array) -> None:
-        """Remove pairs (n,) that were delivered or whose item is gone; unknown pairs are ignored."""
+        """Remove pairs (n,) that were delivered or whose item has been removed. Unknown pairs are ignored."""
         gone = np.isin(self._keys(self.user, self.item), self._keys(np.asarray(users), np.asarray(items)))
         self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
 
     def of(self, users: Array) -> tuple[Array, Array, Array]:
-        """Return the positions in ``users`` (B,), items and worths (n,) of all their matches; users below 0 have none."""
+        """Return positions in ``users`` (B,), items and worths of all their matches, each (n,). Negative numbers stand for users without matches."""
         first = np.searchsorted(self.user, users)
         row, place = rows_and_places(np.searchsorted(self.user, users, side="right") - first)
         at = first[row] + place

@@ -21,19 +21,19 @@ class NeighbourSettings(RetrieverSettings):
     """Settings of retrievers based on each item's neighbours."""
 
     neighbours: PositiveInt = 100
-    """Neighbours kept per item."""
+    """Number of neighbours kept per item."""
     place_decay: float = Field(default=0.8, gt=0, le=1)
     """Decay of an interaction's vote per newer interaction."""
 
 
 class NeighbourRetriever(CatalogueRetriever):
-    """Base of retrievers based on each item's neighbours; a model implements :meth:`similarities`."""
+    """Base class of retrievers based on each item's neighbours. A model implements :meth:`similarities`."""
 
     settings: NeighbourSettings
 
     @abstractmethod
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return pairs ``(item, neighbour, weight)`` (P,) each, without repeated pairs, weights above 0."""
+        """Return pairs ``(item, neighbour, weight)``, each (P,), without repetitions and with weights above 0."""
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
         """Keep the nearest neighbours of each item."""
@@ -41,11 +41,11 @@ class NeighbourRetriever(CatalogueRetriever):
         self.restore(dict(zip(("neighbours", "similarities"), found)), device)
 
     def weights(self) -> dict[str, Array]:
-        """Return neighbours (N, K), −1 where there are fewer, and their weights."""
+        """Return neighbours (N, K), −1 if there are fewer, and their weights."""
         return {"neighbours": self._neighbours, "similarities": self._weights}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take neighbours and weights."""
+        """Restore neighbours and weights."""
         self._neighbours, self._weights = weights["neighbours"], weights["similarities"]
 
     def scores(self, requests: Requests) -> Array:
@@ -75,7 +75,7 @@ class NeighbourRetriever(CatalogueRetriever):
         return Slate(items, scores)
 
     def _votes(self, requests: Requests) -> tuple[Array, Array]:
-        """Return votes (V,) and their cells (V,): request times the number of items, plus the item."""
+        """Return votes (V,) and their cells (V,). The number of a cell is request · number of items + item."""
         items, _ = self.recent(requests)
         votes = self.settings.place_decay ** np.arange(items.shape[1])
         row, place = np.nonzero(items >= 0)
@@ -87,10 +87,12 @@ class NeighbourRetriever(CatalogueRetriever):
 
 
 def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: int) -> tuple[Array, Array]:
-    """Return each item's ``k`` heaviest pairs, ties by neighbour number.
+    """Return the ``k`` pairs of largest weight for each item, with ties by neighbour number.
 
     Args:
-        items, neighbours, weights: (P,) pairs. count: N items. k: pairs kept per item.
+        items, neighbours, weights: (P,) pairs.
+        count: number of items N.
+        k: number of pairs kept per item.
 
     Returns:
         (N, K) int64 neighbours padded with −1 and (N, K) float64 weights padded with 0, K ≤ k.
@@ -110,7 +112,7 @@ def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: in
 
 
 def _among_the_heaviest(items: Array, weights: Array, count: int, k: int) -> Array:
-    """Return the mask (P,) of pairs at least as heavy as their item's k-th heaviest, which leaves little to sort."""
+    """Return a mask (P,) of pairs whose weight is at least the k-th largest of their item, which leaves little to sort."""
     order = np.argsort(items, kind="stable") if (np.diff(items) < 0).any() else np.arange(len(items))
     by_item, bounds = weights[order], np.searchsorted(items[order], np.arange(count + 1))
     least = np.full(count, -np.inf)

@@ -1,4 +1,4 @@
-"""Popularity: most frequent items overall or in a user's segment; over all time, or recently."""
+"""Popularity: the most frequent items overall or in a user's segment, over all time or recently."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from taiji.models.retrieval.settings import RetrieverSettings
 Array = NDArray[Any]
 DAY = 86_400_000_000
 REMEMBERED = 4_000_000
-"""Upper limit of decayed counts cached for past days; at least one day is kept."""
+"""Largest number of decayed counts cached for past days; at least one day is kept."""
 PRIOR = 10.0
-"""Prior interactions of every segment, distributed as those of all users."""
+"""Number of prior interactions of each segment, distributed like those of all users."""
 
 
 class PopularitySettings(RetrieverSettings):
     """Settings of :class:`Popularity`."""
 
     half_life_days: float | None = Field(default=None, gt=0)
-    """Age, from the start (UTC) of the request's day, at which an interaction counts half; `null` counts all equally."""
+    """Age at which an interaction counts one half, measured from the start (UTC) of the request's day; `null` counts all equally."""
     segment: str | None = None
-    """Column of the user table; each of its values has its own counts, smoothed by those of all users."""
+    """Column of the user table. Each of its values has its own counts, smoothed by those of all users."""
 
 
 class Popularity(CatalogueRetriever):
-    """Score items by their number of interactions.
+    """Retriever that scores items by their number of interactions.
 
-    Without a half-life the counts come from the training rows; with one they come from the dataset's log as of the start of the request's day.
+    Without a half-life, the counts come from the training rows. With one, they come from the dataset's log up to the start of the request's day.
     """
 
     Settings = PopularitySettings
@@ -55,12 +55,12 @@ class Popularity(CatalogueRetriever):
         return {"counts": self.counts}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take the counts."""
+        """Restore the counts."""
         self._take_segments()
         self.counts = weights["counts"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return the counts of each request's segment, mixed with those of all users."""
+        """Return the counts of each request's segment, smoothed by those of all users."""
         out = np.empty((len(requests), len(self.places)))
         for rows, day, segment in self._kinds(requests):
             out[rows] = self._ranked(day, segment)[0]
@@ -79,7 +79,7 @@ class Popularity(CatalogueRetriever):
         return Slate(items, scores)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with segments from their profiles; the counts remain the log's."""
+        """Return the retriever for other users, with segments from their profiles. The counts remain those of the log."""
         made = super().bound_to(users)
         made.segments = made._numbered()
         return made
@@ -90,7 +90,7 @@ class Popularity(CatalogueRetriever):
         self._orders: OrderedDict[tuple[int, int], tuple[Array, Array]] = OrderedDict()
 
     def _kinds(self, requests: Requests) -> list[tuple[Array, int, int]]:
-        """Yield the groups of rows with the same answer, with day (0 without a half-life) and segment (0 if there is only one)."""
+        """Return groups of requests that get the same list: a mask of each group, its day (0 without a half-life) and its segment (0 if there is only one)."""
         days = requests.time // DAY if self.settings.half_life_days is not None else np.zeros(len(requests), np.int64)
         segments = self.segments[requests.user] if self.settings.segment else np.zeros(len(requests), np.int64)
         kinds, inverse = np.unique(np.stack([days, segments]), axis=1, return_inverse=True)
@@ -111,7 +111,7 @@ class Popularity(CatalogueRetriever):
         return self._orders[day, segment]
 
     def _decayed(self, now: int, half_life: float) -> Array:
-        """Return decayed counts (S, N) of the log's interactions strictly before ``now``."""
+        """Return decayed counts (S, N) of the interactions of the log strictly before ``now``."""
         history = self.log.history
         users = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
         past = (history.times < now) & (self.codes[history.items] >= 0)
@@ -119,20 +119,20 @@ class Popularity(CatalogueRetriever):
         return self._counted(users[past], self.codes[history.items[past]], np.exp2(-ages))
 
     def _counted(self, users: Array, items: Array, amounts: Array) -> Array:
-        """Return sums (S + 1, N); the last segment is that of values not seen in training."""
+        """Return sums (S + 1, N). The last segment is for values that did not occur in training."""
         kinds, count = len(self.facts["segments"]) + 1, len(self.places)
         return np.bincount(self._log_segments[users] * count + items, amounts, minlength=kinds * count).reshape(
             kinds, count
         )
 
     def _values(self) -> list[str]:
-        """Return each user's value of the segment column, as text."""
+        """Return each user's value in the segment column, as a string."""
         column, users = self.settings.segment, self.dataset.users
         if column is None:
             return [""] * len(users)
         if column not in users.columns:
             raise ConfigError(
-                "The user table has no such column.",
+                "The user table has no column of this name.",
                 where="segment",
                 expected=f"one of {', '.join(users.columns[2:]) or '(it has none)'}",
                 found=column,
@@ -140,6 +140,6 @@ class Popularity(CatalogueRetriever):
         return users[column].cast(pl.String).fill_null("").to_list()
 
     def _numbered(self) -> Array:
-        """Return each user's segment (n_users,)."""
+        """Return the segment of each user (n_users,)."""
         numbers = {name: number for number, name in enumerate(self.facts["segments"])}
         return np.array([numbers.get(value, len(numbers)) for value in self._values()], dtype=np.int64)

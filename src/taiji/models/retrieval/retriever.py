@@ -1,4 +1,4 @@
-"""The base of retrievers that score every item: availability, seen items, saving; a model adds its scores."""
+"""Base class of retrievers that score every item: availability, seen items, and saving. A model adds its scores."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from taiji.models.retrieval.top_items import top_items
 Array = NDArray[Any]
 FORMAT = 1
 BLOCK = 4_000_000
-"""Scores held at once."""
+"""Largest number of scores held in memory at once."""
 REPEATS = 0.05
-"""Smallest share of repeats among a log's interactions at which seen items stay candidates."""
+"""Smallest share of repeats among the interactions of a log for which seen items remain candidates."""
 
 
 class CatalogueRetriever(ABC):
     """Retriever bound to a dataset; see :class:`taiji.core.component.Retriever`.
 
-    A model numbers the items by the catalogue it was fitted on (N of them); binding it to a later dataset translates. It
-    implements :meth:`learn`, :meth:`scores`, :meth:`weights` and :meth:`restore`.
+    A model numbers the items by the catalogue on which it was fitted (N items), and binding it to a later dataset translates the numbers. It implements
+    :meth:`learn`, :meth:`scores`, :meth:`weights` and :meth:`restore`.
 
     Attributes:
-        settings: as given.
+        settings: settings as given.
         dataset: source of the users and items.
-        log: the dataset that it was first bound to, whose events describe the items; see :meth:`bound_to`.
-        availability: availability of the dataset's items; set it to restrict what is retrieved.
-        keeps_seen: True if seen items stay candidates.
-        facts: learnt values that are not arrays, as JSON.
+        log: dataset to which it was first bound, whose events describe the items; see :meth:`bound_to`.
+        availability: availability of the dataset's items; set it to restrict which items are retrieved.
+        keeps_seen: True if seen items remain candidates.
+        facts: learnt values that are not arrays, JSON-serialisable.
     """
 
     Settings: ClassVar[type[RetrieverSettings]] = RetrieverSettings
@@ -56,11 +56,11 @@ class CatalogueRetriever(ABC):
 
     @abstractmethod
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Fit to the interactions of all users, in item numbers of the catalogue."""
+        """Fit to the interactions of all users, with items numbered as in the catalogue."""
 
     @abstractmethod
     def scores(self, requests: Requests) -> Array:
-        """Return (B, N) float64 scores, reading nothing at or after a request's time; −inf for items it would not retrieve."""
+        """Return scores (B, N) float64, reading nothing at or after the time of a request; −inf for items that must not be retrieved."""
 
     @abstractmethod
     def weights(self) -> dict[str, Array]:
@@ -68,23 +68,23 @@ class CatalogueRetriever(ABC):
 
     @abstractmethod
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Restore what :meth:`weights` returned."""
+        """Restore the retriever from :meth:`weights`."""
 
     # Methods that a model may override.
 
     def room(self, k: int) -> int:
-        """Return the number of hidden items up to which :meth:`best` answers a request for ``k``; −1: score every item."""
+        """Return the largest number of hidden items with which :meth:`best` can answer a request for ``k``; −1 if every item must be scored."""
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` items of each request with the highest scores, in the model's own numbers; here by scoring all.
+        """Return the ``k`` items of each request with the highest scores, in the model's own numbers, here by scoring all items.
 
-        A slate of width ``k``, padded if a request has fewer; ties go to the smaller number.
+        The slate has width ``k`` and is padded if a request has fewer items. Ties go to the smaller number.
         """
         return top_items(self.scores(requests), k)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever bound to other users of the same catalogue; learnt arrays are shared."""
+        """Return the retriever bound to other users of the same catalogue. Learnt arrays are shared."""
         made = copy(self)
         made.dataset = users
         return made
@@ -94,21 +94,21 @@ class CatalogueRetriever(ABC):
     def fit(
         self, dataset: Dataset, rows: pl.DataFrame | None = None, *, seed: int = 0, device: str | None = None
     ) -> Self:
-        """Learn from interactions.
+        """Fit to interactions.
 
         Args:
-            dataset: defines users and items; its history is read at retrieval, strictly before each request.
-            rows: events (``user, item, time, click``), of which the clicks are used; default: all events of the dataset.
-            seed: random seed; on a CPU the same seed gives the same weights.
+            dataset: dataset that defines users and items; its history is read at retrieval, strictly before each request.
+            rows: events (``user, item, time, click``), of which only the clicks are used; by default all events of the dataset.
+            seed: random seed; on a CPU, the same seed gives the same weights.
             device: ``cpu``, ``cuda`` or ``auto``, for models that compute with torch.
 
         Raises:
-            InputError: no interactions.
+            InputError: there are no interactions.
         """
         history = History.from_events(dataset.events if rows is None else rows, dataset.n_users)
         if not len(history.items):
             raise InputError(
-                "There are no interactions to learn retrieval from.",
+                "There are no interactions to fit retrieval to.",
                 where="rows",
                 expected="events with click = 1",
                 found="none",
@@ -120,7 +120,7 @@ class CatalogueRetriever(ABC):
         return self
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` best items that are available at the request's time, without seen items if these are dropped."""
+        """Return the ``k`` best items that are available at the time of the request, without seen items if these are dropped."""
         size = max(1, BLOCK // max(len(self.places), 1))
         parts = [self._retrieve(requests.take(slice(at, at + size)), k) for at in range(0, len(requests), size)]
         if not parts:
@@ -148,13 +148,13 @@ class CatalogueRetriever(ABC):
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
 
     def _best_of_all(self, requests: Requests, k: int, hidden: tuple[Array, Array]) -> Slate:
-        """Return the ``k`` best by scoring every item."""
+        """Return the ``k`` best items by scoring every item."""
         scores = self.scores(requests)
         scores[hidden] = -np.inf
         return top_items(scores, k)
 
     def _hidden(self, requests: Requests) -> tuple[Array, Array]:
-        """Return request numbers and items (H,) that must not be retrieved: gone, unavailable, or seen and dropped."""
+        """Return request numbers and items (H,) that must not be retrieved: removed, unavailable, or seen if seen items are dropped."""
         rows, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self.availability.bounded:
             rows, items = np.nonzero(self._gone | ~self.availability.at(requests.time)[:, self.places])
@@ -167,7 +167,7 @@ class CatalogueRetriever(ABC):
         return rows, items
 
     def _best_shown(self, requests: Requests, k: int, hidden: tuple[Array, Array]) -> Slate:
-        """Return the ``k`` best by :meth:`best`, which is asked for as many extra as are hidden."""
+        """Return the ``k`` best items by :meth:`best`, asking for as many additional items as are hidden."""
         rows, items = hidden
         count = len(self.places)
         slate = self.best(requests, min(k + int(np.bincount(rows, minlength=1).max()), count))
@@ -179,7 +179,7 @@ class CatalogueRetriever(ABC):
         """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
 
         Returns:
-            items (B, L) by the model's own numbers, −1 for padding and unknown items, and times (B, L).
+            items (B, L) in the model's own numbers, −1 for padding and unknown items, and times (B, L).
         """
         items, times = self.dataset.history.before_batch(requests.user, requests.time, self.settings.history)
         return np.where(items >= 0, self.codes[items], -1), times
@@ -204,18 +204,18 @@ class CatalogueRetriever(ABC):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset, device: str | None = None) -> Self:
-        """Read a saved retriever and bind it to a dataset, the same one or a later one with more users and items.
+        """Read a saved retriever, and bind it to a dataset: the same one, or a later one with more users and items.
 
-        Called on a model's class, it reads only that model; on the base class, any.
+        Called on the class of a model, it reads only that class; on the base class, it reads any.
 
         Raises:
-            ArtifactError: the folder is damaged, or from another version or model.
+            ArtifactError: the folder is damaged, or was written by another version or model.
         """
         folder = Path(folder)
         config = read_json(folder / "config.json")
         if config.get("format") != FORMAT:
             raise ArtifactError(
-                "This folder is not a retriever that this version can read.",
+                "This version cannot read a retriever from this folder.",
                 where=str(folder),
                 expected=f"config.json with format {FORMAT}",
                 found=f"format {config.get('format')}",
@@ -231,9 +231,9 @@ class CatalogueRetriever(ABC):
             made.restore(load_file(folder / "weights.safetensors"), device)
         except ConfigError:
             raise
-        except Exception as error:  # any error that reading a damaged file raises
+        except Exception as error:  # a damaged file can raise any error
             raise ArtifactError(
-                "A saved retriever is damaged, or of another model.",
+                "The saved retriever is damaged, or belongs to a different model.",
                 where=str(folder),
                 found=str(error)[:300],
                 fix="fit the retriever again",
@@ -241,7 +241,7 @@ class CatalogueRetriever(ABC):
         return made
 
     def _bind(self, dataset: Dataset, item_ids: pl.Series) -> None:
-        """Number the items as ``item_ids`` does, and find them in the dataset."""
+        """Number the items as in ``item_ids``, and find them in the dataset."""
         self.dataset = self.log = dataset
         self.item_ids = item_ids
         self.availability = Availability.of(dataset)
@@ -266,21 +266,21 @@ class CatalogueRetriever(ABC):
 
 
 def share_of_repeats(history: History) -> float:
-    """Return the share of interactions with an item that the user had interacted with strictly before."""
+    """Return the share of interactions with an item with which the user had already interacted strictly before."""
     return 1.0 - len(history.first_touches().items) / max(len(history.items), 1)
 
 
 def seen_items(history: History, requests: Requests) -> tuple[Array, Array]:
-    """Return request numbers (S,) and items (S,) of every interaction strictly before its request."""
+    """Return request numbers (S,) and items (S,) of all interactions strictly before their request."""
     rows, place = rows_and_places(history.count_before(requests.user, requests.time))
     return rows, np.asarray(history.items[history.offsets[requests.user][rows] + place], dtype=np.int64)
 
 
 def retriever_class(reference: str, where: str = "retrieval.model") -> type[CatalogueRetriever]:
-    """Return the class of a retriever by entry-point name or import path.
+    """Return the class of a retriever by its entry-point name or import path.
 
     Raises:
-        ConfigError: nothing has that name, or it is not a retriever.
+        ConfigError: nothing has this name, or it is not a retriever.
     """
-    # Subclasses are checked against an abstract base, which is never instantiated.
+    # The abstract base is used only to check subclasses and is never instantiated.
     return as_subclass(find_class(reference, GROUP, where), CatalogueRetriever, "a retriever", where)  # type: ignore[type-abstract]

@@ -1,7 +1,7 @@
 """SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
 
-Trained with a sampled softmax instead of the paper's binary loss with one negative, which closes its gap to later models (Klenitskiy & Vasilev,
-RecSys 2023; Petrov & Macdonald, RecSys 2023). Histories are packed side by side, so that cost follows their actual length.
+Deviation: it is trained with a sampled softmax instead of the paper's binary loss with one negative, which closes its gap to later models (Klenitskiy &
+Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Histories are packed side by side, so that the cost follows their actual length.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ class SASRecSettings(RetrieverSettings):
     """Settings of :class:`SASRec`."""
 
     width: PositiveInt = 64
-    """Width of items and states."""
+    """Width of item vectors and states."""
     layers: PositiveInt = 2
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     heads: PositiveInt = 2
-    """Heads of the attention."""
+    """Number of attention heads."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Dropout of embeddings and both branches of a block."""
     negatives: NonNegativeInt = 1024
-    """Negatives sampled per step in place of the whole catalogue; 0 computes the full softmax."""
+    """Number of negatives sampled per step instead of the whole catalogue; 0 computes the full softmax."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of an item's count in its sampling probability; the loss is corrected for it."""
+    """Exponent of an item's count in its sampling probability. The loss is corrected for it."""
     batch: PositiveInt = 128
-    """Histories per step."""
+    """Number of histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Step size of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 200
-    """Upper limit on passes over the histories."""
+    """Largest number of passes over the histories."""
     valid_users: PositiveInt = 5000
-    """Users, chosen at random, whose last interaction is held out and predicted at every check."""
+    """Number of randomly chosen users whose last interaction is held out and predicted at every check."""
     check_every: PositiveInt = 2
-    """Passes between checks."""
+    """Number of passes between two checks."""
     patience: PositiveInt = 5
-    """Checks without improvement of NDCG@10 after which training stops; the best weights are kept."""
+    """Number of checks without improvement of NDCG@10 after which training stops; the best weights are kept."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
 
 class SASRecNetwork(nn.Module):
-    """Item vectors and a transformer; item 0 of the table is the padding."""
+    """Network of item vectors and a transformer. Item 0 of the table is the padding."""
 
     def __init__(self, items: int, settings: SASRecSettings) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class SASRecNetwork(nn.Module):
         )
 
     def forward(self, items: torch.Tensor, place: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-        """Return states (R, L, d); items (R, L) are numbered from 1, see :class:`SequenceTransformer` for the others."""
+        """Return states (R, L, d). Items (R, L) are numbered from 1; see :class:`SequenceTransformer` for the other arguments."""
         scale = self.table.shape[1] ** 0.5
         return self.encoder(look_up(self.table, items) * scale, place, segment)  # type: ignore[no-any-return]
 
 
 class SASRec(VectorRetriever):
-    """Sequential retriever; its query is the state after the user's last interaction.
+    """Sequential retriever, whose query is the state after the user's last interaction.
 
     Attributes:
         history: one entry per check: epoch, training loss, validation NDCG@10.
@@ -103,7 +103,7 @@ class SASRec(VectorRetriever):
     def _prepared(
         self, history: History, seed: int, device: str | None
     ) -> tuple[Sequences, Array, _Valid, np.random.Generator]:
-        """Make the network and return training sequences, each item's sampling probability, and the validation data."""
+        """Create the network, and return training sequences, the sampling probability of each item, and the validation data."""
         settings, random = self.settings, np.random.default_rng(seed)
         held_out = np.flatnonzero(np.diff(history.offsets) >= 2)
         if len(held_out) > settings.valid_users:
@@ -122,14 +122,14 @@ class SASRec(VectorRetriever):
         return {name: to_numpy(value) for name, value in self.network.state_dict().items()}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take the network's weights."""
+        """Restore the network's weights."""
         self._build(device)
         self.network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         self.network.eval()
         self.vectors = to_numpy(self.network.table[1:])
 
     def queries(self, requests: Requests) -> Array:
-        """Return the states after the requests' histories; for an empty one zeros, which tie all items."""
+        """Return the states after the requests' histories; zeros for an empty history, so that all items tie."""
         items, _ = self.recent(requests)
         return np.concatenate([self._encode(items[block]) for block in in_blocks(len(items))])
 
@@ -147,7 +147,7 @@ class SASRec(VectorRetriever):
         lengths = known[rows].sum(axis=1)
         packing = pack(lengths, int(lengths.max()))
         places, (row, place) = packing.places(lengths), rows_and_places(lengths)
-        # Newest first here, oldest first in a row: entry j of n goes to place n − 1 − j.
+        # The input is newest first, and a row is oldest first: entry j of n goes to position n − 1 − j.
         reverse = lengths[row] - 1 - 2 * place
         batch = _batch(newest_first[known], place, places + reverse, lengths, packing)
         self.network.eval()
@@ -184,7 +184,7 @@ class SASRec(VectorRetriever):
     def _epoch(
         self, optimiser: torch.optim.Optimizer, data: Sequences, chance: Array, random: np.random.Generator
     ) -> float:
-        """Train once on every history and return the mean loss."""
+        """Train once on every history, and return the mean loss."""
         self.network.train()
         losses = [self._step(optimiser, batch, chance, random) for batch in data.epoch(self.settings.batch, random)]
         return float(torch.stack(losses).double().mean())
@@ -208,7 +208,7 @@ class SASRec(VectorRetriever):
         return loss.detach()
 
     def _quality(self, valid: _Valid) -> float:
-        """Return NDCG@10 of the held-out interactions over the whole catalogue, seen items left out unless they are kept."""
+        """Return NDCG@10 of the held-out interactions over the whole catalogue, without seen items unless they are kept."""
         if not len(valid.targets):
             return 0.0
         table, total = self.network.table[1:].detach(), 0.0
@@ -226,7 +226,7 @@ class SASRec(VectorRetriever):
 
 
 def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> Iterator[float]:
-    """Train epoch by epoch without checks and yield the seconds of each; for timing."""
+    """Train without checks, and yield the seconds of each epoch, for timing."""
     model._bind(dataset, dataset.items["item_id"])
     with torch.random.fork_rng(devices=[]):
         data, chance, _, random = model._prepared(history, seed, None)
@@ -238,14 +238,16 @@ def epochs_of(model: SASRec, dataset: Dataset, history: History, seed: int) -> I
 
 
 PackedBatch = tuple[Array, Array, Array, Array, Array]
-"""Items, places and segments (R, L) each; flat places (M,) of the states that predict; their targets (M,), items from 0."""
+"""Items, positions and segments, each (R, L); flat positions (M,) of the states that predict; their targets (M,), items from 0."""
 
 
 class Sequences:
-    """Training histories, cut to the model's input length.
+    """Training histories, cut to the longest input of the model.
 
     Args:
-        items: (n,) of all users. starts, ends: (U,) each user's slice. length: longest input.
+        items: (n,) items of all users.
+        starts, ends: (U,) slice of each user.
+        length: longest input.
     """
 
     def __init__(self, items: Array, starts: Array, ends: Array, length: int) -> None:
@@ -261,7 +263,7 @@ class Sequences:
             yield self.batch(order[at : at + batch])
 
     def batch(self, users: Array) -> PackedBatch:
-        """Return the packed histories of some users, with the item after each entry as its target."""
+        """Return the packed histories of the given users, where the target of each entry is the item after it."""
         lengths = self.lengths[users]
         packing = pack(lengths, int(lengths.max()))
         row, step = rows_and_places(lengths)
@@ -273,7 +275,7 @@ class Sequences:
 
 
 def _batch(items: Array, place: Array, flat: Array, lengths: Array, packing: Packing) -> tuple[Array, Array, Array]:
-    """Return items (from 1), places and segments (R, L) with the given entries at the flat places of a packing."""
+    """Return items (from 1), positions and segments, each (R, L), with the given entries at the flat positions of a packing."""
     out = tuple(np.zeros(packing.rows * packing.length, dtype=np.int64) for _ in range(3))
     out[0][flat], out[1][flat] = items + 1, place
     out[2][flat] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
@@ -281,7 +283,7 @@ def _batch(items: Array, place: Array, flat: Array, lengths: Array, packing: Pac
 
 
 class _Valid:
-    """Held-out last interactions, with the histories before them."""
+    """Held-out last interactions with the histories before them."""
 
     def __init__(self, history: History, users: Array, length: int) -> None:
         self.history, self.users = history, users
@@ -292,7 +294,7 @@ class _Valid:
         self.items = np.where(inside, history.items[np.maximum(wanted, 0)], -1)
 
     def seen(self, block: slice) -> tuple[Array, Array]:
-        """Return row in the block and item of every interaction before the held-out one."""
+        """Return the row in the block and the item of every interaction before the held-out one."""
         starts, ends = self.history.offsets[self.users[block]], self.history.offsets[self.users[block] + 1] - 1
         rows, place = rows_and_places(ends - starts)
         return rows, np.asarray(self.history.items[starts[rows] + place], dtype=np.int64)

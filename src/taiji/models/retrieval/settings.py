@@ -9,14 +9,14 @@ from pydantic import PositiveInt
 from taiji.core.settings import Settings
 
 GROUP = "taiji.retrievers"
-"""Entry points of retrievers."""
+"""Entry-point group of retrievers."""
 
 
 class RetrieverSettings(Settings):
-    """Settings of every retriever; a model's own extend it."""
+    """Settings of all retrievers. The settings of each model extend them."""
 
     history: PositiveInt = 50
-    """Most recent interactions of the user that the model reads."""
+    """Number of most recent interactions of the user that the model reads."""
     seen: Literal["auto", "keep", "drop"] = "auto"
-    """Items that the user has interacted with before: `keep` them among the candidates, `drop` them, or decide by the training log (`auto` keeps them
+    """Whether items with which the user has already interacted remain candidates: `keep` or `drop` them, or decide by the training log (`auto` keeps them
     if at least one interaction in twenty is a repeat, as in a grocery)."""

@@ -1,4 +1,4 @@
-"""Swing: two items are similar if many pairs of users took both and have little else in common (Yang et al., arXiv 2010.05525)."""
+"""Swing: two items are similar if many pairs of users interacted with both and have little else in common (Yang et al., arXiv 2010.05525)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SwingSettings(NeighbourSettings):
     smoothing: float = Field(default=1.0, gt=0)
     """α, added to the number of items that two users have in common."""
     users: PositiveInt = 200
-    """Users sampled per item, evenly spread over all of them; time grows with the square."""
+    """Number of users sampled per item, evenly spread over all of its users; the time grows with the square of this number."""
 
 
 class Swing(NeighbourRetriever):
-    """Σ over pairs of users u, v who both took i and j of w_u w_v / (α + |I_u ∩ I_v|), with w_u = |I_u|^(−½).
+    """Retriever by Σ w_u w_v / (α + |I_u ∩ I_v|) over pairs of users u, v who both interacted with i and j, with w_u = |I_u|^(−½).
 
-    A pair of users who have everything in common says little about any two of their items, unlike in co-occurrence.
+    Unlike in co-occurrence, a pair of users who have everything in common says little about any two of their items.
     """
 
     Settings = SwingSettings
@@ -44,11 +44,14 @@ def swing(
     """Return pairs of items with their weight by Swing.
 
     Args:
-        history: interactions of the training log. count: items of the catalogue. smoothing: α. users: sampled per item.
-        neighbours: strongest pairs kept per item.
+        history: interactions of the training log.
+        count: number of items in the catalogue.
+        smoothing: α.
+        users: number of users sampled per item.
+        neighbours: number of strongest pairs kept per item.
 
     Returns:
-        item, other item and weight, (P,) each, without repeated pairs.
+        item, other item and weight, each (P,), without repeated pairs.
     """
     owners = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     taken = np.unique(owners * count + np.asarray(history.items, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""The best items of each request, independent of the order of the input."""
+"""Selection of the best items of each request, independent of the order of the input."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def top_items(scores: Array, k: int) -> Slate:
 
     Args:
         scores: (B, N), −inf for items that must not be retrieved; ties go to the smaller item number.
-        k: candidates per request.
+        k: number of candidates per request.
 
     Returns:
-        Slate of width min(k, N), padded where a request has fewer items above −inf.
+        Slate of width min(k, N), padded if a request has fewer items above −inf.
     """
     rows, count = scores.shape
     k = min(k, count)
@@ -32,7 +32,7 @@ def top_items(scores: Array, k: int) -> Slate:
     level = scores == bound
     room = k - above.sum(axis=1, keepdims=True)
     chosen = above | (level & (np.cumsum(level, axis=1) <= room))
-    items = np.nonzero(chosen)[1].reshape(rows, k)  # k in every row, in the order of item numbers
+    items = np.nonzero(chosen)[1].reshape(rows, k)  # k per row, in the order of item numbers
     found = np.take_along_axis(scores, items, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
     items, found = np.take_along_axis(items, order, axis=1), np.take_along_axis(found, order, axis=1)
@@ -41,6 +41,6 @@ def top_items(scores: Array, k: int) -> Slate:
 
 
 def best_of(slate: Slate, scores: Array, k: int) -> Slate:
-    """Return the slate's ``k`` items with the highest scores (B, M), best first, with these scores; ties and −inf as above."""
+    """Return the ``k`` items of the slate with the highest scores (B, M), best first, with these scores. Ties and −inf are treated as above."""
     best = top_items(scores, k)
     return replace(slate.take(np.where(best.mask, best.items, 0)).where(best.mask), scores=best.scores)

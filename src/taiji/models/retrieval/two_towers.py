@@ -1,4 +1,4 @@
-"""Two towers: a user's history and profile on one side, an item's id, categories and text on the other (Yi et al., RecSys 2019)."""
+"""Two towers: history and profile of a user on one side; id, categories and text of an item on the other (Yi et al., RecSys 2019)."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ class TwoTowersSettings(RetrieverSettings):
     """Settings of :class:`TwoTowers`."""
 
     width: PositiveInt = 64
-    """Width of both towers' output vectors."""
+    """Width of the output vectors of both towers."""
     hidden: PositiveInt = 128
-    """Width between a tower's two layers."""
+    """Width between the two layers of a tower."""
     temperature: float = Field(default=0.1, gt=0)
-    """Cosines are divided by this before the softmax."""
+    """Temperature by which cosines are divided before the softmax."""
     category_levels: PositiveInt = 3
-    """Category levels of an item that are embedded, the coarsest first."""
+    """Number of category levels of an item that are embedded, from the coarsest on."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Dropout between a tower's layers."""
+    """Dropout between the layers of a tower."""
     batch: PositiveInt = 512
-    """Interactions per step; each serves as a negative for the others."""
+    """Number of interactions per step; each one is a negative for the others."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """Step size of AdamW."""
+    """Learning rate of AdamW."""
     epochs: PositiveInt = 10
-    """Passes over the interactions."""
+    """Number of passes over the interactions."""
     max_rows: PositiveInt = 2_000_000
-    """Number of latest interactions to learn from."""
+    """Number of latest interactions that are used for training."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
 
 class ItemTower(nn.Module):
-    """Items' embeddings and the tower over them; item 0 and category 0 are the padding."""
+    """Item embeddings and the tower over them. Item 0 and category 0 are the padding."""
 
     def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class ItemTower(nn.Module):
         self.item_tower = tower(width, settings)
 
     def item(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (M, d) of items (M,), from 1, with their categories (M, levels)."""
+        """Return unit vectors (M, d) of items (M,), numbered from 1, with their categories (M, levels)."""
         x = self.inputs(items, categories)
         return nn.functional.normalize(x + self.item_tower(x), dim=-1)
 
     def inputs(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return the sum of an item's id and category embeddings."""
+        """Return the sum of the id and category embeddings of items."""
         total = look_up(self.items, items)
         for level, table in enumerate(self.categories):
             total = total + look_up(table, categories[..., level])
@@ -72,7 +72,7 @@ class ItemTower(nn.Module):
 
 
 class TwoTowersNetwork(ItemTower):
-    """Both towers."""
+    """Network of both towers."""
 
     def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
         super().__init__(items, categories, settings)
@@ -85,7 +85,7 @@ class TwoTowersNetwork(ItemTower):
 
 
 def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
-    """Return two layers from a width to that of the output vectors."""
+    """Return two layers from the given width to that of the output vectors."""
     return nn.Sequential(
         nn.Linear(width, settings.hidden),
         nn.GELU(),
@@ -95,7 +95,7 @@ def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
 
 
 class TwoTowers(VectorRetriever):
-    """Trained with in-batch negatives and the log-Q correction: which is needed because popular items occur more often as negatives."""
+    """Two towers, trained with in-batch negatives and the log-Q correction, which is needed because popular items occur more often as negatives."""
 
     Settings = TwoTowersSettings
     settings: TwoTowersSettings
@@ -131,14 +131,14 @@ class TwoTowers(VectorRetriever):
         return {**state, "categories": self.item_categories}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take the network's weights."""
+        """Restore the network's weights."""
         self._build(device, weights["categories"])
         state = {name.removeprefix("network."): torch.from_numpy(v) for name, v in weights.items() if "." in name}
         self.network.load_state_dict(state)
         self._finish()
 
     def queries(self, requests: Requests) -> Array:
-        """Return the user tower's vectors; an empty history has one, too."""
+        """Return the vectors of the user tower, also for empty histories."""
         items, _ = self.recent(requests)
         with torch.no_grad():
             parts = [to_numpy(self._user(items[block])) for block in in_blocks(len(items))]
@@ -153,7 +153,7 @@ class TwoTowers(VectorRetriever):
         self._padded = on_device(padded, self.device)
 
     def _network(self, categories: list[int]) -> ItemTower:
-        """Return an untrained network for categories of these sizes."""
+        """Return an untrained network for categories of the given sizes."""
         return TwoTowersNetwork(len(self.places), categories, self.settings)
 
     def _categories(self) -> Array:
@@ -181,11 +181,11 @@ class TwoTowers(VectorRetriever):
         return loss.detach()
 
     def _loss(self, past: Array, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
-        """Return the loss of histories (B, L), newest first, and the items (B,) after them, from 1."""
+        """Return the loss of histories (B, L), newest first, and of the items (B,) after them, numbered from 1."""
         return self._softmax(self._user(past), items, log_chance)
 
     def _softmax(self, user: torch.Tensor, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of users' vectors (B, d) with the batch's items (B,), from 1, corrected for their chance."""
+        """Return the cross-entropy of user vectors (B, d) with the items of the batch (B,), numbered from 1, corrected for their sampling probability."""
         item = self._targets(items)
         logits = user @ item.T / self.settings.temperature - log_chance[items - 1]
         same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
@@ -194,11 +194,11 @@ class TwoTowers(VectorRetriever):
         )
 
     def _targets(self, items: torch.Tensor) -> torch.Tensor:
-        """Return the item tower's training vectors (M, d) of items (M,), from 1."""
+        """Return the item tower's training vectors (M, d) of items (M,), numbered from 1."""
         return self.network.item(items, self._padded[items])
 
     def _numbers(self) -> torch.Tensor:
-        """Return each item's embedding number (N,), from 1; 0 for none."""
+        """Return the embedding number of each item (N,), from 1; 0 for none."""
         return torch.arange(1, len(self.places) + 1, device=self.device)
 
     def _finish(self) -> None:
@@ -208,7 +208,7 @@ class TwoTowers(VectorRetriever):
 
 
 def training_rows(history: History, most: int) -> Array:
-    """Return the latest ``most`` places in the history that have an earlier interaction."""
+    """Return the latest ``most`` positions in the history that have an earlier interaction of the same user."""
     first = np.zeros(len(history.items), dtype=bool)
     first[history.offsets[:-1][np.diff(history.offsets) > 0]] = True
     rows = np.flatnonzero(~first)
@@ -217,7 +217,7 @@ def training_rows(history: History, most: int) -> Array:
 
 
 def before_rows(history: History, rows: Array, length: int) -> tuple[Array, Array]:
-    """Return the ``length`` interactions strictly before each place (B,), newest first, (B, length) padded with −1, and its item (B,)."""
+    """Return the ``length`` interactions strictly before each position (B,), newest first, (B, length) padded with −1, and the item at it (B,)."""
     user = np.searchsorted(history.offsets, rows, side="right") - 1
     wanted = rows[:, None] - 1 - np.arange(length)
     earlier = (wanted >= history.offsets[user][:, None]) & (

@@ -1,4 +1,4 @@
-"""Union of several retrievers: reciprocal-rank fusion, or a quota for each."""
+"""Union of several retrievers, by reciprocal-rank fusion or by a quota for each."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from taiji.models.retrieval.top_items import best_of
 
 Array = NDArray[Any]
 SMOOTHING = 60.0
-"""Added to a rank before it is inverted, as in the paper."""
+"""Constant added to a rank before it is inverted, as in the paper."""
 
 
 class RankFusion:
-    """Score an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
+    """Retriever that scores an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
 
     Args:
-        retrievers: each is asked for ``depth`` candidates, independent of ``k``. A slate's ``source`` is the number of the
+        retrievers: retrievers to merge, each of which returns ``depth`` candidates, whatever ``k`` is. The ``source`` in a slate is the number of the
             retriever that contributes most to an item.
-        weights: one per retriever; default 1. depth: candidates from each.
+        weights: one weight per retriever; 1 by default.
+        depth: number of candidates from each retriever.
     """
 
     def __init__(self, retrievers: Sequence[Retriever], weights: ArrayLike | None = None, depth: int = 200) -> None:
@@ -45,10 +46,10 @@ class RankFusion:
 
 
 class Quotas:
-    """Take a quota of candidates from each retriever in turn; an item returned by several counts for the first.
+    """Retriever that takes a quota of candidates from each retriever in turn. An item from several retrievers counts for the first.
 
     Args:
-        retrievers: with their quotas. Unfilled places of a retriever stay empty.
+        retrievers: retrievers with their quotas. Places that a retriever cannot fill stay empty.
     """
 
     def __init__(self, retrievers: Sequence[tuple[Retriever, int]]) -> None:
@@ -57,19 +58,19 @@ class Quotas:
             raise ConfigError("A union needs retrievers with a quota of at least 1 each.", where="quotas")
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return up to ``k`` candidates, retriever by retriever; a score is minus the place in the union."""
+        """Return up to ``k`` candidates, retriever by retriever. The score is minus the position in the union."""
         taken = 0
         slates = []
         for retriever, quota in self.retrievers:
             slates.append(
                 retriever.retrieve(requests, quota + taken).items
-            )  # enough even if all earlier ones are repeats
+            )  # enough even if all earlier items are repeated
             taken += quota
         return fill_quotas(slates, [quota for _, quota in self.retrievers], k)
 
 
 def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
-    """Return the ``k`` items with the highest sums of ``weight / (60 + rank)``.
+    """Return the ``k`` items with the largest sums of ``weight / (60 + rank)``.
 
     Args:
         slates: per retriever (B, M_r) items, best first, padded with −1. weights: (R,).
@@ -95,7 +96,7 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
 
 
 def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate:
-    """Return each retriever's first ``quota`` items not given by an earlier one, cut at ``k``.
+    """Return the first ``quota`` items of each retriever that no earlier retriever has given, cut to ``k``.
 
     Args:
         slates: per retriever (B, M_r) items, best first, padded with −1. quotas: one per retriever.

@@ -1,4 +1,4 @@
-"""Probability that a user comes the next day, by a logistic regression on the days of past visits."""
+"""Probability that a user comes on the next day, by a logistic regression on the days of past visits."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 WINDOWS = (1, 3, 7, 14, 30)
-"""Windows in days over which visits are counted, the longest last."""
+"""Windows, in days, over which visits are counted; the longest comes last."""
 TAUGHT = 7
-"""Number of latest days that the regression learns from."""
+"""Number of latest days from which the regression learns."""
 PENALTY = 1.0
 
 
 def activity_features(active: Array) -> Array:
-    """Return features (U, F) of the days (U, D) before now, latest last: shares of active days in windows, and the inverse of the days since the last
-    visit."""
+    """Return features (U, F) from the days (U, D) before now, latest last: shares of active days in windows, and the inverse of the number of days since the
+    last visit."""
     days = active.shape[1]
     shares = [active[:, max(0, days - window) :].sum(axis=1) / window for window in WINDOWS]
     since = (
@@ -31,22 +31,22 @@ def activity_features(active: Array) -> Array:
 
 
 def fit_activity(active: Array) -> Array:
-    """Return coefficients (F + 1,) of the regression of each of the last days (U, D) on those before, by Newton's method.
+    """Return coefficients (F + 1,) of the regression of each of the last days (U, D) on the days before it, by Newton's method.
 
     Raises:
-        InputError: fewer than two days.
+        InputError: there are fewer than two days.
     """
     days = active.shape[1]
     if days < 2 or not len(active):
         raise InputError(
-            "Activity cannot be learnt from so few days.", where="active", expected="users with 2 days or more", found=str(active.shape)
+            "Activity cannot be learnt from fewer than two days.", where="active", expected="users with 2 days or more", found=str(active.shape)
         )  # fmt: skip
     taught = range(max(1, days - TAUGHT), days)
     x = _with_one(np.concatenate([activity_features(active[:, :day]) for day in taught]))
     y = np.concatenate([active[:, day] for day in taught]).astype(np.float64)
     found = np.zeros(x.shape[1])
     penalty = PENALTY * np.eye(len(found))
-    penalty[-1, -1] = 1e-6  # the intercept is not penalised, except where all users came or all stayed away
+    penalty[-1, -1] = 1e-6  # nearly no penalty on the intercept; it only matters if all users, or none, were active
     for _ in range(50):
         chance = 1 / (1 + np.exp(-x @ found))
         gradient = x.T @ (y - chance) - penalty @ found
@@ -58,7 +58,7 @@ def fit_activity(active: Array) -> Array:
 
 
 def activity_chances(active: Array, coefficients: Array) -> Array:
-    """Return (U,) probabilities that users come on the day after the days (U, D)."""
+    """Return the probabilities (U,) that users come on the day after the days (U, D)."""
     return np.asarray(1 / (1 + np.exp(-_with_one(activity_features(active)) @ coefficients)))
 
 

@@ -1,4 +1,4 @@
-"""Nearest vectors by inner product: exact for few vectors, by inverted lists for many; vectors can be added and removed."""
+"""Nearest vectors by inner product: exhaustive for few vectors, by inverted lists for many. Vectors can be added and removed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 FAISS: Any = faiss
-"""Its type hints lack members that it loads at run time."""
+"""Untyped alias of faiss, whose type hints lack members that it loads at run time."""
 EXACT_BELOW = 20_000
-"""Number of vectors up to which search is exhaustive."""
+"""Largest number of vectors for which the search is exhaustive."""
 TRAINING = 64
-"""Training vectors per list for the lists' centres."""
+"""Number of training vectors per list, from which the centres of the lists are computed."""
 
 
 class VectorIndex:
-    """Index over vectors with caller-chosen ids.
+    """Index over vectors with ids that the caller chooses.
 
-    Above ``exact_below`` vectors it keeps √n inverted lists (Sivic & Zisserman, 2003; faiss's IVF-Flat) and searches the ``probes`` share of them
-    nearest to a query; scores stay exact, but some neighbours may be missed. Lists are rebuilt whenever the number of vectors has grown fourfold.
+    Above ``exact_below`` vectors, the index has √n inverted lists (Sivic & Zisserman, 2003; IVF-Flat in faiss), and a query searches the share ``probes`` of
+    them that is nearest. Scores stay exact, but some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold.
 
     Args:
-        width: width of the vectors. exact_below: see above. probes: share of the lists searched; a larger share finds more and takes longer.
-        seed: random seed of the lists' centres.
+        width: width of the vectors.
+        exact_below: largest number of vectors for which the search is exhaustive.
+        probes: share of the lists that is searched; a larger share finds more and takes longer.
+        seed: random seed of the centres of the lists.
     """
 
     def __init__(self, width: int, *, exact_below: int = EXACT_BELOW, probes: float = 0.05, seed: int = 0) -> None:
@@ -41,7 +43,7 @@ class VectorIndex:
 
     @property
     def exact(self) -> bool:
-        """True if search is exhaustive."""
+        """True if the search is exhaustive."""
         return not self._trained_on
 
     @property
@@ -65,15 +67,15 @@ class VectorIndex:
         return ids[order], vectors.reshape(-1, self.width)[order]
 
     def add(self, ids: Array, vectors: Array) -> None:
-        """Add vectors (n, width) under ids (n,), none of which is in the index.
+        """Add vectors (n, width) under ids (n,), none of which may be in the index.
 
         Raises:
-            InputError: wrong shapes, values that are not finite, or an id twice.
+            InputError: the shapes are wrong, values are not finite, or an id occurs twice.
         """
         ids, vectors = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.width) or not np.isfinite(vectors).all():
             raise InputError(
-                "Vectors do not fit the index.",
+                "The vectors do not match the index.",
                 expected=f"finite values of shape ({len(ids)}, {self.width})",
                 found=f"shape {vectors.shape}",
             )
@@ -85,7 +87,7 @@ class VectorIndex:
             self._learn_lists()
 
     def remove(self, ids: Array) -> int:
-        """Remove vectors by id; return the number removed."""
+        """Remove vectors by id, and return how many were removed."""
         wanted = np.ascontiguousarray(ids, np.int64)
         return int(self._index.remove_ids(wanted)) if len(wanted) else 0
 
@@ -93,10 +95,12 @@ class VectorIndex:
         """Return the ``k`` nearest vectors of each query.
 
         Args:
-            queries: (B, width). k: neighbours per query. allowed: ids (n,) to search among; default all.
+            queries: (B, width).
+            k: number of neighbours per query.
+            allowed: ids (n,) among which to search; by default all.
 
         Returns:
-            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf; ties among those returned go to the smaller id.
+            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf. Ties among the returned go to the smaller id.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if not len(queries) or not k:
@@ -112,7 +116,7 @@ class VectorIndex:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def recall(self, queries: Array, k: int) -> float:
-        """Return the share of the exact ``k`` nearest that :meth:`search` finds, over the queries (B, width)."""
+        """Return the share of the exact ``k`` nearest vectors that :meth:`search` finds, over the queries (B, width)."""
         if self.exact:
             return 1.0
         found, _ = self.search(queries, k)
@@ -138,4 +142,4 @@ class VectorIndex:
             quantiser,
             index,
             len(ids),
-        )  # the index only points at the quantiser
+        )  # the index only holds a reference to the quantiser

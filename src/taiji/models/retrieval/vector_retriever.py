@@ -1,4 +1,4 @@
-"""Base of retrievers that turn a request into a vector and rank items by inner product."""
+"""Base class of retrievers that turn a request into a vector and rank items by inner product."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from taiji.models.retrieval.vector_index import EXACT_BELOW, VectorIndex
 
 Array = NDArray[Any]
 SHARE = 80
-"""The index answers if at most one item in this many is requested and at most as many are hidden; otherwise every item is scored."""
+"""The index is used if at most 1 / SHARE of the items is requested and at most 1 / SHARE is hidden; otherwise every item is scored."""
 REQUESTS = 1024
-"""Requests that go through a network at a time."""
+"""Number of requests that pass through a network at a time."""
 
 
 class VectorRetriever(CatalogueRetriever):
-    """A model implements :meth:`queries` and sets ``vectors``.
+    """Retriever by inner products. A model implements :meth:`queries` and sets ``vectors``.
 
     Attributes:
-        vectors: (N, d) float32, of the items.
+        vectors: (N, d) float32 vectors of the items.
     """
 
     vectors: Array
@@ -33,10 +33,10 @@ class VectorRetriever(CatalogueRetriever):
 
     @abstractmethod
     def queries(self, requests: Requests) -> Array:
-        """Return (B, d) float32, reading nothing at or after a request's time."""
+        """Return queries (B, d) float32, reading nothing at or after the time of a request."""
 
     def scores(self, requests: Requests) -> Array:
-        """Return inner products with all items; a request with a zero vector, about which nothing is known, gets no items."""
+        """Return inner products with all items. A request with a zero vector, about which nothing is known, gets no items."""
         query = self.queries(requests)
         scores = (torch.from_numpy(query) @ torch.from_numpy(self.vectors).T).double().numpy()
         scores[~query.any(axis=1)] = -np.inf
@@ -48,12 +48,12 @@ class VectorRetriever(CatalogueRetriever):
         return most if len(self.vectors) > EXACT_BELOW and k <= most else -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the nearest items by the index; some may be missed, see :class:`VectorIndex`."""
+        """Return the nearest items by the index, which may miss some, see :class:`VectorIndex`."""
         query = self.queries(requests)
         items, _ = self.index.search(query, k)
         known: Array = np.any(query, axis=1, keepdims=True)
         there = (items != NO_ITEM) & known
-        # Products in float64, one by one: the index's blockwise sums depend on the number of queries in a call.
+        # Products in float64, one at a time: the blockwise sums of the index depend on the number of queries in a call.
         scores = np.einsum("bd,bkd->bk", query, self.vectors[items], dtype=np.float64)
         scores = np.where(there, scores, -np.inf)
         order = np.lexsort((items, -scores), axis=1)
@@ -61,7 +61,7 @@ class VectorRetriever(CatalogueRetriever):
         return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users; the index is built first, so that all share it."""
+        """Return the retriever for other users. The index is built first, so that all of them share it."""
         made = super().bound_to(users)
         if len(self.vectors) > EXACT_BELOW:
             self._indexed = made._indexed = (self.vectors, self.index)
@@ -69,7 +69,7 @@ class VectorRetriever(CatalogueRetriever):
 
     @property
     def index(self) -> VectorIndex:
-        """Index over the vectors, built at the first use."""
+        """Index over the vectors, built at its first use."""
         held = self._indexed
         if held is None or held[0] is not self.vectors:
             made = VectorIndex(self.vectors.shape[1])
@@ -84,5 +84,5 @@ def in_blocks(count: int) -> list[slice]:
 
 
 def to_numpy(tensor: torch.Tensor) -> Array:
-    """Return a tensor as a float32 array in memory."""
+    """Return a tensor as a float32 array in host memory."""
     return np.ascontiguousarray(tensor.detach().cpu().numpy().astype(np.float32))

@@ -1,5 +1,4 @@
-"""Comments below an item: texts about the item or any topic, which keep readers interested in the topic and get
-clicks."""
+"""Comments below an item. They are about the item's topic or any other, keep readers who like their topic, and receive clicks."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ class CommentsSettings(Base):
     """Settings of ``comments``."""
 
     count: int = Field(default=6, ge=1, le=20)
-    """Comments per item."""
+    """Number of comments per item."""
     about: float = Field(default=0.6, ge=0, le=1)
     """Probability that a comment is about its item's main topic; the others are about any."""
     match: float = Field(default=3.0, ge=0)

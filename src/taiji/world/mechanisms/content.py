@@ -1,5 +1,4 @@
-"""Items: topics, quality, price, duration, creator, birth and death, and a text whose information about the topic is
-adjustable."""
+"""Items: topics, quality, price, duration, creator, birth and death, and a title that reveals an adjustable part of the topic."""
 
 from __future__ import annotations
 
@@ -28,14 +27,13 @@ class ContentSettings(Base):
     """Settings of ``content``."""
 
     topics: int = Field(default=16, ge=2, le=16)
-    """Topics of the world."""
+    """Number of topics in the world."""
     main: float = Field(default=0.8, ge=0, le=1)
     """Weight of an item's main topic; its second topic gets the rest."""
     text_signal: float = Field(default=0.9, ge=0, le=1)
-    """Probability that a word of the title names one of the item's topics; the others name any topic. 0: the text is
-    uninformative."""
+    """Probability that a word of the title names one of the item's topics; the other words name any topic. With 0, titles are uninformative."""
     words: int = Field(default=2, ge=1, le=8)
-    """Topic words of a title."""
+    """Number of topic words in a title."""
     quality: float = Field(default=0.4, ge=0)
     """Standard deviation of an item's general quality, on the interest scale."""
     price: float = Field(default=15.0, gt=0)
@@ -133,8 +131,7 @@ class Content(Mechanism[ContentSettings]):
 
     @property
     def text_share(self) -> float:
-        """Share of the topics' variance explained by the titles: R² of topics (items, topics) regressed on their
-        words."""
+        """Share of the topics' variance that titles explain: R² of a regression of topics (items, topics) on the title words."""
         told = self.text_topics - self.text_topics.mean(axis=0)
         topics = self.topics - self.topics.mean(axis=0)
         slope = np.linalg.lstsq(told, topics, rcond=None)[0]

@@ -1,4 +1,4 @@
-"""Copy: the style of an announcement, and readers' tastes for styles."""
+"""Copy: the style of an announcement, and the readers' tastes for styles."""
 
 from __future__ import annotations
 

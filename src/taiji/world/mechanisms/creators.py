@@ -1,4 +1,4 @@
-"""Creators: exposure of their items makes them upload again; others stop."""
+"""Creators: exposure of their items encourages them to upload again; those without exposure stop."""
 
 from __future__ import annotations
 

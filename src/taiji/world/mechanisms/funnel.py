@@ -25,19 +25,19 @@ class FunnelSettings(Base):
     position: float = Field(default=0.5, ge=0)
     """Position bias: the position p (from 0) is viewed with probability (1 + p)^−position."""
     substitutes: float = Field(default=0.8, ge=0)
-    """Loss of an item, on the logit scale, if all others in the list have the same topics."""
+    """Loss of an item, on the logit scale, if all other items in the list have the same topics."""
     diversity: float = Field(default=0.0, ge=0)
     """Gain of every item, on the logit scale, in a list whose items have nothing in common."""
     cart_bias: float = -1.0
     """Logit of adding a clicked item without affinity to the cart."""
     cart: float = Field(default=2.0, ge=0)
-    """Amount that full affinity adds to it."""
+    """Amount that full affinity adds to ``cart_bias``."""
     buy_bias: float = -0.5
     """Logit of buying an item in the cart."""
     buy: float = Field(default=2.0, ge=0)
-    """Amount that full affinity adds to it."""
+    """Amount that full affinity adds to ``buy_bias``."""
     price: float = Field(default=0.4, ge=0)
-    """Loss of that logit per factor e of the price above the median."""
+    """Loss of the logit of buying per factor e of the price above the median."""
 
 
 def crowding(vectors: Array, shown: Array) -> Array:

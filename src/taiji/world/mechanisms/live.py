@@ -83,8 +83,7 @@ class Live(Mechanism[LiveSettings]):
         exposure.display["room_text"] = texts[place].reshape(exposure.shape)
 
     def descriptions(self, items: Array, slot: int) -> list[str]:
-        """Return texts of items (N,) in a slot; a word names the current topic as often as a title's word names an
-        item's."""
+        """Return texts of items (N,) in a slot. A word names the current topic with probability ``text_signal``, as in titles."""
         content = self.content.settings
         word = np.arange(content.words)[None, :]
         keys = (items[:, None], slot, word)

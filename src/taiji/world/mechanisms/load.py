@@ -1,4 +1,4 @@
-"""Load: a limited number of lists can be computed per slot; requests beyond it get the rest of an earlier list."""
+"""Load: only a limited number of lists can be computed per slot. Further requests get the rest of an earlier list."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class LoadSettings(Base):
     """Settings of ``load``."""
 
     capacity: float = Field(default=0.8, gt=0)
-    """Lists that can be computed per slot, relative to the requests expected in a slot of average demand."""
+    """Number of lists that can be computed per slot, relative to the number of requests expected in a slot of average demand."""
     stale: bool = True
-    """Show the cached list to requests served from the cache; false shows them a list computed for free."""
+    """Show the cached list to requests served from the cache. If False, they get a newly computed list at no cost."""
 
 
 class Load(Mechanism[LoadSettings]):
@@ -89,8 +89,7 @@ class Load(Mechanism[LoadSettings]):
         self.chances[user[rows], : spare.shape[1]] = chances[rows]
 
     def _left_over(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return cached lists without items that have ended since; without a cached list, the first unranked
-        candidates."""
+        """Return cached lists without items that have ended in the meantime. Without a cached list, return the first candidates in their given order."""
         assert exposure.candidates is not None and exposure.available is not None and exposure.pool is not None
         kept = self.lists[exposure.user]
         kept = np.where((kept != NO_ITEM) & exposure.available[np.maximum(kept, 0)], kept, NO_ITEM)
@@ -104,7 +103,7 @@ class Load(Mechanism[LoadSettings]):
         return np.where(nothing, plain, kept), np.where(nothing, 1 / np.maximum(exposure.pool, 1)[:, None], chances)
 
     def settle(self, exposure: Exposure) -> None:
-        """Remove shown items from the cache, which must hold unseen ones."""
+        """Remove shown items from the cache, which may contain only unseen items."""
         cached = exposure.context["served_from"] == "cache"
         if self.settings.stale:
             self.lists[exposure.user[cached]] = NO_ITEM

@@ -1,5 +1,4 @@
-"""The network: bandwidth as a Markov chain per user, a buffer, and items of several bitrates that stall and make
-users leave."""
+"""Network: bandwidth as a Markov chain per user, a buffer, and items of several bitrates, whose stalls make users leave."""
 
 from __future__ import annotations
 
@@ -37,9 +36,9 @@ class NetworkSettings(Base):
     startup: float = Field(default=4.0, gt=0)
     """Seconds of a video that must be loaded before it starts."""
     patience: float = Field(default=2.0, gt=0)
-    """Waiting time, in seconds, from which it counts as a stall."""
+    """Waiting time, in seconds, above which it counts as a stall."""
     buffer: float = Field(default=6.0, ge=0)
-    """Seconds preloaded while the network is good; none while it is poor, half while it is fair."""
+    """Seconds that are preloaded if the network is good: all in the good state, half in the fair state, none in the poor state."""
     cut: float = Field(default=0.6, ge=0, le=1)
     """Share of the watch time lost by a stall."""
     leave: float = Field(default=0.5, ge=0)
@@ -49,8 +48,8 @@ class NetworkSettings(Base):
 def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: float, patience: float) -> Array:
     """Return the bandwidth below which a video stalls.
 
-    With ``buffer`` seconds loaded, either the start takes longer than ``patience``, bandwidth · patience < bitrate ·
-    (startup − buffer), or the buffer runs dry before the end, bandwidth · duration < bitrate · (duration − buffer).
+    A video stalls if, with ``buffer`` seconds loaded, the start takes longer than ``patience``, bandwidth · patience < bitrate · (startup − buffer), or if
+    the buffer runs dry before the end, bandwidth · duration < bitrate · (duration − buffer).
     """
     waiting = bitrate * np.maximum(startup - buffer, 0.0) / patience
     running_out = bitrate * np.maximum(duration - buffer, 0.0) / np.maximum(duration, 1e-9)

@@ -1,4 +1,4 @@
-"""Leaving and returning depending on the session; in the confounded variant eager users return sooner in any case."""
+"""Leaving and returning, which depend on the session. In the confounded variant, keen users return sooner in any case."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class RetentionSettings(Base):
     """Settings of ``retention``."""
 
     outcome: str = "click"
-    """Measure of a good list: the share of viewed positions with this outcome (``click``, ``pleased``, ``buy``)."""
+    """Outcome that measures a good list, by the share of viewed positions that have it (``click``, ``pleased``, ``buy``)."""
     centre: float = Field(default=0.15, ge=0, le=1)
-    """Share of a neutral list."""
+    """Share that makes a list neutral."""
     scale: float = Field(default=0.15, gt=0)
-    """Share above the neutral one that counts as 1; values above 2 are clipped to 2."""
+    """Difference from the neutral share that counts as 1 in the mood; values above 2 are clipped to 2."""
     fading: float = Field(default=0.6, ge=0, lt=1)
     """Weight of the previous mood in the mood after a list."""
     stay: float = Field(default=0.7, ge=0)
@@ -33,8 +33,7 @@ class RetentionSettings(Base):
     back: float = Field(default=0.5, ge=0)
     """Decrease of the log time away at a mood of 1."""
     confounded: float = Field(default=0.0, ge=0)
-    """Decrease of the log time away per standard deviation of keenness: users who click more return sooner, but not
-    because of the clicks."""
+    """Decrease of the log time away per standard deviation of keenness: users who click more return sooner, but not because of the clicks."""
 
 
 class Retention(Mechanism[RetentionSettings]):
@@ -55,7 +54,7 @@ class Retention(Mechanism[RetentionSettings]):
         self.mood = np.zeros(self.ground.users)
 
     def settle(self, exposure: Exposure) -> None:
-        """Update the moods, which decide who leaves and for how long."""
+        """Update the moods, which determine who leaves and for how long."""
         s, user = self.settings, exposure.user
         viewed = np.maximum(exposure.outcome["view"].sum(axis=1), 1)
         if s.outcome not in exposure.outcome:

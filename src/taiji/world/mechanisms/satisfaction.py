@@ -1,5 +1,4 @@
-"""Satisfaction, as distinct from watch time: bait raises clicks and seconds but disappoints. Few users are asked,
-fewer answer, with selection bias."""
+"""Satisfaction, as distinct from watch time: bait raises clicks and seconds but disappoints. Few users are asked, and fewer answer, with selection bias."""
 
 from __future__ import annotations
 
@@ -25,9 +24,9 @@ class SatisfactionSettings(Base):
     bias: float = -0.5
     """Logit of being satisfied without interest."""
     interest: float = Field(default=0.8, ge=0)
-    """Amount that the interest adds to it."""
+    """Amount that the interest adds to the logit of being satisfied."""
     bait: float = Field(default=1.2, ge=0)
-    """Loss of it per standard deviation of bait."""
+    """Decrease of the logit of being satisfied per standard deviation of bait."""
     lure: float = Field(default=0.5, ge=0)
     """Amount that a standard deviation of bait adds to the logit of a click."""
     hold: float = Field(default=0.3, ge=0)
@@ -37,7 +36,7 @@ class SatisfactionSettings(Base):
     answers: float = Field(default=0.015, ge=0, le=0.5)
     """Response rate of asked users, averaged over satisfied and unsatisfied ones."""
     selection: float = Field(default=0.4, ge=0, lt=1)
-    """Selection bias: the response rate of the satisfied is higher by this share, that of the others lower."""
+    """Selection bias: the response rate of satisfied users is higher by this share, and that of the others lower by the same share."""
 
 
 class Satisfaction(Mechanism[SatisfactionSettings]):

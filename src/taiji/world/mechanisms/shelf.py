@@ -27,10 +27,10 @@ Array = NDArray[Any]
 
 
 class ShelfSettings(Base):
-    """Settings of ``shelf``: the shop's settings that are not in the scenario."""
+    """Settings of ``shelf``: those settings of the shop that are not part of the scenario."""
 
     promoted: int = Field(default=30, ge=8)
-    """Number of items that are shown; users find the scenario's other items themselves."""
+    """Number of items that are shown; users find the other items of the scenario on their own."""
     finds: float = Field(default=12.0, gt=0)
     """Mean number of other items bought per user."""
     visits: float = Field(default=4.0, gt=0)
@@ -92,7 +92,7 @@ class Shelf(Mechanism[ShelfSettings]):
         return self._tables.items.drop("item_id").to_dict(as_series=True)
 
     def history(self, days: float) -> pl.DataFrame:
-        """Return the items that users found themselves."""
+        """Return the purchases of items that users found on their own."""
         return self._tables.events.filter(~pl.col("exposed") & (pl.col("timestamp") < OPENING + timedelta(days=days)))
 
     def own_log(self) -> Tables:

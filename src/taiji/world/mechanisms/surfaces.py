@@ -1,5 +1,4 @@
-"""Surfaces of a mall: product cards, short videos and live rooms share users' tastes but have separate pools and
-noise."""
+"""Surfaces of a mall: product cards, short videos and live rooms, which share the users' tastes but have separate pools and noise."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ class SurfacesSettings(Base):
     """Settings of ``surfaces``."""
 
     shares: tuple[float, float, float] = (0.5, 0.3, 0.2)
-    """Shares of requests and of items: cards, videos, live rooms."""
+    """Shares of requests and of items on each surface: cards, videos, live rooms."""
     own: float = Field(default=0.35, ge=0, le=1)
-    """Share of the surface's own part in the taste on it."""
+    """Share of the taste on a surface that is specific to the surface."""
     bias: float = Field(default=0.4, ge=0)
-    """Standard deviation of the click rate between surfaces, on the logit scale."""
+    """Standard deviation of the click level between surfaces, on the logit scale."""
     noise: float = Field(default=0.3, ge=0)
     """Standard deviation of the noise per user and item, on the interest scale; doubled in live rooms."""
 

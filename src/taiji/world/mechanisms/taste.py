@@ -1,4 +1,4 @@
-"""Tastes of users: a long-term part, and a short-term part that drifts; separate tastes for single behaviours."""
+"""Tastes of users: a constant long-term part, a short-term part that drifts, and separate tastes for single behaviours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TasteSettings(Base):
     strength: float = Field(default=3.0, ge=0)
     """Interest added by full affinity, on the logit scale."""
     breadth: float = Field(default=0.25, ge=0)
-    """Standard deviation of the taste around the two favourite topics."""
+    """Standard deviation of a taste around the user's two favourite topics."""
     short: float = Field(default=0.4, ge=0, le=1)
     """Weight of the short-term part."""
     pull: float = Field(default=0.3, ge=0)

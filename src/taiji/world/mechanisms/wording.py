@@ -1,4 +1,4 @@
-"""Wording: opening and closing of a copy. Some wordings please everybody, some attract clicks and disappoint."""
+"""Wording: opening and closing of a copy. Some wordings please everybody; others attract clicks and disappoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taiji.world.observation import Choice
 
 Array = NDArray[Any]
 WORDINGS = len(grammar.OPENINGS) * len(grammar.CLOSINGS)
-"""Wordings of a style: every opening with every closing."""
+"""Number of wordings of a style: every opening combined with every closing."""
 
 
 class WordingSettings(Base):
@@ -30,13 +30,13 @@ class WordingSettings(Base):
     opening: float = Field(default=0.3, ge=0)
     """Standard deviation of an opening's effect on the logit of a click."""
     closing: float = Field(default=0.3, ge=0)
-    """Standard deviation of a closing's effect on it."""
+    """Standard deviation of a closing's effect on the logit of a click."""
     pairing: float = Field(default=0.15, ge=0)
     """Standard deviation of an opening's additional effect within one style."""
     lure: float = Field(default=0.3, ge=0)
     """Amount that a standard deviation of an opening's promise adds to the logit of a click."""
     let_down: float = Field(default=1.0, ge=0)
-    """Amount that it subtracts from the logit of finding the promise kept."""
+    """Amount that a standard deviation of an opening's promise subtracts from the logit of finding the promise kept."""
     kept: float = 0.5
     """Logit of finding the promise kept for an average opening."""
 
