@@ -17,10 +17,12 @@ from pathlib import Path
 from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import libraries_to_standard_error, log, to_standard_error, where
+from taiji.serving.process_memory import give_back_memory
 from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
+from taiji.serving.types import Recommender, Scorer
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
 GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
@@ -41,9 +43,15 @@ def api(settings: ServingSettings, run: Path) -> None:
     store = open_store(settings, run, generation=os.environ[GENERATION])
     clock = _clock(store)
     name = f"api-{socket.gethostname()}-{os.getpid()}"
+
+    def models(folder: Path) -> Scorer | Recommender:
+        made = backend(settings).scorer(located(folder, run), settings)
+        give_back_memory()
+        return made
+
     scorers = Scorers(
         store,
-        lambda folder: backend(settings).scorer(located(folder, run), settings),
+        models,
         lambda facts: store.beat(name, facts, clock()),
     )
     keys = LiveKeyring(settings.keys) if settings.keys else load_keys(None)
@@ -79,6 +87,7 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
     store = open_store(settings, run, generation=os.environ[GENERATION])
     found = store.releases().live[release]
     writer = backend(settings).writer(located(Path(found.run), run), settings, store) if found.features else None
+    give_back_memory()
     made = Worker(store, writer, found, settings, name, _clock(store))
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
     made.run()
