@@ -82,8 +82,8 @@ def store_counts(dataset: Dataset, source: Path, folder: Path) -> None:
             np.save(temporary / f"codes_{level}.npy", codes)
         every = np.arange(dataset.n_items)
         np.save(temporary / PRICES, dataset.prices.before(every, np.full(len(every), dataset.last_time + 1)))
-        values = {"format": FORMAT, "until": until, "sizes": keys.sizes, "source": source_hash(source)}
-        write_manifest(temporary, values)
+        about = {"format": FORMAT, "until": until, "sizes": keys.sizes, "source": source_hash(source)}
+        write_manifest(temporary, about)
 
 
 def stored_statistics(dataset: Dataset, source: Path, folder: Path) -> Statistics | None:
