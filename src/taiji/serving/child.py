@@ -25,6 +25,7 @@ from taiji.serving.stores import open_store
 from taiji.serving.types import Recommender, Scorer
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
+HEALTH = "TAIJI_SERVING_HEALTH"
 GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
 UNUSABLE = 2
 """Exit code: the supervisor tries again, more and more slowly."""
@@ -36,6 +37,7 @@ def api(settings: ServingSettings, run: Path) -> None:
 
     from taiji.serving.app import build_app
     from taiji.serving.edge import DrainingServer, Edge, allow_files
+    from taiji.serving.health_listener import HealthListener
     from taiji.serving.keys import LiveKeyring, load_keys
     from taiji.serving.scorers import Scorers
     from taiji.serving.tracing import traced
@@ -73,8 +75,14 @@ def api(settings: ServingSettings, run: Path) -> None:
         server_header=False,
         date_header=False,
     )
+    health = HealthListener(socket.socket(fileno=int(os.environ[HEALTH]))) if HEALTH in os.environ else None
+    if health is not None:
+        health.start()
+    server = DrainingServer(config, settings.drain_s, app.drain, health.ticked if health else lambda: None)
     # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
-    DrainingServer(config, settings.drain_s, app.drain).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    server.run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    if health is not None:
+        health.close()
     if provider is not None:
         provider.shutdown()  # sends the last spans
     store.close()
