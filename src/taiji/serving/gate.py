@@ -139,9 +139,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
-        number = (
-            f"{random.getrandbits(64):016x}"  # without a call of the system, at which other threads would take over
-        )
+        # Not from the system's source of random numbers: at a call of the system other threads take over.
+        number = f"{random.getrandbits(64):016x}"
 
         async def watched(message: Message) -> None:
             nonlocal status
