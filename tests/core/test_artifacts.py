@@ -11,6 +11,7 @@ import pytest
 
 from taiji.core import artifacts
 from taiji.core.artifacts import (
+    TEMPORARY,
     atomic_file,
     atomic_folder,
     file_hash,
@@ -125,6 +126,15 @@ def test_hashes_depend_on_content_and_names_only(tmp_path):
     os.rename(tmp_path / "b" / "x", tmp_path / "b" / "y")
     assert file_hash(tmp_path / "a") != file_hash(tmp_path / "b")
     assert value_hash({"a": 1, "b": 2}) == value_hash({"b": 2, "a": 1})
+
+
+def test_files_in_a_temporary_folder_are_hashed_and_temporary_files_in_a_folder_are_not(tmp_path):
+    with atomic_folder(tmp_path / "made") as temporary:
+        write_text(temporary / "x", "1")
+        inside = file_hash(temporary)
+    (tmp_path / "made" / f"{TEMPORARY}y").write_text("half")
+    (tmp_path / "empty").mkdir()
+    assert inside == file_hash(tmp_path / "made") != file_hash(tmp_path / "empty")
 
 
 def test_the_same_frame_gives_the_same_bytes(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -73,6 +74,14 @@ def both(tmp_path):
     memory = log(3, 20_000)
     memory.save(tmp_path / "dataset")
     return memory, open_dataset(tmp_path / "dataset")
+
+
+def test_a_dataset_with_other_tables_is_in_memory(both):
+    memory, disk = both
+    found = replace(disk, items=disk.items.with_columns(price=pl.lit(1.0)))
+    assert type(found) is Dataset and found.events.equals(memory.events) and found.name == memory.name
+    assert found.items["price"].to_list() == [1.0] * 20 and found.prices.until is None
+    assert (disk.last_time, disk.event_schema) == (memory.last_time, memory.event_schema)
 
 
 def test_lookups_splits_and_exposures_agree(both):

@@ -11,7 +11,8 @@ from taiji.models.fusion.weighted import BesideMerge
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recommend_recipe import recommend_stages
 from taiji.serving.live_dataset import World
-from taiji.serving.recommender import recommender_of, recommender_version
+from taiji.serving.recommender import recommender_of
+from taiji.serving.recommender_files import recommender_version
 
 
 @pytest.mark.integration

@@ -172,7 +172,7 @@ class Service:
         self.run, self.settings, self._module, self._environment = run, settings, module, environment or {}
         self._beneath = beneath
         self.log = run / "service.log"
-        self.url = ""
+        self.url = self.health = ""
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, timeout: float = 60.0) -> None:
@@ -197,6 +197,8 @@ class Service:
         if "http://" not in line:
             raise RuntimeError(self.log.read_text()[-2000:])
         self.url = line.split(" on ")[1].split()[0]
+        if " health on port " in line:
+            self.health = f"{self.url.rpartition(':')[0]}:{line.rpartition(' ')[2].strip().rstrip(')')}/healthz"
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):

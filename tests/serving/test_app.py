@@ -23,6 +23,7 @@ from taiji.core.errors import ArtifactError
 from taiji.serving import schemas
 from taiji.serving.app import build_app
 from taiji.serving.batching import Overloaded
+from taiji.serving.body_turns import INSIDE
 from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.gate import PAUSE_S, Gate, needed_scope
 from taiji.serving.keys import Keyring, load_keys
@@ -747,6 +748,71 @@ def test_of_large_bodies_that_come_together_those_are_refused_that_would_wait_to
             asked = [pool.submit(post_events, client, *[EVENT] * 200, key=f"k{number}") for number in range(6)]
         statuses = sorted(answer.result().status_code for answer in asked)
         assert set(statuses) == {202, 503}
+
+
+def test_a_probe_waits_for_few_of_the_large_bodies_that_came_before_it(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: of 400 batches that have arrived, the application works on as many as may be inside."""
+    gate = client.app
+    assert isinstance(gate, Gate)
+    inside, most, application = 0, 0, gate._app
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            await application(scope, receive, send)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(gate, "_app", counted)
+    body = json.dumps({"events": [EVENT] * 200}).encode()
+
+    async def flood() -> None:
+        many = [asyncio.ensure_future(asked(gate, "POST", "/v1/events", body, f"k{number}")) for number in range(400)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert await asked(gate, "GET", "/healthz") == 200
+        assert set(await asyncio.gather(*many)) <= {202, 503}
+
+    assert client.portal is not None
+    client.portal.call(flood)
+    assert 0 < most <= INSIDE + 1 < 400
+
+
+def test_what_is_done_with_all_bytes_of_a_large_body_is_done_beside_the_loop(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing lets other threads take the interpreter's lock, for which the loop would then wait."""
+    places, keyed = set[str](), store.keyed
+    monkeypatch.setattr(store, "keyed", lambda data: (places.add(threading.current_thread().name), keyed(data))[1])
+    loops = set[str]()
+
+    async def here() -> None:
+        loops.add(threading.current_thread().name)
+
+    assert client.portal is not None
+    client.portal.call(here)
+    assert post_events(client, *[EVENT] * 200).status_code == 202
+    assert places and not places & loops
+
+
+async def asked(app: Gate, method: str, path: str, body: bytes = b"", key: str = "k") -> int:
+    """The status of a request that is put to the gate directly."""
+    sent, messages = list[dict[str, Any]](), iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages, None) or await asyncio.sleep(60, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"idempotency-key", key.encode())]
+    headers += [(b"content-length", b"%d" % len(body))] if body else []
+    await app({"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}, receive, send)
+    return int(sent[0]["status"])
 
 
 def test_batch_reads_are_let_in_by_what_they_cost(store: Store) -> None:

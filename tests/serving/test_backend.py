@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from tests.tiny import configuration, write_shop
 from taiji.config import Config
 from taiji.core.artifacts import read_json, write_json
 from taiji.core.errors import ArtifactError, TaijiError
+from taiji.data.dataset import Dataset
+from taiji.data.stored import StoredDataset
 from taiji.language.tiny import tiny_tokenizer
 from taiji.pipeline.engine import Context
 from taiji.pipeline.recipes import ENHANCE
@@ -130,7 +134,8 @@ def test_prices_known_from_events_alone_reach_the_prompt(run: Path) -> None:
         frame.with_columns(price=pl.lit(price))
         for frame, price in ((world.dataset.items, None), (world.dataset.events, 2.5))
     )
-    world.dataset = replace(world.dataset, items=items.cast({"price": pl.Float64}), events=events)
+    whole = Dataset.load(run / "data" / "dataset")
+    world.dataset = replace(whole, items=items.cast({"price": pl.Float64}), events=events)
     settings, tokenizer = PromptSettings.model_validate(world.config["reasoning"]["prompts"]), tiny_tokenizer()
     offline = student_prompt(world.dataset, world.users["u1"], LATER, settings, tokenizer).messages
     online = student_prompt(world.of([UserHistory("u1", LATER)]), 0, LATER, settings, tokenizer).messages
@@ -193,8 +198,41 @@ def test_a_scorer_that_was_loaded_builds_nothing_more_at_its_first_question(
 ) -> None:
     """A process is ready when its models are loaded: what is built at the first question would have its asker wait for seconds."""
     scorer = backend.scorer(run, ServingSettings())
-    monkeypatch.setattr("taiji.data.statistics.Statistics.__init__", lambda *rest: pytest.fail("it is built now"))
+    for place in ("stored_counts.mapped", "event_counts.LogCounts.count", "event_counts.LogCounts.mean"):
+        monkeypatch.setattr(f"taiji.data.{place}", lambda *rest: pytest.fail("it is built now"))
     assert scorer.score([RankRequest(UserHistory("u1", LATER), ("S1", "S2"), None)])[0].without_features
+
+
+LEAN = """
+import sys
+from pathlib import Path
+from taiji.serving import backend, supervisor
+from taiji.serving.settings import ServingSettings
+run = Path(sys.argv[1])
+assert backend.release(run).name and sum(map(len, backend.rows(run)))
+found = {name for name in ("torch", "transformers") if name in sys.modules}
+assert not found, f"publishing a run's rows loads {found}"
+backend.scorer(run, ServingSettings())
+found = {name for name in ("transformers", "sympy", "faiss", "sklearn", "pandas") if name in sys.modules}
+assert not found, f"scoring loads {found}"
+"""
+
+
+def test_a_process_loads_no_library_that_it_does_not_need(run: Path) -> None:
+    """Each costs every process of the service tens of megabytes for as long as it lives."""
+    found = subprocess.run([sys.executable, "-c", LEAN, str(run)], check=False, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_neither_scoring_nor_writing_holds_the_log_in_memory(
+    run: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = batch_rows(run)[0]
+    monkeypatch.setattr(StoredDataset, "events", property(lambda self: pytest.fail("the whole log is read")))
+    scorer, writer = backend.scorer(run, ServingSettings()), backend.writer(run, ServingSettings(), store)
+    history = UserHistory(row.user, LATER, (Event("a", row.user, "S3", LATER - 5),), 1)
+    assert scorer.score([RankRequest(history, ("S1", "S2"), body(row))])[0].with_features
+    assert writer.write([history])
 
 
 def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path) -> None:
@@ -213,7 +251,7 @@ def test_online_scores_equal_the_ranker_on_a_log_that_holds_the_events(run: Path
         ],
         how="diagonal_relaxed",
     ).sort("time", "user")
-    expected = statistics_of(replace(world.dataset, events=extended)).at(
+    expected = statistics_of(replace(Dataset.load(run / "data" / "dataset"), events=extended)).at(
         np.full(8, world.users[name]), np.arange(8), np.full(8, LATER)
     )
     found = LiveStatistics(world, live, [UserHistory(name, LATER, events)]).at(

@@ -138,6 +138,7 @@ def test_a_life_of_the_service(tmp_path: Path) -> None:
     settings = ServingSettings.model_validate(
         {
             "port": 0,
+            "health_port": 0,
             "backend": "tests.serving.doubles",
             "api_processes": 2,
             "trigger": {"window_s": 0.0},
@@ -174,7 +175,11 @@ def test_a_life_of_the_service(tmp_path: Path) -> None:
             assert httpx.get(f"{service.url}/v1/features/u1").status_code == 200  # a connection each, of either process
         assert {asked() for _ in range(4)} == {before + 20}
 
-        service.kill("api")  # the listening socket outlives it: the next request waits, and is answered
+        assert (
+            httpx.get(service.health).json() == {"status": "ok"} and httpx.get(service.health[:-1]).status_code == 404
+        )
+        service.kill("api")  # the listening sockets outlive it: the next request waits, and is answered
+        assert httpx.get(service.health, timeout=30).status_code == 200
         assert httpx.get(f"{service.url}/healthz", timeout=30).status_code == 200
         service.kill("worker")
         client = httpx.Client(base_url=service.url, timeout=30)

@@ -58,8 +58,9 @@ def test_the_pods_are_probed_ended_in_time_and_told_no_secret(pod: dict[str, Any
     assert settings.port == container["ports"][0]["containerPort"] and settings.host == "0.0.0.0"
     assert pod["terminationGracePeriodSeconds"] > ends_in_s(settings) and settings.drain_s > 0
     assert settings.drain_s > 2 * container["readinessProbe"]["periodSeconds"]
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["path"] in PROBES
+    assert settings.health_port == container["ports"][1]["containerPort"]
+    for probe, port in {"startupProbe": "health", "livenessProbe": "health", "readinessProbe": "http"}.items():
+        assert container[probe]["httpGet"]["path"] in PROBES and container[probe]["httpGet"]["port"] == port
     assert {entry["name"] for entry in container["env"]} == {PASSWORD, ENVIRONMENT}
     assert all("secretKeyRef" in entry["valueFrom"] for entry in container["env"])
     assert pod["securityContext"]["runAsNonRoot"] and container["securityContext"]["readOnlyRootFilesystem"]

@@ -242,9 +242,9 @@ def file_hash(path: str | Path, leave_out: Collection[str] = ()) -> str:
 def folder_hashes(folder: Path, leave_out: Collection[str] = ()) -> tuple[dict[str, dict[str, int | str]], str]:
     """Return relative name to size, modification time and SHA-256 of each file in a folder, and the :func:`file_hash` of the folder."""
     whole, files = hashlib.sha256(), dict[str, dict[str, int | str]]()
-    for file in sorted(f for f in folder.rglob("*") if f.is_file() and TEMPORARY not in str(f)):
-        name = str(file.relative_to(folder))
-        if name in leave_out:
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        name = str(file.relative_to(folder))  # the folder itself may be a temporary one
+        if name in leave_out or TEMPORARY in name:
             continue
         whole.update(name.encode())
         own, state = hashlib.sha256(), file.stat()

@@ -10,21 +10,22 @@ from taiji.core.artifacts import make_folder, writing
 from taiji.core.errors import ResourceError
 
 
-def exclusive(path: Path, message: str, *, where: str | Path, fix: str) -> IO[str]:
+def exclusive(path: Path, message: str, *, where: str | Path, fix: str, wait: bool = False) -> IO[str]:
     """Open and lock a file, creating its folder if necessary. The lock is released when the file is closed or the process ends.
 
     Args:
         path: path of the lock file.
         message, where, fix: parts of the error if another process holds the lock.
+        wait: True to wait for the other process instead.
 
     Raises:
-        ResourceError: another process holds the lock.
+        ResourceError: another process holds the lock, or the file cannot be made.
     """
     make_folder(path.parent)
     with writing(path):
         file = path.open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         file.close()
         raise ResourceError(message, where=str(where), fix=fix) from error

@@ -127,6 +127,16 @@ class Dataset:
         return len(self.items)
 
     @cached_property
+    def event_schema(self) -> pl.Schema:
+        """Columns of the events and their types."""
+        return self.events.schema
+
+    @cached_property
+    def last_time(self) -> int:
+        """Time of the last event, 0 without events."""
+        return int(self.events["time"].max() or 0)  # type: ignore[arg-type]
+
+    @cached_property
     def history(self) -> History:
         """Interactions (events with a click) of each user."""
         return History.from_events(self.events, self.n_users)
@@ -143,8 +153,7 @@ class Dataset:
         """
         missing = [name for name in self.event_columns.names if name not in events.columns]
         if missing:
-            schema = self.scan().collect_schema()
-            events = events.with_columns(pl.lit(None, schema[name]).alias(name) for name in missing)
+            events = events.with_columns(pl.lit(None, self.event_schema[name]).alias(name) for name in missing)
         made = Dataset(
             self.items, users, events, self.name, self.domain, self.notes, self.event_columns, self.given_levels
         )

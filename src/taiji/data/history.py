@@ -23,15 +23,17 @@ class TimeIndex:
     Attributes:
         offsets: offsets of the compressed rows, ``(rows + 1,)``.
         times: times of the entries, ``(n,)``, ascending within a row.
+        until: time after which there is no entry, if known; otherwise it is looked for, which reads all times.
     """
 
-    offsets: Ints
+    offsets: NDArray[np.integer[Any]]
     times: Ints
+    until: int | None = None
 
     @cached_property
     def latest(self) -> int:
-        """Time of the newest entry of all rows; the smallest number where there is none."""
-        return int(np.max(self.times, initial=np.iinfo(np.int64).min))
+        """Time after which there is no entry; the smallest number where there is none at all."""
+        return int(np.max(self.times, initial=np.iinfo(np.int64).min)) if self.until is None else self.until
 
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
         """Return the first and the one-past-last position of each row's entries strictly before each time, ``(B,)`` each.
@@ -42,13 +44,13 @@ class TimeIndex:
         rows, as_ofs = np.asarray(rows, np.int64), np.asarray(as_ofs, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
-        starts = self.offsets[rows]
+        starts, ends = (self.offsets[places].astype(np.int64, copy=False) for places in (rows, rows + 1))
         if rows.size and as_ofs.min() > self.latest:  # a request of today asks about a log that has ended
-            return starts, self.offsets[rows + 1]
+            return starts, ends
         if rows.size and rows.min() == rows.max():
-            start, end = self.offsets[rows[0]], self.offsets[rows[0] + 1]
+            start, end = int(starts.flat[0]), int(ends.flat[0])
             return starts, start + np.searchsorted(self.times[start:end], as_ofs, side="left")
-        low, ends = starts.copy(), self.offsets[rows + 1]
+        low = starts.copy()
         for begin in range(0, len(rows), BLOCK):
             block = slice(begin, begin + BLOCK)
             self._advance(low[block], ends[block], as_ofs[block])
@@ -99,12 +101,16 @@ class Prices:
         prices: prices of the events that have one, ``(n,)``.
         times: times of these events, ``(n,)``, in microseconds since the epoch.
         listed: prices in the table of items, ``(n_items,)``, NaN where missing.
+        until: as for :class:`TimeIndex`.
+        final: last price of each item, ``(n_items,)``, if known; then a question about a later time does not read ``prices``.
     """
 
     offsets: Ints
     prices: NDArray[np.float64]
     times: Ints
     listed: NDArray[np.float64]
+    until: int | None = None
+    final: NDArray[np.float64] | None = None
 
     @classmethod
     def from_frames(cls, events: pl.DataFrame, items: pl.DataFrame) -> Prices:
@@ -116,10 +122,12 @@ class Prices:
 
     @cached_property
     def _index(self) -> TimeIndex:
-        return TimeIndex(self.offsets, self.times)
+        return TimeIndex(self.offsets, self.times, self.until)
 
     def before(self, items: ArrayLike, as_ofs: ArrayLike) -> NDArray[np.float64]:
         """Return the last price of each item strictly before each time, ``(B,)``; without one, the listed price, or NaN."""
+        if self.final is not None and np.min(as_ofs, initial=np.iinfo(np.int64).max) > self._index.latest:
+            return self.final[np.asarray(items, np.int64)]
         starts, ends = self._index.before(items, as_ofs)
         found = self.listed[np.asarray(items, np.int64)]
         if len(self.prices):
@@ -135,11 +143,13 @@ class History:
         offsets: offsets of the users, ``(n_users + 1,)``; user ``u`` has the slice ``offsets[u]:offsets[u + 1]``.
         items: dense item ids, ``(n,)``, in chronological order within a user (ties in the order of the events).
         times: times of the interactions, ``(n,)``, in microseconds since the epoch.
+        until: as for :class:`TimeIndex`.
     """
 
     offsets: Ints
     items: Ints
     times: Ints
+    until: int | None = None
 
     @classmethod
     def from_events(cls, events: pl.DataFrame, n_users: int) -> History:
@@ -159,7 +169,7 @@ class History:
 
     @cached_property
     def _index(self) -> TimeIndex:
-        return TimeIndex(self.offsets, self.times)
+        return TimeIndex(self.offsets, self.times, self.until)
 
     def count_before(self, users: ArrayLike, as_ofs: ArrayLike) -> Ints:
         """Return the number of each user's interactions strictly before each time, ``(B,)``."""

@@ -1,9 +1,12 @@
-"""Point-in-time counts: the number of events strictly before a time, and the time of the last one, vectorised over rows."""
+"""Point-in-time counts: the number of events strictly before a time, and the time of the last one, vectorised over rows.
+
+A counter is a few plain arrays, which may be in memory or on disk.
+"""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from taiji.data.history import TimeIndex
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 class PastCount:
@@ -24,38 +28,57 @@ class PastCount:
 
     def __init__(self, keys: Ints, times: Ints) -> None:
         order = np.lexsort((times, keys))
-        self.times = np.asarray(times, dtype=np.int64)[order]
-        self.keys, start = np.unique(np.asarray(keys, dtype=np.int64)[order], return_index=True)
+        keys, times = np.asarray(keys, dtype=np.int64)[order], np.asarray(times, dtype=np.int64)[order]
+        self.keys: NDArray[np.integer[Any]] | None = None
+        """Keys with events in ascending order; None if they are dense, as ids of users and items are, and every one from 0 on has a row."""
         # The last row is empty; keys without events are mapped to it.
-        self.index = TimeIndex(np.concatenate([start, [len(order), len(order)]]).astype(np.int64), self.times)
+        if len(keys) and keys[0] >= 0 and keys[-1] < 4 * len(keys) + 1024:
+            offsets = np.cumsum(np.concatenate([[0], np.bincount(keys), [0]]))
+        else:
+            distinct, start = np.unique(keys, return_index=True)
+            self.keys, offsets = narrow(distinct), np.concatenate([start, [len(keys), len(keys)]])
+        self.index = TimeIndex(narrow(offsets), times)
 
-    @cached_property
-    def _dense(self) -> Ints | None:
-        """Row of each key from 0 on, or None if the keys are sparse. Ids of users and items are dense."""
-        if not len(self.keys) or self.keys[0] < 0 or self.keys[-1] >= 4 * len(self.times) + 1024:
-            return None
-        rows = np.full(int(self.keys[-1]) + 1, len(self.keys))
-        rows[self.keys] = np.arange(len(self.keys))
-        return rows
+    @classmethod
+    def of(cls, arrays: Arrays, until: int) -> Self:
+        """Return the counter that has the given :attr:`arrays` and no event after ``until``."""
+        made = cls.__new__(cls)
+        made.keys, made.index = arrays.get("keys"), TimeIndex(arrays["offsets"], arrays["times"], until)
+        return made
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays that hold the counter."""
+        found = {"offsets": self.index.offsets, "times": self.index.times}
+        return found if self.keys is None else {**found, "keys": self.keys}
 
     def rows(self, keys: Ints) -> Ints:
         """Return the row of each key in the index, (N,) int64."""
-        if self._dense is not None:
-            inside = (keys >= 0) & (keys < len(self._dense))
-            return np.where(inside, self._dense.take(keys, mode="clip"), len(self.keys))
-        at = np.searchsorted(self.keys, keys)
-        return np.where(self.keys.take(at, mode="clip") == keys, at, len(self.keys)) if len(self.keys) else at
+        none = len(self.index.offsets) - 2
+        if self.keys is None:
+            return np.where((keys >= 0) & (keys < none), keys, none)
+        if not none:
+            return np.zeros(len(keys), np.int64)
+        # In the type of the keys, which would be converted as a whole otherwise.
+        at = np.searchsorted(self.keys, np.clip(keys, self.keys[0], self.keys[-1]).astype(self.keys.dtype))
+        return np.where(self.keys[at] == keys, at, none)
 
     def slices(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
         """Return the first and the one-past-last position of each key's events strictly before each time, in chronological order."""
         return self.index.before(self.rows(keys), times)
 
+    def number(self, keys: Ints, times: Ints) -> Ints:
+        """Return the number of events strictly before each time, (N,) int64."""
+        start, end = self.slices(keys, times)
+        return end - start
+
     def before(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:
         """Return the number of events strictly before each time, and the time of the last one (0 without events), (N,) int64 each."""
         start, end = self.slices(keys, times)
-        if not len(self.times):
+        known = self.index.times
+        if not len(known):
             return end - start, np.zeros(len(end), np.int64)
-        return end - start, np.where(end > start, self.times[np.maximum(end - 1, 0)], 0)
+        return end - start, np.where(end > start, known[np.maximum(end - 1, 0)], 0)
 
     def between(self, keys: Ints, first: Ints, times: Ints) -> Ints:
         """Return the number of events at or after ``first`` and strictly before ``times``, (N,) int64."""
@@ -72,16 +95,46 @@ class PastMean:
         values: numbers, (E,) float64.
         base: sum and count, (K,) each, of the numbers of keys 0 … K − 1 that were known before the log began.
 
-    Sums are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
+    Sums, also the total of each key, are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
     """
 
     def __init__(self, keys: Ints, times: Ints, values: Floats, base: tuple[NDArray[Any], NDArray[Any]]) -> None:
-        self.base = np.rint(base[0] * 1e6).astype(np.int64), base[1].astype(np.int64)
+        self.base: tuple[Ints, Ints] = np.rint(base[0] * 1e6).astype(np.int64), base[1].astype(np.int64)
         self.counts = PastCount(keys, times)
-        self.sums = np.append(0, np.cumsum(np.rint(values * 1e6).astype(np.int64)[np.lexsort((times, keys))]))
+        self.sums: Ints = np.append(0, np.cumsum(np.rint(values * 1e6).astype(np.int64)[np.lexsort((times, keys))]))
+        self.totals: Ints = np.diff(self.sums[self.counts.index.offsets])
+
+    @classmethod
+    def of(cls, arrays: Arrays, until: int) -> Self:
+        """Return the means that have the given :attr:`arrays` and no number after ``until``."""
+        made = cls.__new__(cls)
+        made.base, made.sums, made.totals = (
+            (arrays["base_sums"], arrays["base_counts"]),
+            arrays["sums"],
+            arrays["totals"],
+        )
+        made.counts = PastCount.of(arrays, until)
+        return made
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Arrays that hold the means."""
+        own = {"sums": self.sums, "totals": self.totals, "base_sums": self.base[0], "base_counts": self.base[1]}
+        return {**self.counts.arrays, **own}
 
     def before(self, keys: Ints, times: Ints) -> Floats:
         """Return the mean of the numbers known strictly before each time, (N,) float64, NaN without numbers."""
-        start, end = self.counts.slices(keys, times)
-        total, number = self.sums[end] - self.sums[start] + self.base[0][keys], end - start + self.base[1][keys]
+        rows = self.counts.rows(keys)
+        start, end = self.counts.index.before(rows, times)
+        if len(times) and times.min() > self.counts.index.latest:  # all of a row, for which a small array is enough
+            known = self.totals[rows]
+        else:
+            known = self.sums[end] - self.sums[start]
+        total, number = known + self.base[0][keys], end - start + self.base[1][keys]
         return np.divide(total / 1e6, number, out=np.full(len(keys), np.nan), where=number > 0)
+
+
+def narrow(values: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return ascending integers in half the space if all fit into 32 bits and none is negative."""
+    fits = not len(values) or (values[0] >= 0 and values[-1] <= np.iinfo(np.uint32).max)
+    return values.astype(np.uint32) if fits else values

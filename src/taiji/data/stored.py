@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import polars as pl
 
@@ -24,6 +25,10 @@ class StoredDataset(Dataset):
 
     folder: Path
 
+    def __new__(cls, folder: str | Path | None = None, **tables: Any) -> Self:
+        """Return a dataset in memory where tables are given, as :func:`dataclasses.replace` does."""
+        return super().__new__(cls) if folder is not None else Dataset(**tables)  # type: ignore[return-value]
+
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         self.__dict__.update(folder=folder, **read_about(folder))
@@ -39,9 +44,22 @@ class StoredDataset(Dataset):
         return pl.scan_parquet(self.folder / "events.parquet")
 
     @cached_property
+    def event_schema(self) -> pl.Schema:  # type: ignore[override]
+        """Columns of the events and their types, without reading the events."""
+        return self.scan().collect_schema()
+
+    @cached_property
+    def last_time(self) -> int:  # type: ignore[override]
+        """Time of the last event, 0 without events; only the end of the file is read."""
+        return int(self.scan().select("time").tail(1).collect()["time"].max() or 0)  # type: ignore[arg-type]
+
+    @cached_property
     def history(self) -> History:  # type: ignore[override]
         """Interactions of each user, on disk."""
-        return History(*(mapped(self.folder / "history" / f"{name}.npy") for name in ("offsets", "item", "time")))
+        offsets, items, times = (
+            mapped(self.folder / "history" / f"{name}.npy") for name in ("offsets", "item", "time")
+        )
+        return History(offsets, items, times, self.last_time)
 
     @cached_property
     def prices(self) -> Prices:  # type: ignore[override]
@@ -49,7 +67,8 @@ class StoredDataset(Dataset):
         offsets, prices, times = (
             mapped(self.folder / "prices" / f"{name}.npy") for name in ("offsets", "price", "time")
         )
-        return Prices(offsets, prices, times, self.items["price"].fill_null(float("nan")).to_numpy())
+        listed = self.items["price"].fill_null(float("nan")).to_numpy()
+        return Prices(offsets, prices, times, listed, self.last_time)
 
 
 def open_dataset(folder: str | Path) -> Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,14 +21,14 @@ from taiji.serving.admission import MOST, Admission
 from taiji.serving.batching import Batcher, Overloaded
 from taiji.serving.clock import SteadyClock
 from taiji.serving.documentation import documentation
-from taiji.serving.gate import BUSY, KEY, Gate, Rejected, overloaded
+from taiji.serving.gate import BUSY, KEY, LARGE, Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.openapi import describe, responses, takes
 from taiji.serving.readiness import Readiness
 from taiji.serving.recommendations import Recommendations, wrong_context
 from taiji.serving.releases import unprepared
-from taiji.serving.request_bodies import idempotency_key, joined, json_body, numbered_events, parsed, user_id
+from taiji.serving.request_bodies import event_batch, idempotency_key, joined, json_body, parsed, user_id
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
@@ -51,8 +50,6 @@ A = TypeVar("A")
 MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
-LARGE = 8192
-"""Bytes of a body from which on it is read in a thread of its own: reading a thousand events takes milliseconds, in which nobody else would be answered."""
 
 
 LINGER = 0.05
@@ -266,10 +263,6 @@ def at_once(work: Callable[[Sequence[Q]], Sequence[A]], asked: Sequence[Sequence
     return [[next(answers) for _ in questions] for questions in asked]
 
 
-def _short_hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
-
-
 def _routes(app: FastAPI, service: Service) -> None:
     metrics, clock = service.metrics, service.clock
 
@@ -305,18 +298,15 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/events", status_code=202, response_model=s.EventsOut, tags=["events"], summary="Take in what users did",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.EventsIn, idempotent=True))  # fmt: skip
     async def events(request: Request) -> Response:
-        body = await json_body(request)
-        sent, source = idempotency_key(request).encode(), request.scope[KEY]
-        key = _short_hash(source.encode() + b"\0" + sent)
+        body, sent = await json_body(request), idempotency_key(request)
         latest = clock() + int(service.settings.limits.future_s * 1e6)
-        taken = await service.read(body, partial(numbered_events, key, latest))
-        former = _short_hash(sent), _short_hash(body)
-        outcome = await service.intake(EventBatch(key, service.store.keyed(body)[:32], taken, source, former))
+        batch = await service.read(body, partial(event_batch, service.store.keyed, sent, request.scope[KEY], latest))
+        outcome = await service.intake(batch)
         if outcome == "conflict":
             raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
         if outcome == "full":
             raise Rejected(503, "backlog", "The workers are behind; try again later.", retry_s=5)
-        accepted = len(taken) if outcome == "accepted" else 0
+        accepted = len(batch.events) if outcome == "accepted" else 0
         metrics.events.inc(accepted)
         return _json(s.EventsOut(accepted=accepted, duplicate=outcome == "duplicate"), 202)
 

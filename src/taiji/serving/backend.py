@@ -21,7 +21,7 @@ PORTION = 1000
 def release(run: Path) -> Release:
     """Named after the run, the versions in its feature table, and its recommender's; a damaged run is not served."""
     from taiji.serving.live_dataset import read_features
-    from taiji.serving.recommender import has_recommender, recommender_version
+    from taiji.serving.recommender_files import has_recommender, recommender_version
 
     name, recommender = re.sub(r"[^A-Za-z0-9._-]", "_", run.name), ""
     if has_recommender(run):
@@ -37,7 +37,7 @@ def release(run: Path) -> Release:
 def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
     """The newest row of each user in the run's feature table; ``events_seen`` counts events of the service, hence 0."""
     from taiji.serving.live_dataset import World, read_features
-    from taiji.serving.recommender import has_recommender
+    from taiji.serving.recommender_files import has_recommender
 
     if has_recommender(run) and not _has_features(run):
         return
@@ -73,7 +73,8 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
 def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
     """Load the rankers, and the recommender where the run has one."""
     from taiji.serving.live_dataset import World
-    from taiji.serving.recommender import has_recommender, recommender_of
+    from taiji.serving.recommender import recommender_of
+    from taiji.serving.recommender_files import has_recommender
     from taiji.serving.scorer import scorer_of
 
     del settings  # the run's own configuration says what its models are

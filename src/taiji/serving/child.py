@@ -17,12 +17,15 @@ from pathlib import Path
 from taiji.core.errors import TaijiError
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import libraries_to_standard_error, log, to_standard_error, where
+from taiji.serving.process_memory import give_back_memory
 from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
+from taiji.serving.types import Recommender, Scorer
 
 SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SERVING_SOCKET"
+HEALTH = "TAIJI_SERVING_HEALTH"
 GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
 UNUSABLE = 2
 """Exit code: the supervisor tries again, more and more slowly."""
@@ -34,6 +37,7 @@ def api(settings: ServingSettings, run: Path) -> None:
 
     from taiji.serving.app import build_app
     from taiji.serving.edge import DrainingServer, Edge, allow_files
+    from taiji.serving.health_listener import HealthListener
     from taiji.serving.keys import LiveKeyring, load_keys
     from taiji.serving.scorers import Scorers
     from taiji.serving.tracing import traced
@@ -41,9 +45,15 @@ def api(settings: ServingSettings, run: Path) -> None:
     store = open_store(settings, run, generation=os.environ[GENERATION])
     clock = _clock(store)
     name = f"api-{socket.gethostname()}-{os.getpid()}"
+
+    def models(folder: Path) -> Scorer | Recommender:
+        made = backend(settings).scorer(located(folder, run), settings)
+        give_back_memory()
+        return made
+
     scorers = Scorers(
         store,
-        lambda folder: backend(settings).scorer(located(folder, run), settings),
+        models,
         lambda facts: store.beat(name, facts, clock()),
     )
     keys = LiveKeyring(settings.keys) if settings.keys else load_keys(None)
@@ -65,8 +75,14 @@ def api(settings: ServingSettings, run: Path) -> None:
         server_header=False,
         date_header=False,
     )
+    health = HealthListener(socket.socket(fileno=int(os.environ[HEALTH]))) if HEALTH in os.environ else None
+    if health is not None:
+        health.start()
+    server = DrainingServer(config, settings.drain_s, app.drain, health.ticked if health else lambda: None)
     # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
-    DrainingServer(config, settings.drain_s, app.drain).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    server.run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+    if health is not None:
+        health.close()
     if provider is not None:
         provider.shutdown()  # sends the last spans
     store.close()
@@ -79,6 +95,7 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
     store = open_store(settings, run, generation=os.environ[GENERATION])
     found = store.releases().live[release]
     writer = backend(settings).writer(located(Path(found.run), run), settings, store) if found.features else None
+    give_back_memory()
     made = Worker(store, writer, found, settings, name, _clock(store))
     signal.signal(signal.SIGTERM, lambda *_: made.stop())
     made.run()

@@ -137,7 +137,7 @@ class EdgeProtocol(H11Protocol):
         code, message = REFUSALS[status]
         self._edge.refused(code)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_answer(status, json.dumps({"code": code, "message": message}).encode()))
+            self.transport.write(whole_answer(status, json.dumps({"code": code, "message": message}).encode()))
         self._leave()
         self.transport.close()
 
@@ -159,12 +159,24 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         config: configuration of uvicorn. drain_s: seconds to drain. told: called when draining begins.
+        ticked: called ten times a second for as long as the event loop goes round.
     """
 
-    def __init__(self, config: uvicorn.Config, drain_s: float, told: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain_s: float,
+        told: Callable[[], object],
+        ticked: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(config)
-        self._drain_s, self._told = drain_s, told
+        self._drain_s, self._told, self._ticked = drain_s, told, ticked
         self._drains = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say that the event loop goes round; return whether the server is to end."""
+        self._ticked()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; end at a second one."""
@@ -181,7 +193,8 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _answer(status: int, body: bytes) -> bytes:
+def whole_answer(status: int, body: bytes, *, with_body: bool = True) -> bytes:
+    """Return the bytes of an answer after which the connection ends; ``with_body`` is False for HEAD."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -190,7 +203,12 @@ def _answer(status: int, body: bytes) -> bytes:
         *POLICY,
     ]
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, http.HTTPStatus(status).phrase.encode(), lines, body)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (
+        status,
+        http.HTTPStatus(status).phrase.encode(),
+        lines,
+        body if with_body else b"",
+    )
 
 
 def allow_files(connections: int) -> None:

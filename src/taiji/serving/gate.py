@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -22,6 +22,7 @@ from starlette.responses import Response
 from taiji.core.web_guard import HEADERS, content_policy, forwarded, names_this_machine
 from taiji.serving.admission import Admission
 from taiji.serving.batching import Overloaded
+from taiji.serving.body_turns import BodyTurns
 from taiji.serving.keys import LOCAL, Key, Keyring
 from taiji.serving.logs import log, where
 from taiji.serving.readiness import Readiness
@@ -43,6 +44,9 @@ READ_ROUTES = frozenset(
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type", b"idempotency-key"})
 """Headers of which a request has one at most: of two, one reader takes the first and another the last."""
+LARGE = 8192
+"""Bytes of a body from which on a request waits for its turn, and is read in a thread of its own: reading a thousand events takes milliseconds, in
+which nobody else would be answered."""
 ANONYMOUS = "anonymous"
 KEY, BUSY = "taiji.key", "taiji.busy"
 """Entries of a request's scope: the name of its API key; why nothing may be computed for it (:class:`Overloaded`), where that is so."""
@@ -125,6 +129,7 @@ class Gate:
     ) -> None:
         self._app, self._keys, self._limits, self.metrics = app, keys, limits, metrics
         self._admissions = admissions or {}
+        self._turns = BodyTurns(2 * limits.wait_s)
         self.readiness: Readiness | None = None
         """Of the application, where it has one; told when the process is to end."""
         self._buckets: dict[str, Bucket] = {}
@@ -134,7 +139,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
-        number = secrets.token_hex(8)
+        # Not from the system's source of random numbers: at a call of the system other threads take over.
+        number = f"{random.getrandbits(64):016x}"
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -150,10 +156,12 @@ class Gate:
             headers = dict(scope["headers"])
             self._admit(scope, headers)
             body = await self._body(headers, receive)
-            async with asyncio.timeout(self._limits.request_s):
+            async with asyncio.timeout(self._limits.request_s), AsyncExitStack() as stack:
+                if len(body) > LARGE:
+                    await stack.enter_async_context(self._turns.turn(scope[KEY]))
                 if admission := self._admissions.get(scope["path"]):
-                    with _let_in(admission, scope):
-                        await self._while_wanted(scope, body, receive, watched)
+                    stack.enter_context(_let_in(admission, scope))
+                    await self._while_wanted(scope, body, receive, watched)
                 else:
                     await self._app(scope, _replay(body, receive), watched)
         except Rejected as rejected:

@@ -20,6 +20,9 @@ from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
 from taiji.core.manifests import Verifier
 from taiji.data.dataset import Dataset
+from taiji.data.statistics import Statistics
+from taiji.data.stored import open_dataset
+from taiji.serving.run_statistics import run_statistics
 from taiji.serving.types import ContextValue, UserHistory
 
 LAST_WHOLE = 2**62
@@ -32,7 +35,12 @@ class World:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.config: dict[str, Any] = read_json(run / "config.json")
-        self.dataset = Dataset.load(run / "data" / "dataset")
+        self.dataset = open_dataset(run / "data" / "dataset")
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Statistics of the run's log."""
+        return run_statistics(self.run, self.dataset)
 
     @cached_property
     def users(self) -> dict[str, int]:
@@ -52,7 +60,7 @@ class World:
     @cached_property
     def context(self) -> dict[str, pl.DataType]:
         """Columns that a request may bring: those of the log's context, with their types."""
-        schema = self.dataset.events.schema
+        schema = self.dataset.event_schema
         return {name: schema[name] for name in self.dataset.context if name in schema}
 
     def wrong_context(self, context: Mapping[str, ContextValue]) -> dict[str, str]:

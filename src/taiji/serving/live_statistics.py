@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taiji.data.dataset import Dataset
-from taiji.data.statistics import OWN, PointInTime, statistics_of
+from taiji.data.statistics import OWN, PointInTime
 from taiji.serving.live_dataset import World
 from taiji.serving.types import UserHistory
 
@@ -28,7 +29,7 @@ class LiveStatistics:
         self._numbers = np.array(
             [strangers if (number := world.known(history)) is None else number for history in histories], np.int64
         )
-        self._run = statistics_of(world.dataset)
+        self._run = world.statistics
         clicks = (live.events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
         self._own = self._run.with_clicks(*clicks)
         self._last: LivePointInTime | None = None
@@ -54,6 +55,11 @@ class LivePointInTime(PointInTime):
         self._own = own
         self._found: dict[str, Array] = {}
         self._spread: dict[tuple[int | None, int | None], tuple[Array, LivePointInTime]] = {}
+
+    @cached_property
+    def user_clicks(self) -> tuple[Array, Array]:
+        """Number and last time of the user's clicks, which only the newest state knows."""
+        return self._own.user_clicks
 
     @property
     def asked(self) -> tuple[Array, Array, Array]:

@@ -6,7 +6,7 @@ brings with its requests; what they know about items is the run's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 
 from taiji.cascade.assembly import fitted_fusion, item_vectors, make_cascade, make_fuser
 from taiji.cascade.cascade import Cascade, Recommendation
-from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
-from taiji.core.artifacts import read_json, value_hash
+from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import NO_ITEM, Fuser, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
-from taiji.core.manifests import Verifier, read_manifest
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.features.other_run import StoredFeatures
@@ -32,6 +30,7 @@ from taiji.models.ranking.inputs import RequestState
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
+from taiji.serving.recommender_files import recommender_settings
 from taiji.serving.run_rows import RunRows
 from taiji.serving.scorer import RunScorer, feature_columns, load_neural, request_columns, usable_features
 from taiji.serving.types import (
@@ -45,7 +44,6 @@ from taiji.serving.types import (
 )
 
 Array = NDArray[Any]
-STAGE = "recommendation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,27 +217,6 @@ class RankingRecommender(RunRecommender):
         return self._scorer.intents(requests)
 
 
-def has_recommender(run: Path) -> bool:
-    """Return whether a run was made by ``taiji recommend``."""
-    return (run / STAGE / "manifest.json").is_file()
-
-
-def recommender_version(run: Path) -> str:
-    """Return the hash of everything that a run's lists depend on, found without loading a model.
-
-    Raises:
-        ArtifactError: a stage is not finished, or damaged.
-    """
-    settings = _settings(run, read_json(run / "config.json"))
-    stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
-    stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
-    Verifier().demand(run, stages)
-    outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    # Where the features lay says nothing; the ranker's stage keeps what they were.
-    composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
-    return value_hash([outputs, composed, list(settings.retrievers)])[:16]
-
-
 def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     """Load the components of a run that ``taiji recommend`` made, and compose them as it did.
 
@@ -251,7 +228,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         ArtifactError: a stage is not finished, or damaged.
     """
     run = world.run
-    settings = _settings(run, world.config)
+    settings = recommender_settings(run, world.config)
     retrievers = {
         name: CatalogueRetriever.load(_made(run, f"retriever-{name}") / "retriever", world.dataset)
         for name in settings.retrievers
@@ -274,25 +251,10 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         made = RunRecommender(world, cascade, settings.length)
     else:
         made = RankingRecommender(world, cascade, settings.length, scorer, rows)
-    now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
+    now = world.dataset.last_time + 1
     with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
         made.recommend([RecommendRequest(UserHistory("", now))])
     return made
-
-
-def _settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
-    """Return the section ``recommend`` with the retrievers in the order in which they were evaluated, which JSON loses."""
-    settings = RecommendSettings.model_validate(config.get("recommend", {}))
-    names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
-    if set(names) != set(settings.retrievers):
-        raise ArtifactError(
-            "The run's recommender is not the one of its configuration.",
-            where=str(run / STAGE),
-            expected=", ".join(settings.retrievers),
-            found=", ".join(names) or "no list of retrievers",
-            fix=f"taiji recommend CONFIG --name {run.name} --resume evaluates it again",
-        )
-    return settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in names}})
 
 
 def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> Fuser | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from fastapi import Request
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from taiji.serving import schemas as s
 from taiji.serving.gate import Rejected
-from taiji.serving.types import Event
+from taiji.serving.types import Event, EventBatch
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -67,12 +68,22 @@ def joined(rows: Sequence[bytes | None]) -> bytes:
     return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
 
 
-def numbered_events(key: str, latest: int, body: bytes) -> tuple[Event, ...]:
-    """Return the events of a body, numbered under their batch's key."""
+def event_batch(digest: Callable[[bytes], str], sent: str, source: str, latest: int, body: bytes) -> EventBatch:
+    """Return the events of a body, numbered under their batch's key.
+
+    Args:
+        digest: keyed digest of the store. sent: idempotency key. source: name of the API key.
+        latest: latest time that an event may have. body: JSON.
+    """
+    key = _short_hash(source.encode() + b"\0" + sent.encode())
     taken = tuple(
         Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
         for place, e in enumerate(parsed(s.EventsIn, body).events)
     )
     if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
         raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
-    return taken
+    return EventBatch(key, digest(body)[:32], taken, source, (_short_hash(sent.encode()), _short_hash(body)))
+
+
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -248,7 +248,7 @@ def scorer_of(world: World) -> RunScorer:
 
 def _warm(scorer: RunScorer, world: World, version: str) -> None:
     """Let rankers build what they build at the first question, the statistics of the log above all, before anybody waits for an answer."""
-    now = int(world.dataset.events["time"].max() or 0) + 1  # type: ignore[arg-type]
+    now = world.dataset.last_time + 1
     row = {"quantizer_version": version, "as_of": now, "ids": [], "neighbour_items": []}
     for user in ("", next(iter(world.users), "")):
         scorer.score([RankRequest(UserHistory(user, now), tuple(world.item_names[:2]), row)])

@@ -122,6 +122,9 @@ class ServingSettings(Settings):
     """Address to bind to; anything beyond loopback needs API keys."""
     port: int = Field(default=8080, ge=0, le=65535)
     """Port; 0 takes a free one and prints it."""
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of a listener that answers ``/healthz`` alone, in a thread of its own: a probe there waits for no other request. 0 takes a free one and
+    prints it; without a number there is none, and probes ask on the port of the API."""
     keys: Path | None = None
     """File of API keys, readable by its owner alone (mode 0600); the environment variable TAIJI_API_KEYS works too."""
     api_processes: int = Field(default=1, ge=1)

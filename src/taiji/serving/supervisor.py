@@ -17,7 +17,7 @@ from pathlib import Path
 from taiji.core.errors import ArtifactError, ConfigError, ResourceError
 from taiji.core.optional import require
 from taiji.serving.cache_policies import make_policy
-from taiji.serving.child import CLOCK, GENERATION, RUN, SETTINGS, SOCKET
+from taiji.serving.child import CLOCK, GENERATION, HEALTH, RUN, SETTINGS, SOCKET
 from taiji.serving.clock import SteadyClock, wall_us
 from taiji.serving.keys import load_keys
 from taiji.serving.logs import log, logger
@@ -57,13 +57,21 @@ class Supervisor:
         run: the run directory of the first release.
         settings: handed to the children.
         listener: bound and listening; shared by the API processes, so that a restart refuses no connection.
+        health: the same of the listener for probes, if there is one.
         suffix: suffix of the workers' names, unique per service on this host and store.
     """
 
     def __init__(
-        self, store: Store, run: Path, settings: ServingSettings, listener: socket.socket, suffix: str = ""
+        self,
+        store: Store,
+        run: Path,
+        settings: ServingSettings,
+        listener: socket.socket,
+        suffix: str = "",
+        health: socket.socket | None = None,
     ) -> None:
-        self._store, self._settings, self._listener, self._suffix = store, settings, listener, suffix
+        self._store, self._settings, self._suffix = store, settings, suffix
+        self._listeners = [listener] if health is None else [listener, health]
         self._metrics = tempfile.TemporaryDirectory(prefix="taiji-metrics-")
         self._environment = {
             **os.environ,
@@ -72,6 +80,7 @@ class Supervisor:
             SOCKET: str(listener.fileno()),
             METRICS: self._metrics.name,
             GENERATION: store.generation,
+            **({HEALTH: str(health.fileno())} if health is not None else {}),
         }
         self._clock = SteadyClock(store.clock_floor())
         self.children: dict[str, Child] = {}
@@ -116,7 +125,7 @@ class Supervisor:
                         *command,
                     ],  # -P: nothing is imported from where it was started
                     env=self._environment | {CLOCK: str(self._clock())},
-                    pass_fds=[self._listener.fileno()],
+                    pass_fds=[listener.fileno() for listener in self._listeners],
                 )
                 child.started = time.monotonic()
 
@@ -174,14 +183,18 @@ def serve(
     demand_sound_clock(store, place)
     slot = Slot(store.generation)  # not its place, which has many spellings
     introduce(store, run, settings)
-    listener = _listen(settings)
-    supervisor = Supervisor(store, run, settings, listener, slot.suffix())
+    listener = _listen(settings.host, settings.port, "serving.port")
+    port = settings.health_port
+    health = None if port is None else _listen(settings.host, port, "serving.health_port")
+    supervisor = Supervisor(store, run, settings, listener, slot.suffix(), health)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stopping.set())
-    host, port = listener.getsockname()[:2]
-    started(f"Serving {run.name} on http://{f'[{host}]' if ':' in host else host}:{port} (documentation at /docs)")
+    host = listener.getsockname()[0]
+    notes = "documentation at /docs" if health is None else f"documentation at /docs, health on port {port_of(health)}"
+    started(f"Serving {run.name} on http://{f'[{host}]' if ':' in host else host}:{port_of(listener)} ({notes})")
     supervisor.run()
-    listener.close()
+    for each in filter(None, (listener, health)):
+        each.close()
     store.close()
     slot.close()
 
@@ -220,19 +233,24 @@ def demand_keys(settings: ServingSettings) -> None:
         )
 
 
-def _listen(settings: ServingSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def port_of(listener: socket.socket) -> int:
+    """Return the port on which a socket listens."""
+    return int(listener.getsockname()[1])
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise ResourceError(
             "Could not listen.",
-            where=f"{settings.host}:{settings.port}",
+            where=f"{host}:{port}",
             found=str(error),
-            fix="choose another serving.port",
+            fix=f"choose another {setting}",
         ) from error
     listener.listen(2048)
     listener.set_inheritable(True)

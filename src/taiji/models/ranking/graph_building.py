@@ -219,7 +219,7 @@ class Building:
     def _broadcasts(self, node: fx.Node) -> bool:
         """Return True if an operation gives the same shape without expanding its arguments first."""
         found = [self.many[self.base.get(arg, arg)] if isinstance(arg, fx.Node) else () for arg in node.args]
-        return torch.broadcast_shapes(*found) == self.many[node]
+        return np.broadcast_shapes(*found) == self.many[node]
 
     def _axis(self, node: fx.Node) -> int | None:
         """Return the axis of the network's value that grows with the number of candidates; None if there is none."""

@@ -200,9 +200,9 @@ class Rewriting(Building):
     def _sum(self, left: fx.Node, right: fx.Node) -> fx.Node:
         """Return the sum of two nodes, where the request's node is added to each of its candidates."""
         sides = (self._side(left), self._side(right))
-        shape = torch.broadcast_shapes(self._full(left), self._full(right))
+        shape = np.broadcast_shapes(self._full(left), self._full(right))
         if sides == (REQUEST, REQUEST) and self.tiled.get(left) == self.tiled.get(right):
-            own = torch.broadcast_shapes(self.shape[left], self.shape[right])
+            own = np.broadcast_shapes(self.shape[left], self.shape[right])
             return self._call("call_function", operator.add, (left, right), own, REQUEST, self.tiled.get(left))
         if (
             sides == (REQUEST, CANDIDATE)

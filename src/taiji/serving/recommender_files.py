@@ -1,0 +1,51 @@
+"""Files of a run's recommender: whether there is one, its settings, and the hash of all its parts, found without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taiji.cascade.assembly import fitted_fusion
+from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
+from taiji.core.artifacts import read_json, value_hash
+from taiji.core.errors import ArtifactError
+from taiji.core.manifests import Verifier, read_manifest
+
+STAGE = "recommendation"
+
+
+def has_recommender(run: Path) -> bool:
+    """Return whether a run was made by ``taiji recommend``."""
+    return (run / STAGE / "manifest.json").is_file()
+
+
+def recommender_version(run: Path) -> str:
+    """Return the hash of everything that a run's lists depend on, found without loading a model.
+
+    Raises:
+        ArtifactError: a stage is not finished, or damaged.
+    """
+    settings = recommender_settings(run, read_json(run / "config.json"))
+    stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
+    stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
+    Verifier().demand(run, stages)
+    outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
+    # Where the features lay says nothing; the ranker's stage keeps what they were.
+    composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
+    return value_hash([outputs, composed, list(settings.retrievers)])[:16]
+
+
+def recommender_settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
+    """Return the section ``recommend`` with the retrievers in the order in which they were evaluated, which JSON loses."""
+    settings = RecommendSettings.model_validate(config.get("recommend", {}))
+    names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
+    if set(names) != set(settings.retrievers):
+        raise ArtifactError(
+            "The run's recommender is not the one of its configuration.",
+            where=str(run / STAGE),
+            expected=", ".join(settings.retrievers),
+            found=", ".join(names) or "no list of retrievers",
+            fix=f"taiji recommend CONFIG --name {run.name} --resume evaluates it again",
+        )
+    return settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in names}})

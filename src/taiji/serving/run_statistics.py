@@ -1,0 +1,72 @@
+"""Statistics of a run's log, whose counters are kept on disk beside the service's store.
+
+``python -m taiji.serving.run_statistics RUN`` makes them; a process of the service starts that where they are missing, so that the
+memory it takes goes back to the system.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from taiji.core.errors import ResourceError
+from taiji.core.locks import exclusive
+from taiji.data.dataset import Dataset
+from taiji.data.statistics import Statistics, statistics_of
+from taiji.data.stored import open_dataset
+from taiji.data.stored_counts import store_counts, stored_statistics
+from taiji.serving.logs import log
+
+FOLDER, LOCK = "statistics", ".statistics.lock"
+UNWRITABLE = 3
+"""Exit code: the run directory takes no files."""
+
+
+def run_statistics(run: Path, dataset: Dataset) -> Statistics:
+    """Return the statistics of a run's log from its counters on disk, which are made if they are missing, damaged or of another log.
+
+    A run directory that cannot be written to has the counters that are needed made in memory.
+
+    Raises:
+        ResourceError: they could not be made.
+    """
+    if found := _stored(run, dataset):
+        return found
+    made = subprocess.run([sys.executable, "-P", "-m", "taiji.serving.run_statistics", str(run)], check=False)
+    if made.returncode == UNWRITABLE:
+        log("statistics in memory", run=run.name, why="the run directory cannot be written to")
+        return statistics_of(dataset)
+    if found := _stored(run, dataset):
+        return found
+    raise ResourceError(
+        "The statistics of the log could not be made.",
+        where=str(run / "serving" / FOLDER),
+        found=f"exit code {made.returncode}",
+        fix="see the log of the service; memory and disk must have room for them",
+    )
+
+
+def _stored(run: Path, dataset: Dataset) -> Statistics | None:
+    return stored_statistics(dataset, run / "data" / "dataset", run / "serving" / FOLDER)
+
+
+def main(run: Path) -> int:
+    """Make the counters of a run unless another process has just made them; return the exit code."""
+    source = run / "data" / "dataset"
+    try:
+        with exclusive(run / "serving" / LOCK, "", where=run, fix="", wait=True):
+            dataset = open_dataset(source)
+            if _stored(run, dataset) is None:
+                store_counts(dataset, source, run / "serving" / FOLDER)
+    except ResourceError as error:
+        log("statistics not kept", run=run.name, error=error.message)
+        return UNWRITABLE
+    return 0
+
+
+if __name__ == "__main__":
+    from taiji.serving.logs import to_standard_error
+
+    to_standard_error()
+    sys.exit(main(Path(sys.argv[1])))
