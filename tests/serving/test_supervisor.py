@@ -20,7 +20,7 @@ from taiji.serving.keys import new_key
 from taiji.serving.releases import WATCH_S, backend, introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
-from taiji.serving.supervisor import Supervisor, demand_keys, demand_sound_clock
+from taiji.serving.supervisor import THREADS, Supervisor, demand_keys, demand_sound_clock
 
 
 def make_run(folder: Path, name: str, version: str) -> Path:
@@ -107,27 +107,43 @@ def test_a_store_of_a_year_ahead_is_told_and_repaired(tmp_path: Path) -> None:
     store.close()
 
 
-def test_children_import_nothing_from_where_the_service_was_started(tmp_path: Path) -> None:
-    (tmp_path / "redis.py").write_text("raise SystemExit(99)")
-    (tmp_path / "json.py").write_text("raise SystemExit(99)")
-    commands: list[list[str]] = []
+def api_child(folder: Path, **environment: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment with which a supervisor starts an HTTP process."""
+    started: list[tuple[list[str], dict[str, str]]] = []
 
     class Started:
         returncode, pid = None, 0
 
-        def __init__(self, command: list[str], **options: object) -> None:
-            commands.append(command)
+        def __init__(self, command: list[str], env: dict[str, str], **options: object) -> None:
+            started.append((command, env))
 
         def poll(self) -> None:
             return None
 
     settings = ServingSettings(backend="tests.serving.doubles")
-    store = open_store(settings, tmp_path)
+    store = open_store(settings, folder)
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         patch.setattr("taiji.serving.supervisor.subprocess.Popen", Started)
-        Supervisor(store, tmp_path, settings, listener).tend()
+        for name in THREADS:
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        Supervisor(store, folder, settings, listener).tend()
     store.close()
-    (command,) = commands
+    (only,) = started
+    return only
+
+
+def test_http_processes_have_a_thread_each_unless_the_environment_says_otherwise(tmp_path: Path) -> None:
+    assert api_child(tmp_path)[1].items() >= THREADS.items()
+    chosen = api_child(tmp_path, OMP_NUM_THREADS="3")[1]
+    assert (chosen["OMP_NUM_THREADS"], chosen["POLARS_MAX_THREADS"]) == ("3", "1")
+
+
+def test_children_import_nothing_from_where_the_service_was_started(tmp_path: Path) -> None:
+    (tmp_path / "redis.py").write_text("raise SystemExit(99)")
+    (tmp_path / "json.py").write_text("raise SystemExit(99)")
+    command, _ = api_child(tmp_path)
     code = [*command[: command.index("-m")], "-c", "import json, sys; print('' in sys.path, json.__file__)"]
     done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("False") and str(tmp_path) not in done.stdout

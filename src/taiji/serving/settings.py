@@ -128,7 +128,7 @@ class ServingSettings(Settings):
     keys: Path | None = None
     """File of API keys, readable by its owner alone (mode 0600); the environment variable TAIJI_API_KEYS works too."""
     api_processes: int = Field(default=1, ge=1)
-    """HTTP processes on the same port."""
+    """HTTP processes on the same port: one per core that rankings may take, as each computes on one thread (`OMP_NUM_THREADS` in the environment changes this)."""
     workers: int = Field(default=1, ge=0)
     """Worker processes a release; 0 serves what is there and takes events, but writes no features."""
     traces: bool = False

@@ -37,6 +37,9 @@ MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
 MAX_LEAD_S = 86_400.0
 """Lead of the store's mark over the machine's clock with which a service starts: a clock may have been set back since."""
+THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+"""Threads of PyTorch and polars in an HTTP process, unless the environment says otherwise: the work of a request is too small to be split, and
+``api_processes`` uses the cores."""
 
 
 @dataclass
@@ -124,7 +127,7 @@ class Supervisor:
                         "taiji.serving.child",
                         *command,
                     ],  # -P: nothing is imported from where it was started
-                    env=self._environment | {CLOCK: str(self._clock())},
+                    env=(THREADS if command == ["api"] else {}) | self._environment | {CLOCK: str(self._clock())},
                     pass_fds=[listener.fileno() for listener in self._listeners],
                 )
                 child.started = time.monotonic()
