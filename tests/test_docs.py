@@ -143,6 +143,14 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         assert not loaded, f"{path.name} loads {loaded}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_and_tests_that_a_page_names_exist(page):
+    named = re.findall(r"(?<![\w/.])((?:tests|benchmarks|src|tools|examples)/[\w/]+\.py)(?:::(\w+))?", page.read_text())
+    for path, test in named:
+        assert (ROOT / path).is_file(), path
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
+
+
 SYSTEMS = [page for page in PAGES if page.parent == ROOT / "docs" / "systems"]
 
 
