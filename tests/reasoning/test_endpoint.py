@@ -205,7 +205,7 @@ def test_a_cut_reply_is_asked_for_again_with_twice_the_tokens(tmp_path, dataset,
         second = more.write(dataset, examples, 1, seed=0)
         assert second["ended"].to_list() == ["whole"] * len(examples)
         assert second["rationale"].str.starts_with("Rationale for").all()
-        room = {body["seed"]: body["max_tokens"] for body in server.bodies}  # an attempt that takes too long is repeated with its seed
+        room = {body["seed"]: body["max_tokens"] for body in server.bodies}  # a late attempt is repeated with its seed
         assert list(room.values()) == [64] * 6 + [128] * 6 + [256] * 6
 
 
