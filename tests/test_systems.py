@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +29,6 @@ SECTIONS = (
 )
 HEAD = ("paper", "written from", "stage", "setting", "tests and benchmarks", "in our runs")
 FIGURE = re.compile(r"(?<![\w.])[+−]?[\d,]*\.?\d+ (?:\[[^\]a-z]+\]|± \.?\d+)")
-source_packages = functools.cache(reference_page.packages)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -126,7 +124,7 @@ def test_settings_of_a_page_exist(page, tmp_path):
 @each_page
 def test_modules_and_commands_of_a_page_exist(page):
     text = page.read_text()
-    packages = source_packages()
+    packages = reference_page.packages()
     links = re.findall(r"\[`(taiji[\w.]*)`\]\(\.\./reference\.md#(\w+)\)", text)
     assert links
     for module, anchor in links:

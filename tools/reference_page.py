@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +71,7 @@ def described(path: Path) -> Module:
     return Module(dotted, first(ast.get_docstring(tree)), names)
 
 
+@cache
 def packages() -> dict[str, list[Module]]:
     """Return each package's modules with public names, packages in the order data walks through them, modules by name."""
     rest = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in ORDER)

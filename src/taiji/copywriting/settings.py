@@ -11,7 +11,7 @@ from taiji.core.settings import Settings
 
 
 class PairSettings(Settings):
-    """How pairs of copies are formed from the results of sent copies."""
+    """Formation of pairs of copies from the results of sent copies."""
 
     outcome: Literal["satisfied", "clicks"] = "satisfied"
     """Success of a sent copy: a click by a user who was satisfied, or any click. With clicks alone, clickbait wins."""

@@ -204,6 +204,7 @@ def climb(
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
         replaced = {part[0].name for part in added} if rung.side else set()
+        strata = rung.strata(trial)
         for model in models:
             stand = stood[model]
             against = stand.base_of(rung)
@@ -211,7 +212,7 @@ def climb(
             found = MODELS[model](bench, [part[0] for part in used if part[0].labels], *_beside(trial, used), seeds)
             old = stand.fitted[against] if against is not None else None
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
-            for group, chosen in rung.strata(trial).items():
+            for group, chosen in strata.items():
                 row = {"model": model, "rung": rung.name, "group": group, "rows": int(chosen.sum())}
                 row |= _compared(trial, found.scores, old.scores if old else None, chosen, resamples)
                 if against is not None and "gain" in row:

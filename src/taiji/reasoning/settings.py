@@ -49,7 +49,7 @@ class TeacherSettings(Settings):
     temperature: float = Field(default=0.6, ge=0.0)
     """Sampling temperature. At higher values, small models digress."""
     cut: Literal["drop", "shorten"] = "drop"
-    """What to do with a local model's rationale that `max_new_tokens` cut off: drop it, or keep its complete sentences (dropped if there are none)."""
+    """Treatment of a local model's rationale that `max_new_tokens` cut off: drop it, or keep its complete sentences (dropped if there are none)."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Penalty against repetition loops of small models; only for local models."""
     batch_size: int = Field(default=24, ge=1)

@@ -50,8 +50,6 @@ A = TypeVar("A")
 MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
-
-
 LINGER = 0.05
 """Share of the time of rankings that were made together for which the next ones wait for each other: one alone takes twice the time of one of eight."""
 

@@ -40,7 +40,7 @@ S = TypeVar("S", bound=Base)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What a mechanism is built from: sizes, user traits and earlier mechanisms.
+    """Building blocks of a mechanism: sizes, user traits and earlier mechanisms.
 
     Attributes:
         users, items: numbers of users and items over the whole time.

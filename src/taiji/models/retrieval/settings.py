@@ -18,5 +18,5 @@ class RetrieverSettings(Settings):
     history: PositiveInt = 50
     """Number of most recent interactions of the user that the model reads."""
     seen: Literal["auto", "keep", "drop"] = "auto"
-    """Whether items with which the user has already interacted remain candidates: `keep` or `drop` them, or decide by the training log (`auto` keeps them
+    """Treatment of items with which the user has already interacted as candidates: `keep` or `drop` them, or decide by the training log (`auto` keeps them
     if at least one interaction in twenty is a repeat, as in a grocery)."""
