@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.gpu import pack
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("attention", "agreement", "looks", "rankers", "retrievers", "steps")
+PARTS = ("attention", "agreement", "popo", "looks", "rankers", "retrievers", "steps")
 
 
 def test_the_script_runs_on_a_processor(tmp_path):
@@ -25,6 +25,7 @@ def test_the_script_runs_on_a_processor(tmp_path):
         "card",
         "attention",
         "agreement",
+        "popo",
         "host looks",
         "ranker",
         "step",

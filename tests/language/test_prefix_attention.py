@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.language.prefix_attention import best_backend, blocks_work, mask_blocks, tree_attention
+from taiji.language.prefix_attention import (
+    VARIANTS,
+    _compiled_flex,
+    best_backend,
+    blocks_work,
+    mask_blocks,
+    tree_attention,
+)
 from taiji.language.prefix_tree import PackedTree
 
 
@@ -50,6 +57,25 @@ def test_a_second_backward_pass_over_one_forward():
     out = tree_attention(*tensors, tree, backend="blocks")
     first, second = (torch.autograd.grad(out.sum(), tensors, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+def test_the_compiled_form_keeps_what_a_second_backward_pass_reads():
+    from torch._dynamo import config
+    from torch._functorch import config as gradients
+
+    _compiled_flex()
+    assert not gradients.donated_buffer  # or a backward pass for the second reward raises
+    assert config.recompile_limit >= VARIANTS
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiled FlexAttention is used on a GPU alone")
+def test_two_backward_passes_of_the_compiled_form_are_equal():
+    tree = PackedTree([list(range(200)) + [tail] * 40 for tail in (300, 301)])
+    query, key, value = (torch.randn(1, h, len(tree), 64, device="cuda", dtype=torch.bfloat16) for h in (4, 2, 2))
+    tensors = [t.requires_grad_() for t in (query, key, value)]
+    out = tree_attention(*tensors, tree, backend="flex")
+    first, second = (torch.autograd.grad(out.sum(), tensors, retain_graph=True) for _ in range(2))
+    assert all(torch.allclose(a, b, rtol=1e-2, atol=1e-2) for a, b in zip(first, second))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

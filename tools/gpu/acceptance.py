@@ -5,7 +5,7 @@
     PYTHONPATH=src:/tmp/site python3 -m tools.gpu.acceptance --json gpu.json
 
 Parts: `tests` (the test suite's folders whose components compute on a device), `attention` (FlexAttention along the tree against the
-masked reference), `agreement` (a GRPO step with shared prompts against stock TRL's), `looks` (host synchronisations), `rankers`,
+masked reference), `agreement` (a GRPO step with shared prompts against stock TRL's), `popo` (steps with several rewards), `looks` (host synchronisations), `rankers`,
 `retrievers`, `steps` (seconds, memory and utilisation on 1.7B and 8B shapes, stock TRL beside). What does not fit into the time is
 left out and told. `--quick` runs tiny shapes, on a processor too.
 """
@@ -26,10 +26,10 @@ import torch
 from benchmarks.harness import Result, machine, plain, show
 
 from taiji.core.artifacts import write_json
-from tools.gpu import attention, components, grpo, host_looks
+from tools.gpu import attention, components, grpo, host_looks, popo
 from tools.gpu.card import Card, Ceilings, facts
 
-PARTS = ("attention", "agreement", "looks", "rankers", "retrievers", "tests", "steps")
+PARTS = ("attention", "agreement", "popo", "looks", "rankers", "retrievers", "tests", "steps")
 WITHOUT = "text_match wordllama fairgrad upgrad mgda pcgrad leaves_torchs_generator any_text_gives scores_alike_offline_and_online intent_match item_knowledge_match peer place_from_its_text two_threads_may placement"
 """Names of tests that need the embedder or the peers, which do not go along, or several processes on one card."""
 FOLDERS = ("tests/nn", "tests/models", "tests/language", "tests/alignment", "tests/cascade", "tests/testing")
@@ -76,6 +76,7 @@ def main() -> None:
     actions: dict[str, Callable[[], None]] = {
         "attention": lambda: attention.measure(card, result),
         "agreement": lambda: grpo.agree(card, result),
+        "popo": lambda: popo.measure(card, result),
         "looks": lambda: host_looks.measure(card, result),
         "rankers": lambda: components.rankers(card, result),
         "retrievers": lambda: components.retrievers(card, result),

@@ -186,9 +186,12 @@ Beyond PyTorch's default of 8 it would continue without compilation, after a war
 @cache
 def _compiled_flex() -> Any:
     from torch._dynamo import config
+    from torch._functorch import config as gradients
     from torch.nn.attention.flex_attention import flex_attention
 
     config.recompile_limit = max(config.recompile_limit, VARIANTS)
+    # By default, compiled backward passes reuse the memory of what they read, and a second one through the same graph raises. Rewards have one each.
+    gradients.donated_buffer = False
     return torch.compile(flex_attention, dynamic=True)
 
 

@@ -99,19 +99,28 @@ def _by_autograd(
     from torch.utils.checkpoint import checkpoint
 
     vocabulary = head.module.weight.shape[0] if hasattr(head.module, "weight") else head.module.out_features
-    order = torch.argsort(rows, stable=True)
-    chosen, entropies = [], []
+
+    def work(states: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logp = torch.log_softmax(head.logits(states) / temperature, -1)
+        return logp[at, tokens], -(logp.exp() * logp).sum(-1)
+
+    chosen: torch.Tensor | None = None
+    entropies = []
     for part in _chunks(len(hidden), vocabulary):
-        here = order[(rows[order] >= part.start) & (rows[order] < part.stop)]
+        inside, at = _places(rows, part)
+        here, entropy = checkpoint(work, hidden[part], at, use_reentrant=False)
+        chosen = here if chosen is None else torch.where(inside, here, chosen)
+        entropies.append(entropy)
+    assert chosen is not None
+    return chosen, torch.cat(entropies)
 
-        def work(states: torch.Tensor, at: torch.Tensor, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logp = torch.log_softmax(head.logits(states) / temperature, -1)
-            return logp[at, token], -(logp.exp() * logp).sum(-1)
 
-        one, two = checkpoint(work, hidden[part], rows[here] - part.start, tokens[here], use_reentrant=False)
-        chosen.append(one)
-        entropies.append(two)
-    return torch.cat(chosen)[torch.argsort(order)], torch.cat(entropies)
+def _places(rows: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which rows (N,) lie in a chunk, and their places (N,) in it, 0 or its last one for the others.
+
+    The shape is that of `rows`, so that the host does not wait for a GPU to learn how many lie in the chunk.
+    """
+    return (rows >= part.start) & (rows < part.stop), (rows - part.start).clamp(0, part.stop - part.start - 1)
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -131,13 +140,13 @@ class _FrozenHead(torch.autograd.Function):
         for part in _chunks(len(hidden), len(weight)):
             raw = torch.nn.functional.linear(states[part], weight, bias)
             logits = head.shape(raw)
-            here = ((rows >= part.start) & (rows < part.stop)).nonzero().squeeze(-1)
-            at = (rows[here] - part.start, tokens[here])
-            chosen[here] = logits[at] / temperature
+            inside, place = _places(rows, part)
+            at = (place, tokens)
+            chosen = torch.where(inside, logits[at] / temperature, chosen)
             bend = None
             if head.cap is not None and needed:
                 bend = 1.0 - (logits / head.cap).square_()
-                slope[here] = bend[at]
+                slope = torch.where(inside, bend[at], slope)
             if temperature != 1.0:
                 logits = logits / temperature
             lse[part] = logits.logsumexp(-1)
