@@ -9,6 +9,8 @@ hits averaged over seeds; the control of thinking steps is as many filler steps,
 whose parameters are told beside; experts compute as much per token as the plain feed-forward layer and have twice its weights.
 Speed: our beam search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
 Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items told apart by a level and left together.
+Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours on two cores): TIGER's form at a size near TIGER's, with codes of
+SASRec's item vectors, one model per layers x width in ``TAIJI_BENCHMARK_SIZES`` (4x128).
 ``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most; ``TAIJI_BENCHMARK_BLOCKS`` names
 the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and the speed on a small catalogue.
 Write to ``benchmarks/results/generative.json`` with ``--json``.
@@ -54,6 +56,11 @@ from taiji.nn.beam_search import beam_search
 
 EPOCHS = int(os.environ.get("TAIJI_BENCHMARK_EPOCHS", "200"))
 PLAIN = CodeDecoderSettings(seen="drop", dropout=0.3, beam=50, epochs=EPOCHS)
+LARGE: dict[str, Any] = {
+    "architecture": "encoder-decoder", "tokens": "codes", "heads": 4, "expansion": 8, "dropout": 0.1, "batch": 256,
+    "valid_users": 3000, "patience": 8,
+}  # fmt: skip
+"""TIGER's form as the part ``large`` trains it."""
 COLD = 5
 """Training interactions up to which a target's item is cold."""
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -216,6 +223,25 @@ def table(result: Result, part: str, folder: Path) -> None:
     result.at_least(f"{part}: R@10 of the best decoder ({best}) over SASRec in the same run", ratio, 1.0)
 
 
+def large(result: Result, part: str, folder: Path) -> None:
+    """Train TIGER's form on codes of SASRec's item vectors, and compare it with the published figures and with SASRec."""
+    data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS[part]}"))
+    trial = Trial(part, data, *last_out(data), result)
+    for seed in seeds():
+        teacher = SASRec(SASREC).fit(data, trial.train, seed=seed)
+        trial.add("SASRec", teacher, seed)
+        trial.vectors = teacher.vectors
+        for size in os.environ.get("TAIJI_BENCHMARK_SIZES", "4x128").split(","):
+            layers, width = map(int, size.split("x"))
+            settings = CodeDecoderSettings.model_validate(
+                PLAIN.model_dump() | LARGE | {"layers": layers, "width": width}
+            )
+            trial.decoder(f"TIGER's form, {size}", settings, seed)
+    for name in [name for name in trial.values if name != "SASRec"]:
+        trial.against(name, "SASRec")
+        result.at_least(f"{part}: R@10 of {name} over phonism's", trial.mean(name) / PUBLISHED[part][0], 0.95)
+
+
 def speed(result: Result, items: int, rows: int, count: int, beam: int, repeats: int, width: int = 64) -> None:
     """Decode the same histories with the same weights by our search and by ``generate``."""
     random = np.random.default_rng(0)
@@ -326,6 +352,8 @@ def measure(quick: bool) -> Result:
             churn(result, items=5000, decodes=100_000)
         elif part == "codings":
             codings(result, folder / "amazon-office")
+        elif part.startswith("large-"):
+            large(result, part.removeprefix("large-"), folder)
         else:
             table(result, part, folder)
     return result
