@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
+# The tests start hundreds of processes: without bytecode on disk, each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Tests and benchmarks that read public data sets find them here; without it they skip and say so.
 ifneq ($(wildcard ../shared/data),)
