@@ -32,7 +32,8 @@ demo: install
 test: install tools check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
 
-# What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file (minutes).
+# What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file, and benchmarks
+# whose quick form takes half a minute or more.
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=12
 
