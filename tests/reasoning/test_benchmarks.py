@@ -13,14 +13,15 @@ from tests.quick import run_quick
 from taiji.reasoning.prompts import item_lines, true_items
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, arguments",
     [
-        pytest.param("leakage", ["--answer", "item", "--answer", "set"], marks=pytest.mark.slow, id="leakage"),
-        pytest.param("selection", [], id="selection"),
-        pytest.param("set_answers", [], marks=pytest.mark.slow, id="set answers"),
+        ("leakage", ["--answer", "item", "--answer", "set"]),
+        ("selection", []),
+        ("set_answers", []),
     ],
+    ids=["leakage", "selection", "set answers"],
 )
 def test_quick_run_holds_its_checks(name, arguments, tmp_path):
     found = run_quick(name, tmp_path, arguments=arguments, public_data=True)
