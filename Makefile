@@ -13,7 +13,7 @@ ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: ci demo docs peers test test-slow check pages dist try-dist install tools clean
+.PHONY: ci demo docs peers test test-slow check check-types check-imports check-style pages dist try-dist install tools clean
 
 install: $(STAMP)
 
@@ -38,10 +38,17 @@ test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=12
 
 check: install
+	$(MAKE) --no-print-directory --jobs=2 check-types check-imports check-style
+
+check-types:
+	$(BIN)/mypy
+
+check-imports:
+	$(BIN)/lint-imports
+
+check-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
 
 # Pages that are made from the source: the tests compare them.
 pages: install
