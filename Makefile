@@ -13,7 +13,7 @@ ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: ci demo docs peers test test-slow check check-types check-imports check-style pages dist try-dist install tools clean
+.PHONY: ci demo docs peers test pytest test-slow check check-style check-types pages dist try-dist install tools clean
 
 install: $(STAMP)
 
@@ -28,8 +28,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/taiji run --preset demo --name demo --resume
 
-# One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared.
-test: install tools check
+# One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared. mypy has one core for a
+# minute, so the tests begin beside it.
+test: install tools check-style
+	$(MAKE) --no-print-directory --jobs=2 check-types pytest
+
+pytest: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
 
 # What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file, and benchmarks
@@ -37,18 +41,15 @@ test: install tools check
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=12
 
-check: install
-	$(MAKE) --no-print-directory --jobs=2 check-types check-imports check-style
+check: check-style check-types
 
-check-types:
-	$(BIN)/mypy
-
-check-imports:
-	$(BIN)/lint-imports
-
-check-style:
+check-style: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+check-types: install
+	$(BIN)/mypy
 
 # Pages that are made from the source: the tests compare them.
 pages: install
