@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
@@ -17,12 +18,13 @@ def entry_points(*, group: str) -> metadata.EntryPoints:
     ``importlib.metadata`` reads the files of all installed packages in every call, which takes milliseconds. Here they are read
     again only if ``sys.path`` or one of its folders has changed.
     """
-    return _all(_places()).select(group=group)
+    return _reader(_places())(group)
 
 
 @lru_cache(maxsize=1)
-def _all(places: Places) -> metadata.EntryPoints:
-    return metadata.entry_points()
+def _reader(places: Places) -> Callable[[str], metadata.EntryPoints]:
+    found = metadata.entry_points()
+    return lambda group: found.select(group=group)
 
 
 def _places() -> Places:
