@@ -36,10 +36,13 @@ NONE = -1e9
 class TokenStart:
     """Token vectors of an embedder. The mean over a text's general tokens, scaled to length 1, is the embedder's vector of the text.
 
+    Further columns, which come from the co-occurrences of the texts themselves, are scaled to length 1 apart.
+
     Attributes:
-        general, domain: (V, D) vectors, 0 for the empty token and the unknown token.
-        centre, scale: (D,) means and standard deviations of the text vectors.
+        general, domain: (V, D + C) vectors, 0 for the empty token and the unknown token.
+        centre, scale: (D + C,) means and standard deviations of the text vectors.
         axes: (k, D) principal axes of the standardised text vectors.
+        context_axes: (c, C) the same of the further columns; None if there are none.
     """
 
     general: torch.Tensor
@@ -47,6 +50,19 @@ class TokenStart:
     centre: torch.Tensor
     scale: torch.Tensor
     axes: torch.Tensor
+    context_axes: torch.Tensor | None = None
+
+    @property
+    def context(self) -> int:
+        """Number C of columns that are not the embedder's."""
+        return 0 if self.context_axes is None else self.context_axes.shape[1]
+
+    def first_axes(self, width: int) -> torch.Tensor:
+        """Return the first axes of both kinds, (width, D + C): at most half of them from the co-occurrences, then the embedder's."""
+        if self.context_axes is None:
+            return padded(self.axes, width)
+        near = functional.pad(self.context_axes[: width // 2], (self.axes.shape[1], 0))
+        return padded(torch.cat([near, functional.pad(self.axes, (0, self.context))]), width)
 
 
 @dataclass(frozen=True)
@@ -213,8 +229,8 @@ class StartedEncoder(SemanticEncoder):
 
         e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
 
-    δ and s are initialised to 0, so that at the start the encoder is a function of the frozen vector alone. P and A are initialised with the principal axes
-    of tokens and of texts.
+    δ, s and the last layer of F for h_CLS are initialised to 0, so that at the start h_CLS = A u is a linear view of the frozen vector, and h_TAR a function
+    of it. P and A are initialised with the principal axes of tokens and of texts. With :attr:`TokenStart.context_axes`, v and u have two parts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`.
@@ -237,10 +253,15 @@ class StartedEncoder(SemanticEncoder):
         self.register_buffer("centre", start.centre, persistent=False)
         self.register_buffer("scale", start.scale, persistent=False)
         self.halves = TextHalves(start.general.shape[1] + width, width, item)
+        last = self.halves.alone[2]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.axes = nn.Linear(start.general.shape[1], width, bias=False)
         with torch.no_grad():
-            self.axes.weight.copy_(padded(start.axes, width) * SIZE)
+            self.axes.weight.copy_(start.first_axes(width) * SIZE)
         self.share = nn.Parameter(torch.zeros(2 * width))
+        self.context = start.context
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """See :meth:`SemanticEncoder.forward`."""
@@ -266,12 +287,13 @@ class StartedEncoder(SemanticEncoder):
     def text_vectors(self, general: torch.Tensor) -> torch.Tensor:
         """Return the standardised vectors of texts (N, D) from their general tokens (N, T)."""
         sums = functional.embedding_bag(general, self.general_start, mode="sum")
-        return (functional.normalize(sums, dim=1) - self.centre) / self.scale
+        parts = sums.split([sums.shape[1] - self.context, self.context], dim=1)
+        return (torch.cat([functional.normalize(part, dim=1) for part in parts], dim=1) - self.centre) / self.scale
 
 
-def mean_there(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T)."""
-    return (x * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
+def mean_there(x: torch.Tensor, there: torch.Tensor, zeros: float = 0.0) -> torch.Tensor:
+    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T), and ``zeros`` positions with 0."""
+    return (x * there.unsqueeze(2)).sum(dim=1) / (there.sum(dim=1, keepdim=True) + zeros).clamp_min(1)
 
 
 def padded(axes: torch.Tensor, width: int) -> torch.Tensor:
