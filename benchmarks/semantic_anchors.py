@@ -215,7 +215,7 @@ class FrozenStart(SemanticAnchorsRanker):
         texts, s = self._texts, self.settings
         assert texts.start is not None
         sizes = (texts.general_tokens, texts.domain_tokens, s.text_width, s.text_layers, s.dimension)
-        network.encoder = FrozenTokens(*sizes, texts.start)
+        network.encoder = FrozenTokens(*sizes, texts.start, s.pace)
         return network
 
 

@@ -162,6 +162,20 @@ def test_columns_from_the_texts_themselves_are_a_vector_of_their_own(start, item
     torch.testing.assert_close(encoder(TOKENS, TERMS, items)[:2, :4], expected)
 
 
+def test_what_is_learnt_of_the_text_s_own_half_comes_at_its_pace(start, items):
+    def half(pace):
+        torch.manual_seed(0)
+        encoder = StartedEncoder(general=6, domain=5, width=8, layers=1, item=3, start=start, pace=pace).double()
+        with torch.no_grad():
+            for weight in (encoder.general.weight, encoder.view.weight, encoder.share, encoder.halves.alone[2].weight):
+                weight.normal_(generator=torch.Generator().manual_seed(1))
+            return encoder(TOKENS, TERMS, items)
+
+    still, slow, fast = (half(pace) for pace in (0.0, 0.25, 1.0))
+    torch.testing.assert_close(slow[:, :8] - still[:, :8], 0.25 * (fast[:, :8] - still[:, :8]))
+    assert (fast[:2, :8] != still[:2, :8]).all() and torch.equal(fast[:, 8:], still[:, 8:])
+
+
 def test_at_the_first_step_already_the_gradient_reaches_the_tokens_and_the_share_of_the_transformer(started, items):
     (started(TOKENS, TERMS, items) + 1).square().sum().backward()
     touched = started.general.weight.grad.abs().sum(dim=1) > 0

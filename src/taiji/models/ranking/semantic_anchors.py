@@ -92,6 +92,8 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     """Number of layers of the text encoder; the paper's has 4."""
     experts: PositiveInt = 3
     """Number of experts of the tower."""
+    pace: float = Field(default=0.03, ge=0, allow_inf_nan=False)
+    """Factor ρ of what is learnt of h_CLS, beside its start from WordLlama's vectors (:class:`taiji.nn.semantic_encoder.StartedEncoder`)."""
     match_heads: PositiveInt = 4
     """Number of parts of h_CLS and h_UIN whose products are inputs, each on its own scale; must divide `text_width`."""
     history_prior: float = Field(default=10.0, ge=0, allow_inf_nan=False)
@@ -281,7 +283,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         layers = settings.text_layers
         sizes = (texts.general_tokens, texts.domain_tokens, width, layers, item)
         self.encoder: nn.Module = (
-            SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start)
+            SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start, settings.pace)
         )
         self.bank = MemoryBank(texts.keys, 2 * width)
         self.user = RotaryBlock(width)
@@ -346,7 +348,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         """Return h_UIN (R, d) of the texts of the history, with numbers (R, L), from the bank; 0 if there are none."""
         there = past != 0
         read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width] - self.centre
-        return mean_there(self.user(read, there, (self.cosines, self.sines)), there, self.settings.history_prior)
+        moved = self.user(read, there, (self.cosines, self.sines)) - read
+        return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
 
     def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
         """Return the products of the parts of the centred h_CLS with those of h_UIN, divided by their standard deviations at the start, (B, heads).
