@@ -77,9 +77,10 @@ WORLD: dict[str, int] = {"users": 1000, "items": 600, "days": 10}
 QUICK_WORLD: dict[str, int] = {"users": 40, "items": 60, "days": 4}
 SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 8, 6, 2
 """Of worlds, of the training on a public log, and of a quick run. Sizes and rates were tried on seed 100, which is none of them."""
-CONFIGURATIONS: tuple[dict[str, float], ...] = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
+CONFIGURATIONS: tuple[dict[str, float], ...] = ({"embedding_rate": 0.05}, {"embedding_rate": 0.005})
+"""A learning rate of 6e-3 was worse than 2e-3 for all arms but one on seed 100; in ``live``, slower ids are better for every arm."""
 SHARED: dict[str, Any] = {
-    **TRAINING, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
+    **TRAINING, "learning_rate": 2e-3, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
     "history": 20, "bins": 3, "tasks": ("click",), "text_width": 32, "text_layers": 1,
 }  # fmt: skip
 QUICK: dict[str, Any] = {"min_steps": 4, "hidden": (16,), "text_width": 8}
@@ -369,9 +370,9 @@ def judge(result: Result, found: Mapping[str, list[dict[str, Any]]]) -> None:
         result.at_least(f"{LIVE}: low end of the frozen vector over ids alone", interval(frozen)[1], 1e-9)
     for place, least in (("amazon-office", 0.02), ("ml-latest-small", 1e-9)):
         if len(cells := found.get(place, [])) > 1:
-            random, frozen = (interval(gains(cells, arm, "all")) for arm in ("random start", "frozen vector"))
+            random, vector = (interval(gains(cells, arm, "all")) for arm in ("random start", "frozen vector"))
             result.at_least(f"{place}: low end of SARM over the random start", random[1], least)
-            result.at_least(f"{place}: high end of SARM over the frozen vector", frozen[2], 0.0)
+            result.at_least(f"{place}: high end of SARM over the frozen vector", vector[2], 0.0)
     if len(cells := found.get(TWIN, [])) > 1:
         none = interval(gains(cells, "frozen vector", LOW))
         result.at_most(f"{TWIN}: low end of SARM over the frozen vector, {LOW}", none[1], 0.0)

@@ -215,10 +215,13 @@ class AnchorText(NumbersField):
         parts = [self.start_vectors[name] for name in ("general", "context") if name in self.start_vectors]
         general = np.concatenate(parts, axis=1)
         vectors = (numbered(general), numbered(term_vectors(self.tokenizers, general)))
-        rest = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
-        tensors = (torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) for values in (*vectors, *rest))
+        centre, scale, axes = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
+        made = [torch.from_numpy(np.ascontiguousarray(v, dtype=np.float32)) for v in (*vectors, centre, scale, axes)]
         near = self.start_vectors.get("context_axes")
-        return TokenStart(*tensors, None if near is None else torch.from_numpy(near))
+        return TokenStart(
+            general=made[0], domain=made[1], centre=made[2], scale=made[3], axes=made[4],
+            context_axes=None if near is None else torch.from_numpy(near),
+        )  # fmt: skip
 
 
 class AnchorHistory(NumbersField):
