@@ -92,7 +92,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     """Number of layers of the text encoder; the paper's has 4."""
     experts: PositiveInt = 3
     """Number of experts of the tower."""
-    pace: float = Field(default=0.03, ge=0, allow_inf_nan=False)
+    pace: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     """Factor ρ of what is learnt of h_CLS, beside its start from WordLlama's vectors (:class:`taiji.nn.semantic_encoder.StartedEncoder`)."""
     match_heads: PositiveInt = 4
     """Number of parts of h_CLS and h_UIN whose products are inputs, each on its own scale; must divide `text_width`."""
