@@ -1,4 +1,4 @@
-"""The guide's seven parts, installed as a package of their own: found by name, checked as ours are, run in the loop and in a study."""
+"""The guide's parts, installed as a package of their own: found by name, checked as ours are, run in the loop and in a study."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_guide_shows_the_file_and_it_is_short(path):
 def test_the_guide_shows_the_entry_points():
     shown = {block.name: block.text for block in blocks(GUIDE)}
     toml = (PARTS / "pyproject.toml").read_text()
-    for group in ("fields", "mechanisms", "rankers", "stages", "sources"):
+    for group in ("fields", "mechanisms", "rankers", "retrievers", "stages", "sources"):
         assert re.search(rf'entry-points\."taiji\.{group}"\]\n(.+)\n', toml)[1] in GUIDE.read_text()
     assert "mapping.yaml" in shown
 
@@ -77,9 +77,12 @@ def test_parts_pass_the_inherited_checks(installed, tmp_path):
         """
 from shop_parts.factorization_machine import FactorizationMachine
 from shop_parts.hour_field import HourOfDay
+from shop_parts.same_start import SameStart
 from shop_parts.trending import Trending
+from taiji.core.component import Requests
 from taiji.data.fields import make_field
 from taiji.models.ranking.ranker import ranker_class
+from taiji.models.retrieval.retriever import retriever_class
 from taiji.testing import *
 from taiji.world import Scenario, World
 
@@ -90,6 +93,9 @@ check_scorer(ranker, board)
 check_learns_checkerboard(ranker, board)
 check_component(ranker, board, lambda r: r.predict(exposures_of(board))["click"].to_numpy())
 check_retriever(Trending(board), board)
+check_retriever(SameStart().fit(board), board)
+check_component(SameStart().fit(board), board, lambda r: r.retrieve(Requests([0, 1], [10**18] * 2), 5).items)
+assert retriever_class("same_start") is SameStart
 check_field(HourOfDay(), board, exposures_of(board))
 assert ranker.layout.row.columns == (1,) and ranker_class("factorization_machine") is FactorizationMachine
 assert isinstance(make_field("hour", "here"), HourOfDay)

@@ -6,14 +6,16 @@ import json
 import re
 import shlex
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 from tests.data.discovery import exports
 
-from taiji.config import load_config
+from taiji.config import Config, load_config
 from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
+from taiji.pipeline import initial_files
 from taiji.pipeline.initial_summary import as_json, initialised_text
 from taiji.pipeline.initialise import initialise
 
@@ -42,6 +44,48 @@ def test_what_is_written_reads_back_and_says_why(export, tmp_path, name, capsys)
     assert capsys.readouterr().out == ""
     assert all(word in shown for word in ("FILES", "MAPPING", "TABLES", "PROMPT 3", f"next: taiji run {config}"))
     json.dumps(as_json(made), allow_nan=False)
+
+
+def test_a_sample_of_the_users_is_said_and_can_be_undone(export, tmp_path, monkeypatch):
+    small = initialise(export("german"), tmp_path, "whole", {})
+    assert "# users:" in small.files[-1].read_text() and not any("sample" in doubt for doubt in small.doubts)
+    monkeypatch.setattr(initial_files, "load_config", lambda **_: Config(data={"users": 7}))
+    made = initialise(export("german"), tmp_path, "part", {})
+    line = f"users: 7       # a seeded sample of the log's {made.dataset.n_users:,} users, as in the preset; null takes all of them"
+    assert f"  {line}\n" in made.files[-1].read_text()
+    assert f"7 of the {made.dataset.n_users:,} users" in initialised_text(made)
+    assert load_config(made.files[-1], overrides=["data.users=null"]).data.users is None
+
+
+def test_empty_ids_are_not_repeated_ids(tmp_path):
+    folder = tmp_path / "tienda"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pl.DataFrame(
+        {
+            "articulo": [f"A{i}" for i in range(40)] + [None, None],
+            "titulo": [f"Papel {i}" for i in range(42)],
+            "categorias": [[["Oficina", "Papel"], ["Hogar"]]] * 40 + [[], None],
+        }
+    ).write_parquet(folder / "catalogo.parquet")
+    pl.DataFrame(
+        {
+            "cliente": [f"C{i}" for i in rng.integers(0, 30, 600)],
+            "articulo": [f"A{i}" for i in rng.integers(0, 40, 600)],
+            "fecha_hora": pl.Series(np.sort(rng.integers(1_600_000_000, 1_640_000_000, 600)) * 1000).cast(
+                pl.Datetime("ms")
+            ),
+            "tipo_evento": rng.choice(["vista", "compra"], 600),
+        }
+    ).write_parquet(folder / "movimientos.parquet")
+    made = initialise(folder, tmp_path, "tienda", {})
+    assert made.proposal is not None and "items.one_per_id" not in made.proposal.guesses
+    assert {made.proposal.guesses[f"events.{key}"].value for key in ("click", "conversion")} == {
+        1,
+        "tipo_evento == compra",
+    }
+    assert made.dataset.items["category_l1"].to_list() == ["Oficina"] * 40
+    assert made.dataset.items["category_l2"].to_list() == ["Papel"] * 40
 
 
 def test_the_numbers_of_a_german_export_arrive(export, tmp_path):

@@ -143,10 +143,11 @@ def oracle(
 ) -> None:
     """Compute an upper bound of the gain from a language model by replacing its answers with the true next items. No language model is run."""
     from taiji.cli.view_commands import open_run
-    from taiji.pipeline.oracle import oracle as evaluate
-    from taiji.pipeline.oracle import print_oracle
 
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
+    from taiji.pipeline.oracle import oracle as evaluate  # after a wrong path is reported: it loads torch
+    from taiji.pipeline.oracle import print_oracle
+
     console.can_go_on("the same command")
     opened.execute(["data", "examples"])
     found = evaluate(opened.folder, opened.config, seeds)

@@ -48,6 +48,7 @@ def test_meanings(name, expected):
         ("PageView", "view"),
         ("Purchase", "buy"),
         ("gekauft", "buy"),
+        ("vista", "view"),
         ("曝光", "shown"),
         ("remove_from_cart", "back"),
         ("xyz", None),

@@ -338,6 +338,14 @@ def test_as_many_category_levels_as_the_file_has(load):
     assert Dataset.from_tables(load(plan=none)).levels == ()
 
 
+def test_categories_as_lists_of_paths_are_read_by_their_first_path(load):
+    paths = [[["a", "b"], ["c"]], [["d"]], [[]], [], None]
+    frame = pl.DataFrame({"id": list("12345"), "name": list("vwxyz"), "paths": paths})
+    plan = {"items": {"file": "items.parquet", "item_id": "id", "title": "name", "categories": {"column": "paths"}}}
+    items = load(plan=plan, files={"items.parquet": frame}).items.sort("item_id")
+    assert items.select("category_l1", "category_l2").rows() == [("a", "b"), ("d", None), *[(None, None)] * 3]
+
+
 def test_a_missing_rating_converts_nothing(load):
     frame = pl.DataFrame(
         {"u": ["x", "y", "x"], "i": ["1", "2", "2"], "t": [0, 1, 2], "stars": [5.0, float("nan"), None]}

@@ -250,7 +250,7 @@ class _ProposalBuilder:
         self._price("events", log, [column for column in log.columns.values() if column.name not in self.taken])
         if not joined:
             self._price("items", table, rest)
-        repeated = table.columns[key].distinct < table.columns[key].rows if key else False
+        repeated = table.columns[key].distinct < table.columns[key].present if key else False
         if repeated:
             self.proposal.guesses["items.one_per_id"] = Guess(
                 True,

@@ -152,7 +152,7 @@ def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], 
         raise InputError(
             "The path is not a folder.",
             where=str(folder),
-            expected="a folder with Parquet, CSV or JSON-lines files",
+            expected="a folder with Parquet, CSV, JSON-lines or Excel files",
             found=found,
             fix=fix,
         )

@@ -25,7 +25,7 @@ MEANINGS: dict[str, str] = {
 }
 ACTIONS: dict[str, str] = {
     "shown": "impression impressions imp show shown exposure exposed display displayed delivered seen ignore ignored skip skipped pass passed none no nothing no_action anzeige angezeigt eingeblendet ignoriert übersprungen affiché mostrado 曝光 展示 跳过 忽略",
-    "view": "view views pageview page_view pv browse detail visit ansicht angesehen ansehen aufruf vue 浏览 查看",
+    "view": "view views pageview page_view pv browse detail visit ansicht angesehen ansehen aufruf vue vista vistas visto visita visualización visualizado visualizzazione visualização 浏览 查看",
     "click": "click clicks clicked open opened select klick geklickt clic 点击",
     "middle": "cart add_to_cart addtocart add_cart atc fav favorite favourite wishlist like collect warenkorb merkliste gemerkt panier 加购 加入购物车 收藏 喜欢",
     "buy": "buy bought purchase purchased order ordered transaction conversion checkout pay paid sale kauf gekauft kaufen bestellung bestellt achat compra 购买 下单 支付 成交 付款",

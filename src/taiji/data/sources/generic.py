@@ -336,7 +336,9 @@ def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.D
 
 
 def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
-    """Return the category levels in one column of lists or of texts with separators."""
+    """Return the category levels in one column of lists, of lists of paths (the first is used), or of texts with separators."""
+    while isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.List):
+        values = values.list.first()
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
     return [
         blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
