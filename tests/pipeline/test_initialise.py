@@ -42,7 +42,10 @@ def test_what_is_written_reads_back_and_says_why(export, tmp_path, name, capsys)
     assert len(made.prompts) == 3
     shown = initialised_text(made)
     assert capsys.readouterr().out == ""
-    assert all(word in shown for word in ("FILES", "MAPPING", "TABLES", "PROMPT 3", f"next: taiji run {config}"))
+    assert all(
+        word in shown
+        for word in ("FILES", "MAPPING", "TABLES", "PROMPT 3", f"next: taiji run {config}", f"taiji oracle {config}")
+    )
     json.dumps(as_json(made), allow_nan=False)
 
 

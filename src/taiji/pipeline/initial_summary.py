@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
 
 import polars as pl
@@ -92,6 +93,9 @@ def initialised_text(made: Initialised) -> str:
         for doubt in made.doubts:
             lines.append(f"  - {doubt}")
     lines.append("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
+    lines.append(
+        f"or first, in minutes and without a language model: taiji oracle {quote(str(made.files[-1]))}; then add --resume to taiji run"
+    )
     return "\n".join(lines)
 
 
