@@ -5,7 +5,7 @@ vectors of nested clusters whose sizes fall as a power of their rank; their twin
 have the same number of bits. What collisions cost a recommender is :func:`effect`, which a decoder fills in; the bound on it is here:
 the hit rate of whoever names each target's codes and ranks the items of one code by popularity.
 
-Claim, stated beforehand: a grid in place of the last level of k-means collides less, by item and by target, on the skewed catalogue.
+Claim, stated beforehand: a grid instead of the last level of k-means collides less, by item and by target, on the skewed catalogue.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def tell(result: Result, catalogue: Catalogue, name: str, bits: int, figures: li
 
 
 COMPONENT = Component(
-    claim="a grid in place of the last level collides less",
+    claim="a grid instead of the last level collides less",
     metric="",
     arms={},
     data=lambda place, seed, quick: None,

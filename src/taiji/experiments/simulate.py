@@ -7,7 +7,7 @@ every estimate can be compared with the truth, and the whole test can be repeate
 interval.
 
 Features are made as in a run: text → embedding → product quantiser → ids, and the look-alike's sequence. The text is
-that of the user's history, in place of a language model's rationale.
+that of the user's history, instead of a language model's rationale.
 """
 
 from __future__ import annotations
