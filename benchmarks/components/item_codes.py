@@ -195,7 +195,7 @@ def tell(result: Result, catalogue: Catalogue, name: str, bits: int, figures: li
 
 
 COMPONENT = Component(
-    claim="a grid instead of the last level collides less",
+    claim="a grid in place of the last level collides less",
     metric="",
     arms={},
     data=lambda place, seed, quick: None,

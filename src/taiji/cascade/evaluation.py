@@ -196,7 +196,7 @@ def variants(
         out["without the ranker"] = composed(names, None)
     if remembered is not None and fuser is not None:
         plain = settings.model_copy(update={"fusion": "rank_average", "fusion_settings": {}})
-        out["averaged ranks instead of the fusion"] = composed(names, by=plain)
+        out["averaged ranks in place of the fusion"] = composed(names, by=plain)
     out["without re-ranking"] = composed(names, reranked=False)
     if POPULAR in slates and len(names) > 1:
         popular = {POPULAR: RememberedRetriever(slates[POPULAR], at)}

@@ -207,15 +207,14 @@ class TextHalves(nn.Module):
 
 
 class StartedEncoder(SemanticEncoder):
-    """Encoder initialised from an embedder: with its token vectors, and as a network over its text vector.
+    """Encoder that is initialised with the token vectors of an embedder, and as a network over the embedder's vector of the text.
 
-    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the
-    mean of the learnt token offsets δ:
+    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ:
 
-    e_i = P (v_i − v̄) + δ_i, [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
+        e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
 
-    δ and s are initialised to 0, so that at the start the encoder is a function of the frozen vector alone. P and A are
-    initialised with the principal axes of tokens and of texts.
+    δ and s are initialised to 0, so that at the start the encoder is a function of the frozen vector alone. P and A are initialised with the principal axes
+    of tokens and of texts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`.
