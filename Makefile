@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
+# The tests start hundreds of processes: without bytecode on disk, each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Tests and benchmarks that read public data sets find them here; without it they skip and say so.
 ifneq ($(wildcard ../shared/data),)
 export TAIJI_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: ci demo docs peers test test-slow check pages dist try-dist install tools clean
+.PHONY: ci demo docs peers test pytest test-slow check check-style check-types pages dist try-dist install tools clean
 
 install: $(STAMP)
 
@@ -26,19 +28,28 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/taiji run --preset demo --name demo --resume
 
-# One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared.
-test: install tools check
+# One thread a process and a process a core: PyTorch's threads wait for each other when cores are shared. mypy has one core for a
+# minute, so the tests begin beside it.
+test: install tools check-style
+	$(MAKE) --no-print-directory --jobs=2 check-types pytest
+
+pytest: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
 
-# What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file (minutes).
+# What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file, and benchmarks
+# whose quick form takes half a minute or more.
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=12
 
-check: install
+check: check-style check-types
+
+check-style: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-types: install
+	$(BIN)/mypy
 
 # Pages that are made from the source: the tests compare them.
 pages: install

@@ -4,8 +4,8 @@ World ``live``: rooms whose topic moves in every slot, with a description of eac
 Logs: amazon-office and ml-latest-small by title and categories, where TAIJI_TEST_DATA names the public data sets.
 
 Arms, one network with another encoder of the same bank: ids alone (a projection of the item's embedding), frozen vector (WordLlama through
-a trained network), codes (residual k-means of these vectors, embedded), SARM, which begins with WordLlama's tokens and its vector of the text, and
-SARM with a random start, and SARM as it starts, whose tokens are not trained (frozen start). Each arm has the same configurations, chosen for each seed and
+a trained network), codes (residual k-means of these vectors, embedded), SARM, whose tokens begin with WordLlama's vectors and with the axes of their
+co-occurrences in the texts; SARM without the latter (embedder start), with a random start, and as it starts, its tokens not trained (frozen start). Each arm has the same configurations, chosen for each seed and
 place by its click AUC on validation rows. Metric: AUC of the click on later rows, of all, by decile of the item's exposures in training, and by its age.
 
 Predictions, written down before the first run:
@@ -21,9 +21,19 @@ These were of the random start, and failed but for the third. Of SARM with the e
 6. ml-latest-small: above the random start on all rows, and not shown to be below the frozen vector.
 7. ``live``: above the frozen vector in the three deciles of least exposure: doubted, but it is what the paper claims, so it is checked. Twin: not above.
 
+Of SARM with co-occurrences, and of all arms with products of h_CLS and h_UIN in four parts and a history's mean over ten neutral texts, before its first run
+on other than trial seeds, where the axes alone, without the network, were .0077 above WordLlama's vector in ``live`` and .0067 in the lowest deciles:
+
+8. ``live``: SARM is above the frozen vector in the three deciles of least exposure. That it gains more there than in the three of most is checked, and doubted:
+   topics move in every room, so that ids know them nowhere.
+9. Twin: not above. Logs: as 5 and 6.
+
 Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run goes on; several processes may share them, each with its own seeds.
 
-    [ANCHORS_DEVICE=cuda] [ANCHORS_DATA="live twin amazon-office ml-latest-small"] [ANCHORS_SEEDS="0 1 2 3"] python -m benchmarks.semantic_anchors [--quick] [--json FILE]
+    [ANCHORS_DEVICE=cuda] [ANCHORS_DATA="live twin amazon-office ml-latest-small"] [ANCHORS_SEEDS="0 1 2 3"] [ANCHORS_ARMS="sarm,id only"] [ANCHORS_LATER=1]
+        python -m benchmarks.semantic_anchors [--quick] [--json FILE]
+
+``ANCHORS_LATER`` ends a process when its cells are finished; a last process without it finds all of them and puts them together.
 """
 
 from __future__ import annotations
@@ -67,14 +77,17 @@ WORLD: dict[str, int] = {"users": 1000, "items": 600, "days": 10}
 QUICK_WORLD: dict[str, int] = {"users": 40, "items": 60, "days": 4}
 SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 8, 6, 2
 """Of worlds, of the training on a public log, and of a quick run. Sizes and rates were tried on seed 100, which is none of them."""
-CONFIGURATIONS: tuple[dict[str, float], ...] = ({"learning_rate": 2e-3}, {"learning_rate": 6e-3})
+CONFIGURATIONS: tuple[dict[str, float], ...] = ({"embedding_rate": 0.05}, {"embedding_rate": 0.005})
+"""A learning rate of 6e-3 was worse than 2e-3 for all arms but one on seed 100; in ``live``, slower ids are better for every arm."""
 SHARED: dict[str, Any] = {
-    **TRAINING, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
-    "history": 20, "bins": 3, "tasks": ("click",), "text_width": 16, "text_layers": 1,
+    **TRAINING, "learning_rate": 2e-3, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
+    "history": 20, "bins": 3, "tasks": ("click",), "text_width": 32, "text_layers": 1,
 }  # fmt: skip
 QUICK: dict[str, Any] = {"min_steps": 4, "hidden": (16,), "text_width": 8}
 CODES = ResidualKMeansSettings(levels=3, size=32)
 EMBEDDER = "wordllama"
+CONTEXT = 16
+"""Axes of co-occurrences of the arms that have them."""
 LOW, HIGH = "deciles 1-3 of exposure", "deciles 8-10 of exposure"
 
 
@@ -203,12 +216,17 @@ class FrozenStart(SemanticAnchorsRanker):
         texts, s = self._texts, self.settings
         assert texts.start is not None
         sizes = (texts.general_tokens, texts.domain_tokens, s.text_width, s.text_layers, s.dimension)
-        network.encoder = FrozenTokens(*sizes, texts.start)
+        network.encoder = FrozenTokens(*sizes, texts.start, s.pace)
         return network
+
+
+class EmbedderStart(SemanticAnchorsRanker):
+    """SARM from the embedder's vectors alone, without the co-occurrences of the texts."""
 
 
 ARMS: dict[str, type[SemanticAnchorsRanker]] = {
     "sarm": SemanticAnchorsRanker,
+    "embedder start": EmbedderStart,
     "random start": RandomStart,
     "frozen start": FrozenStart,
     "frozen vector": VectorRanker,
@@ -224,14 +242,17 @@ def measure(quick: bool) -> Result:
     places = (f"{LIVE} {TWIN}" if quick else os.environ.get("ANCHORS_DATA", " ".join([LIVE, TWIN, *PUBLIC]))).split()
     seeds = [int(seed) for seed in os.environ.get("ANCHORS_SEEDS", "").split()]
     seeds = list(range(QUICK_SEEDS if quick else SEEDS)) if quick or not seeds else seeds
-    folder = work_folder() / value_hash([SHARED, CONFIGURATIONS, WORLD, quick])[:12]
+    arms = [name for name in os.environ.get("ANCHORS_ARMS", "").split(",") if name] or list(ARMS)
+    folder = work_folder() / value_hash([SHARED, CONFIGURATIONS, WORLD, CONTEXT, quick])[:12]
     folder.mkdir(parents=True, exist_ok=True)
     public = Path(os.environ.get("TAIJI_TEST_DATA", ""))
     found: dict[str, list[dict[str, Any]]] = {}
     for place in [name for name in places if name not in PUBLIC or (public / name).is_dir()]:
         for seed in seeds[:PUBLIC_SEEDS] if place in PUBLIC else seeds:
-            cells = {name: cell(folder, place, seed, name, quick) for name in ARMS}
+            cells = {name: cell(folder, place, seed, name, quick) for name in arms}
             found.setdefault(place, []).append(cells)
+    if os.environ.get("ANCHORS_LATER"):
+        return result
     for place, seeds_of in found.items():
         tell(result, place, seeds_of)
     if not quick:
@@ -270,8 +291,9 @@ def cell(folder: Path, place: str, seed: int, name: str, quick: bool) -> dict[st
     if file.is_file():
         return read_json(file)
     log, start = data(place, seed, quick), time.perf_counter()
-    text = {"texts": "", "tokens": 48} if place in PUBLIC else {"texts": "room_text", "tokens": 8}
+    text: dict[str, Any] = {"texts": "", "tokens": 48} if place in PUBLIC else {"texts": "room_text", "tokens": 8}
     text["start"] = "random" if ARMS[name] is RandomStart else "wordllama"
+    text["context"] = CONTEXT if ARMS[name] in (SemanticAnchorsRanker, FrozenStart) else 0
     tried = []
     for configuration in CONFIGURATIONS:
         ranker = ARMS[name](
@@ -318,9 +340,9 @@ def share(values: Array, ties: Array, parts: int) -> Array:
 
 def tell(result: Result, place: str, cells: list[dict[str, Any]]) -> None:
     """Add a row for each arm and slice: mean over seeds, and SARM's difference with its interval."""
-    for name in ARMS:
+    for name in cells[0]:
         for metric in cells[0][name]["metrics"]:
-            there = [seed for seed in cells if all(metric in seed[arm]["metrics"] for arm in ARMS)]
+            there = [seed for seed in cells if all(metric in seed[arm]["metrics"] for arm in cells[0])]
             values = [seed[name]["metrics"][metric] for seed in there]
             row = {
                 "data": place, "arm": name, "rows": metric, "auc": float(np.mean(values)) if values else float("nan"),
@@ -348,9 +370,9 @@ def judge(result: Result, found: Mapping[str, list[dict[str, Any]]]) -> None:
         result.at_least(f"{LIVE}: low end of the frozen vector over ids alone", interval(frozen)[1], 1e-9)
     for place, least in (("amazon-office", 0.02), ("ml-latest-small", 1e-9)):
         if len(cells := found.get(place, [])) > 1:
-            random, frozen = (interval(gains(cells, arm, "all")) for arm in ("random start", "frozen vector"))
+            random, vector = (interval(gains(cells, arm, "all")) for arm in ("random start", "frozen vector"))
             result.at_least(f"{place}: low end of SARM over the random start", random[1], least)
-            result.at_least(f"{place}: high end of SARM over the frozen vector", frozen[2], 0.0)
+            result.at_least(f"{place}: high end of SARM over the frozen vector", vector[2], 0.0)
     if len(cells := found.get(TWIN, [])) > 1:
         none = interval(gains(cells, "frozen vector", LOW))
         result.at_most(f"{TWIN}: low end of SARM over the frozen vector, {LOW}", none[1], 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -48,6 +49,7 @@ def _one(target: Callable[..., None], rank: int, world: int, port: int, argument
 
     PartialState(cpu=True, backend="gloo" if world > 1 else None)
     torch.set_num_threads(1)
+    gc.freeze()  # each training collects garbage, and would walk through all modules
     target(rank, world, *arguments)
     if world > 1:
         with suppress(RuntimeError):  # the other one has gone already

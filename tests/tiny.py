@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 import yaml
-from transformers import PreTrainedModel
 
 from taiji.core.artifacts import write_json
 from taiji.core.manifests import write_manifest
-from taiji.data.dataset import Dataset
-from taiji.features.feature_table import SCHEMA
-from taiji.language.tiny import tiny_causal_lm
+
+if (
+    TYPE_CHECKING
+):  # the processes of documented commands read the sizes below: torch and transformers would cost each of them seconds
+    from transformers import PreTrainedModel
+
+    from taiji.data.dataset import Dataset
 
 MAPPING = """\
 name: small-shop
@@ -108,6 +112,8 @@ def end_often(model: PreTrainedModel) -> None:
 
 def write_model(folder: Path) -> Path:
     """A two-layer language model with random weights, as a `save_pretrained` folder."""
+    from taiji.language.tiny import tiny_causal_lm
+
     model, tokenizer = tiny_causal_lm()
     end_often(model)
     model.save_pretrained(folder)
@@ -127,6 +133,8 @@ def write_features_run(folder: Path, dataset: Dataset, rows: pl.DataFrame, test:
     Args:
         dataset: of the reader. rows: user_id, as_of, ids, neighbour_items (their ids as text). test: microseconds, the start of its test period.
     """
+    from taiji.features.feature_table import SCHEMA
+
     for kind, ids in (("user", dataset.users["user_id"]), ("item", dataset.items["item_id"])):
         names = ["only there", *ids.cast(pl.String).reverse()]
         (folder / "data" / "dataset").mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,14 @@ from tests.quick import run_quick
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["pareto", "token_weights", "alignment_overhead"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("pareto", marks=pytest.mark.slow),
+        pytest.param("token_weights", marks=pytest.mark.slow),
+        "alignment_overhead",
+    ],
+)
 def test_quick_run_holds_its_checks(name, tmp_path):
     run_quick(name, tmp_path)
 

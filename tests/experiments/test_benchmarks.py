@@ -27,13 +27,13 @@ def test_the_mean_over_seeds_has_students_interval():
     assert over_seeds([(1.0, 0.5, 1.5)]) == (0.5, 1.5)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_quick_study_goes_on_and_its_controls_do_not_gain(tmp_path):
     written = run_quick("study", tmp_path)
     assert len(written["checks"]) == 4
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_quick_text_features_judges_every_way_of_using_them(tmp_path):
     written = run_quick("text_features", tmp_path)
     parts = {(row["part"], row["features"]) for row in written["rows"]}

@@ -8,6 +8,7 @@ from benchmarks.uplift import student_shares
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Rows
+from taiji.data.intent_rows import INTENTS
 from taiji.data.item_text import item_texts
 from taiji.data.knowledge_rows import listed_at
 from taiji.experiments import ladder
@@ -120,15 +121,30 @@ def test_the_students_arm_learns_before_the_test_and_covers_every_history(trial,
     assert np.array_equal(found > 0, known) and known.any()
 
 
-def test_the_control_has_rows_of_others(intents):
+def test_the_control_has_the_rows_with_intents_of_others(intents):
+    """A control that knows less than the rung would be too easy to beat."""
+    times = pl.Series(np.random.default_rng(0).integers(0, 1000, len(intents)))
+    intents = intents.with_columns(as_of=times, source=pl.col("user"))
     mixed = of_others(intents)
-    assert sorted(mixed["user"]) == sorted(intents["user"]) and dict(mixed.schema) == dict(
-        intents.select(mixed.columns).schema
-    )
+    assert mixed.columns == intents.columns
+    own = [name for name in intents.columns if name not in INTENTS]
+    assert mixed.select(own).sort(own).equals(intents.select(own).sort(own)), "users and times stay"
     both = intents.join(mixed, on="user", suffix="_other")
     same = both.filter(pl.col("intents") == pl.col("intents_other"))
     assert len(both) == len(intents) and len(same) < 0.05 * len(intents), "users may foresee the same"
     assert not len(of_others(intents.head(1)))
+
+
+def test_the_control_draws_from_rows_that_are_not_later(intents):
+    marked = intents.head(60).with_columns(
+        user=pl.Series(np.arange(60) // 3, dtype=intents["user"].dtype),
+        as_of=pl.Series(np.arange(60), dtype=intents["as_of"].dtype),
+        intents=pl.Series([[row] for row in range(60)], dtype=pl.List(pl.Int8)),
+    )
+    mixed = of_others(marked)
+    donors = mixed["intents"].list.first().to_numpy()
+    assert (donors // 3 != np.arange(60) // 3).all()
+    assert (donors[3:] < np.arange(60)[3:]).all(), "but for the first user, before whom there is nobody"
 
 
 def test_intents_of_a_run_and_of_an_export_are_read_alike(trial, intents, tmp_path):
@@ -209,7 +225,8 @@ def test_rows_with_intents_are_a_stratum_of_their_own(trial, intents):
         masks = rung.strata(trial)
         assert np.array_equal(masks.pop("covered"), wanted) and 0 < wanted.sum() < len(wanted)
         assert list(masks) == list(trial.strata())
-    assert "covered" not in Rung("0", counts).strata(trial)
+        assert rung.shares(trial) == {"told_train": 0.0, "told_test": pytest.approx(wanted.mean())}
+    assert "covered" not in Rung("0", counts).strata(trial) and not Rung("0", counts).shares(trial)
 
 
 def test_the_students_share_is_told_where_there_is_a_gain_to_keep():

@@ -12,7 +12,7 @@ import pytest
 from tests.inspector.browser import executable
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.skipif(executable() is None, reason="no Chromium on this machine; `make tools` installs one where it may")
 def test_quick_run_measures_every_interaction(tmp_path):
     done = subprocess.run(

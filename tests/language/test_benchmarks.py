@@ -9,7 +9,12 @@ from tests.quick import run_quick
 
 @pytest.mark.parametrize(
     "name",
-    ["alignment_speed", "scoring_speed", pytest.param("feature_generation", marks=pytest.mark.slow), "cost_growth"],
+    [
+        "alignment_speed",
+        "scoring_speed",
+        pytest.param("feature_generation", marks=pytest.mark.slow),
+        pytest.param("cost_growth", marks=pytest.mark.slow),
+    ],
 )
 def test_quick_run_holds(name, tmp_path):
     # How fast a tiny model runs beside other tests says nothing; that both ways compute the same must hold anywhere.

@@ -8,6 +8,7 @@ from taiji.language.embed import WordLlamaEmbedder
 from taiji.language.term_merges import TwoTokenizers
 from taiji.language.token_vectors import (
     numbered,
+    numbers_of_words,
     principal_axes,
     started_tokenizers,
     term_vectors,
@@ -84,3 +85,25 @@ def test_axes_vary_by_one_along_the_first():
     axes = principal_axes(x)
     assert axes.shape == (2, 3)
     np.testing.assert_allclose(((x @ axes.T) ** 2).mean(axis=0), [1.0, 0.25], atol=1e-6)
+
+
+def test_words_that_stand_together_are_alike_whatever_the_embedder_says():
+    """Texts count as often as they are given; words of one kind meet in some, words of two kinds in none."""
+    texts = [*["Turbo Garage", "Garage Yoga", "Turbo Yoga"] * 5, *["Opera Cactus", "Cactus Drone", "Opera Drone"] * 5]
+    tokenizers, start = started_tokenizers(texts, 0, context=2)
+    words = ["Turbo", "Garage", "Yoga", "Opera", "Cactus", "Drone"]
+    vectors = text_vectors(tokenizers, start["context"], words)
+    kind = np.array([1, 1, 1, -1, -1, -1])
+    assert ((vectors @ vectors.T > 0) == (np.outer(kind, kind) > 0)).all()
+    assert start["context"].shape == (len(tokenizers.general), 2) and start["centre"].shape == (258,)
+    said = text_vectors(tokenizers, start["context"], list(dict.fromkeys(texts)))
+    along = ((said - start["centre"][256:]) / start["scale"][256:]) @ start["context_axes"][0]
+    np.testing.assert_allclose(np.square(along).mean(), 1.0, rtol=1e-5)
+    plain = started_tokenizers(texts, 0)[1]
+    assert "context" not in plain and np.array_equal(plain["axes"], start["axes"])
+
+
+def test_the_tokens_of_a_word_stand_together(found):
+    words = numbers_of_words(found[0], ["Alpine lamp", "lamp", "Alpine lamp"])
+    names = [[[found[0].general[number] for number in word] for word in text] for text in words]
+    assert names == [[["▁Al", "pine"], ["▁lamp"]], [["▁lamp"]], [["▁Al", "pine"], ["▁lamp"]]]

@@ -137,12 +137,47 @@ def test_an_encoder_starts_as_a_function_of_the_embedder_s_vector_of_the_text_an
     expected[:, :2] += vectors @ start.axes.T * SIZE  # the first of 8 places; the texts have two axes
     found = started(TOKENS, TERMS, items)
     torch.testing.assert_close(found[:2], expected)
+    torch.testing.assert_close(found[:2, :8], torch.nn.functional.pad(vectors @ start.axes.T * SIZE, (0, 6)))
     assert not found[2].any()  # a blank text
     assert torch.equal(found, started(TOKENS, TERMS.flip(1), items))  # nor do the terms say anything yet
 
 
+def test_columns_from_the_texts_themselves_are_a_vector_of_their_own(start, items):
+    """Both parts of the vector have length 1 before they are standardised; half of the axes come from the texts."""
+    near = torch.linalg.qr(torch.arange(9.0, dtype=torch.float64).reshape(3, 3) + torch.eye(3).double())[0]
+    draw = torch.Generator().manual_seed(3)
+    general, domain = (
+        torch.cat([vectors, torch.randn(len(vectors), 3, dtype=torch.float64, generator=draw)], dim=1)
+        for vectors in (start.general, start.domain)
+    )
+    general[:2], domain[:2] = 0, 0
+    centre, scale = (torch.cat([values, values[:3]]) for values in (start.centre, start.scale))
+    both = TokenStart(general, domain, centre, scale, start.axes, near)
+    encoder = StartedEncoder(general=6, domain=5, width=4, layers=1, item=3, start=both).double()
+    mean = torch.stack([general[TOKENS[0, :3]].mean(dim=0), general[5]])
+    unit = [torch.nn.functional.normalize(part, dim=1) for part in (mean[:, :4], mean[:, 4:])]
+    vectors = [(part - 0.1) / 0.5 for part in unit]
+    torch.testing.assert_close(encoder.text_vectors(TOKENS)[:2], torch.cat(vectors, dim=1))
+    expected = torch.cat([vectors[1] @ near[:2].T, vectors[0] @ start.axes.T], dim=1) * SIZE
+    torch.testing.assert_close(encoder(TOKENS, TERMS, items)[:2, :4], expected)
+
+
+def test_what_is_learnt_of_the_text_s_own_half_comes_at_its_pace(start, items):
+    def half(pace):
+        torch.manual_seed(0)
+        encoder = StartedEncoder(general=6, domain=5, width=8, layers=1, item=3, start=start, pace=pace).double()
+        with torch.no_grad():
+            for weight in (encoder.general.weight, encoder.view.weight, encoder.share, encoder.halves.alone[2].weight):
+                weight.normal_(generator=torch.Generator().manual_seed(1))
+            return encoder(TOKENS, TERMS, items)
+
+    still, slow, fast = (half(pace) for pace in (0.0, 0.25, 1.0))
+    torch.testing.assert_close(slow[:, :8] - still[:, :8], 0.25 * (fast[:, :8] - still[:, :8]))
+    assert (fast[:2, :8] != still[:2, :8]).all() and torch.equal(fast[:, 8:], still[:, 8:])
+
+
 def test_at_the_first_step_already_the_gradient_reaches_the_tokens_and_the_share_of_the_transformer(started, items):
-    started(TOKENS, TERMS, items).square().sum().backward()
+    (started(TOKENS, TERMS, items) + 1).square().sum().backward()
     touched = started.general.weight.grad.abs().sum(dim=1) > 0
     assert set(touched.nonzero().flatten().tolist()) == {2, 3, 4, 5} and started.share.grad.abs().min() > 0
     with torch.no_grad():

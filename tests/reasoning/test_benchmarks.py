@@ -13,10 +13,14 @@ from tests.quick import run_quick
 from taiji.reasoning.prompts import item_lines, true_items
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, arguments",
-    [("leakage", ["--answer", "item", "--answer", "set"]), ("selection", []), ("set_answers", [])],
+    [
+        ("leakage", ["--answer", "item", "--answer", "set"]),
+        ("selection", []),
+        ("set_answers", []),
+    ],
     ids=["leakage", "selection", "set answers"],
 )
 def test_quick_run_holds_its_checks(name, arguments, tmp_path):

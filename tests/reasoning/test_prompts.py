@@ -95,7 +95,7 @@ def test_nothing_of_the_target_or_the_future_reaches_the_student(lm, dataset, pr
     params=["movielens", "amazon", "generic", pytest.param("completejourney", marks=pytest.mark.integration)],
 )
 def tables(request, tmp_path_factory) -> Tables:
-    """Every kind of source, cut down to two dozen users with some history."""
+    """Every kind of source, cut down to two dozen users with some history, their items and 200 others."""
     if request.param == "completejourney":
         loaded = load_source("completejourney", users=40, non_clicks=1)
     elif request.param == "generic":
@@ -110,10 +110,16 @@ def tables(request, tmp_path_factory) -> Tables:
         .sort("user_id")
     )
     users = counts["user_id"].sample(24, seed=0) if len(counts) > 24 else counts["user_id"]
+    events = loaded.events.filter(pl.col("user_id").is_in(users.implode()))
+    unseen = loaded.items.filter(~pl.col("item_id").is_in(events["item_id"].unique().implode()))
+    items = unseen["item_id"].sample(min(200, len(unseen)), seed=0).implode()
     return replace(
         loaded,
         users=loaded.users.filter(pl.col("user_id").is_in(users.implode())),
-        events=loaded.events.filter(pl.col("user_id").is_in(users.implode())),
+        items=loaded.items.filter(
+            ~pl.col("item_id").is_in(unseen["item_id"].implode()) | pl.col("item_id").is_in(items)
+        ),
+        events=events,
     )
 
 

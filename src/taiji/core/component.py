@@ -11,7 +11,6 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taiji.core.errors import ConfigError, InputError
+from taiji.core.registered import entry_points
 
 Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]

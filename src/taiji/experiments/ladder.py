@@ -197,14 +197,14 @@ def climb(
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and for the paired difference
         ``against, gain, low, high``; for a rung that must pay off also ``kept``, the share of seeds in which it does
         on the latest part of training, and ``kept_gain, kept_low, kept_high``, the difference if it is dropped in the
-        other seeds, as in the product's ranker; and the rung's cost.
+        other seeds, as in the product's ranker; the rung's cost, and the shares of rows of which it knows something.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
         replaced = {part[0].name for part in added} if rung.side else set()
-        strata = rung.strata(trial)
+        strata, beside = rung.strata(trial), {**rung.cost, **rung.shares(trial)}
         for model in models:
             stand = stood[model]
             against = stand.base_of(rung)
@@ -220,7 +220,7 @@ def climb(
                 if kept is not None and old is not None and "gain" in row:
                     gap = _compared(trial, kept, old.scores, chosen, resamples)
                     row |= {"kept": share} | {f"kept_{key}": gap[key] for key in ("gain", "low", "high")}
-                yield row | dict(rung.cost)
+                yield row | beside
             stand.climbed(rung, found, used, share)
 
 

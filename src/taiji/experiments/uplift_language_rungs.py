@@ -30,6 +30,8 @@ Array = NDArray[Any]
 COLUMNS = ("user", "as_of", "available_at", *INTENTS)
 """Columns of a table of intents."""
 USERS, COMPLETIONS = "users.parquet", "completions.parquet"
+NEAR = 50
+"""Number of rows before a row, in the order of their times, from which the control draws intents of another user."""
 
 
 class ShuffledKnowledge(ItemKnowledge):
@@ -96,7 +98,7 @@ class Intents:
     """Factory of the field of intents from a table.
 
     Attributes:
-        table: table with the columns of :data:`COLUMNS`. another: negative control in which every user gets another user's rows.
+        table: table with the columns of :data:`COLUMNS`. another: negative control in which every row gets another user's intents.
     """
 
     table: pl.DataFrame
@@ -109,7 +111,7 @@ class Intents:
 
 @dataclass(frozen=True)
 class Told:
-    """Mask of the test rows whose user had intents at the time.
+    """Mask of the rows whose user had intents at the time.
 
     Attributes:
         table: table with the columns of :data:`COLUMNS`.
@@ -117,20 +119,29 @@ class Told:
 
     table: pl.DataFrame
 
-    def __call__(self, trial: Trial) -> Array:
+    def __call__(self, trial: Trial, rows: pl.DataFrame) -> Array:
         """Return it, (N,)."""
-        return join_features(trial.test, self.table, ("intent_weights",))["intent_weights"].is_not_null().to_numpy()
+        return join_features(rows, self.table, ("intent_weights",))["intent_weights"].is_not_null().to_numpy()
 
 
 def of_others(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table in which every user gets another user's rows (none if there is only one user)."""
-    users = table["user"].unique().sort()
-    mixed = users.gather(np.random.default_rng(0).permutation(len(users)).tolist())
-    other = mixed.gather((np.arange(len(users)) + 1) % max(len(users), 1))
-    given = pl.DataFrame({"user": mixed, "other": other}).filter(pl.col("user") != pl.col("other"))
-    return table.join(given, on="user", how="inner", maintain_order="left").select(
-        pl.col("other").alias("user"), pl.exclude("user", "other")
-    )
+    """Return a table in which every row has another user's intents: those of a row that was written about as late, or earlier if there is one.
+
+    Users and times stay, so that the control knows something of exactly the same rows.
+
+    Returns:
+        the table in the order of its times; empty if there is only one user.
+    """
+    table = table.sort("as_of", "user")
+    users, random = table["user"].to_numpy(), np.random.default_rng(0)
+    if len(np.unique(users)) < 2:
+        return table.head(0)
+    donors = np.empty(len(users), np.int64)
+    for row, user in enumerate(users):
+        before = np.flatnonzero(users[max(0, row - NEAR) : row] != user) + max(0, row - NEAR)
+        others = before if len(before) else np.flatnonzero(users != user)[:1]
+        donors[row] = random.choice(others)
+    return table.with_columns(table[name].gather(donors.tolist()) for name in INTENTS)
 
 
 def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:

@@ -37,8 +37,8 @@ class Rung:
         side: an arm next to the ladder (a control, an oracle), on which later rungs do not build.
         must_pay: also evaluate the rung as in a ranker that drops fields that do not pay off.
         cost: tokens of a language model, shown beside its gain.
-        covers: mask of the test rows of which the rung knows something, (N,); they are a stratum of their own,
-            :data:`COVERED`. None: all rows.
+        covers: mask (N,) of the rows, of the trial and the given frame, of which the rung knows something. Those of the test are a stratum of
+            their own, :data:`COVERED`. None: all rows.
     """
 
     name: str
@@ -47,11 +47,21 @@ class Rung:
     side: bool = False
     must_pay: bool = False
     cost: Mapping[str, float] = field(default_factory=dict)
-    covers: Callable[[Trial], Array] | None = None
+    covers: Callable[[Trial, pl.DataFrame], Array] | None = None
 
     def strata(self, trial: Trial) -> dict[str, Array]:
         """Return the strata on which the rung is evaluated, masks of the test rows by name."""
-        return trial.strata() | ({COVERED: self.covers(trial)} if self.covers is not None else {})
+        return trial.strata() | ({COVERED: self.covers(trial, trial.test)} if self.covers is not None else {})
+
+    def shares(self, trial: Trial) -> dict[str, float]:
+        """Return the shares of the training and the test rows of which the rung knows something; empty if of all.
+
+        A ranker learns little of what it sees in few training rows, however many test rows have it.
+        """
+        if self.covers is None:
+            return {}
+        frames = {"told_train": trial.train, "told_test": trial.test}
+        return {name: float(self.covers(trial, rows).mean()) for name, rows in frames.items()}
 
 
 def counts(trial: Trial) -> list[NumbersField]:

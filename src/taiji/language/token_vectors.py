@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taiji.language.embed import WordLlamaEmbedder
-from taiji.language.term_merges import FIRST, JOINT, TwoTokenizers
+from taiji.language.term_merges import FIRST, JOINT, START, TwoTokenizers
+from taiji.language.token_context import co_occurrences, context_vectors
 
 Array = NDArray[Any]
 AXES = 128
@@ -23,27 +24,52 @@ LEAST = 0.01
 """Smallest standard deviation by which entries of unit vectors are divided: a catalogue of one text has 0, and other texts would become huge."""
 
 
-def started_tokenizers(texts: Sequence[str], terms: int) -> tuple[TwoTokenizers, dict[str, Array]]:
+def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tuple[TwoTokenizers, dict[str, Array]]:
     """Return tokenizers with WordLlama's pieces and terms learnt from texts, and the initial vectors.
 
     Args:
-        texts: texts, each of which counts once.
+        texts: texts. For the tokenizers each distinct one counts once; for the co-occurrences each counts as often as it is given.
         terms: largest number of merges of pieces.
+        context: number of axes of the tokens' co-occurrences, see :mod:`taiji.language.token_context`.
 
     Returns:
-        The tokenizers; and ``general`` (G, D), ``centre`` (D,), ``scale`` (D,) and ``axes`` (k, D), float32, as in
-        :class:`taiji.nn.semantic_encoder.TokenStart` but without the rows of the empty and the unknown token.
+        The tokenizers; and ``general`` (G, D), ``context`` (G, C), ``centre`` (D + C,), ``scale`` (D + C,), ``axes`` (k, D) and ``context_axes`` (c, C), float32, as
+        in :class:`taiji.nn.semantic_encoder.TokenStart` but without the rows of the empty and the unknown token.
 
     Raises:
         ResourceError: the package is not installed.
     """
     embedder = WordLlamaEmbedder()
-    tokenizers = TwoTokenizers.learn(texts, 0, terms, known=embedder.merges())
+    distinct = list(dict.fromkeys(texts))
+    tokenizers = TwoTokenizers.learn(distinct, 0, terms, known=embedder.merges())
     general = embedder.piece_vectors(tokenizers.general)
-    found = text_vectors(tokenizers, general, texts)
+    found = text_vectors(tokenizers, general, distinct)
     centre, scale = found.mean(axis=0), np.maximum(found.std(axis=0), LEAST)
-    axes = principal_axes((found - centre) / scale)
-    return tokenizers, {"general": general, "centre": centre, "scale": scale, "axes": axes}
+    start = {"general": general, "axes": principal_axes((found - centre) / scale)}
+    if context:
+        beside = context_vectors(co_occurrences(numbers_of_words(tokenizers, texts), len(general)), context)
+        beside *= np.sqrt(np.square(general).sum() / max(np.square(beside).sum(), 1e-12)).astype(np.float32)
+        found = text_vectors(tokenizers, beside, distinct)
+        # One scale for all: unlike the embedder's columns, these are axes, and keep their order of importance.
+        own = np.full(context, max(float(np.sqrt(found.var(axis=0).mean())), LEAST), dtype=np.float32)
+        near = found.mean(axis=0)
+        start |= {"context": beside, "context_axes": principal_axes((found - near) / own)}
+        centre, scale = np.concatenate([centre, near]), np.concatenate([scale, own])
+    return tokenizers, start | {"centre": centre, "scale": scale}
+
+
+def numbers_of_words(tokenizers: TwoTokenizers, texts: Sequence[str]) -> list[list[list[int]]]:
+    """Return the numbers of the general tokens of each word of each text, −1 for unknown ones, starting at 0."""
+    number = {token: place for place, token in enumerate(tokenizers.general)}
+    known: dict[str, list[list[int]]] = {}
+    for text in dict.fromkeys(texts):
+        words: list[list[int]] = []
+        for piece in tokenizers.tokens(text).general:
+            if not words or piece.startswith(START):
+                words.append([])
+            words[-1].append(number.get(piece, -1))
+        known[text] = words
+    return [known[text] for text in texts]
 
 
 def principal_axes(x: Array, most: int = AXES) -> Array:

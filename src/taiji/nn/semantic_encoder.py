@@ -36,10 +36,13 @@ NONE = -1e9
 class TokenStart:
     """Token vectors of an embedder. The mean over a text's general tokens, scaled to length 1, is the embedder's vector of the text.
 
+    Further columns, which come from the co-occurrences of the texts themselves, are scaled to length 1 apart.
+
     Attributes:
-        general, domain: (V, D) vectors, 0 for the empty token and the unknown token.
-        centre, scale: (D,) means and standard deviations of the text vectors.
+        general, domain: (V, D + C) vectors, 0 for the empty token and the unknown token.
+        centre, scale: (D + C,) means and standard deviations of the text vectors.
         axes: (k, D) principal axes of the standardised text vectors.
+        context_axes: (c, C) the same of the further columns; None if there are none.
     """
 
     general: torch.Tensor
@@ -47,6 +50,19 @@ class TokenStart:
     centre: torch.Tensor
     scale: torch.Tensor
     axes: torch.Tensor
+    context_axes: torch.Tensor | None = None
+
+    @property
+    def context(self) -> int:
+        """Number C of columns that are not the embedder's."""
+        return 0 if self.context_axes is None else self.context_axes.shape[1]
+
+    def first_axes(self, width: int) -> torch.Tensor:
+        """Return the first axes of both kinds, (width, D + C): at most half of them from the co-occurrences, then the embedder's."""
+        if self.context_axes is None:
+            return padded(self.axes, width)
+        near = functional.pad(self.context_axes[: width // 2], (self.axes.shape[1], 0))
+        return padded(torch.cat([near, functional.pad(self.axes, (0, self.context))]), width)
 
 
 @dataclass(frozen=True)
@@ -211,22 +227,27 @@ class StartedEncoder(SemanticEncoder):
 
     Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ:
 
-        e_i = P (v_i − v̄) + δ_i,     [h_CLS, h_TAR] = [A u, 0] + F(u, δ̄, item) + s ⊙ SAE(e, e'),
+        e_i = P (v_i − v̄) + δ_i,   [f, g] = F(u, δ̄, item) + s ⊙ SAE(e, e'),   h_CLS = A u + ρ (B u + δ̄ + f),   h_TAR = g.
 
-    δ and s are initialised to 0, so that at the start the encoder is a function of the frozen vector alone. P and A are initialised with the principal axes
-    of tokens and of texts.
+    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear view of the frozen vector, and h_TAR a function of it.
+    P and A are initialised with the principal axes of tokens and of texts, and A stays. ρ slows down what is learnt: without it, a few steps of Adam move
+    h_CLS by more than its length, and what it began with is lost. With :attr:`TokenStart.context_axes`, v and u have two parts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`.
         start: token vectors of the embedder.
+        pace: ρ.
     """
 
     general_start: torch.Tensor
     domain_start: torch.Tensor
     centre: torch.Tensor
     scale: torch.Tensor
+    axes: torch.Tensor
 
-    def __init__(self, general: int, domain: int, width: int, layers: int, item: int, start: TokenStart) -> None:
+    def __init__(
+        self, general: int, domain: int, width: int, layers: int, item: int, start: TokenStart, pace: float = 1.0
+    ) -> None:
         super().__init__(general, domain, width, layers, item)
         found: list[nn.Linear] = []
         for name, table, vectors in (("general", self.general, start.general), ("domain", self.domain, start.domain)):
@@ -236,42 +257,55 @@ class StartedEncoder(SemanticEncoder):
         self.general_projection, self.domain_projection = found
         self.register_buffer("centre", start.centre, persistent=False)
         self.register_buffer("scale", start.scale, persistent=False)
+        self.register_buffer("axes", start.first_axes(width) * SIZE, persistent=False)
         self.halves = TextHalves(start.general.shape[1] + width, width, item)
-        self.axes = nn.Linear(start.general.shape[1], width, bias=False)
-        with torch.no_grad():
-            self.axes.weight.copy_(padded(start.axes, width) * SIZE)
+        self.view = nn.Linear(start.general.shape[1], width, bias=False)
+        last = self.halves.alone[2]
+        assert isinstance(last, nn.Linear) and last.bias is not None
+        for weight in (self.view.weight, last.weight, last.bias):
+            nn.init.zeros_(weight)
         self.share = nn.Parameter(torch.zeros(2 * width))
+        self.context, self.pace = start.context, pace
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """See :meth:`SemanticEncoder.forward`."""
-        there = general != 0
         own = self.general.weight + self.general_projection(self.general_start)
         terms = self.domain.weight + self.domain_projection(self.domain_start)
         fused = self.fusion(functional.embedding(general, own), functional.embedding(domain, terms))
-        started = self.started(general, mean_there(self.general(general), there), items)
-        return started + self.share * self.states(there, fused, items)
+        deep = self.share * self.states(general != 0, fused, items)
+        return self.started(general, mean_there(self.general(general), general != 0), items, deep)
 
-    def started(self, general: torch.Tensor, learnt: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return [A u, 0] + F(u, δ̄, item), (N, 2 d); 0 for a blank text.
+    def started(
+        self, general: torch.Tensor, learnt: torch.Tensor, items: torch.Tensor, deep: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return [h_CLS, h_TAR], (N, 2 d); 0 for a blank text.
 
         Args:
             general: (N, T) tokens.
             learnt: (N, d) means δ̄.
             items: (N, item) embeddings.
+            deep: (N, 2 d) s ⊙ SAE; None for 0.
         """
         vectors, there = self.text_vectors(general), (general != 0).any(dim=1, keepdim=True)
         found: torch.Tensor = self.halves(torch.cat([vectors, learnt], dim=1), items, there)
-        return found + functional.pad(self.axes(vectors) * there, (0, self.width))
+        if deep is not None:
+            found = found + deep
+        near, target = found.chunk(2, dim=1)
+        near = (
+            functional.linear(vectors, self.axes) + self.pace * (self.view(vectors) + learnt)
+        ) * there + self.pace * near
+        return torch.cat([near, target], dim=1)
 
     def text_vectors(self, general: torch.Tensor) -> torch.Tensor:
         """Return the standardised vectors of texts (N, D) from their general tokens (N, T)."""
         sums = functional.embedding_bag(general, self.general_start, mode="sum")
-        return (functional.normalize(sums, dim=1) - self.centre) / self.scale
+        parts = sums.split([sums.shape[1] - self.context, self.context], dim=1)
+        return (torch.cat([functional.normalize(part, dim=1) for part in parts], dim=1) - self.centre) / self.scale
 
 
-def mean_there(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T)."""
-    return (x * there.unsqueeze(2)).sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
+def mean_there(x: torch.Tensor, there: torch.Tensor, zeros: float = 0.0) -> torch.Tensor:
+    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T), and ``zeros`` positions with 0."""
+    return (x * there.unsqueeze(2)).sum(dim=1) / (there.sum(dim=1, keepdim=True) + zeros).clamp_min(1)
 
 
 def padded(axes: torch.Tensor, width: int) -> torch.Tensor:

@@ -50,6 +50,7 @@ from taiji.core.component import foreign_code
 from taiji.core.errors import ArtifactError, ConfigError, InputError, TaijiError
 from taiji.core.locks import exclusive
 from taiji.core.manifests import MANIFEST, Verifier, read_manifest, write_manifest
+from taiji.core.process_memory import give_back_memory
 from taiji.core.progress import progress
 from taiji.language.processes import first_process, processes
 from taiji.pipeline.changes import changes
@@ -58,6 +59,8 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
+LONG = 5.0
+"""Seconds of a stage after which its memory is given back, which takes a few tenths."""
 """File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and whether it was forced."""
 
 
@@ -274,7 +277,10 @@ class Run:
                     if reason:
                         self.say(f"{place}: running again: {reason}")
                     self.say(f"{place}: {stage.summary}")
-                    self.say(f"{place}: done in {self._execute(stage):,.1f} s")
+                    seconds = self._execute(stage)
+                    self.say(f"{place}: done in {seconds:,.1f} s")
+                    if seconds >= LONG:
+                        give_back_memory()
                 self._publish(stage, place, made=reason is not None)
 
     def force(self, names: Sequence[str]) -> None:

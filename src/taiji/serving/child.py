@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from taiji.core.errors import TaijiError
+from taiji.core.process_memory import give_back_memory
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import libraries_to_standard_error, log, to_standard_error, where
-from taiji.serving.process_memory import give_back_memory
 from taiji.serving.releases import backend, located
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store

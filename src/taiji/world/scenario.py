@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
 from taiji.core.errors import ConfigError
+from taiji.core.registered import entry_points
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import read_yaml
 from taiji.data.settings import DOMAIN

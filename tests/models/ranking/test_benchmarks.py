@@ -13,7 +13,11 @@ from taiji.core.errors import ConfigError, ResourceError
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "needs"),
-    [("ranking", ("torch_rechub", "lightgbm")), ("ranking_stream", ()), ("semantic_anchors", ("wordllama",))],
+    [
+        ("ranking", ("torch_rechub", "lightgbm")),
+        ("ranking_stream", ()),
+        pytest.param("semantic_anchors", ("wordllama",), marks=pytest.mark.slow),
+    ],
 )
 def test_quick_run_holds_its_checks(name, needs, tmp_path):
     for package in needs:

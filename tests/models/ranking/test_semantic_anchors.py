@@ -161,9 +161,29 @@ def test_the_texts_alone_are_trained_by_the_auxiliary_loss(fitted):
     fitted.network.eval()
 
 
-def test_an_odd_width_is_rejected():
+def test_a_width_that_does_not_divide_is_rejected():
     with pytest.raises(ValueError, match="even"):
         SemanticAnchorsRanker.Settings(text_width=7)
+    with pytest.raises(ValueError, match="must divide"):
+        SemanticAnchorsRanker.Settings(text_width=10, match_heads=4)
+
+
+def test_a_history_starts_as_the_mean_over_its_texts_and_neutral_ones_and_matches_part_by_part():
+    ranker = SemanticAnchorsRanker(SETTINGS.model_copy(update={"match_heads": 2, "min_steps": 1}))
+    ranker.fit(BOARD, exposures_of(BOARD), seed=0)
+    network = ranker.make_network().eval()
+    network.prepare(ranker.inputs.arrays(exposures_of(BOARD)))
+    rows = network.bank.rows[:, :8] - network.centre
+    past = torch.tensor([[3, 5, 0, 0, 0], [0, 0, 0, 0, 0], [1, 2, 3, 4, 5]])
+    user = network.pooled(past)
+    prior = SETTINGS.history_prior
+    expected = torch.stack([(rows[3] + rows[5]) / (2 + prior), torch.zeros(8), rows[1:6].sum(dim=0) / (5 + prior)])
+    torch.testing.assert_close(user, expected)
+    found = network.match(network.bank.rows[[7, 8, 9]], user)
+    for head, columns in enumerate((slice(0, 4), slice(4, 8))):
+        product = (rows[[7, 8, 9], columns] * expected[:, columns]).sum(dim=1)
+        torch.testing.assert_close(found[:, head], product * network.match_scale[head])
+    assert not found[1].any()
 
 
 def test_texts_that_a_later_dataset_lacks_are_those_that_were_saved(tmp_path):

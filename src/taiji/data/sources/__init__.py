@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from taiji.core.errors import ConfigError
 from taiji.core.file_state import file_state
+from taiji.core.registered import entry_points
 from taiji.core.settings import problem_text
 from taiji.data.settings import DataSettings
 from taiji.data.sources.source import FolderSource, Source

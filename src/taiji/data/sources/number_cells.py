@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import polars as pl
@@ -59,9 +61,14 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
     if values.dtype == pl.Null:
         return values.cast(pl.Float64)
     texts = stripped(values)
+    return _parsed(texts, form, lambda: _bare(texts))
+
+
+def _parsed(texts: pl.Series, form: NumberForm, bare: Callable[[], pl.Series]) -> pl.Series:
+    """Parse stripped texts; ``bare`` returns them without currencies, which they need if some do not fit the notation."""
     fits = texts.str.contains(_pattern(form))
     if not bool(fits.all()):  # all() ignores nulls
-        texts = _bare(texts)
+        texts = bare()
         fits = texts.str.contains(_pattern(form))
     thousands, decimal = FORMS[form]
     if thousands:
@@ -71,7 +78,7 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
     numbers = texts.cast(pl.Float64, strict=False)
     frame = pl.DataFrame({"x": numbers, "fits": fits.fill_null(False)})
     return frame.select(
-        pl.when(pl.col("fits") & pl.col("x").is_finite()).then(pl.col("x")).alias(values.name)
+        pl.when(pl.col("fits") & pl.col("x").is_finite()).then(pl.col("x")).alias(texts.name)
     ).to_series()
 
 
@@ -99,7 +106,8 @@ def number_forms(values: pl.Series) -> tuple[NumberForm, ...]:
     cells, rows = counts[values.name], counts["rows"]
     if not len(cells) or not bool(cells.head(1000).str.contains(r"\d").any()):
         return ()
-    read = {form: as_numbers(cells, form) for form in FORMS}
+    bare = cache(lambda: _bare(cells))  # the same for every notation
+    read = {form: _parsed(cells, form, bare) for form in FORMS}
     known = {form: int(rows.filter(numbers.is_not_null()).sum()) for form, numbers in read.items()}
     best = max(known.values())
     if best < MOST_NUMBERS * int(rows.sum()):
@@ -124,8 +132,9 @@ def _pattern(form: NumberForm) -> str:
 
 def _bare(texts: pl.Series) -> pl.Series:
     """Remove currencies from texts, and move the minus sign to the front."""
-    return (
-        texts.str.replace_all(r"[−﹣－]", "-")
+    cell = (
+        pl.col("x")
+        .str.replace_all(r"[−﹣－]", "-")
         .str.replace_all("[’`´]", "'")
         .str.replace_all(SPACES, " ")
         .str.replace(rf"^(?P<sign>[+-]?) ?(?:{CURRENCY}) ?(?P<rest>[-+(.,\d])", "${sign}${rest}")
@@ -135,3 +144,4 @@ def _bare(texts: pl.Series) -> pl.Series:
         .str.replace(r"[.,][-–—]+$", "")
         .str.replace(r"^(?P<number>\d[\d.,' ]*) ?-$", "-${number}")
     )
+    return texts.to_frame("x").select(cell.alias(texts.name)).to_series()

@@ -6,8 +6,11 @@ vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
+Tokens begin with an embedder's vectors and with the axes of their co-occurrences in the texts (:mod:`taiji.language.token_context`).
+
 During training, the encoder reads the texts of the candidates, and each step writes them into the bank; afterwards everything is a lookup. Deviations:
-the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, is an additional input, because a tower of this size does not learn it. The bank is
+the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, and its sums over parts of h_CLS ⊙ h_UIN are additional inputs, because a tower of this
+size does not learn them; h_UIN is a mean over the history and ``history_prior`` neutral texts, and starts as the plain mean of the bank's rows. The bank is
 indexed by item and version of its text, so that a row never sees a text that was written later.
 """
 
@@ -22,7 +25,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 from torch import nn
 
 from taiji.core.artifacts import value_hash
@@ -60,6 +63,8 @@ Array = NDArray[Any]
 Start = Literal["auto", "wordllama", "random"]
 TEXT, PAST = "anchor", "anchor_history"
 """Names of the fields."""
+SAMPLE = 10_000
+"""Number of training rows from which the scale of the match is set."""
 MOST = 2**24
 """Largest number of text versions that a float32 can number exactly."""
 
@@ -73,6 +78,8 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change while an item is shown."""
     start: Start = "auto"
     """Initial token embeddings: WordLlama's, with its own merges of characters, or random ones. `auto` uses WordLlama's if its package is installed."""
+    context: NonNegativeInt = 16
+    """Number of axes of the co-occurrences of tokens in the texts that are added to WordLlama's vectors, see :mod:`taiji.language.token_context`."""
     tokens: PositiveInt = 48
     """Number of tokens of a text that are read."""
     pieces: NonNegativeInt = 2000
@@ -85,6 +92,12 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     """Number of layers of the text encoder; the paper's has 4."""
     experts: PositiveInt = 3
     """Number of experts of the tower."""
+    pace: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    """Factor ρ of what is learnt of h_CLS, beside its start from WordLlama's vectors (:class:`taiji.nn.semantic_encoder.StartedEncoder`)."""
+    match_heads: PositiveInt = 4
+    """Number of parts of h_CLS and h_UIN whose products are inputs, each on its own scale; must divide `text_width`."""
+    history_prior: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    """Number of neutral interactions that the mean over a history is taken with, so that a short history says less than a long one; 0 is the paper's mean."""
     auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Weight λ of the loss of the predictions from the texts alone."""
 
@@ -95,6 +108,12 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
             raise ValueError("text_width must be even, because rotary positions rotate pairs")
         return value
 
+    @model_validator(mode="after")
+    def _heads(self) -> SemanticAnchorsSettings:
+        if self.text_width % self.match_heads:
+            raise ValueError("match_heads must divide text_width")
+        return self
+
 
 class AnchorText(NumbersField):
     """Field with the number of the text version that could be read at the time of the row, 0 if there was none.
@@ -103,14 +122,17 @@ class AnchorText(NumbersField):
         source: see :func:`taiji.data.text_versions.text_versions`.
         pieces, terms: largest numbers of merges.
         start: initial token embeddings, see :attr:`SemanticAnchorsSettings.start`.
+        context: number of axes of co-occurrences, see :attr:`SemanticAnchorsSettings.context`.
     """
 
     learnt = ("merges", "vocabulary", "start_used")
 
-    def __init__(self, source: str = "", pieces: int = 2000, terms: int = 1000, start: Start = "auto") -> None:
+    def __init__(
+        self, source: str = "", pieces: int = 2000, terms: int = 1000, start: Start = "auto", context: int = 16
+    ) -> None:
         super().__init__(TEXT, "pair")
-        self.source, self.pieces, self.terms, self.start = source, pieces, terms, start
-        self.options = {"source": source, "pieces": pieces, "terms": terms, "start": start}
+        self.source, self.pieces, self.terms, self.start, self.context = source, pieces, terms, start, context
+        self.options = {"source": source, "pieces": pieces, "terms": terms, "start": start, "context": context}
         self.start_used: Start = "random"
         self.start_vectors: dict[str, Array] = {}
         self.merges: list[list[list[str]]] = [[], []]
@@ -150,12 +172,12 @@ class AnchorText(NumbersField):
                 found=f"{len(versions)} texts, all later" if len(versions) else "none",
                 fix="use a column with texts, or choose another ranking.model",
             )
-        distinct = list(dict.fromkeys(known))
         started = self.start == "wordllama" or (self.start == "auto" and wordllama_is_there())
         self.start_used = "wordllama" if started else "random"
         if started:
-            found, self.start_vectors = started_tokenizers(distinct, self.terms)
+            found, self.start_vectors = started_tokenizers(known, self.terms, self.context)
         else:
+            distinct = list(dict.fromkeys(known))
             found, self.start_vectors = TwoTokenizers.learn(distinct, self.pieces, self.terms), {}
         self.merges = [[list(pair) for pair in pairs] for pairs in (found.pieces, found.terms)]
         self.vocabulary = [list(found.general), list(found.domain)]
@@ -190,12 +212,16 @@ class AnchorText(NumbersField):
         """Initial vectors of the encoder; None for random ones."""
         if not self.start_vectors:
             return None
-        general = self.start_vectors["general"]
+        parts = [self.start_vectors[name] for name in ("general", "context") if name in self.start_vectors]
+        general = np.concatenate(parts, axis=1)
         vectors = (numbered(general), numbered(term_vectors(self.tokenizers, general)))
-        rest = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
+        centre, scale, axes = (self.start_vectors[name] for name in ("centre", "scale", "axes"))
+        made = [torch.from_numpy(np.ascontiguousarray(v, dtype=np.float32)) for v in (*vectors, centre, scale, axes)]
+        near = self.start_vectors.get("context_axes")
         return TokenStart(
-            *(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) for values in (*vectors, *rest))
-        )
+            general=made[0], domain=made[1], centre=made[2], scale=made[3], axes=made[4],
+            context_axes=None if near is None else torch.from_numpy(near),
+        )  # fmt: skip
 
 
 class AnchorHistory(NumbersField):
@@ -243,6 +269,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     text_items: torch.Tensor
     cosines: torch.Tensor
     sines: torch.Tensor
+    centre: torch.Tensor
+    match_scale: torch.Tensor
 
     def __init__(self, layout: Layout, outputs: int, settings: SemanticAnchorsSettings, texts: AnchorTexts) -> None:
         super().__init__(layout, 2 * outputs, settings)
@@ -258,15 +286,19 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         layers = settings.text_layers
         sizes = (texts.general_tokens, texts.domain_tokens, width, layers, item)
         self.encoder: nn.Module = (
-            SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start)
+            SemanticEncoder(*sizes) if texts.start is None else StartedEncoder(*sizes, texts.start, settings.pace)
         )
         self.bank = MemoryBank(texts.keys, 2 * width)
         self.user = RotaryBlock(width)
+        for last in (self.user.out.weight, self.user.second.weight, self.user.second.bias):
+            nn.init.zeros_(last)
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("match_scale", torch.ones(settings.match_heads))
         cosines, sines = turns(torch.arange(own - 1), width, torch.zeros(()))
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
         self.taste = nn.Linear(item, width, bias=False)
-        total = self.inputs.out_width + 4 * width
+        total = self.inputs.out_width + 4 * width + settings.match_heads
         self.tower = MixtureOfExperts(total, outputs, settings.hidden, settings.dropout, settings.experts)
         self.wide = nn.Linear(total, outputs, bias=False)
         nn.init.zeros_(self.wide.weight)
@@ -287,7 +319,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
             target = look_up(self.bank.rows, anchor)
         user = self.pooled(numbers[:, self.others : -1].long().clamp(0, self.texts - 1))
         taste = user + self.taste(self.inputs.embeddings.users(batch))
-        joined = torch.cat([flat, target, user, target[:, :width] * taste], dim=1)
+        joined = torch.cat([flat, target, user, target[:, :width] * taste, self.match(target, user)], dim=1)
         return torch.cat([self.tower(joined) + self.wide(joined), self.alone(target)], dim=1), penalty
 
     def learnt(self, anchors: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -318,13 +350,31 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     def pooled(self, past: torch.Tensor) -> torch.Tensor:
         """Return h_UIN (R, d) of the texts of the history, with numbers (R, L), from the bank; 0 if there are none."""
         there = past != 0
-        read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width]
-        return mean_there(self.user(read, there, (self.cosines, self.sines)), there)
+        read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width] - self.centre
+        moved = self.user(read, there, (self.cosines, self.sines)) - read
+        return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
+
+    def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
+        """Return the products of the parts of the centred h_CLS with those of h_UIN, divided by their standard deviations at the start, (B, heads).
+
+        Args:
+            target: (B, 2 d) encodings of candidates.
+            user: (B, d) h_UIN.
+        """
+        products = (target[:, : self.settings.text_width] - self.centre) * user
+        return products.unflatten(1, (self.settings.match_heads, -1)).sum(dim=2) * self.match_scale
 
     def prepare(self, arrays: Arrays) -> None:
         """Set the scales of numbers and vectors, and fill the bank, because histories read it before their texts occur as candidates."""
         self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
         self.refresh()
+        read = arrays.numbers[np.linspace(0, len(arrays.numbers) - 1, min(SAMPLE, len(arrays.numbers))).astype(int)]
+        numbers = torch.from_numpy(read[:, self.others :]).to(self.centre.device).long()
+        with torch.no_grad():
+            target = look_up(self.bank.rows, numbers[:, -1])
+            self.centre.copy_(target[:, : self.settings.text_width].mean(dim=0))
+            found = self.match(target, self.pooled(numbers[:, :-1]))
+            self.match_scale.copy_(1 / found.std(dim=0).clamp_min(1e-6))
 
 
 class SemanticAnchorsRanker(Ranker):
@@ -338,7 +388,7 @@ class SemanticAnchorsRanker(Ranker):
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
         """Return the fields that the log provides, followed by the texts."""
         s = self.settings
-        own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms, s.start)]
+        own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms, s.start, s.context)]
         return [*default_fields(dataset, columns, s), *own]
 
     def build(

@@ -1,0 +1,70 @@
+"""Vectors of tokens from the texts in which they occur together: what a catalogue itself says about the meaning of its words.
+
+An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words mean the same kind of item, whatever
+they mean elsewhere. The vectors are the principal axes of the tokens' log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
+
+    r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
+
+where c_ij is the number of texts with tokens i and j in different words; the added 1 keeps ratios of rare tokens near 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+MOST = 2048
+"""Largest number of tokens that get a vector, the most frequent ones; the others have 0."""
+
+
+def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Array:
+    """Return the number of texts in which two tokens occur in different words, (tokens, tokens), symmetric, 0 on the diagonal.
+
+    Args:
+        texts: numbers of the tokens of each word of each text; negative numbers are ignored.
+        tokens: size of the vocabulary.
+    """
+    counts = np.zeros((tokens, tokens))
+    for words in texts:
+        word_of: dict[int, set[int]] = {}
+        for place, word in enumerate(words):
+            for token in word:
+                if token >= 0:
+                    word_of.setdefault(token, set()).add(place)
+        there = np.fromiter(word_of, dtype=np.int64)
+        counts[there[:, None], there] += 1
+        for place, word in enumerate(words):  # tokens that stand together in one word only
+            alone = [token for token in set(word) if token >= 0 and word_of[token] == {place}]
+            if len(alone) > 1:
+                counts[np.array(alone)[:, None], alone] -= 1
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
+def context_vectors(counts: Array, width: int) -> Array:
+    """Return vectors (tokens, width) whose products approximate the log-ratios of co-occurrences, largest axis first.
+
+    Axes that do not exist are 0. The sign of each axis is that of its largest entry.
+
+    Args:
+        counts: (tokens, tokens) of :func:`co_occurrences`.
+        width: number of axes.
+    """
+    vectors = np.zeros((len(counts), width), dtype=np.float32)
+    totals = counts.sum(axis=1)
+    known = np.sort(np.lexsort((np.arange(len(totals)), -totals))[:MOST])
+    known = known[totals[known] > 0]
+    if not len(known):
+        return vectors
+    counts, totals = counts[np.ix_(known, known)], totals[known]
+    ratios = np.log((counts + 1) / (np.outer(totals, totals) / totals.sum() + 1))
+    np.fill_diagonal(ratios, 0)
+    values, axes = np.linalg.eigh(ratios)
+    values, axes = values[::-1][:width], axes[:, ::-1][:, :width]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    vectors[known, : axes.shape[1]] = axes * np.sqrt(np.maximum(values, 0.0))
+    return vectors
