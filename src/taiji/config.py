@@ -68,42 +68,46 @@ class SizeSettings(Settings):
     feature_users: int | None = Field(default=300, ge=2)
     """Users who get LLM features; ``null`` means everyone with a history."""
     feature_refreshes: int = Field(default=1, ge=1)
-    """Feature rows a user gets in the ranker's training period (evenly spaced in time), and again in the test period."""
+    """Number of feature rows per user in the ranker's training period (evenly spaced in time), and again in the test
+    period.
+    """
     chunk: int = Field(default=32, ge=1)
-    """Prompts a partition: what a worker gets at a time, and what a killed run loses at most."""
+    """Number of prompts per partition, which a worker processes at a time and a killed run can lose."""
 
 
 class ScaleSettings(Settings):
     """Spread of partitions over a cluster by `--engine ray`; no result depends on it."""
 
     workers: int | None = Field(default=None, ge=1)
-    """Workers at a time, each with its own model; `null`: as many as the cluster has room for."""
+    """Number of workers, each with its own model; `null` for as many as the cluster can hold."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
-    """Cores a worker reserves; also its threads."""
+    """Number of cores that a worker reserves, which is also its number of threads."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
-    """GPUs a worker reserves; a fraction puts several workers on one."""
+    """Number of GPUs that a worker reserves; with a fraction, several workers share one."""
     memory_gb_per_worker: float | None = Field(default=None, gt=0)
-    """Memory a worker reserves; `null` reserves none."""
+    """Memory that a worker reserves; `null` reserves none."""
     ahead: int = Field(default=2, ge=1)
-    """Partitions handed to a worker at a time: back-pressure."""
+    """Largest number of partitions that wait at a worker (back-pressure)."""
     attempts: int = Field(default=3, ge=1)
-    """Passes over what is missing before the run stops; a pass that brings something begins the count anew."""
+    """Number of consecutive passes over the missing partitions without any progress after which the run stops."""
 
 
 class AnswerSettings(GenerationSettings):
     """Sampling of answers, when a model is evaluated and when features are made."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""
+    """Sampling temperature; 0 always takes the most likely token, so that all samples of a prompt are the same text."""
 
 
 class Config(Settings):
     """Everything a run depends on."""
 
     seed: int = Field(default=0, ge=0)
-    """The one seed: on a CPU the same configuration gives the same artefacts."""
+    """Random seed of the whole run; on a CPU, the same configuration gives the same artefacts."""
     stages: tuple[str, ...] = ()
-    """Further stages, each ``package.module:Class`` or an entry point of ``taiji.stages``; the settings of one stand under its name."""
+    """Further stages, each ``package.module:Class`` or an entry point of ``taiji.stages``; the settings of a stage are
+    in the section of its name.
+    """
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()
     examples: ExampleSettings = ExampleSettings()

@@ -179,16 +179,16 @@ def serve(
         ResourceError: the extra ``serve`` is not installed, the store cannot be used, or the address is taken.
     """
     settings, run = settings or ServingSettings(), Path(run).resolve()
-    require("serve", "fastapi", "uvicorn", "prometheus_client")  # of the children, whose errors would not be seen
+    require("serve", "fastapi", "uvicorn", "prometheus_client")  # errors of children would not be seen
     if not run.is_dir():
         raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)
-    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # each child creates its own
+    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # a check: each child creates its own
     store = open_store(settings, run)
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)
     demand_sound_clock(store, place)
-    slot = Slot(store.generation)  # not its address, which can be written in many ways
+    slot = Slot(store.generation)  # an address can be written in many ways
     introduce(store, run, settings)
     listener = _listen(settings.host, settings.port, "serving.port")
     port = settings.health_port
