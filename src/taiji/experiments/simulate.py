@@ -195,8 +195,7 @@ class _Loop:
         }
 
     def aa_tests(self) -> dict[str, float | None]:
-        """Return the share of significant A/A tests, each with new assignment and responses; None without an interval.
-        """
+        """Return the share of significant A/A tests, each with new assignment and responses; None without an interval."""
         counts: dict[str, list[bool]] = {}
         for run in range(self.settings.repeats):
             generator = np.random.default_rng([self.seed, 103, run])
@@ -291,8 +290,7 @@ class _Loop:
         return found
 
     def _visitors(self) -> tuple[Array, Array, Array]:
-        """Return users (U,) whose first request is after the cut, and the users (R,) and times (R,) of their requests.
-        """
+        """Return users (U,) whose first request is after the cut, and the users (R,) and times (R,) of their requests."""
         first = self.dataset.events.filter("exposed").group_by("user").agg(pl.col("time").min())
         new = first.filter(pl.col("time") >= self.cut)["user"].sort().to_numpy().astype(np.int64)
         requests = self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
