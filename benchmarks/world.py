@@ -107,7 +107,9 @@ def truth(result: Result, draws: int) -> None:
 
 
 def twins(result: Result, seeds: int, users: int, days: int) -> None:
-    """Gains over chance of policies, paired by world, in the world and in the twin whose titles know nothing."""
+    """Gains of policies over a random choice, paired by world, in the world and in the twin whose titles say nothing
+    about topics.
+    """
     gains: dict[tuple[str, str], list[float]] = {}
     for seed in track(range(seeds), "twins", unit="seeds"):
         world = World("short-video", seed, users=users, candidates=50)

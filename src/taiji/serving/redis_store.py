@@ -118,7 +118,7 @@ class RedisStore:
         return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
 
     def _demand_lasting_durability(self) -> None:
-        """Reject events if the server would lose them since a change of its settings; checked once per second."""
+        """Reject events if the server's settings were changed so that it would lose them; checked once per second."""
         if time.monotonic() >= self._durable_until:
             if found := self._fragile():
                 raise StoreUnavailable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
