@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
@@ -148,7 +148,8 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
     ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
-    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another.
+    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another. What a preset says about data
+    is left out if ``data.source`` is another log.
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
@@ -162,7 +163,8 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     given = [_renamed(_read_override(override), f"--set {override}", old_keys) for override in overrides]
     # A section begins anew where its model changes, so models are changed before their settings.
     ordered = sorted(given, key=lambda override: not any(key[-1] == "model" for key in _keys(override)))
-    merged = reduce(_merge, [values, *ordered], _read_preset(preset) if preset else {})
+    asked = [values, *ordered]
+    merged = reduce(_merge, asked, _preset_for(preset, asked) if preset else {})
     kind = _class_for(merged)
     try:
         return kind.model_validate(merged)
@@ -361,6 +363,15 @@ def _read_preset(name: str) -> dict[str, Any]:
     return dict(
         parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), f"--preset {name}")
     )
+
+
+def _preset_for(preset: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values of a preset, without those about data if another log is asked for: a sample is one of its own log."""
+    values = _read_preset(preset)
+    sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
+    own = (values.get("data") or {}).get("source", DataSettings().source)
+    source = next((section["source"] for section in reversed(sections) if "source" in section), own)
+    return values if source == own else {key: value for key, value in values.items() if key != "data"}
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
