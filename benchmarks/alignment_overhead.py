@@ -23,7 +23,9 @@ from benchmarks.harness import Result, median_ratio, run
 from benchmarks.measuring import exact_prompts
 
 LENGTH, GROUP, NEW = 850, 8, 96
-"""Tokens of a prompt, rollouts of it and their tokens: the case of `benchmarks.alignment_speed`, with two prompts a step, one a half."""
+"""Tokens of a prompt, its number of rollouts, and their tokens: the case of `benchmarks.alignment_speed`, with two
+prompts per step, one per half.
+"""
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {"weighting": "fixed"},
     "popo-light": {"weighting": "popo-light"},

@@ -374,7 +374,9 @@ class World:
 def stored(
     world: World,
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
-    """The raw store: how often each event id occurs, events a user, counted events a user, rows, events still queued."""
+    """The raw store: number of occurrences of each event id, events per user, counted events per user, rows, events
+    still queued.
+    """
     times: Counter[str] = Counter()
     events: dict[str, set[str]] = {user: set() for user in EVERYBODY}
     seen: dict[str, int] = dict.fromkeys(EVERYBODY, 0)
