@@ -94,12 +94,12 @@ def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dic
 # Paths are relative to the folder in which you call taiji. All keys are explained in docs/configuration.md, or by `taiji config
 # --describe`.
 
-preset: demo        # sizes to start from: demo (a quarter of an hour on two cores), laptop (hours), paper (GPUs)
+preset: demo        # sizes to start from: demo (minutes on two cores), laptop (hours), paper (GPUs)
 
 data:               # {reason}
   source: {_inline(data["source"])}
 {f"  mapping: {_inline(data['mapping'])}" if mapping else "  # mapping: needed only for files without a known layout"}
-  # users: 2000     # work on a seeded sample of the users
+  # users: 2000     # work on a seeded sample of this size instead of all users
 
 {own}
 # Settings that are often changed first; remove the leading # to use them:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 from typing import Any
 
 import polars as pl
@@ -91,7 +92,11 @@ def initialised_text(made: Initialised) -> str:
         lines.append("\nPLEASE CHECK")
         for doubt in made.doubts:
             lines.append(f"  - {doubt}")
+    config = quote(str(made.files[-1]))
     lines.append("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
+    lines.append(
+        f"or first, in minutes: taiji oracle {config}   # what titles gain, and the most that a language model could add"
+    )
     return "\n".join(lines)
 
 
