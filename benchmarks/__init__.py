@@ -1,1 +1,1 @@
-"""One module a claim: ``python -m benchmarks.NAME [--quick] [--json FILE]``."""
+"""One module per claim: ``python -m benchmarks.NAME [--quick] [--json FILE]``."""

@@ -1,10 +1,10 @@
-"""Does the A/B machinery tell the truth? Synthetic shop and null twin, A/A tests, off-policy coverage.
+"""Does the A/B machinery give correct answers? Synthetic shop and null twin, A/A tests, off-policy coverage.
 
 Shop: text carries the hidden taste, so text features must show a gain whose interval excludes zero; in the null twin
 (same events, titles shuffled) the interval must contain zero. A/A: 200 tests, 5 % ± 3 % significant. Off-policy: on the
 two logging policies of the Open Bandit sample (folder ``open-bandit-small`` under ``$TAIJI_TEST_DATA``; without it this
-part is left out) the intervals cover the other policy's on-policy value, and over repeated logs drawn from these two
-policies with the click rates fitted to the data they cover the true value at the nominal rate.
+part is skipped), the intervals cover the other policy's on-policy value. Over repeated logs that are sampled from these
+two policies with click rates fitted to the data, the intervals cover the true value at the nominal rate.
 
     python -m benchmarks.abtest [--quick] [--json FILE]
 """

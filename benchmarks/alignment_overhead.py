@@ -1,8 +1,9 @@
-"""What adaptive weights cost on a whole GRPO step: SmolLM2-135M with LoRA, rollouts included.
+"""Cost of adaptive weights in a whole GRPO step, including rollouts: SmolLM2-135M with LoRA.
 
-All trainers are stepped in turn (A B C …) in one process on the same prompts; overheads are medians of paired ratios of processor
-time, so that other jobs on the machine do not count, to the fixed-weight step of the same number of rewards. Every trainer makes rollouts of a fixed length, so that equal work is
-compared. Rank agreement of indicators taken from a few layers only (an approximation that would be cheaper) is reported too.
+All trainers are stepped in turn (A B C …) in one process on the same prompts; an overhead is the median of paired
+ratios of CPU time to the fixed-weight step with the same number of rewards, so that other jobs on the machine do not
+count. Every trainer makes rollouts of a fixed length, so that equal work is compared. Rank agreement of indicators
+taken from a few layers only (an approximation that would be cheaper) is reported too.
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -22,7 +23,9 @@ from benchmarks.harness import Result, median_ratio, run
 from benchmarks.measuring import exact_prompts
 
 LENGTH, GROUP, NEW = 850, 8, 96
-"""Tokens of a prompt, rollouts of it and their tokens: the case of `benchmarks.alignment_speed`, with two prompts a step, one a half."""
+"""Tokens of a prompt, its number of rollouts, and their tokens: the case of `benchmarks.alignment_speed`, with two
+prompts per step, one per half.
+"""
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {"weighting": "fixed"},
     "popo-light": {"weighting": "popo-light"},

@@ -1,10 +1,10 @@
-"""A GRPO step beside stock TRL's: rollout, update (forward + backward), whole step, peak memory, against the physical floor.
+"""A GRPO step compared with stock TRL's and a lower bound: rollout, update (forward + backward), whole step, memory.
 
-SmolLM2-135M with LoRA r = 16 on all linear layers, one prompt and G rollouts of fixed length, in fp32 and bf16. Both sides are
-whole trainers (TRL's `GRPOTrainer`, our `ParetoGRPOTrainer`) stepped in turn in one process on the same prompts; TRL runs
-without gradient checkpointing, its faster way. The curve over prompt length and group size times the update; TRL's side of it
-runs micro-batches of 4 rows and counts as many as it takes (more would not fit a 24 GB machine at 2,048 tokens; its cost
-is linear in rows).
+SmolLM2-135M with LoRA r = 16 on all linear layers, one prompt and G rollouts of fixed length, in fp32 and bf16. Both
+sides are whole trainers (TRL's `GRPOTrainer`, our `ParetoGRPOTrainer`) stepped in turn in one process on the same
+prompts; TRL runs without gradient checkpointing, which is faster. For the curve over prompt length and group size, only
+the update is timed. TRL then runs micro-batches of 4 rows and as many of them as needed (larger ones would not fit a 24
+GB machine at 2,048 tokens; the cost is linear in rows).
 
     python -m benchmarks.alignment_speed [--quick] [--json benchmarks/results/alignment_speed.json]
 """

@@ -1,10 +1,12 @@
-"""Worth of lists that are shown again under load, in a world with known truth.
+"""Value of lists that are shown again under load, in a world with known truth.
 
-Requests of the world's users meet a server that can compute a third of the lists that they ask for on average, with the queue, the admission,
-the kept lists and the policies of the service. Who is refused sees nothing. Truth is the expected reward of the list that was shown and of
-the one that would have been computed, in the same circumstances. A list that is shown twice costs nothing by itself in this world: the regret is
-of clicks since and of tastes that drift. The critics of the policy ``critics`` are fitted on another log of the world, by what
-users clicked there; those of shuffled clicks are the negative control. In the twin nobody's taste makes a difference: nothing can be lost but by shorter lists.
+The users of the world send requests to a server that can compute a third of the requested lists on average, with the
+queue, the admission, the kept lists and the policies of the service. A user whose request is rejected sees nothing. The
+truth is the expected reward of the list that was shown, and of the list that would have been computed, under the same
+circumstances. In this world, showing a list twice costs nothing by itself: the regret comes from clicks since the list
+was made, and from tastes that drift. The critics of the policy ``critics`` are fitted to the clicks in another log of
+the world; critics of shuffled clicks are the negative control. In the twin, tastes make no difference, so only shorter
+lists can lose reward.
 """
 
 from __future__ import annotations

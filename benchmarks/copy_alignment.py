@@ -1,15 +1,19 @@
-"""Aligning the writer of copy with the reward model, or choosing the best of n of what it writes, at equal cost?
+"""Is it better, at equal cost, to align the writer of copy with the reward model, or to choose the best of n copies?
 
-World `push` with wordings. A tiny language model is fine-tuned on copies drawn evenly; reward models of clicks and of clicks that found the promise
-kept are trained on sends, as in `benchmarks.copywriting`. GRPO then aligns the writer with the reward of clicks, with that of kept promises, and with both under equal
-weights and under POPO. Cost is the number of completions that are sampled and scored: best of n costs n per item served, alignment its rollouts once and one
-completion per item. Values are true expected clicks (and kept promises) per 100 sends on items that neither the reward model nor GRPO has seen; a text that is not one of the
-grammar's copies counts as the item's worst copy. Means over worlds, with Student's interval.
+World `push` with wordings. A tiny language model is fine-tuned on copies drawn evenly; reward models of clicks and of
+clicks that found the promise kept are trained on sends, as in `benchmarks.copywriting`. GRPO then aligns the writer
+with the reward of clicks, with that of kept promises, and with both under equal weights and under POPO. Cost is the
+number of completions that are sampled and scored: best of n costs n completions per item, and alignment costs its
+rollouts once plus one completion per item. Values are true expected clicks (and kept promises) per 100 sends on items
+that neither the reward model nor GRPO has seen; a text that is not one of the grammar's copies counts as the item's
+worst copy. Means over worlds, with Student's interval.
 
-Predictions, told before the first run: alignment brings more clicks per item than one completion of the writer as it was; best of 64 brings more than alignment; so there is a
-number of items from which alignment is the cheaper one, and it is told. Where the two rewards pull apart, both rewards bring more kept promises than clicks alone.
-A first run on worlds 0 to 3 added two rewards up without weights, which is twice the step, and failed two of the three. This one has weights that sum to one, for every arm,
-on eight worlds that were not looked at before; the predictions are the same.
+Predictions, stated before the first run: alignment brings more clicks per item than one completion of the writer before
+alignment, and best of 64 brings more than alignment. So there is a number of items from which alignment is cheaper,
+which is reported. Where the two rewards conflict, using both brings more kept promises than clicks alone. A first run,
+on worlds 0 to 3, added the two rewards without weights, which doubles the step, and failed two of the three checks. In
+this version the weights sum to one for every arm, and the eight worlds had not been used before; the predictions are
+the same.
 
     python -m benchmarks.copy_alignment [--quick] [--json FILE]
 """

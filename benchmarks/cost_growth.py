@@ -1,8 +1,9 @@
-"""Growth of cost: seconds and peak memory against each size, beside the growth that counting operations gives.
+"""Growth of seconds and peak memory with each size, compared with the growth of the number of operations.
 
-An update of SmolLM2-135M with LoRA (completions of 96 tokens) against prompt length, group size, number of prompts, and number of rewards whose gradients are taken;
-retrieval and pair fields against the items of the catalogue; data set, fields and a ranker's training pass against the events of the log. From each base
-case one factor is raised; growth is the slope of log cost on log factor (1 is proportional). Cases are timed in turn in one process.
+An update of SmolLM2-135M with LoRA (completions of 96 tokens) against prompt length, group size, number of prompts, and
+number of rewards whose gradients are taken; retrieval and pair fields against the items of the catalogue; data set,
+fields and a ranker's training pass against the events of the log. From each base case one factor is raised; growth is
+the slope of log cost on log factor (1 is proportional). Cases are timed in turn in one process.
 
     python -m benchmarks.cost_growth [--quick] [--json benchmarks/results/cost_growth.json]
 """

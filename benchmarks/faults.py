@@ -1,13 +1,13 @@
-"""What falls over, and what is lost by it: nothing.
+"""Faults of the service and their effects: no data may be lost.
 
 A real service (supervisor, API process, a worker for each of two releases) is loaded by clients that repeat a batch
 under its idempotency key until it is acknowledged, while the served release is switched back and forth. The LLM is a
-stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend`. At random
-moments something fails: SIGKILL of the workers, of the API, of Redis; a full disk; an LLM that raises or hangs; a
-clock that steps back or a year ahead (and a process that starts under it); processes or Redis stopped for a while; hundreds of connections that
-say nothing, with large heads among them; entries in the queue that nobody can read. After recovery a checker that shares no code with the
-service reads the store's raw tables or keys and compares them with the clients' own ledger, and every list that was answered
-is made again by the library alone (:mod:`benchmarks.list_faults`).
+stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend`. At random times a fault is injected:
+SIGKILL of the workers, of the API or of Redis; a full disk; an LLM that raises or hangs; a clock that steps back or a
+year ahead (and a process that starts with it); processes or Redis stopped for a while; hundreds of silent connections
+and large heads; unreadable entries in the queue. After recovery, a checker that shares no code with the service
+compares the store's raw tables or keys with the clients' own ledger, and recomputes every answered list with the
+library alone (:mod:`benchmarks.list_faults`).
 """
 
 from __future__ import annotations
@@ -374,7 +374,9 @@ class World:
 def stored(
     world: World,
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
-    """The raw store: how often each event id occurs, events a user, counted events a user, rows, events still queued."""
+    """The raw store: number of occurrences of each event id, events per user, counted events per user, rows, events
+    still queued.
+    """
     times: Counter[str] = Counter()
     events: dict[str, set[str]] = {user: set() for user in EVERYBODY}
     seen: dict[str, int] = dict.fromkeys(EVERYBODY, 0)

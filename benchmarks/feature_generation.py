@@ -1,10 +1,11 @@
-"""Prompts per second where features are written: rows that come and go on the lean forward, beside batches on the model's own layers.
+"""Prompts per second when features are written: continuous batching on the lean forward, compared with batches.
 
-Student prompts of the demo's data (completejourney; the synthetic shop in the quick form), completions of at most 104 tokens, 24 rows
-at a time. Arms, in turn in one process: *batches* (the model's own layers, a token a step, rows leave when they end), *lean* (continuous
-batching on fused, packed weights), *lean, looked up* (with guesses from the text's own repetitions). Sampled texts are timed; greedy ones are
-compared, in fp32 token for token, in bf16 with those of fp32. FEATURES_MODEL names the model, such as a run's ``sft/model``, whose
-answers repeat the form that the default model has not learnt.
+Student prompts of the demo's data (completejourney; the synthetic shop in the quick form), completions of at most 104
+tokens, 24 rows at a time. Arms, in turn in one process: *batches* (the model's own layers, one token per step, finished
+rows are removed), *lean* (continuous batching on fused, packed weights), *lean, looked up* (with tokens suggested by
+repetitions in the text). Sampled texts are timed; greedy ones are compared, in fp32 token for token, in bf16 with those
+of fp32. FEATURES_MODEL names the model, such as a run's ``sft/model``, whose answers repeat the form that the default
+model has not learnt.
 
     [FEATURES_MODEL=FOLDER] python -m benchmarks.feature_generation [--quick] [--json benchmarks/results/feature_generation.json]
 """

@@ -1,9 +1,10 @@
-"""Worth of fusion, alignment and re-ranking in a recommender of one log, switched on one by one.
+"""Gain of fusion, alignment and re-ranking in a recommender of one log, switched on one by one.
 
-The recipe of `taiji recommend` with its defaults, up to the predictions of the ranker for everything that was found: fitted once, scored once.
-Each step of the series then makes its own lists of ten for the same requests of the test period. Fusions are fitted as the stage `fusion` does
-it: to what was shown in the last period before the test, as a ranker of the periods before it predicts it. Metrics: NDCG, recall and diversity at
-ten; differences are paired by user, from averaged ranks of the same predictions. There is no check: no gain is an answer.
+The recipe of `taiji recommend` with its defaults is fitted once and scored once, up to the ranker's predictions for all
+candidates. Each step of the series then makes its own lists of ten for the same requests of the test period. Fusions
+are fitted as in the stage `fusion`: to the exposures of the last period before the test, with the predictions of a
+ranker trained on the earlier periods. Metrics: NDCG, recall and diversity at ten; differences are paired by user, from
+averaged ranks of the same predictions. There is no check, because "no gain" is a valid answer.
 
     [SERIES_DATA="ml-latest-small completejourney"] python -m benchmarks.fusion_series [--quick] [--json FILE]
 """

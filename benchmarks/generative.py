@@ -1,19 +1,21 @@
-"""Generative retrieval by item codes on public benchmarks, beside the line that generative models are held against.
+"""Generative retrieval by item codes on public benchmarks, compared with the usual baselines.
 
-Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked item by item with seen items left
-out; and Amazon Office by time (the part of MiniOneRec's split that is public). Codes: residual k-means, of item factors of the training
-interactions, and on Office of titles by WordLlama (the other files have no texts). Models: popularity, item-kNN, co-occurrence, SASRec,
-the plain decoder, TIGER's form of it (an encoder, a token per code), and each block on and off. Warm and cold targets apart: cold are
-items with at most five interactions in training. A block is compared with its control on the same users,
-hits averaged over seeds; the control of thinking steps is as many filler steps, that of the router and the gate is the plain decoder,
-whose parameters are told beside; experts compute as much per token as the plain feed-forward layer and have twice its weights.
-Speed: our beam search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
-Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items told apart by a level and left together.
-Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours on two cores): TIGER's form at a size near TIGER's, with codes of
-SASRec's item vectors, one model per layers x width in ``TAIJI_BENCHMARK_SIZES`` (4x128).
-``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts; ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most; ``TAIJI_BENCHMARK_BLOCKS`` names
-the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and the speed on a small catalogue.
-Write to ``benchmarks/results/generative.json`` with ``--json``.
+Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked item by item with
+seen items left out; and Amazon Office by time (the part of MiniOneRec's split that is public). Codes: residual k-means,
+of item factors of the training interactions, and on Office of titles by WordLlama (the other files have no texts).
+Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder, TIGER's form of it (an encoder, a token per
+code), and each block on and off. Warm and cold targets apart: cold are items with at most five interactions in
+training. A block is compared with its control on the same users, with hits averaged over seeds. The control of thinking
+steps is as many filler steps; that of the router and the gate is the plain decoder, whose number of parameters is
+reported; experts compute as much per token as the plain feed-forward layer and have twice its weights. Speed: our beam
+search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
+Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items separated by a
+further level, or not separated. Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours
+on two cores): TIGER's form at a size near TIGER's, with codes of SASRec's item vectors, one model per layers x width in
+``TAIJI_BENCHMARK_SIZES`` (4x128). ``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts;
+``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most;
+``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and
+the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
 """
 
 from __future__ import annotations

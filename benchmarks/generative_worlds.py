@@ -1,18 +1,20 @@
-"""Blocks of the generative decoder in worlds whose truth is known, and in twins where a block's reason is taken away.
+"""Blocks of the generative decoder in worlds with known truth, and in twins in which they have nothing to gain.
 
-Metric: the expected reward of the first ten items offered to a request, each shown alone, over that of the ten best items there, by the
-world's truth; so no draw of clicks adds noise. Requests are those of the last third of the log's time; lists are asked for at their times. Codes are residual
-k-means of title vectors, the same for all arms; clicks come from a random policy. ``short-video`` has long and short-term tastes, and its twin has
-none: what is left there is quality, which is alike for everybody. ``mall`` has a taste per surface on top of a common one, and its twin only
-the common one; items of other surfaces than the request's are left out of every arm's list. A block and its control have the same training settings;
-thinking steps are held against as many filler steps. Differences are paired by seed, with Student's interval.
+Metric: the true expected reward of the first ten items for a request, each shown alone, divided by that of the ten best
+items; so no random clicks add noise. Requests are those of the last third of the log's time, at their own times. Codes
+are residual k-means of title vectors, the same for all arms; clicks come from a random policy. ``short-video`` has long
+and short-term tastes; its twin has none, only quality, which is the same for everybody. ``mall`` has a taste per
+surface in addition to a common one, and its twin only the common one; items of surfaces other than the request's are
+excluded from the lists of all arms. A block and its control have the same training settings; thinking steps are
+compared with as many filler steps. Differences are paired by seed, with Student's interval.
 
-Checks: the plain decoder beats popularity where there are tastes, and no block differs from its control in a twin. The blocks' effects in the
-worlds are told as they come out.
+Checks: the plain decoder beats popularity where there are tastes, and no block differs from its control in a twin. The
+effects of the blocks in the worlds are reported, not checked.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run goes on.
+``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
+run goes on.
 """
 
 from __future__ import annotations

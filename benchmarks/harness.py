@@ -1,4 +1,4 @@
-"""What every benchmark shares: arguments, repeated paired timing, the table, the checks, the JSON file, the exit code.
+"""Common parts of all benchmarks: arguments, repeated paired timing, table, checks, JSON file, exit code.
 
 A benchmark module defines ``measure(quick: bool) -> Result`` and ends with ``run(measure)``. A check compares a figure
 with a bar that was written down beforehand; a ratio is taken between two things measured in turn in one process, and an

@@ -1,11 +1,11 @@
-"""How quick the inspector is in a browser: first paint, and every interaction with 100,000 users.
+"""Speed of the inspector in a browser: first paint, and every interaction with 100,000 users.
 
-Two synthetic runs, a small one and one of 100,000 users (2 million events), are served by ``taiji view`` and driven in a headless
-Chromium. An interaction counts from the reader's event to the frame after the page changed, the script's own pauses while
-typing included. Both runs are measured in turn and the checks are their ratios, since absolute times belong to the machine;
-beside the elapsed time stands the processor time of server and browser together, which other work on the machine does not
-lengthen. Rows have the targets: 1 s to first paint, 300 ms an interaction. The environment variable TAIJI_BENCH_RUN names a
-real run whose first paint is added.
+Two synthetic runs, a small one and one of 100,000 users (2 million events), are served by ``taiji view`` and driven in
+a headless Chromium. The time of an interaction is that from the reader's action to the frame after the change of the
+page, including the script's own pauses while typing. Both runs are measured in turn, and the checks are their ratios,
+because absolute times depend on the machine. In addition to the elapsed time, the CPU time of server and browser
+together is shown, which other work on the machine does not increase. Rows have the targets: 1 s to first paint, 300 ms
+an interaction. The environment variable TAIJI_BENCH_RUN names a real run whose first paint is added.
 """
 
 from __future__ import annotations

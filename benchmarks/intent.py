@@ -1,9 +1,10 @@
 """Does a sampled next item help the user tower, and what does training on the noised target do to it?
 
-ml-latest-small and completejourney by time, the whole catalogue ranked: recall@20 of ``intent_diffusion`` in its three modes, which have the same parameters and the
-same settings, and of ``two_towers``; means over seeds, differences paired by user. Stated before the first run: the sampler's output beats the same tower
-without diffusion, and training on the noised target falls behind it, with a lower loss.
-``INTENT_DATA`` names some of the two logs. Quick: a log whose next item is chance, where nothing can be learnt and a lower loss is the leak; its check alone decides there.
+ml-latest-small and completejourney by time, the whole catalogue ranked: recall@20 of ``intent_diffusion`` in its three
+modes, which have the same parameters and the same settings, and of ``two_towers``; means over seeds, differences paired
+by user. Stated before the first run: the sampler's output beats the same tower without diffusion, and training on the
+noised target falls behind it, with a lower loss. ``INTENT_DATA`` names some of the two logs. Quick: a log whose next
+item is random, so that nothing can be learnt and a lower loss comes from the leak; only this check counts there.
 """
 
 from __future__ import annotations

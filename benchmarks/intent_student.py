@@ -1,8 +1,8 @@
-"""The student of rows of intents: how near it comes to rows that it has not seen, and CPU time per row on one core.
+"""Student of rows of intents: how close its intents are to unseen rows, and its CPU time per row on one core.
 
-The rows name what users of the world ``shop`` take next (three items), as a language model that is always right would; the
-student sees those of the first four fifths of the time and is compared on the rest with its untrained self, which mixes the
-history. Coverage: mean over a row's intents of the best cosine among the student's.
+The rows contain the three items that users of the world ``shop`` take next, as a language model that is always right
+would name them; the student sees those of the first four fifths of the time and is compared on the rest with its
+untrained self, which mixes the history. Coverage: mean over a row's intents of the best cosine among the student's.
 
     python -m benchmarks.intent_student [--quick] [--json FILE]
 """

@@ -2,13 +2,14 @@
 
     python -m benchmarks.leakage [--answer item] [--answer set] [--examples 120] [--data NAME] [--quick] [--json FILE]
 
-The title of the true item is put into a fifth of otherwise clean rationales, word for word, with a spelling mistake, with a
-word left out, and in other words' midst. Clean are those of the rule-based writer, which never writes the title: with the answer
-in view it concludes on the right habit, as RUPR's teachers should, without it (full run) often on a wrong one. Plain ORFT
-(perplexity below the median) should keep the planted ones preferentially; the guarded rule must reject at least 95 % of them and
-at most 10 points more of the clean ones than plain ORFT does. With ``--answer set`` the true answer is a set of the user's next items, and
-the planted title is that of one of them, drawn among those that the student's prompt does not show; the bars are the same. Then the controls, decoys and the blind gap of the default model as
-teacher, whose rationales are written with the answer in view.
+The title of the true item is inserted into a fifth of otherwise clean rationales: word for word, with a spelling
+mistake, with a word left out, or in the middle of other words. Clean rationales are those of the rule-based writer,
+which never writes the title. With the answer in view it ends with the right habit, as RUPR's teachers should; without
+it (full run), often with a wrong one. Plain ORFT (perplexity below the median) is expected to prefer the planted
+rationales. The guarded rule must reject at least 95 % of them, and at most 10 points more of the clean rationales than
+plain ORFT. With ``--answer set`` the true answer is a set of the user's next items, and the planted title is that of
+one of them, drawn among those that the student's prompt does not show; the bars are the same. Then the controls, decoys
+and the blind gap of the default model as teacher, whose rationales are written with the answer in view.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Lists under faults: two recommenders that differ, clients that ask both for lists, and a checker that makes each list again.
+"""Lists under faults: two different recommenders, clients that request lists, and a checker that recomputes each list.
 
-Used by :mod:`benchmarks.faults`. The checker asks the library in its own process, one request at a time: the run's cascade over the run's log
-for a user about whom the service knows no more than the log, and a recommender loaded anew for strangers and for users with events since.
+Used by :mod:`benchmarks.faults`. The checker calls the library in its own process, one request at a time. For a user
+without events since the run, it uses the run's cascade on the run's log; for unknown users and users with later events,
+a newly loaded recommender.
 """
 
 from __future__ import annotations

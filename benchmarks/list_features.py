@@ -1,15 +1,17 @@
-"""Are features of users worth anything in the final lists of a recommender?
+"""Do features of users improve the final lists of a recommender? `recommend.features` lets the ranker of a recommender
+read the user features of a `taiji run`.
 
-`recommend.features` lets the ranker of a recommender read what a `taiji run` knows about users. No language model is in this benchmark: it asks what
-the place of these features is worth, from nothing to somebody who knows every taste. In the world `short-video` and in its twin without
-tastes, one recommender (popularity, co-occurrence, ranker) is built from the log of an even choice, and its ranker is trained five
-times: without features; with features of history means (the titles of what a user took, which is what a language model reads); with those of the user's
-true taste at the row's time, as a language model that is never wrong would tell it; and with each of the two dealt to the wrong users. All
-of them become ids and look-alikes at the times of a `taiji run`, and are joined as `recommend.features` joins them. Gain: true expected
-reward of the lists with features minus that of the lists without, on the same requests; Student's interval over worlds, each with its own fits.
+This benchmark uses no language model: it measures the possible gain of such features, from uninformative ones to
+perfect knowledge of every taste. In the world `short-video` and in its twin without tastes, one recommender
+(popularity, co-occurrence, ranker) is built from a log with a uniformly random policy. Its ranker is trained five
+times: without features; with features of history means (of the titles of the user's items, which a language model would
+read); with features of the user's true taste at the row's time, as a perfect language model would describe it; and with
+each of these two assigned to the wrong users. All of them become ids and look-alikes at the times of a `taiji run`, and
+are joined as `recommend.features` joins them. Gain: true expected reward of the lists with features minus that of the
+lists without, on the same requests; Student's interval over worlds, each with its own fits.
 
-Predictions, told before the first run: true tastes gain in the world; dealt to the wrong users they do not; in the twin without tastes they do not.
-Of history means nothing was predicted, as the ranker reads the history itself.
+Predictions, stated before the first run: true tastes gain in the world; assigned to the wrong users they do not; in the
+twin without tastes they do not. Nothing was predicted about history means, because the ranker reads the history itself.
 
     python -m benchmarks.list_features [--quick] [--json FILE]
 """

@@ -1,8 +1,8 @@
 """Do the policies for the coming weeks gain in their worlds, and not in the twins, nor where the log is confounded?
 
-python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_cloning`` (world ``retention``), ``cache_actor`` and
-``cache_critics`` (world ``peak-load``), whose modules say what is compared; values are what episodes of the world brought. ``LONG_TERM`` names some of
-them, ``BENCH_WORKERS`` how many processes share the work.
+python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_cloning`` (world ``retention``),
+``cache_actor`` and ``cache_critics`` (world ``peak-load``), whose modules describe the comparisons; values come from
+episodes of the world. ``LONG_TERM`` selects components, and ``BENCH_WORKERS`` is the number of processes.
 """
 
 from __future__ import annotations

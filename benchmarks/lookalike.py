@@ -1,8 +1,8 @@
 """Look-alike search over a million rows: seconds, memory, and how often it finds what the exact search finds.
 
-Rows are answers of users over time: a topic, a shade of it, and what is the user's own; every tenth repeats a common answer word
-for word. Full: 1,000,000 rows of 200,000 users, 256 numbers each. Quick: 8,000 rows of 1,600 users, 32 numbers.
-The exact search of a sample reads every row that stands at its time.
+Rows are answers about users over time: a topic, a variant of it, and a part specific to the user; every tenth row
+repeats a common answer word for word. Full: 1,000,000 rows of 200,000 users, 256 numbers each. Quick: 8,000 rows of
+1,600 users, 32 numbers. For a sample, the exact search reads every row that is valid at the time.
 """
 
 from __future__ import annotations

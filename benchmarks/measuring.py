@@ -1,4 +1,4 @@
-"""Measures that the speed benchmarks share: peak memory of an action, the machine's rates, prompts of an exact length, floors."""
+"""Common measurements of the speed benchmarks: peak memory, the machine's rates, prompts of exact length, lower bounds."""
 
 from __future__ import annotations
 

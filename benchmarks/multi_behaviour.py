@@ -1,16 +1,19 @@
-"""Does a log of several behaviours tell what is bought next, and does a diffusion between behaviours add to the encoder it starts from?
+"""Do several behaviours help to predict purchases, and does a diffusion between behaviours improve its encoder?
 
-Favourites, carts and buys of Taobao (userbehavior-multibehavior), the items with at least 20 events before the test period and the users with at
-least 5 on these; the last two days are the test. A request is a user's first event there, its targets are what the user buys from then on; the whole
-catalogue is ranked, with what was seen before, and a second time without it (``new``). No arm is tuned: one learning rate for all, and passes until the arm's
-own validation in the training days stands still, 100 at most. SASRec has as many parameters as the whole system, the two encoders as one another. Means over seeds,
-differences paired by user. A smaller size than the papers', for a CPU.
+Favourites, carts and buys of Taobao (userbehavior-multibehavior), the items with at least 20 events before the test
+period and the users with at least 5 on these; the last two days are the test. A request is a user's first event in
+these days, and its targets are the user's purchases from then on. The whole catalogue is ranked, once including items
+seen before and once without them (``new``). No arm is tuned: all have one learning rate, and are trained until their
+validation metric in the training days stops improving, for at most 100 epochs. SASRec has as many parameters as the
+complete system, and the two encoders have equally many. Values are means over seeds, and differences are paired by
+user. Models are smaller than the papers', to run on a CPU.
 
-Stated before the first run. (1) Behaviours as factors of queries and keys beat the same encoder without behaviours. (2) The diffusion does not beat the
-encoder that it starts from: what it learns to sample is a function of the same history, which the encoder computes without it. (3) The masking as released,
-which hands the sampler its answer as condition, is not worse than the corrected one. (4) The paper's claim: the whole system beats SASRec. (5) Over 20 draws
-of noise a user's first ten hold more than ten items.
-Quick: users who view one item again and again and buy another one; which is which only behaviours tell.
+Stated before the first run. (1) Behaviours as factors of queries and keys beat the same encoder without behaviours. (2)
+The diffusion does not beat the encoder that it starts from: it learns to sample a function of the same history, which
+the encoder computes anyway. (3) The masking of the released code, which gives the sampler its answer as the condition,
+is not worse than the corrected one. (4) The paper's claim: the complete system beats SASRec. (5) Over 20 draws of
+noise, the first ten places of a user's lists have more than ten items. Quick: users who repeatedly view one item and
+buy another; only the behaviours distinguish the two.
 
 TAIJI_RESUME=FOLDER keeps what each arm found there, so that a run that was stopped goes on.
 """

@@ -1,12 +1,14 @@
-"""Does the short ladder of ``taiji oracle`` name the right sign? Its decision about titles against the stored gains of ``benchmarks.uplift``.
+"""Does the short ladder of ``taiji oracle`` name the right sign? Its decision about titles against the stored gains of
+``benchmarks.uplift``.
 
     python -m benchmarks.oracle_signs [--data NAME_OR_PATH]... [--measured FILE] [--page FILE] [--quick] [--json FILE]
 
-For each log the ladder of the command (50,000 candidates, one seed, WordLlama, the built-in ranker) is climbed anew, and its text rung compared with
-that of ``benchmarks/results/uplift.json`` (150,000 candidates, two seeds), in two ways: *as trained*, whether the interval of the gain lies above 0, and
-*where it pays*, whether the ranker keeps text at all. A prediction is right where every model that was measured agrees with it; a log that was not
-measured has none. Reported, not checked: what the short ladder is capable of is no bar. The checks are that every log was climbed and that a control of
-permuted texts does not gain. ``--page`` writes the table between the markers of a page. A log that is done is kept in ``TAIJI_BENCHMARK_WORK``.
+For each log, the ladder of the command (50,000 candidates, one seed, WordLlama, the built-in ranker) is evaluated
+again, and its text rung is compared with that of ``benchmarks/results/uplift.json`` (150,000 candidates, two seeds), in
+two ways: *as trained*, whether the interval of the gain lies above 0, and *where it pays*, whether the ranker keeps
+text at all. A prediction is right if every measured model agrees with it. The accuracy of the short ladder is reported,
+not checked. The checks are that the ladder was evaluated on every log, and that a control with permuted texts does not
+gain. ``--page`` writes the table between the markers of a page. A log that is done is kept in ``TAIJI_BENCHMARK_WORK``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The service under more than it can bear: goodput against offered load, and health under floods of connections.
+"""The service under overload: goodput by offered load, and health checks during floods of connections.
 
-A ranking takes a fixed time of a stand-in that sleeps, so that the capacity is known: 1 / that time. An open loop asks for half to twenty
-times as much; goodput is the rate of answers with 200 that came within two seconds of when they were due. At three times the capacity
-users who have a list are served by each policy of the kept lists; what such lists are worth is told by :mod:`benchmarks.cache_regret`. Then hundreds of connections say nothing, send their heads drop by drop, or send one
-header of 300 MiB, while somebody else asks for the health of the service. Times are of this machine; the checks are shares and the bar
-of one second.
+A ranking is replaced by a sleep of fixed time, so that the capacity is known: 1 / that time. An open loop sends half to
+twenty times as many requests; goodput is the rate of answers with 200 within two seconds after they were due. At three
+times the capacity, users who have a list are served with each policy of the kept lists; :mod:`benchmarks.cache_regret`
+measures the value of such lists. Then hundreds of connections send nothing, send their heads drop by drop, or send one
+header of 300 MiB, while a probe requests `/healthz`. Times depend on this machine; the checks are shares and the bar of
+one second.
 """
 
 from __future__ import annotations

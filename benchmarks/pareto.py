@@ -1,8 +1,8 @@
-"""Do adaptive reward weights do what the mathematics says, and are they worth having?
+"""Do adaptive reward weights behave as the theory says, and are they useful?
 
-Environments with known truth (quadratics, bandits, a sampled contextual policy), a tiny LM under the real trainer, and real
-recommendation data; rules: POPO in its forms, its peers, and an 11-point sweep of fixed weights. The full run needs about half
-an hour on two cores and writes its figures to docs/figures/.
+Environments with known truth (quadratics, bandits, a sampled contextual policy), a tiny LM under the real trainer, and
+real recommendation data; rules: POPO in its forms, its peers, and an 11-point sweep of fixed weights. The full run
+needs about half an hour on two cores and writes its figures to docs/figures/.
 
     python -m benchmarks.pareto [--quick] [--json benchmarks/results/pareto.json]
 """

@@ -1,8 +1,8 @@
-"""The cost model against the clock: rates from two runs of different size, a third and larger one is foretold and then measured.
+"""Accuracy of the cost model: rates from two runs of different size predict a third, larger one, which is measured.
 
-Full: the demo's configuration at a quarter and a half of its prompts, then all of them (the packaged data and model), by the clock.
-``PLAN_RUNS=runs/A,runs/B,runs/C`` takes three finished runs instead, the last one held back.
-Quick: a small shop and a tiny random model, by the processor's seconds, so that others on the machine do not decide it.
+Full: the demo's configuration with a quarter, a half and then all of its prompts (the packaged data and model), in
+elapsed time. ``PLAN_RUNS=runs/A,runs/B,runs/C`` uses three finished runs instead, of which the last is predicted.
+Quick: a small shop and a tiny random model, in CPU time, so that other work on the machine does not matter.
 """
 
 from __future__ import annotations

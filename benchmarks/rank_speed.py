@@ -1,9 +1,10 @@
 """`POST /v1/rank` with 1,000 candidates on a real run: latency, throughput, CPU time and memory, on both stores.
 
-`taiji serve` answers in processes of its own, the load generator is another on the same cores. One connection gives the latency of a
-service that is not busy, sixteen give its throughput. A finished run of `taiji run` has two rankers, with and without features, and
-every request is scored by both; without one, a small run of `taiji recommend` is trained, which has one. Absolute times belong to a
-machine, so they are rows with the target beside them; the check counts wrong answers (a 503 of a busy service is told apart).
+`taiji serve` answers in processes of its own, the load generator is another on the same cores. One connection gives the
+latency of a service that is not busy, sixteen give its throughput. A finished run of `taiji run` has two rankers, with
+and without features, and every request is scored by both; without one, a small run of `taiji recommend` is trained,
+which has one. Absolute times depend on the machine, so they are reported next to their targets; the check counts wrong
+answers (a 503 of a busy service is counted separately).
 
     TAIJI_BENCHMARK_RUN=runs/demo python -m benchmarks.rank_speed [--quick] [--json benchmarks/results/rank_speed.json]
 """

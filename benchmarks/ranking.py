@@ -1,11 +1,13 @@
 """The built-in ranker against logistic regression, LightGBM, and DIN and DCN of torch-rechub: quality and speed.
 
 Data: completejourney (in the installed package) and, where TAIJI_TEST_DATA names the folder of public data sets,
-ml-latest-small. Training on the split's ``ranker`` period, judged by click AUC on its ``test`` period. Every model gets
-the same rows and features and three configurations, all peers but DIN a fourth on the numbers alone, as one of the
-built-in ranker's three is; the best on the latest quarter of the training period is taken. Early stopping looks at the latest tenth of what is trained on. Intervals: paired bootstrap over users. Speed: rows a second of
-training steps, in turn in one process, same batch size and history; the peers with the data
-loader that torch-rechub ships, and, for the part of its models alone, fed ready batches as the built-in ranker is. ``--quick``: a synthetic shop, no tuning.
+ml-latest-small. Models are trained on the split's ``ranker`` period and evaluated by click AUC on its ``test`` period.
+Every model gets the same rows and features, and has three configurations; all peers except DIN have a fourth on the
+numbers alone, like one of the built-in ranker's three. The configuration that is best on the latest quarter of the
+training period is used. Early stopping uses the latest tenth of the training rows. Intervals: paired bootstrap over
+users. Speed: training rows per second, in turn in one process, with the same batch size and history. The peers use the
+data loader of torch-rechub; to measure its models alone, they also get ready batches, like the built-in ranker.
+``--quick``: a synthetic shop, no tuning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Training on a stream of Parquet rows: memory stays put however many rows there are.
+"""Training on a stream of Parquet rows: memory does not depend on the number of rows.
 
 Writes exposures of a synthetic shop to Parquet (not timed), then trains one pass over a tenth of them and over all of
-them, each in a process of its own, and compares the peaks of resident memory beyond what the data set takes. Full: 10 million rows; ``--quick``: 200,000.
+them, each in a process of its own, and compares the peaks of resident memory beyond what the data set takes. Full: 10
+million rows; ``--quick``: 200,000.
 """
 
 from __future__ import annotations

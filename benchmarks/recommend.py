@@ -1,30 +1,37 @@
-"""Does each component of a recommender gain where its mechanism is at work, and nothing where it is not?
+"""Does each component of a recommender gain where its mechanism is active, and nothing where it is not?
 
-In the world `short-video` and in twins in which mechanisms make no difference, a recommender is built from the log of an even choice:
-popularity, co-occurrence, SASRec, their merge, a ranker. The gain of a component is the true expected reward of the lists of all
-components minus that of the lists without it, on the same requests of the test period. Truth, and no estimate: nothing is drawn but the log.
-Only requests that both variants answer with a whole list are compared: without popularity, users without a history get no list, which is no
-matter of these mechanisms (`answered` tells). Checks are on the twins; whether a component gains in the world is told and not checked.
+In the world `short-video` and in twins in which mechanisms make no difference, a recommender is built from a log with a
+uniformly random policy: popularity, co-occurrence, SASRec, their merge, a ranker. The gain of a component is the true
+expected reward of the lists of all components minus that of the lists without it, on the same requests of the test
+period. It is computed from the truth, not estimated: only the log is random. Only requests that both variants answer
+with a complete list are compared, because without popularity, users without a history get no list, which is unrelated
+to these mechanisms (`answered` reports the share). The checks concern the twins; the gain of a component in the world
+is reported, not checked.
 
-**First predictions**, told before the first run, on the lower end of an interval over the users of two worlds. What a component can use:
-popularity that some items please everybody more (quality, and bait that lures); co-occurrence and SASRec that tastes differ and histories
-tell them; the ranker both. So in the twin without quality and bait popularity must not gain, in the twin without tastes co-occurrence
-and SASRec must not, and without all of them nobody must. Two of them failed: SASRec gains without tastes (+.023), and co-occurrence gains
-.0008 without all of them. They stay as they were.
+**First predictions**, stated before the first run, about the lower end of an interval over the users of two worlds.
+Popularity can use that some items appeal more to everybody (quality and clickbait); co-occurrence and SASRec can use
+that tastes differ and show in histories; the ranker can use both. So popularity must not gain in the twin without
+quality and clickbait, co-occurrence and SASRec must not gain in the twin without tastes, and no component must gain
+without all of them. Two predictions failed: SASRec gains without tastes (+.023), and co-occurrence gains .0008 without
+all of them. They are kept unchanged.
 
-**Second predictions**, told after that and before the runs they are checked on. An interval over users takes two fits of each model as if there
-were no others; a claim about a component is one about other worlds and fits too, so the interval is now Student's over worlds (`SEEDS` of them,
-each with its own fits), of each world's mean gain. And what a component can use was told wrongly:
+**Second predictions**, stated after that, and before the runs on which they are checked. An interval over users treats
+the two fits of each model as the only ones, but a claim about a component also concerns other worlds and fits. The
+interval is therefore now Student's over the mean gains of worlds (`SEEDS` of them, each with its own fits). The
+information that components can use had also been stated wrongly:
 
-- popularity: quality and bait. Co-occurrence: tastes. SASRec and the ranker: tastes, quality and bait (a softmax over the catalogue learns how
-  often each item is taken, as popularity does). So the twin in which SASRec must not gain is the one without all of them.
-- Without all of them one mechanism is left: competition within the list. A list of more topics is worth more, whoever found its items,
-  so that a component can gain or lose by accident there. In the twin without competition either, lists of one request are all worth the same, and
-  every gain must be zero but for rounding; a gain there would be a fault of the measurement.
-- `popularity` counts clicks, and where items come and go and are shown unevenly long, a click rate tells better which items are good. SASRec's gain
-  without tastes is this second opinion: with popularity by click rates (clicks per exposure before the test period, shrunk) in the place
-  of counts it must not gain there. Beside it stands the appeal (quality and lure, on the scale of interest) of the items that SASRec brings into
-  the lists, minus that of the items they replace: above zero there if SASRec recalls good items.
+- popularity: quality and bait. Co-occurrence: tastes. SASRec and the ranker: tastes, quality and bait (a softmax over
+  the catalogue learns how often each item is taken, as popularity does). So the twin in which SASRec must not gain is
+  the one without all of them.
+- Without all of them one mechanism remains: competition within the list. A list with more topics is worth more,
+  whichever component found its items, so a component can gain or lose by accident. If competition is switched off as
+  well, all lists of a request have the same value, and every gain must be zero up to rounding; a gain would show a
+  fault of the measurement.
+- `popularity` counts clicks, but if items come and go and are shown for different lengths of time, a click rate is a
+  better measure of their quality. SASRec's gain without tastes comes from this additional information: if popularity
+  uses click rates (clicks per exposure before the test period, shrunk) instead of counts, SASRec must not gain. Also
+  reported is the appeal (quality and clickbait, on the scale of interest) of the items that SASRec adds to the lists,
+  minus that of the items that they replace; it is above zero if SASRec finds good items.
 
 `TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run goes on where it was.
 

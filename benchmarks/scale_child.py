@@ -1,4 +1,4 @@
-"""Processes of their own for :mod:`benchmarks.scale_out`: a synthetic log of any size, and stages whose memory is measured."""
+"""Separate processes for :mod:`benchmarks.scale_out`: a synthetic log of any size, and stages whose memory is measured."""
 
 from __future__ import annotations
 

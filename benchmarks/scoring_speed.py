@@ -1,8 +1,8 @@
-"""Scoring k rationales x (target + decoys) as a prefix tree beside scoring every text by itself.
+"""Scoring k rationales x (target + decoys) as a prefix tree, compared with scoring every text separately.
 
-One user prompt, 3 rationales after it, 5 answers after each: 15 texts that share nearly everything. Both sides go through
-`score_completions` on the same texts in turn in one process; the unshared side is the padded batches that models get which the
-engine does not serve.
+One user prompt, 3 rationales after it, 5 answers after each: 15 texts that share nearly everything. Both sides go
+through `score_completions` on the same texts in turn in one process; the unshared side uses padded batches, as for
+models that do not support prefix sharing.
 
     python -m benchmarks.scoring_speed [--quick] [--json benchmarks/results/scoring_speed.json]
 """

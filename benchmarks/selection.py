@@ -1,16 +1,17 @@
-"""The decisive experiment: what is selection worth on held-out answers?
+"""The decisive experiment: does selection help on held-out answers?
 
-A student is fine-tuned on the rationales that a filter kept, and then judged on examples of the test period, for which it
-writes its own rationale: by its answers, and by how likely it makes the true item (log-perplexity of title and categories after its own
-rationale), which tells small models apart where hardly any answer is right. Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards),
-none, a random choice as large as the guarded one, and the answers of that random choice without any rationale. The
-teachers are the rule-based writer, the same with leaks planted into a fifth of its rationales, and (with the default
-model) the model itself. Each student also answers without thinking, at equal input.
+A student is fine-tuned on the rationales that a filter kept. It is then evaluated on examples of the test period, for
+which it writes its own rationale, by its answers and by the likelihood of the true item (log-perplexity of title and
+categories after its own rationale). The likelihood distinguishes small models even if hardly any answer is right.
+Filters: plain perplexity (the paper's), guarded (masked perplexity, lift, lexical guards), none, a random choice as
+large as the guarded one, and the answers of that random choice without any rationale. The teachers are the rule-based
+writer, the same with leaks planted into a fifth of its rationales, and (with the default model) the model itself. Each
+student also answers without thinking, at equal input.
 
 Students: a tiny model that was pretrained on examples of an earlier period (always), and the default model (full run
-only, one seed: two cores allow no more). Whether selection helps is what this measures, so it is no check; the checks are
-that every arm was trained and judged, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny
-student answers in the format before any arm is trained, without which a comparison would say nothing.
+only, one seed: two cores allow no more). The gain of selection is measured, not checked; the checks are that every arm
+was trained and judged, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny student
+answers in the format before any arm is trained, without which a comparison would say nothing.
 
 A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and goes on after a kill with
 ``TAIJI_BENCHMARK_WORK=FOLDER``.

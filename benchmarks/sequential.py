@@ -1,13 +1,14 @@
-"""Sequential retrieval on public benchmarks: SASRec on packed histories beside RecTools' SASRec, and the simple retrievers.
+"""Sequential retrieval on public benchmarks: our SASRec, RecTools' SASRec, and simple retrievers.
 
-Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked with seen items left out; and
-ml-latest-small by time. Ours and RecTools' (0.19, from the environment that ``make peers`` makes) have the same width, blocks, heads,
-dropout, batch, step size and length. Ours has a sampled softmax with 1,024 negatives that a step shares. RecTools draws its own for every
-place of every history, padding and all, which makes 1,024 of them its slowest loss; so it is measured with its other losses as well.
-Quality: with its full softmax (its default) and with 32 negatives, each for twice the processor time that ours took (``TAIJI_PEER_FACTOR``).
-Speed: processor time of one thread on the same 4,096 histories, an epoch each in turn, with four of its losses, down to one negative.
-``TAIJI_BENCHMARK_PARTS=beauty,toys,movies,speed`` chooses parts; ``TAIJI_PEERS`` names the environment's Python.
-Quick: a synthetic circle of items, without the peer.
+Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked with seen items
+left out; and ml-latest-small by time. Ours and RecTools' (0.19, from the environment that ``make peers`` makes) have
+the same width, blocks, heads, dropout, batch, step size and length. Ours has a sampled softmax with 1,024 negatives
+that a step shares. RecTools draws separate negatives for every position of every history, including padding, so 1,024
+negatives are its slowest loss; it is therefore measured with its other losses as well. Quality: with its full softmax
+(its default) and with 32 negatives, each for twice the processor time that ours took (``TAIJI_PEER_FACTOR``). Speed:
+processor time of one thread on the same 4,096 histories, an epoch each in turn, with four of its losses, down to one
+negative. ``TAIJI_BENCHMARK_PARTS=beauty,toys,movies,speed`` chooses parts; ``TAIJI_PEERS`` names the environment's
+Python. Quick: a synthetic circle of items, without the peer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A circle of items that users step through: what comes next only the order tells."""
+"""A circle of items through which users step: only the order of the history predicts the next item."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Latency and throughput of the service over HTTP, on both stores, on a machine shared with the load generator.
 
-Each kind of request runs as a closed loop (how much goes through) and, reads, as an open loop at 1,000 and 1,200 requests a
-second, where latency counts from the moment a request was due. `/healthz` is the floor: HTTP server and routing without
-a store. Freshness is the time from sending an event to reading a row that saw it, with a writer that takes no time, so
-what remains is queue, worker and store. Absolute times are rows, for this machine; the checks are ratios and counts.
+Each kind of request runs as a closed loop (throughput), and reads also as an open loop at 1,000 and 1,200 requests per
+second, in which latency counts from the time when a request was due. `/healthz` is the lower bound: HTTP server and
+routing without a store. Freshness is the time from sending an event to reading a row that includes it, with a writer
+that takes no time, so it measures queue, worker and store. Absolute times are reported for this machine; the checks are
+ratios and counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""`POST /v1/recommend` over a large catalogue: real models, a service in its own processes, a load generator in another.
+"""`POST /v1/recommend` over a large catalogue: real models, a service in its own processes, a load generator in
+another.
 
-A log of 100,000 items is made, `taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on it, and `taiji
-serve` answers with two HTTP processes and no cache: lists of 50 out of some 500 ranked candidates. An open loop asks 100 times a second;
-latency counts from the moment a request was due. A closed loop tells how much goes through. Service and load generator share the
-machine's cores, so every second of anybody else's work there is in the figures. Absolute times are rows; the checks are counts.
+A log of 100,000 items is made, `taiji recommend` trains popularity, co-occurrence, two towers and the default ranker on
+it, and `taiji serve` answers with two HTTP processes and no cache: lists of 50 out of some 500 ranked candidates. An
+open loop sends 100 requests per second; latency counts from the time when a request was due. A closed loop measures the
+throughput. Service and load generator share the machine's cores, so all other work on the machine affects the figures.
+Absolute times are reported; the checks are counts.
 """
 
 from __future__ import annotations

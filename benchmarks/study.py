@@ -1,9 +1,10 @@
-"""A study end to end: arms × training seeds, negative controls, and going on after a kill.
+"""A study end to end: arms × training seeds, negative controls, and continuing after a kill.
 
 In the synthetic shop, where titles carry the hidden taste: the features must gain, each half on its own is shown, and
-both negative controls must not gain. Its cells are then deleted in part: only those are trained again and every figure comes
-out the same. Where STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well and its table added;
-the only bar there is that negative controls do not gain, for what features are worth on real data is a finding.
+both negative controls must not gain. Its cells are then deleted in part: only those are trained again and every figure
+comes out the same. Where STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well and its table
+added; the only check there is that negative controls do not gain, because the gain of features on real data is a
+finding.
 
     [STUDY_RUN=runs/NAME] python -m benchmarks.study [--quick] [--json FILE]
 """

@@ -1,24 +1,27 @@
-"""The uplift ladder: counts, collaborative fields, text match, and the oracle of intents, each rung against the one before it.
+"""The uplift ladder: counts, collaborative fields, text match, and the oracle of intents, each rung against the one
+before it.
 
 Protocol: first (user, item) events; four candidates per item taken, of what others took in the same window; training on
-the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is refreshed four times in each period;
-events of one instant never see each other. Our ranker and LightGBM side by side, two configurations each at every rung,
-chosen on the latest part of training. Text must pay: ``gain`` is with it in any case, ``kept_gain`` as the product's ranker takes
-it, left out of the seeds (``kept`` is the share of the others) in which it does not lower the loss on the latest part of training;
-the checks are about the latter. Intervals: paired bootstrap over users and seeds. Controls: permuted texts, random vectors of the
-same geometry, titles of noise words, another user's history.
+the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is refreshed four times in each
+period; events of one instant never see each other. Our ranker and LightGBM side by side, two configurations each at
+every rung, chosen on the latest part of training. Text must pay: ``gain`` is with text in all seeds. ``kept_gain`` is
+that of the built-in rule, which drops text in the seeds in which it does not lower the loss on the latest part of
+training (``kept`` is the share of the other seeds); the checks concern ``kept_gain``. Intervals: paired bootstrap over
+users and seeds. Controls: permuted texts, random vectors of the same geometry, titles of noise words, another user's
+history.
 
     python -m benchmarks.uplift [--data NAME_OR_PATH]... [--embedder minilm]... [--quick] [--json FILE]
         [--knowledge FILE [--model NAME]] [--intents FILE] [--aligned FILE]
 
 The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
-``item_knowledge``; one that is not there is written by ``--model``, a part at a time, and a killed one goes on); 4 from rows of intents (a
-run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the arm ``student``. Each against text
-match, with its negative control and its tokens; rows whose user had intents at the time are the stratum ``covered``. The student also with the
-share of the gain of 4 that it keeps.
+``item_knowledge``; one that is not there is written by ``--model``, a part at a time, and a killed one goes on); 4 from
+rows of intents (a run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the
+arm ``student``. Each against text match, with its negative control and its tokens; rows whose user had intents at the
+time are the stratum ``covered``. The student also with the share of the gain of 4 that it keeps.
 
-Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and ml-latest-small where TAIJI_TEST_DATA names the public data
-sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS ("LightGBM taiji") change the budget.
+Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and
+ml-latest-small where TAIJI_TEST_DATA names the public data sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS
+("LightGBM taiji") change the budget.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Are the worlds fast enough to learn in, and do they tell the truth?
+"""Are the worlds fast enough for learning, and are their truths correct?
 
-Speed: user-item responses per second of CPU time (expectations and draws of every mechanism) in each shipped scenario, and a log
-of a million impressions, made by a process of its own, with its seconds of CPU time and peak memory. The bars are on CPU time, so that
-a busy neighbour does not count. Truth: in each scenario the largest distance of a mean of simulated responses from its
-expectation, in standard errors. Twins: a policy that reads titles gains over chance, and much less in the twin whose titles
-know nothing (there it still knows an item again by its title, and shows what was clicked once more); popularity gains the
-same in both, and the oracle is above all.
+Speed: user-item responses per second of CPU time (expectations and draws of every mechanism) in each shipped scenario,
+and a log of a million impressions, made by a process of its own, with its seconds of CPU time and peak memory. The bars
+are on CPU time, so that a busy neighbour does not count. Truth: in each scenario the largest distance of a mean of
+simulated responses from its expectation, in standard errors. Twins: a policy that reads titles gains compared with
+chance, and much less in the twin with uninformative titles (there it can still recognise an item by its title, and
+shows clicked items again); popularity gains the same in both, and the oracle is best.
 
     python -m benchmarks.world [--quick] [--json FILE]
 """
@@ -107,7 +107,9 @@ def truth(result: Result, draws: int) -> None:
 
 
 def twins(result: Result, seeds: int, users: int, days: int) -> None:
-    """Gains over chance of policies, paired by world, in the world and in the twin whose titles know nothing."""
+    """Gains of policies over a random choice, paired by world, in the world and in the twin whose titles say nothing
+    about topics.
+    """
     gains: dict[tuple[str, str], list[float]] = {}
     for seed in track(range(seeds), "twins", unit="seeds"):
         world = World("short-video", seed, users=users, candidates=50)

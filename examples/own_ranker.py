@@ -1,4 +1,4 @@
-"""Your own ranker in place of the built-in one: any callable, an ONNX file or an HTTP endpoint that scores user-item pairs.
+"""Your own ranker instead of the built-in one: any callable, an ONNX file or an HTTP endpoint that scores user-item pairs.
 
 The same object serves as reward (through the offline environment) and as judge of a model's answers.
 """

@@ -58,6 +58,20 @@ def test_files_that_are_no_configuration_are_explained(tmp_path, text):
         load_config(tmp_path / "c.yaml")
 
 
+def test_the_sample_of_a_preset_is_one_of_its_own_log(tmp_path):
+    """Somebody's own log must not be cut to the users of the demo's."""
+    assert load_config(preset="demo").data.users == load_config(preset="demo", overrides=["seed=3"]).data.users == 1500
+    assert load_config(preset="demo", overrides=["data.source=completejourney"]).data.users == 1500
+    assert load_config(preset="demo", overrides=["data.source=world:shop"]).data.users is None
+    own = tmp_path / "own.yaml"
+    own.write_text("preset: demo\ndata: {source: mapping.yaml, non_clicks: 7}\n")
+    config = load_config(own)
+    assert config.data.users is None and config.data.non_clicks == 7
+    assert config.size == load_config(preset="demo").size, "the other sections of the preset stay"
+    assert load_config(own, overrides=["data.users=20"]).data.users == 20
+    assert load_config(own, overrides=["data.source=completejourney"]).data.users == 1500
+
+
 def test_unknown_preset_and_missing_file(tmp_path):
     with pytest.raises(TaijiError, match="demo, laptop, paper"):
         load_config(preset="huge")

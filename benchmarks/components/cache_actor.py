@@ -1,11 +1,14 @@
-"""Choice of who gets a computed list at a peak, and who the kept one, by a policy that critics of cache-aware requests have trained.
+"""Choice of the users who get a computed list at a peak, and of those who get the kept one, by a policy trained with critics of cache-aware requests.
 
-A world whose evening has more requests than lists can be computed; three days are logged in which everybody is given a computed list with an even
-chance, as far as there is room, and for three more days of the same users each arm says whose lists come first. Load levels are below and above the capacity;
-chain, critics and actor are learnt from the log alone. Metric: clicks per user in the second three days. Computing for whoever comes first (``never
-kept``) decides. Told are always the kept list, those without one first and then the oldest, critics that look ahead level by level (``expected``,
-``coupled``), nobody looking ahead, an actor of a log in which the keen got the computed lists, and the truth of the request at hand: the head-room.
-In the twin kept lists are as good as computed ones. Stated beforehand: a gain in the world, and none in the twin.
+In the evening of this world there are more requests than lists can be computed. Three days are logged in which every
+user gets a computed list with probability one half, as far as the capacity permits. For three more days with the same
+users, each arm decides whose lists are computed first. Load levels are below and above the capacity; chain, critics
+and actor are learnt from the log alone. Metric: clicks per user in the second three days. The deciding baseline
+computes lists in order of arrival (``never kept``). Also reported: always the kept list; first the users without a
+list and then those with the oldest one; critics that look ahead level by level (``expected``, ``coupled``); no
+look-ahead; an actor learnt from a log in which the keen users got the computed lists; and, as an upper bound, the
+true value of the current request. In the twin, kept lists are as good as computed ones. Stated beforehand: a gain in
+the world, and none in the twin.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ First = Callable[["Service", Array, Array], Array]
 
 
 class Service:
-    """A world and what the service knows of each user's kept list: since when, and clicks at the time."""
+    """A world, and what the service knows about each user's kept list: when it was made, and the number of clicks at
+    that time.
+    """
 
     def __init__(self, env: WorldEnv, seen: Array) -> None:
         self.env, self.seen = env, seen
@@ -47,7 +52,7 @@ class Service:
         self.clicks = np.zeros(len(seen))
 
     def states(self, user: Array) -> Array:
-        """Return (B, 8) states of users who ask; the load is not among them."""
+        """Return the states (B, 8) of requesting users, without the load."""
         seen, kept = self.seen[user], self.load.has_cache(user).astype(np.float64)
         age = np.log1p(self.env.world.slot - self.since[user])
         clicked = np.log1p(self.env.world.public.clicked[user] - self.clicks[user])
@@ -55,7 +60,7 @@ class Service:
         return np.stack([*columns, seen[:, 1], seen[:, 2]], axis=1).astype(np.float64)
 
     def step(self, user: Array, wanted: Array) -> tuple[Array, Array]:
-        """Serve; return (B,) whether lists were computed, and clicks."""
+        """Serve the requests; return whether their lists were computed (B,), and their clicks."""
         action = np.zeros(len(self.seen), dtype=np.int64)
         action[user[wanted]] = 1
         before, clicked = self.load.lists.copy(), self.env.world.public.clicked[user].copy()
@@ -69,7 +74,9 @@ class Service:
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Service after the log, and the log: states (n, 8), actions, levels, followers and clicks (n,); ``keen`` is one where the keen were computed for."""
+    """Service after the log, and the log: states (n, 8), actions, levels, followers and clicks (n,); ``keen`` is a log
+    in which the keen users got the computed lists.
+    """
 
     service: Service
     columns: tuple[Array, Array, Array, Array, Array]
@@ -78,7 +85,7 @@ class Logged:
 
 
 def data(place: str, seed: int, quick: bool) -> Logged:
-    """Return the service after a log, beside the log of the other one."""
+    """Return the service after a log, together with the other log."""
     users, days = (80, 1) if quick else (1200, 3)
     logs = []
     for keen in (True, False):
@@ -106,7 +113,7 @@ def logged(
 
 
 def played(given: Logged, first: First, parameters: int) -> Outcome:
-    """Return what an order of the requests brings to the users of the log, in the days after it."""
+    """Return the result of an order of the requests for the users of the log, in the days after it."""
     service = copy.deepcopy(given.service)
     clicks = requests = computed = 0.0
     while service.env.world.slot < given.until:
@@ -140,7 +147,7 @@ def learnt(form: Form, keen: bool = False, ahead: bool = True) -> Callable[[Logg
 
 
 def fixed(which: Literal["never", "always", "oldest", "truth"]) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of an order that nobody learns."""
+    """Return the run of an order that is not learnt."""
 
     def first(service: Service, user: Array, told: Array) -> Array:
         if which == "never":  # whoever comes first

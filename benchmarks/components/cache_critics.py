@@ -1,9 +1,11 @@
-"""Values of requests in a world whose evening has more of them than lists can be computed, and in its twin, where a cached list is a fresh one.
+"""Values of requests in a world whose evening has more requests than lists can be computed, and in the twin, where cached lists are as good as fresh ones.
 
-A log with lists served as the load allowed. Critics are fitted on half of the users and predict, for requests of the others, the clicks of the rest of
-their history, discounted by request; the truth is what those returned. Metric: mean squared error. Critics without the cache's state
-decide; critics of both states that learn from the state as it came (coupled) are told. In this world what was served moves the cache, so that
-the identity of eigen coordinates holds but nearly. Expected: less error than without the state, and none less in the twin.
+In the log, lists were computed as far as the load allowed. Critics are fitted on half of the users. For requests of
+the other half, they predict the clicks of the rest of the user's history, discounted per request; the truth is the
+observed return. Metric: mean squared error. The deciding baseline is a critic without the cache's state; critics of
+both states that learn from the state as it occurred (coupled) are reported, too. In this world the cache depends on
+what was served, so the identity of eigen coordinates holds only approximately. Expected: a smaller error than without
+the state in the world, and no smaller error in the twin.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def data(place: str, seed: int, quick: bool) -> Log:
 
 
 def rows_of(log: Log) -> tuple[Array, Array, Array, Array]:
-    """Return features, followers, levels and rewards of the training half, rows numbered anew."""
+    """Return features, followers, levels and rewards of the training half, with renumbered rows."""
     number = np.full(len(log.train), NO_ROW)
     number[log.train] = np.arange(int(log.train.sum()))
     after = log.after[log.train]
@@ -112,14 +114,14 @@ def least_squares(features: Array, after: Array, rewards: Array) -> Array:
 
 
 def without_state(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run one critic that does not know what served."""
+    """Run one critic that does not know whether the cache served."""
     features, after, _, rewards = rows_of(log)
     weights = least_squares(features, after, rewards)
     return error(log, log.features @ weights, weights.size)
 
 
 def coupled(log: Log, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run critics of both states, each with targets by the state as it came."""
+    """Run critics of both states, each with targets of the state that occurred."""
     _, after, _, rewards = rows_of(log)
     both = (np.eye(2)[log.level][:, :, None] * log.features[:, None, :]).reshape(len(log.level), -1)
     weights = least_squares(both[log.train], after, rewards)

@@ -1,7 +1,8 @@
-"""Search of a long history by item codes beside the last twenty behaviours, where tastes are long-term.
+"""Search of a long history by item codes, compared with the last twenty behaviours, where tastes are long-term.
 
-Codes are residual k-means of item factors of the training period. Controls: the same codes dealt to items at random, which finds random
-entries; full attention to the whole history; and the twin, whose users like everything alike, so that no search can help.
+Codes are residual k-means of item factors of the training period. Controls: the same codes assigned to items at
+random, so that the search finds random entries; full attention to the whole history; and the twin, whose users like
+everything equally, so that no search can help.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CODES = ResidualKMeansSettings(levels=3, size=8)
 
 
 def coded(make: Callable[[str, int, bool], RankingLog]) -> Callable[[str, int, bool], RankingLog]:
-    """Return ``make`` with codes on the items of its logs, learnt from the training period alone."""
+    """Return ``make`` with codes for the items of its logs, which are learnt from the training period alone."""
 
     def data(place: str, seed: int, quick: bool) -> RankingLog:
         log = make(place, seed, quick)
@@ -43,7 +44,7 @@ def coded(make: Callable[[str, int, bool], RankingLog]) -> Callable[[str, int, b
 
 
 def dealt(arm: Arm) -> Arm:
-    """Return an arm whose items have one another's codes, drawn by the seed."""
+    """Return an arm in which the codes of the items are permuted at random."""
 
     def run(log: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
         items = log.dataset.items
@@ -61,7 +62,7 @@ def arm(**fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Attention to what is found against full attention with the rest masked, in float64."""
+    """Compare attention to the entries found with full attention and the rest masked, in float64."""
     torch.manual_seed(0)
     mine, theirs = torch.randint(0, 4, (2, 50, 3)), torch.randint(0, 4, (2, 2000, 3))
     query, history = torch.randn(2, 50, 16).double(), torch.randn(2, 2000, 16).double()

@@ -1,8 +1,9 @@
-"""The stay in the comments where readers stay for comments of their topics, and in the twin where what comments are about draws nobody.
+"""The stay in the comments, in a world where readers stay for comments on their topics, and in the twin where the topics of comments attract nobody.
 
-Metric: XAUC of the predicted seconds on test rows, over all pairs of different stays; XAUC within requests and the mean absolute error are told.
-Every arm has one network's worth of weights: without the comments' texts, without the two auxiliary losses, and with the squared error of the
-logarithm in the place of the weighted logistic loss. Exact: the mean stay of a model with nothing to tell rows apart.
+Metric: XAUC of the predicted seconds on test rows, over all pairs of different stays; XAUC within requests and the
+mean absolute error are also reported. All arms have the same number of weights: without the comments' texts, without
+the two auxiliary losses, and with the squared error of the logarithm instead of the weighted logistic loss. Exact:
+the mean stay of a model that cannot distinguish rows.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class TitlesRanker(CommentDwellRanker):
 
 
 class SquaredError(CommentDwellLoss):
-    """The squared error of log(1 + seconds), of the same prediction."""
+    """Squared error of log(1 + seconds) of the same prediction."""
 
     def stay_terms(self, outputs: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
         """Return each row's loss."""
@@ -86,7 +87,7 @@ def arm(kind: type[CommentDwellRanker], **fixed: Any) -> Arm:
 
 
 def exact(result: Result, quick: bool) -> None:
-    """Compare E[T] with the mean of drawn stays, and the odds alone, where one in eight stays."""
+    """Compare E[T], and the odds alone, with the mean of drawn stays, if one user in eight stays."""
     random = torch.Generator().manual_seed(0)
     opened = torch.rand(20_000, generator=random).double() < 0.125
     seconds = torch.where(opened, -12 * torch.rand(20_000, generator=random).double().log(), 0.0)

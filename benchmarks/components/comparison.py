@@ -1,10 +1,12 @@
-"""The frame that runs one component against its baselines, in the world that it is made for and in that world's twin.
+"""The framework that compares one component with its baselines, in the world that it is made for and in that world's twin.
 
-A module of this package defines ``COMPONENT``, a :class:`Component`; it is found by its file name. Everything that decides is stated there
-before anything runs: arms, the configurations of each, the metric with its direction, seeds, world and twin. Each arm has the same number
-of configurations, chosen for each seed and place by the arm's own score on validation data; parameters of all arms are told and compared.
-A component whose episodes are dear chooses them once for all seeds and places, in the world of a seed of its own, where the score is the deciding
-metric. Differences are paired by seed, with an interval of Student's t. ``BENCH_WORKERS`` processes share the seeds and places; results do not depend on it.
+A module of this package defines ``COMPONENT``, a :class:`Component`, and is found by its file name. Everything that
+decides the comparison is stated there before anything runs: arms, the configurations of each, the metric with its
+direction, seeds, world and twin. All arms have the same number of configurations. One of them is chosen for each seed
+and place by the arm's own score on validation data. The numbers of parameters of all arms are reported and compared.
+If the episodes of a component are expensive, configurations are chosen once for all seeds and places, in a world with
+a seed of its own, where the score is the deciding metric. Differences are paired by seed, with an interval of
+Student's t. ``BENCH_WORKERS`` processes share the seeds and places; results do not depend on their number.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from taiji.metrics.exact import student_quantile
 
 WORLD, TWIN = "world", "twin"
 PARAMETERS = 1.25
-"""Parameters of the largest arm over those of the component, at most, where ``same_parameters`` is claimed."""
+"""Largest ratio of an arm's number of parameters to the component's, if ``same_parameters`` is claimed."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Outcome:
     """One run of one arm.
 
     Attributes:
-        validation: by which configurations are chosen, higher is better; on data that no metric is taken from.
-        metrics: name to value, on test data or in a closed loop.
-        parameters: numbers that were learnt.
+        validation: score by which configurations are chosen, on data that no metric uses; higher is better.
+        metrics: values by name, on test data or in a closed loop.
+        parameters: number of learnt parameters.
     """
 
     validation: float
@@ -49,11 +51,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that are compared.
+    """One of the methods that are compared.
 
     Attributes:
-        run: (data of a place, configuration, seed) to its outcome.
-        configurations: what is tried; every arm of a component has as many.
+        run: function from (data of a place, configuration, seed) to the outcome.
+        configurations: configurations to try; all arms of a component have the same number.
     """
 
     run: Callable[[Any, Mapping[str, Any], int], Outcome]
@@ -62,17 +64,20 @@ class Arm:
 
 @dataclass(frozen=True)
 class Component:
-    """One system, its baselines, and what is claimed.
+    """One system, its baselines, and the claim.
 
     Attributes:
-        claim: in one sentence. metric: that decides. direction: of the metric.
-        arms: name to arm; the first one is the component, the second the baseline that decides, the others are told.
-        data: (place, seed, quick) to what the arms run on, for place ``world`` and ``twin``.
-        seeds: of a whole run, at least 5; ``quick_seeds`` of a quick one, which decides nothing.
-        same_parameters: whether the arms are held to :data:`PARAMETERS`.
+        claim: the claim, in one sentence. metric: metric that decides. direction: better direction of the metric.
+        arms: arms by name; the first is the component, the second the deciding baseline, the others are only reported.
+        data: function from (place, seed, quick) to the data of the arms, for the places ``world`` and ``twin``.
+        seeds: number of seeds of a whole run, at least 5. quick_seeds: number of seeds of a quick run, which decides
+            nothing.
+        same_parameters: whether the arms must keep to :data:`PARAMETERS`.
         exact: checks that need no world (identities, costs), run first.
-        tuning: seed of the world in which configurations are chosen once for all; none chooses them anew for each seed and place.
-        fails: places where the component must fall behind the baseline that decides, with an interval that excludes zero.
+        tuning: seed of the world in which configurations are chosen once for all; None chooses them for each seed and
+            place.
+        fails: places in which the component must be worse than the deciding baseline, with an interval that excludes
+            zero.
     """
 
     claim: str
@@ -119,7 +124,7 @@ def components() -> dict[str, Component]:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean, low and high of paired differences, one a seed."""
+    """Return the mean and the bounds of the interval of paired differences, one per seed."""
     values = np.asarray(differences, dtype=np.float64)
     half = student_quantile(0.95, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
@@ -131,7 +136,7 @@ def tuned(arm: Arm, data: Any, seed: int) -> Outcome:
 
 
 def chosen(name: str, component: Component, result: Result, quick: bool) -> Component:
-    """Return the component with one configuration an arm, where they are chosen once; the scores become rows."""
+    """Return the component with one configuration per arm, if they are chosen once for all; the scores become rows."""
     if component.tuning is None or quick:
         return component
     tasks = [(arm,) for arm, own in component.arms.items() if any(own.configurations)]
@@ -176,7 +181,9 @@ def _outcomes(
 
 
 def _in_worker(action: Callable[..., Any], name: str, task: tuple[Any, ...]) -> Any:
-    """Run a task in a process of its own, which finds the component by the name of its module: arms cannot be sent there."""
+    """Run a task in another process, which finds the component by the name of its module, because arms cannot be
+    pickled.
+    """
     return action(name, importlib.import_module(f"benchmarks.components.{name}").COMPONENT, *task)
 
 
@@ -191,7 +198,8 @@ def _mapped(action: Callable[..., Any], name: str, component: Component, tasks: 
 def measure(name: str, component: Component, result: Result, quick: bool) -> None:
     """Run a component and add its rows and checks to a result.
 
-    A whole run checks that the difference from the deciding baseline excludes zero in the world, and that it does not in the twin and in any further place.
+    A whole run checks that the interval of the difference from the deciding baseline excludes zero in the world, and
+    includes it in the twin and in any further place.
     """
     if component.exact is not None:
         component.exact(result, quick)

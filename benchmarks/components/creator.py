@@ -1,9 +1,11 @@
-"""New items in a world whose creators upload more when they are seen, and in the twin where being seen makes no difference.
+"""New items in a world whose creators upload more when their items are shown, and in the twin where exposure makes no difference.
 
-The towers are what everybody knows: titles, and the titles that a user clicked. Every midnight the items of the last two days look for users who
-will come; what is shown, or no longer new, leaves its user's list. Arms differ in who is matched with what and how much a match counts. Metric: uploads per creator
-on days after those by which a configuration is chosen. The user's side alone decides; the price is told as clicks per user. Exact: the auction beside
-turns by number and by chance, on scarce users.
+The towers use public information: titles, and the titles that a user clicked. Every midnight the items of the last
+two days are matched with users who are likely to come; items that were shown, or are no longer new, are removed from
+their users' lists. Arms differ in which users are matched with which items and in how much a match counts. Metric:
+uploads per creator on days after those by which a configuration is chosen. The deciding baseline is the user side
+alone; the cost is reported as clicks per user. Exact: the auction compared with items that choose in turn, by number
+or in random order, where users are scarce.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ Kind = Literal["matched", "none", "random users", "everybody"]
 
 
 class Loop:
-    """A world that one policy serves, with its matches and what is counted.
+    """A world that one policy serves, with its matches and counts.
 
     Args:
         world: at its opening. kind: who is matched. boost: λ. seed: of drawn users.
@@ -67,12 +69,12 @@ class Loop:
             self.new_clicks += int(found.outcome["click"][new].sum())
 
     def new_items(self) -> Array:
-        """Return (items,) bool, those that can be shown and were uploaded in the last days."""
+        """Return (items,) bool, True for items that can be shown and were uploaded in the last days."""
         born = self.world.find(Content).born
         return self.world.available(self.world.slot) & (born > max(self.day - NEW_DAYS, 0.0)) & (born <= self.day)
 
     def midnight(self) -> None:
-        """Let what is no longer new go, and match the rest anew as far as there is room."""
+        """Release items that are no longer new, and match the others again within the remaining capacity."""
         new = self.new = self.new_items()
         gone = ~new[self.matches.item]
         self.matches.release(self.matches.user[gone], self.matches.item[gone])
@@ -89,7 +91,7 @@ class Loop:
         self.matches.add(items, values, there, per_item=PER_ITEM)
 
     def lists(self, asked: Observation) -> Array:
-        """Return the best of the candidates and of what each user was matched with."""
+        """Return the best among the candidates and each user's matches."""
         public, length = self.world.public, self.world.scenario.slate
         row, item, worth = self.matches.of(asked.requests.user)
         fine = asked.available[item]
@@ -116,7 +118,7 @@ Data = tuple[World, tuple[float, float, float]]
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return a world at its opening, and the ends of warming, validation and test."""
+    """Return a world at its start, and the ends of warm-up, validation and test."""
     world = World("creators", seed, users=100 if quick else 600, items=3000, days=14)
     if place == TWIN:
         world = world.twin("creators")
@@ -124,7 +126,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
-    """Return an arm; until warming ends everybody is served by the user's side alone."""
+    """Return an arm; until the end of the warm-up, the user side alone serves everybody."""
 
     def run(given: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, (warm, validated, end) = given
@@ -156,7 +158,9 @@ def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
 
 
 def scarce(result: Result, quick: bool) -> None:
-    """Tell what the auction and turns reach where items want more than users have room for, and what a low number is worth in each."""
+    """Report the total value of the auction and of taking turns if items want more users than there is capacity for,
+    and the advantage of a low item number in each.
+    """
     random = np.random.default_rng(0)
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(5 if quick else 20):

@@ -1,8 +1,11 @@
-"""Videos on weak networks, in a closed loop: stalls are cut short and drive people away; in the twin they cost nothing.
+"""Videos on weak networks, in a closed loop: in the world stalls shorten the watch time and drive users away, in the
+twin they cost nothing.
 
-Each user's pool has what the server ranked next when the network was last good. All arms have the same lists, pools and fitted trees, and
-play from the pool what stands in their list; they differ in what they replace. Metric: the scenario's reward per user (clicks, and watch time), over
-days after those by which a configuration is chosen. No replacement decides; a random gate and a gate that always replaces are told.
+Each user's pool contains the videos that the server ranked next when the network was last good. All arms have the
+same lists, pools and fitted trees, and play videos of the list from the pool if they are in it; they differ in what
+they replace. Metric: the scenario's reward per user (clicks, and watch time), over days after those by which a
+configuration is chosen. The deciding baseline is no replacement; a random gate and a gate that always replaces are
+also reported.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ Data = tuple[World, Callable[[Array], Array], DeviceGate, tuple[float, float, fl
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return a world after some days of random lists, the server's score, fitted trees, and ends of warming, validation and test."""
+    """Return a world after some days of random lists, the server's score, fitted trees, and the ends of warm-up,
+    validation and test.
+    """
     world = World("weak-network", seed, users=150 if quick else 600, items=400, days=14)
     if place == TWIN:
         world = world.twin("network")
@@ -72,12 +77,12 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 class Random(DeviceGate):
-    """Gate that does not look: so many of the videos go, whatever they are."""
+    """Gate that replaces a fixed share of the videos, chosen at random."""
 
     share = 1.0
 
     def need(self, stall: Array, value: Array) -> Array:
-        """Return a need that is met by anything, or by nothing."""
+        """Return a very large gain for the drawn videos, and −∞ for the others."""
         drawn = np.random.default_rng(len(stall)).random(stall.shape)
         return np.where(drawn < self.share, 1e6, -np.inf)
 
@@ -114,7 +119,7 @@ def closed_loop(world: World, server: Callable[[Array], Array], gate: DeviceGate
 
 
 def _with_pool(world: World, asked: Observation, server: Callable[[Array], Array], held: Array) -> Slate:
-    """Return the candidates and what is on the device, each once, with the server's scores."""
+    """Return the candidates and the device's videos, without duplicates, with the server's scores."""
     own = asked.candidates.items
     new = np.where((held[:, :, None] == own[:, None, :]).any(axis=2), NO_ITEM, held)
     items = np.concatenate([own, new], axis=1)
@@ -156,12 +161,12 @@ def copied(kind: type[DeviceGate], gate: DeviceGate, **settings: Any) -> DeviceG
 
 
 def component(gate: DeviceGate, configuration: Mapping[str, Any]) -> DeviceGate:
-    """Return the component with its cost of a stall."""
+    """Return the component with this cost of a stall."""
     return copied(DeviceGate, gate, **configuration)
 
 
 def blind(gate: DeviceGate, configuration: Mapping[str, Any]) -> DeviceGate:
-    """Return a gate that does not look."""
+    """Return a gate that replaces at random."""
     made = copied(Random, gate)
     assert isinstance(made, Random)
     made.share = configuration["share"]
@@ -169,7 +174,7 @@ def blind(gate: DeviceGate, configuration: Mapping[str, Any]) -> DeviceGate:
 
 
 def size(result: Result, quick: bool) -> None:
-    """Tell the bytes of the device's file."""
+    """Add the size of the device's file to the result."""
     _, _, gate, _ = data("world", 0, True)
     with tempfile.TemporaryDirectory() as folder:
         count = export_device_gate(gate, Path(folder) / "gate.onnx")

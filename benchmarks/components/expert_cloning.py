@@ -1,13 +1,17 @@
-"""Users who come back because they were served well, and users who come back anyway.
+"""Users who return because they were served well, and users who return anyway.
 
-For six weeks each user is served by weights of their own, drawn once, so that who is served well is chance; for ten more days a policy that
-was learnt from those serves the same users. World: good lists bring users back, and nothing else makes users differ in how often they come. Twin: nothing
-does. Third place, ``confounded``: good lists do as well, but the eager come back by far sooner whatever they see, and whoever logged gave them the
-lists that please least. Fourth, ``active users``: as the world, but users differ in how active they are by themselves, as the scenario has it; a
-tier tells mostly that. Metric: days with a request per user in the ten days. Cloning everybody alike decides; the logged weights going on, the mean weights, the upper tier alone, TD3
-on the log and PPO with two further worlds to act in are told, and weights on what moves the moods alone, which nobody who learns can know: the head-room.
-Stated beforehand: a gain in the world, none in the twin, a loss where it is confounded, and no more than in the world where
-users are active by themselves.
+For six weeks each user is served by weights of their own, drawn once, so that chance determines who is served well.
+For ten more days a policy learnt from these weeks serves the same users. There are four places. In the world, good
+lists bring users back, and users do not differ otherwise in how often they come. In the twin, nothing brings users
+back. In ``confounded``, good lists have the same effect, but eager users return much sooner whatever they see, and
+the logging policy gave them the lists that please least. ``active users`` is like the world, but users differ in
+their own activity, as in the scenario; a tier then mostly reflects this activity.
+
+Metric: days with a request per user in the ten days. The deciding baseline clones everybody alike. Also reported: the
+logged weights continued, the mean weights, the upper tier alone, TD3 on the log, PPO with two further worlds to act
+in, and, as an upper bound, weights only on what changes the moods, which no learner can know. Stated beforehand: a
+gain in the world, none in the twin, a loss in ``confounded``, and no larger gain than in the world if users differ in
+their own activity.
 """
 
 from __future__ import annotations
@@ -60,7 +64,9 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """Environment after the log with its last observation, place, seed, the log, and the users' tiers and weights, the day until which a policy plays, and for how long."""
+    """Environment after the log, its last observation, place, seed, the log, the users' tiers and weights, the day
+    until which a policy serves, and for how long.
+    """
 
     env: WorldEnv
     seen: Array
@@ -77,7 +83,7 @@ class Logged:
 def play(
     env: WorldEnv, seen: Array, told: dict[str, Any], act: Act, until: int
 ) -> tuple[Episode, Array, dict[str, Any]]:
-    """Play on until a day; return the episode and where it ended."""
+    """Continue until a day; return the episode, its last observation, and the information of its last step."""
     users, rows, reward = len(seen), [], 0.0
     while told["slot"] < until:
         asks = np.flatnonzero(seen[:, 0] > 0)
@@ -91,7 +97,7 @@ def play(
 
 
 def known(seen: Array) -> Array:
-    """Return what a policy reads of observations: nothing that tells how often the user has come."""
+    """Return the part of observations that a policy reads, which does not show how often the user has come."""
     return np.concatenate([seen[:, CLOCK_AND_SESSION], seen[:, PREDICTIONS:]], axis=1).astype(np.float64)
 
 
@@ -108,12 +114,12 @@ def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
 
 
 def data(place: str, seed: int, quick: bool) -> Logged:
-    """Return two weeks of users who were each served by weights of their own."""
+    """Return the environment after the log, in which each user was served by weights of their own."""
     users, length, more = (100, 4, 4) if quick else (1000, LOGGED_DAYS, PLAYED_DAYS)
     env = environment(place, seed, users, length + more)
     random = np.random.default_rng([seed, 5])
     own = random.dirichlet(np.full(len(env.fused), 0.5), size=users)
-    if place == CONFOUNDED:  # the same weights, handed out so that the eager get what pleases least
+    if place == CONFOUNDED:  # the same weights, assigned so that eager users get those that please least
         eager = env.world.traits["keenness"] / max(float(env.world.traits["keenness"].std()), 1e-12)
         turn = np.argsort(-(eager + random.normal(size=users)))
         given = own[np.argsort(own[:, env.fused.index("pleased")])]
@@ -121,13 +127,13 @@ def data(place: str, seed: int, quick: bool) -> Logged:
         own[turn] = given
     seen, told = env.reset(seed=seed)
     log, seen, told = play(env, seen, told, lambda seen: own, length)
-    tier, came = np.zeros(users, np.int64), log.days > 0  # of whoever never came nothing can be cloned
+    tier, came = np.zeros(users, np.int64), log.days > 0  # users who never came cannot be cloned
     tier[came] = retention_tiers(log.days[came], TIERS)
     return Logged(env, seen, told, place, seed, log, tier, own, length + more, more)
 
 
 def played(given: Logged, act: Act, parameters: int) -> Outcome:
-    """Return what a policy brings to the users of the log, in the days after it."""
+    """Return the result of a policy for the users of the log, in the days after it."""
     env = copy.deepcopy(given.env)
     found, _, _ = play(env, given.seen, given.told, act, given.until)
     pleased = env.fused.index("pleased")
@@ -141,7 +147,7 @@ def played(given: Logged, act: Act, parameters: int) -> Outcome:
 
 
 def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of cloning in so many tiers, or of the upper tier alone."""
+    """Return the run of cloning with this number of tiers, or with the upper tier alone."""
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         log = given.log
@@ -158,7 +164,9 @@ def cloning(tiers: int, upper: bool = False) -> Callable[[Logged, Mapping[str, A
 
 
 def constant(which: str) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
-    """Return the run of weights that nobody learns: ``logged`` goes on, ``mean`` of the log, ``law`` knows what moves the moods."""
+    """Return the run of weights that are not learnt: ``logged`` continues the user's own, ``mean`` uses the mean of the
+    log, ``law`` knows what changes the moods.
+    """
 
     def run(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
         if which == "logged":
@@ -175,7 +183,9 @@ def scale(given: Logged) -> tuple[Array, Array]:
 
 
 def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run TD3 on the log: from each user's first request of a day to that of the next day with one."""
+    """Run TD3 on the log; a transition goes from a user's first request of a day to the first request of the user's
+    next day with one.
+    """
     from benchmarks.environments.retention_days import td3
 
     log = given.log
@@ -190,7 +200,7 @@ def by_td3(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcom
 
 
 def by_ppo(given: Logged, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run PPO, which acts in worlds of other seeds first."""
+    """Run PPO, which first acts in worlds of other seeds."""
     from benchmarks.environments.retention_days import PPO_WORLDS, ppo
 
     users = len(given.tier)

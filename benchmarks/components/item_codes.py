@@ -1,11 +1,13 @@
 """Codings at equal bits on skewed catalogues: collisions by item and by test target, use, residual energy, stability across refits.
 
-Catalogues: amazon-office (titles through WordLlama; targets are what each user took last), where TAIJI_TEST_DATA names the public data, and
-vectors of nested clusters whose sizes fall as a power of their rank; their twin has clusters of one size. Three codes each, so that all
-have the same number of bits. What collisions cost a recommender is :func:`effect`, which a decoder fills in; the bound on it is here:
-the hit rate of whoever names each target's codes and ranks the items of one code by popularity.
+Catalogues: amazon-office (titles encoded by WordLlama; targets are the items that each user took last), if
+TAIJI_TEST_DATA names the public data, and vectors of nested clusters whose sizes fall as a power of their rank; their
+twin has clusters of equal size. Every item has three codes, so that all codings have the same number of bits.
+:func:`effect` measures what collisions cost a recommender, given a decoder. The bound on this is computed here: the
+hit rate if the codes of every target are predicted correctly and items with equal codes are ranked by popularity.
 
-Claim, stated beforehand: a grid in place of the last level of k-means collides less, by item and by target, on the skewed catalogue.
+Claim, stated beforehand: a grid instead of the last level of k-means has fewer collisions, by item and by target, on
+the skewed catalogue.
 """
 
 from __future__ import annotations
@@ -46,12 +48,12 @@ PLAIN, GRID = "residual k-means", "k-means and grid"
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items as vectors, and what a test asks for.
+    """Items as vectors, and the targets of a test.
 
     Attributes:
         name: for the table. vectors: (N, d). targets: (T,) item numbers. popularity: (N,) of the training log.
-        pairs: item, other item, weight (P,) of the training log; None where there is none.
-        dataset: that the items are of; None where vectors are drawn.
+        pairs: item, other item, weight (P,) of the training log; None if there is none. dataset: dataset of the items;
+        None if the vectors are drawn.
     """
 
     name: str
@@ -63,7 +65,7 @@ class Catalogue:
 
 
 def office(folder: str | Path) -> Catalogue:
-    """Return amazon-office: titles as vectors, what each user took last (on a day, often several items) as targets."""
+    """Return amazon-office: titles as vectors, and each user's last items (often several on one day) as targets."""
     dataset = Dataset.from_tables(load_source(folder, non_clicks=0))
     train, _, targets = last_out(dataset)
     history = History.from_events(train, dataset.n_users)
@@ -78,7 +80,7 @@ def office(folder: str | Path) -> Catalogue:
 
 
 def drawn(seed: int, power: float, items: int) -> Catalogue:
-    """Return vectors of clusters in clusters whose sizes fall as rank ** −power; popular items are of any cluster."""
+    """Return vectors of nested clusters whose sizes fall as rank ** −power; popular items occur in any cluster."""
     random = np.random.default_rng(seed)
     width, clusters = 32, 40
     chance = np.arange(1, clusters + 1.0) ** -power
@@ -92,7 +94,7 @@ def drawn(seed: int, power: float, items: int) -> Catalogue:
 
 
 def coders(bits: int, quick: bool = False) -> dict[str, Coder]:
-    """Return coders of three codes of so many bits each, not yet fitted."""
+    """Return coders of three codes of this number of bits each, not yet fitted."""
     size, steps = 2**bits, 30 if quick else 600
     return {
         "product": ProductCodes(ProductSettings(slots=3, bits=bits)),
@@ -116,8 +118,9 @@ def effect(
     """Add a row per coding and seed: its collisions by target, and the hit rate of a decoder that is trained on its codes.
 
     Args:
-        result: to add to. catalogue: of a dataset. hit_rate: (catalogue, codes, seed) to the hit rate on the catalogue's targets.
-        names: of the codings. bits: per code. seeds: refits of coder and decoder.
+        result: result to add to. catalogue: catalogue of a dataset. hit_rate: function from (catalogue, codes, seed) to
+        the hit rate on the catalogue's targets. names: names of the codings. bits: bits per code. seeds: number of
+        refits of coder and decoder.
     """
     for seed in range(seeds):
         for name in names:
@@ -138,7 +141,7 @@ def effect(
 
 
 def found(catalogue: Catalogue, coder: Coder, vectors: Array, seeds: int) -> list[dict[str, float]]:
-    """Return the figures of a coder fitted with each seed; stability is between a seed and the one before it."""
+    """Return the figures of a coder fitted with each seed; stability compares each seed with the previous one."""
     out, before = [], None
     for seed in range(seeds):
         codes = ItemCodes.of(coder.fit(vectors, seed=seed), vectors)

@@ -1,10 +1,14 @@
-"""Lists in a world whose items compete for a list's clicks, and in the twin where each item's clicks are its own.
+"""Choice among lists in a world whose items compete for a list's clicks, and in the twin where the clicks of each item do not depend on the others.
 
-The generator proposes perturbed lists; their worth is the world's expectation, so that every list of a request has a reward. Metric: the
-worth of the list that is chosen, as a share of the best proposed one's lead over the average proposed one. The same network
-without attention across lists, a little wider for it, is told; what decides is a sum over places of pointwise worths, learnt from the same lists
-by the same loss. It wins: in this world the sum of the true pointwise worths has 99.7 % of the best list's lead, so there is next to nothing that only a list tells;
-and with competition five and ten times as strong (93 % and 78 %), three times the lists or twice the passes it won as well (one seed each). Exact: multiplications by the number of lists, and the number from which one pass is cheaper, by the formula and by the clock.
+The generator proposes perturbed lists. The value of a list is the world's expectation, so every list of a request has
+a reward. Metric: the lead of the chosen list over the average proposed list, as a share of the lead of the best
+proposed list. The deciding baseline is a sum over places of pointwise values, learnt from the same lists with the
+same loss; the same network without attention across lists, slightly wider to compensate, is also reported.
+
+The baseline wins. In this world the sum of the true pointwise values has 99.7 % of the best list's lead, so almost
+nothing depends on the list as a whole. With competition five and ten times as strong (93 % and 78 %), three times the
+lists or twice the passes, the baseline won as well (one seed each). Exact: multiplications by number of lists, and
+the number of lists from which one pass is cheaper, by the formula and by the clock.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ Data = tuple[Array, JudgedLists, JudgedLists, JudgedLists]
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return the items' vectors, and lists of fit, validation and test requests with their worth."""
+    """Return the items' vectors, and lists of fit, validation and test requests with their values."""
     world = World("short-video", seed, users=300, items=300, days=14, slate=LENGTH)
     if place == TWIN:
         world = world.twin("funnel.competition")
@@ -71,7 +75,9 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def outcome(score: Any, validation: JudgedLists, test: JudgedLists, parameters: int) -> Outcome:
-    """Return the share of the possible lead that the choice by ``score`` (judged lists to (B, K)) has."""
+    """Return the share of the possible lead that is reached by choosing with ``score`` (from judged lists to (B,
+    K)).
+    """
 
     def share(part: JudgedLists) -> float:
         chosen = part.rewards[np.arange(len(part.rewards)), score(part).argmax(axis=1)]
@@ -102,7 +108,9 @@ def joint(across: bool) -> Any:
 
 
 def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
-    """Run Σ over places of weight of the place · worth of the item, a network of an item's vector and score."""
+    """Run the sum over places of the place's weight times the item's value, which is a network of the item's vector and
+    score.
+    """
     vectors, fit, validation, test = slates
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -138,7 +146,9 @@ def pointwise(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outc
 
 
 def cost(result: Result, quick: bool) -> None:
-    """Tell what judging each list alone costs over one pass, and where the ratio passes 1, in multiplications and in time."""
+    """Report the cost of evaluating each list alone divided by that of one pass, and where this ratio exceeds 1, in
+    multiplications and in time.
+    """
     sizes = {"candidates": 60, "length": 6, "history": 1000, "width": 64}
 
     def ratio(lists: int) -> float:
@@ -171,7 +181,9 @@ def cost(result: Result, quick: bool) -> None:
 def clocked(
     network: JointNetwork, lists: int, repeats: int, *, candidates: int, length: int, history: int, width: int
 ) -> float:
-    """Return the time of judging each list alone over that of one pass, the history's keys made once in both."""
+    """Return the time of evaluating each list alone divided by that of one pass; in both, the history's keys are
+    computed once.
+    """
     random = torch.Generator().manual_seed(0)
     items, past = (torch.randn(1, n, f, generator=random) for n, f in ((candidates, width + 1), (history, width)))
     there, known = torch.ones(1, candidates, dtype=torch.bool), torch.ones(1, history, dtype=torch.bool)

@@ -1,8 +1,9 @@
-"""KSER where half of the chunks of knowledge are about somebody else, and in the twin where tastes make no difference.
+"""KSER in a world where half of the chunks of knowledge are about another user, and in the twin where tastes make no difference.
 
-A row's vector has four chunks of its user's long-term taste with noise, as a good rationale would tell it; each of them is, with probability
-one half, the taste of another user. Metric: AUC of the click. Arms have about as many weights: the vector as it is, experts
-(KAR), and nothing. Told as well: how well a chunk's weight tells true ones from planted ones (AUC), and how much weights vary.
+A row's vector has four chunks. Each is its user's long-term taste with noise, like the content of a good rationale,
+or, with probability one half, the taste of another user. Metric: AUC of the click. All arms have about the same
+number of weights: the vector unchanged, experts (KAR), and no knowledge. Also reported: how well a chunk's weight
+separates true chunks from planted ones (AUC), and how much weights vary.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ SHARED = {**TRAINING, "min_steps": 100, "pair_fields": (), "device": "cpu", "his
 
 @dataclass(frozen=True)
 class ToldLog:
-    """A log whose rows have vectors, and which chunks of the test rows are of their user, (N, C)."""
+    """A log whose rows have vectors, and a mask (N, C) of the test rows' chunks that are about their own user."""
 
     log: RankingLog
     true: Array
 
 
 def data(place: str, seed: int, quick: bool) -> ToldLog:
-    """Return a log with vectors, of which one half of the chunks are another user's."""
+    """Return a log with vectors, half of whose chunks are another user's."""
     sizes = {"users": 12, "items": 40, "days": 3} if quick else {"users": 250, "items": 300, "days": 8}
     world = World("short-video", seed, **sizes)
     tastes = world.find(Taste).long  # before the twin: knowledge is of the same users

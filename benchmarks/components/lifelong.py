@@ -1,9 +1,10 @@
-"""Attention over the whole history at low rank beside the last hundred behaviours, where tastes are long-term.
+"""Low-rank attention over the whole history, compared with the last hundred behaviours, where tastes are long-term.
 
-Few users who come often, so that histories are several hundred behaviours long. Exact: the factored softmax equals the full one on a history of that rank,
-interests do not, and the processor time to make them grows with the history's length as it is, up to 100,000 behaviours. The twin has users who like
-everything alike, whose history says nothing. AUC stands beside the milliseconds of a request with 200 candidates; linear attention
-(Katharopoulos et al. 2020) is told.
+There are few users, who come often, so that histories have several hundred behaviours. Exact: the factored softmax
+equals the full one on a history of that rank, interests do not, and the processor time for computing interests grows
+linearly with the length of the history, up to 100,000 behaviours. In the twin, users like everything equally, so
+their history is uninformative. AUC is reported with the milliseconds of a request with 200 candidates; linear
+attention (Katharopoulos et al. 2020) is reported, too.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""A planted worth that bends and turns with the user, and the twin in which the mean of the ranks is the worth.
+"""A planted value that is non-linear in the predictions and differs between users, and the twin in which the value is the mean of the ranks.
 
-Three predictions, a click each drawn from the worth; metric: Spearman's correlation with the worth within slates. Averaged ranks decide,
-because they beat such a fusion elsewhere; a linear regression, and one whose weights turn with the user (IntEL's idea), are told.
-Every arm has two configurations, chosen by the correlation of scores with labels on validation slates.
+There are three predictions, and each click is drawn from the value. Metric: Spearman's correlation with the value
+within slates. The deciding baseline is averaged ranks, because they beat such a fusion elsewhere; a linear
+regression, and one whose weights depend on the user (IntEL's idea), are also reported. Every arm has two
+configurations, chosen by the correlation of scores with labels on validation slates.
 
-A first run had the mean of the values for the twin's worth, which ranks among ten candidates tell coarsely: there the ensemble led averaged
-ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015 to 0.034).
+In a first run, the twin's value was the mean of the values, which ranks among ten candidates represent only coarsely:
+there the ensemble led averaged ranks by 0.049 (0.041 to 0.058) and lost to plain regression by 0.024 (0.015 to
+0.034).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ Data = tuple[FusionRows, FusionRows, FusionRows, Array]
 
 
 def data(place: str, seed: int, quick: bool) -> Data:
-    """Return fit, validation and test slates, and the worth of the test's."""
+    """Return fit, validation and test slates, and the values of the test slates."""
     random = np.random.default_rng([seed, 3])
     slates = 200 if quick else 1000
     kind = random.uniform(-1, 1, slates)
@@ -50,7 +52,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def outcome(scores: Any, slates: Data, parameters: int) -> Outcome:
-    """Return what scores (rows to (B, M)) were worth."""
+    """Return the outcome of scores, given as a function from rows to (B, M)."""
     _, validation, test, worth = slates
     return Outcome(
         float(np.corrcoef(scores(validation).ravel(), validation.labels["click"].ravel())[0, 1]),
@@ -84,7 +86,9 @@ def ranks(slates: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
 
 
 def regression(personal: bool) -> Any:
-    """Return the run of a ridge regression of the label on predictions, with or without weights that turn with ``kind``."""
+    """Return the run of a ridge regression of the label on predictions, with or without weights that depend on
+    ``kind``.
+    """
 
     def features(rows: FusionRows) -> Array:
         x = np.stack([rows.predictions[task] for task in TASKS], axis=2)

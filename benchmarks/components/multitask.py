@@ -1,6 +1,6 @@
-"""PLE among MMoE, ESMM and a shared bottom of as many weights, where carts and purchases have tastes of their own.
+"""PLE compared with MMoE, ESMM and a shared bottom with as many weights, where carts and purchases have tastes of their own.
 
-The twin has one taste for all behaviours, so there is nothing that tasks had better keep apart.
+The twin has one taste for all behaviours, so that separating the tasks has no advantage.
 """
 
 from __future__ import annotations

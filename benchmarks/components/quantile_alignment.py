@@ -1,8 +1,9 @@
-"""Watch time in a world whose long videos are watched longer whatever the interest, and in the twin where they are not.
+"""Watch time in a world whose long videos are watched longer regardless of interest, and in the twin where they are not.
 
-Metric: Spearman's correlation within slates of the aligned prediction with the interest that no bias has touched. Raw predictions decide;
-D2Q, WTG and the ratio to the mean are told. Every arm has two configurations, chosen by the same correlation on validation slates.
-The exact part: mutual information with the circumstance in a planted world, and in one where taste depends on the circumstance.
+Metric: Spearman's correlation, within slates, of the aligned prediction with the unbiased interest. The deciding
+baseline is the raw prediction; D2Q, WTG and the ratio to the mean are also reported. Every arm has two
+configurations, chosen by the same correlation on validation slates. The exact part measures mutual information with
+the circumstance in a planted world, and in one where taste depends on the circumstance.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def quantiles(configuration: Mapping[str, Any]) -> LearntFusion:
 
 
 def planted(result: Result, quick: bool) -> None:
-    """Measure dependence and truth in worlds of a formula: independent taste, and taste that grows with the duration."""
+    """Measure dependence and truth in two formula-based worlds: with independent taste, and with taste that grows with
+    the duration.
+    """
     slates = 300 if quick else 1000
     for place, dependence in (("planted", 0.0), ("violates independence", 0.6)):
         random = np.random.default_rng(7)

@@ -50,7 +50,8 @@ def ranking_log(scenario: str, twin: str, **sizes: Any) -> Callable[[str, int, b
     """Return the ``data`` of a component: a log of the scenario, or of its twin without ``twin``.
 
     Args:
-        scenario, twin: names. sizes: of the scenario; those that begin with ``quick_`` take the place of the others in a quick run.
+        scenario, twin: names. sizes: sizes of the scenario; those that begin with ``quick_`` replace the others in a
+            quick run.
     """
 
     def data(place: str, seed: int, quick: bool) -> RankingLog:
@@ -65,7 +66,7 @@ def ranking_log(scenario: str, twin: str, **sizes: Any) -> Callable[[str, int, b
 
 
 def parts_in_time(dataset: Dataset, exposures: pl.DataFrame) -> RankingLog:
-    """Return exposures of a log cut at :data:`PARTS`."""
+    """Return exposures of a log, cut at :data:`PARTS`."""
     rows = exposures.sort("time", maintain_order=True)
     ends = [int(rows["time"][int(share * len(rows))]) for share in PARTS]
     when = pl.col("time")
@@ -83,8 +84,8 @@ def ranker_arm(
     """Return a ranker as an arm.
 
     Args:
-        kind: of the ranker. fixed: settings. tried: configurations, settings too.
-        heads: predictions whose mean AUC is ``auc``, on validation data and on test data; None takes those of all probabilities.
+        kind: class of the ranker. fixed: fixed settings. tried: settings of each configuration. heads: predictions
+        whose mean AUC is ``auc``, on validation data and on test data; None takes all probabilities.
 
     Its metrics are ``auc``, each prediction's ``auc NAME``, and ``ms``, the milliseconds of one request with 200 candidates (median).
     """
@@ -100,7 +101,7 @@ def ranker_arm(
 
 
 def areas(ranker: Ranker, rows: pl.DataFrame, heads: Sequence[str] | None) -> dict[str, float]:
-    """Return the AUC of each probability on the rows whose label is known, and their mean as ``auc``."""
+    """Return the AUC of each probability on the rows with a known label, and the mean of these as ``auc``."""
     known, predicted = labels(rows, ranker.tasks), ranker.predict(rows)
     probabilities = [head for task in ranker.tasks if task.kind == "binary" for head in task.heads]
     found = {}

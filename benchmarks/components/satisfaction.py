@@ -1,9 +1,10 @@
-"""EASQ where bait is clicked and disappoints, and in the twin where what is clicked pleases.
+"""EASQ in a world where bait is clicked and disappoints, and in the twin where what is clicked pleases.
 
-The world asks and answers so seldom that a log of this size would hold an answer or two; here it asks more often, so that as many answers stand
-beside the exposures of a small log as would beside those of one a hundred times its size. Metric: NDCG@5 of the served score within test
-lists, its gain the world's probability that the view of an item satisfies. Every arm has one network's worth of weights and the same answers: none are
-read; they are a further task of the shared path; or they order the served score itself beside behaviour. The click AUC is told as well.
+The world asks its users so seldom that a log of this size would contain one or two answers. Here it asks more often,
+so that a small log has as many answers as one a hundred times its size would have. Metric: NDCG@5 of the served score
+within test lists, whose gain is the world's probability that the view of an item satisfies. All arms have the same
+number of weights and the same answers. They ignore the answers, use them as a further task of the shared path, or let
+them order the served score directly, in addition to behaviour. The click AUC is also reported.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class SurveyedLog:
 
 
 class Joined(SatisfactionNetwork):
-    """The same weights without a stop of gradients: satisfaction is a further task of the shared path."""
+    """The same weights without stopping gradients: satisfaction is a further task of the shared path."""
 
     def paths(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return one path twice."""
@@ -57,7 +58,7 @@ class Joined(SatisfactionNetwork):
 
 
 class Pooled(SatisfactionLoss):
-    """Pairs of answers order the served score itself."""
+    """Loss by which pairs of answers order the served score itself."""
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         """Return the mean pairwise loss of the served score over pairs of answers."""
@@ -105,7 +106,7 @@ def data(place: str, seed: int, quick: bool) -> SurveyedLog:
 
 
 def ndcg(scores: Array, gains: Array, lists: Array) -> float:
-    """Return the mean NDCG at :data:`PLACES` over lists of two and more.
+    """Return the mean NDCG at :data:`PLACES` over lists of at least two items.
 
     Args:
         scores, gains: (N,). lists: (N,) ids of lists.

@@ -1,7 +1,8 @@
-"""A ranker's request side computed once: cost by the formula, wall-clock, layout, and the same predictions.
+"""A ranker's request side computed once: cost by the formula, wall-clock time, layout, and equality of the predictions.
 
-Nothing is learnt, so there is no world: predictions are the same. ``neat`` are two products, one a side; ``interleaved`` is a product for each
-segment of a concatenation whose sides alternate, as it is where weights are split without laying them out first.
+Nothing is learnt and the predictions are the same, so there is no world. ``neat`` consists of two products, one per
+side; ``interleaved`` has one product per segment of a concatenation whose sides alternate, as if weights were split
+without rearranging them first.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def grid(result: Result, quick: bool) -> None:
 
 
 def layouts(result: Result, quick: bool) -> None:
-    """One product a side against one for each of the alternating segments."""
+    """Compare one product per side with one per alternating segment."""
     rows, user, item, hidden = 2000, 640, 160, 128
     u, i = torch.randn(1, user), torch.randn(rows, item)
     own, theirs = torch.randn(hidden, user), torch.randn(hidden, item)
@@ -100,7 +101,9 @@ def layouts(result: Result, quick: bool) -> None:
 
 
 def service(result: Result, quick: bool) -> None:
-    """Scoring of one request with many candidates, as ``/v1/rank`` does it, by a ranker with a long vector and a long history."""
+    """Scoring of one request with many candidates, as in ``/v1/rank``, by a ranker with a long vector and a long
+    history.
+    """
     random = np.random.default_rng(0)
     dataset = Dataset.from_tables(Shop(ShopSettings(users=200, tail=800, days=30), 0).tables())
     rows = exposures_of(dataset).head(3000)

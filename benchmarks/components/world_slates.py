@@ -1,4 +1,4 @@
-"""Slates of a simulated world with predictions by a linear model of what everybody could know, and the truth about them."""
+"""Slates of a simulated world with predictions by a linear model of public information, and the truth about them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ Array = NDArray[Any]
 class Slates:
     """Fit, validation and test slates of one world, with the truth that decides, (B, M) each.
 
-    Attributes:
-        rows: what fusers see. truth: expectations by name.
+    Attributes: rows: inputs of the fusions. truth: expectations by name.
     """
 
     rows: FusionRows
@@ -34,7 +33,9 @@ class Slates:
 
 
 def public_features(world: World, observation: Observation, items: Array) -> Array:
-    """Return (B, M, F) what everybody knows of items (B, M): closeness to clicked titles, click rate, duration, kind, novelty."""
+    """Return public features (B, M, F) of items (B, M): closeness to clicked titles, click rate, duration, kind,
+    novelty.
+    """
     content, public = world.find(Content), observation.public
     profile, text = public.profile[observation.requests.user], public.text_topics[items]
     size = np.linalg.norm(profile, axis=1, keepdims=True)[..., None] * np.linalg.norm(text, axis=2, keepdims=True)
@@ -50,7 +51,8 @@ def public_features(world: World, observation: Observation, items: Array) -> Arr
 def collect(world: World, slates: int, warm: int, seed: int) -> tuple[Slates, Slates, Slates]:
     """Return fit, validation and test slates of a random policy after ``warm`` slates, half of which the predictor learns from.
 
-    ``click`` and ``watch`` are predicted by ridge regressions on :func:`public_features`; the seconds on the log scale, of what was viewed.
+    ``click`` and ``watch`` are predicted by ridge regressions on :func:`public_features`; the seconds of viewed items
+    are predicted on the log scale.
     """
     random = np.random.default_rng(seed)
     content = world.find(Content)

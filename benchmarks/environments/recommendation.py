@@ -119,7 +119,9 @@ def measure(result: Result, quick: bool, interval: Callable[[Any], dict[str, flo
 def learn(
     world: World, name: str, fixed: tuple[float, float] | None, steps: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """GRPO-like training: 16 examples x 4 sampled items a step, mean-only advantages, KL 0.02 to the uniform policy inside."""
+    """GRPO-like training: 16 examples x 4 sampled items per step, mean-only advantages, and in each objective a
+    KL penalty of 0.02 towards the uniform policy.
+    """
     rng = np.random.default_rng([seed, 31])
     theta, beta, group = np.zeros(world.features.shape[2]), 0.02, 4
     rule = make_rule("popo" if fixed else name, 2, RuleOptions(seed=seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
@@ -68,42 +68,46 @@ class SizeSettings(Settings):
     feature_users: int | None = Field(default=300, ge=2)
     """Users who get LLM features; ``null`` means everyone with a history."""
     feature_refreshes: int = Field(default=1, ge=1)
-    """Feature rows a user gets in the ranker's training period (evenly spaced in time), and again in the test period."""
+    """Number of feature rows per user in the ranker's training period (evenly spaced in time), and again in the test
+    period.
+    """
     chunk: int = Field(default=32, ge=1)
-    """Prompts a partition: what a worker gets at a time, and what a killed run loses at most."""
+    """Number of prompts per partition, which a worker processes at a time and a killed run can lose."""
 
 
 class ScaleSettings(Settings):
     """Spread of partitions over a cluster by `--engine ray`; no result depends on it."""
 
     workers: int | None = Field(default=None, ge=1)
-    """Workers at a time, each with its own model; `null`: as many as the cluster has room for."""
+    """Number of workers, each with its own model; `null` for as many as the cluster can hold."""
     cpus_per_worker: float = Field(default=1.0, gt=0)
-    """Cores a worker reserves; also its threads."""
+    """Number of cores that a worker reserves, which is also its number of threads."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
-    """GPUs a worker reserves; a fraction puts several workers on one."""
+    """Number of GPUs that a worker reserves; with a fraction, several workers share one."""
     memory_gb_per_worker: float | None = Field(default=None, gt=0)
-    """Memory a worker reserves; `null` reserves none."""
+    """Memory that a worker reserves; `null` reserves none."""
     ahead: int = Field(default=2, ge=1)
-    """Partitions handed to a worker at a time: back-pressure."""
+    """Largest number of partitions that wait at a worker (back-pressure)."""
     attempts: int = Field(default=3, ge=1)
-    """Passes over what is missing before the run stops; a pass that brings something begins the count anew."""
+    """Number of consecutive passes over the missing partitions without any progress after which the run stops."""
 
 
 class AnswerSettings(GenerationSettings):
     """Sampling of answers, when a model is evaluated and when features are made."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """0 takes the likeliest token each time (and then all n samples of a prompt are one text)."""
+    """Sampling temperature; 0 always takes the most likely token, so that all samples of a prompt are the same text."""
 
 
 class Config(Settings):
     """Everything a run depends on."""
 
     seed: int = Field(default=0, ge=0)
-    """The one seed: on a CPU the same configuration gives the same artefacts."""
+    """Random seed of the whole run; on a CPU, the same configuration gives the same artefacts."""
     stages: tuple[str, ...] = ()
-    """Further stages, each ``package.module:Class`` or an entry point of ``taiji.stages``; the settings of one stand under its name."""
+    """Further stages, each ``package.module:Class`` or an entry point of ``taiji.stages``; the settings of a stage are
+    in the section of its name.
+    """
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()
     examples: ExampleSettings = ExampleSettings()
@@ -144,7 +148,8 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
     ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
-    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another.
+    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another. What a preset says about data
+    is left out if ``data.source`` is another log.
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
@@ -158,7 +163,8 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
     given = [_renamed(_read_override(override), f"--set {override}", old_keys) for override in overrides]
     # A section begins anew where its model changes, so models are changed before their settings.
     ordered = sorted(given, key=lambda override: not any(key[-1] == "model" for key in _keys(override)))
-    merged = reduce(_merge, [values, *ordered], _read_preset(preset) if preset else {})
+    asked = [values, *ordered]
+    merged = reduce(_merge, asked, _preset_for(preset, asked) if preset else {})
     kind = _class_for(merged)
     try:
         return kind.model_validate(merged)
@@ -357,6 +363,15 @@ def _read_preset(name: str) -> dict[str, Any]:
     return dict(
         parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), f"--preset {name}")
     )
+
+
+def _preset_for(preset: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values of a preset, without those about data if another log is asked for: a sample is one of its own log."""
+    values = _read_preset(preset)
+    sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
+    own = (values.get("data") or {}).get("source", DataSettings().source)
+    source = next((section["source"] for section in reversed(sections) if "source" in section), own)
+    return values if source == own else {key: value for key, value in values.items() if key != "data"}
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:

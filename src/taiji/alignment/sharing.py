@@ -192,7 +192,7 @@ class SharedPrefixes(Base):
 
 
 def in_place_of_forward(wrapper: DistributedDataParallel, forward: Callable[..., Outputs], argument: Tensor) -> Outputs:
-    """Return ``forward(argument)``, run by the wrapper in place of its module's forward method, so that the wrapper reduces the gradients."""
+    """Return ``forward(argument)``, run by the wrapper instead of its module's forward method, so that the wrapper reduces the gradients."""
     module = wrapper.module
     own = module.__dict__.get("forward")  # set by accelerate for mixed precision
 

@@ -1,4 +1,4 @@
-"""Merges of several retrievers' slates into one, for any subset that answered."""
+"""Merge the slates of several retrievers into one; retrievers that did not answer may be missing."""
 
 from __future__ import annotations
 

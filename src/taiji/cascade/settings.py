@@ -32,8 +32,10 @@ class RecommendSettings(Settings):
         },
         min_length=1,
     )
-    """Name to retriever: `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`, `weight` (for rank fusion) and
-    `quota` (for quotas) its part in the merge; the other keys are the model's settings."""
+    """Name to retriever: `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`, `weight`
+    (for rank fusion) and `quota` (for quotas) determine its part in the merge, and the other keys are the model's
+    settings.
+    """
     merge: Literal["rank_fusion", "quotas"] = "rank_fusion"
     """Merge of the retrievers' slates: by reciprocal ranks, or by quotas in the given order."""
     rank: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -46,7 +47,9 @@ def recommend(
     if json_path and console.emit_json(json_path, result):
         return
     print_recommendation(found, loop)
-    print(f"\npage: {page}\nmetrics: {opened.folder / 'recommendation.json'}")
+    print(
+        f"\npage: {page}\nmetrics: {opened.folder / 'recommendation.json'}\nnext: taiji serve {quote(str(opened.folder))}"
+    )
 
 
 def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | None = None) -> None:

@@ -32,7 +32,9 @@ FORWARDED = frozenset(
         "x-proxyuser-ip",
     }
 )
-"""Names of headers that a proxy adds, beside those that :data:`FORWARDED_FORMS` has: who asks is not the machine that the connection comes from."""
+"""Names of headers that a proxy adds, in addition to those in :data:`FORWARDED_FORMS`; with one of them, the client is
+not the machine that the connection comes from.
+"""
 FORWARDED_FORMS = ("x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-amz-cf-", "x-azure-", "cf-", "fastly-")
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",

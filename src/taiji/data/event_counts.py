@@ -92,10 +92,11 @@ class EventCounts(Protocol):
 
 
 class LogCounts:
-    """Counters of the events of a log. Each is made when it is first asked for, and kept.
+    """Counters of the events of a log. Each is computed at its first use, and kept.
 
     Args:
-        events: events of the log; a counter reads the columns that it needs. keys: keys of the items.
+        events: events of the log; a counter reads the columns that it needs.
+        keys: keys of the items.
         listed: prices in the table of items, (n_items,), NaN where missing.
     """
 

@@ -1,6 +1,6 @@
 """Counters of a log on disk, made once and read through memory maps.
 
-A process then holds the parts of them that its questions touch, and all processes of a machine share these.
+A process then holds only the parts that its look-ups touch, and all processes of a machine share them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from taiji.data.statistics import Statistics
 
 FORMAT = 1
 STORED = tuple(count for count in COUNTS if count not in CLICKS)
-"""Counters that are stored: all but those of a user's own clicks, which who asks brings along; see :class:`ClickCounts`."""
+"""Counters that are stored: all but those of a user's own clicks, which are part of a request; see
+:class:`ClickCounts`.
+"""
 PRICES = "prices.npy"
 """File with the last price of each item."""
 SOURCES = ("dataset.json", "events.parquet", "items.parquet")
@@ -36,7 +38,7 @@ class StoredCounts:
     """Counters in a folder that :func:`store_counts` wrote; see :class:`taiji.data.event_counts.EventCounts`.
 
     Args:
-        folder: the folder. until: name of each counter to a time after which it has no event.
+        folder: the folder. until: for each counter, by name, a time after which it has no event.
     """
 
     def __init__(self, folder: Path, until: Mapping[str, int]) -> None:

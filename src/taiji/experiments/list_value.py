@@ -1,6 +1,6 @@
 """Off-policy value of recommended lists, in clicks per item shown, from a log with propensities.
 
-The target policy shows one item of its list, drawn uniformly, in place of the logged exposure: π(a|x) = 1/k for the k
+The target policy shows one item of its list, drawn uniformly, instead of the logged exposure: π(a|x) = 1/k for the k
 items of the list. This is the click rate of the list's items in the logged positions, next to the other logged items;
 a gain of the list over the sum of its items is not included. Propensities must be marginal over the other positions,
 as those of a uniform choice are. Under score-based sampling without replacement they are conditional, and the weights

@@ -15,8 +15,9 @@ ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
 
 
 class LadderSettings(Settings):
-    """The ladder at the head of a run's report: the worth to a ranker of text, and of a correct answer, without a
-    language model."""
+    """Ladder at the beginning of a run's report, without a language model: the gain of a ranker from text, and from a
+    correct answer.
+    """
 
     logs: tuple[str, ...] = ()
     """Additional logs for the ladder, in the form of `taiji run --data`: `world:shop`, or a path."""

@@ -1,13 +1,12 @@
 """``taiji abtest``: the closed loop in the synthetic shop, where the truth is known.
 
 Rankers without and with text features are trained on the shop's log, several times each, compared on later exposures
-(offline) and by off-policy estimates from the random log, and then deployed: new users are assigned to arms, each
-arm's ranker chooses their items, and they respond by the shop's response function. Because that function is known,
-every estimate can be compared with the truth, and the whole test can be repeated to measure the coverage of its
-interval.
+(offline) and by off-policy estimates from the random log, and then deployed: new users are assigned to arms, each arm's
+ranker chooses their items, and they respond by the shop's response function. Because that function is known, every
+estimate can be compared with the truth, and the whole test can be repeated to measure the coverage of its interval.
 
 Features are made as in a run: text → embedding → product quantiser → ids, and the look-alike's sequence. The text is
-that of the user's history, in place of a language model's rationale.
+that of the user's history, instead of a language model's rationale.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
 
 def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Exposures before and after the cut (microseconds), the former with the conversions known by then."""
+    """Return exposures before and after the cut (microseconds), the former with the conversions known by then."""
     exposed = dataset.events.filter("exposed")
     cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
     known = pl.when(pl.col("matured_at") < cut).then(pl.col("conversion"))
@@ -110,7 +109,7 @@ def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
 
 
 def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | None = None) -> pl.DataFrame:
-    """A feature row just before every request; the quantiser is fitted on rows from before the cut."""
+    """Return a feature row just before every request; the quantiser is fitted on rows from before the cut."""
     from taiji.features.feature_table import fit_table
     from taiji.features.history_mean import history_mean
     from taiji.language.embed import load_embedder
@@ -126,7 +125,7 @@ def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | No
 
 
 class _Loop:
-    """A shop with both trained rankers, and the users of its last period to be served."""
+    """A shop with both trained rankers, and the users of its last period, who are served."""
 
     def __init__(self, settings: ABTestSettings, seed: int, embedder: Embedder | None) -> None:
         from taiji.models.ranking.train import train_ranker
@@ -152,13 +151,13 @@ class _Loop:
         self._before = self.dataset.history.count_before(self.users, first[self.users]).astype(float)
 
     def with_features(self, arm: str, exposures: pl.DataFrame) -> pl.DataFrame:
-        """Exposures with the arm's features joined as of their time."""
+        """Return exposures with the arm's features joined as of their time."""
         from taiji.features.feature_table import join_features
 
         return exposures if arm == CONTROL else join_features(exposures, self.features, ("ids", "neighbour_items"))
 
     def means(self, arm: str) -> dict[str, Array]:
-        """The truth: expected outcomes of every user (U,) under an arm."""
+        """Return the true expected outcomes of every user (U,) under an arm."""
         user, item = self._picks[arm]
         click = self.shop.click_probability(user, item)
         return self._per_user(
@@ -167,8 +166,9 @@ class _Loop:
         )
 
     def truth(self, metric: str) -> float:
-        """The true gain of the treatment: mean difference per user, or difference of the two ratios for ``click
-        rate``."""
+        """Return the true gain of the treatment: the mean difference per user, or for ``click rate`` that of two
+        ratios.
+        """
         both = [self.means(arm) for arm in (TREATMENT, CONTROL)]
         if metric == "click rate":
             shown = self._impressions()
@@ -176,7 +176,7 @@ class _Loop:
         return float(both[0][metric].mean() - both[1][metric].mean())
 
     def draw(self, arm: str, generator: np.random.Generator) -> dict[str, Array]:
-        """One realisation of every user's outcomes (U,) under an arm."""
+        """Return one random draw of every user's outcomes (U,) under an arm."""
         user, item = self._picks[arm]
         click = generator.random(len(user)) < self.shop.click_probability(user, item)
         conversion = generator.random(len(user)) < self.shop.conversion_probability(user, item)
@@ -186,7 +186,7 @@ class _Loop:
         )
 
     def experiment(self, generator: np.random.Generator) -> dict[str, dict[str, Any]]:
-        """One A/B test: metric → comparison, with CUPED for means, and with the truth."""
+        """Run one A/B test, and return metric → comparison, with CUPED for means, and with the truth."""
         treated = generator.permutation(len(self.users)) < len(self.users) // 2
         found = self._compare(self.draw(TREATMENT, generator), self.draw(CONTROL, generator), treated)
         return {
@@ -195,8 +195,7 @@ class _Loop:
         }
 
     def aa_tests(self) -> dict[str, float | None]:
-        """Share of significant tests in which both arms are the control, each with new assignment and responses;
-        None without an interval."""
+        """Return the share of significant A/A tests, each with new assignment and responses; None without an interval."""
         counts: dict[str, list[bool]] = {}
         for run in range(self.settings.repeats):
             generator = np.random.default_rng([self.seed, 103, run])
@@ -207,7 +206,7 @@ class _Loop:
         return {metric: sum(found) / len(found) if found else None for metric, found in counts.items()}
 
     def repeats(self) -> dict[str, dict[str, float | None]]:
-        """Coverage of the true gain and power over repeated A/B tests; None without an interval."""
+        """Return coverage of the true gain and power over repeated A/B tests; None without an interval."""
         truths: dict[str, float] = {}
         covered: dict[str, list[bool]] = {}
         significant: dict[str, list[bool]] = {}
@@ -232,7 +231,7 @@ class _Loop:
         }
 
     def off_policy(self) -> list[dict[str, Any]]:
-        """Clicks on each ranker's single best item, estimated from the random log, with the truth."""
+        """Return the clicks on each ranker's best item, estimated from the random log, with the truth."""
         first = self.test.with_columns(pl.struct("user", "time").rank("dense").alias("request")).unique(
             "request", keep="first", maintain_order=True
         )
@@ -291,20 +290,20 @@ class _Loop:
         return found
 
     def _visitors(self) -> tuple[Array, Array, Array]:
-        """Users (U,) whose first request falls after the cut, and the users (R,) and times (R,) of their requests."""
+        """Return users (U,) whose first request is after the cut, and the users (R,) and times (R,) of their requests."""
         first = self.dataset.events.filter("exposed").group_by("user").agg(pl.col("time").min())
         new = first.filter(pl.col("time") >= self.cut)["user"].sort().to_numpy().astype(np.int64)
         requests = self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
         return new, requests["user"].to_numpy().astype(np.int64), requests["time"].to_numpy()
 
     def _choose(self, arm: str) -> tuple[Array, Array]:
-        """User and item of every slot filled by the arm's ranker, each (R · slots,)."""
+        """Return user and item of every slot filled by the arm's ranker, each (R · slots,)."""
         scores = self._scores(arm, self._request_user, self._when)
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.settings.slots]
         return np.repeat(self._request_user, best.shape[1]), best.ravel()
 
     def _scores(self, arm: str, users: Array, times: Array) -> Array:
-        """(R, promoted) an arm's click predictions for all items that could be shown."""
+        """Return an arm's click predictions (R, promoted) for all items that could be shown."""
         promoted = self.settings.shop.promoted
         frame = pl.DataFrame(
             {
@@ -333,7 +332,7 @@ class _Loop:
 
 
 def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """The mean prediction of several rankers."""
+    """Return the mean prediction of several rankers."""
     heads = [name for name in frames[0].columns if name != "event"]
     return pl.DataFrame({head: np.mean([frame[head].to_numpy() for frame in frames], axis=0) for head in heads})
 

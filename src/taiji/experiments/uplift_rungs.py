@@ -22,7 +22,7 @@ Array = NDArray[Any]
 NEXT = 10
 """Number of next items that the oracle of intents knows."""
 COVERED = "covered"
-"""Stratum of the rows of which a rung knows something."""
+"""Stratum of the rows about which a rung has information."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,12 @@ class Rung:
     Attributes:
         name: name shown in tables.
         fields: factory of the added fields, from the trial.
-        against: reference rung; None: the previous one. A reference that does not pay off is replaced by its own
-            base.
+        against: reference rung; None: the previous one. A reference that does not pay off is replaced by its own base.
         side: an arm next to the ladder (a control, an oracle), on which later rungs do not build.
         must_pay: also evaluate the rung as in a ranker that drops fields that do not pay off.
         cost: tokens of a language model, shown beside its gain.
-        covers: mask (N,) of the rows, of the trial and the given frame, of which the rung knows something. Those of the test are a stratum of
-            their own, :data:`COVERED`. None: all rows.
+        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information; its
+            test rows form the stratum :data:`COVERED`. None: all rows.
     """
 
     name: str
@@ -54,9 +53,9 @@ class Rung:
         return trial.strata() | ({COVERED: self.covers(trial, trial.test)} if self.covers is not None else {})
 
     def shares(self, trial: Trial) -> dict[str, float]:
-        """Return the shares of the training and the test rows of which the rung knows something; empty if of all.
+        """Return the shares of training and test rows about which the rung has information; empty if it has for all.
 
-        A ranker learns little of what it sees in few training rows, however many test rows have it.
+        A ranker learns little from information that few training rows have, even if many test rows have it.
         """
         if self.covers is None:
             return {}
@@ -143,12 +142,12 @@ class NextItems(NumbersField):
     """Oracle of a set answer: agreement of a candidate with the texts of its user's actual next items.
 
     The set is known at the last refresh before the row, as an answer would be. Items taken at the row's own time are
-    excluded, for the item taken and for the other candidates alike: excluded only for the former, the size of the set
-    would reveal it.
+    excluded for all candidates. If they were excluded only for the item taken, the size of the set would reveal it.
 
     Args:
-        text: fitted field whose vectors are compared. times: times of the answers, ascending. own: whether to include
-            items at the row's own time.
+        text: fitted field whose vectors are compared.
+        times: times of the answers, ascending.
+        own: whether to include items at the row's own time.
     """
 
     def __init__(self, text: TextMatch, times: Sequence[int], own: bool = False, name: str = "next_items") -> None:

@@ -25,7 +25,7 @@ FIRST, TEST = 0.3, 0.8
 """Shares of the first touches at which candidates, and at which the test candidates, begin."""
 WINDOWS = 20
 REFRESHES = 4
-"""Refreshes of item statistics in the test period, and as many in training."""
+"""Number of refreshes of item statistics in the test period, and also in training."""
 FEWEST_ROWS = 200
 """Fewest first touches for training and test."""
 

@@ -116,7 +116,7 @@ def _by_autograd(
 
 
 def _places(rows: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which rows (N,) lie in a chunk, and their places (N,) in it, 0 or its last one for the others.
+    """Return which rows (N,) lie in a chunk, and their places (N,) in it (for rows outside: its first or last place).
 
     The shape is that of `rows`, so that the host does not wait for a GPU to learn how many lie in the chunk.
     """

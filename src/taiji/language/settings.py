@@ -27,7 +27,8 @@ class LanguageSettings(Settings):
     chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})
     """Arguments of the model's chat template, such as `{enable_thinking: true}`. They are part of every prompt, and of the templates of the fine-tuned models."""
     template_date: date | None = None
-    """Date that is printed by chat templates which would print today's (such as Llama 3.1's); `null`: the date that a run wrote into the model's folder, else
+    """Date for chat templates that would otherwise print today's (such as Llama 3.1's); `null`: the date that a run
+    wrote into the model's folder, else
     2024-07-26."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend that generates and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; `device:
@@ -53,7 +54,7 @@ class GenerationSettings(Settings):
     temperature: float = Field(default=0.8, ge=0.0)
     """Sampling temperature. With 0, the most likely token is always taken, so all samples of a prompt are equal."""
     top_k: int = Field(default=50, ge=1)
-    """Number of most likely tokens from which is sampled."""
+    """Number of most likely tokens from which the next one is sampled."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
     """Sum of probabilities up to which the most likely of these tokens are kept."""
     repetition_penalty: float = Field(default=1.0, ge=1.0)

@@ -1,4 +1,4 @@
-"""Vectors of tokens from the texts in which they occur together: what a catalogue itself says about the meaning of its words.
+"""Vectors of tokens from their co-occurrence in texts, which reflect the meaning of words within a catalogue.
 
 An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words mean the same kind of item, whatever
 they mean elsewhere. The vectors are the principal axes of the tokens' log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
@@ -37,7 +37,7 @@ def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Arr
                     word_of.setdefault(token, set()).add(place)
         there = np.fromiter(word_of, dtype=np.int64)
         counts[there[:, None], there] += 1
-        for place, word in enumerate(words):  # tokens that stand together in one word only
+        for place, word in enumerate(words):  # tokens that occur together only within the same word
             alone = [token for token in set(word) if token >= 0 and word_of[token] == {place}]
             if len(alone) > 1:
                 counts[np.array(alone)[:, None], alone] -= 1

@@ -3,7 +3,7 @@
 ``popularity``: the most frequent items so far; ``own favourite``: the user's most frequent item;
 ``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items close
 to the user's latest ones in all histories, with more weight on later ones; ``mean history``: the mean of the
-embeddings of the user's latest items, in place of an answer's embedding.
+embeddings of the user's latest items, instead of an answer's embedding.
 """
 
 from __future__ import annotations

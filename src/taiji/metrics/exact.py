@@ -13,7 +13,7 @@ from statistics import NormalDist
 from taiji.core.errors import InputError
 
 STEPS = 1000
-"""Most steps towards a quantile, and most terms of a continued fraction."""
+"""Largest number of steps towards a quantile, and of terms of a continued fraction."""
 TINY = 1e-300
 
 
@@ -51,7 +51,9 @@ def student_cdf(t: float, freedom: float) -> float:
 
 @lru_cache(4096)
 def student_quantile(level: float, freedom: float) -> float:
-    """Return t with P(\\|T\\| <= t) = ``level``: the factor of a two-sided interval; infinite without freedom."""
+    """Return t with P(\\|T\\| <= t) = ``level``: the factor of a two-sided interval; infinite for 0 degrees of
+    freedom.
+    """
     if not 0 < level < 1:
         raise InputError("A level is not between 0 and 1.", found=f"{level}")
     if freedom <= 0:

@@ -229,7 +229,7 @@ class StartedEncoder(SemanticEncoder):
 
         e_i = P (v_i − v̄) + δ_i,   [f, g] = F(u, δ̄, item) + s ⊙ SAE(e, e'),   h_CLS = A u + ρ (B u + δ̄ + f),   h_TAR = g.
 
-    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear view of the frozen vector, and h_TAR a function of it.
+    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the frozen vector, and h_TAR a function of it.
     P and A are initialised with the principal axes of tokens and of texts, and A stays. ρ slows down what is learnt: without it, a few steps of Adam move
     h_CLS by more than its length, and what it began with is lost. With :attr:`TokenStart.context_axes`, v and u have two parts.
 

@@ -94,7 +94,7 @@ class Popo(Rule):
 
 
 class PopoCovariance(Popo):
-    """POPO with the within-group covariance of the rewards in place of the Gram matrix: no backward pass."""
+    """POPO with the within-group covariance of the rewards instead of the Gram matrix: no backward pass."""
 
     source: Source = "rewards"
     fresh = True

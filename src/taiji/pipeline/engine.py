@@ -59,9 +59,10 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-LONG = 5.0
-"""Seconds of a stage after which its memory is given back, which takes a few tenths."""
 """File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and whether it was forced."""
+LONG = 5.0
+"""After a stage that ran for longer than this many seconds, memory is returned to the system; this takes a few tenths
+of a second."""
 
 
 @dataclass

@@ -95,7 +95,7 @@ def configuration_text(
     users_line = (
         f"users: {sample}       # a seeded sample of the log's {users:,} users, as in the preset; null takes all of them"
         if sample
-        else "# users: 1000     # work on a seeded sample of the users"
+        else "# users: 1000     # work on a seeded sample of this size instead of all users"
     )
     data = {"source": str(folder), **({"mapping": str(mapping)} if mapping else {})}
     chosen: dict[str, dict[str, Any]] = {}
@@ -111,7 +111,7 @@ def configuration_text(
 # Paths are relative to the folder in which you call taiji. All keys are explained in docs/configuration.md, or by `taiji config
 # --describe`.
 
-preset: {PRESET}        # sizes to start from: demo (a quarter of an hour on two cores), laptop (hours), paper (GPUs)
+preset: {PRESET}        # sizes to start from: demo (minutes on two cores), laptop (hours), paper (GPUs)
 
 data:               # {reason}
   source: {_inline(data["source"])}

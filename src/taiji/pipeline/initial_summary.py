@@ -92,9 +92,10 @@ def initialised_text(made: Initialised) -> str:
         lines.append("\nPLEASE CHECK")
         for doubt in made.doubts:
             lines.append(f"  - {doubt}")
+    config = quote(str(made.files[-1]))
     lines.append("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
     lines.append(
-        f"or first, in minutes and without a language model: taiji oracle {quote(str(made.files[-1]))}; then add --resume to taiji run"
+        f"or first, in minutes: taiji oracle {config}   # what titles gain, and the most that a language model could add"
     )
     return "\n".join(lines)
 

@@ -210,7 +210,7 @@ def split_at(path: Path) -> Split:
 
 
 def _truth(run: Path, config: Config, dataset: Dataset, split: Split) -> pl.DataFrame:
-    """Return the feature rows of the run with the next item in place of the answer."""
+    """Return the feature rows of the run with the next item instead of the answer."""
     rows = pl.read_parquet(run / "features" / "taiji.parquet", columns=["user", "as_of"])
     lines = load_embedder(config.embedder.name, config.embedder.device).encode(
         item_lines(dataset, config.reasoning.prompts.title_characters)

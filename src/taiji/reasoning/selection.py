@@ -37,7 +37,7 @@ LEFT_OUT = {
     "cut": "cut at the length limit",
     "filtered": "stopped by a content filter",
     "refused": "refused by the teacher",
-    "tools": "a call of a tool in place of a rationale",
+    "tools": "a call of a tool instead of a rationale",
     "empty": "empty rationale",
 }
 """Endings of rationales that no rule keeps, with the reasons."""

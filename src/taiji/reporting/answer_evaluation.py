@@ -159,7 +159,7 @@ class _Evaluation:
         return values
 
     def vectors(self, queries: Array) -> dict[str, Array]:
-        """Values of vectors (E, d) in place of answer embeddings, with the nearest item's levels as the claimed
+        """Values of vectors (E, d) instead of answer embeddings, with the nearest item's levels as the claimed
         ones."""
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()

@@ -1,8 +1,9 @@
 """Near-online serving: event intake, worker, feature store, HTTP API.
 
-Behaviour triggers the LLM, never a request: ``POST /v1/events`` puts events into a durable queue; a worker takes them
-into the users' histories, waits a moment for more of the same burst, lets the LLM write, and stores one versioned row a
-user; the ranking request reads that row. ``from taiji.serving import serve, load`` loads nothing heavy until it is used.
+The LLM is triggered by behaviour, never by a request. ``POST /v1/events`` puts events into a durable queue. A worker
+adds them to the users' histories, waits a moment for more events of the same burst, lets the LLM write, and stores one
+versioned row per user. A ranking request only reads that row. ``from taiji.serving import serve, load`` loads nothing
+heavy until it is used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Admission of requests whose answers cost computing time.
 
-Where more is asked than can be computed, a long queue makes every answer late and none useful. A request is let in only if all that
-are inside can be answered in the time that is reasonable to wait; another one is told so at once, when it has cost next to nothing.
-The time of an answer is measured, so nobody has to know the capacity of a machine.
+Under overload, a long queue would make every answer late and thus useless. A request is therefore admitted only if all
+admitted requests can be answered within a reasonable waiting time. Any other request is rejected at once, before it has
+cost any work. The time of an answer is measured, so the capacity of the machine need not be configured.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import contextmanager
 from taiji.serving.batching import Overloaded
 
 FEWEST, MOST = 4, 200
-"""Requests that are let in whatever an answer costs, and at most."""
+"""Smallest and largest number of admitted requests, whatever an answer costs."""
 WEIGHT = 0.2
-"""Share of the latest batch in the measured time of an answer."""
+"""Weight of the latest batch in the moving average of the time of an answer."""
 
 
 class Admission:
     """Admission of one kind of request.
 
     Args:
-        wait_s: longest time to wait for an answer that is reasonable.
-        spare: admission of requests for which there is no room here, but which may be answered without computing anything.
+        wait_s: longest reasonable waiting time for an answer.
+        spare: admission of requests that are not admitted here, but may be answered without any computation.
     """
 
     def __init__(self, wait_s: float, spare: Admission | None = None) -> None:
@@ -32,24 +32,24 @@ class Admission:
         self._inside: Counter[str] = Counter()
 
     def note(self, answers: int, seconds: float) -> None:
-        """Take in what a batch of answers cost."""
+        """Update the measured time with the cost of a batch of answers."""
         each = seconds / max(1, answers)
         self._seconds = (1 - WEIGHT) * self._seconds + WEIGHT * each if self._seconds else each
 
     @property
     def room(self) -> int:
-        """Requests that can be inside at once."""
+        """Number of requests that can be admitted at the same time."""
         return MOST if not self._seconds else min(MOST, max(FEWEST, int(self._wait_s / self._seconds)))
 
     @contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        """Be inside while the block runs.
+        """Admit a request while the block runs.
 
-        Where there is no room, a key that has less than its share of it is let in all the same, so that no key waits for another
-        one's flood.
+        If all places are taken, an API key that has less than its share of them is still admitted, so that one key's
+        flood does not block the others.
 
         Raises:
-            Overloaded: too many are inside.
+            Overloaded: too many requests are admitted already.
         """
         inside, mine = self._inside.total(), self._inside[key]
         others = len(self._inside) - (key in self._inside)

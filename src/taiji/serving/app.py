@@ -1,4 +1,4 @@
-"""The HTTP interface. Routes translate; the store decides; the gate has let the request in."""
+"""HTTP interface. Routes only translate between HTTP and the store; the gate has checked the request before."""
 
 from __future__ import annotations
 
@@ -51,11 +51,13 @@ MAX_LETTERS = 1000
 SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
 LINGER = 0.05
-"""Share of the time of rankings that were made together for which the next ones wait for each other: one alone takes twice the time of one of eight."""
+"""Waiting time before the next batch of rankings, as a share of the time of the last batch. Waiting pays because a
+single ranking takes twice the time of one in a batch of eight.
+"""
 
 
 class Service:
-    """State that the routes share: the store behind batchers, the rankers, clock and metrics."""
+    """State shared by the routes: the store (through batchers), the rankers, the clock and the metrics."""
 
     def __init__(
         self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock, metrics: Metrics
@@ -96,7 +98,7 @@ class Service:
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
-        """Return rows and answers of batch reads, all read at one time; None where a student has to be asked first."""
+        """Return rows and answers of batch reads of the same time; None if a student has to compute intents first."""
         found = at_once(self.store.read, asked)
         for rows in found:
             self.note_ages(rows)
@@ -106,10 +108,12 @@ class Service:
         ]
 
     async def read(self, body: bytes, work: Callable[[bytes], T]) -> T:
-        """Return what work makes of a body; beside the loop, one after the other, where it is large.
+        """Return the result of ``work`` on a body.
+
+        Large bodies are processed one after the other, outside the event loop.
 
         Raises:
-            Overloaded: others' large bodies take too long.
+            Overloaded: the large bodies of other requests take too long.
         """
         if len(body) <= LARGE:
             return work(body)
@@ -117,7 +121,7 @@ class Service:
         return found
 
     def note_ages(self, rows: Sequence[StoredRow | None]) -> None:
-        """Put the rows' ages into the metrics."""
+        """Record the ages of rows in the metrics."""
         now = self.clock()
         for row in rows:
             if row is not None:
@@ -125,11 +129,11 @@ class Service:
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def says_intents(self, rows: Sequence[StoredRow | None]) -> bool:
-        """Return whether the release of any row, or of a missing one, has a student."""
+        """Return whether the release of any row has a student; a missing row counts as one of the active release."""
         return any(self.scorers.says_intents(row.release if row else self.scorers.active) for row in rows)
 
     async def answers(self, users: Sequence[str], rows: Sequence[StoredRow | None]) -> list[bytes | None]:
-        """Return the rows as the API answers them: with the intents of the release's student where they have none or old ones."""
+        """Return the rows as the API sends them; rows with missing or old intents get those of the release's student."""
         bodies = [row.body() if row else None for row in rows]
         releases = [row.release if row else self.scorers.active for row in rows]
         asked = [place for place, release in enumerate(releases) if self.scorers.says_intents(release)]
@@ -145,30 +149,30 @@ class Service:
         return bodies
 
     def scrub_soon(self) -> None:
-        """Ask for erased data to be removed from files; several erasures share one pass."""
+        """Request that erased data be removed from files; several erasures share one pass."""
         self._scrub.set()
 
     async def scrubbing(self) -> None:
-        """Runs for the life of the process."""
+        """Remove erased data from files whenever requested, as long as the process lives."""
         while True:
             await self._scrub.wait()
             self._scrub.clear()
             try:
                 await asyncio.to_thread(self.store.scrub)
-            except Exception as error:  # whatever it is, erased data must leave the files at last
+            except Exception as error:  # whatever the error, erased data must be removed from the files in the end
                 log("scrub postponed", error=where(error))
                 self._scrub.set()
             await asyncio.sleep(SCRUB_EVERY_S)
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         readers = (self.rows, self.batches, self.bodies, self.histories, self.past, self.student)
         for batcher in (*readers, self.intake, self.ranks, self.lists):
             batcher.close()
 
 
 def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: Keyring, clock: SteadyClock) -> Gate:
-    """The ASGI application of one process."""
+    """Return the ASGI application of one process."""
     metrics = Metrics(store, clock, settings.recommend)
     service = Service(store, scorers, settings, clock, metrics)
 
@@ -187,7 +191,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
         "tracing": False,
         "metrics": False,
         "logs": False,
-    }  # FastAPI's own telemetry would carry paths, which name users
+    }  # FastAPI's own telemetry would contain paths, which contain user ids
     app = FastAPI(
         title="taiji",
         version=__version__,
@@ -207,7 +211,7 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _broken)
     describe(app, secured=bool(len(keys)))
-    page = cache(lambda: documentation(app.openapi()))  # made once: nobody needs a key to ask for it
+    page = cache(lambda: documentation(app.openapi()))  # created once, because it can be requested without a key
 
     async def documented(request: Request) -> Response:
         text, policy = page()
@@ -221,7 +225,7 @@ def _unavailable(request: Request, error: Exception) -> Response:
     log("refused", error=where(error.__cause__ or error))
     body = {
         "code": "unavailable",
-        "message": "The store cannot answer just now; repeat the request with the same idempotency key.",
+        "message": "The store cannot answer now; repeat the request with the same idempotency key.",
     }
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
 
@@ -241,7 +245,7 @@ def _no_route(request: Request, error: Exception) -> Response:
 
 def _broken(request: Request, error: Exception) -> Response:
     return Response(
-        b'{"code":"internal","message":"This is our fault; it is in the log."}', 500, media_type="application/json"
+        b'{"code":"internal","message":"Internal error; details are in the log."}', 500, media_type="application/json"
     )
 
 
@@ -256,7 +260,7 @@ async def _body(service: Service, request: Request, model: type[M]) -> M:
 
 
 def at_once(work: Callable[[Sequence[Q]], Sequence[A]], asked: Sequence[Sequence[Q]]) -> list[list[A]]:
-    """Return the answers to several lists of questions, which are put to ``work`` together."""
+    """Return the answers to several lists of requests, which are passed to ``work`` together."""
     answers = iter(work([question for questions in asked for question in questions]))
     return [[next(answers) for _ in questions] for questions in asked]
 
@@ -274,7 +278,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="Store reached, a release active with its models, a worker alive, events being taken in",
+        summary="The store answers, the models of the active release are loaded, a worker is alive and events are absorbed",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
@@ -293,7 +297,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def prometheus() -> Response:
         return Response(await asyncio.to_thread(metrics.render), media_type="text/plain; version=0.0.4")
 
-    @app.post("/v1/events", status_code=202, response_model=s.EventsOut, tags=["events"], summary="Take in what users did",
+    @app.post("/v1/events", status_code=202, response_model=s.EventsOut, tags=["events"], summary="Record user events",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.EventsIn, idempotent=True))  # fmt: skip
     async def events(request: Request) -> Response:
         body, sent = await json_body(request), idempotency_key(request)
@@ -301,7 +305,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         batch = await service.read(body, partial(event_batch, service.store.keyed, sent, request.scope[KEY], latest))
         outcome = await service.intake(batch)
         if outcome == "conflict":
-            raise Rejected(409, "conflict", "This Idempotency-Key came with another body before.")
+            raise Rejected(409, "conflict", "This Idempotency-Key was used before with a different body.")
         if outcome == "full":
             raise Rejected(503, "backlog", "The workers are behind; try again later.", retry_s=5)
         accepted = len(batch.events) if outcome == "accepted" else 0
@@ -345,7 +349,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         pairs = zip(asked.items, result.without_features, better, strict=True)
         scores = [{"item": item, "without_features": plain, "with_features": other} for item, plain, other in pairs]
         found = {"release": release, "feature_version": row.version if row else None, "scores": scores}
-        return _json(to_json(found, inf_nan_mode="null"))  # a third of the time that RankOut takes for 1,000 candidates
+        return _json(to_json(found, inf_nan_mode="null"))  # takes a third of the time of RankOut for 1,000 candidates
 
     @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Find a list of items for a user",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.RecommendIn))  # fmt: skip
@@ -434,7 +438,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         "/v1/admin/dead-letters",
         response_model=s.LettersOut,
         tags=["admin"],
-        summary="Users given up, and why",
+        summary="Dead letters: users whose features could not be written, and why",
         responses=responses(401, 403, 429, 503),
     )
     async def letters() -> Response:
@@ -452,7 +456,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         "/v1/admin/dead-letters:retry",
         response_model=s.Retried,
         tags=["admin"],
-        summary="Try them all again",
+        summary="Retry all dead letters",
         responses=responses(401, 403, 429, 503),
     )
     async def retry() -> Response:

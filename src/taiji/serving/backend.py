@@ -19,7 +19,7 @@ PORTION = 1000
 
 
 def release(run: Path) -> Release:
-    """Named after the run, the versions in its feature table, and its recommender's; a damaged run is not served."""
+    """Return the release, named after the run, the versions in its feature table, and the version of its recommender."""
     from taiji.serving.live_dataset import read_features
     from taiji.serving.recommender_files import has_recommender, recommender_version
 
@@ -35,7 +35,7 @@ def release(run: Path) -> Release:
 
 
 def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
-    """The newest row of each user in the run's feature table; ``events_seen`` counts events of the service, hence 0."""
+    """Yield the newest row of each user in the run's feature table; ``events_seen`` is 0."""
     from taiji.serving.live_dataset import World, read_features
     from taiji.serving.recommender_files import has_recommender
 
@@ -71,13 +71,13 @@ def writer(run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
 
 
 def scorer(run: Path, settings: ServingSettings) -> Scorer | Recommender:
-    """Load the rankers, and the recommender where the run has one."""
+    """Load the rankers, and the recommender if the run has one."""
     from taiji.serving.live_dataset import World
     from taiji.serving.recommender import recommender_of
     from taiji.serving.recommender_files import has_recommender
     from taiji.serving.scorer import scorer_of
 
-    del settings  # the run's own configuration says what its models are
+    del settings  # the models are defined by the run's own configuration
     world, rankers = World(run), None
     if not has_recommender(run):
         return scorer_of(world)

@@ -1,9 +1,9 @@
-"""Calls of many requests become one call of the store.
+"""Batching: the calls of many requests become one call of the store.
 
-While one call is under way in its thread, the requests that arrive wait and go together into the next. Under load this
-makes one round trip, or one transaction with one sync to disk, out of dozens; a lone request waits for nobody. Callers that were answered
-together often ask again together: where a call has a high fixed cost, the next one can wait for them for a moment. Nothing is done for
-a caller that has gone, or has waited for so long that nobody would wait for the answer.
+While one call runs in its thread, the requests that arrive wait and form the next call. Under load, dozens of round
+trips, or of transactions with a sync to disk, become one; a single request does not wait. Callers that were answered
+together often ask again together, so if a call has a high fixed cost, the next one can wait for them for a moment. No
+work is done for a caller that has disconnected, or has waited for so long that the answer would be useless.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ B = TypeVar("B")
 
 
 class Overloaded(Exception):
-    """Too many calls wait already.
+    """Too many calls are waiting already.
 
     Args:
-        seconds: from now, until there should be room.
+        seconds: seconds after which a call is likely to be accepted.
     """
 
     def __init__(self, seconds: float = 1.0) -> None:
@@ -32,16 +32,17 @@ class Overloaded(Exception):
 
 
 class Batcher(Generic[A, B]):
-    """Runs ``work(arguments) -> results`` (one a argument, in order) in a thread of its own.
+    """Runner of ``work(arguments) -> results`` (one result per argument, in order) in its own thread.
 
     Args:
-        work: the blocking function; what it raises is raised to every caller of that batch, unless ``apart``.
-        size: arguments in one call, at most.
-        waiting: arguments that may wait; beyond, :class:`Overloaded`.
-        apart: True asks again with each argument alone after a failure, so that a bad one costs nobody else an answer.
-        patience_s: an argument that has waited for longer is not worked on; its caller gets :class:`Overloaded`.
-        told: told how many arguments a call had and how many seconds it took.
-        linger: share of the time of a call for which the next one waits for as many arguments as were answered and are waiting.
+        work: the blocking function; its exceptions are raised to every caller of that batch, unless ``apart``.
+        size: largest number of arguments in one call.
+        waiting: largest number of waiting arguments; further callers get :class:`Overloaded`.
+        apart: True to retry each argument alone after a failure, so that one bad argument does not affect the others.
+        patience_s: longest waiting time of an argument; after it, the caller gets :class:`Overloaded`.
+        told: callback that gets the number of arguments of a call and its duration in seconds.
+        linger: time for which the next call waits for more arguments, as a share of the time of the last call. It waits
+            until there are as many as were answered last plus those waiting.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Batcher(Generic[A, B]):
         self._running = False
 
     async def __call__(self, argument: A) -> B:
-        """The result for one argument."""
+        """Return the result for one argument."""
         if len(self._pending) >= self._waiting:
             raise Overloaded
         now = time.monotonic()
@@ -76,7 +77,7 @@ class Batcher(Generic[A, B]):
         return await future
 
     def _next(self) -> list[tuple[A, asyncio.Future[B]]]:
-        """Take the next arguments for which somebody still waits."""
+        """Take the next arguments whose callers are still waiting."""
         batch: list[tuple[A, asyncio.Future[B]]] = []
         now = time.monotonic()
         while self._pending and len(batch) < self._size:
@@ -99,7 +100,7 @@ class Batcher(Generic[A, B]):
             return
         try:
             job = loop.run_in_executor(self._thread, self._answers, [argument for argument, _ in batch])
-        except BaseException as error:  # the thread was closed: nobody may wait for it for ever
+        except BaseException as error:  # the thread was closed: no caller may wait for ever
             self._running = False
             for _, future in batch:
                 future.set_exception(Overloaded() if isinstance(error, RuntimeError) else error)
@@ -143,5 +144,5 @@ class Batcher(Generic[A, B]):
             self._start(loop)
 
     def close(self) -> None:
-        """Let the call under way end."""
+        """Finish the running call, then stop."""
         self._thread.shutdown(wait=True)

@@ -1,7 +1,8 @@
-"""Turns of requests with large bodies.
+"""Limit on the number of large request bodies that are processed at the same time.
 
-Hundreds of large bodies may arrive at the same time. What is done about them is done for a few at a time, and so is refusing those that
-have waited for too long, so that the event loop never has much to do before it comes to a small request, above all a probe.
+Hundreds of large bodies may arrive at the same time. Only a few are processed at a time, and only a few that have
+waited for too long are rejected at a time, so that small requests, above all health probes, never wait long for the
+event loop.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from contextlib import asynccontextmanager
 from taiji.serving.batching import Overloaded
 
 INSIDE = 64
-"""Requests with large bodies that are worked on at a time: enough that reading one and storing others go on side by side."""
+"""Number of large bodies processed at a time: enough to read one while others are stored."""
 REFUSED = 16
-"""Requests that are refused in one round of the event loop, at most."""
+"""Largest number of requests rejected in one iteration of the event loop."""
 PAUSE_S = 0.001
 Place = tuple[asyncio.Future[None], float]
 
@@ -26,7 +27,7 @@ class BodyTurns:
     """Turns of one process.
 
     Args:
-        patience_s: a request that has waited for longer is refused.
+        patience_s: longest waiting time of a request; after it, the request is rejected.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -37,10 +38,12 @@ class BodyTurns:
 
     @asynccontextmanager
     async def turn(self, key: str) -> AsyncIterator[None]:
-        """Wait for a turn and have it while the block runs. Keys take turns, so that none waits for another one's flood.
+        """Wait for a turn, and hold it while the block runs.
+
+        API keys take turns, so that no key has to wait for the flood of another.
 
         Raises:
-            Overloaded: there was no turn in time.
+            Overloaded: the waiting time was too long.
         """
         if self._inside < INSIDE:
             self._inside += 1
@@ -58,15 +61,15 @@ class BodyTurns:
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # it had been given a turn that nobody will use
+            if future.done() and not future.cancelled():  # it had been given a turn, which is now unused
                 self._leave()
             raise
 
     def _leave(self) -> None:
-        """Pass the turn on to the request that has waited the longest, of the key that has waited the longest for one."""
+        """Pass the turn to the next API key, and to the longest-waiting request of that key."""
         now = time.monotonic()
         for key, places in list(self._waiting.items()):
-            while places and places[0][0].done():  # whoever waited has gone
+            while places and places[0][0].done():  # the waiting client has disconnected
                 places.popleft()
             if places and places[0][1] > now:
                 del self._waiting[key]
@@ -84,7 +87,7 @@ class BodyTurns:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._refuse)
 
     def _refuse(self) -> None:
-        """Refuse some of those that have waited for too long, and look again when there are more."""
+        """Reject some of the requests that have waited for too long, and schedule the next round if there are more."""
         self._timer, now, refused = None, time.monotonic(), 0
         for key, places in list(self._waiting.items()):
             while places and (places[0][0].done() or places[0][1] <= now) and refused < REFUSED:

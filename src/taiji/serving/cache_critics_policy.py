@@ -1,4 +1,4 @@
-"""Learnt policy of the result cache: who loses least by an earlier list gets it first."""
+"""Learnt policy of the result cache: kept lists go first to the requests that lose least by them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from taiji.models.policy.cache_critics import CacheCritics
 from taiji.serving.cache_policies import Situation
 
 LATEST = 1000
-"""Requests among which a loss is small or large."""
+"""Number of latest requests with which a loss is compared."""
 DAY_US = 86_400_000_000
 FEATURES = 6
 
 
 def request_features(situation: Situation) -> NDArray[np.float64]:
-    """Return (6,) the features of a request that the critics see: 1, the hour on its circle, age of the list, events ever, events since; not the load."""
+    """Return the features (6,) that the critics read: 1, sine and cosine of the hour, age, and two event counts."""
     angle = 2 * np.pi * (situation.time % DAY_US) / DAY_US
     counts = np.log1p([situation.age_s / 60, situation.seen, situation.since])
     return np.concatenate([[1.0, np.sin(angle), np.cos(angle)], counts])
 
 
 class ByCritics:
-    """Policy that compares what a request is worth in real time and from the cache (CARL).
+    """Policy that compares the values of a request in real time and from the cache (CARL).
 
-    The loss of a request is the difference of the two values. At load ``p`` below 1 the kept list is shown where the loss is among the
-    ``p`` smallest of the latest requests; at none the list is computed, and without room the kept list is shown.
+    The loss of a request is the difference of the two values. At a load ``p`` below 1, the kept list is shown if the
+    loss is among the share ``p`` of smallest losses of the latest requests. At load 0 the list is computed, and without
+    capacity the kept list is shown.
 
     Args:
-        critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` of two levels, 0 in real time and 1 from the cache, fitted
-            on :func:`request_features`.
+        critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` of two levels, 0 in real time and 1
+            from the cache, fitted on :func:`request_features`.
         chain: (2, 2) transitions between the levels, by :func:`~taiji.models.policy.cache_critics.fit_chain`.
 
     Raises:
@@ -48,7 +49,7 @@ class ByCritics:
         model = CacheCritics.load(critics)
         if model.heads.shape != (2, FEATURES):
             raise ConfigError(
-                "These critics do not value requests of the service.",
+                "These critics cannot evaluate requests of the service.",
                 where="serving.recommend.policy_settings",
                 expected=f"critics of 2 levels, {FEATURES} features of request_features",
                 found=f"{model.heads.shape[0]} levels, {model.heads.shape[1]} features",
@@ -60,11 +61,11 @@ class ByCritics:
         self._lock = Lock()
 
     def loss(self, situation: Situation) -> float:
-        """Return the value in real time less the one from the cache."""
+        """Return the value in real time minus the value from the cache."""
         return float(request_features(situation) @ self._weights)
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether there is no room, or the loss is small for this load."""
+        """Return whether there is no capacity, or the loss is small for this load."""
         loss = self.loss(situation)
         with self._lock:
             self._losses.append(loss)

@@ -1,4 +1,4 @@
-"""Policies that decide whether a list is computed in real time or the user's kept list is shown again."""
+"""Policies that decide whether to compute a list in real time or to show the user's kept list again."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ class Situation:
     """Circumstances of a request whose user has a kept list that may be shown.
 
     Attributes:
-        room: False where no list can be computed in time, so that the request is refused if the kept list is not taken.
-        load: lists that are being computed or wait for it, as a share of those that can be computed within ``limits.wait_s``.
+        room: False if no list can be computed in time, so that the request is rejected unless the kept list is shown.
+        load: number of lists that are being computed or waiting, as a share of the number that can be computed within
+            ``limits.wait_s``.
         time: time of the request, microseconds since the epoch.
         age_s: age of the kept list.
-        seen: events of the user ever taken in. since: those of them that came after the list was made.
+        seen: number of all events of the user so far.
+        since: number of those that came after the list was made.
     """
 
     room: bool
@@ -40,7 +42,7 @@ class Situation:
 
 @runtime_checkable
 class CachePolicy(Protocol):
-    """Chooser between a list that is computed now and the kept one."""
+    """Policy that chooses between a newly computed list and the kept one."""
 
     def from_cache(self, situation: Situation) -> bool:
         """Return whether the kept list is shown."""
@@ -48,7 +50,7 @@ class CachePolicy(Protocol):
 
 
 class Never:
-    """Policy that computes every list, and leaves the requests without room unanswered."""
+    """Policy that computes every list, and rejects requests for which there is no capacity."""
 
     def from_cache(self, situation: Situation) -> bool:
         """Return false."""
@@ -56,18 +58,19 @@ class Never:
 
 
 class WhenOverloaded:
-    """Policy that shows the kept list where the request would be refused otherwise."""
+    """Policy that shows the kept list if the request would be rejected otherwise."""
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether there is no room."""
+        """Return whether there is no capacity."""
         return not situation.room
 
 
 class ByThreshold:
-    """Policy that shows young lists again before there is no room, which keeps the queue short.
+    """Policy that already shows recent lists again before the capacity is reached, which keeps the queue short.
 
     Args:
-        load: from which on a kept list is shown. age_s: it must be younger, unless there is no room.
+        load: load from which on kept lists are shown.
+        age_s: largest age of a kept list, unless there is no capacity.
     """
 
     def __init__(self, load: float = 0.25, age_s: float = 600.0) -> None:
@@ -80,15 +83,15 @@ class ByThreshold:
         self.load, self.age_s = load, age_s
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether there is no room, or the load has been reached and the list is young enough."""
+        """Return whether there is no capacity, or the load has been reached and the list is recent enough."""
         return not situation.room or (situation.load >= self.load and situation.age_s < self.age_s)
 
 
 def make_policy(name: str, settings: Mapping[str, Any]) -> CachePolicy:
-    """Return the policy of a name: one of :data:`OWN`, an entry point, or ``package.module:Name``; settings are its keyword arguments.
+    """Return the policy ``name``: one of :data:`OWN`, an entry point, or ``package.module:Name``.
 
     Raises:
-        ConfigError: there is none of the name, it does not take the settings, or it is not a policy.
+        ConfigError: no policy has this name, it does not accept the settings, or it is not a policy.
     """
     try:
         made = find_class(OWN.get(name, name), GROUP, WHERE)(**settings)

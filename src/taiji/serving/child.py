@@ -1,7 +1,8 @@
 """One process of the service: ``python -m taiji.serving.child api`` or ``worker RELEASE NAME``.
 
-Settings come as JSON in the environment (they may hold the store's password, which an argument would show to everybody),
-the listening socket as an inherited descriptor. A child whose supervisor is gone ends itself.
+Settings are passed as JSON in the environment, because they may contain the store's password, which everybody could
+read in an argument. The listening socket is passed as an inherited file descriptor. A child stops if its supervisor no
+longer exists.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SE
 HEALTH = "TAIJI_SERVING_HEALTH"
 GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
 UNUSABLE = 2
-"""Exit code: the supervisor tries again, more and more slowly."""
+"""Exit code after which the supervisor tries again, with increasing delays."""
 
 
 def api(settings: ServingSettings, run: Path) -> None:
@@ -65,9 +66,9 @@ def api(settings: ServingSettings, run: Path) -> None:
         asgi,
         http=Edge(settings.limits, app.metrics.refuse),  # type: ignore[arg-type]
         ws="none",
-        proxy_headers=False,  # nobody here asks for the client's address
+        proxy_headers=False,  # the client's address is not used
         h11_max_incomplete_event_size=settings.limits.head_bytes,
-        access_log=False,  # it would name users
+        access_log=False,  # the access log would contain user ids
         log_config=None,
         log_level="error",
         timeout_keep_alive=75,
@@ -79,7 +80,8 @@ def api(settings: ServingSettings, run: Path) -> None:
     if health is not None:
         health.start()
     server = DrainingServer(config, settings.drain_s, app.drain, health.ticked if health else lambda: None)
-    # As a socket with its true family, not as uvicorn's ``fd``, which takes it for a Unix one and leaves Nagle's delay on.
+    # Passed as a socket with its true family: uvicorn's ``fd`` would treat it as a Unix socket and leave Nagle's
+    # algorithm on.
     server.run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
     if health is not None:
         health.close()
@@ -120,8 +122,8 @@ def _follow_parent() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one child; returns its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor passes a Ctrl-C on, once
+    """Run one child, and return its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor forwards Ctrl-C exactly once
     _follow_parent()
     to_standard_error()
     libraries_to_standard_error()

@@ -1,10 +1,10 @@
-"""A clock for scheduling that never goes back, whatever the machine's clock does.
+"""Monotonic clock for scheduling, which never goes back even if the machine's clock does.
 
-Leases, coalescing windows, staleness and the rows' ``as_of`` compare times taken by several processes, some of them
-started after the machine's clock was set back. A process therefore reads the machine's clock once, at its start, takes
-the store's high-water mark if that is later, and counts on from there by a clock that cannot be set. A process that starts under a
-clock far ahead of its supervisor's, which runs longer, takes the supervisor's time: what it wrote would be in everybody's way for as
-long as the clock was ahead.
+Leases, coalescing windows, staleness and the rows' ``as_of`` compare times from several processes, some of which may
+start after the machine's clock was set back. A process therefore reads the machine's clock only once, at its start, or
+uses the store's high-water mark if that is later. From there it counts on with a clock that cannot be set. If the
+machine's clock is far ahead of the time of the supervisor, which has run for longer, the process uses the supervisor's
+time instead. Otherwise the times that it writes would block other processes until the real time catches up.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ import time
 
 
 def wall_us() -> int:
-    """The machine's clock, in microseconds since the epoch."""
+    """Return the time of the machine's clock, in microseconds since the epoch."""
     return time.time_ns() // 1000
 
 
 def _ticks_us() -> int:
-    """Microseconds of a clock nobody sets; it goes on while the machine sleeps, where the system has such a one."""
+    """Return the microseconds of a clock that cannot be set and, if possible, also counts while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
     return time.monotonic_ns() // 1000
 
 
 MAX_JUMP_US = 3600 * 10**6
-"""Lead of the machine's clock over the supervisor's that is believed."""
+"""Largest accepted lead of the machine's clock over the supervisor's."""
 
 
 class SteadyClock:
-    """Callable; microseconds since the epoch, never less than before.
+    """Callable that returns microseconds since the epoch, never less than before.
 
     Args:
-        floor: the store's mark; the clock starts at no less.
-        supervisor: the supervisor's time; the clock starts at no more than :data:`MAX_JUMP_US` later.
+        floor: the store's high-water mark; the clock starts at this time or later.
+        supervisor: the supervisor's time; the clock starts at most :data:`MAX_JUMP_US` later.
     """
 
     def __init__(self, floor: int = 0, supervisor: int | None = None) -> None:
         wall = wall_us()
         self.jumped = supervisor is not None and wall > supervisor + MAX_JUMP_US
-        """True if the machine's clock was not believed."""
+        """True if the machine's clock was not accepted."""
         self._start = max(supervisor if self.jumped and supervisor is not None else wall, floor)
         self._ticks = _ticks_us()
 

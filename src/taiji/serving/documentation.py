@@ -1,4 +1,4 @@
-"""The page ``/docs``: the OpenAPI description as plain HTML, without a script and without anything from another host."""
+"""The page ``/docs``: the OpenAPI description as plain HTML, without scripts or resources from other hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STYLE = (
 
 
 def documentation(description: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the page of an OpenAPI description, and the Content-Security-Policy that it is served with."""
+    """Return the page of an OpenAPI description, and the Content-Security-Policy with which it is served."""
     about = description["info"]
     title = f"{escape(about['title'])} {escape(about['version'])}"
     parts = [f"<h1>{title}</h1>", f"<p>{escape(about.get('summary', ''))}</p>"]

@@ -1,7 +1,8 @@
-"""The HTTP edge of one process: what a client meets before the application does.
+"""HTTP edge of one process: the handling of connections before the application sees a request.
 
-uvicorn's protocol over h11 parses, and bounds the bytes of a head. Two things that it lacks are here: a head that must have come
-by a time, and room for the next client where connections run out, made by those whose clients keep the service waiting.
+uvicorn's h11 protocol parses requests and limits the size of a head. This module adds two things: a time limit for the
+arrival of a head, and, when connections run out, the closing of those whose clients keep the service waiting, so that
+the next client can connect.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from taiji.serving.gate import POLICY
 from taiji.serving.settings import LimitSettings
 
 SPARE_FILES = 200
-"""Open files of a process beside its connections."""
+"""Number of open files of a process in addition to its connections."""
 REFUSALS = {
     400: ("malformed", "This is not an HTTP request."),
-    408: ("slow_head", "The head of the request did not come in time."),
+    408: ("slow_head", "The head of the request did not arrive in time."),
     431: ("large_head", "The head of the request is too large."),
     503: ("connections", "Too many connections; try again later."),
 }
 
 
 class Edge:
-    """Limits and connections of one process; makes its protocols.
+    """Limits and connections of one process, and factory of its protocols.
 
     Args:
-        limits: limits of a head's size and time, and of connections.
-        refused: told the reason of every connection that is refused or ended.
+        limits: limits of the size and arrival time of a head, and of the number of connections.
+        refused: callback that gets the reason for every connection that is rejected or closed.
     """
 
     def __init__(self, limits: LimitSettings, refused: Callable[[str], object]) -> None:
@@ -48,11 +49,14 @@ class Edge:
         self.open = 0
 
     def __call__(self, **options: Any) -> EdgeProtocol:
-        """Return the protocol of a new connection, as uvicorn asks for it."""
+        """Return the protocol of a new connection; called by uvicorn."""
         return EdgeProtocol(self, **options)
 
     def make_room(self) -> bool:
-        """End the connection that waits the longest if there are too many; return whether one may stay."""
+        """If there are too many connections, close the one whose client has kept the service waiting the longest.
+
+        Return whether the new one may stay.
+        """
         if self.open <= self.limits.connections:
             return True
         oldest = next(iter(self.waiting), None)
@@ -64,7 +68,7 @@ class Edge:
 
 
 class EdgeProtocol(H11Protocol):
-    """One connection."""
+    """Protocol of one connection."""
 
     def __init__(self, edge: Edge, **options: Any) -> None:
         super().__init__(**options)
@@ -73,7 +77,7 @@ class EdgeProtocol(H11Protocol):
         self._counted = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection where there is room, and wait for its first request."""
+        """Accept the connection if there is room, and wait for its first request."""
         super().connection_made(transport)
         self._edge.open += 1
         self._counted = True
@@ -89,7 +93,7 @@ class EdgeProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Let uvicorn act on what has come; then see whether the client owes something."""
+        """Let uvicorn handle the received data; then check whether the client still has to send something."""
         super().handle_events()
         state = self.conn.their_state
         if self.transport.is_closing():
@@ -104,16 +108,16 @@ class EdgeProtocol(H11Protocol):
             self._edge.waiting.pop(self, None)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what h11 rejected, with the status that it proposes."""
+        """Answer a request that h11 rejected, with the status that h11 proposes."""
         status = getattr(sys.exc_info()[1], "error_status_hint", 400)
         self._refuse(status if status in REFUSALS else 400)
 
     def timeout_keep_alive_handler(self) -> None:
-        """End a connection that has been idle, even where its client never read the last answer."""
+        """Close an idle connection, even if its client never read the last answer."""
         self.end()
 
     def end(self) -> None:
-        """Close the connection; what its client has not read by now is lost."""
+        """Close the connection; data that its client has not read yet is lost."""
         self._leave()
         if self.transport.get_write_buffer_size():
             self.transport.abort()
@@ -128,12 +132,12 @@ class EdgeProtocol(H11Protocol):
         self._timer = None
         if self.conn.trailing_data[0]:
             self._refuse(408)
-        else:  # a client that said nothing is told nothing
+        else:  # a client that sent nothing gets no answer
             self._edge.refused("silent")
             self.end()
 
     def _refuse(self, status: int) -> None:
-        """Answer with a problem where no answer has begun, and close."""
+        """Answer with a problem, unless an answer has begun, and close the connection."""
         code, message = REFUSALS[status]
         self._edge.refused(code)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -155,11 +159,13 @@ class EdgeProtocol(H11Protocol):
 
 
 class DrainingServer(uvicorn.Server):
-    """Server that goes on for a while after it was told to end.
+    """Server that keeps answering for a while after the signal to stop.
 
     Args:
-        config: configuration of uvicorn. drain_s: seconds to drain. told: called when draining begins.
-        ticked: called ten times a second for as long as the event loop goes round.
+        config: configuration of uvicorn.
+        drain_s: seconds to drain.
+        told: callback for the beginning of draining.
+        ticked: callback that is called ten times per second while the event loop runs.
     """
 
     def __init__(
@@ -174,12 +180,12 @@ class DrainingServer(uvicorn.Server):
         self._drains = False
 
     async def on_tick(self, counter: int) -> bool:
-        """Say that the event loop goes round; return whether the server is to end."""
+        """Report that the event loop is running, and return whether the server should stop."""
         self._ticked()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain at the first signal; end at a second one."""
+        """Begin to drain at the first signal, and stop at the second."""
         if self._drains or not self._drain_s:
             super().handle_exit(sig, frame)
             return
@@ -194,7 +200,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def whole_answer(status: int, body: bytes, *, with_body: bool = True) -> bytes:
-    """Return the bytes of an answer after which the connection ends; ``with_body`` is False for HEAD."""
+    """Return the bytes of an answer that closes the connection; ``with_body`` is False for HEAD."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -212,7 +218,7 @@ def whole_answer(status: int, body: bytes, *, with_body: bool = True) -> bytes:
 
 
 def allow_files(connections: int) -> None:
-    """Raise the number of files that this process may open, as far as the system lets it, to hold its connections."""
+    """Raise the limit of open files of this process, as far as the system allows, so that it can hold its connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

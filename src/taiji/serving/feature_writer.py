@@ -1,7 +1,7 @@
-"""The feature writer of a run: what its batch stage does for a table of users, for a handful of users just now.
+"""Feature writer of a run: it computes for a few users now what the batch stage computes for a table of users.
 
-Prompt, language model, parsing, embedding, quantiser and look-alike search are the run's own, called the same way, so a
-user about whom nothing new is known gets the very row the batch stage made.
+Prompt, language model, parsing, embedding, quantiser and look-alike search are those of the run and are called in the
+same way. A user without new events therefore gets exactly the row of the batch stage.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class RunWriter:
     Args:
         world: the run's data set.
         lm, embedder, quantizer: the run's.
-        pool: users (dense ids of the run), moments and embeddings of the batch stage's answers: the look-alikes.
-        store: knows which users were erased; those are nobody's look-alike any more.
-        moved: map of the intents' space; None where the run has none.
+        pool: users (dense ids of the run), times and embeddings of the answers of the batch stage, among which
+            look-alikes are searched.
+        store: store that knows the erased users, who are no longer used as look-alikes.
+        moved: map of the space of intents; None if the run has none.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RunWriter:
         self.usage = Usage()
 
     def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
-        """One row a user; a user about whom nothing was said gets a row without ids."""
+        """Return one row per user; a user for whom the LLM gave no usable answer gets a row without ids."""
         said, intents = self._say(users)
         vectors = self._embedder.encode(said)
         dataset = self._world.dataset
@@ -92,7 +93,7 @@ class RunWriter:
         return [self._row(user, row) for user, row in zip(users, rows.iter_rows(named=True))]
 
     def _say(self, users: Sequence[UserHistory]) -> tuple[list[str], pl.DataFrame | None]:
-        """Return what the LLM says about each user, as one text to embed, and the columns of intents where answers are sets."""
+        """Return the LLM's answer about each user as one text to embed, and the columns of intents if answers are sets."""
         asked = pl.DataFrame(
             {
                 "example": [str(place) for place in range(len(users))],
@@ -130,7 +131,7 @@ class RunWriter:
         return sum(len(ids_of(self._lm.tokenizer, text)) for text in texts)
 
     def _remembered(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The pool without users who were erased."""
+        """Return the pool without the erased users."""
         users, as_ofs, vectors = self._pool
         distinct, place = np.unique(users, return_inverse=True)
         gone = np.array(self._store.suppressed([self._names[user] for user in distinct]), bool)
@@ -158,9 +159,9 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     """Load the writer of a finished run.
 
     Raises:
-        ArtifactError: stages are missing, or the model as loaded here is not the one that made the run's feature table.
+        ArtifactError: stages are missing, or the model that is loaded here did not make the run's feature table.
     """
-    del settings  # the run's own configuration says how its features are made
+    del settings  # the run's own configuration defines how its features are made
     world, table = World(run), read_features(run)
     lm = load_configured(LanguageSettings.model_validate(world.config["language"]), run / "alignment" / "model")
     made_by = table["model_version"][0]

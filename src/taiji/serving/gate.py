@@ -1,7 +1,8 @@
-"""Gate that every request passes before any route sees it (key, scope, rate, size, time) and every answer after it.
+"""Gate that checks the key, scope, rate, size and time of every request before a route sees it.
 
-A plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so a new route is
-closed until somebody opens it. The body is read here, whole and bounded, so routes get at most what the limits allow.
+It is a plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so new routes
+are closed by default. The whole body is read here, up to the size limit, so routes never receive more than the limits
+allow.
 """
 
 from __future__ import annotations
@@ -36,32 +37,38 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Pages that cost next to nothing and that a supervisor asks without a key: no rate limits them."""
+"""Pages that cost almost nothing and are requested by supervisors without a key; they have no rate limit."""
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 READ_ROUTES = frozenset(
     {("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank"), ("POST", "/v1/recommend")}
 )
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type", b"idempotency-key"})
-"""Headers of which a request has one at most: of two, one reader takes the first and another the last."""
+"""Headers that may occur only once per request: if there were two, some readers would use the first and others the
+last.
+"""
 LARGE = 8192
-"""Bytes of a body from which on a request waits for its turn, and is read in a thread of its own: reading a thousand events takes milliseconds, in
-which nobody else would be answered."""
+"""Size in bytes from which on a body waits for its turn and is read in its own thread: reading a thousand events takes
+milliseconds, in which no other request would be answered.
+"""
 ANONYMOUS = "anonymous"
 KEY, BUSY = "taiji.key", "taiji.busy"
-"""Entries of a request's scope: the name of its API key; why nothing may be computed for it (:class:`Overloaded`), where that is so."""
+"""Entries of a request's ASGI scope: the name of its API key, and the reason for which nothing may be computed for it
+(:class:`Overloaded`), if there is one.
+"""
 PAUSE_S = 0.1
-"""Delay of a refusal for lack of room. Clients that ask again at once would otherwise take the time that answers need, and a service that was full for a
-moment would stay so."""
+"""Delay of a rejection under overload. Otherwise clients that retry at once would use up the time needed for answers,
+and a short overload would last.
+"""
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
     (b"content-security-policy", content_policy().encode()),
 ]
-"""Headers of every answer that has none of that name."""
+"""Headers that are added to every answer that does not set them."""
 
 
 def needed_scope(method: str, path: str) -> str | None:
-    """The scope a request needs; None for the few open pages."""
+    """Return the scope that a request needs; None for the few open pages."""
     if path in OPEN and method in ("GET", "HEAD"):
         return None
     if (method, path) in READ_ROUTES or (method == "GET" and path.startswith("/v1/features/")):
@@ -70,7 +77,7 @@ def needed_scope(method: str, path: str) -> str | None:
 
 
 class Rejected(Exception):
-    """Ends a request with a status and a :class:`~taiji.serving.schemas.Problem`."""
+    """Exception that ends a request with a status and a :class:`~taiji.serving.schemas.Problem`."""
 
     def __init__(
         self, status: int, code: str, message: str, *, places: list[str] | None = None, retry_s: float | None = None
@@ -80,15 +87,15 @@ class Rejected(Exception):
         self.body = json.dumps({"code": code, "message": message, **({"places": places} if places else {})}).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that the status asks for."""
+        """Return the headers that belong to the status."""
         found = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 
 
 async def overloaded(busy: Overloaded) -> Rejected:
-    """Return the answer to a request for which there is no room, after a pause."""
+    """Return the answer to a request that is rejected under overload, after a pause."""
     await asyncio.sleep(PAUSE_S)
-    return Rejected(503, "overloaded", "More is asked than can be answered; try again later.", retry_s=busy.seconds)
+    return Rejected(503, "overloaded", "The service is overloaded; try again later.", retry_s=busy.seconds)
 
 
 class Gone(Exception):
@@ -102,7 +109,7 @@ class Bucket:
         self._rate, self._burst, self._tokens, self._at = rate, burst, float(burst), time.monotonic()
 
     def wait(self) -> float:
-        """0 and takes a token, or the seconds until there is one."""
+        """Take a token and return 0, or return the seconds until there is one."""
         now = time.monotonic()
         self._tokens, self._at = min(self._burst, self._tokens + (now - self._at) * self._rate), now
         if self._tokens < 1:
@@ -112,11 +119,14 @@ class Bucket:
 
 
 class Gate:
-    """Wraps ``app``. Without keys everybody on this machine may do everything (the supervisor binds to loopback then).
+    """Gate around ``app``, which without keys lets everybody on this machine do everything.
 
     Args:
-        app: the routes. keys: known API keys. limits: limits per request and per key. metrics: records every answer.
-        admissions: path to the admission of its requests, for those whose answers are computed.
+        app: the routes.
+        keys: known API keys.
+        limits: limits per request and per key.
+        metrics: records every answer.
+        admissions: admission of the requests of each path whose answers are computed.
     """
 
     def __init__(
@@ -131,7 +141,7 @@ class Gate:
         self._admissions = admissions or {}
         self._turns = BodyTurns(2 * limits.wait_s)
         self.readiness: Readiness | None = None
-        """Of the application, where it has one; told when the process is to end."""
+        """Readiness of the application, if it has one; it is told when the process is going to stop."""
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +149,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 0
-        # Not from the system's source of random numbers: at a call of the system other threads take over.
+        # Not from the operating system's random source, because other threads take over during a system call.
         number = f"{random.getrandbits(64):016x}"
 
         async def watched(message: Message) -> None:
@@ -169,7 +179,7 @@ class Gate:
         except Overloaded as busy:
             await _answer(watched, self._note(await overloaded(busy)))
         except Gone:
-            status = 499  # the usual number for it; nobody sees it but the metrics
+            status = 499  # the usual status for it, which only the metrics see
             self.metrics.refuse("gone")
         except TimeoutError:
             log("request timed out", request=number, route=route_of(scope), seconds=self._limits.request_s)
@@ -178,7 +188,7 @@ class Gate:
         except Exception as error:
             log("request failed", request=number, route=route_of(scope), error=where(error))
             if not status:
-                await _answer(watched, Rejected(500, "internal", "This is our fault; it is in the log."))
+                await _answer(watched, Rejected(500, "internal", "Internal error; details are in the log."))
         route = route_of(scope)
         if needed_scope(scope["method"], scope["path"]) == "admin" and scope.get(KEY, ANONYMOUS) != ANONYMOUS:
             log("audit", request=number, key=scope[KEY], method=scope["method"], route=route, status=status)
@@ -186,7 +196,7 @@ class Gate:
         self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
     async def _while_wanted(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Let the application answer, and stop it when the client has hung up."""
+        """Let the application answer, and cancel it if the client disconnects."""
         work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send))
         hung_up = asyncio.ensure_future(receive())
         try:
@@ -204,7 +214,7 @@ class Gate:
                     await work
 
     def drain(self) -> None:
-        """Say from now on that the process is not ready, as it will end."""
+        """Report from now on that the process is not ready, because it is going to stop."""
         if self.readiness is not None:
             self.readiness.draining = True
         log("draining")
@@ -214,7 +224,7 @@ class Gate:
         return rejected
 
     async def reject(self, request: Request, error: Exception) -> Response:
-        """Exception handler for the application: a route rejected it."""
+        """Handle a rejection by a route (exception handler of the application)."""
         assert isinstance(error, Rejected)
         rejected = self._note(error)
         return Response(
@@ -225,7 +235,7 @@ class Gate:
         )
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Let a request in, and note the name of its key."""
+        """Check and admit a request, and store the name of its key."""
         if len(headers) < len(scope["headers"]):
             names = [name for name, _ in scope["headers"]]
             if doubled := sorted(name.decode() for name in SINGLE if names.count(name) > 1):
@@ -244,21 +254,21 @@ class Gate:
         if not len(self._keys):
             if forwarded(name.decode("latin-1") for name in headers):
                 raise Rejected(
-                    403, "forwarded", "Without API keys only this machine is answered, not what a proxy forwards."
+                    403,
+                    "forwarded",
+                    "Without API keys, only requests from this machine are answered, not those that a proxy forwards.",
                 )
             if scope["method"] not in ("GET", "HEAD") and _crosses_sites(headers):
-                raise Rejected(403, "cross_site", "Without API keys a page of another site may not ask this.")
+                raise Rejected(403, "cross_site", "Without API keys, requests from pages of other sites are rejected.")
         if key is None:
             raise Rejected(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
         if not key.may(needed):
             raise Rejected(403, "forbidden", f"This key lacks the scope {needed!r}.")
-        if not scope["path"].isprintable() and CONTROL.search(
-            scope["path"]
-        ):  # routes would not even match a line break
-            raise Rejected(422, "invalid", "The path has control characters in it.")
+        if not scope["path"].isprintable() and CONTROL.search(scope["path"]):  # routes do not match a line break
+            raise Rejected(422, "invalid", "The path contains control characters.")
 
     def _bound_head(self, scope: Scope) -> None:
-        """Hold the limits of a head exactly, whatever server read it."""
+        """Enforce the limits of a head exactly, whichever server has read it."""
         given, limits = scope["headers"], self._limits
         line = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         size = line + sum(len(name) + len(value) for name, value in given)
@@ -269,7 +279,8 @@ class Gate:
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):
-            # A page in a browser can reach loopback under a name of its own making; it is not on this machine.
+            # A web page in a browser can reach loopback under a host name of its own, but it does not come from this
+            # machine.
             return LOCAL if names_this_machine(headers.get(b"host", b"").decode("latin-1")) else None
         kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         return self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
@@ -301,7 +312,7 @@ class Gate:
 
 @contextmanager
 def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
-    """Be inside, or where there is no room among those for whom nothing is computed, which the scope then says."""
+    """Admit the request; without capacity, admit it as one for which nothing is computed."""
     with ExitStack() as stack:
         try:
             stack.enter_context(admission.turn(scope[KEY]))
@@ -314,7 +325,7 @@ def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receive that gives the whole body first."""
+    """Return a ``receive`` function that first gives the whole body."""
     given = False
 
     async def replay() -> Message:
@@ -328,14 +339,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _crosses_sites(headers: dict[bytes, bytes]) -> bool:
-    """Return whether a browser says that the request is of another site's page."""
+    """Return whether, according to the browser, the request comes from a page of another site."""
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
     site = headers.get(b"sec-fetch-site", b"none")
     return site not in (b"none", b"same-origin") or (origin is not None and origin.partition(b"://")[2] != host)
 
 
 def route_of(scope: Scope) -> str:
-    """Return the route's template, never the path, which names a user."""
+    """Return the route's template, never the path, which contains a user id."""
     return str(getattr(scope.get("route"), "path", "none"))
 
 

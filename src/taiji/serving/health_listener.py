@@ -1,7 +1,8 @@
-"""A listener that answers ``/healthz`` and nothing else, in a thread and on a port of its own.
+"""Listener that answers only ``/healthz``, in its own thread and on its own port.
 
-On the port of the API a probe waits for what the event loop has to do before it, which on a busy machine may be seconds while hundreds of
-clients send large bodies. Here it waits for nobody, and learns whether the event loop still goes round.
+On the port of the API, a probe waits until the event loop has handled earlier requests, which may take seconds on a
+busy machine while hundreds of clients send large bodies. Here it does not wait for other requests, and learns whether
+the event loop is still running.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from contextlib import suppress
 from taiji.serving.edge import whole_answer
 
 STUCK_S = 30.0
-"""Time without a round of the event loop after which the process is not healthy. Far longer than any load makes a round last."""
+"""Time without an iteration of the event loop after which the process is unhealthy; far longer than an iteration takes
+under any load.
+"""
 HEAD_S, HEAD_BYTES, CONNECTIONS = 1.0, 4096, 100
-"""Longest time and largest size of a request's head; connections at a time."""
+"""Longest time and largest size of a request's head, and number of simultaneous connections."""
 
 
 class HealthListener:
@@ -39,11 +42,11 @@ class HealthListener:
         self._thread.start()
 
     def ticked(self) -> None:
-        """Note that the event loop of the process goes round."""
+        """Note that the event loop of the process is running."""
         self._seen = time.monotonic()
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
 
@@ -81,5 +84,5 @@ class HealthListener:
 
     def _state(self) -> tuple[int, dict[str, str]]:
         if time.monotonic() - self._seen > STUCK_S:
-            return 503, {"code": "stuck", "message": "The process has not got round to a request for a long time."}
+            return 503, {"code": "stuck", "message": "The event loop of the process has not run for a long time."}
         return 200, {"status": "ok"}

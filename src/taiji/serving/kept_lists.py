@@ -1,7 +1,7 @@
-"""Each user's latest lists, to be shown again when no list can be computed in time.
+"""Latest lists of each user, which can be shown again if no list can be computed in time.
 
-A list is shown again to its own user alone, in the context and by the release that it was made for, and without what must not be shown
-by now. It is dropped when the user has been erased since.
+A list is shown again only to the same user, in the same context and under the same release, without the items that must
+no longer be shown. It is dropped if the user has been erased since.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from taiji.serving.logs import log
 from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult, UserHistory
 
 CONTEXTS = 4
-"""Lists of one user that are kept, each of another release or context."""
+"""Number of lists kept per user, each of a different release or context."""
 SHARE = 0.5
-"""Share of the places asked for that a kept list must still fill, where another one could be computed."""
+"""Share of the requested places that a kept list must still fill if a new one could be computed."""
 
 SAY_EVERY_S = 10.0
 NEVER = 2**63 - 1
-"""End of an item that is always available."""
+"""End of availability of an item that is always available."""
 
 
 class Missing(StrEnum):
-    """Reason why nothing kept can be shown."""
+    """Reason for which no kept list can be shown."""
 
     NONE = "none"
     OLD = "old"
@@ -41,14 +41,16 @@ class KeptList:
     """A list that was made for a user.
 
     Attributes:
-        release: release that made it. context: context of its request.
+        release: release that made it.
+        context: context of its request.
         made_at: microseconds since the epoch.
-        seen: events of the user by then. newest: id of the newest of them, or empty.
-        forgotten: whether some of the user's history had been forgotten by then.
-        had: listed items that the user had clicked by then.
-        length: items that were asked for, or that were found where the request did not say.
-        feature_version: version of the feature row that was read, if one was.
-        result: the list, and behind it what was spare.
+        seen: number of events of the user at that time.
+        newest: id of the newest of them, or empty.
+        forgotten: whether the user had been erased by that time.
+        had: items of the list that the user had clicked by that time.
+        length: requested number of items, or the number found if the request had none.
+        feature_version: version of the feature row that was read, if any.
+        result: the list, followed by the spare items.
     """
 
     release: str
@@ -71,7 +73,7 @@ class KeptList:
         made_at: int,
         feature_version: int | None = None,
     ) -> KeptList:
-        """Return what is kept of the answer to a request."""
+        """Create the kept list from the answer to a request."""
         history, length = request.history, request.length or len(result.items)
         if (spare := result.spare) is not None:
             result = replace(
@@ -95,15 +97,15 @@ class KeptList:
         )
 
     def knows(self, history: UserHistory) -> bool:
-        """Return whether the user has not been erased since: what the list was made from is still known."""
+        """Return whether the user's data that the list was made from has not been erased since."""
         same = self.forgotten == history.forgotten and history.seen >= self.seen
         return same and (not self.newest or any(event.id == self.newest for event in history.events))
 
     def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
-        """Return the list as it may be shown now; None where it has no item left, or fills less than a share of the places.
+        """Return the list as it may be shown now; None if it is empty or fills less than a share of the places.
 
-        Left out are items that the request excludes, items that are not available any more, and those that the user has clicked since the
-        list was made.
+        Items are left out if the request excludes them, if they are no longer available, or if the user has clicked
+        them since the list was made.
         """
         found, now = self.result, request.history.as_of
         without = (_clicked(request.history) - self.had).union(request.exclude)
@@ -125,10 +127,11 @@ class KeptList:
 
 
 class KeptLists:
-    """Lists of the users who asked last; safe in threads.
+    """Lists of the users with the latest requests; thread-safe.
 
     Args:
-        users: most users whose lists are kept. seconds: age from which on a list is not shown again.
+        users: largest number of users whose lists are kept.
+        seconds: age from which on a list is not shown again.
     """
 
     def __init__(self, users: int, seconds: float) -> None:
@@ -140,7 +143,10 @@ class KeptLists:
         return len(self._kept)
 
     def keep(self, user: str, made: KeptList) -> None:
-        """Keep a list in place of the one before of its release and context, and forget the user who asked longest ago if there are too many."""
+        """Store a list, replacing the earlier one of its release and context.
+
+        If there are too many users, forget the one whose last request is oldest.
+        """
         with self._lock:
             others = [one for one in self._kept.get(user, ()) if not _alike(one, made.release, made.context)]
             self._kept[user] = (made, *others)[:CONTEXTS]
@@ -151,11 +157,13 @@ class KeptLists:
     def find(
         self, release: str, request: RecommendRequest, now: int, share: float = SHARE
     ) -> tuple[KeptList, RecommendResult] | Missing:
-        """Return the list that may be shown again, as it was made and as it may be shown, or why there is none.
+        """Return the kept list, in its original form and in the form to show, or the reason why there is none.
 
         Args:
-            release: that would make a list now. request: to be answered. now: microseconds since the epoch.
-            share: share of the requested places that must be filled; 0 takes what there is.
+            release: release that would compute a list now.
+            request: request to be answered.
+            now: microseconds since the epoch.
+            share: share of the requested places that must be filled; 0 accepts any number.
         """
         history = request.history
         with self._lock:
@@ -173,7 +181,7 @@ class KeptLists:
         return Missing.SHORT if shown is None else (made, shown)
 
     def forget(self, user: str) -> None:
-        """Forget a user's lists."""
+        """Drop the lists of a user."""
         self._drop(user, lambda one: True)
 
     def _drop(self, user: str, which: Callable[[KeptList], bool]) -> None:
@@ -186,14 +194,14 @@ class KeptLists:
 
 
 class KeptDiary:
-    """Lines of the log about lists that were shown again, at most one per release and ten seconds."""
+    """Log of lists that were shown again, with at most one line per release and ten seconds."""
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, float]] = {}
         self._said: dict[str, float] = {}
 
     def note(self, release: str, age_s: float) -> None:
-        """Count a list of this age, and log how many there were since the last line."""
+        """Count a list of this age, and log the number of lists since the last line."""
         number, oldest = self._counts.get(release, (0, 0.0))
         self._counts[release] = number + 1, max(oldest, age_s)
         now = time.monotonic()
@@ -204,17 +212,17 @@ class KeptDiary:
 
 
 def _clicked(history: UserHistory) -> set[str]:
-    """Return the items that a user has clicked, as far as they are remembered; to have been shown one is an event, too."""
+    """Return the items that the user has clicked, as far as they are remembered; mere exposures do not count."""
     return {event.item for event in history.events if event.click}
 
 
 def _ends(result: RecommendResult) -> tuple[int, ...]:
-    """Return when each item ends."""
+    """Return the end of availability of each item."""
     return result.until or (NEVER,) * len(result.items)
 
 
 def _alike(made: KeptList, release: str, context: Mapping[str, ContextValue]) -> bool:
-    """Return whether a list is of this release and context; true is not 1 there."""
+    """Return whether a list has this release and context; ``True`` and 1 are different values here."""
     if made.release != release or made.context != context:
         return False
     return all(type(value) is type(context[name]) for name, value in made.context.items())

@@ -1,8 +1,8 @@
-"""API keys: names, scopes, and secrets of which only hashes are kept.
+"""API keys: names, scopes, and hashes of the secrets.
 
-A key comes from a file (mode 0600, made by :func:`new_key`), which may be changed while the service runs, or from the environment,
-``TAIJI_API_KEYS`` = ``name:scope+scope:secret`` separated by commas. Secrets are random, so a plain SHA-256 suffices; every presented key is
-compared with every known one in constant time.
+A key comes from a file (mode 0600, made by :func:`new_key`), which may be changed while the service runs, or from the
+environment, ``TAIJI_API_KEYS`` = ``name:scope+scope:secret`` separated by commas. Secrets are random, so a plain
+SHA-256 hash suffices. Every key in a request is compared with every known key in constant time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.serving.logs import log, where
 
 SCOPES = ("read", "write", "admin")
-"""``read``: features, ranking, metrics; ``write``: events; ``admin``: everything, and erasing and releases."""
+"""``read``: features, ranking, metrics; ``write``: events; ``admin``: all of these, erasures and releases."""
 ENVIRONMENT = "TAIJI_API_KEYS"
 SHORTEST = 20
 RELOAD_S = 1.0
@@ -33,17 +33,17 @@ RELOAD_S = 1.0
 
 @dataclass(frozen=True)
 class Key:
-    """A known key: its name (for logs and rates), the hash of its secret, and what it may do."""
+    """A known key: its name (for logs and rate limits), the hash of its secret, and its scopes."""
 
     name: str
     sha256: str
     scopes: frozenset[str]
     expires: str = ""
-    """Last day of the key, YYYY-MM-DD in UTC; empty: none."""
+    """Last day on which the key is valid, YYYY-MM-DD in UTC; empty if it does not expire."""
 
     @property
     def expired(self) -> bool:
-        """True after the key's last day."""
+        """True after the last valid day of the key."""
         return bool(self.expires) and datetime.now(UTC).date() > date.fromisoformat(self.expires)
 
     def may(self, scope: str) -> bool:
@@ -52,7 +52,7 @@ class Key:
 
 
 LOCAL = Key("local", "", frozenset(SCOPES))
-"""Everybody, when the service listens on loopback and knows no keys."""
+"""Key of all clients if the service listens on loopback and has no keys."""
 
 
 class Keyring:
@@ -63,7 +63,7 @@ class Keyring:
         names = [key.name for key in self._keys]
         if len(set(names)) < len(names):
             raise ConfigError(
-                "Two API keys have one name.",
+                "Two API keys have the same name.",
                 where="API keys",
                 found=", ".join(sorted({n for n in names if names.count(n) > 1})),
             )
@@ -75,7 +75,7 @@ class Keyring:
         return iter(self._keys)
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret that has not expired; takes the same time whether and where there is one."""
+        """Return the unexpired key with this secret; the time does not depend on whether and where it is found."""
         digest, found = hash_of(secret), None
         for key in self._keys:
             if hmac.compare_digest(digest, key.sha256):
@@ -84,10 +84,11 @@ class Keyring:
 
 
 class LiveKeyring(Keyring):
-    """All known keys, those of the file as it is now; a file that cannot be read any more leaves the keys of before.
+    """All known keys, re-read when the file changes; if the file cannot be read, the earlier keys stay valid.
 
     Args:
-        path: path of the file. environment: as for :func:`load_keys`.
+        path: path of the file.
+        environment: as for :func:`load_keys`.
 
     Raises:
         ConfigError: the file cannot be read at the start.
@@ -106,7 +107,7 @@ class LiveKeyring(Keyring):
         return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode
 
     def find(self, secret: str) -> Key | None:
-        """As of :class:`Keyring`; the file is looked at once a second."""
+        """See :class:`Keyring`; the file is checked once per second."""
         if time.monotonic() >= self._looked + RELOAD_S:
             self._looked = time.monotonic()
             if (state := self._stamp()) != self._state:
@@ -120,7 +121,7 @@ class LiveKeyring(Keyring):
         except (TaijiError, OSError) as error:
             log("keys not reloaded", error=error.message if isinstance(error, TaijiError) else where(error))
             return
-        if not len(found):  # an empty ring would let everybody in
+        if not len(found):  # without keys, everybody would be admitted
             log("keys not reloaded", error="there would be none left")
             return
         self._keys = tuple(found)
@@ -128,12 +129,12 @@ class LiveKeyring(Keyring):
 
 
 def hash_of(secret: str) -> str:
-    """SHA-256 in hex."""
+    """Return the SHA-256 hash in hex."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -> Keyring:
-    """Keys of the file and of the environment.
+    """Return the keys of the file and of the environment.
 
     Raises:
         ConfigError: the file is readable by others, or an entry is malformed. Messages never contain a secret.
@@ -217,14 +218,14 @@ def new_key(path: Path, name: str, scopes: Sequence[str], *, expires: str = "") 
     entries = read_json(path)["keys"] if path.exists() else []
     _key(name, hash_of(secret), scopes, str(path), expires)
     if any(entry["name"] == name for entry in entries):
-        raise InputError("There is a key of that name.", where=str(path), found=name)
+        raise InputError("A key of that name exists already.", where=str(path), found=name)
     entries.append({"name": name, "sha256": hash_of(secret), "scopes": list(scopes), "expires": expires})
     _write(path, entries)
     return secret
 
 
 def remove_key(path: Path, name: str) -> None:
-    """Take a key out of the file; a running service follows within seconds.
+    """Remove a key from the file; a running service applies the change within seconds.
 
     Raises:
         InputError: there is no key of that name, or it is the only one.

@@ -1,8 +1,8 @@
-"""A run's data set seen through text ids, and small data sets made of some users' newest state.
+"""A run's dataset with text ids, and small datasets made of the newest state of some users.
 
-The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, what is known about a user is the run's log plus
-the events that came since; for a batch of users that is put together as a data set of its own, with its own dense user
-ids, so that prompts and rankers read it like any other and there is one way to make each.
+The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, a user's data consists of the run's log and
+the events since. For a batch of users it is assembled into a separate dataset with its own dense user ids, so that the
+same code makes prompts and rankings online and offline.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from taiji.serving.run_statistics import run_statistics
 from taiji.serving.types import ContextValue, UserHistory
 
 LAST_WHOLE = 2**62
-"""Whole numbers of a request's context lie below this."""
+"""Exclusive upper bound of integers in a request's context."""
 
 
 class World:
-    """The data set of a run directory, its configuration, and the way from text ids to dense ones."""
+    """Dataset of a run directory, with its configuration and the mapping from text ids to dense ids."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -59,7 +59,7 @@ class World:
 
     @cached_property
     def context(self) -> dict[str, pl.DataType]:
-        """Columns that a request may bring: those of the log's context, with their types."""
+        """Context columns that a request may contain: those of the log, with their types."""
         schema = self.dataset.event_schema
         return {name: schema[name] for name in self.dataset.context if name in schema}
 
@@ -74,7 +74,7 @@ class World:
         return found
 
     def context_frame(self, contexts: Sequence[Mapping[str, ContextValue]]) -> pl.DataFrame:
-        """Return every context column of requests, a row each, in the log's types; null where a request does not say."""
+        """Return the context columns of requests in the types of the log, one row per request; null if missing."""
         return pl.DataFrame(
             {
                 name: pl.Series([context.get(name) for context in contexts], strict=False).cast(kind)
@@ -83,13 +83,13 @@ class World:
         )
 
     def known(self, history: UserHistory) -> int | None:
-        """The user's dense id in the run, None for a new user and for one who was erased."""
+        """Return the user's dense id in the run; None for new and for erased users."""
         return None if history.forgotten else self.users.get(history.user)
 
     def interactions(self, history: UserHistory) -> tuple[np.ndarray, np.ndarray]:
-        """All clicks of a user before ``as_of``, the run's and those that came since: dense items and times, oldest first.
+        """Return all clicks of a user before ``as_of``, from the run and since: dense items and times, oldest first.
 
-        Items that are not in the catalogue are left out; an event that is in the run's log as well counts once.
+        Items that are not in the catalogue are left out. An event that is also in the run's log counts once.
         """
         number = self.known(history)
         items, times = (
@@ -103,11 +103,11 @@ class World:
             if event.click and event.time < history.as_of and event.item in self.items
         ]
         pairs += [pair for pair in since if pair not in logged]
-        ordered = sorted(pairs, key=lambda pair: pair[0])  # stable: ties stay in the order of arrival
+        ordered = sorted(pairs, key=lambda pair: pair[0])  # stable: ties keep the order of arrival
         return np.array([item for _, item in ordered], np.int64), np.array([time for time, _ in ordered], np.int64)
 
     def of(self, histories: Sequence[UserHistory]) -> Dataset:
-        """A data set in which user ``i`` is ``histories[i]``: the run's items and profiles, and all interactions."""
+        """Return a dataset whose user ``i`` has ``histories[i]``, with the run's items and profiles."""
         numbers = [self.known(history) for history in histories]
         profiles = self.dataset.users[[number or 0 for number in numbers]]
         if None in numbers:
@@ -130,7 +130,7 @@ class World:
 
 
 def _fits(value: str | int | float | bool, kind: pl.DataType) -> bool:
-    """Return whether a value of a request can stand in a column of the log as it is."""
+    """Return whether a value of a request fits a column of the log without conversion."""
     if isinstance(value, bool) or kind == pl.Boolean:
         return isinstance(value, bool) and kind == pl.Boolean
     if isinstance(value, str):
@@ -142,9 +142,9 @@ def _fits(value: str | int | float | bool, kind: pl.DataType) -> bool:
 
 
 def _events(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> pl.DataFrame:
-    """Interactions as rows of a data set's events: history only, never an exposure.
+    """Return interactions as rows of a dataset's events: history only, no exposures.
 
-    The columns are made one by one: expressions of polars take a millisecond each, which every request would pay.
+    The columns are created one by one, because each polars expression would cost every request a millisecond.
     """
     rows = len(user)
 
@@ -167,10 +167,10 @@ def _events(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> pl.DataFram
 
 
 def read_features(run: Path) -> pl.DataFrame:
-    """The run's feature table.
+    """Return the run's feature table.
 
     Raises:
-        ArtifactError: the stage is not finished, its table cannot be read, or it holds rows of several versions, or none.
+        ArtifactError: the stage is not finished, its table cannot be read, or it has rows of several versions or none.
     """
     path = run / "features" / "taiji.parquet"
     if not path.exists():
@@ -200,10 +200,10 @@ def read_features(run: Path) -> pl.DataFrame:
         )
     if table.select("model_version", "quantizer_version").n_unique() != 1:
         raise ArtifactError(
-            "The feature table is not of one version.",
+            "The feature table has rows of several versions.",
             where=str(path),
             found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",
         )
-    if "available_at" not in table.columns:  # of a run that noted one time only
+    if "available_at" not in table.columns:  # of an older run, which stored only one time
         table = table.with_columns(available_at="as_of")
     return table

@@ -1,4 +1,4 @@
-"""Point-in-time statistics with the users' side from their newest state and the items' side from the run's log."""
+"""Point-in-time statistics: those of users from their newest state, those of items from the run's log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class LiveStatistics:
     """See :class:`taiji.data.statistics.PastStatistics`.
 
     Args:
-        world: the run's dataset. live: the users asked about, numbered from 0. histories: what is known about each of them.
+        world: the run's dataset.
+        live: dataset of the requested users, numbered from 0.
+        histories: history of each of them.
     """
 
     def __init__(self, world: World, live: Dataset, histories: Sequence[UserHistory]) -> None:
@@ -35,7 +37,7 @@ class LiveStatistics:
         self._last: LivePointInTime | None = None
 
     def at(self, users: Array, items: Array, times: Array) -> LivePointInTime:
-        """Return the statistics of rows; those of the same rows are not computed twice."""
+        """Return the statistics of rows; repeated calls for the same rows reuse them."""
         last = self._last
         if last is None or not all(map(np.array_equal, last.asked, (users, items, times))):
             run, own = self._run.at(self._numbers[users], items, times), self._own.at(users, items, times)
@@ -58,12 +60,12 @@ class LivePointInTime(PointInTime):
 
     @cached_property
     def user_clicks(self) -> tuple[Array, Array]:
-        """Number and last time of the user's clicks, which only the newest state knows."""
+        """Return the number and the last time of the user's clicks, from the newest state."""
         return self._own.user_clicks
 
     @property
     def asked(self) -> tuple[Array, Array, Array]:
-        """Users, items and times of the rows, as the question had them."""
+        """Users, items and times of the rows, as in the request."""
         return self._own.user, self._own.item, self._own.time
 
     def __getitem__(self, name: str) -> Array:
@@ -73,7 +75,7 @@ class LivePointInTime(PointInTime):
         return self._found[name]
 
     def spread(self, items: Array, rows: slice = slice(None)) -> LivePointInTime:
-        """Return the statistics of some of these rows, which are requests, with each of their items (R, M); the same question is answered once."""
+        """Return the statistics of some rows, each one a request, with its items (R, M); repeated calls reuse them."""
         key = (rows.start, rows.stop)
         last = self._spread.get(key)
         if last is None or not np.array_equal(last[0], items):

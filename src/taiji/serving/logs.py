@@ -1,4 +1,4 @@
-"""The service's log: events with a fixed set of facts; no key, user, item, prompt or answer is ever passed here."""
+"""Log of the service: events with a fixed set of facts. Keys, users, items, prompts and answers are never logged."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ logger = logging.getLogger("taiji.serving")
 
 
 class JsonLines(logging.Handler):
-    """Handler that writes a JSON line per event on standard error."""
+    """Handler that writes one JSON line per event to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, at once."""
+        """Write one line immediately."""
         facts = {"time": wall_us() / 1e6, "event": record.getMessage(), **getattr(record, "facts", {})}
         print(json.dumps(facts), file=sys.stderr, flush=True)
 
 
 class LibraryLines(logging.Handler):
-    """Handler that writes warnings of libraries as JSON lines, without their tracebacks, which may quote a person."""
+    """Handler that writes warnings of libraries as JSON lines, without tracebacks, which may contain personal data."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line: who says it and where in the code, but not the text."""
+        """Write one line with the logger and the place in the code, but not the text."""
         facts = {"logger": record.name, "level": record.levelname, "place": f"{record.filename}:{record.lineno}"}
         if record.exc_info and record.exc_info[1]:
             facts["error"] = where(record.exc_info[1])
@@ -34,7 +34,7 @@ class LibraryLines(logging.Handler):
 
 
 def libraries_to_standard_error() -> None:
-    """Send what libraries warn of to standard error as JSON; for processes of the service."""
+    """Send warnings of libraries to standard error as JSON; for processes of the service."""
     root = logging.getLogger()
     if not any(isinstance(handler, LibraryLines) for handler in root.handlers):
         root.addHandler(LibraryLines(logging.WARNING))
@@ -49,17 +49,17 @@ def to_standard_error() -> None:
 
 
 def log(event: str, **facts: str | int | float | bool | None) -> None:
-    """Log one event, as a warning when it names an error.
+    """Log one event, as a warning if it contains an error.
 
     Args:
-        event: a few words that are always the same.
-        facts: counts, durations, names of routes, keys' names, releases and places in the code.
+        event: constant text of a few words. facts: counts, durations, names of routes and keys, releases, and places in
+            the code.
     """
     logger.log(logging.WARNING if "error" in facts else logging.INFO, event, extra={"facts": facts})
 
 
 def where(error: BaseException) -> str:
-    """``ValueError at generate.py:120``: the kind and place of an error, but not its text, which may quote a person."""
+    """Return the type and place of an error (``ValueError at generate.py:120``), not its text, which may be personal."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"

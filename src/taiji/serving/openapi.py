@@ -1,4 +1,4 @@
-"""The OpenAPI description: bodies and refusals that the routes handle themselves."""
+"""OpenAPI description of bodies and rejections that the routes handle themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REASONS = {
     403: "The key lacks the scope",
     404: "No features yet",
     408: "The body came too slowly",
-    409: "In conflict with the present state",
+    409: "Conflict with the current state",
     413: "The body is too large",
     415: "Not application/json",
     422: "The request does not fit its schema",
@@ -36,7 +36,11 @@ BODIES: tuple[type[BaseModel], ...] = (
 
 
 def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Documented refusals of a route (and 504, which any may give); ``text``: its answer is plain text."""
+    """Return the documented rejections of a route, including 504, which any route may give.
+
+    Args:
+        text: True if the answer is plain text.
+    """
     found: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses
     }
@@ -47,7 +51,7 @@ def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, A
 
 
 def takes(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]:
-    """The request body of a route that reads it itself."""
+    """Return the description of a request body that the route reads itself."""
     extra: dict[str, Any] = {
         "requestBody": {
             "required": True,
@@ -69,7 +73,7 @@ def takes(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]
 
 
 def describe(app: FastAPI, *, secured: bool) -> None:
-    """Let ``app.openapi()`` carry the bodies' schemas and, where there are keys, the scope each route needs."""
+    """Add the schemas of bodies to ``app.openapi()`` and, if there are keys, the scope that each route needs."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema:

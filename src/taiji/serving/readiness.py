@@ -1,4 +1,4 @@
-"""Readiness of one HTTP process: whether it can answer as well as it should."""
+"""Readiness of one HTTP process: whether it can answer all kinds of requests properly."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 
 KEEP_S = 0.05
-"""Being ready is good for that long, so that a flood of probes costs the store little."""
+"""Time for which a positive result is reused, so that a flood of probes costs the store little."""
 GONE_S = 120.0
-"""Time without a living worker of the active release after which the process is not ready; loading a language model takes its time."""
+"""Time without a living worker of the active release after which the process is not ready; it allows for the loading of
+a language model.
+"""
 
 
 class Readiness:
-    """Reason for which a process is not ready.
+    """Check of the readiness of a process.
 
     Args:
-        store, scorers, settings, clock: of the process.
+        store, scorers, settings, clock: those of the process.
     """
 
     def __init__(self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock) -> None:
@@ -27,21 +29,21 @@ class Readiness:
         self._worker_seen = time.monotonic()
         self._until = 0.0
         self.draining = False
-        """True once the process has been told to end: it answers, and wants no more."""
+        """True once the process has been told to stop: it still answers, but should get no new requests."""
 
     @property
     def fresh(self) -> bool:
-        """True if the process was found ready a moment ago, and is not about to end."""
+        """True if the process was found ready a moment ago, and has not been told to stop."""
         return not self.draining and time.monotonic() < self._until
 
     def reason(self) -> str:
-        """Return why the process is not ready; empty where it is.
+        """Return why the process is not ready, or an empty text if it is.
 
         Raises:
-            StoreUnavailable: the store does not answer, or is another one.
+            StoreUnavailable: the store does not answer, or is a different one.
         """
         if self.draining:
-            return "The process is about to end."
+            return "The process is about to stop."
         if self.fresh:
             return ""
         self._store.check()
@@ -69,5 +71,5 @@ class Readiness:
         if any(beat.get("kind") == "worker" and beat["release"] == self._scorers.active for beat in beats):
             self._worker_seen = time.monotonic()
         if time.monotonic() > self._worker_seen + GONE_S:
-            return f"No worker of the active release has lived for {GONE_S:g} s."
+            return f"No worker of the active release has been alive for {GONE_S:g} s."
         return ""

@@ -1,4 +1,4 @@
-"""From a question for a list to its answer: caches, micro-batches, and what the metrics are told."""
+"""Answers to requests for lists: caches, micro-batches and metrics."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from taiji.serving.types import RecommendRequest, RecommendResult, StoredRow, Us
 
 Question = tuple[str, RecommendRequest]
 BATCH = 8
-"""Requests that go through the cascade together, at most: more would make the first of them wait."""
+"""Largest number of requests that pass through the cascade together; with more, the first ones would wait too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result, and how it comes to be the answer.
+    """A result with its origin.
 
     Attributes:
-        made_at: microseconds since the epoch. feature_version: version of the feature row that was read, if one was.
+        made_at: microseconds since the epoch.
+        feature_version: version of the feature row that was read, if any.
     """
 
     result: RecommendResult
@@ -45,14 +46,16 @@ class Recommendations:
     """Answers of one process.
 
     Args:
-        scorers: the releases' models.
-        rows, histories: read a user's newest feature row, and events.
-        settings: settings of caches and time budget. metrics: records every answer. clock: microseconds since the epoch.
-        admission: admits requests; it learns what answers cost.
-        patience_s: patience in seconds of a :class:`~taiji.serving.batching.Batcher`.
+        scorers: models of the releases.
+        rows, histories: readers of a user's newest feature row and of the user's events.
+        settings: settings of caches and time budget.
+        metrics: records every answer.
+        clock: microseconds since the epoch.
+        admission: admission of requests, which measures the cost of answers.
+        patience_s: ``patience_s`` of the :class:`~taiji.serving.batching.Batcher`.
 
     Raises:
-        ConfigError: the policy of the settings cannot be made.
+        ConfigError: the policy of the settings cannot be created.
     """
 
     def __init__(
@@ -78,14 +81,16 @@ class Recommendations:
         )
 
     async def answer(self, asked: RecommendIn, busy: Overloaded | None = None) -> RecommendOut:
-        """Return the list that is wanted.
+        """Return the requested list.
 
         Args:
-            asked: the question. busy: why no list may be computed for it; None: one may be.
+            asked: the request.
+            busy: reason why no list may be computed for it; None if one may be computed.
 
         Raises:
-            Rejected: the release has no recommender or it is not loaded, the context does not fit, or no retriever answers.
-            Overloaded: no list can be computed in time, and none of the user's is shown again.
+            Rejected: the release has no recommender or it is not loaded, the context does not fit, or no retriever
+                answers.
+            Overloaded: no list can be computed in time, and no kept list of the user is shown again.
         """
         start = time.perf_counter()
         row, history = await asyncio.gather(self._rows(asked.user), self._histories(asked.user))
@@ -129,7 +134,7 @@ class Recommendations:
     async def _found(
         self, release: str, asked: RecommendIn, history: UserHistory, row: StoredRow | None, busy: Overloaded | None
     ) -> Answer:
-        """Return the answer; every event, feature row and erasure of the user makes another question for the cache."""
+        """Return the answer from the cache or the cascade; every event, feature row and erasure changes the cache key."""
         newest = history.events[-1].id if history.events else ""
         version = row.version if row else None
         key = (release, version, history.seen, newest, history.forgotten, asked.model_dump_json())
@@ -170,11 +175,11 @@ class Recommendations:
             self._computing -= 1
 
     def _shown_again(self, release: str, request: RecommendRequest, *, room: bool) -> Answer | None:
-        """Return the user's kept list where there is one and the policy takes it."""
-        if request.trace:  # it is of a list made now
+        """Return the user's kept list if there is one and the policy chooses it."""
+        if request.trace:  # a trace describes a newly made list
             return None
         now = self._clock()
-        kept = self._kept.find(release, request, now, SHARE if room else 0.0)  # a short list is better than none
+        kept = self._kept.find(release, request, now, SHARE if room else 0.0)  # a short list is better than no list
         if isinstance(kept, Missing):
             if not room:
                 self._metrics.note_missing(kept)
@@ -194,12 +199,12 @@ class Recommendations:
         return found
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._lists.close()
 
 
 def wrong_context(wrong: dict[str, str]) -> Rejected:
-    """Return the answer to a context that does not fit the log, from column to reason."""
+    """Return the rejection of a context that does not fit the log; ``wrong`` maps columns to reasons."""
     return Rejected(
         422,
         "context",

@@ -1,7 +1,7 @@
-"""The recommender of a run, asked about users as they are now.
+"""Recommender of a run, with the current state of users.
 
-The cascade is the one that the run evaluated. Retrievers and ranker read the users' newest histories, which each call
-brings with its requests; what they know about items is the run's.
+The cascade is the one that the run evaluated. Retrievers and ranker read the newest histories of the users, which are
+part of the requests; their data about items is that of the run.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class LiveRequests(Requests):
-    """Requests with what is known about their users.
+    """Requests with the data of their users.
 
     Attributes:
-        live: dataset whose users they are numbered by. past: statistics of these users.
+        live: dataset to whose users the user numbers of the requests refer.
+        past: statistics of these users.
     """
 
     live: Dataset = field(kw_only=True)
@@ -64,7 +65,7 @@ class LiveRequests(Requests):
 
 
 class LiveRetriever:
-    """Retriever that reads the histories that the requests bring."""
+    """Retriever that reads the histories in the requests."""
 
     def __init__(self, model: CatalogueRetriever) -> None:
         self.model = model
@@ -77,7 +78,7 @@ class LiveRetriever:
 
 @dataclass(frozen=True, eq=False)
 class LiveState:
-    """Request side of a ranker bound to the users of the requests."""
+    """Request side of a ranker, bound to the users of the requests."""
 
     ranker: Ranker
     state: RequestState
@@ -87,7 +88,7 @@ class LiveState:
 
 
 class LiveRanker:
-    """Scorer that reads the histories that the requests bring."""
+    """Scorer that reads the histories in the requests."""
 
     def __init__(self, ranker: Ranker) -> None:
         self.ranker = ranker
@@ -99,7 +100,7 @@ class LiveRanker:
         return LiveState(bound, bound.encode(requests))
 
     def score(self, state: LiveState, slate: Slate) -> Predictions:
-        """Return every head's prediction for every place."""
+        """Return the prediction of every head for every position."""
         return state.ranker.score(state.state, slate)
 
 
@@ -107,8 +108,10 @@ class RunRecommender:
     """See :class:`taiji.serving.types.Recommender`.
 
     Args:
-        world: the run's dataset. cascade: over :class:`LiveRetriever` and :class:`LiveRanker`. length: length of a list, by default.
-        rows: rows of the features that the ranker was trained with; None where it was trained without.
+        world: the run's dataset.
+        cascade: cascade of :class:`LiveRetriever` and :class:`LiveRanker`.
+        length: default length of a list.
+        rows: feature rows of the kind with which the ranker was trained; None if it was trained without features.
     """
 
     def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
@@ -117,7 +120,7 @@ class RunRecommender:
         self._available = Availability.of(world.dataset)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
-        """Return a list per request; nothing for one whose context does not fit."""
+        """Return a list per request; empty for a request whose context does not fit the log."""
         wrong = [self.world.wrong_context(request.context) for request in requests]
         results = [RecommendResult(wrong_context=bad) for bad in wrong]
         kinds: dict[tuple[int, bool, bool], list[int]] = {}
@@ -141,7 +144,7 @@ class RunRecommender:
         requests = [replace(request, features=self._usable(request)) for request in requests]
         own = [self.rows.of(r.history) if self.rows and r.features is None else None for r in requests]
         rows = [request.features or kept for request, kept in zip(requests, own)]
-        most = 2 * length if spare else length  # without re-rankers a longer list begins with the shorter one
+        most = 2 * length if spare else length  # without re-rankers, a longer list starts with the shorter one
         found = self.cascade.recommend(self._live(requests, rows), most, exclude=exclude, trace=trace)
         return [
             replace(
@@ -165,7 +168,7 @@ class RunRecommender:
         return LiveRequests(np.arange(len(requests)), np.array(times), columns, live=live, past=past)
 
     def _listed(self, row: int, found: Recommendation, places: slice) -> RecommendResult:
-        """Return the items at some places of a list."""
+        """Return the items at some positions of a list."""
         slate, names = found.slate, self.world.item_names
         assert slate.scores is not None and slate.source is not None
         there = np.flatnonzero(slate.mask[row])[places]
@@ -191,10 +194,11 @@ class RunRecommender:
 
 
 class RankingRecommender(RunRecommender):
-    """Recommender of a run that can also score candidates that somebody else found.
+    """Recommender of a run that can also score given candidates.
 
     Args:
-        world, cascade, length, rows: as for :class:`RunRecommender`. scorer: scorer of the run.
+        world, cascade, length, rows: as for :class:`RunRecommender`.
+        scorer: scorer of the run.
     """
 
     def __init__(
@@ -204,7 +208,7 @@ class RankingRecommender(RunRecommender):
         self._scorer = scorer
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """Return one result a request, in order."""
+        """Return one result per request, in order."""
         return self._scorer.score(requests)
 
     @property
@@ -213,16 +217,16 @@ class RankingRecommender(RunRecommender):
         return self._scorer.says_intents
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return what the student says of users whose row has no intents or old ones."""
+        """Return the student's intents for users whose row has no intents or old ones."""
         return self._scorer.intents(requests)
 
 
 def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
-    """Load the components of a run that ``taiji recommend`` made, and compose them as it did.
+    """Load the components of a run of ``taiji recommend``, and compose them as in the run.
 
     Args:
         world: the run's dataset.
-        scorer: the run's rankers of given candidates; None: the recommender's own ranker, where it has one.
+        scorer: the run's rankers of given candidates; None for the recommender's own ranker, if it has one.
 
     Raises:
         ArtifactError: a stage is not finished, or damaged.
@@ -252,7 +256,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     else:
         made = RankingRecommender(world, cascade, settings.length, scorer, rows)
     now = world.dataset.last_time + 1
-    with suppress(ResourceError):  # what is built at the first use is built now, however long a retriever takes
+    with suppress(ResourceError):  # what would be built at the first use is built now, however long it takes
         made.recommend([RecommendRequest(UserHistory("", now))])
     return made
 
@@ -278,7 +282,7 @@ def _made(run: Path, stage: str) -> Path:
 
 
 def _trace(rows: pl.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a trace as JSON objects with text ids; what is not a number is null."""
+    """Return a trace as JSON objects with text ids; values that are not finite numbers are null."""
     items = pl.Series("item", [names[item] for item in rows["item"]], dtype=pl.String)
     floats = [name for name, kind in rows.schema.items() if kind.is_float()]
     return rows.drop("request").with_columns(items, pl.col(floats).fill_nan(None)).to_dicts()

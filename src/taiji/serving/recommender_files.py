@@ -31,7 +31,7 @@ def recommender_version(run: Path) -> str:
     stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    # Where the features lay says nothing; the ranker's stage keeps what they were.
+    # The place of the features does not matter; the ranker's stage stores their identity.
     composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
     return value_hash([outputs, composed, list(settings.retrievers)])[:16]
 

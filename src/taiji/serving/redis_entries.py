@@ -1,4 +1,4 @@
-"""Entries of the queue in Redis, as its answers shape them."""
+"""Entries of the queue in Redis, parsed from its replies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taiji.serving.store import event_of
 
 
 def entries_of(found: Any) -> list[Any]:
-    """Return the entries of the one stream in an XREADGROUP answer, which the two protocol versions shape differently."""
+    """Return the entries of the single stream in an XREADGROUP reply, whose form depends on the protocol version."""
     if not found:
         return []
     if isinstance(found, dict):
@@ -20,7 +20,7 @@ def entries_of(found: Any) -> list[Any]:
 
 
 def unread(fields: dict[bytes, bytes]) -> str:
-    """Return the reason for which a queued entry cannot be absorbed; empty for one that can, or that was erased."""
+    """Return the reason why a queued entry cannot be absorbed; empty if it can, or if it was erased."""
     if not fields:
         return ""
     try:

@@ -25,8 +25,9 @@ Keys, after the prefix ``P``:
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 
-Every script is given the generation of the store that was opened, and does nothing in another one, as an empty one that came back
-after a crash. Numbers travel as text: a time in microseconds stays exact in Lua's doubles until the year 2255.
+Every script gets the generation of the store that was opened and does nothing in a different one, for example in an
+empty store after a crash. Numbers are passed as text; a time in microseconds stays exact in Lua's doubles until the
+year 2255.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The store in Redis: as many API and worker machines as needed around it.
+"""Store in Redis, for any number of API and worker machines.
 
-Events are a stream with a consumer group, features are hashes, every step is one Lua script (``redis_scripts``). Needs
-Redis 7 (or Valkey) with an append-only file and without eviction; more than one primary is reached by giving each user
-range its own (docs/serving.md), since a script must find all its keys on one.
+Events are a stream with a consumer group, features are hashes, and every step is one Lua script (``redis_scripts``). It
+needs Redis 7 (or Valkey) with an append-only file and without eviction. A script must find all its keys on one primary,
+so to use several primaries, give each range of users its own (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRo
 
 CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
-"""Events another worker took and did not absorb for this long are taken over."""
+"""Time after which events that another worker took but did not absorb are taken over."""
 TIMEOUT_S = 5.0
 LOSES = "This Redis would lose events."
 DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"
@@ -59,7 +59,7 @@ MAKE_DURABLE = (
     "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
 )
 DURABLE_S = 1.0
-"""Time for which a server that was found to keep events is believed to keep them."""
+"""Time for which the check that the server keeps events is not repeated."""
 
 
 class RedisStore:
@@ -67,7 +67,7 @@ class RedisStore:
 
     def __init__(self, url: str, settings: ServingSettings) -> None:
         self._settings, self._prefix, self._durable_until = settings, settings.prefix, 0.0
-        # No retries inside: who asked must know that a step may have been taken without its answer having come back.
+        # No internal retries: the caller must know that a step may have been executed although its reply was lost.
         password = os.environ.get(PASSWORD)
         self._redis: Any = redis.Redis.from_url(
             url,
@@ -106,17 +106,19 @@ class RedisStore:
             raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
 
     def _fragile(self) -> str:
-        """Return the server's configuration where events would be lost with it; empty where none would, or the server hides it."""
+        """Return the server's settings if they would lose events; otherwise, or if they are hidden, an empty text."""
         try:
             found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
         except redis.ResponseError:
             return ""  # a managed service that hides its configuration
-        kept = found.get("appendonly") == "yes" and found.get("appendfsync") != "no"  # "no": whenever the system likes
+        kept = (
+            found.get("appendonly") == "yes" and found.get("appendfsync") != "no"
+        )  # "no" leaves the time of a sync to the system
         sound = kept and found.get("maxmemory-policy") == "noeviction"
         return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
 
     def _demand_lasting_durability(self) -> None:
-        """Refuse to take in what would be lost, because the configuration was changed under the running service; asks once a second."""
+        """Reject events if the server's settings were changed so that it would lose them; checked once per second."""
         if time.monotonic() >= self._durable_until:
             if found := self._fragile():
                 raise StoreUnavailable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
@@ -212,7 +214,7 @@ class RedisStore:
             return int(self._run("ABSORB", now, self._window(), *limits, *paces(self._settings), BURST, *pieces))
 
     def _pending(self, consumer: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """Entries for this consumer: what an earlier life of it left, else new ones, else what a dead one left."""
+        """Return entries: those left by this consumer's earlier process, else new ones, else those of a dead one."""
         queue = self._key("queue")
         for start in ("0", ">"):
             try:
@@ -307,7 +309,7 @@ class RedisStore:
             self._redis.hset(self._key("meta"), f"filled:{release.name}", 1)
 
     def _scan(self, *parts: str) -> Iterator[list[bytes]]:
-        """Chunks of what follows a prefix in the keys' names."""
+        """Yield chunks of the names of keys, without their common prefix."""
         start = self._key(":".join(parts)) if parts else self._prefix
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
         chunk: list[bytes] = []

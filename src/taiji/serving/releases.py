@@ -1,4 +1,4 @@
-"""Bringing a run into service beside the one that is served, switching to it, and switching back."""
+"""Rollout of a run next to the one that is served, activation, and rollback."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from taiji.serving.types import FeatureRow, FeatureWriter, Recommender, Release,
 
 POLL_S = 0.1
 WATCH_S = 5.0
-"""Time in which every process of a service says at least once that it lives."""
+"""Time in which every process of a service reports at least once that it is alive."""
 
 
 class Backend(Protocol):
     """Functions of the module that ``ServingSettings.backend`` names."""
 
     def release(self, run: Path) -> Release:
-        """Name and versions, found without loading models."""
+        """Return the name and the versions, without loading models."""
         ...
 
     def rows(self, run: Path) -> Iterator[Sequence[FeatureRow]]:
-        """The rows the batch run made, newest of each user, in batches; none where the run has no features."""
+        """Yield the rows of the batch run in batches, the newest row of each user; none if the run has no features."""
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
-        """Load the LLM and what follows it; not asked for where the release has no quantiser version."""
+        """Load the LLM and the components after it; not called if the release has no quantiser version."""
         ...
 
     def scorer(self, run: Path, settings: ServingSettings) -> Scorer | Recommender:
-        """Load the rankers of given candidates, the recommender, or one object that is both."""
+        """Load the rankers of given candidates, the recommender, or an object that is both."""
         ...
 
 
 def backend(settings: ServingSettings) -> Backend:
-    """Import the module the settings name."""
+    """Import the module that the settings name."""
     try:
         module = import_module(settings.backend)
     except ImportError as error:
@@ -59,7 +59,7 @@ def backend(settings: ServingSettings) -> Backend:
 
 
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
-    """Publish a run's rows and make its release live; of one that is live already, only the place of its run is noted."""
+    """Publish a run's rows and make its release live; if it is live already, only update the path of its run."""
     module = backend(settings)
     release = module.release(run)
     now, done = SteadyClock(store.clock_floor())(), 0
@@ -77,13 +77,14 @@ def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
 
 
 def located(run: Path, beside: Path) -> Path:
-    """Return where a release's run is: at the place that the store keeps, or moved together with the run of the service.
+    """Return the path of a release's run: as stored, or next to the run of the service if both were moved.
 
     Args:
-        run: directory as the store has it. beside: the run directory that the service was started with.
+        run: directory according to the store.
+        beside: the run directory that the service was started with.
 
     Raises:
-        ArtifactError: it is at neither place.
+        ArtifactError: the run is in neither place.
     """
     for place in (run, beside.parent / run.name):
         if place.is_dir():
@@ -92,14 +93,15 @@ def located(run: Path, beside: Path) -> Path:
         "The run of a live release is not where it was.",
         where=str(run),
         expected=f"a run directory there, or {beside.parent / run.name}",
-        fix="move it back, or tell the service its new place: taiji roll-out NEW_PLACE --prepare",
+        fix="move it back, or tell the service its new path: taiji roll-out NEW_PLACE --prepare",
     )
 
 
 def unprepared(store: Store, name: str, settings: ServingSettings, now: int) -> str:
-    """Return what a live release lacks to be served as well as the active one; empty where it lacks nothing.
+    """Return why a live release cannot yet be served as well as the active one; empty if it can.
 
-    Every living HTTP process must have its models, and of the users with events no more than a batch may wait for features.
+    Every living HTTP process must have its models, and at most one batch of the users with events may be waiting for
+    features.
     """
     release = store.releases().live.get(name)
     if release is None:
@@ -122,22 +124,23 @@ def roll_out(
     activate: bool = True,
     patience_s: float = 3600.0,
 ) -> Release:
-    """Bring a finished run into a running service and, unless told otherwise, serve it.
+    """Bring a finished run into a running service and, by default, serve it.
 
-    Its rows are published under its own release before a read can see one of them; the service starts a worker for it
-    within seconds and loads its models. When all of that is done, and the users with events have their features, reads switch. The
-    release served so far stays live, with its worker: :func:`roll_back` is immediate and loses nothing.
+    Its rows are published under its own release before any of them can be read. The service starts a worker for it
+    within seconds and loads its models. When this is done and the users with events have their features, reads switch
+    to it. The earlier release stays live, with its worker, so :func:`roll_back` is immediate and loses nothing.
 
     Args:
         run: the new run directory.
         settings: those of the service.
-        beside: the run directory the service was started with, where its store is a file in there.
-        activate: False to prepare it only; the same call with True, later, then serves it.
-        patience_s: longest wait for the service to be prepared.
+        beside: the run directory with which the service was started, if its store is a file there.
+        activate: False only to prepare it; a later call with True then serves it.
+        patience_s: longest waiting time for the preparation.
 
     Raises:
         ArtifactError: the run is not finished.
-        ResourceError: the store cannot be opened, or the release was not prepared in time; the one before is served then.
+        ResourceError: the store cannot be opened, or the release was not prepared in time; the earlier release is then
+            still served.
     """
     store = open_store(settings, beside)
     try:
@@ -153,7 +156,7 @@ def roll_out(
 def _await_prepared(store: Store, name: str, settings: ServingSettings, patience_s: float) -> None:
     clock = SteadyClock(store.clock_floor())
     if not any(beat.get("kind") == "api" for beat in store.beats(clock()).values()):
-        return  # no service runs that could be ready
+        return  # no service is running that could become ready
     deadline = time.monotonic() + patience_s
     while reason := unprepared(store, name, settings, clock()):
         if time.monotonic() > deadline:
@@ -168,10 +171,11 @@ def _await_prepared(store: Store, name: str, settings: ServingSettings, patience
 
 
 def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
-    """Serve the previous release again; returns its name.
+    """Serve the previous release again, and return its name.
 
     Args:
-        settings: those of the service. run: as ``beside`` of :func:`roll_out`.
+        settings: those of the service.
+        run: as ``beside`` of :func:`roll_out`.
 
     Raises:
         ArtifactError: there is no previous release.
@@ -191,10 +195,11 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
 
 
 def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> int:
-    """Undo what a service wrote under a clock that was far ahead; returns how many users are due by it.
+    """Undo the writes of a service whose clock was far ahead, and return how many users are now due.
 
     Args:
-        settings: those of the service, which must not run. run: as ``beside`` of :func:`roll_out`.
+        settings: those of the service, which must not be running.
+        run: as ``beside`` of :func:`roll_out`.
 
     Raises:
         ResourceError: the store cannot be opened, or a service uses it.
@@ -203,7 +208,7 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
     try:
         before = store.last_beats()
         time.sleep(WATCH_S if before else 0.0)
-        # Not by their age: their clock and this one differ, and the store's mark stands still when nobody is there.
+        # Not by their age: their clock differs from this one, and the store's mark does not advance without a service.
         if alive := sorted(name for name, at in store.last_beats().items() if before.get(name) != at):
             raise ResourceError("A service uses the store.", where=settings.store, found=", ".join(alive), fix="end it")
         return store.repair_clock(wall_us())

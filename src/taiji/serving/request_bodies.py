@@ -1,4 +1,4 @@
-"""What requests carry: JSON bodies, user ids and idempotency keys, each checked or rejected with the place that does not fit."""
+"""Contents of requests: JSON bodies, user ids and idempotency keys. Rejections name the faulty place."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def json_body(request: Request) -> bytes:
-    """Return a request's body, which must be declared as JSON."""
+    """Return the body of a request, which must be declared as JSON."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Rejected(415, "media_type", "The body must be application/json.")
     return await request.body()
 
 
 def parsed(model: type[M], body: bytes) -> M:
-    """Parse a JSON body; the first twenty places that do not fit are named in the rejection."""
+    """Parse a JSON body; a rejection names the first twenty faulty places."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -45,14 +45,14 @@ def parsed(model: type[M], body: bytes) -> M:
 
 
 def user_id(text: str) -> str:
-    """Return a user id that may stand in a store and a log."""
+    """Return a user id after checking that it is allowed in a store and a log."""
     if not (0 < len(text) <= 256) or any(character < " " or character == "\x7f" for character in text):
         raise Rejected(422, "invalid", "A user id has 1 to 256 characters, none of them control characters.")
     return text
 
 
 def idempotency_key(request: Request) -> str:
-    """Return the key under which a batch of events counts once."""
+    """Return the idempotency key of a batch of events."""
     key = request.headers.get("idempotency-key", "")
     if not re.fullmatch(r"[!-~]{1,200}", key):
         raise Rejected(
@@ -64,7 +64,7 @@ def idempotency_key(request: Request) -> str:
 
 
 def joined(rows: Sequence[bytes | None]) -> bytes:
-    """Return the body of an answer with rows, ``null`` for a missing one."""
+    """Return the body of an answer with rows; missing rows are ``null``."""
     return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
 
 

@@ -1,4 +1,4 @@
-"""Feature rows that a run keeps beside its ranker, for users of whom the service has none that fits."""
+"""Feature rows stored with a run's ranker, for users for whom the service has no suitable row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from taiji.serving.types import UserHistory
 
 
 class RunRows:
-    """The newest row of each user.
+    """Newest row of each user.
 
     Args:
-        world: the run's dataset. features: that its ranker was trained with.
+        world: the run's dataset.
+        features: features with which its ranker was trained.
     """
 
     def __init__(self, world: World, features: StoredFeatures) -> None:
@@ -25,7 +26,7 @@ class RunRows:
         self.quantizer_version = str(features.about["quantizer_version"])
 
     def of(self, history: UserHistory) -> dict[str, Any] | None:
-        """Return a user's row in the form of the service's own; None for one who was erased, and where it was not available by then."""
+        """Return a user's row in the service's form; None if the user was erased or the row was not yet available."""
         user = self._world.known(history)
         place = len(self._users) if user is None else int(np.searchsorted(self._users, user))
         if place == len(self._users) or self._users[place] != user:

@@ -1,7 +1,7 @@
-"""Statistics of a run's log, whose counters are kept on disk beside the service's store.
+"""Statistics of a run's log, with counters on disk next to the service's store.
 
-``python -m taiji.serving.run_statistics RUN`` makes them; a process of the service starts that where they are missing, so that the
-memory it takes goes back to the system.
+``python -m taiji.serving.run_statistics RUN`` creates the counters. A process of the service starts this command if
+they are missing, so that the memory is returned to the system afterwards.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from taiji.serving.logs import log
 
 FOLDER, LOCK = "statistics", ".statistics.lock"
 UNWRITABLE = 3
-"""Exit code: the run directory takes no files."""
+"""Exit code if the run directory cannot be written to."""
 
 
 def run_statistics(run: Path, dataset: Dataset) -> Statistics:
-    """Return the statistics of a run's log from its counters on disk, which are made if they are missing, damaged or of another log.
+    """Return the statistics of a run's log from its counters on disk.
 
-    A run directory that cannot be written to has the counters that are needed made in memory.
+    Counters are created if they are missing, damaged or of another log; if the run directory cannot be written to, in
+    memory.
 
     Raises:
-        ResourceError: they could not be made.
+        ResourceError: the counters could not be created.
     """
     if found := _stored(run, dataset):
         return found
@@ -52,7 +53,7 @@ def _stored(run: Path, dataset: Dataset) -> Statistics | None:
 
 
 def main(run: Path) -> int:
-    """Make the counters of a run unless another process has just made them; return the exit code."""
+    """Create the counters of a run, unless another process has just done so. Return the exit code."""
     source = run / "data" / "dataset"
     try:
         with exclusive(run / "serving" / LOCK, "", where=run, fix="", wait=True):

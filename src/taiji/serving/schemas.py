@@ -1,4 +1,4 @@
-"""Bodies of requests and answers, as the OpenAPI page shows them."""
+"""Bodies of requests and answers, with the descriptions of the OpenAPI page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_LIST = 500
 
 
 def _whole(value: object) -> object:
-    """Return 6 for 6.0, which JSON Schema calls an integer, too."""
+    """Return 6 for 6.0, which is also an integer in JSON Schema."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -31,13 +31,13 @@ ContextValue = (
 
 
 class Body(BaseModel):
-    """Nothing is converted, nothing unknown is accepted."""
+    """Base of all bodies: no values are converted, and unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class EventIn(Body):
-    """One action. ``click`` 1 is an interaction; ``conversion`` is left out or null while it is unknown."""
+    """One action of a user. ``click`` 1 is an interaction; ``conversion`` is missing or null while it is unknown."""
 
     user_id: Id
     item_id: Id
@@ -62,30 +62,31 @@ class EventIn(Body):
 
 
 class EventsIn(Body):
-    """A batch, taken in as a whole or not at all."""
+    """Batch of events, accepted as a whole or not at all."""
 
     events: Annotated[list[EventIn], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
 class EventsOut(BaseModel):
-    """``accepted`` events are stored; ``duplicate``: this idempotency key had brought them before."""
+    """Numbers of stored (``accepted``) events, and of events known under this idempotency key (``duplicate``)."""
 
     accepted: int
     duplicate: bool
 
 
 class UsersIn(Body):
-    """Users whose features are wanted."""
+    """Users whose features are requested."""
 
     users: Annotated[list[Id], Field(min_length=1, max_length=MAX_USERS)]
 
 
 class Features(BaseModel):
-    """A feature row. Times are microseconds since the epoch; nothing at or after ``as_of`` was read to make it.
+    """A feature row. Times are in microseconds since the epoch, and no data from ``as_of`` or later was read.
 
-    The four columns of intents are there where answers are sets: ``intents`` holds int8 vectors of ``intent_embedder``, one after another. Where the
-    run's student said them just now, because the row had none or old ones, ``intents_by`` is its version and ``intents_as_of`` its time: nothing at or
-    after that was read. A user without a stored row gets such intents alone, with ``feature_version`` 0 and no ids.
+    Rows have the four columns of intents if answers are sets: ``intents`` contains the int8 vectors of
+    ``intent_embedder``, concatenated. If the row had no intents or old ones, the run's student computes them at the
+    time of the request. ``intents_by`` is then the student's version and ``intents_as_of`` the time; no data from that
+    time or later was read. A user without a stored row gets only such intents, with ``feature_version`` 0 and no ids.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -109,13 +110,13 @@ class Features(BaseModel):
 
 
 class FeaturesOut(BaseModel):
-    """One row or null a user, in the order of the question, all of one moment."""
+    """One row or null per user, in the order of the request, all read at the same time."""
 
     rows: list[Features | None]
 
 
 class RankIn(Body):
-    """Candidates for a user, and the request's context: columns that the mapping declares as context, one value each."""
+    """Candidates for a user, and the request's context: one value for each context column of the mapping."""
 
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -123,9 +124,9 @@ class RankIn(Body):
 
 
 class Score(BaseModel):
-    """P(click and conversion) of one candidate, null for one that is not in the catalogue.
+    """P(click and conversion) of one candidate; null if it is not in the catalogue.
 
-    ``with_features`` is null, too, where there is no row to use.
+    ``with_features`` is also null if there is no usable row.
     """
 
     item: str
@@ -142,10 +143,10 @@ class RankOut(BaseModel):
 
 
 class RecommendIn(Body):
-    """A list wanted for a user.
+    """Request for a list for a user.
 
-    ``k`` items, by default as many as the run's lists have; none of those in ``exclude``; ``context`` as for ranking.
-    ``trace`` brings every candidate's way through the cascade.
+    The list has ``k`` items (by default, as many as the run's lists) and none of those in ``exclude``. ``context`` is
+    as for ranking. With ``trace``, the answer shows the path of every candidate through the cascade.
     """
 
     user: Id
@@ -156,7 +157,7 @@ class RecommendIn(Body):
 
 
 class Recommended(BaseModel):
-    """An item of a list, with its score and the retriever that contributed most to its being found."""
+    """An item of a list, with its score and the retriever that contributed most to finding it."""
 
     item: str
     score: float
@@ -164,14 +165,14 @@ class Recommended(BaseModel):
 
 
 class RecommendOut(BaseModel):
-    """The list, best first; shorter than asked where there are fewer candidates.
+    """The list, best first; shorter than requested if there are fewer candidates.
 
-    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out, as were
-    ``unranked`` candidates, because time was up. ``cached``: the list was made before this request, ``age_s`` seconds ago, a moment ago for the
-    same question, or, if it is ``kept``, earlier for this user, because of the load. ``made_at`` is when, in microseconds since the epoch; ``release``
-    made it.
-    ``features``: the ranker read the user's newest ``row``, whose version is ``feature_version``; the row that the ``run`` keeps;
-    or ``none``.
+    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers and
+    ``unranked`` candidates were left out, because there was no time left. ``cached`` means that the list was made
+    before this request, ``age_s`` seconds ago: for the same request a moment ago or, if it is also ``kept``, for an
+    earlier request of this user, because of the load. ``made_at`` is the time at which it was made, in microseconds
+    since the epoch, and ``release`` the release that made it. ``features`` tells what the ranker read: the user's
+    newest ``row``, whose version is ``feature_version``; the row stored with the ``run``; or ``none``.
     """
 
     release: str
@@ -190,7 +191,7 @@ class RecommendOut(BaseModel):
 
 
 class Erased(BaseModel):
-    """Rows of other users that carried this user's items and lost them."""
+    """Number of rows of other users from which this user's items were removed."""
 
     neighbours_rewritten: int
 
@@ -205,7 +206,7 @@ class ReleaseOut(BaseModel):
 
 
 class ReleasesOut(BaseModel):
-    """Releases: the one that is read, the one before, those that are live."""
+    """Releases: the active one, the previous one, and all live ones."""
 
     active: str | None
     previous: str | None
@@ -219,13 +220,13 @@ class ReleaseIn(Body):
 
 
 class ActivateIn(ReleaseIn):
-    """Name of a release that is to be served; with ``force`` even before its models are loaded and its features written."""
+    """Name of a release to serve; with ``force``, even before its models are loaded and its features are written."""
 
     force: bool = False
 
 
 class Letter(BaseModel):
-    """A user given up."""
+    """Dead letter: a user whose features could not be written, or an event that could not be read."""
 
     release: str
     user: str
@@ -255,7 +256,10 @@ class State(BaseModel):
 
 
 class Problem(BaseModel):
-    """Reason why a request was not answered: a stable code and a sentence. ``places`` are JSON pointers into the body."""
+    """Reason for which a request was not answered: a stable code and a sentence.
+
+    ``places`` are JSON pointers into the body.
+    """
 
     code: str
     message: str

@@ -1,7 +1,7 @@
-"""The rankers of a run, asked about users as they are now.
+"""Rankers of a run, with the current state of users.
 
-The user's side of the ranker's input (sequence, habits) is computed from the run's log and the events since; the items'
-side (popularity, rates) is the run's, as fresh as its data. Refreshing that is a new run, rolled out beside the old one.
+The user side of the ranker's input (sequence, habits) is computed from the run's log and the events since. The item
+side (popularity, rates) is that of the run and as recent as its data; to update it, make a new run and roll it out.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ class RunScorer:
 
     Args:
         world: the run's data set.
-        plain, featured: rankers without and with features, bound to that data set; None where the run has no features.
-        quantizer_version: rows of another version are not used; their ids mean something else.
-        student: says intents where a user's row has none, or old ones; None where the run has none.
-        oldest_s: seconds after which a row's intents are old; None: never.
+        plain, featured: rankers without and with features, bound to that dataset; None if the run has no features.
+        quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have other
+            meanings.
+        student: model that computes intents if a user's row has none or old ones; None if the run has no student.
+        oldest_s: seconds after which a row's intents are old; None for never.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class RunScorer:
         self._student, self._oldest_s = student, oldest_s
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """CTCVR per candidate; None for an unknown one, and nothing for a request whose context does not fit."""
+        """Return the CTCVR of each candidate; None for unknown candidates, and empty if the context does not fit."""
         wrong = [self._world.wrong_context(request.context) for request in requests]
         numbers = [self._numbers(request.items) for request in requests]
         known = [found != NO_ITEM for found in numbers]
@@ -81,13 +82,13 @@ class RunScorer:
 
     @property
     def says_intents(self) -> bool:
-        """True if there is a student."""
+        """True if the run has a student."""
         return self._student is not None
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return what the student says of users whose row has no intents or old ones, from their history up to now.
+        """Return the student's intents for users whose row has no intents or old ones, from their history up to now.
 
-        A row of another quantiser version is the release's own all the same; the student's stand in for its intents alone.
+        If the row has another quantiser version, only its intents are replaced by the student's.
         """
         student = self._student
         if student is None:
@@ -108,7 +109,7 @@ class RunScorer:
         return found
 
     def _gaps(self, rows: Sequence[dict[str, Any] | None], times: Array) -> Array:
-        """Return the places of rows that have no intents, or old ones."""
+        """Return the positions of rows that have no intents or old ones."""
         return np.flatnonzero(
             [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
         )
@@ -118,10 +119,10 @@ class RunScorer:
         return np.fromiter(map(self._world.items.get, items, repeat(NO_ITEM)), np.int64, len(items))
 
     def _score(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
-        """Return one result per request, of items given by number."""
+        """Return one result per request, for items given by number."""
         if not requests:
             return []
-        alike = np.ceil(np.log2([len(items) for items in numbers]))  # so that little is padded
+        alike = np.ceil(np.log2([len(items) for items in numbers]))  # to need little padding
         found: dict[int, RankResult] = {}
         for size in np.unique(alike):
             rows = np.flatnonzero(alike == size).tolist()
@@ -129,7 +130,7 @@ class RunScorer:
         return [found[row] for row in range(len(requests))]
 
     def _score_alike(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
-        """Return one result per request, all in one slate."""
+        """Return one result per request; all requests form one slate."""
         histories = [request.history for request in requests]
         live = self._world.of(histories)
         past = LiveStatistics(self._world, live, histories)
@@ -141,7 +142,7 @@ class RunScorer:
         times = np.array([history.as_of for history in histories])
 
         def scores(ranker: Ranker, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-            """Return (R, M) of the goal; the counts of requests and candidates are shared by the rankers."""
+            """Return the predictions (R, M) of the goal; the rankers share the statistics of requests and candidates."""
             bound = ranker.bound_to(live, past)
             return bound.score(bound.encode(Requests(np.arange(len(requests)), times, columns)), slate)[ranker.goal]
 
@@ -161,7 +162,7 @@ class RunScorer:
     def _with_student(
         self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
     ) -> list[dict[str, Any] | None]:
-        """Return the rows with the student's intents where they have none or old ones; a user without a row gets one of intents alone."""
+        """Return the rows, with the student's intents if they have none or old ones; missing rows get only intents."""
         asked = self._gaps(rows, times)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)
@@ -178,13 +179,13 @@ class RunScorer:
 
 
 def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
-    """Return a feature row if a ranker understands it whose features were made by that quantiser; empty: one without features."""
+    """Return a feature row if its ids are of the given quantiser version; an empty version accepts no row."""
     there = quantizer_version and features and features["quantizer_version"] == quantizer_version
     return features if there else None
 
 
 def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:
-    """Return the context columns of requests of which any says something; one with unknown values as objects, which keeps them apart from numbers."""
+    """Return the context columns that any request has; columns with unknown values are objects, not numbers."""
     frame = world.context_frame(contexts)
     return {
         name: values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)
@@ -194,7 +195,7 @@ def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]
 
 
 def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict[str, NDArray[Any]]:
-    """Return the feature columns of requests as objects: lists in the run's numbers, None where a row has nothing; columns of nothing are left out."""
+    """Return the feature columns of requests as objects, with the run's item numbers; empty columns are left out."""
     known = world.items
     found: dict[str, list[list[Any] | None]] = {
         "ids": [(row["ids"] or None) if row else None for row in rows],
@@ -213,7 +214,7 @@ def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict
 
 
 def _among(found: RankResult, known: NDArray[np.bool_]) -> RankResult:
-    """Return a result with None at the places of candidates that were not scored."""
+    """Return a result with None for candidates that were not scored."""
     if known.all():
         return found
 
@@ -232,7 +233,7 @@ def scorer_of(world: World) -> RunScorer:
 
     Raises:
         ArtifactError: a stage is not finished, or damaged.
-        FeaturesOnly: a ranker that cannot be asked about users as they are now.
+        FeaturesOnly: the ranker cannot score the current state of users.
     """
     run = world.run
     plain = load_neural(run / "evaluation_ranker" / "ranker", world.dataset)
@@ -247,7 +248,7 @@ def scorer_of(world: World) -> RunScorer:
 
 
 def _warm(scorer: RunScorer, world: World, version: str) -> None:
-    """Let rankers build what they build at the first question, the statistics of the log above all, before anybody waits for an answer."""
+    """Make rankers build everything that they build at their first call, above all the statistics of the log."""
     now = world.dataset.last_time + 1
     row = {"quantizer_version": version, "as_of": now, "ids": [], "neighbour_items": []}
     for user in ("", next(iter(world.users), "")):
@@ -255,7 +256,7 @@ def _warm(scorer: RunScorer, world: World, version: str) -> None:
 
 
 def load_neural(folder: Path, dataset: Dataset) -> Ranker:
-    """Read a ranker that can be asked about users as they are now."""
+    """Load a ranker that can score the current state of users."""
     found = load_ranker(folder, dataset)
     if not isinstance(found, Ranker):
         raise FeaturesOnly(

@@ -1,4 +1,4 @@
-"""The models of every live release, loaded in the background so that a switch of releases finds them ready."""
+"""Models of all live releases, loaded in the background so that they are ready when releases are switched."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ RELEASE_POLL_S = 1.0
 STOP_S = 2.0
 SAY_EVERY_S = 2.0
 RETRY_S = 60.0
-"""Pause before a ranker that could not be loaded is tried again: its stage may have been finished meanwhile."""
+"""Pause before another attempt to load a ranker; its stage may have finished in the meantime."""
 
 
 class Scorers:
-    """Follows the store's releases.
+    """Loader of the models of the store's live releases.
 
     Args:
-        store: says which releases are live.
-        load: makes the scorer, the recommender, or one object that is both, of a run directory.
-        told: told every few seconds, and at every change, which releases are loaded and which failed.
+        store: store of the releases.
+        load: function from a run directory to the scorer, the recommender, or an object that is both.
+        told: callback that gets the loaded and the failed releases, every few seconds and at every change.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class Scorers:
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
         self.trouble = ""
-        """Reason for which the releases could not be followed at the last poll."""
+        """Reason for which the releases could not be read at the last poll."""
         self._stop = threading.Event()
         self.active: str | None = None
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._follow, self._watch)]
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Begin to follow the releases."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End; a model that is being loaded is not waited for longer than a moment."""
+        """Stop; wait only a moment for a model that is being loaded."""
         self._stop.set()
         self._seen.set()
         for thread in self._threads:
@@ -77,14 +77,14 @@ class Scorers:
 
     @property
     def state(self) -> str:
-        """``ready``, ``loading``, ``failed``, or ``none`` where the run's ranker is not asked online; of the active release."""
+        """State of the active ranker: ``ready``, ``loading``, ``failed``, or ``none`` if it is not used online."""
         if self.active not in self._loaded:
             return "loading"
         return self._state(Scorer)
 
     @property
     def recommender_state(self) -> str:
-        """As :attr:`state`, of the active release's recommender; ``none`` where the run has none."""
+        """State of the active release's recommender, like :attr:`state`; ``none`` if the run has no recommender."""
         return "loading" if self.active not in self._loaded else self._state(Recommender)
 
     def _state(self, kind: type) -> str:
@@ -94,15 +94,15 @@ class Scorers:
 
     @property
     def reason(self) -> str:
-        """Reason for which the active release's ranker could not be loaded; empty where it was."""
+        """Reason for which the active release's ranker could not be loaded; empty if it was loaded."""
         return self._reasons.get(self.active or "", "")
 
     def ready(self, release: str | None) -> bool:
-        """Return whether a release's ranker can be asked."""
+        """Return whether a release's ranker is loaded."""
         return isinstance(self._loaded.get(release or ""), Scorer)
 
     def recommends(self, release: str | None) -> bool | None:
-        """Return whether a release has a recommender; None while its models are not loaded."""
+        """Return whether a release has a recommender; None while its models are being loaded."""
         if release not in self._loaded or release in self._reasons:
             return None
         return isinstance(self._loaded[release], Recommender)
@@ -113,7 +113,7 @@ class Scorers:
         return isinstance(found, IntentSource) and found.says_intents
 
     def refresh(self) -> None:
-        """Load what is new, drop what is retired."""
+        """Load the models of new releases, and drop those of retired ones."""
         found = self._found or self._store.releases()
         self._point_to(found)
         for name in sorted(found.live, key=lambda name: name != found.active):
@@ -126,14 +126,14 @@ class Scorers:
             self._reasons.pop(name, None)
 
     def _point_to(self, found: Releases) -> None:
-        """Take the active release; the one before answers until the new one's models are loaded, where it is still live."""
+        """Set the active release; the earlier one answers until the new models are loaded, if it is still live."""
         if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
-            if self.active != found.active:  # whoever switched it: a route, or a command that changed the store
+            if self.active != found.active:  # whether a route or a command switched it
                 log("release served", release=found.active, before=self.active)
             self.active = found.active
 
     def _open(self, name: str, run: Path) -> None:
-        """Load a release's ranker; one that cannot be loaded leaves the features to be served."""
+        """Load a release's ranker; if this fails, the features are still served."""
         try:
             self._loaded[name] = self._load(run)
             log("ranker loaded", release=name)
@@ -150,7 +150,7 @@ class Scorers:
         self._reasons.pop(name, None)
 
     def _watch(self) -> None:
-        """Read the releases every second, follow the active one, and say what is loaded, however long a model takes to load."""
+        """Read the releases every second and report what is loaded, however long the loading of a model takes."""
         while not self._stop.is_set():
             try:
                 self._found = self._store.releases()
@@ -158,14 +158,14 @@ class Scorers:
                 self._say()
             except StoreUnavailable as error:
                 log("store unavailable", error=where(error))
-            except Exception as error:  # a thread that ended here would leave the releases of this minute for good
+            except Exception as error:  # if the thread ended here, it would never notice another release
                 self.trouble = where(error)
                 log("releases not followed", error=self.trouble)
             self._seen.set()
             self._stop.wait(RELEASE_POLL_S)
 
     def _follow(self) -> None:
-        """Load models of the releases that were found, after every look at them."""
+        """Load the models of new releases after every poll."""
         while True:
             self._seen.wait()
             self._seen.clear()
@@ -194,14 +194,14 @@ class Scorers:
 
         def answer(release: str, requests: list[RankRequest]) -> list[RankResult]:
             scorer = self._loaded.get(release)
-            if not isinstance(scorer, Scorer):  # retired since the route asked ready()
+            if not isinstance(scorer, Scorer):  # retired since the route called ready()
                 raise Overloaded
             return scorer.score(requests)
 
         return _by_release(asked, answer)
 
     def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
-        """Answer (release, request) pairs, those of one release together; None for a release that was retired meanwhile."""
+        """Answer (release, request) pairs, those of one release together; None if the release was retired meanwhile."""
 
         def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
             source = self._loaded.get(release)
@@ -214,7 +214,7 @@ class Scorers:
 
         def answer(release: str, requests: list[RecommendRequest]) -> list[RecommendResult]:
             recommender = self._loaded.get(release)
-            if not isinstance(recommender, Recommender):  # retired since the route asked recommends()
+            if not isinstance(recommender, Recommender):  # retired since the route called recommends()
                 raise Overloaded
             return recommender.recommend(requests)
 
@@ -222,7 +222,7 @@ class Scorers:
 
 
 def _by_release(asked: Sequence[tuple[str, Q]], answer: Callable[[str, list[Q]], list[R]]) -> list[R]:
-    """Return the answers in the order of the questions, those of one release asked together."""
+    """Return the answers in the order of the pairs, with one call per release."""
     results: dict[int, R] = {}
     for release in sorted({name for name, _ in asked}):
         places = [place for place, (name, _) in enumerate(asked) if name == release]

@@ -1,7 +1,7 @@
-"""Prometheus metrics of the API processes, and of queue and workers through the store.
+"""Prometheus metrics of the API processes and, through the store, of queue and workers.
 
-The supervisor gives its processes a folder in which prometheus_client keeps their values, so that whichever process is asked tells the
-sum of all.
+The supervisor gives its processes a folder in which prometheus_client stores their values, so that each process can
+report the sum over all.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 STALENESS = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 3 * 86400.0, 7 * 86400.0, 30 * 86400.0)
 AGES = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0)
 LATEST = 2000
-"""Lists whose times the quantiles are of."""
+"""Number of latest lists over whose times the quantiles are computed."""
 EVERY = 50
-"""Lists after which the quantiles are computed anew; at the beginning after each."""
+"""Number of lists after which the quantiles are recomputed; at the beginning, after every list."""
 COUNTERS = {
     "rows": "Feature rows written",
-    "rows_discarded": "Rows whose lease was lost; another worker wrote them",
+    "rows_discarded": "Rows whose lease was lost, so that another worker wrote them",
     "prompt_tokens": "LLM tokens read",
     "completion_tokens": "LLM tokens written",
-    "failures": "Users whose writing failed (each is tried again)",
+    "failures": "Users whose features could not be written (each is retried)",
 }
 
 
 class Metrics:
-    """Counters of one process; ``render`` gives the exposition text."""
+    """Counters of one process; ``render`` returns the exposition text."""
 
     def __init__(self, store: Store, clock: SteadyClock, recommend: RecommendServingSettings) -> None:
         self._registry = CollectorRegistry()
@@ -60,7 +60,7 @@ class Metrics:
         self._slowest = recommend.p99_ms / 1e3
         self._times: deque[float] = deque(maxlen=LATEST)
         self._lists = Counter(
-            "taiji_lists_total", "Lists answered, made anew, from the cache, or kept", ["from"], registry=self._registry
+            "taiji_lists_total", "Lists by origin: computed, from the cache, or kept", ["from"], registry=self._registry
         )
         self._kept = Histogram(
             "taiji_kept_list_age_seconds",
@@ -71,7 +71,7 @@ class Metrics:
         )
         self._missing = Counter(
             "taiji_kept_lists_missing_total",
-            "Requests without room whose user had no list to show again",
+            "Requests without capacity whose user had no kept list",
             ["why"],
             registry=self._registry,
         )
@@ -112,7 +112,7 @@ class Metrics:
             budget.labels(quantile).set(most / 1e3)
 
     def refuse(self, reason: str) -> None:
-        """Count a refused request or connection."""
+        """Count a rejected request or connection."""
         self.refused.labels(reason).inc()
 
     def note_list(self, found: RecommendResult, seconds: float, origin: Literal["cascade", "cache", "kept"]) -> None:
@@ -135,16 +135,16 @@ class Metrics:
         self._kept.labels(release).observe(age_s)
 
     def note_missing(self, why: str) -> None:
-        """Count a request without room and without a kept list."""
+        """Count a request for which there is neither capacity nor a kept list."""
         self._missing.labels(why).inc()
 
     def note_cascade(self, found: Sequence[RecommendResult]) -> None:
-        """Note the steps' times of requests that were answered together."""
+        """Record the times of the steps, for requests that were answered together."""
         for step, seconds in next((dict(result.seconds) for result in found if result.seconds), {}).items():
             self._steps.labels(step).observe(seconds)
 
     def render(self) -> bytes:
-        """All metrics as text, of every process that shares a folder with this one."""
+        """Return all metrics as text, of every process that shares a folder with this one."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
@@ -173,10 +173,10 @@ class _StoreCollector:
             ("taiji_queue_events", "Events not yet taken into histories", gauges.queued),
             ("taiji_queue_age_seconds", "Age of the oldest of them", gauges.queue_age),
             ("taiji_due_users", "Users waiting for the LLM", gauges.due),
-            ("taiji_due_age_seconds", "How long the first of them is due", gauges.due_age),
+            ("taiji_due_age_seconds", "Time for which the first of them has been due", gauges.due_age),
             (
                 "taiji_deferred_users",
-                "Users of API keys that asked for more than their share; they wait their turn",
+                "Users that wait for their turn because their API key exceeds its share",
                 gauges.deferred,
             ),
             ("taiji_leased_users", "Users at the LLM", gauges.leased),

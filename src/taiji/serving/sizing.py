@@ -1,6 +1,6 @@
-"""Hardware that near-online features need: arithmetic on a handful of numbers, each measured or stated.
+"""Hardware needed for near-online features, computed from a few measured or assumed numbers.
 
-Every formula is one line, so that it can be checked and argued with. ``docs/serving.md`` walks through them.
+Every formula is one line, so that it can be checked easily. ``docs/serving.md`` explains them.
 """
 
 from __future__ import annotations
@@ -13,68 +13,71 @@ DAY_S = 86_400.0
 
 
 class Workload(Settings):
-    """Behaviour of the users, and how often their features are to follow. Defaults are the example of the documentation."""
+    """Behaviour of the users, and how often their features are updated.
+
+    The defaults are the example in the documentation.
+    """
 
     users: float = Field(default=400e6, gt=0)
     """Users who have features."""
     active_share: float = Field(default=0.3, ge=0, le=1)
-    """Share of them who do something on a day."""
+    """Share of them who are active on a day."""
     events_per_active: float = Field(default=30.0, ge=0)
-    """Events of an active user on a day."""
+    """Events per active user and day."""
     sessions_per_active: float = Field(default=2.0, ge=0)
-    """Bursts of an active user on a day: the most LLM calls the trigger can ask for, if its window covers a burst."""
+    """Bursts per active user and day: the largest number of LLM calls, if the window of the trigger covers a burst."""
     refresh_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the bursts that lead to an LLM call (a minimum number of new events, a minimum age of the row, …)."""
     staleness_days: float = Field(default=7.0, ge=0)
-    """A row this old is written anew without an event; 0: never."""
+    """Age at which a row is written again without an event; 0 for never."""
     reads_per_active: float = Field(default=100.0, ge=0)
-    """Ranking requests of an active user on a day."""
+    """Ranking requests per active user and day."""
     peak: float = Field(default=2.5, ge=1)
-    """Rate at the busiest hour over the average."""
+    """Ratio of the rate in the busiest hour to the average rate."""
 
 
 class Model(Settings):
     """Cost of one call of the LLM."""
 
     prompt_tokens: float = Field(default=1500.0, gt=0)
-    """Tokens read a call."""
+    """Tokens read per call."""
     cached_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of them that are the same for everybody and come from a prefix cache."""
+    """Share of them that are the same for all users and come from a prefix cache."""
     completion_tokens: float = Field(default=200.0, gt=0)
-    """Tokens written a call: rationale and answer."""
+    """Tokens written per call: rationale and answer."""
     prefill_per_s: float = Field(default=11_000.0, gt=0)
-    """Tokens a GPU reads a second."""
+    """Tokens that a GPU reads per second."""
     decode_per_s: float = Field(default=3_900.0, gt=0)
-    """Tokens a GPU writes a second, all sequences of the batch together."""
+    """Tokens that a GPU writes per second, over all sequences of the batch."""
     utilisation: float = Field(default=0.6, gt=0, le=1)
-    """Share of a GPU's time that does such work."""
+    """Share of a GPU's time that is used for this work."""
     gpu_hour: float = Field(default=2.0, ge=0)
-    """Price of a GPU hour."""
+    """Price of a GPU per hour."""
 
 
 class Store(Settings):
     """Size of the store's rows, and the rate of one of its cores."""
 
     row_bytes: float = Field(default=2150.0, gt=0)
-    """A feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""
+    """Bytes of a feature row with the store's overhead (its hash, its neighbour's reverse entry, its due time)."""
     event_bytes: float = Field(default=240.0, gt=0)
-    """An event in a history with the store's overhead."""
+    """Bytes of an event in a history with the store's overhead."""
     history: float = Field(default=50.0, ge=0)
-    """Events kept a user, on average."""
+    """Average number of events kept per user."""
     releases: float = Field(default=2.0, ge=1)
-    """Releases live at a time: rows are held once for each."""
+    """Number of live releases; rows are stored once for each."""
     reads_per_core: float = Field(default=60_000.0, gt=0)
-    """Row reads a second that one core of the store answers, in batches."""
+    """Row reads per second that one core of the store answers, in batches."""
     api_reads_per_core: float = Field(default=4_000.0, gt=0)
-    """HTTP reads a second that one core of the API answers."""
+    """HTTP reads per second that one core of the API answers."""
     memory_gb: float = Field(default=64.0, gt=0)
-    """Memory of one store machine."""
+    """Memory of one machine of the store."""
     replicas: float = Field(default=2.0, ge=1)
     """Copies of the store."""
 
 
 class Size(Settings):
-    """The answer. Rates are at the peak unless they say ``day``."""
+    """Result. Rates are those at the peak unless the name contains ``day``."""
 
     events_per_s: float
     calls_per_day: float
@@ -93,11 +96,11 @@ class Size(Settings):
 
 
 def size(workload: Workload | None = None, model: Model | None = None, store: Store | None = None) -> Size:
-    """Rates, GPUs, store and cost.
+    """Return rates, GPUs, store and cost.
 
-    A call occupies a GPU for ``prompt·(1 − cached)/prefill + completion/decode`` seconds, divided by the utilisation. GPUs
-    are bought for the peak and paid all day. Calls come from bursts of active users and, for the others, from staleness:
-    a user whose last burst is longer ago than the staleness limit is written once per limit.
+    A call occupies a GPU for ``prompt·(1 − cached)/prefill + completion/decode`` seconds, divided by the utilisation.
+    GPUs are sized for the peak and paid all day. Calls come from bursts of active users and, for the others, from
+    staleness: features of a user without a burst are written once per staleness limit.
     """
     w, m, s = workload or Workload(), model or Model(), store or Store()
     active = w.users * w.active_share

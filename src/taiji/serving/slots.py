@@ -1,7 +1,8 @@
-"""Numbers of the services on one host that share a store, so that their workers never have one name.
+"""Numbers of the services on one host that share a store, so that the names of their workers are unique.
 
-A worker's name outlives it: the next life gives back what the one before held. Two services with the same names would take each other's
-users. The number is held by a lock that the system gives back with the process, whatever ends it.
+A worker keeps its name after a restart, so that it can give back the leases of its earlier process. Two services with
+the same names would take each other's users. The number is held by a lock that the system releases when the process
+ends for any reason.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ MOST = 64
 
 
 class Slot:
-    """The lowest number that no other living service of this user holds for a store.
+    """Lowest number that no other living service of this user holds for a store.
 
     Args:
-        place: names the store, whatever it is called where it is used.
-        folder: folder of the locks; the system's folder of temporary files by default.
+        place: address of the store, the same for all services that use it.
+        folder: folder of the locks; by default the system's folder of temporary files.
 
     Raises:
         ResourceError: all numbers are held.
@@ -52,10 +53,10 @@ class Slot:
         )
 
     def suffix(self) -> str:
-        """Return what distinguishes a worker's name: nothing for the first service."""
+        """Return the suffix of the workers' names; empty for the first service."""
         return f".{self.number}" if self.number else ""
 
     def close(self) -> None:
-        """Give the number back."""
+        """Release the number."""
         file: IO[str] = self._file
         file.close()

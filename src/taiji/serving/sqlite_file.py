@@ -1,4 +1,4 @@
-"""The file of the SQLite store: its identity, one-number queries, and SQLite's errors in the store's own terms."""
+"""File of the SQLite store: its identity, queries for one number, and translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taiji.serving.store import StoreUnavailable
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one at its place; None where there is none."""
+    """Return the identity of a file, which distinguishes it from a replacement; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -21,13 +21,13 @@ def identity_of(path: Path) -> tuple[int, int] | None:
 
 
 def one_number(db: sqlite3.Connection, query: str, *values: object) -> int:
-    """Return the number that a query answers with."""
+    """Return the number that a query returns."""
     return int(db.execute(query, values).fetchone()[0])
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise StoreUnavailable in place of SQLite's own errors of a file or a disk."""
+    """Raise StoreUnavailable instead of SQLite's errors about a file or a disk."""
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.InternalError) as error:
@@ -35,4 +35,4 @@ def translated() -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if type(error) is not sqlite3.DatabaseError:
             raise
-        raise StoreUnavailable(str(error)) from error  # a damaged file, which has no class of its own
+        raise StoreUnavailable(str(error)) from error  # a damaged file, which has no exception class of its own

@@ -1,6 +1,7 @@
-"""Tables of the SQLite store, and the way from an older version's to these.
+"""Tables of the SQLite store, and the upgrade from those of older versions.
 
-A version of the schema only adds, so that an upgrade happens while older processes go on, and can be taken back.
+A new version of the schema only adds tables and columns, so that an upgrade can run while older processes continue, and
+can be reverted.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ CREATE TABLE IF NOT EXISTS erased (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
 ADDED = (("queue", "source", "TEXT"), ("work", "late", "INTEGER"))
-"""Columns that came after version 1."""
+"""Columns that were added after version 1."""
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Make the tables, or bring those of an older version up to date, in one change.
+    """Create the tables, or upgrade those of an older version, in one transaction.
 
     Raises:
-        ArtifactError: a newer version made the file, and says that this one cannot use it.
+        ArtifactError: a newer version made the file and marked it as unusable for this one.
     """
     db.execute("BEGIN IMMEDIATE")
     try:

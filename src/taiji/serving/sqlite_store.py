@@ -1,8 +1,8 @@
-"""The store in one SQLite file: one machine, no server.
+"""Store in one SQLite file, for one machine and without a server.
 
-Write-ahead log, so readers never wait for the writer; a full sync at each commit, so a power cut loses nothing that was
-acknowledged; ``secure_delete``, so what is deleted is overwritten. One connection a thread; statements stay prepared in
-its cache. A read is one statement, hence one snapshot: row and active release are always of the same moment.
+With a write-ahead log, readers never wait for the writer. A full sync at each commit means that a power cut loses no
+acknowledged data, and ``secure_delete`` overwrites deleted data. There is one connection per thread, whose cache keeps
+prepared statements. A read is one statement and thus one snapshot, so row and active release are always consistent.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ class SQLiteStore:
         self._local = threading.local()
         self._all: list[tuple[sqlite3.Connection, threading.RLock]] = []
         self._file: tuple[int, int] | None = None
-        """The file that was opened; a connection goes on writing into it when it has been deleted or replaced, and all of that is lost."""
+        """Identity of the opened file. A connection would continue to write to a file that was deleted or replaced, and
+        these writes would be lost.
+        """
         try:
             make_folder(path.parent)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # what people did is nobody else's to read
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # private: the behaviour of users
             with translated():
                 self._connection()[0].execute("PRAGMA journal_mode = WAL")
                 prepare(self._connection()[0], str(path))
@@ -76,7 +78,7 @@ class SQLiteStore:
             ) from error
 
     def _connection(self) -> tuple[sqlite3.Connection, threading.RLock]:
-        """Return this thread's connection, and the lock of whoever is in it."""
+        """Return this thread's connection and its lock."""
         found: tuple[sqlite3.Connection, threading.RLock] | None = getattr(self._local, "found", None)
         if found is None:
             connection = sqlite3.connect(
@@ -91,14 +93,14 @@ class SQLiteStore:
 
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:
-        """Give this thread's connection, which nobody closes meanwhile: SQLite does not survive that."""
+        """Yield this thread's connection, and prevent that it is closed meanwhile, which would crash SQLite."""
         self._demand_file()
         connection, busy = self._connection()
         with busy:
             yield connection
 
     def _demand_file(self) -> None:
-        """Raise where the file at the store's place is not the one that was opened."""
+        """Raise if the file at the store's path is not the one that was opened."""
         if self._file is not None and identity_of(self._path) != self._file:
             raise StoreUnavailable(REPLACED)
 
@@ -114,9 +116,9 @@ class SQLiteStore:
             try:
                 yield db
                 db.execute("COMMIT")
-                self._demand_file()  # before anybody is told that the change lasts
+                self._demand_file()  # before the change is reported as durable
             except BaseException:
-                if db.in_transaction:  # SQLite may have rolled back already, on a full disk for one
+                if db.in_transaction:  # SQLite may have rolled back already, for example on a full disk
                     db.execute("ROLLBACK")
                 raise
 
@@ -197,7 +199,7 @@ class SQLiteStore:
         return len(taken)
 
     def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int, source: str) -> None:
-        """Count a user's new events, drop the oldest beyond the limit and make the user due in every live release with features."""
+        """Count a user's new events, drop the oldest above the limit, and make the user due in live releases."""
         db.execute(
             "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount)
         )
@@ -372,7 +374,7 @@ class SQLiteStore:
             active, previous = found.get("active"), found.get("previous")
             if active is None or previous is None:
                 raise KeyError("previous")
-            if found.get("undone") == previous:  # done already; whoever asked did not see the answer
+            if found.get("undone") == previous:  # done already; the caller did not receive the answer
                 return str(active)
             for name, value in (("active", previous), ("previous", active), ("undone", active)):
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

@@ -1,4 +1,4 @@
-"""Whose features are written next, in the SQLite store, and how many wait; see :meth:`taiji.serving.store.Store.claim`."""
+"""Order in which users' features are written in the SQLite store; see :meth:`taiji.serving.store.Store.claim`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WITH_FEATURES = "coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadab
 
 
 def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: int, source: str) -> None:
-    """Make a user with new events due in every live release with features, or let it wait for the turn of its source."""
+    """Make a user with new events due in every live release with features, or defer it to the turn of its source."""
     trigger = settings.trigger
     found = db.execute(
         f"""SELECT r.name, (SELECT seen FROM users WHERE user = ?1) - coalesce(f.seen, 0), w.due, w.late, w.lease, w.attempts
@@ -25,7 +25,7 @@ def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: i
     known = bool(db.execute("SELECT " + KNOWN.format("?"), (user,)).fetchone()[0])
     for release, unread, due, late, lease, attempts in found:
         wanted = now if unread >= trigger.events else now + int(trigger.window_s * 1e6)
-        # A leased user's due time is set when the lease ends; one that failed before keeps its back-off.
+        # The due time of a leased user is set when the lease ends; a user that failed before keeps its back-off.
         if lease is not None or late is not None or (due is not None and (attempts or due <= wanted)):
             continue
         turn = _turn(db, release, source, known, now, paces(settings)[not known])
@@ -37,7 +37,7 @@ def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: i
 
 
 def _turn(db: sqlite3.Connection, release: str, source: str, known: bool, now: int, each: int) -> int:
-    """Return when the next user of a source has its turn, and count it."""
+    """Return the time of the turn of a source's next user, and count that user."""
     row = db.execute(
         """INSERT INTO pace VALUES (?1, ?2, ?3, ?4 - ?5 * ?6 + ?5)
         ON CONFLICT DO UPDATE SET at = max(at, ?4 - ?5 * ?6) + ?5 RETURNING at""",
@@ -47,7 +47,7 @@ def _turn(db: sqlite3.Connection, release: str, source: str, known: bool, now: i
 
 
 def in_turn(db: sqlite3.Connection, release: str, now: int, limit: int) -> list[tuple[str, int]]:
-    """Return users and their failures: the longest due ones, then deferred ones in turn."""
+    """Return users and their failures: first those due the longest, then deferred ones in order of their turns."""
     db.execute(
         "UPDATE work SET due = min(coalesce(due, late), late), late = NULL WHERE release = ? AND late <= ?",
         (release, now),
@@ -64,7 +64,7 @@ def in_turn(db: sqlite3.Connection, release: str, now: int, limit: int) -> list[
 
 
 def fill(db: sqlite3.Connection, settings: ServingSettings, release: str, due: int) -> None:
-    """Make users with unread events due in a new release; those without features of any release one after the other."""
+    """Make users with unread events due in a new release; those without features in any release one after the other."""
     db.execute(
         f"""INSERT INTO work (release, user, due, late)
         SELECT ?1, user, iif(known, ?2, NULL), iif(known, NULL, ?2 + ?3 * row_number() OVER (PARTITION BY known ORDER BY user)) FROM
@@ -76,7 +76,7 @@ def fill(db: sqlite3.Connection, settings: ServingSettings, release: str, due: i
 
 
 def gauges(db: sqlite3.Connection, now: int) -> Gauges:
-    """Return the state of queue and work list."""
+    """Return the state of the queue and the work list."""
     queued, oldest = db.execute(
         "SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at FROM queue ORDER BY id LIMIT 1) FROM queue"
     ).fetchone()

@@ -1,12 +1,13 @@
-"""The contract of the store, which is queue, user histories, work list and feature table in one.
+"""Interface of the store, which combines queue, user histories, work list and feature table.
 
-They are one thing so that each step is one atomic change: an event leaves the queue in the transaction in which it
-enters the history and makes its user due; a row is stored in the one that ends the lease. A process that dies at any
-point therefore leaves either the state before or the state after, and a step that is repeated has no second effect.
+They are combined so that each step is one atomic change. The transaction that removes an event from the queue also adds
+it to the history and makes its user due, and the transaction that stores a row also ends the lease. A process that dies
+at any point therefore leaves either the state before or the state after a step, and repeating a step has no further
+effect.
 
-An event's way: :meth:`Store.append` → queue → :meth:`Store.absorb` → history, user due → :meth:`Store.claim` → lease →
-:meth:`Store.commit` → row (or :meth:`Store.fail` → due again later, at last a dead letter). An event in the queue that this
-version cannot read is put aside as a dead letter of its own, and the work goes on.
+The path of an event: :meth:`Store.append` → queue → :meth:`Store.absorb` → history, user due → :meth:`Store.claim` →
+lease → :meth:`Store.commit` → row (or :meth:`Store.fail` → due again later, and after several failures a dead letter).
+An event in the queue that this version cannot read becomes a dead letter by itself, and the work continues.
 """
 
 from __future__ import annotations
@@ -26,25 +27,28 @@ from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, S
 Appended = Literal["accepted", "duplicate", "conflict", "full"]
 MAX_BACKOFF_S = 300.0
 SCHEMA = 2
-"""Of what lies in a store. 1: the first. 2: the API key of an event, deferred users."""
+"""Version of the contents of a store. 1: the first. 2: with the API key of an event, and deferred users."""
 LEAST_READER = 1
-"""Oldest version whose code can use a store of this one."""
+"""Oldest version whose code can use a store of this version."""
 ALIVE_S = 10.0
-"""Age of a process's latest sign of life from which on it counts as dead."""
+"""Age of the latest sign of life of a process from which on the process counts as dead."""
 REPLACED = "the store is another one than at the start of the process: it has been emptied or replaced"
 FORGET_US = 86_400 * 10**6
-"""Age from which on a process's last sign of life is deleted."""
+"""Age from which on the last sign of life of a process is deleted."""
 BURST = 32
-"""Users above its pace whom an API key may ask for at once."""
+"""Number of users above its pace for whom an API key may cause updates at once."""
 
 
 class StoreUnavailable(Exception):
-    """The store cannot answer now (restarting, disk full, locked): nothing was changed, or a repetition is harmless."""
+    """The store cannot answer now (restarting, disk full, locked).
+
+    Nothing was changed, or repeating the call is harmless.
+    """
 
 
 @dataclass(frozen=True)
 class Releases:
-    """Every live release, and which one is read (``active``) and which one was before it (``previous``)."""
+    """All live releases, the one that is read (``active``), and the one before it (``previous``)."""
 
     live: dict[str, Release]
     active: str | None
@@ -53,7 +57,7 @@ class Releases:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A user whose features could not be written, or an event that could not be read (no release, no attempts), and why."""
+    """A user whose features could not be written, or an unreadable event (no release, no attempts), and why."""
 
     release: str
     user: str
@@ -64,7 +68,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Gauges:
-    """The state of queue and work list. Ages in seconds."""
+    """State of the queue and the work list; ages are in seconds."""
 
     queued: int
     queue_age: float
@@ -77,35 +81,37 @@ class Gauges:
 
 
 class Store(Protocol):
-    """All times are microseconds, ``now`` from a :class:`~taiji.serving.clock.SteadyClock`.
+    """Store of the service.
 
-    Every method raises :class:`StoreUnavailable` when the store cannot be reached or cannot write.
+    All times are in microseconds; ``now`` comes from a :class:`~taiji.serving.clock.SteadyClock`.
+
+    Every method raises :class:`StoreUnavailable` if the store cannot be reached or cannot write.
     """
 
     generation: str
-    """Random name that the store got when it was made; another one means that its contents are gone."""
+    """Random name given to the store when it was created; a different name means that its contents are lost."""
 
     def keyed(self, data: bytes) -> str:
-        """Return a digest of data that nobody can compute without the store's secret."""
+        """Return a digest of data that cannot be computed without the store's secret."""
         ...
 
     def check(self) -> None:
-        """Raise unless the store answers, and is the one that was opened."""
+        """Raise unless the store answers and is the one that was opened."""
         ...
 
     def queue_age(self, now: int) -> float:
-        """Seconds for which the oldest event in the queue has waited; 0 where there is none."""
+        """Return the waiting time of the oldest event in the queue in seconds; 0 if the queue is empty."""
         ...
 
     def clock_floor(self) -> int:
-        """Latest ``now`` a worker ever gave."""
+        """Return the latest ``now`` that any worker has passed."""
         ...
 
     def repair_clock(self, now: int) -> int:
-        """Undo what was written under a clock ahead of ``now``, while no service runs; returns how many users are due by it.
+        """Undo writes with a clock ahead of ``now``, while no service runs; return how many users are now due.
 
-        The mark and every later time come back to ``now``: users due or leased later than staleness or a lease allow, and users whose rows say
-        that they were made later, are due now; deferred ones begin a new turn.
+        The high-water mark and all later times are set back to ``now``. Users become due now if they are due or leased
+        later than staleness or a lease allow, or if their rows have a later time. Deferred users get a new turn.
         """
         ...
 
@@ -114,127 +120,133 @@ class Store(Protocol):
         ...
 
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
-        """Queue each batch at most once; a known key with another digest is a conflict; full when the backlog is.
+        """Queue each batch at most once; a known key with another digest is a conflict.
 
-        A batch is known, too, by the key and digest that the version before would have given it.
+        A batch is also recognised by the key and digest that the earlier version would have given it.
         """
         ...
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
-        """Move up to ``limit`` events from the queue into histories and make their users due; returns how many left the queue.
+        """Move up to ``limit`` events from the queue into histories, and make their users due; return how many.
 
-        Events that cannot be read leave it for the dead letters.
+        Events that cannot be read become dead letters.
         """
         ...
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
-        """Lease the users that are due the longest, then deferred ones in turn. An expired lease counts as a failure of its user.
+        """Lease the users that have been due the longest, then deferred users in order of their turns.
 
-        A user is deferred whose API key has asked for more users in the last time than :class:`~taiji.serving.settings.TriggerSettings`
-        allows: each key has its own pace for users with and without features. Deferred users are due when their turn comes, and
-        are taken before where nobody is due.
+        An expired lease counts as a failure of its user. A user is deferred if its API key has recently caused more
+        updates than :class:`~taiji.serving.settings.TriggerSettings` allows; each key has separate limits for users
+        with and without features. Deferred users become due at their turn, and earlier if no other user is due.
         """
         ...
 
     def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
-        """Store rows whose lease still holds; False where it does not (then nothing was stored)."""
+        """Store rows whose lease is still valid; return False for the others, which are not stored."""
         ...
 
     def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
-        """Give leases back after a failure; the user is due again after a back-off, or a dead letter."""
+        """Release leases after a failure; the user is due again after a back-off, or becomes a dead letter."""
         ...
 
     def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
-        """Give back whatever this worker holds; by default it counts as a failure. Returns how many."""
+        """Release all leases of this worker, by default as failures; return their number."""
         ...
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:
-        """The active release's rows, all of one moment."""
+        """Return the rows of the active release, all from one snapshot."""
         ...
 
     def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
-        """Return what is known about users now."""
+        """Return the current histories of users."""
         ...
 
     def releases(self) -> Releases:
-        """The live releases."""
+        """Return the live releases."""
         ...
 
     def add_release(self, release: Release, now: int) -> None:
-        """Make a release live beside the others; users with events are due under it. The first one becomes active."""
+        """Make a release live in addition to the others; users with events become due under it.
+
+        The first release becomes active.
+        """
         ...
 
     def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
-        """Store a batch run's rows where a user has none yet (erased users left out); returns how many."""
+        """Store the rows of a batch run for users without a row, except erased users; return how many."""
         ...
 
     def activate(self, release: str) -> None:
-        """Reads switch to this release at once; raises KeyError when it is not live."""
+        """Switch reads to this release at once; raise KeyError if it is not live."""
         ...
 
     def retire(self, release: str) -> None:
-        """Delete a release that is not active with all its rows and work; raises KeyError otherwise."""
+        """Delete an inactive release with all its rows and work; raise KeyError if it is active or not live."""
         ...
 
     def roll_back(self) -> str:
-        """Reads switch to the previous release, whose name is returned; repeated, it changes nothing. Raises KeyError when there is none."""
+        """Switch reads to the previous release, and return its name; a repetition changes nothing.
+
+        Raise KeyError if there is none.
+        """
         ...
 
     def waiting(self, release: str, now: int) -> int:
-        """Users who are with the LLM, or will be due within the window; deferred ones do not count."""
+        """Return the number of users at the LLM or due within the window, without deferred users."""
         ...
 
     def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
-        """Note that a process lives, and what it says of itself."""
+        """Record a sign of life of a process, with its report about itself."""
         ...
 
     def beats(self, now: int) -> dict[str, dict[str, Any]]:
-        """Return what the processes said that lived within the last :data:`ALIVE_S`."""
+        """Return the reports of the processes that were alive within the last :data:`ALIVE_S`."""
         ...
 
     def last_beats(self) -> dict[str, int]:
-        """Return when each process last said that it lives, by its own clock, however long ago."""
+        """Return the time of the last sign of life of each process, by its own clock, however long ago."""
         ...
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
-        """Users given up."""
+        """Return the dead letters."""
         ...
 
     def retry(self, now: int) -> int:
-        """Make every dead letter due again with a clean count; returns how many."""
+        """Make every dead letter due again, with the failures reset; return how many."""
         ...
 
     def erase(self, user: str, now: int) -> int:
-        """Remove a user from queue, history, work, features and the neighbours' sequences; returns how many neighbours.
+        """Remove a user from queue, history, work, features and neighbours' sequences; return how many neighbours.
 
-        The neighbours' rows lose the sequence at once and are due to be written anew. What stays is a keyed digest of
-        the id, so that the batch run's artefacts cannot bring the user back.
+        The rows of the neighbours lose the sequence at once and become due. Only a keyed digest of the id stays, so
+        that the artefacts of the batch run cannot restore the user.
         """
         ...
 
     def scrub(self) -> None:
-        """Remove erased data from files (write-ahead log, append-only file), so that a copy made after holds none."""
+        """Remove erased data from files (write-ahead log, append-only file), so that later copies do not contain it."""
         ...
 
     def suppressed(self, users: Sequence[str]) -> list[bool]:
-        """Return which users were erased."""
+        """Return which of the users were erased."""
         ...
 
     def count(self, **amounts: int) -> None:
-        """Add to counters that outlive processes (LLM tokens, rows, failures)."""
+        """Add to the counters that outlive processes (LLM tokens, rows, failures)."""
         ...
 
     def counters(self) -> dict[str, int]:
-        """Values of the counters."""
+        """Return the values of the counters."""
         ...
 
     def gauges(self, now: int) -> Gauges:
-        """The state of queue and work list."""
+        """Return the state of the queue and the work list."""
         ...
 
 
 def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
-    """Return a queued event of a user, or None and the reason for which it cannot be read."""
+    """Return a queued event of a user, or None and the reason why it cannot be read."""
     try:
         event = Event.unpack(packed)
     except Unreadable as error:
@@ -243,7 +255,7 @@ def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
 
 
 def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
-    """Return the events of a history; those that a newer version wrote stay in the store and are left out here, which is logged."""
+    """Return the readable events of a history; events of a newer version stay in the store, are left out and logged."""
     found, lost = [], 0
     for piece in packed:
         try:
@@ -256,7 +268,7 @@ def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
 
 
 def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Release]:
-    """Return the live releases by name; one that cannot be read is left out, which is logged."""
+    """Return the readable live releases by name; unreadable ones are left out and logged."""
     found = {}
     for name, body in packed:
         try:
@@ -267,7 +279,7 @@ def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Re
 
 
 def digest_of(user: str, secret: bytes) -> str:
-    """The keyed digest under which an erased user is remembered."""
+    """Return the keyed digest under which an erased user is remembered."""
     return keyed_digest(user.encode(), secret)
 
 
@@ -277,7 +289,7 @@ def keyed_digest(data: bytes, secret: bytes) -> str:
 
 
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
-    """Return when a fresh row becomes stale: up to a tenth earlier (``spread``: anywhere before), by the user's id, against herds."""
+    """Return when a new row becomes stale, up to a tenth earlier (``spread``: any time) by user id, to avoid herds."""
     if not settings.trigger.staleness_s:
         return None
     fraction = zlib.crc32(user.encode()) / 2**32
@@ -285,21 +297,21 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
 
 
 def latest_due(settings: ServingSettings, now: int) -> int:
-    """Return the time after which nobody can be due by anything that was done until now."""
+    """Return the latest time at which any user can be due because of what was done until now."""
     waits = settings.trigger.staleness_s, MAX_BACKOFF_S, settings.trigger.window_s, 3600.0
     return now + int(max(waits) * 1e6)
 
 
 def backoff_us(settings: ServingSettings, attempts: int) -> int:
-    """Wait after the ``attempts``-th failure: doubles each time, five minutes at most."""
+    """Return the wait after the ``attempts``-th failure, which doubles each time, up to five minutes."""
     return int(min(settings.worker.backoff_s * 2 ** min(attempts - 1, 30), MAX_BACKOFF_S) * 1e6)
 
 
 def demand_readable(schema: int, reader: int, place: str) -> None:
-    """Raise unless this version can use a store of a schema that versions from ``reader`` on can use.
+    """Raise unless this version is at least ``reader``, the oldest version that can use the store.
 
     Raises:
-        ArtifactError: it cannot.
+        ArtifactError: this version is older.
     """
     if reader > SCHEMA:
         raise ArtifactError(
@@ -312,12 +324,12 @@ def demand_readable(schema: int, reader: int, place: str) -> None:
 
 
 def paces(settings: ServingSettings) -> tuple[int, int]:
-    """Return the microseconds between two users of one API key, for users with and without features."""
+    """Return the time between two users of one API key in microseconds, for users with and without features."""
     trigger = settings.trigger
     known, strangers = (max(1, round(3600e6 / rate)) for rate in (trigger.known_per_hour, trigger.strangers_per_hour))
     return known, strangers
 
 
 def as_of(now: int, newest: int | None) -> int:
-    """The time features are made at: now, or just after the newest event where a client's clock runs ahead."""
+    """Return the time as of which features are made: now, or just after the newest event if a client's clock is ahead."""
     return now if newest is None else max(now, newest + 1)

@@ -1,4 +1,4 @@
-"""Opening of the store that a setting names."""
+"""Opening of the store named by a setting."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from taiji.serving.store import Store
 
 
 def open_store(settings: ServingSettings, run: str | Path | None = None, *, generation: str = "") -> Store:
-    """Open the store a setting names; ``sqlite`` alone is a file in the run directory.
+    """Open the store named by a setting; ``sqlite`` without a path is a file in the run directory.
 
     Args:
-        settings: settings of the service. run: its run directory. generation: generation that the store must have, if known.
+        settings: settings of the service.
+        run: its run directory.
+        generation: generation that the store must have, if known.
 
     Raises:
-        ConfigError: unknown kind, or no place for the file.
-        ResourceError: it cannot be opened, would lose events (Redis without an append-only file), or is another one than it was.
+        ConfigError: the kind is unknown, or there is no path for the file.
+        ResourceError: the store cannot be opened, would lose events (Redis without an append-only file), or has been
+            replaced.
     """
     store = _opened(settings, run)
     if generation and store.generation != generation:
@@ -31,7 +34,7 @@ def open_store(settings: ServingSettings, run: str | Path | None = None, *, gene
 
 
 def place_of(settings: ServingSettings, run: str | Path | None) -> str:
-    """Return the place of the store, without a password."""
+    """Return the address of the store, without a password."""
     kind, _, place = settings.store.partition(":")
     if kind != "sqlite":
         return without_password(settings.store) + settings.prefix
@@ -39,27 +42,27 @@ def place_of(settings: ServingSettings, run: str | Path | None) -> str:
 
 
 def demand_same_store(note: Path, place: str, generation: str) -> None:
-    """Compare a store with the note that an earlier start left in the run directory, or leave one.
+    """Compare a store with the note of an earlier start in the run directory, or write such a note.
 
-    A store that came back empty would accept events again that it had, and forget who was erased.
+    A store that was replaced by an empty one would accept earlier events again, and forget who was erased.
 
     Raises:
-        ResourceError: at the same place there is another store.
+        ResourceError: there is a different store at the same address.
     """
     known: dict[str, str] = read_json(note) if note.exists() else {}
     if known.get(place, generation) != generation:
         raise ResourceError(
-            "The store is not the one that it was: it has been emptied or replaced.",
+            "The store is not the same as before: it has been emptied or replaced.",
             where=place,
             expected="the store of the last start, with its events and erasures",
             found="another one",
-            fix=f"bring its backup back; or, to begin anew and forget both, delete {note}",
+            fix=f"restore its backup; or, to start again without both, delete {note}",
         )
     if place not in known:
         try:
             make_folder(note.parent)
             write_json(note, known | {place: generation})
-        except (OSError, ResourceError) as error:  # a run directory that is read only
+        except (OSError, ResourceError) as error:  # a read-only run directory
             log("store not noted", error=where(error))
 
 
@@ -71,7 +74,7 @@ def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
 
         if not place and run is None:
             raise ConfigError(
-                "No place for the store.",
+                "The store has no path.",
                 where="serving.store",
                 expected="sqlite:PATH, or the run whose service is meant",
                 found=settings.store,

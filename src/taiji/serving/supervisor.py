@@ -1,4 +1,4 @@
-"""``serve``: binds the socket, starts the processes, and starts again whatever falls over."""
+"""Supervisor of a service: binds the socket, starts the processes, and restarts those that fail."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ from taiji.serving.stores import demand_same_store, open_store, place_of
 from taiji.serving.worker import HUNG
 
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable of prometheus_client: the folder in which processes share their metrics."""
+"""Environment variable of prometheus_client for the folder in which processes share their metrics."""
 POLL_S = 0.2
 RELEASES_EVERY_S = 2.0
 MAX_WAIT_S = 5.0
 MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
 MAX_LEAD_S = 86_400.0
-"""Lead of the store's mark over the machine's clock with which a service starts: a clock may have been set back since."""
+"""Largest lead of the store's high-water mark over the machine's clock with which a service starts; a clock may have
+been set back.
+"""
 THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 """Threads of PyTorch and polars in an HTTP process, unless the environment says otherwise: the work of a request is too small to be split, and
 ``api_processes`` uses the cores."""
@@ -44,7 +46,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 @dataclass
 class Child:
-    """A slot for a process: what to start, what runs, when to start again after it fell over."""
+    """Slot for a process: what to start, what is running, and when to restart it after a failure."""
 
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
@@ -53,14 +55,15 @@ class Child:
 
 
 class Supervisor:
-    """Keeps the wanted processes running.
+    """Supervisor that keeps the required processes running.
 
     Args:
-        store: says which releases are live; each gets its workers.
+        store: store of the live releases, each of which gets its workers.
         run: the run directory of the first release.
-        settings: handed to the children.
-        listener: bound and listening; shared by the API processes, so that a restart refuses no connection.
-        health: the same of the listener for probes, if there is one.
+        settings: settings, passed to the children.
+        listener: bound and listening socket, shared by the API processes, so that no connection is rejected during a
+            restart.
+        health: the same for the listener for probes, if there is one.
         suffix: suffix of the workers' names, unique per service on this host and store.
     """
 
@@ -92,7 +95,7 @@ class Supervisor:
         self.stopping = threading.Event()
 
     def run(self) -> None:
-        """Until :attr:`stopping` is set; then stop everything in order."""
+        """Run until :attr:`stopping` is set, then stop everything in order."""
         while not self.stopping.is_set():
             self.tend()
             self.stopping.wait(POLL_S)
@@ -100,7 +103,7 @@ class Supervisor:
         self._metrics.cleanup()
 
     def tend(self) -> None:
-        """Start what is missing, stop what is not wanted any more."""
+        """Start missing processes, and stop those that are no longer required."""
         wanted = self._wanted()
         self._stop([name for name in self.children if name not in wanted])
         for name, command in wanted.items():
@@ -109,7 +112,7 @@ class Supervisor:
                 lived = time.monotonic() - child.started
                 killed = (
                     child.process.returncode < 0 or child.process.returncode == HUNG
-                )  # nothing says that the next one will end so, too
+                )  # the next process need not fail in the same way
                 child.wait = (
                     0.0
                     if lived > LONG_LIFE_S
@@ -126,7 +129,7 @@ class Supervisor:
                         "-m",
                         "taiji.serving.child",
                         *command,
-                    ],  # -P: nothing is imported from where it was started
+                    ],  # -P: do not import from the current directory
                     env=(THREADS if command == ["api"] else {}) | self._environment | {CLOCK: str(self._clock())},
                     pass_fds=[listener.fileno() for listener in self._listeners],
                 )
@@ -165,26 +168,27 @@ def serve(
     """Serve a finished run until SIGTERM or Ctrl-C.
 
     Args:
-        run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji recommend``.
+        run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji
+            recommend``.
         settings: settings of the service.
-        started: told one line, with the address, when the processes are being started.
+        started: callback that gets one line with the address when the processes are being started.
 
     Raises:
         ArtifactError: the run is not finished.
-        ConfigError: it would be open to others while there are no API keys, or its cache's policy cannot be made.
+        ConfigError: the service would be open to others without API keys, or the policy of its cache cannot be created.
         ResourceError: the extra ``serve`` is not installed, the store cannot be used, or the address is taken.
     """
     settings, run = settings or ServingSettings(), Path(run).resolve()
-    require("serve", "fastapi", "uvicorn", "prometheus_client")  # the children's, who could not tell anybody
+    require("serve", "fastapi", "uvicorn", "prometheus_client")  # errors of children would not be seen
     if not run.is_dir():
         raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
     demand_keys(settings)
-    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # each child makes its own
+    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # a check: each child creates its own
     store = open_store(settings, run)
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)
     demand_sound_clock(store, place)
-    slot = Slot(store.generation)  # not its place, which has many spellings
+    slot = Slot(store.generation)  # an address can be written in many ways
     introduce(store, run, settings)
     listener = _listen(settings.host, settings.port, "serving.port")
     port = settings.health_port
@@ -203,16 +207,16 @@ def serve(
 
 
 def forget_process(folder: str, pid: int) -> None:
-    """Take the gauges of an ended process out of the shared metrics; its counts stay."""
+    """Remove the gauges of an ended process from the shared metrics; its counters stay."""
     for file in Path(folder).glob(f"gauge_live*_{pid}.db"):
         file.unlink(missing_ok=True)
 
 
 def demand_sound_clock(store: Store, place: str) -> None:
-    """Refuse a store that was written under a clock far ahead of this one.
+    """Reject a store that was written with a clock far ahead of this one.
 
     Raises:
-        ResourceError: it was; what is due would wait for that time to come.
+        ResourceError: the store was; due work would wait until that time.
     """
     lead = (store.clock_floor() - wall_us()) / 1e6
     if lead > MAX_LEAD_S:
@@ -226,7 +230,7 @@ def demand_sound_clock(store: Store, place: str) -> None:
 
 
 def demand_keys(settings: ServingSettings) -> None:
-    """Refuse to listen beyond this machine without API keys."""
+    """Reject addresses other than loopback if there are no API keys."""
     if not len(load_keys(settings.keys)) and not loopback(settings.host):
         raise ConfigError(
             "Without API keys the service only listens on this machine.",

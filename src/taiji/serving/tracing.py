@@ -1,7 +1,8 @@
-"""Spans of requests by OpenTelemetry, for a service that is told to send them.
+"""Spans of requests by OpenTelemetry, if the service is configured to send them.
 
-A span has the method, the route's template and the status; never a path or a query, which name users. It joins the trace that the client's
-``traceparent`` names. OpenTelemetry's own environment variables say where spans go (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, …).
+A span has the method, the route's template and the status, but never a path or a query, which contain user ids. It
+becomes part of the trace in the client's ``traceparent``. OpenTelemetry's own environment variables define where spans
+are sent (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, …).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class Traced:
-    """ASGI application with a server span around each request but the probes.
+    """ASGI application with a server span around each request except probes.
 
     Args:
-        app: the application. provider: provider of the tracer.
+        app: the application.
+        provider: provider of the tracer.
     """
 
     def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:

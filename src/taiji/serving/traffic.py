@@ -1,8 +1,9 @@
-"""A load generator light enough to share two cores with what it measures.
+"""Load generator that is light enough to share two cores with the measured service.
 
 One process, one event loop, raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop: request number n
-is due at ``start + n / rate`` whatever happened before, and its latency counts from then, so a server that stalls is
-charged for everybody it kept waiting. Without a rate every connection asks again as soon as it was answered.
+is due at ``start + n / rate`` whatever happened before, and its latency counts from that time, so a stall of the server
+increases the latency of all requests that had to wait. Without a rate, every connection sends its next request as soon
+as it gets an answer.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 PATIENCE_S = 2.0
-"""Age of an answer from which on it is of no use to anybody."""
+"""Age from which on an answer is useless."""
 REFUSED = 503
-"""Status of a request that is refused because the service is busy or not ready."""
+"""Status of a request that is rejected because the service is overloaded or not ready."""
 
 
 @dataclass
 class LoadReport:
     """Result of a load run. ``statuses`` counts answers, ``errors`` broken connections.
 
-    Latencies are in milliseconds; answers with 503 count in ``requests`` and ``rate``, but not in the latencies, as a refusal is quick.
-    ``goodput`` is the rate of successful answers that came while the load lasted and within :data:`PATIENCE_S` of when their
-    requests were due.
+    Latencies are in milliseconds; answers with 503 count in ``requests`` and ``rate``, but not in the latencies,
+    because rejections are fast. ``goodput`` is the rate of successful answers that arrived during the load and at most
+    :data:`PATIENCE_S` after their requests were due.
     """
 
     kind: str
@@ -58,16 +59,16 @@ class LoadReport:
 
     @property
     def all_2xx(self) -> bool:
-        """True if every request was answered with success."""
+        """True if every request was answered successfully."""
         return not self.errors and all(200 <= status < 300 for status in self.statuses)
 
 
 def _address(url: str) -> tuple[str, int]:
-    """Host and port; empty and 0 where the URL is not of the form ``http://HOST:PORT``."""
+    """Return host and port; empty and 0 if the URL does not have the form ``http://HOST:PORT``."""
     place = urlsplit(url)
     try:
         return (place.hostname or "", place.port or 0) if place.scheme == "http" else ("", 0)
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         return "", 0
 
 
@@ -87,18 +88,22 @@ def load(
     """Send requests of one kind for some seconds and measure.
 
     Args:
-        url: url of the service, ``http://127.0.0.1:PORT``; this machine only.
-        users: ids to ask for; reads of users without a row count as 404. :func:`of_run` finds some.
+        url: URL of the service, ``http://127.0.0.1:PORT``, on this machine only.
+        users: ids of requested users; reads of users without a row count as 404. :func:`of_run` finds some.
         items: ids for events and candidates.
-        kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of 50) or health.
-        seconds: how long. connections: how many. rate: requests a second, or as many as possible.
-        key: API key. seed: random seed of the choice of users and items.
+        kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of
+            50) or health.
+        seconds: duration.
+        connections: number of connections.
+        rate: requests per second; None for as many as possible.
+        key: API key.
+        seed: random seed of the choice of users and items.
         candidates: items of a ranking.
 
     Raises:
-        ConfigError: the address is not of this machine, or there is no such load.
-        InputError: a kind needs ids that are not given.
-        ResourceError: nobody answers there.
+        ConfigError: the address is not on this machine, or the load is not valid.
+        InputError: ids are missing that the kind needs.
+        ResourceError: no service answers there.
     """
     host, port = _address(url)
     if not loopback(host) or not port:
@@ -110,7 +115,7 @@ def load(
         )
     if kind not in get_args(Kind) or seconds <= 0 or min(connections, candidates) < 1:
         raise ConfigError(
-            "This load cannot be made.",
+            "This load is not valid.",
             where=f"kind {kind}, {seconds:g} seconds, {connections} connections, {candidates} candidates",
             expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection and 1 candidate",
         )
@@ -147,7 +152,7 @@ def load(
 
 
 def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tuple[list[str], list[str]]:
-    """Users and items of a run's published rows, at most ``limit`` of each; of its log where it has no features."""
+    """Return users and items of a run's published rows, or of its log if it has no features; at most ``limit`` of each."""
     from taiji.serving.live_dataset import World
     from taiji.serving.releases import backend
 
@@ -162,7 +167,7 @@ def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tup
 def _maker(
     kind: Kind, users: Sequence[str], items: Sequence[str], headers: str, seed: int, candidates: int
 ) -> Callable[[], bytes]:
-    """A function that gives the next request's bytes; only writes differ each time, the others are prepared."""
+    """Return a function that gives the bytes of the next request; all except writes are prepared in advance."""
     rng = np.random.default_rng([seed, 8])
 
     def pick(values: Sequence[str], amount: int) -> list[str]:
@@ -278,7 +283,7 @@ class _Run:
 
 
 class _Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one question open."""
+    """One keep-alive connection with at most one open request."""
 
     def __init__(self, run: _Run) -> None:
         self._run, self._buffer, self._need = run, b"", 0
@@ -294,7 +299,7 @@ class _Connection(asyncio.Protocol):
             self.since = None
 
     def ask(self, request: bytes, since: float) -> None:
-        """Send; ``since`` is when the request was due."""
+        """Send a request; ``since`` is the time when it was due."""
         self.since = since
         self._transport.write(request)
 
@@ -315,5 +320,5 @@ class _Connection(asyncio.Protocol):
                 self._run.answered(self, status, since)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._transport.close()

@@ -1,6 +1,6 @@
-"""Data that moves through the service, and the two things it asks of the other packages.
+"""Data types of the service, and the interfaces that other packages implement for it.
 
-Ids are text at this edge, exactly as in the tables; times are microseconds since the epoch (UTC).
+Ids are text here, exactly as in the tables; times are in microseconds since the epoch (UTC).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from taiji.core.errors import ConfigError
 
 LAST_TIME = 2**62
-"""Times of events lie below this, which every store can hold."""
+"""Exclusive upper bound of the times of events, which every store can hold."""
 ContextValue = str | int | float | bool | None
 """Value of one column of a request's context."""
 
 
 class Unreadable(ValueError):
-    """Bytes in the store that this version cannot read, for instance because a newer one wrote them; the text quotes nothing."""
+    """Bytes in the store that this version cannot read, such as those of a newer version; the text quotes none."""
 
 
 class Event(NamedTuple):
-    """One action of one user. ``id`` is unique: the batch's idempotency key (hashed) and the place in the batch."""
+    """One action of one user. ``id`` is unique: the batch's hashed idempotency key and the position in the batch."""
 
     id: str
     user: str
@@ -35,15 +35,15 @@ class Event(NamedTuple):
     price: float | None = None
 
     def pack(self) -> bytes:
-        """The event as a JSON array."""
+        """Return the event as a JSON array."""
         return json.dumps(self, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
     def unpack(cls, packed: bytes | str) -> Event:
-        """Inverse of :meth:`pack`.
+        """Read the result of :meth:`pack`.
 
         Raises:
-            Unreadable: something else, with the reason.
+            Unreadable: it is something else; with the reason.
         """
         try:
             values = json.loads(packed)
@@ -70,12 +70,13 @@ NEEDED_FIELDS = len(Event._fields) - len(Event._field_defaults)
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Events that are taken in together or not at all.
+    """Events that are accepted together or not at all.
 
     Attributes:
-        key: hash of the name of an API key and the caller's idempotency key. digest: keyed one of the body.
+        key: hash of the name of an API key and the caller's idempotency key.
+        digest: keyed digest of the body.
         source: name of the API key.
-        former: key and digest as version 0.2 made them; a batch that it took in is known for as long as keys are remembered.
+        former: key and digest in the form of version 0.2, so that batches accepted by that version are recognised.
     """
 
     key: str
@@ -87,11 +88,11 @@ class EventBatch:
 
 @dataclass(frozen=True, slots=True)
 class UserHistory:
-    """Knowledge of the service about a user at ``as_of``: everything in ``events`` lies strictly before it.
+    """The service's data about a user at ``as_of``; all ``events`` are strictly before it.
 
     Attributes:
-        seen: events ever taken in for the user; more than ``len(events)`` once older ones were dropped.
-        forgotten: the user was erased once, so what the run directory knows about the user must not be read.
+        seen: number of events ever accepted for the user; more than ``len(events)`` once older ones were dropped.
+        forgotten: whether the user was erased, so that the user's data in the run directory must not be read.
     """
 
     user: str
@@ -106,7 +107,10 @@ class Intents:
     """Intents of a feature row; see :data:`taiji.data.intent_rows.INTENTS`.
 
     Attributes:
-        vectors: int8, one intent after another. weights: of each, sum to 1. levels: categories that each names. embedder: ``name@version``.
+        vectors: int8, the concatenated vectors of the intents.
+        weights: weights of the intents, which sum to 1.
+        levels: categories named by each intent.
+        embedder: ``name@version``.
     """
 
     vectors: tuple[int, ...]
@@ -116,14 +120,14 @@ class Intents:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Intents | None:
-        """Take those of a row of a feature table; None where it has none."""
+        """Return the intents of a row of a feature table; None if it has none."""
         if not row.get("intent_weights"):
             return None
         levels = tuple(tuple(level or "" for level in said) for said in row["intent_levels"])
         return cls(tuple(row["intents"]), tuple(row["intent_weights"]), levels, row["intent_embedder"])
 
     def columns(self) -> dict[str, Any]:
-        """Return them as columns of a feature row."""
+        """Return the intents as columns of a feature row."""
         return {
             "intents": self.vectors,
             "intent_weights": self.weights,
@@ -134,12 +138,13 @@ class Intents:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """One user's features as one release wrote them (the feature table's row with text ids and its provenance).
+    """Features of one user, written by one release: the row of the feature table with text ids and its provenance.
 
     Attributes:
-        as_of: everything that the row was made from lies before it.
-        generated_at: when it could first be read, ``available_at`` of the feature table; the worker sets it when it stores the row.
-        intents: where answers are sets and this one named any.
+        as_of: time before which all the data lies from which the row was made.
+        generated_at: time from which the row could be read (``available_at`` of the feature table), set by the worker
+            when it stores the row.
+        intents: intents, if answers are sets and this answer named any.
     """
 
     user: str
@@ -155,7 +160,7 @@ class FeatureRow:
     intents: Intents | None = None
 
     def head(self) -> bytes:
-        """JSON members without the braces, the feature version and whatever comes from the neighbour."""
+        """Return the JSON members without the braces, the feature version and the data from the neighbour."""
         values: dict[str, Any] = {
             "user": self.user,
             "model_version": self.model_version,
@@ -172,12 +177,12 @@ class FeatureRow:
         return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()[1:-1]
 
     def tail(self) -> bytes:
-        """The neighbour's items as a JSON array. The neighbour's own id is stored, but never served."""
+        """Return the neighbour's items as a JSON array. The neighbour's id is stored, but never served."""
         return json.dumps(self.neighbour_items, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class StoredRow(NamedTuple):
-    """A feature row as it lies in the store: the release that wrote it, its running number, its two JSON pieces."""
+    """A feature row in the form of the store: the release that wrote it, its version number, and its two JSON parts."""
 
     release: str
     version: int
@@ -185,7 +190,7 @@ class StoredRow(NamedTuple):
     tail: bytes
 
     def body(self) -> bytes:
-        """The row as the API answers it."""
+        """Return the row in the form of the API."""
         return b'{"release":%s,"feature_version":%d,%s,"neighbour_items":%s}' % (
             json.dumps(self.release).encode(),
             self.version,
@@ -196,10 +201,10 @@ class StoredRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IntentRequest:
-    """Question for a user's intents as of now.
+    """Request for a user's intents as of now.
 
     Attributes:
-        features: the user's stored row as the API answers it; None where there is none.
+        features: the user's stored row in the form of the API; None if there is none.
     """
 
     history: UserHistory
@@ -208,10 +213,11 @@ class IntentRequest:
 
 @dataclass(frozen=True, slots=True)
 class StudentRow:
-    """Intents that a student says of a user, from everything before ``as_of``.
+    """A student's intents for a user, from all data before ``as_of``.
 
     Attributes:
-        version: of the student. quantizer_version: of the release.
+        version: version of the student.
+        quantizer_version: quantiser version of the release.
     """
 
     user: str
@@ -222,7 +228,7 @@ class StudentRow:
     quantizer_version: str
 
     def body(self, release: str, features: Mapping[str, Any] | None, now: int) -> bytes:
-        """Return the stored row with these intents in place of its own, or a row of them alone, as the API answers it."""
+        """Return the stored row with these intents instead of its own, or a row of only these, in the form of the API."""
         alone = {
             "release": release,
             "feature_version": 0,
@@ -243,7 +249,7 @@ class StudentRow:
 
 @dataclass(frozen=True)
 class Release:
-    """A model and quantiser version under which rows are written and read; named after its run directory and versions.
+    """Versions of model and quantiser under which rows are written and read, named after run directory and versions.
 
     A run without features has its recommender's version as model version, and no quantiser version.
     """
@@ -259,15 +265,15 @@ class Release:
         return bool(self.quantizer_version)
 
     def pack(self) -> str:
-        """As JSON."""
+        """Return the release as JSON."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def unpack(cls, packed: str | bytes) -> Release:
-        """Inverse of :meth:`pack`; what a newer version has added is left out.
+        """Read the result of :meth:`pack`, without the additions of newer versions.
 
         Raises:
-            Unreadable: something else.
+            Unreadable: it is something else.
         """
         try:
             values = json.loads(packed)
@@ -278,7 +284,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A user whom a worker holds on lease, with what it needs to write features; ``attempts`` failed before."""
+    """A user leased by a worker, with the data to write features from; ``attempts`` counts earlier failures."""
 
     history: UserHistory
     token: str
@@ -287,7 +293,7 @@ class Claim:
 
 @dataclass
 class Usage:
-    """LLM tokens since the writer was made."""
+    """Number of LLM tokens since the writer was created."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -301,13 +307,13 @@ class FeatureWriter(Protocol):
     usage: Usage
 
     def write(self, users: Sequence[UserHistory]) -> list[FeatureRow]:
-        """One row a user, in order. May raise: the worker then tries the users one by one."""
+        """Return one row per user, in order. If this raises an error, the worker tries the users one by one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """Candidates for one user; ``features`` is the newest row's JSON object, or None; ``context`` is of the request."""
+    """Candidates for one user, with the context of the request; ``features`` is the newest row's JSON object, or None."""
 
     history: UserHistory
     items: tuple[str, ...]
@@ -319,8 +325,8 @@ class RankRequest:
 class RankResult:
     """CTCVR per candidate, None for one that is not in the catalogue.
 
-    ``with_features`` is None where the user has no row of the ranker's quantiser version. ``wrong_context`` lists columns of
-    the context that the log does not have or whose value has another type, each with the reason; then nothing was scored.
+    ``with_features`` is None if the user has no row of the ranker's quantiser version. ``wrong_context`` lists the
+    context columns that the log lacks or whose value has another type, with the reasons; nothing is scored then.
     """
 
     without_features: list[float | None] = field(default_factory=list)
@@ -330,15 +336,16 @@ class RankResult:
 
 @dataclass(frozen=True, slots=True)
 class RecommendRequest:
-    """A list wanted for one user.
+    """Request for a list for one user.
 
     Attributes:
-        length: items; None: as many as the run's lists have.
-        exclude: items that must not be in it.
+        length: number of items; None for the length of the run's lists.
+        exclude: items that must not be in the list.
         context: as in :class:`RankRequest`.
-        trace: whether every candidate's way is wanted.
+        trace: whether to return the path of every candidate.
         features: as in :class:`RankRequest`.
-        spare: whether as many items again are wanted that would follow the list, to be kept; a recommender may leave them out.
+        spare: whether to return as many items again, which would follow the list, for the kept list; optional for a
+            recommender.
     """
 
     history: UserHistory
@@ -352,20 +359,23 @@ class RecommendRequest:
 
 @dataclass(frozen=True, slots=True)
 class RecommendResult:
-    """A list and how it came about.
+    """A list and its origin.
 
     Attributes:
-        items, scores, sources: best first; the source is the retriever that contributed most.
+        items, scores, sources: items of the list, best first, with their scores and the retriever that contributed
+            most.
         unknown: excluded items that are not in the catalogue.
         wrong_context: as in :class:`RankResult`; if set, nothing was retrieved.
-        late, failed: retrievers that were left out. unranked: candidates that were left out because time was up.
-        seconds: step to the time that it took, together with the requests that were answered at once.
-        trace: a row per candidate, where it was asked for.
-        until: microseconds since the epoch from which on each item is not available; empty where no item ever ends.
-        spare: what would follow the list, of which items, scores, sources and ``until`` are given; None where it was not asked for, or where lists
-            are chosen as a whole, so that nothing follows.
-        features: those that the ranker read: ``request`` those of the request, which are of its quantiser version; ``run`` the row that the
-            run keeps of the user; ``none``.
+        late, failed: retrievers that were left out.
+        unranked: candidates that were left out because time was up.
+        seconds: time that each step took, for all requests that were answered together.
+        trace: a row per candidate, if requested.
+        until: time from which on each item is not available, in microseconds since the epoch; empty if no item ever
+            ends.
+        spare: items that would follow the list, with their scores, sources and ``until``; None if not requested, or if
+            lists are chosen as a whole.
+        features: the features that the ranker read: those of the ``request``, if they have its quantiser version; the
+            user's row stored with the ``run``; or ``none``.
     """
 
     items: tuple[str, ...] = ()
@@ -384,21 +394,21 @@ class RecommendResult:
 
 
 class FeaturesOnly(ConfigError):
-    """A release whose ranker cannot be asked online, by choice of the model: its features are served, and it ranks elsewhere."""
+    """The ranker of a release cannot be used online, because of its model; only its features are served."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A release's rankers, with and without features."""
+    """Rankers of a release, with and without features."""
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """One result a request, in order."""
+        """Return one result per request, in order."""
         ...
 
 
 @runtime_checkable
 class IntentSource(Protocol):
-    """A release's student of intents: what it says where a user's row has none, or old ones."""
+    """Student of a release, which computes intents if a user's row has none or old ones."""
 
     @property
     def says_intents(self) -> bool:
@@ -406,16 +416,16 @@ class IntentSource(Protocol):
         ...
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """One result a request, in order; None where the row's own intents are to be used, or nothing is known of the user."""
+        """Return one result per request; None if the row's own intents are valid, or nothing is known of the user."""
         ...
 
 
 @runtime_checkable
 class Recommender(Protocol):
-    """A release's way from a request to a list."""
+    """Recommender of a release, from a request to a list."""
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[RecommendResult]:
-        """One result a request, in order.
+        """Return one result per request, in order.
 
         Raises:
             ResourceError: no retriever answered.

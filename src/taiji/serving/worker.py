@@ -1,10 +1,11 @@
-"""The worker: takes events in, waits for bursts to end, lets the LLM write for many users at once, stores the rows.
+"""Worker that absorbs events, waits for bursts to end, lets the LLM write for many users at once, and stores the rows.
 
-Two loops share the process. One absorbs events from the queue all the time, so that histories are fresh even while the
-LLM is busy. The other claims users that are due, in batches. A batch that fails is tried user by user, so that one bad
-history costs nobody else anything; users that failed before run alone from the start. A batch that hangs cannot be
-interrupted from within: its users are given back and the process ends itself, to be started again by the supervisor. So does
-a process whose absorbing thread fails, which would otherwise look alive and take nothing in.
+Two loops share the process. One continuously absorbs events from the queue, so that histories are current even while
+the LLM is busy. The other claims users that are due, in batches. A batch that fails is repeated user by user, so that
+one bad history does not affect the others; users that failed before are processed alone from the start. A batch that
+hangs cannot be interrupted from within: its users are released and the process stops, to be restarted by the
+supervisor. A process whose absorbing thread fails also stops, because it would otherwise look alive without absorbing
+events.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ MAX_PROBE_S = 60.0
 HUNG = 75
 """Exit code of a process that gave up on a hanging LLM."""
 BROKEN = 70
-"""Exit code of a process one of whose threads failed."""
+"""Exit code of a process of which a thread failed."""
 
 
 class Worker:
-    """Writes one release's rows.
+    """Worker that writes the rows of one release.
 
     Args:
-        store: shared with every other process.
-        writer: writer of the release; its versions must be the release's. None where there are no features to write: then it only
-            takes events in.
-        name: stable across restarts, so that a restarted worker gives back what its earlier life held.
-        clock: steady microseconds.
-        die: ends the process (replaced in tests).
+        store: store, shared with every other process.
+        writer: writer of the release, with the same versions. None if there are no features to write; the worker then
+            only absorbs events.
+        name: name that is stable across restarts, so that a restarted worker releases the leases of its earlier
+            process.
+        clock: steady clock in microseconds.
+        die: function that ends the process (replaced in tests).
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Worker:
         self.stopping = threading.Event()
 
     def run(self) -> None:
-        """Work until :meth:`stop`; failures of the store are waited out."""
+        """Work until :meth:`stop`; wait while the store fails."""
         absorber = threading.Thread(target=self._absorb_all, daemon=True)
         absorber.start()
         self._patiently(lambda: self._store.abandon(self._release.name, self._name, self._clock()))
@@ -81,7 +83,7 @@ class Worker:
         log("worker stopped", worker=self._name)
 
     def stop(self) -> None:
-        """Finish the batch under way, within the grace period; then give the rest back and end."""
+        """Finish the current batch within the grace period, then release the rest and stop."""
         self.stopping.set()
         timer = threading.Timer(self._settings.grace_s, self._leave)
         timer.daemon = True
@@ -112,7 +114,7 @@ class Worker:
                 self.stopping.wait(self._settings.poll_s)
 
     def _patiently(self, action: Callable[[], object], until: int | None = None) -> bool:
-        """Repeat while the store is away, at most until a time; returns whether it was done."""
+        """Repeat while the store is unavailable, at most until a time; return whether it succeeded."""
         while True:
             try:
                 action()
@@ -123,21 +125,21 @@ class Worker:
                 time.sleep(0.2)
 
     def absorb(self) -> bool:
-        """Take a batch of events in; return whether there were any. Says every few seconds that the worker lives."""
+        """Absorb a batch of events, and return whether there were any. Give a sign of life every few seconds."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + BEAT_EVERY_S
             self._store.beat(self._name, {"kind": "worker", "release": self._release.name}, self._clock())
         return self._store.absorb(self._name, self._settings.absorb, self._clock()) > 0
 
     def step(self) -> bool:
-        """Claim and write one batch; returns whether there was one."""
+        """Claim and write one batch; return whether there was one."""
         if self._writer is None:
             return False
         probing = self._failed_batches - self._settings.breaker
         if probing >= 0:
             self.stopping.wait(min(self._settings.backoff_s * 2 ** min(probing, 30), MAX_PROBE_S))
         now = self._clock()
-        if self._unsure:  # the store may have leased users to us in a claim whose answer was lost
+        if self._unsure:  # the store may have leased users to this worker in a claim whose answer was lost
             self._store.abandon(self._release.name, self._name, now, count=False)
         self._unsure = True
         claims = self._store.claim(
@@ -151,7 +153,7 @@ class Worker:
         return True
 
     def _write(self, claims: Sequence[Claim], lease_end: int) -> bool:
-        """Returns whether anything succeeded."""
+        """Write the features of users; return whether anything succeeded."""
         fresh = [claim for claim in claims if not claim.attempts]
         groups = deque(([fresh] if fresh else []) + [[claim] for claim in claims if claim.attempts])
         self._held, healthy, timeout = list(claims), False, int(self._settings.timeout_s * 1e6)
@@ -177,7 +179,7 @@ class Worker:
         watchdog.start()
         try:
             rows = self._writer.write([claim.history for claim in group])
-        except Exception as error:  # whatever the LLM's stack throws is that batch's failure, not the worker's
+        except Exception as error:  # any exception of the LLM is a failure of the batch, not of the worker
             log("writing failed", worker=self._name, users=len(group), error=where(error))
             return None, where(error)
         finally:
@@ -190,7 +192,7 @@ class Worker:
         return rows, ""
 
     def _commit(self, group: list[Claim], rows: list[FeatureRow], lease_end: int) -> bool:
-        """Store rows; the store's absence is waited out while the lease lasts, since the LLM's work is dear."""
+        """Store rows; if the store is unavailable, wait while the lease lasts, because LLM calls are expensive."""
         assert self._writer is not None
         usage = self._writer.usage
         prompt, completion = (
@@ -212,7 +214,7 @@ class Worker:
         return any(stored)
 
     def _timed(self, rows: list[FeatureRow]) -> tuple[list[FeatureRow], int]:
-        """Return rows with the time at which they can be read: now, which is returned too."""
+        """Return the rows with the time from which they can be read, which is now, and that time."""
         now = self._clock()
         return [replace(row, generated_at=now) for row in rows], now
 
@@ -232,5 +234,5 @@ class Worker:
             self._give_back(
                 [claim for claim in self._held if claim not in group], "the LLM hung on others", count=False
             )
-        finally:  # whatever the store throws: leases run out by themselves, a hanging process does not
+        finally:  # on any exception of the store: leases expire by themselves, but a hanging process does not end
             self._die(HUNG)

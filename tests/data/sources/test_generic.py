@@ -338,12 +338,40 @@ def test_as_many_category_levels_as_the_file_has(load):
     assert Dataset.from_tables(load(plan=none)).levels == ()
 
 
-def test_categories_as_lists_of_paths_are_read_by_their_first_path(load):
-    paths = [[["a", "b"], ["c"]], [["d"]], [[]], [], None]
-    frame = pl.DataFrame({"id": list("12345"), "name": list("vwxyz"), "paths": paths})
-    plan = {"items": {"file": "items.parquet", "item_id": "id", "title": "name", "categories": {"column": "paths"}}}
-    items = load(plan=plan, files={"items.parquet": frame}).items.sort("item_id")
-    assert items.select("category_l1", "category_l2").rows() == [("a", "b"), ("d", None), *[(None, None)] * 3]
+LISTS = pl.DataFrame(
+    {
+        "id": [1, 2], "name": ["One", "Two"], "paths": [[["a", "b"], ["c"]], [["d"]]], "path": [["a", "b"], ["d"]],
+        "sides": pl.Series([["x", "y"], ["z", "w"]], dtype=pl.Array(pl.String, 2)),
+    }
+)  # fmt: skip
+EVENTS = pl.DataFrame({"u": ["x", "y"], "i": [1, 2], "t": [1_500_000_000, 1_500_000_001], "many": [["x"], ["y", "x"]]})
+
+
+@pytest.mark.parametrize(
+    ("column", "levels"), [("paths", [("a", "b"), ("d", None)]), ("path", [("a", "b"), ("d", None)]), ("sides", [("x", "y"), ("z", "w")])]
+)  # fmt: skip
+def test_categories_may_be_lists_and_lists_of_lists(load, caplog, column, levels):
+    items = {"file": "i.parquet", "item_id": "id", "title": "name", "categories": {"column": column, "depth": 2}}
+    tables = load(plan={"items": items}, files={"i.parquet": LISTS})
+    assert tables.items.select("category_l1", "category_l2").rows() == levels
+    assert ("1 items have several lists in paths" in caplog.text) == (column == "paths")
+
+
+@pytest.mark.parametrize("role", ["item_id", "title", "price", "category_l1", "events.user_id", "events.item_id", "events.timestamp", "events.click"])  # fmt: skip
+def test_lists_where_one_value_is_needed_are_one_clear_error(load, role):
+    items = {"file": "i.parquet", "item_id": "id", "title": "name"}
+    events = {
+        "file": "e.parquet",
+        "user_id": "u",
+        "item_id": "i",
+        "timestamp": {"column": "t", "unit": "s"},
+        "click": 1,
+    }
+    table, _, name = role.rpartition(".")
+    (events if table else items)[name] = "many == 1" if name == "click" else "many" if table else "path"
+    with pytest.raises(TaijiError, match="has lists where one value is needed") as caught:
+        load(plan={"items": items, "events": events}, files={"i.parquet": LISTS, "e.parquet": EVENTS})
+    assert ("column many" if table else "column path") in str(caught.value)
 
 
 def test_a_missing_rating_converts_nothing(load):

@@ -276,8 +276,21 @@ def distinct_columns(path: Path, names: Sequence[str], wanted: Mapping[str, Any]
             )
 
 
+def demand_flat(values: pl.Series, path: str | Path) -> None:
+    """Raise an error if a column has lists or structs where one value per row is needed."""
+    if values.dtype.is_nested():
+        raise InputError(
+            "A column has lists where one value is needed.",
+            where=f"{path}, column {values.name}",
+            expected="one number, text or time in each row",
+            found=str(values.dtype),
+            fix="write one value into each row, or name another column in the mapping",
+        )
+
+
 def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = ".") -> pl.Series:
     """Convert values to ``"number"``, ``"integer"`` or ``"text"``. An empty text becomes null; any other invalid value raises an error with its rows."""
+    demand_flat(values, path)
     result = values
     if values.dtype == pl.String and kind != "text":
         values = values.str.strip_chars().replace({"": None})

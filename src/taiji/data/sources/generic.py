@@ -29,7 +29,7 @@ from taiji.data.sources.column_mapping import (
 )
 from taiji.data.sources.delimited import Broken
 from taiji.data.sources.file_parts import parts_of
-from taiji.data.sources.files import read_table
+from taiji.data.sources.files import demand_flat, read_table
 from taiji.data.sources.label_rules import Label, parse_rule
 from taiji.data.sources.number_cells import as_numbers, broken
 from taiji.data.sources.ratings import ids_of, with_non_clicks
@@ -74,6 +74,9 @@ class _Reader:
         lines = wrong or ()
         shown = () if table == "users" else (line.text for line in lines)  # reports must not contain personal data
         self.reading.left_out(table, BROKEN, (line.line for line in lines), unit="line", examples=shown)
+        allowed = [*getattr(plan, "keep", ()), *_column(getattr(plan, "categories", None))]
+        for name in (name for name in frame.columns if name not in allowed):
+            demand_flat(frame[name], self.folder / plan.file)
         return frame
 
 
@@ -308,7 +311,7 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         *(blank_as_null(read[name]).alias(level) for level, name in levels.items()),
     ]
     if plan.categories:
-        made += _levels(read[plan.categories.column], plan.categories)
+        made += _levels(reader, read[plan.categories.column], plan.categories)
     if plan.price:
         made.append(cells.number(plan.price, "price", least=0).alias("price"))
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
@@ -335,11 +338,26 @@ def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.D
     return frame
 
 
-def _levels(values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
-    """Return the category levels in one column of lists, of lists of paths (the first is used), or of texts with separators."""
-    while isinstance(values.dtype, pl.List) and isinstance(values.dtype.inner, pl.List):
-        values = values.list.first()
+def _levels(reader: _Reader, values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
+    """Return the category levels in one column of lists or of texts with separators. Of a list of lists, the first one is read."""
+    if isinstance(values.dtype, pl.Array):
+        values = values.arr.to_list()
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
+    while isinstance(inner := lists.dtype.inner, pl.List):  # type: ignore[union-attr]
+        several = int((lists.list.len() > 1).sum())
+        if several:
+            reader.reading.note(
+                "items", f"{several:,} items have several lists in {plan.column}; the first one is read."
+            )
+        lists = lists.list.first()
+    if inner.is_nested():
+        raise InputError(
+            "The categories cannot be read.",
+            where=f"items, column {plan.column}",
+            expected="texts, lists of texts, or lists of such lists",
+            found=str(values.dtype),
+            fix="write the names of the levels into lists, or leave out categories",
+        )
     return [
         blank_as_null(lists.list.get(place, null_on_oob=True).cast(pl.String)).alias(f"category_l{place + 1}")
         for place in range(plan.depth)

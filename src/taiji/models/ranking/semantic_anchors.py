@@ -6,7 +6,8 @@ vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
-Tokens begin with an embedder's vectors and with the axes of their co-occurrences in the texts (:mod:`taiji.language.token_context`).
+Token embeddings are initialised with an embedder's vectors and the axes of the tokens' co-occurrences in the texts
+(:mod:`taiji.language.token_context`).
 
 During training, the encoder reads the texts of the candidates, and each step writes them into the bank; afterwards everything is a lookup. Deviations:
 the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, and its sums over parts of h_CLS ⊙ h_UIN are additional inputs, because a tower of this
@@ -93,11 +94,15 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     experts: PositiveInt = 3
     """Number of experts of the tower."""
     pace: float = Field(default=0.01, ge=0, allow_inf_nan=False)
-    """Factor ρ of what is learnt of h_CLS, beside its start from WordLlama's vectors (:class:`taiji.nn.semantic_encoder.StartedEncoder`)."""
+    """Factor ρ of the learnt part of h_CLS, which is added to the initial part from WordLlama's vectors
+    (:class:`taiji.nn.semantic_encoder.StartedEncoder`).
+    """
     match_heads: PositiveInt = 4
     """Number of parts of h_CLS and h_UIN whose products are inputs, each on its own scale; must divide `text_width`."""
     history_prior: float = Field(default=10.0, ge=0, allow_inf_nan=False)
-    """Number of neutral interactions that the mean over a history is taken with, so that a short history says less than a long one; 0 is the paper's mean."""
+    """Number of neutral interactions included in the mean over a history, so that a short history has less influence
+    than a long one; 0 is the paper's mean.
+    """
     auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Weight λ of the loss of the predictions from the texts alone."""
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class CandidateRanker(Stage):
     """Stage that trains the ranker of the request path on the exposures of all periods before the test.
 
-    With ``recommend.features`` it stores the features next to the ranker: ``features.parquet`` (with the user and item ids
-    of this log) and ``features.json``.
+    If ``recommend.features`` is set, it stores the features next to the ranker: ``features.parquet`` (with the user and
+    item ids of this log) and ``features.json``.
     """
 
     name = "candidate_ranker"
