@@ -12,10 +12,9 @@ import pytest
 import yaml
 from tests.data.discovery import exports
 
-from taiji.config import Config, load_config
+from taiji.config import load_config
 from taiji.core.errors import TaijiError
 from taiji.data import Dataset, load_source
-from taiji.pipeline import initial_files
 from taiji.pipeline.initial_summary import as_json, initialised_text
 from taiji.pipeline.initialise import initialise
 
@@ -47,17 +46,6 @@ def test_what_is_written_reads_back_and_says_why(export, tmp_path, name, capsys)
         for word in ("FILES", "MAPPING", "TABLES", "PROMPT 3", f"next: taiji run {config}", f"taiji oracle {config}")
     )
     json.dumps(as_json(made), allow_nan=False)
-
-
-def test_a_sample_of_the_users_is_said_and_can_be_undone(export, tmp_path, monkeypatch):
-    small = initialise(export("german"), tmp_path, "whole", {})
-    assert "# users:" in small.files[-1].read_text() and not any("sample" in doubt for doubt in small.doubts)
-    monkeypatch.setattr(initial_files, "load_config", lambda **_: Config(data={"users": 7}))
-    made = initialise(export("german"), tmp_path, "part", {})
-    line = f"users: 7       # a seeded sample of the log's {made.dataset.n_users:,} users, as in the preset; null takes all of them"
-    assert f"  {line}\n" in made.files[-1].read_text()
-    assert f"7 of the {made.dataset.n_users:,} users" in initialised_text(made)
-    assert load_config(made.files[-1], overrides=["data.users=null"]).data.users is None
 
 
 def test_empty_ids_are_not_repeated_ids(tmp_path):

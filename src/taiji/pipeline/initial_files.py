@@ -8,12 +8,9 @@ from typing import Any
 
 import yaml
 
-from taiji.config import load_config
 from taiji.data.discovery.parts import Guess
 from taiji.data.discovery.propose import Proposal
 
-PRESET = "demo"
-"""Preset of the configuration that is written."""
 FURTHER = {
     "events": (
         "matures_after_days: 14        # a conversion is known only after this time",
@@ -81,22 +78,8 @@ def _inline(value: Any) -> str:
     )
 
 
-def sample_of(users: int) -> int | None:
-    """Return the number of users to which the preset of the written configuration reduces a log, or None if it takes all."""
-    sample = load_config(preset=PRESET).data.users
-    return sample if sample is not None and sample < users else None
-
-
-def configuration_text(
-    folder: Path, mapping: Path | None, name: str, sizes: dict[str, Any], reason: str, users: int
-) -> str:
-    """Return a configuration for the folder and its number of users, including the settings that are most often changed."""
-    sample = sample_of(users)
-    users_line = (
-        f"users: {sample}       # a seeded sample of the log's {users:,} users, as in the preset; null takes all of them"
-        if sample
-        else "# users: 1000     # work on a seeded sample of this size instead of all users"
-    )
+def configuration_text(folder: Path, mapping: Path | None, name: str, sizes: dict[str, Any], reason: str) -> str:
+    """Return a configuration for the folder, including the settings that are most often changed."""
     data = {"source": str(folder), **({"mapping": str(mapping)} if mapping else {})}
     chosen: dict[str, dict[str, Any]] = {}
     for key, value in sizes.items():
@@ -111,12 +94,12 @@ def configuration_text(
 # Paths are relative to the folder in which you call taiji. All keys are explained in docs/configuration.md, or by `taiji config
 # --describe`.
 
-preset: {PRESET}        # sizes to start from: demo (minutes on two cores), laptop (hours), paper (GPUs)
+preset: demo        # sizes to start from: demo (minutes on two cores), laptop (hours), paper (GPUs)
 
 data:               # {reason}
   source: {_inline(data["source"])}
 {f"  mapping: {_inline(data['mapping'])}" if mapping else "  # mapping: needed only for files without a known layout"}
-  {users_line}
+  # users: 2000     # work on a seeded sample of this size instead of all users
 
 {own}
 # Settings that are often changed first; remove the leading # to use them:

@@ -22,7 +22,7 @@ from taiji.data.discovery.relations import unlinked
 from taiji.data.discovery.table_files import Table, read_tables
 from taiji.data.reading_checks import PROFILE
 from taiji.data.sources import read_source, recognised
-from taiji.pipeline.initial_files import configuration_text, mapping_text, sample_of
+from taiji.pipeline.initial_files import configuration_text, mapping_text
 from taiji.pipeline.names import run_name
 from taiji.reasoning.prompts import domains, student_prompt
 
@@ -99,9 +99,7 @@ def initialise(
         sizes, doubts = _sizes(dataset)
         write_text(
             config,
-            configuration_text(
-                folder, None, name, sizes, f"{folder.name} has a known layout: no mapping is needed", dataset.n_users
-            ),
+            configuration_text(folder, None, name, sizes, f"{folder.name} has a known layout: no mapping is needed"),
         )
         return Initialised(
             [],
@@ -109,7 +107,7 @@ def initialise(
             dataset,
             _prompts(dataset, sizes),
             sizes,
-            [*_sampled(dataset), *_found(dataset, False), *doubts, *_rate(dataset)],
+            [*_found(dataset, False), *doubts, *_rate(dataset)],
             [config],
         )
     tables, left_out = read_tables(folder, ignore)
@@ -148,10 +146,7 @@ def initialise(
             f"There are no prompt templates for the domain {dataset.domain} (only for {', '.join(domains(None, 'student'))}): "
             "write them into a folder and name it in reasoning.prompts.templates (see docs/reasoning.md)."
         )
-    write_text(
-        config,
-        configuration_text(folder, mapping, name, sizes, "the mapping assigns a role to each column", dataset.n_users),
-    )
+    write_text(config, configuration_text(folder, mapping, name, sizes, "the mapping assigns a role to each column"))
     load_config(config)
     return Initialised(
         tables,
@@ -159,7 +154,7 @@ def initialise(
         dataset,
         _prompts(dataset, sizes),
         sizes,
-        [*_sampled(dataset), *left_out, *proposal.doubts, *_found(dataset, True), *doubts, *_rate(dataset)],
+        [*left_out, *proposal.doubts, *_found(dataset, True), *doubts, *_rate(dataset)],
         [mapping, config],
     )
 
@@ -233,17 +228,6 @@ def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
         else []
     )
     return sizes, remarks
-
-
-def _sampled(dataset: Dataset) -> list[str]:
-    """Return a remark if the written configuration does not take all users."""
-    sample = sample_of(dataset.n_users)
-    if sample is None:
-        return []
-    return [
-        f"The configuration takes a sample of {sample:,} of the {dataset.n_users:,} users; the others are unknown to every command. "
-        "data.users: null takes all of them, and takes longer."
-    ]
 
 
 def _found(dataset: Dataset, proposed: bool) -> list[str]:
