@@ -67,7 +67,9 @@ def test_the_sample_of_a_preset_is_one_of_its_own_log(tmp_path):
     own.write_text("preset: demo\ndata: {source: mapping.yaml, non_clicks: 7}\n")
     config = load_config(own)
     assert config.data.users is None and config.data.non_clicks == 7
-    assert config.size == load_config(preset="demo").size, "the other sections of the preset stay"
+    demo = load_config(preset="demo")
+    assert config.size == demo.size and config.ladder.rows == demo.ladder.rows, "the other settings of the preset stay"
+    assert demo.ladder.logs and not config.ladder.logs, "somebody's own report is not about the demo's worlds"
     assert load_config(own, overrides=["data.users=20"]).data.users == 20
     assert load_config(own, overrides=["data.source=completejourney"]).data.users == 1500
 

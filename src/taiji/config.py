@@ -148,8 +148,8 @@ def load_config(path: str | Path | None = None, *, preset: str | None = None, ov
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
     ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
-    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another. What a preset says about data
-    is left out if ``data.source`` is another log.
+    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another. What a preset says about
+    its own log (``data``, ``ladder.logs``) is left out if ``data.source`` is another log.
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
@@ -366,12 +366,17 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 
 def _preset_for(preset: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of a preset, without those about data if another log is asked for: a sample is one of its own log."""
+    """Return the values of a preset, without those about its own log if another log is asked for: its sample of users, and the logs shown beside it."""
     values = _read_preset(preset)
     sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
     own = (values.get("data") or {}).get("source", DataSettings().source)
     source = next((section["source"] for section in reversed(sections) if "source" in section), own)
-    return values if source == own else {key: value for key, value in values.items() if key != "data"}
+    if source == own:
+        return values
+    rest = {key: value for key, value in values.items() if key != "data"}
+    if "ladder" in rest:
+        rest["ladder"] = {key: value for key, value in rest["ladder"].items() if key != "logs"}
+    return rest
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:

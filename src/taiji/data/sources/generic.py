@@ -343,7 +343,7 @@ def _levels(reader: _Reader, values: pl.Series, plan: LevelsMapping) -> list[pl.
     if isinstance(values.dtype, pl.Array):
         values = values.arr.to_list()
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
-    while isinstance(inner := lists.dtype.inner, pl.List):  # type: ignore[union-attr]
+    while isinstance(inner := lists.dtype.inner, pl.List):  # type: ignore[attr-defined]
         several = int((lists.list.len() > 1).sum())
         if several:
             reader.reading.note(
