@@ -33,8 +33,11 @@ demo: install
 test: install tools check-style
 	$(MAKE) --no-print-directory --jobs=2 check-types pytest
 
+# One process more than cores, because some tests wait for services, kills and retries.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)" 2>/dev/null || echo auto)
+
 pytest: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations=12
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=12
 
 # What `make test` leaves out: thousands of random shops, every architecture of transformers, every damaged file, and benchmarks
 # whose quick form takes half a minute or more.

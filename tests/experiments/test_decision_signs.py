@@ -66,6 +66,7 @@ def test_the_page_shows_the_stored_figures():
     assert f"{BEGIN}\n\n{table(rows)}\n\n{END}" in PAGE.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_quick_run_holds_its_checks(tmp_path):
     found = run_quick("oracle_signs", tmp_path)

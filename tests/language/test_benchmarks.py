@@ -11,7 +11,7 @@ from tests.quick import run_quick
     "name",
     [
         "alignment_speed",
-        "scoring_speed",
+        pytest.param("scoring_speed", marks=pytest.mark.slow),
         pytest.param("feature_generation", marks=pytest.mark.slow),
         pytest.param("cost_growth", marks=pytest.mark.slow),
     ],

@@ -16,7 +16,7 @@ from tests.shops.writers import write
 
 from taiji.pipeline.initialise import initialise
 
-QUICK, SLOW, BATCH = 50, 2_000, 25
+QUICK, SLOW, BATCH = 25, 2_000, 25
 """Shops of `make test` and of `make test-slow`, and how many a test takes."""
 
 

@@ -24,7 +24,7 @@ def train(rank: int, world: int, folder: Path, settings: SFTSettings) -> None:
     losses.write_parquet(folder / f"losses-{world}-{rank}.parquet")
 
 
-@pytest.mark.parametrize("rank", [0, 4], ids=["full", "adapters"])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 4], ids=["full", "adapters"])
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(lm, dataset, examples, prompts, tmp_path, rank):
     sft_rows(
         dataset, examples, RuleWriter(prompts).write(dataset, examples, 2, 0), prompts, lm.tokenizer

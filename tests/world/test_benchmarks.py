@@ -6,6 +6,7 @@ import pytest
 from tests.quick import run_quick
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_quick_run_holds_its_checks(tmp_path):
     # Speed is the full benchmark's business: here other tests run beside it.

@@ -136,7 +136,10 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _why(outcomes: Sequence[str]) -> str:
     if all(outcome in ("better", "worse", "interval includes zero", "one and the same") for outcome in outcomes):
-        return "This ranker cannot use such features here; other settings or more data may change that."
+        return (
+            "This ranker cannot use such features here (ids of the answer and look-alike users); other settings or more data may change that. "
+            "The ladder below uses the same answer in another way: how well each candidate agrees with it."
+        )
     return "There are too few users to decide whether this ranker can use such features."
 
 

@@ -15,7 +15,7 @@ from taiji.core.errors import ConfigError, ResourceError
     ("name", "needs"),
     [
         ("ranking", ("torch_rechub", "lightgbm")),
-        ("ranking_stream", ()),
+        pytest.param("ranking_stream", (), marks=pytest.mark.slow),
         pytest.param("semantic_anchors", ("wordllama",), marks=pytest.mark.slow),
     ],
 )
