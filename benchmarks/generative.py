@@ -194,6 +194,12 @@ def chosen_blocks() -> Sequence[str]:
     return list(BLOCKS) if named is None else [name.strip() for name in named.split(",") if name.strip()]
 
 
+def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
+    """Return the trial of one of S3-Rec's data sets, whose targets are the users' last items."""
+    data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS[part]}"))
+    return Trial(part, data, *last_out(data), result)
+
+
 def table(result: Result, part: str, folder: Path) -> None:
     """Run one public data set."""
     if part == "office":
@@ -201,8 +207,8 @@ def table(result: Result, part: str, folder: Path) -> None:
         vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
         trial = Trial(part, data, *by_time(data), result, vectors)
     else:
-        data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS[part]}"))
-        trial = Trial(part, data, *last_out(data), result)
+        trial = last_out_trial(part, folder, result)
+        data = trial.data
     trial.simple()
     for seed in seeds():
         start = time.process_time()
@@ -227,10 +233,9 @@ def table(result: Result, part: str, folder: Path) -> None:
 
 def large(result: Result, part: str, folder: Path) -> None:
     """Train TIGER's form on codes of SASRec's item vectors, and compare it with the published figures and with SASRec."""
-    data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS[part]}"))
-    trial = Trial(part, data, *last_out(data), result)
+    trial = last_out_trial(part, folder, result)
     for seed in seeds():
-        teacher = SASRec(SASREC).fit(data, trial.train, seed=seed)
+        teacher = SASRec(SASREC).fit(trial.data, trial.train, seed=seed)
         trial.add("SASRec", teacher, seed)
         trial.vectors = teacher.vectors
         for size in os.environ.get("TAIJI_BENCHMARK_SIZES", "4x128").split(","):

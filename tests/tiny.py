@@ -12,9 +12,8 @@ import yaml
 from taiji.core.artifacts import write_json
 from taiji.core.manifests import write_manifest
 
-if (
-    TYPE_CHECKING
-):  # the processes of documented commands read the sizes below: torch and transformers would cost each of them seconds
+# The processes of documented commands read the sizes below: torch and transformers would cost each of them seconds.
+if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from taiji.data.dataset import Dataset
