@@ -139,17 +139,19 @@ class Trial:
         self.result.so_far()
         return row
 
-    def decoder(self, name: str, settings: CodeDecoderSettings, seed: int) -> dict[str, Any]:
-        """Train and measure a decoder."""
+    def decoder(self, name: str, settings: CodeDecoderSettings, seed: int, *, curve: bool = False) -> dict[str, Any]:
+        """Train and measure a decoder; ``curve`` also tells the validation NDCG@10 after each epoch that was checked."""
         start = time.process_time()
         model = CodeDecoder(settings, vectors=self.vectors).fit(self.data, self.train, seed=seed)
-        best = max(model.facts["checks"], key=lambda check: check["ndcg"])
+        checks = model.facts["checks"]
+        best = max(checks, key=lambda check: check["ndcg"])
         return self.add(
             name,
             model,
             seed,
             parameters=sum(parameter.numel() for parameter in model.network.parameters()),
             epoch=best["epoch"],
+            **({"curve": {check["epoch"]: check["ndcg"] for check in checks}} if curve else {}),
             **{"validation N@10": best["ndcg"], "train seconds": time.process_time() - start},
         )
 
@@ -243,7 +245,7 @@ def large(result: Result, part: str, folder: Path) -> None:
             settings = CodeDecoderSettings.model_validate(
                 PLAIN.model_dump() | LARGE | {"layers": layers, "width": width}
             )
-            trial.decoder(f"TIGER's form, {size}", settings, seed)
+            trial.decoder(f"TIGER's form, {size}", settings, seed, curve=True)
     for name in [name for name in trial.values if name != "SASRec"]:
         trial.against(name, "SASRec")
         result.at_least(f"{part}: R@10 of {name} over phonism's", trial.mean(name) / PUBLISHED[part][0], 0.95)

@@ -133,7 +133,7 @@ def test_a_run_under_way_and_a_broken_one(run_folder, tmp_path):
     for name in ("data", "metrics.json", "examples"):
         copy = shutil.copytree if (run_folder / name).is_dir() else shutil.copy
         copy(run_folder / name, folder / name)
-    assert "Conclusions" in get(inspector, "/")[1], "the page follows the run"
+    assert "What the language model changed" in get(inspector, "/")[1], "the page follows the run"
     assert get(inspector, "/users/user-0")[0] == 200
     (folder / "metrics.json").write_text("{broken")
     status, body = get(inspector, "/")

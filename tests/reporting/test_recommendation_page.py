@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from tests.inspector.recommender_samples import sample_loop, sample_recommendation
 
-from taiji.reporting.recommendation_page import metric_title, recommendation_values, tone_of, write_recommendation
+from taiji.reporting.recommendation_page import (
+    advice,
+    metric_title,
+    recommendation_values,
+    tone_of,
+    write_recommendation,
+)
 
 
 def test_the_page_holds_findings_values_and_costs(tmp_path):
@@ -40,3 +46,19 @@ def test_marks_follow_the_paired_intervals():
     assert metric_title("ndcg@10") == "NDCG@10" and metric_title("coverage@5") == "Coverage@5"
     gap = {"low": 0.1, "high": 0.2}
     assert tone_of(gap) == "better" and tone_of(gap, judged=False) == "different" and tone_of(None) == ""
+
+
+def test_advice_follows_the_ablation_of_the_list():
+    """The first of true reward and NDCG decides; a component whose effect is not shown is named as such."""
+
+    def row(arm, low, high, metric="ndcg@10"):
+        gap = {"against": "all components", "value": (low + high) / 2, "low": low, "high": high}
+        return {"arm": arm, "metric": metric, "value": 0.5, "low": 0.4, "high": 0.6, "difference": gap}
+
+    found = {"lists": [row("without a", -0.2, -0.1), row("without b", 0.1, 0.2), row("ranker without c", -0.1, 0.1)]}
+    text = advice(found)
+    assert text.startswith("Keep a: the list is worse without it. Leave out b: the list is better without it. For c no")
+    assert advice({"lists": [*found["lists"], row("without a", 0.1, 0.2, "true_reward@10")]}).startswith("Leave out a:")
+    assert advice({"lists": [row("all components", -0.2, -0.1)]}) == ""
+    pair = advice({"lists": [row("without a", -0.2, -0.1), row("without b", -0.2, -0.1)]})
+    assert pair == "Keep a and b: the list is worse without them."

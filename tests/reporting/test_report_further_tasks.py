@@ -13,7 +13,8 @@ from taiji.data.tasks import CLICK, Task
 from taiji.inspector import compare
 from taiji.metrics.ranker_evaluation import evaluate_rankers
 from taiji.reporting.report import render_report
-from taiji.reporting.summary import check_metrics, findings, goal_of, heads_of, metrics_of, print_summary
+from taiji.reporting.summary import check_metrics, findings, goal_of, heads_of, metrics_of
+from taiji.reporting.terminal_summary import print_summary
 
 WATCHED = Task(name="watch_seconds", kind="duration")
 

@@ -16,7 +16,6 @@ from taiji.reporting.summary import (
     digits_for,
     findings,
     metric_text,
-    print_summary,
     verdict,
 )
 
@@ -125,25 +124,3 @@ def test_kept_rationales_are_told_of_those_judged():
     assert run.rationales.kept_text() == "83 of 144 kept (48 more set the threshold)"
     assert run.rationales.kept_text("rationales") == "83 of 144 rationales kept (48 more set the threshold)"
     assert RationaleSummary(written=1500, kept=1000, threshold=None).kept_text() == "1,000 of 1,500 kept"
-
-
-def test_the_terminal_table_shows_figures_with_intervals(capsys):
-    print_summary(sample_metrics())
-    text = " ".join(capsys.readouterr().out.split())
-    for expected in (
-        "0.331",
-        "0.278–0.384",
-        "· popularity",
-        "history_mean",
-        "interval includes zero",
-        "83 of 144 rationales kept (48 more set the threshold); the threshold is perplexity 4.62",
-        "against the best baseline, own category,",
-        "total 744",
-    ):
-        assert expected in text
-    assert "…" not in text
-
-
-def test_an_empty_run_prints_without_an_error(capsys):
-    print_summary({**sample_metrics(0), "llm": [], "ranking": [], "seconds": {}})
-    assert "demo" in capsys.readouterr().out

@@ -70,6 +70,7 @@ def evaluate_recommender(
     vectors: Array | None = None,
     further: Callable[[Array], Mapping[str, Array]] | None = None,
     fuser: Fuser | None = None,
+    without_fields: Mapping[str, Scorer[Any]] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a recommender and its variants on the same requests.
@@ -81,6 +82,7 @@ def evaluate_recommender(
         further: additional metrics of the caller: name to a function from final lists (B, K) to values per request
             (B,).
         fuser: the fitted fusion, where the settings name one.
+        without_fields: field to a ranker that was trained without it; each gives a further variant.
         seed: seed of the bootstrap.
     """
     if not len(requests):
@@ -118,7 +120,9 @@ def evaluate_recommender(
 
     lists: dict[str, Array] = {}
     milliseconds: dict[str, float] = {}
-    for variant, cascade in variants(settings, dataset, slates, remembered, vectors, at, ranker, fuser).items():
+    others = {field: RememberedScorer(other, requests, slates, at) for field, other in (without_fields or {}).items()}
+    composed = variants(settings, dataset, slates, remembered, vectors, at, ranker, fuser, others)
+    for variant, cascade in composed.items():
         if variant == "without re-ranking" and not make_rerankers(settings, dataset, vectors):
             continue
         log.info("Recommending: %s", variant)
@@ -163,6 +167,7 @@ def variants(
     at: Rows,
     ranker: Scorer[Any] | None = None,
     fuser: Fuser | None = None,
+    without_fields: Mapping[str, Scorer[Any]] | None = None,
 ) -> dict[str, Cascade]:
     """Return the full cascade and its ablations by one component each, over remembered answers.
 
@@ -171,6 +176,7 @@ def variants(
         ranker.
         at: the current requests. ranker: replaces ``remembered`` in the full cascade, which is timed.
         fuser: the fitted fusion, where the settings name one; one variant uses averaged ranks instead.
+        without_fields: field to the predictions of a ranker that was trained without it.
     """
 
     def composed(
@@ -194,6 +200,8 @@ def variants(
         out |= {f"without {name}": composed([other for other in names if other != name]) for name in names}
     if remembered is not None:
         out["without the ranker"] = composed(names, None)
+    for field_name, scorer in (without_fields or {}).items():
+        out[f"ranker without {field_name}"] = composed(names, scorer)
     if remembered is not None and fuser is not None:
         plain = settings.model_copy(update={"fusion": "rank_average", "fusion_settings": {}})
         out["averaged ranks in place of the fusion"] = composed(names, by=plain)

@@ -59,6 +59,9 @@ class RecommendSettings(Settings):
     features: str | None = None
     """Run directory of `taiji run` whose features the ranker reads as of each request's time; users and items are
     matched by their original ids. `null` ranks without features."""
+    without_fields: tuple[str, ...] = ()
+    """Names of fields of the ranker, of your own package or pair fields. For each, a further ranker is trained without it, and
+    the ablation has a row for it."""
     most_per_category: PositiveInt | None = None
     """Most items per deepest category in a list; `null` sets no cap."""
     budget: Budget = Budget()
@@ -83,4 +86,6 @@ class RecommendSettings(Settings):
     def _features_have_a_reader(self) -> Self:
         if self.features is not None and not self.rank:
             raise ValueError("`features` are read by the ranker, so they need `rank: true`")
+        if self.without_fields and not self.rank:
+            raise ValueError("`without_fields` are fields of the ranker, so they need `rank: true`")
         return self

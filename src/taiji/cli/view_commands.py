@@ -105,7 +105,7 @@ def say(text: str) -> None:
 
 def summary(folder: Path, json_path: Path | None) -> None:
     from taiji.core.artifacts import read_json
-    from taiji.reporting.summary import print_summary
+    from taiji.reporting.terminal_summary import print_summary
 
     metrics = read_json(folder / "metrics.json")
     if json_path and console.emit_json(

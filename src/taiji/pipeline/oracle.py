@@ -28,6 +28,7 @@ from taiji.metrics.task_metrics import MAIN_METRICS, head_title, split_key, titl
 from taiji.pipeline.refreshes import refresh_times
 from taiji.pipeline.run_study import COMPETITOR, ORACLE_ARM, evaluated, print_study, split_at
 from taiji.reasoning.prompts import item_lines
+from taiji.reporting.conclusion import ladder_conclusion
 from taiji.reporting.summary import Difference, goal_of, verdict
 
 if TYPE_CHECKING:
@@ -174,3 +175,5 @@ def print_oracle(found: dict[str, Any]) -> None:
             print(f"{row['rung']}: AUC {number_text(row['auc'], 4)}{against}")
     for line in found.get("decisions", ()):
         print(f"{line['question']} {line['found']}. {line['says']}")
+    if (reached := ladder_conclusion(found.get("ladder", ()))) is not None:
+        print("\n" + "\n".join(reached.lines()))

@@ -11,6 +11,7 @@ from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
 from taiji.pipeline.stages.closed_loop_stage import ClosedLoop
 from taiji.pipeline.stages.data_stage import Data
 from taiji.pipeline.stages.fusion_stage import Fusion
+from taiji.pipeline.stages.ranker_without_stage import RankerWithout, check_left_out
 from taiji.pipeline.stages.recommend_report_stage import RecommendReport
 from taiji.pipeline.stages.recommendation_stage import Recommendation
 from taiji.pipeline.stages.retriever_stage import RetrieverStage
@@ -48,17 +49,19 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
         make_fuser(settings)  # report invalid settings now
     if settings.features is not None:
         features_run(settings.features)
+    check_left_out(config)
     names = list(settings.retrievers)
     looped = is_world(config) and settings.closed_loop_users > 0
     fitting = (
         *(RetrieverStage(name, values) for name, values in settings.retrievers.items()),
         *((CandidateRanker(),) * settings.rank),
+        *(RankerWithout(field) for field in settings.without_fields),
         *((Fusion(),) * fitted),
     )
     return (
         Data(),
         *fitting,
-        Recommendation(names, settings.rank, fitted),
+        Recommendation(names, settings.rank, fitted, settings.without_fields),
         *((ClosedLoop(names, settings.rank, fitted),) * looped),
         RecommendReport(tuple(stage.key for stage in fitting), looped),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taiji.data import Dataset
     from taiji.models.ranking.external import PairScorer
     from taiji.models.ranking.ranker import Ranker
+    from taiji.models.ranking.settings import NeuralRankerSettings
     from taiji.models.ranking.train import RankingModel
     from taiji.pipeline.engine import Context
 
@@ -29,16 +30,15 @@ def with_texts(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def train(
-    context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, like: RankingModel | None = None
+    context: Context, dataset: Dataset, frame: pl.DataFrame, folder: str, settings: Settings | None = None
 ) -> RankingModel:
-    """Train the configured ranker, optionally with the fields selected in another ranker, and store it in a folder of the stage.
+    """Train the configured ranker, or one with other settings, and store it in a folder of the stage.
 
     The ranker may read the item knowledge of the run.
     """
     if KNOWLEDGE_STAGE in context.needs:
         dataset = with_texts(dataset, context.input(KNOWLEDGE_STAGE))
-    settings = context.config.ranking if like is None else settings_of(like, context.config.ranking)
-    ranker = train_ranker(dataset, frame, settings, context.config.seed)
+    ranker = train_ranker(dataset, frame, settings or context.config.ranking, context.config.seed)
     ranker.save(context.folder / folder)
     return ranker
 
@@ -52,6 +52,25 @@ def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
     if not isinstance(ranker, Ranker) or not isinstance(settings, NeuralRankerSettings) or not ranker.worths:
         return settings
     return settled(settings, ranker.worths)
+
+
+def neural_settings(settings: Settings) -> NeuralRankerSettings:
+    """Return the settings if they are those of a neural ranker, which lists its fields.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    from taiji.models.ranking.settings import NeuralRankerSettings
+
+    if not isinstance(settings, NeuralRankerSettings):
+        raise ConfigError(
+            "The ranking model has no list of fields, so it cannot be trained without one.",
+            where="recommend.without_fields",
+            expected="a ranking model whose settings extend NeuralRankerSettings",
+            found=type(settings).__name__,
+            fix="choose another model, or remove recommend.without_fields",
+        )
+    return settings
 
 
 def settled_once(dataset: Dataset, rows: pl.DataFrame, settings: Settings, seed: int) -> Settings:

@@ -28,7 +28,7 @@ def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
     }
 
 
-def _kind(rung: str) -> str:
+def kind_of(rung: str) -> str:
     """Return a rung's kind: text, control, or oracle."""
     if "control" in rung:
         return "control"
@@ -36,10 +36,15 @@ def _kind(rung: str) -> str:
 
 
 def _title(rung: str) -> str:
-    number, _, name = rung.partition(":")[0].partition(" ")
     if "control" in rung:
         return f"… {rung.rpartition(', ')[2]} (control)"
-    return f"+ {name}" if number.isdigit() and number != "0" else name
+    return title_of_rung(rung) if rung.startswith("0") else f"+ {title_of_rung(rung)}"
+
+
+def title_of_rung(rung: str) -> str:
+    """Return a rung's name without its number and its details."""
+    number, _, name = rung.partition(":")[0].partition(" ")
+    return name if number.isdigit() else rung
 
 
 def _headlines(log: LogLadder) -> list[dict[str, str]]:
@@ -55,10 +60,10 @@ def _headlines(log: LogLadder) -> list[dict[str, str]]:
         ]
     lines = []
     for row in log.ladder:
-        kind = _kind(row.rung)
+        kind = kind_of(row.rung)
         if row.group == "all" and row.difference is not None and kind in ("text", ORACLE):
             said = "the texts of the items" if kind == "text" else "an answer that is always right"
-            outcome = _outcome(row)
+            outcome = outcome_of(row)
             value = "" if row.kept == 0 else f" {metric_text(row.difference, signed=True)} AUC"
             lines.append(
                 {
@@ -71,7 +76,8 @@ def _headlines(log: LogLadder) -> list[dict[str, str]]:
     return lines
 
 
-def _outcome(row: RungResult) -> str:
+def outcome_of(row: RungResult) -> str:
+    """Return the verdict on a rung that has a difference, or that the ranker drops its fields."""
     assert row.difference is not None
     return LEFT_OUT if row.kept == 0 else verdict(row.difference)
 
@@ -82,7 +88,7 @@ def _cell(row: RungResult | None) -> dict[str, str]:
         return {"value": "–", "note": "", "verdict": "not measured", "mark": "", "tone": ""}
     if row.difference is None:
         return {"value": number_text(row.auc, 3), "note": "", "verdict": "", "mark": "", "tone": ""}
-    outcome = _outcome(row)
+    outcome = outcome_of(row)
     shown = metric_text(row.difference, signed=True)
     value, _, interval = shown.partition(" ")
     return {

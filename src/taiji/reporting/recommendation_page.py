@@ -53,6 +53,7 @@ def recommendation_values(
     return {
         "found": found,
         "verdicts": [_component(row) for row in found.get("components", ())],
+        "advice": advice(found),
         "retrieval": _table(retrieval, "arm"),
         "slices": _slices(found.get("slices", ())),
         "lists": _table(lists, "arm"),
@@ -93,6 +94,40 @@ def write_recommendation(
             configuration: every setting.
     """
     write_text(path, render_recommendation(name, found, loop, seconds, configuration))
+
+
+def advice(found: Row) -> str:
+    """Return what to do next, from the ablation of the final list; empty if nothing was ablated.
+
+    A component stays if the list is worse without it, in the metric that comes first of ``true_reward`` and ``ndcg``.
+    """
+    judged = next(
+        (name for name in LIST_METRICS[:2] if any(row["metric"].partition("@")[0] == name for row in found["lists"])),
+        None,
+    )
+    gaps = {
+        row["arm"].partition("without ")[2]: tone_of(row.get("difference"))
+        for row in found["lists"]
+        if row["metric"].partition("@")[0] == judged and "without " in row["arm"]
+    }
+    if not gaps:
+        return ""
+    said = []
+    for tone, text in (
+        ("worse", "Keep {}: the list is worse without {them}."),
+        ("better", "Leave out {}: the list is better without {them}."),
+        ("", "For {} no effect on the list is shown: {they} cost time, so try to do without {them}."),
+    ):
+        names = [name for name, found_tone in gaps.items() if found_tone == tone]
+        if names:
+            words = {"them": "it", "they": "it may"} if len(names) == 1 else {"them": "them", "they": "they may"}
+            said.append(text.format(listed(names), **words))
+    return " ".join(said)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def metric_title(metric: str) -> str:

@@ -18,6 +18,7 @@ from taiji.data.reading_tables import reading_tables
 from taiji.metrics.task_metrics import head_title, split_key, title_of
 from taiji.reporting import charts
 from taiji.reporting.audit_view import audit_view
+from taiji.reporting.conclusion import conclusion
 from taiji.reporting.ladder_view import ladder_view
 from taiji.reporting.summary import (
     MARKS,
@@ -155,6 +156,7 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
     return {
         "run": run,
         "version": taiji.__version__,
+        "conclusion": conclusion(run),
         "findings": _findings(run),
         "ladder": ladder_view(run),
         "periods": _periods(run),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import polars as pl
@@ -91,18 +91,45 @@ def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRa
         settings: settings with which a ranker was trained.
         worths: measured worth of its fields, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
     """
-    left_out = {worth.field for worth in worths if not worth.pays}
+    kept = without_fields(settings, {worth.field for worth in worths if not worth.pays})
 
-    def kept(given: Sequence[str | dict[str, Any]], make: Callable[[Any], Field]) -> tuple[str | dict[str, Any], ...]:
-        plain = [
+    def plain(given: Sequence[str | dict[str, Any]]) -> tuple[str | dict[str, Any], ...]:
+        return tuple(
             entry if isinstance(entry, str) else {key: value for key, value in entry.items() if key != "must_pay"}
             for entry in given
-        ]
-        return tuple(entry for entry in plain if make(entry).name not in left_out)
+        )
 
-    pairs = kept(USUAL if settings.pair_fields is None else settings.pair_fields, lambda entry: pair_fields([entry])[0])
-    others = kept(settings.fields, lambda entry: make_field(entry, "ranking.fields"))
-    return settings.model_copy(update={"pair_fields": pairs, "fields": others})
+    assert kept.pair_fields is not None
+    return kept.model_copy(update={"pair_fields": plain(kept.pair_fields), "fields": plain(kept.fields)})
+
+
+def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> NeuralRankerSettings:
+    """Return settings without the fields of these names, among those that they list and the usual pair fields."""
+    pairs, others = _entries(settings)
+    return settings.model_copy(
+        update={
+            "pair_fields": tuple(entry for name, entry in pairs if name not in names),
+            "fields": tuple(entry for name, entry in others if name not in names),
+        }
+    )
+
+
+def listed_fields(settings: NeuralRankerSettings) -> list[str]:
+    """Return the names of the fields that the settings list, and of the usual pair fields."""
+    return [name for entries in _entries(settings) for name, _ in entries]
+
+
+def _entries(settings: NeuralRankerSettings) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Return name and entry of every pair field, and of every other listed field."""
+
+    def named(given: Sequence[str | dict[str, Any]], make: Callable[[Any], Field]) -> list[tuple[str, Any]]:
+        return [(make(entry).name, entry) for entry in given]
+
+    pairs = USUAL if settings.pair_fields is None else settings.pair_fields
+    return (
+        named(pairs, lambda entry: pair_fields([entry])[0]),
+        named(settings.fields, lambda entry: make_field(entry, "ranking.fields")),
+    )
 
 
 def context_field(dataset: Dataset, column: str) -> Field:

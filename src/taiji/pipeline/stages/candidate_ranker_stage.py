@@ -9,7 +9,10 @@ from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from taiji.config import Config
+    from taiji.data import Dataset
     from taiji.pipeline.amounts import Log
     from taiji.pipeline.engine import Context
 
@@ -23,7 +26,7 @@ class CandidateRanker(Stage):
 
     name = "candidate_ranker"
     summary = "Train the ranker of candidates on all exposures before the test period."
-    needs = ("data",)
+    needs: tuple[str, ...] = ("data",)
     settings = ("ranking", "split", "recommend.features")
 
     def outside(self, config: Config) -> object:
@@ -39,16 +42,22 @@ class CandidateRanker(Stage):
 
     def run(self, context: Context) -> dict[str, Any]:
         """Train the ranker."""
-        from taiji.data import Split, exposures, time_split
         from taiji.pipeline.run_data import load
-        from taiji.pipeline.run_features import joined_to
         from taiji.pipeline.run_rankers import train
 
         dataset = load(context)
+        rows = self.training_rows(context, dataset)
+        train(context, dataset, rows, "ranker")
+        return {"exposures": len(rows)}
+
+    def training_rows(self, context: Context, dataset: Dataset) -> pl.DataFrame:
+        """Return the exposures before the test period, joined with the features of ``recommend.features``, if set."""
+        from taiji.data import Split, exposures, time_split
+        from taiji.pipeline.run_features import joined_to
+
         first, _, _, test, end = time_split(dataset, context.config.split).bounds
         # A single period up to the test period, so that labels that had not matured by then are unknown.
         rows = exposures(dataset, Split((first, first, first, test, end)), "ranker")
         if context.config.recommend.features is not None:
             rows = joined_to(context, dataset, rows, test)
-        train(context, dataset, rows, "ranker")
-        return {"exposures": len(rows)}
+        return rows

@@ -43,7 +43,7 @@ class Ranking(Stage):
         from taiji.features.feature_table import feature_metrics, join_features
         from taiji.features.student import STUDENT, IntentStudent, filled
         from taiji.pipeline.run_data import load, load_split
-        from taiji.pipeline.run_rankers import load_trained, train
+        from taiji.pipeline.run_rankers import load_trained, settings_of, train
 
         dataset, split = load(context), load_split(context)
         before, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
@@ -58,6 +58,7 @@ class Ranking(Stage):
         test = test.join(tables["taiji"].select("user").unique(), on="user", how="semi", maintain_order="left")
         write_parquet(context.folder / "exposures.parquet", test)
         base = load_trained(context, "evaluation_ranker", dataset)
+        settings = settings_of(base, context.config.ranking)
         predictions = {"none": base.predict(test)}
         folder = context.input("features") / STUDENT
         student = IntentStudent.load(folder) if folder.is_dir() else None
@@ -68,7 +69,7 @@ class Ranking(Stage):
             return filled(found, dataset, student, context.config.features.oldest_s) if own and student else found
 
         for arm, table in tables.items():
-            ranker = train(context, dataset, joined(before, table), arm, base)
+            ranker = train(context, dataset, joined(before, table), arm, settings)
             predictions[arm] = ranker.predict(joined(test, table))
         for arm, frame in predictions.items():
             write_parquet(context.folder / f"predictions-{arm}.parquet", frame)

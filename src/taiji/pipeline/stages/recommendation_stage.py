@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount
 from taiji.pipeline.composed_stage import ComposedStage
+from taiji.pipeline.stages.ranker_without_stage import RankerWithout
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from taiji.config import Config
     from taiji.pipeline.amounts import Log
     from taiji.pipeline.engine import Context
@@ -20,6 +23,13 @@ class Recommendation(ComposedStage):
     summary = "Evaluate the recommender on the test period, whole and without each component."
     settings = ("recommend", "split", "evaluation", "embedder")
     publish = ("recommendation.json",)
+
+    def __init__(
+        self, retrievers: Sequence[str], ranked: bool, fitted: bool = False, without_fields: Sequence[str] = ()
+    ) -> None:
+        super().__init__(retrievers, ranked, fitted)
+        self.without = {field: RankerWithout(field).key for field in without_fields}
+        self.needs = (*self.needs, *self.without.values())
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of ranked candidates: for the whole cascade, once for all of its variants, and for logged lists."""
@@ -35,6 +45,7 @@ class Recommendation(ComposedStage):
         from taiji.experiments.world_lists import WorldTruth
         from taiji.pipeline.run_data import load
         from taiji.pipeline.run_features import features_used
+        from taiji.pipeline.run_rankers import load_trained, scoring_slates
         from taiji.pipeline.run_recommender import world_of
         from taiji.pipeline.traced_requests import off_policy_values, write_traces
 
@@ -66,6 +77,10 @@ class Recommendation(ComposedStage):
             before=start,
             vectors=parts.vectors,
             fuser=parts.fuser,
+            without_fields={
+                field: scoring_slates(load_trained(context, stage, dataset), "another model")
+                for field, stage in self.without.items()
+            },
             further=None if truth is None else truth.of_lists(requests),
             seed=seed,
         )

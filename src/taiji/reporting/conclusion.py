@@ -1,0 +1,174 @@
+"""The conclusion of a run, or of a ladder alone: the question, the answers, and the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taiji.core.number_format import counted
+from taiji.metrics.task_metrics import key_title
+from taiji.reporting.ladder_view import LEFT_OUT, ORACLE, kind_of, outcome_of, title_of_rung
+from taiji.reporting.summary import (
+    MARKS,
+    Difference,
+    RankerMetric,
+    RungResult,
+    RunMetrics,
+    goal_of,
+    heads_of,
+    metric_text,
+    metrics_of,
+    verdict,
+)
+
+RAN_OUT = "Run `taiji oracle` with the same configuration: it shows whether texts or a model could help on this log."
+TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on by default): they pay off here without a language model."
+ROOM = "There is room for a language model: try one with `taiji run`; if one did not gain, a larger one or answers for more users, and compare with `taiji study`."
+NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
+HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
+FEW = "Evaluate more users (`size.feature_users`, `evaluation`): there are too few to tell."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sentence of the answer.
+
+    Attributes:
+        text: the sentence. outcome: a verdict of :func:`taiji.reporting.summary.verdict`, or that the ranker drops the
+            input.
+    """
+
+    text: str
+    outcome: str
+
+    @property
+    def mark(self) -> str:
+        """Mark shown before the sentence."""
+        return MARKS.get(self.outcome, "○")
+
+    @property
+    def tone(self) -> str:
+        """Name of the style."""
+        return self.outcome if self.outcome in MARKS else "open"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What was asked, what came out, and what to do next, all as sentences."""
+
+    asked: str
+    answers: tuple[Answer, ...]
+    advice: str
+
+    def lines(self) -> list[str]:
+        """Return the conclusion as lines of a terminal."""
+        return [f"asked: {self.asked}", *(f"{a.mark} {a.text}" for a in self.answers), f"advice: {self.advice}"]
+
+
+def conclusion(run: RunMetrics) -> Conclusion | None:
+    """Return the conclusion of a run; None if it compared no rankers.
+
+    The model's arm is the one that is compared with a baseline without a language model. Its verdict is that of the
+    first metric of the first prediction, over all exposures. Texts and upper bound come from the ladder of the run's
+    own log.
+    """
+    arm = _model_arm(run)
+    if arm is None or arm.difference is None:
+        return None
+    goal = goal_of(arm.metric)
+    answers = [_of_model(arm, goal)]
+    ladder = run.ladder[0].ladder if run.ladder else ()
+    answers += _of_ladder(ladder)
+    outcomes = [verdict(gap, goal) for gap in (arm.difference, *arm.competitors)]
+    if outcomes[0] == "better" and set(outcomes) == {"better"}:
+        advice = (
+            "Check with `taiji study` that the gain holds for other training seeds; then serve it with `taiji serve`."
+        )
+    elif outcomes[0] == "better":
+        baseline = next(gap.against for gap, found in zip(arm.competitors, outcomes[1:]) if found != "better")
+        advice = f"Use {baseline} instead of the language model: it is not shown to be worse, and costs nothing."
+    else:
+        advice = ladder_advice(ladder)
+    where = f" on {run.data}" if run.data else ""
+    return Conclusion(f"Do the answers of a language model improve a ranker{where}?", tuple(answers), advice)
+
+
+def ladder_conclusion(rows: Sequence[Mapping[str, Any]]) -> Conclusion | None:
+    """Return the conclusion of rows of :func:`taiji.experiments.ladder.climb`; None if texts were not evaluated."""
+    ladder = [RungResult.model_validate(row) for row in rows]
+    answers = _of_ladder(ladder)
+    if not answers:
+        return None
+    return Conclusion(
+        "Could the texts of items, or a language model, improve a ranker on this log?",
+        tuple(answers),
+        ladder_advice(ladder),
+    )
+
+
+def ladder_advice(ladder: Sequence[RungResult]) -> str:
+    """Return what follows from a ladder: texts first, which cost least, then the upper bound of a model."""
+    outcomes = {kind: outcome_of(row) for kind, row in _rungs(ladder).items()}
+    room = outcomes.get(ORACLE)
+    further = f" {ROOM}" if room == "better" else ""
+    if outcomes.get("text") == "better":
+        return TEXT_PAYS + further
+    if room is None:
+        return RAN_OUT
+    if room not in ("better", "worse", LEFT_OUT, "interval includes zero"):
+        return FEW
+    return {"better": ROOM, "worse": HARM}.get(room, NO_ROOM)
+
+
+def _model_arm(run: RunMetrics) -> RankerMetric | None:
+    leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
+    return next((f for f in run.ranking if f.metric in leading and f.group == "all" and f.competitors), None)
+
+
+def _of_model(arm: RankerMetric, goal: str) -> Answer:
+    assert arm.difference is not None
+    outcome = verdict(arm.difference, goal)
+    text = f"{metric_text(arm.difference, signed=True)} {key_title(arm.metric)} over {counted(arm.n, 'user')}"
+    beside = "; ".join(f"against {gap.against} {_short(gap, goal)}" for gap in arm.competitors)
+    said = {
+        "better": "Yes: the language model’s features are better than none",
+        "worse": "No: the language model’s features make the ranker worse",
+        "interval includes zero": "Not shown: the language model’s features do not measurably change the ranker",
+        "one and the same": "No: the language model’s features change nothing",
+    }.get(outcome, f"Not shown, {outcome}: the language model’s features")
+    return Answer(f"{said}, {text} ({beside}).", outcome)
+
+
+def _short(gap: Difference, goal: str) -> str:
+    return f"{metric_text(gap, signed=True)}, {verdict(gap, goal)}"
+
+
+def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
+    said = {"text": "The texts of the items", ORACLE: "The true next items, the most that a model could name,"}
+    does = {
+        "better": "improve a ranker: {gain} AUC over {before}.",
+        "worse": "make a ranker worse: {gain} AUC over {before}.",
+        LEFT_OUT: "do not pay off: the ranker drops them.",
+        "interval includes zero": "are not shown to improve a ranker: {gain} AUC over {before}.",
+    }
+    answers = []
+    for kind, row in _rungs(ladder).items():
+        assert row.difference is not None
+        outcome = outcome_of(row)
+        text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
+            gain=metric_text(row.difference, signed=True),
+            before=f"“{title_of_rung(row.difference.against)}”",
+        )
+        answers.append(Answer(f"{said[kind]} {text}", outcome))
+    return answers
+
+
+def _rungs(ladder: Sequence[RungResult]) -> dict[str, RungResult]:
+    """Return the first rung of texts, and the first one that knows the future, over all rows."""
+    found: dict[str, RungResult] = {}
+    for row in ladder:
+        kind = kind_of(row.rung)
+        if kind in ("text", ORACLE) and row.group == "all" and row.difference is not None:
+            found.setdefault(kind, row)
+    return found
