@@ -57,8 +57,10 @@ def test_advice_follows_the_ablation_of_the_list():
 
     found = {"lists": [row("without a", -0.2, -0.1), row("without b", 0.1, 0.2), row("ranker without c", -0.1, 0.1)]}
     text = advice(found)
-    assert text.startswith("Keep a: the list is worse without it. Leave out b: the list is better without it. For c no")
+    assert text.startswith(
+        "Keep a: the list is worse without it. Leave out b: the list is better without it. No effect of c"
+    )
     assert advice({"lists": [*found["lists"], row("without a", 0.1, 0.2, "true_reward@10")]}).startswith("Leave out a:")
     assert advice({"lists": [row("all components", -0.2, -0.1)]}) == ""
     pair = advice({"lists": [row("without a", -0.2, -0.1), row("without b", -0.2, -0.1)]})
-    assert pair == "Keep a and b: the list is worse without them."
+    assert pair == "Keep a and b: the list is worse without any of them."

@@ -113,15 +113,18 @@ def advice(found: Row) -> str:
     if not gaps:
         return ""
     said = []
-    for tone, text in (
-        ("worse", "Keep {}: the list is worse without {them}."),
-        ("better", "Leave out {}: the list is better without {them}."),
-        ("", "For {} no effect on the list is shown: {they} cost time, so try to do without {them}."),
-    ):
+    for tone, one, many in (
+        ("worse", "Keep {}: the list is worse without it.", "Keep {}: the list is worse without any of them."),
+        ("better", "Leave out {}: the list is better without it.", "Leave out {}, one at a time: the list is better without each."),
+        (
+            "",
+            "No effect of {} on the list is shown. It costs time, so evaluate again without it.",
+            "No effect of {} on the list is shown. Each costs time, so evaluate again without one of them at a time.",
+        ),
+    ):  # fmt: skip
         names = [name for name, found_tone in gaps.items() if found_tone == tone]
         if names:
-            words = {"them": "it", "they": "it may"} if len(names) == 1 else {"them": "them", "they": "they may"}
-            said.append(text.format(listed(names), **words))
+            said.append((one if len(names) == 1 else many).format(listed(names)))
     return " ".join(said)
 
 
