@@ -7,8 +7,6 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from taiji.cli import console
 from taiji.cli.options import ConfigPath, Data, Force, JsonPath, Name, Overrides, Preset, Quiet, Resume, Runs, Verify
 from taiji.cli.view_commands import open_run
@@ -95,6 +93,8 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
 
 def _print_components(out: Console, found: Mapping[str, Any]) -> None:
     """Print the comparison of each component with the baselines."""
+    from rich.markup import escape
+
     from taiji.reporting.recommendation_page import recommendation_values
 
     shown = recommendation_values(found)

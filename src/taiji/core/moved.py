@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # importlib.abc takes longer to import than the rest of taiji's start, and adds no behaviour
+    Loader = MetaPathFinder = object
 
 REMOVED_IN = "0.3"
 MOVED = dict(
@@ -102,7 +107,7 @@ EMPTIED = ("evaluation",)
 """Old packages whose modules have all moved."""
 
 
-class _ForwardingLoader(importlib.abc.Loader):
+class _ForwardingLoader(Loader):
     def __init__(self, target: str | None) -> None:
         self.target = target
 
@@ -119,7 +124,7 @@ class _ForwardingLoader(importlib.abc.Loader):
             module.__dict__["__all__"] = getattr(target, "__all__", [n for n in vars(target) if not n.startswith("_")])
 
 
-class MovedFinder(importlib.abc.MetaPathFinder):
+class MovedFinder(MetaPathFinder):
     """Finder of the modules in :data:`MOVED`."""
 
     def find_spec(
