@@ -63,4 +63,4 @@ def test_advice_follows_the_ablation_of_the_list():
     assert advice({"lists": [*found["lists"], row("without a", 0.1, 0.2, "true_reward@10")]}).startswith("Leave out a:")
     assert advice({"lists": [row("all components", -0.2, -0.1)]}) == ""
     pair = advice({"lists": [row("without a", -0.2, -0.1), row("without b", -0.2, -0.1)]})
-    assert pair == "Keep a and b: the list is worse without any of them."
+    assert pair == "Keep a and b: the list is worse without each of them."

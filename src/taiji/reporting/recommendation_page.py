@@ -114,7 +114,7 @@ def advice(found: Row) -> str:
         return ""
     said = []
     for tone, one, many in (
-        ("worse", "Keep {}: the list is worse without it.", "Keep {}: the list is worse without any of them."),
+        ("worse", "Keep {}: the list is worse without it.", "Keep {}: the list is worse without each of them."),
         ("better", "Leave out {}: the list is better without it.", "Leave out {}, one at a time: the list is better without each."),
         (
             "",
