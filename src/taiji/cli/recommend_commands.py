@@ -107,6 +107,8 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
             out.print(f"      [dim]{escape(reason)}[/dim]", highlight=False)
     for limit in shown["limits"]:
         out.print(f"  [dim]{escape(limit)}[/dim]", highlight=False)
+    if shown["advice"]:
+        out.print(f"advice: {escape(shown['advice'])}", highlight=False)
 
 
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
