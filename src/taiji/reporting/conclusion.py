@@ -156,9 +156,10 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
     for kind, row in _rungs(ladder).items():
         assert row.difference is not None
         outcome = outcome_of(row)
+        kept = "" if not row.kept else f" (kept in {100 * row.kept:.0f} % of the trainings)"
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
-            before=f"“{title_of_rung(row.difference.against)}”",
+            before=f"“{title_of_rung(row.difference.against)}”{kept}",
         )
         answers.append(Answer(f"{said[kind]} {text}", outcome))
     return answers
