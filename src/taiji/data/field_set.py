@@ -14,6 +14,8 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import CategoryField, Field, IdField, NumbersField, Rows, Saved, Side
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
+from taiji.data.statistics import PointInTime
+from taiji.data.user_subset import NEW, UserSubset
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Field)
@@ -199,6 +201,13 @@ class FieldSet:
         """Return the vocabulary rows of each user's id and categories, (n_users, 1 + C) int64."""
         return _side_by_side(dataset, dataset.users, (self.user_id, *self.categories("user")))
 
+    def subset_codes(self, users: UserSubset, codes: Array) -> Array:
+        """Return :meth:`user_codes` of some users, given those of their base dataset: rows are copied where they depend only on the user's own row."""
+        fields = (self.user_id, *self.categories("user"))
+        if all(field.reads_own_row for field in fields) and not (users.numbers == NEW).any():
+            return codes[users.numbers]  # type: ignore[no-any-return]
+        return self.user_codes(users)
+
     def item_codes(self, dataset: Dataset) -> Array:
         """Return the vocabulary rows of each item's id and categories, (n_items + 1, 1 + C) int64. The last row is padding (all 0)."""
         codes = _side_by_side(dataset, dataset.items, (self.item_id, *self.categories("item")))
@@ -221,7 +230,7 @@ class FieldSet:
             grouped: True to number the requests of the rows.
         """
         nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
-        columns = [field.matrix(rows) for field in self.numbers if field.side in sides]
+        columns = [_matrix(field, rows) for field in self.numbers if field.side in sides]
         numbers = np.concatenate([*nothing, *columns], axis=1)
         own = "user" in sides
         sequences = {field.name: field.sequences(rows) for field in self.sequences if own}
@@ -245,6 +254,16 @@ class FieldSet:
             group=_requests(rows) if grouped else None,
         )
 
+    def adopt(self, other: FieldSet) -> None:
+        """Replace each field by an equal one of another set, if it has one, so that their arrays are in memory only once and
+        their results can be shared."""
+        known = {field.name: field for field in other.fields}
+        fields = [
+            known[field.name] if field.name in known and _equal(field, known[field.name]) else field
+            for field in self.fields
+        ]
+        self.__dict__.update(vars(FieldSet(fields)))
+
     def config(self) -> list[dict[str, Any]]:
         """Return the classes, options and learnt values of the fields, for JSON."""
         return [vars(Saved.of(field)) for field in self.fields]
@@ -264,6 +283,26 @@ class FieldSet:
             field.restore(saved.config, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             made.append(field)
         return cls(made)
+
+
+def _matrix(field: NumbersField, rows: Rows) -> Array:
+    """Return the numbers of a field, from those that another ranker has computed for the same rows if there are any."""
+    known = rows.statistics if field.shared else None
+    if not isinstance(known, PointInTime) or known.shared is None:
+        return field.matrix(rows)
+    if field not in known.shared:
+        known.shared[field] = field.matrix(rows)
+    return known.shared[field]
+
+
+def _equal(one: Field, other: Field) -> bool:
+    """Return whether both fields would be saved in the same way, and therefore give the same values."""
+    arrays, others = one.tensors(), other.tensors()
+    return (
+        Saved.of(one) == Saved.of(other)
+        and arrays.keys() == others.keys()
+        and all(np.array_equal(values, others[name]) for name, values in arrays.items())
+    )
 
 
 def _has_values(field: Field) -> bool:

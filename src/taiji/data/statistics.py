@@ -57,6 +57,9 @@ class PointInTime(Mapping[str, Array]):
     Statistics of the user side depend only on users and times, those of the item side only on items and times.
     """
 
+    shared: dict[object, Array] | None = None
+    """Further results for the same rows, by field, if several rankers score them; see :attr:`taiji.data.fields.NumbersField.shared`."""
+
     def __init__(self, statistics: Statistics, users: Array, items: Array, times: Array) -> None:
         self.of, self.user, self.item, self.time = statistics, users, items, times
 

@@ -238,6 +238,7 @@ def scorer_of(world: World) -> RunScorer:
     run = world.run
     plain = load_neural(run / "evaluation_ranker" / "ranker", world.dataset)
     featured = load_neural(run / "ranking" / "taiji", world.dataset)
+    featured.fieldset.adopt(plain.fieldset)
     folder = run / "features" / STUDENT
     student = IntentStudent.load(folder) if folder.is_dir() else None
     oldest_s = FeatureSettings.model_validate(world.config["features"]).oldest_s
