@@ -159,13 +159,14 @@ class FieldSet:
         self.user_id, self.item_id = ids["user"], ids["item"]
         self.numbers, self.sequences = self._of(NumbersField), self._of(SequenceField)  # type: ignore[type-abstract]
         self.codes, self.vectors = self._of(CodesField), self._of(VectorField)
+        self._categories = self._of(CategoryField)
 
     def _of(self, kind: type[F]) -> tuple[F, ...]:
         return tuple(field for field in self.fields if isinstance(field, kind))
 
     def categories(self, *sides: Side) -> tuple[CategoryField, ...]:
         """Return the category fields of the given sides."""
-        return tuple(field for field in self._of(CategoryField) if field.side in sides)
+        return tuple(field for field in self._categories if field.side in sides)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> FieldSet:
         """Fit every field on data known before ``until``, and return the set without the fields that have no values."""

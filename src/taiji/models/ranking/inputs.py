@@ -77,9 +77,10 @@ class Inputs:
         self.statistics = statistics
         self.known_until: Mapping[str, int] = {}
         """Time of the last known label per task, set while frames are read one at a time."""
+        self._categories = bool(fields.layout.row.width)
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
-        self._place = np.zeros(len(self.item_codes), dtype=np.int64)
+        self._place = np.empty(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
         """Return the same inputs for other users of the same catalogue. The item codes are shared, not recomputed.
@@ -92,7 +93,7 @@ class Inputs:
             dataset=users,
             statistics=statistics,
             user_codes=self._user_codes(users),
-            _place=np.zeros(len(self.item_codes), dtype=np.int64),
+            _place=np.empty(len(self.item_codes), dtype=np.int64),
         )
         return made
 
@@ -195,7 +196,7 @@ class Inputs:
         """Return the request's split inputs, from rows that hold only the numbers and categories of user and context."""
         distinct = self._distinct(list(arrays.sequences.values()))
         out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
-        if self.fields.layout.row.width:
+        if self._categories:
             out["request_categories"] = arrays.categories.astype(np.int64)
         return self._tensors(out)
 
@@ -224,7 +225,7 @@ class Inputs:
     def _items(self, arrays: Arrays) -> Batch:
         distinct = self._distinct([arrays.item])
         out = {"items": self.item_codes[distinct], "item": self._place[arrays.item], "numbers": arrays.numbers}
-        if self.fields.layout.row.width:
+        if self._categories:
             out["categories"] = arrays.categories.astype(np.int64)
         return self._tensors(out)
 
