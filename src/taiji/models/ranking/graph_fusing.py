@@ -16,6 +16,37 @@ from torch.nn import functional
 
 from taiji.nn.per_request import add_spread_, spread, spread_add
 
+
+def columns_of(outputs: torch.Tensor, start: int, size: int) -> torch.Tensor:
+    """Return the outputs of one of the layers that were joined: some columns, which no other layer has."""
+    return outputs.narrow(-1, start, size)
+
+
+def fill_masked_(values: torch.Tensor, mask: torch.Tensor, value: float) -> torch.Tensor:
+    """Return ``values.masked_fill_(mask, value)``. Without a masked place, which is common for padding, nothing is done."""
+    if mask.device.type == "cpu" and mask.numel() < values.numel() and not mask.any():
+        return values
+    return values.masked_fill_(mask, value)
+
+
+def sum_few(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return ``values.sum(dim)``. A few summands are added one after the other, as PyTorch does, but over long rows."""
+    if not 1 < values.shape[dim] <= FEW or values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return values.sum(dim)
+    first, second, *others = values.unbind(dim)
+    total = first + second
+    for other in others:
+        total += other
+    return total
+
+
+def mean_few(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return ``values.mean(dim)``, see :func:`sum_few`."""
+    return sum_few(values, dim).div_(values.shape[dim])
+
+
+FEW = 4
+"""Largest number of summands that are added one by one."""
 SAME_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.getitem, operator.add, operator.sub,
     operator.mul, operator.truediv, operator.neg, getattr, spread, spread_add,
@@ -27,13 +58,14 @@ VIEWS = {"view", "reshape", "flatten", "transpose", "unsqueeze", "contiguous"}
 """Methods whose result is the memory of their argument, or a copy of it."""
 NEW_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.add, operator.sub, operator.mul,
-    operator.truediv, operator.neg, spread_add,
+    operator.truediv, operator.neg, spread_add, columns_of, sum_few, mean_few,
 }  # fmt: skip
-"""Functions whose result is a new tensor."""
+"""Functions whose result is a new tensor, or columns of one that nothing else reads."""
+FEWER = {"sum": sum_few, "mean": mean_few}
 NEW_METHODS = {"sum", "mean", "amax", "clamp_min", "masked_fill"}
 IN_PLACE: dict[Any, str] = {
     operator.add: "add_", operator.sub: "sub_", operator.mul: "mul_", operator.truediv: "div_", operator.neg: "neg_",
-    torch.exp: "exp_", torch.log: "log_", "masked_fill": "masked_fill_", "clamp_min": "clamp_min_",
+    torch.exp: "exp_", torch.log: "log_", "clamp_min": "clamp_min_",
 }  # fmt: skip
 """Operations on a first argument, and the methods that overwrite it."""
 Shapes = dict[fx.Node, tuple[tuple[int, ...], torch.dtype] | None]
@@ -56,6 +88,7 @@ def fused(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> fx.GraphMod
             node.replace_all_uses_with(node.args[0])
             made.graph.erase_node(node)
     _merge_equal(made)
+    _sum_few(made)
     _flatten_concatenations(made.graph)
     _join_layers(made)
     _overwrite(made, _facts(made, example))
@@ -98,6 +131,18 @@ def _repeatable(node: fx.Node, root: fx.GraphModule) -> bool:
     if node.op == "call_module":
         return isinstance(root.get_submodule(str(node.target)), SAME_MODULES)
     return node.op == "get_attr"
+
+
+def _sum_few(made: fx.GraphModule) -> None:
+    """Replace sums and means along an inner axis, which PyTorch computes number by number if the axis is short."""
+    for node in list(made.graph.nodes):
+        axes = [*node.args[1:], *node.kwargs.values()]
+        named = not node.kwargs or set(node.kwargs) == {"dim"}
+        if node.op == "call_method" and node.target in FEWER and named and len(axes) == 1 and type(axes[0]) is int:
+            with made.graph.inserting_before(node):
+                found = made.graph.call_function(FEWER[str(node.target)], (node.args[0], axes[0]))
+            node.replace_all_uses_with(found)
+            made.graph.erase_node(node)
 
 
 def _flatten_concatenations(graph: fx.Graph) -> None:
@@ -144,7 +189,7 @@ def _join_layers(made: fx.GraphModule) -> None:
             whole = made.graph.call_module(f"joined_{number}", (source,))
             start = 0
             for node, size in zip(nodes, sizes):
-                part = made.graph.call_function(torch.narrow, (whole, -1, start, size))
+                part = made.graph.call_function(columns_of, (whole, start, size))
                 node.replace_all_uses_with(part)
                 start += size
         for node in nodes:
@@ -223,6 +268,8 @@ def _overwrite(made: fx.GraphModule, facts: Shapes) -> None:
         with made.graph.inserting_before(node):
             if node.target is spread_add:
                 written = made.graph.call_function(add_spread_, (target, node.args[0]))
+            elif node.op == "call_method" and node.target == "masked_fill" and len(node.args) == 3:
+                written = made.graph.call_function(fill_masked_, node.args, node.kwargs)
             elif node.target in IN_PLACE:
                 written = made.graph.call_method(IN_PLACE[node.target], node.args, node.kwargs)
             elif node.op == "call_module" and type(made.get_submodule(str(node.target))) is nn.ReLU:
@@ -240,7 +287,7 @@ def _kind(node: fx.Node, root: fx.GraphModule) -> str:
     if node.op == "call_method":
         return "view" if node.target in VIEWS else "new" if node.target in NEW_METHODS else "unknown"
     if node.op == "call_function":
-        return "view" if node.target is torch.narrow else "new" if node.target in NEW_FUNCTIONS else "unknown"
+        return "new" if node.target in NEW_FUNCTIONS else "unknown"
     if node.op == "call_module":
         return "new" if type(root.get_submodule(str(node.target))) in (nn.Linear, nn.ReLU, nn.Embedding) else "unknown"
     return "unknown"
