@@ -167,21 +167,21 @@ def _axis_of(node: fx.Node) -> int | None:
 
 def _join_layers(made: fx.GraphModule) -> None:
     """Replace linear layers with the same input by one layer, of whose outputs each takes its columns."""
-    groups: dict[fx.Node, list[fx.Node]] = {}
+    groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
     for node in made.graph.nodes:
         reshaped = any(user.op == "call_method" for user in node.users)  # columns of a wider tensor cannot be viewed
         if node.op == "call_module" and type(made.get_submodule(node.target)) is nn.Linear and not reshaped:
-            groups.setdefault(node.args[0], []).append(node)
-    for number, (source, nodes) in enumerate(groups.items()):
-        layers = [made.get_submodule(str(node.target)) for node in nodes]
-        biased = {layer.bias is not None for layer in layers}
-        if len(nodes) < 2 or len(biased) > 1:
+            biased = made.get_submodule(node.target).bias is not None
+            groups.setdefault((node.args[0], biased), []).append(node)
+    for number, ((source, biased), nodes) in enumerate(groups.items()):
+        if len(nodes) < 2:
             continue
+        layers = [made.get_submodule(str(node.target)) for node in nodes]
         sizes = [int(layer.out_features) for layer in layers]  # type: ignore[arg-type]
         weight = torch.cat([layer.weight.detach() for layer in layers])  # type: ignore[operator, union-attr]
-        joined = nn.Linear(weight.shape[1], weight.shape[0], bias=biased == {True}, device="meta").requires_grad_(False)
+        joined = nn.Linear(weight.shape[1], weight.shape[0], bias=biased, device="meta").requires_grad_(False)
         joined.weight = nn.Parameter(weight, requires_grad=False)
-        if biased == {True}:
+        if biased:
             bias = torch.cat([layer.bias.detach() for layer in layers])  # type: ignore[operator, union-attr]
             joined.bias = nn.Parameter(bias, requires_grad=False)
         made.add_module(f"joined_{number}", joined)
