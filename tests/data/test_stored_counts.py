@@ -73,8 +73,9 @@ def test_after_the_log_statistics_of_items_are_read_from_their_row(tmp_path, mon
     monkeypatch.setattr(found, "counts", None)
     for name, end in found.settled.ends.items():
         assert found.at(items, items, np.full(25, end + 1))[name].shape == (25,)
-        with pytest.raises(AttributeError):
-            found.at(items, items, np.full(25, end))[name]
+        times = np.full(25, end + 1)
+        times[3] = end
+        assert found.settled.column(name, found.at(items, items, times)) is None, "one row is too early"
     assert last == max(found.settled.ends[name] for name in WINDOWS), "windows settle last"
 
 

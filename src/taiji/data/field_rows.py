@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -103,6 +103,10 @@ class RowArrays(Rows):
         further: function that makes each further column, by name.
         given: further columns as arrays, (N,), for those that hold Python lists.
     """
+
+    def __new__(cls, *arguments: Any, frame: pl.DataFrame | None = None, **others: Any) -> Self:
+        """Return rows of a table where one is given, as :func:`dataclasses.replace` does."""
+        return super().__new__(cls) if frame is None else Rows(*arguments, frame=frame, **others)  # type: ignore[return-value]
 
     def __init__(
         self,
