@@ -37,7 +37,9 @@ def test_fields_read_the_same_from_arrays(shop, rows):  # noqa: F811
     for name in ("sequences", "ages", "codes", "vectors", "present"):
         for key, values in getattr(expected, name).items():
             np.testing.assert_array_equal(getattr(found, name)[key], values)
-    assert given.frame.equals(frame.select(pl.col("user", "item", "time").cast(pl.Int64), pl.exclude("user", "item", "time")))
+    assert given.frame.equals(
+        frame.select(pl.col("user", "item", "time").cast(pl.Int64), pl.exclude("user", "item", "time"))
+    )
 
 
 def test_a_table_is_made_only_for_a_field_that_reads_it(shop, rows):  # noqa: F811

@@ -51,7 +51,11 @@ class Loyal(CategoryField):
 def test_codes_are_copied_only_where_they_depend_on_the_own_row_of_a_known_user(shop, monkeypatch):
     rows = shop.events.filter("exposed").head(40).select("user", "item", "time")
     plain = [IdField("user"), IdField("item"), CategoryField(("age", "spend"), "user", name="profile")]
-    for extra, numbers, copied in (([], (7, 3, 7), True), ([], (7, NEW, 7), False), ([Loyal("age", "user", "loyal")], (7, 3, 7), False)):
+    for extra, numbers, copied in (
+        ([], (7, 3, 7), True),
+        ([], (7, NEW, 7), False),
+        ([Loyal("age", "user", "loyal")], (7, 3, 7), False),
+    ):
         fields = FieldSet([*plain, *extra]).fit(shop, rows, 2**62)
         users = subset(shop, numbers, [f"u{number}" for number in numbers])
         base, expected = fields.user_codes(shop), fields.user_codes(users)

@@ -341,7 +341,13 @@ def drawn(names: list[str], seed: int, count: int) -> list[RankRequest]:
         user = f"u{random.integers(0, 30)}" if random.random() < 0.8 else "a stranger"
         at = AS_OF if random.random() < 0.5 else int(1_580_000_000_000_000 + random.integers(0, 10**13))
         events = tuple(
-            Event(f"e{n}", user, str(random.choice(names)), at - int(random.integers(1, 10**13)), int(random.random() < 0.9))
+            Event(
+                f"e{n}",
+                user,
+                str(random.choice(names)),
+                at - int(random.integers(1, 10**13)),
+                int(random.random() < 0.9),
+            )
             for n in range(random.integers(0, 6))
         )
         items = [str(name) for name in random.choice(names, random.integers(1, 24))]
@@ -372,7 +378,9 @@ def plain_path(patch: pytest.MonkeyPatch, world: World, scorer: RunScorer) -> No
         found = subset(self, histories)
         return replace(found, name=found.name)
 
-    def rows(dataset: Any, user: Any, item: Any, time: Any, further: Any, given: Any, past: Any = None, known: Any = None) -> Rows:
+    def rows(
+        dataset: Any, user: Any, item: Any, time: Any, further: Any, given: Any, past: Any = None, known: Any = None
+    ) -> Rows:
         return Rows(dataset, RowArrays(dataset, user, item, time, further, {}).frame, past, known)
 
     subset = World.of
@@ -396,16 +404,20 @@ def test_random_requests_get_the_scores_of_the_plain_path(served: Any, monkeypat
         for (ours, better), (plain, other) in zip(expected, scores(scorer.score(batch))):
             for one, two in ((ours, plain), (better, other)):
                 assert (one is None) == (two is None)
-                np.testing.assert_allclose(np.array(one or [], dtype=float), np.array(two or [], dtype=float), rtol=0, atol=1e-6)
+                np.testing.assert_allclose(
+                    np.array(one or [], dtype=float), np.array(two or [], dtype=float), rtol=0, atol=1e-6
+                )
 
 
 def test_a_request_for_known_users_makes_no_table_and_computes_equal_fields_once(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted, not timed: tables made, matrices of the shared field, and counters of items that are searched."""
-    world, scorer, names = served
+    """Counted, not timed: tables made, and matrices of the shared field."""
+    _, scorer, names = served
     requests = [replace(request, context={}) for request in drawn(names, 1, 40)]
-    requests = [r for r in requests if r.history.user != "a stranger" and not r.history.forgotten and r.history.as_of == AS_OF]
+    requests = [
+        r for r in requests if r.history.user != "a stranger" and not r.history.forgotten and r.history.as_of == AS_OF
+    ]
     counts: Counter[str] = Counter()
 
     def counted(owner: Any, name: str) -> None:
@@ -423,7 +435,20 @@ def test_a_request_for_known_users_makes_no_table_and_computes_equal_fields_once
     kept = [field for field in scorer._featured.fieldset.numbers if isinstance(field, CollaborativeMatch)]
     assert kept and kept[0] in scorer._plain.fieldset.numbers
     for request in requests:
-        scorer.score([replace(request, features={**(request.features or {}), "quantizer_version": "q", "as_of": AS_OF, "ids": [1, 3], "neighbour_items": []})])
+        scorer.score(
+            [
+                replace(
+                    request,
+                    features={
+                        **(request.features or {}),
+                        "quantizer_version": "q",
+                        "as_of": AS_OF,
+                        "ids": [1, 3],
+                        "neighbour_items": [],
+                    },
+                )
+            ]
+        )
     assert counts["agreement"] == len(requests) and counts["from_events"] == 0
     assert counts["DataFrame"] <= 3 * len(requests), "only those of the context"
 

@@ -106,7 +106,7 @@ class RowArrays(Rows):
 
     def __new__(cls, *arguments: Any, frame: pl.DataFrame | None = None, **others: Any) -> Self:
         """Return rows of a table where one is given, as :func:`dataclasses.replace` does."""
-        return super().__new__(cls) if frame is None else Rows(*arguments, frame=frame, **others)  # type: ignore[return-value]
+        return super().__new__(cls) if frame is None else Rows(frame=frame, **others)  # type: ignore[return-value]
 
     def __init__(
         self,

@@ -166,9 +166,9 @@ def _padded(rows: Rows, column: str, width: int) -> Array:
     if column not in rows.columns:
         return out
     if (given := rows.lists(column)) is not None:
-        for place, values in enumerate(given):
-            if values is not None:
-                out[place, : len(values)] = values[:width]
+        for place, listed in enumerate(given):
+            if listed is not None:
+                out[place, : len(listed)] = listed[:width]
         return out
     frame = rows.frame
     if frame.schema[column] != pl.Null:

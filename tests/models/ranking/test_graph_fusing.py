@@ -58,7 +58,16 @@ def test_a_result_that_nobody_reads_again_is_overwritten():
         lambda x, y: (total := x * y).transpose(0, 1).exp().transpose(0, 1) * 2.0 + total * y,
         lambda x, y: torch.cat([torch.cat([x, y], 1), x * y], 1).masked_fill(torch.cat([x, y, y], 1) > 0, 3.0),
     ],
-    ids=["read later", "read by a sum", "slices", "views", "views of an input", "slices read later", "transposed", "mask"],
+    ids=[
+        "read later",
+        "read by a sum",
+        "slices",
+        "views",
+        "views of an input",
+        "slices read later",
+        "transposed",
+        "mask",
+    ],
 )
 def test_what_is_read_again_is_kept(forward):
     same(traced(forward, "x", "y"), X, Y)
@@ -70,7 +79,9 @@ def test_a_graph_that_changes_a_tensor_itself_is_left_as_it_is():
 
 
 def test_repeated_operations_are_computed_once_but_not_random_ones():
-    made = fused(traced(lambda x, y: (x + y).neg() * (x + y) + torch.rand_like(x) - torch.rand_like(x), "x", "y"), (X, Y))
+    made = fused(
+        traced(lambda x, y: (x + y).neg() * (x + y) + torch.rand_like(x) - torch.rand_like(x), "x", "y"), (X, Y)
+    )
     assert targets(made).count(operator.add) + targets(made).count("add_") == 2  # x + y, and the first random numbers
     assert targets(made).count(torch.rand_like) == 2
 

@@ -31,7 +31,11 @@ def fill_masked_(values: torch.Tensor, mask: torch.Tensor, value: float) -> torc
 
 def sum_few(values: torch.Tensor, dim: int) -> torch.Tensor:
     """Return ``values.sum(dim)``. A few summands are added one after the other, as PyTorch does, but over long rows."""
-    if not 1 < values.shape[dim] <= FEW or values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+    if (
+        not 1 < values.shape[dim] <= FEW
+        or values.device.type != "cpu"
+        or values.dtype not in (torch.float32, torch.float64)
+    ):
         return values.sum(dim)
     first, second, *others = values.unbind(dim)
     total = first + second
@@ -52,7 +56,19 @@ SAME_FUNCTIONS = {
     operator.mul, operator.truediv, operator.neg, getattr, spread, spread_add,
 }  # fmt: skip
 """Functions that give the same result for the same arguments; others are not looked at, as they may draw random numbers."""
-SAME_METHODS = {"view", "reshape", "flatten", "transpose", "unsqueeze", "sum", "mean", "amax", "clamp_min", "masked_fill", "size"}
+SAME_METHODS = {
+    "view",
+    "reshape",
+    "flatten",
+    "transpose",
+    "unsqueeze",
+    "sum",
+    "mean",
+    "amax",
+    "clamp_min",
+    "masked_fill",
+    "size",
+}
 SAME_MODULES = (nn.Linear, nn.Embedding, nn.ReLU, nn.LayerNorm)
 VIEWS = {"view", "reshape", "flatten", "transpose", "unsqueeze", "contiguous"}
 """Methods whose result is the memory of their argument, or a copy of it."""
@@ -106,7 +122,12 @@ def _changes_something(node: fx.Node, root: fx.GraphModule) -> bool:
         return any(getattr(part, "inplace", False) for part in module.modules())
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     setting = node.target in (operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv)
-    return setting or (name.endswith("_") and not name.endswith("__")) or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
+    return (
+        setting
+        or (name.endswith("_") and not name.endswith("__"))
+        or bool(node.kwargs.get("inplace"))
+        or "out" in node.kwargs
+    )
 
 
 def _merge_equal(made: fx.GraphModule) -> None:

@@ -208,8 +208,6 @@ def _tensors(outputs: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.T
     return [outputs] if isinstance(outputs, torch.Tensor) else outputs
 
 
-
-
 def _joint_colour(node: fx.Node) -> str:
     if node.op == "output":
         return CANDIDATE
