@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from taiji.data import field_set
 from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
 from taiji.data.field_rows import RowArrays, Rows
-from taiji.data.field_set import FieldSet
 from taiji.data.history import History
 from taiji.data.intent_rows import INTENTS
 from taiji.data.item_text import item_texts
@@ -28,6 +28,7 @@ from taiji.features.intents import intent_columns
 from taiji.features.student import IntentStudent, StudentSettings, filled
 from taiji.language.embed import load_embedder
 from taiji.models.ranking import Ranker, inputs, split_weights
+from taiji.models.ranking.equal_fields import equal_fields
 from taiji.models.ranking.pair_fields import CollaborativeMatch
 from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.split_inputs import SplitCache
@@ -329,7 +330,7 @@ def served(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Worl
     for name, rows in (("plain", exposed), ("featured", featured)):
         train_ranker(world.dataset, rows, settings, 0).save(folder / name)
     plain, other = (Ranker.load(folder / name, world.dataset) for name in ("plain", "featured"))
-    other.fieldset.adopt(plain.fieldset)
+    other.fieldset.adopt(plain.fieldset, equal_fields(folder / "plain", folder / "featured"))
     return world, RunScorer(world, plain, other, "q"), world.item_names
 
 
@@ -453,13 +454,16 @@ def test_a_request_for_known_users_makes_no_table_and_computes_equal_fields_once
     assert counts["DataFrame"] <= 3 * len(requests), "only those of the context"
 
 
-def test_fields_that_differ_are_not_shared(served: Any) -> None:
+def test_fields_are_equal_if_description_and_arrays_are(served: Any, tmp_path: Path) -> None:
     _, scorer, _ = served
-    one = FieldSet.restore(scorer._plain.fieldset.config(), scorer._plain.fieldset.tensors())
-    other = FieldSet.restore(one.config(), one.tensors())
-    (changed,) = [field for field in other.fields if isinstance(field, CollaborativeMatch)]
-    changed.cuts = changed.cuts + 1
-    before = one.fields
-    other.adopt(one)
-    assert changed in other.fields and other.config() == one.config() and before == one.fields
-    assert all(field in one.fields for field in other.fields if field is not changed)
+    ranker = scorer._plain
+    names = [field.name for field in ranker.fieldset.fields]
+    ranker.save(tmp_path / "one")
+    (field,) = [field for field in ranker.fieldset.fields if isinstance(field, CollaborativeMatch)]
+    assert equal_fields(tmp_path / "one", tmp_path / "one") == names
+    weights, options = field.neighbours[-1][1], field.options
+    for change in (lambda: weights.__setitem__((3, 0), weights[3, 0] + 1), lambda: options.update(least_rows=1)):
+        change()
+        ranker.save(tmp_path / "other")
+        assert equal_fields(tmp_path / "one", tmp_path / "other") == [name for name in names if name != field.name]
+        weights[3, 0], options["least_rows"] = weights[3, 0], 0

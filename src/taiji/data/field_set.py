@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -255,15 +255,11 @@ class FieldSet:
             group=_requests(rows) if grouped else None,
         )
 
-    def adopt(self, other: FieldSet) -> None:
-        """Replace each field by an equal one of another set, if it has one, so that their arrays are in memory only once and
-        their results can be shared."""
-        known = {field.name: field for field in other.fields}
-        fields = [
-            known[field.name] if field.name in known and _equal(field, known[field.name]) else field
-            for field in self.fields
-        ]
-        self.__dict__.update(vars(FieldSet(fields)))
+    def adopt(self, other: FieldSet, names: Collection[str]) -> None:
+        """Replace the fields of some names by those of another set, which must be equal. Their arrays are then in memory
+        only once, and their results can be shared."""
+        known = {field.name: field for field in other.fields if field.name in names}
+        self.__dict__.update(vars(FieldSet([known.get(field.name, field) for field in self.fields])))
 
     def config(self) -> list[dict[str, Any]]:
         """Return the classes, options and learnt values of the fields, for JSON."""
@@ -294,16 +290,6 @@ def _matrix(field: NumbersField, rows: Rows) -> Array:
     if field not in known.shared:
         known.shared[field] = field.matrix(rows)
     return known.shared[field]
-
-
-def _equal(one: Field, other: Field) -> bool:
-    """Return whether both fields would be saved in the same way, and therefore give the same values."""
-    arrays, others = one.tensors(), other.tensors()
-    return (
-        Saved.of(one) == Saved.of(other)
-        and arrays.keys() == others.keys()
-        and all(np.array_equal(values, others[name]) for name, values in arrays.items())
-    )
 
 
 def _has_values(field: Field) -> bool:
