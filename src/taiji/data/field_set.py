@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -284,12 +285,23 @@ class FieldSet:
 
 def _matrix(field: NumbersField, rows: Rows) -> Array:
     """Return the numbers of a field, from those that another ranker has computed for the same rows if there are any."""
-    known = rows.statistics if field.shared else None
+    known = rows.statistics if _is_shared(type(field)) else None
     if not isinstance(known, PointInTime) or known.shared is None:
         return field.matrix(rows)
     if field not in known.shared:
         known.shared[field] = field.matrix(rows)
     return known.shared[field]
+
+
+@cache
+def _is_shared(kind: type[NumbersField]) -> bool:
+    """Return whether a class says that its numbers can be shared; a subclass with a matrix of its own must say it anew."""
+    for base in kind.__mro__:
+        if "shared" in vars(base):
+            return bool(vars(base)["shared"])
+        if "matrix" in vars(base):
+            return False
+    return False
 
 
 def _has_values(field: Field) -> bool:

@@ -27,9 +27,9 @@ def equal_fields(one: Path, other: Path) -> list[str]:
     found = []
     for name, entry in described[0].items():
         own = [{key: at for key, at in each.items() if key.startswith(f"field.{name}.")} for each in arrays]
-        if described[1].get(name) == entry and own[0].keys() == own[1].keys():
-            if all(_same(files, [own[0][key], own[1][key]]) for key in own[0]):
-                found.append(name)
+        alike = described[1].get(name) == entry and own[0].keys() == own[1].keys()
+        if alike and all(_same(files, [own[0][key], own[1][key]]) for key in own[0]):
+            found.append(name)
     return found
 
 
