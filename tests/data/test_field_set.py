@@ -116,7 +116,7 @@ def test_numbers_are_shared_only_by_the_same_field_for_the_same_rows_if_its_clas
     ids = (rows[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
     at = statistics_of(shop).at(*ids)
     parity, own = Parity("parity", "item"), Own("own", "item")
-    made = FieldSet([IdField("user"), IdField("item"), parity, own]).fit(shop, rows, LATER)
+    made = FieldSet([IdField("user"), IdField("item"), parity, own])
     for shared, computed in ((None, 4), ({}, 3)):
         Parity.calls = Own.calls = 0
         at.shared = shared
