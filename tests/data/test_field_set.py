@@ -6,6 +6,7 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.field_set import Categories, FieldSet
 from taiji.data.fields import CategoryField, IdField, NumberField, Rows
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
+from taiji.data.statistics import statistics_of
 
 LATER = 2**62
 
@@ -91,3 +92,33 @@ def test_sets_that_cannot_be_are_explained(shop):
         FieldSet([IdField("user"), IdField("item"), Flat("category_l1", "item")]).fit(
             shop, shop.events.head(5), LATER
         ).item_codes(shop)
+
+
+class Parity(NumberField):
+    """Whether an item's number is odd; counts its computations."""
+
+    shared = True
+    calls = 0
+
+    def matrix(self, rows):
+        type(self).calls += 1
+        return (rows.item % 2).astype(np.float32)[:, None]
+
+
+class Own(Parity):
+    """A matrix of its own, about which nothing is said."""
+
+    def matrix(self, rows):
+        return super().matrix(rows)
+
+
+def test_numbers_are_shared_only_by_the_same_field_for_the_same_rows_if_its_class_says_so(shop, rows):
+    ids = (rows[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
+    at = statistics_of(shop).at(*ids)
+    parity, own = Parity("parity", "item"), Own("own", "item")
+    made = FieldSet([IdField("user"), IdField("item"), parity, own])
+    for shared, computed in ((None, 4), ({}, 3)):
+        Parity.calls = Own.calls = 0
+        at.shared = shared
+        found = [made.arrays(Rows(shop, rows, None, at), {}).numbers for _ in range(2)]
+        assert np.array_equal(*found) and Parity.calls + Own.calls == computed

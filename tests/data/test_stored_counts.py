@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from tests.data.test_stored import log
 from tests.models.ranking.conftest import shop_tables
 
 from taiji.data.dataset import Dataset
 from taiji.data.event_counts import CLICKS, COUNTS
-from taiji.data.statistics import NAMES, OWN, Statistics, statistics_of
+from taiji.data.settled_statistics import ITEM_STATISTICS, NEVER
+from taiji.data.statistics import DAY, NAMES, OWN, WINDOWS, Statistics, statistics_of
 from taiji.data.stored import open_dataset
 from taiji.data.stored_counts import STORED, StoredCounts, store_counts, stored_statistics
 
@@ -42,7 +45,8 @@ def test_statistics_on_disk_are_those_in_memory_before_within_and_after_the_log(
     times = random.integers(first - 5, last + 2 + (last - first) // 4, 600)
     disk, memory = kept(dataset, tmp_path), statistics_of(dataset)
     clicks = random.integers(0, 3, 50), random.integers(0, dataset.n_items, 50), random.integers(first, last + 1, 50)
-    for now in (times, np.full(600, last + 1), np.full(600, first)):
+    late = [np.full(600, last + days * DAY + 1) for days in (0, 6, 7, 8, 27, 28, 29, 400)]
+    for now in (times, *late, np.full(600, first)):
         ours, theirs = disk.at(users, items, now), memory.at(users, items, now)
         for name in set(NAMES) - set(OWN):
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
@@ -59,6 +63,29 @@ def test_every_counter_is_stored_but_those_that_the_question_brings(tmp_path):
         counter = counts.count(key, events)
         assert isinstance(counter.index.times.base, np.memmap) or counter.index.times.nbytes < 4096
         assert counter.index.latest == int(counter.index.times.max(initial=np.iinfo(np.int64).min))
+
+
+def test_after_the_log_statistics_of_items_are_read_from_their_row(tmp_path, monkeypatch):
+    dataset = Dataset.from_tables(shop_tables(users=30, items=25, rows=4000))
+    found = kept(dataset, tmp_path)
+    assert found.settled is not None and set(found.settled.ends) == set(ITEM_STATISTICS)
+    last, items = max(found.settled.ends.values()), np.arange(25)
+    monkeypatch.setattr(found, "counts", None)
+    for name, end in found.settled.ends.items():
+        assert found.at(items, items, np.full(25, end + 1))[name].shape == (25,)
+        times = np.full(25, end + 1)
+        times[3] = end
+        assert found.settled.column(name, found.at(items, items, times)) is None, "one row is too early"
+    assert last == max(found.settled.ends[name] for name in WINDOWS), "windows settle last"
+
+
+def test_labels_that_never_mature_leave_their_rate_to_the_counters(tmp_path):
+    tables = shop_tables(users=30, items=25, rows=4000)
+    events = tables.events.with_columns(matured_at=pl.lit(None, tables.events.schema["matured_at"]))
+    found = kept(Dataset.from_tables(replace(tables, events=events)), tmp_path)
+    assert found.settled is not None
+    missing = set(ITEM_STATISTICS) - set(found.settled.ends)
+    assert missing <= {"item_conversion_rate"} and all(end < NEVER for end in found.settled.ends.values())
 
 
 def test_the_same_log_gives_the_same_bytes(tmp_path):

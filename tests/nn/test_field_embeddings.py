@@ -26,3 +26,16 @@ def test_the_encoding_of_some_columns_is_that_part_of_the_whole():
         part, places = made.for_columns(columns)
         assert part.out_width == len(places)
         assert torch.equal(part(rows[:, columns]), made(rows)[:, places])
+
+
+def test_the_encoding_for_inference_is_the_same_to_the_last_bit():
+    random = np.random.default_rng(3)
+    made = NumberEncoding(5, 6)
+    made.fit(random.normal(size=(500, 5)).astype(np.float32))
+    part, _ = made.for_columns([4, 1])
+    numbers = torch.from_numpy(random.normal(scale=4, size=(40, 5)).astype(np.float32))
+    for encoding, given in ((made, numbers), (part, numbers[:, [4, 1]]), (NumberEncoding(0, 6), numbers[:, :0])):
+        expected = encoding(given)
+        with torch.inference_mode():
+            assert torch.equal(encoding(given), expected)
+    assert "sources" not in made.state_dict()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,22 @@ from tests.models.ranking.conftest import shop_tables
 from tests.serving.doubles import EchoWriter
 
 from taiji.core.artifacts import write_json
+from taiji.data import field_set
 from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
+from taiji.data.field_rows import RowArrays, Rows
+from taiji.data.history import History
 from taiji.data.intent_rows import INTENTS
 from taiji.data.item_text import item_texts
 from taiji.features.feature_table import join_features
 from taiji.features.intents import intent_columns
 from taiji.features.student import IntentStudent, StudentSettings, filled
 from taiji.language.embed import load_embedder
-from taiji.models.ranking import Ranker
+from taiji.models.ranking import Ranker, inputs, split_weights
+from taiji.models.ranking.equal_fields import equal_fields
+from taiji.models.ranking.pair_fields import CollaborativeMatch
 from taiji.models.ranking.settings import RankerSettings
+from taiji.models.ranking.split_inputs import SplitCache
 from taiji.models.ranking.train import train_ranker
 from taiji.serving.app import build_app
 from taiji.serving.clock import SteadyClock
@@ -33,7 +41,17 @@ from taiji.serving.scorer import RunScorer
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_store import SQLiteStore
-from taiji.serving.types import FeatureRow, IntentRequest, Intents, RankRequest, Release, StoredRow, UserHistory
+from taiji.serving.types import (
+    Event,
+    FeatureRow,
+    IntentRequest,
+    Intents,
+    RankRequest,
+    RankResult,
+    Release,
+    StoredRow,
+    UserHistory,
+)
 from taiji.serving.worker import Worker
 
 CONTEXT = ("screen", "load", "hour", "fresh")
@@ -295,3 +313,157 @@ def test_rows_of_features_are_scored_as_offline_by_the_ranker_with_features_alon
         np.testing.assert_allclose(alone.with_features, found[number].with_features, rtol=1e-5)
         assert not np.allclose(found[number].with_features, found[number].without_features)
     assert [result.with_features for result in found[3:]] == [None, None], "a row of another quantiser was used"
+
+
+@pytest.fixture(scope="module")
+def served(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[World, RunScorer, list[str]]:
+    """Rankers without and with features that were fitted alike, read back from disk, and the items of the log."""
+    world, *_ = trained
+    folder, random = tmp_path_factory.mktemp("rankers"), np.random.default_rng(5)
+    exposed = world.dataset.events.filter("exposed")
+    near = [random.integers(0, world.dataset.n_items, n % 7).tolist() or None for n in range(len(exposed))]
+    featured = exposed.with_columns(
+        ids=pl.Series([[n % 5, 3] if n % 3 else None for n in range(len(exposed))], dtype=pl.List(pl.UInt16)),
+        neighbour_items=pl.Series(near, dtype=pl.List(pl.UInt32)),
+    )
+    settings = RankerSettings(min_steps=20, hidden=(16, 8), history=6, neighbour=5, pair_fields=("collaborative",))
+    for name, rows in (("plain", exposed), ("featured", featured)):
+        train_ranker(world.dataset, rows, settings, 0).save(folder / name)
+    plain, other = (Ranker.load(folder / name, world.dataset) for name in ("plain", "featured"))
+    other.fieldset.adopt(plain.fieldset, equal_fields(folder / "plain", folder / "featured"))
+    return world, RunScorer(world, plain, other, "q"), world.item_names
+
+
+def drawn(names: list[str], seed: int, count: int) -> list[RankRequest]:
+    """Random requests: known users, strangers and erased ones, with and without new events, features and context, within the log and after it."""
+    random = np.random.default_rng([seed, 3])
+    made = []
+    for _ in range(count):
+        user = f"u{random.integers(0, 30)}" if random.random() < 0.8 else "a stranger"
+        at = AS_OF if random.random() < 0.5 else int(1_580_000_000_000_000 + random.integers(0, 10**13))
+        events = tuple(
+            Event(
+                f"e{n}",
+                user,
+                str(random.choice(names)),
+                at - int(random.integers(1, 10**13)),
+                int(random.random() < 0.9),
+            )
+            for n in range(random.integers(0, 6))
+        )
+        items = [str(name) for name in random.choice(names, random.integers(1, 24))]
+        items[0] = "not in the catalogue" if random.random() < 0.2 else items[0]
+        near = [str(name) for name in random.choice(names, random.integers(0, 8))]
+        ids = [int(random.integers(0, 5)), 3] if random.random() < 0.8 else []
+        row = {"quantizer_version": str(random.choice(["q", "p"])), "as_of": at, "ids": ids, "neighbour_items": near}
+        context = {"screen": str(random.choice(["phone", "desk", "tv"])), "hour": int(random.integers(0, 24))}
+        made.append(
+            RankRequest(
+                UserHistory(user, at, events, len(events), bool(random.random() < 0.1)),
+                tuple(items),
+                row if random.random() < 0.8 else None,
+                context if random.random() < 0.7 else {},
+            )
+        )
+    return made
+
+
+def scores(results: list[RankResult]) -> list[Any]:
+    return [(result.without_features, result.with_features) for result in results]
+
+
+def plain_path(patch: pytest.MonkeyPatch, world: World, scorer: RunScorer) -> None:
+    """Score as without any shortcut: tables of users, events and rows are made, and nothing is shared, settled or overwritten."""
+
+    def of(self: World, histories: list[UserHistory]) -> Dataset:
+        found = subset(self, histories)
+        return replace(found, name=found.name)
+
+    def rows(
+        dataset: Any, user: Any, item: Any, time: Any, further: Any, given: Any, past: Any = None, known: Any = None
+    ) -> Rows:
+        return Rows(dataset, RowArrays(dataset, user, item, time, further, {}).frame, past, known)
+
+    subset = World.of
+    patch.setattr(World, "of", of)
+    patch.setattr(inputs, "RowArrays", rows)
+    patch.setattr(field_set, "_matrix", lambda field, rows: field.matrix(rows))
+    patch.setattr(world.statistics, "settled", None)
+    patch.setattr(split_weights, "_faster", lambda found, examples: found)
+    for ranker in (scorer._plain, scorer._featured):
+        assert ranker is not None
+        patch.setattr(ranker, "_split", SplitCache(ranker.network, ranker.fieldset, "cpu"))
+
+
+def test_random_requests_get_the_scores_of_the_plain_path(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, scorer, names = served
+    batches = [drawn(names, seed, 1 + seed % 5) for seed in range(30)]
+    found = [scores(scorer.score(batch)) for batch in batches]
+    assert any(better for batch in found for _, better in batch) and world.statistics.settled is not None
+    plain_path(monkeypatch, world, scorer)
+    for batch, expected in zip(batches, found):
+        for (ours, better), (plain, other) in zip(expected, scores(scorer.score(batch))):
+            for one, two in ((ours, plain), (better, other)):
+                assert (one is None) == (two is None)
+                np.testing.assert_allclose(
+                    np.array(one or [], dtype=float), np.array(two or [], dtype=float), rtol=0, atol=1e-6
+                )
+
+
+def test_a_request_for_known_users_makes_no_table_and_computes_equal_fields_once(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: tables made, and matrices of the shared field."""
+    _, scorer, names = served
+    requests = [replace(request, context={}) for request in drawn(names, 1, 40)]
+    requests = [
+        r for r in requests if r.history.user != "a stranger" and not r.history.forgotten and r.history.as_of == AS_OF
+    ]
+    counts: Counter[str] = Counter()
+
+    def counted(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            counts[name] += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(CollaborativeMatch, "agreement")
+    counted(pl, "DataFrame")
+    counted(History, "from_events")
+    kept = [field for field in scorer._featured.fieldset.numbers if isinstance(field, CollaborativeMatch)]
+    assert kept and kept[0] in scorer._plain.fieldset.numbers
+    for request in requests:
+        scorer.score(
+            [
+                replace(
+                    request,
+                    features={
+                        **(request.features or {}),
+                        "quantizer_version": "q",
+                        "as_of": AS_OF,
+                        "ids": [1, 3],
+                        "neighbour_items": [],
+                    },
+                )
+            ]
+        )
+    assert counts["agreement"] == len(requests) and counts["from_events"] == 0
+    assert counts["DataFrame"] <= 3 * len(requests), "only those of the context"
+
+
+def test_fields_are_equal_if_description_and_arrays_are(served: Any, tmp_path: Path) -> None:
+    _, scorer, _ = served
+    ranker = scorer._plain
+    names = [field.name for field in ranker.fieldset.fields]
+    ranker.save(tmp_path / "one")
+    (field,) = [field for field in ranker.fieldset.fields if isinstance(field, CollaborativeMatch)]
+    assert equal_fields(tmp_path / "one", tmp_path / "one") == names
+    weights, options = field.neighbours[-1][1], field.options
+    for change in (lambda: weights.__setitem__((3, 0), weights[3, 0] + 1), lambda: options.update(least_rows=1)):
+        change()
+        ranker.save(tmp_path / "other")
+        assert equal_fields(tmp_path / "one", tmp_path / "other") == [name for name in names if name != field.name]
+        weights[3, 0], options["least_rows"] = weights[3, 0], 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import CategoryField, Field, IdField, NumbersField, Rows, Saved, Side
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
+from taiji.data.statistics import PointInTime
+from taiji.data.user_subset import NEW, UserSubset
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Field)
@@ -157,13 +160,14 @@ class FieldSet:
         self.user_id, self.item_id = ids["user"], ids["item"]
         self.numbers, self.sequences = self._of(NumbersField), self._of(SequenceField)  # type: ignore[type-abstract]
         self.codes, self.vectors = self._of(CodesField), self._of(VectorField)
+        self._categories = self._of(CategoryField)
 
     def _of(self, kind: type[F]) -> tuple[F, ...]:
         return tuple(field for field in self.fields if isinstance(field, kind))
 
     def categories(self, *sides: Side) -> tuple[CategoryField, ...]:
         """Return the category fields of the given sides."""
-        return tuple(field for field in self._of(CategoryField) if field.side in sides)
+        return tuple(field for field in self._categories if field.side in sides)
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> FieldSet:
         """Fit every field on data known before ``until``, and return the set without the fields that have no values."""
@@ -199,6 +203,13 @@ class FieldSet:
         """Return the vocabulary rows of each user's id and categories, (n_users, 1 + C) int64."""
         return _side_by_side(dataset, dataset.users, (self.user_id, *self.categories("user")))
 
+    def subset_codes(self, users: UserSubset, codes: Array) -> Array:
+        """Return :meth:`user_codes` of some users, given those of their base dataset: rows are copied where they depend only on the user's own row."""
+        fields = (self.user_id, *self.categories("user"))
+        if all(field.reads_own_row for field in fields) and not (users.numbers == NEW).any():
+            return codes[users.numbers]  # type: ignore[no-any-return]
+        return self.user_codes(users)
+
     def item_codes(self, dataset: Dataset) -> Array:
         """Return the vocabulary rows of each item's id and categories, (n_items + 1, 1 + C) int64. The last row is padding (all 0)."""
         codes = _side_by_side(dataset, dataset.items, (self.item_id, *self.categories("item")))
@@ -221,7 +232,7 @@ class FieldSet:
             grouped: True to number the requests of the rows.
         """
         nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
-        columns = [field.matrix(rows) for field in self.numbers if field.side in sides]
+        columns = [_matrix(field, rows) for field in self.numbers if field.side in sides]
         numbers = np.concatenate([*nothing, *columns], axis=1)
         own = "user" in sides
         sequences = {field.name: field.sequences(rows) for field in self.sequences if own}
@@ -245,6 +256,12 @@ class FieldSet:
             group=_requests(rows) if grouped else None,
         )
 
+    def adopt(self, other: FieldSet, names: Collection[str]) -> None:
+        """Replace the fields of some names by those of another set, which must be equal. Their arrays are then in memory
+        only once, and their results can be shared."""
+        known = {field.name: field for field in other.fields if field.name in names}
+        self.__dict__.update(vars(FieldSet([known.get(field.name, field) for field in self.fields])))
+
     def config(self) -> list[dict[str, Any]]:
         """Return the classes, options and learnt values of the fields, for JSON."""
         return [vars(Saved.of(field)) for field in self.fields]
@@ -264,6 +281,27 @@ class FieldSet:
             field.restore(saved.config, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             made.append(field)
         return cls(made)
+
+
+def _matrix(field: NumbersField, rows: Rows) -> Array:
+    """Return the numbers of a field, from those that another ranker has computed for the same rows if there are any."""
+    known = rows.statistics if _is_shared(type(field)) else None
+    if not isinstance(known, PointInTime) or known.shared is None:
+        return field.matrix(rows)
+    if field not in known.shared:
+        known.shared[field] = field.matrix(rows)
+    return known.shared[field]
+
+
+@cache
+def _is_shared(kind: type[NumbersField]) -> bool:
+    """Return whether a class says that its numbers can be shared; a subclass with a matrix of its own must say it anew."""
+    for base in kind.__mro__:
+        if "shared" in vars(base):
+            return bool(vars(base)["shared"])
+        if "matrix" in vars(base):
+            return False
+    return False
 
 
 def _has_values(field: Field) -> bool:

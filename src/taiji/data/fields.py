@@ -10,9 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from inspect import signature
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import polars as pl
@@ -21,83 +20,20 @@ from numpy.typing import NDArray
 from taiji.core.component import as_subclass, find_class
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
-from taiji.data.statistics import STATISTICS, PastStatistics, statistics_of
+from taiji.data.field_rows import Rows as Rows
+from taiji.data.field_rows import Side as Side
+from taiji.data.statistics import STATISTICS
 from taiji.data.vocabulary import Vocabulary, stable_hash
 
 Array = NDArray[Any]
-Side = Literal["user", "item", "context", "pair"]
 BINS = 10
 """Number of quantile bins of a numeric column that is read as a category."""
 FEW = 64
 """Number of values up to which a column is hashed value by value, which is faster than finding the distinct ones."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
-NEEDED = ("user", "item", "time")
-"""Columns that every row must have."""
 OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
 """Columns of events that must not be used to predict the same row."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of user, item and time of a dataset, possibly with further columns.
-
-    Attributes:
-        dataset: dataset to which the ids refer.
-        frame: ``user``, ``item`` (dense ids), ``time`` (microseconds) and further columns.
-        past: source of point-in-time statistics; None uses the log of the dataset.
-        known: statistics of these rows by name, if they have already been computed.
-
-    Raises:
-        InputError: ``user``, ``item`` or ``time`` is missing.
-    """
-
-    dataset: Dataset
-    frame: pl.DataFrame
-    past: PastStatistics | None = None
-    known: Mapping[str, Array] | None = None
-
-    def __post_init__(self) -> None:
-        if not set(NEEDED) <= set(self.frame.columns):
-            raise InputError(
-                "Columns are missing.",
-                where="exposures",
-                expected=", ".join(NEEDED),
-                found=", ".join(self.frame.columns),
-            )
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def _integers(self, name: str) -> Array:
-        return self.frame[name].to_numpy().astype(np.int64)
-
-    @cached_property
-    def user(self) -> Array:
-        """Dense user ids, (N,) int64."""
-        return self._integers("user")
-
-    @cached_property
-    def item(self) -> Array:
-        """Dense item ids, (N,) int64."""
-        return self._integers("item")
-
-    @cached_property
-    def time(self) -> Array:
-        """Times in microseconds since the epoch, (N,) int64."""
-        return self._integers("time")
-
-    @cached_property
-    def statistics(self) -> Mapping[str, Array]:
-        """Point-in-time statistics of the rows by name, (N,) float32 each."""
-        if self.known is not None:
-            return self.known
-        past = statistics_of(self.dataset) if self.past is None else self.past
-        return past.at(self.user, self.item, self.time)
-
-    def source(self, side: Side) -> pl.DataFrame:
-        """Return the table with the columns of a side: the users, the items, or the rows themselves."""
-        return {"user": self.dataset.users, "item": self.dataset.items}.get(side, self.frame)
 
 
 class Field:
@@ -158,6 +94,11 @@ class CodeField(Field, ABC):
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
         """Return the codes of the rows of ``source``, (n, columns) int64. ``source`` is :meth:`Rows.source` for the side of the field."""
 
+    @property
+    def reads_own_row(self) -> bool:
+        """True if the codes of a row depend only on the values of that row. The codes of all users are then computed once; otherwise at each request."""
+        return False
+
     def config(self) -> dict[str, Any]:
         """Return the learnt attributes and the number of hashed rows, for JSON."""
         return {**super().config(), "hashed": self.vocabulary.hashed}
@@ -197,6 +138,11 @@ class IdField(CodeField):
     def codes(self, dataset: Dataset, source: pl.DataFrame) -> Array:
         """Return the vocabulary row of each id, (n, 1) int64."""
         return self.vocabulary.rows_of(stable_hash(source[self.name].to_list()))[:, None]
+
+    @property
+    def reads_own_row(self) -> bool:
+        """True unless a subclass computes codes in another way."""
+        return type(self).codes is IdField.codes
 
 
 class CategoryField(CodeField):
@@ -253,6 +199,11 @@ class CategoryField(CodeField):
             columns = [self._rows(found[name]) for name in found.columns]
         return np.stack(columns or [missing], axis=1)
 
+    @property
+    def reads_own_row(self) -> bool:
+        """True unless a subclass computes categories or codes."""
+        return type(self).codes is CategoryField.codes and type(self).values is CategoryField.values
+
     def _rows(self, values: pl.Series) -> Array:
         """Return the vocabulary rows of a column. Each distinct value of a long column is hashed once."""
         values = values.fill_nan(None) if values.dtype.is_float() else values
@@ -279,6 +230,10 @@ class CategoryField(CodeField):
 
 class NumbersField(Field, ABC):
     """Field of one or several numbers per row. A subclass names them in :attr:`labels` and computes them in :meth:`matrix`."""
+
+    shared: ClassVar[bool] = False
+    """True if the numbers of a row depend only on its user, item and time and on the dataset, not on further columns. Rankers that score the same rows
+    with the same field then compute them once."""
 
     @property
     @abstractmethod

@@ -60,7 +60,7 @@ class SequenceField(Field):
     def sequences(self, rows: Rows) -> tuple[Array, Array | None]:
         """Return the items, (N, length) int32 padded with -1, and log1p of their ages in hours, (N, length) float16 or None."""
         if self.column is not None:
-            return _padded(rows.frame, self.column, self.length), None
+            return _padded(rows, self.column, self.length), None
         items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
         hours = np.maximum(rows.time[:, None] - times, 0) / (DAY / 24)
         return items.astype(np.int32), np.where(items >= 0, np.log1p(hours), 0).astype(np.float16)
@@ -88,7 +88,7 @@ class CodesField(Field):
 
     def codes(self, rows: Rows) -> Array:
         """Return the codes, (N, slots) int32, -1 where a code is missing or out of range."""
-        found = _fixed(rows.frame, self.name, self.slots, -1.0).astype(np.int32)
+        found = _fixed(rows, self.name, self.slots, -1.0).astype(np.int32)
         return np.where(found >= self.values, -1, found)
 
 
@@ -112,7 +112,7 @@ class VectorField(Field):
 
     def vectors(self, rows: Rows) -> tuple[Array, Array]:
         """Return the vectors, (N, width) float32, 0 where missing, and a mask of the rows with a vector, (N,) float32."""
-        found = _fixed(rows.frame, self.name, self.width, np.nan) if self.width else np.zeros((len(rows), 0))
+        found = _fixed(rows, self.name, self.width, np.nan) if self.width else np.zeros((len(rows), 0))
         present = np.asarray(np.isfinite(found).all(axis=1)) & (self.width > 0)
         return np.where(present[:, None], found, 0).astype(np.float32), present.astype(np.float32)
 
@@ -129,27 +129,49 @@ def _fixed_length(rows: pl.DataFrame, column: str) -> int:
     return int(lengths[0]) if len(lengths) else 0
 
 
-def _fixed(frame: pl.DataFrame, column: str, width: int, missing: float) -> Array:
+def _fixed(rows: Rows, column: str, width: int, missing: float) -> Array:
     """Convert a list column of fixed length to (N, width) float32, with ``missing`` in rows without a list."""
-    out = np.full((len(frame), width), missing, dtype=np.float32)
-    if width and frame.schema.get(column, pl.Null) != pl.Null:
+    out = np.full((len(rows), width), missing, dtype=np.float32)
+    if not width or column not in rows.columns:
+        return out
+    if (given := rows.lists(column)) is not None:
+        for place, values in enumerate(given):
+            if values is not None:
+                _check_length(column, width, len(values))
+                out[place] = values
+        return out
+    frame = rows.frame
+    if frame.schema[column] != pl.Null:
         present = (frame[column].list.len() == width).fill_null(False).to_numpy()
         wrong = (frame[column].list.len() != width).fill_null(False)
         if wrong.any():
-            raise InputError(
-                f"The lists in the feature column {column!r} do not have the same length as in training.",
-                where=f"exposures[{column!r}]",
-                expected=f"{width} values",
-                found=f"{frame[column].list.len().filter(wrong)[0]}",
-            )
+            _check_length(column, width, frame[column].list.len().filter(wrong)[0])
         out[present] = frame[column].filter(pl.Series(present)).explode().to_numpy().reshape(-1, width)
     return out
 
 
-def _padded(frame: pl.DataFrame, column: str, width: int) -> Array:
+def _check_length(column: str, width: int, found: int) -> None:
+    if found != width:
+        raise InputError(
+            f"The lists in the feature column {column!r} do not have the same length as in training.",
+            where=f"exposures[{column!r}]",
+            expected=f"{width} values",
+            found=f"{found}",
+        )
+
+
+def _padded(rows: Rows, column: str, width: int) -> Array:
     """Convert a list column to (N, width) int32, padded with -1. A missing column gives only padding."""
-    out = np.full((len(frame), width), -1, dtype=np.int32)
-    if frame.schema.get(column, pl.Null) != pl.Null:
+    out = np.full((len(rows), width), -1, dtype=np.int32)
+    if column not in rows.columns:
+        return out
+    if (given := rows.lists(column)) is not None:
+        for place, listed in enumerate(given):
+            if listed is not None:
+                out[place, : len(listed)] = listed[:width]
+        return out
+    frame = rows.frame
+    if frame.schema[column] != pl.Null:
         lists = frame[column].list.head(width)
         lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
         values = lists.filter(pl.Series(lengths > 0)).explode().to_numpy()

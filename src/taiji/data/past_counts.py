@@ -59,8 +59,12 @@ class PastCount:
             return np.where((keys >= 0) & (keys < none), keys, none)
         if not none:
             return np.zeros(len(keys), np.int64)
+        if not len(keys):
+            return np.zeros(0, np.int64)
         # In the type of the keys, which would be converted as a whole otherwise.
-        at = np.searchsorted(self.keys, np.clip(keys, self.keys[0], self.keys[-1]).astype(self.keys.dtype))
+        wanted = np.clip(keys, self.keys[0], self.keys[-1]).astype(self.keys.dtype)
+        first, last = np.searchsorted(self.keys, np.array([wanted.min(), wanted.max()]))  # one user's keys are adjacent
+        at = first + np.searchsorted(self.keys[first : last + 1], wanted)
         return np.where(self.keys[at] == keys, at, none)
 
     def slices(self, keys: Ints, times: Ints) -> tuple[Ints, Ints]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,6 +14,9 @@ from taiji.data.dataset import Dataset
 from taiji.data.event_counts import ClickCounts, Count, CountKeys, EventCounts, Events, Key, LogCounts, Mean
 from taiji.data.history import Prices
 
+if TYPE_CHECKING:
+    from taiji.data.settled_statistics import SettledStatistics
+
 Array = NDArray[Any]
 DAY = 86_400_000_000
 WEEK, MONTH = 7 * DAY, 28 * DAY
@@ -21,6 +24,8 @@ NEVER = np.log1p(3650.0)
 """Value of a "days since" statistic if there was no such event."""
 PRIOR = 10
 """Weight of the overall rate in a smoothed rate, as a number of exposures."""
+WINDOWS = {"item_clicks_28d": MONTH, "item_clicks_7d": WEEK, "item_share_of_l3_28d": MONTH, "item_shown_28d": MONTH}
+"""Length of the window of each statistic that counts only recent events."""
 USER_LEVELS: tuple[Key, ...] = ("user_level_1", "user_level_2", "user_level_3")
 
 
@@ -29,10 +34,13 @@ class Statistics:
 
     Args:
         counts: counters of the log's events. keys: keys by which they count. prices: prices of items over time.
+        settled: statistics of items after the end of the log, if they have been computed.
     """
 
-    def __init__(self, counts: EventCounts, keys: CountKeys, prices: Prices) -> None:
-        self.counts, self.keys, self.prices = counts, keys, prices
+    def __init__(
+        self, counts: EventCounts, keys: CountKeys, prices: Prices, settled: SettledStatistics | None = None
+    ) -> None:
+        self.counts, self.keys, self.prices, self.settled = counts, keys, prices, settled
 
     def with_clicks(self, users: Array, items: Array, times: Array) -> Statistics:
         """Return statistics in which the clicks of users are replaced by the given ones, (E,) each.
@@ -57,12 +65,16 @@ class PointInTime(Mapping[str, Array]):
     Statistics of the user side depend only on users and times, those of the item side only on items and times.
     """
 
+    shared: dict[object, Array] | None = None
+    """Further results for the same rows, by field, if several rankers score them; see :attr:`taiji.data.fields.NumbersField.shared`."""
+
     def __init__(self, statistics: Statistics, users: Array, items: Array, times: Array) -> None:
         self.of, self.user, self.item, self.time = statistics, users, items, times
 
     def __getitem__(self, name: str) -> Array:
         """Return one statistic, (N,) float32."""
-        return np.asarray(STATISTICS[name][1](self), dtype=np.float32)
+        known = None if self.of.settled is None else self.of.settled.column(name, self)
+        return np.asarray(STATISTICS[name][1](self), dtype=np.float32) if known is None else known
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
@@ -92,6 +104,17 @@ class PointInTime(Mapping[str, Array]):
         clicks, last = self.user_clicks
         made.user_clicks = repeated(clicks), repeated(last)
         return made
+
+    @cached_property
+    def earliest(self) -> int:
+        """Earliest time of the rows."""
+        return int(self.time.min(initial=np.iinfo(np.int64).max))
+
+    @cached_property
+    def settled_rows(self) -> Array:
+        """Settled statistics of the rows' items, (N, S)."""
+        assert self.of.settled is not None
+        return self.of.settled.values[self.item]  # type: ignore[no-any-return]
 
     def number(self, key: Key, events: Events) -> Array:
         """Return the number of earlier events by a key."""

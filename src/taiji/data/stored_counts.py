@@ -5,7 +5,7 @@ A process then holds only the parts that its look-ups touch, and all processes o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,16 @@ from taiji.data.arrays import mapped
 from taiji.data.dataset import Dataset
 from taiji.data.event_counts import CLICKS, COUNTS, MEANS, Count, CountKeys, Events, Key, Mean, count_of, mean_of
 from taiji.data.past_counts import PastCount, PastMean
+from taiji.data.settled_statistics import SettledStatistics, settled
 from taiji.data.statistics import Statistics
 
-FORMAT = 1
+FORMAT = 2
 STORED = tuple(count for count in COUNTS if count not in CLICKS)
 """Counters that are stored: all but those of a user's own clicks, which are part of a request; see
 :class:`ClickCounts`.
 """
-PRICES = "prices.npy"
-"""File with the last price of each item."""
+PRICES, SETTLED = "prices.npy", "settled.npy"
+"""Files with the last price of each item, and with its statistics after the end of the log."""
 SOURCES = ("dataset.json", "events.parquet", "items.parquet")
 """Files of a saved dataset from which the counters are made."""
 
@@ -84,7 +85,10 @@ def store_counts(dataset: Dataset, source: Path, folder: Path) -> None:
             np.save(temporary / f"codes_{level}.npy", codes)
         every = np.arange(dataset.n_items)
         np.save(temporary / PRICES, dataset.prices.before(every, np.full(len(every), dataset.last_time + 1)))
+        ended = settled(_opened(dataset, temporary, until, keys.sizes), dataset.n_items, until)
+        np.save(temporary / SETTLED, ended.values)
         about = {"format": FORMAT, "until": until, "sizes": keys.sizes, "source": source_hash(source)}
+        about["settled"] = list(ended.ends.items())
         write_manifest(temporary, about)
 
 
@@ -104,10 +108,21 @@ def stored_statistics(dataset: Dataset, source: Path, folder: Path) -> Statistic
         return None
     if Verifier().damage(folder, manifest):
         return None
-    sizes = tuple(manifest["sizes"])
+    ended = SettledStatistics(mapped(folder / SETTLED), dict(manifest["settled"]))
+    return _opened(dataset, folder, manifest["until"], manifest["sizes"], ended)
+
+
+def _opened(
+    dataset: Dataset,
+    folder: Path,
+    until: Mapping[str, int],
+    sizes: Sequence[int],
+    ended: SettledStatistics | None = None,
+) -> Statistics:
+    """Return the statistics whose counters are in a folder."""
     codes = tuple(mapped(folder / f"codes_{level}.npy") for level in range(len(sizes)))
     prices = replace(dataset.prices, final=mapped(folder / PRICES))
-    return Statistics(StoredCounts(folder, manifest["until"]), CountKeys(dataset.n_items, codes, sizes), prices)
+    return Statistics(StoredCounts(folder, until), CountKeys(dataset.n_items, codes, tuple(sizes)), prices, ended)
 
 
 def source_hash(source: Path) -> dict[str, str]:

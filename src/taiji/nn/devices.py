@@ -16,6 +16,8 @@ def on_device(values: NDArray[Any], device: torch.device | str) -> torch.Tensor:
     memory does not. On a CPU the tensor shares the array's memory.
     """
     host = torch.from_numpy(np.ascontiguousarray(values))
+    if device == "cpu":
+        return host
     if torch.device(device).type != "cuda":
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)

@@ -20,6 +20,12 @@ def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Ten
     return wide.reshape(rows.shape[0], *values.shape[1:])
 
 
+def add_spread_(candidates: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Add ``spread(values, candidates)`` to the candidates in place, see :func:`spread_add`."""
+    candidates.unflatten(0, (values.shape[0], -1)).add_(values.unsqueeze(1))
+    return candidates
+
+
 def spread_add(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Return ``spread(values, candidates) + candidates`` without a copy of ``values``, (R, …) and (B, …) to (B, …)."""
     rest = candidates.shape[1:]

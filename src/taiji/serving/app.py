@@ -65,6 +65,9 @@ class Service:
         self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
         self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
+        self.states: Batcher[str, tuple[StoredRow | None, UserHistory]] = Batcher(
+            lambda users: list(zip(store.read(users), store.histories(users, clock()))), 64, 1000
+        )
         self.past: Batcher[Sequence[str], list[UserHistory]] = Batcher(
             partial(at_once, lambda users: store.histories(users, clock())), 16, 1000
         )
@@ -166,7 +169,7 @@ class Service:
 
     def close(self) -> None:
         """Stop the threads."""
-        readers = (self.rows, self.batches, self.bodies, self.histories, self.past, self.student)
+        readers = (self.rows, self.batches, self.bodies, self.histories, self.states, self.past, self.student)
         for batcher in (*readers, self.intake, self.ranks, self.lists):
             batcher.close()
 
@@ -335,7 +338,7 @@ def _routes(app: FastAPI, service: Service) -> None:
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip
     async def rank(request: Request) -> Response:
         asked = await _body(service, request, s.RankIn)
-        row, history = await asyncio.gather(service.rows(asked.user), service.histories(asked.user))
+        row, history = await service.states(asked.user)  # one change of threads costs as much as one reading
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
             raise Rejected(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)

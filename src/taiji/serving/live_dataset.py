@@ -19,9 +19,10 @@ from taiji.core.advice import resume_command
 from taiji.core.artifacts import read_json
 from taiji.core.errors import ArtifactError
 from taiji.core.manifests import Verifier
-from taiji.data.dataset import Dataset
+from taiji.data.history import History
 from taiji.data.statistics import Statistics
 from taiji.data.stored import open_dataset
+from taiji.data.user_subset import NEW, UserSubset
 from taiji.serving.run_statistics import run_statistics
 from taiji.serving.types import ContextValue, UserHistory
 
@@ -95,7 +96,10 @@ class World:
         items, times = (
             (np.zeros(0, np.int64),) * 2 if number is None else self.dataset.history.before(number, history.as_of)
         )
-        pairs = list(zip(times[::-1].tolist(), items[::-1].tolist()))
+        items, times = items[::-1], times[::-1]
+        if not history.events:
+            return items, times
+        pairs = list(zip(times.tolist(), items.tolist()))
         logged = set(pairs)
         since = [
             (event.time, self.items[event.item])
@@ -106,27 +110,17 @@ class World:
         ordered = sorted(pairs, key=lambda pair: pair[0])  # stable: ties keep the order of arrival
         return np.array([item for _, item in ordered], np.int64), np.array([time for time, _ in ordered], np.int64)
 
-    def of(self, histories: Sequence[UserHistory]) -> Dataset:
+    def of(self, histories: Sequence[UserHistory]) -> UserSubset:
         """Return a dataset whose user ``i`` has ``histories[i]``, with the run's items and profiles."""
         numbers = [self.known(history) for history in histories]
-        profiles = self.dataset.users[[number or 0 for number in numbers]]
-        if None in numbers:
-            known = pl.Series([number is not None for number in numbers], dtype=pl.Boolean)
-            profiles = profiles.with_columns(pl.when(known).then(pl.col(name)) for name in profiles.columns[2:])
-        users = pl.DataFrame(
-            [
-                pl.Series("user", range(len(histories)), dtype=pl.UInt32),
-                pl.Series("user_id", [history.user for history in histories], dtype=pl.String),
-                *profiles.get_columns()[2:],
-            ]
-        )
         parts = [self.interactions(history) for history in histories]
-        user = np.repeat(np.arange(len(parts)), [len(items) for items, _ in parts])
-        item, time = (
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(items) for items, _ in parts], out=offsets[1:])
+        items, times = (
             np.concatenate([part[place] for part in parts]) if parts else np.zeros(0, np.int64) for place in (0, 1)
         )
-        order = np.lexsort((user, time))
-        return self.dataset.with_users(users, _events(user[order], item[order], time[order]))
+        known = np.array([NEW if number is None else number for number in numbers], np.int64)
+        return UserSubset(self.dataset, known, [history.user for history in histories], History(offsets, items, times))
 
 
 def _fits(value: str | int | float | bool, kind: pl.DataType) -> bool:
@@ -139,31 +133,6 @@ def _fits(value: str | int | float | bool, kind: pl.DataType) -> bool:
         whole = abs(value) < LAST_WHOLE and float(value).is_integer()
         return whole and pl.Series([int(value)]).cast(kind, strict=False).null_count() == 0
     return kind.is_numeric()
-
-
-def _events(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> pl.DataFrame:
-    """Return interactions as rows of a dataset's events: history only, no exposures.
-
-    The columns are created one by one, because each polars expression would cost every request a millisecond.
-    """
-    rows = len(user)
-
-    def same(name: str, value: object, kind: pl.DataType | type[pl.DataType]) -> pl.Series:
-        return pl.Series(name, [value], dtype=kind).new_from_index(0, rows)
-
-    return pl.DataFrame(
-        [
-            pl.Series("event", np.arange(rows, dtype=np.uint32)),
-            pl.Series("user", user.astype(np.uint32)),
-            pl.Series("item", item.astype(np.uint32)),
-            pl.Series("time", time.astype(np.int64)),
-            same("exposed", False, pl.Boolean),
-            same("click", 1, pl.Int8),
-            same("conversion", None, pl.Int8),
-            same("matured_at", None, pl.Int64),
-            same("price", None, pl.Float64),
-        ]
-    )
 
 
 def read_features(run: Path) -> pl.DataFrame:

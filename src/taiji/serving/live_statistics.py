@@ -32,8 +32,9 @@ class LiveStatistics:
             [strangers if (number := world.known(history)) is None else number for history in histories], np.int64
         )
         self._run = world.statistics
-        clicks = (live.events[name].to_numpy().astype(np.int64) for name in ("user", "item", "time"))
-        self._own = self._run.with_clicks(*clicks)
+        own = live.history
+        owners = np.repeat(np.arange(own.n_users), np.diff(own.offsets))
+        self._own = self._run.with_clicks(owners, own.items, own.times)
         self._last: LivePointInTime | None = None
 
     def at(self, users: Array, items: Array, times: Array) -> LivePointInTime:
@@ -56,6 +57,7 @@ class LivePointInTime(PointInTime):
         self.__dict__.update(run.__dict__)
         self._own = own
         self._found: dict[str, Array] = {}
+        self.shared = {}
         self._spread: dict[tuple[int | None, int | None], tuple[Array, LivePointInTime]] = {}
 
     @cached_property

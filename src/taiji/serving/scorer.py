@@ -21,6 +21,7 @@ from taiji.features.settings import FeatureSettings
 from taiji.features.student import STUDENT, IntentStudent
 from taiji.models.codes.product import ProductQuantizer
 from taiji.models.ranking import Ranker
+from taiji.models.ranking.equal_fields import equal_fields
 from taiji.models.ranking.train import load_ranker
 from taiji.serving.live_dataset import World
 from taiji.serving.live_statistics import LiveStatistics
@@ -236,8 +237,9 @@ def scorer_of(world: World) -> RunScorer:
         FeaturesOnly: the ranker cannot score the current state of users.
     """
     run = world.run
-    plain = load_neural(run / "evaluation_ranker" / "ranker", world.dataset)
-    featured = load_neural(run / "ranking" / "taiji", world.dataset)
+    folders = run / "evaluation_ranker" / "ranker", run / "ranking" / "taiji"
+    plain, featured = (load_neural(folder, world.dataset) for folder in folders)
+    featured.fieldset.adopt(plain.fieldset, equal_fields(*folders))
     folder = run / "features" / STUDENT
     student = IntentStudent.load(folder) if folder.is_dir() else None
     oldest_s = FeatureSettings.model_validate(world.config["features"]).oldest_s

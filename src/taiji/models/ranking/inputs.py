@@ -6,8 +6,9 @@ projected once per item, not once per position in a sequence, which accounts for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from taiji.core.component import NO_ITEM, Requests, Slate
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
+from taiji.data.field_rows import RowArrays, Rows
 from taiji.data.field_set import Arrays, FieldSet
-from taiji.data.fields import Rows
 from taiji.data.statistics import PastStatistics, PointInTime
 from taiji.data.tasks import Task, labels
+from taiji.data.user_subset import UserSubset
 from taiji.models.ranking.split_inputs import sides_of
 from taiji.models.ranking.split_weights import SplitGraph
 from taiji.nn.devices import on_device
@@ -75,9 +77,10 @@ class Inputs:
         self.statistics = statistics
         self.known_until: Mapping[str, int] = {}
         """Time of the last known label per task, set while frames are read one at a time."""
+        self._categories = bool(fields.layout.row.width)
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
-        self._place = np.zeros(len(self.item_codes), dtype=np.int64)
+        self._place = np.empty(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
         """Return the same inputs for other users of the same catalogue. The item codes are shared, not recomputed.
@@ -89,10 +92,15 @@ class Inputs:
             self.__dict__,
             dataset=users,
             statistics=statistics,
-            user_codes=self.fields.user_codes(users),
-            _place=np.zeros(len(self.item_codes), dtype=np.int64),
+            user_codes=self._user_codes(users),
+            _place=np.empty(len(self.item_codes), dtype=np.int64),
         )
         return made
+
+    def _user_codes(self, users: Dataset) -> Array:
+        if isinstance(users, UserSubset) and users.base is self.dataset:
+            return self.fields.subset_codes(users, self.user_codes)
+        return self.fields.user_codes(users)
 
     def arrays(self, frame: pl.DataFrame) -> Arrays:
         """Return arrays of exposures: user, item and time, and label, context and feature columns if there are any."""
@@ -114,11 +122,18 @@ class Inputs:
                 expected=f"dense ids below {self.dataset.n_users}",
                 found=f"{requests.user.min()} to {requests.user.max()}",
             )
-        columns = {name: _series(name, values) for name, values in requests.columns.items()}
-        frame = pl.DataFrame(
-            {"user": requests.user, "item": np.zeros(len(requests), np.int64), "time": requests.time, **columns}
+        columns: dict[str, Callable[[], pl.Series]] = {
+            name: partial(_series, name, values) for name, values in requests.columns.items()
+        }
+        rows = RowArrays(
+            self.dataset,
+            requests.user,
+            np.zeros(len(requests), np.int64),
+            requests.time,
+            columns,
+            requests.columns,
+            self.statistics,
         )
-        rows = Rows(self.dataset, frame, self.statistics)
         return RequestState(requests, self.fields.arrays(rows, {}, sides=("user", "context")), rows.statistics)
 
     def candidates(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
@@ -165,26 +180,23 @@ class Inputs:
         requests = state.requests.take(chosen)
         owner = np.repeat(np.arange(len(requests)), items.shape[1])
         lists = {field.name for field in (*self.fields.codes, *self.fields.sequences, *self.fields.vectors)}
-        context = {
-            name: values for name, values in requests.columns.items() if name not in lists
-        }  # these belong to the user
-        frame = pl.DataFrame(
-            {
-                "user": requests.user[owner],
-                "item": items.ravel(),
-                "time": requests.time[owner],
-                **{name: _series(name, values).gather(owner) for name, values in context.items()},
-                **{name: _series(name, _flat(values[chosen])) for name, values in slate.columns.items()},
-            }
-        )
+        further: dict[str, Callable[[], pl.Series]] = {
+            name: partial(_gathered, name, values, owner)
+            for name, values in requests.columns.items()
+            if name not in lists  # these belong to the user
+        }
+        of_slate = {name: _flat(values[chosen]) for name, values in slate.columns.items()}
+        further |= {name: partial(_series, name, values) for name, values in of_slate.items()}
         known = state.statistics.spread(items, chosen) if isinstance(state.statistics, PointInTime) else None
-        return self.fields.arrays(Rows(self.dataset, frame, self.statistics, known), {}, sides=("item", "pair"))
+        user, time = requests.user[owner], requests.time[owner]
+        rows = RowArrays(self.dataset, user, items.ravel(), time, further, of_slate, self.statistics, known)
+        return self.fields.arrays(rows, {}, sides=("item", "pair"))
 
     def request_side(self, arrays: Arrays) -> Batch:
         """Return the request's split inputs, from rows that hold only the numbers and categories of user and context."""
         distinct = self._distinct(list(arrays.sequences.values()))
         out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
-        if self.fields.layout.row.width:
+        if self._categories:
             out["request_categories"] = arrays.categories.astype(np.int64)
         return self._tensors(out)
 
@@ -213,7 +225,7 @@ class Inputs:
     def _items(self, arrays: Arrays) -> Batch:
         distinct = self._distinct([arrays.item])
         out = {"items": self.item_codes[distinct], "item": self._place[arrays.item], "numbers": arrays.numbers}
-        if self.fields.layout.row.width:
+        if self._categories:
             out["categories"] = arrays.categories.astype(np.int64)
         return self._tensors(out)
 
@@ -261,6 +273,11 @@ class Inputs:
 def _flat(values: Array) -> Array:
     """Reshape (R, M, …) to (R * M, …)."""
     return values.reshape(-1, *values.shape[2:])
+
+
+def _gathered(name: str, values: Array, owner: Array) -> pl.Series:
+    """Return a column of requests with one row per candidate."""
+    return _series(name, values).gather(owner)
 
 
 def _series(name: str, values: Array) -> pl.Series:

@@ -216,6 +216,8 @@ class CollaborativeMatch(PastField):
         name: name of the field.
     """
 
+    shared = True
+
     def __init__(self, history: int = 50, refreshes: int = 4, name: str = "collaborative", least_rows: int = 0) -> None:
         super().__init__(name, history, refreshes, least_rows)
         self.factors: list[QuantisedVectors] = []
@@ -348,6 +350,7 @@ class TextMatch(PastField):
     """
 
     learnt = ("embedder_used",)
+    shared = True
 
     def __init__(
         self,

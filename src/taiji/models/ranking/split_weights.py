@@ -11,18 +11,21 @@ that needs the whole concatenation receives it, which is exact and listed in :at
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
 
 from taiji.models.ranking.graph_building import NotSeparable
 from taiji.models.ranking.graph_colours import CANDIDATE, CONSTANT, REQUEST, Sides, drop_unused, shapes_of, trace
+from taiji.models.ranking.graph_fusing import fused
 from taiji.models.ranking.graph_rewriting import Rewriting
 from taiji.nn.field_embeddings import Batch
 
+log = logging.getLogger(__name__)
 PASSES = 8
 """Largest number of rewritings; a random graph needs one or two."""
 
@@ -161,6 +164,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], exa
         joint, graphs[REQUEST], graphs[CANDIDATE], tuple(node.name for node in hoisted), inputs[REQUEST],
         inputs[CANDIDATE], split, tuple(build.whole),
     )  # fmt: skip
+    found = _faster(found, [example, build.sides.first(example)])
     requests = build.sides.requests(example)
     with torch.no_grad():
         kept = found.encode(example)
@@ -173,6 +177,35 @@ def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], exa
                 found=str(tuple(values.shape)) if isinstance(values, torch.Tensor) else type(values).__name__,
             )
     return found
+
+
+def _faster(found: SplitGraph, examples: Sequence[Batch]) -> SplitGraph:
+    """Return the steps in their form for inference, see :func:`taiji.models.ranking.graph_fusing.fused`."""
+    given: dict[str, list[list[torch.Tensor]]] = {REQUEST: [], CANDIDATE: []}
+    with torch.no_grad():
+        for batch in examples:
+            given[REQUEST].append([batch[name].contiguous() for name in found.request_inputs])
+            own = [batch[name].contiguous() for name in found.candidate_inputs]
+            given[CANDIDATE].append([*found.encode(batch), *own])
+        request, candidates = _alike(found.request, given[REQUEST]), _alike(found.candidates, given[CANDIDATE])
+    return replace(found, request=request, candidates=candidates)
+
+
+def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) -> fx.GraphModule:
+    """Return the faster form of a graph; the graph itself if the form fails, or gives other values on one of the examples."""
+    try:
+        made = fused(graph, examples[0])
+        for example in examples:
+            for expected, found in zip(_tensors(graph(*example)), _tensors(made(*example)), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    except (RuntimeError, IndexError, AssertionError) as error:
+        log.warning("A step of the network is not made faster: %s", str(error)[:300])
+        return graph
+    return made
+
+
+def _tensors(outputs: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    return [outputs] if isinstance(outputs, torch.Tensor) else outputs
 
 
 def _joint_colour(node: fx.Node) -> str:

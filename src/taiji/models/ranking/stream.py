@@ -10,7 +10,7 @@ import polars as pl
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
-from taiji.data.fields import NEEDED
+from taiji.data.field_rows import NEEDED
 from taiji.models.ranking.ranker import Ranker, ranker_class
 from taiji.models.ranking.settings import NeuralRankerSettings, RankerSettings
 

@@ -1,0 +1,89 @@
+"""Statistics of items after the end of a log, when no further event changes them: one row per item instead of a search in every counter.
+
+A service answers requests of today from a log that has ended. Statistics of a window of time settle once the window begins after the last event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taiji.data.event_counts import EventCounts, Events, Key, Mean
+from taiji.data.past_counts import PastCount, PastMean
+from taiji.data.statistics import STATISTICS, WINDOWS, PointInTime, Statistics
+
+Array = NDArray[Any]
+ITEM_STATISTICS = tuple(name for name, (side, _) in STATISTICS.items() if side == "item")
+ROWS = 65_536
+"""Number of items computed at a time."""
+NEVER = 2**62
+"""Times from this one on, with which counters mark labels that never become known, are no times at which a statistic settles."""
+
+
+@dataclass(frozen=True, eq=False)
+class SettledStatistics:
+    """Statistics of all items at any time after their end.
+
+    Attributes:
+        values: (n_items, S) float32.
+        ends: last time (microseconds) at which each of the S statistics may still change, by name, in the order of the columns.
+    """
+
+    values: Array
+    ends: Mapping[str, int]
+
+    def column(self, name: str, rows: PointInTime) -> Array | None:
+        """Return a statistic of rows, (N,) float32; None if it is not known for all of their times."""
+        end = self.ends.get(name)
+        if end is None or rows.earliest <= end:
+            return None
+        return rows.settled_rows[:, tuple(self.ends).index(name)]  # type: ignore[no-any-return]
+
+
+class _Recorder:
+    """Counters that note which of them are read; see :class:`taiji.data.event_counts.EventCounts`."""
+
+    def __init__(self, counts: EventCounts) -> None:
+        self._counts = counts
+        self.read: set[str] = set()
+
+    def count(self, key: Key, events: Events) -> PastCount:
+        """Return a counter."""
+        self.read.add(f"{key}-{events}")
+        return self._counts.count(key, events)
+
+    def mean(self, key: Mean) -> PastMean:
+        """Return means of prices."""
+        self.read.add(f"{key}-price")
+        return self._counts.mean(key)
+
+
+def settled(statistics: Statistics, n_items: int, until: Mapping[str, int]) -> SettledStatistics:
+    """Return the statistics of all items after the end of the log.
+
+    Args:
+        statistics: statistics of the log.
+        n_items: number of items.
+        until: a time after which each counter has no event, by the name ``key-events`` or ``key-price``.
+    """
+    ends = {name: _end(statistics, name, until) for name in ITEM_STATISTICS if n_items}
+    ends = {name: end for name, end in ends.items() if end < NEVER}
+    values = np.empty((n_items, len(ends)), dtype=np.float32)
+    for start in range(0, n_items, ROWS):
+        items = np.arange(start, min(start + ROWS, n_items))
+        for place, (name, end) in enumerate(ends.items()):
+            values[items, place] = statistics.at(np.zeros_like(items), items, np.full(len(items), end + 1))[name]
+    return SettledStatistics(values, ends)
+
+
+def _end(statistics: Statistics, name: str, until: Mapping[str, int]) -> int:
+    """Return the last time at which a statistic may change: that of the last event of the counters that it reads, and the length of its window."""
+    counts = _Recorder(statistics.counts)
+    one = np.zeros(1, np.int64)
+    Statistics(counts, statistics.keys, statistics.prices).at(one, one, one)[name]
+    # Prices of items are those of the events whose mean is counted by item.
+    return max(until[read] for read in {*counts.read, "item-price"}) + WINDOWS.get(name, 0)

@@ -1,0 +1,95 @@
+"""Some users of a dataset with interactions of their own, for a service that knows newer events than the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from taiji.data.dataset import Dataset
+from taiji.data.history import History, Ints
+
+NEW = -1
+"""Number of a user whom the base dataset does not have."""
+
+
+class UserSubset(Dataset):
+    """Dataset of some users, numbered from 0, with the catalogue and the prices of its base.
+
+    The tables of users and events are made when they are first read: a request that needs only the histories needs no table.
+
+    Args:
+        base: the dataset.
+        numbers: number of each user in the base, (U,); :data:`NEW` for a user without a profile.
+        names: text id of each user.
+        history: interactions of these users.
+    """
+
+    base: Dataset
+    numbers: Ints
+    names: Sequence[str]
+
+    def __new__(cls, base: Dataset | None = None, *arguments: Any, **tables: Any) -> Self:
+        """Return a dataset in memory where tables are given, as :func:`dataclasses.replace` does."""
+        return super().__new__(cls) if base is not None else Dataset(**tables)  # type: ignore[return-value]
+
+    def __init__(self, base: Dataset, numbers: Ints, names: Sequence[str], history: History) -> None:
+        same = ("items", "name", "domain", "notes", "event_columns", "given_levels", "prices", "levels", "tasks")
+        self.__dict__.update({attribute: getattr(base, attribute) for attribute in same}, reading=None)
+        self.__dict__.update(base=base, numbers=numbers, names=names, history=history)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.numbers)
+
+    @cached_property
+    def event_schema(self) -> pl.Schema:  # type: ignore[override]
+        """Columns of the events and their types."""
+        return self.events.schema
+
+    @cached_property
+    def users(self) -> pl.DataFrame:  # type: ignore[override]
+        """Table of the users, with the profiles of the base; null for new users."""
+        known = self.numbers != NEW
+        profiles = self.base.users[np.where(known, self.numbers, 0).tolist()]
+        if not known.all():
+            there = pl.Series(known, dtype=pl.Boolean)
+            profiles = profiles.with_columns(pl.when(there).then(pl.col(name)) for name in profiles.columns[2:])
+        return pl.DataFrame(
+            [
+                pl.Series("user", range(len(known)), dtype=pl.UInt32),
+                pl.Series("user_id", self.names, dtype=pl.String),
+                *profiles.get_columns()[2:],
+            ]
+        )
+
+    @cached_property
+    def events(self) -> pl.DataFrame:  # type: ignore[override]
+        """The interactions as events: history only, no exposures."""
+        user = np.repeat(np.arange(self.n_users), np.diff(self.history.offsets))
+        item, time = self.history.items, self.history.times
+        order = np.lexsort((user, time))
+        rows = len(user)
+
+        def same(name: str, value: object, kind: pl.DataType | type[pl.DataType]) -> pl.Series:
+            return pl.Series(name, [value], dtype=kind).new_from_index(0, rows)
+
+        further = self.event_columns.names
+        return pl.DataFrame(
+            [
+                pl.Series("event", np.arange(rows, dtype=np.uint32)),
+                pl.Series("user", user[order].astype(np.uint32)),
+                pl.Series("item", item[order].astype(np.uint32)),
+                pl.Series("time", time[order].astype(np.int64)),
+                same("exposed", False, pl.Boolean),
+                same("click", 1, pl.Int8),
+                same("conversion", None, pl.Int8),
+                same("matured_at", None, pl.Int64),
+                same("price", None, pl.Float64),
+                *(same(name, None, self.base.event_schema[name]) for name in further),
+            ]
+        )

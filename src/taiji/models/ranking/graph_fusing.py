@@ -1,0 +1,314 @@
+"""Faster form of a graph that is only used for inference: nothing is computed twice, and results overwrite inputs that nobody reads again.
+
+The values stay the same, to the last bit, except those of linear layers that are joined because they have the same input: a matrix product of another
+width may add up in another order. A graph with an operation that changes a tensor by itself is left as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from taiji.nn.per_request import add_spread_, spread, spread_add
+
+
+def columns_of(outputs: torch.Tensor, start: int, size: int) -> torch.Tensor:
+    """Return the outputs of one of the layers that were joined: some columns, which no other layer has."""
+    return outputs.narrow(-1, start, size)
+
+
+def fill_masked_(values: torch.Tensor, mask: torch.Tensor, value: float) -> torch.Tensor:
+    """Return ``values.masked_fill_(mask, value)``. Without a masked place, which is common for padding, nothing is done."""
+    if mask.device.type == "cpu" and mask.numel() < values.numel() and not mask.any():
+        return values
+    return values.masked_fill_(mask, value)
+
+
+def sum_few(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return ``values.sum(dim)``. A few summands are added one after the other, as PyTorch does, but over long rows."""
+    if (
+        not 1 < values.shape[dim] <= FEW
+        or values.device.type != "cpu"
+        or values.dtype not in (torch.float32, torch.float64)
+    ):
+        return values.sum(dim)
+    first, second, *others = values.unbind(dim)
+    total = first + second
+    for other in others:
+        total += other
+    return total
+
+
+def mean_few(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return ``values.mean(dim)``, see :func:`sum_few`."""
+    return sum_few(values, dim).div_(values.shape[dim])
+
+
+FEW = 4
+"""Largest number of summands that are added one by one."""
+SAME_FUNCTIONS = {
+    torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.getitem, operator.add, operator.sub,
+    operator.mul, operator.truediv, operator.neg, getattr, spread, spread_add,
+}  # fmt: skip
+"""Functions that give the same result for the same arguments; others are not looked at, as they may draw random numbers."""
+SAME_METHODS = {
+    "view",
+    "reshape",
+    "flatten",
+    "transpose",
+    "unsqueeze",
+    "sum",
+    "mean",
+    "amax",
+    "clamp_min",
+    "masked_fill",
+    "size",
+}
+SAME_MODULES = (nn.Linear, nn.Embedding, nn.ReLU, nn.LayerNorm)
+VIEWS = {"view", "reshape", "flatten", "transpose", "unsqueeze", "contiguous"}
+"""Methods whose result is the memory of their argument, or a copy of it."""
+NEW_FUNCTIONS = {
+    torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.add, operator.sub, operator.mul,
+    operator.truediv, operator.neg, spread_add, columns_of, sum_few, mean_few,
+}  # fmt: skip
+"""Functions whose result is a new tensor, or columns of one that nothing else reads."""
+FEWER = {"sum": sum_few, "mean": mean_few}
+NEW_METHODS = {"sum", "mean", "amax", "clamp_min", "masked_fill"}
+IN_PLACE: dict[Any, str] = {
+    operator.add: "add_", operator.sub: "sub_", operator.mul: "mul_", operator.truediv: "div_", operator.neg: "neg_",
+    torch.exp: "exp_", torch.log: "log_", "clamp_min": "clamp_min_",
+}  # fmt: skip
+"""Operations on a first argument, and the methods that overwrite it."""
+Shapes = dict[fx.Node, tuple[tuple[int, ...], torch.dtype] | None]
+
+
+def fused(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> fx.GraphModule:
+    """Return a faster form of a graph for inference.
+
+    Args:
+        graph: graph in evaluation mode; it is not changed.
+        example: inputs of the graph, from which the shapes are read.
+    """
+    copied = fx.Graph()
+    copied.output(copied.graph_copy(graph.graph, {}))
+    made = fx.GraphModule(graph, copied)
+    if any(_changes_something(node, made) for node in made.graph.nodes):
+        return graph
+    for node in list(made.graph.nodes):
+        if node.op == "call_method" and node.target == "detach":  # there is no gradient to cut off
+            node.replace_all_uses_with(node.args[0])
+            made.graph.erase_node(node)
+    _merge_equal(made)
+    _sum_few(made)
+    _flatten_concatenations(made.graph)
+    _join_layers(made)
+    _overwrite(made, _facts(made, example))
+    made.graph.lint()
+    made.recompile()
+    return made
+
+
+def _changes_something(node: fx.Node, root: fx.GraphModule) -> bool:
+    """Return whether an operation changes a tensor in place, or says that it has side effects."""
+    if node.op in ("placeholder", "output", "get_attr"):
+        return False
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        return any(getattr(part, "inplace", False) for part in module.modules())
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    setting = node.target in (operator.setitem, operator.iadd, operator.isub, operator.imul, operator.itruediv)
+    return (
+        setting
+        or (name.endswith("_") and not name.endswith("__"))
+        or bool(node.kwargs.get("inplace"))
+        or "out" in node.kwargs
+    )
+
+
+def _merge_equal(made: fx.GraphModule) -> None:
+    """Compute an operation once if it is repeated with the same arguments."""
+    known: dict[Any, fx.Node] = {}
+    for node in list(made.graph.nodes):
+        if not _repeatable(node, made):
+            continue
+        key = (node.op, node.target, repr(node.args), repr(node.kwargs))
+        if key in known:
+            node.replace_all_uses_with(known[key])
+            made.graph.erase_node(node)
+        else:
+            known[key] = node
+
+
+def _repeatable(node: fx.Node, root: fx.GraphModule) -> bool:
+    if node.op == "call_function":
+        return node.target in SAME_FUNCTIONS
+    if node.op == "call_method":
+        return node.target in SAME_METHODS
+    if node.op == "call_module":
+        return isinstance(root.get_submodule(str(node.target)), SAME_MODULES)
+    return node.op == "get_attr"
+
+
+def _sum_few(made: fx.GraphModule) -> None:
+    """Replace sums and means along an inner axis, which PyTorch computes number by number if the axis is short."""
+    for node in list(made.graph.nodes):
+        axes = [*node.args[1:], *node.kwargs.values()]
+        named = not node.kwargs or set(node.kwargs) == {"dim"}
+        if node.op == "call_method" and node.target in FEWER and named and len(axes) == 1 and type(axes[0]) is int:
+            with made.graph.inserting_before(node):
+                found = made.graph.call_function(FEWER[str(node.target)], (node.args[0], axes[0]))
+            node.replace_all_uses_with(found)
+            made.graph.erase_node(node)
+
+
+def _flatten_concatenations(graph: fx.Graph) -> None:
+    """Put the parts of a concatenation that is only part of another one along the same axis directly into that one."""
+    for node in list(graph.nodes):
+        if (axis := _axis_of(node)) is None or len(node.users) != 1:
+            continue
+        (user,) = node.users
+        if _axis_of(user) == axis and axis >= 0 and list(user.args[0]).count(node) == 1:
+            parts = [inner for part in user.args[0] for inner in (node.args[0] if part is node else [part])]
+            user.args, user.kwargs = (parts, axis), {}
+            graph.erase_node(node)
+
+
+def _axis_of(node: fx.Node) -> int | None:
+    """Return the axis of a concatenation; None for other operations."""
+    if node.op != "call_function" or node.target is not torch.cat or not isinstance(node.args[0], (list, tuple)):
+        return None
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    return axis if isinstance(axis, int) else None
+
+
+def _join_layers(made: fx.GraphModule) -> None:
+    """Replace linear layers with the same input by one layer, of whose outputs each takes its columns."""
+    groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
+    for node in made.graph.nodes:
+        reshaped = any(user.op == "call_method" for user in node.users)  # columns of a wider tensor cannot be viewed
+        if node.op == "call_module" and type(made.get_submodule(node.target)) is nn.Linear and not reshaped:
+            biased = made.get_submodule(node.target).bias is not None
+            groups.setdefault((node.args[0], biased), []).append(node)
+    for number, ((source, biased), nodes) in enumerate(groups.items()):
+        if len(nodes) < 2:
+            continue
+        layers = [made.get_submodule(str(node.target)) for node in nodes]
+        sizes = [int(layer.out_features) for layer in layers]  # type: ignore[arg-type]
+        weight = torch.cat([layer.weight.detach() for layer in layers])  # type: ignore[operator, union-attr]
+        joined = nn.Linear(weight.shape[1], weight.shape[0], bias=biased, device="meta").requires_grad_(False)
+        joined.weight = nn.Parameter(weight, requires_grad=False)
+        if biased:
+            bias = torch.cat([layer.bias.detach() for layer in layers])  # type: ignore[operator, union-attr]
+            joined.bias = nn.Parameter(bias, requires_grad=False)
+        made.add_module(f"joined_{number}", joined)
+        with made.graph.inserting_before(nodes[0]):
+            whole = made.graph.call_module(f"joined_{number}", (source,))
+            start = 0
+            for node, size in zip(nodes, sizes):
+                part = made.graph.call_function(columns_of, (whole, start, size))
+                node.replace_all_uses_with(part)
+                start += size
+        for node in nodes:
+            made.graph.erase_node(node)
+
+
+class _Facts(fx.Interpreter):
+    """Interpreter that runs a graph and records shapes and types; None for what is not a tensor."""
+
+    def __init__(self, root: fx.GraphModule) -> None:
+        super().__init__(root)
+        self.found: Shapes = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node and record its shape and type."""
+        value = super().run_node(n)
+        self.found[n] = (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else None
+        return value
+
+
+def _facts(made: fx.GraphModule, example: Sequence[torch.Tensor]) -> Shapes:
+    run = _Facts(made)
+    with torch.no_grad():
+        run.run(*example)
+    return run.found
+
+
+class _Memory:
+    """Which node created the memory in which each value lives, and which operation reads it last."""
+
+    def __init__(self, made: fx.GraphModule, facts: Shapes) -> None:
+        self.order = {node: place for place, node in enumerate(made.graph.nodes)}
+        self.owner: dict[fx.Node, fx.Node | None] = {}
+        """None if others may use the memory: that of inputs, of weights, and of results of unknown operations."""
+        shared: set[fx.Node | None] = set()
+        for node in made.graph.nodes:
+            kind = _kind(node, made)
+            self.owner[node] = node if kind == "new" else self.owner[node.args[0]] if kind == "view" else None
+            if kind == "unknown" and facts[node] is not None and node.op != "output":
+                shared |= {self.owner[part] for part in node.all_input_nodes}  # it may return any of them
+        self.owner = {node: None if owner in shared else owner for node, owner in self.owner.items()}
+        self.last: dict[fx.Node, int] = {}
+        for node, owner in self.owner.items():
+            if owner is not None:
+                self.last[owner] = max([self.last.get(owner, 0), *(self.order[user] for user in node.users)])
+
+    def is_free(self, target: fx.Node, node: fx.Node) -> bool:
+        """Return whether an operation may overwrite one of its inputs."""
+        owner = self.owner[target]
+        others = [part for part in node.all_input_nodes if part is not target]
+        alone = all(self.owner[part] is not owner for part in others)
+        return owner is not None and self.last[owner] == self.order[node] and alone
+
+    def replace(self, node: fx.Node, written: fx.Node, target: fx.Node) -> None:
+        """Let the result of ``node``, which is now that of ``written``, live in the memory of ``target``."""
+        owner = self.owner[target]
+        assert owner is not None
+        self.order[written] = self.order.pop(node)
+        self.owner[written] = self.owner.pop(node)
+        if self.owner[written] is node:
+            self.last[owner] = max(self.last[owner], self.last.pop(node))
+            self.owner = {part: owner if found is node else found for part, found in self.owner.items()}
+        else:  # others may use the result
+            self.owner = {part: None if found is owner else found for part, found in self.owner.items()}
+
+
+def _overwrite(made: fx.GraphModule, facts: Shapes) -> None:
+    """Let operations write their results into their first argument, if it is a new tensor of the same shape that is not read afterwards."""
+    memory = _Memory(made, facts)
+    for node in list(made.graph.nodes):
+        target = node.args[1] if node.target is spread_add else node.args[0] if node.args else None
+        if not isinstance(target, fx.Node) or facts[node] is None or facts[target] != facts[node]:
+            continue
+        if not memory.is_free(target, node):
+            continue
+        with made.graph.inserting_before(node):
+            if node.target is spread_add:
+                written = made.graph.call_function(add_spread_, (target, node.args[0]))
+            elif node.op == "call_method" and node.target == "masked_fill" and len(node.args) == 3:
+                written = made.graph.call_function(fill_masked_, node.args, node.kwargs)
+            elif node.target in IN_PLACE:
+                written = made.graph.call_method(IN_PLACE[node.target], node.args, node.kwargs)
+            elif node.op == "call_module" and type(made.get_submodule(str(node.target))) is nn.ReLU:
+                written = made.graph.call_method("relu_", node.args)
+            else:
+                continue
+        node.replace_all_uses_with(written)
+        memory.replace(node, written, target)
+        facts[written] = facts[node]
+        made.graph.erase_node(node)
+
+
+def _kind(node: fx.Node, root: fx.GraphModule) -> str:
+    """Return whether the result of an operation is a ``new`` tensor, a ``view`` of its first argument, or ``unknown``."""
+    if node.op == "call_method":
+        return "view" if node.target in VIEWS else "new" if node.target in NEW_METHODS else "unknown"
+    if node.op == "call_function":
+        return "new" if node.target in NEW_FUNCTIONS else "unknown"
+    if node.op == "call_module":
+        return "new" if type(root.get_submodule(str(node.target))) in (nn.Linear, nn.ReLU, nn.Embedding) else "unknown"
+    return "unknown"
