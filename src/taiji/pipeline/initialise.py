@@ -91,7 +91,7 @@ def initialise(
         TaijiError: the name is invalid, there is nothing to read, a file is broken, there is nobody to answer a question, the
             files exist already, or the data contradicts the proposal.
     """
-    run_name(name)
+    run_name(name, f"the name of the folder {folder}" if name == folder.resolve().name else "--name")
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
     if not answers and not ignore and recognised(folder) is not None:

@@ -195,7 +195,7 @@ def test_a_column_without_values_is_left_out_and_reported(tmp_path, dtype):
 
 
 def test_a_decision_that_is_no_yaml_is_one_message(look):
-    with pytest.raises(TaijiError, match=r"--set events\.non_clicks"):
+    with pytest.raises(TaijiError, match=r"the answer for events\.non_clicks"):
         look("german", {"events.non_clicks": "["})
 
 

@@ -138,7 +138,7 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
             return table
     raise InputError(
         "The file does not exist.",
-        where=f"--set {role}.file={name}",
+        where=f"{role}.file={name}",
         expected=", ".join(table.path.name for table in tables),
         found=name,
         fix="name one of these files; to use several files as one table, put them into a folder of their own and name that folder",

@@ -99,7 +99,7 @@ def _flatten_timestamp(answers: dict[str, str]) -> dict[str, str]:
     """Split an answer such as ``events.timestamp={column: day, clock: time}`` into one key per part."""
     time = answers.get("events.timestamp", "")
     if time.startswith("{"):
-        parts = parse_yaml(time, "--set events.timestamp")
+        parts = parse_yaml(time, "the answer for events.timestamp")
         answers |= {f"events.timestamp.{part}": str(value) for part, value in parts.items() if part != "column"}
         answers["events.timestamp"] = str(parts.get("column", ""))
     return answers
@@ -131,7 +131,7 @@ class _ProposalBuilder:
         if value not in table.columns:
             raise ConfigError(
                 "The column is empty." if value in table.empty else "The column does not exist.",
-                where=f"--set {key}={value}",
+                where=f"{key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
                 found=value,
             )
@@ -367,7 +367,7 @@ class _ProposalBuilder:
         if self.answers:
             raise ConfigError(
                 "An answer does not match any key of the mapping that applies to this folder.",
-                where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()),
+                where="; ".join(f"{key}={value}" for key, value in self.answers.items()),
                 expected="an applicable key of the mapping, for example events.user_id, items.title, events.timestamp.format, domain",
                 fix="correct the key; docs/data.md lists all keys",
             )
@@ -423,7 +423,7 @@ class _ProposalBuilder:
             if known or (section == "items" and LEVEL.match(part)):
                 given = self.answers.pop(key)
                 value = (
-                    given if given.startswith("`") else parse_yaml(given, f"--set {key}")
+                    given if given.startswith("`") else parse_yaml(given, f"the answer for {key}")
                 )  # a rule that starts with a quoted column
                 for name in [name for name in self.proposal.guesses if name == key or name.startswith(f"{key}.")]:
                     self.proposal.guesses.pop(name)
