@@ -173,7 +173,11 @@ def load_config(
     ]
     # A section begins anew where its model changes, so models are changed before their settings.
     given = sorted(given, key=lambda layer: not any(key[-1] == "model" for key in _keys(layer.values)))
-    layers = [Layer(str(path), values), *([Layer(f"--data {data}", _nested("data.source", data))] if data else []), *given]
+    layers = [
+        Layer(str(path), values),
+        *([Layer(f"--data {data}", _nested("data.source", data))] if data else []),
+        *given,
+    ]
     if preset:
         layers.insert(0, Layer(of_preset, _preset_for(preset, of_preset, [layer.values for layer in layers])))
     merged: dict[str, Any] = reduce(_merge, (layer.values for layer in layers), {})

@@ -432,12 +432,9 @@ class Townsfolk(ListMaker):
 def test_answers_tell_whether_the_user_is_known(store: Store) -> None:
     for client in open_client(store, maker=Townsfolk):
 
-        def known(user: str) -> list[Any]:
-            asked = {"user": user, "items": ["a"]}, {"user": user}
-            return [
-                client.post(f"/v1/{route}", json=body).json()["known_user"]
-                for route, body in zip(("rank", "recommend"), asked)
-            ]
+        def known(user: str, client: TestClient = client) -> list[Any]:
+            asked = {"rank": {"user": user, "items": ["a"]}, "recommend": {"user": user}}
+            return [client.post(f"/v1/{route}", json=body).json()["known_user"] for route, body in asked.items()]
 
         assert known("u2") == [True, True], "in the run's data"
         assert known("stranger") == [False, False] == known("stranger"), "made anew, and from the cache"
