@@ -27,6 +27,7 @@ from taiji.data.discovery.parts import (
     Guess,
     Question,
     categories,
+    description_score,
     pick,
     price_score,
     says_price,
@@ -233,11 +234,10 @@ class _ProposalBuilder:
             self.proposal.doubts.append(
                 "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would contain only ids, which mean nothing to a language model, so its features cannot help. Add a file with titles."
             )
-        if title and (contacts := telling_contacts(table.frame[title])):
-            self.proposal.doubts.append(
-                f"{table.path.name}: {contacts:,} values of {title} contain an e-mail address or a telephone number, which prompts would include. Remove them from the file."
-            )
+        self._contacts(table, title)
         self.item_columns = {name for name in (key, title) if name}
+        described = [column for column in columns if column.name not in self.item_columns]
+        self._description(table, described, table.columns[key].distinct if key else 0)
         rest = [column for column in columns if column.name not in self.item_columns]
         for name, guess in categories(table, rest).items():
             if f"items.{name}" not in self.answers:
@@ -260,6 +260,24 @@ class _ProposalBuilder:
                     if joined
                     else f"{key} is not unique: the first row of each id is used",
                 ),
+            )
+
+    def _description(self, table: Table, columns: list[Column], items: int) -> None:
+        """Propose the column of longer texts about the items."""
+        scores = {column.name: description_score(column, items) for column in columns}
+        best = max(scores, key=lambda name: (scores[name][0], name), default=None)
+        guess = self._pop_answer("items.description", table)
+        if guess is None and best is not None and scores[best][0] and "items.description" not in self.answers:
+            guess = Guess(best, *scores[best])
+        if guess is not None:
+            self.proposal.guesses["items.description"] = guess
+            self.item_columns.add(str(guess.value))
+            self._contacts(table, str(guess.value))
+
+    def _contacts(self, table: Table, name: str | None) -> None:
+        if name and (contacts := telling_contacts(table.frame[name])):
+            self.proposal.doubts.append(
+                f"{table.path.name}: {contacts:,} values of {name} contain an e-mail address or a telephone number, which prompts would include. Remove them from the file."
             )
 
     def _price(self, section: str, table: Table, columns: list[Column]) -> None:
