@@ -21,6 +21,7 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
+from taiji.data.discovery.mapping_values import mapping_values
 from taiji.data.discovery.oddities import told_by_times, units_of_price
 from taiji.data.discovery.parts import (
     ANSWERED,
@@ -37,7 +38,7 @@ from taiji.data.discovery.parts import (
 from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
+from taiji.data.discovery.unusable import columns_in, open_numbers, unusable
 from taiji.data.personal import telling_contacts
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
@@ -415,7 +416,7 @@ class _ProposalBuilder:
             ]:
                 self.proposal.unused[table.path.name] = rest
         self._other_logs(tables)
-        self.proposal.values = _mapping(self.proposal, name)
+        self.proposal.values = mapping_values(self.roles, self.proposal.guesses, name)
 
     def _other_logs(self, tables: list[Table]) -> None:
         """Report unused files that have the same columns as the log, such as one file per behaviour."""
@@ -475,41 +476,6 @@ class _ProposalBuilder:
 
     def _decided(self, key: str) -> bool:
         return key in self.proposal.guesses
-
-
-def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
-    """Arrange the guesses as the nested values of a mapping."""
-    roles = proposal.roles
-    values: dict[str, Any] = {"name": name}
-    files = {"items": roles.items or roles.events, "events": roles.events, "users": roles.users or roles.events}
-    for section, table in files.items():
-        if section != "users" or "users.user_id" in proposal.guesses:
-            values[section] = {"file": table.path.name}
-            if table.separator not in (None, ",") and not (
-                table.separator == "\t" and table.path.name.removesuffix(".gz").endswith(".tsv")
-            ):
-                values[section]["separator"] = table.separator
-            if table.header:
-                values[section]["header"] = list(table.header)
-            if forms := number_forms_of(proposal.guesses, section, table):
-                values[section]["numbers"] = forms
-    for key, guess in proposal.guesses.items():
-        section, _, part = key.partition(".")
-        value = list(guess.value) if isinstance(guess.value, tuple) else guess.value
-        if not part:
-            values[section] = value
-        elif part.startswith("timestamp."):
-            values[section]["timestamp"][part.partition(".")[2]] = value
-        elif part == "timestamp":
-            values[section]["timestamp"] = {"column": value}
-        elif part == "numbers":
-            values[section].setdefault("numbers", {}).update(value)
-        elif part.startswith("labels."):
-            values[section].setdefault("labels", {})[part.partition(".")[2]] = value
-        elif section in values:
-            values[section][part] = value
-    head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}
-    return {**head, **values}
 
 
 def _mentioned_in(column: str, answers: list[str]) -> bool:
