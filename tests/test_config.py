@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,36 @@ def test_the_sample_of_a_preset_is_one_of_its_own_log(tmp_path):
     assert demo.ladder.logs and not config.ladder.logs, "somebody's own report is not about the demo's worlds"
     assert load_config(own, overrides=["data.users=20"]).data.users == 20
     assert load_config(own, overrides=["data.source=completejourney"]).data.users == 1500
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "where"),
+    [
+        ("preset: demo\nsize: {test_prompts: 0}\n", {}, "c.yaml"),
+        ("size: {test_prompts: 50}\n", {"preset": "demo", "overrides": ["size.test_prompts=0"]}, "--set size.test_prompts=0"),
+        ("size: {test_prompts: 0}\n", {"preset": "demo", "overrides": ["seed=1"]}, "c.yaml"),
+        ("size: {test_prompts: 50, chnk: 3}\n", {"preset": "demo", "overrides": ["seed=many"]}, "--set seed=many, c.yaml"),
+        ("split: {fractions: [0.5, 0.5]}\n", {}, "c.yaml"),
+        ("preset: demo\nstages: []\n", {"data": "wrld", "overrides": ["data.users=0"]}, "--set data.users=0"),
+        ("preset: dmo\n", {}, "c.yaml: preset: dmo"),
+        ("preset: demo\n", {"preset": "dmo"}, "--preset dmo"),
+        ("reasoning: {sft: 3}\n", {"preset": "demo"}, "c.yaml"),
+    ],
+    ids=["file", "override", "file under an override", "two", "whole section", "data", "preset in the file", "option", "no section"],
+)  # fmt: skip
+def test_an_error_names_the_place_of_the_wrong_value_and_nothing_else(tmp_path, monkeypatch, text, options, where):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config("c.yaml", **options)
+    assert caught.value.where == where
+    if where == "c.yaml":
+        assert "--" not in str(caught.value)
+
+
+def test_data_is_a_text_and_not_read_as_yaml():
+    assert load_config(data="007: x").data.source == "007: x"
+    assert load_config(preset="demo", data="world:shop").data.users is None
 
 
 def test_unknown_preset_and_missing_file(tmp_path):

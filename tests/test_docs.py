@@ -22,7 +22,7 @@ from tools import reference_page, site_pages
 
 from taiji import __version__, cli
 from taiji.cli.settings_page import reference
-from taiji.config import RENAMED_KEYS
+from taiji.config import PRESETS, RENAMED_KEYS
 from taiji.core.moved import MOVED, REMOVED_IN
 
 PAGES = pages()
@@ -168,6 +168,31 @@ def test_the_configuration_page_is_what_the_settings_say():
     assert (ROOT / "docs" / "configuration.md").read_text() == reference(), (
         "run: taiji config --describe > docs/configuration.md"
     )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_configuration_page_shows_every_value_of_a_preset_that_is_not_the_default(preset):
+    """The values are read from the preset's file, not through the settings that the page is made from."""
+    values = yaml.safe_load((ROOT / "src" / "taiji" / "presets" / f"{preset}.yaml").read_text())
+    rows, section = {}, ""
+    for line in (ROOT / "docs" / "configuration.md").read_text().splitlines():
+        if line.startswith("## "):
+            section = line.removeprefix("## ").strip("`")
+        elif line.startswith("| `"):
+            key, default, *more = re.split(r" ?(?<!\\)\| ", line.removeprefix("| "))
+            rows[f"{section}.{key.strip('`')}"] = (default, more[0] if len(more) == 2 else "")
+
+    def leaves(found, path=()):
+        for key, value in found.items():
+            if isinstance(value, dict):
+                yield from leaves(value, (*path, key))
+            else:
+                yield ".".join((*path, key)), value
+
+    for path, value in leaves(values):
+        default, presets = rows[path]
+        shown = dict(re.findall(r"(\w+) `([^`]*)`", presets))
+        assert json.loads(shown.get(preset, default.strip("`"))) == value, (path, value, default, presets)
 
 
 def test_the_reference_is_what_the_docstrings_say():

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from importlib.resources import files
 from pathlib import Path
@@ -143,49 +144,78 @@ def config_from(values: Mapping[str, Any]) -> Config:
     return _class_for(values).model_validate(values)
 
 
-def load_config(path: str | Path | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Merge, later over earlier: the defaults, a preset, a YAML (or JSON) file, ``section.key=value`` overrides.
+def load_config(
+    path: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    overrides: Iterable[str] = (),
+) -> Config:
+    """Merge, later over earlier: the defaults, a preset, a YAML (or JSON) file, ``data``, ``section.key=value`` overrides.
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
     ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
     names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another. What a preset says about
-    its own log (``data``, ``ladder.logs``) is left out if ``data.source`` is another log.
+    its own log (``data``, ``ladder.logs``) is left out if ``data.source`` is another log. ``data`` is a value of ``data.source``.
 
     Raises:
-        ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range.
+        ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range; the
+            error names the file, preset or override that contains the value.
     """
     values = _read(Path(path)) if path else {}
     named = values.pop("preset", None)
-    preset = named if preset is None else preset
+    preset, of_preset = (named, f"{path}: preset: {named}") if preset is None else (preset, f"--preset {preset}")
     old_keys: dict[str, str] = {}
     values = _renamed(values, str(path), old_keys)
-    overrides = list(overrides)
-    given = [_renamed(_read_override(override), f"--set {override}", old_keys) for override in overrides]
+    given = [
+        Layer(f"--set {override}", _renamed(_read_override(override), f"--set {override}", old_keys))
+        for override in overrides
+    ]
     # A section begins anew where its model changes, so models are changed before their settings.
-    ordered = sorted(given, key=lambda override: not any(key[-1] == "model" for key in _keys(override)))
-    asked = [values, *ordered]
-    merged = reduce(_merge, asked, _preset_for(preset, asked) if preset else {})
+    given = sorted(given, key=lambda layer: not any(key[-1] == "model" for key in _keys(layer.values)))
+    layers = [
+        Layer(str(path), values),
+        *([Layer(f"--data {data}", _nested("data.source", data))] if data else []),
+        *given,
+    ]
+    if preset:
+        layers.insert(0, Layer(of_preset, _preset_for(preset, of_preset, [layer.values for layer in layers])))
+    merged: dict[str, Any] = reduce(_merge, (layer.values for layer in layers), {})
     kind = _class_for(merged)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
         unknown = {problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"}
         of_run = path and Path(path).name == STORED and values.keys() & Config.model_fields.keys()
-        if path and of_run and (unknown & _keys(values)) - set().union(*map(_keys, given)):
+        if path and of_run and (unknown & _keys(values)) - set().union(*(_keys(layer.values) for layer in given)):
             raise _of_another_version(Path(path), error, kind, old_keys) from error
         raise ConfigError(
             "The configuration does not fit.",
-            where=", ".join(
-                [
-                    *([str(path)] if path else []),
-                    *([f"--preset {preset}"] if preset else []),
-                    *(f"--set {override}" for override in overrides),
-                ]
-            )
+            where=", ".join(dict.fromkeys(name for p in error.errors() for name in _sources(p["loc"], layers)))
             or "the defaults",
             found="; ".join(_explain(problem, kind, old_keys) for problem in error.errors()),
             fix="see docs/configuration.md, or `taiji config` for every key with its value",
         ) from error
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Part of a configuration with the name of its source, as the user gave it."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+def _sources(place: Sequence[int | str], layers: Sequence[Layer]) -> list[str]:
+    """Return the sources of the value at a place: the last one that sets it or, for a section, all that set a part of it."""
+    found: list[tuple[str, Any]] = [(layer.name, layer.values) for layer in layers if layer.values]
+    for key in place:
+        below = [(name, values[key]) for name, values in found if isinstance(values, Mapping) and key in values]
+        if not below:
+            break
+        found = below
+    section = all(isinstance(values, Mapping) for _, values in found)
+    return [name for name, _ in (found if section else found[-1:])]
 
 
 def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
@@ -351,23 +381,23 @@ def _keys(values: Any, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     return found
 
 
-def _read_preset(name: str) -> dict[str, Any]:
+def _read_preset(name: str, where: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise ConfigError(
             "No such preset.",
-            where=f"--preset {name}",
+            where=where,
             expected=f"one of {', '.join(PRESETS)}",
-            found=name,
-            fix="a configuration file of your own needs no --preset: taiji run FILE",
+            found=str(name),
+            fix="a configuration file of your own needs no --preset: taiji run FILE"
+            if where.startswith("--")
+            else "correct the key `preset` in this file, or delete it to start from the defaults",
         )
-    return dict(
-        parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), f"--preset {name}")
-    )
+    return dict(parse_yaml(files("taiji").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8"), where))
 
 
-def _preset_for(preset: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _preset_for(preset: str, where: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the values of a preset, without those about its own log if another log is asked for: its sample of users, and the logs shown beside it."""
-    values = _read_preset(preset)
+    values = _read_preset(preset, where)
     sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
     own = (values.get("data") or {}).get("source", DataSettings().source)
     source = next((section["source"] for section in reversed(sections) if "source" in section), own)

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from taiji.data.dataset import Dataset
-from taiji.data.item_text import CHARACTERS, has_texts, item_texts
+from taiji.data.item_text import CHARACTERS, descriptions, has_texts, item_texts
 from taiji.testing import checkerboard
 
 
@@ -33,3 +33,18 @@ def test_categories_are_added_once():
 )
 def test_text_to_speak_of(titles, expected):
     assert has_texts(with_titles(titles)) == expected
+
+
+def test_descriptions_follow_when_they_are_asked_for():
+    plain = with_titles(["Green Tea", "Cup"])
+    told = Dataset(
+        plain.items.with_columns(description=pl.Series(["Picked by\n hand, in spring.", None])),
+        plain.users,
+        plain.events,
+        "x",
+        "shop",
+        given_levels=("category_l1",),
+    )
+    assert item_texts(told) == item_texts(plain) == item_texts(plain, 50) == ["Green Tea", "Cup. Tea"]
+    assert item_texts(told, 14) == ["Green Tea. Picked by hand", "Cup. Tea"]
+    assert descriptions(plain) == [] and descriptions(told)[1] == ""

@@ -1,5 +1,7 @@
 """Texts about items: prompts of the catalogue alone, both writers, the guard, times and cost."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 from tests.reasoning.conftest import build
@@ -23,7 +25,7 @@ from taiji.reasoning.item_knowledge import (
     write_knowledge,
 )
 from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
-from taiji.reasoning.prompts import domains
+from taiji.reasoning.prompts import domains, item_line
 from taiji.reasoning.settings import EndpointSettings, PromptSettings
 
 PROMPTS = PromptSettings()
@@ -50,6 +52,14 @@ def test_a_prompt_tells_the_fields_of_the_catalogue(domain):
     told = " ".join(message["content"] for message in prompt.messages)
     assert "item7word thing7" in told and "price: 8.0" in told and prompt.prefill
     assert "price" not in " ".join(m["content"].partition("\n")[2] for m in item_prompt(shop, 4, PROMPTS).messages)[:40]
+
+
+def test_a_long_description_is_shown_as_far_as_the_prompts_may():
+    shop = build()
+    shop = replace(shop, items=shop.items.with_columns(description=pl.lit("word " * 100)))
+    for asked, words in ((0, 24), (50, 24), (300, 60)):
+        prompt = item_prompt(shop, 0, PromptSettings(description_characters=asked))
+        assert prompt.messages[-1]["content"].count("word") - item_line(shop, 0).count("word") == words
 
 
 def test_every_domain_has_the_template():

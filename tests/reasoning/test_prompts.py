@@ -335,3 +335,17 @@ def test_every_domain_has_templates_for_sets(domain, set_prompts, lm):
         text = teacher_prompt(data, 0, 2**62, set_prompts, lm.tokenizer, target).messages[-1]["content"]
         assert text and ("item1word" in text.split("newest first")[1]) >= (target is not None)
     assert "one a line" in student_prompt(data, 0, 2**62, set_prompts, lm.tokenizer).messages[-1]["content"]
+
+
+def test_descriptions_stand_with_the_interactions_and_not_in_the_answer(dataset, lm):
+    told = replace(dataset, items=dataset.items.with_columns(description=pl.lit("Sewn; by <hand> in a small town")))
+    as_of = int((START + timedelta(days=14)).timestamp() * 1e6)
+
+    def shown(data, characters):
+        chosen = PromptSettings(description_characters=characters, token_budget=1200)
+        return student_prompt(data, 0, as_of, chosen, lm.tokenizer)
+
+    assert shown(told, 0) == shown(dataset, 0) == shown(dataset, 40)
+    lines = [line for line in shown(told, 15).messages[-1]["content"].splitlines() if line.startswith("- ")]
+    assert lines and all(line.endswith("; description: Sewn, by (hand)") for line in lines)
+    assert item_lines(told) == item_lines(dataset)

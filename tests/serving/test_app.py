@@ -64,9 +64,11 @@ def store(make_store: Callable[..., Store]) -> Store:
     return store
 
 
-def open_client(store: Store, keys: Keyring | None = None, **limits: object) -> Iterator[TestClient]:
+def open_client(
+    store: Store, keys: Keyring | None = None, maker: type[ListMaker] = ListMaker, **limits: object
+) -> Iterator[TestClient]:
     settings = ServingSettings.model_validate({"limits": limits})
-    scorers = Scorers(store, lambda run: ListMaker())
+    scorers = Scorers(store, lambda run: maker())
     scorers.refresh()
     app = build_app(store, scorers, settings, keys or Keyring(), SteadyClock())
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
@@ -420,9 +422,50 @@ def test_probes_have_no_rate_and_administration_leaves_a_trace(
         assert not any("u1" in str(line) for line in audit)
 
 
+class Townsfolk(ListMaker):
+    """Recommender of a run that contains the user ``u2`` alone."""
+
+    def has_user(self, history: UserHistory) -> bool:
+        return history.user == "u2" and not history.forgotten
+
+
+def test_answers_tell_whether_the_user_is_known(store: Store) -> None:
+    for client in open_client(store, maker=Townsfolk):
+
+        def known(user: str, client: TestClient = client) -> list[Any]:
+            asked = {"rank": {"user": user, "items": ["a"]}, "recommend": {"user": user}}
+            return [client.post(f"/v1/{route}", json=body).json()["known_user"] for route, body in asked.items()]
+
+        assert known("u2") == [True, True], "in the run's data"
+        assert known("stranger") == [False, False] == known("stranger"), "made anew, and from the cache"
+        post_events(client, {**EVENT, "user_id": "stranger"})
+        store.absorb("w", 10, SteadyClock()())
+        assert known("stranger") == [True, True], "known by an event since"
+        unknown = client.get("/v1/features/typo").json()
+        assert unknown["code"] == "no_features" and "unknown" in unknown["message"]
+        assert "yet" in client.get("/v1/features/stranger").json()["message"]
+        for user in ("stranger", "u2"):
+            assert [client.delete(f"/v1/users/{user}").json()["known_user"] for _ in range(2)] == [True, False]
+            assert known(user) == [False, False], "erased"
+        post_events(client, {**EVENT, "user_id": "u2"}, key="k2")
+        store.absorb("w", 10, SteadyClock()())
+        assert known("u2") == [True, True], "erased, and back"
+
+
+def test_a_backend_without_a_directory_of_users_says_only_what_events_show(client: TestClient, store: Store) -> None:
+    def known() -> bool | None:
+        answer = schemas.RankOut.model_validate(client.post("/v1/rank", json={"user": "u9", "items": ["a"]}).json())
+        return answer.known_user
+
+    assert known() is None
+    post_events(client, {**EVENT, "user_id": "u9"})
+    store.absorb("w", 10, SteadyClock()())
+    assert known() is True
+
+
 def test_erasing_a_user(client: TestClient, store: Store) -> None:
     post_events(client, EVENT)
-    assert client.delete("/v1/users/u2").json() == {"neighbours_rewritten": 1}
+    assert client.delete("/v1/users/u2").json() == {"known_user": None, "neighbours_rewritten": 1}
     assert client.get("/v1/features/u2").status_code == 404
     assert client.get("/v1/features/u1").json()["neighbour_items"] == []
 

@@ -30,7 +30,7 @@ from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 from taiji.serving.stores import open_store
-from taiji.serving.types import Event, FeatureRow, RankRequest, UserHistory
+from taiji.serving.types import Event, FeatureRow, RankRequest, UserDirectory, UserHistory
 
 LATER = 1_700_000_000_000_000
 
@@ -287,6 +287,8 @@ def test_unknown_items_strangers_and_foreign_versions(run: Path) -> None:
     (partly,) = scorer.score([RankRequest(UserHistory(row.user, LATER), ("nothing", "S1"), body(row))])
     assert partly.with_features == [None, pytest.approx(results[3].with_features[0])]
     assert world.known(UserHistory("u1", LATER, forgotten=True)) is None
+    assert isinstance(scorer, UserDirectory) and scorer.has_user(UserHistory("u1", LATER))
+    assert not scorer.has_user(UserHistory("never seen", LATER))
 
 
 def body(row: FeatureRow) -> dict[str, object]:

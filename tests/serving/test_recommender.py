@@ -37,7 +37,15 @@ from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
 from taiji.serving.traffic import of_run
-from taiji.serving.types import Event, FeatureRow, RankRequest, RecommendRequest, StoredRow, UserHistory
+from taiji.serving.types import (
+    Event,
+    FeatureRow,
+    RankRequest,
+    RecommendRequest,
+    StoredRow,
+    UserDirectory,
+    UserHistory,
+)
 
 LATER = 1_700_000_000_000_000
 RETRIEVERS = {
@@ -128,6 +136,9 @@ def test_a_stranger_gets_what_popularity_and_an_empty_history_give(run: Path, re
     stranger, erased = UserHistory("never seen", LATER), UserHistory("u1", LATER, forgotten=True)
     found = recommender.recommend([RecommendRequest(stranger), RecommendRequest(erased)])
     assert found[0].items == found[1].items and len(found[0].items) == 5
+    assert not recommender.has_user(stranger) and not recommender.has_user(erased)
+    assert recommender.has_user(UserHistory("u1", LATER)), "a directory of users, which answers tell `known_user` by"
+    assert isinstance(recommender, UserDirectory)
     traced = recommender.recommend([RecommendRequest(stranger, trace=True)])[0].trace
     assert traced and not any(row["rank in sasrec"] or row["rank in together"] for row in traced)
 

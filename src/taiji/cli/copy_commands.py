@@ -65,10 +65,11 @@ def copy(
             found="both",
         )
     if (target / "config.json").is_file():
-        if config or preset or name:
+        given = {"--config": config, "--preset": preset, "--name": name}
+        if any(given.values()):
             raise ConfigError(
                 "The configuration and the name of a run cannot be changed.", where=str(target), expected="--set for single settings",
-                found="--config, --preset or --name",
+                found=" and ".join(option for option, value in given.items() if value),
             )  # fmt: skip
         settings, folder = config_of(target, overrides), target
         catalogue = run_catalogue(target, settings.data.domain)
@@ -80,7 +81,7 @@ def copy(
                 expected="runs/NAME, or a Parquet, CSV, Excel or JSON-lines file with the columns item_id and title", fix="check the path",
             )  # fmt: skip
         catalogue = table_catalogue(target, settings.data.domain or "shop")
-        folder = runs / name_of(config, preset, name or target.stem)
+        folder = runs / name_of(target, None, name)
         if others := [path.parent.name for path in folder.glob(f"*/{MANIFEST}") if path.parent.name != STAGE]:
             raise ConfigError(
                 "Another run has this name.", where=str(folder), expected="a unique name for copies for a table of items",

@@ -92,10 +92,11 @@ def review(
     from taiji.pipeline.run_review import open_review, print_review, serve_review
 
     if copies:
-        if files or beside or only:
+        given = {"--files": files, "--beside": beside, "--only": only}
+        if any(given.values()):
             raise ConfigError(
                 "Copies can be compared only on the page, and only by people.", where="--copies", expected="--as, --count, --port",
-                found="--files, --beside or --only", fix="remove these options; the judgements are written to <run>/review/copies/<name>.jsonl",
+                found=" and ".join(option for option, value in given.items() if value), fix="remove these options; the judgements are written to <run>/review/copies/<name>.jsonl",
             )  # fmt: skip
         with open_copy_review(run, config_of(run, overrides).seed, name, count) as sitting:
             serve_copy_review(run, sitting, port, say)

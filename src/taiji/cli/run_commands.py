@@ -49,6 +49,8 @@ def run(
 ) -> None:
     """Run all stages, from logs to an evaluated ranker and a report."""
     from taiji.core.manifests import MANIFEST
+    from taiji.language.processes import first_process
+    from taiji.scale.forecast import forecast
 
     called, resume = name_of(config, preset, name), resume or bool(force)
     if resume and not os.path.exists(runs / called / "config.json"):
@@ -70,6 +72,8 @@ def run(
     opened = open_run(config, preset, data, overrides, name, runs, resume, quiet, engine, address, verify)
     if force:
         opened.force(force)
+    if not quiet and first_process():
+        opened.say(forecast(opened).sentence())
     opened.execute()
     summary(opened.folder, json_path)
 

@@ -1,14 +1,15 @@
-"""Generate the page of the configuration: every key with its default, its bounds and its meaning, read from the settings."""
+"""Generate the page of the configuration: every key with its default, what the presets set, its bounds and its meaning."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from taiji.config import Config
+from taiji.config import PRESETS, Config, load_config
 from taiji.core.composition import section_of
 from taiji.core.settings import Settings
 
@@ -19,15 +20,11 @@ def reference(model: type[Config] = Config) -> str:
     Args:
         model: class of the configuration, including the sections of its stages and components.
     """
-    top = "\n".join(
-        f"| `{name}` | {_default(field)} | {_text(field.description)} |"
-        for name, field in model.model_fields.items()
-        if section_of(field) is None
-    )
-    parts = [INTRODUCTION, "## The run\n", HEAD + top]
+    presets = {name: load_config(preset=name) for name in PRESETS}
+    parts = [INTRODUCTION, "## The run\n", _table(model, presets)]
     for name, field in model.model_fields.items():
         if section := section_of(field):
-            parts += _section(name, section)
+            parts += _section(name, section, _below(presets, name, section))
     return "\n".join(parts) + "\n"
 
 
@@ -36,21 +33,49 @@ INTRODUCTION = """# Configuration
 The configuration is one YAML file with one section per package. Missing keys come from its preset (`preset: demo`, `laptop` or `paper`), and
 otherwise from the defaults below. `taiji config --preset demo` prints the whole configuration for editing; `--set section.key=value` overrides
 one key on the command line. This page is the output of `taiji config --describe`.
+
+The column *presets* shows what a preset sets where this differs from the default; a preset that is not named there leaves the default. What a
+preset says about its own log (`data`, `ladder.logs`) applies only while `data.source` is that log.
 """
-HEAD = "| key | default | meaning |\n|---|---|---|\n"
 
 
-def _section(path: str, model: type[Settings]) -> list[str]:
-    rows = [
-        f"| `{name}` | {_default(field)} | {_text(field.description)}{_bounds(model, name)} |"
-        for name, field in model.model_fields.items()
-        if section_of(field) is None
-    ]
-    parts = [f"\n## `{path}`\n", f"{_text(model.__doc__)}\n", HEAD + "\n".join(rows)] if rows else []
+def _section(path: str, model: type[Settings], presets: Mapping[str, Settings]) -> list[str]:
+    parts = []
+    if any(section_of(field) is None for field in model.model_fields.values()):
+        parts = [f"\n## `{path}`\n", f"{_text(model.__doc__)}\n", _table(model, presets)]
     for name, field in model.model_fields.items():
         if section := section_of(field):
-            parts += _section(f"{path}.{name}", section)
+            parts += _section(f"{path}.{name}", section, _below(presets, name, section))
     return parts
+
+
+def _table(model: type[Settings], presets: Mapping[str, Settings]) -> str:
+    """Return the table of the keys of a section, with a column for the presets if any of them sets one of the keys."""
+    fields = {name: field for name, field in model.model_fields.items() if section_of(field) is None}
+    differing = {name: _differing(name, field, presets) for name, field in fields.items()}
+    shown = any(differing.values())
+    head = ["key", "default", *(["presets"] if shown else []), "meaning"]
+    lines = [_row(head), "|---" * len(head) + "|"]
+    for name, field in fields.items():
+        values = [differing[name]] if shown else []
+        lines.append(_row([f"`{name}`", _default(field), *values, f"{_text(field.description)}{_bounds(model, name)}"]))
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def _below(presets: Mapping[str, Settings], name: str, section: type[Settings]) -> dict[str, Settings]:
+    """Return a section of each preset. A section of another class, for instance of another model, is left out."""
+    found = {preset: getattr(values, name, None) for preset, values in presets.items()}
+    return {preset: values for preset, values in found.items() if type(values) is section}
+
+
+def _differing(name: str, field: FieldInfo, presets: Mapping[str, Settings]) -> str:
+    """Return the values of the presets that differ from the default, with the names of the presets."""
+    found = {preset: _value(getattr(values, name)) for preset, values in presets.items()}
+    return ", ".join(f"{preset} {value}" for preset, value in found.items() if value != _default(field))
 
 
 def _default(field: FieldInfo) -> str:

@@ -25,7 +25,9 @@ def name_of(config: Path | None, preset: str | None, name: str | None) -> str:
     Raises:
         TaijiError: the name is not valid for a run.
     """
-    return run_name(name if name is not None else config.stem if config else preset or "run")
+    if name is not None:
+        return run_name(name, "--name")
+    return run_name(config.stem, f"the name of {config}") if config else run_name(preset or "run", "--preset")
 
 
 def open_run(
@@ -59,9 +61,7 @@ def open_run(
     exists = os.path.exists(stored)  # an unreadable folder is reported when the run is written
     if resume and exists and config is None and preset is None:
         config = stored  # the original options need not be repeated to resume a run
-    settings = load_config(
-        config, preset=preset, overrides=[*([f"data.source={data}"] if data else []), *(overrides or [])]
-    )
+    settings = load_config(config, preset=preset, data=data, overrides=overrides or [])
     stages = recommend_stages(settings) if recommend else stages_of(settings)
     # A run that failed before its first stage finished has nothing to lose, and its name may be reused.
     if not resume and exists and any((folder / stage.key / MANIFEST).exists() for stage in stages):
@@ -83,12 +83,14 @@ def open_run(
 
 
 def _mapper(engine: str, address: str | None, settings: Config) -> Mapper:
-    if engine not in ("local", "ray") or (address and engine != "ray"):
+    if engine not in ("local", "ray"):
+        raise TaijiError("The engine is unknown.", where="--engine", expected="local or ray", found=engine)
+    if address and engine != "ray":
         raise TaijiError(
-            "The engine is unknown, or --address is given for an engine other than ray.",
-            where=f"--engine {engine}",
-            expected="local, or ray (optionally with --address)",
-            found=engine,
+            "An address of a cluster is given, but the engine of this command does not use one.",
+            where=f"--address {address}",
+            found=f"the engine {engine}",
+            fix="add --engine ray, or leave --address out",
         )
     if engine == "ray":
         from taiji.scale.ray_mapper import connect

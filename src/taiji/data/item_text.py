@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import polars as pl
+
 from taiji.data.dataset import Dataset
 
+DESCRIPTION = "description"
+"""Column of the items with longer texts."""
 CHARACTERS = 200
 """Largest number of characters of a text."""
 
 
-def item_texts(dataset: Dataset) -> list[str]:
-    """Return the text of each item: title and categories from coarse to fine, without parts that occur in an earlier part; "" if there are none."""
+def item_texts(dataset: Dataset, description: int = 0) -> list[str]:
+    """Return the text of each item: title and categories from coarse to fine, without parts that occur in an earlier part; "" if there are none.
+
+    Args:
+        dataset: the items.
+        description: largest number of characters of the item's description that follow; 0 for none.
+    """
     columns = [dataset.items[name].cast(str).fill_null("").to_list() for name in ("title", *dataset.levels)]
-    return [item_text(row) for row in zip(*columns)]
+    texts = [item_text(row) for row in zip(*columns)]
+    told = [" ".join(text.split())[:description] for text in descriptions(dataset)] if description else []
+    return [". ".join(filter(None, parts)) for parts in zip(texts, told, strict=True)] if told else texts
+
+
+def descriptions(dataset: Dataset) -> list[str]:
+    """Return the description of each item; "" for an item without one, and empty if no table has a description."""
+    if DESCRIPTION not in dataset.items.columns or dataset.items.schema[DESCRIPTION] != pl.String:
+        return []
+    return dataset.items[DESCRIPTION].fill_null("").to_list()
 
 
 def item_text(row: Sequence[str]) -> str:

@@ -91,7 +91,7 @@ def initialise(
         TaijiError: the name is invalid, there is nothing to read, a file is broken, there is nobody to answer a question, the
             files exist already, or the data contradicts the proposal.
     """
-    run_name(name)
+    run_name(name, f"the name of the folder {folder}" if name == folder.resolve().name else "--name")
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
     _free([config, mapping], force)
     if not answers and not ignore and recognised(folder) is not None:
@@ -178,6 +178,13 @@ def _with_notes(error: InputError, notes: list[str]) -> InputError:
 def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> ConfigError:
     """Return one error with all open questions, their candidates and the command that answers them."""
     lines, options = [], [f"--set {quote(f'{key}={value}')}" for key, value in answers.items()]
+    roles = proposal.roles
+    for table in dict.fromkeys(
+        table.path.name for table in (roles.events, roles.items, roles.users) if table and table.header
+    ):
+        lines.append(
+            f"the first line of {table} does not look like a header, so its columns are called column_1, column_2, …"
+        )
     for question in proposal.questions:
         lines.append(f"{question.key}: {question.what}")
         lines += [f"    {choice.value}  ({'; '.join(choice.reasons)})" for choice in question.choices]

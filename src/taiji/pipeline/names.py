@@ -17,8 +17,12 @@ def model_stage(which: str) -> str | None:
     return {"base": None, "sft": "sft", "aligned": "alignment"}.get(which, f"alignment-{which}")
 
 
-def run_name(name: str) -> str:
+def run_name(name: str, source: str) -> str:
     """Validate the name of a run, which is used for a folder and for the files of `taiji init`.
+
+    Args:
+        name: the name.
+        source: where it comes from, for the error: an option, a file or a folder.
 
     Raises:
         ConfigError: the name is empty, is a path, or contains unprintable characters.
@@ -26,8 +30,9 @@ def run_name(name: str) -> str:
     if not name or name != Path(name).name or name in (".", "..") or not name.isprintable():
         raise ConfigError(
             "The name is not a valid name of a run.",
-            where=f"--name {name!r}",
+            where=source,
             expected="the name of a folder, without a path",
-            fix="give the path separately: --runs FOLDER for `taiji run`, --to FOLDER for `taiji init`",
+            found=repr(name),
+            fix="choose a name with --name; give a path separately: --runs FOLDER for `taiji run`, --to FOLDER for `taiji init`",
         )
     return name

@@ -61,7 +61,7 @@ def open_review(
     if name in kinds or name in beside:
         raise TaijiError(
             "The name of the reviewer is listed twice, or is the name of an automatic reviewer.",
-            where="--as",
+            where="--as (by default me) or --beside",
             found=name,
             fix="give your own name",
         )

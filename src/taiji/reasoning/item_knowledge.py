@@ -20,6 +20,7 @@ from taiji.core.artifacts import value_hash
 from taiji.core.errors import InputError
 from taiji.data.availability import FROM, UNTIL
 from taiji.data.dataset import Dataset
+from taiji.data.item_text import DESCRIPTION
 from taiji.data.knowledge_rows import COLUMNS, SCHEMA, listed_at
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.chat import Message, render
@@ -90,8 +91,9 @@ def item_prompt(dataset: Dataset, item: int, settings: PromptSettings) -> ItemPr
     """Return the prompt about an item (dense id): its line, and the other fields of the catalogue."""
     row = dataset.items.row(item, named=True)
     kinds = dataset.items.schema
+    longest = {DESCRIPTION: max(FACT_CHARACTERS, settings.description_characters)}
     told = [
-        f"{name.replace('_', ' ')}: {shorten(str(value), FACT_CHARACTERS)}"
+        f"{name.replace('_', ' ')}: {shorten(str(value), longest.get(name, FACT_CHARACTERS))}"
         for name, value in row.items()
         if name not in (*UNTOLD, *dataset.levels) and value is not None and not kinds[name].is_nested()
     ]

@@ -22,6 +22,7 @@ import polars as pl
 
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.dataset import Dataset
+from taiji.data.item_text import DESCRIPTION
 from taiji.language.chat import Message, begun, render
 from taiji.language.token_ids import ids_of
 from taiji.reasoning.answers import THINK, answer_form, field, format_answer, format_set
@@ -254,7 +255,11 @@ def _context(
 
 
 def _history_line(dataset: Dataset, item: int, price: float, settings: PromptSettings) -> str:
-    return item_line(dataset, item, settings.title_characters) + (f"; price {price:.2f}" if np.isfinite(price) else "")
+    line = item_line(dataset, item, settings.title_characters) + (f"; price {price:.2f}" if np.isfinite(price) else "")
+    if settings.description_characters and DESCRIPTION in dataset.items.columns:
+        text = field(shorten(dataset.items[DESCRIPTION][item] or "", settings.description_characters))
+        return f"{line}; description: {text}" if text else line
+    return line
 
 
 def _prompt(

@@ -19,6 +19,8 @@ class PromptSettings(Settings):
     """Longest student prompt in tokens, including the chat template; the oldest interactions are dropped first."""
     title_characters: int = Field(default=80, ge=8)
     """Longest title in prompts and answers; a longer one is cut at a word boundary."""
+    description_characters: int = Field(default=0, ge=0)
+    """Longest part of an item's description (`items.description` of the mapping) that prompts show with each interaction; 0 shows none. Prompts of item knowledge show this part, or 120 characters if that is more."""
     templates: Path | None = None
     """Folder with `student.j2` and `teacher.j2` (or `<domain>/student.j2`, …) that replace the packaged templates; with `answer: set`, `student-set.j2` and `teacher-set.j2`."""
     answer: Literal["item", "set"] = "item"

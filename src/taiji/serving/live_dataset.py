@@ -87,6 +87,10 @@ class World:
         """Return the user's dense id in the run; None for new and for erased users."""
         return None if history.forgotten else self.users.get(history.user)
 
+    def has_user(self, history: UserHistory) -> bool:
+        """Return whether the run's data contain the user; False for an erased user."""
+        return self.known(history) is not None
+
     def interactions(self, history: UserHistory) -> tuple[np.ndarray, np.ndarray]:
         """Return all clicks of a user before ``as_of``, from the run and since: dense items and times, oldest first.
 

@@ -113,6 +113,7 @@ class Recommendations:
         ]
         return RecommendOut(
             release=release,
+            known_user=self._scorers.knows(release, history),
             items=items,
             unknown_exclusions=list(found.unknown),
             late=list(found.late),

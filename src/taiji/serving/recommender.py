@@ -133,6 +133,10 @@ class RunRecommender:
                 results[place] = result
         return results
 
+    def has_user(self, history: UserHistory) -> bool:
+        """Return whether the run's data contain the user; False for an erased user."""
+        return self.world.has_user(history)
+
     def _answers(
         self, requests: Sequence[RecommendRequest], length: int, trace: bool, spare: bool
     ) -> list[RecommendResult]:

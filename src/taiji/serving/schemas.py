@@ -135,9 +135,10 @@ class Score(BaseModel):
 
 
 class RankOut(BaseModel):
-    """Scores in the order of the candidates."""
+    """Scores in the order of the candidates. ``known_user`` is as for lists."""
 
     release: str
+    known_user: bool | None
     feature_version: int | None
     scores: list[Score]
 
@@ -167,6 +168,9 @@ class Recommended(BaseModel):
 class RecommendOut(BaseModel):
     """The list, best first; shorter than requested if there are fewer candidates.
 
+    ``known_user`` is false if neither the data of the release's run nor the events since contain the user, and for a
+    user who was erased and has had no events since; the list is then the one for an empty history. It is null if the
+    backend does not tell the users of its runs.
     ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers and
     ``unranked`` candidates were left out, because there was no time left. ``cached`` means that the list was made
     before this request, ``age_s`` seconds ago: for the same request a moment ago or, if it is also ``kept``, for an
@@ -176,6 +180,7 @@ class RecommendOut(BaseModel):
     """
 
     release: str
+    known_user: bool | None
     items: list[Recommended]
     unknown_exclusions: list[str]
     late: list[str]
@@ -191,8 +196,12 @@ class RecommendOut(BaseModel):
 
 
 class Erased(BaseModel):
-    """Number of rows of other users from which this user's items were removed."""
+    """Number of rows of other users from which this user's items were removed.
 
+    ``known_user`` tells whether there was such a user before, as for lists; false for one who was already erased.
+    """
+
+    known_user: bool | None
     neighbours_rewritten: int
 
 

@@ -81,6 +81,10 @@ class RunScorer:
             for row in range(len(requests))
         ]
 
+    def has_user(self, history: UserHistory) -> bool:
+        """Return whether the run's data contain the user; False for an erased user."""
+        return self._world.has_user(history)
+
     @property
     def says_intents(self) -> bool:
         """True if the run has a student."""

@@ -23,6 +23,8 @@ from taiji.serving.types import (
     RecommendResult,
     Scorer,
     StudentRow,
+    UserDirectory,
+    UserHistory,
 )
 
 Q = TypeVar("Q")
@@ -111,6 +113,16 @@ class Scorers:
         """Return whether a release has a student of intents."""
         found = self._loaded.get(release or "")
         return isinstance(found, IntentSource) and found.says_intents
+
+    def knows(self, release: str | None, history: UserHistory) -> bool | None:
+        """Return whether a user is in the data of a release's run or has had events since.
+
+        None if the user has had no events and the backend does not tell the users of the run.
+        """
+        if history.seen:
+            return True
+        found = self._loaded.get(release or "")
+        return found.has_user(history) if isinstance(found, UserDirectory) else None
 
     def refresh(self) -> None:
         """Load the models of new releases, and drop those of retired ones."""

@@ -421,6 +421,15 @@ class IntentSource(Protocol):
 
 
 @runtime_checkable
+class UserDirectory(Protocol):
+    """Users of a release's run. Answers of a backend without it cannot say that a user is unknown."""
+
+    def has_user(self, history: UserHistory) -> bool:
+        """Return whether the run's data contain the user; False for an erased user."""
+        ...
+
+
+@runtime_checkable
 class Recommender(Protocol):
     """Recommender of a release, from a request to a list."""
 

@@ -195,7 +195,7 @@ def test_a_column_without_values_is_left_out_and_reported(tmp_path, dtype):
 
 
 def test_a_decision_that_is_no_yaml_is_one_message(look):
-    with pytest.raises(TaijiError, match=r"--set events\.non_clicks"):
+    with pytest.raises(TaijiError, match=r"the answer for events\.non_clicks"):
         look("german", {"events.non_clicks": "["})
 
 
@@ -432,3 +432,30 @@ def test_rows_that_list_several_items_are_rejected(tmp_path, mark, separator):
 def test_a_bot_flag_is_reported_even_if_it_is_constant_for_each_user(tmp_path):
     made = shop(tmp_path, lambda k: row(k, is_bot=int(k % 10 == 0)))
     assert "users" not in made.values and any("is_bot marks 40 of 400 rows" in doubt for doubt in made.doubts)
+
+
+@pytest.mark.parametrize(("column", "words"), [("produktbeschreibung", 6), ("extra", 30)], ids=["by name", "by length"])
+def test_longer_texts_about_items_are_proposed_as_their_description(tmp_path, column, words):
+    texts = [" ".join(f"wort{n * k % 17}" for k in range(words)) + f" {n}" for n in range(1, 9)]
+    items = pl.DataFrame(
+        {
+            "sku": [f"S{n}" for n in range(8)],
+            "name": [f"Tea {n}" for n in "abcdefgh"],
+            column: texts,
+            "code": list("xyxyxyxy"),
+        }
+    )
+    log = pl.DataFrame(
+        {
+            "user": [f"u{n % 5}" for n in range(400)],
+            "sku": [f"S{n % 8}" for n in range(400)],
+            "time": [1_700_000_000 + 60 * n for n in range(400)],
+            "click": [n % 3 % 2 for n in range(400)],
+        }
+    )
+    items.write_csv(tmp_path / "items.csv")
+    log.write_csv(tmp_path / "log.csv")
+    proposal = propose(read_tables(tmp_path)[0])
+    assert (proposal.values["items"]["title"], proposal.values["items"]["description"]) == ("name", column)
+    assert "docs/data.md" in proposal.guesses["items.description"].reasons[-1]
+    assert "description" not in propose(read_tables(tmp_path)[0], {"items.description": "null"}).values["items"]

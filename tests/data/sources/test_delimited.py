@@ -30,9 +30,13 @@ def test_every_encoding_gives_the_same_rows(tmp_path, encoding, name, end):
 @pytest.mark.parametrize(
     ("text", "rows", "broken"),
     [
-        ("1,x,3\n4,y\n4,y,6\n", GOOD, [(3, "2 fields")]),
-        ("1,x,3\n4,y,6,7\n4,y,6\n", GOOD, [(3, "4 fields")]),
-        ("1,x,3\n4,y,6\n7,z", GOOD, [(4, "2 fields")]),
+        ("1,x,3\n4,y\n4,y,6\n", GOOD, [(3, "2 fields instead of 3")]),
+        (
+            "1,x,3\n4,y,6,7\n4,y,6\n",
+            GOOD,
+            [(3, "4 fields instead of 3; is a field without quotes that contains the separator?")],
+        ),
+        ("1,x,3\n4,y,6\n7,z", GOOD, [(4, "2 fields instead of 3")]),
         ("1,x,3\n\n4,y,6\n\n", GOOD, []),
         ('1,"x,3\n1,x,3\n4,y,6\n', GOOD, [(2, "an unclosed quote")]),
         ('1,"x"y,3\n1,x,3\n4,y,6\n', GOOD, [(2, "misplaced quotes")]),

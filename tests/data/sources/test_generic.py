@@ -537,3 +537,13 @@ def test_a_log_that_is_gone_is_named_with_the_place_where_it_was(load, tmp_path)
     (tmp_path / "log.csv").unlink()
     with pytest.raises(TaijiError, match=r"A file is missing(.|\n)*log\.csv"):
         find_source(settings).state(settings)
+
+
+def test_descriptions_are_a_column_of_the_items(load):
+    items = "id,name,l1,about\n1,One,a,Made of oak &amp; ash\n2,Two,b,\n"
+    plan = {"items": {**PLAN["items"], "description": "about"}}
+    assert load(items=items, plan=plan).items["description"].to_list() == ["Made of oak & ash", None]
+    with pytest.raises(TaijiError, match="remove about or description from keep"):
+        load(items=items, plan={"items": {**plan["items"], "keep": ["about"]}})
+    with pytest.raises(TaijiError, match="column tale"):
+        load(items=items, plan={"items": {**PLAN["items"], "description": "tale"}})

@@ -1,6 +1,7 @@
 """Pair fields keep the promises of fields; offline and online are the same bytes; new items have a place from their text."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -202,3 +203,18 @@ def test_by_default_rankers_of_few_rows_have_no_pair_fields_and_named_ones_are_k
     plain.save(tmp_path / "plain")
     again = type(plain).load(tmp_path / "plain", board)
     assert again.predict(rows).equals(plain.predict(rows))
+
+
+def test_text_match_embeds_descriptions_only_where_it_is_told_to():
+    board = checkerboard(10, 8)
+    told = replace(board, items=board.items.with_columns(description=pl.col("item_id").cast(pl.String) + " of oak"))
+    every = np.arange(board.n_items)
+
+    def vectors(dataset, **options):
+        field = TextMatch("wordllama", **options)
+        field.embedder_used = "wordllama"
+        return field.embed(dataset, every)
+
+    assert (vectors(told) == vectors(board, description=100)).all()
+    assert not np.allclose(vectors(told, description=100), vectors(told))
+    assert "description" not in TextMatch().options and TextMatch(description=9).options["description"] == 9

@@ -24,6 +24,7 @@ from taiji.data.discovery.parts import (
 from taiji.data.discovery.relations import Link, links
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import parts
+from taiji.data.sources.delimited import named
 
 MOSTLY = 0.8
 """Share of rows with a value below which a column loses score as an id: another column may be filled in every row."""
@@ -95,9 +96,7 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
             "No file looks like a log.",
             where=", ".join(table.path.name for table in tables),
             expected="a file whose rows each have a user, an item and a timestamp",
-            found="; ".join(
-                [*(f"{table.path.name}: {', '.join(table.columns)}" for table in tables), *_no_times(tables)]
-            ),
+            found="; ".join([*(_described(table) for table in tables), *_no_times(tables)]),
             fix="add the log, or name its time column: --set events.file=FILE --set events.timestamp=COLUMN (with --set events.timestamp.format=… or .unit=…)",
         )
     ranked = sorted(best.values(), key=lambda roles: (-roles.fit, roles.events.path.name))
@@ -121,6 +120,15 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
     return ranked[0], None
 
 
+def _described(table: Table) -> str:
+    columns = f"{table.path.name}: {', '.join(table.columns)}"
+    if table.header:
+        return f"{columns} (the first line is not a header)"
+    if table.separator and len(table.frame.columns) == 1:
+        return f"{columns} (a single column: no separator was recognised, {named(table.separator)} were assumed)"
+    return columns
+
+
 def _no_times(tables: list[Table]) -> list[str]:
     """Explain why columns that are named like times cannot be read as times."""
     return [
@@ -138,7 +146,7 @@ def _file(tables: list[Table], role: str, answers: dict[str, str]) -> Table:
             return table
     raise InputError(
         "The file does not exist.",
-        where=f"--set {role}.file={name}",
+        where=f"{role}.file={name}",
         expected=", ".join(table.path.name for table in tables),
         found=name,
         fix="name one of these files; to use several files as one table, put them into a folder of their own and name that folder",

@@ -9,6 +9,7 @@ from typing import Any
 from taiji.data.discovery.columns import Column
 from taiji.data.discovery.relations import nests
 from taiji.data.discovery.table_files import Table
+from taiji.data.discovery.words import says
 from taiji.data.sources.number_cells import MOST_NUMBERS, PLAIN
 
 Score = tuple[float, tuple[str, ...]]
@@ -129,6 +130,18 @@ def _time_score(column: Column) -> Score:
     return 0.0, ()
 
 
+DESCRIBING = (
+    "description descriptions desc describing about abstract summary synopsis overview plot blurb details text "
+    "beschreibung produktbeschreibung artikelbeschreibung langtext inhalt descripción descripcion resumen descrizione riassunto descrição descricao "
+    "résumé resume omschrijving opis описание 描述 简介 详情 介绍 説明 설명"
+)
+"""Words in the names of columns with longer texts about items."""
+DESCRIBED_FROM, LONG_FROM = 25, 80
+"""Smallest mean number of characters of such texts, with such a name and without."""
+MOSTLY_SENTENCES, OWN_TEXTS = 0.5, 0.3
+"""Smallest share of the texts that have spaces, and smallest number of distinct texts per item."""
+
+
 def title_score(column: Column) -> Score:
     """Score a column as the text that names an item."""
     if column.kind != "text" or column.distinct < 2:
@@ -148,6 +161,19 @@ def title_score(column: Column) -> Score:
         score += 0.2
         reasons.append("the text of nearly every item is unique")
     return score, tuple(reasons)
+
+
+def description_score(column: Column, items: int) -> Score:
+    """Score a column as longer texts about so many items."""
+    named, repeated = says(column.name, DESCRIBING), column.distinct < max(2, OWN_TEXTS * items)
+    if column.kind != "text" or column.spaces < MOSTLY_SENTENCES or repeated or "category" in column.means:
+        return 0.0, ()
+    if column.characters < (DESCRIBED_FROM if named else LONG_FROM):
+        return 0.0, ()
+    reasons = [f"texts of {column.characters:.0f} characters"]
+    if named:
+        reasons.append("its name says description")
+    return (0.9 if named else 0.6), (*reasons, "prompts and text_match use it if they are asked to: docs/data.md")
 
 
 def price_score(column: Column) -> Score:

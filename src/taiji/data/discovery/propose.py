@@ -21,12 +21,14 @@ from taiji.data.discovery.columns import Column
 from taiji.data.discovery.event_time import event_time
 from taiji.data.discovery.further import further
 from taiji.data.discovery.labels import labels
+from taiji.data.discovery.mapping_values import mapping_values
 from taiji.data.discovery.oddities import told_by_times, units_of_price
 from taiji.data.discovery.parts import (
     ANSWERED,
     Guess,
     Question,
     categories,
+    description_score,
     pick,
     price_score,
     says_price,
@@ -36,7 +38,7 @@ from taiji.data.discovery.parts import (
 from taiji.data.discovery.profile import profile
 from taiji.data.discovery.relations import depends
 from taiji.data.discovery.table_files import Table
-from taiji.data.discovery.unusable import columns_in, number_forms_of, open_numbers, unusable
+from taiji.data.discovery.unusable import columns_in, open_numbers, unusable
 from taiji.data.personal import telling_contacts
 from taiji.data.schema import LEVEL
 from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, UsersMapping
@@ -99,7 +101,7 @@ def _flatten_timestamp(answers: dict[str, str]) -> dict[str, str]:
     """Split an answer such as ``events.timestamp={column: day, clock: time}`` into one key per part."""
     time = answers.get("events.timestamp", "")
     if time.startswith("{"):
-        parts = parse_yaml(time, "--set events.timestamp")
+        parts = parse_yaml(time, "the answer for events.timestamp")
         answers |= {f"events.timestamp.{part}": str(value) for part, value in parts.items() if part != "column"}
         answers["events.timestamp"] = str(parts.get("column", ""))
     return answers
@@ -131,7 +133,7 @@ class _ProposalBuilder:
         if value not in table.columns:
             raise ConfigError(
                 "The column is empty." if value in table.empty else "The column does not exist.",
-                where=f"--set {key}={value}",
+                where=f"{key}={value}",
                 expected=f"a column of {table.path.name}: {', '.join(table.columns)}",
                 found=value,
             )
@@ -233,11 +235,10 @@ class _ProposalBuilder:
             self.proposal.doubts.append(
                 "NO TEXT ABOUT ITEMS WAS FOUND. Prompts would contain only ids, which mean nothing to a language model, so its features cannot help. Add a file with titles."
             )
-        if title and (contacts := telling_contacts(table.frame[title])):
-            self.proposal.doubts.append(
-                f"{table.path.name}: {contacts:,} values of {title} contain an e-mail address or a telephone number, which prompts would include. Remove them from the file."
-            )
+        self._contacts(table, title)
         self.item_columns = {name for name in (key, title) if name}
+        described = [column for column in columns if column.name not in self.item_columns]
+        self._description(table, described, table.columns[key].distinct if key else 0)
         rest = [column for column in columns if column.name not in self.item_columns]
         for name, guess in categories(table, rest).items():
             if f"items.{name}" not in self.answers:
@@ -260,6 +261,24 @@ class _ProposalBuilder:
                     if joined
                     else f"{key} is not unique: the first row of each id is used",
                 ),
+            )
+
+    def _description(self, table: Table, columns: list[Column], items: int) -> None:
+        """Propose the column of longer texts about the items."""
+        scores = {column.name: description_score(column, items) for column in columns}
+        best = max(scores, key=lambda name: (scores[name][0], name), default=None)
+        guess = self._pop_answer("items.description", table)
+        if guess is None and best is not None and scores[best][0] and "items.description" not in self.answers:
+            guess = Guess(best, *scores[best])
+        if guess is not None:
+            self.proposal.guesses["items.description"] = guess
+            self.item_columns.add(str(guess.value))
+            self._contacts(table, str(guess.value))
+
+    def _contacts(self, table: Table, name: str | None) -> None:
+        if name and (contacts := telling_contacts(table.frame[name])):
+            self.proposal.doubts.append(
+                f"{table.path.name}: {contacts:,} values of {name} contain an e-mail address or a telephone number, which prompts would include. Remove them from the file."
             )
 
     def _price(self, section: str, table: Table, columns: list[Column]) -> None:
@@ -367,7 +386,7 @@ class _ProposalBuilder:
         if self.answers:
             raise ConfigError(
                 "An answer does not match any key of the mapping that applies to this folder.",
-                where="; ".join(f"--set {key}={value}" for key, value in self.answers.items()),
+                where="; ".join(f"{key}={value}" for key, value in self.answers.items()),
                 expected="an applicable key of the mapping, for example events.user_id, items.title, events.timestamp.format, domain",
                 fix="correct the key; docs/data.md lists all keys",
             )
@@ -397,7 +416,7 @@ class _ProposalBuilder:
             ]:
                 self.proposal.unused[table.path.name] = rest
         self._other_logs(tables)
-        self.proposal.values = _mapping(self.proposal, name)
+        self.proposal.values = mapping_values(self.roles, self.proposal.guesses, name)
 
     def _other_logs(self, tables: list[Table]) -> None:
         """Report unused files that have the same columns as the log, such as one file per behaviour."""
@@ -423,7 +442,7 @@ class _ProposalBuilder:
             if known or (section == "items" and LEVEL.match(part)):
                 given = self.answers.pop(key)
                 value = (
-                    given if given.startswith("`") else parse_yaml(given, f"--set {key}")
+                    given if given.startswith("`") else parse_yaml(given, f"the answer for {key}")
                 )  # a rule that starts with a quoted column
                 for name in [name for name in self.proposal.guesses if name == key or name.startswith(f"{key}.")]:
                     self.proposal.guesses.pop(name)
@@ -457,41 +476,6 @@ class _ProposalBuilder:
 
     def _decided(self, key: str) -> bool:
         return key in self.proposal.guesses
-
-
-def _mapping(proposal: Proposal, name: str) -> dict[str, Any]:
-    """Arrange the guesses as the nested values of a mapping."""
-    roles = proposal.roles
-    values: dict[str, Any] = {"name": name}
-    files = {"items": roles.items or roles.events, "events": roles.events, "users": roles.users or roles.events}
-    for section, table in files.items():
-        if section != "users" or "users.user_id" in proposal.guesses:
-            values[section] = {"file": table.path.name}
-            if table.separator not in (None, ",") and not (
-                table.separator == "\t" and table.path.name.removesuffix(".gz").endswith(".tsv")
-            ):
-                values[section]["separator"] = table.separator
-            if table.header:
-                values[section]["header"] = list(table.header)
-            if forms := number_forms_of(proposal.guesses, section, table):
-                values[section]["numbers"] = forms
-    for key, guess in proposal.guesses.items():
-        section, _, part = key.partition(".")
-        value = list(guess.value) if isinstance(guess.value, tuple) else guess.value
-        if not part:
-            values[section] = value
-        elif part.startswith("timestamp."):
-            values[section]["timestamp"][part.partition(".")[2]] = value
-        elif part == "timestamp":
-            values[section]["timestamp"] = {"column": value}
-        elif part == "numbers":
-            values[section].setdefault("numbers", {}).update(value)
-        elif part.startswith("labels."):
-            values[section].setdefault("labels", {})[part.partition(".")[2]] = value
-        elif section in values:
-            values[section][part] = value
-    head: dict[str, Any] = {key: values.pop(key) for key in ("name", "domain", "unusable") if key in values}
-    return {**head, **values}
 
 
 def _mentioned_in(column: str, answers: list[str]) -> bool:

@@ -21,7 +21,6 @@ from taiji.data.identity import plain
 from taiji.data.sources.delimited import (
     HEAD,
     Broken,
-    field_counts,
     lines_above,
     names_of,
     plain_names,
@@ -48,11 +47,11 @@ from taiji.data.sources.files import (
     unreadable,
 )
 from taiji.data.sources.label_rules import NUMBER
+from taiji.data.sources.separators import best_separator, explained
 from taiji.data.sources.time_cells import time_forms
 
 SAMPLE = 300_000
 """Largest number of rows of a table to inspect."""
-SEPARATORS = (",", ";", "\t", "|")
 TEXTS = (".txt", ".dat", ".data")
 """Suffixes of files that may hold prose instead of a table."""
 PROSE = re.compile(r"^(readme|notes?|licen[cs]e|changelog|citation|about|info|description)\b", re.IGNORECASE)
@@ -344,6 +343,8 @@ def _read(part: Part, rows: int) -> Table:
         if kind in EXCEL:
             return Table(path, with_partition(read_sheet(path), part))
         separator, head = _separator(path)
+        if wrong := explained(path, separator):
+            raise wrong
         first = head[0] if head else []
         bare = _no_header(head)
         if not bare:
@@ -361,15 +362,6 @@ def _read(part: Part, rows: int) -> Table:
             above=tuple(line.strip()[:60] for line in lines[: lines_above(lines, separator)] if line.strip()),
         )
     except (OSError, EOFError, UnicodeError, csv.Error, pl.exceptions.PolarsError) as error:
-        if kind in CSV and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
-            raise InputError(
-                "A file is not encoded in UTF-8.",
-                where=str(path),
-                expected="text in UTF-8 (or UTF-16)",
-                found="another encoding (spreadsheet exports often use cp1252, Chinese ones gb18030)",
-                fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > new.csv   (or -f gb18030), or export Parquet; "
-                f"or skip it: --ignore {quote(path.name)}",
-            ) from error
         raise _with_advice_to_ignore(path, unreadable(path, error)) from error
     except InputError as error:
         raise _with_advice_to_ignore(path, error) from error
@@ -392,24 +384,10 @@ def _separator(path: Path) -> tuple[str, list[list[str]]]:
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []
-    widths: dict[str, tuple[float, int]] = {}
-    above = {separator: lines_above(lines, separator) for separator in SEPARATORS}
-    for separator in SEPARATORS:
-        # The last line may end inside quotes.
-        counts = field_counts((lines[:-1] or lines)[above[separator] :][:20], separator)
-        width = counts[0] if counts else 1
-        even = sum(count == width for count in counts) / max(1, len(counts))
-        widths[separator] = (
-            (float(even == 1), width)
-            if width > 1 and even == 1
-            else (0.5, width)
-            if width > 1 and even >= 0.75
-            else (0.0, 1)
-        )
-    best = max(SEPARATORS, key=lambda separator: widths[separator])
-    if not widths[best][0]:
+    best = best_separator(lines)
+    if best is None:
         return ",", list(csv.reader(lines)) if kind_of(path) in (".csv", ".tsv") else [[line] for line in lines]
-    return best, list(csv.reader(lines[above[best] :], delimiter=best))
+    return best, list(csv.reader(lines[lines_above(lines, best) :], delimiter=best))
 
 
 def _no_header(rows: list[list[str]]) -> bool:

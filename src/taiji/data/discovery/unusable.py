@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from taiji.core.errors import TaijiError
+from taiji.core.number_format import counted
 from taiji.core.yaml_files import yaml_line
 from taiji.data.discovery.assign import Roles
 from taiji.data.discovery.parts import Guess, Question
@@ -150,7 +151,7 @@ def _count_broken_lines(table: Table, reasons: list[str], shares: list[float]) -
     if table.broken:
         first = table.broken[0]
         reasons.append(
-            f"{len(table.broken):,} lines of {table.path.name} cannot be read as rows (line {first.line}: {first.found}: {first.text!r})"
+            f"{counted(len(table.broken), 'line')} of {table.path.name} cannot be read as rows (line {first.line}: {first.found}: {first.text!r})"
         )
         shares.append(len(table.broken) / (len(table.frame) + len(table.broken)))
 

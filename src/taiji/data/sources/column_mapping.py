@@ -11,6 +11,7 @@ from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings, problem_text
 from taiji.core.yaml_files import read_yaml
 from taiji.data.event_columns import EventColumns
+from taiji.data.item_text import DESCRIPTION
 from taiji.data.schema import LEVEL
 from taiji.data.settings import DOMAIN
 from taiji.data.sources.label_rules import Label, Rule, parse_rule
@@ -81,8 +82,10 @@ class ItemsMapping(FileMapping):
     categories: LevelsMapping | None = None
     """Column with all levels, instead of ``category_l1``, ``category_l2``, …"""
     price: str | None = None
+    description: str | None = None
+    """Column of longer texts about the items, read as the column ``description``."""
     keep: tuple[str, ...] = ()
-    """Further columns to keep, such as a description."""
+    """Further columns to keep."""
     one_per_id: bool = False
     """True if ids are repeated in the file, as in a joined table. The first row of each id is used."""
 
@@ -100,6 +103,8 @@ class ItemsMapping(FileMapping):
     def _check_exclusive(self) -> ItemsMapping:
         if self.categories and self.category_levels:
             raise ValueError("give either categories or category_l1, category_l2, …, not both")
+        if self.description and {self.description, DESCRIPTION} & set(self.keep):
+            raise ValueError(f"the description is kept already: remove {self.description} or {DESCRIPTION} from keep")
         return self
 
 

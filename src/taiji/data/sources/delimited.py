@@ -24,6 +24,19 @@ CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
 """Pattern of a column name in an atomic file of RecBole: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
+SEPARATORS = (",", ";", "\t", "|", "^", "~", "\x01")
+"""Separators that are recognised."""
+NAMES = {
+    ",": "commas",
+    ";": "semicolons",
+    "\t": "tabs",
+    "|": "vertical bars",
+    "^": "carets",
+    "~": "tildes",
+    "\x01": "control characters \\x01",
+    "::": "double colons",
+    " ": "spaces",
+}
 HEAD = 60
 """Number of first lines in which to look for the header."""
 SEPARATED = re.compile(r"""^["']?sep=.["']?\s*$""")
@@ -47,6 +60,11 @@ class Lines:
 
     frame: pl.DataFrame
     broken: tuple[Broken, ...] = ()
+
+
+def named(separator: str) -> str:
+    """Return a separator in words, for messages."""
+    return NAMES.get(separator, repr(separator))
 
 
 def opened(path: Path) -> io.BufferedIOBase:
@@ -296,5 +314,16 @@ def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str
             row.pop()
         if len(row) == width:
             return row, ""
-        wrong = f"{len(row)} fields"
+        wrong = _wrong_width(text, separator, len(row), width)
     return None, wrong
+
+
+def _wrong_width(text: str, separator: str, found: int, width: int) -> str:
+    """Describe a record with a wrong number of fields, with a cause that is visible in it."""
+    wrong = f"{found} field{'' if found == 1 else 's'} instead of {width}"
+    for other in SEPARATORS:
+        if other != separator and text.count(other) == width - 1 > 0:
+            return f"{wrong} when separated by {named(separator)}, but {width} when separated by {named(other)}"
+    if found > width and re.search(rf"(^|{re.escape(separator)})'[^']*{re.escape(separator)}", text):
+        return f"{wrong}; quotes around a field must be double quotes"
+    return f"{wrong}; is a field without quotes that contains the separator?" if found > width else wrong

@@ -13,8 +13,9 @@ from taiji.core.errors import InputError
 from taiji.core.foreign_json import parsed
 from taiji.core.optional import needs
 from taiji.data.schema import SHOWN, positions, row_list
-from taiji.data.sources.delimited import Broken, names_of, read_delimited, text_lines, unique_names
+from taiji.data.sources.delimited import Broken, named, names_of, read_delimited, text_lines, unique_names
 from taiji.data.sources.file_parts import Part, is_pattern, parts_of, stacked, with_partition
+from taiji.data.sources.separators import NUMERIC, explained
 
 CSV = (".csv", ".tsv", ".txt", ".dat", ".item", ".data", ".user", ".genre", ".inter")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -193,17 +194,41 @@ def _csv_columns(
         names = unique_names(names)
     else:
         if len(names) < len(header):
+            if wrong := explained(path, separator):
+                raise wrong
             raise InputError(
                 "A row has too few columns.",
                 where=str(path),
-                expected=f"{len(header)} columns separated by {separator!r}: {', '.join(header)}",
+                expected=f"{len(header)} columns separated by {named(separator)}: {', '.join(header)}",
                 found=f"{len(names)} columns",
             )
         names = [*header, *(f"column_{place}" for place in range(len(header) + 1, len(names) + 1))]
-    require_columns(path, names, columns)
+    if missing := [name for name in columns or {} if name not in names]:
+        raise explained(path, separator) or _column_missing(path, separator, names, missing[0], header is None, columns)
     # Reading typed values takes a fraction of the memory. If a value does not fit its type, the file is read again as text to find it.
     kinds = None if columns is None else {n: KINDS[k] if k and typed else pl.String for n, k in columns.items()}
     return names if header else None, kinds
+
+
+def _column_missing(
+    path: Path, separator: str, names: Sequence[str], missing: str, own: bool, columns: Mapping[str, Any] | None
+) -> InputError:
+    """Return the error of a CSV without a requested column; ``own`` if the names come from its first line."""
+    if own and any(NUMERIC.match(name) for name in names):
+        return InputError(
+            "The first line of a file does not look like a header.",
+            where=f"{path}, line 1",
+            expected=f"the names of the columns, among them {missing}",
+            found=", ".join(names),
+            fix=f"write the names into the first line, or write `header: [NAME, …]` below `file: {path.name}` in the mapping",
+        )
+    return InputError(
+        "A column is missing.",
+        where=f"{path}, column {missing}",
+        expected=f"columns {', '.join(columns or ())}",
+        found=f"columns {', '.join(names)} (separated by {named(separator)})" if names else "an empty file",
+        fix="check the file, its separator, or the mapping",
+    )
 
 
 def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None) -> None:
@@ -220,9 +245,9 @@ def tell_broken(path: Path, found: Sequence[Broken], broken: list[Broken] | None
             "A line cannot be read as a row." if len(found) == 1 else f"{len(found):,} lines cannot be read as rows.",
             where=f"{path}, line{'' if len(found) == 1 else 's'} {', '.join(str(line.line) for line in found[:SHOWN])}"
             + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""),
-            expected="one field per column, and closed quotes",
-            found=f"{first.found}: {first.text!r}",
-            fix="correct the line, or set `unusable: drop` in the mapping to skip and count such lines (taiji init: --set unusable=drop)",
+            expected="one field per column of the header, and closed quotes",
+            found=f"line {first.line}: {first.found}: {first.text!r}",
+            fix="correct the file, or set `unusable: drop` in the mapping to skip and count such lines (taiji init: --set unusable=drop)",
         )
 
 
@@ -240,6 +265,14 @@ def existing(path: Path) -> None:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the error to raise for an unreadable file."""
+    if kind_of(path) in (*CSV, *JSON_LINES) and (isinstance(error, UnicodeError) or "utf-8" in str(error).lower()):
+        return InputError(
+            "A file is not encoded in UTF-8.",
+            where=str(path),
+            expected="text in UTF-8 (or UTF-16)",
+            found="another encoding (spreadsheet exports often use cp1252, Chinese ones gb18030)",
+            fix=f"convert it: iconv -f cp1252 -t utf-8 {path.name} > new.csv   (or -f gb18030), or export Parquet",
+        )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(
         "Could not read a file.",

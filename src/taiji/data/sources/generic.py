@@ -13,6 +13,7 @@ import polars as pl
 from taiji.core.errors import InputError
 from taiji.core.file_state import file_state
 from taiji.data.identity import alike, joined, plain, shortened
+from taiji.data.item_text import DESCRIPTION
 from taiji.data.reading_report import Reading
 from taiji.data.reading_survey import surveyed
 from taiji.data.schema import IDS, SHOWN, Tables, positions, row_list, validate
@@ -295,14 +296,16 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         plan.item_id: None,
         plan.title: "text",
         **dict.fromkeys(levels.values(), "text"),
+        **({plan.description: "text"} if plan.description else {}),
         **dict.fromkeys(plan.keep, None),
     }
+    told = [plan.description] if plan.description else []
     if plan.categories:
         columns[plan.categories.column] = None
     if plan.price:
         columns[plan.price] = None
     read = _unescaped(
-        reader, reader.read(plan, "items", columns), [plan.title, *levels.values(), *_column(plan.categories)]
+        reader, reader.read(plan, "items", columns), [plan.title, *levels.values(), *told, *_column(plan.categories)]
     )
     cells = reader.cells("items", read, plan)
     made = [
@@ -314,6 +317,7 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
         made += _levels(reader, read[plan.categories.column], plan.categories)
     if plan.price:
         made.append(cells.number(plan.price, "price", least=0).alias("price"))
+    made += [blank_as_null(read[name]).alias(DESCRIPTION) for name in told]
     items = pl.DataFrame([*made, *(read[name] for name in plan.keep)])
     return _unique(reader, items, "item_id", plan, "items", plan.item_id)
 

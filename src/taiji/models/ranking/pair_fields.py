@@ -347,6 +347,7 @@ class TextMatch(PastField):
         vector: number of principal components.
         history, refreshes, least_rows: see :class:`PastField`.
         name: name of the field.
+        description: largest number of characters of an item's description that are embedded with its title; 0 for none.
     """
 
     learnt = ("embedder_used",)
@@ -360,8 +361,10 @@ class TextMatch(PastField):
         refreshes: int = 4,
         name: str = "text_match",
         least_rows: int = 0,
+        description: int = 0,
     ) -> None:
         super().__init__(name, history, refreshes, least_rows)
+        self.description = description
         self.embedder, self.vector, self.embedder_used = embedder, vector, ""
         self.options = {
             "embedder": embedder,
@@ -370,6 +373,7 @@ class TextMatch(PastField):
             "refreshes": refreshes,
             "name": name,
             "least_rows": least_rows,
+            **({"description": description} if description else {}),
         }
         self.space = TextSpace.empty()
         self.vectors = QuantisedVectors(np.zeros((0, 1), np.int8))
@@ -407,7 +411,7 @@ class TextMatch(PastField):
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
         """Return the vectors of the given items of a dataset, (n, d) float32."""
-        texts = item_texts(dataset)
+        texts = item_texts(dataset, self.description)
         return embedded(self.embedder_used, [texts[item] for item in items])
 
     @property

@@ -1,0 +1,170 @@
+"""What a run is about to do, and roughly how long it takes: said in one line before its first stage.
+
+The amounts of work are those that the stages declare for a plan (:meth:`taiji.pipeline.stage.Stage.cost`). The speed is that of finished
+stages on this machine: those of the run itself, then those of other runs in the same folder with the same language model. Without any there is no
+estimate, only the stages with their sizes. A plan for another machine or another size of the log is :mod:`taiji.scale.plan`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from taiji.config import STORED, Config, config_from
+from taiji.core.artifacts import read_json
+from taiji.core.errors import ArtifactError, TaijiError
+from taiji.core.manifests import MANIFEST, read_manifest
+from taiji.core.number_format import counted
+from taiji.pipeline.amounts import Amount, Log
+from taiji.pipeline.engine import Run
+from taiji.pipeline.stage import Stage
+
+OTHER_RUNS = 5
+"""Largest number of other runs from which speeds are taken, the newest first."""
+TARGET_TOKENS, KEPT_SHARE = 20.0, 0.5
+"""Assumed tokens of a true answer, and share of the rationales that are kept; they count only in ratios."""
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Stages that are about to run.
+
+    Attributes:
+        pending: their names and, for stages of the language model, the number of its prompts or texts if it is known.
+        total: number of stages of the run.
+        seconds: estimated duration of the pending stages that were measured before; 0 if none was.
+        unmeasured: pending stages without a measurement.
+        runs: runs in which the others were measured.
+        other_log: True if these runs read another log, whose size is assumed.
+    """
+
+    pending: Mapping[str, int | None]
+    total: int
+    seconds: float = 0.0
+    unmeasured: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    other_log: bool = False
+
+    def sentence(self) -> str:
+        """Return the forecast in one line."""
+        if not self.pending:
+            return f"All {self.total} stages are finished; they are checked, and skipped if nothing has changed."
+        names = ", ".join(name if size is None else f"{name} ({size:,})" for name, size in self.pending.items())
+        what = f"{len(self.pending)} of {self.total} stages to run: {names}."
+        if any(size is not None for size in self.pending.values()):
+            what += " In brackets: prompts or texts of the language model."
+        if not self.runs:
+            return f"{what} The time is not known: no run beside this one was measured with this language model."
+        rest = f", without {', '.join(self.unmeasured)}, which were never measured" if self.unmeasured else ""
+        same = ", if this log is about as large as theirs" if self.other_log else ""
+        return f"{what} Roughly {duration(self.seconds)}{rest}, going by {' and '.join(self.runs)}{same}."
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, as roughly as it is known."""
+    if seconds < MINUTE:
+        return "a minute or less"
+    if seconds < 2 * HOUR:
+        minutes = round(seconds / MINUTE)
+        return counted(minutes if minutes < 20 else round(minutes, -1), "minute")
+    return counted(round(seconds / HOUR), "hour") if seconds < 2 * DAY else counted(round(seconds / DAY), "day")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Run, possibly unfinished, with its configuration and the size of its log."""
+
+    folder: Path
+    config: Config
+    log: Log
+
+    def seconds(self, stage: Stage, amount: Amount) -> float | None:
+        """Return the seconds of a stage for another amount of work; None if the run did not finish it."""
+        with suppress(TaijiError, KeyError, TypeError, ValueError):
+            spent = float(read_manifest(self.folder / stage.key)["seconds"])
+            units = stage.cost(stage.configured(self.config), self.log).units
+            return spent * amount.units / units if units > 0 and math.isfinite(amount.units) else spent
+        return None
+
+
+def forecast(run: Run) -> Forecast:
+    """Return what a run is about to do, from its configuration and the manifests of finished stages; nothing is loaded."""
+    stages = _pending(run)
+    measured = list(_measured(run))
+    own = _events(run.folder) if "data" not in {stage.key for stage in stages} else None
+    log = _log(run.config, own or (_events(measured[0].folder) if measured else None))
+    seconds, unmeasured, used = 0.0, [], dict[str, _Measured]()
+    pending: dict[str, int | None] = {}
+    for stage in stages:
+        amount = stage.cost(stage.configured(run.config), log)
+        known = amount.language and math.isfinite(amount.rows)
+        pending[stage.key] = round(amount.rows) if known else None
+        found = next(((s, m) for m in measured if (s := m.seconds(stage, amount)) is not None), None)
+        if found is None:
+            unmeasured.append(stage.key)
+        else:
+            seconds += found[0]
+            used[str(found[1].folder)] = found[1]
+    other = own is None and any(source.config.data != run.config.data for source in used.values())
+    return Forecast(pending, len(run.stages), seconds, tuple(unmeasured), tuple(used), other)
+
+
+def _pending(run: Run) -> list[Stage]:
+    """Return the stages that will run. A stage whose inputs will change counts as pending, although it is skipped if they come out the same."""
+    found: list[Stage] = []
+    for stage in run.stages:
+        reason: str | None = ""
+        if not {other.key for other in found} & set(stage.needs):
+            with suppress(TaijiError):  # the run itself reports it
+                reason = run.reason_to_run(stage)
+        if reason is not None:
+            found.append(stage)
+    return found
+
+
+def _measured(run: Run) -> Iterator[_Measured]:
+    """Yield the run itself and the newest other runs in its folder with the same language model, if they have finished stages."""
+    others = [path.parent for path in run.folder.parent.glob(f"*/{STORED}") if path.parent != run.folder]
+    others.sort(key=lambda folder: (-(folder / STORED).stat().st_mtime, folder.name))
+    for folder in (run.folder, *others[:OTHER_RUNS]):
+        with suppress(TaijiError, ValidationError, OSError):
+            if not any(folder.glob(f"*/{MANIFEST}")):
+                continue
+            config = config_from(read_json(folder / STORED))
+            if config.language == run.config.language:
+                yield _Measured(folder, config, _log(config, _events(folder)))
+
+
+def _events(folder: Path) -> dict[str, Any] | None:
+    """Return the size of a run's log: users, items and events; None if it was not read."""
+    with suppress(ArtifactError, KeyError):
+        return dict(read_manifest(folder / "data")["facts"])
+    return None
+
+
+def _log(config: Config, facts: Mapping[str, Any] | None) -> Log:
+    """Return a log of a known or unknown size with the longest texts of a configuration; lengths count only in ratios."""
+    users = float(facts["users"]) if facts else math.inf
+    each = float(facts["events"]) / max(users, 1.0) if facts else 1.0
+    longest = float(config.reasoning.prompts.token_budget)
+    first, second, third, last = (share * each for share in config.split.fractions)
+    return Log(
+        users=users,
+        events_per_user=each,
+        exposures_per_user=(first, second, third, last),
+        items=float(facts["items"]) if facts else 1.0,
+        feature_rows_per_user=2.0 * config.size.feature_refreshes,
+        student_tokens=longest,
+        teacher_tokens=longest,
+        rationale_tokens=float(config.reasoning.teacher.max_new_tokens),
+        answer_tokens=float(config.generation.max_new_tokens),
+        target_tokens=TARGET_TOKENS,
+        kept_share=KEPT_SHARE,
+    )
