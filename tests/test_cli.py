@@ -173,8 +173,10 @@ def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path,
     arguments = ("run", "--data", shop(), "--runs", tmp_path, "--resume", "--name")
     code, _, error = taiji(*arguments, "shpo-a")
     assert code == 0
-    assert error == f"There is no run shpo-a to resume, so a new one starts; runs in {tmp_path}: shop-a.\n"
-    assert taiji(*arguments, "shop-a")[2] == ""
+    first, forecast = error.splitlines()
+    assert first == f"There is no run shpo-a to resume, so a new one starts; runs in {tmp_path}: shop-a."
+    assert forecast.startswith("15 of 15 stages to run: data, ") and "The time is not known" in forecast
+    assert taiji(*arguments, "shop-a")[2] == f"{forecast}\n"
     assert taiji(*arguments, "shpo-a", "--quiet")[2] == ""
 
 
@@ -375,7 +377,7 @@ def test_a_question_at_the_terminal_takes_a_number_or_a_value(monkeypatch, capsy
         (("run", "--set", "a=b: [c"), ("--set a=b: [c", "quote")),
         (("run", "none.yaml"), ("No such file", "taiji config --preset demo > my.yaml")),
         (("run", "--set", "size=3"), ("size: a section with keys",)),
-        (("run", "--preset", "demo", "--set", "size.chunk=0"), ("--preset demo, --set size.chunk=0", "size.chunk")),
+        (("run", "--preset", "demo", "--set", "size.chunk=0"), ("where: --set size.chunk=0", "found 0")),
         (("init", "nowhere"), ("nowhere", "check the path")),
         (("init", ".", "--set", "events.user_id"), ("key=value",)),
         (("audit", "nowhere"), ("not a run directory", "runs/NAME")),

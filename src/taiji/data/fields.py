@@ -384,16 +384,19 @@ class Saved:
     def of(cls, made: Field) -> Saved:
         """Return the description of a field."""
         kind = type(made)
-        missing = [name for name in signature(kind).parameters if name not in made.options]
+        parameters = signature(kind).parameters
+        missing = [name for name in parameters if name not in made.options]
         if missing:
             raise ConfigError(
                 "A field does not keep an argument of its constructor in self.options, so it could not be restored.",
                 where=f"{kind.__module__}:{kind.__qualname__}",
-                expected=f"self.options with {', '.join(signature(kind).parameters)}",
+                expected=f"self.options with {', '.join(parameters)}",
                 found=f"self.options without {', '.join(missing)}",
                 fix="set self.options in __init__, after super().__init__",
             )
-        return cls(f"{kind.__module__}:{kind.__qualname__}", made.options, made.config())
+        # A base class may have options of its own that the constructor of this class does not take.
+        options = {name: made.options[name] for name in parameters}
+        return cls(f"{kind.__module__}:{kind.__qualname__}", options, made.config())
 
     def make(self) -> Field:
         """Construct the field, without its learnt attributes.

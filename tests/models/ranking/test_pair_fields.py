@@ -217,4 +217,4 @@ def test_text_match_embeds_descriptions_only_where_it_is_told_to():
 
     assert (vectors(told) == vectors(board, description=100)).all()
     assert not np.allclose(vectors(told, description=100), vectors(told))
-    assert "description" not in TextMatch().options and TextMatch(description=9).options["description"] == 9
+    assert TextMatch().options["description"] == 0 and TextMatch(description=9).options["description"] == 9

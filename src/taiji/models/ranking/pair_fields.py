@@ -373,7 +373,7 @@ class TextMatch(PastField):
             "refreshes": refreshes,
             "name": name,
             "least_rows": least_rows,
-            **({"description": description} if description else {}),
+            "description": description,
         }
         self.space = TextSpace.empty()
         self.vectors = QuantisedVectors(np.zeros((0, 1), np.int8))

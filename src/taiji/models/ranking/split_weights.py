@@ -196,12 +196,18 @@ def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) ->
     try:
         made = fused(graph, examples[0])
         for example in examples:
-            for expected, found in zip(_tensors(graph(*example)), _tensors(made(*example)), strict=True):
-                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    except (RuntimeError, IndexError, AssertionError) as error:
+            pairs = zip(_tensors(graph(*example)), _tensors(made(*example)), strict=True)
+            if not all(_close(found, expected) for expected, found in pairs):
+                raise RuntimeError("its values differ")
+    except (RuntimeError, IndexError, AssertionError, ValueError) as error:
         log.warning("A step of the network is not made faster: %s", str(error)[:300])
         return graph
     return made
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether two tensors agree up to rounding; ``torch.testing`` would load SymPy, which takes every process of a service 30 MB."""
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def _tensors(outputs: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
