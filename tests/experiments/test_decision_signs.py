@@ -60,7 +60,6 @@ def test_the_table_goes_between_the_markers_and_nothing_else_changes(tmp_path):
         write_page(STORED.parent.parent / "__init__.py", [row])
 
 
-@pytest.mark.skipif(not STORED.is_file(), reason="the table has not been measured by the command yet")
 def test_the_page_shows_the_stored_figures():
     rows = json.loads(STORED.read_text())["rows"]
     assert f"{BEGIN}\n\n{table(rows)}\n\n{END}" in PAGE.read_text()

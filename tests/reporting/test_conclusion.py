@@ -4,7 +4,7 @@ import pytest
 from tests.reporting.samples import sample_metrics
 from tests.reporting.test_ladder_view import rung
 
-from taiji.reporting.conclusion import FEW, HARM, NO_ROOM, RAN_OUT, ROOM, TEXT_PAYS, conclusion, ladder_conclusion
+from taiji.reporting.conclusion import FEW, HARM, NO_ROOM, NOT_ASKED, ROOM, TEXT_PAYS, conclusion, ladder_conclusion
 from taiji.reporting.report import render_report
 from taiji.reporting.summary import check_metrics
 
@@ -37,9 +37,9 @@ def ladder(text=0.0, room=0.0, *, kept=1.0, room_kept=1.0):
     [
         (GAIN, GAIN, "Yes: ", "taiji study"),
         (GAIN, NOTHING, "Yes: ", "Use history_mean instead"),
-        (LOSS, GAIN, "No: ", RAN_OUT),
-        (NOTHING, NOTHING, "Not shown: ", RAN_OUT),
-        ((0.01, None, None), NOTHING, "Not shown, ", RAN_OUT),
+        (LOSS, GAIN, "No: ", NOT_ASKED),
+        (NOTHING, NOTHING, "Not shown: ", NOT_ASKED),
+        ((0.01, None, None), NOTHING, "Not shown, ", NOT_ASKED),
     ],
     ids=["a gain", "no more than the baseline", "a loss", "nothing", "too few users"],
 )
@@ -58,7 +58,7 @@ def test_what_the_model_adds(over_none, over_baseline, said, advice):
         (ladder(-0.02, 0.03, kept=0.0), ROOM),
         (ladder(-0.02, -0.03), HARM),
         (ladder(0.002, 0.002), NO_ROOM),
-        (ladder(0.05, kept=0.0)[:2], RAN_OUT),
+        (ladder(0.05, kept=0.0)[:2], NOT_ASKED),
         ([*ladder()[:2], {**rung("4 oracle", 0.01), "low": None, "high": None}], FEW),
     ],
     ids=["both", "text alone", "a model", "a model, text dropped", "harm", "no room", "no oracle", "few users"],

@@ -21,6 +21,7 @@ import polars as pl
 
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError
+from taiji.core.sentences import listed
 from taiji.data.dataset import Dataset
 from taiji.reasoning.answers import field
 from taiji.reasoning.prompts import shorten, template_file, true_items
@@ -119,8 +120,7 @@ def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | Non
     if not found:
         return {}
     named = [name for name, _ in Counter(focus["focus"] for focus in found).most_common(FOCUSES)]
-    told = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-    return {"focus": told, "fresh": all(focus["fresh"] for focus in found if focus["focus"] in named)}
+    return {"focus": listed(named), "fresh": all(focus["fresh"] for focus in found if focus["focus"] in named)}
 
 
 def _focus_of(dataset: Dataset, shown: dict[str, set[Any]], target: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The conclusion of a run, or of a ladder alone: the question, the answers, and the next step."""
+"""Conclusion of a run, or of a ladder alone: the question, the answers, and the next step."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from taiji.core.number_format import counted
 from taiji.metrics.task_metrics import key_title
-from taiji.reporting.ladder_view import LEFT_OUT, ORACLE, kind_of, outcome_of, title_of_rung
+from taiji.reporting.ladder_view import LEFT_OUT, ORACLE, deciding_rungs, outcome_of, title_of_rung
 from taiji.reporting.summary import (
-    MARKS,
     Difference,
     RankerMetric,
     RungResult,
     RunMetrics,
     goal_of,
-    heads_of,
+    leading_metric,
+    mark_of,
     metric_text,
-    metrics_of,
+    tone_of,
     verdict,
 )
 
-RAN_OUT = "Run `taiji oracle` with the same configuration: it shows whether texts or a model could help on this log."
+NOT_ASKED = "Run `taiji oracle` with the same configuration: it shows whether texts or a model could help on this log."
 TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on by default): they pay off here without a language model."
 ROOM = "There is room for a language model: try one with `taiji run`; if one did not gain, a larger one or answers for more users, and compare with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
@@ -45,17 +45,17 @@ class Answer:
     @property
     def mark(self) -> str:
         """Mark shown before the sentence."""
-        return MARKS.get(self.outcome, "○")
+        return mark_of(self.outcome)
 
     @property
     def tone(self) -> str:
         """Name of the style."""
-        return self.outcome if self.outcome in MARKS else "open"
+        return tone_of(self.outcome)
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What was asked, what came out, and what to do next, all as sentences."""
+    """Question, answers and next step, all as sentences."""
 
     asked: str
     answers: tuple[Answer, ...]
@@ -81,7 +81,7 @@ def conclusion(run: RunMetrics) -> Conclusion | None:
     ladder = run.ladder[0].ladder if run.ladder else ()
     answers += _of_ladder(ladder)
     outcomes = [verdict(gap, goal) for gap in (arm.difference, *arm.competitors)]
-    if outcomes[0] == "better" and set(outcomes) == {"better"}:
+    if set(outcomes) == {"better"}:
         advice = (
             "Check with `taiji study` that the gain holds for other training seeds; then serve it with `taiji serve`."
         )
@@ -115,15 +115,15 @@ def ladder_advice(ladder: Sequence[RungResult]) -> str:
     if outcomes.get("text") == "better":
         return TEXT_PAYS + further
     if room is None:
-        return RAN_OUT
+        return NOT_ASKED
     if room not in ("better", "worse", LEFT_OUT, "interval includes zero"):
         return FEW
     return {"better": ROOM, "worse": HARM}.get(room, NO_ROOM)
 
 
 def _model_arm(run: RunMetrics) -> RankerMetric | None:
-    leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
-    return next((f for f in run.ranking if f.metric in leading and f.group == "all" and f.competitors), None)
+    leading = leading_metric(run)
+    return next((f for f in run.ranking if f.metric == leading and f.group == "all" and f.competitors), None)
 
 
 def _of_model(arm: RankerMetric, goal: str) -> Answer:
@@ -168,8 +168,6 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
 def _rungs(ladder: Sequence[RungResult]) -> dict[str, RungResult]:
     """Return the first rung of texts, and the first one that knows the future, over all rows."""
     found: dict[str, RungResult] = {}
-    for row in ladder:
-        kind = kind_of(row.rung)
-        if kind in ("text", ORACLE) and row.group == "all" and row.difference is not None:
-            found.setdefault(kind, row)
+    for kind, row in deciding_rungs(ladder):
+        found.setdefault(kind, row)
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from taiji.core.number_format import number_text
-from taiji.reporting.summary import MARKS, LogLadder, RungResult, RunMetrics, metric_text, verdict
+from taiji.reporting.summary import LogLadder, RungResult, RunMetrics, mark_of, metric_text, tone_of, verdict
 
 LEFT_OUT = "dropped: it does not pay off"
 ORACLE = "a correct answer"
@@ -28,7 +29,7 @@ def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
     }
 
 
-def kind_of(rung: str) -> str:
+def _kind(rung: str) -> str:
     """Return a rung's kind: text, control, or oracle."""
     if "control" in rung:
         return "control"
@@ -59,21 +60,26 @@ def _headlines(log: LogLadder) -> list[dict[str, str]]:
             }
         ]
     lines = []
-    for row in log.ladder:
-        kind = kind_of(row.rung)
-        if row.group == "all" and row.difference is not None and kind in ("text", ORACLE):
-            said = "the texts of the items" if kind == "text" else "an answer that is always right"
-            outcome = outcome_of(row)
-            value = "" if row.kept == 0 else f" {metric_text(row.difference, signed=True)} AUC"
-            lines.append(
-                {
-                    "text": f"{log.log}: {said}{value}",
-                    "verdict": outcome,
-                    "mark": MARKS.get(outcome, "○"),
-                    "tone": outcome if outcome in MARKS else "open",
-                }
-            )
+    for kind, row in deciding_rungs(log.ladder):
+        assert row.difference is not None
+        said = "the texts of the items" if kind == "text" else "an answer that is always right"
+        outcome = outcome_of(row)
+        value = "" if row.kept == 0 else f" {metric_text(row.difference, signed=True)} AUC"
+        lines.append(
+            {
+                "text": f"{log.log}: {said}{value}",
+                "verdict": outcome,
+                "mark": mark_of(outcome),
+                "tone": tone_of(outcome),
+            }
+        )
     return lines
+
+
+def deciding_rungs(ladder: Sequence[RungResult]) -> list[tuple[str, RungResult]]:
+    """Return kind and row of the rungs of texts, and of those that know the future, over all rows and with a difference."""
+    kinds = ((_kind(row.rung), row) for row in ladder if row.group == "all" and row.difference is not None)
+    return [(kind, row) for kind, row in kinds if kind in ("text", ORACLE)]
 
 
 def outcome_of(row: RungResult) -> str:
@@ -95,6 +101,6 @@ def _cell(row: RungResult | None) -> dict[str, str]:
         "value": "left out" if row.kept == 0 else value,
         "note": "" if row.kept == 0 else interval,
         "verdict": outcome,
-        "mark": MARKS.get(outcome, "○"),
-        "tone": outcome if outcome in MARKS else "open",
+        "mark": mark_of(outcome),
+        "tone": tone_of(outcome),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import taiji
 from taiji.core.artifacts import write_text
 from taiji.core.number_format import number_text, real_minus
+from taiji.core.sentences import listed
 from taiji.reporting.report import FILTERS
 
 Row = Mapping[str, Any]
@@ -126,11 +127,6 @@ def advice(found: Row) -> str:
         if names:
             said.append((one if len(names) == 1 else many).format(listed(names)))
     return " ".join(said)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return ``a, b and c``."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def metric_title(metric: str) -> str:

@@ -32,8 +32,10 @@ from taiji.reporting.summary import (
     findings,
     goal_of,
     heads_of,
+    mark_of,
     metric_text,
     metrics_of,
+    tone_of,
     verdict,
 )
 
@@ -192,8 +194,8 @@ def _findings(run: RunMetrics) -> list[dict[str, str]]:
             {
                 "text": head,
                 "verdict": outcome,
-                "mark": MARKS.get(outcome, "○"),
-                "tone": outcome if outcome in MARKS else "open",
+                "mark": mark_of(outcome),
+                "tone": tone_of(outcome),
             }
         )
     return rows
@@ -336,7 +338,7 @@ def _gap_panel(key: str, pairs: Sequence[tuple[str, Difference]]) -> dict[str, A
                 "track": charts.interval_track(gap.value, gap.low, gap.high, scale, tone=tone, zero=True),
                 "value": metric_text(gap, digits, signed=True),
                 "verdict": outcome,
-                "mark": MARKS.get(outcome, "○"),
+                "mark": mark_of(outcome),
                 "tone": tone,
             }
         )

@@ -250,6 +250,16 @@ def verdict(difference: Difference, goal: str = "high") -> str:
     return "better" if (difference.low > 0) == (goal == "high") else "worse"
 
 
+def mark_of(outcome: str) -> str:
+    """Return the mark of a verdict on the pages."""
+    return MARKS.get(outcome, "○")
+
+
+def tone_of(outcome: str) -> str:
+    """Return the name of a verdict's style on the pages; ``open`` for a verdict without a direction."""
+    return outcome if outcome in MARKS else "open"
+
+
 def goal_of(metric: str) -> str:
     """Return a metric's goal: ``high``, ``low`` or ``one``."""
     name = split_key(metric)[1]
@@ -271,6 +281,11 @@ def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
         *(name for name in there if name not in SHOWN_METRICS),
     ]
     return [f"{head} {name}" for name in ordered if full or name in MAIN_METRICS]
+
+
+def leading_metric(run: RunMetrics) -> str | None:
+    """Return the key of the metric that decides: the first one of the first prediction; None if no ranker was evaluated."""
+    return next((key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)), None)
 
 
 def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
@@ -304,12 +319,13 @@ def findings(run: RunMetrics) -> list[str]:
     def line(arm: str, metric: str, gap: Difference) -> str:
         return f"{arm} against {gap.against}, {metric} {metric_text(gap, signed=True)}: {verdict(gap)}"
 
-    leading = [key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)[:1]]
-    title = "".join(f"{head_title(head)} {title_of(name)}" for head, name in map(split_key, leading))
+    leading = leading_metric(run)
+    head, name = split_key(leading or "")
+    title = f"{head_title(head)} {title_of(name)}"
     rankers = [
         line(f.features, title if f.group == "all" else f"{title} of {f.group} users", gap)
         for f in run.ranking
-        if f.metric in leading and f.group in ("all", "sparse")
+        if f.metric == leading and f.group in ("all", "sparse")
         for gap in [*([f.difference] if f.difference else []), *f.competitors]
     ]
     answers = [

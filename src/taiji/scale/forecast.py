@@ -1,4 +1,4 @@
-"""What a run is about to do, and roughly how long it takes: said in one line before its first stage.
+"""Forecast of a run in one line before its first stage: the stages that will run, and roughly how long they take.
 
 The amounts of work are those that the stages declare for a plan (:meth:`taiji.pipeline.stage.Stage.cost`). The speed is that of finished
 stages on this machine: those of the run itself, then those of other runs in the same folder with the same language model. Without any there is no
@@ -98,8 +98,8 @@ def forecast(run: Run) -> Forecast:
     """Return what a run is about to do, from its configuration and the manifests of finished stages; nothing is loaded."""
     stages = _pending(run)
     measured = list(_measured(run))
-    own = _events(run.folder) if "data" not in {stage.key for stage in stages} else None
-    log = _log(run.config, own or (_events(measured[0].folder) if measured else None))
+    own = _facts(run.folder) if "data" not in {stage.key for stage in stages} else None
+    log = _log(run.config, own or (_facts(measured[0].folder) if measured else None))
     seconds, unmeasured, used = 0.0, [], dict[str, _Measured]()
     pending: dict[str, int | None] = {}
     for stage in stages:
@@ -139,10 +139,10 @@ def _measured(run: Run) -> Iterator[_Measured]:
                 continue
             config = config_from(read_json(folder / STORED))
             if config.language == run.config.language:
-                yield _Measured(folder, config, _log(config, _events(folder)))
+                yield _Measured(folder, config, _log(config, _facts(folder)))
 
 
-def _events(folder: Path) -> dict[str, Any] | None:
+def _facts(folder: Path) -> dict[str, Any] | None:
     """Return the size of a run's log: users, items and events; None if it was not read."""
     with suppress(ArtifactError, KeyError):
         return dict(read_manifest(folder / "data")["facts"])
