@@ -16,6 +16,7 @@ from taiji.data.item_text import item_text
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import Written
 from taiji.language.score import completion_logprobs
+from taiji.language.settings import GenerationSettings
 from taiji.language.tiny import tiny_causal_lm
 from taiji.pipeline import completions
 from taiji.pipeline.partitions import LocalMapper, map_rows
@@ -102,3 +103,33 @@ def test_samples_count_and_need_a_temperature(context):
     context.config = context.config.model_copy(update={"generation": hot.model_copy(update={"temperature": 0.0})})
     with pytest.raises(TaijiError, match="temperature 0"):
         completions.complete_sets(context, rows_of(context), "sft")
+
+
+LOOP, LINE = "Item title: 3M 1" + "0" * 90, "Item title: a lamp for the desk, wh"
+
+
+@pytest.mark.parametrize(
+    ("cut", "settings", "said"),
+    [
+        (
+            [LOOP] * 3 + [LINE],
+            {"temperature": 0.0},
+            "Try generation.temperature: 0.7 or generation.repetition_penalty: 1.1",
+        ),
+        ([LOOP] * 4, {"temperature": 0.7}, "Try generation.repetition_penalty: 1.1"),
+        ([LOOP] * 4, {"temperature": 0.7, "repetition_penalty": 1.1}, "Try generation.max_new_tokens above 64"),
+        ([LOOP] + [LINE] * 3, {}, "Try generation.max_new_tokens above 64"),
+        ([LOOP] * 2, {}, ""),
+    ],
+)
+def test_answers_at_the_limit_are_told_with_what_helps(cut, settings, said, caplog):
+    table = pl.DataFrame(
+        {"completion": cut + ["whole"] * (8 - len(cut)), "cut": [True] * len(cut) + [False] * (8 - len(cut))}
+    )
+    completions.warn_of_cut(table, GenerationSettings(max_new_tokens=64, **settings))
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)
+    if said:
+        loops = sum(text == LOOP for text in cut)
+        assert f"{len(cut)} of 8 answers reached generation.max_new_tokens (64)" in caplog.text
+        assert f"{loops} of them repeat one piece of text" in caplog.text

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from taiji.reasoning.answers import (
     answer_span,
     clean,
+    ends_in_loop,
     field,
     field_spans,
     format_answer,
@@ -198,3 +199,24 @@ def test_a_set_may_be_longer_than_one_answer():
 def test_any_text_is_read_as_a_set(text):
     read = parse(f"<answer>{text}</answer>", most=4)
     assert len(read.intents) <= 4 and all(intent.title for intent in read.intents)
+
+
+@given(st.text(min_size=1, max_size=60), st.text(max_size=200), st.integers(0, 59))
+def test_a_piece_that_goes_on_to_the_limit_is_a_loop(piece, before, rest):
+    times = max(3, 40 // len(piece) + 1)
+    assert ends_in_loop(before + piece * times + piece[: rest % len(piece)])
+
+
+@pytest.mark.parametrize(
+    ("text", "loop"),
+    [
+        ("Item title: 3M 1" + "0" * 80, True),
+        ("Item title: Carpet, 12 oz; Category L1: Home; L2: Carpet\n" * 2 + "Item title: Carpet, 12 oz; Categ", True),
+        ("Item title: Carpet, 12 oz; Category L1: Home\nItem title: Carpet, 13 oz; Category L1: Home\nItem title: Carp", False),
+        ("The shopper mostly buys HP (1 of the last 3). The list has little from Avery and little from Epson.", False),
+        ("0" * 39, False),
+        ("", False),
+    ],
+)  # fmt: skip
+def test_loops_of_digits_and_lines(text, loop):
+    assert ends_in_loop(text) is loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.errors import ConfigError
+from taiji.core.number_format import thousands
 from taiji.language.embed import load_embedder
 from taiji.language.generate import Written, write
 from taiji.language.token_ids import ids_of
@@ -17,15 +19,20 @@ from taiji.language.vllm_engine import with_engine
 from taiji.pipeline.run_data import stored
 from taiji.pipeline.run_models import load_model
 from taiji.reasoning.answer_sets import set_answers
+from taiji.reasoning.answers import ends_in_loop
 from taiji.reasoning.prompts import opened, student_prompts
 
 if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
+    from taiji.language.settings import GenerationSettings
     from taiji.pipeline.engine import Context
     from taiji.pipeline.partitions import Work
 
+logger = logging.getLogger(__name__)
 TEXTS_PER_PARTITION = 4096
 """Texts per partition of embedding."""
+MANY_CUT = 0.25
+"""Share of completions at the length limit above which :func:`warn_of_cut` speaks."""
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
@@ -114,6 +121,29 @@ def _open_answering_sets(context: Context, which: str) -> Work:
         )
 
     return work
+
+
+def warn_of_cut(completions: pl.DataFrame, settings: GenerationSettings) -> None:
+    """Log a warning if many completions were ended by the length limit, with the share that ends in a loop and what to change.
+
+    Args:
+        completions: columns ``completion`` and ``cut``.
+        settings: settings under which they were written.
+    """
+    texts = completions.filter("cut")["completion"].to_list()
+    if len(texts) <= MANY_CUT * len(completions):
+        return
+    loops = sum(map(ends_in_loop, texts))
+    advice = [f"generation.max_new_tokens above {settings.max_new_tokens}"]
+    if 2 * loops > len(texts):
+        greedy = "generation.temperature: 0.7" if settings.temperature == 0 else ""
+        penalty = "generation.repetition_penalty: 1.1" if settings.repetition_penalty <= 1 else ""
+        advice = [change for change in (greedy, penalty) if change] or advice
+    logger.warning(
+        "%s of %s answers reached generation.max_new_tokens (%s) before they ended, and %s of them repeat one piece of text. What is missing "
+        "at their end is missing in the features. Try %s.",
+        thousands(len(texts)), thousands(len(completions)), settings.max_new_tokens, thousands(loops), " or ".join(advice),
+    )  # fmt: skip
 
 
 def embed(context: Context, texts: list[str], what: str) -> np.ndarray:

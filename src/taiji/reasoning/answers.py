@@ -7,6 +7,7 @@ An answer that is a set of intents has one intent per line between the tags.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ _REST = " \t\n;|,-*•"
 """Separators and bullets between intents."""
 _NUMBER = {True: re.compile(r"\n\s{0,99}+\d{1,2}[.)]\s*+$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
 """The number before an intent: at the start of a line in an answer of several lines, otherwise after a space."""
+LOOP_TAIL, LOOP_LEAST, LOOP_TIMES = 400, 40, 2.5
+"""Characters at the end of a text in which a loop is looked for, the least that it must cover, and how often its piece must follow itself."""
 
 
 @dataclass(frozen=True)
@@ -241,3 +244,13 @@ def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
 
 def _is(tag: re.Match[str], slash: str, name: str) -> bool:
     return tag.group(1) == slash and tag.group(2).lower() == name
+
+
+def ends_in_loop(text: str) -> bool:
+    """Return whether a text ends with one piece that is repeated at least 2.5 times, over at least 40 characters (a digit, or a whole line)."""
+    back = text[: -LOOP_TAIL - 1 : -1]
+    for period in range(1, int(len(back) / LOOP_TIMES) + 1):
+        needed = max(LOOP_LEAST, math.ceil(LOOP_TIMES * period))
+        if len(back) >= needed and back[: needed - period] == back[period:needed]:
+            return True
+    return False

@@ -78,7 +78,7 @@ class Features(Stage):
         from taiji.features.intents import intent_metrics
         from taiji.features.student import STUDENT, IntentStudent, StudentSettings
         from taiji.language.embed import load_embedder
-        from taiji.pipeline.completions import complete, complete_sets, embed
+        from taiji.pipeline.completions import complete, complete_sets, embed, warn_of_cut
         from taiji.pipeline.refreshes import choose_users, refresh_times
         from taiji.pipeline.run_data import load_split, stored
         from taiji.pipeline.run_models import load_model
@@ -94,6 +94,7 @@ class Features(Stage):
         sets = asked.answer == "set"
         completions = (complete_sets if sets else complete)(context, rows, self.writer)
         write_parquet(context.folder / "completions.parquet", completions)
+        warn_of_cut(completions, config.generation)
 
         embedder = load_embedder(config.embedder.name, config.embedder.device)
         parsed = [parse(text, most=asked.most) for text in completions["completion"]]
