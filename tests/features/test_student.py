@@ -7,6 +7,7 @@ import pytest
 from taiji.core.errors import InputError
 from taiji.data.intent_rows import INTENTS, intent_rows, to_int8
 from taiji.data.item_text import item_texts
+from taiji.features import student as taught
 from taiji.features.intents import intent_columns
 from taiji.features.student import IntentStudent, StudentSettings, filled
 from taiji.language.embed import load_embedder
@@ -86,6 +87,14 @@ def test_everybody_with_a_history_has_a_row(board, student):
     first = student.write(board, users, np.zeros(board.n_users, np.int64))
     assert first["intent_weights"].null_count() == board.n_users and dict(first.schema) == INTENTS
     assert not len(student.write(board, users[:0], late[:0]))
+
+
+def test_rows_are_written_in_blocks_with_the_same_bytes(board, student, monkeypatch):
+    users, times = np.arange(board.n_users), np.full(board.n_users, int(board.events["time"].max()) + 1)
+    whole = student.write(board, users, times)
+    monkeypatch.setattr(taught, "BLOCK", 5)
+    assert student.write(board, users, times).equals(whole)
+    assert student.write(board, users[:0], times[:0]).equals(whole.head(0))
 
 
 def test_rows_are_filled_where_they_are_missing_or_old(board, table, student):

@@ -35,6 +35,8 @@ LATEST = 0.15
 """Share of rows, the latest ones, used for early stopping."""
 FEWEST = 20
 """Smallest number of rows for training."""
+BLOCK = 2048
+"""Rows that are written at once: as Python lists they take eight times the memory of a table."""
 
 
 class StudentSettings(Settings):
@@ -161,7 +163,15 @@ class IntentStudent(LearntComponent):
 
     def write(self, dataset: Dataset, users: Array, as_ofs: Array) -> pl.DataFrame:
         """Return :meth:`rows` as columns of a feature table."""
-        return pl.DataFrame(self.rows(dataset, users, as_ofs), schema=INTENTS, orient="row")
+        blocks = [
+            pl.DataFrame(
+                self.rows(dataset, users[start : start + BLOCK], as_ofs[start : start + BLOCK]),
+                schema=INTENTS,
+                orient="row",
+            )
+            for start in range(0, len(users), BLOCK)
+        ]
+        return pl.concat(blocks) if blocks else pl.DataFrame(schema=INTENTS)
 
     def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
         """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at the given times; None for a user without earlier history.

@@ -1,5 +1,7 @@
 """The pair field of intents keeps the promises of fields; its numbers by their definitions; offline and online are the same bytes."""
 
+import weakref
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,6 +12,7 @@ from taiji.data.fields import Rows
 from taiji.data.item_text import item_texts
 from taiji.features.intents import intent_columns
 from taiji.language.embed import load_embedder
+from taiji.models.ranking import intent_match
 from taiji.models.ranking.intent_match import IntentMatch
 from taiji.testing import check_field, checkerboard, exposures_of
 
@@ -99,6 +102,27 @@ def test_one_request_is_the_same_bytes_as_many_rows(board, rows):
     for size in (1, 7, 40):
         chosen = np.random.default_rng(size).permutation(len(rows))[:size].tolist()
         assert field.matrix(Rows(board, rows[chosen])).tobytes() == whole[chosen].tobytes()
+
+
+def test_it_keeps_the_cosines_of_one_set_only(board, rows, monkeypatch):
+    field, known, most = fitted(board, rows), [], []
+    whole, cosines = field.matrix(Rows(board, rows)), field._cosines
+
+    class Watched(np.ndarray):
+        """An array whose life can be watched."""
+
+    def watched(*given):
+        near, ranked = cosines(*given)
+        near = near.view(Watched)
+        known.append(weakref.ref(near))
+        most.append(sum(one() is not None for one in known))
+        return near, ranked
+
+    monkeypatch.setattr(field, "_cosines", watched)
+    monkeypatch.setattr(intent_match, "REQUESTS", 3)
+    assert np.array_equal(field.matrix(Rows(board, rows)), whole)
+    assert len(most) >= 8, "there are several sets"
+    assert max(most) <= 2, "the last one, and the one that takes its place"
 
 
 def test_rows_without_intents_say_nothing(board, rows):

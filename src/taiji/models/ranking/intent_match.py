@@ -25,6 +25,8 @@ Array = NDArray[Any]
 _WORD = re.compile(r"\w+")
 NOTHING, NO_LEVEL = -2, -1
 """Code of a claimed category that no item has, and code of an item that lacks the level."""
+REQUESTS = 2048
+"""Requests whose intents are unpacked at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +102,18 @@ class IntentMatch(NumbersField):
         told = rows.frame.select(*INTENTS)[order[starts].tolist()]
         self._check(told)
         catalogue = self._catalogue(rows.dataset)
-        intents = intent_rows(told, self.most, self.depth)
-        kept: dict[bytes, tuple[Array, Array]] = {}
-        for request in np.flatnonzero(intents.weights.sum(axis=1) > 0):
-            key = intents.vectors[request].tobytes()
-            if key not in kept:
-                kept[key] = self._cosines(catalogue, intents.vectors[request])
-            places = order[starts[request] : starts[request] + counts[request]]
-            out[places] = self._agreement(*kept[key], intents, int(request), rows.item[places], catalogue).T
+        for first in range(0, len(starts), REQUESTS):
+            intents = intent_rows(told[first : first + REQUESTS], self.most, self.depth)
+            key, found = b"", None
+            for place in np.flatnonzero(intents.weights.sum(axis=1) > 0).tolist():
+                # Requests are sorted by user and time, and a user's set stays for many requests. Only the last one is kept: the cosines of a set with a
+                # large catalogue take megabytes.
+                said = intents.vectors[place].tobytes()
+                if found is None or said != key:
+                    key, found = said, self._cosines(catalogue, intents.vectors[place])
+                start, count = starts[first + place], counts[first + place]
+                rows_of = order[start : start + count]
+                out[rows_of] = self._agreement(*found, intents, place, rows.item[rows_of], catalogue).T
         return out
 
     def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
