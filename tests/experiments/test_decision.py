@@ -77,7 +77,7 @@ def test_a_rung_counts_as_kept_as_on_the_ladder():
 def test_oracle_and_new_items():
     found = table(0.02, 0.0, oracle=0.0)
     assert "No gain is shown" in found["What could a correct answer about users add?"]["says"]
-    new = found["What share of the items taken is new?"]
+    new = found["How many of the items that users took were new?"]
     assert new["says"].startswith("A large share") and "+0.0500 [+0.0400, +0.0600]" in new["found"]
     assert found["How long are the histories?"]["says"].startswith("Short")
     assert "250,000 tokens" in found["What does it cost?"]["found"]

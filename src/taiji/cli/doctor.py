@@ -39,7 +39,7 @@ PURPOSE = {
     "gpu": "vLLM",
     "excel": "logs in spreadsheets",
     "onnx": "rankers in ONNX files",
-    "device": "gates and graphs for mobile devices",
+    "device": "re-ranker on the user's device (LightGBM, ONNX)",
     "peers": "published methods for comparison",
     "demo": "data set of the demo",
     "world": "simulated worlds as Gymnasium environments",

@@ -63,8 +63,8 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
             _titles(text, control),
         ),
         Decision(
-            "What share of the items taken is new?",
-            f"{facts['new_items']:.1%} of the items taken in the test period had no event before it; text match there: {gap(cold)}",
+            "How many of the items that users took were new?",
+            f"{facts['new_items']:.1%} of those taken in the test period had no event before that period; text match there: {gap(cold)}",
             "A large share: here text and knowledge about items pay off."
             if facts["new_items"] >= NEW_ITEMS
             else "A small share: counts and neighbours cover almost all items taken.",

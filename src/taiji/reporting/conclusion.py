@@ -145,18 +145,18 @@ def _short(gap: Difference, goal: str) -> str:
 
 
 def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
-    said = {"text": "The texts of the items", ORACLE: "The true next items, the most that a model could name,"}
+    said = {"text": "The texts of the items", ORACLE: "The true next items, the best answer that a model could give,"}
     does = {
         "better": "improve a ranker: {gain} AUC over {before}.",
         "worse": "make a ranker worse: {gain} AUC over {before}.",
         LEFT_OUT: "do not pay off: the ranker drops them.",
-        "interval includes zero": "are not shown to improve a ranker: {gain} AUC over {before}.",
+        "interval includes zero": "do not measurably improve a ranker: {gain} AUC over {before}.",
     }
     answers = []
     for kind, row in _rungs(ladder).items():
         assert row.difference is not None
         outcome = outcome_of(row)
-        kept = "" if not row.kept else f" (kept in {100 * row.kept:.0f} % of the trainings)"
+        kept = "" if not row.kept else f" (the ranker kept them in {100 * row.kept:.0f} % of its training runs)"
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
             before=f"“{title_of_rung(row.difference.against)}”{kept}",
