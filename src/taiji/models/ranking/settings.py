@@ -58,7 +58,7 @@ class NeuralRankerSettings(Settings):
     epochs: PositiveInt = 1
     """Passes over the training rows. One is usually best on a large log: from the second pass on, a ranker memorises rows."""
     min_steps: PositiveInt = 500
-    """Smallest number of steps: small data gets as many passes as needed for it, at most ten."""
+    """Smallest number of training steps: on a small log, the number of passes is raised until it is reached, at most to ten."""
     batch: PositiveInt = 512
     """Rows per step."""
     learning_rate: float = Field(default=5e-3, gt=0)
