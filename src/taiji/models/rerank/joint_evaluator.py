@@ -274,7 +274,7 @@ def _rows(slate: Slate, rows: Array) -> Slate:
 def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
     """Return the number of multiplications to evaluate one request, if items are encoded once (``joint``) or again for every list.
 
-    An attention of n queries over m keys counts 4 n w² + 2 n m w, and the keys of the history are computed once. With many lists, the attention across
+    An attention of n queries over m keys is counted as 4 n w² + 2 n m w, and the keys of the history are computed once. With many lists, the attention across
     them, which is quadratic in their number, outweighs the saving.
     """
 

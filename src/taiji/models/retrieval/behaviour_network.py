@@ -1,4 +1,4 @@
-"""Network of a behaviour diffusion: items, encoder, diffusion and head, and which losses reach which of these parts."""
+"""Network of a behaviour diffusion (items, encoder, denoiser, head), with gradients stopped so that each loss trains only its own parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Network of the generative decoder: a history is encoded once, and many groups that share it decode item codes."""
+"""Network of the generative decoder: a history is encoded once and shared by several decodings (groups).
+
+The groups are the training targets of a history, or the beams of a search.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""Buckets are gathered if the largest one is at most 1/n of the history, for this n; otherwise attention is masked."""
+"""n: if no bucket (the past tokens visible to a group, i.e. those sharing its first code) exceeds 1/n of the history, the buckets are copied out before
+attention; otherwise attention is masked."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Asked:
     prompt: torch.Tensor | None = None
 
     def spread(self, groups: int) -> Asked:
-        """Return the attributes (R, groups), repeated for several groups of each request; there is one group (R, 1) here."""
+        """Return these attributes, given once per request (R, 1), repeated for each of its groups (R, groups)."""
         times = None if self.times is None else self.times.expand(-1, groups, -1)
         return Asked(times, None if self.prompt is None else self.prompt.expand(-1, groups))
 

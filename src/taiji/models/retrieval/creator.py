@@ -152,7 +152,7 @@ class CreatorSide(TwoTowers):
 
 
 def daily_activity(history: History, now: int) -> Array:
-    """Return (U, D): True if the user had an interaction on each of the last D days before ``now``, latest last."""
+    """Return (U, D): for each of the last D days before ``now``, latest last, whether the user had an interaction on it."""
     times = np.asarray(history.times)
     ages = (now - 1 - times) // DAY
     days = int(min(ages.max(initial=0) + 1, WINDOWS[-1] + TAUGHT))

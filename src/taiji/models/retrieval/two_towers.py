@@ -217,7 +217,7 @@ def training_rows(history: History, most: int) -> Array:
 
 
 def before_rows(history: History, rows: Array, length: int) -> tuple[Array, Array]:
-    """Return the ``length`` interactions strictly before each position (B,), newest first, (B, length) padded with −1, and the item at it (B,)."""
+    """Return the last ``length`` items strictly before each position (B,), (B, length), newest first, padded with −1; and the item at each position (B,)."""
     user = np.searchsorted(history.offsets, rows, side="right") - 1
     wanted = rows[:, None] - 1 - np.arange(length)
     earlier = (wanted >= history.offsets[user][:, None]) & (
