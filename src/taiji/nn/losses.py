@@ -128,10 +128,10 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 
 
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of a joint label, whose event is that all of several events happen.
+    """Return the cross-entropy of a joint label, which is 1 if all of several events happen.
 
-    Computed from the logits, so it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ})
-    − 1 is the sum over all non-empty subsets of e^{−Σ aᵢ}.
+    It is computed from the logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ}
+    over all non-empty subsets of the events.
 
     Args:
         logits: (B,) logits of each event given the previous ones.

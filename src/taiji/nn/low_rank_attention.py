@@ -34,8 +34,8 @@ def first_directions(width: int, rank: int) -> torch.Tensor:
 def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
     """Return the right singular vectors of the r largest singular values, (B, d, r), without gradient.
 
-    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) per round; no
-    iteration is needed if the start spans all d directions.
+    They are computed by randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), in O(N d r) per round; no iteration is needed if
+    the start spans all d directions.
 
     Args:
         history: (B, N, d), padding 0. start: see :func:`first_directions`. rank: r.
@@ -91,7 +91,7 @@ def low_rank_attention(
 
 
 def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return softmax over the behaviours only; without any, uniform weights over the padding, which is 0."""
+    """Return a softmax over the behaviours only. For an empty history, the weights are uniform over the padding, whose values are 0."""
     return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
 
 

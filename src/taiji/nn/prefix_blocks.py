@@ -79,13 +79,12 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), (key, value)
 
     def shared(self, memory: torch.Tensor, turn: Turn) -> Cache:
-        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P,
-        e)."""
+        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P, e)."""
         key, value = self._heads(self.cross_projection(memory), 2)
         return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
 
     def forward(self, x: torch.Tensor, turn: Turn, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
-        """Return the states (R, G, T, d) of new tokens, and the own keys and values extended by theirs.
+        """Return the states (R, G, T, d) of new tokens, and the groups' own keys and values, extended by those of the new tokens.
 
         Args:
             x: (R, G, T, d). turn: (R, 1, G, T, e) rotations of their positions, G may be 1. prefix: shared prefix.

@@ -1,5 +1,4 @@
-"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per
-group."""
+"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per group."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ class Prefix:
         return replace(self, mask=mask)
 
     def gathered(self) -> Prefix:
-        """Return the entries to which each group may attend, in separate arrays padded to the longest: a search within a bucket.
+        """Return the entries to which each group may attend, copied into one array per group and padded to the longest.
 
         Attention to the result equals masked attention to the whole prefix. It is faster if groups see only a small part of a long prefix. The mask must be the
         same for all tokens of a group (T = 1).
