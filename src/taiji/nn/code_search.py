@@ -11,8 +11,9 @@ def shared_levels(candidates: torch.Tensor, history: torch.Tensor, least: int = 
     """Return the number of leading code levels that each candidate shares with each history entry, (R, C, N) int64.
 
     Args:
-        candidates: (R, C, L) codes. history: (R, N, L) codes. least: smallest valid code; smaller values match
-            nothing.
+        candidates: (R, C, L) codes.
+        history: (R, N, L) codes.
+        least: smallest valid code; smaller values match nothing.
     """
     mine = candidates.unsqueeze(2)
     same = (mine == history.unsqueeze(1)) & (mine >= least)
@@ -23,8 +24,10 @@ def search(shared: torch.Tensor, there: torch.Tensor, found: int, least: int) ->
     """Return the history entries that share the most levels with each candidate, newest first among ties.
 
     Args:
-        shared: (R, C, N) levels shared with each entry, newest first. there: (R, N) bool, False for padding.
-        found: k ≤ N, number of entries to find. least: fewest levels that an entry must share.
+        shared: (R, C, N) levels shared with each entry, newest first.
+        there: (R, N) bool, False for padding.
+        found: k ≤ N, number of entries to find.
+        least: fewest levels that an entry must share.
 
     Returns:
         positions (R, C, k) in the history, and whether each was found (R, C, k).
@@ -43,7 +46,10 @@ def attend_found(
     The result equals :func:`attend_masked` with all other entries masked, but the cost grows with the number of entries found, not with the history.
 
     Args:
-        query: (R, C, d). history: (R, N, d). positions: (R, C, K). there: (R, C, K) bool.
+        query: (R, C, d).
+        history: (R, N, d).
+        positions: (R, C, K).
+        there: (R, C, K) bool.
     """
     width, found = history.shape[2], positions.shape[2]
     flat = positions.reshape(positions.shape[0], -1, 1).expand(-1, -1, width)

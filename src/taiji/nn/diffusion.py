@@ -75,7 +75,7 @@ def noise_in(kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step:
 def posterior(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean (B, d) and variance (B, 1) of the value at step s − 1, given those at step s and step 0 (DDPM, eq. 6 and 7); steps (B,) from 1."""
+    """Return mean (B, d) and variance (B, 1) of the value at step s − 1, given the values at steps s and 0 (DDPM, eq. 6 and 7); steps (B,) from 1."""
     now, before = (kept.to(clean)[at].unsqueeze(-1) for at in (step, step - 1))
     variance = 1 - now / before
     of_clean, of_noisy = before.sqrt() * variance, (now / before).sqrt() * (1 - before)
@@ -91,7 +91,12 @@ def reverse_step(
     step.
 
     Args:
-        kept: (S + 1,). noisy: (B, d). clean: (B, d) prediction. step, to: S ≥ step > to ≥ 0. eta: 0 to 1. noise: (B, d) standard normal.
+        kept: (S + 1,).
+        noisy: (B, d).
+        clean: (B, d) prediction.
+        step, to: S ≥ step > to ≥ 0.
+        eta: 0 to 1.
+        noise: (B, d) standard normal.
     """
     now, then = float(kept[step]), float(kept[to])
     spread = eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5

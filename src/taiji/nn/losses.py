@@ -109,7 +109,8 @@ def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     thousand would then destabilise the shared layers and decide when training stops.
 
     Args:
-        terms: (B,). known: (B,), 1 where a term is known and 0 elsewhere.
+        terms: (B,).
+        known: (B,), 1 where a term is known and 0 elsewhere.
     """
     return (known * terms).sum() / _weight_of_known(known)
 
@@ -157,7 +158,8 @@ def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor
     """Return the mean logistic loss over pairs within a request whose labels differ (RankNet, Burges et al. 2005).
 
     Args:
-        scores, label, known: (B,). group: (B,) the rows' requests.
+        scores, label, known: (B,).
+        group: (B,) the rows' requests.
     """
     better = (group.unsqueeze(1) == group.unsqueeze(0)) & (label.unsqueeze(1) > label.unsqueeze(0))
     pairs = better.to(scores.dtype) * known.unsqueeze(1) * known.unsqueeze(0)

@@ -38,7 +38,9 @@ def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) 
     the start spans all d directions.
 
     Args:
-        history: (B, N, d), padding 0. start: see :func:`first_directions`. rank: r.
+        history: (B, N, d), padding 0.
+        start: see :func:`first_directions`.
+        rank: r.
     """
     known = history.detach()
     basis = start.to(known).expand(known.shape[0], *start.shape)
@@ -55,7 +57,9 @@ def interests(history: torch.Tensor, mask: torch.Tensor, directions: torch.Tenso
     """Return the interests Σ Vᵀ / √N, (B, r, d).
 
     Args:
-        history: (B, N, d), padding 0. mask: (B, N) True where there is a behaviour. directions: (B, d, r).
+        history: (B, N, d), padding 0.
+        mask: (B, N) True where there is a behaviour.
+        directions: (B, d, r).
     """
     count = mask.sum(dim=1).clamp_min(1).to(history.dtype).view(-1, 1, 1)
     projected = history @ directions
@@ -75,8 +79,11 @@ def low_rank_attention(
     """Return each candidate's attention output over the history, (B, m, d); 0 for an empty history.
 
     Args:
-        queries: (B, m, d). history: (B, N, d), keys and values, padding 0. mask: (B, N) True where there is a behaviour.
-        operator: see the module docstring. directions: (B, d, r), needed by all except ``full_softmax``.
+        queries: (B, m, d).
+        history: (B, N, d), keys and values, padding 0.
+        mask: (B, N) True where there is a behaviour.
+        operator: see the module docstring.
+        directions: (B, d, r), needed by all except ``full_softmax``.
     """
     scale = queries.shape[2] ** -0.5
     if operator == "full_softmax":
@@ -99,7 +106,9 @@ class LowRankAttention(nn.Module):
     """One of the operators as a layer over batches of histories.
 
     Args:
-        width: width of behaviours and candidates (d). rank: r, at most the width. operator: see the module docstring.
+        width: width of behaviours and candidates (d).
+        rank: r, at most the width.
+        operator: see the module docstring.
     """
 
     start: torch.Tensor

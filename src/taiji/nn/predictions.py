@@ -71,7 +71,9 @@ def calibrate(
     """Return the calibration of each task on held-out rows: Platt scaling for probabilities, matching of the mean for counts and durations.
 
     Args:
-        outputs: (N, O). labels: prediction name to (N,), NaN where unknown. tasks: as for :func:`decode`.
+        outputs: (N, O).
+        labels: prediction name to (N,), NaN where unknown.
+        tasks: as for :func:`decode`.
     """
     found = {task.name: (1.0, 0.0) for task in tasks}
     raw = predictions(outputs, tasks, {})

@@ -221,7 +221,7 @@ class TextHalves(nn.Module):
 
 
 class StartedEncoder(SemanticEncoder):
-    """Encoder that starts from an embedder: its token embeddings from the embedder's token vectors, and its output as a function of the text's vector.
+    """Encoder that starts from an embedder: its token embeddings start from the embedder's token vectors, its output from the embedder's vector of the text.
 
     Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ:
 
@@ -335,7 +335,8 @@ class MemoryBank(nn.Module):
     are missing from it are stale, too.
 
     Args:
-        keys: (1 + n,) keys of the texts. width: width of a row.
+        keys: (1 + n,) keys of the texts.
+        width: width of a row.
     """
 
     keys: torch.Tensor

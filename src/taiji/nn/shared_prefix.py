@@ -14,7 +14,7 @@ class Prefix:
     Attributes:
         keys, values: (R, h, P, e); or (R, h, G, P, e), gathered per group by :meth:`gathered`.
         mask: (R, G, T, P) bool, entries that each token may attend to, at least one; G and T may be 1 to broadcast.
-        recent: likewise, the recent part of ``mask``, for blocks with a router.
+        recent: mask of the same shape, the recent part of ``mask``, for blocks with a router.
     """
 
     keys: torch.Tensor
@@ -54,8 +54,8 @@ def prefix_attention(query: torch.Tensor, prefix: Prefix | None, own: Cache | No
 
     Args:
         query: (R, h, G, T, e), the last T of the group's own tokens.
-        prefix: shared prefix of the groups of a row, or None. own: keys and values of S ≥ T tokens, causal, or None;
-            not both None.
+        prefix: shared prefix of the groups of a row, or None.
+        own: keys and values of S ≥ T tokens, causal, or None; not both None.
 
     Returns:
         (R, h, G, T, e).

@@ -63,7 +63,7 @@ class DynamicCodes:
             codes (N, L).
 
         Raises:
-            InputError: the time is before that of the last tick, or an item is repeated.
+            InputError: the time is earlier than the last tick, or an item is repeated.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:

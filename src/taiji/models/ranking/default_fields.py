@@ -104,7 +104,7 @@ def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRa
 
 
 def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> NeuralRankerSettings:
-    """Return settings without the named fields. If the settings list no pair fields, the usual ones are meant."""
+    """Return settings without the named fields. If ``pair_fields`` is null, the usual pair fields count as listed."""
     pairs, others = _entries(settings)
     return settings.model_copy(
         update={
@@ -115,7 +115,7 @@ def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> Ne
 
 
 def listed_fields(settings: NeuralRankerSettings) -> list[str]:
-    """Return the names of the fields that the settings list; if they list no pair fields, of the usual ones as well."""
+    """Return the names of the fields that the settings list. If ``pair_fields`` is null, the usual pair fields count as listed."""
     return [name for entries in _entries(settings) for name, _ in entries]
 
 
@@ -133,7 +133,7 @@ def _entries(settings: NeuralRankerSettings) -> tuple[list[tuple[str, Any]], lis
 
 
 def context_field(dataset: Dataset, column: str) -> Field:
-    """Return a number field for fractions, otherwise a category field, with bins if there are many values.
+    """Return a number field for a column of floats or decimals, otherwise a category field, which cuts many distinct numbers into bins.
 
     The choice depends only on the type, never on later values of the log.
     """

@@ -134,7 +134,7 @@ class RoutedExperts(nn.Module):
 
 
 class SatisfactionNetwork(Network[SatisfactionSettings]):
-    """Network with two paths from shared inputs. The outputs are those of the log's tasks, then that of the survey, then the served score."""
+    """Network with two paths from shared inputs. The outputs belong to the log's tasks, then to the survey, then to the served score."""
 
     def __init__(self, layout: Layout, outputs: int, settings: SatisfactionSettings) -> None:
         super().__init__(layout, outputs, settings)

@@ -259,7 +259,7 @@ class AnchorHistory(NumbersField):
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     """Network of experts over all inputs, the candidate's text and the texts of the history; a separate head reads only the candidate's text.
 
-    The outputs are those of the tasks, followed by the same outputs from the candidate's text alone, for the auxiliary loss.
+    The outputs of the tasks are followed by the same outputs from the candidate's text alone, for the auxiliary loss.
     ``encoder`` maps tokens (N, T) in both tokenizations and item embeddings (N, item) to (N, 2 d), 0 for a blank text. It can be replaced by another module
     before training.
 
@@ -361,7 +361,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
 
     def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
-        """Return the products of the parts of the centred h_CLS with those of h_UIN, divided by their standard deviations at the start, (B, heads).
+        """Return (B, heads): each part of the centred h_CLS times the same part of h_UIN (inner product), divided by its standard deviation at the start.
 
         Args:
             target: (B, 2 d) encodings of candidates.

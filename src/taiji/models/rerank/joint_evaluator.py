@@ -32,7 +32,7 @@ class JointEvaluatorSettings(Base):
     across: bool = True
     """Attention across the lists of a request. Without it, the score of a list does not depend on the other lists."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmax of the rewards over the lists of a request, which is the target of the cross-entropy; in units of the rewards' standard
+    """Temperature of the softmax that turns the rewards of a request's lists into the target of the cross-entropy; in units of the rewards' standard
     deviation within requests."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64

@@ -22,8 +22,9 @@ BUCKET = 16
 class MaskedBatch(NamedTuple):
     """Histories, newest first, with some items masked.
 
-    items: (B, L) from 1; 0 is padding, N + 1 is the mask.
-    behaviours: (B, L) from 1; 0 is padding.
+    Attributes:
+        items: (B, L) from 1; 0 is padding, N + 1 is the mask.
+        behaviours: (B, L) from 1; 0 is padding.
         places: (M,) positions of the masked items in the flattened (B · L,).
         targets: (M,) the masked items, from 0.
         hidden: (B, L) bool, randomly drawn positions whose behaviour can be masked as well.

@@ -1,7 +1,7 @@
 """Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
 
 TIGER (2305.05065) is the plain decoder. OneLive, OneMall, S²GR and DualGR are settings of it. Deviations from TIGER are listed in ``docs/papers.md``,
-those from the others in ``docs/systems``.
+and deviations from the other papers in ``docs/systems``.
 """
 
 from __future__ import annotations

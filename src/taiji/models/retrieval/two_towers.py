@@ -85,7 +85,7 @@ class TwoTowersNetwork(ItemTower):
 
 
 def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
-    """Return two layers from the given width to that of the output vectors."""
+    """Return two layers from the given width to the width of the output vectors."""
     return nn.Sequential(
         nn.Linear(width, settings.hidden),
         nn.GELU(),
