@@ -172,7 +172,7 @@ class DynamicAverage(Rule):
 
 
 class Uncertainty(Rule):
-    """Uncertainty weighting. The loss of a reward is its distance from the best value so far plus its standard deviation (kept positive)."""
+    """Uncertainty weighting. The loss of a reward is the distance of its mean from the best value so far, plus its standard deviation; it is never negative."""
 
     source: Source = "rewards"
 

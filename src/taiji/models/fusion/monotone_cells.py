@@ -1,6 +1,7 @@
 """Fusion whose score is the sum of monotone cells, one per prediction (xMTF, arXiv 2504.05669): the variant that is exactly monotone, and its inner stage.
 
 The inner stage is supervised; the outer stage, a policy, is in ``session_cells.py``.
+
 z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for
 violations is needed. The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this form up to a function of
 the sum, which does not affect the order.

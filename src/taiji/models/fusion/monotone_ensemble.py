@@ -43,7 +43,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if it rose; 0 keeps `weights`."""
+    """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
     """Share of the slates, taken from the end, that is held out to measure UAUC."""
 
@@ -81,7 +81,7 @@ class EnsembleNetwork(nn.Module):
         total = weights[:, None, 0] * risen[..., 0]
         for task in range(
             1, values.shape[2]
-        ):  # one at a time, so that the sums of all tasks are rounded in the same way
+        ):  # one task at a time, so that all candidates' sums are rounded in the same order
             total = total + weights[:, None, task] * risen[..., task]
         return total
 

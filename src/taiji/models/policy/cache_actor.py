@@ -27,7 +27,7 @@ class CacheActorSettings(Base):
     """Settings of :class:`CacheActor`."""
 
     form: Form = "eigen"
-    """How the next request's value is computed: in the coordinates of the chain's eigenvectors (`eigen`), or level by level, with the mean over next levels
+    """Computation of the next request's value: in the coordinates of the chain's eigenvectors (`eigen`), or level by level, with the mean over next levels
     (`expected`) or with the observed next level (`coupled`)."""
     levels: int = Field(default=2, ge=2)
     """Number of load levels; the actor follows the critic of level 0."""

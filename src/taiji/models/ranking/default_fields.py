@@ -85,7 +85,7 @@ def must_pay(settings: object) -> bool:
 
 
 def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
-    """Return settings without the fields that did not pay off, where the others are unconditional, so that all rankers of a comparison read the same fields.
+    """Return settings without the fields that did not pay off, and without ``must_pay`` on the others, so that all compared rankers read the same fields.
 
     Args:
         settings: settings with which a ranker was trained.

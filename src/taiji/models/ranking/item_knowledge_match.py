@@ -23,8 +23,8 @@ NEVER = np.iinfo(np.int64).max
 class ItemKnowledge(TextMatch):
     """Field for agreement as in :class:`TextMatch`, from texts that a language model wrote once per item.
 
-    The text of an item is used from its time on. Before that, or without a text, the item has no position in the text space. The whole table of texts is
-    stored with the field, so that the folder of a ranker contains everything that a service needs, including new items.
+    The text of an item is used from the time at which it became available. Before that, or without a text, the item has no position in the text space. The
+    whole table of texts is stored with the field, so that the folder of a ranker contains everything that a service needs, including new items.
 
     Args:
         table: Parquet file of the stage ``item_knowledge``. If empty, the texts come from the column of the item table into which a run writes them.

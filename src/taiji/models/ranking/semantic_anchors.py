@@ -75,8 +75,8 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
     model: str = "semantic_anchors"
     texts: str = ""
-    """Texts of the items: empty for title and categories; a template of columns of the item table, such as `"{title}, sold by {store}"`; a column of it,
-    such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change over time."""
+    """Texts of the items: empty for title and categories; a template of columns of the item table, such as `"{title}, sold by {store}"`; one of its
+    columns, such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change over time."""
     start: Start = "auto"
     """Initial token embeddings: WordLlama's, with its own merges of characters, or random ones. `auto` uses WordLlama's if its package is installed."""
     context: NonNegativeInt = 16

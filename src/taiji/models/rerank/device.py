@@ -1,9 +1,9 @@
 """Replacement of videos that are likely to stall by videos already on the device (GRF, arXiv 2410.05863).
 
-A gate predicts the probability p of a stall, and a ranker the worth v of a video without a stall. Keeping a video is worth v minus the expected
-cost of a stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of
-least expected cost. Whether a replaced video would have stalled is never observed. Therefore some of them are kept at random, with their propensity
-logged, and training is weighted by it.
+A gate predicts the probability p of a stall, and a ranker the worth v of a video without a stall. Keeping a video is worth v minus the expected cost of a
+stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of least
+expected cost. Whether a replaced video would have stalled is never observed. Therefore some videos that should be replaced are kept at random, with their
+propensity logged, and training is weighted by it.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class CodeNetwork(nn.Module):
         self.begin_time = TimeEncoding(width) if s.time else None
         self.prompts = nn.Parameter(torch.zeros(scenarios, width)) if s.scenario else None
 
-    # The history, once.
+    # Encoding of the history.
 
     def embed(self, level: int, codes: torch.Tensor) -> torch.Tensor:
         """Return the input vectors (…, d) of codes (…) of a level."""
@@ -159,7 +159,7 @@ class CodeNetwork(nn.Module):
     def _dropped(self, x: torch.Tensor) -> torch.Tensor:
         return functional.dropout(x, self.settings.dropout, self.training)
 
-    # The codes, in groups.
+    # Decoding of the codes, by groups.
 
     def states(
         self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: Asked | None = None

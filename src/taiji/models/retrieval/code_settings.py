@@ -81,7 +81,7 @@ class CodeDecoderSettings(RetrieverSettings):
     queries: PositiveInt = 8
     """Number of tokens that the compressor outputs."""
     time: bool = False
-    """Add hour, weekday and time since the previous interaction to the history and to the request; initialised to the identity."""
+    """Add hour, weekday and time since the previous interaction to the history and to the request; at the start of training, nothing is added."""
     scenario: str = ""
     """Column of events and requests that names the scenario. Each scenario has a prompt, which is added to the first token. Empty for none."""
     pool: str = ""

@@ -1,8 +1,8 @@
 """Users for new items: two towers used in the reverse direction, within the capacity of the users (DualRec, arXiv 2502.20497).
 
-A new item is matched with users who are likely to come on the next day, have remaining capacity, and whose vectors are closest to the item's. No user is
-matched with more items than the capacity. An auction assigns the matches, independent of the order of the items. Matched items then have a higher score
-for the user.
+A new item is matched with the users whose vectors are closest to the item's, among the users who are likely to come on the next day and have remaining
+capacity. No user is matched with more items than the capacity. An auction assigns the matches, independent of the order of the items. Matched items then
+have a higher score for the user.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class CreatorSide(TwoTowers):
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:
-        """Return (I, B): how much closer an item is to a user than the user's average item; 0 for items in the user's history."""
+        """Return (I, B): the score of an item for a user minus the user's mean score over all items; 0 for items in the user's history."""
         scores = super().scores(requests)
         values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
         row, seen = seen_items(self.dataset.history, requests)

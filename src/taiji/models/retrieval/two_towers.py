@@ -1,4 +1,4 @@
-"""Two towers: history and profile of a user on one side; id, categories and text of an item on the other (Yi et al., RecSys 2019)."""
+"""Two towers: the history of a user on one side; id and categories of an item on the other (Yi et al., RecSys 2019)."""
 
 from __future__ import annotations
 
