@@ -1,4 +1,4 @@
-"""Network that turns a behaviour-agnostic latent preference into that of one behaviour (FatsMB): modulated blocks with experts per behaviour."""
+"""Network from a behaviour-agnostic latent preference to the preference under one behaviour (FatsMB): modulated blocks with experts per behaviour."""
 
 from __future__ import annotations
 

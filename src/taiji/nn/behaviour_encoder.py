@@ -63,7 +63,9 @@ class BehaviourBlock(nn.Module):
     """Attention and feed-forward layers, each followed by its norm.
 
     Args:
-        width: d. heads, scaled, after_turn: see :class:`BehaviourAttention`. dropout: dropout rate of both branches.
+        width: d.
+        heads, scaled, after_turn: see :class:`BehaviourAttention`.
+        dropout: dropout rate of both branches.
     """
 
     def __init__(self, width: int, heads: int, dropout: float, scaled: bool, after_turn: bool) -> None:

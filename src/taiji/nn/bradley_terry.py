@@ -16,7 +16,7 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 STEPS = 60
-"""Most Newton steps."""
+"""Largest number of Newton steps."""
 TOLERANCE = 1e-9
 """Largest gradient entry, per pair, at which the fit stops."""
 
@@ -40,7 +40,7 @@ def fit_bradley_terry(differences: Array, ridge: Array, weights: Array | None = 
         weights: (P,) weights of the pairs; None for 1 each.
 
     Raises:
-        InputError: no pair, or numbers that are not finite.
+        InputError: there are no pairs, a feature is not finite, or a penalty is not above 0.
     """
     x, penalty = np.asarray(differences, dtype=np.float64), np.asarray(ridge, dtype=np.float64)
     weight = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -1,5 +1,4 @@
-"""Search of a history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv
-2006.05639)."""
+"""Search of a history by item codes, and attention to the entries found (QARM V2, arXiv 2602.08559; SIM, arXiv 2006.05639)."""
 
 from __future__ import annotations
 
@@ -9,11 +8,12 @@ import torch
 
 
 def shared_levels(candidates: torch.Tensor, history: torch.Tensor, least: int = 1) -> torch.Tensor:
-    """Return the number of leading code levels shared, (R, C, N) int64.
+    """Return the number of leading code levels that each candidate shares with each history entry, (R, C, N) int64.
 
     Args:
-        candidates: (R, C, L) codes. history: (R, N, L) codes. least: smallest valid code; smaller values match
-            nothing.
+        candidates: (R, C, L) codes.
+        history: (R, N, L) codes.
+        least: smallest valid code; smaller values match nothing.
     """
     mine = candidates.unsqueeze(2)
     same = (mine == history.unsqueeze(1)) & (mine >= least)
@@ -24,8 +24,10 @@ def search(shared: torch.Tensor, there: torch.Tensor, found: int, least: int) ->
     """Return the history entries that share the most levels with each candidate, newest first among ties.
 
     Args:
-        shared: (R, C, N) levels shared with each entry, newest first. there: (R, N) bool, False for padding.
-        found: k ≤ N, number of entries to find. least: fewest levels that an entry must share.
+        shared: (R, C, N) levels shared with each entry, newest first.
+        there: (R, N) bool, False for padding.
+        found: k ≤ N, number of entries to find.
+        least: fewest levels that an entry must share.
 
     Returns:
         positions (R, C, k) in the history, and whether each was found (R, C, k).
@@ -41,11 +43,13 @@ def attend_found(
 ) -> torch.Tensor:
     """Return softmax(q·h / √d) h over the entries found for each candidate, (R, C, d); 0 where nothing was found.
 
-    Equal to :func:`attend_masked` with all other entries masked; the cost grows with the entries found, not with the
-    history.
+    The result equals :func:`attend_masked` with all other entries masked, but the cost grows with the number of entries found, not with the history.
 
     Args:
-        query: (R, C, d). history: (R, N, d). positions: (R, C, K). there: (R, C, K) bool.
+        query: (R, C, d).
+        history: (R, N, d).
+        positions: (R, C, K).
+        there: (R, C, K) bool.
     """
     width, found = history.shape[2], positions.shape[2]
     flat = positions.reshape(positions.shape[0], -1, 1).expand(-1, -1, width)
@@ -55,8 +59,7 @@ def attend_found(
 
 
 def attend_masked(query: torch.Tensor, history: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q·h / √d) h over the entries with ``there`` True (R, C, N), for query (R, C, d) and history (R,
-    N, d)."""
+    """Return softmax(q·h / √d) h over the entries with ``there`` True (R, C, N), for query (R, C, d) and history (R, N, d)."""
     scores = query @ history.transpose(1, 2) / math.sqrt(history.shape[2])
     return _weights(scores, there) @ history
 

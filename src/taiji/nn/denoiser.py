@@ -16,7 +16,8 @@ class ModulatedBlock(nn.Module):
     an untrained block is the identity.
 
     Args:
-        width: width of x and of the step's embedding. condition: width of the condition.
+        width: width of x and of the step's embedding.
+        condition: width of the condition.
     """
 
     def __init__(self, width: int, condition: int) -> None:
@@ -38,8 +39,11 @@ class Denoiser(nn.Module):
     """Modulated blocks between two linear layers.
 
     Args:
-        width: d of the values. condition: width of the condition. hidden: width of the blocks. blocks: number of
-            blocks. steps: S of the diffusion.
+        width: d of the values.
+        condition: width of the condition.
+        hidden: width of the blocks.
+        blocks: number of blocks.
+        steps: S of the diffusion.
     """
 
     def __init__(self, width: int, condition: int, hidden: int, blocks: int, steps: int) -> None:

@@ -1,8 +1,7 @@
 """Gaussian diffusion: schedules, the forward process, and samplers for a denoiser that predicts the clean value.
 
-Steps are numbered 1 to S; step 0 is the clean value. ᾱ_s is the share of its variance kept after step s, so ᾱ_0 = 1.
-Sources: DDPM (Ho et al. 2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), classifier-free
-guidance (Ho & Salimans 2022).
+Steps are numbered 1 to S; step 0 is the clean value. ᾱ_s is the share of its variance that remains after step s, so ᾱ_0 = 1. Sources: DDPM (Ho et al.
+2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), classifier-free guidance (Ho & Salimans 2022).
 """
 
 from __future__ import annotations
@@ -36,10 +35,9 @@ def exponential_schedule(steps: int, scale: float = 1e-2, growth: float = 4.5) -
 
 
 def variance_preserving_schedule(steps: int, least: float = 0.1, most: float = 10.0) -> torch.Tensor:
-    """Return ᾱ (S + 1,) float64 for β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), x from 1 to 2 S + 1
-    (FatsMB).
+    """Return ᾱ (S + 1,) float64 for β_s = 1 − exp(−least / S − x_s · (most − least) / (2 S²)), with S evenly spaced x_s from 1 to 2 S + 1 (FatsMB).
 
-    Steps of the variance-preserving equation (Song et al. 2021), except for the last x, which would be 2 S − 1 there.
+    This discretises the variance-preserving equation (Song et al. 2021), except that x runs to 2 S + 1 instead of 2 S − 1.
     """
     x = torch.linspace(1, 2 * steps + 1, steps, dtype=torch.float64)
     return kept_of(1 - torch.exp(-least / steps - x * (most - least) / (2 * steps**2)))
@@ -77,7 +75,7 @@ def noise_in(kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step:
 def posterior(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean (B, d) and variance (B, 1) of step s − 1, given step s and the clean value (DDPM, eq. 6 and 7); steps (B,) from 1."""
+    """Return mean (B, d) and variance (B, 1) of the value at step s − 1, given the values at steps s and 0 (DDPM, eq. 6 and 7); steps (B,) from 1."""
     now, before = (kept.to(clean)[at].unsqueeze(-1) for at in (step, step - 1))
     variance = 1 - now / before
     of_clean, of_noisy = before.sqrt() * variance, (now / before).sqrt() * (1 - before)
@@ -87,13 +85,18 @@ def posterior(
 def reverse_step(
     kept: torch.Tensor, noisy: torch.Tensor, clean: torch.Tensor, step: int, to: int, eta: float, noise: torch.Tensor
 ) -> torch.Tensor:
-    """Return the value (B, d) at step ``to`` from the value at ``step`` (DDIM, eq. 12), the same for the whole batch.
+    """Return the values (B, d) at step ``to`` from the values at step ``step`` (DDIM, eq. 12); the whole batch has the same two steps.
 
     With η = 0 the step is deterministic. With η = 1 and ``to = step − 1`` it is a draw from :func:`posterior`, a DDPM
     step.
 
     Args:
-        kept: (S + 1,). noisy: (B, d). clean: (B, d) prediction. step, to: S ≥ step > to ≥ 0. eta: 0 to 1. noise: (B, d) standard normal.
+        kept: (S + 1,).
+        noisy: (B, d).
+        clean: (B, d) prediction.
+        step, to: S ≥ step > to ≥ 0.
+        eta: 0 to 1.
+        noise: (B, d) standard normal.
     """
     now, then = float(kept[step]), float(kept[to])
     spread = eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5

@@ -26,7 +26,7 @@ class BestWeights:
 
         Args:
             value: metric that decides which weights are kept; larger is better, and NaN never improves.
-            loss: loss on held-out data. A check with the lowest loss so far counts as an improvement as well, because a metric of the first ranks is mostly
+            loss: loss on held-out data. A check with the lowest loss so far counts as an improvement as well, because a metric over the top ranks is mostly
                 noise while a network still learns which items are popular. This does not decide which weights are kept.
         """
         if value > self._best:

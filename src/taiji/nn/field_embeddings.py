@@ -14,7 +14,7 @@ from taiji.data.field_set import Categories, Layout
 from taiji.nn.lookup import look_up
 
 STD = 0.1
-"""Standard deviation of initial embeddings. With smaller ones, learning is slow: attention and products of embeddings start near zero and stay there."""
+"""Standard deviation of initial embeddings. With a smaller value, learning is slow: attention and products of embeddings start near zero and stay there."""
 SAMPLE = 100_000
 """Number of evenly spaced rows from which scales and bin edges are computed."""
 Batch = dict[str, torch.Tensor]
@@ -184,8 +184,7 @@ class VectorScaling(nn.Module):
         return ((vector - self.scales[0]) / self.scales[1].clamp_min(1e-6)).clamp(-5, 5)
 
     def fit(self, vectors: NDArray[Any], present: NDArray[Any]) -> None:
-        """Set mean and standard deviation from a strided sample of the training rows that have a vector, (N, D) and
-        (N,)."""
+        """Set mean and standard deviation from a strided sample of the vectors (N, D), among the rows in which ``present`` (N,) is not 0."""
         rows = np.flatnonzero(present)
         if len(rows):
             chosen = vectors[rows[:: max(1, len(rows) // SAMPLE)]].astype(np.float64)

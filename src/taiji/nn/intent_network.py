@@ -85,8 +85,10 @@ def set_loss(
     The entropy of the target's weights is subtracted, so that a perfect set has loss 0.
 
     Args:
-        vectors: (B, m, d) of length 1. logarithms: (B, m) log-weights. targets: (B, k, d) of length 1, by descending
-            weight. weights: (B, k), sum 1.
+        vectors: (B, m, d) of length 1.
+        logarithms: (B, m) log-weights.
+        targets: (B, k, d) of length 1, by descending weight.
+        weights: (B, k), sum 1.
     """
     places = matched(vectors, targets, weights)
     own = torch.gather(vectors, 1, places[:, :, None].expand(-1, -1, vectors.shape[2]))

@@ -109,7 +109,8 @@ def known_mean(terms: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     thousand would then destabilise the shared layers and decide when training stops.
 
     Args:
-        terms: (B,). known: (B,), 1 where a term is known and 0 elsewhere.
+        terms: (B,).
+        known: (B,), 1 where a term is known and 0 elsewhere.
     """
     return (known * terms).sum() / _weight_of_known(known)
 
@@ -128,10 +129,10 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 
 
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of a joint label, whose event is that all of several events happen.
+    """Return the cross-entropy of a joint label, which is 1 if all of several events happen.
 
-    Computed from the logits, so it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ})
-    − 1 is the sum over all non-empty subsets of e^{−Σ aᵢ}.
+    It is computed from the logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ}
+    over all non-empty subsets of the events.
 
     Args:
         logits: (B,) logits of each event given the previous ones.
@@ -157,7 +158,8 @@ def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor
     """Return the mean logistic loss over pairs within a request whose labels differ (RankNet, Burges et al. 2005).
 
     Args:
-        scores, label, known: (B,). group: (B,) the rows' requests.
+        scores, label, known: (B,).
+        group: (B,) the rows' requests.
     """
     better = (group.unsqueeze(1) == group.unsqueeze(0)) & (label.unsqueeze(1) > label.unsqueeze(0))
     pairs = better.to(scores.dtype) * known.unsqueeze(1) * known.unsqueeze(0)

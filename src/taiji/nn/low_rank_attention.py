@@ -34,11 +34,13 @@ def first_directions(width: int, rank: int) -> torch.Tensor:
 def principal_directions(history: torch.Tensor, start: torch.Tensor, rank: int) -> torch.Tensor:
     """Return the right singular vectors of the r largest singular values, (B, d, r), without gradient.
 
-    By randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), O(N d r) per round; no
-    iteration is needed if the start spans all d directions.
+    They are computed by randomised subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), in O(N d r) per round; no iteration is needed if
+    the start spans all d directions.
 
     Args:
-        history: (B, N, d), padding 0. start: see :func:`first_directions`. rank: r.
+        history: (B, N, d), padding 0.
+        start: see :func:`first_directions`.
+        rank: r.
     """
     known = history.detach()
     basis = start.to(known).expand(known.shape[0], *start.shape)
@@ -55,7 +57,9 @@ def interests(history: torch.Tensor, mask: torch.Tensor, directions: torch.Tenso
     """Return the interests Σ Vᵀ / √N, (B, r, d).
 
     Args:
-        history: (B, N, d), padding 0. mask: (B, N) True where there is a behaviour. directions: (B, d, r).
+        history: (B, N, d), padding 0.
+        mask: (B, N) True where there is a behaviour.
+        directions: (B, d, r).
     """
     count = mask.sum(dim=1).clamp_min(1).to(history.dtype).view(-1, 1, 1)
     projected = history @ directions
@@ -75,8 +79,11 @@ def low_rank_attention(
     """Return each candidate's attention output over the history, (B, m, d); 0 for an empty history.
 
     Args:
-        queries: (B, m, d). history: (B, N, d), keys and values, padding 0. mask: (B, N) True where there is a behaviour.
-        operator: see the module docstring. directions: (B, d, r), needed by all except ``full_softmax``.
+        queries: (B, m, d).
+        history: (B, N, d), keys and values, padding 0.
+        mask: (B, N) True where there is a behaviour.
+        operator: see the module docstring.
+        directions: (B, d, r), needed by all except ``full_softmax``.
     """
     scale = queries.shape[2] ** -0.5
     if operator == "full_softmax":
@@ -91,7 +98,7 @@ def low_rank_attention(
 
 
 def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return softmax over the behaviours only; without any, uniform weights over the padding, which is 0."""
+    """Return a softmax over the behaviours only. For an empty history, the weights are uniform over the padding, whose values are 0."""
     return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
 
 
@@ -99,7 +106,9 @@ class LowRankAttention(nn.Module):
     """One of the operators as a layer over batches of histories.
 
     Args:
-        width: width of behaviours and candidates (d). rank: r, at most the width. operator: see the module docstring.
+        width: width of behaviours and candidates (d).
+        rank: r, at most the width.
+        operator: see the module docstring.
     """
 
     start: torch.Tensor

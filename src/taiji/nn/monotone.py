@@ -26,7 +26,8 @@ def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor
     The result never decreases as x increases, not even by rounding.
 
     Args:
-        values: (…) x. integrand: (…, G) positive, at x = 0, 1/(G−1), …, 1.
+        values: (…) x.
+        integrand: (…, G) positive, at x = 0, 1/(G−1), …, 1.
     """
     cells = integrand.shape[-1] - 1
     areas = (integrand[..., 1:] + integrand[..., :-1]) / (2 * cells)
@@ -51,8 +52,10 @@ class MonotoneFunctions(nn.Module):
     """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that increase strictly in x, given a vector h of circumstances.
 
     Args:
-        functions: K. circumstances: length of h; 0 for functions of x alone. grid: grid points of the integrand.
-            width: width of the network that produces the integrand.
+        functions: K.
+        circumstances: length of h; 0 for functions of x alone.
+        grid: grid points of the integrand.
+        width: width of the network that produces the integrand.
     """
 
     def __init__(self, functions: int, circumstances: int = 0, grid: int = 17, width: int = 32) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 KNOTS = 129
-"""Number of points kept of the distribution function."""
+"""Number of points at which the distribution function is stored."""
 
 
 def scale_knots(values: Array) -> Array:

@@ -30,8 +30,7 @@ class Observation:
         gram: (K, K) Gram matrix of the loss gradients, if estimated.
         indicators: (K,) POPO's indicators, if only they were estimated (directional form).
         square_norm: mean squared gradient norm on this batch over the present rewards, including noise.
-        present: (K,) whether any sample in the batch has the reward; None derives it from the rewards, if given, else
-            all.
+        present: (K,) whether any sample in the batch has the reward. None derives it from the rewards; without rewards, all count as present.
     """
 
     rewards: np.ndarray | None = None
@@ -50,7 +49,7 @@ class Observation:
         )
 
     def there(self, count: int) -> np.ndarray:
-        """Bool (K,): rewards present in the batch."""
+        """Return a mask (K,) of the rewards that are present in the batch."""
         if self.present is not None:
             return np.asarray(self.present, dtype=bool)
         return np.ones(count, dtype=bool) if self.rewards is None else np.isfinite(self.rewards).any(axis=0)
@@ -99,7 +98,7 @@ class RuleOptions:
 
 
 class Rule:
-    """Base: keeps log w, counts observations, measures how far the weights moved.
+    """Base class of rules: keeps log w, counts observations, and measures how far the weights move.
 
     A reward missing from a batch keeps its weight and averages; the others share the rest. An observation that is not
     finite is skipped, counted (``skipped``) and logged; it changes nothing.
@@ -168,12 +167,11 @@ class Rule:
         return Reading(self.weights, None, 0.0)
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
-        """Return the new log w and its indicators; the base class never changes."""
+        """Return the new log w and the indicators, if the rule has any. The base class leaves log w unchanged."""
         return self.log_weights, None
 
     def among(self, there: np.ndarray, log_shares: Vector) -> Vector:
-        """Return the new log w (K,): present rewards, bool (K,), redistribute their total weight by ``log_shares``;
-        the others keep theirs."""
+        """Return the new log w (K,): the rewards in the mask ``there`` (K,) redistribute their total weight by ``log_shares``; the others keep theirs."""
         if there.all():
             return log_shares
         new = self.log_weights.copy()
@@ -182,11 +180,11 @@ class Rule:
         return new
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready state; floats survive the round trip bit for bit."""
+        """Return the JSON-serialisable state; floats survive the round trip bit for bit."""
         return {"log_weights": self.log_weights.tolist(), "steps": self.steps, "skipped": self.skipped}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
+        """Restore the rule from :meth:`state`."""
         self.log_weights = np.asarray(state["log_weights"], dtype=np.float64)
         self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
 

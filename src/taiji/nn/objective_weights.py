@@ -38,8 +38,8 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
     """Return POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
 
-    With a preference p on the simplex, the reference becomes K * sum_k p_k g_k (for uniform p, this is the paper's), and the weights tend to p instead of
-    1/K.
+    With a preference p on the simplex, the reference becomes K * sum_k p_k g_k (for uniform p, this is the paper's reference), and the weights tend to p
+    instead of 1/K.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)
@@ -105,7 +105,8 @@ def _variation(rewards: Vector, epsilon: float) -> Vector:
 
 
 def moments(rewards: ArrayLike) -> tuple[Vector, Vector]:
-    """Return mean and population standard deviation of each column of (N, K), ignoring NaN; NaN for a column without values."""
+    """Return mean and population standard deviation of each column of (N, K), ignoring NaN. The mean is NaN for a column without
+    values, and the deviation for a column with fewer than two."""
     values = np.asarray(rewards, dtype=np.float64)
     finite = np.isfinite(values)
     count = finite.sum(axis=0)
@@ -137,7 +138,7 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Return the weights on the simplex with the shortest sum_i w_i g_i (MGDA), exactly, by enumeration of supports (K <= 12).
+    """Return the weights on the simplex that minimise the length of sum_i w_i g_i (MGDA), exactly, by enumeration of supports (K <= 12).
 
     The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever the rule is. Only the ratios of the entries matter, so the matrix is first
     divided by its largest diagonal entry. If there are no gradients, the weights are equal.

@@ -37,7 +37,8 @@ def pack(lengths: Array, length: int) -> Packing:
     """Pack by first-fit decreasing: the longest sequence first, each into the first row with enough room.
 
     Args:
-        lengths: (S,) from 1 to ``length``. length: length of a row.
+        lengths: (S,) from 1 to ``length``.
+        length: length of a row.
     """
     row, start = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
     used = np.zeros(len(lengths), np.int64)

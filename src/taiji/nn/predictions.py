@@ -12,12 +12,12 @@ from taiji.data.tasks import Task
 from taiji.nn.losses import output_columns, thresholds
 
 Calibration = Mapping[str, tuple[float, float]]
-"""Map from task name to (scale, shift), which are applied to the logit of a probability or the logarithm of a count; a duration is multiplied by the
-scale."""
+"""Map from task name to (scale, shift). Both apply to the logit of a probability; the shift is added to the logarithm of a count; a duration is multiplied by
+the scale."""
 LARGEST = 40.0
 """Bound at which logits are clipped. Beyond it they carry no information, and their exponentials would overflow."""
 FEWEST_LABELS = 20
-"""Smallest number of rows of each label, or of rows in total, for a calibration."""
+"""Smallest number of rows with which a task is calibrated: of each label for a probability, in total for a count or a duration."""
 
 
 def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
@@ -68,11 +68,12 @@ def predictions(
 def calibrate(
     outputs: NDArray[np.float64], labels: Mapping[str, NDArray[np.float32]], tasks: Sequence[Task]
 ) -> dict[str, tuple[float, float]]:
-    """Return the calibration of each task on held-out rows: Platt scaling of probabilities, mean matching for counts
-    and durations.
+    """Return the calibration of each task on held-out rows: Platt scaling for probabilities, matching of the mean for counts and durations.
 
     Args:
-        outputs: (N, O). labels: prediction name to (N,), NaN where unknown. tasks: as for :func:`decode`.
+        outputs: (N, O).
+        labels: prediction name to (N,), NaN where unknown.
+        tasks: as for :func:`decode`.
     """
     found = {task.name: (1.0, 0.0) for task in tasks}
     raw = predictions(outputs, tasks, {})
@@ -88,7 +89,7 @@ def calibrate(
 
 
 def platt(logits: np.ndarray, labels: np.ndarray, steps: int = 50) -> tuple[float, float]:
-    """Return scale and shift (a, b) that minimise the log-loss of σ(a · logit + b) (Platt 1999), by Newton's method.
+    """Return scale and shift (a, b) that minimise the summed log-loss of σ(a · logit + b) plus ½ (a − 1)² (Platt 1999), by Newton's method.
 
     With too little data (fewer than 20 rows of either label), or if the fit would reverse the order, the result is (1, 0).
     """

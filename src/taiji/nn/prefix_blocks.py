@@ -41,8 +41,11 @@ class PrefixBlock(nn.Module):
     cross-attention, the prefix is the output of the encoder and has separate projections.
 
     Args:
-        width: d. heads: h. hidden: width of the feed-forward layer. dropout: dropout rate of all branches. cross: whether the
-            prefix has separate cross-attention.
+        width: d.
+        heads: h.
+        hidden: width of the feed-forward layer.
+        dropout: dropout rate of all branches.
+        cross: whether the prefix has separate cross-attention.
         options: see :class:`BlockOptions`.
     """
 
@@ -69,7 +72,8 @@ class PrefixBlock(nn.Module):
         """Return the next layer's states (R, P, d) of a causal sequence, and its keys and values (R, h, P, e).
 
         Args:
-            x: (R, P, d). turn: (P, e) rotations of its positions.
+            x: (R, P, d).
+            turn: (P, e) rotations of its positions.
         """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)
@@ -79,17 +83,18 @@ class PrefixBlock(nn.Module):
         return x + self._dropped(self.forward_layer(self.forward_norm(x))), (key, value)
 
     def shared(self, memory: torch.Tensor, turn: Turn) -> Cache:
-        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P,
-        e)."""
+        """Return the cross-attention's keys and values (R, h, P, e) for encoder states (R, P, d) and rotations (P, e)."""
         key, value = self._heads(self.cross_projection(memory), 2)
         return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
 
     def forward(self, x: torch.Tensor, turn: Turn, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
-        """Return the states (R, G, T, d) of new tokens, and the own keys and values extended by theirs.
+        """Return the states (R, G, T, d) of new tokens, and the groups' own keys and values, extended by those of the new tokens.
 
         Args:
-            x: (R, G, T, d). turn: (R, 1, G, T, e) rotations of their positions, G may be 1. prefix: shared prefix.
-                past: own keys and values so far.
+            x: (R, G, T, d).
+            turn: (R, 1, G, T, e) rotations of their positions, G may be 1.
+            prefix: shared prefix.
+            past: own keys and values so far.
         """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)

@@ -14,7 +14,9 @@ class QueryCompressor(nn.Module):
     has an output.
 
     Args:
-        width: d. heads: attention heads. queries: number of output tokens.
+        width: d.
+        heads: attention heads.
+        queries: number of output tokens.
     """
 
     def __init__(self, width: int, heads: int, queries: int) -> None:

@@ -21,8 +21,11 @@ def sampled_softmax_loss(
     q = 1/K, the result is the full softmax.
 
     Args:
-        states: (M, d). targets: (M,) items. table: (N, d) item vectors.
-        negatives: (K,) items, drawn with replacement, shared by the M rows. log_chance: (K,) log q of each.
+        states: (M, d).
+        targets: (M,) items.
+        table: (N, d) item vectors.
+        negatives: (K,) items, drawn with replacement, shared by the M rows.
+        log_chance: (K,) log q of each.
     """
     positive = (states * table[targets]).sum(dim=1, keepdim=True)
     logits = states @ table[negatives].T - (log_chance + math.log(len(negatives)))

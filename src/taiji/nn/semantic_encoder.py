@@ -1,5 +1,4 @@
-"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer,
-and lookups at serving.
+"""SARM's text encoder and memory bank (arXiv 2602.09401): two tokenizations fused by a gate, a small transformer, and lookups in serving.
 
 With general tokens h and, at each position, the domain term e' that covers it:
 
@@ -36,13 +35,13 @@ NONE = -1e9
 class TokenStart:
     """Token vectors of an embedder. The mean over a text's general tokens, scaled to length 1, is the embedder's vector of the text.
 
-    Further columns, which come from the co-occurrences of the texts themselves, are scaled to length 1 apart.
+    Further columns, which come from the co-occurrences of tokens in the texts, are scaled to length 1 separately.
 
     Attributes:
         general, domain: (V, D + C) vectors, 0 for the empty token and the unknown token.
         centre, scale: (D + C,) means and standard deviations of the text vectors.
         axes: (k, D) principal axes of the standardised text vectors.
-        context_axes: (c, C) the same of the further columns; None if there are none.
+        context_axes: (c, C) principal axes of the further columns; None if there are none.
     """
 
     general: torch.Tensor
@@ -148,8 +147,7 @@ class RotaryBlock(nn.Module):
         self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor, there: torch.Tensor, turn: Turn) -> torch.Tensor:
-        """Return (N, T, d) for x (N, T, d), the mask of tokens (N, T), and the rotations of the positions (T, d /
-        2)."""
+        """Return (N, T, d) for x (N, T, d), the mask of tokens (N, T), and the rotations (T, d) of the positions."""
         query, key, value = self.projection(self.attention_norm(x)).chunk(3, dim=-1)
         logits = turned(query, turn) @ turned(key, turn).transpose(1, 2) / math.sqrt(x.shape[-1])
         weights = torch.softmax(logits.masked_fill(~there.unsqueeze(1), NONE), dim=-1)
@@ -223,15 +221,15 @@ class TextHalves(nn.Module):
 
 
 class StartedEncoder(SemanticEncoder):
-    """Encoder that is initialised with the token vectors of an embedder, and as a network over the embedder's vector of the text.
+    """Encoder that starts from an embedder: its token embeddings start from the embedder's token vectors, its output from the embedder's vector of the text.
 
     Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ:
 
         e_i = P (v_i − v̄) + δ_i,   [f, g] = F(u, δ̄, item) + s ⊙ SAE(e, e'),   h_CLS = A u + ρ (B u + δ̄ + f),   h_TAR = g.
 
-    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the frozen vector, and h_TAR a function of it.
-    P and A are initialised with the principal axes of tokens and of texts, and A stays. ρ slows down what is learnt: without it, a few steps of Adam move
-    h_CLS by more than its length, and what it began with is lost. With :attr:`TokenStart.context_axes`, v and u have two parts.
+    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the frozen vector, and h_TAR a function
+    of it. P and A are initialised with the principal axes of tokens and of texts, and A stays fixed. ρ slows down what is learnt: without it, a few steps
+    of Adam move h_CLS by more than its length, and what it began with is lost. With :attr:`TokenStart.context_axes`, v and u have two parts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`.
@@ -304,7 +302,7 @@ class StartedEncoder(SemanticEncoder):
 
 
 def mean_there(x: torch.Tensor, there: torch.Tensor, zeros: float = 0.0) -> torch.Tensor:
-    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T), and ``zeros`` positions with 0."""
+    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T), and ``zeros`` additional positions with value 0."""
     return (x * there.unsqueeze(2)).sum(dim=1) / (there.sum(dim=1, keepdim=True) + zeros).clamp_min(1)
 
 
@@ -333,11 +331,12 @@ def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
 class MemoryBank(nn.Module):
     """Encoder states of every text, for lookup.
 
-    Rows that were never written, or with earlier weights, are stale. The rows of a saved bank are matched by the keys of the texts; texts that are missing
-    from it are stale, too.
+    Rows that were never written, or were written with earlier weights, are stale. The rows of a saved bank are matched by the keys of the texts; texts that
+    are missing from it are stale, too.
 
     Args:
-        keys: (1 + n,) keys of the texts. width: width of a row.
+        keys: (1 + n,) keys of the texts.
+        width: width of a row.
     """
 
     keys: torch.Tensor

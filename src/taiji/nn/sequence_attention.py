@@ -22,7 +22,7 @@ class TargetAttention(nn.Module):
     Args:
         width: width of an item's representation.
         dimension: width of the projected interactions.
-        heads: number of queries.
+        heads: number of heads, each with its own query vector of the target.
         length: longest sequence.
     """
 

@@ -11,7 +11,10 @@ class Block(nn.Module):
     """Pre-norm block of attention and feed-forward.
 
     Args:
-        width: d. heads: number of heads of the attention. hidden: width between the two feed-forward layers. dropout: dropout rate of both branches.
+        width: d.
+        heads: number of heads of the attention.
+        hidden: width between the two feed-forward layers.
+        dropout: dropout rate of both branches.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:

@@ -25,7 +25,8 @@ def history_match(cosines: Array, known: Array) -> Array:
     0 where nothing is known.
 
     Args:
-        cosines: (L, R, M) float32, newest first, 0 where unknown. known: (L, R) bool, which entries have a vector.
+        cosines: (L, R, M) float32, newest first, 0 where unknown.
+        known: (L, R) bool, which entries have a vector.
     """
     length, requests, width = cosines.shape
     out = np.zeros((len(HISTORY_MATCHES), requests * width), dtype=np.float32)
@@ -52,7 +53,9 @@ def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> 
     ``soft_max`` is ``τ log Σ w exp(cosine / τ)`` with weights that sum to 1: between the mean and the maximum.
 
     Args:
-        cosines: (L, N). weights: (L, N), at least 0; entries of weight 0 are ignored. temperature: τ > 0.
+        cosines: (L, N).
+        weights: (L, N), at least 0; entries of weight 0 are ignored.
+        temperature: τ > 0.
     """
     out = np.zeros((len(SET_MATCHES), cosines.shape[1]), dtype=np.float32)
     there = weights > 0

@@ -1,5 +1,4 @@
-"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per
-group."""
+"""Attention of many groups of tokens to one shared prefix and to their own past, without a copy of the prefix per group."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ class Prefix:
     Attributes:
         keys, values: (R, h, P, e); or (R, h, G, P, e), gathered per group by :meth:`gathered`.
         mask: (R, G, T, P) bool, entries that each token may attend to, at least one; G and T may be 1 to broadcast.
-        recent: likewise, the recent part of ``mask``, for blocks with a router.
+        recent: mask of the same shape, the recent part of ``mask``, for blocks with a router.
     """
 
     keys: torch.Tensor
@@ -28,7 +27,7 @@ class Prefix:
         return replace(self, mask=mask)
 
     def gathered(self) -> Prefix:
-        """Return the entries to which each group may attend, in separate arrays padded to the longest: a search within a bucket.
+        """Return the entries to which each group may attend, copied into one array per group and padded to the longest.
 
         Attention to the result equals masked attention to the whole prefix. It is faster if groups see only a small part of a long prefix. The mask must be the
         same for all tokens of a group (T = 1).
@@ -55,8 +54,8 @@ def prefix_attention(query: torch.Tensor, prefix: Prefix | None, own: Cache | No
 
     Args:
         query: (R, h, G, T, e), the last T of the group's own tokens.
-        prefix: shared prefix of the groups of a row, or None. own: keys and values of S ≥ T tokens, causal, or None;
-            not both None.
+        prefix: shared prefix of the groups of a row, or None.
+        own: keys and values of S ≥ T tokens, causal, or None; not both None.
 
     Returns:
         (R, h, G, T, e).

@@ -33,7 +33,7 @@ _YOU = frozenset(("you", "your", "yours", "yourself"))
 
 
 def style_features(texts: Sequence[str]) -> Array:
-    """Return (N, 9) counts, and means per word, of :data:`STYLE_FEATURES`. None of them measures the length."""
+    """Return :data:`STYLE_FEATURES` (N, 9), as counts or as means per word. None of them measures the length."""
     rows = []
     for text in texts:
         words = _WORD.findall(text)

@@ -1,4 +1,4 @@
-"""Hour, weekday and gap of a timestamp, and a network that adds them to a token, starting at zero."""
+"""Hour, weekday and gap of a timestamp as features, and a network that encodes them as a vector to be added to a token, initially zero."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ WIDTH = 5
 
 
 def time_features(times: NDArray[Any], before: NDArray[Any]) -> NDArray[np.float32]:
-    """Return sine and cosine of the hour of the day and of the weekday, and 0.1 · log(1 + hours since ``before``):
-    (…, 5).
+    """Return (…, 5): sine and cosine of the hour of the day and of the weekday, and 0.1 · log(1 + hours since ``before``).
 
     Args:
         times, before: (…) microseconds since the epoch, UTC; a negative gap counts as zero.

@@ -45,7 +45,10 @@ class SharedBottom(nn.Module):
     """One bottom shared by all tasks, and a linear head for each (Caruana 1997).
 
     Args:
-        width: width of the input. outputs: total number of logits. hidden: widths of the hidden layers. dropout: dropout rate of each hidden layer.
+        width: width of the input.
+        outputs: total number of logits.
+        hidden: widths of the hidden layers.
+        dropout: dropout rate of each hidden layer.
     """
 
     def __init__(self, width: int, outputs: int, hidden: tuple[int, ...], dropout: float) -> None:

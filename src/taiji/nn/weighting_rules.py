@@ -127,7 +127,7 @@ class PopoLight(Rule):
         return moved, np.exp(moved)
 
     def _check_origin(self, rewards: np.ndarray, numbers: np.ndarray) -> None:
-        """Warn once about a reward with values on both sides of zero, whose mean reflects the choice of origin instead of the quality of the rollouts."""
+        """Warn once about a reward with values on both sides of zero: its mean reflects the choice of origin, not the quality of the rollouts."""
         for number, values in zip(numbers.tolist(), rewards.T):
             seen = values[np.isfinite(values)]
             if number not in self._told and seen.min() < 0 < seen.max():
@@ -172,7 +172,7 @@ class DynamicAverage(Rule):
 
 
 class Uncertainty(Rule):
-    """Uncertainty weighting. The loss of a reward is its distance from the best value so far plus its standard deviation (kept positive)."""
+    """Uncertainty weighting. The loss of a reward is the distance of its mean from the best value so far, plus its standard deviation; it is never negative."""
 
     source: Source = "rewards"
 

@@ -1,6 +1,6 @@
 """CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv 2601.18664).
 
-The method is reconstructed from a note on the paper that lacks the formula of the adjusted distance. The part that uses co-occurrence is
+The method is reconstructed from a summary of the paper, which does not give the formula of the adjusted distance. The part that uses co-occurrence is
 :mod:`.smoothing`, which is applied to the vectors beforehand.
 """
 
@@ -19,8 +19,8 @@ class BalancedRQVAESettings(RQVAESettings):
     """Settings of :class:`BalancedRQVAE`."""
 
     balance: float = Field(default=0.3, ge=0, lt=1)
-    """Largest relative change of a squared distance. It is increased by this share for a code used at least twice as often as under even use, and decreased
-    by this share for an unused code."""
+    """Largest relative change of a squared distance: the distance to a code that is used at least twice as often as under even use is increased by this
+    share, and the distance to an unused code is decreased by it."""
     uniformity: float = Field(default=0.1, ge=0)
     """Weight of the loss that repels two entries of one level."""
     margin: float = Field(default=1.0, gt=0)
@@ -37,7 +37,7 @@ class BalancedRQVAE(RQVAE):
     settings: BalancedRQVAESettings
 
     def repulsion(self, codebooks: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared shortfall from the margin over the pairs of entries of each level."""
+        """Return ``uniformity`` times the mean squared shortfall from the margin, over all pairs of entries of the same level."""
         return self.settings.uniformity * shortfall(codebooks, self.settings.margin)
 
     def distance_factors(self, use: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ class BalancedRQVAE(RQVAE):
 
 
 def shortfall(codebooks: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the mean of ``max(0, margin − distance)²`` over pairs of entries of the same level (L, K, w)."""
+    """Return the mean of ``max(0, margin − distance)²`` over all pairs of entries of the same level of codebooks (L, K, w)."""
     size = codebooks.shape[1]
     if size < 2:
         return codebooks.new_zeros(())

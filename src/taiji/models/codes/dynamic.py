@@ -1,4 +1,4 @@
-"""Codes of changing items: items are encoded again at every tick, with codebooks that are frozen per version (OneLive, arXiv 2602.08612)."""
+"""Codes of items that change over time: each tick (call of ``assign``) encodes items again, with codebooks frozen per version (OneLive, arXiv 2602.08612)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DynamicCodes:
     impression, and a model continues to use the version on which it was trained.
 
     Attributes:
-        coders: one coder per version, in the order of use.
+        coders: one coder per version, in the order in which they became current.
     """
 
     coders: list[Coder] = field(default_factory=list)
@@ -63,7 +63,7 @@ class DynamicCodes:
             codes (N, L).
 
         Raises:
-            InputError: the time is before that of the last tick, or an item is repeated.
+            InputError: the time is earlier than the last tick, or an item is repeated.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:
@@ -86,16 +86,16 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and the number of the coder of each (N,), −1 before the first code.
+        """Return the codes (N, L) that items (N,) had at times (N,), and the number (N,) of the coder that assigned them.
 
-        A code that was assigned at exactly the given time counts.
+        A code that was assigned at exactly the given time counts. Before an item's first code, codes and number are −1.
         """
         log = self._log()
         items, times = np.asarray(items, np.int64), np.asarray(times, np.int64)
         # The log is sorted by time. A stable sort by item keeps this order within each item; on equal times, the last code wins.
         order = np.argsort(log["items"], kind="stable")
         owner, given = log["items"][order], log["times"][order]
-        # Position of (item, time) in the order of items, then times, after equal entries.
+        # Number of log entries up to and including each (item, time), in the order of items, then times.
         asked = np.lexsort((np.r_[np.zeros(len(given)), np.ones(len(items))], np.r_[given, times], np.r_[owner, items]))
         rank = np.empty(len(asked), np.int64)
         rank[asked] = np.cumsum(asked < len(given))

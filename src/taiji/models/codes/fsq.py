@@ -1,9 +1,9 @@
 """Finite scalar quantisation: vectors are projected onto a few directions, each is rounded to a few levels, and the cells of the grid are the codes.
 
-Mentzer et al. (ICLR 2024), for fixed vectors. There is no codebook, hence there are no dead entries: every cell exists from the start. Before rounding,
-each direction is mapped by its own distribution function instead of a sigmoid, so that its levels are used evenly. The decoding of a cell is fitted by
-least squares. Nothing is trained: on text vectors, a projection trained with straight-through rounding explained 1 to 2 % more variance and collided
-more often.
+This is the method of Mentzer et al. (ICLR 2024) for fixed vectors. There is no codebook, hence there are no dead entries: every cell exists from the start.
+Before rounding, each direction is mapped by its own distribution function instead of a sigmoid, so that its levels are used evenly. The decoding of a cell
+is fitted by least squares. Nothing is trained: on text vectors, a projection trained with straight-through rounding explained 1 to 2 % more variance and
+collided more often.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taiji.models.codes.coder import Coder, CoderSettings
 Array = NDArray[Any]
 Grid = tuple[int, ...]
 SLACK = 1e-9
-"""Smallest distance above a threshold, in standard deviations, so that the result does not depend on rounding errors."""
+"""Margin, in standard deviations, by which a value must exceed a threshold, so that the result does not depend on rounding errors."""
 
 
 class FSQSettings(CoderSettings):
     """Settings of :class:`FSQ`."""
 
     grid: Grid = (2,) * 8
-    """Number of levels of each direction of one code; the product is `size`. (`()` is a single cell for all vectors.)"""
+    """Number of levels of each direction of a code. Their product, the number of cells, must equal `size` (`()` is a single cell for all vectors)."""
 
     @model_validator(mode="after")
     def _cells(self) -> Self:
@@ -84,7 +84,7 @@ class FSQ(Coder):
         return grid_codes(digits.reshape(len(vectors), s.levels, len(s.grid)), s.grid)
 
     def reconstruct(self, codes: Array) -> Array:
-        """Return the decoding of the cells of the first levels."""
+        """Return the vectors decoded from the cells of the first levels."""
         features = self._features(grid_digits(codes, self.settings.grid))
         return self.mean + features @ self.decoders[codes.shape[1], : features.shape[1]].astype(np.float64)
 
@@ -121,8 +121,8 @@ def _places(grid: Grid) -> Array:
 def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
     """Return (d, groups · width) directions along which rows of mean 0 have variance 1.
 
-    Each group has its own principal directions, the first group those of largest variance. They are rotated at random within the group, so that they share
-    its variance. Directions beyond the rank of the rows are random.
+    Each code (group) has its own principal directions; the first code has those of largest variance. The directions of a group are rotated at random, so that
+    all of them share its variance. Directions beyond the rank of the rows are random.
 
     Args:
         rows: (N, d).

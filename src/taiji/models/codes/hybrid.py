@@ -29,7 +29,7 @@ class HybridSettings(Base):
     size: PositiveInt = 256
     """Number of codes per level of k-means."""
     grid: Grid = (2,) * 8
-    """Number of levels of each direction of the last code; the product is its number of cells."""
+    """Number of levels of each direction of the last code; their product is its number of cells."""
     iterations: PositiveInt = 25
     """Rounds of k-means per level."""
 

@@ -82,5 +82,5 @@ class ItemCodes:
         return replace(dataset, items=dataset.items.with_columns(*columns, pl.lit(self.version).alias(VERSION)))
 
     def quality(self) -> dict[str, float]:
-        """Return the shares of collisions, the use and the entropy; see :func:`taiji.models.codes.quality.quality`."""
+        """Return the share of collisions, and the utilisation and entropy of each level; see :func:`taiji.models.codes.quality.quality`."""
         return quality(self.table, self.sizes)

@@ -15,10 +15,10 @@ BLOCK = 8_000_000
 
 
 def k_means(rows: Array, size: int, iterations: int, seed: int, most: int = 1024) -> Array:
-    """Return centroids (size, w) float32 of rows (N, w). If there are fewer distinct rows, each is used once, and the last is repeated.
+    """Return centroids (size, w) float32 of rows (N, w). If there are at most ``size`` distinct rows, these are the centroids, and the last is repeated.
 
     Args:
-        rows: (N, d), at least one row.
+        rows: (N, w), at least one row.
         size: number of centroids.
         iterations: number of rounds.
         seed: random seed of the initial centroids.

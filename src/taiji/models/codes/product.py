@@ -51,8 +51,8 @@ class ProductSettings(Base):
 class ProductQuantizer:
     """Splits a vector into M sub-vectors and encodes each as its nearest centroid.
 
-    If M does not divide the width, the vector is padded with zeros. If there are fewer distinct training vectors than centroids, the number of centroids is
-    reduced to theirs.
+    If M does not divide the width, the vector is padded with zeros. If there are fewer training vectors than centroids, the number of centroids is reduced to
+    the number of vectors.
 
     Attributes:
         centroids: (M, K, w) float32.
@@ -122,7 +122,7 @@ class ProductQuantizer:
         return parts.reshape(len(ids), -1)[:, : self.dimension]
 
     def metrics(self, vectors: np.ndarray) -> dict[str, float]:
-        """Return use, distortion and collisions on the given vectors.
+        """Return utilisation, distortion, perplexity and collisions on the given vectors.
 
         Returns:
             ``utilisation``: share of the M·K centroids in use; ``distortion``: mean squared error divided by the mean squared distance from the mean

@@ -1,4 +1,4 @@
-"""Quality of item codes: collisions, use, entropy, and agreement of two encodings. All functions are pure functions of arrays of codes."""
+"""Quality of item codes: collisions, utilisation, entropy, and agreement of two encodings. All functions are pure functions of arrays of codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 def code_groups(codes: Array) -> Array:
-    """Return a group number for each row of codes (N, L), (N,). Equal rows have the same number, counted from 0 in the order of the codes."""
+    """Return a group number (N,) for each row of codes (N, L). Equal rows have the same number; numbers start at 0 and follow the order of the codes."""
     if not len(codes):
         return np.zeros(0, np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
@@ -24,7 +24,7 @@ def sharing(codes: Array) -> Array:
 
 
 def collisions_by_item(codes: Array) -> float:
-    """Return the share of items whose codes another item has as well."""
+    """Return the share of items that have the same codes as another item."""
     return float((sharing(codes) > 1).mean()) if len(codes) else 0.0
 
 
@@ -77,7 +77,7 @@ def entropies(codes: Array) -> Array:
 
 
 def agreement(first: Array, second: Array) -> float:
-    """Return the adjusted Rand index of two labellings (N,): 1 for the same groups whatever their labels, 0 on average by chance."""
+    """Return the adjusted Rand index of two labellings (N,): 1 if both form the same groups, whatever the labels; 0 on average for random labels."""
     count = len(first)
     pairs = count * (count - 1) / 2.0
     both = _pairs(np.stack([first, second], axis=1))
@@ -88,7 +88,7 @@ def agreement(first: Array, second: Array) -> float:
 
 
 def stability(first: Array, second: Array) -> Array:
-    """Return (L,): the agreement of two encodings (N, L) of the same items on the groups by their first 1, 2, … levels.
+    """Return (L,): the agreement of two encodings (N, L) of the same items on the groups that their first 1, 2, … levels form.
 
     The numbering is ignored: a refit that finds the same groups with different numbers is stable.
     """
@@ -97,7 +97,7 @@ def stability(first: Array, second: Array) -> Array:
 
 
 def quality(codes: Array, sizes: tuple[int, ...]) -> dict[str, float]:
-    """Return the share of colliding items, the surplus items, the size of the largest group, and the use and entropy of each level."""
+    """Return the share of colliding items, the surplus items, the size of the largest group, and the utilisation and entropy of each level."""
     found = {
         "collisions": collisions_by_item(codes),
         "surplus": surplus_items(codes),
@@ -110,6 +110,6 @@ def quality(codes: Array, sizes: tuple[int, ...]) -> dict[str, float]:
 
 
 def _pairs(labels: Array) -> float:
-    """Return the number of pairs of rows with equal labels (N, C)."""
+    """Return the number of pairs of equal rows of labels (N, C)."""
     counts = np.bincount(code_groups(labels)).astype(np.float64) if len(labels) else np.zeros(0)
     return float((counts * (counts - 1) / 2.0).sum())

@@ -78,7 +78,7 @@ class ResidualKMeans(Coder):
 
 
 def residual_codes(residual: Array, codebooks: Array, factors: Array | None = None) -> tuple[Array, Array]:
-    """Return codes (N, L) by codebooks (L, K, w), and the final residuals (N, w). Factors (L, K) are those of :func:`nearest`."""
+    """Return codes (N, L) by codebooks (L, K, w), and the final residuals (N, w). ``factors`` (L, K) are passed to :func:`nearest` by level."""
     codes = np.zeros((len(residual), len(codebooks)), np.int64)
     for level, book in enumerate(codebooks):
         codes[:, level] = nearest(residual, book, None if factors is None else factors[level])

@@ -207,7 +207,7 @@ def straight_through(values: torch.Tensor, coded: torch.Tensor) -> torch.Tensor:
 
 
 def restart_dead(books: torch.Tensor, count: torch.Tensor, before: torch.Tensor, random: np.random.Generator) -> None:
-    """Move unused entries of (L, K, w), those with ``count`` (L, K) 0, to random rows of the residuals of their level (L, B, w)."""
+    """Move each unused entry (``count`` (L, K) is 0) of ``books`` (L, K, w) to a random row of its level's residuals ``before`` (L, B, w)."""
     with torch.no_grad():
         for book, hits, rows in zip(books, count, before):
             dead = torch.nonzero(hits == 0).flatten()

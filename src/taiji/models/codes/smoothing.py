@@ -27,7 +27,7 @@ def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float 
         vectors: (N, d), X.
         pairs: item, other item, and weight > 0, each (P,); from the training log only, so that the test set does not leak into the codes.
         alpha: weight of content, in (0, 1]; 1 uses content alone.
-        steps: K, the largest number of steps between items.
+        steps: K, the largest number of steps, from item to co-occurring item, over which vectors are averaged.
 
     Raises:
         InputError: alpha is outside (0, 1].

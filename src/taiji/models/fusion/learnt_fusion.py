@@ -28,7 +28,7 @@ class FusionRows:
     """Logged slates with predictions and outcomes.
 
     Attributes:
-        requests: B requests; a column (B, M) belongs to the candidates.
+        requests: B requests; a column of shape (B, M) has one value per candidate.
         predictions: (B, M) by task, NaN at padding, made by a ranker that did not see these rows.
         labels: (B, M) by task, NaN where unknown.
     """
@@ -47,7 +47,7 @@ class FusionSettings(Base):
     """Settings that all fitted fusions share."""
 
     weights: dict[str, float] = Field(default={"click": 1.0}, min_length=1)
-    """Weight of each prediction, above 0. It applies in the score, or to the label of the same name in the training target."""
+    """Weight of each prediction, above 0. Depending on the fusion, it applies to the prediction in the score, or to the label of the same name in training."""
 
 
 class LearntFusion(LearntComponent):

@@ -1,5 +1,6 @@
-"""Fusion whose score is the sum of monotone cells, one per prediction (xMTF, arXiv 2504.05669): the hard variant, and its inner, supervised stage.
-``session_cells.py`` has the outer stage.
+"""Fusion whose score is the sum of monotone cells, one per prediction (xMTF, arXiv 2504.05669): the variant that is exactly monotone, and its inner stage.
+
+The inner stage is supervised; the outer stage, a policy, is in ``session_cells.py``.
 
 z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for
 violations is needed. The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this form up to a function of
@@ -24,7 +25,7 @@ from taiji.nn.normal_scale import normal_scores, scale_knots
 
 Array = NDArray[Any]
 LOWEST = -0.5
-"""Smallest action, for which 1 + 2 a q stays positive below q = 1."""
+"""Smallest permitted action a: 1 + 2 a q is still positive for all q below 1."""
 
 
 class CellsSettings(FusionSettings):
@@ -73,7 +74,7 @@ class MonotoneCells(LearntFusion):
             values: (B, M, K) predictions.
             worth: (B, M) values of the candidates, NaN where unknown.
             requests: requests of the slates.
-            seed: random seed of the order of steps.
+            seed: random seed of the order of the slates.
         """
         s = self.settings
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
@@ -86,7 +87,9 @@ class MonotoneCells(LearntFusion):
         )
         pairs = torch.as_tensor(better)
         still = torch.zeros(len(self.tasks), dtype=torch.float64)
-        scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # K bounds the differences
+        scale = torch.zeros(
+            (), dtype=torch.float64, requires_grad=True
+        )  # learnt, because the K cells bound the differences
         optimiser = torch.optim.Adam([*self.network.parameters(), scale], lr=s.rate)
         random = np.random.default_rng(seed)
         for _ in range(s.epochs):

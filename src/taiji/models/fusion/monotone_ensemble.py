@@ -1,7 +1,8 @@
 """Monotone ensemble of predictions with personal weights (UMRE, arXiv 2508.07613).
 
-The score is Σ w_k(h) · t_k(x_k; h), where t_k is an exact integral of a positive function and w > 0. The weights attend only to learnt vectors of the
-tasks. If they read the predictions themselves, as in the paper's cross-attention over transformed scores, the whole would no longer be monotone.
+The score is Σ w_k(h) · t_k(x_k; h), where t_k is an exact integral of a positive function and w > 0. The weights come from attention between the request's
+attributes and learnt vectors of the tasks. If they read the predictions themselves, as in the paper's cross-attention over transformed scores, the score
+would no longer be monotone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if it rose; 0 keeps `weights`."""
+    """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
     """Share of the slates, taken from the end, that is held out to measure UAUC."""
 
@@ -80,7 +81,7 @@ class EnsembleNetwork(nn.Module):
         total = weights[:, None, 0] * risen[..., 0]
         for task in range(
             1, values.shape[2]
-        ):  # one at a time, so that the sums of all tasks are rounded in the same way
+        ):  # one task at a time, so that all candidates' sums are rounded in the same order
             total = total + weights[:, None, task] * risen[..., task]
         return total
 
@@ -105,7 +106,7 @@ class MonotoneEnsemble(LearntFusion):
         told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
         spread = np.maximum(told[known].std(axis=0), 1e-9)
         told = (told - told[known].mean(axis=0)) / spread
-        # Labels are in units of their spread, so each weight is multiplied by it.
+        # The labels are divided by their standard deviations, so each weight is multiplied by that of its label.
         start = np.array([s.weights[task] for task in labels]) * spread
         scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests)
         rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))
@@ -166,7 +167,7 @@ class MonotoneEnsemble(LearntFusion):
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:
-    """Return the mean over users of the concordance between scores (B, M) and each label (B, M, K), (K,); 0.5 if no user's labels differ."""
+    """Return (K,): the concordance between scores (B, M) and each label (B, M, K), averaged over users; 0.5 if no user's labels differ."""
     owner = np.broadcast_to(np.unique(users, return_inverse=True)[1][:, None], known.shape)[known]
     found = []
     for label in range(labels.shape[2]):

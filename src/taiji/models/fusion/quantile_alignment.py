@@ -40,7 +40,7 @@ class QuantileAlignmentSettings(FusionSettings):
 
 
 class QuantileAlignment(LearntFusion):
-    """Fusion by Σ weight · rank of the prediction among those made under the same circumstances. It can also be used as a debiaser.
+    """Fusion by Σ weight · rank of the prediction among the predictions made under the same circumstances. It can also be used as a debiaser.
 
     The score never falls as a prediction rises, as long as the circumstances stay the same.
     """

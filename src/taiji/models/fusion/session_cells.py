@@ -24,7 +24,7 @@ from taiji.models.policy.session_policy import SessionPolicy
 
 Array = NDArray[Any]
 STEEPEST = 10.0
-"""Bound of the logarithm of a slope, so that no action overflows."""
+"""Bound on the logarithm of the factor by which the policy multiplies a slope, so that no action overflows."""
 
 
 class SessionCellsSettings(CellsSettings):
@@ -99,10 +99,10 @@ class SessionCells(MonotoneCells):
 
 
 def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:
-    """Return saved cells as the fusion of a recipe, combined with the merge score if that has a weight.
+    """Load saved cells as the fusion of a recipe, combined with the retrievers' merge score if ``weights`` contains ``merged``.
 
     Args:
-        weights: weights of the recipe: those with which the cells were trained, and that of ``merged``.
+        weights: weights of the recipe: the weights with which the cells were trained, and optionally one for ``merged``.
         folder: folder that :meth:`SessionCells.save` wrote.
         version: version of the saved cells, so that a different model is noticed.
 

@@ -27,7 +27,8 @@ class CacheActorSettings(Base):
     """Settings of :class:`CacheActor`."""
 
     form: Form = "eigen"
-    """Form of the lookahead: in the coordinates of the chain's eigenvectors, or level by level with the mean over next levels or with the observed one."""
+    """Computation of the next request's value: in the coordinates of the chain's eigenvectors (`eigen`), or level by level, with the mean over next levels
+    (`expected`) or with the observed next level (`coupled`)."""
     levels: int = Field(default=2, ge=2)
     """Number of load levels; the actor follows the critic of level 0."""
     actions: int = Field(default=2, ge=2)

@@ -146,7 +146,7 @@ def td_values(
 
     ``coupled`` uses the observed next level, ``expected`` the mean over next levels by the chain; both update the critic of the observed level. ``eigen``
     updates the critics of all coordinates at every step, with rewards from a running mean by level and state, because a step reveals the reward of only one
-    level. Up to rounding this equals the expected form applied to all levels at once: that is where the gain comes from, not from the coordinates.
+    level. Up to rounding this equals the expected form applied to all levels at once: the gain comes from updating all levels, not from the coordinates.
 
     Args:
         states, levels: (R, n + 1).

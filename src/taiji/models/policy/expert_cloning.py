@@ -52,7 +52,7 @@ def cloning_loss(actions: torch.Tensor, shown: torch.Tensor, diversity: float) -
 
 
 def permitted_tier(distances: Array, level: Array) -> Array:
-    """Return each request's tier (n,): of the user's own ``level`` (n,) and the level above, the one that is nearer by ``distances`` (n, K)."""
+    """Return each request's tier (n,): the user's own ``level`` (n,) or the one above it, whichever is nearer by ``distances`` (n, K)."""
     tier = np.arange(distances.shape[1])
     inside = (tier >= level[:, None]) & (tier <= level[:, None] + 1)
     return np.asarray(np.where(inside, distances, np.inf).argmin(axis=1))
@@ -68,7 +68,7 @@ class ExpertCloningSettings(Base):
     width: PositiveInt = 16
     """Width of an encoded state."""
     centroids: PositiveInt = 4
-    """Largest number of clusters of encoded states by which a tier is recognised."""
+    """Largest number of clusters per tier; a state belongs to the tier of the nearest centroid."""
     diversity: float = Field(default=0.05, ge=0)
     """Weight μ of the diversity of actions in a batch; 0 is plain behaviour cloning."""
     batch: PositiveInt = 256

@@ -11,7 +11,7 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 NO_ROW = -1
-"""Next row of a row that ends its session."""
+"""Value in place of the next row for the last row of a session."""
 
 
 def followers(session: Array, time: Array) -> Array:

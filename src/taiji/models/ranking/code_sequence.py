@@ -77,7 +77,7 @@ class ItemCodesField(CategoryField):
         super().fit(dataset, rows, until)
 
     def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
-        """Return the codes as names, one column per level."""
+        """Return the codes as strings, one column per level."""
         found = _version(source) if VERSION in source.columns else None
         if found != self.version:
             raise InputError(

@@ -225,8 +225,8 @@ class CommentTexts(NumbersField):
 class CommentDwellNetwork(Network[CommentDwellSettings]):
     """Network in which reader, title and comments attend to each other, followed by cross layers and a tower over all inputs (LCU's DCN).
 
-    The outputs are those of the tasks, with log(1 + E[T]) for the stay; then p, c, and per comment a click score, a popularity score and the count of
-    earlier clicks, which the network itself does not use.
+    The outputs are the outputs of the tasks, with log(1 + E[T]) for the stay; then p, c, and the comments' click scores, popularity scores and counts of
+    earlier clicks. The network only passes the counts on to the loss.
 
     Args:
         layout: layout whose last numbers are those of :class:`CommentTexts`.
@@ -281,7 +281,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
         return torch.cat([*parts, comments[:, :, 0], comments[:, :, 1], popularity], dim=1), penalty
 
     def attended(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the tokens (B, n, width) plus their attention over the other tokens, (B, n, width)."""
+        """Return the tokens (B, n, width) plus their attention over all tokens, (B, n, width)."""
         rows, count, width = tokens.shape
         heads = self.settings.text_heads
 
@@ -298,7 +298,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
 
 
 class CommentDwellLoss(MultitaskLoss):
-    """Sum of the losses of the other tasks, of the stay and its companion, of clicked comments and of their order.
+    """Sum of four losses: the other tasks, the stay with its companion, the clicked comments, and the order of the comments.
 
     Args:
         tasks: tasks of the ranker.

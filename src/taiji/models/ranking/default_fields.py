@@ -85,7 +85,7 @@ def must_pay(settings: object) -> bool:
 
 
 def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
-    """Return settings without the fields that did not pay off, and with the others fixed, so that all rankers of a comparison read the same fields.
+    """Return settings without the fields that did not pay off, and without ``must_pay`` on the others, so that all compared rankers read the same fields.
 
     Args:
         settings: settings with which a ranker was trained.
@@ -104,7 +104,7 @@ def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRa
 
 
 def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> NeuralRankerSettings:
-    """Return settings without the fields of these names, among those that they list and the usual pair fields."""
+    """Return settings without the named fields. If ``pair_fields`` is null, the usual pair fields count as listed."""
     pairs, others = _entries(settings)
     return settings.model_copy(
         update={
@@ -115,7 +115,7 @@ def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> Ne
 
 
 def listed_fields(settings: NeuralRankerSettings) -> list[str]:
-    """Return the names of the fields that the settings list, and of the usual pair fields."""
+    """Return the names of the fields that the settings list. If ``pair_fields`` is null, the usual pair fields count as listed."""
     return [name for entries in _entries(settings) for name, _ in entries]
 
 
@@ -133,7 +133,7 @@ def _entries(settings: NeuralRankerSettings) -> tuple[list[tuple[str, Any]], lis
 
 
 def context_field(dataset: Dataset, column: str) -> Field:
-    """Return a number field for fractions, otherwise a category field, with bins if there are many values.
+    """Return a number field for a column of floats or decimals, otherwise a category field, which cuts many distinct numbers into bins.
 
     The choice depends only on the type, never on later values of the log.
     """
@@ -143,7 +143,7 @@ def context_field(dataset: Dataset, column: str) -> Field:
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
-    """Return the informative profile columns: those that have neither one value for all users nor almost one per user."""
+    """Return the informative profile columns: columns with several values, but not almost one per user unless they are numbers."""
     columns = []
     for name in users.columns:
         if name in ("user", "user_id") or users[name].dtype.is_nested():

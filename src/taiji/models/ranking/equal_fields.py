@@ -1,4 +1,4 @@
-"""Fields that two saved rankers have in common, found by comparing files, so that no array is read into memory for it."""
+"""Fields that two saved rankers have in common, found by comparing the files in pieces instead of reading whole arrays into memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A user's own ranker as reward ranker and as evaluation ranker: a Python callable or an HTTP endpoint. ONNX files are in ``onnx_ranker``.
 
-All take ids of the user's tables and ``datetime`` values, and have the built-in ranker's ``score_pairs`` and ``version``.
+All of them receive ids of the user's tables and ``datetime`` values, and have the same ``score_pairs`` and ``version`` as the built-in ranker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nodes of a rewritten network. Each value is kept in the shape that the operations of the request or of the candidates need; concatenations stay in parts."""
+"""Graph of a network that is being split: values have one row per request or per candidate, as their consumers need, and concatenations stay in parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from taiji.nn.per_request import spread
 
 
 class NotSeparable(InputError):
-    """Error: the request side of a network cannot be computed first. The message names the node."""
+    """Error: the request side of a network cannot be computed before the candidate side. The message names the node."""
 
 
 ADDING = {operator.add: 1.0, operator.sub: -1.0, torch.add: 1.0, torch.sub: -1.0}
@@ -72,7 +72,7 @@ class Building:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     split: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
-    """Concatenations that some operation needed as a whole."""
+    """Names of the concatenations that some operation needs as one tensor."""
 
     def __post_init__(self) -> None:
         self.inputs = tuple(node.target for node in self.graph.nodes if node.op == "placeholder")
@@ -81,7 +81,7 @@ class Building:
         self.colour = colours(self.graph, self.sides, self.one)
         self.base = aliases(self.graph)
         self.loose: set[fx.Node] = set()
-        """Constants of which only the shape depends on the request. Each side creates its own."""
+        """Constants whose shape depends on the request, but not their values. Each side creates its own."""
         for node in self.graph.nodes:
             if self.colour[node] == REQUEST and node.all_input_nodes and not is_size(node, self.many):
                 tensors = [part for part in node.all_input_nodes if not is_size(part, self.many)]
@@ -93,7 +93,7 @@ class Building:
         self.shape: dict[fx.Node, tuple[int, ...]] = {}
         """Shapes of new nodes on the example batch."""
         self.tiled: dict[fx.Node, int] = {}
-        """Axes on which a node of the request has one row per request where the network had one per candidate."""
+        """For each node of the request that had one row per candidate in the original network: the axis that now has one row per request."""
         self.spreads: dict[fx.Node, fx.Node] = {}
 
     def joint(self) -> fx.GraphModule:
@@ -153,7 +153,7 @@ class Building:
         return self._note(self.new.create_node(kind, target, args), colour, shape, tiled)
 
     def _get(self, node: fx.Node, context: str) -> fx.Node:
-        """Return the new graph's node for a value, in the shape that operations of the request or of the candidates need."""
+        """Return the new graph's node for a value, in the shape that operations of the side ``context`` (request or candidate) need."""
         colour = self.colour[node]
         if context == CANDIDATE and colour == REQUEST and not is_size(node, self.many) and node not in self.loose:
             made = self._spread(self._get(node, REQUEST))
@@ -170,7 +170,7 @@ class Building:
         return self.made[key]
 
     def _spread(self, made: fx.Node) -> fx.Node:
-        """Return a node of the request, expanded to one row per candidate if the network had one."""
+        """Return a node of the request, expanded to one row per candidate if the original network has one row per candidate there."""
         axis = self.tiled.get(made)
         if axis is None:
             return made
@@ -183,7 +183,7 @@ class Building:
         return self.spreads[made]
 
     def _copy(self, node: fx.Node, context: str) -> fx.Node:
-        """Copy a node unchanged, with its arguments in the shape for a context."""
+        """Copy a node unchanged, with its arguments in the shape that the side ``context`` needs."""
         if node.op == "placeholder":
             name = str(node.target)
             if context == REQUEST and name in self.sides.tables:

@@ -143,7 +143,7 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     if (
         isinstance(output.args[0], (list, tuple)) and len(output.args[0]) == 1
-    ):  # in the order in which output trees are flattened
+    ):  # outputs are flattened into a list; a single one is unpacked
         output.args = (output.args[0][0],)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     for node, name in zip(inputs, names, strict=True):
@@ -219,7 +219,7 @@ def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dic
         shapes: shapes of its nodes with one candidate per request.
 
     Raises:
-        InputError: a table is used in a way other than row by row and by lookup.
+        InputError: a table is used in a way other than row by row or by lookup.
     """
     found: dict[fx.Node, str] = {}
     base = aliases(graph)

@@ -1,7 +1,7 @@
 """Faster form of a graph that is only used for inference: nothing is computed twice, and results overwrite inputs that nobody reads again.
 
 The values stay the same, to the last bit, except those of linear layers that are joined because they have the same input: a matrix product of another
-width may add up in another order. A graph with an operation that changes a tensor by itself is left as it is.
+width may add up in another order. A graph that already contains an in-place operation is left unchanged.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from taiji.nn.per_request import add_spread_, spread, spread_add
 
 
 def columns_of(outputs: torch.Tensor, start: int, size: int) -> torch.Tensor:
-    """Return the outputs of one of the layers that were joined: some columns, which no other layer has."""
+    """Return the outputs of one of the joined layers, which are its own columns of the joint output."""
     return outputs.narrow(-1, start, size)
 
 
 def fill_masked_(values: torch.Tensor, mask: torch.Tensor, value: float) -> torch.Tensor:
-    """Return ``values.masked_fill_(mask, value)``. Without a masked place, which is common for padding, nothing is done."""
+    """Return ``values.masked_fill_(mask, value)``. If the mask is empty, which is common for padding, nothing is done."""
     if mask.device.type == "cpu" and mask.numel() < values.numel() and not mask.any():
         return values
     return values.masked_fill_(mask, value)
 
 
 def sum_few(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """Return ``values.sum(dim)``. A few summands are added one after the other, as PyTorch does, but over long rows."""
+    """Return ``values.sum(dim)``. A few summands are added one tensor at a time: in PyTorch's order, but over long rows, which is faster."""
     if (
         not 1 < values.shape[dim] <= FEW
         or values.device.type != "cpu"
@@ -55,7 +55,7 @@ SAME_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.getitem, operator.add, operator.sub,
     operator.mul, operator.truediv, operator.neg, getattr, spread, spread_add,
 }  # fmt: skip
-"""Functions that give the same result for the same arguments; others are not looked at, as they may draw random numbers."""
+"""Functions that give the same result for the same arguments; repetitions of others are kept, because they may draw random numbers."""
 SAME_METHODS = {
     "view",
     "reshape",
@@ -71,7 +71,7 @@ SAME_METHODS = {
 }
 SAME_MODULES = (nn.Linear, nn.Embedding, nn.ReLU, nn.LayerNorm)
 VIEWS = {"view", "reshape", "flatten", "transpose", "unsqueeze", "contiguous"}
-"""Methods whose result is the memory of their argument, or a copy of it."""
+"""Methods whose result shares the memory of their argument, or is a copy of it."""
 NEW_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.add, operator.sub, operator.mul,
     operator.truediv, operator.neg, spread_add, columns_of, sum_few, mean_few,
@@ -83,7 +83,7 @@ IN_PLACE: dict[Any, str] = {
     operator.add: "add_", operator.sub: "sub_", operator.mul: "mul_", operator.truediv: "div_", operator.neg: "neg_",
     torch.exp: "exp_", torch.log: "log_", "clamp_min": "clamp_min_",
 }  # fmt: skip
-"""Operations on a first argument, and the methods that overwrite it."""
+"""Operations, and for each the method that writes the result into the first argument."""
 Shapes = dict[fx.Node, tuple[tuple[int, ...], torch.dtype] | None]
 
 
@@ -114,7 +114,7 @@ def fused(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> fx.GraphMod
 
 
 def _changes_something(node: fx.Node, root: fx.GraphModule) -> bool:
-    """Return whether an operation changes a tensor in place, or says that it has side effects."""
+    """Return whether an operation changes a tensor in place, according to its name, its arguments, or the settings of its module."""
     if node.op in ("placeholder", "output", "get_attr"):
         return False
     if node.op == "call_module":
@@ -155,7 +155,7 @@ def _repeatable(node: fx.Node, root: fx.GraphModule) -> bool:
 
 
 def _sum_few(made: fx.GraphModule) -> None:
-    """Replace sums and means along an inner axis, which PyTorch computes number by number if the axis is short."""
+    """Replace sums and means along one axis by :func:`sum_few` and :func:`mean_few`, because PyTorch adds number by number if an inner axis is short."""
     for node in list(made.graph.nodes):
         axes = [*node.args[1:], *node.kwargs.values()]
         named = not node.kwargs or set(node.kwargs) == {"dim"}
@@ -167,7 +167,7 @@ def _sum_few(made: fx.GraphModule) -> None:
 
 
 def _flatten_concatenations(graph: fx.Graph) -> None:
-    """Put the parts of a concatenation that is only part of another one along the same axis directly into that one."""
+    """Merge nested concatenations along the same axis: the parts of an inner one that nothing else uses become parts of the outer one."""
     for node in list(graph.nodes):
         if (axis := _axis_of(node)) is None or len(node.users) != 1:
             continue
@@ -187,7 +187,7 @@ def _axis_of(node: fx.Node) -> int | None:
 
 
 def _join_layers(made: fx.GraphModule) -> None:
-    """Replace linear layers with the same input by one layer, of whose outputs each takes its columns."""
+    """Replace linear layers that have the same input by one joint layer; the output of each is a range of columns of the joint output."""
     groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
     for node in made.graph.nodes:
         reshaped = any(user.op == "call_method" for user in node.users)  # columns of a wider tensor cannot be viewed
@@ -239,12 +239,12 @@ def _facts(made: fx.GraphModule, example: Sequence[torch.Tensor]) -> Shapes:
 
 
 class _Memory:
-    """Which node created the memory in which each value lives, and which operation reads it last."""
+    """Record of the node that created the memory of each value, and of the operation that reads this memory last."""
 
     def __init__(self, made: fx.GraphModule, facts: Shapes) -> None:
         self.order = {node: place for place, node in enumerate(made.graph.nodes)}
         self.owner: dict[fx.Node, fx.Node | None] = {}
-        """None if others may use the memory: that of inputs, of weights, and of results of unknown operations."""
+        """Node that created the memory of each value; None if others may use the memory, as with inputs, weights and results of unknown operations."""
         shared: set[fx.Node | None] = set()
         for node in made.graph.nodes:
             kind = _kind(node, made)
@@ -265,7 +265,7 @@ class _Memory:
         return owner is not None and self.last[owner] == self.order[node] and alone
 
     def replace(self, node: fx.Node, written: fx.Node, target: fx.Node) -> None:
-        """Let the result of ``node``, which is now that of ``written``, live in the memory of ``target``."""
+        """Record that ``written`` has replaced ``node`` and puts its result into the memory of ``target``."""
         owner = self.owner[target]
         assert owner is not None
         self.order[written] = self.order.pop(node)

@@ -1,7 +1,7 @@
 """Conversion of frames, requests and slates into the batches of a network, without a Python loop over rows.
 
 A batch lists the distinct items and users that it needs once, and everything else points into these lists. Embeddings are therefore looked up and
-projected once per item, not once per position in a sequence, which accounts for most of the training speed on a CPU.
+projected once per item, not once per position in a sequence. On a CPU, this saves most of the training time.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Inputs:
         return self.fields.user_codes(users)
 
     def arrays(self, frame: pl.DataFrame) -> Arrays:
-        """Return arrays of exposures: user, item and time, and label, context and feature columns if there are any."""
+        """Return the arrays of exposures, a frame with user, item, time, and label, context and feature columns if there are any."""
         grouped = any(task.kind == "pairwise" for task in self.tasks)
         return self.fields.arrays(
             Rows(self.dataset, frame, self.statistics), labels(frame, self.tasks, self.known_until), grouped=grouped

@@ -106,8 +106,8 @@ class IntentMatch(NumbersField):
             intents = intent_rows(told[first : first + REQUESTS], self.most, self.depth)
             key, found = b"", None
             for place in np.flatnonzero(intents.weights.sum(axis=1) > 0).tolist():
-                # Requests are sorted by user and time, and a user's set stays for many requests. Only the last one is kept: the cosines of a set with a
-                # large catalogue take megabytes.
+                # Requests are sorted by user and time, and many successive requests of a user have the same set of intents. Only the cosines of the last set
+                # are kept, because with a large catalogue they take megabytes.
                 said = intents.vectors[place].tobytes()
                 if found is None or said != key:
                     key, found = said, self._cosines(catalogue, intents.vectors[place])

@@ -23,11 +23,11 @@ NEVER = np.iinfo(np.int64).max
 class ItemKnowledge(TextMatch):
     """Field for agreement as in :class:`TextMatch`, from texts that a language model wrote once per item.
 
-    The text of an item is used from its time on. Before that, or without a text, the item has no position in the text space. The whole table of texts is
-    stored with the field, so that the folder of a ranker contains everything that a service needs, including new items.
+    The text of an item is used from the time at which it became available. Before that, or without a text, the item has no position in the text space. The
+    whole table of texts is stored with the field, so that the folder of a ranker contains everything that a service needs, including new items.
 
     Args:
-        table: Parquet file of the stage ``item_knowledge``. If empty, the column of the item table is used, into which a run writes the texts of this stage.
+        table: Parquet file of the stage ``item_knowledge``. If empty, the texts come from the column of the item table into which a run writes them.
         embedder, vector, history, refreshes, name, least_rows: see :class:`TextMatch`.
     """
 
@@ -99,7 +99,7 @@ class ItemKnowledge(TextMatch):
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Place items that were added later, by their texts."""
+        """Compute positions in the text space, from their texts, for items that were added after training."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             self._since = np.concatenate([self._since, self._times(self._hashes_of(dataset, new))])
@@ -121,7 +121,7 @@ class ItemKnowledge(TextMatch):
         return np.where(places >= 0, self.written[places], NEVER) if len(self.told) else np.full(len(hashes), NEVER)
 
     def tensors(self) -> dict[str, Array]:
-        """Return positions of items and maps, by cutoff, and the texts."""
+        """Return the positions of the items, the map of each cutoff, and the texts."""
         encoded = [text.encode() for text in self.texts]
         return {
             **super().tensors(),

@@ -42,7 +42,10 @@ NO_CHUNK = -1e9
 
 
 class KnowledgeSettings(RankerSettings):
-    """Shape of KSER on top of the default ranking model, whose settings all apply. ``text`` is only for a ``vector`` that is not one of the kinds."""
+    """Shape of KSER on top of the default ranking model, whose settings all apply.
+
+    ``text`` sets how the column ``vector`` is read; use it only if ``vector`` is not listed in ``kinds``.
+    """
 
     model: str = "knowledge"
     text: TextUse = "none"
@@ -148,7 +151,7 @@ class SelectAlign(nn.Module):
         return torch.cat([mask[name].unsqueeze(1).expand(-1, n) for name, (_, n) in self.kinds.items()], dim=1)
 
     def chunk_weights(self, projected: torch.Tensor, mask: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        """Return the weight of each chunk, (B, C). With a null chunk they sum to less than 1. A missing chunk has weight 0.
+        """Return the weight of each chunk, (B, C). With a null chunk, the weights sum to less than 1, and a missing chunk has weight 0.
 
         Args:
             projected: (B, C, d).
@@ -235,7 +238,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return user, item with its categories, and profile, each aligned with the knowledge."""
+        """Return user, item and profile aligned with the knowledge; the item's categories are returned unchanged after the item."""
         if self.knowledge is None:
             return user, target, profile
         width = self.settings.dimension

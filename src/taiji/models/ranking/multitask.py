@@ -78,7 +78,7 @@ class MultitaskNetwork(Network[S]):
 
     @abstractmethod
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Return the representation of the inputs (B, width) for each task, each (B, w)."""
+        """Return each task's representation (B, w) of the inputs (B, width)."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, (B, O)."""
@@ -157,7 +157,7 @@ class Extraction(nn.Module):
         self.shared_gate = None if last else GatedMixture(width, tasks * own + shared)
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return (B, w) per task and, unless this is the last layer, for the shared gate. The inputs have the same order."""
+        """Return one output (B, w) per task, followed by that of the shared gate unless this is the last layer. The inputs are ordered in the same way."""
         shared = [expert(inputs[-1]) for expert in self.shared]
         own = [[expert(values) for expert in experts] for experts, values in zip(self.own, inputs)]  # type: ignore[attr-defined]
         found = [gate(values, [*mine, *shared]) for gate, values, mine in zip(self.gates, inputs, own)]

@@ -1,7 +1,7 @@
 """Pair fields: agreement of a candidate with the history of its user, from the log (collaborative) and from texts.
 
-Both kinds read the user's history strictly before the time of a row, and item vectors learnt from events strictly before the latest cutoff time at or
-before it. The numbers of a row do not depend on the other rows of the call: training and a single request to a service give the same bytes.
+Both kinds read the user's history strictly before the time of a row. Their item vectors are learnt from the events strictly before a cutoff time, the latest
+that is not after the row. The numbers of a row do not depend on the other rows of the call: training and a single request to a service give the same bytes.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ class PastField(NumbersField):
         return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Add the unknown items (−1) of a dataset, and return the numbers of its items. Here they stay unknown.
+        """Add the unknown items (−1) of a dataset, and return the numbers of its items. The base class leaves them unknown.
 
         The lock is held during the call.
         """
         return numbers
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return item numbers, with −1 for items that are still unknown at the given times (microseconds). Here all are kept."""
+        """Return item numbers, with −1 for items that are still unknown at the given times (microseconds). The base class keeps all."""
         return numbers
 
     def matrix(self, rows: Rows) -> Array:
@@ -429,7 +429,7 @@ class TextMatch(PastField):
         self.mapped.append(self.space.mapped(self.vectors, made))
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Place items that were added later, by their texts."""
+        """Compute positions in the text space, from their texts, for items that were added after training."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             vectors, components = self.space.place(self.embed(dataset, new))
@@ -455,7 +455,7 @@ class TextMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return positions of items and maps, by cutoff."""
+        """Return the positions of the items in the text space, and the map of each cutoff."""
         return {
             "cuts": self.cuts,
             "known": self.known,

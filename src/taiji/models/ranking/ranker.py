@@ -344,7 +344,7 @@ class Ranker:
         return {head: values.reshape(requests, places) for head, values in found.items()}
 
     def _evaluating(self) -> None:
-        """Switch to evaluation mode. If it is already on, do nothing, without walking the modules."""
+        """Switch to evaluation mode. If it is already on, return without walking the modules."""
         if self.network.training:
             self.network.eval()
 

@@ -18,11 +18,14 @@ S = TypeVar("S", bound=NeuralRankerSettings)
 class Network(nn.Module, ABC, Generic[S]):
     """Base class of ranking networks.
 
-    A network may use any of its inputs. The batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds: ``users`` (V,), rows of the distinct users,
-    with ``user_categories`` (V, P), and ``user`` (B,), positions in them; ``items`` (U, 1 + C), rows of the distinct items, where row 0 is the padding, and
-    ``item`` (B,), positions in them; ``numbers`` (B, F); ``categories`` (B, K) of context and pair; per sequence ``<name>`` (R, L), positions in ``items``,
-    and ``<name>_age`` (R, L) if ages are known, where R is B, or one row per request of B / R candidates; per codes field ``<name>`` (B, M); per vector
-    ``<name>`` (B, D) and ``<name>_present`` (B,).
+    A network may use any of its inputs. The batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds:
+
+    - ``users`` (V,) and ``user_categories`` (V, P): embedding rows of the distinct users; ``user`` (B,): positions in these;
+    - ``items`` (U, 1 + C): embedding rows of the distinct items and their categories, where row 0 is the padding; ``item`` (B,): positions in these;
+    - ``numbers`` (B, F), and ``categories`` (B, K) of context and pair;
+    - per sequence: ``<name>`` (R, L), positions in ``items``, and ``<name>_age`` (R, L) if ages are known; R is B, or the number of requests with B / R
+      candidates each;
+    - per codes field: ``<name>`` (B, M); per vector: ``<name>`` (B, D) and ``<name>_present`` (B,).
 
     Args:
         layout: layout of the inputs.

@@ -4,7 +4,7 @@ The method is reconstructed from a note on the paper; ``docs/systems/easq.md`` l
 
     h = W₀ x,   l = B A sg(x),   h_main = h + sg(l),   h_sat = sg(h) + l          (sg: no gradient)
 
-Each goes through its own experts with a ReLU router; softplus makes the scores ŷ (served) and ŝ (satisfaction) positive. The loss is
+h_main and h_sat each go through their own experts with a ReLU router; softplus makes the scores ŷ (served) and ŝ (satisfaction) positive. The loss is
 
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
 
@@ -134,7 +134,7 @@ class RoutedExperts(nn.Module):
 
 
 class SatisfactionNetwork(Network[SatisfactionSettings]):
-    """Network with two paths from shared inputs. The outputs are those of the log's tasks, then that of the survey, then the served score."""
+    """Network with two paths from shared inputs. The outputs belong to the log's tasks, then to the survey, then to the served score."""
 
     def __init__(self, layout: Layout, outputs: int, settings: SatisfactionSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -170,7 +170,7 @@ class SatisfactionNetwork(Network[SatisfactionSettings]):
 
 
 class SatisfactionLoss(MultitaskLoss):
-    """Sum of the losses of the log's tasks and of pairs of behaviour (the main part), of pairs of answers, and of alignment.
+    """Sum of the main loss (the log's tasks, and pairs ordered by behaviour), the loss on pairs of answers, and the alignment loss.
 
     Args:
         tasks: tasks of the log, then the survey, then :data:`SERVED`.

@@ -1,4 +1,4 @@
-"""SARM (arXiv 2602.09401): item texts as token sequences, whose encoder is trained with the ranker and replaced by a lookup when it serves.
+"""SARM (arXiv 2602.09401): an encoder reads item texts as token sequences; it is trained with the ranker and replaced by a lookup in serving.
 
 The text of an item, read in two tokenizations, gives h_CLS and h_TAR (:mod:`taiji.nn.semantic_encoder`). The texts of the items in the user's history,
 each in its version at the time, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts predict from all inputs and these
@@ -75,8 +75,8 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
     model: str = "semantic_anchors"
     texts: str = ""
-    """Texts of the items: empty for title and categories; a template of columns of the item table, such as `"{title}, sold by {store}"`; a column of it,
-    such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change while an item is shown."""
+    """Texts of the items: empty for title and categories; a template of columns of the item table, such as `"{title}, sold by {store}"`; one of its
+    columns, such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change over time."""
     start: Start = "auto"
     """Initial token embeddings: WordLlama's, with its own merges of characters, or random ones. `auto` uses WordLlama's if its package is installed."""
     context: NonNegativeInt = 16
@@ -104,7 +104,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     than a long one; 0 is the paper's mean.
     """
     auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ of the loss of the predictions from the texts alone."""
+    """Weight λ of the loss of the predictions from the candidate's text alone."""
 
     @field_validator("text_width")
     @classmethod
@@ -151,7 +151,7 @@ class AnchorText(NumbersField):
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read and return the texts of a dataset, in which rows are looked up from now on. Without such a column, return the texts of the training data."""
+        """Read and return the texts of a dataset, in which rows are looked up from now on. If the dataset lacks the column, use the saved texts."""
         there = is_column(dataset, self.source) or not self._saved
         self.versions = text_versions(dataset, self.source) if there else TextVersions.restore(self._saved, dataset)
         if len(self.versions) >= MOST:
@@ -257,10 +257,11 @@ class AnchorHistory(NumbersField):
 
 
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
-    """Network of experts over all inputs, the text of the candidate and those of the history, with a head over the texts alone for the auxiliary loss.
+    """Network of experts over all inputs, the candidate's text and the texts of the history; a separate head reads only the candidate's text.
 
-    The outputs are those of the tasks, followed by the same outputs from the texts alone. ``encoder`` maps tokens (N, T) in both tokenizations and item
-    embeddings (N, item) to (N, 2 d), 0 for a blank text. It can be replaced by another module before training.
+    The outputs of the tasks are followed by the same outputs from the candidate's text alone, for the auxiliary loss.
+    ``encoder`` maps tokens (N, T) in both tokenizations and item embeddings (N, item) to (N, 2 d), 0 for a blank text. It can be replaced by another module
+    before training.
 
     Args:
         layout: layout whose last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`.
@@ -349,7 +350,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return self.encoder(self.text_general[numbers], self.text_domain[numbers], items)  # type: ignore[no-any-return]
 
     def refresh(self) -> None:
-        """Write every text into the bank that is not yet there under the current weights."""
+        """Encode the texts that the bank does not yet hold under the current weights, and write them into the bank."""
         self.bank.refresh(self.encoded)
 
     def pooled(self, past: torch.Tensor) -> torch.Tensor:
@@ -360,7 +361,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
 
     def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
-        """Return the products of the parts of the centred h_CLS with those of h_UIN, divided by their standard deviations at the start, (B, heads).
+        """Return (B, heads): each part of the centred h_CLS times the same part of h_UIN (inner product), divided by its standard deviation at the start.
 
         Args:
             target: (B, 2 d) encodings of candidates.
@@ -421,7 +422,7 @@ class SemanticAnchorsRanker(Ranker):
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a step plus λ times the loss of the texts alone."""
+        """Return the loss of a step plus λ times the loss of the predictions from the candidate's text alone."""
         labels, half = self.step_labels(chunk, index), outputs.shape[1] // 2
         return self.loss(outputs, labels, group) + self.settings.auxiliary_weight * self.loss(
             outputs[:, half:], labels, group

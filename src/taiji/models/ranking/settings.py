@@ -29,7 +29,7 @@ class NeuralRankerSettings(Settings):
     """Agreement of a candidate with the history of its user: `collaborative` from the log, `text_match` from the item texts (not used if there are none,
     or if no embedder is installed); with arguments: `{field: text_match, embedder: minilm}`. `null` uses both from 20,000 training rows on, with
     `text_match` as a field that must pay off: a second ranker is trained without it, and the one that is better on later rows is kept. `[]` uses neither.
-    `item_knowledge` adds the same from a language model's texts about items (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`).
+    `item_knowledge` adds the same agreement by a language model's texts about items (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`).
     `intents` adds the agreement with the intents of feature rows (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` uses all labels of the log."""
@@ -58,7 +58,7 @@ class NeuralRankerSettings(Settings):
     epochs: PositiveInt = 1
     """Passes over the training rows. One is usually best on a large log: from the second pass on, a ranker memorises rows."""
     min_steps: PositiveInt = 500
-    """Smallest number of steps: small data gets as many passes as needed for it, at most ten."""
+    """Smallest number of training steps: on a small log, the number of passes is raised to reach it, but to at most ten."""
     batch: PositiveInt = 512
     """Rows per step."""
     learning_rate: float = Field(default=5e-3, gt=0)

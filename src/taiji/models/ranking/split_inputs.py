@@ -93,7 +93,8 @@ def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGra
 
 
 def _weights(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield parameters and buffers, repeatedly if modules are shared, in a tenth of the time of ``parameters()``, which takes longer than a small network."""
+    """Yield parameters and buffers; those of shared modules are repeated. This takes a tenth of the time of ``parameters()``, which is slower than a small
+    network."""
     for weights in (module._parameters, module._buffers):
         yield from (weight for weight in weights.values() if weight is not None)
     for part in module._modules.values():

@@ -38,7 +38,7 @@ class SplitGraph:
         joint: graph from all split inputs (:meth:`Sides.split_names`) to the outputs.
         request: graph from the request's inputs to the tensors that the candidates need, each with one row per request.
         candidates: graph from these tensors and the candidates' inputs to the outputs.
-        hoisted: names of these tensors.
+        hoisted: names of the tensors that ``request`` passes to ``candidates``.
         request_inputs, candidate_inputs: names of the inputs of the two steps.
         split: linear layers that were split.
         whole: nodes that needed a whole concatenation.
@@ -192,7 +192,7 @@ def _faster(found: SplitGraph, examples: Sequence[Batch]) -> SplitGraph:
 
 
 def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) -> fx.GraphModule:
-    """Return the faster form of a graph; the graph itself if the form fails, or gives other values on one of the examples."""
+    """Return the faster form of a graph; the graph itself if the faster form fails, or gives other values on one of the examples."""
     try:
         made = fused(graph, examples[0])
         for example in examples:
@@ -206,7 +206,7 @@ def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) ->
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Return whether two tensors agree up to rounding; ``torch.testing`` would load SymPy, which takes every process of a service 30 MB."""
+    """Return whether two tensors agree up to rounding; ``torch.testing`` would load SymPy, which costs every process of a service 30 MB."""
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 

@@ -110,7 +110,7 @@ class TargetAttentionNetwork(Network[RankerSettings]):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the embeddings for all later layers, unchanged here. Override this method to change them.
+        """Return the embeddings for all later layers. The base class returns them unchanged; override this method to change them.
 
         Args:
             user: (B, d).

@@ -15,8 +15,7 @@ Array = NDArray[Any]
 WIDTH = 128
 """Number of directions kept: those in which the texts of the catalogue vary most."""
 WHITENING = 0.5
-"""Exponent p: each direction is divided by the square root of its variance to the power p. 1 equalises all directions, which amplifies noise; 0 changes
-nothing."""
+"""Exponent p: each direction is divided by its standard deviation to the power p. 1 equalises all directions, which amplifies noise; 0 changes nothing."""
 ENOUGH = 5
 """Smallest number of interactions with which an item is used to fit the map."""
 ITEMS_PER_COMPONENT = 20

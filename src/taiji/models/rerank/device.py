@@ -1,9 +1,9 @@
 """Replacement of videos that are likely to stall by videos already on the device (GRF, arXiv 2410.05863).
 
-A gate predicts the probability p of a stall, and a ranker the worth v of a video that plays without one. To keep a video is worth v minus the expected
-cost of a stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of
-least expected cost. Whether a replaced video would have stalled is never observed. Therefore some of them are kept at random, with their propensity
-logged, and training is weighted by it.
+A gate predicts the probability p of a stall, and a ranker the worth v of a video without a stall. Keeping a video is worth v minus the expected cost of a
+stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of least
+expected cost. Whether a replaced video would have stalled is never observed. Therefore some videos that should be replaced are kept at random, with their
+propensity logged, and training is weighted by it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class DeviceGateSettings(Base):
     half_life_hours: float = Field(default=24.0, gt=0)
     """Number of hours after which a video in the pool has lost half its worth."""
     explore: float = Field(default=0.02, ge=0, lt=1)
-    """Probability with which a video is kept that should be replaced."""
+    """Probability with which a video that should be replaced is kept, for exploration."""
     trees: PositiveInt = 60
     leaves: int = Field(default=15, ge=2)
     """Number of leaves per tree."""
@@ -208,7 +208,7 @@ class DeviceGate(LearntComponent):
 
 
 def replacements(need: Array, worth: Array) -> Array:
-    """Return the position (B, L) in the pool of each video's replacement, −1 if it is kept, for the list of largest expected worth.
+    """Return the replacements that give the list of largest expected worth: for each video, a position in the pool (B, L), or −1 to keep it.
 
     Args:
         need: (B, L) gain of removing a video, p · C − v; −inf for a video that must be kept.

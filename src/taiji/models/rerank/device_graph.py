@@ -28,8 +28,8 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
 
     Inputs are ``video`` (1, F) and ``pool`` (P, F), float32 features from :meth:`DeviceGate.features`; ``hours`` (P,) since each video of the pool was
     loaded; ``draw`` (1,), a random number in [0, 1). Outputs are ``stall`` (1,), the probability of a stall; ``worth`` (1 + P,), the worth of the video
-    without a stall and of the pool after ageing; ``choice`` (1,), the position in the pool of the replacement, −1 if the video is kept; ``propensity`` (1,) of
-    this choice. With an empty pool, the video is kept.
+    without a stall and of the pool after ageing; ``choice`` (1,), the position in the pool of the replacement, −1 if the video is kept; ``propensity``
+    (1,), the probability of this choice. With an empty pool, the video is kept.
 
     Raises:
         ConfigError: the file would be larger than :data:`LARGEST`.
@@ -96,7 +96,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
 def _nodes(booster: Booster) -> dict[str, Any]:
     """Return the attributes of a tree ensemble.
 
-    Features are float32, so each threshold t is rounded down to float32: for a float32 x, x ≤ t holds exactly if it holds for the rounded t.
+    Features are float32, so each threshold t is rounded down to float32: for a float32 x, x ≤ t holds if and only if x ≤ the rounded t.
     """
     rows: list[tuple[int, int, str, int, float, int, int]] = []
     leaves: list[tuple[int, int, float]] = []

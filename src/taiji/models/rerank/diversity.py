@@ -15,8 +15,8 @@ Array = NDArray[Any]
 
 
 class MMR:
-    """Re-ranker that repeatedly takes the item with the highest ``λ · score − (1 − λ) · largest cosine to the items taken`` (Carbonell & Goldstein, SIGIR
-    1998).
+    """Re-ranker that repeatedly adds the item with the highest ``λ · score − (1 − λ) · largest cosine to the items already in the list`` (Carbonell &
+    Goldstein, SIGIR 1998).
 
     Args:
         vectors: (N, d) vectors of all items.
@@ -49,8 +49,8 @@ class MMR:
 class DPP:
     """Re-ranker by greedy maximum a posteriori inference in a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
 
-    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step takes the item that increases the
-    determinant most, by an incremental Cholesky factor in O(M · length²) per request. Once the vectors taken span the space, the remaining items are taken
+    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step adds the item that increases the
+    determinant most, by an incremental Cholesky factor in O(M · length²) per request. Once the vectors of the list span the space, further items are added
     by score.
 
     Args:
@@ -71,7 +71,9 @@ class DPP:
 
 
 class Caps:
-    """Re-ranker that keeps the order but limits how often a value of a column occurs. A list that would be too short is filled up in order.
+    """Re-ranker that keeps the order but limits how often a value of a column occurs.
+
+    A list that would be too short is filled up with the items over the limit, in order.
 
     Args:
         values: value (N,) of each item by column name, as integers; −1 is never capped.
@@ -109,7 +111,7 @@ class Caps:
 
 
 def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: int) -> Array:
-    """Return the positions (B, K) taken by greedy maximisation of the log-determinant, best first, K = min(length, M).
+    """Return the positions (B, K) chosen by greedy maximisation of the log-determinant, best first, K = min(length, M).
 
     Args:
         similarity: (B, M, M) positive semidefinite with a diagonal of 1.
@@ -145,7 +147,7 @@ def _take(gain: Array, free: Array) -> Array:
 
 
 def _listed(slate: Slate, places: Array) -> Slate:
-    """Return the slate's positions (B, K), with each request's padding behind its items."""
+    """Return the slate at positions (B, K), padded behind the last item of each request."""
     taken = np.take_along_axis(slate.mask, places, axis=1)
     counts = slate.mask.sum(axis=1, keepdims=True)
     real = taken & (np.arange(places.shape[1]) < counts)

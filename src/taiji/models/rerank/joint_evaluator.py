@@ -32,7 +32,7 @@ class JointEvaluatorSettings(Base):
     across: bool = True
     """Attention across the lists of a request. Without it, the score of a list does not depend on the other lists."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmax of the rewards over the lists of a request, which is the target of the cross-entropy; in units of the rewards' standard
+    """Temperature of the softmax that turns the rewards of a request's lists into the target of the cross-entropy; in units of the rewards' standard
     deviation within requests."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64
@@ -274,7 +274,7 @@ def _rows(slate: Slate, rows: Array) -> Slate:
 def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
     """Return the number of multiplications to evaluate one request, if items are encoded once (``joint``) or again for every list.
 
-    An attention of n queries over m keys counts 4 n w² + 2 n m w, and the keys of the history are computed once. With many lists, the attention across
+    An attention of n queries over m keys is counted as 4 n w² + 2 n m w, and the keys of the history are computed once. With many lists, the attention across
     them, which is quadratic in their number, outweighs the saving.
     """
 

@@ -20,7 +20,7 @@ MOST_IN_HEAD = 7
 
 
 class BeamLists:
-    """Beam search over a pointer distribution, where the next position has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to items taken)).
+    """Beam search where the next item has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to the items already in the list)).
 
     The distribution has a closed form, so nothing is learnt. At each step the ``lists`` most probable prefixes are kept, which is exact if the beam is as
     wide as the number of prefixes.
@@ -44,7 +44,7 @@ class BeamLists:
         self.relevance, self.sharpness = relevance, sharpness
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return positions (B, K, L), the most probable list first. If there are fewer lists, one is repeated."""
+        """Return positions (B, K, L), the most probable list first. If fewer than ``lists`` lists exist, some are repeated."""
         _enough(slate, length)
         assert slate.scores is not None
         own = self.vectors[np.where(slate.mask, slate.items, 0)]
@@ -123,7 +123,7 @@ class SampledLists:
 
 
 class HeadPermutations:
-    """Permutations of the head of the list by score, those with the fewest swapped pairs first. The rest of the list keeps its order.
+    """Permutations of the head (first positions) of the list that is ordered by score, those with the fewest swapped pairs first. The rest keeps its order.
 
     Args:
         head: number of positions to permute.

@@ -15,16 +15,17 @@ Array = NDArray[Any]
 
 
 def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
-    """Return a mask (I, K) of matched candidates, whose total value is within ``tolerance`` per match of the maximum.
+    """Return a mask (I, K) of matched candidates. Their total value is at most ``tolerance`` per match below the maximum.
 
-    values: (I, K) values of matching an item with each of its candidates; only values above 0 are matched.
-    users: (I, K) candidates, without repetitions in a row, padded with −1.
-    room: (U,) remaining capacity of each user.
-    per_item: largest number of users per item.
-    tolerance: ε, above 0. With integer values and an ε below 1 / matches, the result is the exact optimum.
+    Items bid for users in an ascending auction (Bertsekas & Castañón 1989). For each of its best users, an item offers the user's value minus the net
+    value of its best alternative, plus ε. A user over capacity drops the lowest offer; the lowest remaining offer of a full user is its price.
 
-    Items bid for users in an ascending auction (Bertsekas & Castañón 1989). For each of its best users, an item offers the user's value in excess of its
-    best alternative, plus ε. A full user drops the lowest offer, which then becomes the price.
+    Args:
+        values: (I, K) values of matching an item with each of its candidates; only values above 0 are matched.
+        users: (I, K) candidates, without repetitions in a row, padded with −1.
+        room: (U,) remaining capacity of each user.
+        per_item: largest number of users per item.
+        tolerance: ε, above 0. With integer values and an ε below 1 / matches, the result is the exact optimum.
 
     Raises:
         InputError: the arrays do not match, or the tolerance is not above 0.

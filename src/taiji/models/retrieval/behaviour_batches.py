@@ -22,11 +22,12 @@ BUCKET = 16
 class MaskedBatch(NamedTuple):
     """Histories, newest first, with some items masked.
 
-    items: (B, L) from 1; 0 is padding, N + 1 is the mask.
-    behaviours: (B, L) from 1; 0 is padding.
+    Attributes:
+        items: (B, L) from 1; 0 is padding, N + 1 is the mask.
+        behaviours: (B, L) from 1; 0 is padding.
         places: (M,) positions of the masked items in the flattened (B · L,).
         targets: (M,) the masked items, from 0.
-        hidden: (B, L) bool, randomly drawn positions.
+        hidden: (B, L) bool, randomly drawn positions whose behaviour can be masked as well.
     """
 
     items: Array
@@ -142,7 +143,7 @@ class Histories:
 def held_out(
     history: History, behaviours: Array, target: int, most: int, random: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Choose users who have an interaction before their last one with the target behaviour.
+    """Choose users whose last interaction with the target behaviour is held out, among those with at least one interaction before it.
 
     Returns:
         users (V,), and the end (U,) of the trainable part of each user's slice: the held-out interaction for these users, the end of the slice for others.

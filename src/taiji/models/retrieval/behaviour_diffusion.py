@@ -2,7 +2,7 @@
 
 First, an encoder learns to fill gaps in histories with all behaviours. Second, with the encoder fixed, a diffusion learns to turn the latent vector of a
 gap with masked behaviour into the vector of the same gap with known behaviour. Third, the head learns to predict items from the diffusion's samples.
-Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores them).
+Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores the released versions).
 """
 
 from __future__ import annotations

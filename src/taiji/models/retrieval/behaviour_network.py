@@ -1,4 +1,4 @@
-"""Network of a behaviour diffusion: items, encoder, diffusion and head, and which losses reach which of these parts."""
+"""Network of a behaviour diffusion (items, encoder, denoiser, head), with gradients stopped so that each loss trains only its own parts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BehaviourNetwork(nn.Module):
         )
         # One fixed draw for all requests, so that the same request always gets the same answer.
         self.register_buffer("start", torch.randn(width))
-        # The sampler reads single values, for which the host would have to wait for a GPU, so this copy stays on the host.
+        # The sampler reads single values; reading them from a GPU would make the host wait, so this copy stays on the host.
         self.host_kept = variance_preserving_schedule(settings.steps)
         self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 

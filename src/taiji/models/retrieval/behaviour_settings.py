@@ -18,7 +18,7 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     target: str = "buy"
     """Behaviour for which items are retrieved, as named in the log."""
     behaviours: Literal["rotary", "added", "none"] = "rotary"
-    """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to those of the items (`added`), or not at all (`none`)."""
+    """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the item vectors (`added`), or not at all (`none`)."""
     diffusion: bool = True
     """Sample the latent vector by the diffusion; otherwise use the encoder's latent."""
     as_released: tuple[Released, ...] = ()

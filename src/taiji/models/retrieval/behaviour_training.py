@@ -54,7 +54,7 @@ class BehaviourTraining:
         self.checks: dict[str, list[dict[str, Any]]] = {}
 
     def encoder(self) -> None:
-        """Train items, encoder and head to fill gaps."""
+        """Train item embeddings, encoder and head to predict masked items."""
         own = [value for name, value in self.network.named_parameters() if not name.startswith("denoiser.")]
         self._stage("encoder", own, self._encoder_loss, self.settings.epochs)
 

@@ -1,7 +1,7 @@
 """Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
 
 TIGER (2305.05065) is the plain decoder. OneLive, OneMall, S²GR and DualGR are settings of it. Deviations from TIGER are listed in ``docs/papers.md``,
-those from the others in ``docs/systems``.
+and deviations from the other papers in ``docs/systems``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from taiji.nn.time_encoding import time_features
 
 Array = NDArray[Any]
 REQUESTS, CELLS = 256, 8_000_000
-"""Number of requests decoded at a time, and of log-probabilities of codes held in memory. Large levels or beams reduce the number of requests."""
+"""Largest number of requests decoded at a time, and largest number of log-probabilities of codes held in memory. Large levels or beams reduce the former."""
 
 
 class CodeDecoder(CatalogueRetriever):
@@ -174,7 +174,7 @@ class CodeDecoder(CatalogueRetriever):
         Args:
             dataset: dataset to which the result is bound.
             codes: (n_items, L) codes of its items. If the fit added a level to distinguish items, that level is added here as well unless it is given;
-                items beyond its size, and items with equal codes, share a leaf.
+                items beyond its size get its last code. Items with equal codes share a leaf.
 
         Raises:
             InputError: the codes come from a different coder, or have different levels or sizes.
@@ -291,7 +291,7 @@ class CodeDecoder(CatalogueRetriever):
         return row[place], items, scores[place] + self.trie.log_shares[items]
 
     def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
-        """Return the histories, their lengths (B,), and the other attributes of the requests, with one group each."""
+        """Return the histories, their lengths (B,), and the other attributes of the requests, with one group per request."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
         own = np.where(found >= 0, self.codes[found], -1)

@@ -1,4 +1,7 @@
-"""Network of the generative decoder: a history is encoded once, and many groups that share it decode item codes."""
+"""Network of the generative decoder: a history is encoded once and shared by several decodings (groups).
+
+The groups are the training targets of a history, or the beams of a search.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""Buckets are gathered if the largest one is at most 1/n of the history, for this n; otherwise attention is masked."""
+"""n: if no bucket (the past tokens visible to a group, i.e. those sharing its first code) exceeds 1/n of the history, the buckets are copied out before
+attention; otherwise attention is masked."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Asked:
     prompt: torch.Tensor | None = None
 
     def spread(self, groups: int) -> Asked:
-        """Return the attributes (R, groups), repeated for several groups of each request; there is one group (R, 1) here."""
+        """Return these attributes, given once per request (R, 1), repeated for each of its groups (R, groups)."""
         times = None if self.times is None else self.times.expand(-1, groups, -1)
         return Asked(times, None if self.prompt is None else self.prompt.expand(-1, groups))
 
@@ -111,7 +115,7 @@ class CodeNetwork(nn.Module):
         self.begin_time = TimeEncoding(width) if s.time else None
         self.prompts = nn.Parameter(torch.zeros(scenarios, width)) if s.scenario else None
 
-    # The history, once.
+    # Encoding of the history.
 
     def embed(self, level: int, codes: torch.Tensor) -> torch.Tensor:
         """Return the input vectors (…, d) of codes (…) of a level."""
@@ -155,7 +159,7 @@ class CodeNetwork(nn.Module):
     def _dropped(self, x: torch.Tensor) -> torch.Tensor:
         return functional.dropout(x, self.settings.dropout, self.training)
 
-    # The codes, in groups.
+    # Decoding of the codes, by groups.
 
     def states(
         self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: Asked | None = None

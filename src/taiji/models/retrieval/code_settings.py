@@ -70,7 +70,8 @@ class CodeDecoderSettings(RetrieverSettings):
     multi_token: bool = False
     """Use all blocks only for the first code; each further code uses one block, from the previous state and code."""
     thinking: Literal["off", "filler", "latent"] = "off"
-    """Step before each code, whose state is the input of the next step (`latent`). `filler` takes as many steps without this input, as a control."""
+    """Additional step before each code is predicted. With `latent`, its state is part of the input of the predicting step; `filler` takes as many steps
+    without passing the state on, as a control."""
     clusters: NonNegativeInt = 0
     """Number of clusters of each level's codes that the thinking states learn to predict; 0 for none."""
     cluster_weight: float = Field(default=0.1, ge=0)
@@ -80,7 +81,7 @@ class CodeDecoderSettings(RetrieverSettings):
     queries: PositiveInt = 8
     """Number of tokens that the compressor outputs."""
     time: bool = False
-    """Add hour, weekday and time since the previous interaction to the history and to the request; initialised to the identity."""
+    """Add hour, weekday and time since the previous interaction to the history and to the request; at the start of training, nothing is added."""
     scenario: str = ""
     """Column of events and requests that names the scenario. Each scenario has a prompt, which is added to the first token. Empty for none."""
     pool: str = ""
@@ -89,7 +90,7 @@ class CodeDecoderSettings(RetrieverSettings):
     skip_weight: float = Field(default=0.0, ge=0)
     """Weight of the loss on exposures that were skipped before the target, which makes their first codes less probable."""
     skips: PositiveInt = 4
-    """Number of exposures without a click, the last ones before the target, that are used."""
+    """Number of exposures without a click that are used: the last ones before the target."""
     device: Device = "auto"
     """Device for training and decoding: `cpu`, `cuda`, or `auto`."""
 

@@ -20,7 +20,7 @@ class CooccurrenceSettings(NeighbourSettings):
     window: PositiveInt = 10
     """Window, in interactions after an item, within which other items co-occur with it."""
     step_decay: float = Field(default=0.8, gt=0, le=1)
-    """Decay of a co-occurrence per interaction between the two."""
+    """Decay of a co-occurrence per interaction between the two items."""
     direction: Literal["both", "forward"] = "both"
     """`forward` lets an item vote only for items that followed it."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)

@@ -1,8 +1,8 @@
 """Users for new items: two towers used in the reverse direction, within the capacity of the users (DualRec, arXiv 2502.20497).
 
-A new item is matched with users who are likely to come on the next day, have remaining capacity, and whose vectors are closest to the item's. No user is
-matched with more items than the capacity. An auction assigns the matches, independent of the order of the items. Matched items then have a higher score
-for the user.
+A new item is matched with the users whose vectors are closest to the item's, among the users who are likely to come on the next day and have remaining
+capacity. No user is matched with more items than the capacity. An auction assigns the matches, independent of the order of the items. Matched items then
+have a higher score for the user.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class CreatorSettings(TwoTowersSettings):
     active: float = Field(default=0.2, ge=0, le=1)
     """Smallest probability of coming on the next day at which a user is available."""
     order: Literal["auction", "random"] = "auction"
-    """Which item gets the last free match of a user: the one that gains most by it (`auction`), or the first in a random order (`random`)."""
+    """Rule by which items compete for a user's last free match: it goes to the item that gains most by it (`auction`), or to the first in a random order
+    (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
     """Step of the auction: largest loss of cosine per match, relative to the optimum."""
     boost: float = Field(default=0.5, ge=0)
@@ -87,7 +88,7 @@ class CreatorSide(TwoTowers):
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:
-        """Return (I, B): how much closer an item is to a user than the user's average item; 0 for items in the user's history."""
+        """Return (I, B): the score of an item for a user minus the user's mean score over all items; 0 for items in the user's history."""
         scores = super().scores(requests)
         values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
         row, seen = seen_items(self.dataset.history, requests)
@@ -152,7 +153,7 @@ class CreatorSide(TwoTowers):
 
 
 def daily_activity(history: History, now: int) -> Array:
-    """Return (U, D): True if the user had an interaction on each of the last D days before ``now``, latest last."""
+    """Return (U, D): for each of the last D days before ``now``, latest last, whether the user had an interaction on it."""
     times = np.asarray(history.times)
     ages = (now - 1 - times) // DAY
     days = int(min(ages.max(initial=0) + 1, WINDOWS[-1] + TAUGHT))

@@ -1,8 +1,8 @@
 """Two towers whose user side first samples the likely next item of the user (T2Diff, arXiv 2502.20687).
 
-Given the history, a diffusion generates the drift from the last item to the next positive one. The sampled next item joins the last interactions in a
-transformer, whose output weights the whole history (mixed attention). The item side does not depend on the user, so its index remains valid. The
-diffusion reads embeddings without a gradient, and so does the tower read the sample.
+Given the history, a diffusion generates the drift from the last item to the next positive item. The sampled next item joins the last interactions in a
+transformer, whose output weights the whole history (mixed attention). The item side does not depend on the user, so its index remains valid. No
+gradient flows from the diffusion into the embeddings, or from the user tower into the diffusion.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def item_factors(history: History, count: int, width: int, seed: int = 0) -> Arr
     """Return ``V S`` of the normalised binary user-item matrix, (count, width) float64; zero for items without interactions.
 
     Each entry is divided by the square roots of the numbers of interactions of its user and its item, so that neither busy users nor popular items
-    dominate the directions. Randomised subspace iteration (Halko et al., SIAM Review 2011).
+    dominate the directions. The decomposition uses randomised subspace iteration (Halko et al., SIAM Review 2011).
 
     Args:
         history: interactions.

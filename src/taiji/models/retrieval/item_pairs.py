@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
-    """Return pairs of each item and its ``k`` items of largest cosine: item, other item and cosine, each (P,).
+    """Return the pairs of each item with the ``k`` items nearest to it by cosine: item, other item and cosine, each (P,).
 
     Args:
         vectors: (N, d), such as those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of zeros have no pairs.

@@ -77,7 +77,7 @@ class CatalogueRetriever(ABC):
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` items of each request with the highest scores, in the model's own numbers, here by scoring all items.
+        """Return the ``k`` items of each request with the highest scores, in the model's own numbers. The base class scores all items.
 
         The slate has width ``k`` and is padded if a request has fewer items. Ties go to the smaller number.
         """
@@ -266,7 +266,7 @@ class CatalogueRetriever(ABC):
 
 
 def share_of_repeats(history: History) -> float:
-    """Return the share of interactions with an item with which the user had already interacted strictly before."""
+    """Return the share of interactions whose user had interacted with the same item strictly before."""
     return 1.0 - len(history.first_touches().items) / max(len(history.items), 1)
 
 

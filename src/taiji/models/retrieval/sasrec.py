@@ -1,7 +1,7 @@
 """SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
 
 Deviation: it is trained with a sampled softmax instead of the paper's binary loss with one negative, which closes its gap to later models (Klenitskiy &
-Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Histories are packed side by side, so that the cost follows their actual length.
+Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so that the cost depends on their actual lengths.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SASRec(VectorRetriever):
     """Sequential retriever, whose query is the state after the user's last interaction.
 
     Attributes:
-        history: one entry per check: epoch, training loss, validation NDCG@10.
+        facts: ``checks`` has one entry per check: epoch, training loss, validation NDCG@10.
     """
 
     Settings = SASRecSettings
@@ -129,7 +129,7 @@ class SASRec(VectorRetriever):
         self.vectors = to_numpy(self.network.table[1:])
 
     def queries(self, requests: Requests) -> Array:
-        """Return the states after the requests' histories; zeros for an empty history, so that all items tie."""
+        """Return the states after the requests' histories; zeros for an empty history, for which nothing is retrieved."""
         items, _ = self.recent(requests)
         return np.concatenate([self._encode(items[block]) for block in in_blocks(len(items))])
 

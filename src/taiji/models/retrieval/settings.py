@@ -19,4 +19,4 @@ class RetrieverSettings(Settings):
     """Number of most recent interactions of the user that the model reads."""
     seen: Literal["auto", "keep", "drop"] = "auto"
     """Treatment of items with which the user has already interacted as candidates: `keep` or `drop` them, or decide by the training log (`auto` keeps them
-    if at least one interaction in twenty is a repeat, as in a grocery)."""
+    if at least one interaction in twenty is a repeat, as in grocery shopping)."""

@@ -41,6 +41,6 @@ def top_items(scores: Array, k: int) -> Slate:
 
 
 def best_of(slate: Slate, scores: Array, k: int) -> Slate:
-    """Return the ``k`` items of the slate with the highest scores (B, M), best first, with these scores. Ties and −inf are treated as above."""
+    """Return the ``k`` items of the slate with the highest scores (B, M), best first, with these scores. Ties and −inf are treated as in :func:`top_items`."""
     best = top_items(scores, k)
     return replace(slate.take(np.where(best.mask, best.items, 0)).where(best.mask), scores=best.scores)

@@ -1,4 +1,4 @@
-"""Two towers: history and profile of a user on one side; id, categories and text of an item on the other (Yi et al., RecSys 2019)."""
+"""Two towers: the history of a user on one side; id and categories of an item on the other (Yi et al., RecSys 2019)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TwoTowersNetwork(ItemTower):
 
 
 def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
-    """Return two layers from the given width to that of the output vectors."""
+    """Return two layers from the given width to the width of the output vectors."""
     return nn.Sequential(
         nn.Linear(width, settings.hidden),
         nn.GELU(),
@@ -217,7 +217,7 @@ def training_rows(history: History, most: int) -> Array:
 
 
 def before_rows(history: History, rows: Array, length: int) -> tuple[Array, Array]:
-    """Return the ``length`` interactions strictly before each position (B,), newest first, (B, length) padded with −1, and the item at it (B,)."""
+    """Return the last ``length`` items strictly before each position (B,), (B, length), newest first, padded with −1; and the item at each position (B,)."""
     user = np.searchsorted(history.offsets, rows, side="right") - 1
     wanted = rows[:, None] - 1 - np.arange(length)
     earlier = (wanted >= history.offsets[user][:, None]) & (

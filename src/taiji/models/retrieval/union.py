@@ -73,7 +73,8 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
     """Return the ``k`` items with the largest sums of ``weight / (60 + rank)``.
 
     Args:
-        slates: per retriever (B, M_r) items, best first, padded with −1. weights: (R,).
+        slates: per retriever (B, M_r) items, best first, padded with −1.
+        weights: (R,).
     """
     rows = len(slates[0])
     items = np.concatenate(slates, axis=1)
@@ -99,7 +100,8 @@ def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate
     """Return the first ``quota`` items of each retriever that no earlier retriever has given, cut to ``k``.
 
     Args:
-        slates: per retriever (B, M_r) items, best first, padded with −1. quotas: one per retriever.
+        slates: per retriever (B, M_r) items, best first, padded with −1.
+        quotas: one per retriever.
     """
     parts: list[Array] = []
     for items, quota in zip(slates, quotas):

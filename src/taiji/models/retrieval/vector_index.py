@@ -23,8 +23,8 @@ TRAINING = 64
 class VectorIndex:
     """Index over vectors with ids that the caller chooses.
 
-    Above ``exact_below`` vectors, the index has √n inverted lists (Sivic & Zisserman, 2003; IVF-Flat in faiss), and a query searches the share ``probes`` of
-    them that is nearest. Scores stay exact, but some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold.
+    Above ``exact_below`` vectors, the index has √n inverted lists (Sivic & Zisserman, 2003; IVF-Flat in faiss), and a query searches the nearest
+    share ``probes`` of them. Scores stay exact, but some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold.
 
     Args:
         width: width of the vectors.

@@ -61,7 +61,7 @@ class VectorRetriever(CatalogueRetriever):
         return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users. The index is built first, so that all of them share it."""
+        """Return the retriever for other users. The index is built first, so that all these retrievers share it."""
         made = super().bound_to(users)
         if len(self.vectors) > EXACT_BELOW:
             self._indexed = made._indexed = (self.vectors, self.index)
