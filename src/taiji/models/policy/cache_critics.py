@@ -71,7 +71,7 @@ def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
             where="chain",
             expected=f"real eigenvalues, and eigenvectors with a condition number of at most {most:g}",
             found=f"eigenvalues {np.round(values, 6).tolist()}, condition number {condition:.3g}",
-            fix="merge levels (two levels always work unless they never change), or use coupled_values",
+            fix="merge levels (two levels always work), or use coupled_values",
         )
     order = np.argsort(-values.real, kind="stable")
     vectors = vectors.real[:, order]
