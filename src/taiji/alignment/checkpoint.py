@@ -1,4 +1,4 @@
-"""The trainer's own part of a checkpoint: weights as JSON and unused rollouts as safetensors. It is written last, and atomically."""
+"""The trainer's own part of a checkpoint: state of the reward weighting as JSON, and unused rollouts as safetensors. It is written last, and atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Student of the language model's intent rows: it computes the same columns for every user before every request, in under a millisecond.
+"""Student distilled from the language model's intent rows: for any user, at request time, it predicts the intents in under a millisecond.
 
 A row from the language model costs a prompt and an answer, so most users have none, or an outdated one. The student reads the text vectors of a user's
 items, newest first, and predicts the language model's intents as a set of weighted vectors. It is trained on the existing rows. It does not predict

@@ -57,7 +57,7 @@ def redundancy(intents: Array, near: float = NEAR) -> Array:
 
 
 def best_cosines(intents: Array, candidates: Array) -> Array:
-    """Best cosine among the intents (B, m, d) of each candidate (B, C, d): (B, C); −1 where there is no intent."""
+    """Largest cosine of each candidate (B, C, d) with any intent (B, m, d): (B, C); −1 where there is no intent."""
     cosine = np.einsum("bmd,bcd->bcm", intents, candidates).astype(np.float64)
     return np.asarray(np.where(_there(intents)[:, None, :], cosine, -1.0).max(axis=2, initial=-1.0))
 
