@@ -29,7 +29,7 @@ STATE = "reward_weights.json"
 
 @dataclass(frozen=True)
 class SavedState:
-    """Content of a checkpoint: number of micro-batches trained on so far, state of the rule, unused rollouts (or None), and state of the front."""
+    """Content of a checkpoint: number of micro-batches used so far, state of the weighting rule, unused rollouts (or None), and state of the Pareto front."""
 
     step: int
     rule: dict[str, Any]

@@ -67,7 +67,7 @@ def period_requests(
 
 
 def _had_before(dataset: Dataset, users: Array, items: Array, begin: Array) -> Array:
-    """Return whether each user (n,) had interacted with the item (n,) strictly before the user's ``begin`` (n_users,)."""
+    """Return a mask (n,): True if the user (n,) had interacted with the item (n,) strictly before the user's ``begin`` (n_users,)."""
     history = dataset.history
     owner = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     past = history.times < begin[owner]

@@ -63,14 +63,14 @@ class RecommendSettings(Settings):
     """Names of fields of the ranker, of your own package or pair fields. For each, a further ranker is trained without it, and
     the ablation has a row for it."""
     most_per_category: PositiveInt | None = None
-    """Most items per deepest category in a list; `null` sets no cap."""
+    """Largest number of items per deepest category in a list; `null` sets no cap."""
     budget: Budget = Budget()
     length: PositiveInt = 10
     """Items per list."""
     depths: tuple[PositiveInt, ...] = (10, 50, 200)
     """Depths at which retrieval is evaluated."""
     requests: PositiveInt = 3000
-    """Most users of the test period to evaluate, with one request each."""
+    """Largest number of users of the test period to evaluate, with one request each."""
     request_at: Literal["random", "first"] = "random"
     """Time of a user's request: a random one of the user's events in the test period, or the first."""
     horizon_days: float | None = Field(default=None, gt=0)

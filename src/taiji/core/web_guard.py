@@ -54,7 +54,7 @@ def names_this_machine(host: str, port: int | None = None) -> bool:
 
 
 def forwarded(names: Iterable[str]) -> bool:
-    """Return whether headers of a request, by their names in lower case, say that a proxy forwarded it."""
+    """Return True if a proxy forwarded a request, judged by the lower-case names of its headers."""
     return any(name in FORWARDED or name.startswith(FORWARDED_FORMS) for name in names)
 
 

@@ -22,7 +22,7 @@ class LadderSettings(Settings):
     logs: tuple[str, ...] = ()
     """Additional logs for the ladder, in the form of `taiji run --data`: `world:shop`, or a path."""
     rows: PositiveInt = 20_000
-    """Most candidates per log."""
+    """Largest number of candidates per log."""
     seeds: NonNegativeInt = 1
     """Trainings per rung; 0 omits the ladder."""
 

@@ -36,7 +36,7 @@ LATEST = 0.15
 FEWEST = 20
 """Smallest number of rows for training."""
 BLOCK = 2048
-"""Rows that are written at once: as Python lists they take eight times the memory of a table."""
+"""Number of rows written at a time, because as Python lists they take eight times the memory of a table."""
 
 
 class StudentSettings(Settings):

@@ -21,7 +21,7 @@ class RetentionSettings(Base):
     """Settings of ``retention``."""
 
     outcome: str = "click"
-    """Outcome that measures a good list, by the share of viewed positions that have it (``click``, ``pleased``, ``buy``)."""
+    """Outcome (``click``, ``pleased``, ``buy``) that measures how good a list is, by its share among the viewed positions."""
     centre: float = Field(default=0.15, ge=0, le=1)
     """Share that makes a list neutral."""
     scale: float = Field(default=0.15, gt=0)

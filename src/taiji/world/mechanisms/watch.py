@@ -1,5 +1,4 @@
-"""Seconds watched: interest times the effect of the duration times noise, with planted biases of user segments and
-categories."""
+"""Seconds watched, the product of interest, an effect of the duration, and noise, with planted biases of user segments and categories."""
 
 from __future__ import annotations
 
