@@ -29,7 +29,7 @@ class CopyLimits(Settings):
     longest: PositiveInt = 110
     """Largest number of characters of a copy."""
     duplicate: float = Field(default=0.8, gt=0.0, le=1.0)
-    """The later of two copies of an item is a near-duplicate if their Jaccard similarity (share of common words, without those of the title) is at least this."""
+    """The later of two copies of an item is a near-duplicate if at least this share of their words is common to both. Words of the item's title are ignored."""
     comment_support: PositiveInt = 2
     """Number of different comments that must contain a word before a copy may use it, because comments are written by strangers."""
     forbidden: tuple[str, ...] = (

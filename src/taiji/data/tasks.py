@@ -107,8 +107,8 @@ def labels(
     """Return the labels of every prediction for the rows of ``frame``, (N,) float32 each, NaN where unknown.
 
     A conditional label is defined only for rows where its condition is 1. Its joint label (both are 1) is 0 where the condition is
-    0, but only up to the time of the last row whose label is known. After that time, only rows whose condition is 0
-    have a known joint label (0), and the others are still unknown. Using these rows would make the joint event look too rare.
+    0, but only up to the time of the last row whose label is known. After that time, the joint label of rows whose condition
+    is 0 would be known (0), whereas that of the other rows is not known yet. Using only the known ones would make the joint event look too rare.
 
     Args:
         frame: rows with ``time`` and the columns of the tasks; a label whose column is missing is unknown for all rows.
