@@ -112,7 +112,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
-    """Return the tensor of which this process holds ``part``, placed like ``parameter``."""
+    """Return the tensor, placed like ``parameter``, whose part on this process is ``part``."""
     if not isinstance(parameter, DTensor):
         return part
     return DTensor.from_local(

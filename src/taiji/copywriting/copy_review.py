@@ -57,7 +57,7 @@ class Judgement(Comparison):
     """Comparison with the judgement of one person.
 
     Attributes:
-        choice: the better copy.
+        choice: the side of the better copy (``left``, ``right``), or ``even``.
         by: name of the person.
         at: time, ISO 8601 in UTC.
     """

@@ -23,7 +23,8 @@ class Task(Settings):
     """Name of the label, shared by its column, its prediction and its metrics."""
     kind: Kind = "binary"
     """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
-    ``pairwise`` (a number of which only the order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction, because the answers of other users are unknown)."""
+    ``pairwise`` (a number; only its order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction,
+    because the answers of other users are unknown)."""
     given: str | None = None
     """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1 (conversion given click)."""
     joint: str | None = None

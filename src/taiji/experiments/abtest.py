@@ -50,7 +50,7 @@ class Comparison:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def covers(self, truth: float) -> bool | None:
-        """Return whether the fixed interval covers a value; None without an interval."""
+        """Return True if the fixed interval covers a value; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= truth <= self.high
 
 

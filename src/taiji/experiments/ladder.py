@@ -229,8 +229,7 @@ Part = tuple[NumbersField, Array, Array]
 
 @dataclass
 class _Standing:
-    """A model's state on the ladder: base fields of the next rung, trained results, and the substitute of each rung
-    that does not pay off."""
+    """A model's state on the ladder: base fields of the next rung, results by rung, and, for each rung that does not pay off, the rung that replaces it."""
 
     ground: list[Part] = field(default_factory=list)
     fitted: dict[str, Fitted] = field(default_factory=dict)
@@ -263,7 +262,7 @@ def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
 
 
 def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:
-    """Return the AUC on some test rows, and its difference to that of other scores with an interval."""
+    """Return the AUC on some test rows, and its difference from the AUC of other scores, with an interval."""
     users, codes = np.unique(trial.test["user"].to_numpy()[chosen], return_inverse=True)
     labels = trial.test["click"].to_numpy()[chosen]
     if len(np.unique(labels)) < 2:

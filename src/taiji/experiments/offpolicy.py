@@ -38,7 +38,7 @@ class Logged:
     Args:
         rewards: (N,) observed rewards.
         propensities: (N,) μ(a|x) > 0, the logging policy's probability of its action.
-        targets: (N,) π(a|x) >= 0, the target policy's probability of that same action.
+        targets: (N,) π(a|x) >= 0, the target policy's probability of the logged action.
 
     Raises:
         InputError: different lengths, a propensity that is not in (0, 1], a target that is not in [0, 1], or a reward that

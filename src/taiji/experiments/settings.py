@@ -36,7 +36,7 @@ class ABTestSettings(Settings):
     seeds: int = Field(default=3, ge=1)
     """Trainings per arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
     slots: int = Field(default=3, ge=1)
-    """Number of items that a ranker chooses from those offered by a request."""
+    """Number of items that a ranker chooses among the items offered in a request."""
     fee: float = Field(default=0.05, gt=0, le=1)
     """Share of an item's price charged for a click."""
     repeats: int = Field(default=200, ge=20)

@@ -45,11 +45,11 @@ class Predictor(Protocol):
     """A trained ranker."""
 
     def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """``click`` and ``ctcvr`` in the rows' order."""
+        """Return the predictions ``click`` and ``ctcvr`` in the order of the rows."""
 
 
 Trainer = Callable[[pl.DataFrame, int], Predictor]
-"""(training exposures with feature columns, seed) → trained ranker."""
+"""Function from training exposures with feature columns, and a seed, to a trained ranker."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def run_cells(
 
 
 def _whole(path: Path, key: str) -> bool:
-    """Return whether a cell with this key exists and both of its files are intact."""
+    """Return True if a cell with this key exists and both of its files are intact."""
     try:
         cell = read_json(path)
         fits = is_sealed(cell) and cell["key"] == key

@@ -27,7 +27,7 @@ class _Bit:
     Attributes:
         lower, upper: rows without and with the bit; ``lower`` sorted by block and score.
         start, below, level, end: for each upper row, indices into ``lower``: start of its block, end of the rows
-        scored lower, end of those scored lower or equally, end of the block.
+        scored lower, end of the rows scored lower or equally, end of the block.
     """
 
     lower: Array

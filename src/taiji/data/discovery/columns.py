@@ -245,6 +245,6 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return the facts of the recognised kind. If some cells do not fit this kind, return those of a text column instead, with the former as ``mostly``."""
+    """Return the facts of the recognised kind. If some cells do not fit this kind, return the facts of a text column, whose ``mostly`` holds them."""
     found = _with_broken_cells(found, texts, read)
     return replace(plain, mostly=found) if found.broken else found
