@@ -142,7 +142,7 @@ def serve_world(
     """Let each policy serve in the world from a time on, and compare the users' outcomes.
 
     Args:
-        world: World that the log came from; it is reset.
+        world: world that generated the log; it is reset.
         policies: Name to policy factory.
         start: Microseconds; the policies serve from the next midnight.
         days: Total days of the world.
