@@ -1,4 +1,4 @@
-"""One configuration: the settings that packages own, read from YAML, a preset and ``--set key=value``."""
+"""The configuration: the settings classes of all subpackages, read from YAML, a preset and ``--set key=value``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SizeSettings(Settings):
     period.
     """
     chunk: int = Field(default=32, ge=1)
-    """Number of prompts per partition, which a worker processes at a time and a killed run can lose."""
+    """Number of prompts per partition. A worker processes one partition at a time, and a killed run loses at most the partitions in progress."""
 
 
 class ScaleSettings(Settings):
@@ -155,8 +155,8 @@ def load_config(
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
     ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
-    names another ``model`` than what it is merged over begins anew: keys of one model mean nothing to another. What a preset says about
-    its own log (``data``, ``ladder.logs``) is left out if ``data.source`` is another log. ``data`` is a value of ``data.source``.
+    names another ``model`` than the section it is merged over replaces that section, because the keys of one model mean nothing to another. The values
+    of a preset about its own log (``data``, ``ladder.logs``) are left out if ``data.source`` is another log. ``data`` is a value of ``data.source``.
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range; the
@@ -171,7 +171,7 @@ def load_config(
         Layer(f"--set {override}", _renamed(_read_override(override), f"--set {override}", old_keys))
         for override in overrides
     ]
-    # A section begins anew where its model changes, so models are changed before their settings.
+    # A section is replaced if its model changes, so models are changed before their settings.
     given = sorted(given, key=lambda layer: not any(key[-1] == "model" for key in _keys(layer.values)))
     layers = [
         Layer(str(path), values),
@@ -275,7 +275,7 @@ def _read_override(override: str) -> dict[str, Any]:
 
 
 def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> dict[str, Any]:
-    """Return the values with old keys under their new names; ``old_keys`` is told new and old ones, for messages."""
+    """Return the values with old keys under their new names. Each renamed key is added to ``old_keys`` (new to old name), for messages."""
     for old, new in RENAMED_KEYS.items():
         found, rest = _taken(values, old.split("."))
         if not found:
@@ -294,7 +294,7 @@ def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> d
 
 
 def _taken(values: Mapping[str, Any], keys: list[str]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the value below nested keys, none where it is missing, and the values without it."""
+    """Return the value below nested keys as a list (empty if it is missing), and the values without it."""
     key, *below = keys
     inner = values.get(key)
     if not below:
@@ -304,7 +304,7 @@ def _taken(values: Mapping[str, Any], keys: list[str]) -> tuple[list[Any], dict[
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """Return the value below a dotted key."""
+    """Return a nested mapping that holds the value under a dotted key."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
@@ -327,7 +327,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
-    """A configuration in JSON, as a run keeps its own."""
+    """Read a configuration in JSON, the format in which a run stores its own."""
     try:
         text = path.read_text(encoding="utf-8")
         return parsed(text)
@@ -353,7 +353,7 @@ def _read_json(path: Path) -> Any:
 def _of_another_version(
     path: Path, error: ValidationError, kind: type[Config], old_keys: Mapping[str, str]
 ) -> TaijiError:
-    """Return the error of a run's own configuration that holds keys of another version."""
+    """Return the error to raise if the configuration stored by a run has keys of another version."""
     made = sorted({version for file in path.parent.glob("*/manifest.json") if (version := _version_in(file))})
     by = f"made by taiji {', '.join(made)}" if made else "made by an unknown version"
     return ArtifactError(
@@ -374,7 +374,7 @@ def _version_in(manifest: Path) -> str | None:
 
 
 def _keys(values: Any, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """The place of every section and value."""
+    """Return the path of every section and value, as tuples of keys."""
     found: set[tuple[str, ...]] = set()
     for key, value in values.items() if isinstance(values, dict) else ():
         found |= {(*prefix, key), *_keys(value, (*prefix, key))}
@@ -396,7 +396,7 @@ def _read_preset(name: str, where: str) -> dict[str, Any]:
 
 
 def _preset_for(preset: str, where: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of a preset, without those about its own log if another log is asked for: its sample of users, and the logs shown beside it."""
+    """Return the values of a preset, without those about its own log (sample of users, logs shown beside it) if another log is requested."""
     values = _read_preset(preset, where)
     sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
     own = (values.get("data") or {}).get("source", DataSettings().source)
@@ -425,12 +425,12 @@ def _begins_anew(place: str, before: Mapping[str, Any], value: Mapping[str, Any]
 
 
 CHOSEN = dict(chosen_sections(Config))
-"""Sections of components, with the default one's name."""
+"""Sections of components, each with the name of its default component."""
 
 
 def _explain(problem: Any, kind: type[Config], old_keys: Mapping[str, str]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
-    for new, old in old_keys.items():  # people look for what they wrote
+    for new, old in old_keys.items():  # users search for the key that they wrote
         if place == new or place.startswith(f"{new}."):
             place = old + place.removeprefix(new)
     if problem["type"] == "model_type":

@@ -97,7 +97,7 @@ class AccumulationStep:
         update: OutputGradient | None = None,
         applies: Tensor | None = None,
     ) -> None:
-        """Add one micro-batch's vector-Jacobian products: K backward passes, or one and a half for any K with the directional estimator.
+        """Add one micro-batch's vector-Jacobian products, by K backward passes or, with the directional estimator, by one and a half for any K.
 
         Args:
             recording: recorded forward pass of the micro-batch.
@@ -178,8 +178,9 @@ class AccumulationStep:
         )
 
     def _products(self) -> Tensor:
-        """Return the inner products over the parts on this process, flattened: (D, D) between the sums of the whole step, then (D, D) between the two
-        halves. The directional estimator instead has ||theta||^2 and the squared length of the first half's reference direction in the second place.
+        """Return the flattened inner products over the parts on this process: (D, D) between the sums of the whole step, then (D, D) between the two halves.
+
+        With the directional estimator, the second block is ||theta||^2 and the squared length of the first half's reference direction instead.
         """
         products = [gram(self.sums.totals()).flatten()]
         if self.estimator == "directional":

@@ -1,4 +1,4 @@
-"""The trainer's own part of a checkpoint: weights as JSON and unused rollouts as safetensors. It is written last, and atomically."""
+"""The trainer's own part of a checkpoint: state of the reward weighting as JSON, and unused rollouts as safetensors. It is written last, and atomically."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATE = "reward_weights.json"
 
 @dataclass(frozen=True)
 class SavedState:
-    """Content of a checkpoint: number of micro-batches trained on so far, state of the rule, unused rollouts (or None), and state of the front."""
+    """Content of a checkpoint: number of micro-batches used so far, state of the weighting rule, unused rollouts (or None), and state of the Pareto front."""
 
     step: int
     rule: dict[str, Any]

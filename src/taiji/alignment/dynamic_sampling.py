@@ -185,7 +185,7 @@ class DynamicSampling(Base):
     _metrics: dict[str, defaultdict[str, list[float]]]
 
     def _check_dynamic_sampling(self) -> None:
-        """Raise :class:`ConfigError` if further prompts cannot be drawn, or cannot be started as in TRL."""
+        """Raise :class:`ConfigError` if further prompts cannot be drawn from the dataset, or if their rollouts cannot be started like the first ones."""
         if not self.args.dynamic_sampling:
             return
         several_turns = bool(self.tools) or self.environment_factories is not None

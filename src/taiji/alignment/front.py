@@ -1,4 +1,4 @@
-"""The front of a training run: each batch's mean rewards are one point, and the volume dominated by the points so far is logged.
+"""The Pareto front of a training run: the mean rewards of each batch are one point, and the volume that the points so far dominate is logged.
 
 The means of a batch are noisy, and the best of many noisy points lies beyond the policy's true front. Use the volume to monitor a run, and to compare
 runs of equal length and batch size.
@@ -41,7 +41,7 @@ def _volume(points: np.ndarray) -> float:
 
 
 class Front:
-    """Points of mean rewards that no other point of the run dominates.
+    """Points (mean rewards of a batch) that no other point of the run dominates.
 
     Args:
         weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and penalties count negatively.

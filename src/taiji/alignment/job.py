@@ -1,4 +1,4 @@
-"""Alignment job: from prompts and rewards to a merged model folder. An interrupted job continues to exactly the same bytes."""
+"""Alignment job: from prompts and rewards to a merged model folder. An interrupted job resumes and gives exactly the same bytes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def align(
         seed: random seed of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints. Without it, an interrupted job starts again from the beginning.
 
-    If there are several processes (see :mod:`taiji.language.processes`), they share the rollouts of each step and one ``scratch``; the first process writes.
+    If there are several processes (see :mod:`taiji.language.processes`), they divide the rollouts of each step and use one
+    ``scratch``; the first process writes.
 
     Returns:
         ``folder/model``.

@@ -86,7 +86,7 @@ class Placement:
             module.reshard()
 
     def reduce_in_each_backward(self) -> None:
-        """Reduce gradients in every backward pass, even if the caller asks for a reduction only at the last micro-batch: they are not kept whole until then."""
+        """Reduce gradients in every backward pass, even if the caller asks for it only at the last one, so that no whole gradients are kept until then."""
         for module in self.modules:
             module.set_requires_gradient_sync(True, recurse=False)
             module.set_requires_all_reduce(True, recurse=False)
@@ -112,7 +112,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
-    """Return the tensor of which this process holds ``part``, placed like ``parameter``."""
+    """Return the tensor, placed like ``parameter``, whose part on this process is ``part``."""
     if not isinstance(parameter, DTensor):
         return part
     return DTensor.from_local(

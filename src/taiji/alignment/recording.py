@@ -244,8 +244,8 @@ class Recording:
     ) -> Iterator[list[Tensor | None]]:
         """Yield the products of D vectors, in order. ``keep`` retains the graph for the other half's products.
 
-        If the vectors are linearly dependent on these rows (a reward that is constant over the rollouts, two that rank them alike, more rewards than
-        rollouts), only as many passes run as there are independent vectors, unless other processes wait for all of them.
+        Restricted to these rows, the vectors may be linearly dependent (a reward that is constant over the rollouts, two that rank them alike, more rewards
+        than rollouts). Then only as many passes run as there are independent vectors, unless other processes wait for all of them.
         """
         mixture, wanted = self._independent(gradients, half)
         products = self._products(wanted, half, halves, parameters, keep)

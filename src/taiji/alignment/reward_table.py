@@ -2,8 +2,8 @@
 
 Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up. Since an answer is open text,
 it is grounded in an item (our definition): the candidate of the prompt with the largest cosine similarity, by exact search. Candidates are the items that
-the user was shown in the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target (every one,
-for a set). Nothing after the cutoff is read.
+the user was shown in the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target (all
+true targets, for a set answer). Nothing after the cutoff is read.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def build_reward_table(
         ranker: ranker trained on data before the LLM period.
         embedder: embedder of item texts.
         settings: numbers of candidates.
-        seed: random seed of the random candidates; those of an example depend only on (seed, example).
+        seed: random seed of the random candidates; the candidates of an example depend only on (seed, example).
         batch: number of user-item pairs scored at a time.
         title_characters: length to which titles are cut, as in the prompts.
     """

@@ -65,7 +65,7 @@ def preference_reward(table: RewardTable, answers: Answers) -> Reward:
 def ground_rollouts(
     table: RewardTable, answers: Answers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[np.ndarray, Grounded]:
-    """Return whether completions are well-formed (B,), and their grounding, for reports."""
+    """Return a mask of the well-formed completions (B,), and their grounding, for reports."""
     well, vectors = answers.read(completions)
     return well, table.ground(examples, vectors)
 

@@ -73,7 +73,7 @@ def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 def ground_sets(
     table: RewardTable, answers: SetAnswers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[NDArray[Any], Grounded, list[list[int]]]:
-    """Return whether answers are well-formed (B,), the grounding of each first intent, and the candidate items nearest to the intents, for reports."""
+    """Return a mask of the well-formed answers (B,), the grounding of each first intent, and the candidate items nearest to the intents, for reports."""
     well, vectors = answers.read(completions)
     there = np.abs(vectors).sum(axis=2) > 0
     places = [table.ground(examples, vectors[:, place]).items for place in range(answers.most)]

@@ -26,7 +26,7 @@ ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "rewa
 
 @dataclass(frozen=True)
 class RewardColumns:
-    """Advantages of one batch, one column per reward. They are computed at the generation, and each loss reads those of its rows.
+    """Advantages of one batch, one column per reward. They are computed after the generation, and each loss reads the entries of its rows.
 
     Args:
         advantages: (B, K).

@@ -1,1 +1,1 @@
-"""The request path: fitted components composed, with budgets, a result cache and traces."""
+"""The request path: a cascade of fitted components, with budgets, a result cache and traces."""

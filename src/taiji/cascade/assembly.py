@@ -99,14 +99,13 @@ def make_fuser(settings: RecommendSettings) -> Fuser:
 
 
 def fitted_fusion(settings: RecommendSettings) -> bool:
-    """Return whether ``recommend.fusion`` names a fusion that must be fitted."""
+    """Return True if ``recommend.fusion`` names a fusion that must be fitted."""
     kind = find_class(settings.fusion, FUSERS, "recommend.fusion")
     return isinstance(kind, type) and issubclass(kind, LearntFusion)
 
 
 def whole_fuser(settings: RecommendSettings, fitted: Fuser | None) -> Fuser:
-    """Return the fuser of a cascade; a fitted one is combined with the merge's score, if that has a weight, by
-    averaged ranks.
+    """Return the fuser of a cascade. A fitted fuser is combined with the merge's score by averaged ranks, if this score has a weight.
 
     Raises:
         ConfigError: the named fusion must be fitted, and no fitted one is given.
@@ -175,7 +174,7 @@ def make_cascade(
     vectors: Array | None = None,
     fuser: Fuser | None = None,
 ) -> Cascade:
-    """Compose fitted components according to the settings; ``fuser`` is the fitted fusion, if they name one."""
+    """Compose fitted components according to the settings; ``fuser`` is the fitted fusion, if the settings name one."""
     return Cascade(
         retrievers,
         make_merge(settings, list(retrievers)),

@@ -11,16 +11,16 @@ class Budget(Settings):
     """Candidates and time limits of each step of the request path."""
 
     retrieved: PositiveInt = 200
-    """Candidates requested from each retriever."""
+    """Number of candidates requested from each retriever."""
     candidates: PositiveInt = 500
-    """Candidates kept after the merge."""
+    """Number of candidates kept after the merge."""
     coarse: PositiveInt = 200
-    """Candidates passed from the coarse ranker, if any, to the ranker."""
+    """Number of candidates passed from the coarse ranker, if there is one, to the ranker."""
     reranked: PositiveInt = 100
-    """Best-ranked candidates from which the list is chosen."""
+    """Number of best-ranked candidates from which the list is chosen."""
     retrieval_seconds: float | None = Field(default=None, gt=0)
-    """Time limit of retrieval in seconds; later retrievers are left out, `null` waits for all."""
+    """Time limit of retrieval in seconds. Retrievers that answer later are left out; `null` waits for all."""
     ranking_seconds: float | None = Field(default=None, gt=0)
-    """Time limit of ranking in seconds; candidates not ranked by then are left out, `null` ranks all."""
+    """Time limit of ranking in seconds. Candidates that are not ranked by then are left out; `null` ranks all."""
     ranking_block: PositiveInt = 100
-    """Candidates ranked between two checks of the clock."""
+    """Number of candidates ranked between two checks of the clock."""

@@ -66,7 +66,7 @@ class Cascade:
     Args:
         retrievers: name to retriever. merge: see :class:`Merge`.
         ranking: ranking of the merged candidates; None keeps the order of the merge.
-        coarse: a cheaper ranking before it. rerankers: applied in sequence to the ranker's best candidates.
+        coarse: a cheaper ranking before ``ranking``. rerankers: applied in sequence to the ranker's best candidates.
         budget: candidates and time limits of each step.
     """
 
@@ -93,7 +93,7 @@ class Cascade:
 
         Args:
             requests: users, times and contexts. k: items per list.
-            exclude: (B, E) items that must not be shown, padded with −1. trace: whether to trace every candidate.
+            exclude: (B, E) items that must not be shown, padded with −1. trace: True to trace every candidate.
         """
         notes, watch = Trace() if trace else None, Watch()
         with watch("retrieve"):
@@ -156,7 +156,7 @@ class Cascade:
         return best_of(slate, scores, keep), unranked
 
     def _predictions(self, requests: Requests, slate: Slate, ranking: Ranking) -> tuple[Predictions, int]:
-        """Return predictions of the first positions, and their number: all positions without a time limit."""
+        """Return the predictions of the first positions, and the number of these positions: without a time limit, all of them."""
         state = ranking.scorer.encode(requests)
         width = slate.items.shape[1]
         if self.budget.ranking_seconds is None:

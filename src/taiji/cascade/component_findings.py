@@ -1,5 +1,4 @@
-"""Comparison of each trained component with popularity and co-occurrence, with possible reasons from the log if it
-does not beat them."""
+"""Comparison of each trained component with popularity and co-occurrence, with possible reasons from the log if it does not beat them."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from taiji.cascade.log_slices import LogFacts
 
 Row = Mapping[str, Any]
 MANY = 0.1
-"""Share from which a fact of the log is named as a reason."""
+"""Smallest share at which a fact of the log is named as a reason."""
 FEW_PER_ITEM = 20.0
 """Interactions per item below which sparse data are named as a reason."""
 

@@ -1,5 +1,4 @@
-"""Evaluation of a recommender on a log: recall after every step, the final list, ablation of each component, and
-latency."""
+"""Evaluation of a recommender on a log: recall after every step, the final list, ablation of each component, and latency."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ Array = NDArray[Any]
 log = logging.getLogger(__name__)
 WHOLE, POPULAR, RANKED = "all components", "popular", "ranked"
 BASELINES = {"popularity": "popularity", "cooccurrence": "co-occurrence"}
-"""Baseline models, which every trained component must beat, to their names."""
+"""Baseline models, which every trained component must beat, with their display names."""
 COMPARED_DEPTH = 50
 """Depth at which components are compared with the baselines; the nearest of ``depths`` is used."""
 
@@ -38,7 +37,7 @@ class Evaluation:
     """Results of a recommender's evaluation.
 
     Attributes:
-        retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, the arms are the retrievers, their
+        retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, whose arms are the retrievers, their
             merge, and the merge in the ranker's order.
         lists: the same for the final list of every variant: with all components, and without each of them.
         milliseconds: step to median milliseconds per request, with requests in blocks.
@@ -169,7 +168,7 @@ def variants(
     fuser: Fuser | None = None,
     without_fields: Mapping[str, Scorer[Any]] | None = None,
 ) -> dict[str, Cascade]:
-    """Return the full cascade and its ablations by one component each, over remembered answers.
+    """Return the full cascade, and its variants without one component each, which use stored answers of the components.
 
     Args:
         settings, dataset, vectors: the composition. slates: slates of each retriever. remembered: predictions of the

@@ -15,7 +15,7 @@ from taiji.metrics.list_metrics import Targets
 
 Array = NDArray[Any]
 HISTORIES = ((0, 0, "no history"), (1, 4, "1 to 4 past items"), (5, 19, "5 to 19 past items"), (20, None, "20 past items or more"))  # fmt: skip
-"""Fewest and most past interactions of a request, and the name of the slice."""
+"""Smallest and largest number of past interactions of a request, and the name of the slice."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class LogFacts:
     """Shares and counts of a log that limit its models.
 
     Attributes:
-        interactions: number before the test period; items: size of the catalogue; per_item: their ratio.
+        interactions: number of interactions before the test period; items: size of the catalogue; per_item: their ratio.
         no_history: share of requests whose user had taken nothing before.
         unknown_targets: share of targets that nobody had taken before the test period.
         had_before: share of targets that the user had taken before the request.
-        head: fewest items with half of the past interactions; head_targets: their share of the targets.
+        head: smallest number of items that make up half of the past interactions; head_targets: their share of the targets.
     """
 
     interactions: int
@@ -40,7 +40,7 @@ class LogFacts:
     head_targets: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return them as JSON."""
+        """Return the facts as JSON."""
         return asdict(self)
 
 
@@ -52,7 +52,7 @@ def past_counts(dataset: Dataset, before: int) -> Array:
 
 
 def head_of(counts: Array) -> Array:
-    """Return (N,) bool, the fewest items that make up half of the counts (N,)."""
+    """Return a mask (N,) of the smallest set of items that makes up half of the counts (N,)."""
     order = np.argsort(-counts, kind="stable")
     inside = np.cumsum(counts[order]) - counts[order] < counts.sum() / 2
     found = np.zeros(len(counts), dtype=bool)

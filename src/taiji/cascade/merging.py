@@ -19,7 +19,7 @@ class FusedRanks:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, slates: Mapping[str, Slate], k: int) -> Slate:
-        """Return the ``k`` items with the highest sums."""
+        """Return the ``k`` items with the highest sums of weighted reciprocal ranks."""
         there = [name for name in self.names if name in slates]
         weights = np.array([self.weights.get(name, 1.0) for name in there])
         return _numbered(fuse_ranks([slates[name].items for name in there], weights, k), self.names, there)
@@ -32,7 +32,7 @@ class FilledQuotas:
     quotas: Mapping[str, int]
 
     def __call__(self, slates: Mapping[str, Slate], k: int) -> Slate:
-        """Return at most ``k`` items."""
+        """Return at most ``k`` items, filled up by the quotas."""
         names = tuple(self.quotas)
         there = [name for name in names if name in slates]
         filled = fill_quotas([slates[name].items for name in there], [self.quotas[name] for name in there], k)

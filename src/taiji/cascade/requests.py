@@ -29,8 +29,8 @@ def period_requests(
     """Return one request per user of the period from ``start`` on, at the time of one of the user's events in it.
 
     Args:
-        dataset: the log. start: microseconds. most: most users, a seeded sample. seed: seed of the sample and of the
-            drawn events.
+        dataset: the log. start: microseconds. most: largest number of users; if there are more, a seeded sample is drawn.
+        seed: seed of the sample and of the drawn events.
         at: choice of the event: a random one of the user's distinct times, or the first.
         horizon_days: days after the request within which an interaction is a target; None: to the end.
         new_only: exclude items that the user had interacted with before the request.
@@ -67,7 +67,7 @@ def period_requests(
 
 
 def _had_before(dataset: Dataset, users: Array, items: Array, begin: Array) -> Array:
-    """Return whether each user (n,) had interacted with the item (n,) strictly before the user's ``begin`` (n_users,)."""
+    """Return a mask (n,): True if the user (n,) had interacted with the item (n,) strictly before the user's ``begin`` (n_users,)."""
     history = dataset.history
     owner = np.repeat(np.arange(history.n_users), np.diff(history.offsets))
     past = history.times < begin[owner]

@@ -45,7 +45,7 @@ class RecommendSettings(Settings):
     (the mean of their ranks), or a fitted fusion: `quantile_alignment`, `grouped_alignment`, `monotone_ensemble`, `cells`, or another entry point of the group
     `taiji.fusers` or `package.module:Class`."""
     fusion_settings: dict[str, Any] = Field(default={})
-    """Settings of that fusion other than the weights."""
+    """Settings of the fusion other than the weights."""
     fusion_weights: dict[str, float] = Field(default={"click": 1.0, "merged": 1.0}, min_length=1)
     """Prediction to its weight in the fusion; `merged` is the score of the retrievers' merge. A ranker trained on
     exposures knows little about the rest of the catalogue, so its predictions alone may be worse than the merge."""
@@ -53,7 +53,7 @@ class RecommendSettings(Settings):
     """Diversity of the list, by the items' text vectors: `none`, `mmr`, `dpp`; `best_of_lists` scores proposed lists
     with a saved evaluator; `device_gate` replaces items that would stall by items on the device; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
     rerank_settings: dict[str, Any] = Field(default={})
-    """Further settings of that re-ranker."""
+    """Further settings of the re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)
     """Weight of the scores against diversity: λ of `mmr` (at most 1), the exponent of `dpp`."""
     features: str | None = None
@@ -63,14 +63,14 @@ class RecommendSettings(Settings):
     """Names of fields of the ranker, of your own package or pair fields. For each, a further ranker is trained without it, and
     the ablation has a row for it."""
     most_per_category: PositiveInt | None = None
-    """Most items per deepest category in a list; `null` sets no cap."""
+    """Largest number of items per deepest category in a list; `null` sets no cap."""
     budget: Budget = Budget()
     length: PositiveInt = 10
     """Items per list."""
     depths: tuple[PositiveInt, ...] = (10, 50, 200)
     """Depths at which retrieval is evaluated."""
     requests: PositiveInt = 3000
-    """Most users of the test period to evaluate, with one request each."""
+    """Largest number of users of the test period to evaluate, with one request each."""
     request_at: Literal["random", "first"] = "random"
     """Time of a user's request: a random one of the user's events in the test period, or the first."""
     horizon_days: float | None = Field(default=None, gt=0)

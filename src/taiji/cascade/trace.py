@@ -62,7 +62,7 @@ class Trace:
 
 
 def rank_columns(slates: Mapping[str, Slate]) -> list[tuple[Slate, dict[str, Array]]]:
-    """Return, for each retriever's slate, the name of the column with an item's rank in it, from 1."""
+    """Return each retriever's slate with a named column of its items' ranks, counted from 1 (0 for padding)."""
     out = []
     for name, slate in slates.items():
         ranks = np.broadcast_to(np.arange(1, slate.items.shape[1] + 1), slate.items.shape)

@@ -83,7 +83,8 @@ class CopyChecks:
     def names(self, text: str) -> list[list[str]]:
         """Return the named entities of a text, which are runs of capitalised words.
 
-        Not a name: an everyday word at the beginning of a sentence, or a word that is capitalised in the file of everyday words (a noun in German).
+        An everyday word at the beginning of a sentence is not a name, and neither is a word that is capitalised in the file of everyday words (a
+        noun in German).
         """
         runs: list[list[str]] = [[]]
         for word, starts, breaks in _words(text):

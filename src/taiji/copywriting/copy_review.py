@@ -57,7 +57,7 @@ class Judgement(Comparison):
     """Comparison with the judgement of one person.
 
     Attributes:
-        choice: the better copy.
+        choice: the side of the better copy (``left``, ``right``), or ``even``.
         by: name of the person.
         at: time, ISO 8601 in UTC.
     """
@@ -68,7 +68,7 @@ class Judgement(Comparison):
 
 
 def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]:
-    """Return pairs of usable copies: one pair of each item before a second pair of any. A larger count keeps the pairs of a smaller one.
+    """Return pairs of usable copies. Every item gives its first pair before any item gives a second one. A larger count keeps the pairs of a smaller one.
 
     Args:
         copies: see :data:`taiji.copywriting.copy_table.SCHEMA`.

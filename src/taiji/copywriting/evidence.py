@@ -27,7 +27,7 @@ AUTHOR = "user_id"
 UNTOLD = ("item", "item_id", FROM, UNTIL, *KNOWLEDGE)
 """Columns of the item table that are not evidence: ids, times, and texts of a language model."""
 DESCRIPTION_CHARACTERS, FIELD_CHARACTERS = 400, 120
-"""Largest number of characters that are read, of a description and of another field. A longer field is treated as a description."""
+"""Largest number of characters read from a description, and from any other field. A longer field is treated as a description."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -163,5 +163,5 @@ def _comments(table: pl.DataFrame | None, as_of: int) -> dict[str, list[Fact]]:
 
 
 def listing_times(items: pl.DataFrame) -> list[int]:
-    """Return the times (microseconds) at which a table without a log says that its items were listed; the smallest possible time for items without one."""
+    """Return each item's listing time (microseconds) from the item table alone, without a log; items without a listing time get the smallest possible value."""
     return [int(time) for time in bound_times(items, FROM, EVER.min)]

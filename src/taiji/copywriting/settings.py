@@ -22,14 +22,14 @@ class PairSettings(Settings):
 
 
 class CopyLimits(Settings):
-    """Limits of a copy, and which evidence it needs."""
+    """Limits of a copy, and the evidence that it needs."""
 
     shortest: PositiveInt = 12
     """Smallest number of characters of a copy."""
     longest: PositiveInt = 110
     """Largest number of characters of a copy."""
     duplicate: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Share of common words from which on the later of two copies of an item is a near-duplicate. Words of the item's title are ignored."""
+    """The later of two copies of an item is a near-duplicate if at least this share of their words is common to both. Words of the item's title are ignored."""
     comment_support: PositiveInt = 2
     """Number of different comments that must contain a word before a copy may use it, because comments are written by strangers."""
     forbidden: tuple[str, ...] = (
@@ -54,15 +54,15 @@ class CopywritingSettings(Settings):
     items: PositiveInt | None = None
     """Number of items to write about, from the start of the catalogue; `null` for all."""
     comments: PositiveInt = 5
-    """Number of comments that a prompt shows, which are the newest."""
+    """Number of the newest comments that a prompt shows."""
     max_new_tokens: int = Field(default=40, ge=8)
     """Longest copy of a local model, in tokens. For an endpoint, set `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.8, ge=0.0)
     """Sampling temperature. With 0, all candidates of a category are the same text."""
     batch_size: PositiveInt = 24
-    """Copies written together by a local model."""
+    """Number of copies that a local model writes together."""
     chunk: PositiveInt = 64
-    """Number of items per part of the work, which is the most that an interrupted command loses with a local model."""
+    """Number of items per part of the work. With a local model, an interrupted command loses at most one part."""
     exploration: float = Field(default=0.1, ge=0.0, le=1.0)
     """Share of the sends that is spread evenly over all copies of an item that passed the checks."""
     limits: CopyLimits = CopyLimits()

@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 CHECKSUM = "checksum"
 """Key of a manifest with the hash of its other values."""
 HASHED_UP_TO = 64 * 2**20
-"""Size in bytes up to which a file is always hashed, which takes a twentieth of a second at 1.4 GiB/s. A larger file is hashed only if its
+"""Largest size in bytes of a file that is always hashed, which takes a twentieth of a second at 1.4 GiB/s. A larger file is hashed only if its
 modification time differs from the recorded one, or in a thorough check; otherwise only its size is compared."""
 
 

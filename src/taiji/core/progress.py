@@ -15,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SHOW_AFTER = 2.0
-"""Seconds below which a job shows no progress."""
+"""Number of seconds before a job shows progress."""
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
 

@@ -47,14 +47,14 @@ HEADERS: Mapping[str, str] = {
 
 
 def names_this_machine(host: str, port: int | None = None) -> bool:
-    """Return True if a ``Host`` header names this machine with the given port, or with any port or none if ``port`` is None."""
+    """Return True if a ``Host`` header names this machine with the given port. If ``port`` is None, any port, or no port, is accepted."""
     if port is None:
         return _LOCAL.fullmatch(host) is not None
     return host in {f"{name}:{port}" for name in LOCAL_NAMES}
 
 
 def forwarded(names: Iterable[str]) -> bool:
-    """Return whether headers of a request, by their names in lower case, say that a proxy forwarded it."""
+    """Return True if a proxy forwarded a request, judged by the lower-case names of its headers."""
     return any(name in FORWARDED or name.startswith(FORWARDED_FORMS) for name in names)
 
 

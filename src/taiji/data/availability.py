@@ -1,4 +1,4 @@
-"""Times from and until which an item may be shown."""
+"""Start and end of the period in which an item may be shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVER = np.iinfo(np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Availability:
-    """Availability of items: from their first time on, and strictly before their end.
+    """Period in which each item is available: from its first time on, and strictly before its end.
 
     Attributes:
         first: first time of each item, (n_items,), in microseconds since the epoch.

@@ -1,4 +1,4 @@
-"""Counters of a log by name: which events they count, by which key, and how they are made from the events."""
+"""Named counters of a log: which events each one counts, by which key, and how it is made from the events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVENTS: dict[Events, tuple[pl.Expr, str]] = {
     "known": (KNOWN, "matured_at"),
     "bought": (KNOWN & (pl.col("conversion") == 1), "matured_at"),
 }
-"""Events to count, and the column with the time from which each counts."""
+"""Kinds of events to count, each with its condition and the column of the time from which an event counts."""
 Count = tuple[Key, Events]
 Mean = Literal["item", "level_3"]
 CLICKS: tuple[Count, ...] = tuple(
@@ -42,7 +42,7 @@ COUNTS: tuple[Count, ...] = (
     *((key, events) for key in ("user", "item", "everything") for events in EVENTS if events != "clicked"),
 )  # type: ignore[assignment]
 MEANS: tuple[Mean, ...] = ("item", "level_3")
-"""Keys by which there are means of the logarithm (log1p) of the price."""
+"""Keys by which the logarithm (log1p) of the price is averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class CountKeys:
     Attributes:
         n_items: number of items.
         codes: dense code of each item's first, second and finest category, (n_items,) int64 each.
-        sizes: number of codes of each.
+        sizes: number of codes at each of these levels.
     """
 
     n_items: int
@@ -61,7 +61,7 @@ class CountKeys:
 
     @classmethod
     def of(cls, items: pl.DataFrame, levels: Sequence[str]) -> CountKeys:
-        """Return the keys of a table of items with its category columns, the coarsest first."""
+        """Return the keys for a table of items. ``levels`` are its category columns, the coarsest first."""
         counted = (*levels[:2], levels[-1]) if len(levels) > 2 else (*levels, *[None] * (3 - len(levels)))
         codes = tuple(_codes(items, level) for level in counted)
         return cls(len(items), codes, tuple(int(level.max(initial=0)) + 1 for level in codes))
@@ -119,7 +119,7 @@ class LogCounts:
 
 
 class ClickCounts:
-    """Counters in which those of the users' own clicks are replaced.
+    """Counters in which the given clicks replace the users' own clicks in the log; all other counters are unchanged.
 
     Args:
         counts: the other counters. keys: keys of the items.
@@ -148,7 +148,7 @@ def count_of(log: pl.LazyFrame, keys: CountKeys, key: Key, events: Events) -> Pa
 
 
 def mean_of(log: pl.LazyFrame, keys: CountKeys, listed: Array, key: Mean) -> PastMean:
-    """Return the means of the prices in a log. The price of an event is that of the item for all users; it is known after that time."""
+    """Return the means of the prices in a log. The price of an event is taken as the item's price for all users, and is known after the event."""
     user, item, time, price = _columns(log, pl.col("price").is_not_null(), pl.col("time"), pl.col("price"))
     listed = np.log1p(np.maximum(listed, 0.0))
     has, filled = np.isfinite(listed).astype(np.float64), np.nan_to_num(listed)

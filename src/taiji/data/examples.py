@@ -102,7 +102,7 @@ def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], cou
     Args:
         dataset: the log.
         examples: ``user``, ``as_of``, ``target``.
-        ends: time before which interactions are used, for each example. It is the end of its period, because later periods evaluate what was
+        ends: for each example, the time before which interactions are used: the end of the example's period, because later periods evaluate what was
             learnt from this one.
         count: largest number of items in a set; users with fewer next items have smaller sets.
 

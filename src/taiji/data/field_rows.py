@@ -1,4 +1,4 @@
-"""Rows that fields turn into the inputs of a model: as a table, or as arrays of which a table is only made if a field reads it."""
+"""Rows that fields turn into the inputs of a model: a table, or arrays that are converted to a table only when a field needs one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Rows:
         return self.frame.columns
 
     def lists(self, name: str) -> Sequence[Sequence[float] | None] | None:
-        """Return a column as Python lists, if it was given as such; None if it has to be read from :attr:`frame`."""
+        """Return a column as Python lists if it was given in this form; None if it has to be read from :attr:`frame`."""
         return None
 
     @cached_property
@@ -95,17 +95,17 @@ class Rows:
 
 
 class RowArrays(Rows):
-    """Rows given as arrays. The table is made when a field reads it, because a table of one request costs as much as scoring it.
+    """Rows given as arrays. The table is made only when a field reads it, because making the table of one request costs as much as scoring the request.
 
     Args:
         dataset, past, known: see :class:`Rows`.
         user, item, time: (N,) int64 each.
         further: function that makes each further column, by name.
-        given: further columns as arrays, (N,), for those that hold Python lists.
+        given: further columns that hold Python lists, as arrays, (N,).
     """
 
     def __new__(cls, *arguments: Any, frame: pl.DataFrame | None = None, **others: Any) -> Self:
-        """Return rows of a table where one is given, as :func:`dataclasses.replace` does."""
+        """Return :class:`Rows` if a table is given; :func:`dataclasses.replace` calls the class in this way."""
         return super().__new__(cls) if frame is None else Rows(frame=frame, **others)  # type: ignore[return-value]
 
     def __init__(

@@ -37,7 +37,7 @@ class Categories:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """First row of each code's field in a common table of the rows of all fields, (width,)."""
+        """Offset of each code's field in one table that stacks the vocabulary rows of all fields, (width,)."""
         starts = np.cumsum([0, *self.rows])[:-1]
         return tuple(int(start) for start, columns in zip(starts, self.columns) for _ in range(columns))
 
@@ -204,7 +204,11 @@ class FieldSet:
         return _side_by_side(dataset, dataset.users, (self.user_id, *self.categories("user")))
 
     def subset_codes(self, users: UserSubset, codes: Array) -> Array:
-        """Return :meth:`user_codes` of some users, given those of their base dataset: rows are copied where they depend only on the user's own row."""
+        """Return :meth:`user_codes` for a subset of users.
+
+        ``codes``, those of the base dataset, are reused if every field depends only on the user's own row and no user is new. Otherwise the codes are
+        computed again.
+        """
         fields = (self.user_id, *self.categories("user"))
         if all(field.reads_own_row for field in fields) and not (users.numbers == NEW).any():
             return codes[users.numbers]  # type: ignore[no-any-return]
@@ -228,7 +232,7 @@ class FieldSet:
         Args:
             rows: rows of the dataset on which the fields were fitted, or of a later one.
             labels: labels of the rows by prediction name.
-            sides: sides whose fields are converted; the caller fills in the others.
+            sides: sides whose fields are converted; the caller fills in the fields of the other sides.
             grouped: True to number the requests of the rows.
         """
         nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
@@ -257,8 +261,9 @@ class FieldSet:
         )
 
     def adopt(self, other: FieldSet, names: Collection[str]) -> None:
-        """Replace the fields of some names by those of another set, which must be equal. Their arrays are then in memory
-        only once, and their results can be shared."""
+        """Replace the fields with these names by the identical fields of another set. Their arrays are then held in memory only once, and their results can be
+        shared.
+        """
         known = {field.name: field for field in other.fields if field.name in names}
         self.__dict__.update(vars(FieldSet([known.get(field.name, field) for field in self.fields])))
 
@@ -284,7 +289,7 @@ class FieldSet:
 
 
 def _matrix(field: NumbersField, rows: Rows) -> Array:
-    """Return the numbers of a field, from those that another ranker has computed for the same rows if there are any."""
+    """Return the numbers of a field; reuse them if another ranker has already computed them for the same rows."""
     known = rows.statistics if _is_shared(type(field)) else None
     if not isinstance(known, PointInTime) or known.shared is None:
         return field.matrix(rows)
@@ -295,7 +300,7 @@ def _matrix(field: NumbersField, rows: Rows) -> Array:
 
 @cache
 def _is_shared(kind: type[NumbersField]) -> bool:
-    """Return whether a class says that its numbers can be shared; a subclass with a matrix of its own must say it anew."""
+    """Return True if a class declares that its numbers can be shared. A subclass that overrides ``matrix`` must declare it again."""
     for base in kind.__mro__:
         if "shared" in vars(base):
             return bool(vars(base)["shared"])

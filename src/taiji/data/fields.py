@@ -29,7 +29,7 @@ Array = NDArray[Any]
 BINS = 10
 """Number of quantile bins of a numeric column that is read as a category."""
 FEW = 64
-"""Number of values up to which a column is hashed value by value, which is faster than finding the distinct ones."""
+"""A column with at most this many values is hashed value by value, which is then faster than finding the distinct values first."""
 SIDES = get_args(Side)
 IDS = {"user": "user_id", "item": "item_id"}
 OUTCOMES = ("event", "exposed", "click", "conversion", "matured_at")
@@ -96,7 +96,7 @@ class CodeField(Field, ABC):
 
     @property
     def reads_own_row(self) -> bool:
-        """True if the codes of a row depend only on the values of that row. The codes of all users are then computed once; otherwise at each request."""
+        """True if the codes of a row depend only on the values of that row. The codes of all users are then computed only once instead of at each request."""
         return False
 
     def config(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class CategoryField(CodeField):
 
     Args:
         column: name of the column, or of several columns.
-        side: side that determines the table of the column: the users, the items, or the rows (context and pair).
+        side: side that the column describes, which also says in which table it is: the users, the items, or the rows (context and pair).
         name: name of the field; by default the name of the first column.
         hashed: number of rows shared by values that were not seen in training.
     """

@@ -23,7 +23,7 @@ class TimeIndex:
     Attributes:
         offsets: offsets of the compressed rows, ``(rows + 1,)``.
         times: times of the entries, ``(n,)``, ascending within a row.
-        until: time after which there is no entry, if known; otherwise it is looked for, which reads all times.
+        until: time after which there is no entry; None if it is unknown and has to be found by reading all times.
     """
 
     offsets: NDArray[np.integer[Any]]
@@ -32,7 +32,7 @@ class TimeIndex:
 
     @cached_property
     def latest(self) -> int:
-        """Time after which there is no entry; the smallest number where there is none at all."""
+        """Time after which there is no entry; the smallest integer if there are no entries."""
         return int(np.max(self.times, initial=np.iinfo(np.int64).min)) if self.until is None else self.until
 
     def before(self, rows: ArrayLike, as_ofs: ArrayLike) -> tuple[Ints, Ints]:
@@ -45,7 +45,7 @@ class TimeIndex:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
         starts, ends = (self.offsets[places].astype(np.int64, copy=False) for places in (rows, rows + 1))
-        if rows.size and as_ofs.min() > self.latest:  # a request of today asks about a log that has ended
+        if rows.size and as_ofs.min() > self.latest:  # a service asks about today, after the end of the log
             return starts, ends
         if rows.size and rows.min() == rows.max():
             start, end = int(starts.flat[0]), int(ends.flat[0])
@@ -85,7 +85,7 @@ def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
 
 
 def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
-    """Return a mask ``(n,)`` of the interactions with an item with which the user had not interacted strictly before."""
+    """Return a mask ``(n,)`` of the interactions whose user had not interacted with the same item strictly before."""
     pairs, inverse = np.unique(users * (items.max(initial=0) + 1) + items, return_inverse=True)
     first = np.full(len(pairs), np.iinfo(np.int64).max)
     np.minimum.at(first, inverse, times)
@@ -94,7 +94,7 @@ def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Prices of items over time: from the events, and before the first priced event of an item from the table of items.
+    """Prices of items over time: those of the events and, before the first priced event of an item, the price in the table of items.
 
     Attributes:
         offsets: offsets of the items in ``prices`` and ``times``, ``(n_items + 1,)``. The entries of an item are in chronological order.
@@ -102,7 +102,7 @@ class Prices:
         times: times of these events, ``(n,)``, in microseconds since the epoch.
         listed: prices in the table of items, ``(n_items,)``, NaN where missing.
         until: as for :class:`TimeIndex`.
-        final: last price of each item, ``(n_items,)``, if known; then a question about a later time does not read ``prices``.
+        final: last price of each item, ``(n_items,)``, if known; queries about times after the last event then do not read ``prices``.
     """
 
     offsets: Ints
@@ -125,7 +125,7 @@ class Prices:
         return TimeIndex(self.offsets, self.times, self.until)
 
     def before(self, items: ArrayLike, as_ofs: ArrayLike) -> NDArray[np.float64]:
-        """Return the last price of each item strictly before each time, ``(B,)``; without one, the listed price, or NaN."""
+        """Return the last price of each item strictly before each time, ``(B,)``; if there is none, the listed price; if that is missing too, NaN."""
         if self.final is not None and np.min(as_ofs, initial=np.iinfo(np.int64).max) > self._index.latest:
             return self.final[np.asarray(items, np.int64)]
         starts, ends = self._index.before(items, as_ofs)
@@ -221,7 +221,7 @@ class History:
         return out
 
     def first_touches(self) -> History:
-        """Return the history that contains only interactions with items with which the user had not interacted strictly before."""
+        """Return the history without repetitions: only interactions whose user had not interacted with the same item strictly before."""
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.offsets))
         items, times = np.asarray(self.items, np.int64), np.asarray(self.times, np.int64)
         fresh = untouched(users, items, times)

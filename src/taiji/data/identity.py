@@ -1,4 +1,4 @@
-"""Normalise ids so that they match across files. Discovery and loading use the same form, which is chosen from two whole tables.
+"""Normalise ids so that they match across files. Discovery and loading use the same form, chosen by comparing all ids of both tables.
 
 An id is never changed if two different ids of a table would become equal (``007`` and ``7`` may both exist). Integers are
 never converted to floats.

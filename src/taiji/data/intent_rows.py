@@ -23,7 +23,7 @@ INTENTS: dict[str, pl.DataType] = {
     "intent_embedder": pl.String(),
 }
 """Columns of a feature table whose answers are sets: the concatenated vectors, the weights and the category levels of the intents, and the embedder
-as ``name@version``, followed by ``+`` and the version of a map of its space if there is one."""
+as ``name@version``, followed by ``+`` and the version of the learnt intent map (:mod:`taiji.features.intent_map`) if one was applied."""
 FULL_SCALE = 127
 
 

@@ -28,7 +28,7 @@ def item_texts(dataset: Dataset, description: int = 0) -> list[str]:
 
 
 def descriptions(dataset: Dataset) -> list[str]:
-    """Return the description of each item; "" for an item without one, and empty if no table has a description."""
+    """Return the description of each item; "" for an item without one. Return an empty list if the items have no text column of descriptions."""
     if DESCRIPTION not in dataset.items.columns or dataset.items.schema[DESCRIPTION] != pl.String:
         return []
     return dataset.items[DESCRIPTION].fill_null("").to_list()

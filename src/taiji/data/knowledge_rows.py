@@ -35,8 +35,8 @@ NEEDED = ("item_id", "text", "available_at")
 """Columns that are required to use a table of knowledge. A table of your own may have only these."""
 
 COLUMNS = ("knowledge", "knowledge_at")
-"""Columns of a table of items with its own texts: the text, and optionally the time in microseconds from which it may be used. Without the latter,
-it may be used from the time when the item was listed."""
+"""Columns in which a table of items may provide texts of its own: the text, and optionally the time in microseconds from which it may be used. Without
+this time, it may be used from the time when the item was listed."""
 
 
 def read_knowledge(path: str | Path) -> pl.DataFrame:

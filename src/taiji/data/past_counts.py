@@ -30,7 +30,7 @@ class PastCount:
         order = np.lexsort((times, keys))
         keys, times = np.asarray(keys, dtype=np.int64)[order], np.asarray(times, dtype=np.int64)[order]
         self.keys: NDArray[np.integer[Any]] | None = None
-        """Keys with events in ascending order; None if they are dense, as ids of users and items are, and every one from 0 on has a row."""
+        """Keys that have events, ascending. None if the keys are dense, like the ids of users and items, so that every key from 0 on has a row."""
         # The last row is empty; keys without events are mapped to it.
         if len(keys) and keys[0] >= 0 and keys[-1] < 4 * len(keys) + 1024:
             offsets = np.cumsum(np.concatenate([[0], np.bincount(keys), [0]]))
@@ -61,7 +61,7 @@ class PastCount:
             return np.zeros(len(keys), np.int64)
         if not len(keys):
             return np.zeros(0, np.int64)
-        # In the type of the keys, which would be converted as a whole otherwise.
+        # Convert to the type of the keys; otherwise the search would convert all keys.
         wanted = np.clip(keys, self.keys[0], self.keys[-1]).astype(self.keys.dtype)
         first, last = np.searchsorted(self.keys, np.array([wanted.min(), wanted.max()]))  # one user's keys are adjacent
         at = first + np.searchsorted(self.keys[first : last + 1], wanted)
@@ -99,7 +99,7 @@ class PastMean:
         values: numbers, (E,) float64.
         base: sum and count, (K,) each, of the numbers of keys 0 … K − 1 that were known before the log began.
 
-    Sums, also the total of each key, are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
+    Sums, including the total of each key, are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
     """
 
     def __init__(self, keys: Ints, times: Ints, values: Floats, base: tuple[NDArray[Any], NDArray[Any]]) -> None:
@@ -130,7 +130,7 @@ class PastMean:
         """Return the mean of the numbers known strictly before each time, (N,) float64, NaN without numbers."""
         rows = self.counts.rows(keys)
         start, end = self.counts.index.before(rows, times)
-        if len(times) and times.min() > self.counts.index.latest:  # all of a row, for which a small array is enough
+        if len(times) and times.min() > self.counts.index.latest:  # after all events: the totals suffice
             known = self.totals[rows]
         else:
             known = self.sums[end] - self.sums[start]

@@ -14,7 +14,8 @@ class Thresholds:
     """Thresholds of the checks.
 
     Attributes:
-        one_id: largest share of all events that one id may have, and largest multiple of the mean over all ids.
+        one_id: largest number of events that one id may have: as a share of all events, and as a multiple of the mean
+            number per id. Only an id above both is reported.
         known: smallest share of events whose id occurs in its table; a smaller share, or near matches, are a finding.
         one_instant: largest share of all events that may have the same time.
         repeated: largest share of events that may be equal to another event in every column.

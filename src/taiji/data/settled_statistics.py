@@ -21,12 +21,12 @@ ITEM_STATISTICS = tuple(name for name, (side, _) in STATISTICS.items() if side =
 ROWS = 65_536
 """Number of items computed at a time."""
 NEVER = 2**62
-"""Times from this one on, with which counters mark labels that never become known, are no times at which a statistic settles."""
+"""Counters give labels that never become known a time of at least this value. A statistic with such an end never settles, and is left out."""
 
 
 @dataclass(frozen=True, eq=False)
 class SettledStatistics:
-    """Statistics of all items at any time after their end.
+    """Statistics of all items, valid at any time after the end of each statistic.
 
     Attributes:
         values: (n_items, S) float32.
@@ -68,7 +68,7 @@ def settled(statistics: Statistics, n_items: int, until: Mapping[str, int]) -> S
     Args:
         statistics: statistics of the log.
         n_items: number of items.
-        until: a time after which each counter has no event, by the name ``key-events`` or ``key-price``.
+        until: for each counter, by the name ``key-events`` or ``key-price``, a time after which it has no event.
     """
     ends = {name: _end(statistics, name, until) for name in ITEM_STATISTICS if n_items}
     ends = {name: end for name, end in ends.items() if end < NEVER}
@@ -81,9 +81,9 @@ def settled(statistics: Statistics, n_items: int, until: Mapping[str, int]) -> S
 
 
 def _end(statistics: Statistics, name: str, until: Mapping[str, int]) -> int:
-    """Return the last time at which a statistic may change: that of the last event of the counters that it reads, and the length of its window."""
+    """Return the last time at which a statistic may change: the last event of the counters that it reads, plus the length of its window."""
     counts = _Recorder(statistics.counts)
     one = np.zeros(1, np.int64)
     Statistics(counts, statistics.keys, statistics.prices).at(one, one, one)[name]
-    # Prices of items are those of the events whose mean is counted by item.
+    # Prices may change until the last priced event, which is also the last one of this mean.
     return max(until[read] for read in {*counts.read, "item-price"}) + WINDOWS.get(name, 0)

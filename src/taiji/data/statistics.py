@@ -143,12 +143,12 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def user_clicks(self) -> tuple[Array, Array]:
-        """Number and last time of the user's clicks."""
+        """Number of the user's clicks, and time of the last one."""
         return self.last("user", "clicked")
 
     @cached_property
     def pair_clicks(self) -> tuple[Array, Array]:
-        """Number and last time of the user's clicks on the item."""
+        """Number of the user's clicks on the item, and time of the last one."""
         return self.last("pair", "clicked")
 
     @cached_property
@@ -158,7 +158,7 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def level_clicks(self) -> list[tuple[Array, Array]]:
-        """Number and last time of the user's clicks in the category of the item, for each level."""
+        """Number of the user's clicks in the category of the item, and time of the last one, for each level."""
         return [self.last(key, "clicked") for key in USER_LEVELS]
 
     @cached_property
@@ -246,7 +246,7 @@ class PastStatistics(Protocol):
 
 
 def statistics_of(dataset: Dataset) -> Statistics:
-    """Return the statistics of a dataset, which are kept as long as the dataset. A counter is made when it is first needed (within a second
+    """Return the statistics of a dataset. They are kept in memory as long as the dataset is. A counter is made when it is first needed (within a second
     for millions of events)."""
     if dataset not in _BUILT:
         keys = CountKeys.of(dataset.items, dataset.levels)

@@ -26,7 +26,7 @@ class StoredDataset(Dataset):
     folder: Path
 
     def __new__(cls, folder: str | Path | None = None, **tables: Any) -> Self:
-        """Return a dataset in memory where tables are given, as :func:`dataclasses.replace` does."""
+        """Return a dataset in memory if tables are given; :func:`dataclasses.replace` calls the class in this way."""
         return super().__new__(cls) if folder is not None else Dataset(**tables)  # type: ignore[return-value]
 
     def __init__(self, folder: str | Path) -> None:

@@ -20,10 +20,11 @@ class Task(Settings):
     """Label that a ranker learns to predict."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Name of the label, which its column, its prediction and its metrics have in common."""
+    """Name of the label, shared by its column, its prediction and its metrics."""
     kind: Kind = "binary"
     """Kind of the label: ``binary`` (0/1), ``count`` (0, 1, 2, …), ``duration`` (a number ≥ 0, for instance seconds), ``ordinal`` (grades ``0 … levels − 1``),
-    ``pairwise`` (a number of which only the order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction, because the answers of other users are unknown)."""
+    ``pairwise`` (a number; only its order within a request is used), or ``survey`` (0/1 for the few users who were asked; it has no joint prediction,
+    because the answers of other users are unknown)."""
     given: str | None = None
     """Binary task that is the condition of this one: the label is defined only for rows where the condition is 1 (conversion given click)."""
     joint: str | None = None
@@ -107,8 +108,8 @@ def labels(
     """Return the labels of every prediction for the rows of ``frame``, (N,) float32 each, NaN where unknown.
 
     A conditional label is defined only for rows where its condition is 1. Its joint label (both are 1) is 0 where the condition is
-    0, but only up to the time of the last row whose label is known. Among later rows, those whose condition is 0 would be known to
-    be 0, whereas those whose condition is 1 are still unknown. Using the former would make the joint event look too rare.
+    0, but only up to the time of the last row whose label is known. After that time, the joint label of rows whose condition
+    is 0 would be known (0), whereas that of the other rows is not known yet. Using only the known ones would make the joint event look too rare.
 
     Args:
         frame: rows with ``time`` and the columns of the tasks; a label whose column is missing is unknown for all rows.

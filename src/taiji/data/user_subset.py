@@ -1,4 +1,4 @@
-"""Some users of a dataset with interactions of their own, for a service that knows newer events than the log."""
+"""A subset of a dataset's users whose interactions are supplied separately, for a service that knows newer events than the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW = -1
 
 
 class UserSubset(Dataset):
-    """Dataset of some users, numbered from 0, with the catalogue and the prices of its base.
+    """Dataset of a subset of users, numbered from 0, with the catalogue and the prices of the base dataset.
 
     The tables of users and events are made when they are first read: a request that needs only the histories needs no table.
 
@@ -33,7 +33,7 @@ class UserSubset(Dataset):
     names: Sequence[str]
 
     def __new__(cls, base: Dataset | None = None, *arguments: Any, **tables: Any) -> Self:
-        """Return a dataset in memory where tables are given, as :func:`dataclasses.replace` does."""
+        """Return a dataset in memory if tables are given; :func:`dataclasses.replace` calls the class in this way."""
         return super().__new__(cls) if base is not None else Dataset(**tables)  # type: ignore[return-value]
 
     def __init__(self, base: Dataset, numbers: Ints, names: Sequence[str], history: History) -> None:

@@ -50,7 +50,7 @@ class Comparison:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def covers(self, truth: float) -> bool | None:
-        """Return whether the fixed interval covers a value; None without an interval."""
+        """Return True if the fixed interval covers a value; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= truth <= self.high
 
 
@@ -95,7 +95,7 @@ def _finite(what: str, values: ArrayLike) -> Array:
     """Return values (N,) as floats.
 
     Raises:
-        InputError: a value is not finite; kept or dropped, it would decide a comparison.
+        InputError: a value is not finite. Whether it is kept or dropped would decide a comparison.
     """
     found = np.asarray(values, dtype=np.float64)
     if not np.isfinite(found).all():
@@ -108,7 +108,7 @@ def _finite(what: str, values: ArrayLike) -> Array:
 
 
 def cuped(values: ArrayLike, before: ArrayLike) -> Array:
-    """Values (N,) minus the part explained by their pre-period covariate (N,); the mean over all users is unchanged.
+    """Return values (N,) minus the part that their pre-period covariate (N,) explains; the mean over all users is unchanged.
 
     Deng et al., *WSDM* 2013: y − θ (x − mean x) with θ = cov(x, y) / var(x). Pass both arms together, so that they
     share θ and the mean and the difference stays unbiased.
@@ -124,7 +124,7 @@ def cuped(values: ArrayLike, before: ArrayLike) -> Array:
 
 
 def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
-    """One value per user (N,) whose mean is the ratio of sums and whose variance is that of the ratio (delta method).
+    """Return one value per user (N,) whose mean is the ratio of sums and whose variance is that of the ratio (delta method).
 
     R + (a − R b) / mean b with R = Σ a / Σ b (Deng, Knoblich & Lu, *KDD* 2018). Pass one arm at a time.
     """
@@ -141,13 +141,13 @@ def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
 def compare_arms(
     treated: ArrayLike, control: ArrayLike, *, level: float = 0.95, planned: int | None = None
 ) -> Comparison:
-    """Difference of means with unequal variances, by Welch's t (*Biometrika* 34, 1947).
+    """Compare two means with unequal variances by Welch's t (*Biometrika* 34, 1947).
 
     Args:
         treated: (N,) values of users in the treatment.
         control: (M,) values of users in the control.
         level: level of the intervals.
-        planned: users in both arms at which the always-valid interval should be tightest; None omits it.
+        planned: number of users in both arms together at which the always-valid interval should be tightest; None omits this interval.
 
     Returns:
         the comparison; with fewer than ten users in an arm, or only equal values within the arms, it has a reason
@@ -174,7 +174,7 @@ def compare_arms(
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:
-        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # for any assignment
+        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # under any assignment
         return Comparison(difference, None, None, None, None, relative, p, n, reason)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, (a, b)))
     half = student_quantile(level, freedom) * error
@@ -192,7 +192,7 @@ def compare_arms(
 
 
 def always_valid_half_width(n: int, error: float, planned: int, *, level: float = 0.95) -> float:
-    """Half-width of an interval with simultaneous coverage over all looks.
+    """Return the half-width of an interval with simultaneous coverage over all looks.
 
     The normal mixture of the sequential probability ratio test (Robbins 1970; Johari et al., *Operations Research* 70,
     2022) in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals of Statistics* 52, 2024, eq. 8):
@@ -214,7 +214,7 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     if n < 2:
         return math.inf
     alpha = 1 - level
-    # Any ρ² > 0 is valid; the formula's is negative below a level of 0.13, where no width is tightest.
+    # Any ρ² > 0 is valid. Below a level of 0.13 the formula is negative, because no ρ² gives the tightest interval there.
     tilt = max(-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1, 0.1) / planned
     return error * math.sqrt(2 * (n * tilt + 1) / (n * tilt) * math.log(math.sqrt(n * tilt + 1) / alpha))
 
@@ -228,7 +228,7 @@ def aa_tests(
     level: float = 0.95,
     seed: int = 0,
 ) -> float:
-    """Share of significant A/A tests: users are split in random halves without any difference in treatment.
+    """Return the share of significant A/A tests, in which users are split into random halves without any difference in treatment.
 
     Args:
         values: (N,) outcome of each user.

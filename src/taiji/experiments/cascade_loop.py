@@ -1,4 +1,4 @@
-"""Closed loop of a recommender in its log's world: its lists, and the truth if it served everybody.
+"""Closed loop of a recommender in the world that generated its log: its lists, and the true outcomes if it served everybody.
 
 The world is run once per policy. Until the test period the scenario's logging policy serves, which reproduces the
 log; then the policy serves the same users under the same random draws, so users are their own controls. A cascade is
@@ -32,7 +32,7 @@ from taiji.world.world_time import to_days, to_micros
 
 Array = NDArray[Any]
 SPARE = 20
-"""Items requested beyond the list's length, because some may have left since the end of the log."""
+"""Number of items requested in addition to the list's length, because some may have become unavailable since the end of the log."""
 
 
 class CascadePolicy:
@@ -142,7 +142,7 @@ def serve_world(
     """Let each policy serve in the world from a time on, and compare the users' outcomes.
 
     Args:
-        world: World that the log came from; it is reset.
+        world: world that generated the log; it is reset.
         policies: Name to policy factory.
         start: Microseconds; the policies serve from the next midnight.
         days: Total days of the world.

@@ -41,17 +41,17 @@ class ClosedLoopSettings(Settings):
     """Settings of an A/B test in a world."""
 
     before: int = Field(default=3, ge=1)
-    """Days before the test, served by the logging policy; the users' outcomes in them are CUPED's covariate."""
+    """Days before the test, served by the logging policy. The users' outcomes on these days are the covariate of CUPED."""
     days: int = Field(default=7, ge=1)
     """Days of the test."""
     co_diverted: bool = False
-    """Assign creators to arms too, and show users those of their own arm."""
+    """Assign creators to arms too, and show users only items of the creators in their own arm."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Level of every interval."""
     power: float = Field(default=0.8, gt=0, lt=1)
     """Power in the sample-size calculation."""
     splits: int = Field(default=200, ge=20)
-    """A/A tests."""
+    """Number of A/A tests."""
 
 
 class Arms:

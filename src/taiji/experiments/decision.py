@@ -1,5 +1,4 @@
-"""Decision table on whether text, or a language model, is worth its cost, from an evaluated ladder and the facts of
-a log."""
+"""Decision table on whether text, or a language model, is worth its cost, from an evaluated ladder and the facts of a log."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ from typing import Any
 from taiji.core.number_format import number_text
 
 NEW_ITEMS = 0.05
-"""Share of new items from which counts and neighbours miss many of the items taken."""
+"""If at least this share of the items taken is new, counts and neighbours miss many of them."""
 SHORT = 10
-"""Number of interactions up to which a history says little."""
+"""A history with at most this many interactions says little."""
 MOST = 0.5
-"""Share of seeds from which a rung counts as kept, as in :mod:`taiji.experiments.ladder`."""
+"""A rung counts as kept if the ranker keeps its fields in at least this share of seeds, as in :mod:`taiji.experiments.ladder`."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
 """Tokens read and written for an item's knowledge and for a user's answer, with the shipped prompts."""
 
@@ -104,7 +103,7 @@ def _over_text(oracle: Mapping[str, Any] | None) -> bool:
 
 
 def _base(oracle: Mapping[str, Any] | None) -> str:
-    """Return the name of the rung that the oracle is compared with: the one before, where text did not pay."""
+    """Return the name of the rung with which the oracle is compared: text match or, if text did not pay off, the rung before."""
     if oracle is None or _over_text(oracle):
         return "text match"
     return str(oracle["against"]).partition(" ")[2]
@@ -137,21 +136,21 @@ def _sign(row: Mapping[str, Any] | None, better: str, level: str, worse: str) ->
 
 
 def is_kept(row: Mapping[str, Any] | None) -> bool | None:
-    """Return True if the ranker keeps the rung's fields in most seeds, None if it was not asked."""
+    """Return True if the ranker keeps the rung's fields in most seeds, None if this was not measured."""
     if row is None or row.get("kept") is None:
         return None
     return float(row["kept"]) >= MOST
 
 
 def _kept_text(row: Mapping[str, Any] | None) -> str:
-    """Return the share of seeds in which the ranker keeps the fields, where it was asked."""
+    """Return the share of seeds in which the ranker keeps the fields as text, empty if this was not measured."""
     return (
         "" if row is None or row.get("kept") is None else f" as trained, kept in {float(row['kept']):.0%} of the seeds"
     )
 
 
 def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
-    """Return what follows about titles: from the gain as trained, and from what the ranker does with the fields."""
+    """Return the conclusion about titles, from the gain of the trained fields and from whether the ranker keeps them."""
     if sign(text) == 1 and sign(control) == 1:
         return "The gain is not due to the text alone, because permuted texts gain too. Do not credit the titles."
     if is_kept(text) is False:

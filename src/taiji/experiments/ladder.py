@@ -90,14 +90,13 @@ class Fitted:
     rows: Array
 
     def where_it_pays(self, before: Fitted) -> tuple[Scores, float]:
-        """Return scores with the rung's fields for the seeds in which they pay off, without them otherwise, and the
-        share of these seeds."""
+        """Return the scores, with the rung's fields in the seeds in which they pay off and without them in the others, and the share of the former."""
         pays = [worth("", old, new, self.rows).pays for old, new in zip(before.losses, self.losses)]
         return [new if kept else old for kept, old, new in zip(pays, before.scores, self.scores)], float(np.mean(pays))
 
 
 Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Fitted]
-"""A ranker: (bench, added fields, their training numbers, their test numbers, seeds) → result."""
+"""Function that trains a ranker: (bench, added fields, their training numbers, their test numbers, number of seeds) → result."""
 OURS: list[dict[str, Any]] = [{"embeddings": False, "dropout": 0.4, "learning_rate": 1.5e-3, "patience": 6}, {}]
 TREES: list[dict[str, Any]] = [{"num_leaves": 15}, {"num_leaves": 31}]
 """Configurations of each model; the best one on the latest part of training is used."""
@@ -110,7 +109,7 @@ def _with(arrays: Arrays, more: Array) -> Arrays:
 def our_ranker(
     bench: Bench, fields: Sequence[NumbersField], train_numbers: Array, test_numbers: Array, seeds: int
 ) -> Fitted:
-    """Train the default ranker in its configurations; return the best one's seeds."""
+    """Train the default ranker in each of its configurations, and return the results of the best one for all seeds."""
     import torch
 
     fit, stop = _with(bench.fit, train_numbers[~bench.late]), _with(bench.stop, train_numbers[bench.late])
@@ -134,7 +133,7 @@ def our_ranker(
 def boosted_trees(
     bench: Bench, fields: Sequence[NumbersField], train_numbers: Array, test_numbers: Array, seeds: int
 ) -> Fitted:
-    """Train LightGBM on the numbers in its configurations; return the best one's seeds."""
+    """Train LightGBM on the numbers in each of its configurations, and return the results of the best one for all seeds."""
     import lightgbm
 
     table = np.concatenate([_numbers(bench, bench.fit, bench.stop), train_numbers], axis=1)
@@ -197,7 +196,7 @@ def climb(
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and for the paired difference
         ``against, gain, low, high``; for a rung that must pay off also ``kept``, the share of seeds in which it does
         on the latest part of training, and ``kept_gain, kept_low, kept_high``, the difference if it is dropped in the
-        other seeds, as in the product's ranker; the rung's cost, and the shares of rows of which it knows something.
+        other seeds, as in the product's ranker; the rung's cost, and the shares of rows about which it has information.
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}
@@ -230,8 +229,7 @@ Part = tuple[NumbersField, Array, Array]
 
 @dataclass
 class _Standing:
-    """A model's state on the ladder: base fields of the next rung, trained results, and the substitute of each rung
-    that does not pay off."""
+    """A model's state on the ladder: base fields of the next rung, results by rung, and, for each rung that does not pay off, the rung that replaces it."""
 
     ground: list[Part] = field(default_factory=list)
     fitted: dict[str, Fitted] = field(default_factory=dict)
@@ -264,7 +262,7 @@ def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
 
 
 def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:
-    """Return the AUC on some test rows, and its difference to that of other scores with an interval."""
+    """Return the AUC on some test rows, and its difference from the AUC of other scores, with an interval."""
     users, codes = np.unique(trial.test["user"].to_numpy()[chosen], return_inverse=True)
     labels = trial.test["click"].to_numpy()[chosen]
     if len(np.unique(labels)) < 2:

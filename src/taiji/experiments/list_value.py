@@ -29,7 +29,7 @@ class LoggedLists:
     """Logged requests of a period with all of their exposures.
 
     Attributes:
-        requests: B of them.
+        requests: the B requests.
         row: (N,) request of each exposure. item, reward, propensity: (N,) per exposure.
     """
 
@@ -44,7 +44,7 @@ def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLi
     """Return a seeded sample of logged requests from a time on; None if the log has no propensities in that period.
 
     Args:
-        dataset: the log. start: microseconds. most: most requests. seed: seed of the sample.
+        dataset: the log. start: microseconds. most: largest number of requests. seed: seed of the sample.
     """
     column = dataset.event_columns.propensity
     if column is None:

@@ -28,7 +28,7 @@ def climbed(
     Args:
         dataset: the log. embedder: embedder of the texts. seeds: trainings per rung. resamples: resamples of users
             and seeds.
-        rows: most candidates. models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
+        rows: largest number of candidates. models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
     """
     try:
         trial = Trial.of(dataset, most=rows)

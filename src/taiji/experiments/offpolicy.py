@@ -26,9 +26,9 @@ from taiji.metrics.intervals import FEWEST, Entry, too_few
 
 Array = NDArray[Any]
 UNLIKELY = 4.0
-"""Standard errors by which a mean weight may deviate from 1."""
+"""Largest number of standard errors by which a mean weight may deviate from 1."""
 FEWEST_APART = 5
-"""Fewest rows that must differ from the most frequent value; with fewer, too many resamples contain none of them."""
+"""Smallest number of rows that must differ from the most frequent value; with fewer, too many resamples contain none of these rows."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Logged:
     Args:
         rewards: (N,) observed rewards.
         propensities: (N,) μ(a|x) > 0, the logging policy's probability of its action.
-        targets: (N,) π(a|x) >= 0, the target policy's probability of that same action.
+        targets: (N,) π(a|x) >= 0, the target policy's probability of the logged action.
 
     Raises:
         InputError: different lengths, a propensity that is not in (0, 1], a target that is not in [0, 1], or a reward that
@@ -133,7 +133,7 @@ def dr_terms(log: Logged, predicted: ArrayLike, baseline: ArrayLike) -> Array:
 def value_interval(
     terms: Array, log: Logged | None = None, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Entry:
-    """Mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are left out.
+    """Return the mean of the terms (N,) with its studentised bootstrap interval; resamples without any variation are left out.
 
     Args:
         terms: terms of an estimator.

@@ -24,7 +24,7 @@ OUTCOMES = ("clicks", "conversions", "revenue", "advertiser value")
 
 
 def outcomes(click: Array, conversion: Array, price: Array, fee: float) -> dict[str, Array]:
-    """Rows' outcomes: clicks, conversions, revenue = fee · price per click, advertiser value = price per conversion."""
+    """Return the outcomes of rows: clicks, conversions, revenue = fee · price per click, advertiser value = price per conversion."""
     bought = click * conversion
     return {
         "clicks": click,
@@ -46,7 +46,7 @@ def replay(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Mean outcomes per request when each ranker chooses ``k`` of the shown items.
+    """Return the mean outcomes per request if each ranker chooses ``k`` of the shown items.
 
     Args:
         exposures: user, item, time, click, conversion, price; a request is a user at a time.
@@ -119,7 +119,7 @@ def replay(
 
 
 def chance_in_first(groups: Array, scores: Array, k: int) -> Array:
-    """(N,) probability that each row is among the first ``k`` of its group, with ties in random order."""
+    """Return the probability (N,) that each row is among the first ``k`` of its group, with ties in random order."""
     order = np.lexsort((-scores, groups))
     g, s = groups[order], scores[order]
     starts = np.flatnonzero(np.r_[True, (g[1:] != g[:-1]) | (s[1:] != s[:-1])])

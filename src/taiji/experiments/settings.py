@@ -22,7 +22,7 @@ class LadderSettings(Settings):
     logs: tuple[str, ...] = ()
     """Additional logs for the ladder, in the form of `taiji run --data`: `world:shop`, or a path."""
     rows: PositiveInt = 20_000
-    """Most candidates per log."""
+    """Largest number of candidates per log."""
     seeds: NonNegativeInt = 1
     """Trainings per rung; 0 omits the ladder."""
 
@@ -36,7 +36,7 @@ class ABTestSettings(Settings):
     seeds: int = Field(default=3, ge=1)
     """Trainings per arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
     slots: int = Field(default=3, ge=1)
-    """Number of items that a ranker chooses from those offered by a request."""
+    """Number of items that a ranker chooses among the items offered in a request."""
     fee: float = Field(default=0.05, gt=0, le=1)
     """Share of an item's price charged for a click."""
     repeats: int = Field(default=200, ge=20)

@@ -1,8 +1,8 @@
 """A study: feature arms × training seeds, each cell stored when finished, evaluated over users *and* seeds.
 
 One trained ranker per arm says little, because two seeds of the same arm differ too. A study trains every arm with
-the same seeds, and its intervals include both kinds of variation. It has negative controls: real features of somebody
-else must show no gain, or the gain of the true ones means nothing.
+the same seeds, and its intervals include both kinds of variation. It has negative controls: the features of another
+user must show no gain; otherwise the gain of a user's own features means nothing.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Predictor(Protocol):
     """A trained ranker."""
 
     def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """``click`` and ``ctcvr`` in the rows' order."""
+        """Return the predictions ``click`` and ``ctcvr`` in the order of the rows."""
 
 
 Trainer = Callable[[pl.DataFrame, int], Predictor]
-"""(training exposures with feature columns, seed) → trained ranker."""
+"""Function from training exposures with feature columns, and a seed, to a trained ranker."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Arm:
     columns: tuple[str, ...] = JOINED_FEATURES
 
     def joined(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """Exposures with the arm's features as of their time."""
+        """Return exposures with the arm's features as of their time."""
         from taiji.features.feature_table import join_features
 
         return exposures if self.table is None else join_features(exposures, self.table, self.columns)
 
     @property
     def version(self) -> str:
-        """Version that changes with anything in the arm."""
+        """Version that changes whenever anything in the arm changes."""
         return value_hash([self.name, list(self.columns), "" if self.table is None else frame_hash(self.table)])
 
 
@@ -108,7 +108,7 @@ def ablation(
 
 
 def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Report for each control and metric whether it shows no gain over all rows, as it must.
+    """Report for each control and metric whether it shows a gain over all rows, which it must not.
 
     ``gain`` is true if the interval of the difference lies entirely on the better side. A harmful control is not a
     gain; it shows that noise costs a ranker quality.
@@ -136,7 +136,7 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """The table with every user's rows given to another user, so that no user keeps their own."""
+    """Return the table with the rows of every user assigned to another user, so that no user keeps their own."""
     users = table["user"].unique().sort().to_numpy()
     if len(users) < 2:
         raise InputError(
@@ -150,7 +150,7 @@ def another_users(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
 
 
 def shuffled(table: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """The table with each feature drawn independently from a random row that is not newer.
+    """Return the table with each feature drawn independently from a random row that is not newer.
 
     A newer row could contain the future of the user who receives it, so it is never drawn.
     """
@@ -189,7 +189,7 @@ def run_cells(
         seeds: training seeds, the same for every arm.
         trainer: trains a ranker, see :func:`built_in`.
         folder: folder of the cells.
-        trainer_version: changes with the trainer's settings or tasks.
+        trainer_version: version that changes whenever the trainer's settings or tasks change.
         tasks: tasks whose predictions are stored, if the trained ranker has them.
 
     Returns:
@@ -224,7 +224,7 @@ def run_cells(
 
 
 def _whole(path: Path, key: str) -> bool:
-    """Return whether a cell with this key exists and both of its files are intact."""
+    """Return True if a cell with this key exists and both of its files are intact."""
     try:
         cell = read_json(path)
         fits = is_sealed(cell) and cell["key"] == key
@@ -257,7 +257,7 @@ def aggregate(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Mean over seeds of every metric, with intervals and paired differences over users and seeds.
+    """Return the mean over seeds of every metric, with intervals and paired differences over users and seeds.
 
     The arguments are those of :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`; the result is its rows plus
     ``seeds`` (their number) and ``per_seed`` (the values).
@@ -325,7 +325,7 @@ def evaluate_seeds(
 
 
 def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 0.95) -> tuple[Array, Array]:
-    """Mean over seeds, and its distribution when both users and seeds are resampled.
+    """Return the mean over seeds, and its distribution when both users and seeds are resampled.
 
     Args:
         values: (S, A) metrics on the original users.
@@ -334,8 +334,8 @@ def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 
         level: level of the intervals computed from the draws.
 
     Returns:
-        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by (S − 1) / S and treats it as known.
-        So each draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)) and by the ratio of the
+        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by the factor (S − 1) / S and treats it as known.
+        Therefore, each draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)) and by the ratio of the
         quantile of Student's t with S − 1 degrees of freedom to the normal one. With one seed only users are
         resampled.
     """

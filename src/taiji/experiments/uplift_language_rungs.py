@@ -1,7 +1,6 @@
-"""Rungs of the uplift ladder from a language model: item knowledge (3), intents (4), intents of the aligned model
-(5), and their controls.
+"""Rungs of the uplift ladder from a language model: item knowledge (3), intents (4), intents of the aligned model (5), and their controls.
 
-Each builds on text match and is compared with it, so the gain is its own; its cost is shown with it.
+Each rung builds on text match and is compared with it, so that its gain is its own. Its cost is shown beside the gain.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ COLUMNS = ("user", "as_of", "available_at", *INTENTS)
 """Columns of a table of intents."""
 USERS, COMPLETIONS = "users.parquet", "completions.parquet"
 NEAR = 50
-"""Number of rows before a row, in the order of their times, from which the control draws intents of another user."""
+"""The control draws the intents of another user from this many rows before a row, in the order of their times."""
 
 
 class ShuffledKnowledge(ItemKnowledge):
@@ -51,7 +50,8 @@ class Knowledge:
     """Factory of the field of item knowledge from a table.
 
     Attributes:
-        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: its name. kind: class of the field; a control is a class of its own.
+        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: name of the embedder.
+        kind: class of the field; a control is a class of its own.
     """
 
     table: pl.DataFrame
@@ -59,7 +59,7 @@ class Knowledge:
     kind: type[ItemKnowledge] = ItemKnowledge
 
     def __call__(self, trial: Trial) -> list[NumbersField]:
-        """Return it."""
+        """Return the field."""
         field = self.kind(embedder=self.embedder, refreshes=REFRESHES)
         field.take(self.table)
         return [field]
@@ -89,7 +89,7 @@ class TabledIntents(NumbersField):
         self.match.fit(dataset, self._joined(rows), until)
 
     def matrix(self, rows: Rows) -> Array:
-        """Return its numbers."""
+        """Return the agreement."""
         return self.match.matrix(Rows(rows.dataset, self._joined(rows.frame)))
 
 
@@ -105,7 +105,7 @@ class Intents:
     another: bool = False
 
     def __call__(self, trial: Trial) -> list[NumbersField]:
-        """Return it."""
+        """Return the field."""
         return [TabledIntents(of_others(self.table) if self.another else self.table)]
 
 
@@ -120,14 +120,15 @@ class Told:
     table: pl.DataFrame
 
     def __call__(self, trial: Trial, rows: pl.DataFrame) -> Array:
-        """Return it, (N,)."""
+        """Return the mask, (N,)."""
         return join_features(rows, self.table, ("intent_weights",))["intent_weights"].is_not_null().to_numpy()
 
 
 def of_others(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table in which every row has another user's intents: those of a row that was written about as late, or earlier if there is one.
+    """Return a table in which every row has another user's intents.
 
-    Users and times stay, so that the control knows something of exactly the same rows.
+    They come from a random one of the :data:`NEAR` rows before or, if none of these belongs to another user, from the first row that does. Users and times are
+    unchanged, so that the control has information about exactly the same rows.
 
     Returns:
         the table in the order of its times; empty if there is only one user.

@@ -53,7 +53,7 @@ class Rung:
         return trial.strata() | ({COVERED: self.covers(trial, trial.test)} if self.covers is not None else {})
 
     def shares(self, trial: Trial) -> dict[str, float]:
-        """Return the shares of training and test rows about which the rung has information; empty if it has for all.
+        """Return the shares of training and test rows about which the rung has information; empty if it has information about all rows.
 
         A ranker learns little from information that few training rows have, even if many test rows have it.
         """
@@ -78,7 +78,7 @@ class Text:
     """Factory of the fields of item texts.
 
     Attributes:
-        embedder: its name. kind: class of the field; controls are separate classes. vector: number of components of
+        embedder: name of the embedder. kind: class of the field; controls are separate classes. vector: number of components of
             the item's text vector.
     """
 
@@ -87,7 +87,7 @@ class Text:
     vector: int = 32
 
     def __call__(self, trial: Trial) -> list[NumbersField]:
-        """Return them."""
+        """Return the fields."""
         return [self.kind(self.embedder, vector=self.vector, refreshes=REFRESHES)]
 
 
@@ -120,7 +120,7 @@ class NoiseTitles(TextMatch):
     """Negative control: titles of the same number of words, drawn from all titles."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of such titles."""
+        """Return the vectors of the drawn titles."""
         texts = [text.split() for text in item_texts(dataset)]
         words = np.array([word for text in texts for word in text])
         words = words[np.random.default_rng(0).permutation(len(words))]
@@ -133,7 +133,7 @@ class AnotherHistory(TextMatch):
     """Negative control: texts are compared with the history of another user."""
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row as for another user."""
+        """Return the numbers that each row would have for another user."""
         others = np.random.default_rng(0).permutation(rows.dataset.n_users)
         return super().matrix(Rows(rows.dataset, rows.frame.with_columns(user=pl.Series(others[rows.user]))))
 
@@ -147,7 +147,7 @@ class NextItems(NumbersField):
     Args:
         text: fitted field whose vectors are compared.
         times: times of the answers, ascending.
-        own: whether to include items at the row's own time.
+        own: True to include items at the row's own time.
     """
 
     def __init__(self, text: TextMatch, times: Sequence[int], own: bool = False, name: str = "next_items") -> None:

@@ -1,5 +1,4 @@
-"""Candidates of a log for the uplift ladder: items that users took for the first time, and items that others took in
-the same window."""
+"""Candidates of a log for the uplift ladder: items that users took for the first time, and items that others took in the same window."""
 
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ Array = NDArray[Any]
 NEGATIVES = 4
 """Negatives per item taken, drawn from items that others took in the same window."""
 FIRST, TEST = 0.3, 0.8
-"""Shares of the first touches at which candidates, and at which the test candidates, begin."""
+"""Shares of the first touches after which the candidates begin, and after which the test candidates begin."""
 WINDOWS = 20
 REFRESHES = 4
 """Number of refreshes of item statistics in the test period, and also in training."""
 FEWEST_ROWS = 200
-"""Fewest first touches for training and test."""
+"""Smallest number of first touches in training and test together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class Trial:
     Attributes:
         dataset: the log reduced to each user's first touch of each item. train, test: ``user, item, time, click``, in
             time order.
-        cut: start of the test period (microseconds). refreshes: times in it at which fields are refreshed.
+        cut: start of the test period (microseconds). refreshes: times in the test period at which fields are refreshed.
     """
 
     dataset: Dataset
@@ -51,7 +50,7 @@ class Trial:
         """Draw the candidates.
 
         Args:
-            dataset: any log. most: most candidates, for a sample of the items taken. seed: seed of candidates and
+            dataset: any log. most: largest number of candidates, reached approximately by sampling the items taken. seed: seed of candidates and
                 sample.
 
         Raises:
@@ -96,13 +95,13 @@ class Trial:
 
     @cached_property
     def cold(self) -> Array:
-        """Mask of test rows with items without an event before the test period."""
+        """Mask of the test rows whose item has no event before the test period."""
         past = self.dataset.events.filter(pl.col("time") < self.cut)["item"].to_numpy()
         return np.bincount(past, minlength=self.dataset.n_items)[self.test["item"].to_numpy()] == 0
 
     @cached_property
     def sparse(self) -> Array:
-        """Mask of test rows of the third of users with the shortest histories at the time."""
+        """Mask of the third of the test rows whose users had the shortest histories at the time of the row."""
         users, times = (self.test[name].to_numpy() for name in ("user", "time"))
         known = self.dataset.history.count_before(users, times)
         return known <= np.quantile(known, 1 / 3)

@@ -51,7 +51,7 @@ def build_table(
 ) -> pl.DataFrame:
     """Return the feature rows of answers.
 
-    dataset: dataset with the neighbours' interactions.
+    Args:
         dataset: source of the neighbours' interactions.
         rows: user (dense) and as_of (microseconds), one row per answer; ``available_at`` if it is known, otherwise it is ``settings.delay_s`` after as_of.
         vectors: (N, d) embedding of each answer; a zero row means that there is no answer, and gives null features.

@@ -49,8 +49,8 @@ def future_mean(
 ) -> np.ndarray:
     """Return the mean embedding of a user's first interactions at or after a time, which is the answer of an oracle language model.
 
-    It uses the future on purpose. If a ranker gains nothing from it, it would gain nothing from any answer at those times. A gain is not a forecast, because no
-    model is always right.
+    The function uses the future on purpose. A ranker that gains nothing from these embeddings would gain nothing from any answer at these times. A gain does
+    not predict the gain from a real model, because no model is always right.
 
     Args:
         dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.

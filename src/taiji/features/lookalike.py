@@ -26,8 +26,9 @@ def nearest_users(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest other user by cosine: exactly for pools of up to ``exact_below`` rows, by an inverted-list index for larger ones.
 
-    Of each other user, only the newest row with ``as_of`` at or before that of the serving row counts: never the future, the user's own rows, or rows that were
-    already replaced. Ties go to the smaller user id. A zero vector has no direction, so it neither finds a neighbour nor is found.
+    Of each other user, only the newest row with ``as_of`` at or before that of the serving row counts. The search uses neither the
+    future, nor the user's own rows, nor rows that were already replaced. Ties go to the smaller user id. A zero vector has no direction, so it neither finds
+    a neighbour nor is found.
 
     Args:
         users, as_ofs: (N,) serving rows: dense user ids and microseconds.

@@ -101,7 +101,7 @@ def features_state(path: str) -> State:
 
 
 def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
-    """Read the feature table of another run, users and items by their text ids.
+    """Read the feature table of another run, whose users and items are matched to this log by their text ids.
 
     Args:
         path: directory of the other run.

@@ -1,4 +1,4 @@
-"""Student of the language model's intent rows: it computes the same columns for every user before every request, in under a millisecond.
+"""Student distilled from the language model's intent rows: for any user, at request time, it predicts the intents in under a millisecond.
 
 A row from the language model costs a prompt and an answer, so most users have none, or an outdated one. The student reads the text vectors of a user's
 items, newest first, and predicts the language model's intents as a set of weighted vectors. It is trained on the existing rows. It does not predict
@@ -32,11 +32,11 @@ STUDENT = "student"
 LEAST_WEIGHT = 0.02
 """Smallest weight of an intent in a row."""
 LATEST = 0.15
-"""Share of rows, the latest ones, used for early stopping."""
+"""Share of the rows, taken from the latest, that is used for early stopping."""
 FEWEST = 20
 """Smallest number of rows for training."""
 BLOCK = 2048
-"""Rows that are written at once: as Python lists they take eight times the memory of a table."""
+"""Number of rows written at a time, because as Python lists they take eight times the memory of a table."""
 
 
 class StudentSettings(Settings):

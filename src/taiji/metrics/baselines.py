@@ -58,8 +58,7 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
         dataset: history and items.
         examples: ``user, as_of``; nothing at or after ``as_of`` is read for a row.
         size: number of items proposed.
-        new_only: leave out the user's earlier items, as targets are new (not in ``own favourite``, which consists of
-            them).
+        new_only: leave out the user's earlier items, because targets are new. ``own favourite`` is not affected, because it consists of earlier items.
     """
     levels = item_levels(dataset)
     histories = _histories(dataset, examples)
@@ -83,7 +82,7 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
 
 
 def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[Array] | None = None) -> Array:
-    """Most frequent items before each example's time, (E, size) item numbers, ties by item number."""
+    """Return the most frequent items before each example's time, (E, size) item numbers, ties by item number."""
     clicks = dataset.events.filter(pl.col("click") == 1).sort("time", maintain_order=True)
     times, items = clicks["time"].to_numpy(), clicks["item"].to_numpy()
     as_of, counts, done = examples["as_of"].to_numpy(), np.zeros(dataset.n_items, dtype=np.int64), 0
@@ -103,8 +102,7 @@ def co_occurrence(
     size: int,
     seen: list[Array] | None = None,
 ) -> Array:
-    """Items within ``REACH`` positions of the user's latest items, in histories before the example's time, (E,
-    size)."""
+    """Return the items within ``REACH`` positions of the user's latest items, in all histories before the example's time, (E, size)."""
     as_of = examples["as_of"].to_numpy()
     wanted = np.zeros(dataset.n_items, dtype=bool)
     for items in histories:
@@ -123,7 +121,7 @@ def co_occurrence(
 
 
 def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, Array]:
-    """Neighbours (seed, other, time known) in all histories for the wanted seeds, sorted by seed, then time."""
+    """Return the neighbours of the wanted seeds in all histories: seed, neighbour, and time from which the pair is known, sorted by seed, then time."""
     history = dataset.history
     items, times = np.asarray(history.items, dtype=np.int64), np.asarray(history.times)
     owner = np.repeat(np.arange(len(history.offsets) - 1), np.diff(history.offsets))
@@ -140,7 +138,7 @@ def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, A
 
 
 def _histories(dataset: Dataset, examples: pl.DataFrame) -> list[Array]:
-    """All items of each example's user before its time, newest first."""
+    """Return all items of each example's user before the example's time, newest first."""
     longest = int(np.diff(dataset.history.offsets).max(initial=0))
     return [
         np.asarray(dataset.history.before(user, as_of, max(longest, 1))[0], dtype=np.int64)
@@ -154,7 +152,7 @@ def _most_frequent(values: Iterable[Any]) -> Any:
 
 
 def _top(scores: Array, size: int, seen: Array | None) -> Array:
-    """The best ``size`` items with a positive score, ties by item number, padded with −1."""
+    """Return the ``size`` items with the highest positive scores, ties by item number, padded with −1."""
     scores = scores.astype(np.float64)
     if seen is not None:
         scores[seen] = 0

@@ -19,7 +19,7 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 CELLS = 4_000_000
-"""Number of weights held at once, so that memory does not grow with the number of resamples."""
+"""Largest number of weights in memory, so that memory does not grow with the number of resamples."""
 SAME = 1e-9
 """Relative difference below which two values are equal up to rounding."""
 
@@ -37,7 +37,7 @@ class Statistic(Protocol):
 
     @property
     def units(self) -> int:
-        """Number of users behind the scarcest part of the value; at most ``n``."""
+        """Number of users behind the part of the value that the fewest users determine (such as the rarer label of an AUC); at most ``n``."""
 
     @property
     def units_text(self) -> str:
@@ -47,17 +47,17 @@ class Statistic(Protocol):
         """Number of users whose contribution to ``other`` differs; 0 if both are the same function."""
 
     def __call__(self, weights: Array) -> Array:
-        """Values (R,) under the weights (R, n_users); NaN where undefined."""
+        """Return the values (R,) under the weights (R, n_users); NaN where undefined."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Sum over users of a numerator over the sum of a denominator; a mean over users when the denominators are 0 or 1.
+    """Ratio of two sums over users, those of a numerator and of a denominator; the mean over users if the denominators are 0 or 1.
 
     Args:
         numerator: (U,) per-user sums.
         denominator: (U,) per-user counts; users with 0 do not contribute.
-        proportion: whether each user's value lies in [0, 1], which allows an exact interval when all are equal.
+        proportion: True if each user's value lies in [0, 1], which allows an exact interval even if all values are equal.
         units_text: plural noun phrase for the units, where they are not users.
     """
 
@@ -68,13 +68,13 @@ class Ratio:
 
     @classmethod
     def of_values(cls, values: Array, *, proportion: bool = False, units_text: str = "users") -> Ratio:
-        """Mean over users (or other units) of their values (U,), NaN left out."""
+        """Return the mean over users (or other units) of their values (U,), ignoring NaN."""
         known = np.isfinite(values)
         return cls(np.where(known, values, 0.0), known.astype(np.float64), proportion, units_text)
 
     @classmethod
     def of_rows(cls, users: Array, values: Array, n_users: int, *, proportion: bool = False) -> Ratio:
-        """Mean over rows (N,) of ``values`` (NaN left out), resampled by user (codes below ``n_users``)."""
+        """Return the mean over rows of ``values`` (N,), ignoring NaN, with users (codes below ``n_users``) as the units that are resampled."""
         known = np.isfinite(values)
         top = np.bincount(users[known], weights=values[known], minlength=n_users)
         return cls(top, np.bincount(users[known], minlength=n_users).astype(np.float64), proportion)
@@ -136,7 +136,7 @@ class Fixed:
 
 
 def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> int:
-    """Return the number of users with a row scored differently; 0 if both order all rows alike.
+    """Return the number of users with a row whose two scores differ; 0 if both scores put all rows in the same order.
 
     Args:
         first, second: user codes (N,) and scores (N,) for the same rows.
@@ -212,7 +212,7 @@ def resample_weights(n_users: int, resamples: int, seed: int) -> Iterator[Array]
 
 
 def distribution(statistics: Sequence[Statistic], *, resamples: int = 1000, seed: int = 0) -> tuple[Array, Array]:
-    """Point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same resamples.
+    """Return point values (S,) and bootstrap values (R, S) of several statistics over the same users and the same resamples.
 
     Raises:
         InputError: the statistics are over different numbers of users, so they cannot be paired.

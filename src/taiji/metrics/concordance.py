@@ -1,8 +1,8 @@
 """Concordance ("XAUC"): generalisation of the AUC to labels with any number of values, exact under ties.
 
-The probability that the prediction orders two rows with different labels correctly, a tie counting one half. The
-ranks of two different labels have a highest differing bit, so all pairs are counted as one AUC per bit, among the
-rows that agree in the higher bits: b bits cost b sorts, and b cumulative sums per further vector of user weights.
+It is the probability that the prediction orders two rows with different labels correctly, where a tie counts one half.
+The ranks of two different labels have a highest bit in which they differ. All pairs are therefore counted by one AUC per bit,
+among the rows that agree in the higher bits: b bits cost b sorts, and b cumulative sums per further vector of user weights.
 Binary labels have one bit, and the value is the AUC.
 """
 
@@ -27,7 +27,7 @@ class _Bit:
     Attributes:
         lower, upper: rows without and with the bit; ``lower`` sorted by block and score.
         start, below, level, end: for each upper row, indices into ``lower``: start of its block, end of the rows
-        scored lower, end of those scored lower or equally, end of the block.
+        scored lower, end of the rows scored lower or equally, end of the block.
     """
 
     lower: Array
@@ -101,12 +101,12 @@ class PooledConcordance:
 
     @property
     def n(self) -> int:
-        """Users with a row."""
+        """Number of users with a row."""
         return len(np.unique(self._users))
 
     @property
     def units(self) -> int:
-        """The smaller number of users on either side of a label cut, at the cut where it is largest."""
+        """Number of users on the smaller side of a cut between label values, for the cut at which this number is largest."""
         cuts = np.arange(int(self._ranks.max(initial=0)))  # a row is above a cut, or at or below it
         highest, lowest = np.full(self._n_users, -1), np.full(self._n_users, len(cuts) + 1)
         np.maximum.at(highest, self._users, self._ranks)
@@ -116,7 +116,7 @@ class PooledConcordance:
         return int(np.minimum(above, below).max(initial=0))
 
     def differing(self, other: Statistic) -> int:
-        """Return the number of users with a row scored differently; 0 if both order all rows alike."""
+        """Return the number of users with a row whose two scores differ; 0 if both scores put all rows in the same order."""
         return (
             scores_differ(self.scored, other.scored) if isinstance(other, PooledConcordance) else min(self.n, other.n)
         )

@@ -1,6 +1,6 @@
 """Exact distributions for small samples: Student's t and the binomial, via the incomplete beta function.
 
-The base installation avoids SciPy (164 MB), which has them too; the tests compare with it.
+SciPy has these distributions too, but the base installation avoids its 164 MB; the tests compare with it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple
 
 
 def _bisect(below: Callable[[float], bool], low: float, high: float) -> float:
-    """Return where ``below`` turns from true to false."""
+    """Return the point at which ``below`` turns from true to false."""
     for _ in range(STEPS):
         middle = (low + high) / 2
         if middle in (low, high):

@@ -1,4 +1,4 @@
-"""Dependence of a score on a circumstance, and the share of the order within a circumstance that a correction keeps."""
+"""How strongly a score depends on a confounder (such as video length), and how much of the ranking within equal circumstances survives a correction."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Array = NDArray[Any]
 def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> float:
     """Return the mutual information in nats of two columns (n,), each cut into ``bins`` groups of equal size.
 
-    The plug-in estimate minus its bias (Miller and Madow 1955), so independent columns give about 0, slightly below
-    as often as above.
+    This is the plug-in estimate minus its bias (Miller and Madow 1955). For independent columns it is therefore about 0, as often
+    slightly below as slightly above.
 
     Raises:
         InputError: fewer than two rows.
@@ -36,12 +36,13 @@ def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> fl
 
 
 def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16) -> float:
-    """Return the share of pairs within a group of the circumstance whose order is the same after as before, ties one
-    half.
+    """Return the share of pairs with different scores ``before`` that ``after`` puts in the same order, ties one half.
+
+    Pairs are formed within the groups of the circumstance. The result is the mean over groups, weighted by their numbers of rows.
 
     Args:
-        before, after: (n,) scores. circumstance: (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values each is
-            a group.
+        before, after: (n,) scores. circumstance: (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values, each value
+            is a group.
     """
     groups = _groups(circumstance, bins)
     found = grouped_concordance(groups, before, after, int(groups.max()) + 1)

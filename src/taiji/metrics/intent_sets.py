@@ -1,7 +1,6 @@
-"""Evaluation of intent sets against the next items: coverage, redundancy, retrieved slates, near-duplicates. Pure
-functions.
+"""Evaluation of intent sets against the next items: coverage, redundancy, retrieved slates, near-duplicates.
 
-Vectors are unit vectors or zero; a zero row is a missing intent or item.
+All functions are pure. Vectors are unit vectors or zero; a zero row is a missing intent or item.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SAME_INTENT = 0.9
 
 
 def coverage(intents: Array, items: Array) -> Array:
-    """Mean over the items of the best cosine among the intents, clipped at 0 (facility location).
+    """Return the mean over the items of each item's largest cosine with any intent, clipped at 0 (facility location).
 
     Args:
         intents: (B, m, d).
@@ -36,7 +35,7 @@ def coverage(intents: Array, items: Array) -> Array:
 
 
 def redundancy(intents: Array, near: float = NEAR) -> Array:
-    """Share of the intents after the first that repeat an earlier one.
+    """Return the share of the intents after the first that repeat an earlier one.
 
     An intent's contribution rises linearly from 0 to 1 as its best cosine with an earlier one goes from ``near`` to
     1.
@@ -57,14 +56,13 @@ def redundancy(intents: Array, near: float = NEAR) -> Array:
 
 
 def best_cosines(intents: Array, candidates: Array) -> Array:
-    """Best cosine among the intents (B, m, d) of each candidate (B, C, d): (B, C); −1 where there is no intent."""
+    """Largest cosine of each candidate (B, C, d) with any intent (B, m, d): (B, C); −1 where there is no intent."""
     cosine = np.einsum("bmd,bcd->bcm", intents, candidates).astype(np.float64)
     return np.asarray(np.where(_there(intents)[:, None, :], cosine, -1.0).max(axis=2, initial=-1.0))
 
 
 def slate_values(scores: Array, values: Array, size: int) -> Array:
-    """Mean value of the ``size`` best-scored candidates, scaled to [0, 1] between the worst and the best slate of
-    that size.
+    """Return the mean value of the ``size`` candidates with the highest scores, scaled so that the worst slate of that size has 0 and the best has 1.
 
     Args:
         scores: (B, C), −inf at missing candidates; ties go to the earlier one.
@@ -85,7 +83,7 @@ def slate_values(scores: Array, values: Array, size: int) -> Array:
 
 
 def merged(vectors: Array, weights: Array, same: float = SAME_INTENT) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Merge near-duplicates: each vector joins the first kept one within cosine ``same`` and adds its weight to it.
+    """Merge near-duplicates: a vector whose cosine with a kept vector is at least ``same`` is dropped, and its weight is added to the first such vector.
 
     Args:
         vectors: (n, d) unit vectors in order of precedence; zero rows are left out.

@@ -17,9 +17,9 @@ from taiji.metrics.exact import binomial_interval, student_quantile
 
 Array = NDArray[Any]
 FEWEST = 10
-"""Fewest users for a bootstrap interval; with fewer, only an exact interval is given."""
+"""Smallest number of users for a bootstrap interval; with fewer, only an exact interval is given."""
 EXACT = 100_000
-"""Most users for an exact interval of hits; with more it is slow, and the bootstrap gives the same."""
+"""Largest number of users for an exact interval of hits; with more users it is slow, and the bootstrap gives the same interval."""
 _NORMAL = NormalDist()
 
 
@@ -82,7 +82,7 @@ def difference_of(
         point: difference on the original users.
         draws: (R,) differences on resampled users.
         level: coverage.
-        identical: whether both arms are identical, so that their difference is 0 on every sample.
+        identical: True if both arms are identical, so that their difference is 0 on every sample.
     """
     scarce = min((*first, *second), key=lambda statistic: statistic.units)
     n = min(first[0].n, second[0].n)
@@ -128,7 +128,7 @@ def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
 
 
 def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
-    """Return the exact interval of a proportion that is 0 or 1, or equal, for every user; None otherwise.
+    """Return the exact interval of a proportion if each user's value is 0 or 1, or if the values of all users are equal; None otherwise.
 
     Resampling identical values yields an interval of width zero, which would make 0 hits among 20 users a certainty.
     Users are the trials (Clopper & Pearson). If all n users have the value c, the share of users with another value
@@ -159,12 +159,12 @@ def _exact_difference(first: Ratio, second: Ratio, level: float) -> tuple[float,
 
 
 def _unseen(n: int, level: float) -> float:
-    """Return the largest population share of a property that none of n users has, at this level."""
+    """Return the upper bound, at this level, for the population share of a property that none of n users has."""
     return float(1 - ((1 - level) / 2) ** (1 / n))
 
 
 def estimate(statistic: Statistic, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Entry:
-    """Value and interval of one statistic."""
+    """Return the value and the interval of one statistic."""
     points, draws = distribution([statistic], resamples=resamples, seed=seed)
     return interval_of([statistic], points[0], draws[:, 0], level)
 
@@ -178,7 +178,7 @@ def compare(
     seed: int = 0,
     identical: bool = False,
 ) -> Entry:
-    """Value and interval of ``first - second`` on the same users under the same resamples; ``identical`` as in :func:`difference_of`."""
+    """Return the value and the interval of ``first - second`` on the same users and resamples; ``identical`` is as in :func:`difference_of`."""
     points, draws = distribution([first, second], resamples=resamples, seed=seed)
     same = identical or first is second
     return difference_of([first], [second], points[0] - points[1], draws[:, 0] - draws[:, 1], level, identical=same)

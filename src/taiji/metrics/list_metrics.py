@@ -49,7 +49,7 @@ class Targets:
 
 
 def hits(lists: Array, targets: Targets) -> Array:
-    """Return which positions of the lists (B, K) hold a target of the request: (B, K) bool.
+    """Return a mask (B, K) of the positions of the lists (B, K) that hold a target of the request.
 
     Raises:
         InputError: the numbers of lists and requests differ, or a list contains an item twice.
@@ -101,7 +101,7 @@ def novelty(lists: Array, popularity: Array, k: int) -> Array:
     Args:
         lists: (B, K). popularity: (N,) shares of users; for an item without takers, half the smallest positive share
             is used.
-        k: length looked at.
+        k: number of positions that count.
     """
     floor = popularity[popularity > 0].min(initial=1.0) / 2
     bits = -np.log2(np.maximum(popularity, floor))
@@ -112,7 +112,7 @@ def diversity(lists: Array, categories: Array, k: int) -> Array:
     """Return the share (B,) of pairs of the first ``k`` that differ in category; NaN with fewer than two items.
 
     Args:
-        lists: (B, K). categories: (N,) codes. k: length looked at.
+        lists: (B, K). categories: (N,) codes. k: number of positions that count.
     """
     shown = lists[:, :k]
     there = shown != NO_ITEM

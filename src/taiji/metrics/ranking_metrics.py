@@ -45,7 +45,7 @@ class Rows:
 
     @property
     def content(self) -> str:
-        """Hash of the predictions: rankers of equal content on the same rows are identical."""
+        """Hash of the predictions. Two rankers with equal hashes on the same rows are identical."""
         return hashlib.sha256(self.scores.tobytes()).hexdigest()
 
     @classmethod
@@ -133,10 +133,10 @@ class Metric(Protocol):
         """Direction of improvement: ``high``, ``low``, or ``one`` for a calibration."""
 
     def calc(self, rows: Rows) -> float:
-        """The value over all rows; NaN where undefined."""
+        """Return the value over all rows; NaN where undefined."""
 
     def calc_per_user(self, rows: Rows) -> Array:
-        """(n_users,) values; NaN for users for whom it is undefined."""
+        """Return the values per user, (n_users,); NaN for users for whom the metric is undefined."""
 
     def statistic(self, rows: Rows) -> Statistic:
         """Return the metric as a function of user weights, for intervals."""
@@ -274,15 +274,16 @@ RANKING_METRICS: tuple[Metric, ...] = (AUC(), UserAUC(), LogLoss(), NDCG(10), Ca
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """AUC of labels (N,) and scores (N,) by ranks, ties one half; NaN with only one kind of label."""
+    """Return the AUC of labels (N,) and scores (N,) by ranks, ties one half; NaN if all labels are equal."""
     y, s = np.asarray(labels), np.asarray(scores)
     return float(grouped_auc(np.zeros(len(y), dtype=np.intp), y, s, 1)[0])
 
 
 def grouped_auc(groups: Array, labels: Array, scores: Array, n_groups: int) -> Array:
-    """AUC within every group at once: (n_groups,), NaN where a group lacks one of the labels.
+    """Return the AUC within every group, (n_groups,); NaN where a group lacks one of the labels.
 
-    By the rank sum of the positives with mid-ranks for ties (Mann & Whitney, 1947), after one sort by group and score.
+    It is computed for all groups at once from the rank sum of the positives, with mid-ranks for ties (Mann & Whitney, 1947), after one sort by group and
+    score.
     """
     if len(groups) == 0:
         return np.full(n_groups, np.nan)
@@ -299,7 +300,7 @@ def grouped_auc(groups: Array, labels: Array, scores: Array, n_groups: int) -> A
 
 
 def grouped_ndcg(groups: Array, gains: Array, scores: Array, k: int) -> Array:
-    """Expected NDCG@k within groups 0 … max: NaN where a group has no gain or only equal gains.
+    """Return the expected NDCG@k within groups 0 … max; NaN where a group has no gain or only equal gains.
 
     Rows tied in score share the mean of their gains, which is the expectation over their orders.
     """
@@ -326,13 +327,13 @@ def grouped_ndcg(groups: Array, gains: Array, scores: Array, k: int) -> Array:
 
 
 def row_log_loss(labels: Array, probabilities: Array) -> Array:
-    """−log of the probability of each label, (N,) nats."""
+    """Return −log of the probability of each observed label, (N,) nats."""
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)
     return -np.where(labels > 0, np.log(p), np.log1p(-p))
 
 
 def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
-    """Probability (N,) that the target is among the first ``k``, with ties in random order.
+    """Return the probability (N,) that the target is among the first ``k``, with ties in random order.
 
     Args:
         above: (N,) number of candidates scored strictly higher than the target.
@@ -343,7 +344,7 @@ def hits(above: ArrayLike, tied: ArrayLike, k: int) -> Array:
 
 
 def tied(rows: Rows) -> bool:
-    """Return whether all predictions are equal and thus give no order."""
+    """Return True if all predictions are equal and thus give no order."""
     return len(rows.scores) > 0 and bool((rows.scores == rows.scores[0]).all())
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 HORIZON = DAY
-"""Microseconds until a purchase after a click is known."""
+"""Time in microseconds after a click until it is known whether a purchase follows."""
 BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
 """Names of the last funnel step that a user reaches on a shown item."""
 
 
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:
-    """Yield every step from the start to the end of the days. Requests after the end, in the last slot, are served but not included."""
+    """Yield every step from the start to the end of the days. Requests after the end, in the last slot, are yielded too; the caller has to drop them."""
     world.reset()
     spare = 2 if world.scenario.task == "cache" or "load" in world.mechanisms else 1
     while world.slot * world.slot_days < days - 1e-9:
@@ -151,7 +151,7 @@ def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) 
 
 
 def _events(world: World, rows: dict[str, Array], columns: EventColumns) -> pl.DataFrame:
-    """Return flat columns as events in time order."""
+    """Return flat columns as events, in the order of the rows."""
     time = pl.Series(rows.pop("time")).cast(pl.Datetime("us"))
     stage = rows.pop("stage")
     frame = pl.DataFrame({"timestamp": time, **rows})

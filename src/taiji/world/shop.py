@@ -61,7 +61,7 @@ class Shop:
 
     @property
     def n_items(self) -> int:
-        """Promoted items come first, then the tail."""
+        """Number of items. Promoted items come first, followed by the tail."""
         return self.settings.promoted + self.settings.tail
 
     @cached_property

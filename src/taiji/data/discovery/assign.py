@@ -27,7 +27,7 @@ from taiji.data.discovery.words import parts
 from taiji.data.sources.delimited import named
 
 MOSTLY = 0.8
-"""Share of rows with a value below which a column loses score as an id: another column may be filled in every row."""
+"""A column scores lower as an id if a smaller share of its rows has a value, because another column may have one in every row."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 

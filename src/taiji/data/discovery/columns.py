@@ -43,7 +43,7 @@ class Column:
         zeros: number of values that are 0.
         broken: number of cells that do not fit the kind of the column.
         broken_at: row (counted from 1) and text of the first few broken cells.
-        mostly: for a column of texts in which nearly all cells are numbers, times, or yes and no: the facts without the other cells.
+        mostly: if nearly all cells of a text column are numbers, times, or yes and no: the facts about these cells alone.
         means: meanings that the name of the column suggests.
     """
 
@@ -245,6 +245,6 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return the facts of the kind that was recognised, or, if some cells do not fit it, the facts of a text column with these as ``mostly``."""
+    """Return the facts of the recognised kind. If some cells do not fit this kind, return the facts of a text column, whose ``mostly`` holds them."""
     found = _with_broken_cells(found, texts, read)
     return replace(plain, mostly=found) if found.broken else found

@@ -26,7 +26,7 @@ NAMES = {
     "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
     "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
 }
-"""Role in a log to words in the names of its columns; the first match is used."""
+"""Words in the names of a log's columns, by the role that they suggest; the first match is used."""
 GRADES = 11
 """Largest number of distinct values of a column of ordinal grades."""
 CONTEXT_VALUES = 200

@@ -99,7 +99,9 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
 
 def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
-    """Interpret the first column of a label: one whose name means nothing else, or a flag whose name contains the meaning."""
+    """Interpret the best column for a label: one whose name means nothing else, or a flag whose name contains the meaning. A column that gives a rule takes
+    precedence over one that raises a question.
+    """
     strict = [column for column in columns if label_named(column.name) == meaning]
     flags = [
         column

@@ -137,7 +137,7 @@ DESCRIBING = (
 )
 """Words in the names of columns with longer texts about items."""
 DESCRIBED_FROM, LONG_FROM = 25, 80
-"""Smallest mean number of characters of such texts, with such a name and without."""
+"""Smallest mean number of characters of such texts, if the column has such a name and if it does not."""
 MOSTLY_SENTENCES, OWN_TEXTS = 0.5, 0.3
 """Smallest share of the texts that have spaces, and smallest number of distinct texts per item."""
 
@@ -164,7 +164,7 @@ def title_score(column: Column) -> Score:
 
 
 def description_score(column: Column, items: int) -> Score:
-    """Score a column as longer texts about so many items."""
+    """Score a column as a description: longer texts about ``items`` items."""
     named, repeated = says(column.name, DESCRIBING), column.distinct < max(2, OWN_TEXTS * items)
     if column.kind != "text" or column.spaces < MOSTLY_SENTENCES or repeated or "category" in column.means:
         return 0.0, ()

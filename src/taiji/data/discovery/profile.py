@@ -17,11 +17,11 @@ from taiji.data.personal import private
 OUTCOME = "rfm plays views visits sessions logins watched listened next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
 """Words in the names of columns that are derived from behaviour over the whole log."""
 WINDOW = re.compile(r"(^|_)(last_?)?\d+_?(d|days?|w|weeks?|m|months?|tage?|jours?)$")
-"""Pattern of the end of the name of a count over a time window (``n_plays_30d``)."""
+"""Pattern for the ending of a column name that counts over a time window (``n_plays_30d``)."""
 LIKE_IDS = 0.9
-"""Smallest share of item ids among the values of a column at which the column is treated as a reference to items."""
+"""A column is treated as a reference to items if at least this share of its values are item ids."""
 OWN_TEXT = 0.5
-"""Smallest share of distinct values at which a text column is treated as personal."""
+"""A text column is treated as personal if at least this share of its values are distinct."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ COMPARED = 20_000
 MIN_KNOWN = 0.5
 """Smallest share of the ids of a column that must occur in a key for the column to refer to it."""
 MIN_KNOWN_LOOSE = 0.75
-"""Smallest such share if ids are spelt differently or the key repeats some of them."""
+"""The same share if ids are spelt differently, or if the key repeats some ids."""
 MIN_KNOWN_NEAR = 0.2
 """Smallest share of the log's ids that an unused table must contain, in any spelling, to be reported."""
 MIN_IDS = 5
-"""Smallest number of distinct ids of such a key: a few small numbers occur in any column."""
+"""Smallest number of distinct ids of a key whose ids are repeated or spelt differently: a few small numbers occur in any column."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Table:
         header: column names for a CSV without a header line.
         broken: invalid lines among the inspected ones.
         partition: columns whose values come from the names of folders.
-        sequences: columns of an atomic file that hold several values separated by spaces.
+        sequences: columns of a RecBole atomic file (``.inter``, ``.item``, ``.user``) that hold several values separated by spaces.
         above: lines above the header.
     """
 
@@ -380,7 +380,7 @@ def _with_advice_to_ignore(path: Path, error: TaijiError) -> TaijiError:
 
 
 def _separator(path: Path) -> tuple[str, list[list[str]]]:
-    """Return the best separator and the cells of the first lines. The best separator splits nearly all lines into equally many cells, and into the most."""
+    """Return the best separator, which splits nearly all lines into the same number of cells, as large as possible, and the cells of the first lines."""
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []

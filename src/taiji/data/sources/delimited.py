@@ -22,7 +22,7 @@ UTF8 = "utf-8-sig"
 CODECS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 """Byte-order marks of encodings other than UTF-8."""
 TYPED = re.compile(r"^(.+):(token|float|token_seq|float_seq)$")
-"""Pattern of a column name in an atomic file of RecBole: ``user_id:token``."""
+"""Pattern of a column name in a RecBole atomic file: ``user_id:token``."""
 Kind = pl.DataType | type[pl.DataType]
 SEPARATORS = (",", ";", "\t", "|", "^", "~", "\x01")
 """Separators that are recognised."""
@@ -140,19 +140,19 @@ def _header_repeated(frame: pl.DataFrame) -> bool:
 
 
 def names_of(path: Path, separator: str) -> list[str]:
-    """Return the column names in the header of a file, without the types in the header of an atomic file."""
+    """Return the column names in the header of a file, without the types that a RecBole atomic file adds."""
     return plain_names(_first_line(path, separator)[0])
 
 
 def plain_names(names: Iterable[str]) -> list[str]:
-    """Remove surrounding spaces from column names, and the types that the header of an atomic file adds to them."""
+    """Remove surrounding spaces from column names, and the types that a RecBole atomic file adds to them."""
     names = [name.strip() for name in names]
     found = [TYPED.match(name) for name in names]
     return [match[1] for match in found if match] if found and all(found) else names
 
 
 def sequences_of(path: Path, separator: str) -> tuple[str, ...]:
-    """Return the columns of an atomic file that hold several values separated by spaces."""
+    """Return the columns of a RecBole atomic file that hold several values separated by spaces."""
     given = _first_line(path, separator)[0]
     return tuple(
         name

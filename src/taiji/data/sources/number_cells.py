@@ -27,9 +27,9 @@ BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
 """Contents of a cell, in lower case, that stand for a missing value."""
 MOST = 0.95
-"""Smallest share of valid cells in a column at which its other cells are treated as broken."""
+"""If at least this share of a column's cells is valid, its other cells are treated as broken."""
 MOST_NUMBERS = 0.8
-"""Smallest such share for a column of numbers: a few words do not turn it into text."""
+"""The same share for a column of numbers, lower because a few words do not turn it into a column of text."""
 
 CURRENCY = (
     r"R\$|[\p{Sc}]|元|円|zł|Kč|руб\.?|р\.|kr\.?|Ft|лв\.?|Rs\.?|"
@@ -65,7 +65,7 @@ def as_numbers(values: pl.Series, form: NumberForm = PLAIN) -> pl.Series:
 
 
 def _parsed(texts: pl.Series, form: NumberForm, bare: Callable[[], pl.Series]) -> pl.Series:
-    """Parse stripped texts; ``bare`` returns them without currencies, which they need if some do not fit the notation."""
+    """Parse stripped texts; ``bare`` returns them without currencies, and is called only if some of them do not fit the notation."""
     fits = texts.str.contains(_pattern(form))
     if not bool(fits.all()):  # all() ignores nulls
         texts = bare()

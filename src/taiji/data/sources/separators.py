@@ -22,7 +22,7 @@ from taiji.data.sources.delimited import (
 )
 
 OTHERS = ("::", " ")
-"""Separators that are only named, because a file cannot be read with them."""
+"""Separators that are only mentioned in messages, because a file cannot be read with them."""
 KINDS = {b"PK\x03\x04": "a zip archive or an Excel file", b"PAR1": "a Parquet file", b"\x1f\x8b": "a gzip file"}
 """First bytes of files that are not text."""
 MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<table", b"<head", b"<body")
@@ -32,9 +32,9 @@ INSPECTED = 20
 
 
 def best_separator(lines: Sequence[str]) -> str | None:
-    """Return the separator that splits nearly all lines below the header's title into equally many fields, and into the most.
+    """Return the separator that splits nearly all lines below the header's title into the same number of fields, as large as possible.
 
-    None if no separator does.
+    Return None if no separator does.
     """
     widths: dict[str, tuple[float, int]] = {}
     for separator in SEPARATORS:
@@ -54,7 +54,7 @@ def best_separator(lines: Sequence[str]) -> str | None:
 
 
 def explained(path: Path, assumed: str) -> InputError | None:
-    """Return the error of a file that is not a table or is not separated as assumed; None if nothing of the kind is found.
+    """Return the error of a file that is not a table or is not separated as assumed; None if neither problem is found.
 
     Args:
         path: the file.

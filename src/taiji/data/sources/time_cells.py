@@ -14,9 +14,9 @@ Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
 """Unit of times that are given as numbers: since 1970, or spreadsheet serial days (``excel``); ``text`` for written dates."""
 MICROSECONDS = {"s": 10**6, "ms": 10**3, "us": 1}
 YEARS = (1995, 2036)
-"""First plausible year of an event, and the year after the last."""
+"""First plausible year of an event, and the year after the last plausible one."""
 WRITTEN_YEARS = (1970, 2101)
-"""First plausible year of a written date, and the year after the last."""
+"""First plausible year of a written date, and the year after the last plausible one."""
 EXCEL_DAY = 86_400_000_000
 EXCEL_START = -2_209_161_600_000_000
 """Day 0 of spreadsheets, 1899-12-30, in microseconds since 1970."""
@@ -41,7 +41,7 @@ SHAPES = {
     "%p": "[AaPp][Mm]",
 }
 IMPOSSIBLE = 0.2
-"""Smallest share of numbers with impossible minutes or seconds (60 or more in the last two digits) at which a column counts minutes or seconds since midnight.
+"""A column counts minutes or seconds since midnight if at least this share of its numbers ends in impossible minutes or seconds (two digits of 60 or more).
 
 Among the counts of minutes of a whole day, this share is 4 in 10.
 """

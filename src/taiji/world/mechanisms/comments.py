@@ -28,17 +28,17 @@ class CommentsSettings(Base):
     count: int = Field(default=6, ge=1, le=20)
     """Number of comments per item."""
     about: float = Field(default=0.6, ge=0, le=1)
-    """Probability that a comment is about its item's main topic; the others are about any."""
+    """Probability that a comment is about its item's main topic; the other comments are about any topic."""
     match: float = Field(default=3.0, ge=0)
     """Attraction of a comment for a user who likes only its topic."""
     popularity: float = Field(default=0.5, ge=0)
     """Standard deviation of comments' general attraction."""
     opens: float = -1.5
-    """Logit of opening the panel if nothing in it attracts."""
+    """Logit of the probability that the panel is opened if its mean attraction is 0."""
     seconds: float = Field(default=10.0, gt=0)
-    """Mean dwell time in a panel in which nothing attracts."""
+    """Mean dwell time, in seconds, in a panel whose mean attraction is 0."""
     stay: float = Field(default=0.6, ge=0)
-    """Increase of the log dwell time with the mean attraction."""
+    """Increase of the log dwell time per unit of mean attraction."""
     clicks: float = Field(default=0.2, ge=0, le=1)
     """Probability that a user in the panel clicks a comment."""
 

@@ -49,7 +49,7 @@ class ContentSettings(Base):
     fresh: float = Field(default=0.4, ge=0, le=1)
     """Share of the items born during the simulation; the others exist from the start."""
     life: float | None = Field(default=None, gt=0)
-    """Mean lifetime of an item in days; null: unlimited."""
+    """Mean lifetime of an item in days; null for an unlimited one."""
 
 
 class Content(Mechanism[ContentSettings]):

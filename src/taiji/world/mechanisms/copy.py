@@ -25,9 +25,9 @@ class CopySettings(Base):
     """Settings of ``copy``."""
 
     taste: float = Field(default=0.8, ge=0)
-    """Standard deviation of users' liking of each style, on the logit scale of a click."""
+    """Standard deviation, over users, of a style's effect on the logit of a click."""
     common: float = Field(default=0.4, ge=0)
-    """Standard deviation of a style's general effect."""
+    """Standard deviation, over styles, of the part of this effect that is the same for all users."""
 
 
 class Copy(Mechanism[CopySettings]):

@@ -25,7 +25,7 @@ class CreatorsSettings(Base):
     stock: float = Field(default=0.3, ge=0, le=1)
     """Share of each creator's items that exist from the start."""
     bias: float = -1.5
-    """Logit of an upload per day by a creator without exposure."""
+    """Logit of the probability that a creator without exposure uploads an item on a day."""
     reach: float = Field(default=1.5, ge=0)
     """Coefficient of log(1 + recent exposure / even share) in this logit."""
     fading: float = Field(default=0.7, ge=0, lt=1)

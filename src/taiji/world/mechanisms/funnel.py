@@ -1,4 +1,4 @@
-"""From exposure to purchase: view → click → cart → buy, with position bias and competition of items within a list."""
+"""From exposure to purchase: view → click → cart → buy, with position bias and competition between the items of a list."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class FunnelSettings(Base):
     position: float = Field(default=0.5, ge=0)
     """Position bias: the position p (from 0) is viewed with probability (1 + p)^−position."""
     substitutes: float = Field(default=0.8, ge=0)
-    """Loss of an item, on the logit scale, if all other items in the list have the same topics."""
+    """Decrease of an item's click logit if all other items in the list have the same topics."""
     diversity: float = Field(default=0.0, ge=0)
-    """Gain of every item, on the logit scale, in a list whose items have nothing in common."""
+    """Increase of every item's click logit in a list whose items have nothing in common."""
     cart_bias: float = -1.0
-    """Logit of adding a clicked item without affinity to the cart."""
+    """Logit of the probability that a clicked item is added to the cart if the user has no affinity to it."""
     cart: float = Field(default=2.0, ge=0)
     """Amount that full affinity adds to ``cart_bias``."""
     buy_bias: float = -0.5
-    """Logit of buying an item in the cart."""
+    """Logit of the probability that an item in the cart is bought if the user has no affinity to it."""
     buy: float = Field(default=2.0, ge=0)
     """Amount that full affinity adds to ``buy_bias``."""
     price: float = Field(default=0.4, ge=0)
-    """Loss of the logit of buying per factor e of the price above the median."""
+    """Decrease of the purchase logit per unit of log(price / median price)."""
 
 
 def crowding(vectors: Array, shown: Array) -> Array:

@@ -36,7 +36,7 @@ class NetworkSettings(Base):
     startup: float = Field(default=4.0, gt=0)
     """Seconds of a video that must be loaded before it starts."""
     patience: float = Field(default=2.0, gt=0)
-    """Waiting time, in seconds, above which it counts as a stall."""
+    """Longest waiting time, in seconds, that does not count as a stall."""
     buffer: float = Field(default=6.0, ge=0)
     """Seconds that are preloaded if the network is good: all in the good state, half in the fair state, none in the poor state."""
     cut: float = Field(default=0.6, ge=0, le=1)

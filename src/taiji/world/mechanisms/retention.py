@@ -21,9 +21,9 @@ class RetentionSettings(Base):
     """Settings of ``retention``."""
 
     outcome: str = "click"
-    """Outcome that measures a good list, by the share of viewed positions that have it (``click``, ``pleased``, ``buy``)."""
+    """Outcome (``click``, ``pleased``, ``buy``) that measures how good a list is, by its share among the viewed positions."""
     centre: float = Field(default=0.15, ge=0, le=1)
-    """Share that makes a list neutral."""
+    """Share of viewed positions with the outcome at which a list is neutral."""
     scale: float = Field(default=0.15, gt=0)
     """Difference from the neutral share that counts as 1 in the mood; values above 2 are clipped to 2."""
     fading: float = Field(default=0.6, ge=0, lt=1)

@@ -22,9 +22,9 @@ class SatisfactionSettings(Base):
     """Settings of ``satisfaction``."""
 
     bias: float = -0.5
-    """Logit of being satisfied without interest."""
+    """Logit of the probability that a view without interest or bait satisfies the user."""
     interest: float = Field(default=0.8, ge=0)
-    """Amount that the interest adds to the logit of being satisfied."""
+    """Increase of the logit of being satisfied per unit of interest."""
     bait: float = Field(default=1.2, ge=0)
     """Decrease of the logit of being satisfied per standard deviation of bait."""
     lure: float = Field(default=0.5, ge=0)

@@ -79,7 +79,7 @@ class Surfaces(Mechanism[SurfacesSettings]):
             exposure.context["scenario"] = np.array(NAMES)[self._item_pool[exposure.safe_items[:, 0]]]
 
     def place(self, exposure: Exposure) -> None:
-        """Replace the tastes by those of the surface."""
+        """Replace the users' tastes by their tastes on the surface."""
         if exposure.user_vector is not None:
             offset = self.offsets[exposure.user, self.surface(exposure)]
             exposure.user_vector = blend(exposure.user_vector, offset, self.settings.own)

@@ -22,13 +22,13 @@ class TasteSettings(Base):
     """Settings of ``taste``."""
 
     strength: float = Field(default=3.0, ge=0)
-    """Interest added by full affinity, on the logit scale."""
+    """Interest, on the logit scale, of a user with full affinity to an item."""
     breadth: float = Field(default=0.25, ge=0)
     """Standard deviation of a taste around the user's two favourite topics."""
     short: float = Field(default=0.4, ge=0, le=1)
     """Weight of the short-term part."""
     pull: float = Field(default=0.3, ge=0)
-    """Share of the distance to the long-term part that the short-term part covers per day."""
+    """Rate per day at which the short-term part approaches the long-term part: in a slot of t days it covers ``pull`` · t (at most 1) of the distance."""
     drift: float = Field(default=1.0, ge=0)
     """Standard deviation of the short-term part's random walk per day; 0 keeps it constant."""
     behaviours: float = Field(default=0.3, ge=0, le=1)

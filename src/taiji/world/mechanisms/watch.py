@@ -1,5 +1,4 @@
-"""Seconds watched: interest times the effect of the duration times noise, with planted biases of user segments and
-categories."""
+"""Seconds watched, the product of interest, an effect of the duration, and noise, with planted biases of user segments and categories."""
 
 from __future__ import annotations
 
@@ -24,15 +23,15 @@ class WatchSettings(Base):
     """Settings of ``watch``."""
 
     seconds: float = Field(default=12.0, gt=0)
-    """Median seconds for an item of median duration without interest."""
+    """Median seconds that a user without interest watches an item of median duration."""
     interest: float = Field(default=0.35, ge=0)
-    """Increase of the log seconds with the interest."""
+    """Increase of the log seconds per unit of interest."""
     duration: float = Field(default=0.7, ge=0)
     """Duration bias: seconds grow with the duration to this power, independently of the interest."""
     segment: float = Field(default=0.3, ge=0)
-    """Standard deviation between user segments, on the log scale."""
+    """Standard deviation of the effects of user segments, on the log scale."""
     category: float = Field(default=0.2, ge=0)
-    """Standard deviation between kinds of items, on the log scale."""
+    """Standard deviation of the effects of kinds of items, on the log scale."""
     noise: float = Field(default=0.6, ge=0)
     """Standard deviation of the noise, on the log scale."""
 
@@ -74,13 +73,13 @@ class Watch(Mechanism[WatchSettings]):
         )
 
     def shape(self, exposure: Exposure) -> None:
-        """Record the biases of the display."""
+        """Record the duration and the user segment of each shown item, which become columns of the log."""
         exposure.display["duration"] = self.content.duration[exposure.safe_items]
         segment = self.ground.traits["segment"][exposure.user][:, None]
         exposure.display["segment"] = np.broadcast_to(segment, exposure.shape)
 
     def expect(self, exposure: Exposure) -> None:
-        """Set the expectations of seconds, and of the unbiased quantity that they measure."""
+        """Set the expectation of the seconds, and the unbiased interest that the seconds measure."""
         mean = log_normal_mean(self.location(exposure), self.settings.noise)
         exposure.expected["watch"] = exposure.expected["view"] * mean
         exposure.expected["unbiased_interest"] = np.where(exposure.shown, exposure.term("interest"), 0.0)
