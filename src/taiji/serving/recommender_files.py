@@ -1,4 +1,4 @@
-"""Files of a run's recommender: whether there is one, its settings, and the hash of all its parts, found without loading a model."""
+"""Find, without loading a model, whether a run has a recommender, its settings, and the hash of all its parts."""
 
 from __future__ import annotations
 

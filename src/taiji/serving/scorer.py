@@ -45,8 +45,8 @@ class RunScorer:
     Args:
         world: the run's data set.
         plain, featured: rankers without and with features, bound to that dataset; None if the run has no features.
-        quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have other
-            meanings.
+        quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
+            different meanings.
         student: model that computes intents if a user's row has none or old ones; None if the run has no student.
         oldest_s: seconds after which a row's intents are old; None for never.
     """
@@ -120,14 +120,14 @@ class RunScorer:
         )
 
     def _numbers(self, items: Sequence[str]) -> Array:
-        """Return the numbers of items, NO_ITEM where one is not in the catalogue."""
+        """Return the numbers of items; NO_ITEM for an item that is not in the catalogue."""
         return np.fromiter(map(self._world.items.get, items, repeat(NO_ITEM)), np.int64, len(items))
 
     def _score(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
         """Return one result per request, for items given by number."""
         if not requests:
             return []
-        alike = np.ceil(np.log2([len(items) for items in numbers]))  # to need little padding
+        alike = np.ceil(np.log2([len(items) for items in numbers]))  # slates of similar length need little padding
         found: dict[int, RankResult] = {}
         for size in np.unique(alike):
             rows = np.flatnonzero(alike == size).tolist()
@@ -184,13 +184,13 @@ class RunScorer:
 
 
 def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
-    """Return a feature row if its ids are of the given quantiser version; an empty version accepts no row."""
+    """Return the feature row if its ids have the given quantiser version, otherwise None; an empty version fits no row."""
     there = quantizer_version and features and features["quantizer_version"] == quantizer_version
     return features if there else None
 
 
 def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:
-    """Return the context columns that any request has; columns with unknown values are objects, not numbers."""
+    """Return the context columns that at least one request has; columns with missing values are objects, not numbers."""
     frame = world.context_frame(contexts)
     return {
         name: values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)

@@ -59,7 +59,7 @@ class Scorers:
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
         self.trouble = ""
-        """Reason for which the releases could not be read at the last poll."""
+        """Reason why the releases could not be read at the last poll; empty if they were read."""
         self._stop = threading.Event()
         self.active: str | None = None
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._follow, self._watch)]
@@ -96,7 +96,7 @@ class Scorers:
 
     @property
     def reason(self) -> str:
-        """Reason for which the active release's ranker could not be loaded; empty if it was loaded."""
+        """Reason why the active release's models could not be loaded; empty if they did not fail."""
         return self._reasons.get(self.active or "", "")
 
     def ready(self, release: str | None) -> bool:
@@ -117,7 +117,7 @@ class Scorers:
     def knows(self, release: str | None, history: UserHistory) -> bool | None:
         """Return whether a user is in the data of a release's run or has had events since.
 
-        None if the user has had no events and the backend does not tell the users of the run.
+        The result is None if the user has had no events and the backend cannot tell which users the run contains.
         """
         if history.seen:
             return True

@@ -42,7 +42,7 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
     """Create the tables, or upgrade those of an older version, in one transaction.
 
     Raises:
-        ArtifactError: a newer version made the file and marked it as unusable for this one.
+        ArtifactError: a newer version of taiji made the file, and marked it as unusable for this version.
     """
     db.execute("BEGIN IMMEDIATE")
     try:

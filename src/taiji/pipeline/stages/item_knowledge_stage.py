@@ -48,7 +48,7 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the report, and the ranker stages if their fields read the texts of the run."""
+        """Return the report and, if their fields read the texts of the run, the ranker stages."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
         return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
