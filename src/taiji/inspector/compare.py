@@ -94,7 +94,7 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None]]) -> dict[str, Any]:
-    """Return the values of a metric: those of each arm in both runs, on a common scale."""
+    """Return the values of a metric for each arm in both runs, on a common scale."""
     all_values = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
     scale, digits = charts.span_of([(f.value, f.low, f.high) for f in all_values]), digits_for(all_values)
     shown = []

@@ -21,9 +21,9 @@ from taiji.language.prefix_tree import PackedTree
 GROWTH = 1.06
 """Capacity of a new buffer, as a multiple of the current need. Products read whole buffers, because slices would be copied first."""
 SLACK = 1.2
-"""Multiple of the current need above which a buffer is shrunk."""
+"""A buffer is shrunk if its capacity exceeds this multiple of the current need."""
 SHARED = 0.75
-"""Largest share of tokens that remains after prefix sharing at which prompts are read together. Otherwise they are read one at a time, which is faster per
+"""Prompts are read together if prefix sharing leaves at most this share of their tokens. Otherwise they are read one at a time, which is faster per
 token."""
 WIDTH = 16
 """Number of rows of a prompt that share one copy of its keys. Each row attends over the slots of all of them, with a mask."""
@@ -54,7 +54,7 @@ def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], ma
 
 
 def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], int], list[int]]:
-    """Assign rows to groups of equal prompts, at most :data:`WIDTH` each. Return the row indices of each (prompt, part)."""
+    """Assign rows to groups of equal prompts, with at most :data:`WIDTH` rows each. Return the row indices of each (prompt, part)."""
     seen: dict[tuple[int, ...], int] = {}
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for place, prompt in enumerate(prompts):

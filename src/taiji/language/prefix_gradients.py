@@ -8,7 +8,7 @@ values of shared tokens, and in the gradients of LoRA's factors, with K sets of 
 The forward pass therefore runs in two graphs, shared tokens first. K gradients cost R passes through the private tokens and K passes through the shared
 ones, where R is the rank of the K vectors restricted to a sequence. The result is exact up to rounding.
 
-In addition to the memory of the forward pass, K gradients of the shared tokens' keys and values and K of the trained parameters are held.
+Beyond the forward pass, memory holds K gradients of the shared tokens' keys and values, and K gradients of the trained parameters.
 """
 
 from __future__ import annotations

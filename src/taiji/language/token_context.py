@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 MOST = 2048
-"""Largest number of tokens that get a vector, the most frequent ones; the others have 0."""
+"""Number of most frequent tokens that get a vector; the vectors of all others are zero."""
 
 
 def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Array:

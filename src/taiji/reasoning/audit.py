@@ -1,6 +1,6 @@
-"""Leakage audit: measures which part of the rationales' help comes from the writer having seen the answer.
+"""Leakage audit: measures how much of the rationales' help comes from the fact that their writer has seen the answer.
 
-Lexical guards, masked perplexity and leak share are computed together with the scores of :mod:`taiji.reasoning.selection` and only summarised here.
+:mod:`taiji.reasoning.selection` computes lexical guards, masked perplexity and leak share together with the scores; the audit only summarises them.
 Checks that need further scoring run on a sample of examples: controls (another user's rationale, shuffled words, the answer itself, no rationale),
 decoys (other items of the target's category with the same rationale), and the blind gap (lift of the teacher's rationales minus the lift of
 rationales written without the answer).
@@ -60,7 +60,7 @@ def audit_run(
 
     Returns:
         A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure), ``lexical`` (shares), ``leaking``
-        (shares of the rationales by the source of their help), ``preference`` (how much more often the plain rule keeps a rationale that names its item),
+        (shares of the rationales by the source of their help), ``preference`` (shares that the plain rule keeps, with and without the item's name),
         ``controls`` (mean log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and as a sentence), ``decoys``,
         ``blind_gap``, ``worst`` (examples to read).
 
@@ -112,7 +112,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Return the shares that the paper's rule (perplexity below its own quantile) keeps: of rationales that name their item, and of the others."""
+    """Return the shares that the paper's rule (perplexity below a quantile) keeps: of the rationales that name their item, and of the others."""
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0

@@ -100,7 +100,7 @@ class ReviewSession:
         write_json(self.folder / "summary.json", self.summary())
 
     def _all(self) -> list[Outcome]:
-        """Return all reviews, including those of earlier sessions over other drafts."""
+        """Return the outcomes of all records, including those of earlier sessions over other drafts."""
         return [*self.earlier.values(), *self.outcomes.values()]
 
     def waiting(self) -> list[Draft]:

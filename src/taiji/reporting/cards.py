@@ -118,8 +118,8 @@ def _steps(
 
 
 def model_facts(folder: Path) -> list[tuple[str, str]]:
-    """Architecture, parameters and storage of a `save_pretrained` folder, from its configuration and safetensors
-    headers."""
+    """Return the architecture, parameters and storage of a `save_pretrained` folder, from its configuration and
+    safetensors headers."""
     config = read_json(folder / "config.json")
     count, kinds = 0, set()
     for path in sorted(folder.glob("*.safetensors")):

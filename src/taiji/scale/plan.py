@@ -38,7 +38,7 @@ class Cluster(Settings):
     model: Model = Model()
     """Token rates of one GPU with this model, utilisation, and price per hour."""
     teacher: Model | None = None
-    """The same for the teacher, if it is another model on separate GPUs; `null`: the same model."""
+    """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same model."""
     compare_gflops: float = Field(default=30.0, gt=0)
     """GFLOP/s of the look-alike search's matrix products on one machine (exact, in float64)."""
     vector: int = Field(default=256, ge=1)
@@ -50,7 +50,7 @@ class Cost:
     """Cost of one stage.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         rows: prompts, exposures or events.
         tokens_read, tokens_written, tokens_trained: tokens of the language model.
         gpu_hours: 0 on a cluster without GPUs.

@@ -1,4 +1,4 @@
-"""A checkerboard of users and items: a log with one provably correct answer that every model must find."""
+"""Checkerboard of users and items: a log with one provably correct answer that every model must find."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def checkerboard(users: int = 24, items: int = 20, rounds: int = 6, seed: int = 
     answer for the future is the same: the items of the user's own colour.
 
     Args:
-        users, items: their numbers. rounds: passes over all users. seed: seed of the exposures.
+        users, items: numbers of users and of items.
+        rounds: passes over all users.
+        seed: seed of the exposures.
     """
     random = np.random.default_rng(seed)
     shown = [
