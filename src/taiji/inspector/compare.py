@@ -35,7 +35,7 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     """Return the values of the comparison page.
 
-    The intervals are those of each run. There are no paired differences, because values per user are not stored. Two runs have
+    The intervals come from each run. There are no paired differences, because values per user are not stored. Two runs have
     evaluated the same examples if and only if their fingerprints are equal.
     """
     view: dict[str, Any] = {

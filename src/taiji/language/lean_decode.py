@@ -1,8 +1,8 @@
 """Continuous-batching decoder on the lean forward pass (`lean_forward`), with several tokens of a row per step.
 
-The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of the prompt, followed by the tokens of its
-rows in any free slots. A mask records which slot belongs to which row, so that attention is two batched products over groups, however many rows and tokens
-a group has. The slots of ended rows and groups are reused; data are copied only to move a group into a hole.
+The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: first those of the prompt's tokens, then those of the
+rows' tokens, in any free slots. A mask records which slot belongs to which row, so that attention is two batched products over groups, however many rows
+and tokens a group has. The slots of ended rows and groups are reused; data are copied only to move a group into a hole.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SHARED = 0.75
 """Prompts are read together if prefix sharing leaves at most this share of their tokens. Otherwise they are read one at a time, which is faster per
 token."""
 WIDTH = 16
-"""Number of rows of a prompt that share one copy of its keys. Each row attends over the slots of all of them, with a mask."""
+"""Number of rows of a prompt that share one copy of its keys. Each row attends, with a mask, over the slots of all these rows."""
 ALL, NOBODY = -1, -2
 """Owners of a slot: all rows of the group (for tokens of the prompt), or none."""
 
 
 @dataclass
 class _Row:
-    """Running row: its number, its group, the number of tokens read, and the slots of the latest ones."""
+    """Running row: its number, its group, the number of tokens read, and the slots of the latest tokens."""
 
     number: int
     group: int
@@ -290,7 +290,7 @@ class GroupDecoder:
         return hidden
 
     def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
-        """Return (groups, most tokens per group, slots): zero where a token attends to a slot, minus infinity elsewhere."""
+        """Return the bias (groups, W, slots), W the largest number of tokens in a group: 0 where a token attends to a slot, minus infinity elsewhere."""
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)

@@ -1,7 +1,7 @@
 """Vectors of tokens from their co-occurrence in texts, which reflect the meaning of words within a catalogue.
 
-An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words mean the same kind of item, whatever
-they mean elsewhere. The vectors are the principal axes of the tokens' log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
+An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words name the same kind of item, even if
+they mean something else elsewhere. The vectors are the principal axes of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
 
     r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
 

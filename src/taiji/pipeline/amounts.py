@@ -72,8 +72,8 @@ class Amount:
     Attributes:
         rows: prompts, exposures or events processed by the stage.
         read: tokens read by the language model.
-        written: tokens written by it.
-        trained: tokens used for its training.
+        written: tokens that the model writes.
+        trained: tokens on which the model is trained.
         pairs: comparisons of the look-alike search.
         language: True if a language model does the work, possibly on a GPU.
         teacher: True if that model is the teacher.

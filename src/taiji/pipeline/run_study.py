@@ -54,7 +54,7 @@ COLD = 5
 SMALL = 0.1
 """Bound below which values are printed with one more decimal."""
 DEPARTMENTS = 8
-"""Number of departments that are evaluated separately: those with the most test exposures."""
+"""Number of departments that are evaluated separately, starting with the one that has the largest number of test exposures."""
 
 
 def study(

@@ -129,7 +129,7 @@ def _share(found: pl.Series) -> float:
 def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the rationales to read first: those with the largest leak share, those with the lowest perplexity, and kept ones with the smallest lift."""
+    """Return the rationales to read first: by the largest leak share, by the lowest perplexity and, among kept rationales, by the smallest lift."""
     answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
     known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
     rows = verdicts.join(known, on="example", how="left", maintain_order="left")
@@ -244,7 +244,7 @@ def _other(users: list[int], row: int) -> int:
 def decoys_of(
     dataset: Dataset, target: int, count: int, rng: np.random.Generator, true: Sequence[int] = ()
 ) -> list[int]:
-    """Return other items of the target's deepest category that has any, excluding the ``true`` ones."""
+    """Return other items of the target's deepest category level that contains any, without the items in ``true``."""
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:

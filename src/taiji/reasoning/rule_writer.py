@@ -112,7 +112,7 @@ def _top(values: list[str | None]) -> tuple[str, int] | None:
 
 
 def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | None) -> dict[str, Any]:
-    """Return the category to conclude with (for several items, the most frequent ones), and True if the history holds any of them."""
+    """Return the category to conclude with (for several items, the most frequent categories), and True if the history contains any of these."""
     shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
     if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}

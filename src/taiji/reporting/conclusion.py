@@ -69,9 +69,9 @@ class Conclusion:
 def conclusion(run: RunMetrics) -> Conclusion | None:
     """Return the conclusion of a run; None if it compared no rankers.
 
-    The model's arm is the one that is compared with a baseline without a language model. Its verdict is that of the
-    first metric of the first prediction, over all exposures. Texts and upper bound come from the ladder of the run's
-    own log.
+    The model's arm is the arm that is compared with a baseline without a language model. Its verdict comes from the
+    first metric of the first prediction, over all exposures. The answers about texts and about the upper bound come from
+    the ladder of the run's own log.
     """
     arm = _model_arm(run)
     if arm is None or arm.difference is None:

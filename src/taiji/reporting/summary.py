@@ -22,7 +22,7 @@ AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "
 
 
 class _Open(BaseModel):
-    """Model with checked keys that allows additional ones, so that other packages can add theirs."""
+    """Model with checked keys that allows additional keys, so that other packages can add their own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,7 +66,7 @@ class RationaleSummary(_Open):
         return text + (f" ({thousands(others)} more set the threshold)" if others else "")
 
     def ended_text(self) -> str:
-        """Report the number of incomplete texts of the teacher; empty if there are none."""
+        """Return a sentence with the number of the teacher's incomplete texts; empty if all are complete."""
         left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
         shortened = self.ended.get("shortened", 0)
         parts = (
@@ -275,7 +275,7 @@ def heads_of(run: RunMetrics) -> list[str]:
 
 
 def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
-    """Return the keys of a prediction's metrics in table order; only the representative ones unless ``full``."""
+    """Return the keys of a prediction's metrics in table order; without ``full``, only the representative metrics."""
     there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
     ordered = [
         *(name for name in SHOWN_METRICS if name in there),

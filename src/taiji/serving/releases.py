@@ -132,7 +132,7 @@ def roll_out(
 
     Args:
         run: the new run directory.
-        settings: those of the service.
+        settings: settings of the service.
         beside: the run directory with which the service was started, if its store is a file there.
         activate: False only to prepare it; a later call with True then serves it.
         patience_s: longest waiting time for the preparation.
@@ -174,7 +174,7 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
     """Serve the previous release again, and return its name.
 
     Args:
-        settings: those of the service.
+        settings: settings of the service.
         run: as ``beside`` of :func:`roll_out`.
 
     Raises:
@@ -198,7 +198,7 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
     """Undo the writes of a service whose clock was far ahead, and return how many users are now due.
 
     Args:
-        settings: those of the service, which must not be running.
+        settings: settings of the service, which must not be running.
         run: as ``beside`` of :func:`roll_out`.
 
     Raises:

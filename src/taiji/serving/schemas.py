@@ -84,7 +84,7 @@ class Features(BaseModel):
     """A feature row. Times are in microseconds since the epoch, and no data from ``as_of`` or later was read.
 
     Rows have the four columns of intents if answers are sets: ``intents`` contains the int8 vectors of
-    ``intent_embedder``, concatenated. If the row had no intents or old ones, the run's student computes them at the
+    ``intent_embedder``, concatenated. If the row's intents are missing or outdated, the run's student computes them at the
     time of the request. ``intents_by`` is then the student's version and ``intents_as_of`` the time; no data from that
     time or later was read. A user without a stored row gets only such intents, with ``feature_version`` 0 and no ids.
     """

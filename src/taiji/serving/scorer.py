@@ -1,7 +1,7 @@
 """Rankers of a run, with the current state of users.
 
-The user side of the ranker's input (sequence, habits) is computed from the run's log and the events since. The item
-side (popularity, rates) is that of the run and as recent as its data; to update it, make a new run and roll it out.
+The user side of the ranker's input (sequence, habits) is computed from the run's log and all later events. The item
+side (popularity, rates) comes from the run's log alone; to update it, make a new run and roll it out.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RunScorer:
         plain, featured: rankers without and with features, bound to that dataset; None if the run has no features.
         quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
             different meanings.
-        student: model that computes intents if a user's row has none or old ones; None if the run has no student.
+        student: model that computes intents if a user's row has no intents or outdated ones; None if the run has no student.
         oldest_s: seconds after which a row's intents are old; None for never.
     """
 
@@ -91,7 +91,7 @@ class RunScorer:
         return self._student is not None
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return the student's intents for users whose row has no intents or old ones, from their history up to now.
+        """Return the student's intents for users whose row has no intents or outdated ones, from their history up to now.
 
         If the row has another quantiser version, only its intents are replaced by the student's.
         """
@@ -114,7 +114,7 @@ class RunScorer:
         return found
 
     def _gaps(self, rows: Sequence[dict[str, Any] | None], times: Array) -> Array:
-        """Return the positions of rows that have no intents or old ones."""
+        """Return the positions of rows that have no intents or outdated ones."""
         return np.flatnonzero(
             [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
         )
@@ -167,7 +167,7 @@ class RunScorer:
     def _with_student(
         self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
     ) -> list[dict[str, Any] | None]:
-        """Return the rows, with the student's intents if they have none or old ones; missing rows get only intents."""
+        """Return the rows, with the student's intents in place of missing or outdated ones. A missing row gets only intents."""
         asked = self._gaps(rows, times)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)

@@ -125,7 +125,7 @@ class Scorers:
         return found.has_user(history) if isinstance(found, UserDirectory) else None
 
     def refresh(self) -> None:
-        """Load the models of new releases, and drop those of retired ones."""
+        """Load the models of new releases, and drop the models of retired releases."""
         found = self._found or self._store.releases()
         self._point_to(found)
         for name in sorted(found.live, key=lambda name: name != found.active):
@@ -202,7 +202,7 @@ class Scorers:
             self._said = time.monotonic(), facts
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
-        """Answer (release, request) pairs, those of one release together."""
+        """Answer (release, request) pairs, with one call per release."""
 
         def answer(release: str, requests: list[RankRequest]) -> list[RankResult]:
             scorer = self._loaded.get(release)
@@ -213,7 +213,7 @@ class Scorers:
         return _by_release(asked, answer)
 
     def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
-        """Answer (release, request) pairs, those of one release together; None if the release was retired meanwhile."""
+        """Answer (release, request) pairs, with one call per release. An answer is None if its release was retired meanwhile."""
 
         def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
             source = self._loaded.get(release)
@@ -222,7 +222,7 @@ class Scorers:
         return _by_release(asked, answer)
 
     def recommend(self, asked: Sequence[tuple[str, RecommendRequest]]) -> list[RecommendResult]:
-        """Answer (release, request) pairs, those of one release together."""
+        """Answer (release, request) pairs, with one call per release."""
 
         def answer(release: str, requests: list[RecommendRequest]) -> list[RecommendResult]:
             recommender = self._loaded.get(release)

@@ -82,8 +82,8 @@ class LimitSettings(Settings):
     backlog: int = Field(default=1_000_000, ge=1)
     """Number of queued events at which new events get 503 until the worker has caught up."""
     connections: int = Field(default=1000, ge=1)
-    """Largest number of open connections per process; if there are more, those whose clients keep the process waiting
-    the longest are closed.
+    """Largest number of open connections per process. If this number is exceeded, the connection whose client has kept the
+    process waiting the longest is closed.
     """
     stall_s: float = Field(default=120.0, gt=0)
     """Waiting time of the oldest queued event above which the service is not ready, because no worker absorbs events.

@@ -268,7 +268,7 @@ def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
 
 
 def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Release]:
-    """Return the readable live releases by name; unreadable ones are left out and logged."""
+    """Return the readable live releases by name; unreadable releases are left out and logged."""
     found = {}
     for name, body in packed:
         try:

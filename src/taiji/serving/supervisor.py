@@ -1,4 +1,4 @@
-"""Supervisor of a service: binds the socket, starts the processes, and restarts those that fail."""
+"""Supervisor of a service: binds the socket, starts the processes, and restarts failed processes."""
 
 from __future__ import annotations
 

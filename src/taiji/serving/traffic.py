@@ -1,9 +1,9 @@
 """Load generator that is light enough to share two cores with the measured service.
 
-One process, one event loop, raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop: request number n
-is due at ``start + n / rate`` whatever happened before, and its latency counts from that time, so a stall of the server
-increases the latency of all requests that had to wait. Without a rate, every connection sends its next request as soon
-as it gets an answer.
+It uses one process, one event loop, and raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop:
+request number n is due at ``start + n / rate`` even if earlier answers are late. Its latency counts from that time, so
+a stall of the server increases the latency of all requests that had to wait. Without a rate, every connection sends its
+next request as soon as it gets an answer.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class UserHistory:
     """The service's data about a user at ``as_of``; all ``events`` are strictly before it.
 
     Attributes:
-        seen: number of events ever accepted for the user; more than ``len(events)`` once older ones were dropped.
+        seen: number of events ever accepted for the user; it exceeds ``len(events)`` once older events are dropped.
         forgotten: whether the user was erased, so that the user's data in the run directory must not be read.
     """
 
@@ -407,7 +407,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class IntentSource(Protocol):
-    """Student of a release, which computes intents if a user's row has none or old ones."""
+    """Student of a release, which computes intents if a user's row has no intents or outdated ones."""
 
     @property
     def says_intents(self) -> bool:

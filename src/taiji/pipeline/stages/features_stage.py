@@ -151,7 +151,7 @@ def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np
 
 
 def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
-    """Return the intent columns of completions, in the embedder's space or mapped from it."""
+    """Return the intent columns of completions; with ``moved``, the vectors are mapped from the embedder's space."""
     from taiji.features.intents import intent_columns
     from taiji.language.embed import load_embedder
 

@@ -110,7 +110,7 @@ def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = F
 
     config = context.config
     if settings.kind == "endpoint":
-        # Like that of the teacher, the journal is outside the stages, so that texts that were paid for can be reused.
+        # Like the teacher's, this journal is outside the stages, so that texts that were paid for can be reused.
         client = EndpointClient(config.reasoning.endpoint, settings.temperature, context.run / "teacher")
         return EndpointItemWriter(client)
     lm = base_model(config)
