@@ -227,7 +227,7 @@ class Inspector:
 
     @staticmethod
     def _first_shown(moments: list[user.Moment]) -> int:
-        """Return the number of the moment to show first: the one with the most content."""
+        """Return the number of the moment to show first, which is the one with the largest amount of content."""
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 

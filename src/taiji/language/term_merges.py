@@ -26,7 +26,7 @@ WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 START = "\u2581"
 """Mark of the first piece of a word."""
 JOINT = "_"
-"""Separator of the pieces of a term, which occurs in no word."""
+"""Separator of the pieces of a term. It occurs in no word."""
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 """Ids of padding, of unknown tokens, and of the first learnt token."""
 

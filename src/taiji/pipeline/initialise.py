@@ -202,7 +202,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
 
 
 def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Return settings with which the log provides enough prompts, and remarks on its size."""
+    """Choose settings under which the log provides enough prompts, and return them with remarks on the size of the log."""
     try:
         split = time_split(dataset)
     except TaijiError as error:

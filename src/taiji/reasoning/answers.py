@@ -161,7 +161,7 @@ def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
 
 
 def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
-    """Return :func:`field_spans` for each line of an answer text, which is each intent of a set."""
+    """Return :func:`field_spans` of each line of an answer text. In a set, each line is one intent."""
     spans, start = [], 0
     for line in answer.split("\n"):
         spans.append([(start + a, start + b) if b > a else (0, 0) for a, b in field_spans(line, depth)])

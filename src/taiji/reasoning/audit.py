@@ -51,7 +51,7 @@ def audit_run(
     Args:
         lm: the scoring model.
         dataset: the log.
-        examples: ``example``, ``user``, ``as_of``, ``target`` of at least the judged rationales.
+        examples: ``example``, ``user``, ``as_of``, ``target``; they include all examples in ``verdicts``.
         verdicts: as returned by :func:`taiji.reasoning.selection.select`.
         settings: sizes of the samples.
         selection: settings that produced the scores.

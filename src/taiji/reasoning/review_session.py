@@ -33,7 +33,7 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """Error: the reviewed draft was already judged, or is in another round."""
+    """Error for a review of a draft that was already judged, or is in another round."""
 
 
 class ReviewSession:

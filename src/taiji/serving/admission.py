@@ -16,7 +16,7 @@ from taiji.serving.batching import Overloaded
 FEWEST, MOST = 4, 200
 """Smallest and largest number of admitted requests, regardless of the cost of an answer."""
 WEIGHT = 0.2
-"""Weight of the latest batch in the moving average of the time of an answer."""
+"""Weight of the latest batch in the moving average of the time per answer."""
 
 
 class Admission:

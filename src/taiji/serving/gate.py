@@ -141,7 +141,7 @@ class Gate:
         self._admissions = admissions or {}
         self._turns = BodyTurns(2 * limits.wait_s)
         self.readiness: Readiness | None = None
-        """Readiness of the application, if it has one; it is told when the process is going to stop."""
+        """Readiness check of the application, if it has one. :meth:`drain` tells it that the process is going to stop."""
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,7 +268,7 @@ class Gate:
             raise Rejected(422, "invalid", "The path contains control characters.")
 
     def _bound_head(self, scope: Scope) -> None:
-        """Enforce the limits of a head exactly, whichever server has read it."""
+        """Enforce the limits of a head exactly, regardless of the server that has read it."""
         given, limits = scope["headers"], self._limits
         line = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         size = line + sum(len(name) + len(value) for name, value in given)
@@ -311,7 +311,7 @@ class Gate:
 
 @contextmanager
 def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
-    """Admit the request; without capacity, admit it as one for which nothing is computed."""
+    """Admit the request. Without capacity, admit it through ``spare`` and mark that nothing may be computed for it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(admission.turn(scope[KEY]))

@@ -37,7 +37,7 @@ def recommender_version(run: Path) -> str:
 
 
 def recommender_settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
-    """Return the section ``recommend`` with the retrievers in the order in which they were evaluated, which JSON loses."""
+    """Return the section ``recommend`` with the retrievers in the order of the evaluation, which the stored settings lose."""
     settings = RecommendSettings.model_validate(config.get("recommend", {}))
     names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
     if set(names) != set(settings.retrievers):

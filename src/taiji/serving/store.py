@@ -205,7 +205,7 @@ class Store(Protocol):
         ...
 
     def last_beats(self) -> dict[str, int]:
-        """Return the time of the last sign of life of each process, by its own clock, however long ago."""
+        """Return the time of each process's last sign of life by the process's own clock, however old it is."""
         ...
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:

@@ -249,9 +249,10 @@ class StudentRow:
 
 @dataclass(frozen=True)
 class Release:
-    """Versions of model and quantiser under which rows are written and read. Its name contains the run directory and the versions.
+    """Release of a run: the versions of model and quantiser under which its rows are written and read.
 
-    A run without features has its recommender's version as model version, and no quantiser version.
+    The name consists of the run directory's name and shortened versions. A run without features has its recommender's
+    version as model version, and no quantiser version.
     """
 
     name: str
