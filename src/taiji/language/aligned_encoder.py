@@ -1,7 +1,7 @@
 """Item embeddings from a causal LM, aligned with co-consumption (QARM V2, arXiv 2602.08559).
 
 An item is read as ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text; question and answer attend to the EMB positions and
-to each other. So everything that the answer needs from the text must pass through the embedding, which is the mean of the last hidden states at the EMB
+to one another. So everything that the answer needs from the text must pass through the embedding, which is the mean of the last hidden states at the EMB
 positions. The loss is the in-batch InfoNCE of item pairs plus the next-token loss of the answers. Early in training, question and answer also attend to
 the text, with a weight that falls to 0.
 """
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 PADDING, TEXT, EMB, ANSWER = 0, 1, 2, 3
 """Segments of a sequence."""
 SEES = ((TEXT, TEXT), (EMB, TEXT), (EMB, EMB), (ANSWER, EMB), (ANSWER, ANSWER))
-"""Pairs of segments: a position in the first segment may attend to earlier positions in the second."""
+"""Pairs of segments: positions in the first segment may attend to positions in the second, as far as the causal order allows."""
 IGNORED = -100
 FILE = "aligned.json"
 

@@ -95,7 +95,7 @@ def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]
 
 
 def numbered(vectors: Array) -> Array:
-    """Return vectors (n, D) after zero rows for the ids without a learnt token, (FIRST + n, D), so that token ids index them."""
+    """Prepend :data:`FIRST` zero rows to vectors (n, D), so that token ids index the result, (FIRST + n, D)."""
     return np.concatenate([np.zeros((FIRST, vectors.shape[1]), vectors.dtype), vectors])
 
 

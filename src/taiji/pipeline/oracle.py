@@ -1,9 +1,9 @@
 """Implementation of `taiji oracle`: an upper bound on what a language model could add to the ranker, without running one.
 
 The user's next item (the truth) replaces the model's answer, which gives the features of a model that is always right. A ranker
-with these features is compared with a ranker without a model, and with one whose features are shuffled, so that each row gets the
-truth of another row. The gain from the truth bounds the gain from any answer, provided that the ranker can use such features at
-all. If the truth gains no more than the shuffled truth, which is noise of the same form, nothing follows about answers.
+with these features is compared with rankers that use no language model, and with a ranker for which each row has the truth of
+another row (the shuffled truth). The gain from the truth bounds the gain from any answer, provided that the ranker can use such
+features at all. If the truth gains no more than the shuffled truth, which is noise of the same form, nothing follows about answers.
 
 The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth as agreement
 with the candidate), and answers the decisive questions from the log.

@@ -42,7 +42,8 @@ class ByCritics:
 
     Raises:
         ConfigError: the critics have other than two levels, or were fitted on other features.
-        InputError: ``chain`` is not a matrix of transition probabilities.
+        InputError: ``chain`` is not a matrix of transition probabilities, or its eigenvectors cannot be used; see
+            :func:`~taiji.models.policy.cache_critics.load_basis`.
         ArtifactError: the folder does not hold critics.
     """
 

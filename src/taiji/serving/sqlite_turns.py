@@ -64,7 +64,7 @@ def in_turn(db: sqlite3.Connection, release: str, now: int, limit: int) -> list[
 
 
 def fill(db: sqlite3.Connection, settings: ServingSettings, release: str, due: int) -> None:
-    """Make users with unread events due in a new release. Users without features in any release are spaced out as deferred users."""
+    """Make users with unread events due in a new release. Users without features in any release are deferred to consecutive turns."""
     db.execute(
         f"""INSERT INTO work (release, user, due, late)
         SELECT ?1, user, iif(known, ?2, NULL), iif(known, NULL, ?2 + ?3 * row_number() OVER (PARTITION BY known ORDER BY user)) FROM

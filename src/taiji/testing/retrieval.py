@@ -21,9 +21,9 @@ def check_retriever(
 ) -> None:
     """Check the contract of :class:`taiji.core.component.Retriever`.
 
-    A list contains only available items of the catalogue, each at most once, in descending order of their scores and
-    with padding only at the end. It is the same in repeated calls and for each request alone. A smaller ``k`` gives a
-    prefix of the list.
+    A list contains only available items of the catalogue, each at most once and in descending order of their scores.
+    Padding occurs only at the end. A list is the same in repeated calls and for each request alone, and a smaller ``k``
+    gives a prefix of it.
 
     Args:
         retriever: retriever fitted on ``dataset``.
