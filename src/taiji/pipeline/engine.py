@@ -394,7 +394,7 @@ class Run:
         return spent
 
     def _complete(self, out: Path) -> bool:
-        """Return True if a stage was killed during its final rename: the manifest, which is written last, exists and matches."""
+        """Return True if the output folder is already complete, as after a kill during the final rename: its manifest, written last, exists and matches."""
         try:
             return self.verifier.damage(out, read_manifest(out)) is None
         except ArtifactError:

@@ -202,7 +202,7 @@ def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
     Args:
         text: the completion.
         depth: number of category levels to read.
-        most: number of intents requested; further ones are dropped. With 1, title and levels are read from the whole answer, otherwise from its first
+        most: number of intents requested; further intents are dropped. With 1, title and levels are read from the whole answer, otherwise from its first
             intent.
     """
     tags = list(_TAG.finditer(text))

@@ -92,7 +92,7 @@ def read_reply(text: str) -> ChatReply:
         closed, opened = _THINK.match(answer), _OPEN.match(answer)
         if closed:
             chain, answer = closed.groups()
-        elif opened:  # the chain of thought is not closed, so the reply was cut, whatever reason the server gives
+        elif opened:  # an open chain of thought means that the reply was cut, whatever the server says
             chain, answer = opened.group(1), ""
             ended = "cut" if ended == "whole" else ended
     answer, chain = answer.strip(), chain.strip()

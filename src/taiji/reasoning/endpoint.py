@@ -100,7 +100,7 @@ class EndpointClient:
     def _again(
         self, request: _Request, ending: Ending, messages: list[Message], sample: int, seed: int, round_: int
     ) -> _Request:
-        """Return the request that follows a reply with this ending; the same request if the reply is complete."""
+        """Return the next request after a reply with this ending; after a complete reply, it is the same request."""
         if ending == "whole":
             return request
         most = request.most_tokens * (2 if ending == "cut" else 1)

@@ -30,7 +30,7 @@ class Cluster(Settings):
     workers: int = Field(default=1, ge=1)
     """Number of machines, like the measured one, that compute partitions."""
     efficiency: float = Field(default=0.9, gt=0, le=1)
-    """Efficiency of `workers` (or of several GPUs) after waiting and communication."""
+    """Share of its speed that each further machine (or GPU) adds, after waiting and communication."""
     gpus: int = Field(default=0, ge=0)
     """Number of GPUs for the language stages; 0: they run on the machines' cores as measured."""
     parameters: float = Field(default=135e6, gt=0)
@@ -40,7 +40,7 @@ class Cluster(Settings):
     teacher: Model | None = None
     """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same model."""
     compare_gflops: float = Field(default=30.0, gt=0)
-    """GFLOP/s of the look-alike search's matrix products on one machine (exact, in float64)."""
+    """GFLOP/s at which one machine computes the matrix products of the look-alike search (exact, in float64)."""
     vector: int = Field(default=256, ge=1)
     """Dimension of the embeddings compared."""
 

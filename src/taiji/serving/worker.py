@@ -214,7 +214,7 @@ class Worker:
         return any(stored)
 
     def _timed(self, rows: list[FeatureRow]) -> tuple[list[FeatureRow], int]:
-        """Set the time from which the rows can be read to now. Return the rows and this time."""
+        """Return the rows with ``generated_at`` set to now, because they can be read from now on, and this time."""
         now = self._clock()
         return [replace(row, generated_at=now) for row in rows], now
 
