@@ -35,7 +35,7 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     """Return the values of the comparison page.
 
-    The intervals are those of each run. There are no paired differences, because values per user are not stored. Two runs have
+    The intervals come from each run. There are no paired differences, because values per user are not stored. Two runs have
     evaluated the same examples if and only if their fingerprints are equal.
     """
     view: dict[str, Any] = {
@@ -94,7 +94,7 @@ def _rankers(one: RunMetrics, two: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None]]) -> dict[str, Any]:
-    """Return the values of a metric: those of each arm in both runs, on a common scale."""
+    """Return the values of a metric for each arm in both runs, on a common scale."""
     all_values = [figure for _, a, b in rows for figure in (a, b) if figure is not None]
     scale, digits = charts.span_of([(f.value, f.low, f.high) for f in all_values]), digits_for(all_values)
     shown = []

@@ -18,7 +18,7 @@ class Table:
     Attributes:
         frame: rows, adjacent for each key.
         offsets: start of the rows of each key, (keys + 1,).
-        keys: example to the number of its key; empty if the keys are user numbers.
+        keys: name of an example to the number of its group; empty if user numbers are the keys.
     """
 
     frame: pl.DataFrame

@@ -22,7 +22,7 @@ REPLACED: Mapping[str, str] = {
     "table_open": '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>',
     "table_close": "</table></div>\n",
 }
-"""Kind of token to its HTML, if it differs from that of the renderer."""
+"""Kind of token to its HTML, for kinds whose HTML differs from the renderer's."""
 
 
 def to_html(text: str) -> Markup:

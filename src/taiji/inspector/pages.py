@@ -75,11 +75,11 @@ class Inspector:
             return list(self._runs)
 
     def demand_configurations(self) -> None:
-        """Read the configurations of the runs, on which every page depends.
+        """Read the configurations of the runs, because every page depends on them.
 
         Raises:
-            ArtifactError: one is damaged.
-            ConfigError: one does not fit.
+            ArtifactError: a configuration is damaged.
+            ConfigError: a configuration is not valid.
         """
         for run in self.runs:
             _ = run.config
@@ -135,7 +135,7 @@ class Inspector:
                 return self._compare()
             case ["cards", name] if name in CARDS:
                 return self._card(name)
-            case [file] if file in (MODEL_CARD, DATA_CARD):  # paths of links in the report
+            case [file] if file in (MODEL_CARD, DATA_CARD):  # the report links to these paths
                 return self._card("model" if file == MODEL_CARD else "data")
             case ["report"]:
                 return self._report("report", "report.html")
@@ -227,7 +227,7 @@ class Inspector:
 
     @staticmethod
     def _first_shown(moments: list[user.Moment]) -> int:
-        """Return the number of the moment to show first: the one with the most content."""
+        """Return the number of the moment to show first, which is the one with the largest amount of content."""
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 

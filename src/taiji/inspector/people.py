@@ -78,7 +78,7 @@ class People:
             "rows": counts(run.completions, n),
         }
         self.frame = pl.DataFrame({"user": np.arange(n), "user_id": ids, "text": texts.str.to_lowercase(), **columns})
-        # All orders are total: ties are ordered by user number.
+        # Every order is total, because ties are broken by user number.
         much = 4 * sum(
             (columns[name] > 0).astype(np.int64) for name in ("rationales", "rollouts", "answers", "rows")
         ) + np.minimum(columns["rows"], 3)

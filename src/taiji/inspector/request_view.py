@@ -1,5 +1,4 @@
-"""View of the traced requests of a recommender: the path of every candidate through the steps, and in a simulated world the true values next to the
-estimates."""
+"""View of a recommender's traced requests: every candidate's path through the steps and, in a simulated world, true values next to estimates."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ PAST = 8
 FOUND = "rank in "
 TRUE = "true "
 BESIDE = {"click": "click", "ctcvr": "buy", "watch": "watch"}
-"""Prediction to the name of its true value."""
+"""Name of a prediction to the name of its true value."""
 ORDERS = {
     "way": "shown first, then by score",
     "merged": "by the merged score",

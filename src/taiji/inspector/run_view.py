@@ -40,7 +40,7 @@ class StageState:
 
 
 class RunFiles:
-    """Artefacts of one run. Missing ones are ``None`` or empty tables.
+    """Artefacts of one run. A missing artefact is ``None`` or an empty table.
 
     Args:
         folder: run directory.

@@ -12,7 +12,10 @@ from taiji.reporting.summary import RunMetrics, Step
 
 
 def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[str, Any] | None:
-    """Return a step and the numbers of its neighbours. The default is the first step; for an unknown number it is the nearest step."""
+    """Return the wanted step and the numbers of its neighbours.
+
+    If ``wanted`` is None, the first step is returned. If no step has this number, the step with the nearest number is returned.
+    """
     steps = metrics.alignment.steps
     if not steps:
         return None
@@ -38,7 +41,7 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
 
 
 def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
-    """Return the stored rollouts of a step by prompt, each with its rewards, their weighted sum, and the difference of this sum to the group mean."""
+    """Return the stored rollouts of a step by prompt. Each has its rewards, their weighted sum, and the difference of this sum from the group's mean."""
     frame = run.rollouts.frame
     if not len(frame):
         return []

@@ -1,4 +1,4 @@
-"""View of all content of a run about one user: profile, timeline, and the prompts and answers at each moment."""
+"""View of all content of a run about one user: profile, timeline, and each prompt or feature row with its answers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only
 
 
 def page_at(run: RunFiles, user: int, as_of: int, clicks_only: bool) -> int:
-    """Return the page of the timeline that contains a moment."""
+    """Return the page of the timeline that contains the time ``as_of``."""
     part = run.events.part(user)
     if clicks_only:
         part = part.filter(part["click"] == 1)
@@ -143,7 +143,7 @@ def _marks(row: dict[str, Any]) -> list[str]:
 
 
 def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """Return all prompts, answers and features of a moment."""
+    """Return all content about a moment: its prompt, rationales, answers and features."""
     target = items_of(run, [moment.target])[0] if moment.target is not None else None
     return {
         "moment": moment,

@@ -21,7 +21,7 @@ def trainable(lm: LanguageModel, rank: int) -> tuple[PreTrainedModel, LoraConfig
         rank: rank of the LoRA adapters on all linear layers; 0 trains all weights.
 
     Returns:
-        a copy in the current dtype with a ``LoraConfig`` of scale 2, or a float32 copy and None.
+        with adapters, a copy in the current dtype and a ``LoraConfig`` of scale 2; otherwise a float32 copy and None.
     """
     import copy
 

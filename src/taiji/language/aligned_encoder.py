@@ -1,8 +1,8 @@
 """Item embeddings from a causal LM, aligned with co-consumption (QARM V2, arXiv 2602.08559).
 
 An item is read as ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text; question and answer attend to the EMB positions and
-themselves. So everything that the answer needs from the text must pass through the embedding, which is the mean of the last hidden states at the EMB
-positions. The loss is InfoNCE of pairs within the batch plus the next-token loss of the answers. Early in training, question and answer also attend to
+to one another. So everything that the answer needs from the text must pass through the embedding, which is the mean of the last hidden states at the EMB
+positions. The loss is the in-batch InfoNCE of item pairs plus the next-token loss of the answers. Early in training, question and answer also attend to
 the text, with a weight that falls to 0.
 """
 
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 PADDING, TEXT, EMB, ANSWER = 0, 1, 2, 3
 """Segments of a sequence."""
 SEES = ((TEXT, TEXT), (EMB, TEXT), (EMB, EMB), (ANSWER, EMB), (ANSWER, ANSWER))
-"""Pairs of segments of which the first attends to the second, in addition to the causal order."""
+"""Pairs of segments: positions in the first segment may attend to positions in the second, as far as the causal order allows."""
 IGNORED = -100
 FILE = "aligned.json"
 
@@ -206,7 +206,7 @@ class AlignedEncoder:
             seed: seed of the batches.
 
         Raises:
-            InputError: there are no pairs, or not one answer per item.
+            InputError: there are no pairs, or the number of answers is not the number of items.
         """
         first, second = (np.asarray(side, np.int64) for side in pairs)
         if not len(first) or (answers is not None and len(answers) != len(texts)):

@@ -2,7 +2,7 @@
 
 A finished row makes room for the next prompt, so the batch stays full. Each step takes the latest token of a row and the tokens that are guessed to follow
 it (`prompt_lookup`). The tokens are then drawn one at a time, each with the distribution and random number that it would have had alone, and the first
-one that differs from its guess ends the step of the row. So the texts equal those of decoding one token per step.
+one that differs from its guess ends the row's step. So the texts are the same as when one token is decoded per step.
 """
 
 from __future__ import annotations

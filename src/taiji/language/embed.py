@@ -140,7 +140,7 @@ class WordLlamaEmbedder:
     def piece_vectors(self, pieces: Sequence[str]) -> np.ndarray:
         """Return the vectors of tokens, (N, d) float32. The mean over the tokens of a text, scaled to length 1, is the vector of the text.
 
-        The vector of a piece that is not a token is the mean over its characters; that of a character that is not a token is the mean over its bytes.
+        A piece that is not a token gets the mean over its characters, and a character that is not a token gets the mean over its bytes.
         """
         numbers: dict[str, int] = self._model["vocab"]
 

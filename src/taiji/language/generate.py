@@ -1,9 +1,9 @@
 """Reproducible sampling of completions in batches.
 
-Prompts are sorted by length, and each is read only once for its n samples. Finished rows make room for the next prompts (`continuous`) or, with models
-that the lean forward pass does not support, leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed, the
-text of the prompt and the number of the sample. The text of a prompt therefore does not depend on the other prompts of the call or their order (up to
-float rounding).
+Prompts are sorted by length, and each is read only once for its n samples. Finished rows make room for the next prompts (`continuous`). If the lean
+forward pass does not support the model, they only leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed,
+the text of the prompt and the number of the sample. Up to float rounding, a completion therefore does not depend on the other prompts of the call or
+their order.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def generate(
     seed: int = 0,
     description: str = "Generating",
 ) -> list[list[str]]:
-    """Return the texts of :func:`write`, without the information how they ended."""
+    """Return only the texts of :func:`write`."""
     rows = write(lm, prompts, n=n, settings=settings, seed=seed, description=description)
     return [[written.text for written in row] for row in rows]
 
@@ -94,7 +94,7 @@ def write(
         return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
     order = sorted(
         range(len(prompts)), key=lambda i: (-len(encoded[i]), i)
-    )  # longest first, so that too little memory shows at once
+    )  # longest first, so that a lack of memory shows at once
     texts: list[list[Written]] = [[] for _ in prompts]
     with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
         rows = _complete(lm, [encoded[i] for i in order], [streams[i] for i in order], settings, update)

@@ -1,8 +1,8 @@
 """Continuous-batching decoder on the lean forward pass (`lean_forward`), with several tokens of a row per step.
 
-The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: those of the prompt, followed by the tokens of its
-rows in any free slots. A mask records which slot belongs to which row, so that attention is two batched products over groups, however many rows and tokens
-a group has. The slots of ended rows and groups are reused; data are copied only to move a group into a hole.
+The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: first those of the prompt's tokens, then those of the
+rows' tokens, in any free slots. A mask records which slot belongs to which row, so that attention is two batched products over groups, however many rows
+and tokens a group has. The slots of ended rows and groups are reused; data are copied only to move a group into a hole.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from taiji.language.prefix_tree import PackedTree
 GROWTH = 1.06
 """Capacity of a new buffer, as a multiple of the current need. Products read whole buffers, because slices would be copied first."""
 SLACK = 1.2
-"""Multiple of the current need above which a buffer is shrunk."""
+"""A buffer is shrunk if its capacity exceeds this multiple of the current need."""
 SHARED = 0.75
-"""Largest share of tokens that remains after prefix sharing at which prompts are read together. Otherwise they are read one at a time, which is faster per
+"""Prompts are read together if prefix sharing leaves at most this share of their tokens. Otherwise they are read one at a time, which is faster per
 token."""
 WIDTH = 16
-"""Number of rows of a prompt that share one copy of its keys. Each row attends over the slots of all of them, with a mask."""
+"""Number of rows of a prompt that share one copy of its keys. Each row attends, with a mask, over the slots of all these rows."""
 ALL, NOBODY = -1, -2
 """Owners of a slot: all rows of the group (for tokens of the prompt), or none."""
 
 
 @dataclass
 class _Row:
-    """Running row: its number, its group, the number of tokens read, and the slots of the latest ones."""
+    """Running row: its number, its group, the number of tokens read, and the slots of the latest tokens."""
 
     number: int
     group: int
@@ -54,7 +54,7 @@ def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], ma
 
 
 def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], int], list[int]]:
-    """Assign rows to groups of equal prompts, at most :data:`WIDTH` each. Return the row indices of each (prompt, part)."""
+    """Assign rows to groups of equal prompts, with at most :data:`WIDTH` rows each. Return the row indices of each (prompt, part)."""
     seen: dict[tuple[int, ...], int] = {}
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for place, prompt in enumerate(prompts):
@@ -290,7 +290,7 @@ class GroupDecoder:
         return hidden
 
     def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
-        """Return (groups, most tokens per group, slots): zero where a token attends to a slot, minus infinity elsewhere."""
+        """Return the bias (groups, W, slots), W the largest number of tokens in a group: 0 where a token attends to a slot, minus infinity elsewhere."""
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)

@@ -220,7 +220,7 @@ def read_lean(model: Any) -> LeanModel | None:
     A merged LoRA layer counts as its linear layer. Under autocast, the products have the dtype of autocast.
 
     Returns:
-        None for any other structure, for an unmerged adapter or a module with hooks, and if the weights are too large to copy.
+        None if the structure differs, an adapter is not merged, a module has hooks, or the weights are too large to copy.
     """
     bare = bare_model(model)
     base, config, head = bare.base_model, bare.config, head_of(bare)

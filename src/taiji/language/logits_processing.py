@@ -30,7 +30,7 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    """Divisor of the positive logits, and multiplier of the negative ones, of tokens that are already in the completion; the prompt does not count."""
+    """Number that divides the positive logits, and multiplies the negative logits, of tokens that are already in the completion; the prompt does not count."""
     min_new_tokens: int = 0
     """Number of tokens before which no stop id is drawn."""
 

@@ -41,7 +41,7 @@ MASK_BLOCK = 128
 DENSE = 16384
 """Largest number of tokens for which float32 uses the dense mask on a GPU; with more, the mask would exceed 256 MB."""
 SHORT = 128
-"""Largest length at which the CPU's backward kernel is two to six times slower in bfloat16 than in float32 (docs/performance.md)."""
+"""Up to this length, the CPU's backward kernel is two to six times slower in bfloat16 than in float32 (docs/performance.md)."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -190,7 +190,8 @@ def _compiled_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     config.recompile_limit = max(config.recompile_limit, VARIANTS)
-    # By default, compiled backward passes reuse the memory of what they read, and a second one through the same graph raises. Rewards have one each.
+    # Each reward needs a backward pass through the same graph. With donated buffers (the default), the second pass would raise, because the first one has
+    # reused the memory of its inputs.
     gradients.donated_buffer = False
     return torch.compile(flex_attention, dynamic=True)
 

@@ -86,8 +86,8 @@ class SharedDecoder:
         self._group()
 
     def _group(self) -> None:
-        """Arrange the rows as (prompts, most rows per prompt). `_slots` and `_flat` convert between the two arrangements; they are None if the conversion is
-        trivial."""
+        """Arrange the rows as (prompts, largest number of rows per prompt). `_slots` and `_flat` convert from the flat arrangement and back; they are None if
+        the two arrangements are the same."""
         kept, groups, counts = np.unique(self._source, return_inverse=True, return_counts=True)
         if len(kept) < len(self._lengths):  # a prompt without rows is dropped
             self._prompts.select(on_device(kept, self._bare.device))
@@ -163,7 +163,7 @@ class SharedDecoder:
     def _written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Append the newest token. Return the keys and values of all rows (R, Hk, n, d), and a bias (n,) for slots that are not written yet."""
+        """Append the newest token. Return the keys and values of all rows (R, Hk, n, d), and a bias (n,) that masks slots not yet written, or None."""
         if layer not in self._tails:
             self._tails[layer] = self._empty(key), self._empty(value)
         keys, values = self._tails[layer]

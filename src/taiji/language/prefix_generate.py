@@ -208,7 +208,7 @@ class _Draws:
     ) -> torch.Tensor:
         """Return ids (r,); the size of the vocabulary if a row's logits are NaN.
 
-        Random numbers are drawn for ended rows as well, so that stream and tokens equal those of a batch that keeps ended rows (as in `transformers`).
+        Random numbers are drawn for ended rows as well. The random stream and the tokens are thus the same as in `transformers`, which keeps ended rows.
         """
         banned = self.stops if step < self.sampling.min_new_tokens else ()
         scores = filtered(logits, self.sampling, written, banned)

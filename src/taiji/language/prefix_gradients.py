@@ -6,9 +6,9 @@ through the private tokens of the sequence (its completion) serves all K vectors
 values of shared tokens, and in the gradients of LoRA's factors, with K sets of coefficients. Only the shared tokens (the prompt) need K passes.
 
 The forward pass therefore runs in two graphs, shared tokens first. K gradients cost R passes through the private tokens and K passes through the shared
-ones, where R is the rank of the K vectors restricted to a sequence. The result is exact up to rounding.
+tokens, where R is the rank of the K vectors restricted to a sequence. The result is exact up to rounding.
 
-In addition to the memory of the forward pass, K gradients of the shared tokens' keys and values and K of the trained parameters are held.
+Beyond the forward pass, memory holds K gradients of the shared tokens' keys and values, and K gradients of the trained parameters.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Shared:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store the keys and values of a layer. With gradient checkpointing the layer runs twice, and the first ones are kept."""
+        """Store the keys and values of a layer. With gradient checkpointing the layer runs twice, and those of the first run are kept."""
         self.layers.setdefault(layer, (key, value))
 
 
@@ -153,7 +153,7 @@ def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tup
     _, singular, right = torch.linalg.svd(padded, full_matrices=False)
     rank = max(int((singular > RESIDUE * torch.finfo(values.dtype).eps * singular[:, :1]).sum(1).max()), 1)
     right = right[:, :rank]
-    # Projection gives small multiples the same relative accuracy as large ones.
+    # With a projection, small multiples are relatively as accurate as large ones.
     return (padded @ right.transpose(1, 2)).permute(2, 1, 0), right[sequence, :, within].t()
 
 

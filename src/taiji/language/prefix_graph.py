@@ -95,8 +95,8 @@ def run_ahead(
 ) -> list[list[int]]:
     """Run a decoder until each of its rows has drawn a stop or has ``steps`` tokens.
 
-    The host checks the tokens every `LOOK` steps. Draws after the end of the last row are undone, so that tokens and random state equal those of a loop that
-    checks after each step.
+    The host checks the tokens every `LOOK` steps. Draws after the end of the last row are undone, so that tokens and random state are the same as in a loop
+    that checks after each step.
 
     Args:
         decoder: decoder that has read its prompts and has not made a step yet.

@@ -72,7 +72,7 @@ def token_logprobs(
         rows: (N,) index of the hidden state that predicts each token.
         tokens: (N,) ids of the tokens.
         temperature: temperature by which the logits are divided.
-        entropy_gradient: whether the entropies have a gradient, too.
+        entropy_gradient: whether the entropies also have a gradient.
 
     Returns:
         log-probabilities (N,) and entropies (M,), at least in fp32.
@@ -95,7 +95,7 @@ def _chunks(count: int, vocabulary: int) -> list[slice]:
 def _by_autograd(
     hidden: torch.Tensor, head: Head, rows: torch.Tensor, tokens: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the same with gradients for all inputs. Each chunk is recomputed in the backward pass."""
+    """Return the result of :func:`token_logprobs`, with gradients for all inputs. Each chunk is recomputed in the backward pass."""
     from torch.utils.checkpoint import checkpoint
 
     vocabulary = head.module.weight.shape[0] if hasattr(head.module, "weight") else head.module.out_features
@@ -116,7 +116,7 @@ def _by_autograd(
 
 
 def _places(rows: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which rows (N,) lie in a chunk, and their places (N,) in it (for rows outside: its first or last place).
+    """Return a mask (N,) of the rows that lie in a chunk, and each row's place (N,) in it; a row outside gets its first or last place.
 
     The shape is that of `rows`, so that the host does not wait for a GPU to learn how many lie in the chunk.
     """

@@ -47,7 +47,7 @@ def _plain_adapter(layer: Any) -> str | None:
 def merged_adapters(model: Any) -> Iterator[None]:
     """Run with the active LoRA adapters merged into the weights.
 
-    Meanwhile the sum is held in separate tensors, of the size of the adapted layers, so that the base weights are restored bit for bit. Layers that are not
+    The merged weights are held in separate tensors of the size of the adapted layers, so that the base weights are restored bit for bit. Layers that are not
     ordinary LoRA keep their own forward pass, and so does a layer whose weight is shared with another layer (a head tied to the embedding).
     """
     swapped = []
@@ -119,7 +119,7 @@ class RowSums:
 
 @contextmanager
 def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
-    """Inside this context, collect the gradients of A and B of everything that these layers compute in ``sums`` and nowhere else."""
+    """Inside this context, collect in ``sums``, and nowhere else, the gradients of A and B for everything that these layers compute."""
     for layer in layers:
         layer.taiji_row_sums = sums
     try:

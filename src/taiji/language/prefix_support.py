@@ -162,7 +162,7 @@ def _fill_zeros(model: Any) -> None:
 
 
 def _differences(model: Any) -> tuple[float, float]:
-    """Return the largest relative differences from log-probabilities without sharing: of scoring and decoding with sharing, and of lean decoding.
+    """Return the largest relative differences from log-probabilities without sharing, for shared scoring and decoding, and for lean decoding.
 
     In float32, differences are relative to the log-probabilities. In half precision, where rounding would hide a wrong mask, they are relative to the effect of
     a different context. They are infinite if the lean forward pass does not support the structure.
@@ -189,7 +189,7 @@ def _differences(model: Any) -> tuple[float, float]:
     decoder = SharedDecoder(model, prompts, [2, 1], STEPS)
     full = [alone(prompts[int(p)] + tail) for p, tail in zip(decoder.prompt_of, tails)]
     starts = [len(prompts[int(p)]) - 1 for p in decoder.prompt_of]
-    elsewhere = [2, 2, 0]  # for each row, one of the other prompt, since rows of one prompt agree on the first token
+    elsewhere = [2, 2, 0]  # a row of the other prompt for each: rows of one prompt agree on the first token
 
     def decoded(decoder: SharedDecoder | LeanDecoder) -> list[float]:
         found = []

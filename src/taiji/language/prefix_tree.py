@@ -147,10 +147,10 @@ class PackedTree(Packing):
             depth, level = shared, level + 1
         else:
             segment = None
-            for i in ended:  # the last few tokens are not worth a segment for the others, so they are repeated
+            for i in ended:  # the few tokens after `depth` are not worth a segment, so the other rows repeat them
                 if shared > depth:
                     self._write([i], depth, shared, level)
-        begin = len(ended)  # of rows with an equal prefix, the shortest is sorted first
+        begin = len(ended)  # rows that end here are prefixes of the others, so they are sorted first
         for at in range(len(ended) + 1, len(order) + 1):
             if at == len(order) or common[at] <= shared:
                 if begin < at:

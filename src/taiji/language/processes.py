@@ -26,7 +26,7 @@ def first_process() -> bool:
 def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
     """Return the trained model, merged and in float32, on the first process, and None on the others. Every process must call this.
 
-    Under FSDP each process holds a part of the weights, which are gathered on the first.
+    Under FSDP each process holds a part of the weights, and the parts are gathered on the first process.
 
     Raises:
         TaijiError: adapters were trained under FSDP, whose sharded parts cannot be merged.

@@ -1,7 +1,7 @@
 """Log-probabilities of given completions.
 
-The ids of a completion follow those of its prompt (`token_ids.continued`), as in training and generation. Every token has its character offsets within
-the completion, so that the part to average (the answer without its tags, the title, the category levels) is chosen by characters, whatever the tokenizer.
+The ids of a completion follow the ids of its prompt (`token_ids.continued`), as in training and generation. Every token has its character offsets within
+the completion, so that the part to average (the answer without its tags, the title, the category levels) is chosen by characters, regardless of the tokenizer.
 Completions of one prompt, and answers after one rationale, share the computation of their common prefix if the model supports it.
 """
 

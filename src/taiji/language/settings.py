@@ -56,9 +56,9 @@ class GenerationSettings(Settings):
     top_k: int = Field(default=50, ge=1)
     """Number of most likely tokens from which the next one is sampled."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
-    """Sum of probabilities up to which the most likely of these tokens are kept."""
+    """Of the `top_k` tokens, the most likely ones are kept until their probabilities sum to this value."""
     repetition_penalty: float = Field(default=1.0, ge=1.0)
-    """Penalty that divides the positive logits (and multiplies the negative ones) of tokens already in the completion; without it, small models loop."""
+    """Penalty that divides positive logits (and multiplies negative logits) of tokens that are already in the completion; without it, small models loop."""
     batch_size: int = Field(default=24, ge=1)
     """Number of sequences decoded together (the prompts of a batch times their samples)."""
     stop: tuple[str, ...] = ("</answer>",)

@@ -1,4 +1,4 @@
-"""Check of how the prompts of a model begin and end, where errors remain unnoticed."""
+"""Check the beginning and the end of a model's prompts, where errors easily go unnoticed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PromptLook:
         start: first characters of the prompt.
         end: last characters of the prompt, as the student sees them.
         remarks: observations that need no action.
-        warnings: problems, each with advice how to fix it.
+        warnings: problems, each with advice on how to fix it.
     """
 
     start: str

@@ -26,7 +26,7 @@ WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 START = "\u2581"
 """Mark of the first piece of a word."""
 JOINT = "_"
-"""Separator of the pieces of a term, which occurs in no word."""
+"""Separator of the pieces of a term. It occurs in no word."""
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 """Ids of padding, of unknown tokens, and of the first learnt token."""
 
@@ -138,8 +138,8 @@ class TwoTokenizers:
     Attributes:
         pieces: merges of characters.
         terms: merges of pieces.
-        general, domain: tokens that have numbers, in the order of these.
-        apart: whether the merges are those of a language model's tokenizer: letters keep their case, a word starts after a space, and the mark of that start
+        general, domain: vocabularies of pieces and of terms, in the order of their ids.
+        apart: whether the merges come from a language model's tokenizer. Letters then keep their case, a word starts after a space, and the mark of its start
             is merged as a separate character.
     """
 
@@ -156,7 +156,7 @@ class TwoTokenizers:
         """Learn merges and vocabularies from texts.
 
         Args:
-            texts: texts, each of which counts once.
+            texts: texts; a repeated text counts as often as it occurs.
             pieces, terms: largest numbers of merges.
             least: smallest number of occurrences of a merged pair.
             known: merges of an existing tokenizer, in order, which replace the learnt ``pieces``; only those that the texts use are kept.
@@ -256,9 +256,9 @@ def _started(word: Sequence[str]) -> tuple[str, ...]:
 
 
 def _merged_apart(word: Sequence[str], ranks: Mapping[Pair, int]) -> tuple[list[str], list[int]]:
-    """Return pieces and the piece of each character, for merges that treat the mark of a start as a separate character.
+    """Return pieces and the piece of each character, for merges that treat the mark of a word's start as a separate character.
 
-    A mark that is not merged is joined to the piece that follows it.
+    A mark that is not merged is joined to the piece after it.
     """
     units = _started(word)
     pieces, covering = apply_merges(units, ranks)

@@ -1,7 +1,7 @@
 """Vectors of tokens from their co-occurrence in texts, which reflect the meaning of words within a catalogue.
 
-An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words mean the same kind of item, whatever
-they mean elsewhere. The vectors are the principal axes of the tokens' log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
+An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words name the same kind of item, even if
+they mean something else elsewhere. The vectors are the principal axes of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
 
     r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
 
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 MOST = 2048
-"""Largest number of tokens that get a vector, the most frequent ones; the others have 0."""
+"""Number of most frequent tokens that get a vector; the vectors of all others are zero."""
 
 
 def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Array:
     """Return the number of texts in which two tokens occur in different words, (tokens, tokens), symmetric, 0 on the diagonal.
 
     Args:
-        texts: numbers of the tokens of each word of each text; negative numbers are ignored.
+        texts: token numbers, by text and word; negative numbers are ignored.
         tokens: size of the vocabulary.
     """
     counts = np.zeros((tokens, tokens))

@@ -46,8 +46,8 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Continued:
     """Return a prompt's ids followed by the ids of its completion.
 
-    If the tokens of the whole text begin with those of the prompt, they are used. If a token would span the boundary, or if the tokenizer puts a space before
-    every text, the completion is tokenized in such a way that the ids decode to prompt and completion.
+    If the tokens of the whole text begin with the tokens of the prompt, they are used. If a token would span the boundary, or if the tokenizer puts a space
+    before every text, the completion is tokenized separately, in such a way that all ids together decode to prompt and completion.
 
     Raises:
         ResourceError: the tokenizer does not provide character offsets.
@@ -104,7 +104,7 @@ def _framed(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 def _behind(
     tokenizer: PreTrainedTokenizerBase, context: str, text: str, before: list[int]
 ) -> tuple[list[int], np.ndarray] | None:
-    """Return ids and offsets of ``text`` after ``context``; None if the ids of both together do not begin with those of the context."""
+    """Return ids and offsets of ``text`` after ``context``; None if the ids of the joined text do not begin with the ids of the context."""
     encoding = tokenizer(context + text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(encoding.input_ids)
     if ids[: len(before)] != before:

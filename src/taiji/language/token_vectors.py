@@ -1,8 +1,8 @@
-"""An embedder's vectors for the tokens of both tokenizations, with which a text encoder is initialised.
+"""An embedder's vectors for general word pieces and for the domain terms merged from them, which initialise a text encoder.
 
-A general token has the embedder's own vector; a domain term has the mean over its pieces. The pieces are made by the embedder's tokenizer, so the mean over
-the pieces of a text is the embedder's vector of the text, with two differences: no piece crosses punctuation, and a space belongs to the digit or sign
-after it.
+Both tokenizations are those of :mod:`taiji.language.term_merges`. A piece has the embedder's own vector, and a term has the mean over its pieces. The
+embedder's tokenizer makes the pieces, so the mean over the pieces of a text, scaled to length 1, is the embedder's vector of the text. There are two
+exceptions: no piece crosses punctuation, and a space belongs to the digit or sign after it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from taiji.language.token_context import co_occurrences, context_vectors
 
 Array = NDArray[Any]
 AXES = 128
-"""Number of principal axes of the texts that are kept; a wider encoder has 0 for the others."""
+"""Largest number of principal axes of the texts that are kept; a wider encoder has zeros in the remaining columns."""
 LEAST = 0.01
-"""Smallest standard deviation by which entries of unit vectors are divided: a catalogue of one text has 0, and other texts would become huge."""
+"""Smallest standard deviation by which entries of unit vectors are divided. A catalogue of one text has standard deviation 0, and division by it would make
+the vectors of other texts huge."""
 
 
 def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tuple[TwoTokenizers, dict[str, Array]]:
     """Return tokenizers with WordLlama's pieces and terms learnt from texts, and the initial vectors.
 
     Args:
-        texts: texts. For the tokenizers each distinct one counts once; for the co-occurrences each counts as often as it is given.
+        texts: texts. For the tokenizers, each distinct text counts once; for the co-occurrences, each text counts as often as it is given.
         terms: largest number of merges of pieces.
-        context: number of axes of the tokens' co-occurrences, see :mod:`taiji.language.token_context`.
+        context: number C of axes of the tokens' co-occurrences, see :mod:`taiji.language.token_context`; 0 leaves them out.
 
     Returns:
-        The tokenizers; and ``general`` (G, D), ``context`` (G, C), ``centre`` (D + C,), ``scale`` (D + C,), ``axes`` (k, D) and ``context_axes`` (c, C), float32, as
-        in :class:`taiji.nn.semantic_encoder.TokenStart` but without the rows of the empty and the unknown token.
+        The tokenizers, and float32 arrays by name: ``general`` (G, D), ``centre`` (D + C,), ``scale`` (D + C,), ``axes`` (k, D) and, if C > 0, ``context``
+        (G, C) and ``context_axes`` (c, C). They are as in :class:`taiji.nn.semantic_encoder.TokenStart`, but without the rows of the empty and the unknown
+        token.
 
     Raises:
         ResourceError: the package is not installed.
@@ -59,7 +61,7 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
 
 
 def numbers_of_words(tokenizers: TwoTokenizers, texts: Sequence[str]) -> list[list[list[int]]]:
-    """Return the numbers of the general tokens of each word of each text, −1 for unknown ones, starting at 0."""
+    """Return, for each word of each text, the positions of its pieces in the vocabulary ``general``; −1 for an unknown piece."""
     number = {token: place for place, token in enumerate(tokenizers.general)}
     known: dict[str, list[list[int]]] = {}
     for text in dict.fromkeys(texts):
@@ -81,7 +83,7 @@ def principal_axes(x: Array, most: int = AXES) -> Array:
 
 
 def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]) -> Array:
-    """Return the mean over the vectors of each text's general tokens, scaled to length 1, (N, D); 0 for a blank text."""
+    """Return the mean vector of each text's pieces, scaled to length 1, (N, D); zero for a blank text."""
     number = {token: place for place, token in enumerate(tokenizers.general)}
     sums = np.zeros((len(texts), general.shape[1]), dtype=np.float32)
     for place, text in enumerate(texts):
@@ -93,12 +95,12 @@ def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]
 
 
 def numbered(vectors: Array) -> Array:
-    """Return vectors (n, D) indexed by the numbers of the tokens, (FIRST + n, D)."""
+    """Prepend :data:`FIRST` zero rows to vectors (n, D), so that token ids index the result, (FIRST + n, D)."""
     return np.concatenate([np.zeros((FIRST, vectors.shape[1]), vectors.dtype), vectors])
 
 
 def term_vectors(tokenizers: TwoTokenizers, general: Array) -> Array:
-    """Return the vectors of the domain terms, (M, D), each the mean over its pieces.
+    """Return the vectors of the domain terms, (M, D), each of which is the mean over the term's pieces.
 
     Args:
         tokenizers: tokenizers with both vocabularies.

@@ -72,13 +72,13 @@ class Amount:
     Attributes:
         rows: prompts, exposures or events processed by the stage.
         read: tokens read by the language model.
-        written: tokens written by it.
-        trained: tokens used for its training.
+        written: tokens that the model writes.
+        trained: tokens on which the model is trained.
         pairs: comparisons of the look-alike search.
         language: True if a language model does the work, possibly on a GPU.
         teacher: True if that model is the teacher.
         spread: True if the stage's partitions can be spread over workers.
-        models: number of float32 models that the stage stores.
+        models: number of models that the stage stores in float32.
     """
 
     rows: float
@@ -98,7 +98,7 @@ class Amount:
 
 
 def prompt_share(config: Config, log: Log) -> float:
-    """Return the share of the requested prompts for which there are enough users. A role gets at most ``examples.per_user`` prompts per user and period."""
+    """Return the share of the requested prompts for which the users suffice. A role gets at most ``examples.per_user`` prompts per user and period."""
     size = config.size
     prompts = size.rationale_prompts + size.calibration_prompts + size.alignment_prompts
     return min(1.0, log.users * (config.examples.per_user or math.inf) / prompts)

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 TEXTS_PER_PARTITION = 4096
 """Texts per partition of embedding."""
 MANY_CUT = 0.25
-"""Share of completions at the length limit above which :func:`warn_of_cut` speaks."""
+"""Share of completions at the length limit above which :func:`warn_of_cut` logs a warning."""
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
@@ -124,7 +124,7 @@ def _open_answering_sets(context: Context, which: str) -> Work:
 
 
 def warn_of_cut(completions: pl.DataFrame, settings: GenerationSettings) -> None:
-    """Log a warning if many completions were ended by the length limit, with the share that ends in a loop and what to change.
+    """Warn if the length limit ended many completions. The warning gives the share that ends in a loop, and what to change.
 
     Args:
         completions: columns ``completion`` and ``cut``.

@@ -59,7 +59,7 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and whether it was forced."""
+"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and True if the stage was forced."""
 LONG = 5.0
 """After a stage that ran for longer than this many seconds, memory is returned to the system; this takes a few tenths
 of a second."""
@@ -79,7 +79,7 @@ class Context:
     mapper: Mapper = field(default_factory=LocalMapper)
     """Mapper that computes partitions; results do not depend on it."""
     base: Path | None = None
-    """Run directory of the stages that are missing from ``run``: a study reads the stages of the run on which it is based."""
+    """Run directory in which stages that are missing from ``run`` are looked up, such as the run on which a study is based."""
 
     def input(self, stage: str) -> Path:
         """Return the finished folder of a stage named in ``needs``."""
@@ -128,7 +128,7 @@ def made_by(kind: type) -> str:
 
 
 def stage_folder(stage: str, run: Path, base: Path | None) -> Path:
-    """Return the folder of a finished stage, in the run itself or in the run that it builds on."""
+    """Return the folder of a stage: in the run if the stage is finished there or there is no base run, otherwise in the base run."""
     own = run / stage
     return own if base is None or (own / MANIFEST).exists() else base / stage
 
@@ -143,7 +143,7 @@ class Run:
     say: Callable[[str], None] = print
     mapper: Mapper = field(default_factory=LocalMapper)
     base: Path | None = None
-    """Finished run whose stages are used where this run has none."""
+    """Finished run whose stages replace those that are missing here."""
     verifier: Verifier = field(default_factory=Verifier)
     """Check of artefacts before they are read or reused."""
     _missing_sources: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -292,7 +292,7 @@ class Run:
         """
         self._check_names(names)
         forced = set(names)
-        for stage in self.stages:  # each after its needs
+        for stage in self.stages:  # a stage comes after the stages that it needs
             if stage.key in forced or forced & set(stage.needs):
                 forced.add(stage.key)
         with self._locked():
@@ -394,7 +394,7 @@ class Run:
         return spent
 
     def _complete(self, out: Path) -> bool:
-        """Return True if a stage was killed during its final rename: the manifest, which is written last, exists and matches."""
+        """Return True if the output folder is already complete, as after a kill during the final rename: its manifest, written last, exists and matches."""
         try:
             return self.verifier.damage(out, read_manifest(out)) is None
         except ArtifactError:

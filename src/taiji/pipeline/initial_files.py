@@ -1,4 +1,4 @@
-"""Generate the two files that `taiji init` writes, with comments on reasons and further settings."""
+"""Generate the mapping and the configuration that `taiji init` writes; their comments give reasons and further settings."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ ENOUGH_PROMPTS = 100
 LEAST_PROMPTS = 12
 CHARACTERS_A_TOKEN = 4
 COLUMNS = ("_id", ".timestamp", ".title")
-"""Endings of mapping keys whose answer is a column."""
+"""Endings of the mapping keys whose value is the name of a column."""
 CLICK_RATES = 0.001, 0.8
-"""Range of click rates without a remark."""
+"""Lowest and highest click rate that cause no remark."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ def initialise(
         folder: folder that contains the files.
         to: output folder of ``NAME.yaml`` and ``NAME-mapping.yaml``.
         name: name of data set and run.
-        answers: keys of the mapping that the user has decided.
-        ask: function that asks a person a question and returns the answer; None if there is nobody to ask.
+        answers: mapping keys that the user has decided, with their values.
+        ask: function that asks the user a question and returns the answer; None if the command is not interactive.
         force: True to overwrite the files of an earlier call.
         ignore: name patterns of files to skip.
 
     Raises:
-        TaijiError: the name is invalid, there is nothing to read, a file is broken, there is nobody to answer a question, the
-            files exist already, or the data contradicts the proposal.
+        TaijiError: the name is invalid, there is nothing to read, a file is broken, a question is open and ``ask`` is None, the
+            files exist already, or the data contradict the proposal.
     """
     run_name(name, f"the name of the folder {folder}" if name == folder.resolve().name else "--name")
     config, mapping = to / f"{name}.yaml", to / f"{name}-mapping.yaml"
@@ -170,7 +170,7 @@ def _free(paths: list[Path], force: bool) -> None:
 
 
 def _with_notes(error: InputError, notes: list[str]) -> InputError:
-    """Add the skipped files to an error, because the missing data may be in them."""
+    """Add the names of the skipped files to an error about missing data, because the data may be in these files."""
     found = "; ".join([*([error.found] if error.found else []), *notes])
     return InputError(error.message, where=error.where, expected=error.expected, found=found, fix=error.fix)
 
@@ -202,7 +202,7 @@ def _undecided(folder: Path, proposal: Proposal, answers: dict[str, str]) -> Con
 
 
 def _sizes(dataset: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Return settings with which the log provides enough prompts, and remarks on its size."""
+    """Choose settings under which the log provides enough prompts, and return them with remarks on the size of the log."""
     try:
         split = time_split(dataset)
     except TaijiError as error:

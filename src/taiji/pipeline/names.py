@@ -9,7 +9,7 @@ from taiji.core.errors import ConfigError
 MODELS = ("base", "sft", "aligned")
 """Models that answer the test prompts: before fine-tuning, after it, after alignment."""
 ARMS = ("history_mean", "taiji")
-"""Feature tables with which rankers are trained, in addition to none."""
+"""Feature tables, each of which trains a ranker; one more ranker is trained without a feature table."""
 
 
 def model_stage(which: str) -> str | None:

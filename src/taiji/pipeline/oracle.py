@@ -1,9 +1,9 @@
 """Implementation of `taiji oracle`: an upper bound on what a language model could add to the ranker, without running one.
 
-The answer of the model is replaced by the user's next item. This gives the features of a model that is always right, which are
-compared with the baseline without a model and with the truth of other rows. The gain from the truth bounds the gain from any
-answer, provided that the ranker can use such features at all. If the truth gains no more than noise of the same form, there is no
-conclusion about answers.
+The user's next item (the truth) replaces the model's answer, which gives the features of a model that is always right. A ranker
+with these features is compared with rankers that use no language model, and with a ranker for which each row has the truth of
+another row (the shuffled truth). The gain from the truth bounds the gain from any answer, provided that the ranker can use such
+features at all. If the truth gains no more than the shuffled truth, which is noise of the same form, nothing follows about answers.
 
 The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth as agreement
 with the candidate), and answers the decisive questions from the log.
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 
 BREADTH = 10
 WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
-"""Name of the arm with the mean of the next items, new to the user or not: the value of knowing the user's taste rather than one item."""
+"""Name of the arm with the mean of the next items, whether or not they are new to the user. It measures the value of knowing a user's taste rather than
+one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
-"""Arm to the answer of a model that is always right."""
+"""Arm to a description of the answer of a model that is always right."""
 LADDER_ROWS = 50_000
 """Largest number of candidates on which the ladder is evaluated."""
 SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
-"""Name of the arm with the truth of other rows: uninformative features of the same form."""
+"""Name of the arm in which each row has the truth of another row, which gives uninformative features of the same form."""
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
 def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the upper bounds on the gain from a model, one for each kind of truth.
 
-    There is a bound if the truth is significantly better than both no features and the shuffled truth, in paired
-    comparisons over all rows.
+    A bound is known only if, in paired comparisons over all rows, the truth is significantly better both than no features and
+    than the shuffled truth.
 
     Args:
         rows: rows of :func:`taiji.experiments.study.evaluate_seeds`. The ``competitors`` of the truths must include the

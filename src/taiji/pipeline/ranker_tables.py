@@ -1,4 +1,4 @@
-"""Find the files that the fields of a ranker read in training, without heavy imports."""
+"""Find the files that the ranker's fields read in training, without heavy imports."""
 
 from __future__ import annotations
 

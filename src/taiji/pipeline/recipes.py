@@ -45,13 +45,13 @@ ENHANCE: tuple[Stage, ...] = (
     Ranking(),
     Report(),
 )
-"""Recipe from logs to a report: a language model as enhancer of a ranker."""
+"""Recipe from logs to a report, in which a language model adds features to a ranker."""
 STAGE_NAMES = {stage.name: stage.summary for stage in ENHANCE}
 """Name and summary of each stage of :data:`ENHANCE`."""
 
 
 RUN_FILES = ("config.json",)
-"""Files of a run directory that belong to no stage."""
+"""Files of a run directory that no stage writes."""
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:

@@ -50,7 +50,7 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
 
 
 def copy_review_summary(session: CopyReview) -> dict[str, int | str]:
-    """Return counts of the session, of the pairs from the judgements of all people, and of their agreement."""
+    """Return the progress of the session, the number of training pairs from all people's judgements, and how often people agreed."""
     same, several = agreement(session.folder)
     return {
         **session.progress(),

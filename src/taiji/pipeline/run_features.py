@@ -27,7 +27,7 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
         test: start of the test period in microseconds.
 
     Raises:
-        ConfigError: no row has earlier features of its user, or an error of :func:`taiji.features.other_run.import_table`.
+        ConfigError: no row has earlier features of its user, or :func:`taiji.features.other_run.import_table` raises it.
     """
     config = context.config
     assert config.recommend.features is not None

@@ -58,7 +58,7 @@ def neural_settings(settings: Settings) -> NeuralRankerSettings:
     """Return the settings if they are those of a neural ranker, which lists its fields.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: the settings are those of another model.
     """
     from taiji.models.ranking.settings import NeuralRankerSettings
 
@@ -74,7 +74,7 @@ def neural_settings(settings: Settings) -> NeuralRankerSettings:
 
 
 def settled_once(dataset: Dataset, rows: pl.DataFrame, settings: Settings, seed: int) -> Settings:
-    """Return settings with the fields selected on these rows. A ranker is trained only if fields are selected by their gain."""
+    """Return settings with the fields selected on these rows. This trains a ranker only if fields are selected by their gain."""
     from taiji.models.ranking.default_fields import must_pay
 
     return settings_of(train_ranker(dataset, rows, settings, seed), settings) if must_pay(settings) else settings

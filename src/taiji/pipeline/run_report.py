@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 SHOWN_RATIONALES = 3
-"""Number of kept rationales, and of rejected ones, in the report."""
+"""Number of kept rationales in the report, and likewise of rejected rationales."""
 
 
 def write_run_report(context: Context) -> dict[str, Any]:

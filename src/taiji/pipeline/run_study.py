@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from taiji.pipeline.stage import Stage
 
 RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
-"""Arm to its rule for weighting rewards in alignment."""
+"""Arm to the rule by which its alignment weights rewards."""
 WRITERS = ("base", "sft")
 """Arms whose texts come from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Tables that a run itself computes: the competitor without a language model, and the table of the run, which has this name if its rule is not in
-:data:`RULE_OF_ARM`."""
+"""Names of the tables that a run itself computes: the competitor without a language model, and the run's own table. The own table keeps this name only if
+the run's weighting rule is not in :data:`RULE_OF_ARM`; otherwise it is named after the rule."""
 ORACLE_ARM = "truth"
 """Name of the oracle, in which the user's actual next item replaces the answer. It deliberately uses the future."""
 COLD = 5
@@ -54,7 +54,7 @@ COLD = 5
 SMALL = 0.1
 """Bound below which values are printed with one more decimal."""
 DEPARTMENTS = 8
-"""Number of departments that are evaluated separately: those with the most test exposures."""
+"""Number of departments that are evaluated separately, starting with the one that has the largest number of test exposures."""
 
 
 def study(

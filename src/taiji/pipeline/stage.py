@@ -59,7 +59,7 @@ class Stage(ABC):
         return f"{self.name}-{self.variant}" if self.variant else self.name
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters of a parametrised stage that do not appear in the result of :meth:`configured`."""
+        """Return the parameters of a parametrised stage, except those that appear in the result of :meth:`configured`."""
         return {}
 
     def configured(self, config: Config) -> Config:
@@ -67,11 +67,11 @@ class Stage(ABC):
         return config
 
     def outside(self, config: Config) -> object:
-        """Return the state of the external files that the stage reads as a JSON value, or None."""
+        """Return, as a JSON value, the state of the external files that the stage reads; None if there are none."""
         return None
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the keys of recipe stages that, with this configuration, read the artefacts of this stage without listing it in ``needs``."""
+        """Return the keys of recipe stages that read this stage's artefacts under this configuration although their ``needs`` do not list it."""
         return ()
 
     def cost(self, config: Config, log: Log) -> Amount:

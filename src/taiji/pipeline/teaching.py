@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 ASKED = ("example", "user", "as_of", "target", "targets")
-"""Columns of an example that are used for its prompts and true answers; ``targets`` exists only if answers are sets."""
+"""Columns of an example from which its prompts and true answers are made; ``targets`` exists only if answers are sets."""
 
 
 def taught_examples(context: Context) -> pl.DataFrame:

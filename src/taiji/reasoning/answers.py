@@ -32,14 +32,14 @@ _TITLE = re.compile(
     r"(?P<label>(?<!\w)item title\s*+:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s{0,99}+(?P<short>title\s*+:)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Beginning of an intent: the full label anywhere, or the short one at the start of a line or after a separator, bullet or number."""
+"""Beginning of an intent: the full label anywhere, or the short label at the start of a line or after a separator, bullet or number."""
 _BULLET = re.compile(r"^\s*(?:[-*•]+|\d{1,2}[.)])?\s*")
 _REST = " \t\n;|,-*•"
 """Separators and bullets between intents."""
 _NUMBER = {True: re.compile(r"\n\s{0,99}+\d{1,2}[.)]\s*+$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
 """The number before an intent: at the start of a line in an answer of several lines, otherwise after a space."""
 LOOP_TAIL, LOOP_LEAST, LOOP_TIMES = 400, 40, 2.5
-"""Characters at the end of a text in which a loop is looked for, the least that it must cover, and how often its piece must follow itself."""
+"""Number of last characters of a text that are searched for a loop, smallest number of characters in a loop, and smallest number of repetitions."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def field_spans(answer: str, depth: int = DEPTH) -> list[tuple[int, int]]:
 
 
 def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
-    """Return :func:`field_spans` for each line of an answer text, which is each intent of a set."""
+    """Return :func:`field_spans` of each line of an answer text. In a set, each line is one intent."""
     spans, start = [], 0
     for line in answer.split("\n"):
         spans.append([(start + a, start + b) if b > a else (0, 0) for a, b in field_spans(line, depth)])
@@ -202,7 +202,7 @@ def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
     Args:
         text: the completion.
         depth: number of category levels to read.
-        most: number of intents requested; further ones are dropped. With 1, title and levels are read from the whole answer, otherwise from its first
+        most: number of intents requested; further intents are dropped. With 1, title and levels are read from the whole answer, otherwise from its first
             intent.
     """
     tags = list(_TAG.finditer(text))
@@ -247,7 +247,7 @@ def _is(tag: re.Match[str], slash: str, name: str) -> bool:
 
 
 def ends_in_loop(text: str) -> bool:
-    """Return whether a text ends with one piece that is repeated at least 2.5 times, over at least 40 characters (a digit, or a whole line)."""
+    """Return whether a text ends in at least 2.5 repetitions of one piece over at least 40 characters. The piece may be a digit or a whole line."""
     back = text[: -LOOP_TAIL - 1 : -1]
     for period in range(1, int(len(back) / LOOP_TIMES) + 1):
         needed = max(LOOP_LEAST, math.ceil(LOOP_TIMES * period))

@@ -1,6 +1,6 @@
-"""Leakage audit: measures which part of the rationales' help comes from the writer having seen the answer.
+"""Leakage audit: measures how much of the rationales' help comes from the fact that their writer has seen the answer.
 
-Lexical guards, masked perplexity and leak share are computed together with the scores of :mod:`taiji.reasoning.selection` and only summarised here.
+:mod:`taiji.reasoning.selection` computes lexical guards, masked perplexity and leak share together with the scores; the audit only summarises them.
 Checks that need further scoring run on a sample of examples: controls (another user's rationale, shuffled words, the answer itself, no rationale),
 decoys (other items of the target's category with the same rationale), and the blind gap (lift of the teacher's rationales minus the lift of
 rationales written without the answer).
@@ -51,7 +51,7 @@ def audit_run(
     Args:
         lm: the scoring model.
         dataset: the log.
-        examples: ``example``, ``user``, ``as_of``, ``target`` of at least the judged rationales.
+        examples: ``example``, ``user``, ``as_of``, ``target``; they include all examples in ``verdicts``.
         verdicts: as returned by :func:`taiji.reasoning.selection.select`.
         settings: sizes of the samples.
         selection: settings that produced the scores.
@@ -60,7 +60,7 @@ def audit_run(
 
     Returns:
         A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure), ``lexical`` (shares), ``leaking``
-        (shares of the rationales by the source of their help), ``preference`` (how much more often the plain rule keeps a rationale that names its item),
+        (shares of the rationales by the source of their help), ``preference`` (shares that the plain rule keeps, with and without the item's name),
         ``controls`` (mean log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and as a sentence), ``decoys``,
         ``blind_gap``, ``worst`` (examples to read).
 
@@ -112,7 +112,7 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Return the shares that the paper's rule (perplexity below its own quantile) keeps: of rationales that name their item, and of the others."""
+    """Return the shares that the paper's rule (perplexity below a quantile) keeps: of the rationales that name their item, and of the others."""
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0
@@ -129,7 +129,7 @@ def _share(found: pl.Series) -> float:
 def worst_examples(
     dataset: Dataset, examples: pl.DataFrame, verdicts: pl.DataFrame, count: int, prompts: PromptSettings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the rationales to read first: those with the largest leak share, those with the lowest perplexity, and kept ones with the smallest lift."""
+    """Return the rationales to read first: by the largest leak share, by the lowest perplexity and, among kept rationales, by the smallest lift."""
     answers = [texts[0] for texts in true_answers(dataset, examples, prompts)]
     known = pl.DataFrame({"example": examples["example"], "target": pl.Series(answers, dtype=pl.String)})
     rows = verdicts.join(known, on="example", how="left", maintain_order="left")
@@ -244,7 +244,7 @@ def _other(users: list[int], row: int) -> int:
 def decoys_of(
     dataset: Dataset, target: int, count: int, rng: np.random.Generator, true: Sequence[int] = ()
 ) -> list[int]:
-    """Return other items of the target's deepest category that has any, excluding the ``true`` ones."""
+    """Return other items of the target's deepest category level that contains any, without the items in ``true``."""
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:

@@ -33,7 +33,7 @@ _FINISHES: dict[str, Ending] = {
     "tool_use": "tools",
     "function_call": "tools",
 }
-"""Finish reasons by which servers mark incomplete answers. Any other reason, or none, means complete."""
+"""Finish reasons by which servers mark incomplete answers. Any other reason, or a missing one, means a complete answer."""
 _FILTERED = ("content_filter", "ResponsibleAIPolicyViolation", "data_inspection_failed")
 """Error codes of a request rejected by a filter."""
 _CHAIN_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
@@ -92,7 +92,7 @@ def read_reply(text: str) -> ChatReply:
         closed, opened = _THINK.match(answer), _OPEN.match(answer)
         if closed:
             chain, answer = closed.groups()
-        elif opened:  # the chain of thought is not closed, so the reply was cut, whatever reason the server gives
+        elif opened:  # an open chain of thought means that the reply was cut, whatever the server says
             chain, answer = opened.group(1), ""
             ended = "cut" if ended == "whole" else ended
     answer, chain = answer.strip(), chain.strip()

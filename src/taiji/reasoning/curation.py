@@ -1,8 +1,8 @@
-"""Curation by review: draft, answer check, reviewers, then acceptance or feedback and a rewrite; after at most five strikes a panel decides.
+"""Curation by review: draft, answer check, reviewers, then acceptance or feedback and a rewrite; after the last strike a panel decides.
 
-Every step is written to an audit log in which each entry contains the hash of the previous one, so that any later change or omission breaks the
-chain. This generalises the loop of MedCoT (arXiv 2505.06912): a record is accepted if all reviewers, or a given share of them, rate every axis at or
-above the bar.
+Every step is written to an audit log in which each entry contains the hash of the previous one, so that a later change or omission breaks the chain,
+unless it only removes the last entries. This generalises the loop of MedCoT (arXiv 2505.06912): a record is accepted if all reviewers, or a given share
+of them, rate every axis at or above the bar.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def run_review(
         rewrite: function that makes the next draft from the rejected one and the feedback.
         settings: bar, required agreement and number of strikes.
         log: log to which every step is appended.
-        answer_check: function that returns why a draft's answer is wrong, empty if it is right; a wrong answer is a strike without review.
+        answer_check: function that returns why a draft's answer is wrong, or an empty text if it is right; a wrong answer is a strike without review.
         panel: reviewers who decide by simple majority after the last strike; without a panel the record is rejected.
 
     Returns:
@@ -196,7 +196,7 @@ def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:
-    """Let the panel decide on a record that has used up its strikes."""
+    """Let the panel decide on a record that has used up its strikes or has no rewrite."""
     status: Literal["accepted", "rejected", "waiting"] = "rejected"
     votes = [reviewer.review([draft])[0] for reviewer in panel]
     if any(vote is None for vote in votes):

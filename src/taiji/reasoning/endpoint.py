@@ -1,9 +1,9 @@
 """Teacher behind an OpenAI-compatible chat endpoint.
 
 Each rationale is one request. The number of requests in flight is bounded, their rate can be limited, and failures are retried with exponential
-backoff and full jitter. Every answer is written to an append-only journal before it is counted, so an interrupted run resumes where it stopped and pays
-for nothing twice. Each request carries an ``Idempotency-Key`` that stays the same across its retries: a server that honours it bills an answer lost in
-transit only once. Other servers may bill such an answer again, which no client can detect.
+backoff and full jitter. Every answer is written to an append-only journal before it is counted, so an interrupted run resumes where it stopped and does
+not pay for a received answer twice. Each request carries an ``Idempotency-Key`` that stays the same across its retries, and a server that honours it bills
+an answer lost in transit only once. Other servers may bill such an answer again, which no client can detect.
 
 An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted. It is requested again if the
 settings say so, and never becomes a rationale.
@@ -50,7 +50,7 @@ class _Request:
 
 
 class EndpointClient:
-    """Client of an endpoint that writes texts. Each request is sent once, journalled, and within the budget; see the module docstring.
+    """Client of an endpoint that writes texts. Requests stay within the budget, and the journal keeps the replies; see the module docstring.
 
     Args:
         endpoint: address, limits and prices.
@@ -100,14 +100,14 @@ class EndpointClient:
     def _again(
         self, request: _Request, ending: Ending, messages: list[Message], sample: int, seed: int, round_: int
     ) -> _Request:
-        """Return the request that follows a reply with this ending; the same request if the reply is complete."""
+        """Return the next request after a reply with this ending; after a complete reply, it is the same request."""
         if ending == "whole":
             return request
         most = request.most_tokens * (2 if ending == "cut" else 1)
         return self._request(messages, sample, seed, most, round_ + 1)
 
     def _tell(self, replies: Sequence[Reply]) -> None:
-        """Warn once if the server reports no token counts, since then only an upper bound of the cost is known."""
+        """Warn once if the server reports no token counts, because only an upper bound of the cost is then known."""
         if self._warned or all(reply.counted for reply in replies):
             return
         self._warned = True
@@ -137,7 +137,7 @@ class EndpointClient:
         return {"model": self.endpoint.model, "messages": messages, **known, **self.endpoint.extra_body}
 
     def text(self, reply: Reply) -> str:
-        """Return the part of a reply that the settings ask for: the answer or the chain of thought, or the other one if that part is empty."""
+        """Return the answer or the chain of thought, whichever the settings ask for; the other part if this one is empty."""
         one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
         return one if one.strip() else other
 

@@ -95,7 +95,7 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
 
 
 def find_set_mentions(rationale: str, items: Sequence[tuple[str, Sequence[str]]], history: str) -> Mentions:
-    """Find mentions of several targets in a rationale, by the same rules as for one.
+    """Find mentions of several targets in a rationale, by the rules of :func:`find_mentions`.
 
     Args:
         rationale: text to search.

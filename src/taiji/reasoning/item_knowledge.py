@@ -1,4 +1,4 @@
-"""Item knowledge: a language model writes, once per item, what the title does not say (who uses the item, when, with what, instead of what).
+"""Item knowledge: a language model writes, once per item, what the title does not say (such as who uses the item, when, and with what).
 
 The cost grows with the catalogue, not with the number of users, and a new item gets its text when it is listed. The prompt template is
 ``templates/<domain>/item.j2``. A text must pass :class:`taiji.reasoning.knowledge_guard.KnowledgeGuard` before it is used.

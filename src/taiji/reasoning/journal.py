@@ -120,7 +120,7 @@ class Journal:
         return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost, uncounted)
 
     def delivered_before(self, reply: Reply) -> bool:
-        """Return True if this reply is one to another request that was delivered again. The server's id alone is not unique enough to tell."""
+        """Return True if this is a second delivery of the reply to another request. Ids and texts are compared, because ids may not be unique."""
         return self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key) != reply.key
 
     def _lock(self) -> None:

@@ -17,7 +17,7 @@ import polars as pl
 from taiji.data.dataset import Dataset
 
 REASONS = ("number", "name", "category", "refusal")
-"""Reasons for which a single text is flagged."""
+"""Reasons to flag a single text."""
 BRANDS = ("brand", "manufacturer", "maker", "author", "artist", "director", "publisher", "label")
 """Columns of the item table whose values are names."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -33,9 +33,9 @@ _CLAIM = re.compile(
 )
 _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)
 STOCK = "stock"
-"""Reason for a flag that can be found only from all texts together."""
+"""Reason that can be found only by comparing all texts."""
 STOCK_ITEMS, STOCK_SHARE = 5, 0.01
-"""Thresholds above which a sentence is a stock phrase: number of items, and share of the texts, that have it."""
+"""Thresholds above which a sentence is a stock phrase: number of items with the sentence, and share of the texts with it."""
 MOST_WORDS = 6
 """Largest number of words in a name."""
 
@@ -79,7 +79,8 @@ class KnowledgeGuard:
         return [reason for reason in REASONS if found[reason]]
 
     def _names_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return True if the text contains a name that occurs in no field of the item, spelt as in the catalogue and not just as the first word of a sentence."""
+        """Return True if the text contains a catalogue name that occurs in no field of the item. A name counts only if it is spelt as in the catalogue, and not
+        if it is merely the first word of a sentence."""
         fields = f" {' '.join(_WORD.findall(' '.join(own)))} "
         for sentence in re.split(r"(?<=[.!?])\s+", text):
             words = _WORD.findall(sentence)

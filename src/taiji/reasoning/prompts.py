@@ -309,7 +309,7 @@ def template_file(domain: str, role: str, folder: Path | None) -> Path:
 
 
 def domains(folder: Path | None, role: str) -> list[str]:
-    """Return the domains that have a template for a role: the packaged ones and those in the user's ``folder``."""
+    """Return the domains that have a template for a role, either packaged or in the user's ``folder``."""
     places = [PACKAGED, *([folder] if folder is not None and folder.is_dir() else [])]
     return sorted({path.parent.name for place in places for path in place.glob(f"*/{role}.j2")})
 

@@ -33,7 +33,7 @@ OUTCOME = {"record": pl.String, "status": pl.String, "rationale": pl.String, "ro
 
 
 class NotWaiting(InputError):
-    """Error: the reviewed draft was already judged, or is in another round."""
+    """Error for a review of a draft that was already judged, or is in another round."""
 
 
 class ReviewSession:
@@ -100,7 +100,7 @@ class ReviewSession:
         write_json(self.folder / "summary.json", self.summary())
 
     def _all(self) -> list[Outcome]:
-        """Return all reviews, including those of earlier sessions over other drafts."""
+        """Return the outcomes of all records, including those of earlier sessions over other drafts."""
         return [*self.earlier.values(), *self.outcomes.values()]
 
     def waiting(self) -> list[Draft]:

@@ -105,7 +105,7 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True)
 class RuleReviewer:
-    """Reviewer by rules: does the text name the answer, consist of complete sentences, have a suitable length, and use words of the context?"""
+    """Reviewer by rules about naming the answer, complete sentences, length, names of categories, and words of the context."""
 
     name: str = "rules"
     kind: Kind = field(default="rule", init=False)

@@ -3,8 +3,8 @@
 PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where y are the tokens of the true answer inside ``<answer>`` and prompt is the *student's*
 prompt, which does not contain the target. The paper keeps c if PPL(c) is below a threshold R, the median over the rationales of calibration examples. A
 rationale that repeats the target has the lowest perplexity of all. The guarded rule (ours) therefore first redacts every mention of the target, requires
-that the remaining text improves on an empty rationale, rejects rationales that name the title, and sends implausibly likely ones (PPL < 1.3) to review.
-Of those that pass, it keeps as many as the paper's rule would, ordered by masked perplexity.
+that the remaining text improves on an empty rationale, and rejects rationales that name the title. Rationales that make the answer implausibly likely
+(PPL < 1.3 by default) go to review. Of the rationales that pass, it keeps those with the lowest masked perplexity, as many as the paper's rule would keep.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEFT_OUT = {
     "tools": "a call of a tool instead of a rationale",
     "empty": "empty rationale",
 }
-"""Endings of rationales that no rule keeps, with the reasons."""
+"""Reasons by ending, for the endings of rationales that no rule keeps."""
 ORDERS = 2
 """Number of random orders in which a set is scored."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
@@ -51,7 +51,7 @@ class Calibration:
     """Fixed threshold of a selection rule.
 
     Attributes:
-        threshold: R; a rationale is kept only if its measure is below it.
+        threshold: R. A rationale is kept only if its ``measure`` lies below R.
         measure: ``ppl`` (plain rule) or ``ppl_masked`` (guarded rule).
         quantile: share of the calibration rationales to keep.
         rationales: number of rationales from which the threshold was computed.
@@ -87,7 +87,7 @@ def answer_perplexities(
     Args:
         lm: the scoring model.
         prompts: (B,) rendered student prompts, without prefill.
-        rationales: (B,) rationales, possibly empty.
+        rationales: (B,) rationales; each may be empty.
         answers: (B,) texts from ``item_line``, or from ``format_set`` for several.
         batch_size: texts per forward pass.
         description: label of the progress display.
@@ -247,9 +247,9 @@ def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     """Compute the threshold from the scored rationales of calibration examples, which are used for nothing else.
 
-    The plain rule uses the quantile of their perplexities, as in the paper. The guarded rule keeps *the same number*: its threshold is the masked
-    perplexity below which this many of the rationales lie that pass every other guard (all of these, if fewer pass). The guards thus decide which
-    rationales are kept, and the threshold decides how many.
+    The plain rule uses the quantile of their perplexities, as in the paper. The guarded rule applies the quantile to their masked perplexities and counts the
+    rationales below it. Its threshold is then set so that *the same number* of the rationales that pass every other guard lies below it (all of them, if
+    fewer pass). The guards thus decide which rationales are kept, and the threshold decides how many.
     """
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))

@@ -76,10 +76,10 @@ class EndpointSettings(Settings):
     extra_body: dict[str, Any] = Field(default={})
     """Additional fields of a request, such as `{chat_template_kwargs: {enable_thinking: false}}` or `{reasoning_effort: low}`."""
     ask_again: int = Field(default=0, ge=0)
-    """Number of times an unusable reply (cut, refused, filtered, empty) is requested again. Each retry is paid for and, after a cut reply, has twice the
+    """Number of times an unusable reply (cut, refused, filtered, empty) is requested again. Each retry is paid for; after a cut reply, it may use twice the
     tokens. If all fail, the rationale is dropped."""
     take: Literal["answer", "chain"] = "answer"
-    """Text to use as the rationale: the visible answer, or the chain of thought of a reasoning model. If the chosen one is missing, the other is
+    """Text to use as the rationale: the visible answer, or the chain of thought of a reasoning model. If the chosen text is missing, the other one is
     used."""
     concurrency: int = Field(default=8, ge=1)
     """Largest number of requests in flight."""
@@ -90,7 +90,7 @@ class EndpointSettings(Settings):
     attempts: int = Field(default=8, ge=1)
     """Attempts per request before the run stops."""
     backoff_seconds: float = Field(default=1.0, ge=0.0)
-    """First pause after a failure, doubled after each further one, with jitter. A longer `Retry-After` header takes precedence."""
+    """First pause after a failure. It doubles after each further failure, with jitter. A longer `Retry-After` header takes precedence."""
     longest_pause_seconds: float = Field(default=60.0, ge=0.0)
     """Longest pause."""
     price_in: float = Field(default=0.0, ge=0.0)
@@ -157,13 +157,13 @@ class SFTSettings(Settings):
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the low-rank adapters; 0 trains all weights."""
     learning_rate: float = Field(default=2e-4, gt=0.0)
-    """Learning rate. 2e-4 suits adapters; the paper uses 1e-7 for all parameters with a million users."""
+    """Learning rate. 2e-4 suits adapters; the paper trains all parameters on a million users with 1e-7."""
     epochs: float = Field(default=1.0, gt=0.0)
     """Number of passes over the kept rationales."""
     batch_size: int = Field(default=4, ge=1)
-    """Rows per step and device."""
+    """Rows per batch and device."""
     gradient_accumulation: int = Field(default=2, ge=1)
-    """Number of steps per weight update."""
+    """Number of batches per weight update."""
     warmup_share: float = Field(default=0.05, ge=0.0, le=1.0)
     """Share of the updates over which the learning rate warms up."""
     max_length: int = Field(default=1024, ge=64)

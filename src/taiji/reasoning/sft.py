@@ -128,7 +128,7 @@ class TokenRow:
 
     Attributes:
         ids: the opened prompt, the completion and the end-of-text token.
-        first: position of the first id that is learnt.
+        first: position of the first id that is in the loss.
     """
 
     ids: list[int]
@@ -138,7 +138,7 @@ class TokenRow:
 def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TokenRow:
     """Return the token ids of a completion, preceded by exactly the ids from which generation starts.
 
-    In generation the prompt already contains the opening `<think>`; it is learnt anyway, for serving without this prefill.
+    In generation the prompt already contains the opening `<think>`. The model learns to write it anyway, so that it can be served without this prefill.
 
     Args:
         tokenizer: tokenizer of the student.

@@ -1,14 +1,14 @@
 """Evaluation of a language model's answers against baselines without a language model.
 
-Definitions (ours if the paper gives none): category accuracy is an exact match of the parsed level, case and space
-folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding (ties share
-the last places); CTCVR is the mean unnormalised score of the nearest catalogue item under an evaluation ranker not
-used in training. A malformed answer counts as wrong everywhere and has a CTCVR of 0.
+Definitions (ours if the paper gives none): category accuracy is an exact match of the parsed level after case and
+spaces are folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding
+(ties share the last places); CTCVR is the mean unnormalised score of the nearest catalogue item under an evaluation
+ranker that was not used in training. A malformed answer counts as wrong everywhere and has a CTCVR of 0.
 
 For a set of intents, category accuracy, CTCVR and grounding are means over its intents (an intent is one guess, like
-a competitor's); hit@K takes the K items nearest to any intent. Coverage is the mean over the next items of the best
-cosine among the intents, redundancy the share of intents that repeat an earlier one, both from
-:mod:`taiji.metrics.intent_sets`; ``intents`` counts those left after merging near-duplicates.
+that of a competitor), and hit@K takes the K items nearest to any intent. Two metrics come from
+:mod:`taiji.metrics.intent_sets`: coverage averages, over the next items, the best cosine to an intent, and redundancy is
+the share of intents that repeat an earlier one. ``intents`` counts the intents left after merging near-duplicates.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Scorer = Callable[[Array, Array, Array], Array]
 LATEST = 50
-"""Number of interactions in the baseline ``mean history``, equal to that in a prompt."""
+"""Number of interactions in the baseline ``mean history``; prompts show the same number by default."""
 LISTS = (50, 100)
 SHARES = ("category_l", "hit@", "format", "grounding_low")
 """Name prefixes of metrics with values in [0, 1] per example."""
@@ -71,7 +71,7 @@ def evaluate_answers(
         new_only: targets are items new to the user, so baselines exclude the user's earlier items.
         resamples, level, seed: of the bootstrap over users.
         catalogue: the embedded catalogue, if available.
-        most: most intents per answer; if more than one, ``examples`` have ``targets``, the next items.
+        most: largest number of intents per answer; if more than one, ``examples`` have ``targets``, the next items.
 
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``baseline`` or
@@ -159,8 +159,8 @@ class _Evaluation:
         return values
 
     def vectors(self, queries: Array) -> dict[str, Array]:
-        """Values of vectors (E, d) instead of answer embeddings, with the nearest item's levels as the claimed
-        ones."""
+        """Values of vectors (E, d) in place of answer embeddings; the nearest item's levels count as the claimed
+        levels."""
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()
         claimed[~there] = None

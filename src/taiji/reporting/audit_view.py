@@ -1,5 +1,4 @@
-"""View of the leakage audit for the report: results of :func:`taiji.reasoning.audit.audit_run` as sentences, tracks
-and cards."""
+"""View of the leakage audit for the report: results of :func:`taiji.reasoning.audit.audit_run` as sentences, tracks and cards."""
 
 from __future__ import annotations
 
@@ -76,7 +75,7 @@ def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Perplexities (geometric means) on one logarithmic scale."""
+    """Return the perplexities (geometric means) on one logarithmic scale."""
     scale = charts.span_of([_triple(controls[name]) for name in CONTROL_TITLES])
     return [
         {
@@ -91,7 +90,7 @@ def _controls(controls: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _steps(controls: Mapping[str, Any], steps: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Paired differences of neighbours in the order that must hold."""
+    """Return the paired differences between neighbours in the expected order of the controls."""
     figures = [controls[f"{step['higher']} - {step['lower']}"] for step in steps]
     scale = charts.span_of([_triple(figure) for figure in figures], zero=True)
     return [

@@ -50,7 +50,7 @@ def model_card(
     """Return the card of the aligned model: its facts, training, results on the test period, and what was not measured.
 
     Args:
-        run: the run's figures.
+        run: metrics of the run.
         settings: the resolved configuration.
         folder: the aligned model's `save_pretrained` folder.
         facts: stage → the facts of its manifest.
@@ -118,8 +118,8 @@ def _steps(
 
 
 def model_facts(folder: Path) -> list[tuple[str, str]]:
-    """Architecture, parameters and storage of a `save_pretrained` folder, from its configuration and safetensors
-    headers."""
+    """Return the architecture, parameters and storage of a `save_pretrained` folder, from its configuration and
+    safetensors headers."""
     config = read_json(folder / "config.json")
     count, kinds = 0, set()
     for path in sorted(folder.glob("*.safetensors")):
@@ -140,7 +140,7 @@ def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.Data
     """Return the card of the tables: counts, periods, columns with missing values, and files with rows about people.
 
     Args:
-        run: the run's figures.
+        run: metrics of the run.
         dataset: the run's dataset.
         split: the four periods.
         examples: prompts with ``role`` and ``user``.

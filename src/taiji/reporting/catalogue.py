@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 SAME = 1e-6
-"""Similarities within this distance are tied: it exceeds the rounding differences of sums in another order."""
+"""Similarities within this distance are tied. It exceeds the rounding errors of different orders of summation."""
 SEARCH_BLOCK = 8_000_000
 """Number of similarities held at once."""
 
@@ -27,7 +27,7 @@ class Found:
     """Nearest items of queries, each array (E,).
 
     Attributes:
-        item: nearest catalogue item; among items with the same text the most frequent one.
+        item: nearest catalogue item; of items with the same text, the most frequent one.
         similarity: cosine to it.
         above: number of items strictly nearer than the target.
         tied: number of items as near as the target, including itself.

@@ -18,11 +18,11 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 92, 12, 30
 BARE = 16
 """Right margin of a chart whose curves are named in a legend below it."""
 LONGEST, MOST = 11, 6
-"""Most letters and names that fit next to the ends of the curves; otherwise a legend is used."""
+"""Largest number of letters per name, and of names, that fit at the ends of the curves; otherwise a legend is used."""
 
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers that span [low, high]."""
+    """Return round numbers that span [low, high]."""
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         high = low + (abs(low) or 1.0)
     raw = (high - low) / about
@@ -34,7 +34,7 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside [low, high] for a logarithmic axis: the coarsest set with at least three, else the ends."""
+    """Return round numbers inside [low, high] for a logarithmic axis: the coarsest set of at least three, else the ends."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
@@ -52,9 +52,9 @@ def line_chart(
     noisy: bool = False,
     marker: float | None = None,
 ) -> Markup:
-    """Curves over steps; noisy ones of 20 steps or more are thin, with a thick running mean.
+    """Draw curves over steps. Noisy curves of at least 20 steps are thin, with a thick running mean.
 
-    Names are placed at the ends of the curves if they fit, else in a legend below, which wraps.
+    Names are placed at the ends of the curves if they fit, otherwise in a legend below, which wraps.
 
     Args:
         series: name → value per step (None is a gap).
@@ -162,7 +162,7 @@ def _bins(finite: Sequence[float], threshold: float | None, bins: int) -> tuple[
 
 
 def histogram(values: Sequence[float], threshold: float | None, *, label: str, bins: int = 24) -> Markup:
-    """Counts of positive values on a logarithmic axis, with a line at the threshold, below which values are kept."""
+    """Draw counts of positive values on a logarithmic axis, with a line at the threshold below which values are kept."""
     finite = sorted(value for value in values if value > 0 and math.isfinite(value))
     if len(finite) < 2:
         return Markup('<p class="none">No perplexities were recorded.</p>')
@@ -209,7 +209,7 @@ def interval_track(
     tone: str = "s0",
     zero: bool = False,
 ) -> Markup:
-    """A dot with its interval on a track that spans ``scale``; ``zero`` marks where zero lies.
+    """Draw a dot with its interval on a track that spans ``scale``; ``zero`` marks the position of zero.
 
     A value beyond the scale becomes an arrow at its end.
     """
@@ -233,7 +233,7 @@ def interval_track(
 def span_of(
     triples: Sequence[tuple[float | None, float | None, float | None]], *, zero: bool = False
 ) -> tuple[float, float]:
-    """Range of all values and interval ends, with a margin, including zero if requested."""
+    """Return the range of all values and interval ends, with a margin, including zero if requested."""
     known = [number for triple in triples for number in triple if number is not None] + ([0.0] if zero else [])
     if not known:
         return 0.0, 1.0
@@ -243,7 +243,7 @@ def span_of(
 
 
 def running_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Mean of each value and up to ``reach`` before it."""
+    """Return, for each value, the mean over it and up to ``reach`` values before it."""
     return [sum(values[max(0, i - reach) : i + 1]) / (i + 1 - max(0, i - reach)) for i in range(len(values))]
 
 

@@ -1,4 +1,4 @@
-"""Conclusion of a run, or of a ladder alone: the question, the answers, and the next step."""
+"""Conclusion of a run, or of a ladder without a run: the question, the answers, and the next step."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Answer:
     """One sentence of the answer.
 
     Attributes:
-        text: the sentence. outcome: a verdict of :func:`taiji.reporting.summary.verdict`, or that the ranker drops the
-            input.
+        text: the sentence.
+        outcome: a verdict of :func:`taiji.reporting.summary.verdict`, or the statement that the ranker drops the input.
     """
 
     text: str
@@ -69,9 +69,9 @@ class Conclusion:
 def conclusion(run: RunMetrics) -> Conclusion | None:
     """Return the conclusion of a run; None if it compared no rankers.
 
-    The model's arm is the one that is compared with a baseline without a language model. Its verdict is that of the
-    first metric of the first prediction, over all exposures. Texts and upper bound come from the ladder of the run's
-    own log.
+    The model's arm is the arm that is compared with a baseline without a language model. Its verdict comes from the
+    first metric of the first prediction, over all exposures. The answers about texts and about the upper bound come from
+    the ladder of the run's own log.
     """
     arm = _model_arm(run)
     if arm is None or arm.difference is None:
@@ -108,7 +108,7 @@ def ladder_conclusion(rows: Sequence[Mapping[str, Any]]) -> Conclusion | None:
 
 
 def ladder_advice(ladder: Sequence[RungResult]) -> str:
-    """Return what follows from a ladder: texts first, which cost least, then the upper bound of a model."""
+    """Return the advice that follows from a ladder: first about texts, which cost least, then about a language model."""
     outcomes = {kind: outcome_of(row) for kind, row in _rungs(ladder).items()}
     room = outcomes.get(ORACLE)
     further = f" {ROOM}" if room == "better" else ""
@@ -166,7 +166,7 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
 
 
 def _rungs(ladder: Sequence[RungResult]) -> dict[str, RungResult]:
-    """Return the first rung of texts, and the first one that knows the future, over all rows."""
+    """Return the first rung that uses texts and the first rung that knows the future, both evaluated on all rows."""
     found: dict[str, RungResult] = {}
     for kind, row in deciding_rungs(ladder):
         found.setdefault(kind, row)

@@ -47,7 +47,7 @@ def ground_answers(
         completions: model → one completion per row of ``examples``.
         evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
         count: items per answer.
-        most: most intents per answer.
+        most: largest number of intents per answer.
 
     Returns:
         ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity`` (cosine), ``ctcvr``,

@@ -10,7 +10,7 @@ from taiji.reporting.summary import LogLadder, RungResult, RunMetrics, mark_of, 
 
 LEFT_OUT = "dropped: it does not pay off"
 ORACLE = "a correct answer"
-"""Kind of the rungs that know the future."""
+"""Kind of a rung that knows the future."""
 
 
 def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
@@ -77,13 +77,13 @@ def _headlines(log: LogLadder) -> list[dict[str, str]]:
 
 
 def deciding_rungs(ladder: Sequence[RungResult]) -> list[tuple[str, RungResult]]:
-    """Return kind and row of the rungs of texts, and of those that know the future, over all rows and with a difference."""
+    """Return kind and result of each rung that uses texts or knows the future, if it covers all rows and has a difference."""
     kinds = ((_kind(row.rung), row) for row in ladder if row.group == "all" and row.difference is not None)
     return [(kind, row) for kind, row in kinds if kind in ("text", ORACLE)]
 
 
 def outcome_of(row: RungResult) -> str:
-    """Return the verdict on a rung that has a difference, or that the ranker drops its fields."""
+    """Return the verdict on a rung that has a difference, or :data:`LEFT_OUT` if the ranker drops the rung's fields."""
     assert row.difference is not None
     return LEFT_OUT if row.kept == 0 else verdict(row.difference)
 

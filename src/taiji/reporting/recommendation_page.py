@@ -1,5 +1,4 @@
-"""``recommendation.html``: results of a recommender on one page, with the components that do not pay off and
-possible reasons from the log."""
+"""``recommendation.html``: one page with the results of a recommender, the components that do not pay off, and possible reasons from the log."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ from taiji.reporting.report import FILTERS
 
 Row = Mapping[str, Any]
 NAMES = {"ndcg": "NDCG", "hit": "Hit rate", "true_reward": "True reward"}
-"""Titles of metrics that are not their capitalised name."""
+"""Titles of the metrics whose title is not simply their capitalised name."""
 LIST_METRICS = ("true_reward", "ndcg", "recall", "hit", "coverage", "novelty", "diversity")
 """Metrics of lists in display order."""
 UNJUDGED = ("coverage", "novelty", "diversity")
-"""Metrics without a better direction."""
+"""Metrics of which neither a higher nor a lower value is better."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆", "open": "○", "no interval": "○"}
 WORDS = {
     "better": "better",
@@ -46,7 +45,9 @@ def recommendation_values(
     """Return the templates' values.
 
     Args:
-        found: content of ``recommendation.json``. loop: content of ``closed_loop.json``. seconds: seconds per stage.
+        found: content of ``recommendation.json``.
+        loop: content of ``closed_loop.json``.
+        seconds: seconds per stage.
     """
     retrieval = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     lists = [row for row in found["lists"] if row["metric"].partition("@")[0] in LIST_METRICS]
@@ -91,8 +92,10 @@ def write_recommendation(
     """Write the page atomically.
 
     Args:
-        path: the HTML file. name: name of the run. found, loop, seconds: see :func:`recommendation_values`.
-            configuration: every setting.
+        path: the HTML file.
+        name: name of the run.
+        found, loop, seconds: see :func:`recommendation_values`.
+        configuration: every setting.
     """
     write_text(path, render_recommendation(name, found, loop, seconds, configuration))
 
@@ -100,7 +103,7 @@ def write_recommendation(
 def advice(found: Row) -> str:
     """Return what to do next, from the ablation of the final list; empty if nothing was ablated.
 
-    A component stays if the list is worse without it, in the metric that comes first of ``true_reward`` and ``ndcg``.
+    A component stays if the list is worse without it. The metric is ``true_reward`` if there is one, otherwise ``ndcg``.
     """
     judged = next(
         (name for name in LIST_METRICS[:2] if any(row["metric"].partition("@")[0] == name for row in found["lists"])),

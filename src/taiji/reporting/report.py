@@ -94,7 +94,7 @@ def write_report(
         prompt: an example of a prompt.
         configuration: every setting of the run.
         cards: name → file next to the report.
-        reading: reading report: content of the source and use of it.
+        reading: reading report, which tells what the source contains and how it is used.
 
     Raises:
         ArtifactError: the metrics lack a key or have the wrong form.
@@ -228,7 +228,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _rows_of(run: RunMetrics, period: str) -> str:
-    """Return the counts of a period, those named after it, such as ``test`` or ``test exposures``."""
+    """Return the counts whose first word is the name of the period, such as ``test`` or ``test exposures``."""
     own = [
         (name.removeprefix(period).strip() or "rows", count)
         for name, count in run.split.rows.items()
@@ -253,7 +253,7 @@ def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
 
 
 def _answer_panels(run: RunMetrics) -> list[dict[str, Any]]:
-    """One panel per metric: every model, baseline and oracle on one scale."""
+    """Return one panel per metric, with every model, baseline and oracle on one scale."""
     models = list(dict.fromkeys(f.model for f in run.llm if f.kind == "model"))
     panels = []
     for metric in ANSWER_METRICS:

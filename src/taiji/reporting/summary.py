@@ -16,13 +16,13 @@ from taiji.reasoning.selection import LEFT_OUT
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
 """Kinds of answers as written by version 0.2."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
-"""Marks of verdicts on the pages; ○ for all others."""
+"""Marks of verdicts on the pages; all other verdicts have ○."""
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
 """Metrics in which the last model is compared with the best baseline."""
 
 
 class _Open(BaseModel):
-    """Model with checked keys that allows additional ones, so that other packages can add theirs."""
+    """Model with checked keys that allows additional keys, so that other packages can add their own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -60,13 +60,13 @@ class RationaleSummary(_Open):
         return self.kept, judged, self.written - judged
 
     def kept_text(self, what: str = "") -> str:
-        """``66 of 120 kept (48 more set the threshold)``; ``what`` optionally names the unit."""
+        """Return a text such as ``66 of 120 kept (48 more set the threshold)``; ``what`` optionally names the unit."""
         kept, judged, others = self.choice
         text = f"{thousands(kept)} of {thousands(judged)}{' ' + what if what else ''} kept"
         return text + (f" ({thousands(others)} more set the threshold)" if others else "")
 
     def ended_text(self) -> str:
-        """Report the number of incomplete texts of the teacher; empty if there are none."""
+        """Return a sentence with the number of the teacher's incomplete texts; empty if all are complete."""
         left_out = [f"{thousands(count)} {LEFT_OUT[how]}" for how, count in self.ended.items() if how in LEFT_OUT]
         shortened = self.ended.get("shortened", 0)
         parts = (
@@ -83,7 +83,8 @@ class Difference(_Open):
     low: float | None
     high: float | None
     method: str | None = None
-    """``identity`` if both are identical, so that the zero width is exact; ``exact binomial``; else bootstrap."""
+    """Method of the interval: ``identity`` (both are identical, so the zero width is exact), ``exact binomial``, or null
+    for the bootstrap."""
     reason: str | None = None
     """Reason why there is no interval."""
 
@@ -155,8 +156,8 @@ class FeatureMetrics(_Open):
     perplexity: float
     collisions: float
     with_intents: float | None = None
-    """Share of rows with intents if answers are sets; then the mean number per row, and the mean weight of the
-    first."""
+    """Share of rows with intents, if answers are sets. The next two fields are the mean number of intents per row, and the
+    mean weight of the first intent."""
     intents: float | None = None
     first_weight: float | None = None
 
@@ -235,8 +236,8 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
-    """Return the verdict on a paired difference: ``better``, ``worse``, interval includes zero, or the reason why
-    there is none."""
+    """Return the verdict on a paired difference: ``better``, ``worse``, ``different`` (for a metric without a better
+    direction), ``interval includes zero``, ``one and the same``, or the reason why there is no interval."""
     if difference.method == "identity":
         return "one and the same"
     if difference.low is None or difference.high is None:
@@ -274,7 +275,7 @@ def heads_of(run: RunMetrics) -> list[str]:
 
 
 def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
-    """Return the keys of a prediction's metrics in table order; only the representative ones unless ``full``."""
+    """Return the keys of a prediction's metrics in table order; without ``full``, only the representative metrics."""
     there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
     ordered = [
         *(name for name in SHOWN_METRICS if name in there),
@@ -289,7 +290,7 @@ def leading_metric(run: RunMetrics) -> str | None:
 
 
 def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
-    """Number of decimals, from 3 to 6, that shows two significant digits of the typical interval."""
+    """Return the number of decimals, from 3 to 6, that shows two significant digits of the typical interval."""
     widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 

@@ -1,8 +1,8 @@
 """Forecast of a run in one line before its first stage: the stages that will run, and roughly how long they take.
 
 The amounts of work are those that the stages declare for a plan (:meth:`taiji.pipeline.stage.Stage.cost`). The speed is that of finished
-stages on this machine: those of the run itself, then those of other runs in the same folder with the same language model. Without any there is no
-estimate, only the stages with their sizes. A plan for another machine or another size of the log is :mod:`taiji.scale.plan`.
+stages on this machine: those of the run itself, then those of other runs in the same folder with the same language model. Without finished stages, the
+forecast lists only the stages with their sizes. For another machine or another size of the log, see :mod:`taiji.scale.plan`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from taiji.pipeline.stage import Stage
 OTHER_RUNS = 5
 """Largest number of other runs from which speeds are taken, the newest first."""
 TARGET_TOKENS, KEPT_SHARE = 20.0, 0.5
-"""Assumed tokens of a true answer, and share of the rationales that are kept; they count only in ratios."""
+"""Assumed tokens of a true answer, and assumed share of the rationales that are kept. Only ratios of amounts matter."""
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 
 
@@ -37,11 +37,11 @@ class Forecast:
     """Stages that are about to run.
 
     Attributes:
-        pending: their names and, for stages of the language model, the number of its prompts or texts if it is known.
+        pending: names of the stages and, for stages that use the language model, the number of prompts or texts if it is known.
         total: number of stages of the run.
         seconds: estimated duration of the pending stages that were measured before; 0 if none was.
         unmeasured: pending stages without a measurement.
-        runs: runs in which the others were measured.
+        runs: runs in which the other pending stages were measured.
         other_log: True if these runs read another log, whose size is assumed.
     """
 
@@ -117,7 +117,7 @@ def forecast(run: Run) -> Forecast:
 
 
 def _pending(run: Run) -> list[Stage]:
-    """Return the stages that will run. A stage whose inputs will change counts as pending, although it is skipped if they come out the same."""
+    """Return the stages that will run. A stage whose inputs are recomputed counts as pending, although it is skipped if they turn out to be unchanged."""
     found: list[Stage] = []
     for stage in run.stages:
         reason: str | None = ""
@@ -150,7 +150,7 @@ def _facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _log(config: Config, facts: Mapping[str, Any] | None) -> Log:
-    """Return a log of a known or unknown size with the longest texts of a configuration; lengths count only in ratios."""
+    """Return a log of a known or unknown size with the longest texts that a configuration allows. Only ratios of lengths matter."""
     users = float(facts["users"]) if facts else math.inf
     each = float(facts["events"]) / max(users, 1.0) if facts else 1.0
     longest = float(config.reasoning.prompts.token_budget)

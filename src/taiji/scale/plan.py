@@ -30,7 +30,7 @@ class Cluster(Settings):
     workers: int = Field(default=1, ge=1)
     """Number of machines, like the measured one, that compute partitions."""
     efficiency: float = Field(default=0.9, gt=0, le=1)
-    """Efficiency of `workers` (or of several GPUs) after waiting and communication."""
+    """Share of its speed that each further machine (or GPU) adds, after waiting and communication."""
     gpus: int = Field(default=0, ge=0)
     """Number of GPUs for the language stages; 0: they run on the machines' cores as measured."""
     parameters: float = Field(default=135e6, gt=0)
@@ -38,9 +38,9 @@ class Cluster(Settings):
     model: Model = Model()
     """Token rates of one GPU with this model, utilisation, and price per hour."""
     teacher: Model | None = None
-    """The same for the teacher, if it is another model on separate GPUs; `null`: the same model."""
+    """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same model."""
     compare_gflops: float = Field(default=30.0, gt=0)
-    """GFLOP/s of the look-alike search's matrix products on one machine (exact, in float64)."""
+    """GFLOP/s at which one machine computes the matrix products of the look-alike search (exact, in float64)."""
     vector: int = Field(default=256, ge=1)
     """Dimension of the embeddings compared."""
 
@@ -50,7 +50,7 @@ class Cost:
     """Cost of one stage.
 
     Attributes:
-        stage: its name.
+        stage: name of the stage.
         rows: prompts, exposures or events.
         tokens_read, tokens_written, tokens_trained: tokens of the language model.
         gpu_hours: 0 on a cluster without GPUs.

@@ -99,7 +99,7 @@ def _line(units: np.ndarray, seconds: np.ndarray) -> Line:
         return origin
     design = np.stack([weights, weights * units], 1)
     fixed, slope = np.linalg.lstsq(design, weights * seconds, rcond=None)[0]
-    if slope < 0:  # the noise of a stage that hardly grows
+    if slope < 0:  # noise: the time of this stage hardly grows
         return Line(float((weights**2 * seconds).sum() / (weights**2).sum()), 0.0)
     return Line(float(fixed), float(slope)) if fixed >= 0 else origin
 

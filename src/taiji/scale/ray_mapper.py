@@ -1,10 +1,9 @@
-"""Partitions on a Ray cluster: the same stage functions, with one pool of worker actors per job, on Ray Data's
-streaming executor.
+"""Partitions on a Ray cluster: the same stage functions, run by a pool of worker actors per job on Ray Data's streaming executor.
 
 Only the *names* of partitions travel through Ray; rows and results are Parquet files in the run directory, which
 every node must reach under the same path. So a dead node loses only the partitions its workers were computing: the
-pass is aborted, and another one on the remaining nodes takes the partitions without a file. Back-pressure is Ray
-Data's: a worker holds at most ``scale.ahead`` partitions and gets the next when one is done.
+pass is aborted, and another pass on the remaining nodes computes the partitions that have no output file. Ray Data
+limits the load: a worker holds at most ``scale.ahead`` partitions and gets the next when one is done.
 """
 
 from __future__ import annotations
@@ -174,7 +173,7 @@ class RayMapper:
 
 
 class _Worker:
-    """An actor that opens its work with its first partition and keeps it open."""
+    """Actor that loads the resources of the work with its first partition, and keeps them for later partitions."""
 
     def __init__(self, factory: WorkerFactory, partitions: dict[int, Partition], folder: str) -> None:
         from taiji.core import progress

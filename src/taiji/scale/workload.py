@@ -1,4 +1,4 @@
-"""Amounts of work of all stages of a configuration, summed up by a plan."""
+"""Amount of work of every stage of a configuration; a plan sums these amounts."""
 
 from __future__ import annotations
 

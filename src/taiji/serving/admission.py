@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from taiji.serving.batching import Overloaded
 
 FEWEST, MOST = 4, 200
-"""Smallest and largest number of admitted requests, whatever an answer costs."""
+"""Smallest and largest number of admitted requests, regardless of the cost of an answer."""
 WEIGHT = 0.2
-"""Weight of the latest batch in the moving average of the time of an answer."""
+"""Weight of the latest batch in the moving average of the time per answer."""
 
 
 class Admission:
@@ -45,8 +45,8 @@ class Admission:
     def turn(self, key: str) -> Iterator[None]:
         """Admit a request while the block runs.
 
-        If all places are taken, an API key that has less than its share of them is still admitted, so that one key's
-        flood does not block the others.
+        If all places are taken, an API key that holds less than its share of the places is still admitted, so that the
+        flood of one key does not block the others.
 
         Raises:
             Overloaded: too many requests are admitted already.

@@ -102,7 +102,10 @@ class Service:
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
-        """Return rows and answers of batch reads of the same time; None if a student has to compute intents first."""
+        """Return the rows and the encoded answer of each batch read, all read from the store together.
+
+        An answer is None if a student must first compute intents.
+        """
         found = at_once(self.store.read, asked)
         for rows in found:
             self.note_ages(rows)
@@ -139,11 +142,11 @@ class Service:
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def says_intents(self, rows: Sequence[StoredRow | None]) -> bool:
-        """Return whether the release of any row has a student; a missing row counts as one of the active release."""
+        """Return whether the release of any row has a student. A missing row counts as a row of the active release."""
         return any(self.scorers.says_intents(row.release if row else self.scorers.active) for row in rows)
 
     async def answers(self, users: Sequence[str], rows: Sequence[StoredRow | None]) -> list[bytes | None]:
-        """Return the rows as the API sends them; rows with missing or old intents get those of the release's student."""
+        """Return the rows as the API sends them. If a row's intents are missing or old, the student of its release replaces them."""
         bodies = [row.body() if row else None for row in rows]
         releases = [row.release if row else self.scorers.active for row in rows]
         asked = [place for place, release in enumerate(releases) if self.scorers.says_intents(release)]
@@ -346,7 +349,7 @@ def _routes(app: FastAPI, service: Service) -> None:
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip
     async def rank(request: Request) -> Response:
         asked = await _body(service, request, s.RankIn)
-        row, history = await service.states(asked.user)  # one change of threads costs as much as one reading
+        row, history = await service.states(asked.user)  # read together: a thread switch costs as much as a read
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
             raise Rejected(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)

@@ -1,6 +1,6 @@
 """The serving backend of a run directory made by the pipeline; see :class:`taiji.serving.releases.Backend`.
 
-A run has features (``taiji run``), a recommender (``taiji recommend``), or both where they share a name.
+A run has features (``taiji run``), a recommender (``taiji recommend``), or both if the two commands used the same name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PORTION = 1000
 
 
 def release(run: Path) -> Release:
-    """Return the release, named after the run, the versions in its feature table, and the version of its recommender."""
+    """Return the release. Its name contains the run's name, the versions in its feature table, and the version of its recommender."""
     from taiji.serving.live_dataset import read_features
     from taiji.serving.recommender_files import has_recommender, recommender_version
 

@@ -41,8 +41,8 @@ class Batcher(Generic[A, B]):
         apart: True to retry each argument alone after a failure, so that one bad argument does not affect the others.
         patience_s: longest waiting time of an argument; after it, the caller gets :class:`Overloaded`.
         told: callback that gets the number of arguments of a call and its duration in seconds.
-        linger: time for which the next call waits for more arguments, as a share of the time of the last call. It waits
-            until there are as many as were answered last plus those waiting.
+        linger: longest time for which the next call waits for more arguments, as a share of the time of the last call.
+            The wait ends early once the waiting arguments are as many as the last call answered plus those it left.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Learnt policy of the result cache: kept lists go first to the requests that lose least by them."""
+"""Learnt policy of the result cache, which gives kept lists first to the requests that lose least by them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ def request_features(situation: Situation) -> NDArray[np.float64]:
 class ByCritics:
     """Policy that compares the values of a request in real time and from the cache (CARL).
 
-    The loss of a request is the difference of the two values. At a load ``p`` below 1, the kept list is shown if the
-    loss is among the share ``p`` of smallest losses of the latest requests. At load 0 the list is computed, and without
-    capacity the kept list is shown.
+    The loss of a request is its value in real time minus its value from the cache. At a load ``p`` below 1, the kept
+    list is shown if the loss is at most the ``p``-quantile of the losses of the latest requests. At load 0 the list is
+    computed, and without capacity the kept list is shown.
 
     Args:
-        critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` of two levels, 0 in real time and 1
-            from the cache, fitted on :func:`request_features`.
-        chain: (2, 2) transitions between the levels, by :func:`~taiji.models.policy.cache_critics.fit_chain`.
+        critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` with two levels (0 in real time, 1
+            from the cache), fitted on :func:`request_features`.
+        chain: (2, 2) transition probabilities between the levels, from
+            :func:`~taiji.models.policy.cache_critics.fit_chain`.
 
     Raises:
-        ConfigError: the critics are not of two levels and these features.
-        InputError: not a chain.
+        ConfigError: the critics have other than two levels, or were fitted on other features.
+        InputError: ``chain`` is not a matrix of transition probabilities, or its eigenvectors cannot be used; see
+            :func:`~taiji.models.policy.cache_critics.load_basis`.
         ArtifactError: the folder does not hold critics.
     """
 

@@ -28,8 +28,8 @@ class Situation:
             ``limits.wait_s``.
         time: time of the request, microseconds since the epoch.
         age_s: age of the kept list.
-        seen: number of all events of the user so far.
-        since: number of those that came after the list was made.
+        seen: number of the user's events so far.
+        since: number of the user's events after the list was made.
     """
 
     room: bool
@@ -69,7 +69,7 @@ class ByThreshold:
     """Policy that already shows recent lists again before the capacity is reached, which keeps the queue short.
 
     Args:
-        load: load from which on kept lists are shown.
+        load: load at and above which kept lists are shown.
         age_s: largest age of a kept list, unless there is no capacity.
     """
 

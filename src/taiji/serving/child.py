@@ -1,8 +1,8 @@
 """One process of the service: ``python -m taiji.serving.child api`` or ``worker RELEASE NAME``.
 
-Settings are passed as JSON in the environment, because they may contain the store's password, which everybody could
-read in an argument. The listening socket is passed as an inherited file descriptor. A child stops if its supervisor no
-longer exists.
+Settings are passed as JSON in the environment, because they may contain the store's password, and every user of the
+machine can read the arguments of a process. The listening socket is passed as an inherited file descriptor. A child
+stops if its supervisor no longer exists.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def api(settings: ServingSettings, run: Path) -> None:
     app = build_app(store, scorers, settings, keys, clock)
     asgi, provider = traced(app) if settings.traces else (app, None)
     allow_files(settings.limits.connections)
-    # Without uvicorn's limit_concurrency, which answers everybody with 503 while silent clients hold the connections.
+    # uvicorn's limit_concurrency is not used: while silent clients hold the connections, it answers everyone with 503.
     config = uvicorn.Config(
         asgi,
         http=Edge(settings.limits, app.metrics.refuse),  # type: ignore[arg-type]

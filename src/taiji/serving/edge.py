@@ -1,8 +1,8 @@
 """HTTP edge of one process: the handling of connections before the application sees a request.
 
 uvicorn's h11 protocol parses requests and limits the size of a head. This module adds two things: a time limit for the
-arrival of a head, and, when connections run out, the closing of those whose clients keep the service waiting, so that
-the next client can connect.
+arrival of a head, and room for new clients. When connections run out, it closes the connection whose client has kept
+the service waiting the longest.
 """
 
 from __future__ import annotations

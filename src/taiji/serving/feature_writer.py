@@ -1,4 +1,4 @@
-"""Feature writer of a run: it computes for a few users now what the batch stage computes for a table of users.
+"""Feature writer of a run, which computes feature rows of a few users online in the same way as the batch stage.
 
 Prompt, language model, parsing, embedding, quantiser and look-alike search are those of the run and are called in the
 same way. A user without new events therefore gets exactly the row of the batch stage.
@@ -39,11 +39,11 @@ class RunWriter:
 
     Args:
         world: the run's data set.
-        lm, embedder, quantizer: the run's.
-        pool: users (dense ids of the run), times and embeddings of the answers of the batch stage, among which
-            look-alikes are searched.
-        store: store that knows the erased users, who are no longer used as look-alikes.
-        moved: map of the space of intents; None if the run has none.
+        lm, embedder, quantizer: components of the run.
+        pool: users (dense ids of the run), times and embeddings of the batch stage's answers, in which look-alikes are
+            searched.
+        store: store that knows which users were erased; they are no longer used as look-alikes.
+        moved: map of the intent space; None if the run has no map.
     """
 
     def __init__(

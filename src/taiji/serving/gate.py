@@ -48,17 +48,17 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 last.
 """
 LARGE = 8192
-"""Size in bytes from which on a body waits for its turn and is read in its own thread: reading a thousand events takes
+"""Size in bytes above which a body waits for its turn and is read in its own thread: reading a thousand events takes
 milliseconds, in which no other request would be answered.
 """
 ANONYMOUS = "anonymous"
 KEY, BUSY = "taiji.key", "taiji.busy"
-"""Entries of a request's ASGI scope: the name of its API key, and the reason for which nothing may be computed for it
-(:class:`Overloaded`), if there is one.
+"""Entries of a request's ASGI scope: the name of its API key, and the error (:class:`Overloaded`) that forbids computing
+anything for it, if there is one.
 """
 PAUSE_S = 0.1
-"""Delay of a rejection under overload. Otherwise clients that retry at once would use up the time needed for answers,
-and a short overload would last.
+"""Delay of a rejection under overload. Without it, clients that retry at once would use up the time needed for answers,
+and a short overload would never end.
 """
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
@@ -119,7 +119,7 @@ class Bucket:
 
 
 class Gate:
-    """Gate around ``app``, which without keys lets everybody on this machine do everything.
+    """Gate around ``app``. Without keys, it lets every client on this machine do everything.
 
     Args:
         app: the routes.
@@ -141,7 +141,7 @@ class Gate:
         self._admissions = admissions or {}
         self._turns = BodyTurns(2 * limits.wait_s)
         self.readiness: Readiness | None = None
-        """Readiness of the application, if it has one; it is told when the process is going to stop."""
+        """Readiness check of the application, if it has one. :meth:`drain` tells it that the process is going to stop."""
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,7 +179,7 @@ class Gate:
         except Overloaded as busy:
             await _answer(watched, self._note(await overloaded(busy)))
         except Gone:
-            status = 499  # the usual status for it, which only the metrics see
+            status = 499  # the usual status for a client that hung up; only the metrics see it
             self.metrics.refuse("gone")
         except TimeoutError:
             log("request timed out", request=number, route=route_of(scope), seconds=self._limits.request_s)
@@ -268,7 +268,7 @@ class Gate:
             raise Rejected(422, "invalid", "The path contains control characters.")
 
     def _bound_head(self, scope: Scope) -> None:
-        """Enforce the limits of a head exactly, whichever server has read it."""
+        """Enforce the limits of a head exactly, regardless of the server that has read it."""
         given, limits = scope["headers"], self._limits
         line = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
         size = line + sum(len(name) + len(value) for name, value in given)
@@ -279,8 +279,7 @@ class Gate:
 
     def _who(self, headers: dict[bytes, bytes]) -> Key | None:
         if not len(self._keys):
-            # A web page in a browser can reach loopback under a host name of its own, but it does not come from this
-            # machine.
+            # A foreign web page can reach loopback under its own host name (DNS rebinding), so the name is checked.
             return LOCAL if names_this_machine(headers.get(b"host", b"").decode("latin-1")) else None
         kind, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         return self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
@@ -312,7 +311,7 @@ class Gate:
 
 @contextmanager
 def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
-    """Admit the request; without capacity, admit it as one for which nothing is computed."""
+    """Admit the request. Without capacity, admit it through ``spare`` and mark that nothing may be computed for it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(admission.turn(scope[KEY]))

@@ -18,7 +18,7 @@ from taiji.serving.logs import log
 from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult, UserHistory
 
 CONTEXTS = 4
-"""Number of lists kept per user, each of a different release or context."""
+"""Number of lists kept per user, each for a different pair of release and context."""
 SHARE = 0.5
 """Share of the requested places that a kept list must still fill if a new one could be computed."""
 
@@ -28,7 +28,7 @@ NEVER = 2**63 - 1
 
 
 class Missing(StrEnum):
-    """Reason for which no kept list can be shown."""
+    """Reason why no kept list can be shown."""
 
     NONE = "none"
     OLD = "old"
@@ -45,7 +45,7 @@ class KeptList:
         context: context of its request.
         made_at: microseconds since the epoch.
         seen: number of events of the user at that time.
-        newest: id of the newest of them, or empty.
+        newest: id of the newest of these events, or empty.
         forgotten: whether the user had been erased by that time.
         had: items of the list that the user had clicked by that time.
         length: requested number of items, or the number found if the request had none.
@@ -131,7 +131,7 @@ class KeptLists:
 
     Args:
         users: largest number of users whose lists are kept.
-        seconds: age from which on a list is not shown again.
+        seconds: age at which a list is no longer shown again.
     """
 
     def __init__(self, users: int, seconds: float) -> None:

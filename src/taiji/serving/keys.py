@@ -137,7 +137,7 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
     """Return the keys of the file and of the environment.
 
     Raises:
-        ConfigError: the file is readable by others, or an entry is malformed. Messages never contain a secret.
+        ConfigError: other users can read the file, or an entry is malformed. Messages never contain a secret.
     """
     keys = _from_file(path) if path else []
     text = (os.environ if environment is None else environment).get(ENVIRONMENT)
@@ -209,10 +209,13 @@ def _key(name: str, sha256: str, scopes: Sequence[str], place: str, expires: str
 
 
 def new_key(path: Path, name: str, scopes: Sequence[str], *, expires: str = "") -> str:
-    """Add a key to the file (made with mode 0600 if need be) and return its secret, which is stored nowhere.
+    """Add a key to the file (created with mode 0600 if it is missing) and return its secret, which is not stored.
 
     Args:
-        path: path of the file. name: name of the key. scopes: some of :data:`SCOPES`. expires: last valid day, YYYY-MM-DD; empty for a key that does not expire.
+        path: path of the file.
+        name: name of the key.
+        scopes: some of :data:`SCOPES`.
+        expires: last valid day, YYYY-MM-DD; empty for a key that does not expire.
     """
     secret = secrets.token_urlsafe(32)
     entries = read_json(path)["keys"] if path.exists() else []

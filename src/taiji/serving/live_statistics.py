@@ -1,4 +1,4 @@
-"""Point-in-time statistics: those of users from their newest state, those of items from the run's log."""
+"""Point-in-time statistics online: those of a user's own clicks from the newest state, all others from the run's log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LiveStatistics:
     Args:
         world: the run's dataset.
         live: dataset of the requested users, numbered from 0.
-        histories: history of each of them.
+        histories: history of each of these users.
     """
 
     def __init__(self, world: World, live: Dataset, histories: Sequence[UserHistory]) -> None:
@@ -50,7 +50,8 @@ class LivePointInTime(PointInTime):
     """Statistics of given rows, each computed once.
 
     Args:
-        run: statistics of the run's log. own: statistics of the users' newest state, for those that depend on the user's own clicks.
+        run: statistics of the run's log.
+        own: statistics of the users' newest state, used for everything that depends on the user's own clicks.
     """
 
     def __init__(self, run: PointInTime, own: PointInTime) -> None:
@@ -77,7 +78,7 @@ class LivePointInTime(PointInTime):
         return self._found[name]
 
     def spread(self, items: Array, rows: slice = slice(None)) -> LivePointInTime:
-        """Return the statistics of some rows, each one a request, with its items (R, M); repeated calls reuse them."""
+        """Return the statistics of pairs of a row (a request) and each of its items (R, M). Repeated calls reuse them."""
         key = (rows.start, rows.stop)
         last = self._spread.get(key)
         if last is None or not np.array_equal(last[0], items):

@@ -52,8 +52,8 @@ def log(event: str, **facts: str | int | float | bool | None) -> None:
     """Log one event, as a warning if it contains an error.
 
     Args:
-        event: constant text of a few words. facts: counts, durations, names of routes and keys, releases, and places in
-            the code.
+        event: constant text of a few words.
+        facts: counts, durations, names of routes and keys, releases, and places in the code.
     """
     logger.log(logging.WARNING if "error" in facts else logging.INFO, event, extra={"facts": facts})
 

@@ -12,8 +12,8 @@ from taiji.serving.store import Store
 KEEP_S = 0.05
 """Time for which a positive result is reused, so that a flood of probes costs the store little."""
 GONE_S = 120.0
-"""Time without a living worker of the active release after which the process is not ready; it allows for the loading of
-a language model.
+"""Time without a living worker of the active release after which the process is not ready; it is long enough to load a
+language model.
 """
 
 
@@ -21,7 +21,7 @@ class Readiness:
     """Check of the readiness of a process.
 
     Args:
-        store, scorers, settings, clock: those of the process.
+        store, scorers, settings, clock: the objects that the process uses.
     """
 
     def __init__(self, store: Store, scorers: Scorers, settings: ServingSettings, clock: SteadyClock) -> None:

@@ -24,7 +24,7 @@ from taiji.serving.types import RecommendRequest, RecommendResult, StoredRow, Us
 
 Question = tuple[str, RecommendRequest]
 BATCH = 8
-"""Largest number of requests that pass through the cascade together; with more, the first ones would wait too long."""
+"""Largest number of requests that pass through the cascade together. In a larger batch, the first requests would wait too long."""
 
 
 @dataclass(frozen=True, slots=True)

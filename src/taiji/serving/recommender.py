@@ -1,7 +1,7 @@
 """Recommender of a run, with the current state of users.
 
-The cascade is the one that the run evaluated. Retrievers and ranker read the newest histories of the users, which are
-part of the requests; their data about items is that of the run.
+The cascade is the one that the run evaluated. Retrievers and ranker read the newest histories of the users from the
+requests, and the run's data about items.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ class RankingRecommender(RunRecommender):
         return self._scorer.says_intents
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return the student's intents for users whose row has no intents or old ones."""
+        """Return the student's intents for users whose row has no intents or outdated ones."""
         return self._scorer.intents(requests)
 
 

@@ -1,4 +1,4 @@
-"""Files of a run's recommender: whether there is one, its settings, and the hash of all its parts, found without loading a model."""
+"""Find, without loading a model, whether a run has a recommender, its settings, and the hash of all its parts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def recommender_version(run: Path) -> str:
 
 
 def recommender_settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
-    """Return the section ``recommend`` with the retrievers in the order in which they were evaluated, which JSON loses."""
+    """Return the section ``recommend`` with the retrievers in the order of the evaluation, which the stored settings lose."""
     settings = RecommendSettings.model_validate(config.get("recommend", {}))
     names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
     if set(names) != set(settings.retrievers):

@@ -20,7 +20,7 @@ def entries_of(found: Any) -> list[Any]:
 
 
 def unread(fields: dict[bytes, bytes]) -> str:
-    """Return the reason why a queued entry cannot be absorbed; empty if it can, or if it was erased."""
+    """Return the reason why a queued entry cannot be absorbed; empty if it can be absorbed or was erased."""
     if not fields:
         return ""
     try:

@@ -21,7 +21,7 @@ Keys, after the prefix ``P``:
 ``names``               set            releases that may have rows, those being published included
 ``erased``              set            keyed digests
 ``meta``, ``counters``  hash           ``active``, ``previous``, ``undone``, ``secret``, ``generation``, ``schema``; counters
-``beats``               hash           process → when it last said that it lives, and what of itself (JSON)
+``beats``               hash           process → time of its last sign of life, and its report (JSON)
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 

@@ -59,7 +59,7 @@ MAKE_DURABLE = (
     "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
 )
 DURABLE_S = 1.0
-"""Time for which the check that the server keeps events is not repeated."""
+"""Pause between two checks that the server keeps events."""
 
 
 class RedisStore:
@@ -106,7 +106,7 @@ class RedisStore:
             raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
 
     def _fragile(self) -> str:
-        """Return the server's settings if they would lose events; otherwise, or if they are hidden, an empty text."""
+        """Return the server's settings if events could be lost under them; an empty text if not, or if they are hidden."""
         try:
             found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
         except redis.ResponseError:
@@ -214,7 +214,7 @@ class RedisStore:
             return int(self._run("ABSORB", now, self._window(), *limits, *paces(self._settings), BURST, *pieces))
 
     def _pending(self, consumer: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """Return entries: those left by this consumer's earlier process, else new ones, else those of a dead one."""
+        """Return entries: those left by this consumer's earlier process, else new ones, else those of a dead consumer."""
         queue = self._key("queue")
         for start in ("0", ">"):
             try:

@@ -33,7 +33,7 @@ class Backend(Protocol):
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
-        """Load the LLM and the components after it; not called if the release has no quantiser version."""
+        """Load the LLM and the components that process its answers; not called if the release has no quantiser version."""
         ...
 
     def scorer(self, run: Path, settings: ServingSettings) -> Scorer | Recommender:
@@ -132,7 +132,7 @@ def roll_out(
 
     Args:
         run: the new run directory.
-        settings: those of the service.
+        settings: settings of the service.
         beside: the run directory with which the service was started, if its store is a file there.
         activate: False only to prepare it; a later call with True then serves it.
         patience_s: longest waiting time for the preparation.
@@ -174,7 +174,7 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
     """Serve the previous release again, and return its name.
 
     Args:
-        settings: those of the service.
+        settings: settings of the service.
         run: as ``beside`` of :func:`roll_out`.
 
     Raises:
@@ -198,7 +198,7 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
     """Undo the writes of a service whose clock was far ahead, and return how many users are now due.
 
     Args:
-        settings: those of the service, which must not be running.
+        settings: settings of the service, which must not be running.
         run: as ``beside`` of :func:`roll_out`.
 
     Raises:
@@ -208,7 +208,7 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
     try:
         before = store.last_beats()
         time.sleep(WATCH_S if before else 0.0)
-        # Not by their age: their clock differs from this one, and the store's mark does not advance without a service.
+        # A process lives if its last sign of life changes. Its age is no test, because the clocks differ.
         if alive := sorted(name for name, at in store.last_beats().items() if before.get(name) != at):
             raise ResourceError("A service uses the store.", where=settings.store, found=", ".join(alive), fix="end it")
         return store.repair_clock(wall_us())

@@ -72,8 +72,11 @@ def event_batch(digest: Callable[[bytes], str], sent: str, source: str, latest: 
     """Return the events of a body, numbered under their batch's key.
 
     Args:
-        digest: keyed digest of the store. sent: idempotency key. source: name of the API key.
-        latest: latest time that an event may have. body: JSON.
+        digest: keyed digest function of the store.
+        sent: idempotency key.
+        source: name of the API key.
+        latest: latest time that an event may have.
+        body: JSON body.
     """
     key = _short_hash(source.encode() + b"\0" + sent.encode())
     taken = tuple(

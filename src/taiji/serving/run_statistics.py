@@ -26,8 +26,8 @@ UNWRITABLE = 3
 def run_statistics(run: Path, dataset: Dataset) -> Statistics:
     """Return the statistics of a run's log from its counters on disk.
 
-    Counters are created if they are missing, damaged or of another log; if the run directory cannot be written to, in
-    memory.
+    The counters are created if they are missing, damaged or those of another log. If the run directory cannot be
+    written to, they are created in memory.
 
     Raises:
         ResourceError: the counters could not be created.

@@ -84,7 +84,7 @@ class Features(BaseModel):
     """A feature row. Times are in microseconds since the epoch, and no data from ``as_of`` or later was read.
 
     Rows have the four columns of intents if answers are sets: ``intents`` contains the int8 vectors of
-    ``intent_embedder``, concatenated. If the row had no intents or old ones, the run's student computes them at the
+    ``intent_embedder``, concatenated. If the row's intents are missing or outdated, the run's student computes them at the
     time of the request. ``intents_by`` is then the student's version and ``intents_as_of`` the time; no data from that
     time or later was read. A user without a stored row gets only such intents, with ``feature_version`` 0 and no ids.
     """
@@ -168,9 +168,9 @@ class Recommended(BaseModel):
 class RecommendOut(BaseModel):
     """The list, best first; shorter than requested if there are fewer candidates.
 
-    ``known_user`` is false if neither the data of the release's run nor the events since contain the user, and for a
-    user who was erased and has had no events since; the list is then the one for an empty history. It is null if the
-    backend does not tell the users of its runs.
+    ``known_user`` is false if neither the data of the release's run nor any later event contains the user, and for a
+    user who was erased and has had no events since; the list is then that of an empty history. It is null if the
+    backend cannot tell which users its runs contain.
     ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers and
     ``unranked`` candidates were left out, because there was no time left. ``cached`` means that the list was made
     before this request, ``age_s`` seconds ago: for the same request a moment ago or, if it is also ``kept``, for an
@@ -198,7 +198,7 @@ class RecommendOut(BaseModel):
 class Erased(BaseModel):
     """Number of rows of other users from which this user's items were removed.
 
-    ``known_user`` tells whether there was such a user before, as for lists; false for one who was already erased.
+    ``known_user`` tells whether there was such a user before, as for lists; it is false for a user who was already erased.
     """
 
     known_user: bool | None
@@ -265,7 +265,7 @@ class State(BaseModel):
 
 
 class Problem(BaseModel):
-    """Reason for which a request was not answered: a stable code and a sentence.
+    """Reason why a request was not answered: a stable code and a sentence.
 
     ``places`` are JSON pointers into the body.
     """

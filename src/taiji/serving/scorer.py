@@ -1,7 +1,7 @@
 """Rankers of a run, with the current state of users.
 
-The user side of the ranker's input (sequence, habits) is computed from the run's log and the events since. The item
-side (popularity, rates) is that of the run and as recent as its data; to update it, make a new run and roll it out.
+The user side of the ranker's input (sequence, habits) is computed from the run's log and all later events. The item
+side (popularity, rates) comes from the run's log alone; to update it, make a new run and roll it out.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class RunScorer:
     Args:
         world: the run's data set.
         plain, featured: rankers without and with features, bound to that dataset; None if the run has no features.
-        quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have other
-            meanings.
-        student: model that computes intents if a user's row has none or old ones; None if the run has no student.
+        quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
+            different meanings.
+        student: model that computes intents if a user's row has no intents or outdated ones; None if the run has no student.
         oldest_s: seconds after which a row's intents are old; None for never.
     """
 
@@ -91,7 +91,7 @@ class RunScorer:
         return self._student is not None
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return the student's intents for users whose row has no intents or old ones, from their history up to now.
+        """Return the student's intents for users whose row has no intents or outdated ones, from their history up to now.
 
         If the row has another quantiser version, only its intents are replaced by the student's.
         """
@@ -114,20 +114,20 @@ class RunScorer:
         return found
 
     def _gaps(self, rows: Sequence[dict[str, Any] | None], times: Array) -> Array:
-        """Return the positions of rows that have no intents or old ones."""
+        """Return the positions of rows that have no intents or outdated ones."""
         return np.flatnonzero(
             [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
         )
 
     def _numbers(self, items: Sequence[str]) -> Array:
-        """Return the numbers of items, NO_ITEM where one is not in the catalogue."""
+        """Return the numbers of items; NO_ITEM for an item that is not in the catalogue."""
         return np.fromiter(map(self._world.items.get, items, repeat(NO_ITEM)), np.int64, len(items))
 
     def _score(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
         """Return one result per request, for items given by number."""
         if not requests:
             return []
-        alike = np.ceil(np.log2([len(items) for items in numbers]))  # to need little padding
+        alike = np.ceil(np.log2([len(items) for items in numbers]))  # slates of similar length need little padding
         found: dict[int, RankResult] = {}
         for size in np.unique(alike):
             rows = np.flatnonzero(alike == size).tolist()
@@ -167,7 +167,7 @@ class RunScorer:
     def _with_student(
         self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
     ) -> list[dict[str, Any] | None]:
-        """Return the rows, with the student's intents if they have none or old ones; missing rows get only intents."""
+        """Return the rows, with the student's intents in place of missing or outdated ones. A missing row gets only intents."""
         asked = self._gaps(rows, times)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)
@@ -184,13 +184,13 @@ class RunScorer:
 
 
 def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
-    """Return a feature row if its ids are of the given quantiser version; an empty version accepts no row."""
+    """Return the feature row if its ids have the given quantiser version, otherwise None; an empty version fits no row."""
     there = quantizer_version and features and features["quantizer_version"] == quantizer_version
     return features if there else None
 
 
 def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]) -> dict[str, NDArray[Any]]:
-    """Return the context columns that any request has; columns with unknown values are objects, not numbers."""
+    """Return the context columns that at least one request has; columns with missing values are objects, not numbers."""
     frame = world.context_frame(contexts)
     return {
         name: values.to_numpy() if not values.null_count() else np.array(values.to_list(), dtype=object)

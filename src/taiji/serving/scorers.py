@@ -59,7 +59,7 @@ class Scorers:
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
         self.trouble = ""
-        """Reason for which the releases could not be read at the last poll."""
+        """Reason why the releases could not be read at the last poll; empty if they were read."""
         self._stop = threading.Event()
         self.active: str | None = None
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._follow, self._watch)]
@@ -96,7 +96,7 @@ class Scorers:
 
     @property
     def reason(self) -> str:
-        """Reason for which the active release's ranker could not be loaded; empty if it was loaded."""
+        """Reason why the active release's models could not be loaded; empty if they did not fail."""
         return self._reasons.get(self.active or "", "")
 
     def ready(self, release: str | None) -> bool:
@@ -117,7 +117,7 @@ class Scorers:
     def knows(self, release: str | None, history: UserHistory) -> bool | None:
         """Return whether a user is in the data of a release's run or has had events since.
 
-        None if the user has had no events and the backend does not tell the users of the run.
+        The result is None if the user has had no events and the backend cannot tell which users the run contains.
         """
         if history.seen:
             return True
@@ -125,7 +125,7 @@ class Scorers:
         return found.has_user(history) if isinstance(found, UserDirectory) else None
 
     def refresh(self) -> None:
-        """Load the models of new releases, and drop those of retired ones."""
+        """Load the models of new releases, and drop the models of retired releases."""
         found = self._found or self._store.releases()
         self._point_to(found)
         for name in sorted(found.live, key=lambda name: name != found.active):
@@ -202,7 +202,7 @@ class Scorers:
             self._said = time.monotonic(), facts
 
     def score(self, asked: Sequence[tuple[str, RankRequest]]) -> list[RankResult]:
-        """Answer (release, request) pairs, those of one release together."""
+        """Answer (release, request) pairs, with one call per release."""
 
         def answer(release: str, requests: list[RankRequest]) -> list[RankResult]:
             scorer = self._loaded.get(release)
@@ -213,7 +213,7 @@ class Scorers:
         return _by_release(asked, answer)
 
     def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
-        """Answer (release, request) pairs, those of one release together; None if the release was retired meanwhile."""
+        """Answer (release, request) pairs, with one call per release. An answer is None if its release was retired meanwhile."""
 
         def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
             source = self._loaded.get(release)
@@ -222,7 +222,7 @@ class Scorers:
         return _by_release(asked, answer)
 
     def recommend(self, asked: Sequence[tuple[str, RecommendRequest]]) -> list[RecommendResult]:
-        """Answer (release, request) pairs, those of one release together."""
+        """Answer (release, request) pairs, with one call per release."""
 
         def answer(release: str, requests: list[RecommendRequest]) -> list[RecommendResult]:
             recommender = self._loaded.get(release)

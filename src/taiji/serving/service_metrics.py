@@ -1,7 +1,7 @@
 """Prometheus metrics of the API processes and, through the store, of queue and workers.
 
 The supervisor gives its processes a folder in which prometheus_client stores their values, so that each process can
-report the sum over all.
+report the sum over all processes.
 """
 
 from __future__ import annotations

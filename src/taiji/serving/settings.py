@@ -20,19 +20,19 @@ class TriggerSettings(Settings):
     """Conditions under which a user's features are written again."""
 
     window_s: float = Field(default=5.0, ge=0)
-    """Seconds from a user's first new event until its features are written, so that the rest of the burst is
+    """Seconds from a user's first new event until the user's features are written, so that the rest of the burst is
     included.
     """
     events: int = Field(default=20, ge=1)
     """Number of unread events that end this waiting time at once."""
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
-    """Age from which on a row is written again without an event, because prompts depend on the time; 0 for never."""
+    """Age at which a row is written again without an event, because prompts depend on the time; 0 for never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
     """Number of users with features whose updates one API key may cause at full priority; further users wait for their
     turn, or until no other user is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
-    """The same for users without features, since a client can invent any number of them."""
+    """The same limit for users without features; a client can invent any number of such users."""
 
 
 class WorkerSettings(Settings):
@@ -80,17 +80,16 @@ class LimitSettings(Settings):
     burst: int = Field(default=10000, ge=1)
     """Number of requests that a key may send at once."""
     backlog: int = Field(default=1_000_000, ge=1)
-    """Number of queued events from which on new ones get 503 until the worker has caught up."""
+    """Number of queued events at which new events get 503 until the worker has caught up."""
     connections: int = Field(default=1000, ge=1)
-    """Largest number of open connections per process; if there are more, those whose clients keep the process waiting
-    the longest are closed.
+    """Largest number of open connections per process. If this number is exceeded, the connection whose client has kept the
+    process waiting the longest is closed.
     """
     stall_s: float = Field(default=120.0, gt=0)
-    """Waiting time of the oldest queued event from which on the service is not ready, because no worker absorbs
-    events.
+    """Waiting time of the oldest queued event above which the service is not ready, because no worker absorbs events.
     """
     future_s: float = Field(default=3600.0, ge=0)
-    """Largest time by which an event may be ahead of our clock."""
+    """Largest time by which an event may be ahead of the service's clock."""
 
 
 class RecommendServingSettings(Settings):
@@ -101,17 +100,17 @@ class RecommendServingSettings(Settings):
     cache_entries: int = Field(default=10_000, ge=1)
     """Largest number of lists in the cache of an HTTP process."""
     policy: str = "overloaded"
-    """Users who are shown their earlier list instead of a newly computed one: none (`never`: without capacity, a
-    request gets 503); those who would get 503 otherwise (`overloaded`); from a given load on, those with a recent list
-    (`threshold`); or those who lose least by it (`critics`). Other policies are named by an entry point of the group
-    `taiji.cache_policies` or by `package.module:Name`.
+    """Policy that decides which users are shown their earlier list instead of a newly computed one: `never` (no user;
+    without capacity, a request gets 503), `overloaded` (users who would otherwise get 503), `threshold` (at or above a
+    given load, users with a recent list), or `critics` (users who lose least by it). Other policies are named by an
+    entry point of the group `taiji.cache_policies` or by `package.module:Name`.
     """
     policy_settings: dict[str, Any] = Field(default={})
     """Settings of the policy: `load` (as a share of the capacity) and `age_s` for `threshold`; `critics` (a folder) and
     `chain` for `critics`.
     """
     kept_s: float = Field(default=86400.0, gt=0)
-    """Age, in seconds, from which on a list is not shown again."""
+    """Age, in seconds, at which a list is no longer shown again."""
     kept_users: int = Field(default=20_000, ge=1)
     """Largest number of users whose lists an HTTP process keeps."""
     p50_ms: float = Field(default=40.0, gt=0)
@@ -140,20 +139,20 @@ class ServingSettings(Settings):
     API.
     """
     keys: Path | None = None
-    """File of API keys, readable only by its owner (mode 0600); the environment variable TAIJI_API_KEYS works, too."""
+    """File of API keys, readable only by its owner (mode 0600). The environment variable TAIJI_API_KEYS can add keys."""
     api_processes: int = Field(default=1, ge=1)
-    """Number of HTTP processes on the same port: one per core that rankings may use, because each computes on one
-    thread (`OMP_NUM_THREADS` in the environment changes this).
+    """Number of HTTP processes on the same port. Use one per core that rankings may occupy, because each process
+    computes on one thread (`OMP_NUM_THREADS` in the environment changes this).
     """
     workers: int = Field(default=1, ge=0)
     """Number of worker processes per release; with 0, existing features are served and events are accepted, but no
     features are written.
     """
     traces: bool = False
-    """Send a span of each request by OpenTelemetry, to the address in its own environment variables (extra `otel`)."""
+    """Send a span of each request to the address in OpenTelemetry's environment variables (extra `otel`)."""
     drain_s: float = Field(default=0.0, ge=0)
-    """Seconds for which a process still answers on a graceful stop, while ``/readyz`` reports the stop: as long as a
-    load balancer needs to notice it.
+    """Seconds for which a process still answers on a graceful stop, while ``/readyz`` reports the stop. Use the time that
+    a load balancer needs to notice it.
     """
     prefix: str = Field(default="taiji:", min_length=1)
     """Prefix of the Redis keys."""

@@ -21,13 +21,13 @@ class Workload(Settings):
     users: float = Field(default=400e6, gt=0)
     """Users who have features."""
     active_share: float = Field(default=0.3, ge=0, le=1)
-    """Share of them who are active on a day."""
+    """Share of these users who are active on a day."""
     events_per_active: float = Field(default=30.0, ge=0)
     """Events per active user and day."""
     sessions_per_active: float = Field(default=2.0, ge=0)
     """Bursts per active user and day: the largest number of LLM calls, if the window of the trigger covers a burst."""
     refresh_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the bursts that lead to an LLM call (a minimum number of new events, a minimum age of the row, …)."""
+    """Share of the bursts that lead to an LLM call; others fail a condition, such as a minimum number of new events."""
     staleness_days: float = Field(default=7.0, ge=0)
     """Age at which a row is written again without an event; 0 for never."""
     reads_per_active: float = Field(default=100.0, ge=0)
@@ -42,7 +42,7 @@ class Model(Settings):
     prompt_tokens: float = Field(default=1500.0, gt=0)
     """Tokens read per call."""
     cached_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of them that are the same for all users and come from a prefix cache."""
+    """Share of the tokens read that are the same for all users and come from a prefix cache."""
     completion_tokens: float = Field(default=200.0, gt=0)
     """Tokens written per call: rationale and answer."""
     prefill_per_s: float = Field(default=11_000.0, gt=0)
@@ -77,7 +77,7 @@ class Store(Settings):
 
 
 class Size(Settings):
-    """Result. Rates are those at the peak unless the name contains ``day``."""
+    """Hardware and cost. Rates are those at the peak unless the name contains ``day``."""
 
     events_per_s: float
     calls_per_day: float
@@ -99,8 +99,8 @@ def size(workload: Workload | None = None, model: Model | None = None, store: St
     """Return rates, GPUs, store and cost.
 
     A call occupies a GPU for ``prompt·(1 − cached)/prefill + completion/decode`` seconds, divided by the utilisation.
-    GPUs are sized for the peak and paid all day. Calls come from bursts of active users and, for the others, from
-    staleness: features of a user without a burst are written once per staleness limit.
+    GPUs are sized for the peak and paid all day. The bursts of active users cause calls. So does staleness: the
+    features of a user without a burst are written once per staleness limit.
     """
     w, m, s = workload or Workload(), model or Model(), store or Store()
     active = w.users * w.active_share

@@ -1,4 +1,4 @@
-"""Numbers of the services on one host that share a store, so that the names of their workers are unique.
+"""Numbers that keep the names of workers unique among the services on one host that share a store.
 
 A worker keeps its name after a restart, so that it can give back the leases of its earlier process. Two services with
 the same names would take each other's users. The number is held by a lock that the system releases when the process

@@ -1,4 +1,4 @@
-"""Tables of the SQLite store, and the upgrade from those of older versions.
+"""Tables of the SQLite store, and the upgrade of tables of older versions.
 
 A new version of the schema only adds tables and columns, so that an upgrade can run while older processes continue, and
 can be reverted.
@@ -39,10 +39,10 @@ ADDED = (("queue", "source", "TEXT"), ("work", "late", "INTEGER"))
 
 
 def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Create the tables, or upgrade those of an older version, in one transaction.
+    """Create the tables, or upgrade tables of an older version, in one transaction.
 
     Raises:
-        ArtifactError: a newer version made the file and marked it as unusable for this one.
+        ArtifactError: a newer version of taiji made the file, and marked it as unusable for this version.
     """
     db.execute("BEGIN IMMEDIATE")
     try:

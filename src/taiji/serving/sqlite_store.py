@@ -93,7 +93,7 @@ class SQLiteStore:
 
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:
-        """Yield this thread's connection, and prevent that it is closed meanwhile, which would crash SQLite."""
+        """Yield this thread's connection, and keep it open meanwhile, because closing it in use would crash SQLite."""
         self._demand_file()
         connection, busy = self._connection()
         with busy:

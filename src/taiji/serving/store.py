@@ -31,12 +31,12 @@ SCHEMA = 2
 LEAST_READER = 1
 """Oldest version whose code can use a store of this version."""
 ALIVE_S = 10.0
-"""Age of the latest sign of life of a process from which on the process counts as dead."""
+"""Age of its latest sign of life at which a process counts as dead."""
 REPLACED = "the store is another one than at the start of the process: it has been emptied or replaced"
 FORGET_US = 86_400 * 10**6
-"""Age from which on the last sign of life of a process is deleted."""
+"""Age at which the last sign of life of a process is deleted."""
 BURST = 32
-"""Number of users above its pace for whom an API key may cause updates at once."""
+"""Number of users for whom an API key may cause updates at once, beyond its steady pace."""
 
 
 class StoreUnavailable(Exception):
@@ -57,7 +57,7 @@ class Releases:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A user whose features could not be written, or an unreadable event (no release, no attempts), and why."""
+    """A user whose features could not be written, or an unreadable event (without release and attempts), with the reason."""
 
     release: str
     user: str
@@ -122,7 +122,7 @@ class Store(Protocol):
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
         """Queue each batch at most once; a known key with another digest is a conflict.
 
-        A batch is also recognised by the key and digest that the earlier version would have given it.
+        A batch is also recognised by the key and digest that version 0.2 would have given it.
         """
         ...
 
@@ -193,7 +193,7 @@ class Store(Protocol):
         ...
 
     def waiting(self, release: str, now: int) -> int:
-        """Return the number of users at the LLM or due within the window, without deferred users."""
+        """Return the number of users whom the LLM is processing or who are due within the window, without deferred users."""
         ...
 
     def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
@@ -205,7 +205,7 @@ class Store(Protocol):
         ...
 
     def last_beats(self) -> dict[str, int]:
-        """Return the time of the last sign of life of each process, by its own clock, however long ago."""
+        """Return the time of each process's last sign of life by the process's own clock, however old it is."""
         ...
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
@@ -217,7 +217,7 @@ class Store(Protocol):
         ...
 
     def erase(self, user: str, now: int) -> int:
-        """Remove a user from queue, history, work, features and neighbours' sequences; return how many neighbours.
+        """Remove a user from queue, history, work, features and neighbours' sequences; return the number of neighbours.
 
         The rows of the neighbours lose the sequence at once and become due. Only a keyed digest of the id stays, so
         that the artefacts of the batch run cannot restore the user.
@@ -268,7 +268,7 @@ def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
 
 
 def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Release]:
-    """Return the readable live releases by name; unreadable ones are left out and logged."""
+    """Return the readable live releases by name; unreadable releases are left out and logged."""
     found = {}
     for name, body in packed:
         try:
@@ -289,7 +289,11 @@ def keyed_digest(data: bytes, secret: bytes) -> str:
 
 
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
-    """Return when a new row becomes stale, up to a tenth earlier (``spread``: any time) by user id, to avoid herds."""
+    """Return the time at which a new row becomes stale; None if rows never do.
+
+    The time is brought forward by a share that depends on the user id, at most a tenth of it (with ``spread``, up to
+    all of it), so that users do not all become due together.
+    """
     if not settings.trigger.staleness_s:
         return None
     fraction = zlib.crc32(user.encode()) / 2**32
@@ -297,7 +301,7 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
 
 
 def latest_due(settings: ServingSettings, now: int) -> int:
-    """Return the latest time at which any user can be due because of what was done until now."""
+    """Return the latest due time that anything done until now can have given a user."""
     waits = settings.trigger.staleness_s, MAX_BACKOFF_S, settings.trigger.window_s, 3600.0
     return now + int(max(waits) * 1e6)
 
@@ -308,7 +312,7 @@ def backoff_us(settings: ServingSettings, attempts: int) -> int:
 
 
 def demand_readable(schema: int, reader: int, place: str) -> None:
-    """Raise unless this version is at least ``reader``, the oldest version that can use the store.
+    """Raise unless this version of taiji can use the store; ``reader`` is the oldest version that can.
 
     Raises:
         ArtifactError: this version is older.
@@ -331,5 +335,5 @@ def paces(settings: ServingSettings) -> tuple[int, int]:
 
 
 def as_of(now: int, newest: int | None) -> int:
-    """Return the time as of which features are made: now, or just after the newest event if a client's clock is ahead."""
+    """Return the cutoff time of new features: now, or just after the newest event if a client's clock is ahead."""
     return now if newest is None else max(now, newest + 1)

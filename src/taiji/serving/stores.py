@@ -44,7 +44,7 @@ def place_of(settings: ServingSettings, run: str | Path | None) -> str:
 def demand_same_store(note: Path, place: str, generation: str) -> None:
     """Compare a store with the note of an earlier start in the run directory, or write such a note.
 
-    A store that was replaced by an empty one would accept earlier events again, and forget who was erased.
+    An empty store in place of the original would accept earlier events again, and would not know who was erased.
 
     Raises:
         ResourceError: there is a different store at the same address.

@@ -1,4 +1,4 @@
-"""Supervisor of a service: binds the socket, starts the processes, and restarts those that fail."""
+"""Supervisor of a service: binds the socket, starts the processes, and restarts failed processes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ MAX_WAIT_S = 5.0
 MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
 MAX_LEAD_S = 86_400.0
-"""Largest lead of the store's high-water mark over the machine's clock with which a service starts; a clock may have
-been set back.
+"""Largest accepted lead of the store's high-water mark over the machine's clock; the clock may have been set back.
 """
 THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 """Threads of PyTorch and polars in an HTTP process, unless the environment says otherwise: the work of a request is too small to be split, and
@@ -63,7 +62,7 @@ class Supervisor:
         settings: settings, passed to the children.
         listener: bound and listening socket, shared by the API processes, so that no connection is rejected during a
             restart.
-        health: the same for the listener for probes, if there is one.
+        health: bound and listening socket for probes, if there is one.
         suffix: suffix of the workers' names, unique per service on this host and store.
     """
 
@@ -213,10 +212,10 @@ def forget_process(folder: str, pid: int) -> None:
 
 
 def demand_sound_clock(store: Store, place: str) -> None:
-    """Reject a store that was written with a clock far ahead of this one.
+    """Reject a store that was written with a clock far ahead of this machine's.
 
     Raises:
-        ResourceError: the store was; due work would wait until that time.
+        ResourceError: the store's time is far ahead; due work would wait until this machine reaches it.
     """
     lead = (store.clock_floor() - wall_us()) / 1e6
     if lead > MAX_LEAD_S:

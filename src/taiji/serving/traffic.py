@@ -1,9 +1,9 @@
 """Load generator that is light enough to share two cores with the measured service.
 
-One process, one event loop, raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop: request number n
-is due at ``start + n / rate`` whatever happened before, and its latency counts from that time, so a stall of the server
-increases the latency of all requests that had to wait. Without a rate, every connection sends its next request as soon
-as it gets an answer.
+It uses one process, one event loop, and raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop:
+request number n is due at ``start + n / rate`` even if earlier answers are late. Its latency counts from that time, so
+a stall of the server increases the latency of all requests that had to wait. Without a rate, every connection sends its
+next request as soon as it gets an answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 PATIENCE_S = 2.0
-"""Age from which on an answer is useless."""
+"""Age above which an answer is useless."""
 REFUSED = 503
 """Status of a request that is rejected because the service is overloaded or not ready."""
 
@@ -89,7 +89,7 @@ def load(
 
     Args:
         url: URL of the service, ``http://127.0.0.1:PORT``, on this machine only.
-        users: ids of requested users; reads of users without a row count as 404. :func:`of_run` finds some.
+        users: ids of requested users; reads of users without a row count as 404. :func:`of_run` finds ids.
         items: ids for events and candidates.
         kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of
             50) or health.
@@ -102,7 +102,7 @@ def load(
 
     Raises:
         ConfigError: the address is not on this machine, or the load is not valid.
-        InputError: ids are missing that the kind needs.
+        InputError: the kind needs ids that are missing.
         ResourceError: no service answers there.
     """
     host, port = _address(url)

@@ -20,7 +20,7 @@ ContextValue = str | int | float | bool | None
 
 
 class Unreadable(ValueError):
-    """Bytes in the store that this version cannot read, such as those of a newer version; the text quotes none."""
+    """Bytes in the store that this version cannot read, such as those of a newer version; the message does not quote them."""
 
 
 class Event(NamedTuple):
@@ -43,7 +43,7 @@ class Event(NamedTuple):
         """Read the result of :meth:`pack`.
 
         Raises:
-            Unreadable: it is something else; with the reason.
+            Unreadable: the bytes are not an event; the message gives the reason.
         """
         try:
             values = json.loads(packed)
@@ -76,7 +76,7 @@ class EventBatch:
         key: hash of the name of an API key and the caller's idempotency key.
         digest: keyed digest of the body.
         source: name of the API key.
-        former: key and digest in the form of version 0.2, so that batches accepted by that version are recognised.
+        former: key and digest in the form of version 0.2, so that batches which that version accepted are recognised.
     """
 
     key: str
@@ -91,7 +91,7 @@ class UserHistory:
     """The service's data about a user at ``as_of``; all ``events`` are strictly before it.
 
     Attributes:
-        seen: number of events ever accepted for the user; more than ``len(events)`` once older ones were dropped.
+        seen: number of events ever accepted for the user; it exceeds ``len(events)`` once older events are dropped.
         forgotten: whether the user was erased, so that the user's data in the run directory must not be read.
     """
 
@@ -141,7 +141,7 @@ class FeatureRow:
     """Features of one user, written by one release: the row of the feature table with text ids and its provenance.
 
     Attributes:
-        as_of: time before which all the data lies from which the row was made.
+        as_of: exclusive upper bound of the times of the data from which the row was made.
         generated_at: time from which the row could be read (``available_at`` of the feature table), set by the worker
             when it stores the row.
         intents: intents, if answers are sets and this answer named any.
@@ -228,7 +228,7 @@ class StudentRow:
     quantizer_version: str
 
     def body(self, release: str, features: Mapping[str, Any] | None, now: int) -> bytes:
-        """Return the stored row with these intents instead of its own, or a row of only these, in the form of the API."""
+        """Return the row in the form of the API: the stored row with its intents replaced, or a row with only these intents."""
         alone = {
             "release": release,
             "feature_version": 0,
@@ -249,9 +249,10 @@ class StudentRow:
 
 @dataclass(frozen=True)
 class Release:
-    """Versions of model and quantiser under which rows are written and read, named after run directory and versions.
+    """Release of a run: the versions of model and quantiser under which its rows are written and read.
 
-    A run without features has its recommender's version as model version, and no quantiser version.
+    The name consists of the run directory's name and shortened versions. A run without features has its recommender's
+    version as model version, and no quantiser version.
     """
 
     name: str
@@ -273,7 +274,7 @@ class Release:
         """Read the result of :meth:`pack`, without the additions of newer versions.
 
         Raises:
-            Unreadable: it is something else.
+            Unreadable: the text is not a release.
         """
         try:
             values = json.loads(packed)
@@ -326,7 +327,7 @@ class RankResult:
     """CTCVR per candidate, None for one that is not in the catalogue.
 
     ``with_features`` is None if the user has no row of the ranker's quantiser version. ``wrong_context`` lists the
-    context columns that the log lacks or whose value has another type, with the reasons; nothing is scored then.
+    context columns that the log lacks or whose value has another type, with the reasons; in that case nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)
@@ -344,8 +345,8 @@ class RecommendRequest:
         context: as in :class:`RankRequest`.
         trace: whether to return the path of every candidate.
         features: as in :class:`RankRequest`.
-        spare: whether to return as many items again, which would follow the list, for the kept list; optional for a
-            recommender.
+        spare: whether to also return the items that would follow the list, as many as the list has, to be stored with
+            the kept list. A recommender may ignore this.
     """
 
     history: UserHistory
@@ -370,8 +371,7 @@ class RecommendResult:
         unranked: candidates that were left out because time was up.
         seconds: time that each step took, for all requests that were answered together.
         trace: a row per candidate, if requested.
-        until: time from which on each item is not available, in microseconds since the epoch; empty if no item ever
-            ends.
+        until: end of each item's availability, in microseconds since the epoch; empty if every item stays available.
         spare: items that would follow the list, with their scores, sources and ``until``; None if not requested, or if
             lists are chosen as a whole.
         features: the features that the ranker read: those of the ``request``, if they have its quantiser version; the
@@ -408,7 +408,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class IntentSource(Protocol):
-    """Student of a release, which computes intents if a user's row has none or old ones."""
+    """Student of a release, which computes intents if a user's row has no intents or outdated ones."""
 
     @property
     def says_intents(self) -> bool:
@@ -422,7 +422,7 @@ class IntentSource(Protocol):
 
 @runtime_checkable
 class UserDirectory(Protocol):
-    """Users of a release's run. Answers of a backend without it cannot say that a user is unknown."""
+    """Users of a release's run. Without this interface, a backend's answers cannot say that a user is unknown."""
 
     def has_user(self, history: UserHistory) -> bool:
         """Return whether the run's data contain the user; False for an erased user."""

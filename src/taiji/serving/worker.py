@@ -29,7 +29,7 @@ MAX_PROBE_S = 60.0
 HUNG = 75
 """Exit code of a process that gave up on a hanging LLM."""
 BROKEN = 70
-"""Exit code of a process of which a thread failed."""
+"""Exit code of a process in which a thread failed."""
 
 
 class Worker:
@@ -214,7 +214,7 @@ class Worker:
         return any(stored)
 
     def _timed(self, rows: list[FeatureRow]) -> tuple[list[FeatureRow], int]:
-        """Return the rows with the time from which they can be read, which is now, and that time."""
+        """Return the rows with ``generated_at`` set to now, because they can be read from now on, and this time."""
         now = self._clock()
         return [replace(row, generated_at=now) for row in rows], now
 

@@ -1,4 +1,4 @@
-"""Checks for components of this and other packages, and data with a provably correct answer.
+"""Checks for components of this and other packages, and a dataset with a provably correct answer.
 
 Each check takes a component and raises :class:`AssertionError` with the expected and the actual value. Call them from
 tests::

@@ -19,11 +19,12 @@ def check_vector_coder(coder: Coder, vectors: Array) -> None:
     """Check the contract of :class:`taiji.models.codes.coder.Coder`.
 
     Codes are integers below their level's size. They are the same in repeated calls, for each vector alone, and after
-    loading, which keeps the version and the bytes. Every number of levels decodes, and not always to the same vector.
-    Invalid input is rejected.
+    saving and loading, which keep the version and the bytes. A code can be decoded from any number of its first levels,
+    and codes that agree in these levels decode to the same vector. Invalid input is rejected.
 
     Args:
-        coder: a fitted coder. vectors: (N, d) of its width, N >= 2.
+        coder: a fitted coder.
+        vectors: (N, d) of its width, N >= 2.
     """
     sizes, codes = coder.sizes, coder.encode(vectors)
     assert codes.shape == (len(vectors), len(sizes)), f"codes of shape {codes.shape}, expected ({len(vectors)}, L)"

@@ -21,7 +21,9 @@ def check_component(component: C, dataset: Dataset, answer: Callable[[C], Answer
     """Check that a component survives saving and loading: same version, same answers, same bytes.
 
     Args:
-        component: a fitted component. dataset: its dataset. answer: computes an array with the component.
+        component: a fitted component.
+        dataset: dataset of the component.
+        answer: function that computes an array with the component.
     """
     with tempfile.TemporaryDirectory() as name:
         first, second = Path(name) / "first", Path(name) / "second"
@@ -43,7 +45,7 @@ def check_deterministic(fit: Callable[[int], C]) -> None:
     """Check that equal seeds give equal components, and different seeds different ones.
 
     Args:
-        fit: maps a seed to a component trained on a CPU.
+        fit: function from a seed to a component trained on a CPU.
     """
     first = fit(1).version
     again = fit(1).version

@@ -1,4 +1,4 @@
-"""A checkerboard of users and items: a log with one provably correct answer that every model must find."""
+"""Checkerboard of users and items: a log with one provably correct answer that every model must find."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ START = datetime(2024, 1, 1)
 
 
 def checkerboard(users: int = 24, items: int = 20, rounds: int = 6, seed: int = 0) -> Dataset:
-    """Return a log in which user u clicks item i exactly if u + i is even.
+    """Return a log in which user u clicks item i if and only if u + i is even.
 
     Every round shows every user half of the items, in random order and one hour apart; a click converts if the item's
     number is divisible by four. For any input of a model (ids, categories, history, co-occurrence), the correct
     answer for the future is the same: the items of the user's own colour.
 
     Args:
-        users, items: their numbers. rounds: passes over all users. seed: seed of the exposures.
+        users, items: numbers of users and of items.
+        rounds: passes over all users.
+        seed: seed of the exposures.
     """
     random = np.random.default_rng(seed)
     shown = [

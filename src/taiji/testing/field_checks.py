@@ -24,8 +24,9 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
     vocabulary, nothing at or after a row's time is read, and the field survives saving and loading.
 
     Args:
-        field: an unfitted field. dataset: a dataset with the columns that it reads. rows: exposures at different
-            times.
+        field: an unfitted field.
+        dataset: dataset with the columns that the field reads.
+        rows: exposures at different times.
     """
     field.fit(dataset, rows, int(rows["time"].max()) + 1)  # type: ignore[arg-type]
     found = _answer(field, dataset, rows)
@@ -53,7 +54,8 @@ def check_source(source: Source, settings: DataSettings | None = None) -> None:
     """Check that a source gives valid tables, the same in repeated calls, and a stable state that JSON can represent.
 
     Args:
-        source: source of an existing log. settings: requested users and non-clicks.
+        source: source of an existing log.
+        settings: requested users and non-clicks.
     """
     settings = settings or DataSettings()
     first, again = (Dataset.from_tables(source.load(settings, 0)) for _ in range(2))

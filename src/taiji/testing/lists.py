@@ -21,9 +21,11 @@ def check_fuser(
     """Check shape, equivariance and the declared monotonicity of a fuser.
 
     Args:
-        fuser: a fitted fuser. tasks: its input predictions, in [0, 1].
+        fuser: a fitted fuser.
+        tasks: names of its input predictions, which lie in [0, 1].
         monotone: task to +1 or −1 if the score may only rise or fall with the prediction.
-        tolerance: allowed difference of permuted candidates. seed: seed of the predictions.
+        tolerance: allowed difference between scores of permuted candidates.
+        seed: seed of the predictions.
     """
     random = np.random.default_rng(seed)
     requests = Requests(np.arange(6), np.arange(6))
@@ -43,10 +45,12 @@ def check_fuser(
 
 
 def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3, seed: int = 0) -> None:
-    """Check that proposed lists contain only candidates, none twice, and are the same in repeated calls.
+    """Check that each proposed list contains only candidates, each at most once, and is the same in repeated calls.
 
     Args:
-        generator: a fitted generator. lists, length: number and length of the lists. seed: seed of the candidates.
+        generator: a fitted generator.
+        lists, length: number and length of the lists.
+        seed: seed of the candidates.
     """
     requests, slate = _candidates(seed)
     proposed = generator.propose(requests, slate, lists, length)
@@ -61,12 +65,13 @@ def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3
 def check_list_evaluator(
     evaluator: ListEvaluator, *, across_lists: bool = True, tolerance: float = 1e-6, seed: int = 0
 ) -> None:
-    """Check that scores belong to lists: permuting the lists permutes the scores.
+    """Check that each score belongs to its list: permuting the lists permutes the scores.
 
     Args:
-        evaluator: a fitted evaluator. across_lists: whether a list's score may depend on the other lists scored with
-            it.
-        tolerance: allowed difference of scores. seed: seed of candidates and lists.
+        evaluator: a fitted evaluator.
+        across_lists: whether a list's score may depend on the other lists scored with it.
+        tolerance: allowed difference of scores.
+        seed: seed of candidates and lists.
     """
     requests, slate = _candidates(seed)
     random = np.random.default_rng(seed + 1)
@@ -89,10 +94,12 @@ def check_list_evaluator(
 
 
 def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> None:
-    """Check that a list contains ``length`` of its candidates, none twice, and all of them if there are fewer.
+    """Check that a list contains ``length`` different candidates, or all candidates if there are fewer.
 
     Args:
-        reranker: a fitted re-ranker. length: length of the list. seed: seed of the candidates.
+        reranker: a fitted re-ranker.
+        length: length of the list.
+        seed: seed of the candidates.
     """
     requests, slate = _candidates(seed)
     shown = reranker.rerank(requests, slate, length)
@@ -111,8 +118,9 @@ def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -
     """Check that a policy acts the same in repeated calls, and raises InputError for an impossible observation.
 
     Args:
-        policy: a trained policy. observation: an observation of its world. outside: an observation of a shape or
-            range that never occurs in the world.
+        policy: a trained policy.
+        observation: an observation of its world.
+        outside: an observation of a shape or range that never occurs in the world.
     """
     first = policy.act(observation)
     np.testing.assert_array_equal(policy.act(observation), first, "another action the second time")

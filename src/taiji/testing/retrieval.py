@@ -21,13 +21,16 @@ def check_retriever(
 ) -> None:
     """Check the contract of :class:`taiji.core.component.Retriever`.
 
-    Lists contain no item twice, none outside the catalogue and none unavailable, best first, with padding at the end.
-    They are the same in repeated calls and for each request alone; a smaller ``k`` gives a prefix of the list.
+    A list contains only available items of the catalogue, each at most once and in descending order of their scores.
+    Padding occurs only at the end. A list is the same in repeated calls and for each request alone, and a smaller ``k``
+    gives a prefix of it.
 
     Args:
-        retriever: fitted on ``dataset``. requests: default: the first users, after the log's end. k: number of
-            candidates requested.
-        available: maps requests to (B, n_items) bool, the items that may be shown; default: all.
+        retriever: retriever fitted on ``dataset``.
+        dataset: dataset of the retriever.
+        requests: requests to answer; by default those of the first users, after the log's end.
+        k: number of candidates requested.
+        available: function from requests to (B, n_items) bool, True for items that may be shown; by default all.
     """
     requests = requests_of(dataset) if requests is None else requests
     slate = retriever.retrieve(requests, k)
@@ -62,11 +65,13 @@ def check_retriever(
 def check_coder(coder: ItemCoder, dataset: Dataset) -> None:
     """Check the contract of :class:`taiji.core.component.ItemCoder`.
 
-    Codes are integers of one length, the same in repeated calls and for each item alone. Every item is among those
-    that its code decodes to. The collisions reported by ``quality`` equal the actual ones, counted by item.
+    Every code is a sequence of non-negative integers, all of the same length. It is the same in repeated calls, and
+    does not depend on the other items. Every item is among the items to which its code decodes. The collisions that
+    ``quality`` reports equal the actual ones, counted by item.
 
     Args:
-        coder: a fitted coder. dataset: dataset of the coded items.
+        coder: a fitted coder.
+        dataset: dataset of the coded items.
     """
     items = np.arange(dataset.n_items)
     codes = coder.encode(items)

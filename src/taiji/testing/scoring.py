@@ -21,9 +21,11 @@ def check_scorer(
     slate's shape.
 
     Args:
-        scorer: fitted on ``dataset``. requests: requests to score; default: the first users, after the log's end.
-        tolerance: absolute tolerance; the relative one is ten times as large, because matrix products of other shapes
-            round differently in the last bits.
+        scorer: scorer fitted on ``dataset``.
+        dataset: dataset of the scorer.
+        requests: requests to score; by default those of the first users, after the log's end.
+        tolerance: absolute tolerance. The relative tolerance is ten times as large, because matrix products of
+            different shapes round differently in the last bits.
         seed: seed of the candidates.
     """
     requests = requests_of(dataset) if requests is None else requests
@@ -66,7 +68,9 @@ def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str =
     """Check that every user's own colour is ranked above the other; see :func:`taiji.testing.datasets.checkerboard`.
 
     Args:
-        scorer: trained on the checkerboard ``dataset``. task: the prediction to check.
+        scorer: scorer trained on the checkerboard ``dataset``.
+        dataset: the checkerboard.
+        task: name of the prediction to check.
     """
     requests = requests_of(dataset, dataset.n_users)
     items = np.tile(np.arange(dataset.n_items), (len(requests), 1))

@@ -24,9 +24,10 @@ def check_world(make: Callable[[int], World], *, days: int = 2, draws: int = 400
     one difference.
 
     Args:
-        make: maps a seed to a world; a small one (100 users, 300 items) is enough.
+        make: function from a seed to a world; a small one (100 users, 300 items) is enough.
         days: length of the compared logs; the first half is the past.
-        draws: responses per list, whose mean must match the truth. errors: allowed deviation in standard errors.
+        draws: number of responses drawn per list; their mean must match the truth.
+        errors: allowed deviation in standard errors.
     """
     _check_log(make, days)
     world = make(1)
@@ -88,7 +89,7 @@ def _check_truth(world: World, exposure: Exposure, draws: int, errors: float) ->
     for name in expected.keys() & drawn.keys():
         happened = np.asarray(drawn[name], dtype=np.float64)
         if np.isnan(happened).any():
-            continue  # a response of few users
+            continue  # only some users give this response
         error = np.maximum(happened.std(axis=0), np.sqrt(np.clip(expected[name][0], 1 / draws, 0.05))) / np.sqrt(draws)
         away = np.abs(happened.mean(axis=0) - expected[name][0]) / error
         assert away.max() < errors, (

@@ -56,7 +56,7 @@ class ClosedLoop(ComposedStage):
         midnight = int(to_micros(np.ceil(to_days(np.array([start])) - 1e-9))[0])
         known = replace(dataset, events=dataset.events.filter(pl.col("time") < midnight))
         features = parts.features
-        if features is not None:  # later rows come from users served by the logging policy
+        if features is not None:  # later feature rows reflect lists of the logging policy
             features = features.made_before(midnight)
         user_ids = dataset.users["user_id"].to_numpy()
         random = np.random.default_rng([context.config.seed, len(user_ids)])

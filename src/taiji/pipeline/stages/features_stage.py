@@ -133,7 +133,7 @@ class Features(Stage):
 
 
 def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np.float32]:
-    """Return the vectors of the lines of items, (n_items, d), of the recent items of all rows; those of other items are zero."""
+    """Return the text vectors of items, (n_items, d): an item that is recent in any of the rows has the vector of its line, every other item zeros."""
     import numpy as np
 
     from taiji.pipeline.completions import embed
@@ -151,7 +151,7 @@ def _lines(context: Context, dataset: Dataset, rows: pl.DataFrame) -> NDArray[np
 
 
 def _columns(context: Context, completions: pl.DataFrame, moved: IntentMap | None) -> pl.DataFrame:
-    """Return the intent columns of completions, in the embedder's space or mapped from it."""
+    """Return the intent columns of completions; with ``moved``, the vectors are mapped from the embedder's space."""
     from taiji.features.intents import intent_columns
     from taiji.language.embed import load_embedder
 
@@ -186,7 +186,7 @@ def _intents(context: Context, completions: pl.DataFrame, what: str) -> tuple[pl
 
 
 def _map(context: Context, dataset: Dataset, writer: str) -> IntentMap | None:
-    """Fit and store the map of the intent space on the prompts of the LLM period; return None if it is not configured."""
+    """Fit the map of the intent space on the prompts of the LLM period, and store it; return None if it is not configured."""
     import numpy as np
     import polars as pl
 

@@ -48,7 +48,7 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the report, and the ranker stages if their fields read the texts of the run."""
+        """Return the report and, if their fields read the texts of the run, the ranker stages."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
         return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
@@ -110,7 +110,7 @@ def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = F
 
     config = context.config
     if settings.kind == "endpoint":
-        # Like that of the teacher, the journal is outside the stages, so that texts that were paid for can be reused.
+        # Like the teacher's, this journal is outside the stages, so that texts that were paid for can be reused.
         client = EndpointClient(config.reasoning.endpoint, settings.temperature, context.run / "teacher")
         return EndpointItemWriter(client)
     lm = base_model(config)

@@ -48,7 +48,7 @@ def check_left_out(config: Config) -> None:
     """Check that the ranker has the fields in ``recommend.without_fields``.
 
     Raises:
-        ConfigError: it does not have one of them, or is not a neural ranker.
+        ConfigError: the ranker lacks one of these fields, or is not a neural ranker.
     """
     from taiji.models.ranking.default_fields import listed_fields
     from taiji.pipeline.run_rankers import neural_settings

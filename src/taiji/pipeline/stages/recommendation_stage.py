@@ -32,7 +32,7 @@ class Recommendation(ComposedStage):
         self.needs = (*self.needs, *self.without.values())
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of ranked candidates: for the whole cascade, once for all of its variants, and for logged lists."""
+        """Return the number of ranked candidates in three passes: the whole cascade, all of its variants together, and the logged lists."""
         settings = config.recommend
         return Amount(min(settings.requests, log.users) * settings.budget.candidates * 3)
 

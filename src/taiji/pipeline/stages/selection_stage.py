@@ -29,7 +29,7 @@ class Selection(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens read: after a shared prompt, the full rationale, the redacted one, and no rationale."""
+        """Return the tokens read: the shared prompt once, followed by the answer with the full, the redacted and no rationale."""
         k, taught = config.reasoning.teacher.rationales, taught_prompts(config, log)
         read = taught * (log.student_tokens + 2 * k * log.said_tokens + log.target_tokens)
         return Amount(taught * k, read, language=True, spread=True)
