@@ -72,7 +72,9 @@ def test_what_the_ladder_advises(rungs, advice):
 def test_other_groups_and_controls_decide_nothing():
     rungs = [{**row, "group": "cold items"} for row in ladder(0.05, 0.05)]
     assert ladder_conclusion(rungs) is None
-    assert ladder_conclusion(ladder(0.002, 0.002)).answers[0].text.startswith("The texts of the items do not measurably")
+    assert (
+        ladder_conclusion(ladder(0.002, 0.002)).answers[0].text.startswith("The texts of the items do not measurably")
+    )
 
 
 def test_a_run_without_rankers_has_no_conclusion():

@@ -62,7 +62,9 @@ class KnowledgeSettings(RankerSettings):
         if not self.embeddings:
             raise ValueError("knowledge is aligned with embeddings, so embeddings must be true")
         if self.text == "select_align" or (self.text != "none" and "vector" in self.kinds):
-            raise ValueError("remove the setting text: select_align is not valid here, and a vector listed in kinds is read only by the knowledge alignment")
+            raise ValueError(
+                "remove the setting text: select_align is not valid here, and a vector listed in kinds is read only by the knowledge alignment"
+            )
         return self
 
     @classmethod
