@@ -169,9 +169,9 @@ class IntentStudent(LearntComponent):
                 schema=INTENTS,
                 orient="row",
             )
-            for start in range(0, len(users), BLOCK)
+            for start in range(0, max(len(users), 1), BLOCK)
         ]
-        return pl.concat(blocks) if blocks else pl.DataFrame(schema=INTENTS)
+        return pl.concat(blocks)
 
     def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
         """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at the given times; None for a user without earlier history.

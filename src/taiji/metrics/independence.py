@@ -1,4 +1,4 @@
-"""How strongly a score depends on a confounder (such as video length), and how much of the ranking within equal circumstances survives a correction."""
+"""Dependence of a score on a confounder such as video length, and the share of the ranking among equal cases that survives a correction."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -104,16 +105,17 @@ class IntentMatch(NumbersField):
         catalogue = self._catalogue(rows.dataset)
         for first in range(0, len(starts), REQUESTS):
             intents = intent_rows(told[first : first + REQUESTS], self.most, self.depth)
-            key, found = b"", None
-            for place in np.flatnonzero(intents.weights.sum(axis=1) > 0).tolist():
-                # Requests are sorted by user and time, and many successive requests of a user have the same set of intents. Only the cosines of the last set
-                # are kept, because with a large catalogue they take megabytes.
-                said = intents.vectors[place].tobytes()
-                if found is None or said != key:
-                    key, found = said, self._cosines(catalogue, intents.vectors[place])
-                start, count = starts[first + place], counts[first + place]
-                rows_of = order[start : start + count]
-                out[rows_of] = self._agreement(*found, intents, place, rows.item[rows_of], catalogue).T
+            known = np.flatnonzero(intents.weights.sum(axis=1) > 0).tolist()
+            # Requests are sorted by user and time, and successive requests of a user mostly have the same set of intents. Only the cosines of one set are kept,
+            # because with a large catalogue they take megabytes.
+            for same in (
+                list(group) for _, group in groupby(known, key=lambda place: intents.vectors[place].tobytes())
+            ):
+                cosines = self._cosines(catalogue, intents.vectors[same[0]])
+                for place in same:
+                    start = starts[first + place]
+                    places = order[start : start + counts[first + place]]
+                    out[places] = self._agreement(*cosines, intents, place, rows.item[places], catalogue).T
         return out
 
     def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
