@@ -46,10 +46,11 @@ class CodeTraining:
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:
         s = model.settings
-        clicks = rows.filter((pl.col("click") == 1) & pl.Series(model.codes[rows["item"].to_numpy()] >= 0))
+        assigned = pl.Series(model.assignments(rows["item"].to_numpy(), rows["time"].to_numpy()))
+        clicks = rows.filter((pl.col("click") == 1) & (assigned >= 0))
         order, _ = compressed(clicks["user"].to_numpy(), model.dataset.n_users)
         known = History.from_events(clicks, model.dataset.n_users)
-        history = History(known.offsets, model.codes[known.items], known.times)
+        history = History(known.offsets, model.assignments(known.items, known.times), known.times)
         self.model, self.network, self.history = model, model.network, history
         self.prompts: Array | None = None
         if s.scenario:
@@ -156,7 +157,7 @@ class CodeTraining:
             columns[self.model.settings.scenario] = self.values[last]
         requests = Requests(self.valid, self.history.times[last], columns)
         found = self.model.retrieve(requests, min(10, self.model.settings.beam)).items
-        targets = self.model.places[self.history.items[last]]
+        targets = self.model.places[self.model.code_log.items[self.history.items[last]]]
         rank = np.nonzero(found == targets[:, None])[1]
         return float((1 / np.log2(rank + 2)).sum() / len(self.valid))
 
@@ -194,14 +195,14 @@ class CodeTraining:
         found, shown = self.skipped.before_batch(users.ravel(), times.ravel(), model.settings.skips)
         before = np.maximum(batch.places - 1, history.offsets[users])
         previous = np.where(before < batch.places, history.times[before], np.iinfo(np.int64).min)
-        own = np.where(found >= 0, model.codes[found], -1)
+        own = model.assignments(found, shown)
         kept = (own >= 0) & (shown > previous.ravel()[:, None])
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
         """Return the clusters (V,) of each level's codes, by k-means on the mean item factors of each code, numbered without gaps."""
         model, out = self.model, []
-        vectors = model.coded_vectors(self.history, seed)
+        vectors = model.vectors_of_assignments(self.history, seed)
         for level, size in enumerate(self.network.sizes):
             codes = model.item_codes[:, level]
             means = np.zeros((size, vectors.shape[1]))
