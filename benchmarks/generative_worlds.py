@@ -6,9 +6,9 @@ are residual k-means of title vectors, the same for all arms; clicks come from a
 and short-term tastes; its twin has none, only quality, which is the same for everybody. ``mall`` has a taste per
 surface in addition to a common one, and its twin only the common one; items of surfaces other than the request's are
 excluded from the lists of all arms. ``live`` has rooms whose topics move while they are on the air, and its twin rooms
-whose topics stay; rooms that are off the air are excluded for all arms. There, *codes of the moment* are those of the
-rooms' descriptions at the time of an interaction or a request, and are compared with codes of titles, in both cases
-with items of equal codes in one leaf. A block and its control have the same training settings; thinking steps are
+whose topics stay; rooms that are off the air are excluded for all arms. There, *codes of the moment* are those of a
+room's last descriptions before an interaction or a request, and are compared with codes of titles, in both cases one
+code of 16 values, with items of equal codes in one leaf. A block and its control have the same training settings; thinking steps are
 compared with as many filler steps. Differences are paired by seed, with Student's interval.
 
 Checks: the plain decoder beats popularity where there are tastes, codes of the moment beat codes of titles where topics
@@ -17,7 +17,7 @@ reported, not checked.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
+``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
 run goes on.
 """
 
@@ -65,6 +65,12 @@ PLAIN: dict[str, Any] = {
     "width": 32, "history": 20, "dropout": 0.2, "batch": 32, "learning_rate": 3e-3, "epochs": 24, "check_every": 3,
     "patience": 2, "valid_users": 300, "beam": 40, "seen": "keep", "device": "cpu", "coder_settings": {"levels": 2, "size": 8},
 }  # fmt: skip
+LIVE: dict[str, Any] = {"history": 50, "batch": 128, "layers": 1, "heads": 1, "learning_rate": 1e-2}
+"""Settings of the decoder in ``live``, beside :data:`PLAIN`, chosen on seed 100."""
+CODES: dict[str, Any] = {"levels": 1, "size": 16}
+"""Coder of the rooms' descriptions, and of the titles with which these are compared."""
+POOLED = 8
+"""Slots (half hours) on the air whose descriptions are averaged for the code of the moment."""
 SIZES: dict[str, Any] = {"users": 1000, "items": 400, "days": 15}
 QUICK: dict[str, Any] = {"users": 150, "items": 80, "days": 5}
 SCENARIOS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]]]]] = {
@@ -82,8 +88,8 @@ SCENARIOS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]]]]] = {
         {name: BLOCKS[name] for name in ("query-key norm", "gate", "sequential heads")}
         | {
             "time": ("plain", {"time": True}),
-            "shared leaves": ("plain", {"collisions": "list"}),
-            MOMENT: ("shared leaves", {"collisions": "list", "codes": MOMENT}),
+            "codes of titles": ("plain", {"collisions": "list", "coder_settings": CODES}),
+            MOMENT: ("codes of titles", {"collisions": "list", "codes": MOMENT}),
         },
     ),
 }
@@ -164,13 +170,17 @@ class OnAir(Availability):
 
 def codes_of_the_moment(live: Live, on_air: np.ndarray, trained: int, slot_days: float) -> DynamicCodes:
     """Return the codes of the rooms' descriptions in every slot, by a coder of those in the first ``trained`` slots."""
-    embedder, rooms = load_embedder("wordllama"), [np.flatnonzero(there) for there in on_air]
-    vectors = [embedder.encode(live.descriptions(items, slot)) for slot, items in enumerate(rooms)]
-    coder = ResidualKMeans(ResidualKMeans.Settings(**PLAIN["coder_settings"]))
+    embedder, items = load_embedder("wordllama"), np.arange(on_air.shape[1])
+    told = np.stack([embedder.encode(live.descriptions(items, slot)) for slot in range(len(on_air))])
+    told *= on_air[:, :, None]
+    rooms = [np.flatnonzero(there) for there in on_air]
+    vectors = [told[max(slot + 1 - POOLED, 0) : slot + 1, there].mean(axis=0) for slot, there in enumerate(rooms)]
+    vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+    coder = ResidualKMeans(ResidualKMeans.Settings(**CODES))
     codes = DynamicCodes()
     codes.use(coder.fit(np.concatenate(vectors[:trained])))
-    for start, items, rows in zip(to_micros(np.arange(len(rooms)) * slot_days), rooms, vectors):
-        codes.assign(int(start), items, rows)
+    for start, there, rows in zip(to_micros(np.arange(len(rooms)) * slot_days), rooms, vectors):
+        codes.assign(int(start), there, rows)
     return codes
 
 
@@ -200,7 +210,8 @@ def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> Cata
         model.settings = model.settings.model_copy(update={"seen": "keep"})
     else:
         codes = data.moving if "codes" in options else None
-        settings = {**PLAIN, **{key: value for key, value in options.items() if key != "codes"}}
+        settings = {**PLAIN, **({} if data.moving is None else LIVE)}
+        settings |= {key: value for key, value in options.items() if key != "codes"}
         model = CodeDecoder(CodeDecoderSettings.model_validate(settings), codes=codes, vectors=data.vectors)
     model.fit(data.dataset, data.train, seed=seed)
     model.availability = data.available
@@ -210,7 +221,7 @@ def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> Cata
 @lru_cache(maxsize=1)
 def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
     """Return what a world or its twin served."""
-    world = World(scenario, seed, **(QUICK if quick else SIZES))
+    world = World(scenario, seed, **(QUICK if quick else SIZES | ({"users": 2000} if scenario == "live" else {})))
     return Served.of(world.twin(SCENARIOS[scenario][0]) if place == TWIN else world, seed)
 
 
@@ -270,9 +281,9 @@ def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -
 def measure(quick: bool) -> Result:
     """Run every scenario, or what is not finished of it."""
     result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4"))
-    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, quick])[:12]}"
+    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, LIVE, CODES, POOLED, quick])[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SCENARIOS:
+    for name in os.environ.get("TAIJI_BENCHMARK_WORLDS", ",".join(SCENARIOS)).split(","):
         scenario(result, folder, name, seeds, quick)
     if quick:  # of the world whose rewards are clicks, which popularity counts
         popular = [
