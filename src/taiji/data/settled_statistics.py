@@ -21,7 +21,7 @@ ITEM_STATISTICS = tuple(name for name, (side, _) in STATISTICS.items() if side =
 ROWS = 65_536
 """Number of items computed at a time."""
 NEVER = 2**62
-"""Counters give labels that never become known a time of at least this value. A statistic with such an end never settles, and is left out."""
+"""Times from this value on mark labels that never become known. A statistic whose end is such a time never settles, and is left out."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 NEAR = 0.8
 """Cosine above which an intent starts to count as a repetition."""
 SAME_INTENT = 0.9
-"""Cosine from which two intents are near-duplicates and count as one."""
+"""Cosine at or above which two intents are near-duplicates and count as one."""
 
 
 def coverage(intents: Array, items: Array) -> Array:
