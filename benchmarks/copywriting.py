@@ -15,8 +15,8 @@ Predictions, stated before the first run:
 - There is no gain if wordings make no difference (twin), nor with a model whose pairs are reversed at random.
 
 Reviews of clothes (womens-clothing-reviews, where TAIJI_TEST_DATA names the folder): pairs of reviews of one product,
-the winner with more "helpful" counts by two standard errors; trained on the products of lower number, evaluated on
-those of higher number, which came later as far as numbers tell (the log has no times). Prediction: accuracy above one
+the winner with more "helpful" counts by two standard errors; trained on the products with lower ids, evaluated on
+those with higher ids, which came later as far as ids tell (the log has no times). Prediction: accuracy above one
 half, also among pairs of matched length (words within 10 %) and equal rating. Interval: bootstrap over products.
 
     python -m benchmarks.copywriting [--quick] [--json FILE]

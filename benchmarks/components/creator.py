@@ -4,7 +4,7 @@ The towers use public information: titles, and the titles that a user clicked. E
 two days are matched with users who are likely to come; items that were shown, or are no longer new, are removed from
 their users' lists. Arms differ in which users are matched with which items and in how much a match counts. Metric:
 uploads per creator on days after those by which a configuration is chosen. The deciding baseline is the user side
-alone; the cost is reported as clicks per user. Exact: the auction compared with items that choose in turn, by number
+alone; the cost is reported as clicks per user. Exact: the auction compared with items that choose in turn, in the order of their ids
 or in random order, where users are scarce.
 """
 

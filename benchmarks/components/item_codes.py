@@ -51,7 +51,7 @@ class Catalogue:
     """Items as vectors, and the targets of a test.
 
     Attributes:
-        name: for the table. vectors: (N, d). targets: (T,) item numbers. popularity: (N,) of the training log.
+        name: for the table. vectors: (N, d). targets: (T,) dense item ids. popularity: (N,) of the training log.
         pairs: item, other item, weight (P,) of the training log; None if there is none. dataset: dataset of the items;
         None if the vectors are drawn.
     """

@@ -168,7 +168,7 @@ def variants(
     fuser: Fuser | None = None,
     without_fields: Mapping[str, Scorer[Any]] | None = None,
 ) -> dict[str, Cascade]:
-    """Return the full cascade, and its variants without one component each, which use stored answers of the components.
+    """Return the full cascade, and its variants without one component each, which use stored outputs of the components.
 
     Args:
         settings, dataset, vectors: the composition. slates: slates of each retriever. remembered: predictions of the
@@ -229,7 +229,7 @@ def padded(items: Array, width: int) -> Array:
 
 
 def _retrieved(name: str, retriever: Retriever, requests: Requests, k: int) -> tuple[Slate, float]:
-    """Return a retriever's answers to all requests, and the median milliseconds per request."""
+    """Return a retriever's slates for all requests, and the median milliseconds per request."""
     parts, seconds = [], []
     with progress(f"retrieving: {name}", len(requests)) as update:
         for start in range(0, len(requests), BLOCK):

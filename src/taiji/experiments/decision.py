@@ -9,7 +9,7 @@ from typing import Any
 from taiji.core.number_format import number_text
 
 NEW_ITEMS = 0.05
-"""If at least this share of the items taken is new, counts and neighbours miss many of them."""
+"""If at least this share of the interactions is with new items, counts and neighbours miss many of them."""
 SHORT = 10
 """A history with at most this many interactions says little."""
 MOST = 0.5

@@ -1,7 +1,7 @@
 """The uplift ladder: gain of each set of fields over the previous one, on one log, before any language model is run.
 
-Every rung is trained on the same rows with the same budget and compared with the previous rung in pairs, over users
-and seeds.
+Every rung is trained on the same rows with the same budget and compared with the previous rung, paired by user
+and seed.
 """
 
 from __future__ import annotations

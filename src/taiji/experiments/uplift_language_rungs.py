@@ -146,7 +146,7 @@ def of_others(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
-    """Read rows of intents with a dataset's user numbers.
+    """Read rows of intents with the user ids of a dataset.
 
     Args:
         path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants, those of a study among them),

@@ -141,8 +141,8 @@ class AnotherHistory(TextMatch):
 class NextItems(NumbersField):
     """Oracle of a set answer: agreement of a candidate with the texts of its user's actual next items.
 
-    The set is known at the last refresh before the row, as an answer would be. Items taken at the row's own time are
-    excluded for all candidates. If they were excluded only for the item taken, the size of the set would reveal it.
+    The set is known at the last refresh before the row, as an answer would be. Items of interactions at the row's own time are
+    excluded for all candidates. If they were excluded only for the interaction's own item, the size of the set would reveal it.
 
     Args:
         text: fitted field whose vectors are compared.

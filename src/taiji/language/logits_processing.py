@@ -94,7 +94,7 @@ def ranked(
 def picked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]], uniform: Sequence[float]
 ) -> list[int]:
-    """Return one token per row of logits (R, V): the most likely one at temperature 0, otherwise by inverse-CDF sampling with the row's number.
+    """Return one token per row of logits (R, V): the most likely one at temperature 0, otherwise by inverse-CDF sampling with the row's uniform number.
 
     Args:
         logits: (R, V) of the next token.

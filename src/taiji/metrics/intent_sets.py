@@ -88,7 +88,7 @@ def merged(vectors: Array, weights: Array, same: float = SAME_INTENT) -> tuple[N
     Args:
         vectors: (n, d) unit vectors in order of precedence; zero rows are left out.
         weights: (n,) weights of the vectors.
-        same: cosine from which two vectors are merged.
+        same: cosine at or above which two vectors are merged.
 
     Returns:
         indices (k,) of the kept vectors and their weights (k,), by descending weight, then index.

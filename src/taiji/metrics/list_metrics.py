@@ -95,11 +95,11 @@ def coverage(lists: Array, items: int, k: int) -> float:
 
 
 def novelty(lists: Array, popularity: Array, k: int) -> Array:
-    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who have taken
-    the item before.
+    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who
+    interacted with the item before.
 
     Args:
-        lists: (B, K). popularity: (N,) shares of users; for an item without takers, half the smallest positive share
+        lists: (B, K). popularity: (N,) shares of users; for an item without users, half the smallest positive share
             is used.
         k: number of positions that count.
     """

@@ -64,7 +64,7 @@ def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
 
     Args:
         dataset: source of the histories.
-        users: user numbers, repeats allowed.
+        users: dense user ids, repeats allowed.
         as_of: microseconds; use the start of the test period, so that test data do not decide membership.
     """
     unique = np.unique(np.asarray(users, dtype=np.int64))

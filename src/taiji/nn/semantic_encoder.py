@@ -363,7 +363,7 @@ class MemoryBank(nn.Module):
         yield from torch.arange(len(self.keys), device=self.rows.device).split(BLOCK)
 
     def encoded(self, numbers: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return the encodings of a block's numbers, (n, width); ``encode`` always receives BLOCK numbers, padded
+        """Return the encodings of a block's indices, (n, width); ``encode`` always receives BLOCK indices, padded
         with 0."""
         with torch.no_grad():
             return encode(functional.pad(numbers, (0, BLOCK - len(numbers))))[: len(numbers)]

@@ -3,7 +3,7 @@
 While one call runs in its thread, the requests that arrive wait and form the next call. Under load, dozens of round
 trips, or of transactions with a sync to disk, become one; a single request does not wait. Callers that were answered
 together often ask again together, so if a call has a high fixed cost, the next one can wait for them for a moment. No
-work is done for a caller that has disconnected, or has waited for so long that the answer would be useless.
+work is done for a caller that has disconnected, or has waited for so long that the response would be useless.
 """
 
 from __future__ import annotations

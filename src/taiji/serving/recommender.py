@@ -51,7 +51,7 @@ class LiveRequests(Requests):
     """Requests with the data of their users.
 
     Attributes:
-        live: dataset to whose users the user numbers of the requests refer.
+        live: dataset to which the dense user ids of the requests refer.
         past: statistics of these users.
     """
 

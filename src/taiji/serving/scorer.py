@@ -204,7 +204,7 @@ def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]
 
 
 def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict[str, NDArray[Any]]:
-    """Return the feature columns of requests as objects, with the run's item numbers; empty columns are left out."""
+    """Return the feature columns of requests as objects, with the run's dense item ids; empty columns are left out."""
     known = world.items
     found: dict[str, list[list[Any] | None]] = {
         "ids": [(row["ids"] or None) if row else None for row in rows],

@@ -422,7 +422,7 @@ class IntentSource(Protocol):
 
 @runtime_checkable
 class UserDirectory(Protocol):
-    """Users of a release's run. Without this interface, a backend's answers cannot say that a user is unknown."""
+    """Users of a release's run. Without this interface, a backend's results cannot say that a user is unknown."""
 
     def has_user(self, history: UserHistory) -> bool:
         """Return whether the run's data contain the user; False for an erased user."""
@@ -437,6 +437,6 @@ class Recommender(Protocol):
         """Return one result per request, in order.
 
         Raises:
-            ResourceError: no retriever answered.
+            ResourceError: no retriever responded.
         """
         ...

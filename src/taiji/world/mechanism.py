@@ -51,7 +51,7 @@ class Ground:
         seed: random seed of the world.
         domain: domain of the scenario, which selects the words.
         traits: user traits by name: ``keenness`` (logit), ``activity`` (factor of visits), ``joined`` (day),
-            ``segment`` (number), (users,) each.
+            ``segment`` (index), (users,) each.
         segments: number of segments.
         before: mechanisms created before this one, by name.
     """

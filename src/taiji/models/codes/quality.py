@@ -34,7 +34,7 @@ def surplus_items(codes: Array) -> float:
 
 
 def collisions_by_target(codes: Array, targets: Array) -> float:
-    """Return the share of targets (T,), given as item numbers, that share their codes with another item.
+    """Return the share of targets (T,), given as dense item ids, that share their codes with another item.
 
     Popular items often collide more, or less, than others; a test set weights items by demand.
     """
@@ -48,7 +48,7 @@ def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> fl
 
     Args:
         codes: (N, L) codes of items.
-        targets: (T,) item numbers.
+        targets: (T,) dense item ids.
         popularity: (N,) popularity in the training log; ties go to the lower number.
         k: length of the list.
     """

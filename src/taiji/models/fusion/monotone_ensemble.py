@@ -45,7 +45,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     feedback: float = Field(default=0.1, ge=0)
     """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the slates, taken from the end, that is held out to measure UAUC."""
+    """Share of the slates, the last ones, that is held out to measure UAUC."""
 
 
 class EnsembleNetwork(nn.Module):

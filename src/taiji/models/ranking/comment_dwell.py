@@ -166,7 +166,7 @@ class CommentTexts(NumbersField):
         self.width = self.space.components.shape[1] if self.space.width else 0
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, F) float32."""
+        """Return the values for each row, (N, F) float32."""
         return np.concatenate([self.clicks(rows), self._placed(rows.dataset)[rows.item]], axis=1).astype(np.float32)
 
     def clicks(self, rows: Rows) -> Array:

@@ -95,7 +95,7 @@ class IntentMatch(NumbersField):
             self.space, self.embedder = space, found[0]
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, F) float32. Rows with the same user and time share one feature row."""
+        """Return the values for each row, (N, F) float32. Rows with the same user and time share one feature row."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels and set(INTENTS) <= set(rows.frame.columns)):
             return out
@@ -138,7 +138,7 @@ class IntentMatch(NumbersField):
         items: Array,
         catalogue: _Catalogue,
     ) -> Array:
-        """Return the numbers of the candidates (M,) of one request, (F, M) float32."""
+        """Return the values for the candidates (M,) of one request, (F, M) float32."""
         weights = intents.weights[request]
         near = cosines[:, items]
         matches = weighted_match(near, np.repeat(weights[:, None], len(items), axis=1))

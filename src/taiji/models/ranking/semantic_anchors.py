@@ -121,7 +121,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
 
 class AnchorText(NumbersField):
-    """Field with the number of the text version that could be read at the time of the row, 0 if there was none.
+    """Field with the index of the text version that could be read at the time of the row, 0 if there was none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.
@@ -201,7 +201,7 @@ class AnchorText(NumbersField):
         self._saved = {name: values for name, values in tensors.items() if not name.startswith("start_")}
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the number of the text of each row, (N, 1) float32."""
+        """Return the index of the text of each row, (N, 1) float32."""
         versions = self.versions or self.bind(rows.dataset)
         return versions.at(rows.item, rows.time)[:, None].astype(np.float32)
 
@@ -230,7 +230,7 @@ class AnchorText(NumbersField):
 
 
 class AnchorHistory(NumbersField):
-    """Field with the numbers of the texts of the user's last interactions, each in its version at the time, newest first; 0 if there is none.
+    """Field with the indices of the texts of the user's last interactions, each in its version at the time, newest first; 0 if there is none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.

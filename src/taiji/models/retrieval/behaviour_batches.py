@@ -80,7 +80,7 @@ def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: 
     Args:
         events: events in time order, from which ``history`` was made.
         column: column of the behaviour.
-        names: names of the behaviours, in the order of their numbers.
+        names: names of the behaviours, in the order of their indices.
     """
     clicks = events.filter(pl.col("click") == 1)
     numbers = {name: place + 1 for place, name in enumerate(names)}

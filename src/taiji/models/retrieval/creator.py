@@ -41,7 +41,7 @@ class CreatorSettings(TwoTowersSettings):
     active: float = Field(default=0.2, ge=0, le=1)
     """Smallest probability of coming on the next day at which a user is available."""
     order: Literal["auction", "random"] = "auction"
-    """Rule by which items compete for a user's last free match: it goes to the item that gains most by it (`auction`), or to the first in a random order
+    """Rule by which items compete for a user's last free match: it goes to the item that gains most from it (`auction`), or to the first in a random order
     (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
     """Step of the auction: largest loss of cosine per match, relative to the optimum."""
