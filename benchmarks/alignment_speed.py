@@ -37,8 +37,14 @@ class Side:
     """One trainer whose steps are timed in parts.
 
     Args:
-        model: trained from then on. tokenizer: its own. ours: or TRL's trainer. prompt: of every step. group: rollouts of it. new: tokens of each.
-        folder: for what the trainer writes. options: more of the trainer's configuration.
+        model: trained from then on.
+        tokenizer: its own.
+        ours: or TRL's trainer.
+        prompt: of every step.
+        group: rollouts of it.
+        new: tokens of each.
+        folder: for what the trainer writes.
+        options: more of the trainer's configuration.
     """
 
     def __init__(

@@ -46,7 +46,9 @@ class Server:
     """A queue of lists to compute, as long as :data:`ROOM` at most.
 
     Attributes:
-        each: microseconds to compute a list. work: that lies before it. at: time of the latest request.
+        each: microseconds to compute a list.
+        work: that lies before it.
+        at: time of the latest request.
     """
 
     each: float
@@ -75,9 +77,10 @@ class Served:
 
     Attributes:
         fresh, shown: expected rewards of the list that would have been computed, and of what was shown.
-        filled: places of what was shown over those of the other list. origin: 0 computed, 1 kept, 2 refused.
-        age: seconds, NaN where the list was not kept. had: False where a
-            request was refused whose user had no list that is young enough.
+        filled: places of what was shown over those of the other list.
+        origin: 0 computed, 1 kept, 2 refused.
+        age: seconds, NaN where the list was not kept.
+        had: False where a request was refused whose user had no list that is young enough.
         features, user, time, clicks: of requests whose user had a kept list, for the critics.
     """
 

@@ -73,7 +73,10 @@ class Shop:
     """A world's items, its true values, and the rewards.
 
     Attributes:
-        titles: of all items. sent: items with sends; the rest are served. copies: of the served. rewards: by name.
+        titles: of all items.
+        sent: items with sends; the rest are served.
+        copies: of the served.
+        rewards: by name.
     """
 
     titles: list[str]

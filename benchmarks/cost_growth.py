@@ -30,7 +30,11 @@ class Growth:
     """A cost against one factor.
 
     Attributes:
-        of: the cost. factor: its name. values: ascending. actions: one a value. operations: counted for each value, in any unit.
+        of: the cost.
+        factor: its name.
+        values: ascending.
+        actions: one a value.
+        operations: counted for each value, in any unit.
         facts: more about each value.
     """
 

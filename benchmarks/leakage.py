@@ -104,7 +104,9 @@ def measure(quick: bool, answers: Sequence[Answer] = ANSWERS[:1], size: int = 12
     """See the module.
 
     Args:
-        quick: the smallest sizes. answers: forms of answers. size: examples judged; half as many set the threshold.
+        quick: the smallest sizes.
+        answers: forms of answers.
+        size: examples judged; half as many set the threshold.
         data: only these data sets.
     """
     result = Result()
@@ -138,7 +140,9 @@ class Subject:
     """A data set with the form of its answers.
 
     Attributes:
-        name: of the data set. answer: one item, or a set. dataset, lm, prompts: what scoring needs.
+        name: of the data set.
+        answer: one item, or a set.
+        dataset, lm, prompts: what scoring needs.
     """
 
     name: str

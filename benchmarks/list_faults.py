@@ -142,7 +142,8 @@ class Answer:
     """A list, with what is needed to judge it.
 
     Attributes:
-        question: as it was sent. body: as it came.
+        question: as it was sent.
+        body: as it came.
         events: all that the user had done until then; the service may not have taken in the latest of them.
         behind_s: seconds since the release named was active.
         early, late: microseconds between which the service's clock stood, whatever it had been set to.
@@ -165,9 +166,11 @@ class Shoppers:
     """Users of the log who go on acting, one event at a time, so that the order in which the service learns of them is known.
 
     Args:
-        ask: sends a request and returns status and body. post: sends events until they are acknowledged and returns their ids.
+        ask: sends a request and returns status and body.
+        post: sends events until they are acknowledged and returns their ids.
         behind: seconds since a release was active, at its least within an interval of the monotonic clock.
-        back_s: by how much the service's clock was set back at most. seed: of everything that is drawn.
+        back_s: by how much the service's clock was set back at most.
+        seed: of everything that is drawn.
     """
 
     ask: Callable[[str, str, Any], tuple[int, Any]]
@@ -227,7 +230,8 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
     """Count what is wrong with answers.
 
     Args:
-        answers: each user's in the order in which they were given. made: release to what makes its lists.
+        answers: each user's in the order in which they were given.
+        made: release to what makes its lists.
 
     Returns:
         ``wrong lists``: not the list of the release named for any history that the service can have had; a user's history never

@@ -62,7 +62,9 @@ class Trial:
     """Log, prompts and examples of one seed.
 
     Attributes:
-        dataset, prompts: the log and the form of prompts. train, test: examples. seed: of training and samples.
+        dataset, prompts: the log and the form of prompts.
+        train, test: examples.
+        seed: of training and samples.
     """
 
     dataset: Dataset

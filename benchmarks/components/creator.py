@@ -38,7 +38,10 @@ class Loop:
     """A world that one policy serves, with its matches and counts.
 
     Args:
-        world: at its opening. kind: who is matched. boost: λ. seed: of drawn users.
+        world: at its opening.
+        kind: who is matched.
+        boost: λ.
+        seed: of drawn users.
     """
 
     def __init__(self, world: World, kind: Kind, boost: float, seed: int) -> None:

@@ -109,7 +109,8 @@ def ndcg(scores: Array, gains: Array, lists: Array) -> float:
     """Return the mean NDCG at :data:`PLACES` over lists of at least two items.
 
     Args:
-        scores, gains: (N,). lists: (N,) ids of lists.
+        scores, gains: (N,).
+        lists: (N,) ids of lists.
     """
     discount = 1 / np.log2(np.arange(PLACES) + 2)
     found = []

@@ -48,9 +48,13 @@ class Episode:
     """Requests of an episode in the order of time, N of them, and totals per user.
 
     Attributes:
-        user: (N,). states: (N, S). rewards: (N,) seconds watched. returned: (users,) sums of these. shown: (N, L, K)
-        predictions of the shown items. watched: (N, L) seconds, NaN for items that were not viewed. totals: means per
-        user by name.
+        user: (N,).
+        states: (N, S).
+        rewards: (N,) seconds watched.
+        returned: (users,) sums of these.
+        shown: (N, L, K) predictions of the shown items.
+        watched: (N, L) seconds, NaN for items that were not viewed.
+        totals: means per user by name.
     """
 
     user: Array

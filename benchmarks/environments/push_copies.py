@@ -72,7 +72,10 @@ class Copies:
     """Every copy of some items: (items, styles, wordings) each.
 
     Attributes:
-        texts: of the copies. categories: their styles. clicks, kept: expected per send to a reader drawn evenly. utility: the part of the click's logit that the copy makes.
+        texts: of the copies.
+        categories: their styles.
+        clicks, kept: expected per send to a reader drawn evenly.
+        utility: the part of the click's logit that the copy makes.
     """
 
     texts: Array

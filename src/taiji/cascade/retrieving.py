@@ -35,8 +35,8 @@ class RetrieverPool:
     finished, so calls cannot pile up behind a slow one.
 
     Args:
-        retrievers: name to retriever. seconds: time limit; None calls all retrievers one after another in this
-            thread.
+        retrievers: name to retriever.
+        seconds: time limit; None calls all retrievers one after another in this thread.
     """
 
     def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:

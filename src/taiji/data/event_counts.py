@@ -122,7 +122,8 @@ class ClickCounts:
     """Counters in which the given clicks replace the users' own clicks in the log; all other counters are unchanged.
 
     Args:
-        counts: the other counters. keys: keys of the items.
+        counts: the other counters.
+        keys: keys of the items.
         users, items, times: the clicks, (E,) each.
     """
 

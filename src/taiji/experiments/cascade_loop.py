@@ -39,7 +39,8 @@ class CascadePolicy:
     """Policy that shows a cascade's lists.
 
     Args:
-        world: world to act in. dataset: log of this world on which the components were trained.
+        world: world to act in.
+        dataset: log of this world on which the components were trained.
         compose: creates the cascade on a dataset with the same users and items and newer events.
         featured: adds the features read by the cascade to requests.
 

@@ -31,8 +31,8 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: as returned by :func:`taiji.experiments.uplift_trial.log_facts`. rows: rows of
-            :func:`taiji.experiments.ladder.climb` with one model.
+        facts: as returned by :func:`taiji.experiments.uplift_trial.log_facts`.
+        rows: rows of :func:`taiji.experiments.ladder.climb` with one model.
         catalogue: number of items.
     """
     whole = [row for row in rows if row["group"] == "all" and "gain" in row]

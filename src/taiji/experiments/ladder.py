@@ -38,8 +38,8 @@ class Bench:
     """A trial with the arrays of its rows; each field is fitted once.
 
     Attributes:
-        trial: candidates. fit, stop, test: arrays with counts only, of the earlier and the latest part of training,
-            and of the test.
+        trial: candidates.
+        fit, stop, test: arrays with counts only, of the earlier and the latest part of training, and of the test.
     """
 
     trial: Trial
@@ -81,8 +81,10 @@ class Fitted:
     """A model on a rung, per seed.
 
     Attributes:
-        scores: scores of the test rows. losses: (G,) mean loss of each group of users on the latest part of training,
-            see :func:`taiji.models.ranking.paying_fields.losses_by_group`. rows: (G,) rows per group.
+        scores: scores of the test rows.
+        losses: (G,) mean loss of each group of users on the latest part of training, see
+            :func:`taiji.models.ranking.paying_fields.losses_by_group`.
+        rows: (G,) rows per group.
     """
 
     scores: Scores
@@ -189,8 +191,11 @@ def climb(
     """Train every rung and compare it with the previous one.
 
     Args:
-        trial: candidates. rungs: rungs in order. models: names in :data:`MODELS`. seeds: trainings per rung and
-            model. resamples: resamples of users and seeds.
+        trial: candidates.
+        rungs: rungs in order.
+        models: names in :data:`MODELS`.
+        seeds: trainings per rung and model.
+        resamples: resamples of users and seeds.
 
     Yields:
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and for the paired difference

@@ -138,7 +138,8 @@ def value_interval(
     Args:
         terms: terms of an estimator.
         log: source of the terms; if its overlap with the target policy is too small, the entry has ``reason`` instead
-        of an interval, and without overlap no value. resamples, level, seed: of the bootstrap over rows.
+            of an interval, and without overlap no value.
+        resamples, level, seed: of the bootstrap over rows.
     """
     n, reason = len(terms), log.no_overlap if log is not None else ""
     if log is not None and not log.effective_rows:

@@ -50,7 +50,8 @@ class Knowledge:
     """Factory of the field of item knowledge from a table.
 
     Attributes:
-        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: name of the embedder.
+        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`.
+        embedder: name of the embedder.
         kind: class of the field; a control is a class of its own.
     """
 
@@ -69,7 +70,8 @@ class TabledIntents(NumbersField):
     """Agreement with the intents that a row's user had at the time.
 
     Args:
-        table: table with the columns of :data:`COLUMNS`. name: name of the field.
+        table: table with the columns of :data:`COLUMNS`.
+        name: name of the field.
     """
 
     def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
@@ -98,7 +100,8 @@ class Intents:
     """Factory of the field of intents from a table.
 
     Attributes:
-        table: table with the columns of :data:`COLUMNS`. another: negative control in which every row gets another user's intents.
+        table: table with the columns of :data:`COLUMNS`.
+        another: negative control in which every row gets another user's intents.
     """
 
     table: pl.DataFrame
@@ -222,7 +225,9 @@ class StudentIntents(NumbersField):
     """Agreement with the intents of a student trained on a table; every row with a history has some.
 
     Args:
-        table: table with the columns of :data:`COLUMNS`. settings: settings of the student. name: name of the field.
+        table: table with the columns of :data:`COLUMNS`.
+        settings: settings of the student.
+        name: name of the field.
     """
 
     def __init__(self, table: pl.DataFrame, settings: StudentSettings | None = None, name: str = "intents") -> None:

@@ -78,8 +78,9 @@ class Text:
     """Factory of the fields of item texts.
 
     Attributes:
-        embedder: name of the embedder. kind: class of the field; controls are separate classes. vector: number of components of
-            the item's text vector.
+        embedder: name of the embedder.
+        kind: class of the field; controls are separate classes.
+        vector: number of components of the item's text vector.
     """
 
     embedder: str

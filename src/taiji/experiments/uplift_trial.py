@@ -34,9 +34,10 @@ class Trial:
     """Candidates of one log.
 
     Attributes:
-        dataset: the log reduced to each user's first interaction with each item. train, test: ``user, item, time, click``, in
-            time order.
-        cut: start of the test period (microseconds). refreshes: times in the test period at which fields are refreshed.
+        dataset: the log reduced to each user's first interaction with each item.
+        train, test: ``user, item, time, click``, in time order.
+        cut: start of the test period (microseconds).
+        refreshes: times in the test period at which fields are refreshed.
     """
 
     dataset: Dataset
@@ -50,8 +51,9 @@ class Trial:
         """Draw the candidates.
 
         Args:
-            dataset: any log. most: largest number of candidates, reached approximately by sampling the interactions. seed: seed of candidates and
-                sample.
+            dataset: any log.
+            most: largest number of candidates, reached approximately by sampling the interactions.
+            seed: seed of candidates and sample.
 
         Raises:
             InputError: too few first interactions after the initial part of the log.

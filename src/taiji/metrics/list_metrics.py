@@ -99,8 +99,8 @@ def novelty(lists: Array, popularity: Array, k: int) -> Array:
     interacted with the item before.
 
     Args:
-        lists: (B, K). popularity: (N,) shares of users; for an item without users, half the smallest positive share
-            is used.
+        lists: (B, K).
+        popularity: (N,) shares of users; for an item without users, half the smallest positive share is used.
         k: number of positions that count.
     """
     floor = popularity[popularity > 0].min(initial=1.0) / 2
@@ -112,7 +112,9 @@ def diversity(lists: Array, categories: Array, k: int) -> Array:
     """Return the share (B,) of pairs of the first ``k`` that differ in category; NaN with fewer than two items.
 
     Args:
-        lists: (B, K). categories: (N,) codes. k: number of positions that count.
+        lists: (B, K).
+        categories: (N,) codes.
+        k: number of positions that count.
     """
     shown = lists[:, :k]
     there = shown != NO_ITEM
