@@ -43,7 +43,7 @@ WAYS = ("exact", "misspelt", "shortened", "woven in")
 Answer = Literal["item", "set"]
 ANSWERS: tuple[Answer, ...] = ("item", "set")
 BLOCK = 24
-"""Examples scored under one key, so that a larger run goes on from the parts of a smaller one."""
+"""Number of examples scored under one key, so that a larger run can continue from the parts of a smaller one."""
 BUDGET = 384
 """Longest student prompt, in tokens."""
 
@@ -104,9 +104,9 @@ def measure(quick: bool, answers: Sequence[Answer] = ANSWERS[:1], size: int = 12
     """See the module.
 
     Args:
-        quick: the smallest sizes.
+        quick: True for the smallest sizes.
         answers: forms of answers.
-        size: examples judged; half as many set the threshold.
+        size: number of evaluated examples; half as many set the threshold.
         data: only these data sets.
     """
     result = Result()
