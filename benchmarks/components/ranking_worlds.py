@@ -33,7 +33,7 @@ TRAINING = {
     "epochs": 1,
     "batch": 512,
 }
-"""Training of every arm that is a ranker, whatever the defaults are; a component sets steps and learning rates."""
+"""Training settings of every arm that is a ranker, independent of the defaults; a component sets steps and learning rates."""
 
 
 @dataclass(frozen=True)
