@@ -97,7 +97,7 @@ class AnswerSettings(GenerationSettings):
     """Sampling of answers, when a model is evaluated and when features are made."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature; 0 always takes the most likely token, so that all samples of a prompt are the same text."""
+    """Sampling temperature; 0 always chooses the most likely token, so that all samples of a prompt are the same text."""
 
 
 class Config(Settings):

@@ -85,7 +85,7 @@ def facts_of(dataset: Dataset, requests: Requests, targets: Targets, before: int
 def slices_of(
     dataset: Dataset, requests: Requests, targets: Targets, before: int
 ) -> Iterator[tuple[str, Array, Targets]]:
-    """Yield name, request numbers and targets of each slice: by length of history, and by popularity of the targets."""
+    """Yield name, request indices and targets of each slice: by length of history, and by popularity of the targets."""
     known = dataset.history.count_before(requests.user, requests.time)
     for fewest, most, name in HISTORIES:
         rows = np.flatnonzero((known >= fewest) & (known <= (np.inf if most is None else most)))

@@ -238,7 +238,7 @@ class NumbersField(Field, ABC):
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers, unique within a model; empty if the field has no values."""
+        """Names of the values, unique within a model; empty if the field has no values."""
 
     @abstractmethod
     def matrix(self, rows: Rows) -> Array:

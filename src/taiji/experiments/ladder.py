@@ -62,7 +62,7 @@ class Bench:
         self.test = self.inputs.arrays(trial.test.drop("group"))
 
     def numbers(self, made: NumbersField) -> tuple[Array, Array]:
-        """Return a field's numbers for the training and the test rows; the field is refreshed within the test
+        """Return a field's values for the training and the test rows; the field is refreshed within the test
         period."""
         trial = self.trial
         made.fit(trial.dataset, trial.train, trial.cut)
@@ -98,7 +98,7 @@ class Fitted:
 
 
 Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Fitted]
-"""Function that trains a ranker: (bench, added fields, their training numbers, their test numbers, number of seeds) → result."""
+"""Function that trains a ranker: (bench, added fields, their training values, their test values, number of seeds) → result."""
 OURS: list[dict[str, Any]] = [{"embeddings": False, "dropout": 0.4, "learning_rate": 1.5e-3, "patience": 6}, {}]
 TREES: list[dict[str, Any]] = [{"num_leaves": 15}, {"num_leaves": 31}]
 """Configurations of each model; the best one on the latest part of training is used."""
@@ -229,7 +229,7 @@ def climb(
 
 
 Part = tuple[NumbersField, Array, Array]
-"""A field with its numbers for the training and the test rows."""
+"""A field with its values for the training and the test rows."""
 
 
 @dataclass
@@ -258,7 +258,7 @@ class _Standing:
 
 
 def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
-    """Return the concatenated numbers of fields, for the training and the test rows."""
+    """Return the concatenated values of fields, for the training and the test rows."""
     train, test = [np.zeros((len(trial.train), 0), np.float32)], [np.zeros((len(trial.test), 0), np.float32)]
     return (
         np.concatenate([*train, *(part[1] for part in parts)], axis=1),

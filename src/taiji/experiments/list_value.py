@@ -82,7 +82,7 @@ def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *
     Returns:
         ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched``
         (exposures also in the arm's list), ``effective_rows``, ``mean_weight``, ``ips``, ``snips``, ``gain`` (ips
-        minus the log's reward, paired) and ``difference`` to ``against`` (of snips).
+        minus the log's reward, paired) and ``difference`` from ``against`` (of snips).
     """
     _, user = np.unique(logged.requests.user[logged.row], return_inverse=True)
     mean = Logged(logged.reward, np.ones(len(logged.reward)), np.ones(len(logged.reward)))

@@ -80,7 +80,7 @@ class TabledIntents(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return self.match.labels
 
     def _joined(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -236,7 +236,7 @@ class StudentIntents(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return self.match.labels
 
     def _told(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:

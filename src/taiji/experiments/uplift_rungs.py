@@ -134,7 +134,7 @@ class AnotherHistory(TextMatch):
     """Negative control: texts are compared with the history of another user."""
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers that each row would have for another user."""
+        """Return the values that each row would have for another user."""
         others = np.random.default_rng(0).permutation(rows.dataset.n_users)
         return super().matrix(Rows(rows.dataset, rows.frame.with_columns(user=pl.Series(others[rows.user]))))
 
@@ -157,7 +157,7 @@ class NextItems(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return tuple(f"{self.name}_{part}" for part in SET_MATCHES) if self.text.labels else ()
 
     def matrix(self, rows: Rows) -> Array:

@@ -24,7 +24,7 @@ class Sampling:
 
     max_new_tokens: int
     temperature: float = 1.0
-    """Sampling temperature; 0 takes the most likely token."""
+    """Sampling temperature; 0 always chooses the most likely token."""
     top_k: int = 0
     """Number of most likely tokens kept; 0 keeps the whole vocabulary."""
     top_p: float = 1.0

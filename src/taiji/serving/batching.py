@@ -42,7 +42,7 @@ class Batcher(Generic[A, B]):
         patience_s: longest waiting time of an argument; after it, the caller gets :class:`Overloaded`.
         told: callback that gets the number of arguments of a call and its duration in seconds.
         linger: longest time for which the next call waits for more arguments, as a share of the time of the last call.
-            The wait ends early once the waiting arguments are as many as the last call answered plus those it left.
+            The wait ends early once as many arguments are waiting as the last call processed and left over.
     """
 
     def __init__(

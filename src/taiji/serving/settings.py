@@ -132,10 +132,10 @@ class ServingSettings(Settings):
     host: str = "127.0.0.1"
     """Address to bind to; addresses other than loopback need API keys."""
     port: int = Field(default=8080, ge=0, le=65535)
-    """Port; 0 takes a free one and prints it."""
+    """Port; 0 chooses a free one and prints it."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of a listener that answers only ``/healthz``, in its own thread, so that a probe does not wait for other
-    requests. 0 takes a free port and prints it. By default there is no such listener, and probes use the port of the
+    requests. 0 chooses a free port and prints it. By default there is no such listener, and probes use the port of the
     API.
     """
     keys: Path | None = None

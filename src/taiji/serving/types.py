@@ -327,7 +327,7 @@ class RankResult:
     """CTCVR per candidate, None for one that is not in the catalogue.
 
     ``with_features`` is None if the user has no row of the ranker's quantiser version. ``wrong_context`` lists the
-    context columns that the log lacks or whose value has another type, with the reasons; in that case nothing is scored.
+    context columns that the log lacks or whose value has a different type, with the reasons; in that case nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)

@@ -136,8 +136,8 @@ class World:
         """Let a policy serve from the start, and return the log as :class:`~taiji.data.schema.Tables`, like any data source.
 
         Args:
-            policy: a policy or a name for :func:`taiji.world.policies.make_policy`; None takes the scenario's.
-            days: length in days; None takes the scenario's.
+            policy: a policy or a name for :func:`taiji.world.policies.make_policy`; None uses the scenario's.
+            days: length in days; None uses the scenario's.
         """
         from taiji.world.log import make_log
 

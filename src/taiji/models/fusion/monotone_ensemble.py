@@ -32,7 +32,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     columns: tuple[str, ...] = ()
     """Attributes of a request: numeric columns of the requests or users, with one number per request each."""
     users: int = Field(default=0, ge=0)
-    """Number of rows in the table of learnt user vectors, indexed by the user's number modulo this; 0 for no table."""
+    """Number of rows in the table of learnt user vectors, indexed by the user's dense id modulo this; 0 for no table."""
     dimension: PositiveInt = 8
     """Length of user vectors and task vectors."""
     grid: int = Field(default=17, ge=2)

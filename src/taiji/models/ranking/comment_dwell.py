@@ -146,7 +146,7 @@ class CommentTexts(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers: one count per comment, then the components of the title and of each comment."""
+        """Names of the values: one count per comment, then the components of the title and of each comment."""
         texts = (f"{self.name}_{text}_{part}" for text in range(1 + self.most) for part in range(self.width))
         return (*(f"{self.name}_clicks_{place}" for place in range(self.most)), *texts)
 

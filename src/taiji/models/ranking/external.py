@@ -43,7 +43,7 @@ class PairScorer(Protocol):
 
 
 class ExternalRanker(ABC):
-    """Base class of external rankers: translates dense ids, splits into batches, and checks the answers.
+    """Base class of external rankers: translates dense ids, splits into batches, and checks the results.
 
     Args:
         dataset: dataset that maps dense ids to ids of the user's tables.

@@ -56,7 +56,7 @@ class IntentMatch(NumbersField):
 
     Args:
         most: largest number of intents that are read, in order of decreasing weight.
-        name: name of the field, and prefix of the names of its numbers.
+        name: name of the field, and prefix of the names of its values.
     """
 
     learnt = ("embedder", "depth")
@@ -70,7 +70,7 @@ class IntentMatch(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers; empty if the training rows had no intents."""
+        """Names of the values; empty if the training rows had no intents."""
         if not self.embedder:
             return ()
         levels = (f"l{level + 1}" for level in range(self.depth))

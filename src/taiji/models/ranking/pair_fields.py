@@ -37,7 +37,7 @@ class PastField(NumbersField):
     """Base class of pair fields whose item vectors are refreshed at cutoff times.
 
     Args:
-        name: name of the field, and prefix of the names of its numbers.
+        name: name of the field, and prefix of the names of its values.
         history: number of most recent interactions with which a candidate is compared.
         refreshes: number of refreshes in the training period; the last one is at its end.
         least_rows: smallest number of training rows with which the field is used.
@@ -131,7 +131,7 @@ class PastField(NumbersField):
         return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Add the unknown items (−1) of a dataset, and return the numbers of its items. The base class leaves them unknown.
+        """Add the unknown items (−1) of a dataset, and return the indices of its items. The base class leaves them unknown.
 
         The lock is held during the call.
         """
@@ -226,7 +226,7 @@ class CollaborativeMatch(PastField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         if self.is_left_out:
             return ()
         return tuple(f"{self.name}_{part}" for part in (*HISTORY_MATCHES, "co_sum", "co_max", "co_recent"))
@@ -383,7 +383,7 @@ class TextMatch(PastField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers; empty if items have no texts."""
+        """Names of the values; empty if items have no texts."""
         if self.is_left_out or not self.space.width:
             return ()
         matches = [f"{self.name}_{part}" for part in HISTORY_MATCHES]

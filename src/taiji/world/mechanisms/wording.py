@@ -42,7 +42,7 @@ class WordingSettings(Base):
 
 
 class Wording(Mechanism[WordingSettings]):
-    """Utility (styles, wordings) and promise (wordings,) of wordings, the same for everybody, constant."""
+    """Utility (styles, wordings) and promise (wordings,) of wordings, constant and the same for everybody."""
 
     Settings = WordingSettings
     after = ("content", "copy")
