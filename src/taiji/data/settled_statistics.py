@@ -1,6 +1,6 @@
 """Statistics of items after the end of a log, when no further event changes them: one row per item instead of a search in every counter.
 
-A service answers requests of today from a log that has ended. Statistics of a window of time settle once the window begins after the last event.
+A service answers today's requests from a log that has ended. Statistics of a window of time settle once the window begins after the last event.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def cross_fitted_rates(
     """Fit a reward model for the doubly robust estimate: each action's mean reward, shrunk to the overall mean.
 
     Args:
-        actions: (N,) action numbers below ``n_actions``.
+        actions: (N,) action indices below ``n_actions``.
         rewards: (N,).
         n_actions: A.
         folds: number of equal folds; a row's model is fitted on the other folds, so a row never predicts itself.

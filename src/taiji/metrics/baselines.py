@@ -152,7 +152,7 @@ def _most_frequent(values: Iterable[Any]) -> Any:
 
 
 def _top(scores: Array, size: int, seen: Array | None) -> Array:
-    """Return the ``size`` items with the highest positive scores, ties by item number, padded with −1."""
+    """Return the ``size`` items with the highest positive scores, ties broken by item id, padded with −1."""
     scores = scores.astype(np.float64)
     if seen is not None:
         scores[seen] = 0

@@ -32,7 +32,7 @@ class Targets:
 
     @classmethod
     def of(cls, requests: Array, items: Array, count: int) -> Targets:
-        """Create targets for ``count`` requests from pairs of request number (P,) and item (P,), in any order, with
+        """Create targets for ``count`` requests from pairs of request index (P,) and item (P,), in any order, with
         repeats."""
         width = int(items.max(initial=-1)) + 1
         pairs = np.unique(np.asarray(requests, np.int64) * max(width, 1) + items)
