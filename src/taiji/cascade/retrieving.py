@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Asked:
-    """Answers of the retrievers.
+    """Results of the retrievers.
 
     Attributes:
-        slates: retriever to its answer, in the order of the retrievers.
-        late: retrievers that did not answer in time or were still busy with an earlier call.
+        slates: retriever to its slate, in the order of the retrievers.
+        late: retrievers that did not respond in time or were still busy with an earlier call.
         failed: retrievers that raised, with their messages.
     """
 
@@ -31,12 +31,12 @@ class Asked:
 class RetrieverPool:
     """Pool of retrievers that are called concurrently, one thread each.
 
-    A late call continues in its thread and its answer is dropped. Its retriever is not called again until it has
+    A late call continues in its thread and its result is dropped. Its retriever is not called again until it has
     finished, so calls cannot pile up behind a slow one.
 
     Args:
-        retrievers: name to retriever. seconds: time limit; None calls all retrievers one after another in this
-            thread.
+        retrievers: name to retriever.
+        seconds: time limit; None calls all retrievers one after another in this thread.
     """
 
     def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:
@@ -49,7 +49,7 @@ class RetrieverPool:
         """Return ``k`` candidates per request from every retriever.
 
         Raises:
-            ResourceError: no retriever answered.
+            ResourceError: no retriever responded.
         """
         asked = Asked({})
         running: dict[str, Future[Slate]] = {}

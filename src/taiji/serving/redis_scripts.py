@@ -5,7 +5,7 @@ Keys, after the prefix ``P``:
 ======================  =============  =============================================================
 ``queue``               stream         events not yet absorbed (consumer group ``workers``)
 ``unreadable``          stream         events put aside because they could not be read, each with ``why``
-``idem:KEY``            string         digest of a batch taken in, with a time to live
+``idem:KEY``            string         digest of an accepted batch, with a time to live
 ``u:USER``              hash           ``seen``
 ``h:USER``              sorted set     events by time
 ``f:RELEASE:USER``      hash           ``v`` version, ``s`` seen, ``n`` neighbour, ``h`` head, ``t`` tail
