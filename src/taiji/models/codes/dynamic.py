@@ -87,16 +87,16 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and the number (N,) of the coder that assigned them.
+        """Return the codes (N, L) that items (N,) had at times (N,), and the index (N,) of the coder that assigned them in :attr:`coders`.
 
-        A code that was assigned at exactly the given time counts. Before an item's first code, codes and number are −1.
+        A code that was assigned at exactly the given time counts. Before an item's first code, codes and index are −1.
         """
         log = self.log
         found = log.last(items, times)
         there = found >= 0
         codes = np.full((len(found), log.codes.shape[1]), NO_CODE, np.int64)
         versions = np.full(len(found), NO_CODE, np.int64)
-        codes[there], versions[there] = log.codes[found[there]], self._numbers()[found[there]]
+        codes[there], versions[there] = log.codes[found[there]], self._coder_indices()[found[there]]
         return codes, versions
 
     @property
@@ -112,7 +112,7 @@ class DynamicCodes:
     @property
     def log_of_version(self) -> CodeLog:
         """The codes that the current coder assigned."""
-        log, own = self.log, self._numbers() == len(self.coders) - 1
+        log, own = self.log, self._coder_indices() == len(self.coders) - 1
         return CodeLog(log.times[own], log.items[own], log.codes[own])
 
     def save(self, folder: str | Path) -> None:
@@ -121,7 +121,7 @@ class DynamicCodes:
             for number, coder in enumerate(self.coders):
                 coder.save(temporary / f"coder-{number}")
             log = self.log
-            tables = {"times": log.times, "items": log.items, "codes": log.codes, "versions": self._numbers()}
+            tables = {"times": log.times, "items": log.items, "codes": log.codes, "versions": self._coder_indices()}
             save_file({k: np.ascontiguousarray(v) for k, v in tables.items()}, temporary / "codes.safetensors")
             write_json(temporary / "versions.json", [coder.version for coder in self.coders])
 
@@ -164,6 +164,6 @@ class DynamicCodes:
             )
         return self.coders[-1]
 
-    def _numbers(self) -> Array:
-        """Return the number (T,) of the coder that assigned each code of the log."""
+    def _coder_indices(self) -> Array:
+        """Return the index (T,) of the coder that assigned each code of the log."""
         return np.concatenate([np.zeros(0, np.int64), *self._versions])

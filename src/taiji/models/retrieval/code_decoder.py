@@ -25,7 +25,7 @@ from taiji.models.codes.collisions import unique_codes
 from taiji.models.codes.dynamic import DynamicCodes
 from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
-from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_network import RequestAttributes, BeamScorer, CodeNetwork, Past
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of, scenario_of_requests, scenarios_of
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.models.retrieval.code_training import CodeTraining
@@ -364,7 +364,7 @@ class CodeDecoder(CatalogueRetriever):
         scores = values.cpu().numpy().astype(np.float64)[row, column]
         return row[place], items, scores[place] + shown.trie.log_shares[items]
 
-    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
+    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, RequestAttributes]:
         """Return the histories, their lengths (B,), and the other attributes of the requests, with one group per request."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
@@ -388,7 +388,7 @@ class CodeDecoder(CatalogueRetriever):
         if s.scenario:
             numbers = numbers_of(scenario_of_requests(requests, s.scenario), self.facts["scenarios"])
             prompt = self._tensor(numbers[:, None])
-        return self.past_of(items, features, long), self._tensor(seen), Asked(request_features, prompt)
+        return self.past_of(items, features, long), self._tensor(seen), RequestAttributes(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
         """Return the network's input for assignments of codes (R, n), oldest first, and for earlier ones (R, m), newest first, −1 for none."""

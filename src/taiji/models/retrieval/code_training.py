@@ -18,7 +18,7 @@ from taiji.data.history import History, compressed
 from taiji.models.codes.kmeans import k_means, nearest
 from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
-from taiji.models.retrieval.code_network import Asked, Past
+from taiji.models.retrieval.code_network import RequestAttributes, Past
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of
 from taiji.nn.devices import on_device
 from taiji.nn.early_stopping import BestWeights
@@ -170,7 +170,7 @@ class CodeTraining:
         log_chance = self.model._tensor(np.log(chance[drawn]).astype(np.float32))
         return sampled_softmax_loss(states, codes, network.level_table(level), self.model._tensor(drawn), log_chance)
 
-    def _past(self, batch: CodeBatch) -> tuple[Past, Asked]:
+    def _past(self, batch: CodeBatch) -> tuple[Past, RequestAttributes]:
         """Return the network's input for a batch, and the attributes of its targets."""
         s, times, prompt = self.model.settings, None, None
         if s.time:
@@ -185,7 +185,7 @@ class CodeTraining:
         if self.prompts is not None:
             prompt = self.model._tensor(np.where(batch.places >= 0, self.prompts[batch.places], 0))
         past = self.model.past_of(batch.items[:, :-1], None if times is None else times[:, :-1], long)
-        return past, Asked(times, prompt)
+        return past, RequestAttributes(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
         """Return the first codes (R, n + 1, S) of the last exposures between each target and the interaction before it; −1 for none."""
