@@ -7,7 +7,7 @@ from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
 
 from taiji.models.codes.trie import CodeTrie, LiveTrie
 from taiji.models.retrieval import code_network
-from taiji.models.retrieval.code_network import RequestAttributes, BeamScorer, CodeNetwork, Decoding, Past
+from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Decoding, Past, RequestAttributes
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.nn.beam_search import beam_search
 from taiji.nn.prefix_blocks import PrefixBlock

@@ -25,7 +25,7 @@ from taiji.models.codes.collisions import unique_codes
 from taiji.models.codes.dynamic import DynamicCodes
 from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
-from taiji.models.retrieval.code_network import RequestAttributes, BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past, RequestAttributes
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of, scenario_of_requests, scenarios_of
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.models.retrieval.code_training import CodeTraining

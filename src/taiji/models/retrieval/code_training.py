@@ -18,7 +18,7 @@ from taiji.data.history import History, compressed
 from taiji.models.codes.kmeans import k_means, nearest
 from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
-from taiji.models.retrieval.code_network import RequestAttributes, Past
+from taiji.models.retrieval.code_network import Past, RequestAttributes
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of
 from taiji.nn.devices import on_device
 from taiji.nn.early_stopping import BestWeights
