@@ -247,7 +247,7 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
             raise ConfigError(
                 "A stage cannot have this name: it is its folder's, and its settings' key.",
                 where=f"stages: {reference}",
-                expected="small letters, digits and underscores, beginning with a letter, and no other section's name",
+                expected="lower-case letters, digits and underscores, beginning with a letter, and no other section's name",
                 found=str(name),
                 fix="rename the stage",
             )
@@ -285,7 +285,7 @@ def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> d
                 "A setting is given under its old and its new key.",
                 where=source,
                 found=f"{old} and {new}",
-                fix=f"take {old} out",
+                fix=f"remove {old}",
             )
         log.warning("%s: %s is now called %s; the old key is still read in this version", source, old, new)
         old_keys[new] = old
@@ -338,8 +338,8 @@ def _read_json(path: Path) -> Any:
     except ValueError as error:
         of_run = path.name == STORED
         anew = (
-            "start the run again as it was started first (with its configuration or preset) and with --resume: "
-            "that writes this file anew, and finished stages are kept"
+            "start the run again with its original configuration or preset and --resume: "
+            "this rewrites the file and keeps finished stages"
         )
         raise ConfigError(
             "The configuration that a run keeps is damaged." if of_run else "Could not read the configuration.",
@@ -360,9 +360,9 @@ def _of_another_version(
         "The run was made by another version of taiji: its configuration holds settings that this one does not know.",
         where=str(path),
         expected=f"the settings of taiji {__version__}",
-        found=f"{by}{', in another state of its code' if __version__ in made else ''}; "
+        found=f"{by}{' with different source files' if __version__ in made else ''}; "
         + "; ".join(_explain(problem, kind, old_keys) for problem in error.errors()),
-        fix=f"use the version that made it, or take these keys out of {path}, or start a new run",
+        fix=f"use the version that made it, or remove these keys from {path}, or start a new run",
     )
 
 

@@ -125,7 +125,7 @@ def test_actions_that_the_log_never_takes_are_noticed():
     [
         (np.zeros(400), "no spread"),
         (np.eye(1, 400)[0], "1 of 400 differ"),
-        (np.arange(5.0), "too few rows to tell (5, needed 10)"),
+        (np.arange(5.0), "too few rows (5; at least 10 are needed)"),
     ],
     ids=["no reward", "one reward", "five rows"],
 )

@@ -116,7 +116,7 @@ def test_a_person_reviews_a_run_through_files(undisturbed, tmp_path):
     second = taiji("review", run, "--as", "ada", "--files", "--count", "3", "--beside", "rules")
     assert second.returncode == 0, second.stderr
     assert len((run / "review" / "ada.todo.jsonl").read_text().splitlines()) == 1
-    assert "1 wait for ada" in second.stdout
+    assert "1 waiting for ada" in second.stdout
     refused = taiji("review", run, "--as", "rules", "--files")
     assert refused.returncode == 2
     assert "give your own name" in refused.stderr

@@ -207,4 +207,4 @@ def test_a_life_of_the_service(tmp_path: Path) -> None:
         code = service.stop()
     assert code == 0
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
-    assert {"worker started", "process ended", "worker stopped"} <= {line["event"] for line in lines}
+    assert {"worker started", "process exited", "worker stopped"} <= {line["event"] for line in lines}

@@ -84,10 +84,10 @@ class Silent(Forgetful):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (Future("load"), "the future gone"),
+        (Future("load"), "after future events were removed"),
         (Together("load"), "alone"),
         (Drifting("load"), "second time"),
-        (Forgetful(), "saved and read again"),
+        (Forgetful(), "after saving and loading"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
 )

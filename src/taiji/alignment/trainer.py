@@ -79,7 +79,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
                 "The configuration is a plain GRPOConfig of TRL.",
                 expected="ParetoGRPOConfig",
                 found=type(args).__name__,
-                fix="replace GRPOConfig by taiji.alignment.ParetoGRPOConfig",
+                fix="replace GRPOConfig with taiji.alignment.ParetoGRPOConfig",
             )
         self.step_state = StepState()
         self._train_sampler: Sampler | None = None

@@ -307,7 +307,7 @@ class _Check:
         if len(rows):
             micros = frame[column].cast(pl.Datetime("us")).dt.epoch("us").gather(rows[:SHOWN]).to_list()
             raise InputError(
-                "A timestamp is outside the calendar.",
+                "A timestamp is out of range.",
                 where=self.where(column, rows),
                 expected="timestamps in the years 1 to 9999, all in the same unit",
                 found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),

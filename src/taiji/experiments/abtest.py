@@ -170,7 +170,7 @@ def compare_arms(
     error, scale = math.sqrt(sum(parts)), max(float(np.abs(arm).max()) for arm in (a, b))
     reason = ""
     if error <= 1e-12 * scale:
-        reason = "no spread, all users of an arm have the same value"
+        reason = "no spread: all users of an arm have the same value"
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:

@@ -212,7 +212,7 @@ def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> lis
     if settings.co_diverted:
         notes.append("Creators are assigned to arms as well; users see half of them, in both arms, during the test.")
         notes.append(
-            "Creators of an arm share its users, so their interval is too narrow: also look at the same test with equal policies."
+            "Creators of an arm share its users, so their interval is too narrow: also look at the same test with the same policy in both arms."
         )
     return notes
 

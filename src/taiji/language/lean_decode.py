@@ -111,7 +111,7 @@ class GroupDecoder:
         if len(groups) > len(self._holes):
             raise InputError(
                 "There are too many prompts for the decoder.",
-                expected=f"at most as many groups of rows as are free: {len(self._holes)}",
+                expected=f"at most {len(self._holes)} groups of rows, the number of free slots",
                 found=f"{len(groups)} groups",
             )
         self._make_room(max(map(len, prompts)) + 1)

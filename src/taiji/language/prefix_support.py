@@ -139,7 +139,7 @@ def _trial(bare: Any) -> tuple[str, bool]:
             worst, lean = _differences(subject)
         limit = TOLERANCE if subject.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
         if not worst <= limit:
-            return f"{type(bare).__name__} gives other log-probabilities when packed ({worst:.1%} off)", False
+            return f"{type(bare).__name__} gives different log-probabilities when packed (by {worst:.1%})", False
         return "", lean <= limit
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, TaijiError) as error:
         bare.config._attn_implementation = before

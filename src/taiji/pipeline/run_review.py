@@ -74,7 +74,7 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
 
     with ReviewServer(session, port) as server:
         say(
-            f"{counted(session.progress()['waiting'], 'rationale waits', 'rationales wait')} for {session.person.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately."
+            f"{counted(session.progress()['waiting'], 'rationale is', 'rationales are')} waiting for {session.person.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately."
         )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
@@ -84,7 +84,7 @@ def print_review(session: ReviewSession) -> None:
     """Print the progress of the review and the agreement of the reviewers."""
     found, progress = session.summary(), session.progress()
     records = ", ".join(f"{count} {status}" for status, count in found["records"].items())
-    print(f"{records}; {progress['waiting']} wait for {session.person.name}")
+    print(f"{records}; {progress['waiting']} waiting for {session.person.name}")
     for name, means in found["means"].items():
         print(f"{name}: " + ", ".join(f"{axis} {mean:.2f}" for axis, mean in means.items()))
     print(

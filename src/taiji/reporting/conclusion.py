@@ -135,7 +135,7 @@ def _of_model(arm: RankerMetric, goal: str) -> Answer:
         "better": "Yes: the language model’s features are better than none",
         "worse": "No: the language model’s features make the ranker worse",
         "interval includes zero": "Not shown: the language model’s features do not measurably change the ranker",
-        "one and the same": "No: the language model’s features change nothing",
+        "identical": "No: the language model’s features change nothing",
     }.get(outcome, f"Not shown, {outcome}: the language model’s features")
     return Answer(f"{said}, {text} ({beside}).", outcome)
 
@@ -156,7 +156,7 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
     for kind, row in _rungs(ladder).items():
         assert row.difference is not None
         outcome = outcome_of(row)
-        kept = "" if not row.kept else f" (the ranker kept them in {100 * row.kept:.0f} % of its training runs)"
+        kept = "" if not row.kept else f" (the ranker kept them in {row.kept:.0%} of its training runs)"
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
             before=f"“{title_of_rung(row.difference.against)}”{kept}",

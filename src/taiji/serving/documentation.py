@@ -44,7 +44,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     if text := operation.get("description"):
         yield f"<p>{escape(text)}</p>"
     for parameter in operation.get("parameters", ()):
-        needed = "needed" if parameter.get("required") else "may be left out"
+        needed = "required" if parameter.get("required") else "optional"
         yield f"<p><code>{escape(parameter['name'])}</code> ({escape(parameter['in'])}, {needed}) {escape(parameter.get('description', ''))}</p>"
     if body := operation.get("requestBody"):
         yield f"<p>Body: {_schemas(body['content'])}</p>"

@@ -184,7 +184,7 @@ class Gate:
         except TimeoutError:
             log("request timed out", request=number, route=route_of(scope), seconds=self._limits.request_s)
             if not status:
-                await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
+                await _answer(watched, Rejected(504, "timeout", "The response took too long; try again.", retry_s=1))
         except Exception as error:
             log("request failed", request=number, route=route_of(scope), error=where(error))
             if not status:

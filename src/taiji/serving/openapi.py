@@ -21,7 +21,7 @@ REASONS = {
     409: "Conflict with the current state",
     413: "The body is too large",
     415: "Not application/json",
-    422: "The request does not fit its schema",
+    422: "The request does not match the schema",
     429: "Too many requests",
     503: "Cannot be answered now; see Retry-After",
 }
@@ -44,7 +44,7 @@ def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, A
     found: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses
     }
-    found[504] = {"model": schemas.Problem, "description": "The answer took too long"}
+    found[504] = {"model": schemas.Problem, "description": "The response took too long"}
     if text:
         found[200] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
     return found

@@ -97,7 +97,7 @@ class Recommendations:
         release = row.release if row else self._scorers.active
         there = self._scorers.recommends(release)
         if release is None or there is None:
-            raise Rejected(503, "not_ready", "The recommender is not loaded (yet).", retry_s=2)
+            raise Rejected(503, "not_ready", "The recommender is not loaded yet, or could not be loaded.", retry_s=2)
         if not there:
             raise Rejected(
                 409, "no_recommender", "The active release has no recommender; a run of taiji recommend has one."

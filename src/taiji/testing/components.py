@@ -51,4 +51,4 @@ def check_deterministic(fit: Callable[[int], C]) -> None:
     again = fit(1).version
     assert first == again, f"the same seed gave {first} and {again}"
     other = fit(2).version
-    assert first != other, "another seed gave the same version: nothing is random, or the seed is not used"
+    assert first != other, "a different seed gave the same version: nothing is random, or the seed is not used"

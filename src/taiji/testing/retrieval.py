@@ -48,17 +48,17 @@ def check_retriever(
         assert allowed[row, there].all(), f"request {row}: unavailable items {there[~allowed[row, there]].tolist()}"
         assert (np.diff(scores[: len(there)]) <= 0).all(), f"request {row}: items are not in the order of their scores"
     again = retriever.retrieve(requests, k)
-    np.testing.assert_array_equal(again.items, slate.items, "the same request got another answer")
+    np.testing.assert_array_equal(again.items, slate.items, "a different result on the second call")
     for row in range(len(requests)):
         alone = retriever.retrieve(requests.take(slice(row, row + 1)), k).items[0]
         np.testing.assert_array_equal(
-            _trimmed(alone), _trimmed(slate.items[row]), f"request {row} alone got another answer"
+            _trimmed(alone), _trimmed(slate.items[row]), f"request {row}: a different result alone than in a batch"
         )
     fewer = retriever.retrieve(requests, max(1, k - 2)).items
     for row in range(len(requests)):
         found = _trimmed(fewer[row])
         np.testing.assert_array_equal(
-            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: a smaller k gives other candidates"
+            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: a smaller k gives different candidates"
         )
 
 

@@ -60,7 +60,9 @@ def check_scorer(
     _equal({t: v[:, :places] for t, v in padded.items()}, found, tolerance, "a padded slate")
 
     nothing = scorer.score(state, Slate(np.zeros((len(requests), 0), np.int64)))
-    assert all(values.shape == (len(requests), 0) for values in nothing.values()), "an empty slate has another shape"
+    assert all(values.shape == (len(requests), 0) for values in nothing.values()), (
+        "the result for an empty slate has the wrong shape"
+    )
     _equal(scorer.score(state, Slate(items)), found, 0.0, "the same requests again")
 
 
