@@ -229,6 +229,6 @@ def test_a_mistyped_override_is_not_laid_to_the_run(tmp_path):
 @pytest.mark.parametrize("text", ['{"seed": 1, "si', ""])
 def test_a_damaged_configuration_of_a_run_is_no_bad_yaml(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(TaijiError, match="a run keeps is damaged") as caught:
+    with pytest.raises(TaijiError, match="stored configuration of a run is damaged") as caught:
         load_config(tmp_path / "config.json")
     assert "JSON" in str(caught.value) and "YAML" not in str(caught.value) and "--resume" in str(caught.value)

@@ -239,7 +239,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     recording = Recording(torch.nn.Identity())
     for part in ("recorded", "output_gradient"):
-        with pytest.raises(ResourceError, match="has not requested"):
+        with pytest.raises(ResourceError, match="did not run"):
             recording.recorded if part == "recorded" else recording.output_gradient(torch.tensor(0.0))
     asked = forward(scale)
     leaves = recording.replayed(asked)
@@ -248,7 +248,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     assert torch.equal(gradient[0], 2 * leaves[0])
     (found,) = next(recording.vector_jacobian_products([gradient], 0, 1, [scale], keep=False))
     assert found == pytest.approx(float((2 * leaves[0].detach() * asked.input_ids[:, -2:]).sum()))
-    with pytest.raises(ResourceError, match="similarity of the completions to the evidence"):
+    with pytest.raises(ResourceError, match="each token's similarity to the evidence"):
         recording.token_statistics()
 
 

@@ -157,5 +157,5 @@ def test_ranking_stops_when_its_time_is_up():
 
 
 def test_wrong_settings():
-    with pytest.raises(ConfigError, match="needs a retriever"):
+    with pytest.raises(ConfigError, match="has no retriever"):
         Cascade({}, merged())

@@ -130,7 +130,7 @@ def test_sources():
         def seed(self):
             return next(self.seeds)
 
-    with pytest.raises(AssertionError, match="another table"):
+    with pytest.raises(AssertionError, match="a different table"):
         check_source(Other())
 
     class Clocked(Board):

@@ -155,7 +155,7 @@ def closed_loop(
     if settings.co_diverted:
         if content is None or "creators" not in world.mechanisms:
             raise ConfigError(
-                "The co-diverted design assigns creators.", where=f"world {world.scenario.name}",
+                "The world has no creators for the co-diverted design to assign to arms.", where=f"world {world.scenario.name}",
                 expected="the mechanism creators", found=", ".join(world.mechanisms),
             )  # fmt: skip
         creator_arm = draws.uniform("creator", np.arange(content.settings.creators)) < 0.5

@@ -99,7 +99,7 @@ class Logged:
         if not w.any():
             return "no overlap: the target policy never takes an action of the log"
         if rows < FEWEST:
-            return f"too little overlap (effective sample size {rows:.1f}; at least {FEWEST} is needed)"
+            return f"too little overlap (effective sample size {rows:.1f}; at least {FEWEST} needed)"
         if abs(w.mean() - 1) > UNLIKELY * w.std() / np.sqrt(len(w)) + 1e-9:
             return f"no full overlap: the importance weights average {w.mean():.2f} instead of 1, so actions of the target policy are missing, or propensities are wrong"
         return ""
@@ -189,7 +189,7 @@ def cross_fitted_rates(
     """
     if len(actions) < 2 or folds < 2:
         raise InputError(
-            "Cross-fitting needs more rows or folds.",
+            "There are too few rows or folds for cross-fitting.",
             expected="two or more rows and folds",
             found=f"{len(actions)} rows, {folds} folds",
         )

@@ -112,7 +112,7 @@ def _unsupported(model: Any) -> str:
     if not getattr(bare, "_supports_attention_backend", False):
         return f"{kind} has custom attention code that bypasses transformers' interface"
     if config._attn_implementation not in ("sdpa", NAME):
-        return f"{kind} runs its attention by {config._attn_implementation} (load it with attn_implementation='sdpa')"
+        return f"{kind} runs its attention with {config._attn_implementation} (load it with attn_implementation='sdpa')"
     if getattr(config, "attention_dropout", 0.0) and bare.training:
         return f"{kind} drops attention weights while training"
     return ""

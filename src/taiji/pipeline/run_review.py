@@ -89,11 +89,11 @@ def print_review(session: ReviewSession) -> None:
         print(f"{name}: " + ", ".join(f"{axis} {mean:.2f}" for axis, mean in means.items()))
     print(
         "agreement (Fleiss' kappa, pass or fail): "
-        + ("not defined yet" if found["kappa"] is None else f"{found['kappa']:.2f}")
+        + ("not yet defined" if found["kappa"] is None else f"{found['kappa']:.2f}")
     )
     if progress["waiting"]:
         print(f"to fill in: {session.folder / session.person.name}.todo.jsonl; save as {session.person.file}")
-    print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, ends in {found['head']}")
+    print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, last hash {found['head']}")
 
 
 def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Draft]:

@@ -322,7 +322,7 @@ class _Session:
             read.prompt_tokens is not None and read.completion_tokens is not None,
         )
         if reply.identity and self.journal.delivered_before(reply):
-            raise TransientError("the answer to another request was delivered a second time")
+            raise TransientError("the response to a different request was delivered a second time")
         return reply
 
 

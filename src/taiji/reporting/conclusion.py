@@ -24,7 +24,7 @@ from taiji.reporting.summary import (
 
 NOT_ASKED = "Run `taiji oracle` with the same configuration: it shows whether texts or a model could help on this log."
 TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on by default): they pay off here without a language model."
-ROOM = "There is room for a language model: try one with `taiji run`; if one did not gain, a larger one or answers for more users, and compare with `taiji study`."
+ROOM = "A language model could help: try one with `taiji run`; if it does not, try a larger one or answers for more users, and compare them with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
 HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
 FEW = "Evaluate more users (`size.feature_users`, `evaluation`): there are too few to tell."

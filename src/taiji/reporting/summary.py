@@ -231,7 +231,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
             "The metrics do not have the form of metrics.json.",
             where="metrics.json",
             found="; ".join(problems),
-            fix="make the report with the version that made the run",
+            fix="create the report with the version that wrote the run",
         ) from error
 
 

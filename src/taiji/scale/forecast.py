@@ -64,7 +64,7 @@ class Forecast:
             return f"{what} The time is unknown: no other run in this folder was made with this language model."
         rest = f", without {', '.join(self.unmeasured)}, which were never measured" if self.unmeasured else ""
         same = ", if this log is about as large as theirs" if self.other_log else ""
-        return f"{what} Roughly {duration(self.seconds)}{rest}, going by {' and '.join(self.runs)}{same}."
+        return f"{what} Roughly {duration(self.seconds)}{rest}, based on {' and '.join(self.runs)}{same}."
 
 
 def duration(seconds: float) -> str:

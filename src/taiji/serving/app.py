@@ -238,7 +238,7 @@ def _unavailable(request: Request, error: Exception) -> Response:
     log("request rejected", error=where(error.__cause__ or error))
     body = {
         "code": "unavailable",
-        "message": "The store cannot answer now; repeat the request with the same idempotency key.",
+        "message": "The store is unavailable; repeat the request with the same idempotency key.",
     }
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
 
@@ -295,7 +295,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="The store answers, the models of the active release are loaded, a worker is alive and events are absorbed",
+        summary="Readiness: the store responds, the models of the active release are loaded, a worker is alive and events are absorbed",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
@@ -424,7 +424,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         ]
         return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
 
-    @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Serve another live release, once it is prepared",
+    @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Switch to another live release, once it is ready",
               operation_id="activate", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ActivateIn))  # fmt: skip
     async def activate(request: Request) -> Response:
         asked = await _body(service, request, s.ActivateIn)
@@ -434,7 +434,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
             if not reason:
                 break
             if time.monotonic() > deadline:
-                raise Rejected(409, "not_prepared", f"The release is not prepared: {reason}", retry_s=1)
+                raise Rejected(409, "not_prepared", f"The release is not ready: {reason}", retry_s=1)
             await asyncio.sleep(0.1)
         log("release activate", release=asked.release, force=asked.force)
         return await switched(store.activate, asked.release)

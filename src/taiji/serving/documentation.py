@@ -24,7 +24,7 @@ def documentation(description: Mapping[str, Any]) -> tuple[str, str]:
     about = description["info"]
     title = f"{escape(about['title'])} {escape(about['version'])}"
     parts = [f"<h1>{title}</h1>", f"<p>{escape(about.get('summary', ''))}</p>"]
-    parts.append("<p>The same for programs: <a href='openapi.json'>openapi.json</a>.</p>")
+    parts.append("<p>Machine-readable version: <a href='openapi.json'>openapi.json</a>.</p>")
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
             parts += _operation(method.upper(), path, operation)

@@ -171,7 +171,7 @@ class Recommendations:
         try:
             return await self._lists((release, request))
         except ResourceError:
-            raise Rejected(503, "no_retriever", "No retriever answered in time; try again.", retry_s=1) from None
+            raise Rejected(503, "no_retriever", "No retriever responded in time; try again.", retry_s=1) from None
         finally:
             self._computing -= 1
 
@@ -209,6 +209,6 @@ def wrong_context(wrong: dict[str, str]) -> Rejected:
     return Rejected(
         422,
         "context",
-        f"The context does not fit the log: {'; '.join(sorted(set(wrong.values())))}.",
+        f"The context is invalid: {'; '.join(sorted(set(wrong.values())))}.",
         places=[f"/context/{name}" for name in list(wrong)[:20]],
     )

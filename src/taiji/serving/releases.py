@@ -113,7 +113,7 @@ def unprepared(store: Store, name: str, settings: ServingSettings, now: int) -> 
             if name not in beat["loaded"]:
                 return "Its models are being loaded."
     waiting = store.waiting(name, now) if release.features and settings.workers else 0
-    return f"{waiting} users with events wait for their features." if waiting > settings.worker.batch else ""
+    return f"{waiting} users with events are waiting for their features." if waiting > settings.worker.batch else ""
 
 
 def roll_out(

@@ -61,7 +61,7 @@ def main(run: Path) -> int:
             if _stored(run, dataset) is None:
                 store_counts(dataset, source, run / "serving" / FOLDER)
     except ResourceError as error:
-        log("statistics not kept", run=run.name, error=error.message)
+        log("statistics not saved", run=run.name, error=error.message)
         return UNWRITABLE
     return 0
 

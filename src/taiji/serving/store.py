@@ -319,7 +319,7 @@ def demand_readable(schema: int, reader: int, place: str) -> None:
     """
     if reader > SCHEMA:
         raise ArtifactError(
-            "The store was made by a newer version of taiji.",
+            "The store was created by a newer version of taiji.",
             where=place,
             expected=f"a schema that version {SCHEMA} can use",
             found=f"schema {schema}, for versions from {reader} on",

@@ -29,7 +29,7 @@ def open_store(settings: ServingSettings, run: str | Path | None = None, *, gene
     store = _opened(settings, run)
     if generation and store.generation != generation:
         store.close()
-        raise ResourceError("The store has been replaced while the service ran.", where=place_of(settings, run))
+        raise ResourceError("The store was replaced while the service was running.", where=place_of(settings, run))
     return store
 
 

@@ -232,7 +232,7 @@ def demand_keys(settings: ServingSettings) -> None:
     """Reject addresses other than loopback if there are no API keys."""
     if not len(load_keys(settings.keys)) and not loopback(settings.host):
         raise ConfigError(
-            "Without API keys the service only listens on this machine.",
+            "The service has no API keys, so it can only listen on this machine.",
             where=f"serving.host={settings.host}",
             expected="127.0.0.1, ::1 or localhost, or at least one API key",
             fix="set serving.keys to a file of keys (mode 0600), or the environment variable TAIJI_API_KEYS",

@@ -115,7 +115,7 @@ def load(
         )
     if kind not in get_args(Kind) or seconds <= 0 or min(connections, candidates) < 1:
         raise ConfigError(
-            "This load is not valid.",
+            "The options of the load test are invalid.",
             where=f"kind {kind}, {seconds:g} seconds, {connections} connections, {candidates} candidates",
             expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection and 1 candidate",
         )

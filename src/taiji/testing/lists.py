@@ -128,7 +128,7 @@ def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -
         policy.act(outside)
     except InputError:
         return
-    raise AssertionError("an impossible observation was answered")
+    raise AssertionError("an impossible observation was accepted")
 
 
 def _candidates(seed: int) -> tuple[Requests, Slate]:

@@ -34,7 +34,7 @@ def check_retriever(
     """
     requests = requests_of(dataset) if requests is None else requests
     slate = retriever.retrieve(requests, k)
-    assert slate.items.shape[0] == len(requests), f"{slate.items.shape[0]} answers to {len(requests)} requests"
+    assert slate.items.shape[0] == len(requests), f"{slate.items.shape[0]} results for {len(requests)} requests"
     assert slate.items.shape[1] <= k, f"{slate.items.shape[1]} candidates, at most {k} were requested"
     assert ((slate.items >= 0) | (slate.items == NO_ITEM)).all() and (slate.items < dataset.n_items).all(), (
         "an item outside the catalogue"

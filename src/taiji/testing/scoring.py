@@ -80,7 +80,7 @@ def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str =
     own = (requests.user[:, None] + items) % 2 == 0
     wrong = [int(user) for user, mine, row in zip(requests.user, own, scores) if row[mine].min() <= row[~mine].max()]
     assert not wrong, (
-        f"items of the other colour are ranked above items of the own one for users {wrong[:5]} ({len(wrong)} in total)"
+        f"items of the other colour are ranked above items of their own colour for users {wrong[:5]} ({len(wrong)} in total)"
     )
 
 

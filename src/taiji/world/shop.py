@@ -111,7 +111,7 @@ class Shop:
                 "price": self.prices,
             }
         )
-        note = "Synthetic shop: hidden tastes, synthetic responses." + (
+        note = "Synthetic shop: hidden tastes, simulated responses." + (
             "" if self.settings.telling_text else " Negative control: titles are shuffled."
         )
         users = pl.DataFrame({"user_id": np.arange(self.settings.users)})

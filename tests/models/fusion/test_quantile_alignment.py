@@ -101,9 +101,9 @@ def test_columns_of_items_are_found_by_the_candidates():
 
 
 def test_wrong_settings():
-    with pytest.raises(ConfigError, match="needs at least one circumstance"):
+    with pytest.raises(ConfigError, match="needs at least one conditioning column"):
         QuantileAlignment()
-    with pytest.raises(ConfigError, match="rise with"):
+    with pytest.raises(ConfigError, match="increasing in"):
         QuantileAlignment(QuantileAlignmentSettings(weights={"a": -1.0}, numbers=("b",)))
 
 

@@ -62,7 +62,7 @@ def explained(path: Path, assumed: str) -> InputError | None:
     """
     if kind := _other_kind(path):
         return InputError(
-            "The contents of a file do not fit its suffix.",
+            "The contents of a file do not match its suffix.",
             where=str(path),
             expected="lines of text, with a separator between the fields",
             found=kind,

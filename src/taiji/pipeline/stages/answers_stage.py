@@ -19,7 +19,7 @@ class Answers(Stage):
     """Stage that lets every model answer the test prompts."""
 
     name = "answers"
-    summary = "Let the base, fine-tuned and aligned models answer the test prompts."
+    summary = "Generate answers to the test prompts with the base, fine-tuned and aligned models."
     needs = (*PREPARED_STAGES, "sft", "alignment")
     settings = ("generation", *LANGUAGE)
 
