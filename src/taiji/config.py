@@ -357,7 +357,7 @@ def _of_another_version(
     made = sorted({version for file in path.parent.glob("*/manifest.json") if (version := _version_in(file))})
     by = f"made by taiji {', '.join(made)}" if made else "made by an unknown version"
     return ArtifactError(
-        "The run was made by another version of taiji: its configuration holds settings that this one does not know.",
+        "The run was made by a different version of taiji: its configuration has settings that this version does not know.",
         where=str(path),
         expected=f"the settings of taiji {__version__}",
         found=f"{by}{' with different source files' if __version__ in made else ''}; "

@@ -90,7 +90,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
                 raise ConfigError(
                     f"weighting={args.weighting!r} needs several backward passes over one forward pass, which these shards do not support.",
-                    expected="parameters that are whole on each process, or sharded by FSDP2",
+                    expected="parameters that are unsharded, or sharded by FSDP2",
                     found="DeepSpeed" if self.is_deepspeed_enabled else "FSDP1",
                     fix="use FSDP2 (fsdp_version: 2), data parallelism with LoRA, or a reward rule such as popo-light",
                 )

@@ -311,7 +311,7 @@ class _Check:
                 where=self.where(column, rows),
                 expected="timestamps in the years 1 to 9999, all in the same unit",
                 found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),
-                fix="these rows have another unit (s, ms, us, ns) than the column: convert them, or correct the unit in the mapping",
+                fix="these rows have a different unit (s, ms, us, ns) from the column: convert them, or correct the unit in the mapping",
             )
 
     def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:

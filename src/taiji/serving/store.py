@@ -251,7 +251,7 @@ def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
         event = Event.unpack(packed)
     except Unreadable as error:
         return None, f"event not read: {error}"
-    return (event, "") if event.user == user else (None, "event not read: it belongs to another user than its row")
+    return (event, "") if event.user == user else (None, "event not read: its user differs from that of its row")
 
 
 def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
