@@ -130,7 +130,7 @@ def measure(quick: bool, logs: list[str], embedders: list[str], language: Langua
             dataset = Dataset.from_tables(load_source(name))
             trial = Trial.of(dataset, most=rows)
         except FileNotFoundError:
-            print(f"{name}: left out, it is not there")
+            print(f"{name}: skipped, it was not found")
             continue
         label = Path(name).name
         result.rows.append({"data": label, **log_facts(trial)})

@@ -86,7 +86,7 @@ class Silent(Forgetful):
     [
         (Future("load"), "after future events were removed"),
         (Together("load"), "alone"),
-        (Drifting("load"), "second time"),
+        (Drifting("load"), "second call"),
         (Forgetful(), "after saving and loading"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,

@@ -129,7 +129,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 f"{_gap(gap)} against {gap['against']}: {outcome}" for gap, outcome in zip(gaps, outcomes)
             )
             line["says"] = (
-                f"{what[:1].upper() + what[1:]} gives no upper bound: with the truth, the ranker is not significantly better than both without features and with the shuffled truth "
+                f"No upper bound follows from {what}: with the truth, the ranker is not significantly better than both without features and with the shuffled truth "
                 f"({_title(metric)}: {shown}; {comparisons}). {_why(outcomes)}"
             )
         found.append(line)

@@ -30,7 +30,7 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
     """
     field.fit(dataset, rows, int(rows["time"].max()) + 1)  # type: ignore[arg-type]
     found = _answer(field, dataset, rows)
-    _same(_answer(field, dataset, rows), found, "the second time")
+    _same(_answer(field, dataset, rows), found, "on the second call")
     if isinstance(field, CodeField):
         assert found[0].min() >= 0 and found[0].max() < len(field.vocabulary), "codes outside the vocabulary"
     assert all(np.isfinite(values.astype(np.float64)).all() for values in found), "values that are not finite"
