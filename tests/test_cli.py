@@ -186,7 +186,7 @@ def test_a_run_of_another_version_is_called_that(taiji, tmp_path, command):
     write_json(tmp_path / "config.json", {"alignment": {"environment": {"threshold": 0.5}}})
     code, _, error = taiji(command, tmp_path)
     assert code == 2, error
-    assert "another version" in error and "0.0.7" in error and "alignment.environment.threshold" in error
+    assert "different version" in error and "0.0.7" in error and "alignment.environment.threshold" in error
     assert "Traceback" not in error
 
 

@@ -58,7 +58,7 @@ def test_pieces_are_taken_once():
     state.check_empty()
     state.put_rewards(rewards)
     assert state.contents == ["rewards"]
-    with pytest.raises(ResourceError, match="a second one"):
+    with pytest.raises(ResourceError, match="a second batch of rewards"):
         state.put_rewards(rewards)
     assert state.take_rewards() is rewards and state.contents == []
     with pytest.raises(ResourceError, match="rewards from _calculate_rewards"):

@@ -88,7 +88,7 @@ def test_a_second_tab_gets_a_conflict_and_no_second_entry(served):
     assert browser.submit("r0", 1, GOOD)[0] == 200
     status, value = browser.submit("r0", 1, BAD)
     assert status == 409
-    assert "not waiting" in value["error"]
+    assert "no longer open" in value["error"]
     assert browser.state()["progress"]["accepted"] == 1
 
 
