@@ -96,7 +96,7 @@ def test_columns_of_items_are_found_by_the_candidates():
         FusionRows(requests, {"click": np.random.default_rng(0).random((2, 6))}, {}), board
     )
     assert set(fuser.facts["categories"][0]) == set(board.items[name].to_numpy()[items].ravel())
-    with pytest.raises(InputError, match="circumstance"):
+    with pytest.raises(InputError, match="conditioning column"):
         fuser.fuse({"click": np.zeros((2, 6))}, Requests([0, 1], [0, 0]))
 
 
