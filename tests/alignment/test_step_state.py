@@ -153,7 +153,7 @@ def test_a_loss_that_does_more_with_the_model_than_hand_it_on_is_named(job, monk
         return self._get_per_token_logps_and_entropies(model.module, inputs["prompt_ids"])
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", unwrapping)
-    with pytest.raises(ResourceError, match=r"does more with the model[\s\S]*model\.module"):
+    with pytest.raises(ResourceError, match=r"uses the model directly[\s\S]*model\.module"):
         job(ParetoGRPOTrainer, ParetoGRPOConfig).train()
     assert not hasattr(Recording(torch.nn.Identity()), "module"), "who asks first is told no"
 
