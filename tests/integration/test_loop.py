@@ -145,7 +145,7 @@ def test_a_finished_run_tells_what_a_larger_one_will_cost(undisturbed, small_con
     )
     assert any("events per user" in line for line in found["assumptions"]) and found["gigabytes"] > 0
     unfinished = taiji("plan", small_config, "--measured", undisturbed.parent / "nothing")
-    assert unfinished.returncode == 2 and "finished run" in unfinished.stderr
+    assert unfinished.returncode == 2 and "not finished" in unfinished.stderr
 
 
 def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config):
