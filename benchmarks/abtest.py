@@ -3,8 +3,8 @@
 Shop: text carries the hidden taste, so text features must show a gain whose interval excludes zero; in the null twin
 (same events, titles shuffled) the interval must contain zero. A/A: 200 tests, 5 % ± 3 % significant. Off-policy: on the
 two logging policies of the Open Bandit sample (folder ``open-bandit-small`` under ``$TAIJI_TEST_DATA``; without it this
-part is skipped), the intervals cover the other policy's on-policy value. Over repeated logs that are sampled from these
-two policies with click rates fitted to the data, the intervals cover the true value at the nominal rate.
+part is skipped), the intervals cover the other policy's on-policy value. Over repeated logs sampled from these
+two policies, with click rates fitted to the data, the intervals cover the true value at the nominal rate.
 
     python -m benchmarks.abtest [--quick] [--json FILE]
 """
@@ -56,7 +56,7 @@ def measure(quick: bool) -> Result:
 
 
 def closed_loop(result: Result, seeds: list[int], sizes: dict[str, Any]) -> None:
-    """The shop and its twin, each trained and tested once a seed (a new shop, new rankers, new users)."""
+    """The shop and its twin, each trained and tested once per seed (a new shop, new rankers, new users)."""
     aa: dict[str, list[float]] = {}
     for telling in (True, False):
         world, gains, covered = "shop" if telling else "null twin", [], []
@@ -134,7 +134,7 @@ def over_seeds(values: list[tuple[float, float, float]]) -> tuple[float, float]:
 
 
 def off_policy(result: Result, folder: Path, repeats: int, resamples: int) -> None:
-    """Both directions: the random log judges the learning policy, the learning policy's log judges the random one."""
+    """Both directions: the random policy's log evaluates the learning policy, and the learning policy's log the random one."""
     logs = {name: _read(folder / f"{name}_all.parquet") for name in ("random", "bts")}
     policies = {"random": np.full((PLACES, ITEMS), 1 / ITEMS), "bts": _frequencies(logs["bts"])}
     rates = _click_rates(logs)
@@ -243,7 +243,7 @@ def _counts(log: dict[str, Any], weights: Any = None) -> Any:
 
 
 def _frequencies(log: dict[str, Any]) -> Any:
-    """The learning policy changes over the week; what its log stands for is the mean of it, how often it took each action."""
+    """The mean of the learning policy over the week, during which it changes: the share of each action in its log."""
     counts = _counts(log)
     return counts / counts.sum(axis=1, keepdims=True)
 
@@ -254,7 +254,7 @@ def _smoothed(policy: Any) -> Any:
 
 
 def _click_rates(logs: dict[str, dict[str, Any]]) -> Any:
-    """Click rate of every item in every place, shrunk to the item's and then to the overall rate, from both logs."""
+    """Click rate of every item in every position, from both logs, shrunk towards the item's rate, and that towards the overall rate."""
     shown = sum(_counts(log) for log in logs.values())
     clicked = sum(_counts(log, log["click"]) for log in logs.values())
     item = (clicked.sum(axis=0) + 50 * clicked.sum() / shown.sum()) / (shown.sum(axis=0) + 50)

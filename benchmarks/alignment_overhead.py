@@ -2,8 +2,8 @@
 
 All trainers are stepped in turn (A B C …) in one process on the same prompts; an overhead is the median of paired
 ratios of CPU time to the fixed-weight step with the same number of rewards, so that other jobs on the machine do not
-count. Every trainer makes rollouts of a fixed length, so that equal work is compared. Rank agreement of indicators
-taken from a few layers only (an approximation that would be cheaper) is reported too.
+count. Every trainer makes rollouts of a fixed length, so that equal work is compared. The rank agreement of indicators
+from a few layers only (a cheaper approximation) is reported as well.
 
     python -m benchmarks.alignment_overhead [--quick] [--json benchmarks/results/alignment_overhead.json]
 """
@@ -33,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "directional": {"weighting": "popo", "gram_estimator": "directional"},
 }
 GROUPS = ((2, ("fixed", "popo-light", "popo")), (8, ("fixed", "directional")))
-"""Rewards, and the arms that are stepped in turn: a few trainers at a time fit in memory."""
+"""Numbers of rewards, and the arms that are stepped in turn; only a few trainers fit in memory at a time."""
 BARS = {"popo, K = 2": 0.15, "popo-light, K = 2": 0.02, "directional, K = 8": 0.30}
 
 
@@ -64,7 +64,7 @@ class Stepper:
         self.elapsed: list[float] = []
 
         class Turn(TrainerCallback):
-            """Hands control back after every step: the trainer runs in a thread of its own, one at a time."""
+            """Callback that pauses the trainer after every step. Each trainer has its own thread, and only one runs at a time."""
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 outer.give()
@@ -112,7 +112,7 @@ class Stepper:
         threading.Thread(target=work, daemon=True).start()
 
     def give(self) -> None:
-        """Called in the trainer's thread at the end of a step: return the turn and wait for the next."""
+        """Hand over to the next trainer and wait for the next turn; called in the trainer's thread at the end of a step."""
         self._done.release()
         self._go.acquire()
 

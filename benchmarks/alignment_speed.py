@@ -37,8 +37,14 @@ class Side:
     """One trainer whose steps are timed in parts.
 
     Args:
-        model: trained from then on. tokenizer: its own. ours: or TRL's trainer. prompt: of every step. group: rollouts of it. new: tokens of each.
-        folder: for what the trainer writes. options: more of the trainer's configuration.
+        model: model to train, which is changed in place.
+        tokenizer: tokenizer of the model.
+        ours: True for our trainer, False for TRL's.
+        prompt: prompt of every step.
+        group: number of rollouts of the prompt.
+        new: number of tokens per rollout.
+        folder: output folder of the trainer.
+        options: further configuration of the trainer.
     """
 
     def __init__(
@@ -73,19 +79,19 @@ class Side:
         return cls(copy.deepcopy(lm.model), copy.deepcopy(lm.tokenizer), ours, prompt, group, new, folder)
 
     def ask(self, prompt: str, group: int) -> None:
-        """Go on with another prompt and another number of rollouts."""
+        """Switch to a different prompt and number of rollouts."""
         self.prompt, self.group, self.trainer.num_generations = prompt, group, group
 
     def inputs(self) -> dict[str, Any]:
-        """Rollouts with their advantages, as the loss takes them."""
+        """Return rollouts with their advantages, in the format that the loss expects."""
         return self.trainer._prepare_inputs([{"prompt": self.prompt}] * self.group)
 
     def update(self, inputs: dict[str, Any]) -> None:
-        """Forward and backward."""
+        """Run the forward and backward pass."""
         self.trainer.accelerator.backward(self.trainer.compute_loss(self.model, inputs))
 
     def step(self) -> dict[str, float]:
-        """A whole step; seconds of its parts."""
+        """Run a whole step, and return the seconds of its parts."""
         self.trainer._step, rollout = 0, []
         generate = type(self.trainer)._generate_single_turn
 
@@ -107,7 +113,7 @@ class Side:
         return {"rollout": sum(rollout), "update": updated - ready, "step": self.now() - start}
 
     def now(self) -> float:
-        """Seconds, once the model's device has done what it was given."""
+        """Return the time in seconds after the model's device has finished its work."""
         import torch
 
         if self.model.device.type == "cuda":
@@ -116,7 +122,7 @@ class Side:
 
 
 def agreement(stock: Side, ours: Side) -> tuple[float, float]:
-    """On the same rollouts: largest difference of log-probabilities, relative error of the gradient."""
+    """Return the largest difference of log-probabilities and the relative error of the gradient on the same rollouts."""
     import torch
 
     inputs = stock.inputs()
@@ -138,7 +144,7 @@ def agreement(stock: Side, ours: Side) -> tuple[float, float]:
 
 
 def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: int, repeats: int) -> None:
-    """Whole steps in turn: rows with ratios and floors, and the checks that both sides compute the same."""
+    """Time whole steps in turn: add rows with ratios and lower bounds, and the checks that both sides compute the same."""
     rate, sizes = rates(lm.dtype), Sizes.of(lm.model)
     (text,) = exact_prompts(lm.tokenizer, [prompt])
     with TemporaryDirectory() as folder:
@@ -198,7 +204,7 @@ def main_case(result: Result, lm: Any, name: str, prompt: int, group: int, new: 
 
 
 def speed_checks(result: Result, name: str) -> None:
-    """The bars of the main case; the rollout's against its floor is another where the processor's AMX units make products almost free."""
+    """Check the limits of the main case. The limit of the rollout relative to its lower bound differs on processors whose AMX units make products almost free."""
     import torch
 
     amx = name == "bf16" and torch.cpu._is_amx_tile_supported()
@@ -216,7 +222,7 @@ def speed_checks(result: Result, name: str) -> None:
 def curve(
     result: Result, lm: Any, name: str, prompts: tuple[int, ...], groups: tuple[int, ...], new: int, repeats: int
 ) -> None:
-    """The update's speed-up over prompt length and group size, beside the ideal (P + GC) / (G (P + C))."""
+    """Report the speed-up of the update by prompt length and group size, next to the ideal (P + GC) / (G (P + C))."""
     rows = min(4, *groups)
     for prompt in prompts:
         (text,) = exact_prompts(lm.tokenizer, [prompt])

@@ -2,8 +2,8 @@
 
 The users of the world send requests to a server that can compute a third of the requested lists on average, with the
 queue, the admission, the kept lists and the policies of the service. A user whose request is rejected sees nothing. The
-truth is the expected reward of the list that was shown, and of the list that would have been computed, under the same
-circumstances. In this world, showing a list twice costs nothing by itself: the regret comes from clicks since the list
+truth is the expected reward of the list that was shown, and of the list that would have been computed, under equal
+conditions. In this world, showing a list twice costs nothing by itself: the regret comes from clicks since the list
 was made, and from tastes that drift. The critics of the policy ``critics`` are fitted to the clicks in another log of
 the world; critics of shuffled clicks are the negative control. In the twin, tastes make no difference, so only shorter
 lists can lose reward.
@@ -34,19 +34,21 @@ from taiji.world.scenario import Scenario, load_scenario
 
 Array = NDArray[Any]
 TIMES, ROOM = 3.0, 50
-"""Times the capacity that is asked for on average; lists that can be computed within a reasonable wait."""
+"""Average number of requested lists relative to the capacity; number of lists that can be computed within a reasonable wait."""
 SEEDS, STUDENT = 5, 2.776
-"""Worlds, and Student's 97.5 % quantile for as many."""
+"""Number of worlds, and Student's 97.5 % quantile for this number."""
 KEPT, HISTORY = 86400.0, 100
-"""Seconds for which lists are kept, and events of a user."""
+"""Seconds for which a list is kept, and number of events kept per user."""
 
 
 @dataclass
 class Server:
-    """A queue of lists to compute, as long as :data:`ROOM` at most.
+    """Queue of at most :data:`ROOM` lists to compute.
 
     Attributes:
-        each: microseconds to compute a list. work: that lies before it. at: time of the latest request.
+        each: microseconds to compute a list.
+        work: microseconds of work in the queue.
+        at: time of the latest request.
     """
 
     each: float
@@ -54,13 +56,13 @@ class Server:
     at: int = 0
 
     def arrive(self, time: int) -> None:
-        """Let work be done until a request comes."""
+        """Remove the work that is done by the time of a request."""
         self.work = max(0.0, self.work - max(0, time - self.at))
         self.at = max(self.at, time)
 
     @property
     def load(self) -> float:
-        """Lists in the queue as a share of the room."""
+        """Number of lists in the queue as a share of its capacity."""
         return self.work / self.each / ROOM
 
     @property
@@ -71,13 +73,14 @@ class Server:
 
 @dataclass
 class Served:
-    """Requests of a run of the world, in the order in which they were answered.
+    """Requests of one run of the world, in the order in which they were served.
 
     Attributes:
         fresh, shown: expected rewards of the list that would have been computed, and of what was shown.
-        filled: places of what was shown over those of the other list. origin: 0 computed, 1 kept, 2 refused.
-        age: seconds, NaN where the list was not kept. had: False where a
-            request was refused whose user had no list that is young enough.
+        filled: length of the shown list relative to that of the list that would have been computed.
+        origin: 0 computed, 1 kept, 2 rejected.
+        age: age of a kept list in seconds, NaN for other lists.
+        had: False if a request was rejected because its user had no recent enough list.
         features, user, time, clicks: of requests whose user had a kept list, for the critics.
     """
 
@@ -95,7 +98,7 @@ class Served:
 
 
 def scenario(users: int, days: int) -> Scenario:
-    """Return the scenario ``peak-load`` with the service in the place of its own load."""
+    """Return the scenario ``peak-load`` with the service instead of the scenario's own load."""
     found = load_scenario("peak-load", users=users, items=600, days=days, candidates=60, joining=0.1, slot_hours=0.1)
     mechanisms = {name: settings for name, settings in found.mechanisms.items() if name != "load"}
     return Scenario.model_validate({**found.model_dump(), "task": "slate", "mechanisms": mechanisms})
@@ -108,7 +111,7 @@ def listed(items: Array) -> RecommendResult:
 
 
 def serve(world: World, policy: CachePolicy, *, spare: bool = True) -> Served:
-    """Return what happened while a policy decided; without spare items, kept lists grow shorter by what was clicked."""
+    """Return the requests served under a policy. Without spare items, a kept list loses the items that were clicked."""
     s, out, chooser = world.scenario, Served(), ContentPolicy(world)
     server = Server(86_400e6 * TIMES / (s.users * s.visits * s.requests))
     kept, truth = KeptLists(s.users, KEPT), world.truth
@@ -183,7 +186,7 @@ def fitted(log: Served, folder: Path, clicks: Array) -> dict[str, object]:
 
 
 def row_of(name: str, seed: int, served: Served) -> dict[str, Any]:
-    """Return the figures of one policy in one world."""
+    """Return the metrics of one policy in one world."""
     fresh, shown, origin = np.array(served.fresh), np.array(served.shown), np.array(served.origin)
     age = np.nan_to_num(np.array(served.age)) / 3600
     cached, known = origin == 1, np.array(served.had)

@@ -9,8 +9,8 @@ that neither the reward model nor GRPO has seen; a text that is not one of the g
 worst copy. Means over worlds, with Student's interval.
 
 Predictions, stated before the first run: alignment brings more clicks per item than one completion of the writer before
-alignment, and best of 64 brings more than alignment. So there is a number of items from which alignment is cheaper,
-which is reported. Where the two rewards conflict, using both brings more kept promises than clicks alone. A first run,
+alignment, and best of 64 brings more than alignment. So there is a number of items above which alignment is cheaper,
+which is reported. If the two rewards conflict, using both brings more kept promises than clicks alone. A first run,
 on worlds 0 to 3, added the two rewards without weights, which doubles the step, and failed two of the three checks. In
 this version the weights sum to one for every arm, and the eight worlds had not been used before; the predictions are
 the same.
@@ -53,7 +53,7 @@ Array = np.ndarray
 SEEDS = range(4, 12)
 NS = (1, 2, 4, 8, 16, 32, 64)
 STYLE = "question"
-"""Category that is asked for; the writer may put it in any wording."""
+"""Requested category; the writer may use any wording."""
 SAMPLING = GenerationSettings(max_new_tokens=48, temperature=1.0, batch_size=256)
 STEPS = 60
 LEARNING_RATE = 3e-4
@@ -73,7 +73,10 @@ class Shop:
     """A world's items, its true values, and the rewards.
 
     Attributes:
-        titles: of all items. sent: items with sends; the rest are served. copies: of the served. rewards: by name.
+        titles: titles of all items.
+        sent: items with sends; the others are served.
+        copies: copies of the served items.
+        rewards: rewards by name.
     """
 
     titles: list[str]
@@ -118,7 +121,7 @@ def measure(quick: bool) -> Result:
 
 
 def level(curve: Array, value: float) -> float:
-    """Return the n at which a curve over :data:`NS` reaches a value, linear in log n; 1 where it begins above, NaN where it never does."""
+    """Return the n at which a curve over :data:`NS` reaches a value, interpolated linearly in log n; 1 if it begins above the value, NaN if it never reaches it."""
     if value <= curve[0]:
         return 1.0
     if value > curve[-1]:
@@ -127,7 +130,7 @@ def level(curve: Array, value: float) -> float:
 
 
 def one_world(seed: int, quick: bool) -> dict[str, Any]:
-    """Return the writer's curves and what each arm's writer is worth after alignment."""
+    """Return the writer's curves, and the value of each arm's writer after alignment."""
     shop = make_shop(seed, quick)
     writer, tokenizer = fine_tuned(seed, 60 if quick else 1500, shop.titles)
     samples = 8 if quick else 64
@@ -147,7 +150,7 @@ def one_world(seed: int, quick: bool) -> dict[str, Any]:
 
 
 def make_shop(seed: int, quick: bool) -> Shop:
-    """Return the world's part that the experiment reads."""
+    """Return the part of the world that the experiment reads."""
     size = {"users": 600, "items": 60, "days": 14} if quick else {"users": 3000, "items": 200, "days": 28}
     world, embedder = push_world(seed, **size), load_embedder("wordllama")
     sent = round(0.8 * size["items"])
@@ -172,7 +175,7 @@ def asked(title: str) -> str:
 
 
 def fine_tuned(seed: int, steps: int, titles_known: list[str]) -> tuple[Any, Any]:
-    """Return a tiny writer that has read copies of the category, in wordings drawn evenly, about things that nobody sells."""
+    """Return a tiny writer trained on copies of the category, in uniformly drawn wordings, about products that do not exist in the catalogue."""
     from taiji.world import grammar
 
     rng = np.random.default_rng([seed, 3])

@@ -1,7 +1,7 @@
 """Does a reward model trained on sends choose better copy?
 
 World `push` with wordings: 8 copies of each of many items are sent for four weeks (in odd weeks half of the copies more
-often); pairs of copies of an item train the reward model; it then chooses among copies of items that were never sent.
+often). Pairs of copies of an item train the reward model, which then chooses among copies of items that were never sent.
 Per world the arms are compared on the same items by true expected clicks per 100 sends; Student's interval over worlds.
 Predictions, stated before the first run:
 
@@ -15,8 +15,8 @@ Predictions, stated before the first run:
 - There is no gain if wordings make no difference (twin), nor with a model whose pairs are reversed at random.
 
 Reviews of clothes (womens-clothing-reviews, where TAIJI_TEST_DATA names the folder): pairs of reviews of one product,
-the winner with more "helpful" counts by two standard errors; trained on the products of lower number, evaluated on
-those of higher number, which came later as far as numbers tell (the log has no times). Prediction: accuracy above one
+the winner with more "helpful" counts by two standard errors; trained on the products with lower ids, evaluated on
+those with higher ids, which came later as far as ids tell (the log has no times). Prediction: accuracy above one
 half, also among pairs of matched length (words within 10 %) and equal rating. Interval: bootstrap over products.
 
     python -m benchmarks.copywriting [--quick] [--json FILE]
@@ -46,12 +46,12 @@ from taiji.nn.bradley_terry import preferred
 Array = np.ndarray
 WORLDS, TWINS = 8, 4
 DRAWN = 16
-"""Wordings per category that a choice is made from."""
+"""Number of wordings per category from which one is chosen."""
 DRAWS = 8
-"""Draws of them per item."""
+"""Number of draws of these wordings per item."""
 NS = (1, 2, 4, 8, 16, 32, 64)
 FEW = 100
-"""Pairs of the model that knows little."""
+"""Number of training pairs of the weak model."""
 HEURISTICS = ("random", "shortest", "longest", "mean length")
 
 
@@ -75,7 +75,7 @@ def measure(quick: bool) -> Result:
 
 
 def one_world(seed: int, twin: str, embedder: Embedder, quick: bool) -> dict[str, Any]:
-    """Return everything that is measured in one world: values of arms (items,), curves (n,), figures."""
+    """Return all measurements in one world: values of arms (items,), curves (n,), and metrics."""
     size = {"users": 1000, "items": 60, "days": 28} if quick else {"users": 4000, "items": 240, "days": 28}
     world = push_world(seed, **size)
     if twin == "twin":
@@ -110,7 +110,7 @@ def one_world(seed: int, twin: str, embedder: Embedder, quick: bool) -> dict[str
 
 
 def turned(pairs: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Return pairs of which half, at random, have winner and loser exchanged."""
+    """Return the pairs, with winner and loser exchanged in a random half of them."""
     swap = pl.Series(rng.random(len(pairs)) < 0.5)
     sides = [("winner", "loser"), ("winner_category", "loser_category")]
     changes = [pl.when(swap).then(b).otherwise(a).alias(a) for a, b in [*sides, *((b, a) for a, b in sides)]]
@@ -127,7 +127,7 @@ def spearman(a: Array, b: Array) -> float:
 
 
 def planted(seed: int, copies: Copies, embedder: Embedder, pairs: int = 10_000) -> float:
-    """Return Spearman's correlation on the other half of the items, of a model of pairs that the Bradley–Terry law decides by the true utilities."""
+    """Return Spearman's correlation on held-out items, for a model trained on pairs that are drawn from the true utilities by the Bradley–Terry law."""
     rng, half = np.random.default_rng([seed, 1]), len(copies.texts) // 2
     size = copies.texts[0].size
     first, second = rng.integers(0, size, (2, pairs))
@@ -146,7 +146,7 @@ def planted(seed: int, copies: Copies, embedder: Embedder, pairs: int = 10_000) 
 
 
 def arms(copies: Copies, scores: dict[str, TextScores], best: str, seed: int) -> dict[str, Array]:
-    """Return per 100 sends the true clicks (and kept promises) of what each arm chooses, (items,) each."""
+    """Return the true clicks (and kept promises) per 100 sends of each arm's choices, (items,) each."""
     items, styles, wordings = copies.texts.shape
     rng = np.random.default_rng([seed, 2])
     lengths = np.vectorize(len)(copies.texts).astype(float)
@@ -184,7 +184,7 @@ def arms(copies: Copies, scores: dict[str, TextScores], best: str, seed: int) ->
 
 
 def curves(values: Array, quality: Array) -> dict[str, Array]:
-    """Return gain and bound per 100 sends of the best of n within a category, (n,) each: means over items and categories."""
+    """Return the gain and the bound of the best of n within a category, per 100 sends, (n,) each: means over items and categories."""
     cells = [(values[i, s], quality[i, s]) for i in range(values.shape[0]) for s in range(values.shape[1])]
     return {
         "gain": 100 * np.array([np.mean([gain_of_best(v, q, n) for v, q in cells]) for n in NS]),

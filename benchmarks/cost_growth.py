@@ -1,7 +1,7 @@
 """Growth of seconds and peak memory with each size, compared with the growth of the number of operations.
 
 An update of SmolLM2-135M with LoRA (completions of 96 tokens) against prompt length, group size, number of prompts, and
-number of rewards whose gradients are taken; retrieval and pair fields against the items of the catalogue; data set,
+number of rewards whose gradients are computed; retrieval and pair fields against the items of the catalogue; data set,
 fields and a ranker's training pass against the events of the log. From each base case one factor is raised; growth is
 the slope of log cost on log factor (1 is proportional). Cases are timed in turn in one process.
 
@@ -22,16 +22,20 @@ from benchmarks.measuring import Rates, Sizes, peak_memory, small_model
 from benchmarks.ranking_stream import shop_tables
 
 LOOSE = 0.2
-"""By how much a measured exponent may be above that of the operations."""
+"""Largest excess of a measured exponent over that of the operations."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A cost against one factor.
+    """A cost as a function of one factor.
 
     Attributes:
-        of: the cost. factor: its name. values: ascending. actions: one a value. operations: counted for each value, in any unit.
-        facts: more about each value.
+        of: name of the cost.
+        factor: name of the factor.
+        values: values of the factor, ascending.
+        actions: action to time for each value.
+        operations: number of operations for each value, in any unit.
+        facts: further columns for each value.
     """
 
     of: str
@@ -42,7 +46,7 @@ class Growth:
     facts: Sequence[dict[str, Any]]
 
     def measure(self, result: Result, repeats: int, check: bool) -> None:
-        """Time the actions in turn and add a row each, one with the exponents, and the checks."""
+        """Time the actions in turn, and add a row for each, a row with the exponents, and the checks."""
         seconds = [statistics.median(s) for s in in_turn(*self.actions, repeats=repeats)]
         memory = [peak_memory(action)[1] for action in self.actions]
         for value, second, megabytes, facts in zip(self.values, seconds, memory, self.facts):
@@ -56,12 +60,12 @@ class Growth:
 
 
 def slope(factors: Sequence[float], costs: Sequence[float]) -> float:
-    """Of log cost on log factor; of costs that are all alike 0."""
+    """Return the slope of log cost on log factor; 0 if all costs are equal."""
     return float(np.polyfit(np.log(factors), np.log(costs), 1)[0])
 
 
 def sequences(users: int, prompt: int, group: int, new: int) -> list[list[int]]:
-    """Random prompts with completions of each."""
+    """Return random prompts, each with several completions."""
     rng = np.random.default_rng(0)
     rows: list[list[int]] = []
     for _ in range(users):
@@ -71,7 +75,7 @@ def sequences(users: int, prompt: int, group: int, new: int) -> list[list[int]]:
 
 
 def updater(model: Any, users: int, prompt: int, group: int, new: int) -> Callable[[], None]:
-    """A forward and backward over `users` prompts with `group` completions each."""
+    """Run a forward and a backward pass over `users` prompts with `group` completions each."""
     import torch
 
     from taiji.language.prefix_forward import shared_logprobs
@@ -86,7 +90,7 @@ def updater(model: Any, users: int, prompt: int, group: int, new: int) -> Callab
 
 
 def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Callable[[], None]:
-    """A forward over one prompt and the gradient of each of so many rewards."""
+    """Run a forward pass over one prompt, and compute the gradient of each of several rewards."""
     import torch
 
     from taiji.language.prefix_gradients import split_logprobs
@@ -105,7 +109,7 @@ def gradients(model: Any, rewards: int, prompt: int, group: int, new: int) -> Ca
 
 
 def language(quick: bool) -> list[Growth]:
-    """Return the growths of an update."""
+    """Return the growth of the costs of an update."""
     from peft import LoraConfig, get_peft_model
 
     from taiji.language.causal_lm import load_language_model
@@ -142,7 +146,7 @@ def language(quick: bool) -> list[Growth]:
 
 
 def catalogue(quick: bool) -> list[Growth]:
-    """Return the growths with the items of a catalogue, users and events staying as they are."""
+    """Return the growth of costs with the number of items, for constant users and events."""
     from taiji.models.ranking.pair_fields import cooccurrence_match
     from taiji.models.retrieval.vector_index import VectorIndex
 
@@ -167,7 +171,7 @@ def catalogue(quick: bool) -> list[Growth]:
 
 
 def events(quick: bool) -> list[Growth]:
-    """Return the growths with the events of a log, its users and items staying as they are."""
+    """Return the growth of costs with the number of events, for constant users and items."""
     import polars as pl
 
     from taiji.data.dataset import Dataset

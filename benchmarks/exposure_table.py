@@ -30,7 +30,7 @@ print(json.dumps({
 
 
 def measure(quick: bool) -> Result:
-    """Load once (quick) or three times, and compare with the published counts and the memory it may take."""
+    """Load once (quick) or three times, and compare the counts with the published ones and the memory with its limit."""
     rows = []
     for _ in range(1 if quick else 3):
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

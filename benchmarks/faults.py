@@ -64,21 +64,21 @@ TITLES = {
     "foreign": "foreign entries in the queue",
 }
 FAULTS = int(os.environ.get("TAIJI_BENCHMARK_FAULTS", "1000"))
-"""Faults in all of a full run."""
+"""Total number of faults in a full run."""
 MIXED = 40
-"""Faults of a scenario that mixes all kinds."""
+"""Number of faults in a scenario that mixes all kinds."""
 SETTINGS = {
     "port": 0,
     "backend": "tests.serving.doubles",
     "trigger": {"window_s": 0.05, "staleness_s": 0.0},
     "worker": {"batch": 8, "history": 100_000, "timeout_s": 1.0, "backoff_s": 0.1, "poll_s": 0.02, "grace_s": 2.0},
-    "recommend": {"policy": "never"},  # every list is compared with the one that is made anew
+    "recommend": {"policy": "never"},  # every list is compared with a recomputed one
 }
 
 
 @dataclass
 class Books:
-    """What the clients know for certain."""
+    """Ledger of what the clients know for certain."""
 
     events: dict[str, set[str]] = field(default_factory=lambda: {user: set() for user in EVERYBODY})
     batches: int = 0
@@ -91,13 +91,13 @@ class Books:
 
 
 class Client:
-    """A keep-alive connection that is made again after every trouble."""
+    """Keep-alive connection that is reopened after every failure."""
 
     def __init__(self, url: str) -> None:
         self._place, self._connection = url.removeprefix("http://"), None
 
     def ask(self, method: str, path: str, body: Any = None, key: str = "") -> tuple[int, Any]:
-        """Status and JSON; status 0 when nobody answered."""
+        """Return the status and the JSON; status 0 if there was no response."""
         try:
             if self._connection is None:
                 self._connection: Any = http.client.HTTPConnection(self._place, timeout=5)
@@ -133,13 +133,13 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        """Let everybody finish what is under way: every batch gets its acknowledgement."""
+        """Wait until all clients have finished, so that every batch is acknowledged."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def settle(self) -> None:
-        """Ask for a list of everybody who shops, when all that they did has been taken in."""
+        """Request a list for every shopper after all of their events have been absorbed."""
         for user in ACTING if self._world.real else ():
             self._world.until_answering()
             for _ in range(100):
@@ -210,7 +210,7 @@ class Load:
             self.shoppers.step()
 
     def _behind(self, release: str, start: float, end: float) -> float:
-        """Return the seconds before ``start`` for which a release had certainly not been active; 0.0 where it can have been by ``end``."""
+        """Return for how many seconds before ``start`` a release had certainly not been active; 0.0 if it may have been active by ``end``."""
         with self.books.lock:
             switches = list(self.books.switches)
         begun = [place for place, (first, _, _) in enumerate(switches) if first <= end]
@@ -238,7 +238,7 @@ class World:
     """A service with its store, and the faults that can befall it.
 
     Args:
-        recommenders: a run of `taiji recommend` for each release; none: the stand-in's lists.
+        recommenders: run of `taiji recommend` for each release; by default the stand-in makes the lists.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class World:
         self.releases = [f"one-{VERSIONS[0]}", roll_out(runs[1], settings, activate=False).name]
 
     def possible(self, kind: str) -> bool:
-        """Whether a fault makes sense for this store, and is allowed to us."""
+        """Return True if a fault makes sense for this store and we have the permissions for it."""
         return {"redis": self.redis is not None, "disk": self.disk is not None}.get(kind, True)
 
     def until_answering(self, timeout: float = 30.0) -> None:
@@ -284,7 +284,7 @@ class World:
             time.sleep(0.05)
 
     def hit(self, kind: str, rng: random.Random) -> None:
-        """One fault; the means to recover are given back before it returns."""
+        """Inject one fault, and restore the conditions for recovery before returning."""
         getattr(self, f"_{kind}")(rng)
 
     def _worker(self, rng: random.Random) -> None:
@@ -362,7 +362,7 @@ class World:
                 db.execute("INSERT INTO queue (user, event, at) VALUES ('user-001', ?, 1)", (packed,))
 
     def ahead(self) -> bool:
-        """Return whether the store's mark lies ahead of every clock that was right."""
+        """Return True if the store's high-water mark is ahead of every correct clock."""
         if self.redis:
             mark = int(redis.Redis.from_url(self.place).get("taiji:clock") or 0)  # type: ignore[arg-type]
         else:
@@ -374,8 +374,8 @@ class World:
 def stored(
     world: World,
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
-    """The raw store: number of occurrences of each event id, events per user, counted events per user, rows, events
-    still queued.
+    """Return the content of the raw store: occurrences of each event id, events per user, counted events per user, rows, and
+    queued events.
     """
     times: Counter[str] = Counter()
     events: dict[str, set[str]] = {user: set() for user in EVERYBODY}
@@ -435,10 +435,10 @@ def audit(world: World, books: Books) -> dict[str, int]:
 
 
 def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = ()) -> dict[str, Any] | None:
-    """Start, load, let each fault of the list happen, recover, and audit; None where no fault of the list is possible.
+    """Start the service, put load on it, inject each fault of the list, let it recover, and audit it; None if no fault of the list is possible.
 
     Args:
-        makers: of the two releases' lists; without, the doubles' are asked for and nothing is said about lists.
+        makers: makers of the two releases' lists; without them, the stand-ins serve the lists, which are not checked.
     """
     rng = random.Random(seed)
     with ExitStack() as stack:

@@ -31,7 +31,7 @@ BAR = 2.0
 
 @contextmanager
 def arm(name: str) -> Iterator[None]:
-    """Generate in this way."""
+    """Switch generation to an arm's method."""
     from taiji.language import continuous, prefix_support
 
     with (
@@ -52,7 +52,7 @@ def texts(lm: Any, prompts: list[str], settings: Any, name: str) -> list[str]:
 
 
 def tokens_per_step(lm: Any, prompts: list[str], settings: Any) -> float:
-    """Tokens that a row gains in a step where they are looked up."""
+    """Number of tokens that a row advances in a step with looked-up tokens."""
     from taiji.language.lean_decode import GroupDecoder
 
     gained: list[int] = []

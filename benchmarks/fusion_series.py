@@ -141,7 +141,7 @@ def series(dataset: Dataset, quick: bool, seed: int = 0) -> list[dict[str, Any]]
 
 
 def told(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with its difference as numbers."""
+    """Return a row with its difference and interval as separate numbers."""
     gap = row.get("difference") or {}
     return {
         **{name: row[name] for name in ("arm", "metric", "value", "n")},

@@ -120,7 +120,7 @@ def generate(
     beam: int,
     scores: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return codes (B, beam, L), in tokens, by ``generate``, and where they are asked for their scores (B, beam)."""
+    """Return codes (B, beam, L), in tokens, by ``generate``, and, on request, their scores (B, beam)."""
     with torch.no_grad():
         out: Any = model.generate(
             ids,

@@ -1,8 +1,9 @@
 """Generative retrieval by item codes on public benchmarks, compared with the usual baselines.
 
 Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked item by item with
-seen items left out; and Amazon Office by time (the part of MiniOneRec's split that is public). Codes: residual k-means,
-of item factors of the training interactions, and on Office of titles by WordLlama (the other files have no texts).
+seen items left out; and, by time, Amazon Office (the part of MiniOneRec's split that is public) and ml-latest-small.
+Codes: residual k-means, of item factors of the training interactions, and by time of titles by WordLlama (the other
+files have no texts).
 Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder, TIGER's form of it (an encoder, a token per
 code), and each block on and off. Warm and cold targets apart: cold are items with at most five interactions in
 training. A block is compared with its control on the same users, with hits averaged over seeds. The control of thinking
@@ -12,7 +13,7 @@ search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on
 Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items separated by a
 further level, or not separated. Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours
 on two cores): TIGER's form at a size near TIGER's, with codes of SASRec's item vectors, one model per layers x width in
-``TAIJI_BENCHMARK_SIZES`` (4x128). ``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,codings`` chooses parts;
+``TAIJI_BENCHMARK_SIZES`` (4x128). ``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` chooses parts;
 ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most;
 ``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and
 the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
@@ -79,6 +80,11 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "compressor": ("plain", {"history": 20, "long_history": 30}),
 }
 """Name to control and settings."""
+TITLED: dict[str, tuple[str, dict[str, Any]]] = {
+    "office": ("amazon:amazon-office", {}),
+    "movies": ("movielens:ml-latest-small", {"batch": 16, "history": 20}),
+}
+"""Data with titles, which are split by time: source, and settings beside :data:`PLAIN` (ml-latest-small has few users, so small batches)."""
 PUBLISHED = {"beauty": (0.0721, 0.0378), "toys": (0.0647, 0.0350)}
 """Recall@10 and NDCG@10 of TIGER re-run by phonism/genrec: a claim of others, on this protocol."""
 
@@ -204,8 +210,9 @@ def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
 
 def table(result: Result, part: str, folder: Path) -> None:
     """Run one public data set."""
-    if part == "office":
-        data = Dataset.from_tables(load_source(f"amazon:{folder / 'amazon-office'}"))
+    if part in TITLED:
+        kind, _, place = TITLED[part][0].partition(":")
+        data = Dataset.from_tables(load_source(f"{kind}:{folder / place}"))
         vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
         trial = Trial(part, data, *by_time(data), result, vectors)
     else:
@@ -217,9 +224,10 @@ def table(result: Result, part: str, folder: Path) -> None:
         model = SASRec(SASREC).fit(data, trial.train, seed=seed)
         trial.add("SASRec", model, seed, **{"train seconds": time.process_time() - start})
     names = ["plain", *chosen_blocks()]
+    common = PLAIN.model_dump() | (TITLED[part][1] if part in TITLED else {})
     for name in names:
         control, options = BLOCKS[name] if name != "plain" else ("SASRec", {})
-        settings = CodeDecoderSettings.model_validate(PLAIN.model_dump() | options)
+        settings = CodeDecoderSettings.model_validate(common | options)
         for seed in seeds():
             trial.decoder(name, settings, seed)
         trial.against(name, control if control in trial.values else "plain")
@@ -353,7 +361,7 @@ def measure(quick: bool) -> Result:
     if quick:
         return _quick(result)
     folder = Path(os.environ["TAIJI_TEST_DATA"])
-    for part in os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office,codings").split(","):
+    for part in os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office,movies,codings").split(","):
         if part == "speed":
             for beam in (10, 50):
                 speed(result, items=12_000, rows=64, count=20, beam=beam, repeats=5)

@@ -5,15 +5,19 @@ items; so no random clicks add noise. Requests are those of the last third of th
 are residual k-means of title vectors, the same for all arms; clicks come from a random policy. ``short-video`` has long
 and short-term tastes; its twin has none, only quality, which is the same for everybody. ``mall`` has a taste per
 surface in addition to a common one, and its twin only the common one; items of surfaces other than the request's are
-excluded from the lists of all arms. A block and its control have the same training settings; thinking steps are
+excluded from the lists of all arms. ``live`` has rooms whose topics move while they are on the air, and its twin rooms
+whose topics stay; rooms that are off the air are excluded for all arms. There, *codes of the moment* are those of a
+room's last descriptions before an interaction or a request, and are compared with codes of titles, in both cases one
+code of 16 values, with items of equal codes in one leaf. A block and its control have the same training settings; thinking steps are
 compared with as many filler steps. Differences are paired by seed, with Student's interval.
 
-Checks: the plain decoder beats popularity where there are tastes, and no block differs from its control in a twin. The
-effects of the blocks in the worlds are reported, not checked.
+Checks: the plain decoder beats popularity where there are tastes, codes of the moment beat codes of titles where topics
+move, and no block has an advantage over its control in a twin. The effects of the other blocks in the worlds are
+reported, not checked.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
+``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
 run goes on.
 """
 
@@ -29,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import ArrayLike
 
 from benchmarks.components.comparison import TWIN, WORLD, interval
 from benchmarks.generative import BLOCKS
@@ -39,6 +44,8 @@ from taiji.core.component import NO_ITEM, Requests
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
 from taiji.language.embed import load_embedder
+from taiji.models.codes.dynamic import DynamicCodes
+from taiji.models.codes.residual_kmeans import ResidualKMeans
 from taiji.models.retrieval.code_decoder import CodeDecoder
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.models.retrieval.item_knn import ItemKNN
@@ -46,7 +53,10 @@ from taiji.models.retrieval.popularity import Popularity
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.models.retrieval.sasrec import SASRec
 from taiji.world import World
+from taiji.world.mechanisms.live import Live
+from taiji.world.world_time import to_days, to_micros
 
+MOMENT = "codes of the moment"
 FIRST, DEPTH = 10, 120
 """Items of a list that count, and items retrieved where those of another surface are left out: enough for the smallest surface."""
 TRAINED, REQUESTS = 0.67, 600
@@ -55,6 +65,12 @@ PLAIN: dict[str, Any] = {
     "width": 32, "history": 20, "dropout": 0.2, "batch": 32, "learning_rate": 3e-3, "epochs": 24, "check_every": 3,
     "patience": 2, "valid_users": 300, "beam": 40, "seen": "keep", "device": "cpu", "coder_settings": {"levels": 2, "size": 8},
 }  # fmt: skip
+LIVE: dict[str, Any] = {"history": 50, "batch": 128, "layers": 1, "heads": 1, "learning_rate": 1e-2}
+"""Settings of the decoder in ``live``, beside :data:`PLAIN`, chosen on seed 100."""
+CODES: dict[str, Any] = {"levels": 1, "size": 16}
+"""Coder of the rooms' descriptions, and of the titles with which these are compared."""
+POOLED = 8
+"""Slots (half hours) on the air whose descriptions are averaged for the code of the moment."""
 SIZES: dict[str, Any] = {"users": 1000, "items": 400, "days": 15}
 QUICK: dict[str, Any] = {"users": 150, "items": 80, "days": 5}
 SCENARIOS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]]]]] = {
@@ -67,6 +83,15 @@ SCENARIOS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]]]]] = {
         },
     ),
     "mall": ("surfaces.taste", {"scenario prompts": ("plain", {"scenario": "scenario"})}),
+    "live": (
+        "live",
+        {name: BLOCKS[name] for name in ("query-key norm", "gate", "sequential heads")}
+        | {
+            "time": ("plain", {"time": True}),
+            "codes of titles": ("plain", {"collisions": "list", "coder_settings": CODES}),
+            MOMENT: ("codes of titles", {"collisions": "list", "codes": MOMENT}),
+        },
+    ),
 }
 """Scenario to the part that its twin lacks, and the blocks that are tried there: name to control and settings."""
 
@@ -80,6 +105,8 @@ class Served:
     requests: Requests
     worth: np.ndarray
     vectors: np.ndarray
+    available: Availability
+    moving: DynamicCodes | None
 
     @classmethod
     def of(cls, world: World, seed: int) -> Served:
@@ -92,7 +119,14 @@ class Served:
         context = {name: asked[name].to_numpy() for name in dataset.event_columns.context}
         requests = Requests(asked["user"].to_numpy().astype(np.int64), asked["time"].to_numpy(), context)
         vectors = load_embedder("wordllama").encode([title or "" for title in dataset.items["title"]])
-        return cls(dataset, events.filter(pl.col("time") < end), requests, worth(world, dataset, requests), vectors)
+        available, moving = Availability.of(dataset), None
+        if live := world.find(Live):
+            slots = 1 + int(to_days(when[-1:])[0] / world.slot_days)
+            on_air = np.array([live.available(slot) for slot in range(slots)])
+            available = OnAir(available.first, available.end, on_air, world.slot_days)
+            moving = codes_of_the_moment(live, on_air, round(TRAINED * slots), world.slot_days)
+        values = worth(world, dataset, requests, available)
+        return cls(dataset, events.filter(pl.col("time") < end), requests, values, vectors, available, moving)
 
     @property
     def best(self) -> float:
@@ -114,12 +148,48 @@ class Served:
         return float(taken.sum() / self.best)
 
 
-def worth(world: World, dataset: Dataset, requests: Requests) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class OnAir(Availability):
+    """Availability of rooms: only in the slots in which they are on the air.
+
+    Attributes:
+        slots: (S, n_items), True where an item is on the air.
+        slot_days: length of a slot in days.
+    """
+
+    slots: np.ndarray
+    slot_days: float
+
+    bounded = True
+
+    def at(self, times: ArrayLike) -> np.ndarray:
+        """Return a mask (B, n_items) of the items that may be shown at each time (B,)."""
+        slot = (to_days(np.asarray(times)) / self.slot_days).astype(np.int64)
+        return super().at(times) & self.slots[np.clip(slot, 0, len(self.slots) - 1)]
+
+
+def codes_of_the_moment(live: Live, on_air: np.ndarray, trained: int, slot_days: float) -> DynamicCodes:
+    """Return the codes of the rooms' descriptions in every slot, by a coder of those in the first ``trained`` slots."""
+    embedder, items = load_embedder("wordllama"), np.arange(on_air.shape[1])
+    told = np.stack([embedder.encode(live.descriptions(items, slot)) for slot in range(len(on_air))])
+    told *= on_air[:, :, None]
+    rooms = [np.flatnonzero(there) for there in on_air]
+    vectors = [told[max(slot + 1 - POOLED, 0) : slot + 1, there].mean(axis=0) for slot, there in enumerate(rooms)]
+    vectors = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in vectors]
+    coder = ResidualKMeans(ResidualKMeans.Settings(**CODES))
+    codes = DynamicCodes()
+    codes.use(coder.fit(np.concatenate(vectors[:trained])))
+    for start, there, rows in zip(to_micros(np.arange(len(rooms)) * slot_days), rooms, vectors):
+        codes.assign(int(start), there, rows)
+    return codes
+
+
+def worth(world: World, dataset: Dataset, requests: Requests, available: Availability) -> np.ndarray:
     """Return expected rewards (B, N) of the items at the requests' times, NaN where a request may not be shown them."""
     users = dataset.users["user_id"].to_numpy()[requests.user]
     items, times = dataset.items["item_id"].to_numpy(), np.repeat(requests.time, dataset.n_items)
     values = world.truth.value(np.repeat(users, len(items)), np.tile(items, len(users)), times)
-    shown = Availability.of(dataset).at(requests.time)
+    shown = available.at(requests.time)
     if "surface" in dataset.items.columns:
         shown = shown & (requests.columns["scenario"][:, None] == dataset.items["surface"].to_numpy()[None])
     return np.where(shown, values.reshape(shown.shape), np.nan)
@@ -135,18 +205,23 @@ SIMPLE: dict[str, Callable[[], CatalogueRetriever]] = {
 
 def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> CatalogueRetriever:
     """Return a retriever, fitted: one of :data:`SIMPLE`, or the decoder with these options."""
-    if name not in SIMPLE:
-        settings = CodeDecoderSettings.model_validate({**PLAIN, **options})
-        return CodeDecoder(settings, vectors=data.vectors).fit(data.dataset, data.train, seed=seed)
-    model = SIMPLE[name]()
-    model.settings = model.settings.model_copy(update={"seen": "keep"})
-    return model.fit(data.dataset, data.train, seed=seed)
+    if name in SIMPLE:
+        model = SIMPLE[name]()
+        model.settings = model.settings.model_copy(update={"seen": "keep"})
+    else:
+        codes = data.moving if "codes" in options else None
+        settings = {**PLAIN, **({} if data.moving is None else LIVE)}
+        settings |= {key: value for key, value in options.items() if key != "codes"}
+        model = CodeDecoder(CodeDecoderSettings.model_validate(settings), codes=codes, vectors=data.vectors)
+    model.fit(data.dataset, data.train, seed=seed)
+    model.availability = data.available
+    return model
 
 
 @lru_cache(maxsize=1)
 def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
     """Return what a world or its twin served."""
-    world = World(scenario, seed, **(QUICK if quick else SIZES))
+    world = World(scenario, seed, **(QUICK if quick else SIZES | ({"users": 2000} if scenario == "live" else {})))
     return Served.of(world.twin(SCENARIOS[scenario][0]) if place == TWIN else world, seed)
 
 
@@ -194,6 +269,8 @@ def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -
             result.rows.append({**row, "low": low, "high": high})
             if quick:
                 continue
+            if (model, place) == (MOMENT, WORLD):
+                result.at_least(f"{name}: {model} over {control}, lower end", low, 0.0)
             if (model, control, place) == ("plain", "popularity", WORLD):
                 result.at_least(f"{name}: plain over popularity, lower end", low, 0.0)
             elif model != "plain" and place == TWIN:
@@ -204,9 +281,9 @@ def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -
 def measure(quick: bool) -> Result:
     """Run every scenario, or what is not finished of it."""
     result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4"))
-    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, quick])[:12]}"
+    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, LIVE, CODES, POOLED, quick])[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SCENARIOS:
+    for name in os.environ.get("TAIJI_BENCHMARK_WORLDS", ",".join(SCENARIOS)).split(","):
         scenario(result, folder, name, seeds, quick)
     if quick:  # of the world whose rewards are clicks, which popularity counts
         popular = [

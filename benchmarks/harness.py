@@ -1,8 +1,8 @@
 """Common parts of all benchmarks: arguments, repeated paired timing, table, checks, JSON file, exit code.
 
 A benchmark module defines ``measure(quick: bool) -> Result`` and ends with ``run(measure)``. A check compares a figure
-with a bar that was written down beforehand; a ratio is taken between two things measured in turn in one process, and an
-absolute time is never a check.
+with a bar that was written down beforehand; a ratio compares two things measured in turn in one process, and an
+absolute time is never checked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Check:
 
 @dataclass
 class Result:
-    """What a benchmark found: rows of figures for the table and the checks on them."""
+    """Result of a benchmark: rows of the table, and the checks on them."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Result:
 
 
 def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[list[float]]:
-    """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine hits all alike."""
+    """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine affects all of them equally."""
     seconds: list[list[float]] = [[] for _ in actions]
     for repeat in range(warmup + repeats):
         for number, action in enumerate(actions):
@@ -77,7 +77,7 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
 
 
 def machine() -> dict[str, Any]:
-    """The machine and versions the figures belong to."""
+    """Return the machine and the versions with which the results were measured."""
     import importlib.metadata
 
     processor = platform.processor()

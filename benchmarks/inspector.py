@@ -4,8 +4,8 @@ Two synthetic runs, a small one and one of 100,000 users (2 million events), are
 a headless Chromium. The time of an interaction is that from the reader's action to the frame after the change of the
 page, including the script's own pauses while typing. Both runs are measured in turn, and the checks are their ratios,
 because absolute times depend on the machine. In addition to the elapsed time, the CPU time of server and browser
-together is shown, which other work on the machine does not increase. Rows have the targets: 1 s to first paint, 300 ms
-an interaction. The environment variable TAIJI_BENCH_RUN names a real run whose first paint is added.
+together is shown, which other work on the machine does not increase. Rows show the targets: 1 s to first paint, 300 ms
+per interaction. The environment variable TAIJI_BENCH_RUN names a real run whose first paint is added.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def measure(quick: bool) -> Result:
 
 
 def _started(tab: Tab, one: Served) -> dict[str, Any]:
-    """A service that has just begun to listen, and its first page ever."""
+    """Report the first page of a service that has just started to listen."""
     start = {"what": "start", "listening ms": one.seconds_to_listen * 1000, "listening CPU ms": one.cpu()}
     server, client = one.cpu(), browser_cpu()
     first = opened(tab, one.url)

@@ -40,11 +40,11 @@ SHARED: dict[str, Any] = {
 }
 SEEDS = 3
 LOGS: dict[str, dict[str, Any]] = {"ml-latest-small": {}, "completejourney": {"epochs": 6, "max_rows": 20_000}}
-"""Logs, and what they change in the settings; of the larger one the latest rows are learnt from."""
+"""Logs, and the settings that they change; on the larger log, only the latest rows are used for training."""
 
 
 def chance(users: int = 150, items: int = 60) -> Dataset:
-    """Return a log in which every item is drawn anew."""
+    """Return a log in which every item is redrawn."""
     random = np.random.default_rng(0)
     rows = [(f"u{u}", f"i{random.integers(items):02d}", step) for u in range(users) for step in range(8)]
     columns = list(zip(*rows))
@@ -66,7 +66,7 @@ def arms(shared: dict[str, Any]) -> dict[str, TwoTowers]:
 def compared(
     result: Result, data: Dataset, split: tuple[pl.DataFrame, Requests, Targets], shared: dict[str, Any], seeds: int
 ) -> dict[str, tuple[NDArray[np.float64], float]]:
-    """Add a row for each arm; return its recall of each user and its last loss, means over seeds."""
+    """Add a row for each arm, and return its recall per user and its last loss, as means over seeds."""
     train, requests, targets = split
     found: dict[str, tuple[NDArray[np.float64], float]] = {}
     for name in arms(shared):

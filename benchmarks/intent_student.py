@@ -1,6 +1,6 @@
 """Student of rows of intents: how close its intents are to unseen rows, and its CPU time per row on one core.
 
-The rows contain the three items that users of the world ``shop`` take next, as a language model that is always right
+The rows contain the next three items of users of the world ``shop``, as a language model that is always right
 would name them; the student sees those of the first four fifths of the time and is compared on the rest with its
 untrained self, which mixes the history. Coverage: mean over a row's intents of the best cosine among the student's.
 
@@ -50,7 +50,7 @@ def rows_of(dataset: Dataset, per_user: int) -> pl.DataFrame:
 
 
 def cpu_per_row(student: IntentStudent, dataset: Dataset, rows: pl.DataFrame, repeats: int) -> list[float]:
-    """Return CPU milliseconds per row, of rows asked for one by one."""
+    """Return the CPU time in milliseconds per row, for rows that are requested one by one."""
     threads, taken = torch.get_num_threads(), []
     torch.set_num_threads(1)
     users, times = rows["user"].to_numpy(), rows["as_of"].to_numpy()

@@ -43,7 +43,7 @@ WAYS = ("exact", "misspelt", "shortened", "woven in")
 Answer = Literal["item", "set"]
 ANSWERS: tuple[Answer, ...] = ("item", "set")
 BLOCK = 24
-"""Examples scored under one key, so that a larger run goes on from the parts of a smaller one."""
+"""Number of examples scored under one key, so that a larger run can continue from the parts of a smaller one."""
 BUDGET = 384
 """Longest student prompt, in tokens."""
 
@@ -104,7 +104,9 @@ def measure(quick: bool, answers: Sequence[Answer] = ANSWERS[:1], size: int = 12
     """See the module.
 
     Args:
-        quick: the smallest sizes. answers: forms of answers. size: examples judged; half as many set the threshold.
+        quick: True for the smallest sizes.
+        answers: forms of answers.
+        size: number of evaluated examples; half as many set the threshold.
         data: only these data sets.
     """
     result = Result()
@@ -138,7 +140,9 @@ class Subject:
     """A data set with the form of its answers.
 
     Attributes:
-        name: of the data set. answer: one item, or a set. dataset, lm, prompts: what scoring needs.
+        name: of the data set.
+        answer: one item, or a set.
+        dataset, lm, prompts: what scoring needs.
     """
 
     name: str

@@ -35,13 +35,13 @@ from taiji.serving.types import Event, RecommendRequest, UserHistory
 
 ITEMS, LOGGED = 48, 20
 ACTING = [f"u{number}" for number in range(6)]
-"""Users of the log who go on acting."""
+"""Users of the log who continue to interact."""
 GONE, TO_COME = range(0, 4), range(4, 8)
-"""Items that are not available any more, and those that are not yet."""
+"""Items that are no longer available, and items that are not yet available."""
 SCREENS = ("phone", "wide")
 START, SPAN = 1_600_000_000, 10_000_000
 LAG_S = 3.0
-"""Time in which an answer may be of the release before a switch: a process follows within a second, and a busy machine is late."""
+"""Time after a switch in which a response may come from the previous release: a process switches within a second, or later on a busy machine."""
 RECIPES: tuple[dict[str, Any], ...] = (
     {
         "retrievers": {
@@ -56,7 +56,7 @@ RECIPES: tuple[dict[str, Any], ...] = (
 
 
 def train(folder: Path) -> list[Path]:
-    """Return two runs of `taiji recommend` on one small log, of other recipes and seeds."""
+    """Return two runs of `taiji recommend` on one small log, with different recipes and seeds."""
     _write_log(folder / "log")
     runs = []
     for number, recipe in enumerate(RECIPES):
@@ -139,15 +139,16 @@ def _write_log(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A list, with what is needed to judge it.
+    """A list, with the information that is needed to check it.
 
     Attributes:
-        question: as it was sent. body: as it came.
-        events: all that the user had done until then; the service may not have taken in the latest of them.
-        behind_s: seconds since the release named was active.
-        early, late: microseconds between which the service's clock stood, whatever it had been set to.
-        exact: the user has rows of every release, so that the store itself says which one answers.
-        settled: everything had been taken in.
+        question: body of the request.
+        body: body of the response.
+        events: all events of the user until then; the service may not have absorbed the latest of them.
+        behind_s: seconds since the named release was active.
+        early, late: bounds of the service's clock in microseconds, whatever it had been set to.
+        exact: True if the user has rows of every release, so that the store itself determines which one responds.
+        settled: True if all events had been absorbed.
     """
 
     question: Mapping[str, Any]
@@ -162,12 +163,14 @@ class Answer:
 
 @dataclass
 class Shoppers:
-    """Users of the log who go on acting, one event at a time, so that the order in which the service learns of them is known.
+    """Users of the log who continue to interact, one event at a time, so that the order in which the service receives them is known.
 
     Args:
-        ask: sends a request and returns status and body. post: sends events until they are acknowledged and returns their ids.
-        behind: seconds since a release was active, at its least within an interval of the monotonic clock.
-        back_s: by how much the service's clock was set back at most. seed: of everything that is drawn.
+        ask: sends a request and returns status and body.
+        post: sends events until they are acknowledged and returns their ids.
+        behind: returns the smallest number of seconds since a release was active, within an interval of the monotonic clock.
+        back_s: returns the largest number of seconds by which the service's clock was set back.
+        seed: seed of all random draws.
     """
 
     ask: Callable[[str, str, Any], tuple[int, Any]]
@@ -184,7 +187,7 @@ class Shoppers:
         self._random = random.Random(self.seed)
 
     def step(self) -> None:
-        """Let somebody act now and then, and somebody ask: who acted, who did not, or whom nobody knows."""
+        """Sometimes send an event, and request a list: for a user with later events, without, or unknown."""
         rng = self._random
         if rng.random() < 0.15:
             self.act(rng.choice(ACTING))
@@ -200,7 +203,7 @@ class Shoppers:
         self.events[user] += (Event(name, user, item, seconds * 1_000_000),)
 
     def list_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
-        """Ask for a list of a user, of any length, with or without context and exclusions; return whether one came."""
+        """Request a list for a user, of any length, with or without context and exclusions; return True if one came."""
         rng = self._random
         question: dict[str, Any] = {"user": user, "k": rng.choice((1, 5, 10, 30))}
         if rng.random() < 0.5:
@@ -224,16 +227,17 @@ class Shoppers:
 
 
 def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, Any]:
-    """Count what is wrong with answers.
+    """Count the errors in lists.
 
     Args:
-        answers: each user's in the order in which they were given. made: release to what makes its lists.
+        answers: responses, those of a user in the order in which they were given.
+        made: release to the maker of its lists.
 
     Returns:
-        ``wrong lists``: not the list of the release named for any history that the service can have had; a user's history never
-        shrinks. ``forbidden items``: lists with an item excluded, unavailable, doubled or not of the catalogue, or longer than asked.
-        ``wrong release``: answers of a release that was not active. ``behind_s``: the longest time since the release that answered was.
-        ``own lists``: of the right ones, those that the other release would not have given.
+        ``wrong lists``: lists that the named release does not give for any history that the service can have had (a history never
+        shrinks). ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, or with too many items.
+        ``wrong release``: responses of a release that was not active. ``behind_s``: the longest time since the responding release
+        was active. ``own lists``: right lists that the other release would not have given.
     """
     found: dict[str, Any] = dict.fromkeys(("lists", "own lists", "wrong lists", "forbidden items", "wrong release"), 0)
     least: dict[str, int] = {}
@@ -257,17 +261,17 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
 
 
 def forbidden(items: Sequence[str], answer: Answer) -> bool:
-    """Return whether a list has an item twice, or one that must not be in it, or is longer than was asked."""
+    """Return True if a list has a repeated or a forbidden item, or is longer than requested."""
     allowed = {f"S{number}" for number in range(ITEMS) if number not in GONE and number not in TO_COME}
     allowed -= set(answer.question.get("exclude", ()))
     return len(set(items)) != len(items) or not set(items) <= allowed or not 0 < len(items) <= answer.question["k"]
 
 
 class Maker:
-    """The lists of a run, made anew.
+    """Maker that recomputes the lists of a run.
 
     Args:
-        run: made by `taiji recommend`.
+        run: run of `taiji recommend`.
     """
 
     def __init__(self, run: Path) -> None:
@@ -279,10 +283,10 @@ class Maker:
         self._list = cache(self._made)
 
     def gives(self, items: Sequence[str], answer: Answer, known: int) -> bool:
-        """Return whether a list is right for a user of whom the first ``known`` events had been taken in.
+        """Return True if a list is right for a user whose first ``known`` events had been absorbed.
 
-        Nothing happens in the log for years, so that a minute's difference of the clock changes hardly a list; where it does, any
-        list of a time that the clock can have shown is right.
+        Nothing happens in the log for years, so a difference of a minute hardly changes a list. If it does, the list of any
+        time that the clock can have shown is right.
         """
         question = answer.question
         asked = (

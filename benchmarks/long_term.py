@@ -1,4 +1,4 @@
-"""Do the policies for the coming weeks gain in their worlds, and not in the twins, nor where the log is confounded?
+"""Do the policies for the coming weeks help in their worlds, but not in the twins or where the log is confounded?
 
 python -m benchmarks.long_term [--quick] [--json FILE]: the components ``expert_cloning`` (world ``retention``),
 ``cache_actor`` and ``cache_critics`` (world ``peak-load``), whose modules describe the comparisons; values come from

@@ -14,7 +14,7 @@ import numpy as np
 
 
 def peak_memory(action: Callable[[], Any]) -> tuple[Any, float]:
-    """Run the action; its result and by how many MB the process grew at its peak (Linux; NaN elsewhere)."""
+    """Run the action, and return its result and by how many MB the process grew at its peak (Linux; NaN elsewhere)."""
     gc.collect()
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -32,7 +32,7 @@ def _status(field: str) -> float:
 
 
 def best_seconds(action: Callable[[], Any], repeats: int = 7) -> float:
-    """Shortest of several runs: a rate of the machine is what it can do, not what its other work lets it do."""
+    """Return the shortest time of several runs, because a rate of the machine must not depend on its other work."""
     action()
     seconds = []
     for _ in range(repeats):
@@ -44,7 +44,7 @@ def best_seconds(action: Callable[[], Any], repeats: int = 7) -> float:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine does: matrix products (FLOP/s) in a type, and memory reads (bytes/s)."""
+    """Rates of the machine: matrix products in a data type (FLOP/s), and memory reads (bytes/s)."""
 
     flops: float
     bandwidth: float
@@ -64,7 +64,7 @@ def rates(dtype: Any) -> Rates:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the floors need to know of a model."""
+    """Facts about a model that the lower bounds need."""
 
     linear: int
     """Weights of the linear layers, head excluded."""
@@ -97,7 +97,7 @@ class Sizes:
 
 
 def exact_prompts(tokenizer: Any, lengths: Sequence[int], seed: int = 0) -> list[str]:
-    """Texts of exactly so many tokens: words that are one token each, after a space."""
+    """Return texts with an exact number of tokens, made of words that are one token each after a space."""
     words = [
         w
         for w in tokenizer.get_vocab()

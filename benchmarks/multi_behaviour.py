@@ -69,7 +69,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "whole, masking as released": {"as_released": ("masking",)},
     "diffusion": {"own_experts": 0, "guidance": 0.0},
 }
-"""Settings of each arm. A diffusion begins with the encoder of ``ENCODER`` of its seed; SASRec has the size of the whole."""
+"""Settings of each arm. A diffusion begins with the encoder of ``ENCODER`` with the same seed; SASRec has the size of the complete system."""
 Found = dict[str, NDArray[np.float64]]
 
 
@@ -84,7 +84,7 @@ def dataset_of(events: pl.DataFrame, name: str) -> Dataset:
 
 
 def taobao(folder: Path) -> Dataset:
-    """Return the log of items with enough events before the test period and of users with enough on these."""
+    """Return the log, restricted to items with enough events before the test period and to users with enough events on these items."""
     log = pl.read_parquet(folder / "interactions.parquet").sort("timestamp", maintain_order=True)
     before = log.filter(pl.col("timestamp") < TEST)
     for column, least in (("item_id", 20), ("user_id", 5)):
@@ -99,7 +99,7 @@ def taobao(folder: Path) -> Dataset:
 
 
 def two_items(users: int = 160, items: int = 12) -> Dataset:
-    """Return a log of users who view one item again and again and buy another one; which of the two comes next is drawn."""
+    """Return a log of users who repeatedly view one item and buy another. Which of the two comes next is random."""
     random, rows = np.random.default_rng(0), []
     for user in range(users):
         own = random.choice(items, size=2, replace=False)
@@ -110,7 +110,7 @@ def two_items(users: int = 160, items: int = 12) -> Dataset:
 
 
 def asked(data: Dataset, start: int) -> tuple[pl.DataFrame, Requests, Targets, Targets]:
-    """Return what came before, a request per user at the first event from ``start`` on, what is bought then, and of that what is new."""
+    """Return the events before ``start``, one request per user at the first event after it, the items bought from then on, and the new ones among them."""
     before, after = (data.events.filter(when) for when in (pl.col("time") < start, pl.col("time") >= start))
     known = before.select("user").unique()
     bought = after.filter(pl.col("behaviour") == "buy").join(known, on="user", how="semi", maintain_order="left")
@@ -139,14 +139,14 @@ def measured(model: Any, requests: Requests, every: Targets, fresh: Targets) -> 
 
 
 def distinct(model: BehaviourDiffusion, requests: Requests) -> NDArray[np.float64]:
-    """Return how many items the first ten of some users hold over several draws of noise."""
+    """Return the number of distinct items among the first ten of some users over several draws of noise."""
     some = requests.take(slice(0, 300))
     lists = np.sort(np.hstack([model.redrawn(draw).retrieve(some, 10).items for draw in range(DRAWS)]), axis=1)
     return 1.0 + (np.diff(lists, axis=1) != 0).sum(axis=1)
 
 
 class Study:
-    """Fits arms once per seed, and keeps what was found where it may resume."""
+    """Fits arms once per seed, and stores the results if the run can be resumed."""
 
     def __init__(self, data: Dataset, start: int, shared: dict[str, Any], resume: Path | None = None) -> None:
         self.data, self.shared, self.resume = data, shared, resume
@@ -230,7 +230,7 @@ def compare(result: Result, study: Study, seeds: int) -> dict[str, Found]:
 
 
 def apart(means: dict[str, Found], arm: str, other: str) -> tuple[float, float, float]:
-    """Return mean, low and high of one arm's R@20 less another's, paired by user."""
+    """Return mean, low and high of the difference in R@20 between two arms, paired by user."""
     values = means[arm]["R@20"] - means[other]["R@20"]
     return interval(values[np.isfinite(values)].tolist())
 

@@ -8,7 +8,7 @@ again, and its text rung is compared with that of ``benchmarks/results/uplift.js
 two ways: *as trained*, whether the interval of the gain lies above 0, and *where it pays*, whether the ranker keeps
 text at all. A prediction is right if every measured model agrees with it. The accuracy of the short ladder is reported,
 not checked. The checks are that the ladder was evaluated on every log, and that a control with permuted texts does not
-gain. ``--page`` writes the table between the markers of a page. A log that is done is kept in ``TAIJI_BENCHMARK_WORK``.
+gain. ``--page`` writes the table between the markers of a page. Finished logs are stored in ``TAIJI_BENCHMARK_WORK``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def gains(rows: Sequence[Row], rung: str = TEXT) -> dict[str, dict[str, Any]]:
 
 
 def compared(predicted: Row, measured: Mapping[str, Row]) -> dict[str, str]:
-    """Return whether a prediction is right, as trained and where text must pay: ``yes``, ``no``, ``mixed`` where models differ, or "not measured"."""
+    """Return whether a prediction is right, as trained and where text must pay: ``yes``, ``no``, ``mixed`` if models differ, or "not measured"."""
 
     def agrees(said: bool | None, found: Sequence[bool]) -> str:
         if said is None or not found:

@@ -1,7 +1,7 @@
 """The service under overload: goodput by offered load, and health checks during floods of connections.
 
 A ranking is replaced by a sleep of fixed time, so that the capacity is known: 1 / that time. An open loop sends half to
-twenty times as many requests; goodput is the rate of answers with 200 within two seconds after they were due. At three
+twenty times as many requests; goodput is the rate of responses with status 200 within two seconds after they were due. At three
 times the capacity, users who have a list are served with each policy of the kept lists; :mod:`benchmarks.cache_regret`
 measures the value of such lists. Then hundreds of connections send nothing, send their heads drop by drop, or send one
 header of 300 MiB, while a probe requests `/healthz`. Times depend on this machine; the checks are shares and the bar of
@@ -35,13 +35,13 @@ USERS = [f"user-{number}" for number in range(500)]
 ITEMS = [f"item-{number}" for number in range(50)]
 SECONDS_EACH = 0.02
 HEALTH_S = 1.0
-"""Bar of an answer of `/healthz` under every flood."""
+"""Limit in seconds for a response of `/healthz` under every flood."""
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 
 
 @contextmanager
 def served(each: float, **recommend: object) -> Iterator[Service]:
-    """A service whose rankings and lists take so many seconds each; settings of its lists."""
+    """Service whose rankings and lists take a fixed number of seconds each, with settings of its lists."""
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder) / "run"
         world.mkdir()
@@ -65,7 +65,7 @@ def served(each: float, **recommend: object) -> Iterator[Service]:
 
 
 def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) -> None:
-    """Goodput at so many times the capacity, of a fresh service."""
+    """Measure the goodput of a fresh service at a multiple of its capacity."""
     capacity = 1 / SECONDS_EACH
     with served(SECONDS_EACH, policy="never") as service:
         for factor in times:
@@ -90,7 +90,7 @@ def curve(result: Result, kind: Kind, times: tuple[float, ...], seconds: float) 
 
 
 def kept_lists(result: Result, seconds: float) -> None:
-    """Lists at three times the capacity, of users who have one, by policy."""
+    """Measure lists for users with a kept list at three times the capacity, by policy."""
     users = USERS[:50]
     for policy, settings in (("never", {}), ("overloaded", {}), ("threshold", {"load": 0.2})):
         budget_ms = 1e3 * (0.5 if policy == "threshold" else PATIENCE_S)
@@ -124,12 +124,12 @@ def kept_lists(result: Result, seconds: float) -> None:
 
 
 def silent(address: tuple[str, int], amount: int) -> list[socket.socket]:
-    """Connections that say nothing."""
+    """Open connections that send nothing."""
     return [socket.create_connection(address, timeout=5) for _ in range(amount)]
 
 
 def slow(address: tuple[str, int], amount: int) -> list[socket.socket]:
-    """Connections that have begun a head and do not end it."""
+    """Open connections that begin a head and do not finish it."""
     made = silent(address, amount)
     for connection in made:
         with suppress(OSError):
@@ -138,7 +138,7 @@ def slow(address: tuple[str, int], amount: int) -> list[socket.socket]:
 
 
 def large(address: tuple[str, int], size: int) -> int:
-    """Send one header of a size; return the bytes that were taken before the service hung up."""
+    """Send one header of a given size, and return the number of bytes accepted before the service closed the connection."""
     sent = 0
     with socket.create_connection(address, timeout=30) as connection, suppress(OSError):
         connection.sendall(HEAD)
@@ -148,7 +148,7 @@ def large(address: tuple[str, int], size: int) -> int:
 
 
 def worst_health(url: str, until: Callable[[], bool]) -> float:
-    """The longest time that an answer of health took; infinite where one was not 200."""
+    """Return the longest time of a health check; infinite if one did not respond with 200."""
     worst = 0.0
     while True:
         last, start = until(), time.monotonic()
@@ -164,7 +164,7 @@ def worst_health(url: str, until: Callable[[], bool]) -> float:
 
 
 def floods(result: Result, connections: int, size: int) -> None:
-    """Health and memory of a service under each flood."""
+    """Measure health checks and memory of a service under each flood."""
     with served(0.0) as service, ExitStack() as stack:
         host, _, port = service.url.removeprefix("http://").rpartition(":")
         address, api = (host, int(port)), psutil.Process(service.children("api")[0])
@@ -190,7 +190,7 @@ def floods(result: Result, connections: int, size: int) -> None:
 
 
 def measure(quick: bool) -> Result:
-    """Quick: ten times the capacity for a second. Full: a curve of rank and recommend to twenty times, 20 s a point."""
+    """Quick: ten times the capacity for a second. Full: a curve of rank and recommend to twenty times, 20 s per point."""
     result = Result()
     floods(result, 1100, 300 << 20)
     kinds: tuple[Kind, ...] = ("rank",) if quick else ("rank", "recommend")

@@ -28,7 +28,7 @@ ORIGIN = (0.0, 0.0)
 LANGUAGE_RULES = tuple(name for name in get_args(Weighting) if name != "fixed")
 SWEEP = np.linspace(0, 1, 11)
 SCALED = ("fixed", "popo", "popo-light", "popo-covariance", "gdpo")
-"""Rules that are trained with the second reward times 3 as well."""
+"""Rules that are also trained with the second reward multiplied by 3."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "popo directional": {"weighting": "popo", "gram_estimator": "directional"},
     "popo same-batch": {"weighting": "popo", "gram_estimator": "same-batch"},
@@ -65,7 +65,7 @@ def measure(quick: bool) -> Result:
 
 
 def quadratics(result: Result) -> None:
-    """Any start ends at equal weights, fixed weights stay at theta(w0), a preference p ends at theta(p)."""
+    """From any start, rules end at equal weights; fixed weights stay at theta(w0), and a preference p ends at theta(p)."""
     problems = {
         2: exact.Quadratics(np.array([1.0, 4.0]), np.array([[0.0, 0.0], [1.0, 2.0]])),
         3: exact.Quadratics(np.array([1.0, 2.0, 4.0]), np.array([[0.0, 0.0], [1.0, 0.0], [0.3, 1.5]])),
@@ -180,7 +180,7 @@ def bandits(result: Result, seeds: range, steps: int) -> list[figures.Chart]:
 
 
 def steering(result: Result, seeds: range, steps: int, beta: float) -> None:
-    """A preference leads to its Gibbs policy; the start does not matter, as it does for fixed weights."""
+    """A preference leads to its Gibbs policy, and unlike with fixed weights, the start does not matter."""
     distances, spread = [], {"popo": [], "fixed": []}
     for seed in seeds:
         problem = exact.Bandit(exact.two_rewards(seed), beta)
@@ -285,7 +285,7 @@ def kl_free(result: Result, seeds: range, steps: int) -> None:
 
 
 def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figures.Chart]:
-    """Same-batch indicators are biased by noise, cross-batch ones are not; with noise on one reward the former lose it."""
+    """Same-batch indicators are biased by noise, cross-batch ones are not. With noise on one reward, only the former fail."""
     ratios: dict[str, list[float]] = {"same": [], "cross": [], "same later": [], "snr same": [], "snr cross": []}
     for seed in seeds:
         problem = sampled.Contextual(seed)
@@ -358,7 +358,7 @@ def noise(result: Result, seeds: range, steps: int, batches: int) -> list[figure
 
 
 def tiny_language_model(result: Result, quick: bool) -> None:
-    """Every rule under the real trainer against an 11-point sweep of fixed weights with the same budget a run."""
+    """Every rule under the real trainer, compared with an 11-point sweep of fixed weights with the same budget per run."""
     seeds, steps = (range(1), 10) if quick else (range(5), 32)
     sweep_weights = SWEEP[::5] if quick else SWEEP
     rules = ("popo", "popo-light") if quick else LANGUAGE_RULES

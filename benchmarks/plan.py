@@ -29,13 +29,13 @@ PROMPTS = ("rationale_prompts", "calibration_prompts", "alignment_prompts", "tes
 
 
 def executed(folder: Path, config: Config) -> Measured:
-    """Run the loop and read what it took."""
+    """Run the loop and measure its cost."""
     Run(folder, config, ENHANCE, lambda text: None).execute()
     return measured(folder)
 
 
 def demo(folder: Path, share: float) -> Measured:
-    """The demo with that share of its prompts."""
+    """The demo with a share of its prompts."""
     sizes = load_config(preset="demo").size
     overrides = [f"size.{name}={max(4, round(getattr(sizes, name) * share))}" for name in PROMPTS]
     return executed(folder / f"demo-{share}", load_config(preset="demo", overrides=overrides))
@@ -59,7 +59,7 @@ def shop(folder: Path, scale: float) -> Measured:
 
 
 def measure(quick: bool) -> Result:
-    """Foretell the largest run from the smaller two."""
+    """Predict the largest run from the two smaller ones."""
     result = Result()
     with tempfile.TemporaryDirectory(prefix="taiji-plan-") as name:
         folder = Path(name)

@@ -36,7 +36,7 @@ from taiji.models.ranking.settings import RankerSettings
 from taiji.models.ranking.training_loop import train, training_steps
 
 SPEED = 1.5
-"""Training rows a second, against either deep peer."""
+"""Smallest ratio of training rows per second to those of each deep peer."""
 DEEP: list[dict[str, Any]] = [{"batch": 512, "dimension": 16, "lr": rate} for rate in (1e-3, 5e-3, 1e-2)]
 NUMBERS_ONLY = {"numbers_only": True}
 """The peers' counterpart of the built-in ranker's ``embeddings=False``."""
@@ -106,7 +106,7 @@ def auc(rows: peers.Rows, scores: np.ndarray) -> PooledAUC:
 
 
 def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 512) -> dict[str, list[float]]:
-    """Seconds of ``steps`` training steps of the built-in ranker, and of DIN and DCN with either way of feeding them, in turn."""
+    """Return the seconds of ``steps`` training steps of the built-in ranker, and of DIN and DCN with both ways of feeding them, measured in turn."""
     index = np.random.default_rng(0).permutation(len(rows.fit))[: steps * batch]
     actions: dict[str, Callable[[], Any]] = {}
     for name, model in OURS.items():
@@ -121,7 +121,7 @@ def speeds(rows: peers.Rows, repeats: int, steps: int, batch: int = 512) -> dict
 
 
 def compare_models(name: str, dataset: Dataset, quick: bool, result: Result) -> None:
-    """Tune, train and judge every model on one data set, and add rows and checks."""
+    """Tune, train and evaluate every model on one data set, and add rows and checks."""
     split = time_split(dataset)
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     chosen = {model: grid[0] for model, grid in GRIDS.items()}

@@ -1,6 +1,6 @@
 """The peers of ``benchmarks.ranking``: logistic regression, LightGBM, and DIN and DCN of torch-rechub.
 
-All get what the built-in ranker gets: the same rows, the same point-in-time numbers, ids, categories, profile and (DIN,
+All of them get the same inputs as the built-in ranker: the same rows, the same point-in-time numbers, ids, categories, profile and (DIN,
 DCN) history. A peer is a function ``(Rows, configuration) -> click scores of the test rows``.
 """
 
@@ -86,7 +86,7 @@ def lightgbm(rows: Rows, configuration: dict[str, Any]) -> np.ndarray:
 
 
 def deep(kind: str, rows: Rows, configuration: dict[str, Any], seed: int = 0) -> np.ndarray:
-    """DIN or DCN of torch-rechub, its own trainer, with the built-in ranker's early stopping (two checks a pass, patience two)."""
+    """DIN or DCN of torch-rechub, its own trainer, with the built-in ranker's early stopping (two checks per pass, patience two)."""
     peer = DeepPeer(kind, rows, configuration, seed)
     best, worse, state = np.inf, 0, peer.model.state_dict()
     order = np.random.default_rng(seed)
@@ -213,7 +213,7 @@ def quantile_cuts(numeric: np.ndarray, number: int = 19) -> np.ndarray:
 
 
 def bins(numeric: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """(N, F) bin numbers, int64."""
+    """Return bin indices (N, F), int64."""
     return np.stack([np.searchsorted(cut, column, side="left") for cut, column in zip(cuts, numeric.T)], axis=1).astype(
         np.int64
     )

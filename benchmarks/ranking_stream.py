@@ -1,7 +1,7 @@
 """Training on a stream of Parquet rows: memory does not depend on the number of rows.
 
 Writes exposures of a synthetic shop to Parquet (not timed), then trains one pass over a tenth of them and over all of
-them, each in a process of its own, and compares the peaks of resident memory beyond what the data set takes. Full: 10
+them, each in a process of its own, and compares the peaks of resident memory in excess of the data set's. Full: 10
 million rows; ``--quick``: 200,000.
 """
 
@@ -23,11 +23,11 @@ from taiji.data.schema import Tables
 
 USERS, ITEMS = 20_000, 20_000
 GROWTH = 1.3
-"""Peak memory of ten times the rows over that of the rows."""
+"""Largest ratio of the peak memory for ten times as many rows to that for the original number."""
 
 
 def shop(events: int, users: int = USERS, items: int = ITEMS) -> Dataset:
-    """A data set whose history is small beside the exposures."""
+    """Return a data set with a small history compared with the exposures."""
     return Dataset.from_tables(shop_tables(events, users, items))
 
 
@@ -79,7 +79,7 @@ def write(folder: Path, rows: int, part: int = 500_000) -> list[Path]:
 
 
 def child(folder: str, files: list[str]) -> None:
-    """Train one pass and print rows a second and peak memory in MiB, before and during training."""
+    """Train one pass, and print rows per second and the peak memory in MiB before and during training."""
     import resource
 
     from taiji.models.ranking.settings import RankerSettings

@@ -26,7 +26,7 @@ from taiji.reasoning.settings import PromptSettings
 
 ONE_ITEM = PromptSettings()
 PART = 12
-"""Examples of a part that a killed run need not repeat."""
+"""Number of examples in a part; a resumed run skips finished parts."""
 SORTS = {
     "Garden": ("Seeds", "Tools", "Pots"),
     "Kitchen": ("Knives", "Pans", "Cups"),
@@ -57,25 +57,25 @@ NOUNS = ("Arrow", "Beacon", "Cascade", "Dune", "Echo", "Falcon", "Glade", "Heron
 
 @cache
 def work_folder() -> Path:
-    """Where finished parts lie: ``$TAIJI_BENCHMARK_WORK`` (a killed run goes on there; empty it when the code changed), else a new folder."""
+    """Return the folder of finished parts: ``$TAIJI_BENCHMARK_WORK`` (from which a killed run resumes; empty it after changes of the code) or a new folder."""
     named = os.environ.get("TAIJI_BENCHMARK_WORK")
     return Path(named) if named else Path(mkdtemp(prefix="taiji-benchmark-"))
 
 
 def in_parts(key: list[Any], examples: pl.DataFrame, make: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """``make`` over a dozen examples at a time, each part kept."""
+    """Apply ``make`` to a dozen examples at a time, and store each part."""
     say(f"{' '.join(map(str, key))}: {len(examples)} examples")
     folder = work_folder() / value_hash([key, examples["example"].to_list()])[:20]
     return map_rows(LocalMapper(), lambda: make, examples, PART, folder)
 
 
 def of(texts: pl.DataFrame, part: pl.DataFrame) -> pl.DataFrame:
-    """The rationales of some examples."""
+    """Return the rationales of some examples."""
     return texts.filter(pl.col("example").is_in(part["example"].implode()))
 
 
 def once(key: list[Any], make: Callable[[], Any]) -> Any:
-    """A JSON-able value, kept."""
+    """Return a stored value; compute and store it (as JSON) if it is missing."""
     path = work_folder() / f"{value_hash(key)[:20]}.json"
     if not path.exists():
         say(" ".join(map(str, key)))
@@ -84,12 +84,12 @@ def once(key: list[Any], make: Callable[[], Any]) -> Any:
 
 
 def say(text: str) -> None:
-    """Say on the error stream how far a long run is."""
+    """Report the progress of a long run on standard error."""
     print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 def available(quick: bool) -> list[str]:
-    """Names of the data sets that a run can use here."""
+    """Return the names of the data sets that are available here."""
     if quick:
         return ["shop"]
     public = os.environ.get("TAIJI_TEST_DATA", "")
@@ -97,7 +97,7 @@ def available(quick: bool) -> list[str]:
 
 
 def load(name: str, seed: int = 0) -> Dataset:
-    """A data set by name; completejourney as a sample of 400 households."""
+    """Return a data set by name; completejourney is a sample of 400 households."""
     if name == "shop":
         return generated_shop(seed)
     if name == "completejourney":
@@ -108,7 +108,7 @@ def load(name: str, seed: int = 0) -> Dataset:
 def periods(
     dataset: Dataset, train: int, test: int, seed: int, prompts: PromptSettings = ONE_ITEM
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Examples of the LLM period (for rationales) and of the test period (for judging), disjoint in time; with their sets where answers are sets."""
+    """Return examples of the LLM period (for rationales) and of the test period (for evaluation), with their target sets if answers are sets."""
     split = time_split(dataset, SplitSettings().fractions)
 
     def chosen(period: str, count: int) -> pl.DataFrame:
@@ -122,7 +122,7 @@ def periods(
 
 
 def generated_shop(seed: int, users: int = 120, events: int = 30) -> Dataset:
-    """Shoppers with one favourite category and two favourite sorts (80 % of what they buy); titles are words that say nothing of either."""
+    """Return a log of shoppers with one favourite category and two favourite sorts (80 % of their purchases). Titles are words unrelated to both."""
     rng = np.random.default_rng([seed, 11])
     sorts = [(l1, l2) for l1, names in SORTS.items() for l2 in names]
     names = [f"{a} {n}" for a in ADJECTIVES for n in NOUNS]

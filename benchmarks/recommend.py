@@ -1,4 +1,4 @@
-"""Does each component of a recommender gain where its mechanism is active, and nothing where it is not?
+"""Does each component of a recommender help if its mechanism is active, and not if it is switched off?
 
 In the world `short-video` and in twins in which mechanisms make no difference, a recommender is built from a log with a
 uniformly random policy: popularity, co-occurrence, SASRec, their merge, a ranker. The gain of a component is the true
@@ -10,10 +10,10 @@ is reported, not checked.
 
 **First predictions**, stated before the first run, about the lower end of an interval over the users of two worlds.
 Popularity can use that some items appeal more to everybody (quality and clickbait); co-occurrence and SASRec can use
-that tastes differ and show in histories; the ranker can use both. So popularity must not gain in the twin without
-quality and clickbait, co-occurrence and SASRec must not gain in the twin without tastes, and no component must gain
-without all of them. Two predictions failed: SASRec gains without tastes (+.023), and co-occurrence gains .0008 without
-all of them. They are kept unchanged.
+that tastes differ and show in histories; the ranker can use both. So popularity must show no gain in the twin without
+quality and clickbait, co-occurrence and SASRec none in the twin without tastes, and no component any gain in the twin
+without all of them. Two predictions failed: SASRec has a gain without tastes (+.023), and co-occurrence one of .0008
+without all of them. The predictions are kept unchanged.
 
 **Second predictions**, stated after that, and before the runs on which they are checked. An interval over users treats
 the two fits of each model as the only ones, but a claim about a component also concerns other worlds and fits. The
@@ -21,19 +21,19 @@ interval is therefore now Student's over the mean gains of worlds (`SEEDS` of th
 information that components can use had also been stated wrongly:
 
 - popularity: quality and bait. Co-occurrence: tastes. SASRec and the ranker: tastes, quality and bait (a softmax over
-  the catalogue learns how often each item is taken, as popularity does). So the twin in which SASRec must not gain is
-  the one without all of them.
+  the catalogue learns how often each item is clicked, as popularity does). So the twin in which SASRec must show no
+  gain is the one without all of them.
 - Without all of them one mechanism remains: competition within the list. A list with more topics is worth more,
-  whichever component found its items, so a component can gain or lose by accident. If competition is switched off as
+  whichever component found its items, so a component can have a gain or a loss by accident. If competition is switched off as
   well, all lists of a request have the same value, and every gain must be zero up to rounding; a gain would show a
   fault of the measurement.
 - `popularity` counts clicks, but if items come and go and are shown for different lengths of time, a click rate is a
   better measure of their quality. SASRec's gain without tastes comes from this additional information: if popularity
-  uses click rates (clicks per exposure before the test period, shrunk) instead of counts, SASRec must not gain. Also
+  uses click rates (clicks per exposure before the test period, shrunk) instead of counts, SASRec must show no gain. Also
   reported is the appeal (quality and clickbait, on the scale of interest) of the items that SASRec adds to the lists,
   minus that of the items that they replace; it is above zero if SASRec finds good items.
 
-`TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run goes on where it was.
+`TAIJI_BENCHMARK_FOLDER` keeps the truth about each world's lists, so that an interrupted run can be resumed.
 
     python -m benchmarks.recommend [--quick] [--json FILE]
 """
@@ -69,10 +69,10 @@ from taiji.world.mechanisms.content import Content
 from taiji.world.mechanisms.satisfaction import Satisfaction
 
 SEEDS, FIRST = 6, 2
-"""Worlds of the full benchmark, and those of the first predictions."""
+"""Number of worlds in the full benchmark, and in the first predictions."""
 ALL_OF_THEM = ("content.quality", "satisfaction", "taste")
 NOTHING = "without competition either"
-"""Twin in which all lists of a request are worth the same; two worlds of it are enough."""
+"""Twin in which all lists of a request have the same value; two worlds of it suffice."""
 TWINS: dict[str, tuple[str, ...]] = {
     "world": (),
     "without quality and bait": ("content.quality", "satisfaction"),
@@ -86,7 +86,7 @@ IDLE: dict[str, tuple[str, ...]] = {
     "without tastes": ("together", "sasrec"),
     "without all of them": COMPONENTS,
 }
-"""First predictions: twin to the components that have nothing to use there."""
+"""First predictions: twin to the components that must show no gain there."""
 IDLE_OVER_WORLDS: dict[str, tuple[str, ...]] = {
     "without quality and bait": ("popular",),
     "without tastes": ("together",),
@@ -94,14 +94,14 @@ IDLE_OVER_WORLDS: dict[str, tuple[str, ...]] = {
 }
 """Second predictions."""
 RATED = ("world", "without tastes")
-"""Where popularity by click rates is tried."""
+"""Places in which popularity by click rates is tried."""
 RATES = "click rates for popularity"
 ROUNDING = 1e-9
 Array = np.ndarray
 
 
 class ClickRates(CatalogueRetriever):
-    """Score items by clicks per exposure before a time, shrunk towards everybody's rate by as many exposures as an item has on average.
+    """Score items by clicks per exposure before a time, shrunk towards the overall rate with the weight of an average item's exposures.
 
     Args:
         start: microseconds.
@@ -129,7 +129,7 @@ class ClickRates(CatalogueRetriever):
         return {"rates": self.rates}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
-        """Take the rates."""
+        """Restore the rates."""
         self.rates = weights["rates"]
 
 
@@ -194,7 +194,7 @@ def over_worlds(found: Sequence[Array]) -> dict[str, Any]:
 
 
 def recommended(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
-    """Return :func:`truth_about_lists`, from the folder of earlier ones where there is one."""
+    """Return :func:`truth_about_lists`, stored in the folder of the environment variable if it is set."""
     kept = os.environ.get("TAIJI_BENCHMARK_FOLDER")
     if kept is None:
         return truth_about_lists(seed, twin, quick, **size)
@@ -208,7 +208,7 @@ def recommended(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Arr
 
 
 def truth_about_lists(seed: int, twin: str, quick: bool, **size: Any) -> dict[str, Array]:
-    """Return the true expected reward (B,) of every variant's lists, NaN where a list is not whole, and the appeal that SASRec brings."""
+    """Return the true expected reward (B,) of every variant's lists, NaN where a list is incomplete, and the appeal that SASRec adds."""
     world = World("short-video", seed, **size)
     for mechanism in TWINS[twin]:
         world = world.twin(mechanism)
@@ -253,9 +253,9 @@ def truth_about_lists(seed: int, twin: str, quick: bool, **size: Any) -> dict[st
 
 
 def appeal_brought(world: World, log: Dataset, lists: Array, without: Array) -> Array:
-    """Return by how much (B,) the items of lists (B, K) that are not in the lists without a component please everybody more than those they replace.
+    """Return the appeal (B,) of the items that a component adds to lists (B, K), minus that of the items that they replace.
 
-    NaN where both lists have the same items.
+    NaN where the lists with and without the component have the same items.
     """
     content, satisfaction = world.find(Content), world.find(Satisfaction)
     assert content is not None and satisfaction is not None

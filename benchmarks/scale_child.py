@@ -17,7 +17,7 @@ YEAR = 365 * 86_400 * 1_000_000
 
 
 def make(folder: Path, events: int) -> None:
-    """Write a log of so many events as a dataset's folder, a batch at a time: nobody ever holds the whole."""
+    """Write a log with a given number of events as a dataset's folder, one batch at a time, so that it is never in memory as a whole."""
     import pyarrow.parquet as pq
 
     from taiji.core.artifacts import write_json, write_parquet
@@ -82,7 +82,7 @@ def make(folder: Path, events: int) -> None:
 
 
 def stages(run: Path, feature_users: int) -> None:
-    """Stages `examples` and `features` of a run whose data and aligned model are there, then the as-of joins of both ranker periods."""
+    """Run the stages `examples` and `features` of a run with data and an aligned model, then the as-of joins of both ranker periods."""
     from taiji.config import Config
     from taiji.features.partitioned import join_partitioned
     from taiji.pipeline.engine import Context
@@ -139,7 +139,7 @@ def stages(run: Path, feature_users: int) -> None:
 
 
 def examples(run: Path, config: str) -> None:
-    """The prompts of a run whose data is there; keeps the configuration."""
+    """Make the prompts of a run that has data, and store the configuration."""
     from taiji.config import Config
     from taiji.pipeline.engine import Context
     from taiji.pipeline.stages.examples_stage import Examples
@@ -152,7 +152,7 @@ def examples(run: Path, config: str) -> None:
 
 
 def answers(run: Path, engine: str, workers: int, scratch: Path) -> None:
-    """One stage over partitions, alone: the base model answers the test prompts. Prints the seconds of the stage."""
+    """Run a single stage over partitions, in which the base model answers the test prompts, and print its seconds."""
     from taiji.config import Config
     from taiji.pipeline.completions import complete
     from taiji.pipeline.engine import Context

@@ -3,7 +3,7 @@
 *Memory*: a synthetic log (100 events per user, 50,000 items) passes through the stages `examples` and `features` and
 the as-of joins of the ranker's and the test period, each size in its own process; the peak is the resident set of the
 process, including mapped files. *Engines*: one stage over partitions (a language model answers prompts) in this process
-and on Ray with 1 and 2 workers, one thread each, taken in turn. Overhead is the time of Ray with one worker divided by
+and on Ray with 1 and 2 workers, one thread each, measured in turn. Overhead is the time of Ray with one worker divided by
 that of the local engine; efficiency is the local time divided by twice that of Ray with two workers. The cluster's own
 start is a column, not part of the stage: a run pays for it once. Two workers need two free cores.
 """
@@ -29,7 +29,7 @@ LIMIT_GIB, MOST_OVERHEAD = 6.0, 0.15
 
 
 def child(*arguments: object) -> dict[str, Any]:
-    """Run :mod:`benchmarks.scale_child`; returns what it printed, joined."""
+    """Run :mod:`benchmarks.scale_child`, and return its merged output."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale_child", *map(str, arguments)],
         capture_output=True,
@@ -47,7 +47,7 @@ def child(*arguments: object) -> dict[str, Any]:
 
 
 def model(folder: Path, hidden: int, layers: int) -> None:
-    """A random language model of that size."""
+    """Write a random language model of a given size."""
     lm, tokenizer = tiny_causal_lm(hidden=hidden, layers=layers)
     lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

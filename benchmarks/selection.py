@@ -10,10 +10,10 @@ student also answers without thinking, at equal input.
 
 Students: a tiny model that was pretrained on examples of an earlier period (always), and the default model (full run
 only, one seed: two cores allow no more). The gain of selection is measured, not checked; the checks are that every arm
-was trained and judged, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny student
+was trained and evaluated, that the guarded rule keeps leaks out of the training data, and (full run) that the tiny student
 answers in the format before any arm is trained, without which a comparison would say nothing.
 
-A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and goes on after a kill with
+A long run can be done in parts (``TAIJI_BENCHMARK_PARTS=tiny`` or ``default``) and resumes after a kill with
 ``TAIJI_BENCHMARK_WORK=FOLDER``.
 """
 
@@ -52,12 +52,12 @@ ARMS = ("plain", "guarded", "none", "random", "answer only")
 METRICS = ("category_l1", "category_l2", "category_l3", "hit@50", "hit@100", "format")
 CALIBRATION = 0.3
 FORMAT = 0.5
-"""Share of well-formed answers that pretraining has to reach."""
+"""Smallest share of well-formed answers after pretraining."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Sizes of an experiment."""
 
     pretrain: int
     train: int
@@ -259,7 +259,7 @@ def written_and_scored(
 
 
 def chosen(train: pl.DataFrame, scored: pl.DataFrame, seed: int) -> dict[str, pl.DataFrame]:
-    """Each filter's rows; the calibration examples set thresholds and are used for nothing else, in no arm."""
+    """Return the rows of each filter. The calibration examples set thresholds and are used for nothing else."""
     order = np.random.default_rng([seed, 31]).permutation(len(train))
     for_threshold = train["example"].gather(order[: max(2, round(CALIBRATION * len(train)))].tolist()).to_list()
     held = pl.col("example").is_in(for_threshold)

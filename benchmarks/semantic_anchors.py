@@ -1,11 +1,11 @@
-"""Do texts that are trained with the ranker (SARM) rank better than their frozen vectors, where ids have not learnt yet?
+"""Do texts trained with the ranker (SARM) rank better than their frozen vectors for items whose ids have learnt little?
 
-World ``live``: rooms whose topic moves in every slot, with a description of each slot; and its twin, whose titles and descriptions say nothing.
+World ``live``: rooms whose topic moves in every slot, with a description of each slot; and its twin with uninformative titles and descriptions.
 Logs: amazon-office and ml-latest-small by title and categories, where TAIJI_TEST_DATA names the public data sets.
 
-Arms, one network with another encoder of the same bank: ids alone (a projection of the item's embedding), frozen vector (WordLlama through
+Arms, one network with different encoders of the same bank: ids alone (a projection of the item's embedding), frozen vector (WordLlama through
 a trained network), codes (residual k-means of these vectors, embedded), SARM, whose tokens begin with WordLlama's vectors and with the axes of their
-co-occurrences in the texts; SARM without the latter (embedder start), with a random start, and as it starts, its tokens not trained (frozen start). Each arm has the same configurations, chosen for each seed and
+co-occurrences in the texts; SARM without the latter (embedder start), with a random start, and with untrained tokens (frozen start). Each arm has the same configurations, chosen for each seed and
 place by its click AUC on validation rows. Metric: AUC of the click on later rows, of all, by decile of the item's exposures in training, and by its age.
 
 Predictions, written down before the first run:
@@ -13,27 +13,27 @@ Predictions, written down before the first run:
 1. ``live``: SARM is above the frozen vector in the three deciles of least exposure, and by more than in the three of most.
 2. ``live``: SARM is above ids alone on all rows; the frozen vector is above them too.
 3. Twin: SARM is not above the frozen vector in the three lowest deciles.
-4. Logs: no prediction. Doubt about 1: descriptions are two words of 96, and a trained network over a frozen vector can tell all of them apart.
+4. Logs: no prediction. Doubt about 1: descriptions are two words of 96, and a trained network over a frozen vector can distinguish all of them.
 
-These were of the random start, and failed but for the third. Of SARM with the embedder's start, before its first run:
+These concerned the random start, and failed except for the third. For SARM with the embedder's start, before its first run:
 
 5. amazon-office: above the random start by more than .02 on all rows, and not shown to be below the frozen vector.
 6. ml-latest-small: above the random start on all rows, and not shown to be below the frozen vector.
 7. ``live``: above the frozen vector in the three deciles of least exposure: doubted, but it is what the paper claims, so it is checked. Twin: not above.
 
-Of SARM with co-occurrences, and of all arms with products of h_CLS and h_UIN in four parts and a history's mean over ten neutral texts, before its first run
-on other than trial seeds, where the axes alone, without the network, were .0077 above WordLlama's vector in ``live`` and .0067 in the lowest deciles:
+For SARM with co-occurrences, and all arms with products of h_CLS and h_UIN in four parts and a history's mean over ten neutral texts, before the first run
+on seeds other than the trial seeds, on which the axes alone, without the network, were .0077 above WordLlama's vector in ``live`` and .0067 in the lowest deciles:
 
-8. ``live``: SARM is above the frozen vector in the three deciles of least exposure. That it gains more there than in the three of most is checked, and doubted:
-   topics move in every room, so that ids know them nowhere.
+8. ``live``: SARM is above the frozen vector in the three deciles of least exposure. That its gain is larger there than in the three of most is checked, and doubted:
+   topics move in every room, so ids cannot learn them anywhere.
 9. Twin: not above. Logs: as 5 and 6.
 
-Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run goes on; several processes may share them, each with its own seeds.
+Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed run can be resumed; several processes may share them, each with its own seeds.
 
     [ANCHORS_DEVICE=cuda] [ANCHORS_DATA="live twin amazon-office ml-latest-small"] [ANCHORS_SEEDS="0 1 2 3"] [ANCHORS_ARMS="sarm,id only"] [ANCHORS_LATER=1]
         python -m benchmarks.semantic_anchors [--quick] [--json FILE]
 
-``ANCHORS_LATER`` ends a process when its cells are finished; a last process without it finds all of them and puts them together.
+With ``ANCHORS_LATER``, a process stops when its cells are finished; a last process without it combines all cells.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ from taiji.world import World
 Array = NDArray[Any]
 LIVE, TWIN = "live", "twin"
 PUBLIC = {"amazon-office": "amazon:", "ml-latest-small": ""}
-"""Logs, and what stands before the folder to name the source."""
+"""Logs, and the prefix of the folder in the name of the source."""
 WORLD: dict[str, int] = {"users": 1000, "items": 600, "days": 10}
 QUICK_WORLD: dict[str, int] = {"users": 40, "items": 60, "days": 4}
 SEEDS, PUBLIC_SEEDS, QUICK_SEEDS = 8, 6, 2
-"""Of worlds, of the training on a public log, and of a quick run. Sizes and rates were tried on seed 100, which is none of them."""
+"""Number of seeds for worlds, for the training on a public log, and for a quick run. Sizes and rates were tried on seed 100, which is not among them."""
 CONFIGURATIONS: tuple[dict[str, float], ...] = ({"embedding_rate": 0.05}, {"embedding_rate": 0.005})
-"""A learning rate of 6e-3 was worse than 2e-3 for all arms but one on seed 100; in ``live``, slower ids are better for every arm."""
+"""A learning rate of 6e-3 was worse than 2e-3 for all arms except one on seed 100; in ``live``, slower ids are better for every arm."""
 SHARED: dict[str, Any] = {
     **TRAINING, "learning_rate": 2e-3, "min_steps": 200, "batch": 512, "patience": 4, "checks": 4, "pair_fields": (), "device": os.environ.get("ANCHORS_DEVICE", "cpu"), "hidden": (64, 32),
     "history": 20, "bins": 3, "tasks": ("click",), "text_width": 32, "text_layers": 1,
@@ -87,24 +87,24 @@ QUICK: dict[str, Any] = {"min_steps": 4, "hidden": (16,), "text_width": 8}
 CODES = ResidualKMeansSettings(levels=3, size=32)
 EMBEDDER = "wordllama"
 CONTEXT = 16
-"""Axes of co-occurrences of the arms that have them."""
+"""Number of co-occurrence axes in the arms that use them."""
 LOW, HIGH = "deciles 1-3 of exposure", "deciles 8-10 of exposure"
 
 
 class IdEncoder(nn.Module):
-    """The item's embedding in the place of its text."""
+    """Encoder that uses the item's embedding instead of its text."""
 
     def __init__(self, width: int, item: int) -> None:
         super().__init__()
         self.halves = TextHalves(item, width, item)
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return (N, 2 * width); texts (N, T) twice are not read."""
+        """Return (N, 2 * width); the two text arguments (N, T) are not read."""
         return self.halves(items, items, general[:, :1] != 0)  # type: ignore[no-any-return]
 
 
 class VectorEncoder(nn.Module):
-    """Frozen vectors through a trained network; a text's only token is its place among the vectors."""
+    """Trained network over frozen vectors; a text's only token is its index among the vectors."""
 
     vectors: torch.Tensor
 
@@ -119,7 +119,7 @@ class VectorEncoder(nn.Module):
 
 
 class CodeEncoder(nn.Module):
-    """Embedded codes, a token per level."""
+    """Embedded codes, one token per level."""
 
     def __init__(self, codes: int, width: int, item: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class VectorRanker(SemanticAnchorsRanker):
     vectors: Array
 
     def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
-        """Return the place of each text among the distinct ones."""
+        """Return the index of each text among the distinct ones."""
         place, self.vectors = vectors_of(versions)
         tokens = torch.from_numpy(place)[:, None]
         return replace(super().read(dataset, text, versions), general=tokens, domain=tokens)
@@ -186,7 +186,7 @@ class CodeRanker(SemanticAnchorsRanker):
 
 
 def vectors_of(versions: TextVersions) -> tuple[Array, Array]:
-    """Return each text's place (1 + n,) among the distinct ones, 0 for none, and their standardised vectors (1 + m, d)."""
+    """Return each text's index (1 + n,) among the distinct ones, 0 for none, and their standardised vectors (1 + m, d)."""
     distinct = {name: 1 + place for place, name in enumerate(dict.fromkeys(versions.texts))}
     place = np.array([0, *(distinct[name] for name in versions.texts)])
     vectors = embedded(EMBEDDER, ["", *distinct]).astype(np.float32)
@@ -200,7 +200,7 @@ class RandomStart(SemanticAnchorsRanker):
 
 
 class FrozenTokens(StartedEncoder):
-    """The encoder as it starts: no token is trained and none is read for itself."""
+    """Encoder in its initial state: no token is trained."""
 
     def forward(self, general: torch.Tensor, domain: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Return (N, 2 * width) of tokens (N, T)."""
@@ -208,7 +208,7 @@ class FrozenTokens(StartedEncoder):
 
 
 class FrozenStart(SemanticAnchorsRanker):
-    """SARM's own paths over the frozen vector: what is left of it without training tokens."""
+    """SARM whose tokens are not trained: its own paths over the frozen vector."""
 
     def make_network(self) -> SemanticAnchorsNetwork:
         """Return the network with the encoder as it starts."""
@@ -236,7 +236,7 @@ ARMS: dict[str, type[SemanticAnchorsRanker]] = {
 
 
 def measure(quick: bool) -> Result:
-    """Run every cell, put them together, check the predictions."""
+    """Run every cell, combine the cells, and check the predictions."""
     result = Result()
     exact(result)
     places = (f"{LIVE} {TWIN}" if quick else os.environ.get("ANCHORS_DATA", " ".join([LIVE, TWIN, *PUBLIC]))).split()
@@ -261,7 +261,7 @@ def measure(quick: bool) -> Result:
 
 
 def exact(result: Result) -> None:
-    """On the log of a tiny world: the bank is what the encoder says, bit for bit, and serving does not ask it."""
+    """Check on the log of a tiny world that the bank equals the encoder's output bit for bit, and that serving does not call the encoder."""
     log = data(TWIN, 0, True)
     ranker = SemanticAnchorsRanker(SemanticAnchorsRanker.Settings(**{**SHARED, **QUICK, "texts": "room_text"}))
     ranker.fit(log.dataset, log.train, valid=log.valid, seed=0)
@@ -275,7 +275,7 @@ def exact(result: Result) -> None:
 
 @lru_cache(maxsize=1)
 def data(place: str, seed: int, quick: bool) -> RankingLog:
-    """Return the log of a place, cut by time; a public one is the same for every seed, which is that of training alone."""
+    """Return the log of a place, split by time. A public log is the same for every seed, which only changes the training."""
     if place in PUBLIC:
         folder = Path(os.environ["TAIJI_TEST_DATA"]) / place
         dataset = Dataset.from_tables(load_source(f"{PUBLIC[place]}{folder}"))
@@ -286,7 +286,7 @@ def data(place: str, seed: int, quick: bool) -> RankingLog:
 
 
 def cell(folder: Path, place: str, seed: int, name: str, quick: bool) -> dict[str, Any]:
-    """Return the chosen configuration of one arm on one log, from the folder where it is finished."""
+    """Return the chosen configuration of one arm on one log, from the folder if it is finished."""
     file = folder / f"{place}-{seed}-{name.replace(' ', '-')}.json"
     if file.is_file():
         return read_json(file)
@@ -331,7 +331,7 @@ def slices(ranker: SemanticAnchorsRanker, log: RankingLog) -> dict[str, float]:
 
 
 def share(values: Array, ties: Array, parts: int) -> Array:
-    """Return which part of the rows each is in, 1 … parts, from the lowest values to the highest."""
+    """Return the quantile group of each row, 1 … parts, in ascending order of the values."""
     order = np.lexsort((ties, values))
     place = np.empty(len(values), dtype=np.int64)
     place[order] = np.arange(len(values))

@@ -5,7 +5,7 @@ left out; and ml-latest-small by time. Ours and RecTools' (0.19, from the enviro
 the same width, blocks, heads, dropout, batch, step size and length. Ours has a sampled softmax with 1,024 negatives
 that a step shares. RecTools draws separate negatives for every position of every history, including padding, so 1,024
 negatives are its slowest loss; it is therefore measured with its other losses as well. Quality: with its full softmax
-(its default) and with 32 negatives, each for twice the processor time that ours took (``TAIJI_PEER_FACTOR``). Speed:
+(its default) and with 32 negatives, each for twice the processor time of ours (``TAIJI_PEER_FACTOR``). Speed:
 processor time of one thread on the same 4,096 histories, an epoch each in turn, with four of its losses, down to one
 negative. ``TAIJI_BENCHMARK_PARTS=beauty,toys,movies,speed`` chooses parts; ``TAIJI_PEERS`` names the environment's
 Python. Quick: a synthetic circle of items, without the peer.
@@ -43,14 +43,14 @@ from taiji.models.retrieval.sasrec import SASRec, SASRecSettings
 ROOT = Path(__file__).parent.parent
 PEERS = Path(os.environ.get("TAIJI_PEERS", ROOT / ".venv-peers" / "bin" / "python"))
 PUBLISHED = {"beauty": (0.0921, 0.0531), "toys": (0.0970, 0.0580)}
-"""Recall@10 and NDCG@10 of SASRec with a sampled softmax, as published: their claim, on this protocol."""
+"""Published recall@10 and NDCG@10 of SASRec with a sampled softmax on this protocol: the authors' claim."""
 FOLDERS = {"beauty": "s3rec-Beauty", "toys": "s3rec-Toys_and_Games"}
 SETTINGS = SASRecSettings(seen="drop", dropout=0.5, valid_users=10**9, check_every=2, patience=5)
 DEPTHS = (5, 10, 20)
 LOSSES = (("softmax", 1), ("sampled_softmax", 1024), ("sampled_softmax", 32), ("BCE", 1))
-"""RecTools' losses whose speed is measured, with negatives."""
+"""RecTools' losses whose speed is measured, with the number of negatives."""
 TAUGHT = (("softmax", 1), ("sampled_softmax", 32))
-"""Those whose quality is measured."""
+"""RecTools' losses whose quality is measured."""
 
 
 def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
@@ -65,7 +65,7 @@ def last_out(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
 
 
 def by_time(data: Dataset) -> tuple[pl.DataFrame, Requests, Targets]:
-    """Return what happened before the test period, requests at a random event of each user in it, and what follows."""
+    """Return the events before the test period, one request per user at a random event in it, and the items that follow."""
     from taiji.cascade.requests import period_requests
 
     start, _ = time_split(data).interval("test")
@@ -154,7 +154,7 @@ class Peer:
 
 @contextmanager
 def peer(train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: int) -> Iterator[Peer]:
-    """Start the peer, and end it afterwards."""
+    """Start the peer, and stop it afterwards."""
     with tempfile.TemporaryDirectory() as name:
         made = Peer(train, settings, Path(name), loss, negatives)
         try:
@@ -166,7 +166,7 @@ def peer(train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: in
 def speed(
     data: Dataset, train: pl.DataFrame, settings: SASRecSettings, loss: str, negatives: int, epochs: int
 ) -> dict[str, Any]:
-    """Return sequences per second of both, an epoch each in turn; ours as it is set, RecTools' with the named loss."""
+    """Return the sequences per second of both, one epoch each in turn; ours with its settings, RecTools' with the named loss."""
     from taiji.models.retrieval.sasrec import epochs_of
 
     with peer(train, settings, loss, negatives) as theirs:
@@ -250,7 +250,7 @@ def _part(result: Result, part: str, folder: Path) -> None:
 
 
 def _quick(result: Result) -> Result:
-    """A circle of items, whose next one only the order tells."""
+    """Run on a circle of items, in which only the order determines the next item."""
     data = circle()
     train, requests, targets = last_out(data)
     for row in simple(data, train, requests, targets):

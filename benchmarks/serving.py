@@ -2,8 +2,8 @@
 
 Each kind of request runs as a closed loop (throughput), and reads also as an open loop at 1,000 and 1,200 requests per
 second, in which latency counts from the time when a request was due. `/healthz` is the lower bound: HTTP server and
-routing without a store. Freshness is the time from sending an event to reading a row that includes it, with a writer
-that takes no time, so it measures queue, worker and store. Absolute times are reported for this machine; the checks are
+routing without a store. Freshness is the time from sending an event to reading a row that includes it, with an instant
+writer, so it measures queue, worker and store. Absolute times are reported for this machine; the checks are
 ratios and counts.
 """
 
@@ -29,7 +29,7 @@ from taiji.serving.traffic import Kind, LoadReport
 USERS = [f"user-{number}" for number in range(2000)]
 ITEMS = [f"item-{number}" for number in range(500)]
 TARGET_RATE, TARGET_P99_MS = 1000.0, 15.0
-"""What reads from Redis are meant to reach; reported beside the figures, since an absolute time depends on the machine."""
+"""Targets for reads from Redis. They are only reported next to the results, because an absolute time depends on the machine."""
 
 
 class Bench:
@@ -64,7 +64,7 @@ class Bench:
         self.api = psutil.Process(self.service.children("api")[0])
 
     def measure(self, kind: Kind, seconds: float, rate: float | None = None) -> tuple[LoadReport, dict[str, Any]]:
-        """One load run; the CPU time of the API process is taken alongside."""
+        """Run a load, and measure the CPU time of the API process as well."""
         before = sum(self.api.cpu_times()[:2])
         report = load(self.service.url, USERS, ITEMS, kind=kind, seconds=seconds, connections=16, rate=rate, seed=1)
         cpu = (sum(self.api.cpu_times()[:2]) - before) / max(1, report.requests) * 1e6
@@ -119,13 +119,13 @@ class Bench:
         }
 
     def bytes_a_row(self) -> dict[str, Any]:
-        """Size of an answer."""
+        """Return the size of a response."""
         size = len(httpx.get(f"{self.service.url}/v1/features/{USERS[0]}").content)
         return {"store": self.store, "what": "bytes of a feature answer (8 ids, 50 items)", "requests": size}
 
 
 def measure(quick: bool) -> Result:
-    """Quick: less than a second a kind. Full: five, and three repetitions of the reads."""
+    """Quick: less than a second per kind. Full: five seconds, and three repetitions of the reads."""
     seconds, repeats = (0.4, 1) if quick else (5.0, 3)
     result = Result()
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]

@@ -41,7 +41,7 @@ print(json.dumps(asdict(load(**asked))))
 
 
 def write_log(folder: Path, users: int, items: int, rows: int) -> None:
-    """Write a log of groups of like items: a user has a taste for three of them, items are popular by a power law."""
+    """Write a log with groups of similar items. Each user prefers three groups, and popularity follows a power law."""
     random = np.random.default_rng(0)
     folder.mkdir()
     group = random.integers(200, size=items)
@@ -158,7 +158,7 @@ class Served:
         return sum(sum(process.cpu_times()[:2]) for process in [mine, *mine.children(recursive=True)])
 
     def memory(self) -> list[tuple[str, float]]:
-        """Return the role of each of the service's processes, and the megabytes that it shares with nobody."""
+        """Return the role of each of the service's processes, and its unshared memory in megabytes."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [(" ".join(child.cmdline()[-2:])[-40:], child.memory_full_info().uss / 1e6) for child in children]
 
@@ -166,10 +166,10 @@ class Served:
 def ask(
     served: Served, users: list[str], seconds: float, connections: int, rate: float | None, **load: Any
 ) -> dict[str, Any]:
-    """Put load on the service from a process of its own and return what was measured, with the service's CPU per request.
+    """Put load on the service from a separate process, and return the measurements with the service's CPU time per request.
 
     Args:
-        load: further arguments of :func:`taiji.serving.load`; lists are asked for by default.
+        load: further arguments of :func:`taiji.serving.load`; by default it requests lists.
     """
     kind: Kind = "recommend"
     asked = {"url": served.url, "users": users, "kind": kind, "seconds": seconds, "connections": connections, **load}
@@ -200,7 +200,7 @@ def ask(
 
 
 def measure(quick: bool) -> Result:
-    """Quick: 2,000 items and a second a loop. Full: 100,000 items, three runs of 20 seconds."""
+    """Quick: 2,000 items and a second per loop. Full: 100,000 items, three runs of 20 seconds."""
     result = Result()
     users, items, rows, seconds, repeats = (300, 2000, 8000, 1.0, 1) if quick else (20_000, 100_000, 600_000, 20.0, 3)
     with tempfile.TemporaryDirectory() as name:

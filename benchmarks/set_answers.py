@@ -1,15 +1,15 @@
-"""Answers that are sets, after fine-tuning: do they keep to the form, how much do they repeat, and what do they cover?
+"""Answers that are sets, after fine-tuning: are they well formed, how much do they repeat, and what do they cover?
 
     python -m benchmarks.set_answers [--data NAME_OR_PATH] [--prompts 200] [--rows 210] [--seed 0]... [--penalty 1.0] [--quick] [--json FILE]
 
 The default model is fine-tuned for one epoch on rationales of the rule-based writer, one for each of ``--rows`` prompts of the
-language model's period and none left out, and answers ``--prompts`` prompts of the test period. Reported by seed, with intervals over users: the share of
+language model's period without any selection, and answers ``--prompts`` prompts of the test period. Reported by seed, with intervals over users: the share of
 well-formed answers, intents per answer, those left after merging near-duplicates, redundancy, and coverage of the user's next items (a malformed answer
-covers nothing). Coverage is compared, in pairs, with the user's last item, the last three, the three most popular items, and another user's answer as
+covers nothing). Coverage is compared, with paired differences, with the user's last item, the last three, the three most popular items, and another user's answer as
 negative control; the true next items are the upper bound. The check, in the full run: at least 90 % are well formed.
 
-The fine-tuned model and every dozen of answers are kept in ``TAIJI_BENCHMARK_WORK``, where a killed run goes on. A seed draws
-prompts, order of training and samples anew. Without ``--data``: amazon-office of ``TAIJI_TEST_DATA``.
+The fine-tuned model and every dozen answers are stored in ``TAIJI_BENCHMARK_WORK``, from which a killed run resumes. A seed determines
+the prompts, the order of training and the samples. Without ``--data``: amazon-office of ``TAIJI_TEST_DATA``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from taiji.reasoning.sft import sft_rows, train_sft
 Array = NDArray[Any]
 EMBEDDER = "wordllama"
 WELL_FORMED = 0.9
-"""Share of well-formed answers that the default model has to reach."""
+"""Smallest share of well-formed answers of the default model."""
 LAST = POPULAR = 3
 """Items of the baselines."""
 
@@ -62,7 +62,9 @@ class Trial:
     """Log, prompts and examples of one seed.
 
     Attributes:
-        dataset, prompts: the log and the form of prompts. train, test: examples. seed: of training and samples.
+        dataset, prompts: the log and the settings of prompts.
+        train, test: examples.
+        seed: seed of training and samples.
     """
 
     dataset: Dataset
@@ -135,7 +137,7 @@ def judged(trial: Trial, completions: Sequence[str]) -> tuple[dict[str, Array], 
 
 
 def _others(users: Array) -> Array:
-    """Return the place of the next row of another user for each row, (E,); its own where there is none."""
+    """Return the index of the next row of another user for each row, (E,); its own index if there is none."""
     own = np.arange(len(users))
     found = own
     for step in range(1, len(users)):

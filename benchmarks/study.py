@@ -1,10 +1,10 @@
 """A study end to end: arms × training seeds, negative controls, and continuing after a kill.
 
-In the synthetic shop, where titles carry the hidden taste: the features must gain, each half on its own is shown, and
-both negative controls must not gain. Its cells are then deleted in part: only those are trained again and every figure
-comes out the same. Where STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well and its table
-added; the only check there is that negative controls do not gain, because the gain of features on real data is a
-finding.
+In the synthetic shop, where titles carry the hidden taste, the features must improve the ranker, and both negative
+controls must not; each half is reported as well. Some of the cells are then deleted: only those are trained again, and
+all metrics are the same as before. If STUDY_RUN names a finished run directory, ``taiji study`` is run on it as well
+and its table added. The only check there is that negative controls show no gain, because the gain of features on real
+data is a finding.
 
     [STUDY_RUN=runs/NAME] python -m benchmarks.study [--quick] [--json FILE]
 """
@@ -34,7 +34,7 @@ MAIN = "text"
 
 
 def measure(quick: bool) -> Result:
-    """The shop's study, and a run's where one is named."""
+    """Run the study of the shop, and that of a run if one is named."""
     result = Result()
     seeds = 2 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ def measure(quick: bool) -> Result:
 def shop(
     result: Result, folder: Path, seeds: int, sizes: dict[str, Any], ranker: RankerSettings, resamples: int
 ) -> None:
-    """The study in the synthetic shop, whole, then again with a third of its cells gone."""
+    """Run the study in the synthetic shop completely, then again with a third of its cells deleted."""
     dataset = Dataset.from_tables(Shop(ShopSettings(**sizes), 0).tables())
     train, test, cut = train_and_test(dataset)
     arms = ablation({MAIN: text_features(dataset, cut, seed=0)}, MAIN)
@@ -78,7 +78,7 @@ def shop(
 
 
 def of_run(result: Result, folder: Path, seeds: int) -> None:
-    """``taiji study`` of a finished run."""
+    """Run ``taiji study`` on a finished run."""
     from taiji.config import load_config
     from taiji.pipeline.run_study import study
 

@@ -1,9 +1,9 @@
 """What could text features be worth to a ranker, and which way of using them is best? No language model is needed.
 
-*Ladder*: features from the mean of the history (what costs nothing), from what the user really took next (what a language
-model that is always right would name), once and four times a period, with each half of the features, for everyone and for
-as few users as the demo covers, and a negative control. Where the truth gains nothing, no answer can; where it gains and a
-model's answers do not, the model is the bottleneck.
+*Ladder*: features from the mean of the history (which costs nothing) and from the user's actual next items (the answer of
+a language model that is always right), once and four times per period, with each half of the features, for all users and
+for as few as the demo covers, and a negative control. If the truth does not improve the ranker, no answer can. If it does
+and a model's answers do not, the model is the bottleneck.
 
 *Ways*: the same embedding as quantised ids and a look-alike's sequence (Taiji), as a dense vector through a projection,
 through KAR-style experts, and through KSER's weighed and aligned chunks (`model: knowledge`), trained with the ranker or alone
@@ -74,7 +74,7 @@ def measure(quick: bool) -> Result:
 
 
 def load(name: str, quick: bool) -> Dataset | None:
-    """A data set by its name; None where its files are not there."""
+    """Return a data set by its name; None if its files are missing."""
     if name == "shop":
         return Dataset.from_tables(Shop(ShopSettings(**(QUICK_SHOP if quick else {})), 0).tables())
     source = name if name == "completejourney" else Path(os.environ.get("TAIJI_TEST_DATA", "")) / name
@@ -136,7 +136,7 @@ def compare(result: Result, name: str, dataset: Dataset, parts: list[str], quick
 
 
 def ladder(table: Table, chosen: pl.Series) -> list[Arm]:
-    """From nothing to the truth."""
+    """Measure the ladder, from no features to the truth."""
     floor, ceiling, often = table(history), table(truth), table(truth, refreshes=REFRESHES)
     return [
         Arm("none"),
@@ -185,12 +185,12 @@ def made(
 
 
 def whole(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
-    """The built-in ranker, all of it trained together."""
+    """Train the built-in ranker as a whole."""
     return train_ranker(dataset, train, settings, seed)
 
 
 def extractor_only(dataset: Dataset, settings: RankerSettings, train: pl.DataFrame, seed: int) -> Any:
-    """A ranker trained without text, then KSER's module alone on top of it."""
+    """Train a ranker without text, then KSER's module alone on top of it."""
     base = train_ranker(dataset, train.drop("vector"), settings, seed)
     assert isinstance(base, TargetAttentionRanker)
     return base.extend(train, settings, seed=seed)

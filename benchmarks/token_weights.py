@@ -85,7 +85,7 @@ def draw(
 
 
 def right(chain: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Whether the chain's sum is right."""
+    """Return True if the chain's sum is right."""
     return (chain[:, 4:] == truth[:, 4:]).all(1).float()
 
 

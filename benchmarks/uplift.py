@@ -1,12 +1,12 @@
 """The uplift ladder: counts, collaborative fields, text match, and the oracle of intents, each rung against the one
 before it.
 
-Protocol: first (user, item) events; four candidates per item taken, of what others took in the same window; training on
-the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is refreshed four times in each
+Protocol: the positives are first (user, item) events, with four negatives each, drawn from the items of other users in
+the same window; training on the candidates between 30 % and 80 % of the log, test on the rest; item knowledge is refreshed four times in each
 period; events of one instant never see each other. Our ranker and LightGBM side by side, two configurations each at
-every rung, chosen on the latest part of training. Text must pay: ``gain`` is with text in all seeds. ``kept_gain`` is
-that of the built-in rule, which drops text in the seeds in which it does not lower the loss on the latest part of
-training (``kept`` is the share of the other seeds); the checks concern ``kept_gain``. Intervals: paired bootstrap over
+every rung, chosen on the latest part of training. Text must pay: ``gain`` is the gain with text in all seeds. ``kept_gain``
+is that of the built-in rule, which drops text in the seeds in which it does not lower the loss on the latest part of
+training (``kept`` is the share of the other seeds). The checks concern ``kept_gain``. Intervals: paired bootstrap over
 users and seeds. Controls: permuted texts, random vectors of the same geometry, titles of noise words, another user's
 history.
 
@@ -14,10 +14,11 @@ history.
         [--knowledge FILE [--model NAME]] [--intents FILE] [--aligned FILE]
 
 The rungs of a language model, for one ``--data``: 3 from a table of item knowledge (``knowledge.parquet`` of the stage
-``item_knowledge``; one that is not there is written by ``--model``, a part at a time, and a killed one goes on); 4 from
+``item_knowledge``; a missing one is written by ``--model``, part by part, and resumed after a kill); 4 from
 rows of intents (a run's ``features/taiji.parquet``, or an export), 5 from those of the aligned model, and with 4 the
-arm ``student``. Each against text match, with its negative control and its tokens; rows whose user had intents at the
-time are the stratum ``covered``. The student also with the share of the gain of 4 that it keeps.
+arm ``student``. Each is compared with text match, and reported with its negative control and its tokens; rows whose user
+had intents at the time are the stratum ``covered``. For the student, the share of the gain of 4 that it keeps is
+reported as well.
 
 Without ``--data``: the world ``shop`` and its twin without telling titles, completejourney, and amazon-office and
 ml-latest-small where TAIJI_TEST_DATA names the public data sets. UPLIFT_SEEDS (2), UPLIFT_ROWS (150000), UPLIFT_MODELS
@@ -68,14 +69,14 @@ from taiji.reasoning.knowledge_settings import ItemKnowledgeSettings
 from taiji.reasoning.settings import PromptSettings
 
 BARS = {"wordllama": 0.010, "minilm": 0.015}
-"""Gain of text match over collaborative fields on amazon-office."""
+"""Smallest gain of text match over collaborative fields on amazon-office, by embedder."""
 LOSS = -0.002
-"""What text may cost where it has nothing to say."""
+"""Largest loss from uninformative text."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """Files of the rungs that a language model makes; empty where a rung is left out."""
+    """Files for the rungs of a language model; empty if a rung is left out."""
 
     knowledge: str = ""
     model: str = ""
@@ -97,7 +98,7 @@ class Language:
 
 
 def knowledge_of(dataset: Dataset, file: str, model: str) -> pl.DataFrame:
-    """Return a table of item knowledge; one that is not there is written by a model."""
+    """Return a table of item knowledge, written by a model if it is missing."""
     path = Path(file)
     if not path.is_file():
         language = LanguageSettings(**({"model": model} if model else {}))
@@ -149,7 +150,7 @@ def measure(quick: bool, logs: list[str], embedders: list[str], language: Langua
 def student_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the share of the gain of a language model's intents that the student keeps, by model and stratum.
 
-    None where that gain is not shown, its interval including 0: there is nothing to keep.
+    None if that gain is not shown, because its interval includes 0.
     """
     found = {(row["model"], row["group"], row["rung"]): row for row in rows if row.get("gain") is not None}
     shares = []
@@ -163,7 +164,7 @@ def student_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> None:
-    """Compare a row with the bars written down before."""
+    """Check a row against the limits stated beforehand."""
     gain, low = row.get("kept_gain", row.get("gain")), row.get("kept_low", row.get("low"))
     if row["group"] != "all" or not isinstance(gain, float):
         return
@@ -178,7 +179,7 @@ def check(result: Result, data: str, embedder: str, row: dict[str, object]) -> N
 
 
 def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str]]:
-    """Return logs, embedders, files of language models, and what is left for the harness."""
+    """Return logs, embedders, files of language models, and the remaining arguments for the harness."""
     parser = argparse.ArgumentParser(add_help=False)
     files = ("knowledge", "model", "intents", "aligned")
     for name in files:

@@ -1,11 +1,11 @@
 """Are the worlds fast enough for learning, and are their truths correct?
 
 Speed: user-item responses per second of CPU time (expectations and draws of every mechanism) in each shipped scenario,
-and a log of a million impressions, made by a process of its own, with its seconds of CPU time and peak memory. The bars
-are on CPU time, so that a busy neighbour does not count. Truth: in each scenario the largest distance of a mean of
-simulated responses from its expectation, in standard errors. Twins: a policy that reads titles gains compared with
-chance, and much less in the twin with uninformative titles (there it can still recognise an item by its title, and
-shows clicked items again); popularity gains the same in both, and the oracle is best.
+and a log of a million impressions, made by a separate process, with its seconds of CPU time and peak memory. The limits
+are on CPU time, so that other work on the machine does not count. Truth: in each scenario the largest distance of a mean of
+simulated responses from its expectation, in standard errors. Twins: a policy that reads titles beats
+chance, and by much less in the twin with uninformative titles (there it can still recognise an item by its title, and
+shows clicked items again); popularity has the same gain in both, and the oracle is best.
 
     python -m benchmarks.world [--quick] [--json FILE]
 """
@@ -27,7 +27,7 @@ from taiji.world.outcomes import user_outcomes
 
 RESPONSES, SECONDS, GIGABYTES = 200_000, 30.0, 2.0
 T = {2: 12.706, 6: 2.571}
-"""Student's t of an interval that holds 95 %, by the number of seeds."""
+"""Student's t for a 95 % interval, by the number of seeds."""
 LOG = """
 import json, resource, time
 from taiji.world import World

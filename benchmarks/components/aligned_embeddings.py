@@ -1,4 +1,4 @@
-"""Text vectors aligned with pairs of items that are taken together, on amazon-office (if TAIJI_TEST_DATA names the public data).
+"""Text vectors aligned with pairs of items that occur together, on amazon-office (if TAIJI_TEST_DATA names the public data).
 
 Metric: how often a user's last item is nearer to the item before it than an equally popular item is (chance is one
 half). The pairs for training end before that time. The encoder is a small causal LM with random weights and a

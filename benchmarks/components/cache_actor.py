@@ -33,11 +33,11 @@ from taiji.world.policies import ContentPolicy
 
 Array = NDArray[Any]
 RATE, LOAD = 5, 6
-"""Columns of an observation: clicks so far over what was shown, and the load; the next one is whether something is kept."""
+"""Columns of an observation: click rate so far, and the load; the next column tells whether a list is kept."""
 SHARE = 0.7
-"""Of requests whose lists can be computed, in the policy that the critics are asked about."""
+"""Share of requests whose lists can be computed, in the policy that the critics evaluate."""
 First = Callable[["Service", Array, Array], Array]
-"""Service, users who ask, and their states, to (B,) priorities; the highest are computed."""
+"""Function from the service, the requesting users, and their states to priorities (B,); the lists with the highest are computed."""
 
 
 class Service:
@@ -113,7 +113,7 @@ def logged(
 
 
 def played(given: Logged, first: First, parameters: int) -> Outcome:
-    """Return the result of an order of the requests for the users of the log, in the days after it."""
+    """Return the result of an order of requests, for the users of the log in the days after it."""
     service = copy.deepcopy(given.service)
     clicks = requests = computed = 0.0
     while service.env.world.slot < given.until:

@@ -33,8 +33,13 @@ class Log:
     """Requests of a log, in two halves by user.
 
     Attributes:
-        features: (n, F). level: (n,) 1 where the cache served. rewards: (n,) clicks. after: (n,) the user's next request.
-        train: (n,) of the first half of the users. test: (n,) of the others, in the first two thirds of the time. returned: (n,).
+        features: (n, F).
+        level: (n,) 1 where the cache served.
+        rewards: (n,) clicks.
+        after: (n,) the user's next request.
+        train: (n,) of the first half of the users.
+        test: (n,) of the others, in the first two thirds of the time.
+        returned: (n,).
     """
 
     features: Array

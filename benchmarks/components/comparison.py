@@ -67,11 +67,14 @@ class Component:
     """One system, its baselines, and the claim.
 
     Attributes:
-        claim: the claim, in one sentence. metric: metric that decides. direction: better direction of the metric.
-        arms: arms by name; the first is the component, the second the deciding baseline, the others are only reported.
+        claim: the claim, in one sentence.
+        metric: metric that decides.
+        direction: better direction of the metric.
+        arms: arms by name; the first is the component, the second the deciding baseline, the others are only
+            reported.
         data: function from (place, seed, quick) to the data of the arms, for the places ``world`` and ``twin``.
-        seeds: number of seeds of a whole run, at least 5. quick_seeds: number of seeds of a quick run, which decides
-            nothing.
+        seeds: number of seeds of a whole run, at least 5.
+        quick_seeds: number of seeds of a quick run, which decides nothing.
         same_parameters: whether the arms must keep to :data:`PARAMETERS`.
         exact: checks that need no world (identities, costs), run first.
         tuning: seed of the world in which configurations are chosen once for all; None chooses them for each seed and

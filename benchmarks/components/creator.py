@@ -4,8 +4,8 @@ The towers use public information: titles, and the titles that a user clicked. E
 two days are matched with users who are likely to come; items that were shown, or are no longer new, are removed from
 their users' lists. Arms differ in which users are matched with which items and in how much a match counts. Metric:
 uploads per creator on days after those by which a configuration is chosen. The deciding baseline is the user side
-alone; the cost is reported as clicks per user. Exact: the auction compared with items that choose in turn, by number
-or in random order, where users are scarce.
+alone; the cost is reported as clicks per user. Exact: the auction compared with items that choose in turn, in the
+order of their ids or in random order, if users are scarce.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Loop:
     """A world that one policy serves, with its matches and counts.
 
     Args:
-        world: at its opening. kind: who is matched. boost: λ. seed: of drawn users.
+        world: world at its start.
+        kind: users with whom items are matched.
+        boost: λ.
+        seed: seed of drawn users.
     """
 
     def __init__(self, world: World, kind: Kind, boost: float, seed: int) -> None:
@@ -126,7 +129,7 @@ def data(place: str, seed: int, quick: bool) -> Data:
 
 
 def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
-    """Return an arm; until the end of the warm-up, the user side alone serves everybody."""
+    """Return an arm. Until the end of the warm-up, only the user side serves lists."""
 
     def run(given: Data, configuration: Mapping[str, Any], seed: int) -> Outcome:
         world, (warm, validated, end) = given
@@ -158,8 +161,8 @@ def arm(kind: Kind, configurations: tuple[Mapping[str, Any], ...]) -> Arm:
 
 
 def scarce(result: Result, quick: bool) -> None:
-    """Report the total value of the auction and of taking turns if items want more users than there is capacity for,
-    and the advantage of a low item number in each.
+    """Report the total value of the auction and of turn-taking if items want more users than there is capacity for,
+    and the advantage of a low item id in each.
     """
     random = np.random.default_rng(0)
     found: dict[str, list[tuple[float, float]]] = {}

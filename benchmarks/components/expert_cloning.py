@@ -32,22 +32,22 @@ from taiji.world.environment import WorldEnv
 Array = NDArray[Any]
 CONFOUNDED, ACTIVE = "confounded", "active users"
 OWN_ACTIVITY = 0.5
-"""Spread of the logarithm of visits of a user that no list moves, in the place ``active users``."""
+"""Spread, in the place ``active users``, of the part of the logarithm of a user's visits that does not depend on lists."""
 TIERS = 3
 CLOCK_AND_SESSION = (1, 2, 3)
-"""Columns of an observation that are known whatever the user did before: hour and place in the session."""
+"""Columns of an observation that do not depend on the user's past: hour and position in the session."""
 PREDICTIONS = -5
-"""Columns from there on: spreads of the predictions."""
+"""First of the columns with the spreads of the predictions."""
 Act = Callable[[Array], Array]
-"""Observations (users, F) to weights (users, K)."""
+"""Function from observations (users, F) to weights (users, K)."""
 
 
 LOGGED_DAYS, PLAYED_DAYS = 42, 10
-"""Days of the log, and days of a policy after it."""
+"""Number of days of the log, and number of days of a policy after it."""
 EAGER = 1.0
-"""Confounded: loss of the logarithm of the time away for a spread of keenness."""
+"""Decrease of the logarithm of the time away per standard deviation of keenness, in the confounded place."""
 SALT = 1_000_003
-"""Between the seeds of a log and of the worlds that PPO acts in."""
+"""Difference between the seeds of a log and those of the worlds in which PPO acts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
 
 
 def data(place: str, seed: int, quick: bool) -> Logged:
-    """Return the environment after the log, in which each user was served by weights of their own."""
+    """Return the environment after the log, in which each user was served with individual weights."""
     users, length, more = (100, 4, 4) if quick else (1000, LOGGED_DAYS, PLAYED_DAYS)
     env = environment(place, seed, users, length + more)
     random = np.random.default_rng([seed, 5])

@@ -51,9 +51,12 @@ class Catalogue:
     """Items as vectors, and the targets of a test.
 
     Attributes:
-        name: for the table. vectors: (N, d). targets: (T,) item numbers. popularity: (N,) of the training log.
-        pairs: item, other item, weight (P,) of the training log; None if there is none. dataset: dataset of the items;
-        None if the vectors are drawn.
+        name: for the table.
+        vectors: (N, d).
+        targets: (T,) dense item ids.
+        popularity: (N,) of the training log.
+        pairs: item, other item, weight (P,) of the training log; None if there is none.
+        dataset: dataset of the items; None if the vectors are drawn.
     """
 
     name: str
@@ -118,9 +121,12 @@ def effect(
     """Add a row per coding and seed: its collisions by target, and the hit rate of a decoder that is trained on its codes.
 
     Args:
-        result: result to add to. catalogue: catalogue of a dataset. hit_rate: function from (catalogue, codes, seed) to
-        the hit rate on the catalogue's targets. names: names of the codings. bits: bits per code. seeds: number of
-        refits of coder and decoder.
+        result: result to add to.
+        catalogue: catalogue of a dataset.
+        hit_rate: function from (catalogue, codes, seed) to the hit rate on the catalogue's targets.
+        names: names of the codings.
+        bits: bits per code.
+        seeds: number of refits of coder and decoder.
     """
     for seed in range(seeds):
         for name in names:

@@ -74,7 +74,7 @@ class LinearAttention(nn.Module):
     """Attention by φ(q)ᵀ Σ φ(h) hᵀ / φ(q)ᵀ Σ φ(h) with φ = ELU + 1."""
 
     def forward(self, queries: torch.Tensor, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return what each candidate (B, m, d) finds in a history (B, N, d)."""
+        """Return the attention of each candidate (B, m, d) over a history (B, N, d)."""
         asked = elu(queries) + 1
         keys = (elu(history) + 1) * mask.to(history.dtype).unsqueeze(2)
         return (asked @ (keys.transpose(1, 2) @ history)) / (asked @ keys.sum(dim=1).unsqueeze(2) + 1e-6)

@@ -16,6 +16,7 @@ from taiji.core.component import Requests, Slate
 from taiji.data.dataset import Dataset
 from taiji.data.tasks import labels
 from taiji.metrics.ranking_metrics import auc
+from taiji.models.ranking.default_fields import settled
 from taiji.models.ranking.ranker import Ranker
 from taiji.testing import exposures_of
 from taiji.world import World
@@ -33,7 +34,7 @@ TRAINING = {
     "epochs": 1,
     "batch": 512,
 }
-"""Training of every arm that is a ranker, whatever the defaults are; a component sets steps and learning rates."""
+"""Training settings of every arm that is a ranker, independent of the defaults; a component sets steps and learning rates."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def ranking_log(scenario: str, twin: str, **sizes: Any) -> Callable[[str, int, b
     """Return the ``data`` of a component: a log of the scenario, or of its twin without ``twin``.
 
     Args:
-        scenario, twin: names. sizes: sizes of the scenario; those that begin with ``quick_`` replace the others in a
-            quick run.
+        scenario, twin: names.
+        sizes: sizes of the scenario; those that begin with ``quick_`` replace the others in a quick run.
     """
 
     def data(place: str, seed: int, quick: bool) -> RankingLog:
@@ -84,14 +85,18 @@ def ranker_arm(
     """Return a ranker as an arm.
 
     Args:
-        kind: class of the ranker. fixed: fixed settings. tried: settings of each configuration. heads: predictions
-        whose mean AUC is ``auc``, on validation data and on test data; None takes all probabilities.
+        kind: class of the ranker.
+        fixed: fixed settings.
+        tried: settings of each configuration.
+        heads: predictions whose mean AUC is ``auc``, on validation data and on test data; None takes all
+            probabilities.
 
-    Its metrics are ``auc``, each prediction's ``auc NAME``, and ``ms``, the milliseconds of one request with 200 candidates (median).
+    All arms read the same fields: none has to pay off. Its metrics are ``auc``, each prediction's ``auc NAME``, and ``ms``, the milliseconds of one request with 200 candidates (median).
     """
 
     def run(data: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
-        ranker = kind(kind.Settings(**{"device": "cpu", **fixed, **configuration}))
+        settings = settled(kind.Settings(**{"device": "cpu", **fixed, **configuration}), ())
+        ranker = kind(settings)
         ranker.fit(data.dataset, data.train, valid=data.valid, seed=seed)
         found = areas(ranker, data.test, heads)
         validation = areas(ranker, data.valid, heads)["auc"]

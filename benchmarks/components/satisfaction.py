@@ -94,7 +94,7 @@ def data(place: str, seed: int, quick: bool) -> SurveyedLog:
     log = parts_in_time(dataset, exposures_of(dataset))
 
     def pleased(rows: Any) -> Array:
-        # ids of this source are the world's numbers
+        # the ids of this source are the world's indices
         users, items = (
             table[name].to_numpy()[rows[column].to_numpy()]
             for table, name, column in ((dataset.users, "user_id", "user"), (dataset.items, "item_id", "item"))
@@ -109,7 +109,8 @@ def ndcg(scores: Array, gains: Array, lists: Array) -> float:
     """Return the mean NDCG at :data:`PLACES` over lists of at least two items.
 
     Args:
-        scores, gains: (N,). lists: (N,) ids of lists.
+        scores, gains: (N,).
+        lists: (N,) ids of lists.
     """
     discount = 1 / np.log2(np.arange(PLACES) + 2)
     found = []

@@ -38,19 +38,23 @@ Array = NDArray[Any]
 STATE = ("place",)
 EPISODES, ROUNDS, CANDIDATES, TESTS = 12, 3, 10, 2
 SPREAD = 1.0
-"""Of the logarithms of weights that are tried; of slopes twice as much, because e² in the slope at the end is a factor of about e in between."""
+"""Standard deviation of the logarithms of the weights that are tried. That of slopes is twice as large, because a factor of e² in the slope at the end is a factor of about e in between."""
 Score = Callable[[Array, Requests], Array]
-"""From predictions (B, C, K) and requests to scores (B, C)."""
+"""Function from predictions (B, C, K) and requests to scores (B, C)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """Requests of an episode in the order of time, N of them, and totals per user.
+    """The N requests of an episode in chronological order, and totals per user.
 
     Attributes:
-        user: (N,). states: (N, S). rewards: (N,) seconds watched. returned: (users,) sums of these. shown: (N, L, K)
-        predictions of the shown items. watched: (N, L) seconds, NaN for items that were not viewed. totals: means per
-        user by name.
+        user: (N,).
+        states: (N, S).
+        rewards: (N,) seconds watched.
+        returned: (users,) sums of these.
+        shown: (N, L, K) predictions of the shown items.
+        watched: (N, L) seconds, NaN for items that were not viewed.
+        totals: means per user by name.
     """
 
     user: Array

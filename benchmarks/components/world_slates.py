@@ -21,7 +21,9 @@ Array = NDArray[Any]
 class Slates:
     """Fit, validation and test slates of one world, with the truth that decides, (B, M) each.
 
-    Attributes: rows: inputs of the fusions. truth: expectations by name.
+    Attributes:
+        rows: inputs of the fusions.
+        truth: expectations by name.
     """
 
     rows: FusionRows

@@ -77,7 +77,7 @@ class Bandit:
 
 @dataclass
 class Path:
-    """What a run left behind."""
+    """Result of a run."""
 
     theta: np.ndarray
     weights: np.ndarray
@@ -117,7 +117,7 @@ def descend(
 
 
 def two_rewards(seed: int, arms: int = 8) -> np.ndarray:
-    """Two rewards in [0, 1] with correlation -0.5 or so over the arms, (2, A)."""
+    """Return two rewards in [0, 1] with a correlation of about -0.5 over the arms, (2, A)."""
     rng = np.random.default_rng([seed, 11])
     z = rng.normal(size=(2, arms))
     values = np.stack([z[0], -0.6 * z[0] + 0.8 * z[1]])

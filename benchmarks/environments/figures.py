@@ -37,11 +37,11 @@ class Chart:
     lines: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     points: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list)
     bounds: tuple[float, float] | None = None
-    """Of the y axis."""
+    """Bounds of the y axis."""
 
 
 def save(path: str | Path, charts: Sequence[Chart], columns: int = 2) -> None:
-    """Write the panels as one SVG, ``columns`` a row, each with its legend."""
+    """Write the panels as one SVG, ``columns`` per row, each with its legend."""
     names = [list(dict.fromkeys(name for name, _, _ in chart.lines + chart.points)) for chart in charts]
     legend = [18 * -(-len(n) // 3) + 8 for n in names]
     height = HEIGHT + max(legend)

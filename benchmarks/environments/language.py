@@ -1,4 +1,4 @@
-"""A tiny LM under the real trainer with two programmatic rewards that pull apart.
+"""A tiny LM under the real trainer with two conflicting programmatic rewards.
 
 A completion's share a of "A tokens" and share b of "B tokens" (an eighth of the vocabulary each) give the rewards sqrt(a) and
 sqrt(b): the front is the concave arc r1^2 + r2^2 = 1, its compromise (0.71, 0.71), and each reward alone drives the other
@@ -27,11 +27,11 @@ class Run:
     """One training run.
 
     Attributes:
-        curves: (steps, 2) mean rewards a step, unscaled.
+        curves: (steps, 2) mean rewards per step, unscaled.
         weights: (steps, 2) applied weights.
-        seconds: of the training.
-        aggregation: how the rewards' advantages make the update.
-        scale: deviation that the advantages are divided by.
+        seconds: duration of the training.
+        aggregation: rule that combines the rewards' advantages into the update.
+        scale: standard deviation by which the advantages are divided.
     """
 
     curves: np.ndarray
@@ -45,7 +45,7 @@ class Run:
         return self.curves[-max(3, len(self.curves) // 10) :].mean(0)
 
     def gain(self) -> np.ndarray:
-        """How much each reward rose since the first steps."""
+        """Return the increase of each reward since the first steps."""
         return self.final() - self.curves[:2].mean(0)
 
 
@@ -112,7 +112,7 @@ def run(seed: int, steps: int, *, scale: float = 1.0, **options: Any) -> Run:
 
 
 def distance_to_front(point: np.ndarray, front: np.ndarray) -> float:
-    """How far ``point`` lies below the piecewise linear front through the non-dominated ``front`` points; 0 on or above it."""
+    """Return how far ``point`` lies below the piecewise linear front through the non-dominated ``front`` points; 0 on or above it."""
     best = front[[not ((front > p).all(1)).any() for p in front]]
     best = best[np.argsort(best[:, 0], kind="stable")]
     if len(best) == 1:

@@ -17,7 +17,7 @@ from taiji.world.scenario import load_scenario
 
 Array = np.ndarray
 COPIES = 8
-"""Copies of an item that are sent."""
+"""Number of copies sent per item."""
 WEEK = 7 * 86_400_000_000
 
 
@@ -29,9 +29,9 @@ def push_world(seed: int, users: int, items: int, days: int) -> World:
 
 
 class Sender:
-    """Sends the first ``items`` items, each in :data:`COPIES` copies of its own, all evenly; in odd weeks more often in the first half of them.
+    """Sends the first ``items`` items, each in :data:`COPIES` copies of its own, with equal frequency; in odd weeks, the first half of the copies is sent more often.
 
-    The last part confounds: demand differs between weeks, and so does which copies are sent.
+    This confounds the log: both the demand and the sent copies differ between weeks.
     """
 
     def __init__(self, world: World, items: int) -> None:
@@ -55,7 +55,7 @@ class Sender:
 
 
 def results_of(world: World, items: int, days: int) -> pl.DataFrame:
-    """Return the results of sends: per item, copy and week the sends, clicks, and clicks that found the promise kept."""
+    """Return the results of sends: sends, clicks, and clicks that found the promise kept, by item, copy and week."""
     events = world.log(Sender(world, items), days).events
     return (
         events.with_columns(
@@ -72,7 +72,10 @@ class Copies:
     """Every copy of some items: (items, styles, wordings) each.
 
     Attributes:
-        texts: of the copies. categories: their styles. clicks, kept: expected per send to a reader drawn evenly. utility: the part of the click's logit that the copy makes.
+        texts: texts of the copies.
+        categories: styles of the copies.
+        clicks, kept: expected values per send to a uniformly drawn reader.
+        utility: part of the click's logit that depends on the copy.
     """
 
     texts: Array
@@ -83,7 +86,7 @@ class Copies:
 
 
 def all_copies(world: World, items: Array, readers: int) -> Copies:
-    """Return all copies of items and what they are worth, with ``readers`` evenly drawn users as the audience of each item."""
+    """Return all copies of items and their value, with ``readers`` uniformly drawn users as the audience of each item."""
     shape = (len(items), len(STYLES), WORDINGS)
     styles, wordings = (part.ravel() for part in np.indices(shape[1:]))
     draws, content = Draws(world.seed, "readers"), world.find(Content)

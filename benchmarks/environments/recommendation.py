@@ -3,7 +3,7 @@
 MovieLens (ml-latest-small, from the folder named by TAIJI_TEST_DATA). The policy scores candidate i of example x by theta
 . (u_x * e_i, log popularity), with u_x the mean embedding of the newest 20 items of the history before the cutoff and e_i the item's.
 Its rewards are Taiji's two: the cosine to the true next item, and the normalised CTCVR of a ranker trained on the reward
-period. It is judged on later examples: by the rank of the true item, and by another ranker trained on the ranker period.
+period. It is evaluated on later examples: by the rank of the true item, and by another ranker trained on the ranker period.
 What a language model adds is measured by the pipeline's own report, not here.
 """
 

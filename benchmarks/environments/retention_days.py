@@ -1,4 +1,4 @@
-"""Users of a retention world by days, for the agents of stable-baselines3: one action a user and day, its weights of predictions.
+"""Users of a retention world by day, for the agents of stable-baselines3: one action per user and day, the weights of the predictions.
 
 TD3 learns from the log alone: from one day with a request to the user's next one, with the days between as the loss (the return time of Liu et al.
 2023). PPO acts in worlds of other seeds, where a day with a request is worth 1.
@@ -23,11 +23,11 @@ Array = NDArray[Any]
 Act = Callable[[Array], Array]
 Known = Callable[[Array], Array]
 PPO_WORLDS = 2
-"""Worlds of other seeds that PPO acts in, of as many users and days as the log."""
+"""Number of worlds with other seeds in which PPO acts, with as many users and days as the log."""
 
 
 class UserDays(VecEnv):
-    """Users of a world, side by side; a step is a day."""
+    """Vectorised environment of the users of a world; a step is a day."""
 
     def __init__(self, env: WorldEnv, days: int, known: Known) -> None:
         self.env, self.days, self.known = env, days, known
@@ -38,13 +38,13 @@ class UserDays(VecEnv):
         super().__init__(len(seen), box, spaces.Box(-1.0, 1.0, (len(env.fused),), np.float32))
 
     def reset(self) -> Array:
-        """Begin again."""
+        """Restart the world."""
         self.seen, self.told = self.env.reset(seed=self.env.world.seed)
         self._look()
         return self.states.copy()
 
     def step_async(self, actions: Array) -> None:
-        """Keep the actions of the day."""
+        """Store the actions of the day."""
         self.actions = np.clip((actions + 1) / 2, 0.0, 1.0).astype(np.float32)
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
@@ -63,14 +63,14 @@ class UserDays(VecEnv):
         return self.states.copy(), came, np.full(self.num_envs, over), about
 
     def _look(self) -> None:
-        asks = self.seen[:, 0] > 0  # of those who do not ask nothing new is known
+        asks = self.seen[:, 0] > 0  # nothing new is known about users without a request
         self.states[asks] = self.known(self.seen)[asks]
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Do nothing: there is nothing to close."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Return an attribute, as many times as there are users."""
+        """Return an attribute, repeated for each user."""
         return [getattr(self, attr_name, None)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -78,11 +78,11 @@ class UserDays(VecEnv):
         setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *arguments: Any, indices: Any = None, **named: Any) -> list[Any]:
-        """Return what a method returns."""
+        """Call a method and return its result."""
         return [getattr(self, method_name)(*arguments, **named)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Return that nothing is wrapped."""
+        """Return False for each user: there are no wrappers."""
         return [False] * self.num_envs
 
 
@@ -117,7 +117,7 @@ def td3(days: Sequence[Array], known: Known, configuration: dict[str, Any], seed
 
 
 class _Still(UserDays):
-    """Spaces without a world, for what learns from a log."""
+    """Spaces without a world, for agents that learn from a log."""
 
     def __init__(self, view: spaces.Box, actions: spaces.Box) -> None:
         VecEnv.__init__(self, 1, view, actions)
@@ -126,7 +126,7 @@ class _Still(UserDays):
 def ppo(
     envs: Sequence[WorldEnv], days: int, known: Known, scale: tuple[Array, Array], rate: float, seed: int
 ) -> tuple[Act, int]:
-    """Return PPO that has acted in the worlds, one after the other."""
+    """Return PPO, trained in the worlds one after the other."""
     centre, spread = scale
     model: PPO | None = None
     for env in envs:

@@ -97,7 +97,7 @@ class AnswerSettings(GenerationSettings):
     """Sampling of answers, when a model is evaluated and when features are made."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature; 0 always takes the most likely token, so that all samples of a prompt are the same text."""
+    """Sampling temperature; 0 always chooses the most likely token, so that all samples of a prompt are the same text."""
 
 
 class Config(Settings):
@@ -154,9 +154,9 @@ def load_config(
     """Merge, later over earlier: the defaults, a preset, a YAML (or JSON) file, ``data``, ``section.key=value`` overrides.
 
     A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
-    ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that
-    names another ``model`` than the section it is merged over replaces that section, because the keys of one model mean nothing to another. The values
-    of a preset about its own log (``data``, ``ladder.logs``) are left out if ``data.source`` is another log. ``data`` is a value of ``data.source``.
+    ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that names a different ``model`` than
+    the section that it is merged over replaces that section, because the keys of one model mean nothing to the other. A preset's values of ``data`` and
+    ``ladder.logs`` are meant for one log, and are left out if ``data.source`` is a different one. ``data`` is a value of ``data.source``.
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range; the

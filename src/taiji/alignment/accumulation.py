@@ -84,7 +84,7 @@ class AccumulationStep:
 
     @property
     def replaced(self) -> int | None:
-        """Number of the reward whose slot holds the update."""
+        """Index of the reward whose slot holds the update."""
         if self.estimator == "directional" or self.fresh or self.given:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])

@@ -127,7 +127,7 @@ def group_loss(
 
 
 def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
-    """Return the log-probability (B, G, L) of each code of items (B, G), numbered as in the decoder. Each history is encoded only once."""
+    """Return the log-probability (B, G, L) of each code of items (B, G), given as assignments of the decoder. Each history is encoded only once."""
     past, seen, asked = decoder.past(requests)
     codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
     groups = seen[:, None].expand(codes.shape[:2])
@@ -177,7 +177,7 @@ class _Alignment:
         group, count = items.shape[1], rewards.shape[2]
         flat = np.where((items == NO_ITEM)[..., None], np.nan, rewards).reshape(-1, count)
         columns = linear(torch.from_numpy(flat.astype(np.float64)), group).to(self.network.table.dtype)
-        own = np.where(items >= 0, self.decoder.codes[items], -1)
+        own = self.decoder.assignments(items, requests.time[:, None])
         there = torch.from_numpy(own.ravel() >= 0)
         with torch.no_grad():
             reference = code_log_chances(self.reference.network, self.decoder, requests, own).flatten(0, 1)[there]

@@ -21,9 +21,9 @@ class RewardScale:
     """Total, signs and zeros of K reward weights.
 
     Args:
-        active: numbers of the weighted rewards.
+        active: indices of the weighted rewards.
         signs: (K,) 1 or -1.
-        given: (active,) initial shares, whose signs are moved into the rewards.
+        given: (active,) initial shares. With an adaptive rule they are non-negative, and :meth:`rewards` applies the signs.
         total: sum of the weights' absolute values.
     """
 

@@ -30,7 +30,7 @@ class RewardColumns:
 
     Args:
         advantages: (B, K).
-        prompt: (B,) number of each row's prompt within the generation batch of all processes.
+        prompt: (B,) index of each row's prompt within the generation batch of all processes.
         signal: () bool, True if any advantage of the whole generation batch differs from zero.
         applies: (B, K) bool mask of the rewards that apply to each rollout (those that are not NaN).
     """

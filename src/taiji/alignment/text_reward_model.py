@@ -181,7 +181,7 @@ class TextRewardModel:
         return np.concatenate([vectors * np.sqrt(vectors.shape[1]), style_features(texts), said], axis=1)
 
     def _places(self, categories: Sequence[str]) -> Array:
-        """Return the number of each category, −1 for an unknown one."""
+        """Return the index of each category, −1 for an unknown one."""
         known = {name: place for place, name in enumerate(self.categories)}
         return np.array([known.get(name, -1) for name in categories], dtype=np.int64)
 

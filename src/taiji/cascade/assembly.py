@@ -129,8 +129,9 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
     """Return the re-rankers in order: diversity, then caps.
 
     Args:
-        settings: the composition. dataset: source of the capped categories. vectors: (N, d) item vectors, if
-            diversity needs them.
+        settings: the composition.
+        dataset: source of the capped categories.
+        vectors: (N, d) item vectors, if diversity needs them.
     """
     made: list[Reranker] = []
     if settings.rerank != "none":

@@ -19,7 +19,7 @@ class Budget(Settings):
     reranked: PositiveInt = 100
     """Number of best-ranked candidates from which the list is chosen."""
     retrieval_seconds: float | None = Field(default=None, gt=0)
-    """Time limit of retrieval in seconds. Retrievers that answer later are left out; `null` waits for all."""
+    """Time limit of retrieval in seconds. Retrievers that respond later are left out; `null` waits for all."""
     ranking_seconds: float | None = Field(default=None, gt=0)
     """Time limit of ranking in seconds. Candidates that are not ranked by then are left out; `null` ranks all."""
     ranking_block: PositiveInt = 100

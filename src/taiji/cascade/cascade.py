@@ -48,7 +48,8 @@ class Recommendation:
     Attributes:
         slate: (B, k) items, best first, with their scores.
         seconds: seconds per step.
-        unranked: (B,) number of candidates left out because time was up. late, failed: retrievers left out.
+        unranked: (B,) number of candidates left out because time was up.
+        late, failed: retrievers left out.
         trace: one row per request and candidate, if requested.
     """
 
@@ -64,9 +65,11 @@ class Cascade:
     """The request path over fitted components.
 
     Args:
-        retrievers: name to retriever. merge: see :class:`Merge`.
+        retrievers: name to retriever.
+        merge: see :class:`Merge`.
         ranking: ranking of the merged candidates; None keeps the order of the merge.
-        coarse: a cheaper ranking before ``ranking``. rerankers: applied in sequence to the ranker's best candidates.
+        coarse: a cheaper ranking before ``ranking``.
+        rerankers: applied in sequence to the ranker's best candidates.
         budget: candidates and time limits of each step.
     """
 
@@ -92,8 +95,10 @@ class Cascade:
         """Return the recommended lists.
 
         Args:
-            requests: users, times and contexts. k: items per list.
-            exclude: (B, E) items that must not be shown, padded with −1. trace: True to trace every candidate.
+            requests: users, times and contexts.
+            k: items per list.
+            exclude: (B, E) items that must not be shown, padded with −1.
+            trace: True to trace every candidate.
         """
         notes, watch = Trace() if trace else None, Watch()
         with watch("retrieve"):

@@ -21,8 +21,9 @@ def component_findings(
 
     Args:
         retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`; rows of slices have
-        ``slice``.
-        baselines: arm to display name. metric: metric of the comparison.
+            ``slice``.
+        baselines: arm to display name.
+        metric: metric of the comparison.
 
     Returns:
         ``component``, ``metric``, ``value``, ``comparisons`` (paired differences with ``verdict``), ``beats`` (None

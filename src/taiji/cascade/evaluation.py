@@ -41,8 +41,9 @@ class Evaluation:
             merge, and the merge in the ranker's order.
         lists: the same for the final list of every variant: with all components, and without each of them.
         milliseconds: step to median milliseconds per request, with requests in blocks.
-        components: result of :func:`taiji.cascade.component_findings.component_findings`. slices: the underlying
-            rows. facts: facts of the log.
+        components: result of :func:`taiji.cascade.component_findings.component_findings`.
+        slices: the underlying rows.
+        facts: facts of the log.
         candidates: step to the mean number of candidates after it.
         shown: variant to its lists (B, K).
     """
@@ -75,9 +76,12 @@ def evaluate_recommender(
     """Evaluate a recommender and its variants on the same requests.
 
     Args:
-        settings: the composition. dataset: the log. retrievers, ranker: fitted. requests, targets: requests and
-            targets of the test period.
-        before: microseconds; interactions before it make an item popular (for novelty). vectors: (N, d) for diversity.
+        settings: the composition.
+        dataset: the log.
+        retrievers, ranker: fitted.
+        requests, targets: requests and targets of the test period.
+        before: microseconds; interactions before it make an item popular (for novelty).
+        vectors: (N, d) for diversity.
         further: additional metrics of the caller: name to a function from final lists (B, K) to values per request
             (B,).
         fuser: the fitted fusion, where the settings name one.
@@ -168,12 +172,14 @@ def variants(
     fuser: Fuser | None = None,
     without_fields: Mapping[str, Scorer[Any]] | None = None,
 ) -> dict[str, Cascade]:
-    """Return the full cascade, and its variants without one component each, which use stored answers of the components.
+    """Return the full cascade, and its variants without one component each, which use stored outputs of the components.
 
     Args:
-        settings, dataset, vectors: the composition. slates: slates of each retriever. remembered: predictions of the
-        ranker.
-        at: the current requests. ranker: replaces ``remembered`` in the full cascade, which is timed.
+        settings, dataset, vectors: the composition.
+        slates: slates of each retriever.
+        remembered: predictions of the ranker.
+        at: the current requests.
+        ranker: replaces ``remembered`` in the full cascade, which is timed.
         fuser: the fitted fusion, where the settings name one; one variant uses averaged ranks instead.
         without_fields: field to the predictions of a ranker that was trained without it.
     """
@@ -229,7 +235,7 @@ def padded(items: Array, width: int) -> Array:
 
 
 def _retrieved(name: str, retriever: Retriever, requests: Requests, k: int) -> tuple[Slate, float]:
-    """Return a retriever's answers to all requests, and the median milliseconds per request."""
+    """Return a retriever's slates for all requests, and the median milliseconds per request."""
     parts, seconds = [], []
     with progress(f"retrieving: {name}", len(requests)) as update:
         for start in range(0, len(requests), BLOCK):

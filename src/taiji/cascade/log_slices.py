@@ -24,9 +24,9 @@ class LogFacts:
 
     Attributes:
         interactions: number of interactions before the test period; items: size of the catalogue; per_item: their ratio.
-        no_history: share of requests whose user had taken nothing before.
-        unknown_targets: share of targets that nobody had taken before the test period.
-        had_before: share of targets that the user had taken before the request.
+        no_history: share of requests whose user had no earlier interaction.
+        unknown_targets: share of targets without an interaction before the test period.
+        had_before: share of targets with which the user had interacted before the request.
         head: smallest number of items that make up half of the past interactions; head_targets: their share of the targets.
     """
 
@@ -85,7 +85,7 @@ def facts_of(dataset: Dataset, requests: Requests, targets: Targets, before: int
 def slices_of(
     dataset: Dataset, requests: Requests, targets: Targets, before: int
 ) -> Iterator[tuple[str, Array, Targets]]:
-    """Yield name, request numbers and targets of each slice: by length of history, and by popularity of the targets."""
+    """Yield name, request indices and targets of each slice: by length of history, and by popularity of the targets."""
     known = dataset.history.count_before(requests.user, requests.time)
     for fewest, most, name in HISTORIES:
         rows = np.flatnonzero((known >= fewest) & (known <= (np.inf if most is None else most)))

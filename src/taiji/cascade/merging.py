@@ -1,4 +1,4 @@
-"""Merge the slates of several retrievers into one; retrievers that did not answer may be missing."""
+"""Merge the slates of several retrievers into one; retrievers that did not respond may be missing."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ class FilledQuotas:
 
 
 def _numbered(slate: Slate, names: tuple[str, ...], there: list[str]) -> Slate:
-    """Return the slate with ``source`` renumbered from the answering retrievers to all retrievers."""
+    """Return the slate with ``source`` renumbered from the responding retrievers to all retrievers."""
     numbers = np.array([names.index(name) for name in there])
     return replace(slate, source=np.where(slate.mask, numbers[slate.source], 0))

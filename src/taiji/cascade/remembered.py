@@ -1,4 +1,4 @@
-"""Stored answers of components to known requests, computed once and shared by all variants of a cascade."""
+"""Stored outputs of components for known requests, computed once and shared by all variants of a cascade."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ BLOCK = 128
 
 @dataclass
 class Rows:
-    """Numbers of the current requests."""
+    """Row indices of the current requests."""
 
     rows: slice = field(default_factory=lambda: slice(0, 0))
 
 
 class RememberedRetriever:
-    """Answers of a retriever to known requests.
+    """Retriever that returns stored slates.
 
     Args:
-        slate: answers to all requests, in order. at: the current requests, set by the caller.
+        slate: its slate for each of the known requests, in order.
+        at: the current requests, set by the caller.
     """
 
     def __init__(self, slate: Slate, at: Rows) -> None:
         self.slate, self.at = slate, at
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return the answers to the requests at ``rows``."""
+        """Return the stored items of the current requests."""
         rows, slate = self.at.rows, self.slate
         assert slate.scores is not None and slate.source is not None
         return Slate(slate.items[rows, :k], slate.scores[rows, :k], slate.source[rows, :k])
@@ -45,8 +46,10 @@ class RememberedScorer:
     """Predictions of a scorer for all items found by any retriever, computed once.
 
     Args:
-        scorer: the scorer. requests: all requests. slates: slates of each retriever for all requests. at: the current
-            requests, set by the caller.
+        scorer: the scorer.
+        requests: all requests.
+        slates: slates of each retriever for all requests.
+        at: the current requests, set by the caller.
     """
 
     def __init__(self, scorer: Scorer[Any], requests: Requests, slates: Mapping[str, Slate], at: Rows) -> None:
@@ -64,7 +67,7 @@ class RememberedScorer:
         }
 
     def encode(self, requests: Requests) -> None:
-        """Return an empty state, because requests are identified by number."""
+        """Return None: the requests are those at ``at``, so there is no state."""
 
     def score(self, state: None, slate: Slate) -> Predictions:
         """Return the predictions of the slate's items."""

@@ -29,7 +29,9 @@ def period_requests(
     """Return one request per user of the period from ``start`` on, at the time of one of the user's events in it.
 
     Args:
-        dataset: the log. start: microseconds. most: largest number of users; if there are more, a seeded sample is drawn.
+        dataset: the log.
+        start: microseconds.
+        most: largest number of users; if there are more, a seeded sample is drawn.
         seed: seed of the sample and of the drawn events.
         at: choice of the event: a random one of the user's distinct times, or the first.
         horizon_days: days after the request within which an interaction is a target; None: to the end.

@@ -14,7 +14,8 @@ class ResultCache(Generic[V]):
     """Thread-safe least-recently-used cache with expiry.
 
     Args:
-        entries: largest number of entries. seconds: lifetime of an entry.
+        entries: largest number of entries.
+        seconds: lifetime of an entry.
     """
 
     def __init__(self, entries: int, seconds: float) -> None:

@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Asked:
-    """Answers of the retrievers.
+class RequestAttributes:
+    """Results of the retrievers.
 
     Attributes:
-        slates: retriever to its answer, in the order of the retrievers.
-        late: retrievers that did not answer in time or were still busy with an earlier call.
+        slates: retriever to its slate, in the order of the retrievers.
+        late: retrievers that did not respond in time or were still busy with an earlier call.
         failed: retrievers that raised, with their messages.
     """
 
@@ -31,12 +31,12 @@ class Asked:
 class RetrieverPool:
     """Pool of retrievers that are called concurrently, one thread each.
 
-    A late call continues in its thread and its answer is dropped. Its retriever is not called again until it has
+    A late call continues in its thread and its result is dropped. Its retriever is not called again until it has
     finished, so calls cannot pile up behind a slow one.
 
     Args:
-        retrievers: name to retriever. seconds: time limit; None calls all retrievers one after another in this
-            thread.
+        retrievers: name to retriever.
+        seconds: time limit; None calls all retrievers one after another in this thread.
     """
 
     def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:
@@ -45,13 +45,13 @@ class RetrieverPool:
         self._threads = None if seconds is None else ThreadPoolExecutor(len(self.retrievers), "retriever")
         self.counts = {name: {"asked": 0, "late": 0, "failed": 0} for name in self.retrievers}
 
-    def ask(self, requests: Requests, k: int) -> Asked:
+    def ask(self, requests: Requests, k: int) -> RequestAttributes:
         """Return ``k`` candidates per request from every retriever.
 
         Raises:
-            ResourceError: no retriever answered.
+            ResourceError: no retriever responded.
         """
-        asked = Asked({})
+        asked = RequestAttributes({})
         running: dict[str, Future[Slate]] = {}
         for name, retriever in self.retrievers.items():
             self.counts[name]["asked"] += 1

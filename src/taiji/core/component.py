@@ -71,7 +71,7 @@ class Slate:
     Attributes:
         items: dense item ids, (B, M) int64, padded with :data:`NO_ITEM` after the last one.
         scores: scores of the component that made the slate, (B, M) float64; 0 without scores.
-        source: number of the retriever that found each item, (B, M) int64; 0 with a single retriever.
+        source: index of the retriever that found each item, (B, M) int64; 0 with a single retriever.
         columns: name to further array (B, M, …), which is kept aligned with the items.
     """
 

@@ -1,4 +1,4 @@
-"""Parse JSON from untrusted sources: requests, answers of servers, files."""
+"""Parse JSON from untrusted sources: requests, server responses, files."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class EventCounts(Protocol):
 
 
 class LogCounts:
-    """Counters of the events of a log. Each is computed at its first use, and kept.
+    """Counters of the events of a log. Each is computed on first use, and kept.
 
     Args:
         events: events of the log; a counter reads the columns that it needs.
@@ -122,7 +122,8 @@ class ClickCounts:
     """Counters in which the given clicks replace the users' own clicks in the log; all other counters are unchanged.
 
     Args:
-        counts: the other counters. keys: keys of the items.
+        counts: the other counters.
+        keys: keys of the items.
         users, items, times: the clicks, (E,) each.
     """
 
@@ -148,7 +149,7 @@ def count_of(log: pl.LazyFrame, keys: CountKeys, key: Key, events: Events) -> Pa
 
 
 def mean_of(log: pl.LazyFrame, keys: CountKeys, listed: Array, key: Mean) -> PastMean:
-    """Return the means of the prices in a log. The price of an event is taken as the item's price for all users, and is known after the event."""
+    """Return the means of the prices in a log. The price of an event counts as the item's price for all users, and is known after the event."""
     user, item, time, price = _columns(log, pl.col("price").is_not_null(), pl.col("time"), pl.col("price"))
     listed = np.log1p(np.maximum(listed, 0.0))
     has, filled = np.isfinite(listed).astype(np.float64), np.nan_to_num(listed)

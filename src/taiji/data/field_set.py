@@ -80,7 +80,7 @@ class Arrays:
         vectors: name to vectors, (N, D) float32.
         present: name to 1 where a row has the vector and 0 elsewhere, (N,) float32.
         labels: prediction name to labels, (N,) float32, NaN where unknown.
-        group: number of the request of each row, (N,) int64; None if no task compares pairs of rows.
+        group: index of each row's request, (N,) int64; None if no task compares pairs of rows.
     """
 
     user: Array
@@ -289,7 +289,7 @@ class FieldSet:
 
 
 def _matrix(field: NumbersField, rows: Rows) -> Array:
-    """Return the numbers of a field; reuse them if another ranker has already computed them for the same rows."""
+    """Return the values of a field; reuse them if another ranker has already computed them for the same rows."""
     known = rows.statistics if _is_shared(type(field)) else None
     if not isinstance(known, PointInTime) or known.shared is None:
         return field.matrix(rows)

@@ -235,17 +235,17 @@ class NumbersField(Field, ABC):
     """Field of one or several numbers per row. A subclass names them in :attr:`labels` and computes them in :meth:`matrix`."""
 
     shared: ClassVar[bool] = False
-    """True if the numbers of a row depend only on its user, item and time and on the dataset, not on further columns. Rankers that score the same rows
+    """True if the values of a row depend only on its user, item and time and on the dataset, not on further columns. Rankers that score the same rows
     with the same field then compute them once."""
 
     @property
     @abstractmethod
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers, unique within a model; empty if the field has no values."""
+        """Names of the values, unique within a model; empty if the field has no values."""
 
     @abstractmethod
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, len(labels)) float32. All of them are finite."""
+        """Return the values for each row, (N, len(labels)) float32. All of them are finite."""
 
 
 class NumberField(NumbersField):
@@ -274,7 +274,7 @@ class NumberField(NumbersField):
         return self.numbers(rows)[:, None]
 
     def compute(self, rows: Rows) -> Array:
-        """Return the number of each row, (N,), NaN where it is missing. Override this method to compute numbers."""
+        """Return the value for each row, (N,), NaN where it is missing. Override this method to compute values."""
         source = rows.source(self.side)
         if self.column not in source.columns:
             return np.full(len(rows), np.nan)
@@ -298,7 +298,7 @@ class NumberField(NumbersField):
         self.median = float(np.median(known)) if len(known) else 0.0
 
     def numbers(self, rows: Rows) -> Array:
-        """Return the number of each row, (N,) float32. All of them are finite."""
+        """Return the value for each row, (N,) float32. All values are finite."""
         try:
             values = np.asarray(self.compute(rows), dtype=np.float64)
         except (TypeError, ValueError) as error:

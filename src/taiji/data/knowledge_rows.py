@@ -70,7 +70,7 @@ def listed_at(dataset: Dataset) -> np.ndarray:
     """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or the start of the log.
 
     The first event of an item must not be used instead, because it would leak labels: among the items without earlier interactions, the item
-    that is chosen at the time of a row would be listed by then, whereas items that are first chosen later would not.
+    of an interaction at the time of a row would be listed by then, whereas items whose first interaction is later would not.
     """
     first = Availability.of(dataset).first
     begin = dataset.scan().select(pl.col("time").min()).collect().item()

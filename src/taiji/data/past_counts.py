@@ -63,7 +63,8 @@ class PastCount:
             return np.zeros(0, np.int64)
         # Convert to the type of the keys; otherwise the search would convert all keys.
         wanted = np.clip(keys, self.keys[0], self.keys[-1]).astype(self.keys.dtype)
-        first, last = np.searchsorted(self.keys, np.array([wanted.min(), wanted.max()]))  # one user's keys are adjacent
+        # The keys of one user are adjacent, so only their range is searched.
+        first, last = np.searchsorted(self.keys, np.array([wanted.min(), wanted.max()]))
         at = first + np.searchsorted(self.keys[first : last + 1], wanted)
         return np.where(self.keys[at] == keys, at, none)
 

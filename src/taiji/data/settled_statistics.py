@@ -1,6 +1,6 @@
 """Statistics of items after the end of a log, when no further event changes them: one row per item instead of a search in every counter.
 
-A service answers requests of today from a log that has ended. Statistics of a window of time settle once the window begins after the last event.
+A service answers today's requests from a log that has ended. Statistics of a window of time settle once the window begins after the last event.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ITEM_STATISTICS = tuple(name for name, (side, _) in STATISTICS.items() if side =
 ROWS = 65_536
 """Number of items computed at a time."""
 NEVER = 2**62
-"""Counters give labels that never become known a time of at least this value. A statistic with such an end never settles, and is left out."""
+"""Times from this value on mark labels that never become known. A statistic whose end is such a time never settles, and is left out."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,9 @@ class Statistics:
     """Statistics of one log, queried in batches.
 
     Args:
-        counts: counters of the log's events. keys: keys by which they count. prices: prices of items over time.
+        counts: counters of the log's events.
+        keys: keys by which they count.
+        prices: prices of items over time.
         settled: statistics of items after the end of the log, if they have been computed.
     """
 

@@ -39,7 +39,8 @@ class StoredCounts:
     """Counters in a folder that :func:`store_counts` wrote; see :class:`taiji.data.event_counts.EventCounts`.
 
     Args:
-        folder: the folder. until: for each counter, by name, a time after which it has no event.
+        folder: the folder.
+        until: for each counter, by name, a time after which it has no event.
     """
 
     def __init__(self, folder: Path, until: Mapping[str, int]) -> None:
@@ -67,7 +68,9 @@ def store_counts(dataset: Dataset, source: Path, folder: Path) -> None:
     """Write the counters of a dataset, one after the other, so that no more than one is in memory.
 
     Args:
-        dataset: the dataset. source: the folder that it was read from. folder: written atomically.
+        dataset: the dataset.
+        source: the folder that it was read from.
+        folder: written atomically.
     """
     keys, events, until = CountKeys.of(dataset.items, dataset.levels), dataset.scan(), {}
     makers: dict[str, Callable[[], PastCount | PastMean]] = {}

@@ -23,7 +23,7 @@ class UserSubset(Dataset):
 
     Args:
         base: the dataset.
-        numbers: number of each user in the base, (U,); :data:`NEW` for a user without a profile.
+        numbers: dense id of each user in the base, (U,); :data:`NEW` for a user without a profile.
         names: text id of each user.
         history: interactions of these users.
     """

@@ -39,7 +39,8 @@ class CascadePolicy:
     """Policy that shows a cascade's lists.
 
     Args:
-        world: world to act in. dataset: log of this world on which the components were trained.
+        world: world to act in.
+        dataset: log of this world on which the components were trained.
         compose: creates the cascade on a dataset with the same users and items and newer events.
         featured: adds the features read by the cascade to requests.
 
@@ -143,16 +144,16 @@ def serve_world(
 
     Args:
         world: world that generated the log; it is reset.
-        policies: Name to policy factory.
-        start: Microseconds; the policies serve from the next midnight.
-        days: Total days of the world.
+        policies: name to policy factory.
+        start: microseconds; the policies serve from the next midnight.
+        days: total days of the world.
         users: (S,) users served by the policies; the logging policy serves the rest.
-        against: Policy that the others are compared with.
-        seed: Seed of the bootstrap.
+        against: policy that the others are compared with.
+        seed: seed of the bootstrap.
 
     Returns:
         ``first_day``, ``days``, ``users`` and ``metrics``: one row per policy and metric with the mean per user, its
-        interval, and the paired ``difference`` to ``against``.
+        interval, and the paired ``difference`` from ``against``.
     """
     first = int(np.ceil(to_days(np.array([start]))[0] - 1e-9))
     served = np.zeros(world.scenario.users, dtype=bool)

@@ -9,7 +9,7 @@ from typing import Any
 from taiji.core.number_format import number_text
 
 NEW_ITEMS = 0.05
-"""If at least this share of the items taken is new, counts and neighbours miss many of them."""
+"""If at least this share of the interactions is with new items, counts and neighbours miss many of them."""
 SHORT = 10
 """A history with at most this many interactions says little."""
 MOST = 0.5
@@ -31,8 +31,8 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: as returned by :func:`taiji.experiments.uplift_trial.log_facts`. rows: rows of
-            :func:`taiji.experiments.ladder.climb` with one model.
+        facts: as returned by :func:`taiji.experiments.uplift_trial.log_facts`.
+        rows: rows of :func:`taiji.experiments.ladder.climb` with one model.
         catalogue: number of items.
     """
     whole = [row for row in rows if row["group"] == "all" and "gain" in row]

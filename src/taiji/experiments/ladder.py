@@ -1,7 +1,7 @@
 """The uplift ladder: gain of each set of fields over the previous one, on one log, before any language model is run.
 
-Every rung is trained on the same rows with the same budget and compared with the previous rung in pairs, over users
-and seeds.
+Every rung is trained on the same rows with the same budget and compared with the previous rung, paired by user
+and seed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Bench:
     """A trial with the arrays of its rows; each field is fitted once.
 
     Attributes:
-        trial: candidates. fit, stop, test: arrays with counts only, of the earlier and the latest part of training,
-            and of the test.
+        trial: candidates.
+        fit, stop, test: arrays with counts only, of the earlier and the latest part of training, and of the test.
     """
 
     trial: Trial
@@ -62,7 +62,7 @@ class Bench:
         self.test = self.inputs.arrays(trial.test.drop("group"))
 
     def numbers(self, made: NumbersField) -> tuple[Array, Array]:
-        """Return a field's numbers for the training and the test rows; the field is refreshed within the test
+        """Return a field's values for the training and the test rows; the field is refreshed within the test
         period."""
         trial = self.trial
         made.fit(trial.dataset, trial.train, trial.cut)
@@ -81,8 +81,10 @@ class Fitted:
     """A model on a rung, per seed.
 
     Attributes:
-        scores: scores of the test rows. losses: (G,) mean loss of each group of users on the latest part of training,
-            see :func:`taiji.models.ranking.paying_fields.losses_by_group`. rows: (G,) rows per group.
+        scores: scores of the test rows.
+        losses: (G,) mean loss of each group of users on the latest part of training, see
+            :func:`taiji.models.ranking.paying_fields.losses_by_group`.
+        rows: (G,) rows per group.
     """
 
     scores: Scores
@@ -96,7 +98,7 @@ class Fitted:
 
 
 Model = Callable[[Bench, Sequence[NumbersField], Array, Array, int], Fitted]
-"""Function that trains a ranker: (bench, added fields, their training numbers, their test numbers, number of seeds) → result."""
+"""Function that trains a ranker: (bench, added fields, their training values, their test values, number of seeds) → result."""
 OURS: list[dict[str, Any]] = [{"embeddings": False, "dropout": 0.4, "learning_rate": 1.5e-3, "patience": 6}, {}]
 TREES: list[dict[str, Any]] = [{"num_leaves": 15}, {"num_leaves": 31}]
 """Configurations of each model; the best one on the latest part of training is used."""
@@ -189,8 +191,11 @@ def climb(
     """Train every rung and compare it with the previous one.
 
     Args:
-        trial: candidates. rungs: rungs in order. models: names in :data:`MODELS`. seeds: trainings per rung and
-            model. resamples: resamples of users and seeds.
+        trial: candidates.
+        rungs: rungs in order.
+        models: names in :data:`MODELS`.
+        seeds: trainings per rung and model.
+        resamples: resamples of users and seeds.
 
     Yields:
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and for the paired difference
@@ -224,7 +229,7 @@ def climb(
 
 
 Part = tuple[NumbersField, Array, Array]
-"""A field with its numbers for the training and the test rows."""
+"""A field with its values for the training and the test rows."""
 
 
 @dataclass
@@ -253,7 +258,7 @@ class _Standing:
 
 
 def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
-    """Return the concatenated numbers of fields, for the training and the test rows."""
+    """Return the concatenated values of fields, for the training and the test rows."""
     train, test = [np.zeros((len(trial.train), 0), np.float32)], [np.zeros((len(trial.test), 0), np.float32)]
     return (
         np.concatenate([*train, *(part[1] for part in parts)], axis=1),

@@ -30,7 +30,8 @@ class LoggedLists:
 
     Attributes:
         requests: the B requests.
-        row: (N,) request of each exposure. item, reward, propensity: (N,) per exposure.
+        row: (N,) request of each exposure.
+        item, reward, propensity: (N,) per exposure.
     """
 
     requests: Requests
@@ -44,7 +45,10 @@ def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLi
     """Return a seeded sample of logged requests from a time on; None if the log has no propensities in that period.
 
     Args:
-        dataset: the log. start: microseconds. most: largest number of requests. seed: seed of the sample.
+        dataset: the log.
+        start: microseconds.
+        most: largest number of requests.
+        seed: seed of the sample.
     """
     column = dataset.event_columns.propensity
     if column is None:
@@ -70,14 +74,15 @@ def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *
     """Return the estimated reward of lists per item shown.
 
     Args:
-        logged: requests and exposures. lists: arm to its lists (B, K), padded with −1. against: arm that others are
-            compared with.
+        logged: requests and exposures.
+        lists: arm to its lists (B, K), padded with −1.
+        against: arm that others are compared with.
         seed: seed of the bootstrap over users.
 
     Returns:
         ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched``
         (exposures also in the arm's list), ``effective_rows``, ``mean_weight``, ``ips``, ``snips``, ``gain`` (ips
-        minus the log's reward, paired) and ``difference`` to ``against`` (of snips).
+        minus the log's reward, paired) and ``difference`` from ``against`` (of snips).
     """
     _, user = np.unique(logged.requests.user[logged.row], return_inverse=True)
     mean = Logged(logged.reward, np.ones(len(logged.reward)), np.ones(len(logged.reward)))

@@ -26,9 +26,12 @@ def climbed(
     if the log is too short.
 
     Args:
-        dataset: the log. embedder: embedder of the texts. seeds: trainings per rung. resamples: resamples of users
-            and seeds.
-        rows: largest number of candidates. models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
+        dataset: the log.
+        embedder: embedder of the texts.
+        seeds: trainings per rung.
+        resamples: resamples of users and seeds.
+        rows: largest number of candidates.
+        models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
     """
     try:
         trial = Trial.of(dataset, most=rows)

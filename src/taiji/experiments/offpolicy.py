@@ -138,7 +138,8 @@ def value_interval(
     Args:
         terms: terms of an estimator.
         log: source of the terms; if its overlap with the target policy is too small, the entry has ``reason`` instead
-        of an interval, and without overlap no value. resamples, level, seed: of the bootstrap over rows.
+            of an interval, and without overlap no value.
+        resamples, level, seed: of the bootstrap over rows.
     """
     n, reason = len(terms), log.no_overlap if log is not None else ""
     if log is not None and not log.effective_rows:
@@ -177,7 +178,7 @@ def cross_fitted_rates(
     """Fit a reward model for the doubly robust estimate: each action's mean reward, shrunk to the overall mean.
 
     Args:
-        actions: (N,) action numbers below ``n_actions``.
+        actions: (N,) action indices below ``n_actions``.
         rewards: (N,).
         n_actions: A.
         folds: number of equal folds; a row's model is fitted on the other folds, so a row never predicts itself.

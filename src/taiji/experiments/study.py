@@ -2,7 +2,7 @@
 
 One trained ranker per arm says little, because two seeds of the same arm differ too. A study trains every arm with
 the same seeds, and its intervals include both kinds of variation. It has negative controls: the features of another
-user must show no gain; otherwise the gain of a user's own features means nothing.
+user must show no gain; otherwise the gain from a user's own features means nothing.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class Knowledge:
     """Factory of the field of item knowledge from a table.
 
     Attributes:
-        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`. embedder: name of the embedder.
+        table: table with the columns of :data:`taiji.data.knowledge_rows.NEEDED`.
+        embedder: name of the embedder.
         kind: class of the field; a control is a class of its own.
     """
 
@@ -69,7 +70,8 @@ class TabledIntents(NumbersField):
     """Agreement with the intents that a row's user had at the time.
 
     Args:
-        table: table with the columns of :data:`COLUMNS`. name: name of the field.
+        table: table with the columns of :data:`COLUMNS`.
+        name: name of the field.
     """
 
     def __init__(self, table: pl.DataFrame, name: str = "intents") -> None:
@@ -78,7 +80,7 @@ class TabledIntents(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return self.match.labels
 
     def _joined(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -98,7 +100,8 @@ class Intents:
     """Factory of the field of intents from a table.
 
     Attributes:
-        table: table with the columns of :data:`COLUMNS`. another: negative control in which every row gets another user's intents.
+        table: table with the columns of :data:`COLUMNS`.
+        another: negative control in which every row gets another user's intents.
     """
 
     table: pl.DataFrame
@@ -146,7 +149,7 @@ def of_others(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
-    """Read rows of intents with a dataset's user numbers.
+    """Read rows of intents with the user ids of a dataset.
 
     Args:
         path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants, those of a study among them),
@@ -222,7 +225,9 @@ class StudentIntents(NumbersField):
     """Agreement with the intents of a student trained on a table; every row with a history has some.
 
     Args:
-        table: table with the columns of :data:`COLUMNS`. settings: settings of the student. name: name of the field.
+        table: table with the columns of :data:`COLUMNS`.
+        settings: settings of the student.
+        name: name of the field.
     """
 
     def __init__(self, table: pl.DataFrame, settings: StudentSettings | None = None, name: str = "intents") -> None:
@@ -231,7 +236,7 @@ class StudentIntents(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return self.match.labels
 
     def _told(self, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:

@@ -78,8 +78,9 @@ class Text:
     """Factory of the fields of item texts.
 
     Attributes:
-        embedder: name of the embedder. kind: class of the field; controls are separate classes. vector: number of components of
-            the item's text vector.
+        embedder: name of the embedder.
+        kind: class of the field; controls are separate classes.
+        vector: number of components of the item's text vector.
     """
 
     embedder: str
@@ -133,7 +134,7 @@ class AnotherHistory(TextMatch):
     """Negative control: texts are compared with the history of another user."""
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers that each row would have for another user."""
+        """Return the values that each row would have for another user."""
         others = np.random.default_rng(0).permutation(rows.dataset.n_users)
         return super().matrix(Rows(rows.dataset, rows.frame.with_columns(user=pl.Series(others[rows.user]))))
 
@@ -141,8 +142,8 @@ class AnotherHistory(TextMatch):
 class NextItems(NumbersField):
     """Oracle of a set answer: agreement of a candidate with the texts of its user's actual next items.
 
-    The set is known at the last refresh before the row, as an answer would be. Items taken at the row's own time are
-    excluded for all candidates. If they were excluded only for the item taken, the size of the set would reveal it.
+    The set is known at the last refresh before the row, as an answer would be. Items of interactions at the row's own time are
+    excluded for all candidates. If they were excluded only for the interaction's own item, the size of the set would reveal it.
 
     Args:
         text: fitted field whose vectors are compared.
@@ -156,7 +157,7 @@ class NextItems(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return tuple(f"{self.name}_{part}" for part in SET_MATCHES) if self.text.labels else ()
 
     def matrix(self, rows: Rows) -> Array:

@@ -1,4 +1,4 @@
-"""Candidates of a log for the uplift ladder: items that users took for the first time, and items that others took in the same window."""
+"""Candidates of a log for the uplift ladder: each user's first interactions with items, and items with which others interacted in the same window."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from taiji.data.vocabulary import stable_hash
 
 Array = NDArray[Any]
 NEGATIVES = 4
-"""Negatives per item taken, drawn from items that others took in the same window."""
+"""Negatives per interaction, drawn from the items with which others interacted in the same window."""
 FIRST, TEST = 0.3, 0.8
-"""Shares of the first touches after which the candidates begin, and after which the test candidates begin."""
+"""Shares of the first interactions after which the candidates begin, and after which the test candidates begin."""
 WINDOWS = 20
 REFRESHES = 4
 """Number of refreshes of item statistics in the test period, and also in training."""
 FEWEST_ROWS = 200
-"""Smallest number of first touches in training and test together."""
+"""Smallest number of first interactions in training and test together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,10 @@ class Trial:
     """Candidates of one log.
 
     Attributes:
-        dataset: the log reduced to each user's first touch of each item. train, test: ``user, item, time, click``, in
-            time order.
-        cut: start of the test period (microseconds). refreshes: times in the test period at which fields are refreshed.
+        dataset: the log reduced to each user's first interaction with each item.
+        train, test: ``user, item, time, click``, in time order.
+        cut: start of the test period (microseconds).
+        refreshes: times in the test period at which fields are refreshed.
     """
 
     dataset: Dataset
@@ -50,11 +51,12 @@ class Trial:
         """Draw the candidates.
 
         Args:
-            dataset: any log. most: largest number of candidates, reached approximately by sampling the items taken. seed: seed of candidates and
-                sample.
+            dataset: any log.
+            most: largest number of candidates, reached approximately by sampling the interactions.
+            seed: seed of candidates and sample.
 
         Raises:
-            InputError: too few first touches after the initial part of the log.
+            InputError: too few first interactions after the initial part of the log.
         """
         clicks = dataset.events.filter(pl.col("click") == 1)
         first = clicks.unique(["user", "item"], keep="first", maintain_order=True)
@@ -113,7 +115,7 @@ class Trial:
 
 
 def _windows(time: Array, start: int) -> list[tuple[int, int]]:
-    """Return parts of about equal size of the first touches from ``start`` on, without splitting equal timestamps."""
+    """Return parts of about equal size of the first interactions from ``start`` on, without splitting equal timestamps."""
     places = start + (len(time) - start) * np.arange(1, WINDOWS) // WINDOWS
     bounds = [start, *np.searchsorted(time, time[places]), len(time)]
     return [(int(a), int(b)) for a, b in pairwise(bounds)]
@@ -122,8 +124,8 @@ def _windows(time: Array, start: int) -> list[tuple[int, int]]:
 def _window(
     user: Array, item: Array, time: Array, part: slice, items: int, random: np.random.Generator
 ) -> pl.DataFrame:
-    """Return a window's first touches, each with :data:`NEGATIVES` items that others took in the window and the user
-    never takes."""
+    """Return a window's first interactions, each with :data:`NEGATIVES` items of other users in the window with
+    which the user never interacts."""
     group = np.arange(part.start, part.stop)
     own = np.sort(user * items + item)
     asked = np.repeat(group, NEGATIVES)
@@ -151,7 +153,7 @@ def _window(
 def log_facts(trial: Trial) -> dict[str, float]:
     """Return facts of a log before any training: the inputs of the decision table.
 
-    ``new_items``: share of test items that nobody had taken before. ``history``: median interactions of a user before
+    ``new_items``: share of test interactions whose item had no earlier interaction. ``history``: median interactions of a user before
     a test row. ``distinct_titles``: share of items with a unique text. ``words``: mean words of a text. ``users``,
     ``items``: numbers in the test.
     """

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 MAP = "intent-map"
 """Folder of the map, next to the feature tables."""
 LATEST = 0.2
-"""Share of the rows, taken from the latest, on which the map is compared with the identity. An equal number of rows before them is used for early stopping."""
+"""Share of the rows, the latest ones, on which the map is compared with the identity. An equal number of rows before them is used for early stopping."""
 ERRORS = 2.0
 """Number of standard errors by which the rank of the next items must improve on the latest rows."""
 FEWEST = 16

@@ -1,4 +1,4 @@
-"""Features of another run, translated to this run's user and item numbers, and their join with requests."""
+"""Features of another run, translated to the dense user and item ids of this run, and their join with requests."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
 
 
 def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
-    """Return this log's number of each user or item of the other run; -1 if it is missing from this log."""
+    """Return this log's dense id of each user or item of the other run; -1 if it is missing from this log."""
     frame = dataset.users if kind == "user" else dataset.items
     ours = frame.select(pl.col(TEXT_IDS[kind]).cast(pl.String).alias("name"), pl.col(kind).cast(pl.Int64).alias("ours"))
     file = run / "data" / "dataset" / f"{kind}s.parquet"
@@ -156,7 +156,7 @@ def _numbers(run: Path, dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _translated(lists: pl.Series, items: np.ndarray) -> pl.Series:
-    """Translate lists of the other run's items to this log's numbers, without missing items; null if no item is left."""
+    """Translate lists of the other run's items to this log's dense ids, without missing items; null if no item is left."""
     flat = pl.DataFrame({"row": np.arange(len(lists)), "item": lists}).explode("item").drop_nulls()
     known = flat.with_columns(item=pl.Series(items)[flat["item"].cast(pl.Int64)]).filter(pl.col("item") >= 0)
     kept = known.group_by("row", maintain_order=True).agg("item")

@@ -32,7 +32,7 @@ STUDENT = "student"
 LEAST_WEIGHT = 0.02
 """Smallest weight of an intent in a row."""
 LATEST = 0.15
-"""Share of the rows, taken from the latest, that is used for early stopping."""
+"""Share of the rows, the latest ones, that is used for early stopping."""
 FEWEST = 20
 """Smallest number of rows for training."""
 BLOCK = 2048

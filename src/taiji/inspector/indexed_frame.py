@@ -18,7 +18,7 @@ class Table:
     Attributes:
         frame: rows, adjacent for each key.
         offsets: start of the rows of each key, (keys + 1,).
-        keys: name of an example to the number of its group; empty if user numbers are the keys.
+        keys: name of an example to the index of its group; empty if dense user ids are the keys.
     """
 
     frame: pl.DataFrame

@@ -98,7 +98,7 @@ class Inspector:
         self.people(self.runs[0])
 
     def page(self, path: str, query: str) -> Page:
-        """Answer a request. Invalid requests, and broken or unfinished runs, lead to a page with a message rather than an exception."""
+        """Respond to a request. Invalid requests, and broken or unfinished runs, lead to a page with a message rather than an exception."""
         try:
             fields = dict(parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS))
         except ValueError:
@@ -227,7 +227,7 @@ class Inspector:
 
     @staticmethod
     def _first_shown(moments: list[user.Moment]) -> int:
-        """Return the number of the moment to show first, which is the one with the largest amount of content."""
+        """Return the index of the moment to show first, which is the one with the largest amount of content."""
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 

@@ -56,7 +56,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 
     Args:
         run: run of a recommender.
-        number: number of the request.
+        number: index of the request.
         only: outcome of the candidates to show, or ``found: RETRIEVER``; anything else selects all candidates.
         order: key of :data:`ORDERS`.
         page: page of candidates, from 1.
@@ -190,7 +190,7 @@ def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
 
 
 def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the items that the user chose later, with the outcome of each."""
+    """Return the items with which the user interacted later, with the outcome of each."""
     known = {row["item"]: row for row in part.filter(pl.col("target")).to_dicts()}
     found = []
     for what in items_of(run, list(targets)):

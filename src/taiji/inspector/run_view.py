@@ -118,24 +118,24 @@ class RunFiles:
     @property
     def requests(self) -> pl.DataFrame:
         """Traced requests: ``request, user, time``, context, ``targets``."""
-        return self._whole_frame("recommendation/requests.parquet")
+        return self._verified_frame("recommendation/requests.parquet")
 
     @property
     def traces(self) -> pl.DataFrame:
         """Candidates of traced requests; see :mod:`taiji.pipeline.traced_requests`."""
-        return self._whole_frame("recommendation/traces.parquet")
+        return self._verified_frame("recommendation/traces.parquet")
 
     @property
     def copies(self) -> pl.DataFrame:
         """Candidate copies; see :mod:`taiji.copywriting.copy_table`."""
-        return self._whole_frame("copywriting/copies.parquet")
+        return self._verified_frame("copywriting/copies.parquet")
 
     @property
     def facts(self) -> pl.DataFrame:
         """Facts on which the copies are based: ``item_id, source, name, text, time``."""
-        return self._whole_frame("copywriting/facts.parquet")
+        return self._verified_frame("copywriting/facts.parquet")
 
-    def _whole_frame(self, path: str) -> pl.DataFrame:
+    def _verified_frame(self, path: str) -> pl.DataFrame:
         def load() -> pl.DataFrame:
             available = self.whole(path.split("/")[0]) and (self.folder / path).is_file()
             return read_parquet(self.folder / path) if available else pl.DataFrame()
@@ -208,7 +208,7 @@ class RunFiles:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Number of each user in this run, by user id as text."""
+        """Dense id of each user of this run, by user id as text."""
 
         def load() -> dict[str, int]:
             dataset = self.dataset

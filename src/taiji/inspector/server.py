@@ -36,11 +36,11 @@ class Handler(LocalHandler):
     server: InspectorServer
 
     def do_GET(self) -> None:
-        """Answer with a page."""
+        """Respond with a page."""
         self._send(self._answer())
 
     def do_HEAD(self) -> None:
-        """Answer with only the headers of the page."""
+        """Respond with only the headers of the page."""
         self._send(self._answer())
 
     def _reject(self) -> None:

@@ -122,7 +122,7 @@ def info_nce(
 
     Args:
         first, second: (B, d) vectors of the pairs.
-        items, others: (B,) their item numbers; an item that occurs twice in the batch is not its own negative.
+        items, others: (B,) their dense item ids; an item that occurs twice in the batch is not its own negative.
         temperature: τ.
     """
     logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature

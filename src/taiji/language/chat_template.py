@@ -99,7 +99,7 @@ def _literal(value: TemplateValue) -> str:
 
 
 def _clock(today: date) -> str:
-    """Return a macro that replaces the clock, with English names on every machine."""
+    """Return a macro that replaces the clock, with English names of days and months in any locale."""
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     month, day = MONTHS[today.month - 1], days[today.weekday()]
     parts = {

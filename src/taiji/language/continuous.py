@@ -46,7 +46,7 @@ class Row:
     ahead: list[float] = field(default_factory=list)
 
     def numbers(self) -> list[float]:
-        """Return the uniform numbers of the next token and of the token after each guess."""
+        """Return the uniform random numbers for the next token and for the token after each guess."""
         count = 1 + len(self.guessed)
         self.ahead += [float(self.random.random()) for _ in range(count - len(self.ahead))]
         return self.ahead[:count]

@@ -2,7 +2,7 @@
 
 Prompts are sorted by length, and each is read only once for its n samples. Finished rows make room for the next prompts (`continuous`). If the lean
 forward pass does not support the model, they only leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed,
-the text of the prompt and the number of the sample. Up to float rounding, a completion therefore does not depend on the other prompts of the call or
+the text of the prompt and the index of the sample. Up to float rounding, a completion therefore does not depend on the other prompts of the call or
 their order.
 """
 

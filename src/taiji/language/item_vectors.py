@@ -67,7 +67,7 @@ def _embedded(name: str, texts: tuple[str, ...]) -> Array:
 
 
 def embedded(name: str, texts: Sequence[str]) -> Array:
-    """Return unit vectors of texts, (N, d) float32, zero for a blank text. Vectors of texts that were embedded before come from the cache.
+    """Return unit vectors of texts, (N, d) float32, zero for a blank text. A list of texts that was embedded before comes from the cache.
 
     Args:
         name: see :func:`taiji.language.embed.load_embedder`.

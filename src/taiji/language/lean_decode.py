@@ -33,7 +33,7 @@ ALL, NOBODY = -1, -2
 
 @dataclass
 class _Row:
-    """Running row: its number, its group, the number of tokens read, and the slots of the latest tokens."""
+    """Running row: its id, its group, the number of tokens read, and the slots of the latest tokens."""
 
     number: int
     group: int
@@ -82,7 +82,7 @@ class GroupDecoder:
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the running rows, in order of arrival. The first row ever admitted has number 0."""
+        """Ids of the running rows, in order of arrival. The first row ever admitted has id 0."""
         return [row.number for row in self._rows]
 
     @property

@@ -186,7 +186,7 @@ class LeanModel:
         Args:
             tree: packing of T tokens.
             places: (n,) packed tokens whose hidden states are returned.
-            keep: function called for every layer with its number, keys and values, each (T, Hk, d).
+            keep: function called for every layer with its index, keys and values, each (T, Hk, d).
 
         Returns:
             (n, H) hidden states after the last layer.

@@ -24,7 +24,7 @@ class Sampling:
 
     max_new_tokens: int
     temperature: float = 1.0
-    """Sampling temperature; 0 takes the most likely token."""
+    """Sampling temperature; 0 always chooses the most likely token."""
     top_k: int = 0
     """Number of most likely tokens kept; 0 keeps the whole vocabulary."""
     top_p: float = 1.0
@@ -94,7 +94,7 @@ def ranked(
 def picked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]], uniform: Sequence[float]
 ) -> list[int]:
-    """Return one token per row of logits (R, V): the most likely one at temperature 0, otherwise by inverse-CDF sampling with the row's number.
+    """Return one token per row of logits (R, V): the most likely one at temperature 0, otherwise by inverse-CDF sampling with the row's uniform number.
 
     Args:
         logits: (R, V) of the next token.

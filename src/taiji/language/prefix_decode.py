@@ -55,7 +55,7 @@ class SharedDecoder:
 
     Attributes:
         logits: (R, V) float32 logits of the next token of each running row.
-        prompt_of: prompt number of each running row.
+        prompt_of: index of the prompt of each running row.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> None:

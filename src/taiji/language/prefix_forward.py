@@ -133,7 +133,7 @@ def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[i
     """Split sequences into packs of at most `room` distinct tokens, with similar prefixes together. A longer sequence has a pack of its own.
 
     Returns:
-        Lists of sequence numbers, in the given order if all fit into one pack.
+        Lists of sequence indices, in the given order if all fit into one pack.
     """
     packs: list[list[int]] = []
     left = -1

@@ -137,7 +137,7 @@ def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tup
 
     Args:
         values: (D, N), in which the tokens of a sequence are adjacent.
-        sequence: (N,) ascending numbers of the sequences.
+        sequence: (N,) index of each value's sequence, ascending.
         count: number of sequences.
 
     Returns:

@@ -101,7 +101,7 @@ def run_ahead(
     Args:
         decoder: decoder that has read its prompts and has not made a step yet.
         steps: largest number of tokens per row.
-        choose: function from ``(rows, step)`` to one token per row of ``decoder.logits``, (r,), where ``rows`` (r,) are the numbers of these rows, on the
+        choose: function from ``(rows, step)`` to one token per row of ``decoder.logits``, (r,), where ``rows`` (r,) are the indices of these rows, on the
             device.
         stops: ids that end a row and are its last token.
         generator: random generator of ``choose``; None for the global one of the device.

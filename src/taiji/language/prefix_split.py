@@ -36,7 +36,7 @@ class SplitTree:
         private: tokens of a single sequence.
         is_private: (T,) bool, True if a token of the whole tree is private.
         place: (T,) position of each token in its packing.
-        sequence: (private tokens,) number of the sequence of each.
+        sequence: (private tokens,) index of the sequence of each.
         above: shared segments with private descendants.
     """
 

@@ -116,7 +116,7 @@ def score_completions(
 def _plan(
     lm: LanguageModel, pairs: list[Pair], batch_size: int
 ) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
-    """Return batches of pair numbers and their scoring function: packed passes with shared prefixes, or padded batches of similar length."""
+    """Return batches of pair indices and their scoring function: packed passes with shared prefixes, or padded batches of similar length."""
     from taiji.language.prefix_forward import shared_batches
     from taiji.language.prefix_support import supports_sharing
 

@@ -52,7 +52,7 @@ class GenerationSettings(Settings):
     max_new_tokens: int = Field(default=96, ge=1)
     """Longest completion, in tokens."""
     temperature: float = Field(default=0.8, ge=0.0)
-    """Sampling temperature. With 0, the most likely token is always taken, so all samples of a prompt are equal."""
+    """Sampling temperature. With 0, the most likely token is always chosen, so all samples of a prompt are equal."""
     top_k: int = Field(default=50, ge=1)
     """Number of most likely tokens from which the next one is sampled."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)

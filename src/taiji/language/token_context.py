@@ -25,7 +25,7 @@ def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Arr
     """Return the number of texts in which two tokens occur in different words, (tokens, tokens), symmetric, 0 on the diagonal.
 
     Args:
-        texts: token numbers, by text and word; negative numbers are ignored.
+        texts: token ids, by text and word; negative ids are ignored.
         tokens: size of the vocabulary.
     """
     counts = np.zeros((tokens, tokens))

@@ -35,7 +35,7 @@ class Baseline:
 
     Args:
         name: name shown in the report.
-        items: (E, K) item numbers, best first, padded with −1; or None if it names no items.
+        items: (E, K) dense item ids, best first, padded with −1; or None if it names no items.
         levels: (E, depth) proposed category levels (object array of str or None).
     """
 
@@ -82,7 +82,7 @@ def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_
 
 
 def popularity(dataset: Dataset, examples: pl.DataFrame, size: int, seen: list[Array] | None = None) -> Array:
-    """Return the most frequent items before each example's time, (E, size) item numbers, ties by item number."""
+    """Return the most frequent items before each example's time, (E, size) dense item ids; ties are broken by id."""
     clicks = dataset.events.filter(pl.col("click") == 1).sort("time", maintain_order=True)
     times, items = clicks["time"].to_numpy(), clicks["item"].to_numpy()
     as_of, counts, done = examples["as_of"].to_numpy(), np.zeros(dataset.n_items, dtype=np.int64), 0
@@ -152,7 +152,7 @@ def _most_frequent(values: Iterable[Any]) -> Any:
 
 
 def _top(scores: Array, size: int, seen: Array | None) -> Array:
-    """Return the ``size`` items with the highest positive scores, ties by item number, padded with −1."""
+    """Return the ``size`` items with the highest positive scores, ties broken by item id, padded with −1."""
     scores = scores.astype(np.float64)
     if seen is not None:
         scores[seen] = 0

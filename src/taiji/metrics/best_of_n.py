@@ -19,7 +19,9 @@ def value_of_best(values: Array, scores: Array, n: int) -> float:
     Exact: the probability that the best of n is among the k lowest of m is (k/m)ⁿ; tied scores share it evenly.
 
     Args:
-        values: (m,) true values. scores: (m,) scores that decide the choice. n: number of draws.
+        values: (m,) true values.
+        scores: (m,) scores that decide the choice.
+        n: number of draws.
     """
     values, scores = np.asarray(values, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)

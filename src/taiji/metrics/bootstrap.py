@@ -2,7 +2,7 @@
 
 Rows of one user are not independent, so the user is the unit that is resampled (cluster bootstrap; Field & Welsh,
 *JRSS B* 69, 2007). A resample is a vector of user weights (how often each was drawn), and a statistic maps a block of
-such vectors to its values. So nothing is copied, and two arms under the same weights are compared in pairs.
+such vectors to its values. So nothing is copied, and two arms under the same weights give a paired comparison.
 :mod:`taiji.metrics.intervals` derives the intervals.
 """
 
@@ -37,7 +37,7 @@ class Statistic(Protocol):
 
     @property
     def units(self) -> int:
-        """Number of users behind the part of the value that the fewest users determine (such as the rarer label of an AUC); at most ``n``."""
+        """Number of users that limits the precision of the value (for an AUC, the users with the rarer label); at most ``n``."""
 
     @property
     def units_text(self) -> str:

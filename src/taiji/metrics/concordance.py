@@ -106,7 +106,7 @@ class PooledConcordance:
 
     @property
     def units(self) -> int:
-        """Number of users on the smaller side of a cut between label values, for the cut at which this number is largest."""
+        """Largest number of users on the smaller side, over all cuts between label values."""
         cuts = np.arange(int(self._ranks.max(initial=0)))  # a row is above a cut, or at or below it
         highest, lowest = np.full(self._n_users, -1), np.full(self._n_users, len(cuts) + 1)
         np.maximum.at(highest, self._users, self._ranks)

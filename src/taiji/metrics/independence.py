@@ -41,7 +41,8 @@ def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16)
     Pairs are formed within the groups of the circumstance. The result is the mean over groups, weighted by their numbers of rows.
 
     Args:
-        before, after: (n,) scores. circumstance: (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values, each value
+        before, after: (n,) scores.
+        circumstance: (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values, each value
             is a group.
     """
     groups = _groups(circumstance, bins)

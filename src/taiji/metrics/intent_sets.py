@@ -14,7 +14,7 @@ Array = NDArray[Any]
 NEAR = 0.8
 """Cosine above which an intent starts to count as a repetition."""
 SAME_INTENT = 0.9
-"""Cosine from which two intents are near-duplicates and count as one."""
+"""Cosine at or above which two intents are near-duplicates and count as one."""
 
 
 def coverage(intents: Array, items: Array) -> Array:
@@ -88,7 +88,7 @@ def merged(vectors: Array, weights: Array, same: float = SAME_INTENT) -> tuple[N
     Args:
         vectors: (n, d) unit vectors in order of precedence; zero rows are left out.
         weights: (n,) weights of the vectors.
-        same: cosine from which two vectors are merged.
+        same: cosine at or above which two vectors are merged.
 
     Returns:
         indices (k,) of the kept vectors and their weights (k,), by descending weight, then index.

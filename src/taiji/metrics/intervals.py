@@ -194,7 +194,7 @@ def differences(
     competitors: Sequence[str],
     level: float,
 ) -> list[dict[str, Any]]:
-    """Return every arm's paired differences: ``difference`` to one arm, ``competitors`` to the competitors listed
+    """Return every arm's paired differences: ``difference`` from one arm, ``competitors`` from the competitors listed
     before it.
 
     Args:

@@ -36,10 +36,11 @@ def evaluate_lists(
     """Return every metric of every arm's lists.
 
     Args:
-        lists: arm to (B, K_arm) items, best first, padded with −1. targets: targets of the B requests.
+        lists: arm to (B, K_arm) items, best first, padded with −1.
+        targets: targets of the B requests.
         users: (B,) user of each request; a user's requests are averaged, and users are resampled.
-        depths: lengths at which recall, hit rate, NDCG, novelty and diversity are taken.
-        popularity: (N,) share of users who took an item before the requests.
+        depths: lengths at which recall, hit rate, NDCG, novelty and diversity are computed.
+        popularity: (N,) share of users who interacted with an item before the requests.
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
         further: additional metrics: name to a function from lists (B, K) to values per request (B,).

@@ -32,7 +32,7 @@ class Targets:
 
     @classmethod
     def of(cls, requests: Array, items: Array, count: int) -> Targets:
-        """Create targets for ``count`` requests from pairs of request number (P,) and item (P,), in any order, with
+        """Create targets for ``count`` requests from pairs of request index (P,) and item (P,), in any order, with
         repeats."""
         width = int(items.max(initial=-1)) + 1
         pairs = np.unique(np.asarray(requests, np.int64) * max(width, 1) + items)
@@ -95,12 +95,12 @@ def coverage(lists: Array, items: int, k: int) -> float:
 
 
 def novelty(lists: Array, popularity: Array, k: int) -> Array:
-    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who have taken
-    the item before.
+    """Return the mean self-information (B,), in bits, of the first ``k``: −log2 of the share of users who
+    interacted with the item before.
 
     Args:
-        lists: (B, K). popularity: (N,) shares of users; for an item without takers, half the smallest positive share
-            is used.
+        lists: (B, K).
+        popularity: (N,) shares of users; for an item without users, half the smallest positive share is used.
         k: number of positions that count.
     """
     floor = popularity[popularity > 0].min(initial=1.0) / 2
@@ -112,7 +112,9 @@ def diversity(lists: Array, categories: Array, k: int) -> Array:
     """Return the share (B,) of pairs of the first ``k`` that differ in category; NaN with fewer than two items.
 
     Args:
-        lists: (B, K). categories: (N,) codes. k: number of positions that count.
+        lists: (B, K).
+        categories: (N,) codes.
+        k: number of positions that count.
     """
     shown = lists[:, :k]
     there = shown != NO_ITEM

@@ -36,7 +36,7 @@ class HeadRows(Generic[Arm]):
         group: name of the group of rows.
         head: name of the prediction, a column of every arm's frame.
         metrics: metrics for this kind of prediction.
-        chosen: (N,) row numbers in the exposures.
+        chosen: (N,) row indices in the exposures.
         arms: arm name to labelled predictions.
     """
 
@@ -60,11 +60,11 @@ def predicted_tasks(tasks: Sequence[Task], predictions: Iterable[pl.DataFrame]) 
 
 
 def sparsest_third(dataset: Dataset, users: ArrayLike, as_of: int) -> Array:
-    """Return the third of ``users`` with the fewest interactions before ``as_of``, ties by user number.
+    """Return the third of ``users`` with the fewest interactions before ``as_of``, ties broken by user id.
 
     Args:
         dataset: source of the histories.
-        users: user numbers, repeats allowed.
+        users: dense user ids, repeats allowed.
         as_of: microseconds; use the start of the test period, so that test data do not decide membership.
     """
     unique = np.unique(np.asarray(users, dtype=np.int64))

@@ -35,7 +35,7 @@ SHOWN_METRICS: Mapping[str, Metric] = {
 }
 """Name → metric, in the order in which tables show them."""
 MAIN_METRICS = ("auc", "xauc", "request_xauc", "log_loss", "mae")
-"""Metrics that represent a prediction where only one or two are shown: order first, error second."""
+"""Metrics shown where there is room for only one or two per prediction: a ranking metric, then an error metric."""
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ class Denoiser(nn.Module):
         condition: width of the condition.
         hidden: width of the blocks.
         blocks: number of blocks.
-        steps: S of the diffusion.
+        steps: number S of diffusion steps.
     """
 
     def __init__(self, width: int, condition: int, hidden: int, blocks: int, steps: int) -> None:

@@ -19,7 +19,8 @@ class BlockOptions:
 
     Attributes:
         query_key_norm: RMS norm with gain on queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.
-        gate: attention output multiplied by 2 σ(x W), where W is initialised to 0, so that the gate is the identity.
+        gate: attention output multiplied by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is initially the
+            identity.
         router: attention to either the whole prefix or its recent part, which a router chooses per token.
         experts: number of experts that replace the feed-forward layer; 0 for none.
         chosen: number of experts per token.
@@ -41,8 +42,8 @@ class PrefixBlock(nn.Module):
     cross-attention, the prefix is the output of the encoder and has separate projections.
 
     Args:
-        width: d.
-        heads: h.
+        width: model width d.
+        heads: number of attention heads h.
         hidden: width of the feed-forward layer.
         dropout: dropout rate of all branches.
         cross: whether the prefix has separate cross-attention.

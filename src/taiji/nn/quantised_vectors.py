@@ -76,7 +76,7 @@ class QuantisedVectors:
         return products * self.inverse_lengths[:, None] * others.inverse_lengths + np.float32(0)
 
     def batch_cosines(self, sets: Array, items: Array) -> Array:
-        """Return the cosines of requests' candidates with their sets, (L, R, M) float32.
+        """Return the cosines between each request's candidates and the vectors of its set, (L, R, M) float32.
 
         Args:
             sets: (R, L) and items: (R, M) indices of vectors; −1 is a zero row.
@@ -94,7 +94,7 @@ class QuantisedVectors:
 
 
 def exact_product(left: Array, right: Array) -> Array:
-    """Return ``left @ right`` of (n, d) and (d, k) in float64, where each row does not depend on the other rows, to the last bit.
+    """Return ``left @ right`` for (n, d) and (d, k) in float64. Each row is bit-for-bit independent of the other rows.
 
     Both factors are rounded to :data:`BITS` bits below a power of two: each row of ``left`` by its own power,
     ``right`` by a common one. Products and their sums are then integers that float64 represents exactly.

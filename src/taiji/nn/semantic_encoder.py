@@ -66,7 +66,7 @@ class TokenStart:
 
 @dataclass(frozen=True)
 class AnchorTexts:
-    """Texts in the form that the encoder reads. Number 0 stands for no text.
+    """Texts in the form that the encoder reads. Index 0 stands for no text.
 
     Attributes:
         general, domain: (1 + n, T) tokens, 0 = none; ``domain`` holds the term that covers the general token at its position.
@@ -350,7 +350,7 @@ class MemoryBank(nn.Module):
         self.register_buffer("fresh", torch.zeros(len(keys), dtype=torch.bool))
 
     def write(self, numbers: torch.Tensor, values: torch.Tensor) -> None:
-        """Store values (N, width) at text numbers (N,). Text 0 stays 0, like its encoding."""
+        """Store values (N, width) at text indices (N,). Text 0 stays 0, like its encoding."""
         with torch.no_grad():
             self.rows.index_copy_(0, numbers, values.detach().to(self.rows.dtype))
 
@@ -359,17 +359,17 @@ class MemoryBank(nn.Module):
         self.fresh.zero_()
 
     def blocks(self) -> Iterator[torch.Tensor]:
-        """Yield the text numbers (n,) of each block; n = BLOCK except in the last one."""
+        """Yield the text indices (n,) of each block; n = BLOCK except in the last one."""
         yield from torch.arange(len(self.keys), device=self.rows.device).split(BLOCK)
 
     def encoded(self, numbers: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return the encodings of a block's numbers, (n, width); ``encode`` always receives BLOCK numbers, padded
+        """Return the encodings of a block's indices, (n, width); ``encode`` always receives BLOCK indices, padded
         with 0."""
         with torch.no_grad():
             return encode(functional.pad(numbers, (0, BLOCK - len(numbers))))[: len(numbers)]
 
     def refresh(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Encode and write every block with a stale row; ``encode`` maps (BLOCK,) numbers to (BLOCK, width)."""
+        """Encode and write every block with a stale row; ``encode`` maps (BLOCK,) indices to (BLOCK, width)."""
         if bool(self.fresh.all()):
             return
         for numbers in self.blocks():

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 HISTORY_MATCHES = ("mean", "max", "top3", "last", "recent")
-"""Names of the numbers of :func:`history_match`."""
+"""Names of the values of :func:`history_match`."""
 SET_MATCHES = ("max", "mean", "soft_max")
-"""Names of the numbers of :func:`weighted_match`."""
+"""Names of the values of :func:`weighted_match`."""
 RECENT_DECAY = 0.8
 """Weight in ``recent`` of an interaction relative to the next newer one."""
 

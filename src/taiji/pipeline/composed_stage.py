@@ -19,7 +19,7 @@ class ComposedStage(Stage):
     Args:
         retrievers: names of the fitted retrievers.
         ranked: True if there is a candidate ranker.
-        fitted: True if its fusion was fitted.
+        fitted: True if the run has a fitted fusion.
     """
 
     def __init__(self, retrievers: Sequence[str], ranked: bool, fitted: bool = False) -> None:

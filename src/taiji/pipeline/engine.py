@@ -260,7 +260,7 @@ class Run:
                 fix="run `accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",
             )
         if not first_process():
-            return self._help(chosen)
+            return self._join_training(chosen)
         with self._locked():
             write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
             for number, stage in enumerate(chosen, start=1):
@@ -331,8 +331,8 @@ class Run:
                 return label
         return {}
 
-    def _help(self, stages: Sequence[Stage]) -> None:
-        """Take part in the training of the first process, with the same inputs and checkpoints, and a temporary output folder."""
+    def _join_training(self, stages: Sequence[Stage]) -> None:
+        """Join the training that the first process leads, with the same inputs and checkpoints, and a temporary output folder."""
         for stage in stages:
             if not self.finished(stage):
                 with tempfile.TemporaryDirectory(prefix="taiji-help-") as name:
@@ -413,7 +413,7 @@ class Run:
 
 @cache
 def source_hash() -> str:
-    """Return the hash of the source files of the package, which is recorded with every artefact."""
+    """Return the hash of the package's source files, which every manifest records."""
     folder = Path(taiji.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

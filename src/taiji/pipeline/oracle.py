@@ -3,7 +3,7 @@
 The user's next item (the truth) replaces the model's answer, which gives the features of a model that is always right. A ranker
 with these features is compared with rankers that use no language model, and with a ranker for which each row has the truth of
 another row (the shuffled truth). The gain from the truth bounds the gain from any answer, provided that the ranker can use such
-features at all. If the truth gains no more than the shuffled truth, which is noise of the same form, nothing follows about answers.
+features at all. If the truth improves the ranker no more than the shuffled truth does, which is noise of the same form, nothing follows about answers.
 
 The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth as agreement
 with the candidate), and answers the decisive questions from the log.
@@ -101,7 +101,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             shuffled truth.
 
     Returns:
-        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference to no features, or None), and
+        a dict for each truth: ``features``, ``metric``, ``bound`` (the paired difference from no features, or None), and
         ``says`` (a sentence).
     """
     whole = {(row["features"], row["metric"]): row for row in rows if row["group"] == "all"}

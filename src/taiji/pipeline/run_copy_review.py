@@ -15,13 +15,13 @@ from taiji.pipeline.run_copy import REVIEW, STAGE
 
 
 def open_copy_review(run: Path, seed: int, name: str, count: int) -> CopyReview:
-    """Open a review session of a person over the copies of a run.
+    """Open a reviewer's session for comparing the copies of a run.
 
     Args:
         run: run with copies.
         seed: random seed for the comparisons.
         name: name of the reviewer.
-        count: number of comparisons; a later, larger number keeps the earlier ones.
+        count: number of comparisons; if a later call asks for more, the earlier ones are kept.
 
     Raises:
         ArtifactError: the run has no copies, or they are damaged.

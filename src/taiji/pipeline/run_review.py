@@ -47,7 +47,7 @@ def open_review(
         name: name of the reviewer.
         beside: additional reviewers: ``rules``, ``model`` (the run's language model), or names of people.
         only: verdict (``keep``, ``reject`` or ``review``) of the rationales; None for all, starting with ``review``.
-        count: number of rationales; a later, larger number keeps the earlier ones.
+        count: number of rationales; if a later call asks for more, the earlier ones are kept.
 
     Raises:
         TaijiError: the run has not scored its rationales, or no rationale has this verdict.

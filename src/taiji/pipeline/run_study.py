@@ -255,7 +255,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    """Return a cell with the value, and the differences to no features and to the competitor with their intervals."""
+    """Return a cell with the value, and the differences from no features and from the competitor, with their intervals."""
     if row is None or row["value"] is None:
         return "–"
     digits = 4 if abs(row["value"]) >= SMALL else 5

@@ -1,4 +1,4 @@
-"""The format of a completion: how it is written, and how it is read tolerantly from a language model's output.
+"""The format of a completion: formatting, and lenient parsing of a language model's output.
 
 <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
 
@@ -93,7 +93,7 @@ class Answer:
 
 
 def clean(text: str) -> str:
-    """Return a text as one line, without tags and end-of-text marks."""
+    """Return a text as one line, without tags and special tokens."""
     return " ".join(_SPECIAL.sub(" ", _TAG.sub(" ", text)).split())
 
 
@@ -110,7 +110,7 @@ def format_answer(title: str, levels: tuple[str | None, ...] | list[str | None])
 
 
 def field(text: str) -> str:
-    """Return a name with the characters that belong to the format replaced."""
+    """Return a name in which the characters and special tokens that the format reserves are replaced."""
     return " ".join(_SPECIAL.sub(" ", text).replace(";", ",").replace("<", "(").replace(">", ")").split())
 
 

@@ -20,7 +20,7 @@ class ItemKnowledgeSettings(Settings):
     max_new_tokens: int = Field(default=80, ge=8)
     """Longest text of a local model, in tokens. For an endpoint, set `reasoning.endpoint.max_tokens`."""
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature; 0 always takes the most likely token."""
+    """Sampling temperature; 0 always chooses the most likely token."""
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Penalty against repetition loops of small models; only for local models."""
     batch_size: PositiveInt = 24

@@ -93,7 +93,7 @@ def judged_pairs(first: Array, second: Array, texts: Sequence[str], judge: PairJ
     """Return the pairs that a judge keeps, in the given order.
 
     Args:
-        first, second: (P,) item numbers.
+        first, second: (P,) dense item ids.
         texts: texts of all items.
         judge: see :data:`PairJudge`.
 

@@ -86,7 +86,7 @@ def true_answers(
 ) -> list[list[str]]:
     """Return the text of each example's true answer; a set is written in random orders.
 
-    Each order depends only on the name of the example and the number of the order.
+    Each order depends only on the name of the example and the index of the order.
 
     Args:
         dataset: the log.

@@ -116,7 +116,7 @@ class SelectionSettings(Settings):
     """`plain`: perplexity below the threshold, as in the paper. `guarded`: masked perplexity, lift and the lexical guards as well. `none`: every complete
     rationale."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
-    """Share of the calibration rationales below the threshold (guarded: if enough pass); the paper takes the median."""
+    """Share of the calibration rationales below the threshold (guarded: if enough pass); the paper uses the median."""
     review_below: float = Field(default=1.3, ge=1.0)
     """Guarded: a rationale with a lower perplexity is too good to be true and goes to review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)

@@ -76,7 +76,7 @@ def evaluate_answers(
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``baseline`` or
         ``oracle`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model
-        has ``competitors``, its differences to the baselines.
+        has ``competitors``, its differences from the baselines.
 
     Raises:
         InputError: there are no examples, or a model has the wrong number of completions.

@@ -94,7 +94,7 @@ def model_card(
 def _steps(
     run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
-    """Return the training steps in order, with their numbers."""
+    """Return the training steps in order, numbered."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
     limit = (
         ""

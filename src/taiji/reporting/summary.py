@@ -76,7 +76,7 @@ class RationaleSummary(_Open):
 
 
 class Difference(_Open):
-    """A paired difference to another row of the same metric and group."""
+    """A paired difference from another row of the same metric and group."""
 
     against: str
     value: float | None

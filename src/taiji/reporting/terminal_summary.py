@@ -20,7 +20,7 @@ from taiji.reporting.summary import (
 )
 
 WIDE = 104
-"""Terminal width from which all metrics are shown; a pipe counts as wide."""
+"""Smallest terminal width at which all metrics are shown; a pipe counts as wide."""
 COLOURS = {"better": "green", "worse": "red"}
 CTCVR_MEANS = "CTCVR: click and conversion rate of the nearest item, predicted by the evaluation ranker, which is not used in training"
 

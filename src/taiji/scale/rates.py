@@ -26,12 +26,12 @@ COUNTED_PROMPTS = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """One run.
+    """Measurements of one finished run.
 
     Attributes:
         folder: the run directory.
         config: its configuration.
-        log: properties of its log and texts under its own settings.
+        log: properties of its log, and token counts under the planned settings (by default its own).
         seconds: seconds of each stage.
         gigabytes: size of each stage's artefacts.
     """
@@ -124,7 +124,7 @@ def _log(folder: Path, config: Config, planned: Config, manifests: dict[str, Any
         for messages, _ in teacher_requests(dataset, examples, planned.reasoning.teacher, prompts, tokenizer)
     ]
     rationales = pl.read_parquet(folder / "rationales" / "rationales.parquet")["rationale"]
-    rationales = rationales.filter(rationales != "")  # rejected ones were written too, but are not kept
+    rationales = rationales.filter(rationales != "")  # texts without a complete sentence are stored empty
     completions = pl.read_parquet(folder / "answers" / "aligned.parquet")["completion"]
     rows = read_json(folder / "examples" / "split.json")["rows"]["exposures"]
     facts = {name: manifest["facts"] for name, manifest in manifests.items()}

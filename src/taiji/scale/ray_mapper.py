@@ -144,7 +144,7 @@ class RayMapper:
         """Make one pass over the partitions with as many workers as the cluster can hold.
 
         A dead worker is not restarted: its node may be gone, and Ray Data would wait for it while the others hold all
-        remaining resources. The pass is aborted instead, and the next one takes the missing partitions.
+        remaining resources. The pass is aborted instead, and the next one computes the missing partitions.
         """
         import ray.data
 

@@ -1,8 +1,8 @@
-"""Admission of requests whose answers cost computing time.
+"""Admission of requests whose responses cost computing time.
 
-Under overload, a long queue would make every answer late and thus useless. A request is therefore admitted only if all
+Under overload, a long queue would make every response late and thus useless. A request is therefore admitted only if all
 admitted requests can be answered within a reasonable waiting time. Any other request is rejected at once, before it has
-cost any work. The time of an answer is measured, so the capacity of the machine need not be configured.
+cost any work. The time per response is measured, so the capacity of the machine need not be configured.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from taiji.serving.batching import Overloaded
 
 FEWEST, MOST = 4, 200
-"""Smallest and largest number of admitted requests, regardless of the cost of an answer."""
+"""Smallest and largest number of admitted requests, regardless of the cost of a response."""
 WEIGHT = 0.2
-"""Weight of the latest batch in the moving average of the time per answer."""
+"""Weight of the latest batch in the moving average of the time per response."""
 
 
 class Admission:
     """Admission of one kind of request.
 
     Args:
-        wait_s: longest reasonable waiting time for an answer.
+        wait_s: longest reasonable waiting time for a response.
         spare: admission of requests that are not admitted here, but may be answered without any computation.
     """
 
@@ -32,7 +32,7 @@ class Admission:
         self._inside: Counter[str] = Counter()
 
     def note(self, answers: int, seconds: float) -> None:
-        """Update the measured time with the cost of a batch of answers."""
+        """Update the measured time with the cost of a batch of responses."""
         each = seconds / max(1, answers)
         self._seconds = (1 - WEIGHT) * self._seconds + WEIGHT * each if self._seconds else each
 

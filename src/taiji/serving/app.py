@@ -102,9 +102,9 @@ class Service:
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
-        """Return the rows and the encoded answer of each batch read, all read from the store together.
+        """Return the rows and the encoded response to each batch read, all read from the store together.
 
-        An answer is None if a student must first compute intents.
+        A response is None if a student must first compute intents.
         """
         found = at_once(self.store.read, asked)
         for rows in found:
@@ -273,7 +273,7 @@ async def _body(service: Service, request: Request, model: type[M]) -> M:
 
 
 def at_once(work: Callable[[Sequence[Q]], Sequence[A]], asked: Sequence[Sequence[Q]]) -> list[list[A]]:
-    """Return the answers to several lists of requests, which are passed to ``work`` together."""
+    """Return the results for several lists of requests, which are passed to ``work`` together."""
     answers = iter(work([question for questions in asked for question in questions]))
     return [[next(answers) for _ in questions] for questions in asked]
 

@@ -3,7 +3,7 @@
 While one call runs in its thread, the requests that arrive wait and form the next call. Under load, dozens of round
 trips, or of transactions with a sync to disk, become one; a single request does not wait. Callers that were answered
 together often ask again together, so if a call has a high fixed cost, the next one can wait for them for a moment. No
-work is done for a caller that has disconnected, or has waited for so long that the answer would be useless.
+work is done for a caller that has disconnected, or has waited for so long that the response would be useless.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Batcher(Generic[A, B]):
         patience_s: longest waiting time of an argument; after it, the caller gets :class:`Overloaded`.
         told: callback that gets the number of arguments of a call and its duration in seconds.
         linger: longest time for which the next call waits for more arguments, as a share of the time of the last call.
-            The wait ends early once the waiting arguments are as many as the last call answered plus those it left.
+            The wait ends early once as many arguments are waiting as the last call processed and left over.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Limit on the number of large request bodies that are processed at the same time.
 
 Hundreds of large bodies may arrive at the same time. Only a few are processed at a time, and only a few that have
-waited for too long are rejected at a time, so that small requests, above all health probes, never wait long for the
+waited for too long are rejected at a time, so that small requests, in particular health probes, never wait long for the
 event loop.
 """
 

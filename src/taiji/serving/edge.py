@@ -108,12 +108,12 @@ class EdgeProtocol(H11Protocol):
             self._edge.waiting.pop(self, None)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a request that h11 rejected, with the status that h11 proposes."""
+        """Respond to a request that h11 rejected, with the status that h11 proposes."""
         status = getattr(sys.exc_info()[1], "error_status_hint", 400)
         self._refuse(status if status in REFUSALS else 400)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, even if its client never read the last answer."""
+        """Close an idle connection, even if its client never read the last response."""
         self.end()
 
     def end(self) -> None:
@@ -132,12 +132,12 @@ class EdgeProtocol(H11Protocol):
         self._timer = None
         if self.conn.trailing_data[0]:
             self._refuse(408)
-        else:  # a client that sent nothing gets no answer
+        else:  # a client that sent nothing gets no response
             self._edge.refused("silent")
             self.end()
 
     def _refuse(self, status: int) -> None:
-        """Answer with a problem, unless an answer has begun, and close the connection."""
+        """Respond with a problem, unless a response has begun, and close the connection."""
         code, message = REFUSALS[status]
         self._edge.refused(code)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -159,7 +159,7 @@ class EdgeProtocol(H11Protocol):
 
 
 class DrainingServer(uvicorn.Server):
-    """Server that keeps answering for a while after the signal to stop.
+    """Server that keeps responding for a while after the signal to stop.
 
     Args:
         config: configuration of uvicorn.
@@ -200,7 +200,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def whole_answer(status: int, body: bytes, *, with_body: bool = True) -> bytes:
-    """Return the bytes of an answer that closes the connection; ``with_body`` is False for HEAD."""
+    """Return the bytes of a response that closes the connection; ``with_body`` is False for HEAD."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

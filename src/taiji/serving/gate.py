@@ -57,14 +57,14 @@ KEY, BUSY = "taiji.key", "taiji.busy"
 anything for it, if there is one.
 """
 PAUSE_S = 0.1
-"""Delay of a rejection under overload. Without it, clients that retry at once would use up the time needed for answers,
+"""Delay of a rejection under overload. Without it, clients that retry at once would use up the time needed for responses,
 and a short overload would never end.
 """
 POLICY = [
     *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
     (b"content-security-policy", content_policy().encode()),
 ]
-"""Headers that are added to every answer that does not set them."""
+"""Headers that are added to every response that does not set them."""
 
 
 def needed_scope(method: str, path: str) -> str | None:
@@ -93,7 +93,7 @@ class Rejected(Exception):
 
 
 async def overloaded(busy: Overloaded) -> Rejected:
-    """Return the answer to a request that is rejected under overload, after a pause."""
+    """Return the response to a request that is rejected under overload, after a pause."""
     await asyncio.sleep(PAUSE_S)
     return Rejected(503, "overloaded", "The service is overloaded; try again later.", retry_s=busy.seconds)
 
@@ -125,8 +125,8 @@ class Gate:
         app: the routes.
         keys: known API keys.
         limits: limits per request and per key.
-        metrics: records every answer.
-        admissions: admission of the requests of each path whose answers are computed.
+        metrics: records every response.
+        admissions: admission of the requests of each path whose responses are computed.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Gate:
         self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
     async def _while_wanted(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Let the application answer, and cancel it if the client disconnects."""
+        """Let the application respond, and cancel it if the client disconnects."""
         work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send))
         hung_up = asyncio.ensure_future(receive())
         try:

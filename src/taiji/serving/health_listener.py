@@ -38,7 +38,7 @@ class HealthListener:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to respond."""
         self._thread.start()
 
     def ticked(self) -> None:
@@ -73,7 +73,7 @@ class HealthListener:
             writer.close()
 
     def _said(self, line: bytes) -> bytes:
-        """Return the answer to a request's first line."""
+        """Return the response to a request's first line."""
         method, _, rest = line.partition(b" ")
         status, said = self._state()
         if rest.split(b" ")[0].partition(b"?")[0] != b"/healthz":

@@ -73,7 +73,7 @@ class KeptList:
         made_at: int,
         feature_version: int | None = None,
     ) -> KeptList:
-        """Create the kept list from the answer to a request."""
+        """Create the kept list from the response to a request."""
         history, length = request.history, request.length or len(result.items)
         if (spare := result.spare) is not None:
             result = replace(

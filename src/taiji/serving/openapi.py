@@ -39,7 +39,7 @@ def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, A
     """Return the documented rejections of a route, including 504, which any route may give.
 
     Args:
-        text: True if the answer is plain text.
+        text: True if the response is plain text.
     """
     found: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses

@@ -40,7 +40,7 @@ class Readiness:
         """Return why the process is not ready, or an empty text if it is.
 
         Raises:
-            StoreUnavailable: the store does not answer, or is a different one.
+            StoreUnavailable: the store does not respond, or has been replaced.
         """
         if self.draining:
             return "The process is about to stop."

@@ -1,4 +1,4 @@
-"""Answers to requests for lists: caches, micro-batches and metrics."""
+"""Responses to requests for lists: caches, micro-batches and metrics."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Answer:
 
 
 class Recommendations:
-    """Answers of one process.
+    """Responses of one process to requests for lists.
 
     Args:
         scorers: models of the releases.
         rows, histories: readers of a user's newest feature row and of the user's events.
         settings: settings of caches and time budget.
-        metrics: records every answer.
+        metrics: records every response.
         clock: microseconds since the epoch.
-        admission: admission of requests, which measures the cost of answers.
+        admission: admission of requests, which measures the cost of responses.
         patience_s: ``patience_s`` of the :class:`~taiji.serving.batching.Batcher`.
 
     Raises:
@@ -89,7 +89,7 @@ class Recommendations:
 
         Raises:
             Rejected: the release has no recommender or it is not loaded, the context does not fit, or no retriever
-                answers.
+                responds.
             Overloaded: no list can be computed in time, and no kept list of the user is shown again.
         """
         start = time.perf_counter()
@@ -135,7 +135,7 @@ class Recommendations:
     async def _found(
         self, release: str, asked: RecommendIn, history: UserHistory, row: StoredRow | None, busy: Overloaded | None
     ) -> Answer:
-        """Return the answer from the cache or the cascade; every event, feature row and erasure changes the cache key."""
+        """Return the response from the cache or the cascade; every event, feature row and erasure changes the cache key."""
         newest = history.events[-1].id if history.events else ""
         version = row.version if row else None
         key = (release, version, history.seen, newest, history.forgotten, asked.model_dump_json())

@@ -51,7 +51,7 @@ class LiveRequests(Requests):
     """Requests with the data of their users.
 
     Attributes:
-        live: dataset to whose users the user numbers of the requests refer.
+        live: dataset to which the dense user ids of the requests refer.
         past: statistics of these users.
     """
 
@@ -260,7 +260,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     else:
         made = RankingRecommender(world, cascade, settings.length, scorer, rows)
     now = world.dataset.last_time + 1
-    with suppress(ResourceError):  # what would be built at the first use is built now, however long it takes
+    with suppress(ResourceError):  # build now what would otherwise be built on first use, however long it takes
         made.recommend([RecommendRequest(UserHistory("", now))])
     return made
 

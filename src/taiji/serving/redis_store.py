@@ -50,7 +50,7 @@ from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRo
 
 CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
-"""Time after which events that another worker took but did not absorb are taken over."""
+"""Time after which events that another worker has claimed but not absorbed are claimed again."""
 TIMEOUT_S = 5.0
 LOSES = "This Redis would lose events."
 DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"

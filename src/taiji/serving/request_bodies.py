@@ -66,7 +66,7 @@ def idempotency_key(request: Request) -> str:
 
 
 def joined(rows: Sequence[bytes | None]) -> bytes:
-    """Return the body of an answer with rows; missing rows are ``null``."""
+    """Return the body of a response with rows; missing rows are ``null``."""
     return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
 
 

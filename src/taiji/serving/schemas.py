@@ -1,4 +1,4 @@
-"""Bodies of requests and answers, with the descriptions of the OpenAPI page."""
+"""Bodies of requests and responses, with the descriptions of the OpenAPI page."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class RecommendIn(Body):
     """Request for a list for a user.
 
     The list has ``k`` items (by default, as many as the run's lists) and none of those in ``exclude``. ``context`` is
-    as for ranking. With ``trace``, the answer shows the path of every candidate through the cascade.
+    as for ranking. With ``trace``, the response shows the path of every candidate through the cascade.
     """
 
     user: Id

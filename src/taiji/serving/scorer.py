@@ -44,7 +44,8 @@ class RunScorer:
 
     Args:
         world: the run's data set.
-        plain, featured: rankers without and with features, bound to that dataset; None if the run has no features.
+        plain: ranker without features, bound to that dataset.
+        featured: ranker with features, bound to that dataset; None if the run has no features.
         quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
             different meanings.
         student: model that computes intents if a user's row has no intents or outdated ones; None if the run has no student.
@@ -64,7 +65,10 @@ class RunScorer:
         self._student, self._oldest_s = student, oldest_s
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """Return the CTCVR of each candidate; None for unknown candidates, and empty if the context does not fit."""
+        """Return each candidate's prediction of the ranker's goal, which is the CTCVR or, without a conversion task, the first label.
+
+        A ranker may define its goal differently. Unknown candidates get None. The list is empty if the context does not fit.
+        """
         wrong = [self._world.wrong_context(request.context) for request in requests]
         numbers = [self._numbers(request.items) for request in requests]
         known = [found != NO_ITEM for found in numbers]
@@ -93,7 +97,7 @@ class RunScorer:
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
         """Return the student's intents for users whose row has no intents or outdated ones, from their history up to now.
 
-        If the row has another quantiser version, only its intents are replaced by the student's.
+        Only the intents of such a row are replaced; its other features are kept, even if they have a different quantiser version.
         """
         student = self._student
         if student is None:
@@ -120,11 +124,11 @@ class RunScorer:
         )
 
     def _numbers(self, items: Sequence[str]) -> Array:
-        """Return the numbers of items; NO_ITEM for an item that is not in the catalogue."""
+        """Return the catalogue indices of items; NO_ITEM for an item that is not in the catalogue."""
         return np.fromiter(map(self._world.items.get, items, repeat(NO_ITEM)), np.int64, len(items))
 
     def _score(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
-        """Return one result per request, for items given by number."""
+        """Return one result per request, for items given by catalogue index."""
         if not requests:
             return []
         alike = np.ceil(np.log2([len(items) for items in numbers]))  # slates of similar length need little padding
@@ -135,7 +139,7 @@ class RunScorer:
         return [found[row] for row in range(len(requests))]
 
     def _score_alike(self, requests: Sequence[RankRequest], numbers: Sequence[Array]) -> list[RankResult]:
-        """Return one result per request; all requests form one slate."""
+        """Return one result per request; all requests are scored as one padded batch."""
         histories = [request.history for request in requests]
         live = self._world.of(histories)
         past = LiveStatistics(self._world, live, histories)
@@ -184,7 +188,7 @@ class RunScorer:
 
 
 def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
-    """Return the feature row if its ids have the given quantiser version, otherwise None; an empty version fits no row."""
+    """Return the feature row if its ids have the given quantiser version, otherwise None; always None for an empty version."""
     there = quantizer_version and features and features["quantizer_version"] == quantizer_version
     return features if there else None
 
@@ -200,7 +204,7 @@ def request_columns(world: World, contexts: Sequence[Mapping[str, ContextValue]]
 
 
 def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict[str, NDArray[Any]]:
-    """Return the feature columns of requests as objects, with the run's item numbers; empty columns are left out."""
+    """Return the feature columns of requests as objects, with the run's dense item ids; empty columns are left out."""
     known = world.items
     found: dict[str, list[list[Any] | None]] = {
         "ids": [(row["ids"] or None) if row else None for row in rows],
@@ -254,7 +258,7 @@ def scorer_of(world: World) -> RunScorer:
 
 
 def _warm(scorer: RunScorer, world: World, version: str) -> None:
-    """Make rankers build everything that they build at their first call, above all the statistics of the log."""
+    """Score two requests, so that whatever rankers build lazily (mainly the log's statistics) exists before the first real request."""
     now = world.dataset.last_time + 1
     row = {"quantizer_version": version, "as_of": now, "ids": [], "neighbour_items": []}
     for user in ("", next(iter(world.users), "")):

@@ -70,7 +70,7 @@ class Scorers:
             thread.start()
 
     def stop(self) -> None:
-        """Stop; wait only a moment for a model that is being loaded."""
+        """Stop; wait only briefly for a model that is being loaded."""
         self._stop.set()
         self._seen.set()
         for thread in self._threads:
@@ -213,7 +213,7 @@ class Scorers:
         return _by_release(asked, answer)
 
     def intents(self, asked: Sequence[tuple[str, IntentRequest]]) -> list[StudentRow | None]:
-        """Answer (release, request) pairs, with one call per release. An answer is None if its release was retired meanwhile."""
+        """Answer (release, request) pairs, with one call per release. A result is None if its release was retired meanwhile."""
 
         def answer(release: str, requests: list[IntentRequest]) -> list[StudentRow | None]:
             source = self._loaded.get(release)
@@ -234,7 +234,7 @@ class Scorers:
 
 
 def _by_release(asked: Sequence[tuple[str, Q]], answer: Callable[[str, list[Q]], list[R]]) -> list[R]:
-    """Return the answers in the order of the pairs, with one call per release."""
+    """Return the results in the order of the pairs, with one call per release."""
     results: dict[int, R] = {}
     for release in sorted({name for name, _ in asked}):
         places = [place for place, (name, _) in enumerate(asked) if name == release]

@@ -118,7 +118,7 @@ class Metrics:
         self.refused.labels(reason).inc()
 
     def note_list(self, found: RecommendResult, seconds: float, origin: Literal["cascade", "cache", "kept"]) -> None:
-        """Count an answer and its time."""
+        """Count a response and its time."""
         self._lists.labels(origin).inc()
         self._times.append(seconds)
         self._listed += 1

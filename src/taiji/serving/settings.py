@@ -72,7 +72,7 @@ class LimitSettings(Settings):
     body_s: float = Field(default=10.0, gt=0)
     """Longest time that a client may take to send its body."""
     request_s: float = Field(default=10.0, gt=0)
-    """Longest time for an answer."""
+    """Longest time for a response."""
     wait_s: float = Field(default=1.0, gt=0)
     """Reasonable waiting time for a ranking or a list; when the load would make it longer, requests get 503 at once."""
     rate: float = Field(default=5000.0, gt=0)
@@ -93,7 +93,7 @@ class LimitSettings(Settings):
 
 
 class RecommendServingSettings(Settings):
-    """Answers of ``POST /v1/recommend``."""
+    """Responses of ``POST /v1/recommend``."""
 
     cache_s: float = Field(default=10.0, ge=0)
     """Seconds for which a repeated request of a user without new data gets the same list; 0 to compute every list."""
@@ -114,9 +114,9 @@ class RecommendServingSettings(Settings):
     kept_users: int = Field(default=20_000, ge=1)
     """Largest number of users whose lists an HTTP process keeps."""
     p50_ms: float = Field(default=40.0, gt=0)
-    """Target for the median time of an answer; the metrics show it next to the measured time."""
+    """Target for the median time of a response; the metrics show it next to the measured time."""
     p99_ms: float = Field(default=80.0, gt=0)
-    """Target for the 99th percentile of the time of an answer; slower answers are counted."""
+    """Target for the 99th percentile of the time of a response; slower responses are counted."""
 
     @property
     def keeps(self) -> bool:
@@ -132,10 +132,10 @@ class ServingSettings(Settings):
     host: str = "127.0.0.1"
     """Address to bind to; addresses other than loopback need API keys."""
     port: int = Field(default=8080, ge=0, le=65535)
-    """Port; 0 takes a free one and prints it."""
+    """Port; 0 chooses a free one and prints it."""
     health_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of a listener that answers only ``/healthz``, in its own thread, so that a probe does not wait for other
-    requests. 0 takes a free port and prints it. By default there is no such listener, and probes use the port of the
+    requests. 0 chooses a free port and prints it. By default there is no such listener, and probes use the port of the
     API.
     """
     keys: Path | None = None

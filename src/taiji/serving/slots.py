@@ -1,7 +1,7 @@
 """Numbers that keep the names of workers unique among the services on one host that share a store.
 
 A worker keeps its name after a restart, so that it can give back the leases of its earlier process. Two services with
-the same names would take each other's users. The number is held by a lock that the system releases when the process
+the same names would claim each other's users. The number is held by a lock that the system releases when the process
 ends for any reason.
 """
 

@@ -374,7 +374,7 @@ class SQLiteStore:
             active, previous = found.get("active"), found.get("previous")
             if active is None or previous is None:
                 raise KeyError("previous")
-            if found.get("undone") == previous:  # done already; the caller did not receive the answer
+            if found.get("undone") == previous:  # done already; the caller did not receive the response
                 return str(active)
             for name, value in (("active", previous), ("previous", active), ("undone", active)):
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

@@ -40,7 +40,7 @@ BURST = 32
 
 
 class StoreUnavailable(Exception):
-    """The store cannot answer now (restarting, disk full, locked).
+    """The store cannot respond now (restarting, disk full, locked).
 
     Nothing was changed, or repeating the call is harmless.
     """
@@ -96,7 +96,7 @@ class Store(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise unless the store answers and is the one that was opened."""
+        """Raise unless the store responds and is the one that was opened."""
         ...
 
     def queue_age(self, now: int) -> float:

@@ -94,7 +94,7 @@ class Supervisor:
         self.stopping = threading.Event()
 
     def run(self) -> None:
-        """Run until :attr:`stopping` is set, then stop everything in order."""
+        """Run until :attr:`stopping` is set, then terminate all processes and wait for them."""
         while not self.stopping.is_set():
             self.tend()
             self.stopping.wait(POLL_S)
@@ -170,7 +170,7 @@ def serve(
         run: run directory of ``taiji run`` whose alignment, features and ranking stages are finished, or of ``taiji
             recommend``.
         settings: settings of the service.
-        started: callback that gets one line with the address when the processes are being started.
+        started: callback that gets one line with the address once the service listens, before the processes are started.
 
     Raises:
         ArtifactError: the run is not finished.
@@ -187,7 +187,7 @@ def serve(
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)
     demand_sound_clock(store, place)
-    slot = Slot(store.generation)  # an address can be written in many ways
+    slot = Slot(store.generation)  # not of the address, which can be written in several ways
     introduce(store, run, settings)
     listener = _listen(settings.host, settings.port, "serving.port")
     port = settings.health_port

@@ -1,9 +1,9 @@
 """Load generator that is light enough to share two cores with the measured service.
 
 It uses one process, one event loop, and raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop:
-request number n is due at ``start + n / rate`` even if earlier answers are late. Its latency counts from that time, so
+request number n is due at ``start + n / rate`` even if earlier responses are late. Its latency counts from that time, so
 a stall of the server increases the latency of all requests that had to wait. Without a rate, every connection sends its
-next request as soon as it gets an answer.
+next request as soon as it gets a response.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 PATIENCE_S = 2.0
-"""Age above which an answer is useless."""
+"""Age above which a response is useless."""
 REFUSED = 503
 """Status of a request that is rejected because the service is overloaded or not ready."""
 
 
 @dataclass
 class LoadReport:
-    """Result of a load run. ``statuses`` counts answers, ``errors`` broken connections.
+    """Result of a load run. ``statuses`` counts responses, ``errors`` broken connections.
 
-    Latencies are in milliseconds; answers with 503 count in ``requests`` and ``rate``, but not in the latencies,
-    because rejections are fast. ``goodput`` is the rate of successful answers that arrived during the load and at most
+    Latencies are in milliseconds; responses with 503 count in ``requests`` and ``rate``, but not in the latencies,
+    because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load and at most
     :data:`PATIENCE_S` after their requests were due.
     """
 
@@ -103,7 +103,7 @@ def load(
     Raises:
         ConfigError: the address is not on this machine, or the load is not valid.
         InputError: the kind needs ids that are missing.
-        ResourceError: no service answers there.
+        ResourceError: no service responds there.
     """
     host, port = _address(url)
     if not loopback(host) or not port:

@@ -327,7 +327,7 @@ class RankResult:
     """CTCVR per candidate, None for one that is not in the catalogue.
 
     ``with_features`` is None if the user has no row of the ranker's quantiser version. ``wrong_context`` lists the
-    context columns that the log lacks or whose value has another type, with the reasons; in that case nothing is scored.
+    context columns that the log lacks or whose value has a different type, with the reasons; in that case nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)
@@ -422,7 +422,7 @@ class IntentSource(Protocol):
 
 @runtime_checkable
 class UserDirectory(Protocol):
-    """Users of a release's run. Without this interface, a backend's answers cannot say that a user is unknown."""
+    """Users of a release's run. Without this interface, a backend's results cannot say that a user is unknown."""
 
     def has_user(self, history: UserHistory) -> bool:
         """Return whether the run's data contain the user; False for an erased user."""
@@ -437,6 +437,6 @@ class Recommender(Protocol):
         """Return one result per request, in order.
 
         Raises:
-            ResourceError: no retriever answered.
+            ResourceError: no retriever responded.
         """
         ...

@@ -139,7 +139,7 @@ class Worker:
         if probing >= 0:
             self.stopping.wait(min(self._settings.backoff_s * 2 ** min(probing, 30), MAX_PROBE_S))
         now = self._clock()
-        if self._unsure:  # the store may have leased users to this worker in a claim whose answer was lost
+        if self._unsure:  # the store may have leased users to this worker in a claim whose reply was lost
             self._store.abandon(self._release.name, self._name, now, count=False)
         self._unsure = True
         claims = self._store.claim(

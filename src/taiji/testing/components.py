@@ -18,7 +18,7 @@ Answer = NDArray[Any]
 
 
 def check_component(component: C, dataset: Dataset, answer: Callable[[C], Answer]) -> None:
-    """Check that a component survives saving and loading: same version, same answers, same bytes.
+    """Check that a component survives saving and loading: same version, same output, same bytes.
 
     Args:
         component: a fitted component.

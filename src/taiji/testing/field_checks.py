@@ -20,7 +20,7 @@ from taiji.data.splits import later_slice
 def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
     """Check the contract of a field.
 
-    Answers are the same in repeated calls and for each row alone, numbers are finite, codes lie within the
+    Values are the same in repeated calls and for each row alone, numbers are finite, codes lie within the
     vocabulary, nothing at or after a row's time is read, and the field survives saving and loading.
 
     Args:

@@ -1,7 +1,7 @@
 """Random numbers as a function of their purpose.
 
 With a sequential generator, one additional draw changes all later numbers. Here a number depends only on the seed, its owner and purpose, and keys (a user,
-the number of the user's request, a position). So a draw does not depend on other draws, on batching or on order. Two worlds that differ in one mechanism
+the index of the user's request, a position). So a draw does not depend on other draws, on batching or on order. Two worlds that differ in one mechanism
 share all other draws, even if their users come and go at different times.
 """
 

@@ -90,7 +90,7 @@ class Exposure:
         return (self._folded["row"],)
 
     def renumber(self, number: Array) -> None:
-        """Replace the numbers of the requests, which changes their draws."""
+        """Replace the numbers of earlier requests, which changes the draws."""
         self.number = number
         self._folded.clear()
 

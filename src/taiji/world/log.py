@@ -1,4 +1,4 @@
-"""The log of a world under a policy, in the schema of all sources."""
+"""The log of a world under a policy, in the schema that all sources share."""
 
 from __future__ import annotations
 

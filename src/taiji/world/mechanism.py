@@ -5,7 +5,7 @@ A step calls the mechanisms phase by phase. Within a phase, each mechanism comes
 | phase | does |
 |---|---|
 | ``advance`` | moves the mechanism's state to a slot of the clock |
-| ``available`` | says which items can be shown |
+| ``available`` | determines which items can be shown |
 | ``observe`` | adds the context of the request, and updates states of the requesting users |
 | ``place`` | adds vectors: tastes, topics |
 | ``shape`` | adds to terms: interest, logits, logarithms |
@@ -51,7 +51,7 @@ class Ground:
         seed: random seed of the world.
         domain: domain of the scenario, which selects the words.
         traits: user traits by name: ``keenness`` (logit), ``activity`` (factor of visits), ``joined`` (day),
-            ``segment`` (number), (users,) each.
+            ``segment`` (index), (users,) each.
         segments: number of segments.
         before: mechanisms created before this one, by name.
     """

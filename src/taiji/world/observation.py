@@ -75,7 +75,7 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A policy's answer to the requests of a step.
+    """A policy's decisions for the requests of a step.
 
     Attributes:
         items: (B, M) rankings, best first, padded with −1. The first items are shown, and further ones may be cached.

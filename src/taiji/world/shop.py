@@ -99,7 +99,7 @@ class Shop:
         return _sigmoid(-1.5 + 2.0 * self.tastes[users, self.themes[items]] + 0.5 * self.keenness[users])
 
     def tables(self) -> Tables:
-        """Return the log in the format of all sources. The ids are the user and item numbers of the shop."""
+        """Return the log as :class:`~taiji.data.schema.Tables`. The ids are the shop's user and item indices."""
         kind = self._rng(6).integers(len(ITEM_KINDS), size=self.n_items)
         told = self.themes if self.settings.telling_text else self.themes[self._rng(7).permutation(self.n_items)]
         word = self._rng(8).integers(len(THEMES[0]), size=self.n_items)

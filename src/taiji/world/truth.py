@@ -116,8 +116,8 @@ class Truth:
 
         Args:
             observation: requests with candidates.
-            length: length of the lists; None takes the scenario's.
-            budget: number of candidates considered, those with the highest reward when shown alone; None takes all.
+            length: length of the lists; None uses the scenario's.
+            budget: number of candidates considered, those with the highest reward when shown alone; None considers all.
 
         If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily and then improved by replacing one item or
         swapping two positions as long as that helps, which gives a lower bound of the best reward.

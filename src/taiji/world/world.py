@@ -133,11 +133,11 @@ class World:
         return World(self.scenario.model_copy(update={"mechanisms": mechanisms, "name": name}), self.seed)
 
     def log(self, policy: SlatePolicy | str | None = None, days: int | None = None) -> Tables:
-        """Let a policy serve from the start, and return the log in the format of all sources.
+        """Let a policy serve from the start, and return the log as :class:`~taiji.data.schema.Tables`, like any data source.
 
         Args:
-            policy: a policy or a name for :func:`taiji.world.policies.make_policy`; None takes the scenario's.
-            days: length in days; None takes the scenario's.
+            policy: a policy or a name for :func:`taiji.world.policies.make_policy`; None uses the scenario's.
+            days: length in days; None uses the scenario's.
         """
         from taiji.world.log import make_log
 
@@ -152,7 +152,8 @@ class World:
         """Show lists to the requesting users, and return the exposure. Afterwards :attr:`observation` is that of the next step.
 
         Raises:
-            InputError: an item is unavailable or twice in a list, or the number of lists is wrong.
+            InputError: an item is unavailable or repeated in a list, the number of lists is wrong, or no mechanism reads a
+                decision.
         """
         s, exposure = self.scenario, self._asking
         self._check(choice)

@@ -7,7 +7,7 @@ from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
 
 from taiji.models.codes.trie import CodeTrie, LiveTrie
 from taiji.models.retrieval import code_network
-from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Decoding, Past
+from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Decoding, Past, RequestAttributes
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.nn.beam_search import beam_search
 from taiji.nn.prefix_blocks import PrefixBlock
@@ -74,9 +74,9 @@ def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
         if network.prompts is not None:
             network.prompts.normal_()
         memory = network.read(past)
-        together, _ = network.states(memory, seen, codes, Asked(times, prompts))
+        together, _ = network.states(memory, seen, codes, RequestAttributes(times, prompts))
         for group in range(5):
-            asked = Asked(
+            asked = RequestAttributes(
                 None if times is None else times[:, group, None], None if prompts is None else prompts[:, group, None]
             )
             decoding = Decoding(network, memory, seen[:, group : group + 1], asked)
@@ -89,7 +89,10 @@ def test_step_by_step_equals_all_at_once_and_each_group_alone(name):
         codes_of = past.codes.clone()
         codes_of[:, 3:] = 0
         other, _ = network.states(
-            network.read(Past(codes_of, past.times, past.long, past.long_mask)), seen, codes, Asked(times, prompts)
+            network.read(Past(codes_of, past.times, past.long, past.long_mask)),
+            seen,
+            codes,
+            RequestAttributes(times, prompts),
         )
         torch.testing.assert_close(other[:, :4], together[:, :4], rtol=1e-10, atol=1e-10)
 
@@ -133,7 +136,7 @@ def test_options_that_start_as_the_identity(options):
     times = torch.ones(3, 5, 5, dtype=torch.float64)
     with torch.no_grad():
         expected, _ = plain.states(plain.read(histories(plain)), seen, codes)
-        found, _ = other.states(other.read(histories(other)), seen, codes, Asked(times, seen % 3))
+        found, _ = other.states(other.read(histories(other)), seen, codes, RequestAttributes(times, seen % 3))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 

@@ -27,7 +27,7 @@ from taiji.data.discovery.words import parts
 from taiji.data.sources.delimited import named
 
 MOSTLY = 0.8
-"""A column scores lower as an id if a smaller share of its rows has a value, because another column may have one in every row."""
+"""Share of rows with a value below which a column scores lower as an id, because another id column may be complete."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
@@ -38,8 +38,8 @@ class Roles:
 
     Attributes:
         items, users: table of the items or of the users; None if only the log, or no file, describes them.
-        user_scores, item_scores: scores of the columns of the log as ids of users or items, by column name.
-        item_keys, user_keys: scores of the columns of the table of items or users as its key, by column name.
+        user_scores, item_scores: score as the user or item id, for each column of the log, by column name.
+        item_keys, user_keys: score as the key, for each column of the item or user table, by column name.
         reasons: reasons by role, as sentences.
         fit: total score of this assignment.
     """

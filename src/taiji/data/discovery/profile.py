@@ -17,7 +17,7 @@ from taiji.data.personal import private
 OUTCOME = "rfm plays views visits sessions logins watched listened next last latest recent first target label labels y answer outcome predicted prediction score total sum spent spend revenue ltv clv churn churned purchase purchases purchased bought order orders click clicks converted conversion rating frequency recency monetary letzte letzter nächste nächster summe umsatz gesamt 下次 最近 累计 总额 标签"
 """Words in the names of columns that are derived from behaviour over the whole log."""
 WINDOW = re.compile(r"(^|_)(last_?)?\d+_?(d|days?|w|weeks?|m|months?|tage?|jours?)$")
-"""Pattern for the ending of a column name that counts over a time window (``n_plays_30d``)."""
+"""Pattern of column names that end in a time window (``n_plays_30d``)."""
 LIKE_IDS = 0.9
 """A column is treated as a reference to items if at least this share of its values are item ids."""
 OWN_TEXT = 0.5
@@ -51,7 +51,7 @@ def profile(table: Table, columns: Sequence[Column], item_ids: Sequence[pl.Serie
     Args:
         table: table that contains the columns.
         columns: candidate columns.
-        item_ids: ids of items, as they are spelt in other columns.
+        item_ids: ids and titles of items, as they are spelt in other columns.
     """
     shown, left_out = [], {}
     for column in columns:
@@ -64,7 +64,7 @@ def profile(table: Table, columns: Sequence[Column], item_ids: Sequence[pl.Serie
 
 
 def describes_users(column: Column) -> bool:
-    """Return True if a column describes kinds of users: it is not a key, not free text and not empty."""
+    """Return True if a column is a user attribute: not a key, not free text and not constant."""
     few = 2 <= column.distinct <= max(50, 0.02 * column.present)
     return (
         column.kind in ("text", "flag")

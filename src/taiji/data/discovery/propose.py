@@ -1,6 +1,6 @@
 """Turn facts about a folder's files into a proposed mapping. Every guess has a confidence and reasons, and every doubt is reported.
 
-The evidence comes from names, values and keys between files. If the scores of the best two candidates for a required role are close, the role is
+The evidence comes from names, values, and key relations between files. If the scores of the best two candidates for a required role are close, the role is
 not guessed. It becomes a :class:`Question`.
 """
 
@@ -108,7 +108,7 @@ def _flatten_timestamp(answers: dict[str, str]) -> dict[str, str]:
 
 
 class _ProposalBuilder:
-    """Builder of a proposal, one role at a time; ``taken`` are the columns of the log that have a role."""
+    """Builder of a proposal, one role at a time. ``taken`` holds the columns of the log that have a role."""
 
     def __init__(self, proposal: Proposal, answers: dict[str, str]) -> None:
         self.proposal, self.roles, self.answers = proposal, proposal.roles, answers
@@ -355,7 +355,7 @@ class _ProposalBuilder:
         return [file.ids(str(self.proposal.guesses[key].value)) for file, key in named if key in self.proposal.guesses]
 
     def further(self) -> None:
-        """Propose further labels of the log, and roles for the columns that describe requests and their display."""
+        """Propose further labels of the log, and roles for the columns that describe a request and how its items were displayed."""
         log = self.roles.events
         taken = self.taken | self.item_columns | self.user_columns
         item = self.proposal.guesses.get("events.item_id")

@@ -40,7 +40,7 @@ LABELS = {
 }
 """Words in the names of columns that describe behaviour."""
 UNWANTED = "bot bots robot crawler spam fraud fraudulent test tests testing dummy internal deleted invalid void cancelled canceled storniert gelöscht testbestellung 测试 机器人 作弊"
-"""Words in the names of columns that mark rows which no real user caused."""
+"""Words in the names of columns that mark bot, test or cancelled rows."""
 DECORATING = (
     "is was has have had did does be been ist wurde war hat est a 是否 已 flag flg bool boolean ind indicator label target yn y n binary value val count cnt num number "
     "type typ kind name code art 类型 event user item the 次数 标记 数"

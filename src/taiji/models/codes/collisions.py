@@ -21,7 +21,7 @@ def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
 
     Args:
         codes: (N, L).
-        popularity: (N,); of the items with equal codes, the most popular gets 0; ties are broken by item number. By default all items are equally popular.
+        popularity: (N,); of the items with equal codes, the most popular gets 0; ties are broken by item id. By default all items are equally popular.
     """
     count = len(codes)
     weight = np.zeros(count) if popularity is None else np.asarray(popularity, np.float64)

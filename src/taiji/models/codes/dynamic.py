@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from taiji.core.artifacts import atomic_folder, read_json, write_json
 from taiji.core.errors import ArtifactError, InputError
+from taiji.models.codes.code_log import CodeLog
 from taiji.models.codes.coder import Coder
 
 Array = NDArray[Any]
@@ -86,33 +87,42 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and the number (N,) of the coder that assigned them.
+        """Return the codes (N, L) that items (N,) had at times (N,), and the index (N,) of the coder that assigned them in :attr:`coders`.
 
-        A code that was assigned at exactly the given time counts. Before an item's first code, codes and number are −1.
+        A code that was assigned at exactly the given time counts. Before an item's first code, codes and index are −1.
         """
-        log = self._log()
-        items, times = np.asarray(items, np.int64), np.asarray(times, np.int64)
-        # The log is sorted by time. A stable sort by item keeps this order within each item; on equal times, the last code wins.
-        order = np.argsort(log["items"], kind="stable")
-        owner, given = log["items"][order], log["times"][order]
-        # Number of log entries up to and including each (item, time), in the order of items, then times.
-        asked = np.lexsort((np.r_[np.zeros(len(given)), np.ones(len(items))], np.r_[given, times], np.r_[owner, items]))
-        rank = np.empty(len(asked), np.int64)
-        rank[asked] = np.cumsum(asked < len(given))
-        place = rank[len(given) :] - 1
-        there = (place >= 0) & (owner[np.maximum(place, 0)] == items) if len(given) else np.zeros(len(items), bool)
-        found = order[np.maximum(place, 0)] if len(given) else place
-        codes = np.full((len(items), log["codes"].shape[1]), NO_CODE, np.int64)
-        versions = np.full(len(items), NO_CODE, np.int64)
-        codes[there], versions[there] = log["codes"][found[there]], log["versions"][found[there]]
+        log = self.log
+        found = log.last(items, times)
+        there = found >= 0
+        codes = np.full((len(found), log.codes.shape[1]), NO_CODE, np.int64)
+        versions = np.full(len(found), NO_CODE, np.int64)
+        codes[there], versions[there] = log.codes[found[there]], self._coder_indices()[found[there]]
         return codes, versions
+
+    @property
+    def log(self) -> CodeLog:
+        """All assigned codes."""
+        empty, levels = np.zeros(0, np.int64), len(self.coders[-1].sizes) if self.coders else 0
+        return CodeLog(
+            np.concatenate([empty, *self._times]),
+            np.concatenate([empty, *self._items]),
+            np.concatenate([np.zeros((0, levels), np.int64), *self._codes]),
+        )
+
+    @property
+    def log_of_version(self) -> CodeLog:
+        """The codes that the current coder assigned."""
+        log, own = self.log, self._coder_indices() == len(self.coders) - 1
+        return CodeLog(log.times[own], log.items[own], log.codes[own])
 
     def save(self, folder: str | Path) -> None:
         """Write each coder into its own folder, the log of codes, and the versions; atomically."""
         with atomic_folder(folder) as temporary:
             for number, coder in enumerate(self.coders):
                 coder.save(temporary / f"coder-{number}")
-            save_file({k: np.ascontiguousarray(v) for k, v in self._log().items()}, temporary / "codes.safetensors")
+            log = self.log
+            tables = {"times": log.times, "items": log.items, "codes": log.codes, "versions": self._coder_indices()}
+            save_file({k: np.ascontiguousarray(v) for k, v in tables.items()}, temporary / "codes.safetensors")
             write_json(temporary / "versions.json", [coder.version for coder in self.coders])
 
     @classmethod
@@ -154,13 +164,6 @@ class DynamicCodes:
             )
         return self.coders[-1]
 
-    def _log(self) -> dict[str, Array]:
-        """Return times (T,), items (T,), codes (T, L) and versions (T,) of all assigned codes, sorted by time."""
-        levels = len(self.coders[-1].sizes) if self.coders else 0
-        empty = np.zeros(0, np.int64)
-        return {
-            "times": np.concatenate([empty, *self._times]),
-            "items": np.concatenate([empty, *self._items]),
-            "codes": np.concatenate([np.zeros((0, levels), np.int64), *self._codes]),
-            "versions": np.concatenate([empty, *self._versions]),
-        }
+    def _coder_indices(self) -> Array:
+        """Return the index (T,) of the coder that assigned each code of the log."""
+        return np.concatenate([np.zeros(0, np.int64), *self._versions])

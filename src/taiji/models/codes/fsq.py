@@ -105,7 +105,7 @@ class FSQ(Coder):
 
 
 def grid_codes(digits: Array, grid: Grid) -> Array:
-    """Return the number (…,) of the cell with digits (…, D); the first direction is the most significant digit."""
+    """Return the index (…,) of the cell with digits (…, D); the first direction is the most significant digit."""
     return np.asarray(digits @ _places(grid), dtype=np.int64)
 
 

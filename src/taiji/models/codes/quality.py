@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 def code_groups(codes: Array) -> Array:
-    """Return a group number (N,) for each row of codes (N, L). Equal rows have the same number; numbers start at 0 and follow the order of the codes."""
+    """Return a group index (N,) for each row of codes (N, L). Equal rows have the same index; indices start at 0 and follow the order of the codes."""
     if not len(codes):
         return np.zeros(0, np.int64)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
@@ -34,7 +34,7 @@ def surplus_items(codes: Array) -> float:
 
 
 def collisions_by_target(codes: Array, targets: Array) -> float:
-    """Return the share of targets (T,), given as item numbers, that share their codes with another item.
+    """Return the share of targets (T,), given as dense item ids, that share their codes with another item.
 
     Popular items often collide more, or less, than others; a test set weights items by demand.
     """
@@ -48,8 +48,8 @@ def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> fl
 
     Args:
         codes: (N, L) codes of items.
-        targets: (T,) item numbers.
-        popularity: (N,) popularity in the training log; ties go to the lower number.
+        targets: (T,) dense item ids.
+        popularity: (N,) popularity in the training log; ties go to the lower item id.
         k: length of the list.
     """
     if not len(targets):
@@ -90,7 +90,7 @@ def agreement(first: Array, second: Array) -> float:
 def stability(first: Array, second: Array) -> Array:
     """Return (L,): the agreement of two encodings (N, L) of the same items on the groups that their first 1, 2, … levels form.
 
-    The numbering is ignored: a refit that finds the same groups with different numbers is stable.
+    The numbering is ignored: a refit that finds the same groups in a different order is stable.
     """
     levels = range(1, first.shape[1] + 1)
     return np.asarray([agreement(code_groups(first[:, :n]), code_groups(second[:, :n])) for n in levels])

@@ -47,7 +47,7 @@ class CodeTrie:
         Args:
             codes: integers, ``0 ≤ codes[:, l] < sizes[l]``.
             sizes: number of codes per level; by default one more than the largest code.
-            popularity: (N,) at least 0; orders the items that share a leaf. By default all are equal, and the smaller item number comes first.
+            popularity: (N,) at least 0; orders the items that share a leaf. By default all are equal, and the smaller item id comes first.
 
         Raises:
             InputError: there are no items, or a code is out of range for its level.

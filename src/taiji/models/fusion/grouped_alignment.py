@@ -1,4 +1,4 @@
-"""Baselines that correct predictions for a confounder such as duration: each prediction is taken relative to the candidates with similar values of it.
+"""Baselines that correct predictions for a confounder such as duration: each prediction is expressed relative to the candidates with similar values of the confounder.
 
 D2Q (Zhan et al., KDD 2022) uses the rank within the group, WTG (Zheng et al., 2022) the distance from the group's mean in standard deviations of the
 group, and mean alignment the ratio to the mean. All three were designed for labels and are applied to predictions here.

@@ -32,7 +32,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     columns: tuple[str, ...] = ()
     """Attributes of a request: numeric columns of the requests or users, with one number per request each."""
     users: int = Field(default=0, ge=0)
-    """Number of rows in the table of learnt user vectors, indexed by the user's number modulo this; 0 for no table."""
+    """Number of rows in the table of learnt user vectors, indexed by the user's dense id modulo this; 0 for no table."""
     dimension: PositiveInt = 8
     """Length of user vectors and task vectors."""
     grid: int = Field(default=17, ge=2)
@@ -45,7 +45,7 @@ class MonotoneEnsembleSettings(FusionSettings):
     feedback: float = Field(default=0.1, ge=0)
     """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the slates, taken from the end, that is held out to measure UAUC."""
+    """Share of the slates, the last ones, that is held out to measure UAUC."""
 
 
 class EnsembleNetwork(nn.Module):

@@ -43,7 +43,7 @@ class CodeSequenceSettings(NeuralRankerSettings):
     found: PositiveInt = 50
     """Number of history entries that a candidate attends to."""
     least_levels: int = Setting(default=1, ge=0)
-    """Number of leading codes that an entry must share with the candidate; 0 takes the nearest entries by codes in any case."""
+    """Number of leading codes that an entry must share with the candidate; with 0, the entries nearest by codes are attended to, however far they are."""
     attended: PositiveInt = 16
     """Width of an entry in the attention."""
 

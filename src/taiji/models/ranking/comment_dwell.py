@@ -146,7 +146,7 @@ class CommentTexts(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers: one count per comment, then the components of the title and of each comment."""
+        """Names of the values: one count per comment, then the components of the title and of each comment."""
         texts = (f"{self.name}_{text}_{part}" for text in range(1 + self.most) for part in range(self.width))
         return (*(f"{self.name}_clicks_{place}" for place in range(self.most)), *texts)
 
@@ -166,7 +166,7 @@ class CommentTexts(NumbersField):
         self.width = self.space.components.shape[1] if self.space.width else 0
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, F) float32."""
+        """Return the values for each row, (N, F) float32."""
         return np.concatenate([self.clicks(rows), self._placed(rows.dataset)[rows.item]], axis=1).astype(np.float32)
 
     def clicks(self, rows: Rows) -> Array:

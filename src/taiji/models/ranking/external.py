@@ -43,7 +43,7 @@ class PairScorer(Protocol):
 
 
 class ExternalRanker(ABC):
-    """Base class of external rankers: translates dense ids, splits into batches, and checks the answers.
+    """Base class of external rankers: translates dense ids, splits into batches, and checks the results.
 
     Args:
         dataset: dataset that maps dense ids to ids of the user's tables.
@@ -158,8 +158,8 @@ class CallableRanker(ExternalRanker):
 class HttpRanker(ExternalRanker):
     """Ranker behind an HTTP endpoint. It POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
 
-    Timeouts, connection errors, and the status codes 408, 409, 425, 429 and 5xx are retried with increasing pauses; others are not. An answer may contain
-    ``version``; otherwise the version is that of the settings, or the address.
+    Timeouts, connection errors, and the status codes 408, 409, 425, 429 and 5xx are retried with increasing pauses; others are not. A response may contain
+    ``version``; otherwise the version is that of the settings or, without one, a hash of the address.
     """
 
     def __init__(self, dataset: Dataset, url: str, settings: ExternalSettings | None = None) -> None:

@@ -1,7 +1,7 @@
 """Faster form of a graph that is only used for inference: nothing is computed twice, and results overwrite inputs that nobody reads again.
 
-The values stay the same, to the last bit, except those of linear layers that are joined because they have the same input: a matrix product of another
-width may add up in another order. A graph that already contains an in-place operation is left unchanged.
+The values stay the same, to the last bit, except those of linear layers that are joined because they have the same input: a matrix product with a different
+width may add up in a different order. A graph that already contains an in-place operation is left unchanged.
 """
 
 from __future__ import annotations

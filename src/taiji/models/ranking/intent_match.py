@@ -56,7 +56,7 @@ class IntentMatch(NumbersField):
 
     Args:
         most: largest number of intents that are read, in order of decreasing weight.
-        name: name of the field, and prefix of the names of its numbers.
+        name: name of the field, and prefix of the names of its values.
     """
 
     learnt = ("embedder", "depth")
@@ -70,7 +70,7 @@ class IntentMatch(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers; empty if the training rows had no intents."""
+        """Names of the values; empty if the training rows had no intents."""
         if not self.embedder:
             return ()
         levels = (f"l{level + 1}" for level in range(self.depth))
@@ -95,7 +95,7 @@ class IntentMatch(NumbersField):
             self.space, self.embedder = space, found[0]
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, F) float32. Rows with the same user and time share one feature row."""
+        """Return the values for each row, (N, F) float32. Rows with the same user and time share one feature row."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels and set(INTENTS) <= set(rows.frame.columns)):
             return out
@@ -138,7 +138,7 @@ class IntentMatch(NumbersField):
         items: Array,
         catalogue: _Catalogue,
     ) -> Array:
-        """Return the numbers of the candidates (M,) of one request, (F, M) float32."""
+        """Return the values for the candidates (M,) of one request, (F, M) float32."""
         weights = intents.weights[request]
         near = cosines[:, items]
         matches = weighted_match(near, np.repeat(weights[:, None], len(items), axis=1))

@@ -93,7 +93,7 @@ class ItemKnowledge(TextMatch):
         return embedded(self.embedder_used, [self.texts[place] if place >= 0 else "" for place in places])
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return item numbers, with −1 for items without a text at the given times."""
+        """Return the item indices, with −1 for items without a text at the given times."""
         if not len(self._since):
             return np.full_like(numbers, -1)
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)

@@ -90,7 +90,7 @@ class ItemKnowledge(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         return tuple(f"{self.name}[{place}]" for place in range(self.width))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:

@@ -1,7 +1,7 @@
 """Pair fields: agreement of a candidate with the history of its user, from the log (collaborative) and from texts.
 
 Both kinds read the user's history strictly before the time of a row. Their item vectors are learnt from the events strictly before a cutoff time, the latest
-that is not after the row. The numbers of a row do not depend on the other rows of the call: training and a single request to a service give the same bytes.
+that is not after the row. The values of a row do not depend on the other rows of the call: training and a single request to a service give the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PastField(NumbersField):
     """Base class of pair fields whose item vectors are refreshed at cutoff times.
 
     Args:
-        name: name of the field, and prefix of the names of its numbers.
+        name: name of the field, and prefix of the names of its values.
         history: number of most recent interactions with which a candidate is compared.
         refreshes: number of refreshes in the training period; the last one is at its end.
         least_rows: smallest number of training rows with which the field is used.
@@ -57,7 +57,7 @@ class PastField(NumbersField):
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
         self._changing = threading.RLock()
-        """Lock that is held while item state changes. Readers need no lock: item numbers only grow, and are published last."""
+        """Lock that is held while item state changes. Readers need no lock: item indices are only added, and are published last."""
 
     @property
     def is_left_out(self) -> bool:
@@ -75,11 +75,11 @@ class PastField(NumbersField):
 
     @abstractmethod
     def agreement(self, cut: int, items: Array, histories: Array) -> Array:
-        """Return the numbers of the candidates of requests, (F, R * M) float32.
+        """Return the values for the candidates of requests, (F, R * M) float32.
 
         Args:
             cut: index of the cutoff time.
-            items, histories: (R, M) and (R, L), in the field's own item numbers; −1 is padding.
+            items, histories: (R, M) and (R, L), in the field's own item indices; −1 is padding.
         """
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
@@ -110,12 +110,12 @@ class PastField(NumbersField):
             self.cuts = np.append(self.cuts, until).astype(np.int64)
 
     def _start(self, dataset: Dataset) -> None:
-        """Adopt the item numbers of a dataset, and drop all cutoffs."""
+        """Adopt the dense item ids of a dataset, and drop all cutoffs."""
         self.cuts, self.known = np.zeros(0, dtype=np.int64), _hashes(dataset)
         self._bound = (dataset.items, np.arange(dataset.n_items))
 
     def numbering(self, dataset: Dataset) -> Array:
-        """Return the field's own number of each item of a dataset, (n_items,) int64; −1 for an unknown item.
+        """Return the field's own index of each item of a dataset, (n_items,) int64; −1 for an unknown item.
 
         Safe to call from several threads, also for different datasets.
         """
@@ -131,18 +131,18 @@ class PastField(NumbersField):
         return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Add the unknown items (−1) of a dataset, and return the numbers of its items. The base class leaves them unknown.
+        """Add the unknown items (−1) of a dataset, and return the indices of its items. The base class leaves them unknown.
 
         The lock is held during the call.
         """
         return numbers
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return item numbers, with −1 for items that are still unknown at the given times (microseconds). The base class keeps all."""
+        """Return the item indices, with −1 for items that are still unknown at the given times (microseconds). The base class keeps all."""
         return numbers
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers of each row, (N, F) float32; 0 where nothing is known."""
+        """Return the values for each row, (N, F) float32; 0 where nothing is known."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels):
             return out
@@ -226,7 +226,7 @@ class CollaborativeMatch(PastField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+        """Names of the values."""
         if self.is_left_out:
             return ()
         return tuple(f"{self.name}_{part}" for part in (*HISTORY_MATCHES, "co_sum", "co_max", "co_recent"))
@@ -284,7 +284,7 @@ class CollaborativeMatch(PastField):
 
 
 def _moved(vectors: QuantisedVectors, numbers: Array, count: int) -> QuantisedVectors:
-    """Return the vectors of a dataset, indexed by the field's own item numbers."""
+    """Return the vectors of a dataset, in the order of the field's own item indices."""
     codes = np.zeros((count, vectors.codes.shape[1]), dtype=np.int8)
     codes[numbers[numbers >= 0]] = vectors.codes[numbers >= 0]
     return QuantisedVectors(codes)
@@ -383,7 +383,7 @@ class TextMatch(PastField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the numbers; empty if items have no texts."""
+        """Names of the values; empty if items have no texts."""
         if self.is_left_out or not self.space.width:
             return ()
         matches = [f"{self.name}_{part}" for part in HISTORY_MATCHES]
@@ -435,7 +435,7 @@ class TextMatch(PastField):
             vectors, components = self.space.place(self.embed(dataset, new))
             numbers = numbers.copy()
             numbers[new] = len(self.known) + np.arange(len(new))
-            # A concurrent reader keeps the old arrays: the numbers of the new items are not published yet.
+            # A concurrent reader keeps the old arrays: the indices of the new items are not published yet.
             self.known = np.concatenate([self.known, _hashes(dataset)[new]])
             self.vectors = QuantisedVectors(np.concatenate([self.vectors.codes, vectors.codes]))
             self.components = np.concatenate([self.components, components])

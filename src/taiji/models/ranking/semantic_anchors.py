@@ -121,7 +121,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
 
 class AnchorText(NumbersField):
-    """Field with the number of the text version that could be read at the time of the row, 0 if there was none.
+    """Field with the index of the text version that could be read at the time of the row, 0 if there was none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.
@@ -201,7 +201,7 @@ class AnchorText(NumbersField):
         self._saved = {name: values for name, values in tensors.items() if not name.startswith("start_")}
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the number of the text of each row, (N, 1) float32."""
+        """Return the index of the text of each row, (N, 1) float32."""
         versions = self.versions or self.bind(rows.dataset)
         return versions.at(rows.item, rows.time)[:, None].astype(np.float32)
 
@@ -230,7 +230,7 @@ class AnchorText(NumbersField):
 
 
 class AnchorHistory(NumbersField):
-    """Field with the numbers of the texts of the user's last interactions, each in its version at the time, newest first; 0 if there is none.
+    """Field with the indices of the texts of the user's last interactions, each in its version at the time, newest first; 0 if there is none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.
@@ -249,7 +249,7 @@ class AnchorHistory(NumbersField):
         return tuple(f"{self.name}[{place}]" for place in range(self.length))
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the numbers, (N, length) float32."""
+        """Return the indices, (N, length) float32."""
         if self.versions is None:
             self.versions = text_versions(rows.dataset, self.source)
         items, times = rows.dataset.history.before_batch(rows.user, rows.time, self.length)
@@ -332,7 +332,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         """Return the encoder's output (B, 2 d), with each distinct text encoded only once, and write it into the bank.
 
         Args:
-            anchors: (B,) numbers of texts.
+            anchors: (B,) indices of texts.
             items: (B, item) embeddings of their items.
         """
         distinct, place = anchors.unique(return_inverse=True)
@@ -345,7 +345,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return look_up(found, place)
 
     def encoded(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the encoder's output (n, 2 d) for the texts with the given numbers (n,)."""
+        """Return the encoder's output (n, 2 d) for the texts with the given indices (n,)."""
         items = self.inputs.embeddings.item(self.text_items[numbers])
         return self.encoder(self.text_general[numbers], self.text_domain[numbers], items)  # type: ignore[no-any-return]
 
@@ -354,7 +354,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.bank.refresh(self.encoded)
 
     def pooled(self, past: torch.Tensor) -> torch.Tensor:
-        """Return h_UIN (R, d) of the texts of the history, with numbers (R, L), from the bank; 0 if there are none."""
+        """Return h_UIN (R, d) of the texts of the history, with indices (R, L), from the bank; 0 if there are none."""
         there = past != 0
         read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width] - self.centre
         moved = self.user(read, there, (self.cosines, self.sines)) - read

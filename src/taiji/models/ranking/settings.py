@@ -81,7 +81,7 @@ class NeuralRankerSettings(Settings):
     change."""
 
     def passes(self, rows: float) -> int:
-        """Return the number of passes over the given number of training rows: ``epochs``, or as many as ``min_steps`` needs, at most ten, since more only
+        """Return the number of passes over the given number of training rows: ``epochs``, or as many as ``min_steps`` needs, at most ten, because more passes only
         memorise."""
         return max(self.epochs, min(math.ceil(self.min_steps * self.batch / max(rows, 1)), 10))
 
@@ -119,13 +119,13 @@ class ExternalSettings(Settings):
     batch: PositiveInt = 1024
     """Number of pairs per call."""
     timeout: float = Field(default=30.0, gt=0)
-    """Seconds to wait for an answer (HTTP)."""
+    """Seconds to wait for a response (HTTP)."""
     attempts: PositiveInt = 3
     """Total number of attempts (HTTP)."""
     pause: float = Field(default=0.5, ge=0)
     """Pause in seconds before the second attempt, doubled for each further one (HTTP)."""
     version: str = ""
-    """Version of the endpoint's model, if its answers do not contain one (HTTP). Cached scores depend on it."""
+    """Version of the endpoint's model, if its responses do not contain one (HTTP). Cached scores depend on it."""
 
 
 class OwnRankerSettings(Settings):

@@ -104,7 +104,7 @@ def _weights(module: nn.Module) -> Iterator[torch.Tensor]:
 
 @dataclass
 class SplitCache:
-    """Rewritten network of a ranker, created at its first use and again after the weights change."""
+    """Rewritten network of a ranker, created on first use and again after the weights change."""
 
     network: nn.Module
     fields: FieldSet

@@ -118,7 +118,7 @@ def _nodes(booster: Booster) -> dict[str, Any]:
 
 
 def _flat(root: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the nodes of a tree with their numbers, root first. A branch has the numbers of its ``children``."""
+    """Yield the nodes of a tree with their indices, root first. A branch has the indices of its ``children``."""
     waiting, count = [(0, root)], 1
     while waiting:
         at, part = waiting.pop()

@@ -117,7 +117,7 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
         similarity: (B, M, M) positive semidefinite with a diagonal of 1.
         log_quality: (B, M).
         allowed: (B, M) bool.
-        length: number of positions to take; once the determinant is 0 or nothing more is allowed, the rest follows in order of quality.
+        length: number of positions to choose; once the determinant is 0 or nothing more is allowed, the rest follows in order of quality.
     """
     rows, width = log_quality.shape
     steps = min(length, width)

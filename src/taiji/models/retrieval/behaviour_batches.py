@@ -75,12 +75,12 @@ def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
 
 
 def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: History) -> History:
-    """Return a history whose items are numbers of behaviours, from 1; len(names) + 1 stands for an unknown behaviour.
+    """Return a history whose items are indices of behaviours, from 1; len(names) + 1 stands for an unknown behaviour.
 
     Args:
         events: events in time order, from which ``history`` was made.
         column: column of the behaviour.
-        names: names of the behaviours, in the order of their numbers.
+        names: names of the behaviours, in the order of their indices.
     """
     clicks = events.filter(pl.col("click") == 1)
     numbers = {name: place + 1 for place, name in enumerate(names)}
@@ -111,7 +111,7 @@ class Histories:
         Args:
             masked: share of the items that is masked; if none of a history is drawn, its newest item is masked.
             hidden: share of the behaviours that is hidden.
-            mask: number that stands for a masked item.
+            mask: index that stands for a masked item.
         """
         order = random.permutation(self.users)
         bucket = np.arange(len(order)) // (batch * BUCKET)

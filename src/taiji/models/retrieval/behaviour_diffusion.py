@@ -111,7 +111,7 @@ class BehaviourDiffusion(VectorRetriever):
         return np.concatenate(list(parts))
 
     def redrawn(self, seed: int) -> Self:
-        """Return the retriever with newly drawn noise. The spread of its answers shows how certain the diffusion is."""
+        """Return the retriever with newly drawn noise. The spread of its results shows how certain the diffusion is."""
         made = copy(self)
         made.network = deepcopy(self.network)
         noise = torch.randn(self.settings.width, generator=torch.Generator().manual_seed(seed))

@@ -31,7 +31,7 @@ class BehaviourTraining:
         network: network to train.
         data: training histories.
         valid: users (V,), and the items (V,) with which they interacted next by the target behaviour.
-        target: number of the target behaviour.
+        target: index of the target behaviour.
         chance: (N,) sampling probability of each item as a negative.
         random: generator for batches, masks and negatives.
 

@@ -21,8 +21,8 @@ class CodeBatch:
     """Windows of histories.
 
     Attributes:
-        items: (R, n + 1) oldest first, padded with −1; group g of a row has seen the first g items and predicts the next one.
-        places: (R, n + 1) position of each item in the history's arrays, padded with −1.
+        items: (R, n + 1) assignments of codes, oldest first, padded with −1; group g of a row has seen the first g and predicts the next one.
+        places: (R, n + 1) position of each interaction in the history's arrays, padded with −1.
         users: (R,) users.
     """
 

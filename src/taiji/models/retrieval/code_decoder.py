@@ -19,11 +19,13 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.core.settings import problem_text
 from taiji.data.dataset import Dataset
 from taiji.data.history import History
+from taiji.models.codes.code_log import CodeLog
 from taiji.models.codes.coder import Coder, coder_class
 from taiji.models.codes.collisions import unique_codes
+from taiji.models.codes.dynamic import DynamicCodes
 from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
-from taiji.models.retrieval.code_network import Asked, BeamScorer, CodeNetwork, Past
+from taiji.models.retrieval.code_network import BeamScorer, CodeNetwork, Past, RequestAttributes
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of, scenario_of_requests, scenarios_of
 from taiji.models.retrieval.code_settings import CodeDecoderSettings
 from taiji.models.retrieval.code_training import CodeTraining
@@ -49,10 +51,15 @@ class CodeDecoder(CatalogueRetriever):
     Args:
         settings: settings of the decoder.
         codes: (n_items, L) codes of the training dataset's items, as an array or together with their coder; by default those of the coder in the settings.
+            Codes that change over time are given as :class:`taiji.models.codes.dynamic.DynamicCodes`; these need ``collisions: list``.
         vectors: (n_items, d) vectors that the coder encodes; by default item factors of the training interactions.
 
+    If codes change over time, an interaction is represented by the code that its item had then, as input and as target; a request decodes the codes of its
+    own time; and an item without a code is unknown.
+
     Attributes:
-        trie: trie of the codes of the catalogue.
+        code_log: codes of the catalogue over time.
+        trie: trie of the codes of the catalogue; if they change, of the last ones.
         network: network that decodes the codes.
     """
 
@@ -62,7 +69,7 @@ class CodeDecoder(CatalogueRetriever):
     def __init__(
         self,
         settings: CodeDecoderSettings | None = None,
-        codes: ItemCodes | Array | None = None,
+        codes: ItemCodes | DynamicCodes | Array | None = None,
         vectors: Array | None = None,
     ) -> None:
         super().__init__(settings)
@@ -85,31 +92,61 @@ class CodeDecoder(CatalogueRetriever):
         """Encode the items, and train with early stopping on the held-out last interactions."""
         popularity = np.bincount(history.items, minlength=len(self.places))
         assert self._rows is not None
-        codes, sizes, self.facts["codes_version"] = self._codes(history, seed)
+        log, sizes, self.facts["codes_version"] = self._codes(history, seed)
+        codes = log.codes
         if self.settings.collisions == "level":
+            if log.changes:
+                raise ConfigError(
+                    "Codes that change over time cannot have a further level for items with equal codes.",
+                    where="collisions",
+                    expected="list",
+                    found="level",
+                    fix="set collisions: list, so that items with equal codes share a leaf",
+                )
             codes = unique_codes(codes, popularity)
+            log = CodeLog.constant(codes)
         self.facts["told_apart"] = codes.shape[1] > len(sizes)
         self.facts["sizes"] = [*sizes, *(int(most) + 1 for most in codes.max(axis=0)[len(sizes) :])]
-        self._take(codes, popularity)
+        self._take(log, popularity)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(device)
             self.facts["checks"] = CodeTraining(self, self._rows, seed).run()
 
-    def _codes(self, history: History, seed: int) -> tuple[Array, tuple[int, ...], str]:
-        """Return the codes (N, L) of the catalogue's items, the sizes of the levels, and the version of the coder ("" if unknown)."""
+    def _codes(self, history: History, seed: int) -> tuple[CodeLog, tuple[int, ...], str]:
+        """Return the codes of the catalogue's items, the sizes of the levels, and the version of the coder ("" if unknown)."""
         given, count = self.given, len(self.places)
+        if isinstance(given, DynamicCodes):
+            return self._log_of(given), given.coders[-1].sizes, given.version
         rows = given if given is not None else self.vectors
         if rows is not None:
             self._check_rows(len(rows), count)
         if isinstance(given, ItemCodes):
-            return given.table, given.sizes, given.version
+            return CodeLog.constant(given.table), given.sizes, given.version
         if given is not None:
             codes = checked(given)
-            return codes, tuple(int(most) + 1 for most in codes.max(axis=0)), ""
-        vectors = self.coded_vectors(history, seed)
+            return CodeLog.constant(codes), tuple(int(most) + 1 for most in codes.max(axis=0)), ""
+        vectors = self.vectors
+        if vectors is None:
+            vectors = item_factors(history, count, self.settings.vector_width, seed)
         coder = self._coder().fit(vectors, seed=seed)
-        return coder.encode(vectors), coder.sizes, coder.version
+        return CodeLog.constant(coder.encode(vectors)), coder.sizes, coder.version
+
+    def _log_of(self, codes: DynamicCodes) -> CodeLog:
+        """Return the codes that the current coder assigned.
+
+        Raises:
+            InputError: it assigned none, or codes of items that the catalogue does not have.
+        """
+        log, count = codes.log_of_version, len(self.places)
+        if not len(log.items) or log.items.min() < 0 or log.items.max() >= count:
+            raise InputError(
+                "The codes do not match the catalogue.",
+                where="CodeDecoder",
+                expected=f"codes of the current coder, of items 0 to {count - 1}",
+                found=f"items {log.items.min()} to {log.items.max()}" if len(log.items) else "none",
+            )
+        return log
 
     @staticmethod
     def _check_rows(found: int, expected: int) -> None:
@@ -139,16 +176,37 @@ class CodeDecoder(CatalogueRetriever):
                 found=problem_text(problem),
             ) from error
 
-    def coded_vectors(self, history: History, seed: int) -> Array:
-        """Return the vectors (N, d) that are encoded: the given or the default ones."""
+    def vectors_of_assignments(self, history: History, seed: int) -> Array:
+        """Return a vector per assignment of a code, (T, d): the given ones of the items, or by default the factors of the assignments in a history."""
         if self.vectors is not None:
-            return self.vectors
-        return item_factors(history, len(self.places), self.settings.vector_width, seed)
+            return self.vectors[self.code_log.items]
+        return item_factors(history, len(self.code_log.items), self.settings.vector_width, seed)
 
-    def _take(self, codes: Array, popularity: Array) -> None:
-        self.item_codes, self.popularity = codes, popularity
-        self.trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), popularity)
+    @property
+    def item_codes(self) -> Array:
+        """Codes (T, L) of the assignments: if they do not change, of the catalogue's items."""
+        return self.code_log.codes
+
+    def assignments(self, items: Array, times: Array) -> Array:
+        """Return which assignment of :attr:`code_log` applies to items of the dataset at times of a shape that broadcasts to theirs; −1 for none."""
+        return self.code_log.last(np.where(items >= 0, self.codes[items], -1), times)
+
+    def _take(self, log: CodeLog, popularity: Array) -> None:
+        self.code_log, self.popularity = log, popularity
+        self._tries: dict[int, tuple[CodeTrie, Array]] = {}
+        self.trie, _ = self._trie_at(len(log.ticks))
         self._live = {"": LiveTrie(self.trie)}
+
+    def _trie_at(self, tick: int) -> tuple[CodeTrie, Array]:
+        """Return the trie of the codes after the first ``tick`` ticks, and which items (N,) have a code then. The last trie is kept."""
+        if tick not in self._tries:
+            place = self.code_log.at_tick(tick, len(self.places))
+            coded = place >= 0
+            codes = np.where(coded[:, None], self.code_log.codes[np.maximum(place, 0)], 0)
+            made = CodeTrie.of(codes, tuple(self.facts["sizes"]), np.where(coded, self.popularity, 0)), coded
+            self._tries = {tick: made}  # replaced as a whole, since other threads keep using the old one
+            return made
+        return self._tries[tick]
 
     def _build(self, device: str | None) -> None:
         self.device = pick_device(device or self.settings.device)
@@ -158,62 +216,76 @@ class CodeDecoder(CatalogueRetriever):
     def weights(self) -> dict[str, Array]:
         """Return codes, popularity and the network's weights."""
         learnt = {name: to_numpy(value) for name, value in self.network.state_dict().items()}
-        return {"codes": self.item_codes, "popularity": self.popularity, **learnt}
+        log = {"code_times": self.code_log.times, "code_items": self.code_log.items} if self.code_log.changes else {}
+        return {"codes": self.item_codes, **log, "popularity": self.popularity, **learnt}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
         """Restore the retriever from :meth:`weights`."""
         learnt = dict(weights)
-        self._take(learnt.pop("codes"), learnt.pop("popularity"))
+        codes = learnt.pop("codes")
+        changing = "code_times" in learnt
+        log = (
+            CodeLog(learnt.pop("code_times"), learnt.pop("code_items"), codes) if changing else CodeLog.constant(codes)
+        )
+        self._take(log, learnt.pop("popularity"))
         self._build(device)
         self.network.load_state_dict({name: torch.from_numpy(value) for name, value in learnt.items()})
         self.network.eval()
 
-    def recoded(self, dataset: Dataset, codes: ItemCodes | Array) -> Self:
+    def recoded(self, dataset: Dataset, codes: ItemCodes | DynamicCodes | Array) -> Self:
         """Return the retriever for a later catalogue, with new items and with items whose codes have changed. The network is shared.
 
         Args:
             dataset: dataset to which the result is bound.
-            codes: (n_items, L) codes of its items. If the fit added a level to distinguish items, that level is added here as well unless it is given;
-                items beyond its size get its last code. Items with equal codes share a leaf.
+            codes: (n_items, L) codes of its items, or their codes over time. If the fit added a level to distinguish items, that level is added here as well
+                unless it is given; items beyond its size get its last code. Items with equal codes share a leaf.
 
         Raises:
             InputError: the codes come from a different coder, or have different levels or sizes.
         """
         learnt = self.facts["codes_version"]
-        if isinstance(codes, ItemCodes):
-            if learnt and codes.version != learnt:
-                raise InputError(
-                    "The codes come from a different coder than the decoder's.",
-                    where="recoded",
-                    expected=f"codes of version {learnt}",
-                    found=codes.version,
-                    fix="encode the items with the coder that the decoder was fitted with, or fit again",
-                )
-            codes = codes.table
-        sizes = tuple(self.facts["sizes"])
+        if not isinstance(codes, np.ndarray) and learnt and codes.version != learnt:
+            raise InputError(
+                "The codes come from a different coder than the decoder's.",
+                where="recoded",
+                expected=f"codes of version {learnt}",
+                found=codes.version,
+                fix="encode the items with the coder that the decoder was fitted with, or fit again",
+            )
+        made = self.bound_to(dataset)
+        made._bind(dataset, dataset.items["item_id"])
         popularity = np.bincount(dataset.history.items, minlength=dataset.n_items)
+        sizes = tuple(self.facts["sizes"])
+        if isinstance(codes, DynamicCodes):
+            log = made._log_of(codes)
+            checked(log.codes, sizes)
+        else:
+            log = CodeLog.constant(self._told_apart(codes.table if isinstance(codes, ItemCodes) else codes, popularity))
+            made._check_rows(len(log.codes), dataset.n_items)
+        made._take(log, popularity)
+        return made
+
+    def _told_apart(self, codes: Array, popularity: Array) -> Array:
+        """Return later codes with the levels of the fit, including the level that distinguishes items with equal codes if there is one."""
+        sizes = tuple(self.facts["sizes"])
         if codes.shape[1:] == (len(sizes) - 1,) and self.facts["told_apart"]:
             codes = unique_codes(checked(codes, sizes[:-1]), popularity)
             last = codes[:, len(sizes) - 1 :] if codes.shape[1] == len(sizes) else np.zeros((len(codes), 1), np.int64)
             codes = np.concatenate([codes[:, : len(sizes) - 1], np.minimum(last, sizes[-1] - 1)], axis=1)
-        codes = checked(codes, sizes)
-        self._check_rows(len(codes), dataset.n_items)
-        made = self.bound_to(dataset)
-        made._bind(dataset, dataset.items["item_id"])
-        made._take(codes, popularity)
-        return made
+        return checked(codes, sizes)
 
     # Retrieval.
 
     def scores(self, requests: Requests) -> Array:
         """Return the log-probability of every item, by a beam as wide as the catalogue. This is exact, but slow for a large catalogue."""
         out = np.full((len(requests), len(self.places)), -np.inf)
-        whole = LiveTrie(self.trie).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
         size = self._at_a_time(len(self.places))
-        for at in range(0, len(requests), size):
-            block = requests.take(slice(at, at + size))
-            row, items, values = self._decode(block, whole, len(self.places))
-            out[at + row, items] = values
+        for tick, rows in _groups(self.code_log.tick(requests.time)):
+            trie, coded = self._trie_at(tick)
+            whole = LiveTrie(trie, coded).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
+            for some in np.split(rows, range(size, len(rows), size)):
+                row, items, values = self._decode(requests.take(some), whole, len(self.places))
+                out[some[row], items] = values
         return out
 
     def _retrieve(self, requests: Requests, k: int) -> Slate:
@@ -227,10 +299,10 @@ class CodeDecoder(CatalogueRetriever):
         items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
         size = self._at_a_time(beam)
         for pool, rows in self._pools(requests):
-            for at in range(0, len(rows), size):
-                some = rows[at : at + size]
-                slate = self._best_decoded(requests.take(some), width, beam, pool)
-                items[some], scores[some] = slate.items, slate.scores
+            for tick, part in _groups(self.code_log.tick(requests.time[rows])):
+                for some in np.split(rows[part], range(size, len(part), size)):
+                    slate = self._best_decoded(requests.take(some), width, beam, pool, tick)
+                    items[some], scores[some] = slate.items, slate.scores
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
 
     def _at_a_time(self, beam: int) -> int:
@@ -244,9 +316,9 @@ class CodeDecoder(CatalogueRetriever):
         values = scenario_of_requests(requests, self.settings.scenario)
         return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
 
-    def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str) -> Slate:
-        """Return the ``k`` best items of a pool, in the model's own item numbers."""
-        row, items, values = self._decode(requests, self._shown(requests, pool), beam)
+    def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str, tick: int) -> Slate:
+        """Return the ``k`` best items of a pool by their codes after ``tick`` ticks, in the model's own item numbers."""
+        row, items, values = self._decode(requests, self._shown(requests, pool, tick), beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         shape = len(requests), max(k, int(counts.max(initial=0)))
@@ -255,26 +327,28 @@ class CodeDecoder(CatalogueRetriever):
         best = top_items(table, k)
         return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
 
-    def _shown(self, requests: Requests, pool: str) -> PrunedTrie:
-        """Return the trie of those items of the pool that each request may be shown.
+    def _shown(self, requests: Requests, pool: str, tick: int) -> PrunedTrie:
+        """Return the trie, after ``tick`` ticks, of those items of the pool that each request may be shown.
 
         Requests with the same time share a live trie, which is updated by the items that have changed since the previous time.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        shown = ~self._gone
+        trie, coded = self._trie_at(tick)
+        shown = coded & ~self._gone
         if self.settings.pool:
             home = column_of(self.dataset.items, self.settings.pool, "items").to_numpy().astype(str)[self.places]
-            shown = shown & ((home == pool) | (home == ""))
+            shown &= (home == pool) | (home == "")
         if self.availability.bounded and len(requests) and requests.time.min() < requests.time.max():
             rows, hidden = self._hidden(requests)
         else:
             if self.availability.bounded and len(requests):
-                shown = shown & self.availability.at(requests.time[:1])[0, self.places]
+                shown &= self.availability.at(requests.time[:1])[0, self.places]
             if not self.keeps_seen:
                 rows, seen = seen_items(self.dataset.history, requests)
                 known = self.codes[seen] >= 0
                 rows, hidden = rows[known], self.codes[seen][known]
-        live = self._live.get(pool, self._live[""]).moved(shown)
+        live = self._live.get(pool, self._live[""])
+        live = live.moved(shown) if live.trie is trie else LiveTrie(trie, shown)
         self._live = {**self._live, pool: live}  # replaced as a whole, since other threads keep using the old one
         return live.without(rows, hidden)
 
@@ -288,13 +362,13 @@ class CodeDecoder(CatalogueRetriever):
         row, column = np.nonzero(leaves.numpy() >= 0)
         place, items = shown.items(row, leaves.numpy()[row, column])
         scores = values.cpu().numpy().astype(np.float64)[row, column]
-        return row[place], items, scores[place] + self.trie.log_shares[items]
+        return row[place], items, scores[place] + shown.trie.log_shares[items]
 
-    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, Asked]:
+    def past(self, requests: Requests) -> tuple[Past, torch.Tensor, RequestAttributes]:
         """Return the histories, their lengths (B,), and the other attributes of the requests, with one group per request."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
-        own = np.where(found >= 0, self.codes[found], -1)
+        own = self.assignments(found, found_times)
         known = own >= 0
         order = np.argsort(~known, axis=1, kind="stable")  # items known to the model, newest first
         own, times = (np.take_along_axis(values, order, axis=1) for values in (own, found_times))
@@ -314,10 +388,10 @@ class CodeDecoder(CatalogueRetriever):
         if s.scenario:
             numbers = numbers_of(scenario_of_requests(requests, s.scenario), self.facts["scenarios"])
             prompt = self._tensor(numbers[:, None])
-        return self.past_of(items, features, long), self._tensor(seen), Asked(request_features, prompt)
+        return self.past_of(items, features, long), self._tensor(seen), RequestAttributes(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
-        """Return the network's input for items (R, n), oldest first, and for earlier items (R, m), newest first, −1 for none."""
+        """Return the network's input for assignments of codes (R, n), oldest first, and for earlier ones (R, m), newest first, −1 for none."""
         mask, codes = None, None
         if self.settings.long_history:
             mask, codes = self._tensor(long >= 0), self._tensor(self.item_codes[np.maximum(long, 0)])
@@ -325,3 +399,8 @@ class CodeDecoder(CatalogueRetriever):
 
     def _tensor(self, values: Array) -> torch.Tensor:
         return on_device(values, self.device)
+
+
+def _groups(values: Array) -> list[tuple[int, Array]]:
+    """Return the distinct integers among values (R,), and the positions of each."""
+    return [(int(value), np.flatnonzero(values == value)) for value in np.unique(values)]

@@ -21,8 +21,8 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""n: if no bucket (the past tokens visible to a group, i.e. those sharing its first code) exceeds 1/n of the history, the buckets are copied out before
-attention; otherwise attention is masked."""
+"""If every bucket (the past tokens with a group's first code) has at most one in ``SMALL`` of the tokens, the buckets are gathered before attention;
+otherwise attention runs over the whole history with a mask."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,21 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestAttributes:
     """Attributes of a request in addition to its history, if the network uses them.
 
     Attributes:
         times: (R, G, 5) time features of the next item.
-        prompt: (R, G) int64 number of the scenario, 0 for an unknown one.
+        prompt: (R, G) int64 index of the scenario, 0 for an unknown one.
     """
 
     times: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
 
-    def spread(self, groups: int) -> Asked:
+    def spread(self, groups: int) -> RequestAttributes:
         """Return these attributes, given once per request (R, 1), repeated for each of its groups (R, groups)."""
         times = None if self.times is None else self.times.expand(-1, groups, -1)
-        return Asked(times, None if self.prompt is None else self.prompt.expand(-1, groups))
+        return RequestAttributes(times, None if self.prompt is None else self.prompt.expand(-1, groups))
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class CodeNetwork(nn.Module):
     # Decoding of the codes, by groups.
 
     def states(
-        self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: Asked | None = None
+        self, memory: Memory, seen: torch.Tensor, codes: torch.Tensor, asked: RequestAttributes | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the states that predict each code given the true codes before it, and the states of the thinking steps.
 
@@ -204,8 +204,10 @@ class Decoding:
         thought: states (R, G, d) of the thinking steps so far.
     """
 
-    def __init__(self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: Asked | None = None) -> None:
-        self.network, self.memory, self.asked = network, memory, asked or Asked()
+    def __init__(
+        self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: RequestAttributes | None = None
+    ) -> None:
+        self.network, self.memory, self.asked = network, memory, asked or RequestAttributes()
         self.place = memory.fixed + seen * network.per_item
         self.past: list[Cache | None] = [None] * len(memory.layers)
         self.taken, self.small = 0, False
@@ -305,7 +307,9 @@ class Decoding:
 class BeamScorer:
     """Scoring callback for :func:`taiji.nn.beam_search.beam_search`: the history is shared, and the beams' own keys are rearranged."""
 
-    def __init__(self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: Asked | None = None) -> None:
+    def __init__(
+        self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: RequestAttributes | None = None
+    ) -> None:
         self.decoding = Decoding(network, memory, seen[:, None], asked)
 
     def __call__(self, level: int, parents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

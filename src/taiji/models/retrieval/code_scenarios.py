@@ -37,7 +37,7 @@ def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
 
 
 def numbers_of(values: Array, known: list[str]) -> Array:
-    """Return the number of each scenario (B,), from 1; 0 for an unknown one."""
+    """Return the index of each scenario (B,), from 1; 0 for an unknown one."""
     numbers = {text: place + 1 for place, text in enumerate(known)}
     found, inverse = np.unique(np.asarray(values).astype(str), return_inverse=True)
     return np.array([numbers.get(text, 0) for text in found.tolist()], np.int64)[inverse.ravel()]

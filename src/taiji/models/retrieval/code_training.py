@@ -18,7 +18,7 @@ from taiji.data.history import History, compressed
 from taiji.models.codes.kmeans import k_means, nearest
 from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
-from taiji.models.retrieval.code_network import Asked, Past
+from taiji.models.retrieval.code_network import Past, RequestAttributes
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of
 from taiji.nn.devices import on_device
 from taiji.nn.early_stopping import BestWeights
@@ -46,10 +46,11 @@ class CodeTraining:
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:
         s = model.settings
-        clicks = rows.filter((pl.col("click") == 1) & pl.Series(model.codes[rows["item"].to_numpy()] >= 0))
+        assigned = pl.Series(model.assignments(rows["item"].to_numpy(), rows["time"].to_numpy()))
+        clicks = rows.filter((pl.col("click") == 1) & (assigned >= 0))
         order, _ = compressed(clicks["user"].to_numpy(), model.dataset.n_users)
         known = History.from_events(clicks, model.dataset.n_users)
-        history = History(known.offsets, model.codes[known.items], known.times)
+        history = History(known.offsets, model.assignments(known.items, known.times), known.times)
         self.model, self.network, self.history = model, model.network, history
         self.prompts: Array | None = None
         if s.scenario:
@@ -156,7 +157,7 @@ class CodeTraining:
             columns[self.model.settings.scenario] = self.values[last]
         requests = Requests(self.valid, self.history.times[last], columns)
         found = self.model.retrieve(requests, min(10, self.model.settings.beam)).items
-        targets = self.model.places[self.history.items[last]]
+        targets = self.model.places[self.model.code_log.items[self.history.items[last]]]
         rank = np.nonzero(found == targets[:, None])[1]
         return float((1 / np.log2(rank + 2)).sum() / len(self.valid))
 
@@ -169,7 +170,7 @@ class CodeTraining:
         log_chance = self.model._tensor(np.log(chance[drawn]).astype(np.float32))
         return sampled_softmax_loss(states, codes, network.level_table(level), self.model._tensor(drawn), log_chance)
 
-    def _past(self, batch: CodeBatch) -> tuple[Past, Asked]:
+    def _past(self, batch: CodeBatch) -> tuple[Past, RequestAttributes]:
         """Return the network's input for a batch, and the attributes of its targets."""
         s, times, prompt = self.model.settings, None, None
         if s.time:
@@ -184,7 +185,7 @@ class CodeTraining:
         if self.prompts is not None:
             prompt = self.model._tensor(np.where(batch.places >= 0, self.prompts[batch.places], 0))
         past = self.model.past_of(batch.items[:, :-1], None if times is None else times[:, :-1], long)
-        return past, Asked(times, prompt)
+        return past, RequestAttributes(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
         """Return the first codes (R, n + 1, S) of the last exposures between each target and the interaction before it; −1 for none."""
@@ -194,14 +195,14 @@ class CodeTraining:
         found, shown = self.skipped.before_batch(users.ravel(), times.ravel(), model.settings.skips)
         before = np.maximum(batch.places - 1, history.offsets[users])
         previous = np.where(before < batch.places, history.times[before], np.iinfo(np.int64).min)
-        own = np.where(found >= 0, model.codes[found], -1)
+        own = model.assignments(found, shown)
         kept = (own >= 0) & (shown > previous.ravel()[:, None])
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
         """Return the clusters (V,) of each level's codes, by k-means on the mean item factors of each code, numbered without gaps."""
         model, out = self.model, []
-        vectors = model.coded_vectors(self.history, seed)
+        vectors = model.vectors_of_assignments(self.history, seed)
         for level, size in enumerate(self.network.sizes):
             codes = model.item_codes[:, level]
             means = np.zeros((size, vectors.shape[1]))

@@ -41,7 +41,7 @@ class CreatorSettings(TwoTowersSettings):
     active: float = Field(default=0.2, ge=0, le=1)
     """Smallest probability of coming on the next day at which a user is available."""
     order: Literal["auction", "random"] = "auction"
-    """Rule by which items compete for a user's last free match: it goes to the item that gains most by it (`auction`), or to the first in a random order
+    """Rule by which items compete for a user's last free match: it goes to the item that gains most from it (`auction`), or to the first in a random order
     (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
     """Step of the auction: largest loss of cosine per match, relative to the optimum."""
@@ -55,7 +55,7 @@ class CreatorSide(TwoTowers):
     """Two towers with a matching of new items and users at the end of the log.
 
     Attributes:
-        matches: pairs of items, in the model's own numbers, and users of the bound dataset.
+        matches: pairs of items, in the model's own indices, and users of the bound dataset.
         known: (N,) True for items with interactions; the others are represented by their categories.
     """
 
@@ -84,7 +84,7 @@ class CreatorSide(TwoTowers):
         self.facts["matched_at"] = now
 
     def for_items(self, items: Array, requests: Requests) -> Array:
-        """Return scores (I, B) of users for items (I,), in the model's own numbers: the transposed scores of the towers, without the boost of matches."""
+        """Return scores (I, B) of users for items (I,), in the model's own indices: the transposed scores of the towers, without the boost of matches."""
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:

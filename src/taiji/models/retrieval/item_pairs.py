@@ -49,7 +49,7 @@ def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0)
     It is the next item in the order of popularity, with ties broken at random. A model that has learnt more than popularity prefers ``second`` to it.
 
     Args:
-        first, second: (P,) item numbers.
+        first, second: (P,) dense item ids.
         popularity: (N,), N at least 3.
         seed: random seed that breaks ties.
     """

@@ -108,7 +108,7 @@ class Matches:
         self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
 
     def of(self, users: Array) -> tuple[Array, Array, Array]:
-        """Return all matches of ``users`` (B,): positions in ``users``, items and worths, each (n,). A negative user number has no matches."""
+        """Return all matches of ``users`` (B,): positions in ``users``, items and worths, each (n,). A negative user id has no matches."""
         first = np.searchsorted(self.user, users)
         row, place = rows_and_places(np.searchsorted(self.user, users, side="right") - first)
         at = first[row] + place

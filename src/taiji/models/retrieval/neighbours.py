@@ -75,7 +75,7 @@ class NeighbourRetriever(CatalogueRetriever):
         return Slate(items, scores)
 
     def _votes(self, requests: Requests) -> tuple[Array, Array]:
-        """Return votes (V,) and their cells (V,). The number of a cell is request · number of items + item."""
+        """Return votes (V,) and their cells (V,). The index of a cell is request · number of items + item."""
         items, _ = self.recent(requests)
         votes = self.settings.place_decay ** np.arange(items.shape[1])
         row, place = np.nonzero(items >= 0)
@@ -87,7 +87,7 @@ class NeighbourRetriever(CatalogueRetriever):
 
 
 def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: int) -> tuple[Array, Array]:
-    """Return the ``k`` pairs of largest weight for each item, with ties by neighbour number.
+    """Return the ``k`` pairs of largest weight for each item, with ties broken by the neighbour's id.
 
     Args:
         items, neighbours, weights: (P,) pairs.

@@ -33,7 +33,7 @@ REPEATS = 0.05
 class CatalogueRetriever(ABC):
     """Retriever bound to a dataset; see :class:`taiji.core.component.Retriever`.
 
-    A model numbers the items by the catalogue on which it was fitted (N items), and binding it to a later dataset translates the numbers. It implements
+    A model numbers the items by the catalogue on which it was fitted (N items), and binding it to a later dataset translates the indices. It implements
     :meth:`learn`, :meth:`scores`, :meth:`weights` and :meth:`restore`.
 
     Attributes:
@@ -77,9 +77,9 @@ class CatalogueRetriever(ABC):
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the ``k`` items of each request with the highest scores, in the model's own numbers. The base class scores all items.
+        """Return the ``k`` items of each request with the highest scores, in the model's own indices. The base class scores all items.
 
-        The slate has width ``k`` and is padded if a request has fewer items. Ties go to the smaller number.
+        The slate has width ``k`` and is padded if a request has fewer items. Ties go to the smaller index.
         """
         return top_items(self.scores(requests), k)
 
@@ -154,7 +154,7 @@ class CatalogueRetriever(ABC):
         return top_items(scores, k)
 
     def _hidden(self, requests: Requests) -> tuple[Array, Array]:
-        """Return request numbers and items (H,) that must not be retrieved: removed, unavailable, or seen if seen items are dropped."""
+        """Return request indices and items (H,) that must not be retrieved: removed, unavailable, or seen if seen items are dropped."""
         rows, items = np.zeros(0, np.int64), np.zeros(0, np.int64)
         if self.availability.bounded:
             rows, items = np.nonzero(self._gone | ~self.availability.at(requests.time)[:, self.places])
@@ -179,7 +179,7 @@ class CatalogueRetriever(ABC):
         """Return the user's last ``settings.history`` interactions strictly before each request, newest first.
 
         Returns:
-            items (B, L) in the model's own numbers, −1 for padding and unknown items, and times (B, L).
+            items (B, L) in the model's own indices, −1 for padding and unknown items, and times (B, L).
         """
         items, times = self.dataset.history.before_batch(requests.user, requests.time, self.settings.history)
         return np.where(items >= 0, self.codes[items], -1), times
@@ -271,7 +271,7 @@ def share_of_repeats(history: History) -> float:
 
 
 def seen_items(history: History, requests: Requests) -> tuple[Array, Array]:
-    """Return request numbers (S,) and items (S,) of all interactions strictly before their request."""
+    """Return request indices (S,) and items (S,) of all interactions strictly before their request."""
     rows, place = rows_and_places(history.count_before(requests.user, requests.time))
     return rows, np.asarray(history.items[history.offsets[requests.user][rows] + place], dtype=np.int64)
 

@@ -32,7 +32,7 @@ def top_items(scores: Array, k: int) -> Slate:
     level = scores == bound
     room = k - above.sum(axis=1, keepdims=True)
     chosen = above | (level & (np.cumsum(level, axis=1) <= room))
-    items = np.nonzero(chosen)[1].reshape(rows, k)  # k per row, in the order of item numbers
+    items = np.nonzero(chosen)[1].reshape(rows, k)  # k per row, in the order of item ids
     found = np.take_along_axis(scores, items, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
     items, found = np.take_along_axis(items, order, axis=1), np.take_along_axis(found, order, axis=1)

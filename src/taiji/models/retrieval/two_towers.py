@@ -198,7 +198,7 @@ class TwoTowers(VectorRetriever):
         return self.network.item(items, self._padded[items])
 
     def _numbers(self) -> torch.Tensor:
-        """Return the embedding number of each item (N,), from 1; 0 for none."""
+        """Return the embedding index of each item (N,), from 1; 0 for none."""
         return torch.arange(1, len(self.places) + 1, device=self.device)
 
     def _finish(self) -> None:

@@ -22,7 +22,7 @@ class RankFusion:
     """Retriever that scores an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
 
     Args:
-        retrievers: retrievers to merge, each of which returns ``depth`` candidates, whatever ``k`` is. The ``source`` in a slate is the number of the
+        retrievers: retrievers to merge, each of which returns ``depth`` candidates, whatever ``k`` is. The ``source`` in a slate is the index of the
             retriever that contributes most to an item.
         weights: one weight per retriever; 1 by default.
         depth: number of candidates from each retriever.

@@ -69,7 +69,7 @@ class VectorRetriever(CatalogueRetriever):
 
     @property
     def index(self) -> VectorIndex:
-        """Index over the vectors, built at its first use."""
+        """Index over the vectors, built on first use."""
         held = self._indexed
         if held is None or held[0] is not self.vectors:
             made = VectorIndex(self.vectors.shape[1])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Answers(Stage):
-    """Stage that lets every model answer the test prompts."""
+    """Stage in which every model answers the test prompts."""
 
     name = "answers"
     summary = "Generate answers to the test prompts with the base, fine-tuned and aligned models."

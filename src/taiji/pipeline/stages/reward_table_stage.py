@@ -29,7 +29,7 @@ class RewardTable(Stage):
     )
 
     def outside(self, config: Config) -> State:
-        """Return the state of the user's own ranker."""
+        """Return the state of the files of the user's own ranker."""
         return named_files(config.own_ranker.reward)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -31,7 +31,7 @@ class CopySettings(Base):
 
 
 class Copy(Mechanism[CopySettings]):
-    """Utility of styles for users (users, styles), constant."""
+    """Constant utility of each style for each user, (users, styles)."""
 
     Settings = CopySettings
     after = ("content",)
@@ -48,7 +48,7 @@ class Copy(Mechanism[CopySettings]):
         self.utility = settings.taste * draws.normal("taste", user, style) + common
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Use the policy's styles, by number; without any, draw them uniformly."""
+        """Use the policy's styles, given by index; without any, draw them uniformly."""
         if "style" not in exposure.display:
             exposure.display["style"] = self.draws.integers("style", len(STYLES), *exposure.keys)
             exposure.display["style_propensity"] = np.full(exposure.shape, 1 / len(STYLES))

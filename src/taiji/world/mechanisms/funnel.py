@@ -44,7 +44,8 @@ def crowding(vectors: Array, shown: Array) -> Array:
     """Return (B, L) mean cosine of each item with the others of its list; 0 for a list of one.
 
     Args:
-        vectors: (B, L, K) of length 1. shown: (B, L) positions with an item.
+        vectors: (B, L, K) of length 1.
+        shown: (B, L) positions with an item.
     """
     present = np.where(shown[..., None], vectors, 0.0)
     total = present.sum(axis=1, keepdims=True)

@@ -42,7 +42,7 @@ class WordingSettings(Base):
 
 
 class Wording(Mechanism[WordingSettings]):
-    """Utility (styles, wordings) and promise (wordings,) of wordings, the same for everybody, constant."""
+    """Utility (styles, wordings) and promise (wordings,) of wordings, constant and the same for everybody."""
 
     Settings = WordingSettings
     after = ("content", "copy")
@@ -68,7 +68,7 @@ class Wording(Mechanism[WordingSettings]):
         self.utility = plain + settings.lure * self.promise
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Use the policy's wordings, by number; without any, draw them uniformly."""
+        """Use the policy's wordings, given by index; without any, draw them uniformly."""
         if "wording" not in exposure.display:
             exposure.display["wording"] = self.draws.integers("wording", WORDINGS, *exposure.keys)
             exposure.display["wording_propensity"] = np.full(exposure.shape, 1 / WORDINGS)
