@@ -69,7 +69,7 @@ def measure(quick: bool) -> Result:
     for name in names:
         dataset = load(name)
         if dataset is None:
-            print(f"{name}: left out, TAIJI_TEST_DATA does not hold it")
+            print(f"{name}: skipped, TAIJI_TEST_DATA does not contain it")
             continue
         for row in series(dataset, quick):
             result.rows.append({"data": name, **row})

@@ -80,7 +80,7 @@ def measure(quick: bool, logs: Sequence[str], measured: Path) -> Result:
         try:
             found = once(["oracle signs", name, candidates], climb)
         except FileNotFoundError:
-            print(f"{name}: left out, it is not there")
+            print(f"{name}: skipped, it was not found")
             continue
         done += 1
         own = gains(found["ladder"]).get("taiji", dict.fromkeys(ENDS))

@@ -218,7 +218,7 @@ def measure(quick: bool) -> Result:
     for name in wanted:
         source = name if name == "completejourney" else Path(folder) / name
         if isinstance(source, Path) and not (folder and source.is_dir()):
-            print(f"{name}: left out, TAIJI_TEST_DATA does not hold it")
+            print(f"{name}: skipped, TAIJI_TEST_DATA does not contain it")
             continue
         compare_models(name, Dataset.from_tables(load_source(source)), False, result)
     return result

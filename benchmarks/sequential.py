@@ -148,7 +148,7 @@ class Peer:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError("the peer's process ended")
+            raise RuntimeError("the peer's process exited")
         return dict(json.loads(answer))
 
 

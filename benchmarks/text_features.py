@@ -67,7 +67,7 @@ def measure(quick: bool) -> Result:
     for name in names:
         dataset = load(name, quick)
         if dataset is None:
-            print(f"{name}: left out, TAIJI_TEST_DATA does not hold it")
+            print(f"{name}: skipped, TAIJI_TEST_DATA does not contain it")
             continue
         compare(result, name, dataset, parts, quick)
     return result

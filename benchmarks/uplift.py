@@ -131,7 +131,7 @@ def measure(quick: bool, logs: list[str], embedders: list[str], language: Langua
             dataset = Dataset.from_tables(load_source(name))
             trial = Trial.of(dataset, most=rows)
         except FileNotFoundError:
-            print(f"{name}: left out, it is not there")
+            print(f"{name}: skipped, it was not found")
             continue
         label = Path(name).name
         result.rows.append({"data": label, **log_facts(trial)})
@@ -198,7 +198,7 @@ def arguments(argv: list[str]) -> tuple[list[str], list[str], Language, list[str
     found = known.embedder or [name for name in ("wordllama", "minilm") if chosen_embedder("auto") in (name, "minilm")]
     language = Language(**{name: getattr(known, name) for name in files})
     if language != Language() and len(known.data) != 1:
-        parser.error("files of a language model are of one log: name it with one --data")
+        parser.error("files of a language model belong to one log: name it with a single --data")
     return logs, found, language, rest
 
 

@@ -175,7 +175,7 @@ def test_resuming_what_is_not_there_starts_it_and_says_so(taiji, shop, tmp_path,
     assert code == 0
     first, forecast = error.splitlines()
     assert first == f"There is no run shpo-a to resume, so a new one starts; runs in {tmp_path}: shop-a."
-    assert forecast.startswith("15 of 15 stages to run: data, ") and "The time is not known" in forecast
+    assert forecast.startswith("15 of 15 stages to run: data, ") and "The time is unknown" in forecast
     assert taiji(*arguments, "shop-a")[2] == f"{forecast}\n"
     assert taiji(*arguments, "shpo-a", "--quiet")[2] == ""
 
@@ -186,7 +186,7 @@ def test_a_run_of_another_version_is_called_that(taiji, tmp_path, command):
     write_json(tmp_path / "config.json", {"alignment": {"environment": {"threshold": 0.5}}})
     code, _, error = taiji(command, tmp_path)
     assert code == 2, error
-    assert "another version" in error and "0.0.7" in error and "alignment.environment.threshold" in error
+    assert "different version" in error and "0.0.7" in error and "alignment.environment.threshold" in error
     assert "Traceback" not in error
 
 
@@ -522,7 +522,10 @@ def test_worlds_are_listed_and_two_policies_compete_in_one(taiji):
         (("tv", "--policy", "random", "--policy", "random"), "short-video"),
         (("push", "--policy", "random"), "--policy CONTROL"),
         (("push", "--policy", "random", "--policy", "best"), "No policy has this name"),
-        (("push", "--policy", "random", "--policy", "random", "--without", "watch"), "no such twin"),
+        (
+            ("push", "--policy", "random", "--policy", "random", "--without", "watch"),
+            "cannot be switched off in the world",
+        ),
         (("push", "--policy", "random", "--policy", "random", "--co-diverted"), "mechanism creators"),
     ],
     ids=["scenario", "one policy", "policy", "twin", "creators"],

@@ -16,7 +16,7 @@ from taiji.core.errors import ConfigError
 def main() -> None:
     """Parse ``--only``, leave the rest to the harness."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--only", action="append", metavar="NAME", help="a component; again for more")
+    parser.add_argument("--only", action="append", metavar="NAME", help="a component; may be repeated")
     arguments, rest = parser.parse_known_args()
     known = components()
     chosen = arguments.only or list(known)

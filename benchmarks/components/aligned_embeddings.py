@@ -106,7 +106,7 @@ def exact(result: Result, quick: bool) -> None:
     """Run all arms with each seed."""
     folder = Path(os.environ.get("TAIJI_TEST_DATA", "")) / "amazon-office"
     if not quick and not folder.is_dir():
-        print("aligned_embeddings: left out, amazon-office is not there")
+        print("aligned_embeddings: skipped, amazon-office was not found")
         return
     dataset = checkerboard() if quick else Dataset.from_tables(load_source(folder, non_clicks=0))
     settings = AlignedSettings(steps=5 if quick else 300, batch=8 if quick else 64, rate=2e-3, temperature=0.1)

@@ -100,16 +100,16 @@ class Component:
         sizes = {name: len(arm.configurations) for name, arm in self.arms.items()}
         if len(set(sizes.values())) > 1:
             raise ConfigError(
-                "Arms of a component are not tuned alike.",
+                "The arms of a component do not have the same number of configurations.",
                 where=self.claim,
-                expected="as many configurations of each arm",
+                expected="the same number of configurations for each arm",
                 found=str(sizes),
             )
         if len(self.arms) == 1 or (self.seeds < 5 and self.arms):
             raise ConfigError(
-                "A component is not compared with anything.",
+                "A component has no baseline, or too few seeds.",
                 where=self.claim,
-                expected="a baseline, and five seeds or more",
+                expected="a baseline, and at least five seeds",
                 found=f"arms {', '.join(self.arms)}; {self.seeds} seeds",
             )
 

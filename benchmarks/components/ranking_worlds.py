@@ -16,6 +16,7 @@ from taiji.core.component import Requests, Slate
 from taiji.data.dataset import Dataset
 from taiji.data.tasks import labels
 from taiji.metrics.ranking_metrics import auc
+from taiji.models.ranking.default_fields import settled
 from taiji.models.ranking.ranker import Ranker
 from taiji.testing import exposures_of
 from taiji.world import World
@@ -90,11 +91,12 @@ def ranker_arm(
         heads: predictions whose mean AUC is ``auc``, on validation data and on test data; None takes all
             probabilities.
 
-    Its metrics are ``auc``, each prediction's ``auc NAME``, and ``ms``, the milliseconds of one request with 200 candidates (median).
+    All arms read the same fields: none has to pay off. Its metrics are ``auc``, each prediction's ``auc NAME``, and ``ms``, the milliseconds of one request with 200 candidates (median).
     """
 
     def run(data: RankingLog, configuration: Mapping[str, Any], seed: int) -> Outcome:
-        ranker = kind(kind.Settings(**{"device": "cpu", **fixed, **configuration}))
+        settings = settled(kind.Settings(**{"device": "cpu", **fixed, **configuration}), ())
+        ranker = kind(settings)
         ranker.fit(data.dataset, data.train, valid=data.valid, seed=seed)
         found = areas(ranker, data.test, heads)
         validation = areas(ranker, data.valid, heads)["auc"]

@@ -190,7 +190,7 @@ def load_config(
         if path and of_run and (unknown & _keys(values)) - set().union(*(_keys(layer.values) for layer in given)):
             raise _of_another_version(Path(path), error, kind, old_keys) from error
         raise ConfigError(
-            "The configuration does not fit.",
+            "The configuration is invalid.",
             where=", ".join(dict.fromkeys(name for p in error.errors() for name in _sources(p["loc"], layers)))
             or "the defaults",
             found="; ".join(_explain(problem, kind, old_keys) for problem in error.errors()),
@@ -237,7 +237,7 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
             name, own = stage.name, stage.Settings
         except AttributeError as error:
             raise ConfigError(
-                "What `stages` names is not a stage.",
+                "An entry of `stages` does not name a stage.",
                 where=f"stages: {reference}",
                 expected="a subclass of taiji.pipeline.stage.Stage with a name",
                 found=repr(stage),
@@ -245,9 +245,9 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
         taken = {*dir(Config), *Config.model_fields, *sections, "preset"}
         if not NAME.fullmatch(str(name)) or name in taken:
             raise ConfigError(
-                "A stage cannot have this name: it is its folder's, and its settings' key.",
+                "A stage cannot have this name, which is also that of its folder and of its section in the configuration.",
                 where=f"stages: {reference}",
-                expected="small letters, digits and underscores, beginning with a letter, and no other section's name",
+                expected="lower-case letters, digits and underscores, beginning with a letter, and no other section's name",
                 found=str(name),
                 fix="rename the stage",
             )
@@ -269,7 +269,7 @@ def _read_override(override: str) -> dict[str, Any]:
         f"--set {override}",
         message="The value of an override is not YAML.",
         expected="a number, a word, true, false, null, [a, list] or {a: mapping}",
-        fix="quote what is plain text: --set 'key=\"text\"'",
+        fix="quote plain text: --set 'key=\"text\"'",
     )
     return _nested(key, value)
 
@@ -285,7 +285,7 @@ def _renamed(values: dict[str, Any], source: str, old_keys: dict[str, str]) -> d
                 "A setting is given under its old and its new key.",
                 where=source,
                 found=f"{old} and {new}",
-                fix=f"take {old} out",
+                fix=f"remove {old}",
             )
         log.warning("%s: %s is now called %s; the old key is still read in this version", source, old, new)
         old_keys[new] = old
@@ -338,11 +338,11 @@ def _read_json(path: Path) -> Any:
     except ValueError as error:
         of_run = path.name == STORED
         anew = (
-            "start the run again as it was started first (with its configuration or preset) and with --resume: "
-            "that writes this file anew, and finished stages are kept"
+            "start the run again with its original configuration or preset and --resume: "
+            "this rewrites the file and keeps finished stages"
         )
         raise ConfigError(
-            "The configuration that a run keeps is damaged." if of_run else "Could not read the configuration.",
+            "The stored configuration of a run is damaged." if of_run else "Could not read the configuration.",
             where=str(path),
             expected="a JSON file in UTF-8",
             found=str(error) if path.stat().st_size else "an empty file",
@@ -357,12 +357,12 @@ def _of_another_version(
     made = sorted({version for file in path.parent.glob("*/manifest.json") if (version := _version_in(file))})
     by = f"made by taiji {', '.join(made)}" if made else "made by an unknown version"
     return ArtifactError(
-        "The run was made by another version of taiji: its configuration holds settings that this one does not know.",
+        "The run was made by a different version of taiji: its configuration has settings that this version does not know.",
         where=str(path),
         expected=f"the settings of taiji {__version__}",
-        found=f"{by}{', in another state of its code' if __version__ in made else ''}; "
+        found=f"{by}{' with different source files' if __version__ in made else ''}; "
         + "; ".join(_explain(problem, kind, old_keys) for problem in error.errors()),
-        fix=f"use the version that made it, or take these keys out of {path}, or start a new run",
+        fix=f"use the version that wrote it, or remove these keys from {path}, or start a new run",
     )
 
 

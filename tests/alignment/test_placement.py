@@ -216,5 +216,5 @@ def test_parameters_that_do_not_lie_alike_are_named(monkeypatch):
         device_mesh, placements = "mesh", ()
 
     monkeypatch.setattr("taiji.alignment.placement.DTensor", Part)
-    with pytest.raises(ConfigError, match="1 whole, 1 sharded"):
+    with pytest.raises(ConfigError, match="1 unsharded, 1 sharded"):
         Placement.of(torch.nn.Linear(2, 2), [torch.zeros(2), torch.zeros(2).as_subclass(Part)], 2, lambda t: t)

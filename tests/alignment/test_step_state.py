@@ -58,7 +58,7 @@ def test_pieces_are_taken_once():
     state.check_empty()
     state.put_rewards(rewards)
     assert state.contents == ["rewards"]
-    with pytest.raises(ResourceError, match="a second one"):
+    with pytest.raises(ResourceError, match="a second batch of rewards"):
         state.put_rewards(rewards)
     assert state.take_rewards() is rewards and state.contents == []
     with pytest.raises(ResourceError, match="rewards from _calculate_rewards"):
@@ -153,7 +153,7 @@ def test_a_loss_that_does_more_with_the_model_than_hand_it_on_is_named(job, monk
         return self._get_per_token_logps_and_entropies(model.module, inputs["prompt_ids"])
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", unwrapping)
-    with pytest.raises(ResourceError, match=r"does more with the model[\s\S]*model\.module"):
+    with pytest.raises(ResourceError, match=r"uses the model directly[\s\S]*model\.module"):
         job(ParetoGRPOTrainer, ParetoGRPOConfig).train()
     assert not hasattr(Recording(torch.nn.Identity()), "module"), "who asks first is told no"
 
@@ -239,7 +239,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     recording = Recording(torch.nn.Identity())
     for part in ("recorded", "output_gradient"):
-        with pytest.raises(ResourceError, match="has not requested"):
+        with pytest.raises(ResourceError, match="did not run"):
             recording.recorded if part == "recorded" else recording.output_gradient(torch.tensor(0.0))
     asked = forward(scale)
     leaves = recording.replayed(asked)
@@ -248,7 +248,7 @@ def test_a_recording_replays_leaves_and_pulls_gradients_back():
     assert torch.equal(gradient[0], 2 * leaves[0])
     (found,) = next(recording.vector_jacobian_products([gradient], 0, 1, [scale], keep=False))
     assert found == pytest.approx(float((2 * leaves[0].detach() * asked.input_ids[:, -2:]).sum()))
-    with pytest.raises(ResourceError, match="similarity of the completions to the evidence"):
+    with pytest.raises(ResourceError, match="each token's similarity to the evidence"):
         recording.token_statistics()
 
 

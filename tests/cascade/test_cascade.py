@@ -139,7 +139,7 @@ def test_failing_and_late_retrievers_are_left_out_and_counted():
 
 
 def test_nobody_answers():
-    with pytest.raises(ResourceError, match="No retriever answered"):
+    with pytest.raises(ResourceError, match="No retriever returned"):
         Cascade({"bad": Failing()}, merged("bad")).recommend(REQUESTS, 2)
 
 
@@ -157,5 +157,5 @@ def test_ranking_stops_when_its_time_is_up():
 
 
 def test_wrong_settings():
-    with pytest.raises(ConfigError, match="needs a retriever"):
+    with pytest.raises(ConfigError, match="has no retriever"):
         Cascade({}, merged())

@@ -28,7 +28,7 @@ def test_verdicts_and_reasons():
         {**row("half"), "metric": "recall@10"},
     ]
     slices = [
-        row("half", pair("popular", 0.1, 0.2), slice="20 past items or more"),
+        row("half", pair("popular", 0.1, 0.2), slice="20 or more past items"),
         row("half", pair("popular", -0.2, -0.1), slice="no history"),
         row("half", pair("popular", -0.2, 0.1), slice="1 to 4 past items"),
     ]
@@ -38,7 +38,7 @@ def test_verdicts_and_reasons():
     assert half["beats"] is False
     assert half["reasons"] == [
         "Against popular these 90 users cannot resolve differences below about 0.020.",
-        "It is ahead of popular for: 20 past items or more (+0.1500 [+0.1000, +0.2000]).",
+        "It is ahead of popular for: 20 or more past items (+0.1500 [+0.1000, +0.2000]).",
         "It is behind popular for: no history (-0.1500 [-0.2000, -0.1000]).",
     ]
 
@@ -49,10 +49,10 @@ def test_without_baselines_nothing_is_claimed():
 
 
 def test_no_interval_is_no_verdict():
-    gap = pair("popular", None, None, reason="too few users to tell")
-    assert verdict(gap) == "no interval" and gap_text(gap) == "too few users to tell"
+    gap = pair("popular", None, None, reason="too few users")
+    assert verdict(gap) == "no interval" and gap_text(gap) == "too few users"
     (found,) = component_findings([row("few", gap)], [], BASELINES, METRIC)
-    assert found["beats"] is False and found["reasons"] == ["Against popular: too few users to tell."]
+    assert found["beats"] is False and found["reasons"] == ["Against popular: too few users."]
 
 
 def test_limits_are_named_where_they_are_large():

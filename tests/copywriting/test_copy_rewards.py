@@ -31,5 +31,5 @@ def test_the_reward_is_a_probability_and_nothing_ungrounded_gets_any():
     found = reward(["e"] * 4, said)
     assert found == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0.0, 0.0])
     assert for_trl("copy", reward)([], said, ["e"] * 4) == pytest.approx(found.tolist())
-    with pytest.raises(InputError, match="does not have this example"):
+    with pytest.raises(InputError, match="without a prompt for this example"):
         reward(["other"], ["A lamp"])

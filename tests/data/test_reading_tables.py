@@ -22,7 +22,7 @@ def made():
 def test_rows_columns_ids_labels_and_times():
     shown = {title: rows for title, _, rows in reading_tables(made())}
     assert shown["Files"] == [("events", "log.csv", "1,200", "1,198", "2 rows without a user_id")]
-    assert shown["Columns with unreadable values"] == [("log.csv", "preis", "price", "400", "99.75 %", "n/a")]
+    assert shown["Columns with unreadable values"] == [("log.csv", "preis", "price", "400", "99.75%", "n/a")]
     assert shown["Ids"] == [("item_id", "1,190 of 1,200", "7 of 8", "7 of 9 items", "1")]
     assert shown["Labels"] == [("click", "1,198 of 1,198", "0.25"), ("liked", "0 of 9", "–")]
     assert shown["Times"] == [("2024-01-01", "2024-02-01", "0", "0", "2024-01-05 (3 of 1,198)")]

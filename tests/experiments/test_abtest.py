@@ -118,8 +118,8 @@ def test_a_value_that_is_no_number_decides_nothing(bad):
     [
         ([2.0] * 50, [1.0] * 50, "no spread"),
         ([0.1 + 0.2] * 50, [0.3] * 50, "no spread"),
-        ([1.0, 2.0, 4.0, 3.0] * 20, [1.0, 2.0], "too few users in an arm to tell (2, needed 10)"),
-        ([5.0, 5.1, 5.2, 5.1], [1.0, 1.1, 1.2, 1.1], "too few users in an arm to tell (4, needed 10)"),
+        ([1.0, 2.0, 4.0, 3.0] * 20, [1.0, 2.0], "too few users in an arm (2; at least 10 are needed)"),
+        ([5.0, 5.1, 5.2, 5.1], [1.0, 1.1, 1.2, 1.1], "too few users in an arm (4; at least 10 are needed)"),
     ],
     ids=["equal in each arm", "equal but for rounding", "two users in an arm", "four users an arm"],
 )

@@ -46,7 +46,7 @@ def test_files_of_a_language_model_are_of_one_log(capsys):
     assert language == uplift.Language(intents="rows.parquet")
     with pytest.raises(SystemExit):
         uplift.arguments(["--knowledge", "knowledge.parquet"])
-    assert "one --data" in capsys.readouterr().err
+    assert "single --data" in capsys.readouterr().err
 
 
 def test_a_table_of_knowledge_is_written_once_by_the_model(tmp_path, monkeypatch):

@@ -77,7 +77,7 @@ def test_a_rung_counts_as_kept_as_on_the_ladder():
 def test_oracle_and_new_items():
     found = table(0.02, 0.0, oracle=0.0)
     assert "No gain is shown" in found["What could a correct answer about users add?"]["says"]
-    new = found["How many of the items that users took were new?"]
+    new = found["How many interactions are with new items?"]
     assert new["says"].startswith("A large share") and "+0.0500 [+0.0400, +0.0600]" in new["found"]
     assert found["How long are the histories?"]["says"].startswith("Short")
     assert "250,000 tokens" in found["What does it cost?"]["found"]
@@ -92,8 +92,8 @@ def test_without_an_interval_nothing_is_said():
 def test_the_oracle_names_the_rung_that_it_is_compared_with():
     question = "What could a correct answer about users add?"
     for against, name, says in (
-        ("2 text match, e", "over text match", "no real one is always right"),
-        ("1 collaborative", "over collaborative", "nothing about room beside text"),
+        ("2 text match, e", "over text match", "no real model is always right"),
+        ("1 collaborative", "over collaborative", "nothing follows about a ranker that also reads text"),
     ):
         oracle = row("4 oracle of intents", 0.02, 0.005) | {"against": against}
         found = {line["question"]: line for line in decisions(FACTS, [oracle], 10)}[question]

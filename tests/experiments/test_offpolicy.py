@@ -107,7 +107,7 @@ def test_a_log_worth_one_row_has_no_interval():
     assert log.effective_rows == pytest.approx(1, abs=0.01)
     for terms in (ips_terms(log), snips_terms(log)):
         found = value_interval(terms, log)
-        assert found["low"] is None and "worth 1.0 rows" in found["reason"]
+        assert found["low"] is None and "effective sample size 1.0" in found["reason"]
 
 
 def test_actions_that_the_log_never_takes_are_noticed():
@@ -125,7 +125,7 @@ def test_actions_that_the_log_never_takes_are_noticed():
     [
         (np.zeros(400), "no spread"),
         (np.eye(1, 400)[0], "1 of 400 differ"),
-        (np.arange(5.0), "too few rows to tell (5, needed 10)"),
+        (np.arange(5.0), "too few rows (5; at least 10 are needed)"),
     ],
     ids=["no reward", "one reward", "five rows"],
 )
@@ -136,7 +136,7 @@ def test_few_or_equal_rows_give_no_interval(rewards, reason):
 
 def test_a_reward_model_of_two_rows_is_finite_and_of_one_is_refused():
     assert np.isfinite(cross_fitted_rates(np.array([0, 1]), np.array([0.0, 1.0]), 2)).all()
-    with pytest.raises(TaijiError, match="more rows or folds"):
+    with pytest.raises(TaijiError, match="too few rows or folds"):
         cross_fitted_rates(np.array([0]), np.array([1.0]), 2)
 
 

@@ -36,7 +36,7 @@ def test_each_ranker_earns_what_its_first_items_earned():
         "value": 1.0,
         "low": None,
         "high": None,
-        "reason": "too few users to tell (2, needed 10)",
+        "reason": "too few users (2; at least 10 are needed)",
     }
     assert rows["good", "clicks"]["n"] == 2  # the third user's request has one item: no choice
 

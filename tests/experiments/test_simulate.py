@@ -37,7 +37,7 @@ def test_all_parts_of_the_comparison_are_there(found):
     assert {row["features"] for row in found["offline"]} == {"none", "text"}
     assert {row["estimator"] for row in found["off_policy"]} == {"ips", "snips", "dr"}
     assert {row["metric"] for row in found["replay"]} == set(MEANS)
-    assert found["users"] > 30 and "invented" in found["notes"][0]
+    assert found["users"] > 30 and "simulated" in found["notes"][0]
 
 
 def test_intervals_are_right_as_often_as_they_say(found):

@@ -281,11 +281,11 @@ def test_a_control_of_too_few_users_is_not_said_to_gain_nothing():
         "value": 0.1,
         "low": None,
         "high": None,
-        "reason": "too few users to tell (4, needed 10)",
+        "reason": "too few users (4; at least 10 are needed)",
     }
     row = {"features": "negative control: shuffled", "group": "all", "metric": "click auc", "difference": difference}
     (found,) = control_findings([row])
-    assert found["gain"] is False and found["verdict"] == "not shown: too few users to tell (4, needed 10)"
+    assert found["gain"] is False and found["verdict"] == "not shown: too few users (4; at least 10 are needed)"
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])

@@ -143,7 +143,7 @@ def test_rows_of_a_batch_are_available_after_the_delay(clicks):
         assert table["available_at"].to_list() == [time + later for time in rows["as_of"]]
     known = rows.with_columns(available_at=pl.col("as_of") + 7)
     assert build_table(log(clicks), known, vectors, QUANTIZER)["available_at"].equals(known["available_at"])
-    with pytest.raises(TaijiError, match="before its own time"):
+    with pytest.raises(TaijiError, match="before its `as_of`"):
         build_table(log(clicks), rows.with_columns(available_at=pl.col("as_of") - 1), vectors, QUANTIZER)
 
 

@@ -32,7 +32,7 @@ def sample_recommendation(*, world: bool = True) -> dict[str, Any]:
     arm = {"arm": "all components", "matched": 40, "effective_rows": 39.0, "mean_weight": 1.02}
     off = {"requests": 30, "exposures": 300, "logged": value, "reward": "clicks per item shown"}
     off["arms"] = [{**arm, "ips": value, "snips": value, "gain": value}]
-    few = {"value": 0.5, "low": None, "high": None, "n": 3, "reason": "too few users to tell (3, needed 10)"}
+    few = {"value": 0.5, "low": None, "high": None, "n": 3, "reason": "too few users (3; at least 10 are needed)"}
     return {
         "data": "shop", "requests": 30, "targets": 60, "new_items_only": True, "length": 10,
         "retrievers": ["popular", "together", "sasrec"],

@@ -77,7 +77,7 @@ def test_pages_answer_and_escape(folder):
     listed = inspector.page("/requests", "")
     assert listed.status == 200 and "User user-0" in listed.body.decode()
     page = inspector.page("/requests/0", "only=taken&order=truth").body.decode()
-    assert "not found by any retriever" in page and "took it later" in page and "<script>document" not in page
+    assert "not found by any retriever" in page and "later interaction" in page and "<script>document" not in page
     assert '<option value="taken" selected>' in page
     for path in ("/requests/99", "/requests/x", "/requests/-1"):
         assert inspector.page(path, "").status == 404

@@ -114,5 +114,5 @@ def test_two_launched_processes_leave_the_model_of_one(small_config, tmp_path):
 
 def test_other_stages_are_not_launched(small_config, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TaijiError, match="Only training can run"):
+    with pytest.raises(TaijiError, match="Stages other than training cannot run"):
         Run(tmp_path / "run", load_config(small_config), ENHANCE, lambda text: None).execute(["examples"])

@@ -116,7 +116,7 @@ def test_a_person_reviews_a_run_through_files(undisturbed, tmp_path):
     second = taiji("review", run, "--as", "ada", "--files", "--count", "3", "--beside", "rules")
     assert second.returncode == 0, second.stderr
     assert len((run / "review" / "ada.todo.jsonl").read_text().splitlines()) == 1
-    assert "1 wait for ada" in second.stdout
+    assert "1 waiting for ada" in second.stdout
     refused = taiji("review", run, "--as", "rules", "--files")
     assert refused.returncode == 2
     assert "give your own name" in refused.stderr
@@ -145,7 +145,7 @@ def test_a_finished_run_tells_what_a_larger_one_will_cost(undisturbed, small_con
     )
     assert any("events per user" in line for line in found["assumptions"]) and found["gigabytes"] > 0
     unfinished = taiji("plan", small_config, "--measured", undisturbed.parent / "nothing")
-    assert unfinished.returncode == 2 and "finished run" in unfinished.stderr
+    assert unfinished.returncode == 2 and "not finished" in unfinished.stderr
 
 
 def test_again_does_nothing_and_a_used_name_is_refused(undisturbed, small_config):

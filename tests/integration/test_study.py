@@ -64,7 +64,7 @@ def test_arms_cells_groups_controls_and_going_on(run, tmp_path):
         "negative control: another user's",
         "negative control: shuffled",
     }
-    for shown in ("popo, intra-user only", "negative control: shuffled", "2 trainings"):
+    for shown in ("popo, intra-user only", "negative control: shuffled", "2 training runs"):
         assert shown in first.stdout
     assert {path: file_hash(path) for path in stages} == stages, "the run itself stays as it is"
     assert (

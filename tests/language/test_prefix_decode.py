@@ -41,7 +41,7 @@ def test_limits(kind):
     model = family("llama")
     decoder = kind(model, [[1, 2, 3]], 1, 1)
     decoder.step([4])
-    with pytest.raises(TaijiError, match="no room for another token"):
+    with pytest.raises(TaijiError, match="no space left for another token"):
         decoder.step([4])
     with pytest.raises(TaijiError, match="nothing to decode"):
         kind(model, [[1, 2, 3]], 0, 1)

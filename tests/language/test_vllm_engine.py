@@ -147,5 +147,5 @@ def test_what_is_missing_is_said(lm, monkeypatch):
     with pytest.raises(TaijiError, match=r"taiji\[gpu\]"):
         with_engine(lm, SETTINGS)
     lm.source = None
-    with pytest.raises(TaijiError, match="made in memory"):
+    with pytest.raises(TaijiError, match="created in memory"):
         with_engine(lm, SETTINGS)

@@ -74,7 +74,7 @@ def test_too_little_data_gives_no_interval_instead_of_a_false_one():
         "low": None,
         "high": None,
         "n": 1,
-        "reason": "too few users to tell (1, needed 10)",
+        "reason": "too few users (1; at least 10 are needed)",
     }
     assert estimate(Ratio.of_values(np.full(3, np.nan)))["value"] is None
     only_positives = PooledAUC(np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.2]), 2)
@@ -86,7 +86,7 @@ def test_fewer_than_ten_users_give_a_reason_and_no_interval(n):
     values = np.random.default_rng(n).normal(size=n)
     found = estimate(Ratio.of_values(values))
     assert (found["low"], found["high"]) == (None, None)
-    assert found["reason"] == f"too few users to tell ({n}, needed 10)"
+    assert found["reason"] == f"too few users ({n}; at least 10 are needed)"
     gap = compare(Ratio.of_values(values + 1), Ratio.of_values(values))
     assert (gap["low"], gap["high"], gap["reason"]) == (None, None, found["reason"])
 
@@ -104,7 +104,7 @@ def test_equal_values_are_no_certainty_however_many(n, step):
     if step:
         assert (gap["low"], gap["high"]) == pytest.approx((step * (1 - unseen) - unseen, step * (1 - unseen) + unseen))
     else:
-        assert gap["low"] is None and "to tell (" in gap["reason"]
+        assert gap["low"] is None and "too few users" in gap["reason"]
 
 
 def test_a_difference_rests_on_the_users_in_whom_the_arms_differ():
@@ -112,7 +112,7 @@ def test_a_difference_rests_on_the_users_in_whom_the_arms_differ():
     more, less = np.zeros(1000), np.zeros(1000)
     more[:5] = 1.0
     gap = compare(Ratio.of_values(more, proportion=True), Ratio.of_values(less, proportion=True))
-    assert gap["low"] is None and gap["reason"] == "too few users in which the two differ to tell (5, needed 10)"
+    assert gap["low"] is None and gap["reason"] == "too few users for which the two differ (5; at least 10 are needed)"
 
 
 def test_shares_of_hits_have_the_exact_binomial_interval():
@@ -148,7 +148,7 @@ def test_an_auc_rests_on_the_users_with_the_rarer_label(positive_users):
     scores = np.random.default_rng(0).random(300)
     for made in (PooledAUC, PooledConcordance):
         found = estimate(made(users, labels, scores, 100), resamples=100)
-        assert found["low"] is None and f"to tell ({positive_users}, needed 10)" in found["reason"]
+        assert found["low"] is None and f"({positive_users}; at least 10 are needed)" in found["reason"]
         assert (found["value"] is None) == (positive_users == 0)
 
 

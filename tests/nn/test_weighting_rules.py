@@ -61,7 +61,7 @@ def test_descent_peers_against_closed_forms():
         assert make_rule("fairgrad", 2, RuleOptions()).observe(scaled).weights == pytest.approx(
             np.array([1.0, np.sqrt(2)]) / (1 + np.sqrt(2)), abs=1e-3
         )
-    with pytest.raises(TaijiError, match="whole Gram matrix"):
+    with pytest.raises(TaijiError, match="full Gram matrix"):
         make_rule("mgda", 2, RuleOptions()).observe(Observation(indicators=np.zeros(2)))
 
 

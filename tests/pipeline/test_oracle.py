@@ -16,7 +16,7 @@ def rows(values: dict[str, float], half: float | None, metric: str = "click auc"
 
     def gap(arm: str, other: str) -> dict[str, Any]:
         value = values[arm] - values[other]
-        ends = {"low": None, "high": None, "reason": "too few users to tell (6, needed 10)"}
+        ends = {"low": None, "high": None, "reason": "too few users (6; at least 10 are needed)"}
         return {
             "against": other,
             "value": value,
@@ -54,12 +54,12 @@ def test_a_truth_that_beats_none_and_noise_bounds_what_a_model_can_add():
 def test_no_bound_follows_where_noise_does_as_well(values):
     near = bounds(rows(values, 0.005))[0]
     assert near["bound"] is None and "would add" not in near["says"]
-    assert near["says"].startswith("There is no bound") and "cannot use such features here" in near["says"]
+    assert near["says"].startswith("No upper bound follows from") and "cannot use such features here" in near["says"]
 
 
 def test_no_bound_follows_from_too_few_users():
     near = bounds(rows(LEVELS, None))[0]
-    assert near["bound"] is None and "too few users to tell" in near["says"] and "cannot use" not in near["says"]
+    assert near["bound"] is None and "too few users" in near["says"] and "cannot use" not in near["says"]
 
 
 def test_a_log_with_another_first_label_is_bounded_by_its_own_metric():

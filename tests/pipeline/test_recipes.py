@@ -68,8 +68,8 @@ def test_stages_that_do_not_fit_are_explained(stages, message):
     [
         ("nowhere:Stage", "could not be imported"),
         ("no_entry_point", "No component has this name"),
-        ("shop_parts:Popular", "is not a stage"),
-        ("shop_parts:PriceBandSettings", "is not a stage"),
+        ("shop_parts:Popular", "does not name a stage"),
+        ("shop_parts:PriceBandSettings", "does not name a stage"),
     ],
 )
 def test_references_that_name_no_stage_are_explained(module, reference, message):

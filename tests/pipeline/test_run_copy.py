@@ -112,7 +112,7 @@ SENT = "item_id,copy,category,stratum,sends,clicks,satisfied"
     ("option", "text", "words"),
     [
         ("--comments", table("item_id,text,time", "1,warm,2999-01-01"), ("in the future", "wrong.csv", "item 1")),
-        ("--comments", table("item_id,text,time", "1,warm,yesterday"), ("not a time", "wrong.csv, time", "'yesterday'")),
+        ("--comments", table("item_id,text,time", "1,warm,yesterday"), ("not contain times", "wrong.csv, time", "'yesterday'")),
         ("--results", table(SENT, "1,New: x.,a,m,100,200,3"), ("wrong.csv, item 1", "clicks 200")),
         ("--results", table(SENT, "1,New: x.,a,m,100,20,-3"), ("not consistent counts", "satisfied -3")),
         ("--results", table(SENT, "1,New: x.,a,m,-5,0,0"), ("not consistent counts", "sends -5")),
@@ -161,4 +161,4 @@ def test_a_run_of_another_kind_is_not_overwritten(taiji, tmp_path):
     (tmp_path / "runs/items/data").mkdir(parents=True)
     (tmp_path / "runs/items/data/manifest.json").write_text("{}")
     code, _, error = taiji("items.csv", *rules())
-    assert code == 2 and "Another run has this name" in error
+    assert code == 2 and "The name belongs to another run" in error

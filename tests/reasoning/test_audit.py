@@ -71,7 +71,7 @@ def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, pro
         "low": None,
         "high": None,
         "n": 0,
-        "reason": "undefined, too few examples to tell (0, needed 10)",
+        "reason": "undefined: too few examples (0; at least 10 are needed)",
     }
     assert report["order"]["verdict"] == "not shown"
     assert report["order"]["says"] == "There are no rationales for the controls."
@@ -150,7 +150,7 @@ def test_nothing_to_audit(lm, dataset, examples, prompts, verdicts):
 
 def test_one_example_has_no_interval_and_shows_nothing():
     alone = _interval(np.array([1.5, np.nan]), resamples=20, seed=0)
-    reason = "too few examples to tell (1, needed 10)"
+    reason = "too few examples (1; at least 10 are needed)"
     assert alone == {"value": 1.5, "low": None, "high": None, "n": 1, "reason": reason}
     controls = dict.fromkeys(CONTROLS, alone)
     controls |= {f"{other} - {one}": alone for one, other in pairwise(CONTROLS)}

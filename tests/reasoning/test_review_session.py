@@ -116,14 +116,14 @@ def test_what_is_refused(tmp_path):
     with sitting(tmp_path) as session:
         with pytest.raises(TaijiError, match="Another review"), sitting(tmp_path):
             pass
-        with pytest.raises(TaijiError, match="not waiting"):
+        with pytest.raises(TaijiError, match="no longer open"):
             session.submit("r0", 2, GOOD)
         with pytest.raises(TaijiError, match="is incomplete"):
             session.submit("r0", 1, {"structure": 3})
         with pytest.raises(TaijiError, match="is incomplete"):
             session.submit("r0", 1, {**GOOD, "structure": 6})
         session.submit("r0", 1, GOOD)
-        with pytest.raises(TaijiError, match="not waiting"):
+        with pytest.raises(TaijiError, match="no longer open"):
             session.submit("r0", 1, BAD)
     with pytest.raises(TaijiError, match="file name"):
         PersonReviewer("../ada", tmp_path)

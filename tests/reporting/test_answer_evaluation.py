@@ -89,7 +89,7 @@ def test_models_are_compared_with_the_first_in_pairs_and_floors_stand_beside():
     gap = found["aligned", "format"]["difference"]
     assert (gap["against"], gap["value"], gap["high"], gap["method"]) == ("base", 1.0, 1.0, "exact binomial")
     assert gap["low"] == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 5))), "five users are no certainty"
-    assert found["sft", "format"]["difference"]["reason"] == "too few users to tell (5, needed 10)"
+    assert found["sft", "format"]["difference"]["reason"] == "too few users (5; at least 10 are needed)"
     assert "difference" not in found["base", "format"] and "difference" not in found["popularity", "hit@50"]
     assert {row["model"]: row["kind"] for row in rows} == {
         **dict.fromkeys(("base", "sft", "aligned"), "model"),

@@ -46,7 +46,7 @@ def test_the_model_card_holds_every_figure_and_finding(run, model):
     assert "66 rows, 12 steps" in card and "rule guarded: 83 of 144 kept (48 more set the threshold)" in card
     assert "a reference, not a bound" in card and "of aligned against the best baseline, own category, −0.121" in card
     assert "learning rate 2e−05" in card and "2e-05" not in card
-    assert "2.0 % of the aligned model's test answers were not well formed" in card
+    assert "2.0% of the aligned model's test answers were not well formed" in card
     rows = [line for line in card.splitlines() if line.startswith("|")]
     widths = {line.count("|") for line in rows if "Category" in line or "(baseline)" in line or "aligned |" in line}
     assert len(widths) == 1, "a table has as many cells in every row"

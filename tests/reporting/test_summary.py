@@ -67,14 +67,14 @@ def test_verdicts_are_honest():
     assert verdict(gap(0.1, 0.2)) == "better" and verdict(gap(-0.2, -0.1)) == "worse"
     assert verdict(gap(0.1, 0.2), "low") == "worse" and verdict(gap(-0.2, -0.1), "low") == "better"
     assert verdict(gap(0.1, 0.2), "one") == "different"
-    assert verdict(Difference(against="x", value=0.1, low=None, high=None)) == "too few users to tell"
+    assert verdict(Difference(against="x", value=0.1, low=None, high=None)) == "too few users"
 
 
 def test_a_reason_or_an_identity_stands_in_place_of_a_verdict():
-    few = Difference(against="x", value=0.1, low=None, high=None, reason="too few users to tell (4, needed 10)")
-    assert verdict(few) == "too few users to tell (4, needed 10)"
-    assert verdict(Difference(against="x", value=0.0, low=0.0, high=0.0, method="identity")) == "one and the same"
-    assert verdict(gap(0.3, 0.3)) == verdict(gap(0.0, 0.0)) == "too few users to tell", "of an earlier version"
+    few = Difference(against="x", value=0.1, low=None, high=None, reason="too few users (4; at least 10 are needed)")
+    assert verdict(few) == "too few users (4; at least 10 are needed)"
+    assert verdict(Difference(against="x", value=0.0, low=0.0, high=0.0, method="identity")) == "identical"
+    assert verdict(gap(0.3, 0.3)) == verdict(gap(0.0, 0.0)) == "too few users", "of an earlier version"
 
 
 def test_numbers_carry_the_digits_their_interval_deserves():

@@ -77,13 +77,13 @@ def before(tmp_path: Path) -> Path:
 def test_without_a_measured_run_the_stages_are_listed_with_their_sizes_and_no_time(tmp_path: Path) -> None:
     said = forecast(opened(tmp_path / "new")).sentence()
     assert "3 of 3 stages to run: data, answers (20), report." in said
-    assert "not known" in said and not re.search(r"minute|hour|[Rr]oughly", said)
+    assert "unknown" in said and not re.search(r"minute|hour|[Rr]oughly", said)
 
 
 def test_the_time_is_that_of_a_measured_run_scaled_by_the_amounts(tmp_path: Path, before: Path) -> None:
     same = forecast(opened(tmp_path / "new"))
     assert same.seconds == pytest.approx(360) and not same.unmeasured and not same.other_log
-    assert same.sentence().endswith(f"Roughly 6 minutes, going by {before}.")
+    assert same.sentence().endswith(f"Roughly 6 minutes, based on {before}.")
     twice = forecast(opened(tmp_path / "new", size={"test_prompts": 40}))
     assert twice.seconds == pytest.approx(360 + 240) and twice.pending["answers"] == 40
     most = forecast(opened(tmp_path / "new", size={"test_prompts": 500}))

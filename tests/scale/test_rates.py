@@ -28,5 +28,5 @@ def test_noise_gives_neither_a_negative_slope_nor_a_negative_start(seconds):
 
 
 def test_an_unfinished_run_is_refused(tmp_path):
-    with pytest.raises(TaijiError, match="finished run"):
+    with pytest.raises(TaijiError, match="not finished"):
         measured(tmp_path)

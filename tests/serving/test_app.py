@@ -261,7 +261,7 @@ def test_a_service_without_a_ranker_still_serves_features(store: Store) -> None:
 
 def test_a_run_without_a_ranker_for_requests_is_ready_for_features(store: Store) -> None:
     def other(run: Path) -> LengthScorer:
-        raise FeaturesOnly("The service scores with neural rankers only.")
+        raise FeaturesOnly("The run's ranker is not a neural ranker, so the service cannot score with it.")
 
     scorers = Scorers(store, other)
     scorers.refresh()
@@ -357,7 +357,7 @@ def test_releases_that_cannot_be_followed_make_the_service_not_ready(store: Stor
     scorers.trouble, scorers.start = "TypeError at types.py:1", lambda: None  # type: ignore[method-assign]
     app = build_app(store, scorers, ServingSettings(), Keyring(), SteadyClock())
     with TestClient(app, base_url="http://localhost") as client:
-        assert "cannot be followed: TypeError at types.py:1" in client.get("/readyz").json()["message"]
+        assert "cannot be refreshed: TypeError at types.py:1" in client.get("/readyz").json()["message"]
 
 
 def test_events_that_nobody_takes_in_make_the_service_not_ready(store: Store) -> None:
@@ -366,7 +366,7 @@ def test_events_that_nobody_takes_in_make_the_service_not_ready(store: Store) ->
         post_events(client, EVENT)
         time.sleep(0.1)
         answer = client.get("/readyz")
-        assert answer.status_code == 503 and "No worker takes events in" in answer.json()["message"]
+        assert answer.status_code == 503 and "No worker is absorbing events" in answer.json()["message"]
         store.absorb("w", 10, 10)
         assert client.get("/readyz").status_code == 200
 

@@ -320,7 +320,7 @@ def cut(path: Path, size: int) -> None:
 def test_a_damaged_feature_table_is_one_message(run: Path, tmp_path: Path, kind: str) -> None:
     other = shutil.copytree(run, tmp_path / "small")
     DAMAGE[kind](other)
-    with pytest.raises(ArtifactError, match=r"feature table (cannot be read|has nothing)") as found:
+    with pytest.raises(ArtifactError, match=r"feature table (cannot be read|contains no rows)") as found:
         backend.release(other)
     assert "taiji.parquet" in str(found.value) and "taiji run" in str(found.value)
 

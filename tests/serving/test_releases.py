@@ -56,7 +56,7 @@ def test_a_roll_out_waits_until_it_is_prepared(tmp_path: Path, monkeypatch: pyte
     store = open_store(SETTINGS, old)
     introduce(store, old, SETTINGS)
     store.beat("api", {"kind": "api", "loaded": ["old-echo-1"], "failed": {}}, wall_us())
-    with pytest.raises(ResourceError, match="the one before is still served"):
+    with pytest.raises(ResourceError, match="the previous release is still being served"):
         roll_out(new, SETTINGS, beside=old, patience_s=0.05)
     assert store.releases().active == "old-echo-1" and "new-echo-2" in store.releases().live
     done: list[str] = []
@@ -85,7 +85,7 @@ def test_runs_that_were_moved_are_found_or_told(tmp_path: Path) -> None:
     assert located(Path(live["new-echo-2"].run), moved / "old") == moved / "new"
     (tmp_path / "far").mkdir()
     (moved / "new").rename(tmp_path / "far" / "new")
-    with pytest.raises(ArtifactError, match="not where it was"):
+    with pytest.raises(ArtifactError, match="was moved or deleted"):
         located(new, moved / "old")
     introduce(store, tmp_path / "far" / "new", SETTINGS)
     assert store.releases().live["new-echo-2"].run == str(tmp_path / "far" / "new") and len(store.read(["u1"])) == 1

@@ -52,7 +52,7 @@ def test_a_run_directory_that_takes_no_files_has_them_in_memory(run: Path, capsy
 def test_a_process_that_cannot_make_them_is_an_error(run: Path) -> None:
     dataset = open_dataset(run / "data" / "dataset")
     (run / "data" / "dataset" / "events.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ResourceError, match="could not be made"):
+    with pytest.raises(ResourceError, match="could not be computed"):
         run_statistics(run, dataset)
     assert not (run / "serving" / FOLDER).exists()
 

@@ -120,8 +120,8 @@ def test_a_context_that_does_not_fit_the_log_is_told_by_column(trained: Any) -> 
     bad = RankRequest(UserHistory("u1", AS_OF), ("i1",), None, wrong)
     found = scorer.score([bad, good])
     assert set(found[0].wrong_context) == set(wrong) and not found[0].without_features
-    assert found[0].wrong_context["sreen"] == "known are screen, load, hour, fresh"
-    assert found[0].wrong_context["hour"] == "hour is of type Int16"
+    assert found[0].wrong_context["sreen"] == "sreen is not a context column of the log (screen, load, hour, fresh)"
+    assert found[0].wrong_context["hour"] == "hour must be of type Int16"
     assert found[1].without_features[1] is None and found[1].without_features[0] is not None
     assert not world.wrong_context({"load": 3, "hour": -5, "fresh": None}) and world.wrong_context({"hour": 10**6})
     assert world.wrong_context({"hour": 1e300}) and world.wrong_context({"screen": True})

@@ -83,7 +83,7 @@ def test_keys_of_another_kind_cost_nobody_else_an_event(make_store: Make, kind: 
     assert store.absorb("w", 10, 1) == 3
     assert [history.seen for history in store.histories(["a", "b"], 10)] == [1, 1]
     (letter,) = store.dead_letters()
-    assert letter.user == "foreign" and "another kind" in letter.reason
+    assert letter.user == "foreign" and "wrong Redis type" in letter.reason
     assert not store._redis.exists(store._key("h", "foreign")) or kind == "h", "nothing of the event was done"
     assert store.read(["a", "foreign", "b"]) == [None] * 3
     store._redis.delete(store._key(kind, "foreign"))

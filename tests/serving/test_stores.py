@@ -44,7 +44,7 @@ def test_a_store_that_came_back_empty_is_refused(
     demand_same_store(note, place, make_store().generation)  # the next start
     store.erase("somebody", 1)
     empty(store)
-    with pytest.raises(StoreUnavailable, match="another one"):
+    with pytest.raises(StoreUnavailable, match="not the one that the process opened"):
         store.check()
     if isinstance(store, RedisStore):  # a file does not empty itself under a running process
         for write in (
@@ -110,7 +110,7 @@ def test_a_file_that_is_taken_from_a_running_service_gets_no_more_events(
         (tmp_path / "copy").rename(place)
     again = EventBatch("k2", "d", (Event("e2", "u", "i", 6),))
     for step in (store.check, lambda: store.append([again], 2), lambda: store.read(["u"]), lambda: store.erase("u", 2)):
-        with pytest.raises(StoreUnavailable, match="another one"):
+        with pytest.raises(StoreUnavailable, match="not the one that the process opened"):
             step()
     assert place.exists() == (how == "replaced"), "nobody made a new one in its place"
 

@@ -41,7 +41,7 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
 def test_binding_beyond_loopback_without_a_key_is_refused(host: str, tmp_path: Path) -> None:
     settings = ServingSettings(host=host, backend="tests.serving.doubles")
-    with pytest.raises(TaijiError, match="only listens on this machine"):
+    with pytest.raises(TaijiError, match="only listen on this machine"):
         serve(make_run(tmp_path, "run", "v"), settings)
     new_key(tmp_path / "keys", "a", ["read"])
     demand_keys(settings.model_copy(update={"keys": tmp_path / "keys"}))
@@ -94,7 +94,7 @@ def test_a_store_of_a_year_ahead_is_told_and_repaired(tmp_path: Path) -> None:
 
     told: list[float] = []
     beats(0)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(TaijiError, match="uses the store"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TaijiError, match="is using the store"):
         patch.setattr("taiji.serving.releases.time.sleep", beats)  # it lives meanwhile
         repair_clock(settings, run)
     with (
@@ -207,4 +207,4 @@ def test_a_life_of_the_service(tmp_path: Path) -> None:
         code = service.stop()
     assert code == 0
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
-    assert {"worker started", "process ended", "worker stopped"} <= {line["event"] for line in lines}
+    assert {"worker started", "process exited", "worker stopped"} <= {line["event"] for line in lines}

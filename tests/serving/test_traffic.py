@@ -107,16 +107,16 @@ def test_bodies_are_complete(server: Server, kind: str) -> None:
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(TaijiError, match="Nobody answers"):
+    with pytest.raises(TaijiError, match="No service responds"):
         load("http://127.0.0.1:1", ["u"], seconds=0.1)
     with pytest.raises(TaijiError, match="address"):
         load("127.0.0.1:80", ["u"])
     for url in ("http://example.com", "http://example.com:80", "http://127.0.0.1", "http://127.0.0.1:http"):
         with pytest.raises(TaijiError, match=r"(?s)on this machine, as http://127\.0\.0\.1:PORT"):
             load(url, ["u"])
-    with pytest.raises(TaijiError, match="nothing to ask"):
+    with pytest.raises(TaijiError, match="no users or items"):
         load("http://127.0.0.1:1", [])
-    with pytest.raises(TaijiError, match="nothing to ask"):
+    with pytest.raises(TaijiError, match="no users or items"):
         load("http://127.0.0.1:1", ["u"], kind="rank")
 
 

@@ -62,7 +62,7 @@ def test_components():
 
 def test_seeds():
     check_deterministic(Constant)
-    with pytest.raises(AssertionError, match="another seed"):
+    with pytest.raises(AssertionError, match="a different seed"):
         check_deterministic(lambda seed: Constant(0))
     values = iter(range(9))
     with pytest.raises(AssertionError, match="the same seed"):

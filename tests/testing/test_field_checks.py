@@ -84,10 +84,10 @@ class Silent(Forgetful):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (Future("load"), "the future gone"),
+        (Future("load"), "after future events were removed"),
         (Together("load"), "alone"),
-        (Drifting("load"), "second time"),
-        (Forgetful(), "saved and read again"),
+        (Drifting("load"), "second call"),
+        (Forgetful(), "after saving and loading"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
 )
@@ -130,7 +130,7 @@ def test_sources():
         def seed(self):
             return next(self.seeds)
 
-    with pytest.raises(AssertionError, match="another table"):
+    with pytest.raises(AssertionError, match="a different table"):
         check_source(Other())
 
     class Clocked(Board):

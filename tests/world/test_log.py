@@ -23,7 +23,7 @@ def test_the_log_passes_the_schema_with_its_tasks_declared(name):
     assert {task.name for task in tables.event_columns.labels} == declared
     shown = checked.events.filter("exposed")
     filled = shown.select(pl.col(tables.event_columns.names).is_not_null().any()).row(0, named=True)
-    assert {column for column, there in filled.items() if not there} <= {"satisfied"}, "hardly anybody is asked"
+    assert {column for column, there in filled.items() if not there} <= {"satisfied"}, "few users are surveyed"
     assert checked.events["timestamp"].is_sorted()
     assert not set(shown["item_id"]) - set(checked.items["item_id"])
     known = Dataset.from_tables(tables)

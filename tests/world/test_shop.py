@@ -31,7 +31,7 @@ def test_the_log_is_a_valid_data_set_with_new_users_to_the_end(shop, log):
     assert 0.04 < exposed["click"].mean() < 0.2
     first = exposed.group_by("user").agg(pl.col("time").min())
     assert (first["time"] > exposed["time"].quantile(0.7)).sum() > 60
-    assert "invented" in log.notes[0]
+    assert "simulated" in log.notes[0]
 
 
 def test_clicks_and_conversions_follow_the_stated_truth(shop, log):

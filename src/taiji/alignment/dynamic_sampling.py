@@ -191,7 +191,7 @@ class DynamicSampling(Base):
         several_turns = bool(self.tools) or self.environment_factories is not None
         if several_turns or isinstance(self.train_dataset, IterableDataset):
             raise ConfigError(
-                "Dynamic sampling draws further prompts from the dataset and must be able to start them like the first ones.",
+                "Dynamic sampling needs an indexable dataset and single-turn rollouts, because it draws further prompts.",
                 where="dynamic_sampling",
                 expected="a train_dataset with an index, and rollouts of a single turn or of a rollout_func",
                 found="tools or an environment_factory" if several_turns else "an IterableDataset",

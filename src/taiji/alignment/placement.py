@@ -62,10 +62,10 @@ class Placement:
         mesh, placements = next(iter(kinds))
         if not modules or len(parts) < len(parameters) or len(kinds) > 1 or not {*placements} <= {Shard, Replicate}:
             raise ConfigError(
-                "The trainable parameters are placed differently on the processes, so the rewards' gradients cannot be compared.",
-                expected="all parameters whole, or all sharded by FSDP2 over one mesh",
-                found=f"{len(parameters) - len(parts)} whole, {len(parts)} sharded as {sorted(str(kind) for kind in kinds)}",
-                fix="use a reward rule such as popo-light, or shard the model by FSDP2 alone",
+                "The trainable parameters do not all have the same sharding, so the rewards' gradients cannot be compared.",
+                expected="all parameters unsharded, or all sharded by FSDP2 over one mesh",
+                found=f"{len(parameters) - len(parts)} unsharded, {len(parts)} sharded as {sorted(str(kind) for kind in kinds)}",
+                fix="use a reward rule such as popo-light, or shard the model with FSDP2 only",
             )
         apart = math.prod(size for size, kind in zip(mesh.shape, placements) if kind is Shard)
         return cls(processes, mean, True, processes // apart, modules)

@@ -164,7 +164,7 @@ class Recording:
 
     def __getattr__(self, name: str) -> Any:
         raise ModelNotThere(
-            "TRL's loss does more with the model than pass it on.",
+            "TRL's loss uses the model directly instead of only passing it on.",
             expected="_compute_loss only passes the model to _get_per_token_logps_and_entropies",
             found=f"it reads model.{name}",
             fix=f'pip install "{TESTED}"',
@@ -175,7 +175,7 @@ class Recording:
         """The recorded forward pass, available once a loss has run it."""
         if self._recorded is None:
             raise ResourceError(
-                "TRL's loss has not requested the forward pass of the policy.",
+                "TRL's loss did not run the policy's forward pass through the expected hook.",
                 expected="_compute_loss calls _get_per_token_logps_and_entropies with the model that it receives",
                 fix=f'pip install "{TESTED}"',
             )
@@ -213,7 +213,7 @@ class Recording:
         similarity, entropies = self.recorded.similarity, self.recorded.outputs[1]
         if self.evidence is None or similarity is None or entropies is None:
             raise ResourceError(
-                "Token weights need the similarity of the completions to the evidence, and their entropies.",
+                "Token weights need each token's similarity to the evidence and its entropy.",
                 expected="a recording with evidence, and a loss that requests entropies",
             )
         return similarity, entropies if self.evidence.attached else entropies.detach()

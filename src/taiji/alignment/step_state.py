@@ -102,7 +102,7 @@ class StepState:
     def check_empty(self) -> None:
         """Raise :class:`ResourceError` if anything that was put has not been taken."""
         if self.contents:
-            raise _out_of_order("a step ends", "nothing left to take", " and ".join(self.contents))
+            raise _out_of_order("a step ends", "no stored values at the end of a step", " and ".join(self.contents))
 
     def put_drawn(self, generation: Generation, scores: Tensor) -> None:
         """Store a generation that dynamic sampling has completed, and its rewards (N, K), until TRL asks for them."""
@@ -121,7 +121,9 @@ class StepState:
     def put_rewards(self, rewards: Tensor) -> None:
         """Store the rewards (N, K) of a generation batch over all processes until the generation ends."""
         if self._rewards is not None:
-            raise _out_of_order("a batch is scored", "one scoring per generation", "a second one")
+            raise _out_of_order(
+                "a batch is scored", "rewards computed once per generation", "a second batch of rewards"
+            )
         self._rewards = rewards
 
     def take_rewards(self) -> Tensor:

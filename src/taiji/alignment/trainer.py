@@ -79,7 +79,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
                 "The configuration is a plain GRPOConfig of TRL.",
                 expected="ParetoGRPOConfig",
                 found=type(args).__name__,
-                fix="replace GRPOConfig by taiji.alignment.ParetoGRPOConfig",
+                fix="replace GRPOConfig with taiji.alignment.ParetoGRPOConfig",
             )
         self.step_state = StepState()
         self._train_sampler: Sampler | None = None
@@ -90,7 +90,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
                 raise ConfigError(
                     f"weighting={args.weighting!r} needs several backward passes over one forward pass, which these shards do not support.",
-                    expected="parameters that are whole on each process, or sharded by FSDP2",
+                    expected="parameters that are unsharded, or sharded by FSDP2",
                     found="DeepSpeed" if self.is_deepspeed_enabled else "FSDP1",
                     fix="use FSDP2 (fsdp_version: 2), data parallelism with LoRA, or a reward rule such as popo-light",
                 )

@@ -173,7 +173,7 @@ class ParetoGRPOConfig(GRPOConfig):
             )
         if self.source == "gradients" and RULES[self.weighting].fresh and self.aggregation == "trl":
             raise ConfigError(
-                f"weighting={self.weighting!r} computes the weights from the gradients of the batch, but TRL's advantage needs them before.",
+                f"weighting={self.weighting!r} computes the weights from the gradients of the batch, but TRL's advantage needs them before the backward pass.",
                 where="aggregation",
                 expected="'common' or 'linear'",
                 found="'trl'",

@@ -136,7 +136,9 @@ def make_rerankers(settings: RecommendSettings, dataset: Dataset, vectors: Array
     made: list[Reranker] = []
     if settings.rerank != "none":
         if vectors is None:
-            raise ConfigError("Diversity needs item vectors.", where=f"recommend.rerank: {settings.rerank}")
+            raise ConfigError(
+                "There are no item vectors for the re-ranker.", where=f"recommend.rerank: {settings.rerank}"
+            )
         kind = find_class(settings.rerank, RERANKERS, "recommend.rerank")
         try:
             made.append(kind(vectors, settings.rerank_strength, **settings.rerank_settings))

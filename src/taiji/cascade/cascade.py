@@ -84,7 +84,7 @@ class Cascade:
         budget: Budget | None = None,
     ) -> None:
         if not retrievers:
-            raise ConfigError("A cascade needs a retriever.", where="retrievers")
+            raise ConfigError("The cascade has no retriever.", where="retrievers")
         self.budget = budget or Budget()
         self.pool = RetrieverPool(retrievers, self.budget.retrieval_seconds)
         self.merge, self.ranking, self.coarse, self.rerankers = merge, ranking, coarse, tuple(rerankers)

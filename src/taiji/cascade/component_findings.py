@@ -97,18 +97,20 @@ def log_limits(facts: LogFacts) -> list[str]:
     texts = []
     if facts.no_history >= MANY:
         texts.append(
-            f"{facts.no_history:.0%} of the requests come from users without any earlier item: there is no history to read."
+            f"{facts.no_history:.0%} of the requests come from users without earlier interactions, so there is no history to use."
         )
     if facts.unknown_targets >= MANY:
         texts.append(
-            f"{facts.unknown_targets:.0%} of the targets are items that nobody had taken before the test period: a model that learns from interactions cannot know them."
+            f"{facts.unknown_targets:.0%} of the targets are items without interactions before the test period, which a model that learns from interactions cannot know."
         )
     if facts.had_before >= 0.3:
-        texts.append(f"{facts.had_before:.0%} of the targets are items that the user had taken before the request.")
+        texts.append(
+            f"{facts.had_before:.0%} of the targets are items that the user had interacted with before the request."
+        )
     if facts.per_item < FEW_PER_ITEM:
         texts.append(f"There are {facts.per_item:.1f} past interactions per item to learn from.")
     if facts.head_targets >= 0.5:
         texts.append(
-            f"{facts.head_targets:.0%} of the targets are among the {facts.head:,} most popular items, which popularity knows without learning."
+            f"{facts.head_targets:.0%} of the targets are among the {facts.head:,} most popular items, which the popularity baseline already recommends."
         )
     return texts

@@ -81,10 +81,10 @@ class RetrieverPool:
             self.counts[name]["failed"] += 1
         if not asked.slates:
             raise ResourceError(
-                "No retriever answered.",
+                "No retriever returned candidates.",
                 where="retrieval",
                 found="; ".join(
-                    [*(f"{name} is late" for name in asked.late), *(f"{n}: {e}" for n, e in asked.failed.items())]
+                    [*(f"{name} timed out" for name in asked.late), *(f"{n}: {e}" for n, e in asked.failed.items())]
                 ),
                 fix="raise retrieval_seconds, or check the retrievers' messages",
             )

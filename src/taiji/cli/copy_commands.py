@@ -24,7 +24,7 @@ def copy(
         Path | None,
         typer.Option(
             "--results",
-            help="Results of sent copies (item_id, copy, category, stratum, sends, clicks, satisfied), which train the reward model that chooses.",
+            help="Results of sent copies (item_id, copy, category, stratum, sends, clicks, satisfied), on which the reward model that selects copies is trained.",
         ),
     ] = None,
     reward: Annotated[
@@ -84,7 +84,8 @@ def copy(
         folder = runs / name_of(target, None, name)
         if others := [path.parent.name for path in folder.glob(f"*/{MANIFEST}") if path.parent.name != STAGE]:
             raise ConfigError(
-                "Another run has this name.", where=str(folder), expected="a unique name for copies for a table of items",
+                "The name belongs to another run.", where=str(folder),
+                expected="an unused name, because copies for a table of items are stored in a run of their own",
                 found=f"a run with the stages {', '.join(sorted(others))}", fix="choose another --name, or name the run itself as the argument",
             )  # fmt: skip
         make_folder(folder)

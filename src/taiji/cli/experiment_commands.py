@@ -67,7 +67,10 @@ def review(
         typer.Option("--only", help="Only rationales with this verdict; default: all, starting with those to review."),
     ] = None,
     count: Annotated[
-        int, typer.Option("--count", min=1, help="Number of rationales; a later, larger number keeps the earlier ones.")
+        int,
+        typer.Option(
+            "--count", min=1, help="Number of rationales; a later call with a larger number adds to the earlier ones."
+        ),
     ] = 30,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port of the page on this machine; 0 chooses a free one.")

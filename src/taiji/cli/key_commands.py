@@ -30,7 +30,7 @@ def add(
 
 @app.command("list")
 def list_keys(file: KeyFile) -> None:
-    """Print names, scopes and last valid days."""
+    """List API keys with their scopes and expiry dates."""
     from taiji.serving.keys import load_keys
 
     for key in load_keys(file, {}):

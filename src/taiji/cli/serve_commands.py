@@ -48,7 +48,7 @@ def repair_clock(run: RunFolder, overrides: Overrides = None) -> None:
     """Repair the data that a service wrote while its clock was far ahead. No service may be running."""
     from taiji.serving import repair_clock as start
 
-    print(f"{start(config_of(run, overrides).serving, run)} users are due for an update")
+    print(f"{start(config_of(run, overrides).serving, run)} users will be updated")
 
 
 def load(

@@ -27,7 +27,9 @@ def init(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set a part of the mapping: events.user_id=KUNDE; may be repeated."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of the mapping, for example events.user_id=CUSTOMER; may be repeated.",
         ),
     ] = None,
     name: Annotated[

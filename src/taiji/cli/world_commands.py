@@ -99,13 +99,13 @@ def print_closed_loop(found: dict[str, Any]) -> None:
         out.print(f"[dim]{note}[/dim]", highlight=False)
     arms = found["users"]
     title = f"{found['scenario']}: {found['treatment']} ({arms['treatment']} users) against {found['control']} ({arms['control']})"
-    grid = _grid(title, ("per user", "difference", "interval", "valid at every look", "truth", "A/A"))
+    grid = _grid(title, ("per user", "difference", "interval", "anytime-valid interval", "truth", "A/A"))
     for metric, row in found["ab"].items():
         grid.add_row(metric, *_cells(row), f"{found['aa'][metric]:.1%}")
     for metric, row in found["new"].items():
         grid.add_row(f"{metric}, new users", *_cells(row), "")
     out.print(grid)
-    days = _grid("reward", ("day", "difference", "interval", "truth", "until then", "valid at every look", "truth"))
+    days = _grid("reward", ("day", "difference", "interval", "truth", "until then", "anytime-valid interval", "truth"))
     for row in found["by_day"]:
         total = row["cumulative"]
         days.add_row(

@@ -126,7 +126,7 @@ class CopyReview:
             self.folder / f".{self.name}.lock",
             "Another review session of this person is open.",
             where=self.file,
-            fix="end it first, or use another name with --as; its judgements are kept",
+            fix="close it first, or use another name with --as; its judgements are kept",
         )
         try:
             self.judged = {one.key: one for one in read_judgements(self.file)}
@@ -152,7 +152,9 @@ class CopyReview:
             InputError: the choice is not one of :data:`Choice`.
         """
         if key in self.judged or key not in self.asked:
-            raise NotWaiting("The comparison is not waiting for a review.", where=key, fix="continue with the next one")
+            raise NotWaiting(
+                "This comparison is no longer open for review.", where=key, fix="continue with the next one"
+            )
         if choice not in get_args(Choice):
             raise InputError(
                 "The choice is invalid.", where=key, expected=f"one of {', '.join(get_args(Choice))}", found=choice

@@ -34,9 +34,9 @@ def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limit
         missing = sorted({name for name in examples if name not in prompts})
         if missing:
             raise InputError(
-                "The reward of copies does not have this example.",
+                "The copy reward was created without a prompt for this example.",
                 found=missing[0],
-                expected="an example for which it was created",
+                expected="an example for which the reward has a prompt",
             )
         texts = [copy_text(text) for text in completions]
         asked = [prompts[name] for name in examples]

@@ -29,4 +29,4 @@ def parsed(text: str | bytes, **options: Any) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
-        raise ValueError("it holds half a character") from None
+        raise ValueError("it contains half of a surrogate pair") from None

@@ -35,7 +35,7 @@ class Availability:
     def __post_init__(self) -> None:
         if self.first.shape != self.end.shape or self.first.ndim != 1:
             raise InputError(
-                "Availability requires one first time and one end per item.",
+                "Availability requires one start time and one end time per item.",
                 expected="two arrays of shape (n_items,)",
                 found=f"{self.first.shape} and {self.end.shape}",
             )
@@ -106,7 +106,7 @@ def _parse_iso(texts: pl.Series, column: str, table: str) -> pl.Series:
 def _not_times_error(column: str, found: str, table: str) -> InputError:
     """Return the error to raise for a column that does not hold times."""
     return InputError(
-        "A column is not a time.",
+        "A column does not contain times.",
         where=f"{table}, {column}",
         expected="dates, times, texts such as 2026-01-31 or 2026-01-31T12:00:00Z, or integers (microseconds since the epoch)",
         found=found,

@@ -88,7 +88,7 @@ class EventColumns(Settings):
                 where=f"{where}.labels",
                 expected=f"none of the reserved names {', '.join((*FIXED, *INSIDE))}",
                 found=", ".join(taken),
-                fix="set another `joint` for the label",
+                fix="set a different `joint` for the label",
             )
         return tasks
 

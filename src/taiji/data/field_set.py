@@ -138,7 +138,7 @@ class FieldSet:
                 "Two fields have the same name.",
                 where="fields",
                 found=", ".join(twice),
-                fix="set another `name` for one of them",
+                fix="set a different `name` for one of them",
             )
         kinds = (IdField, CategoryField, NumbersField, SequenceField, CodesField, VectorField)
         unknown = [f"{field.name} ({type(field).__name__})" for field in fields if not isinstance(field, kinds)]

@@ -166,7 +166,10 @@ class CategoryField(CodeField):
         super().__init__(name or self.names[0], side)
         if hashed < 1:
             raise ConfigError(
-                "A vocabulary has no shared row.", where=f"field {self.name}", expected="hashed ≥ 1", found=str(hashed)
+                "A vocabulary needs at least one row for unseen values.",
+                where=f"field {self.name}",
+                expected="hashed ≥ 1",
+                found=str(hashed),
             )
         self.hashed, self.columns = hashed, max(1, len(self.names))
         self.edges: dict[str, list[float]] = {}

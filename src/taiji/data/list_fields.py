@@ -33,7 +33,7 @@ def _checked(name: str) -> str:
             where=f"field {name!r}",
             expected=f"letters, digits and underscores, and none of {', '.join(BATCH_NAMES)}, keys, values, …",
             found=name,
-            fix="set another `name`",
+            fix="set a different `name`",
         )
     return name
 

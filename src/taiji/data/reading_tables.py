@@ -97,4 +97,4 @@ def reading_tables(report: ReadingReport) -> list[Shown]:
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.2f} %" if whole else "–"
+    return f"{100 * part / whole:.2f}%" if whole else "–"

@@ -307,11 +307,11 @@ class _Check:
         if len(rows):
             micros = frame[column].cast(pl.Datetime("us")).dt.epoch("us").gather(rows[:SHOWN]).to_list()
             raise InputError(
-                "A timestamp is outside the calendar.",
+                "A timestamp is out of range.",
                 where=self.where(column, rows),
                 expected="timestamps in the years 1 to 9999, all in the same unit",
                 found=", ".join(f"{value / 1e6:.0f} seconds since 1970" for value in micros),
-                fix="these rows have another unit (s, ms, us, ns) than the column: convert them, or correct the unit in the mapping",
+                fix="these rows have a different unit (s, ms, us, ns) from the column: convert them, or correct the unit in the mapping",
             )
 
     def _expect(self, frame: pl.DataFrame, column: str, holds: bool, expected: str, fix: str | None = None) -> None:

@@ -165,7 +165,7 @@ def _micros(times: pl.Series, table: str) -> pl.Series:
     if times.dtype.is_integer() or times.dtype == pl.Null:
         return times.cast(pl.Int64)
     raise InputError(
-        "A column of times of texts does not hold times.",
+        "The column with the times of the texts does not contain times.",
         where=f"column {times.name} of {table}",
         expected="times, or integers (microseconds since the epoch)",
         found=str(times.dtype),

@@ -61,7 +61,7 @@ def sample_size(deviation: float, effect: float, *, level: float = 0.95, power: 
     """
     if not (effect and deviation > 0 and math.isfinite(effect) and math.isfinite(deviation)):
         raise InputError(
-            "A sample size needs a non-zero effect and a positive deviation.",
+            "No sample size can be computed for this effect and deviation.",
             expected="effect other than 0, deviation above 0, both finite",
             found=f"{effect}, {deviation}",
         )
@@ -85,7 +85,7 @@ def minimum_effect(n: int, deviation: float, *, level: float = 0.95, power: floa
 def _demand_plan(n: int, deviation: float) -> None:
     if n < 1 or not (deviation > 0 and math.isfinite(deviation)):
         raise InputError(
-            "A plan needs users and a positive deviation between them.",
+            "The test cannot be planned for these users and this deviation.",
             expected="one or more users per arm, deviation above 0",
             found=f"{n}, {deviation}",
         )
@@ -170,7 +170,7 @@ def compare_arms(
     error, scale = math.sqrt(sum(parts)), max(float(np.abs(arm).max()) for arm in (a, b))
     reason = ""
     if error <= 1e-12 * scale:
-        reason = "no spread, all users of an arm have the same value"
+        reason = "no spread: all users of an arm have the same value"
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:
@@ -207,7 +207,7 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     """
     if planned < 1 or not 0 < level < 1:
         raise InputError(
-            "A sequential interval needs a planned end and a level.",
+            "The planned end or the level of a sequential interval is invalid.",
             expected="one or more users, a level between 0 and 1",
             found=f"{planned}, {level}",
         )
@@ -245,8 +245,8 @@ def aa_tests(
     if runs < 1 or len(y) < 2 * FEWEST or np.ptp(y) == 0:
         raise InputError(
             "These values do not allow an A/A test.",
-            expected=f"{2 * FEWEST} or more users with different values, one or more runs",
-            found=f"{len(y)} users, {len(np.unique(y))} different values, {runs} runs",
+            expected=f"{2 * FEWEST} or more users whose values are not all equal, one or more runs",
+            found=f"{len(y)} users, {len(np.unique(y))} distinct values, {runs} runs",
         )
     if before is not None:
         y = cuped(y, before)

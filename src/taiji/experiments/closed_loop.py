@@ -155,7 +155,7 @@ def closed_loop(
     if settings.co_diverted:
         if content is None or "creators" not in world.mechanisms:
             raise ConfigError(
-                "The co-diverted design assigns creators.", where=f"world {world.scenario.name}",
+                "The world has no creators for the co-diverted design to assign to arms.", where=f"world {world.scenario.name}",
                 expected="the mechanism creators", found=", ".join(world.mechanisms),
             )  # fmt: skip
         creator_arm = draws.uniform("creator", np.arange(content.settings.creators)) < 0.5
@@ -212,7 +212,7 @@ def _notes(world: World, shares: list[str], settings: ClosedLoopSettings) -> lis
     if settings.co_diverted:
         notes.append("Creators are assigned to arms as well; users see half of them, in both arms, during the test.")
         notes.append(
-            "Creators of an arm share its users, so their interval is too narrow: also look at the same test with equal policies."
+            "Creators of an arm share its users, so their interval is too narrow: also look at the same test with the same policy in both arms."
         )
     return notes
 

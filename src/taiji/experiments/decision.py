@@ -62,15 +62,15 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
             _titles(text, control),
         ),
         Decision(
-            "How many of the items that users took were new?",
-            f"{facts['new_items']:.1%} of those taken in the test period had no event before that period; text match there: {gap(cold)}",
+            "How many interactions are with new items?",
+            f"{facts['new_items']:.1%} of the interactions in the test period are with items without an event before that period; text match there: {gap(cold)}",
             "A large share: here text and knowledge about items pay off."
             if facts["new_items"] >= NEW_ITEMS
-            else "A small share: counts and neighbours cover almost all items taken.",
+            else "A small share: counts and neighbours cover almost all interactions.",
         ),
         Decision(
             "How long are the histories?",
-            f"{facts['history']:g} different items before a test row, in the median",
+            f"a median of {facts['history']:g} distinct items before a test row",
             "Short: a user-side model has little to read; try knowledge about items first."
             if facts["history"] <= SHORT
             else "Long enough to reveal a taste.",
@@ -80,11 +80,11 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
             f"the true next items, without those at the row's time, over {_base(oracle)}: {gap(oracle)}",
             _sign(
                 oracle,
-                "There is room for a language model that predicts the next items; no real one is always right."
+                "A language model that predicts the next items could help, but no real model is always right."
                 if _over_text(oracle)
-                else "There is room beside these fields. Text did not pay, so this says nothing about room beside text.",
+                else "These fields leave room for improvement. Text did not pay off, so nothing follows about a ranker that also reads text.",
                 "No gain is shown: a user-side language model can add nothing here that this ranker can use.",
-                "The truth harms this ranker, so nothing follows about a model; try more data or other settings first.",
+                "Even the true items make this ranker worse, so nothing follows about a model; try more data or other settings first.",
             ),
         ),
         Decision(
@@ -152,11 +152,11 @@ def _kept_text(row: Mapping[str, Any] | None) -> str:
 def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -> str:
     """Return the conclusion about titles, from the gain of the trained fields and from whether the ranker keeps them."""
     if sign(text) == 1 and sign(control) == 1:
-        return "The gain is not due to the text alone, because permuted texts gain too. Do not credit the titles."
+        return "The gain is not due to the text alone, because permuted texts help as well. Do not attribute the gain to the titles."
     if is_kept(text) is False:
         return _sign(
             text,
-            "Informative as trained, but not by enough on the training rows: this ranker drops `text_match` and gains nothing. Try more rows or a better embedder.",
+            "Text helps where it is kept, but its gain on the training rows is too small, so this ranker drops `text_match` and gains nothing. Try more rows or a better embedder.",
             "Not shown: text adds nothing here to the log, and rankers with the default fields drop `text_match`.",
             "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
         )

@@ -97,11 +97,11 @@ class Logged:
         """
         w, rows = self.weights, self.effective_rows
         if not w.any():
-            return "no overlap, the target policy never takes an action of the log"
+            return "no overlap: the target policy never takes an action of the log"
         if rows < FEWEST:
-            return f"too little overlap (the log is worth {rows:.1f} rows of the target policy, needed {FEWEST})"
+            return f"too little overlap (effective sample size {rows:.1f}; at least {FEWEST} needed)"
         if abs(w.mean() - 1) > UNLIKELY * w.std() / np.sqrt(len(w)) + 1e-9:
-            return f"no full overlap, importance weights average {w.mean():.2f} where 1 is expected: actions of the target policy are missing, or propensities are wrong"
+            return f"no full overlap: the importance weights average {w.mean():.2f} instead of 1, so actions of the target policy are missing, or propensities are wrong"
         return ""
 
 
@@ -154,7 +154,7 @@ def value_interval(
         np.unique(terms, return_counts=True)[1].max()
     )  # rows that differ from the most frequent value
     if not reason and spread <= 1e-12 * float(np.abs(terms).max()):
-        reason = "no spread, every row gives the same value"
+        reason = "no spread: every row gives the same value"
     if not reason and n < FEWEST:
         reason = too_few("rows", n)
     if not reason and informative < FEWEST_APART:
@@ -190,7 +190,7 @@ def cross_fitted_rates(
     """
     if len(actions) < 2 or folds < 2:
         raise InputError(
-            "Cross-fitting needs more rows or folds.",
+            "There are too few rows or folds for cross-fitting.",
             expected="two or more rows and folds",
             found=f"{len(actions)} rows, {folds} folds",
         )

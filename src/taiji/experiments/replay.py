@@ -72,7 +72,7 @@ def replay(
         np.unique(request[eligible], return_inverse=True)[1],
     )
     if not len(part):
-        why = f"too few requests, none offers more than {k} items to choose from"
+        why = f"too few requests: none offers more than {k} items to choose from"
         nothing: Entry = {"value": None, "low": None, "high": None, "n": 0, "reason": why}
         return [{"features": arm, "metric": name, **nothing} for name in OUTCOMES for arm in predictions]
     user = np.unique(part["user"].to_numpy(), return_inverse=True)[1]

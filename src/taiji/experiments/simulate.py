@@ -358,7 +358,7 @@ def print_abtest(found: Mapping[str, Any]) -> None:
         "per user",
         "difference",
         "interval",
-        "valid at every look",
+        "anytime-valid interval",
         "truth",
         "A/A",
         "coverage",

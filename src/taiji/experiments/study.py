@@ -127,7 +127,7 @@ def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if better
             else "loss: noise costs the ranker quality"
             if worse
-            else f"not shown: {difference.get('reason') or 'too few users to tell'}"
+            else f"not shown: {difference.get('reason') or 'too few users'}"
             if low is None
             else "no gain"
         )

@@ -182,7 +182,7 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
             where=str(path),
             expected=f"columns user_id (or the run's dataset next to the file), {', '.join(COLUMNS[1:])}, for users of this log",
             found=f"no {', '.join(missing)}" if missing else f"{len(table)} rows of other users",
-            fix="make the features with reasoning.prompts.answer: set, from the same log",
+            fix="compute the features with reasoning.prompts.answer: set, from the same log",
         )
     return kept.filter(pl.col("intent_weights").list.len() > 0).select(COLUMNS)
 

@@ -82,7 +82,7 @@ def build_table(
     available = rows["available_at"].to_numpy() if "available_at" in rows.columns else available_from(as_ofs, settings)
     if (available < as_ofs).any():
         raise InputError(
-            "A feature row is available before its own time.",
+            "A feature row becomes available before its `as_of`.",
             where="column available_at",
             expected="as_of or later",
             found=f"{int((available < as_ofs).sum())} rows with an earlier time",

@@ -93,7 +93,7 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
         "onlys": {
             "": f"all {len(part):,}",
             **{fate: fate for fate in fates},
-            "taken": "chosen later",
+            "taken": "later interactions",
             **{f"found: {name}": f"found by {name}" for name in columns["found"]},
         },
         "orders": {key: title for key, title in ORDERS.items() if key != "truth" or columns["truth"]},

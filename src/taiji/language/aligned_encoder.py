@@ -211,7 +211,7 @@ class AlignedEncoder:
         first, second = (np.asarray(side, np.int64) for side in pairs)
         if not len(first) or (answers is not None and len(answers) != len(texts)):
             raise InputError(
-                "There are too few data to align the encoder.",
+                "There is too little data to align the encoder.",
                 where="pairs, answers",
                 expected=f"at least one pair, and {len(texts)} answers or none",
                 found=f"{len(first)} pairs, {'no' if answers is None else len(answers)} answers",

@@ -111,7 +111,7 @@ class GroupDecoder:
         if len(groups) > len(self._holes):
             raise InputError(
                 "There are too many prompts for the decoder.",
-                expected=f"at most as many groups of rows as are free: {len(self._holes)}",
+                expected=f"at most {len(self._holes)} groups of rows, the number of free slots",
                 found=f"{len(groups)} groups",
             )
         self._make_room(max(map(len, prompts)) + 1)
@@ -160,7 +160,9 @@ class GroupDecoder:
         """
         if len(tokens) != len(self._rows) or min(map(len, tokens), default=0) < 1:
             raise InputError(
-                "Every running row needs a token.", expected=f"{len(self._rows)} rows", found=f"{len(tokens)} rows"
+                "The number of token lists differs from the number of running rows, or a list is empty.",
+                expected=f"{len(self._rows)} rows",
+                found=f"{len(tokens)} rows",
             )
         self._close_holes()
         occupied = (self._owner[: len({row.group for row in self._rows})] != NOBODY).any(0)
@@ -338,7 +340,7 @@ class LeanDecoder:
         """Append one token to every running row, and return the next logits (R, V), which are also kept in `logits`."""
         if self._left < 1:
             raise InputError(
-                "The rows have no room for another token.", expected="no more steps than new tokens requested"
+                "The rows have no space left for another token.", expected="no more steps than new tokens requested"
             )
         self._left -= 1
         self.logits = self._decoder.step([[int(token)] for token in tokens])

@@ -111,7 +111,9 @@ class SharedDecoder:
     def step(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Append one token to every running row, and return the next logits (R, V), which are also kept in `logits`."""
         if self._step >= self._max_new:
-            raise InputError("The rows have no room for another token.", expected=f"at most {self._max_new} new tokens")
+            raise InputError(
+                "The rows have no space left for another token.", expected=f"at most {self._max_new} new tokens"
+            )
         self.logits = self._forward(torch.as_tensor(tokens, dtype=torch.long, device=self._bare.device), self._step)
         self._step += 1
         return self.logits
@@ -220,7 +222,7 @@ class PaddedDecoder:
         """See :meth:`SharedDecoder.step`."""
         if self._left < 1:
             raise InputError(
-                "The rows have no room for another token.", expected="no more steps than new tokens requested"
+                "The rows have no space left for another token.", expected="no more steps than new tokens requested"
             )
         self._left -= 1
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)

@@ -112,7 +112,7 @@ def _unsupported(model: Any) -> str:
     if not getattr(bare, "_supports_attention_backend", False):
         return f"{kind} has custom attention code that bypasses transformers' interface"
     if config._attn_implementation not in ("sdpa", NAME):
-        return f"{kind} runs its attention by {config._attn_implementation} (load it with attn_implementation='sdpa')"
+        return f"{kind} runs its attention with {config._attn_implementation} (load it with attn_implementation='sdpa')"
     if getattr(config, "attention_dropout", 0.0) and bare.training:
         return f"{kind} drops attention weights while training"
     return ""
@@ -139,7 +139,7 @@ def _trial(bare: Any) -> tuple[str, bool]:
             worst, lean = _differences(subject)
         limit = TOLERANCE if subject.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
         if not worst <= limit:
-            return f"{type(bare).__name__} gives other log-probabilities when packed ({worst:.1%} off)", False
+            return f"{type(bare).__name__} gives different log-probabilities when packed (by {worst:.1%})", False
         return "", lean <= limit
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, TaijiError) as error:
         bare.config._attn_implementation = before

@@ -43,7 +43,9 @@ class VLLMEngine:
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
         if lm.source is None:
             raise ConfigError(
-                "vLLM reads a model from its folder.", where="language.model", found=f"{lm.name}, made in memory"
+                "vLLM can only load a model from a folder, and this model has none.",
+                where="language.model",
+                found=f"{lm.name}, created in memory",
             )
         with needs("gpu", where="language.engine"):
             import vllm

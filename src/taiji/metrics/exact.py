@@ -73,7 +73,9 @@ def student_quantile(level: float, freedom: float) -> float:
 def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Return the Clopper–Pearson interval (*Biometrika* 26, 1934), whose coverage is at least its level for every n."""
     if not 0 <= successes <= trials or trials < 1:
-        raise InputError("Successes are not among the trials.", found=f"{successes} of {trials}")
+        raise InputError(
+            "The number of successes is not between 0 and the number of trials.", found=f"{successes} of {trials}"
+        )
     alpha, k, n = 1 - level, successes, trials
     low = 0.0 if k == 0 else _bisect(lambda p: beta_cdf(p, k, n - k + 1) < alpha / 2, 0.0, 1.0)
     high = 1.0 if k == n else _bisect(lambda p: beta_cdf(p, k + 1, n - k) < 1 - alpha / 2, 0.0, 1.0)

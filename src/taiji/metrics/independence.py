@@ -23,7 +23,7 @@ def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> fl
         InputError: fewer than two rows.
     """
     if len(scores) < 2:
-        raise InputError("Dependence needs rows.", where="scores", expected="at least 2", found=str(len(scores)))
+        raise InputError("Measuring dependence needs at least two rows.", where="scores", found=str(len(scores)))
     first, second = _groups(scores, bins), _groups(circumstance, bins)
     joint = np.zeros((first.max() + 1, second.max() + 1))
     np.add.at(joint, (first, second), 1.0)

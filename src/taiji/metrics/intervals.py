@@ -53,7 +53,7 @@ def interval_of(statistics: Sequence[Statistic], point: float, draws: Array, lev
     first = statistics[0]
     n, scarce = first.n, min(statistics, key=lambda statistic: statistic.units)
     if not np.isfinite(point):
-        return {"value": None, "low": None, "high": None, "n": n, "reason": f"undefined, {_few(scarce)}"}
+        return {"value": None, "low": None, "high": None, "n": n, "reason": f"undefined: {_few(scarce)}"}
     found: Entry = {"value": float(point), "low": None, "high": None, "n": n}
     if isinstance(first, Fixed) and all(statistic == first for statistic in statistics):
         return {**found, "low": found["value"], "high": found["value"], "method": "identity"}
@@ -87,7 +87,7 @@ def difference_of(
     scarce = min((*first, *second), key=lambda statistic: statistic.units)
     n = min(first[0].n, second[0].n)
     if not np.isfinite(point):
-        return {"value": None, "low": None, "high": None, "n": n, "reason": f"undefined, {_few(scarce)}"}
+        return {"value": None, "low": None, "high": None, "n": n, "reason": f"undefined: {_few(scarce)}"}
     found: Entry = {"value": float(point), "low": None, "high": None, "n": n}
     differing = max(one.differing(other) for one, other in zip(first, second, strict=True))
     if identical or (differing == 0 and not any(isinstance(statistic, Ratio) for statistic in first)):
@@ -99,7 +99,7 @@ def difference_of(
     if scarce.units < FEWEST:
         return {**found, "reason": _few(scarce)}
     if differing < FEWEST:
-        return {**found, "reason": too_few(f"{scarce.units_text} in which the two differ", differing)}
+        return {**found, "reason": too_few(f"{scarce.units_text} for which the two differ", differing)}
     return _resampled(found, draws, min(scarce.units, differing), level)
 
 
@@ -109,7 +109,7 @@ def _few(statistic: Statistic) -> str:
 
 def too_few(units: str, found: int) -> str:
     """Return the reason why ``found`` units (a plural noun) are too few for an interval."""
-    return f"too few {units} to tell ({found}, needed {FEWEST})"
+    return f"too few {units} ({found}; at least {FEWEST} are needed)"
 
 
 def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
@@ -121,7 +121,7 @@ def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
     draws = draws[np.isfinite(draws)]
     width = np.ptp(draws) if len(draws) else 0.0
     if width <= SAME * max(abs(found["value"] or 0.0), float(np.abs(draws).max(initial=0.0))):
-        return {**found, "reason": "no spread, every resample of users gives the same value"}
+        return {**found, "reason": "no spread: every resample of users gives the same value"}
     tail = _NORMAL.cdf(-student_quantile(level, units - 1) * (units / (units - 1)) ** 0.5)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return {**found, "low": float(low), "high": float(high)}

@@ -52,7 +52,7 @@ class GramPeer(Rule):
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         if seen.gram is None:
             raise InputError(
-                "This rule needs the whole Gram matrix.",
+                "This rule needs the full Gram matrix.",
                 found="gram_estimator='directional'",
                 fix="use 'same-batch' or 'cross-batch'",
             )

@@ -140,8 +140,8 @@ def warn_of_cut(completions: pl.DataFrame, settings: GenerationSettings) -> None
         penalty = "generation.repetition_penalty: 1.1" if settings.repetition_penalty <= 1 else ""
         advice = [change for change in (greedy, penalty) if change] or advice
     logger.warning(
-        "%s of %s answers reached generation.max_new_tokens (%s) before they ended, and %s of them repeat one piece of text. What is missing "
-        "at their end is missing in the features. Try %s.",
+        "%s of %s answers reached generation.max_new_tokens (%s) before they ended, and %s of them repeat one piece of text. Text that is missing "
+        "at their end is also missing from the features. Try %s.",
         thousands(len(texts)), thousands(len(completions)), settings.max_new_tokens, thousands(loops), " or ".join(advice),
     )  # fmt: skip
 

@@ -254,7 +254,7 @@ class Run:
         chosen = [stage for stage in self.stages if names is None or stage.key in names]
         if processes() > 1 and not all(stage.distributed for stage in chosen):
             raise ConfigError(
-                "Only training can run in several processes.",
+                "Stages other than training cannot run in several processes.",
                 expected=" or ".join(stage.key for stage in self.stages if stage.distributed),
                 found=", ".join(names or ["all stages"]),
                 fix="run `accelerate launch … -m taiji.cli sft CONFIG`, and the other stages without a launcher",

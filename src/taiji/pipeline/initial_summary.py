@@ -95,7 +95,7 @@ def initialised_text(made: Initialised) -> str:
     config = quote(str(made.files[-1]))
     lines.append("\nwritten: " + ", ".join(map(str, made.files)) + f"\nnext: {made.command}")
     lines.append(
-        f"or first, in minutes: taiji oracle {config}   # what titles gain, and the most that a language model could add"
+        f"or first, in minutes: taiji oracle {config}   # the gain from titles, and the most that a language model could add"
     )
     return "\n".join(lines)
 

@@ -134,7 +134,7 @@ def initialise(
     except TaijiError as error:
         written = f"the proposed mapping is in {mapping}: correct it there, or override it with --set and --force"
         raise InputError(
-            f"The files do not fit the proposed mapping. {error.message}",
+            f"The files do not match the proposed mapping. {error.message}",
             where=error.where,
             expected=error.expected,
             found=error.found,

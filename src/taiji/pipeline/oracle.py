@@ -129,7 +129,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 f"{_gap(gap)} against {gap['against']}: {outcome}" for gap, outcome in zip(gaps, outcomes)
             )
             line["says"] = (
-                f"There is no bound from {what}: the truth is not significantly better than both no features and the shuffled truth "
+                f"No upper bound follows from {what}: with the truth, the ranker is not significantly better than both without features and with the shuffled truth "
                 f"({_title(metric)}: {shown}; {comparisons}). {_why(outcomes)}"
             )
         found.append(line)
@@ -137,7 +137,7 @@ def bounds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _why(outcomes: Sequence[str]) -> str:
-    if all(outcome in ("better", "worse", "interval includes zero", "one and the same") for outcome in outcomes):
+    if all(outcome in ("better", "worse", "interval includes zero", "identical") for outcome in outcomes):
         return (
             "This ranker cannot use such features here (ids of the answer and look-alike users); other settings or more data may change that. "
             "The ladder below uses the same answer in another way: how well each candidate agrees with it."

@@ -43,8 +43,10 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
     for item, name, text in read_parquet(run / STAGE / "facts.parquet", ["item_id", "name", "text"]).iter_rows():
         facts.setdefault(item, []).append((name, text))
     with CopyReviewServer(session, facts, port) as server:
-        waiting = counted(session.progress()["waiting"], "comparison waits", "comparisons wait")
-        say(f"{waiting} for {session.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately.")
+        waiting = counted(session.progress()["waiting"], "comparison is", "comparisons are")
+        say(
+            f"{waiting} waiting for {session.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately."
+        )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
 

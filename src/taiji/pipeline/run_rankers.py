@@ -64,7 +64,7 @@ def neural_settings(settings: Settings) -> NeuralRankerSettings:
 
     if not isinstance(settings, NeuralRankerSettings):
         raise ConfigError(
-            "The ranking model has no list of fields, so it cannot be trained without one.",
+            "The ranking model has no list of fields, so no field can be left out of it.",
             where="recommend.without_fields",
             expected="a ranking model whose settings extend NeuralRankerSettings",
             found=type(settings).__name__,

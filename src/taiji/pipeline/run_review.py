@@ -74,7 +74,7 @@ def serve_review(session: ReviewSession, port: int, say: Callable[[str], None]) 
 
     with ReviewServer(session, port) as server:
         say(
-            f"{counted(session.progress()['waiting'], 'rationale waits', 'rationales wait')} for {session.person.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately."
+            f"{counted(session.progress()['waiting'], 'rationale is', 'rationales are')} waiting for {session.person.name}: {server.url}\nStop with Ctrl-C; every judgement is saved immediately."
         )
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.1)
@@ -84,16 +84,16 @@ def print_review(session: ReviewSession) -> None:
     """Print the progress of the review and the agreement of the reviewers."""
     found, progress = session.summary(), session.progress()
     records = ", ".join(f"{count} {status}" for status, count in found["records"].items())
-    print(f"{records}; {progress['waiting']} wait for {session.person.name}")
+    print(f"{records}; {progress['waiting']} waiting for {session.person.name}")
     for name, means in found["means"].items():
         print(f"{name}: " + ", ".join(f"{axis} {mean:.2f}" for axis, mean in means.items()))
     print(
         "agreement (Fleiss' kappa, pass or fail): "
-        + ("not defined yet" if found["kappa"] is None else f"{found['kappa']:.2f}")
+        + ("not yet defined" if found["kappa"] is None else f"{found['kappa']:.2f}")
     )
     if progress["waiting"]:
         print(f"to fill in: {session.folder / session.person.name}.todo.jsonl; save as {session.person.file}")
-    print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, ends in {found['head']}")
+    print(f"log: {session.folder / 'log.jsonl'}, {found['entries']} entries, last hash {found['head']}")
 
 
 def _drafts(run: Path, config: Config, only: str | None, count: int) -> list[Draft]:

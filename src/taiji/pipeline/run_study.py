@@ -230,7 +230,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
     if not console.is_terminal:
         console = Console(width=max(console.width, 150))
     console.print(
-        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {counted(found['users'], 'user')}, {counted(found['exposures'], 'exposure')}, {counted(found['seeds'], 'training')} per arm",
+        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {counted(found['users'], 'user')}, {counted(found['exposures'], 'exposure')}, {counted(found['seeds'], 'training run')} per arm",
         highlight=False,
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
@@ -239,7 +239,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         if groups and group not in groups:
             continue
         grid = Table(
-            title=f"{group}: difference to no features, and below it to history_mean",
+            title=f"{group}: difference from no features, and below it from history_mean",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),

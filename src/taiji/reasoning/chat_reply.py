@@ -72,7 +72,7 @@ def read_reply(text: str) -> ChatReply:
         body, _ = json.JSONDecoder().raw_decode(text.lstrip())
         _raise_error(body)
         if not body.get("choices"):
-            raise TransientError(f"an answer without choices: {text[:80]!r}")
+            raise TransientError(f"a response without choices: {text[:80]!r}")
         choice = body["choices"][0]
         _raise_error(choice)
         message = choice["message"]
@@ -84,7 +84,7 @@ def read_reply(text: str) -> ChatReply:
         tokens = _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
         finish = str(choice.get("finish_reason") or choice.get("stop_reason") or "").lower()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise TransientError(f"no chat completion: {text[:80]!r}") from error
+        raise TransientError(f"not a chat completion: {text[:80]!r}") from error
     if finish in ("error", "abort"):
         raise TransientError(f"the server gave up: {finish}")
     ended = _FINISHES.get(finish, "whole")
@@ -99,7 +99,7 @@ def read_reply(text: str) -> ChatReply:
     if ended == "whole":
         ended = "refused" if refused else "tools" if tools else "whole" if answer or chain else "empty"
     if ended == "empty" and not tokens[1]:
-        raise TransientError("an empty answer")
+        raise TransientError("an empty response")
     return ChatReply(str(body.get("id") or ""), answer, chain, ended, *tokens)
 
 
@@ -127,7 +127,7 @@ def _raise_error(part: dict[str, Any]) -> None:
             found=f"error {code}: {said[:200]}",
             fix="check the model's name, the key and the parameters",
         )
-    raise TransientError(f"an error in the answer: {said[:80]}")
+    raise TransientError(f"an error in the response: {said[:80]}")
 
 
 def _parts(content: object) -> tuple[str, str, bool]:

@@ -203,7 +203,7 @@ class _Session:
         limits = httpx.Limits(max_connections=self.endpoint.concurrency)
         queue = iter(requests)
         done = self.wanted - len(requests)
-        with progress("Asking the teacher", self.wanted, "rationales") as update:
+        with progress("Requesting rationales", self.wanted, "rationales") as update:
             update(done)
             async with httpx.AsyncClient(
                 headers=headers, limits=limits, timeout=self.endpoint.timeout_seconds
@@ -239,7 +239,7 @@ class _Session:
                 ) / 1e6
                 return
             except TimeoutError:
-                reason, pause = f"no answer within {self.endpoint.timeout_seconds:g} s", 0.0
+                reason, pause = f"no response within {self.endpoint.timeout_seconds:g} s", 0.0
             except TransientError as failure:
                 reason, pause = str(failure), failure.pause
             finally:
@@ -322,7 +322,7 @@ class _Session:
             read.prompt_tokens is not None and read.completion_tokens is not None,
         )
         if reply.identity and self.journal.delivered_before(reply):
-            raise TransientError("the answer to another request was delivered a second time")
+            raise TransientError("the response to a different request was delivered a second time")
         return reply
 
 

@@ -35,7 +35,7 @@ from taiji.reasoning.settings import PromptSettings
 from taiji.reasoning.teachers import TAUGHT, tidy
 
 logger = logging.getLogger(__name__)
-MORE_ROOM = "give it more room: item_knowledge.max_new_tokens (a local model), or reasoning.endpoint.max_tokens"
+MORE_ROOM = "raise item_knowledge.max_new_tokens (a local model) or reasoning.endpoint.max_tokens"
 FACT_CHARACTERS = 120
 """Longest part of a catalogue field that the prompt shows, in characters."""
 UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)

@@ -80,7 +80,7 @@ class Journal:
             self._stream = self.path.open("a+b")
         except OSError as error:
             raise ResourceError(
-                "The journal of the teacher's answers cannot be opened.", where=str(self.path), found=str(error)
+                "The journal of the teacher's responses cannot be opened.", where=str(self.path), found=str(error)
             ) from error
         try:
             self._lock()
@@ -104,7 +104,7 @@ class Journal:
             os.fsync(self._stream.fileno())
         except OSError as error:
             raise ResourceError(
-                "A paid answer could not be written.",
+                "A paid response could not be saved.",
                 where=str(self.path),
                 found=str(error),
                 fix="free some space and start the same command again (`taiji run` with --resume)",
@@ -147,7 +147,7 @@ class Journal:
                 self._remember(Reply(**json.loads(line)))
             except (ValueError, TypeError) as error:
                 raise ArtifactError(
-                    "The journal of the teacher's answers is damaged.",
+                    "The journal of the teacher's responses is damaged.",
                     where=f"{self.path}, line {number}",
                     found=str(error),
                 ) from error

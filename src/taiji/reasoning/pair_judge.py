@@ -110,5 +110,5 @@ def judged_pairs(first: Array, second: Array, texts: Sequence[str], judge: PairJ
             found=f"shape {kept.shape}",
         )
     if pairs:
-        log.info("The judge rejected %.1f %% of %d pairs.", 100 * (1 - kept.mean()), len(pairs))
+        log.info("The judge rejected %.1f%% of %d pairs.", 100 * (1 - kept.mean()), len(pairs))
     return first[kept], second[kept]

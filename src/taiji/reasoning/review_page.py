@@ -130,7 +130,7 @@ class _Handler(LocalHandler):
         length = self.headers.get("Content-Length", "")
         if not (length.isdecimal() and len(length) < 10 and int(length) <= LARGEST):
             self.close_connection = True
-            self._json(413, {"error": f"A judgement has at most {LARGEST} bytes."})
+            self._json(413, {"error": f"A judgement must have a Content-Length of at most {LARGEST} bytes."})
             return
         body = self.rfile.read(int(length))
         if not self._local():

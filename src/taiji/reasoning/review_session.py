@@ -69,7 +69,7 @@ class ReviewSession:
             self.folder / ".lock",
             "Another review session of this run is open.",
             where=self.folder,
-            fix="end it first; its judgements are kept",
+            fix="close it first; its judgements are kept",
         )
         try:
             if (self.folder / "log.jsonl").exists():
@@ -131,7 +131,7 @@ class ReviewSession:
         draft = next((d for d in self.waiting() if (d.record, d.round) == (record, round_number)), None)
         if draft is None:
             raise NotWaiting(
-                "The draft is not waiting for a review.",
+                "This draft is no longer open for review.",
                 where=f"{record}, round {round_number}",
                 fix="continue with the next one",
             )

@@ -37,7 +37,7 @@ LEFT_OUT = {
     "cut": "cut at the length limit",
     "filtered": "stopped by a content filter",
     "refused": "refused by the teacher",
-    "tools": "a call of a tool instead of a rationale",
+    "tools": "a tool call instead of a rationale",
     "empty": "empty rationale",
 }
 """Reasons by ending, for the endings of rationales that no rule keeps."""
@@ -255,7 +255,7 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
     if values.is_empty():
         raise InputError(
-            "There is no rationale to set the threshold on.",
+            "There are no rationales from which to set the threshold.",
             fix="raise size.calibration_prompts; if rationales were cut, raise reasoning.teacher.max_new_tokens",
         )
     threshold = float(np.quantile(values[measure].to_numpy(), settings.quantile))
@@ -335,5 +335,5 @@ def _guards(row: dict[str, Any], settings: SelectionSettings) -> list[str]:
         reasons.append(f"review: too good to be true (perplexity {row['ppl']:.2f} is below {settings.review_below})")
     deep = [level for level in row["levels_named"] if level not in ("L1", "L2")]
     if deep and row["leak_share"] is not None and row["leak_share"] > settings.most_leak_share:
-        reasons.append(f"leans on naming {', '.join(deep)} (leak share {row['leak_share']:.2f})")
+        reasons.append(f"relies on naming {', '.join(deep)} (leak share {row['leak_share']:.2f})")
     return reasons

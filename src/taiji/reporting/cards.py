@@ -87,7 +87,7 @@ def model_card(
         if "grounding_low" in aligned and aligned["grounding_low"].value is not None
         else None,
         threshold=settings["evaluation"]["grounding_threshold"],
-        level=f"{general_text(100 * run.level)} %",
+        level=f"{general_text(100 * run.level)}%",
     )
 
 
@@ -203,7 +203,7 @@ def _columns(table: str, frame: pl.DataFrame) -> list[list[str]]:
 
 
 def _share(value: float) -> str:
-    return f"{number_text(100 * value, 1)} %"
+    return f"{number_text(100 * value, 1)}%"
 
 
 def _cell(value: object) -> str:

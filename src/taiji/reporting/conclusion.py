@@ -24,7 +24,7 @@ from taiji.reporting.summary import (
 
 NOT_ASKED = "Run `taiji oracle` with the same configuration: it shows whether texts or a model could help on this log."
 TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on by default): they pay off here without a language model."
-ROOM = "There is room for a language model: try one with `taiji run`; if one did not gain, a larger one or answers for more users, and compare with `taiji study`."
+ROOM = "A language model could help: try one with `taiji run`; if it does not, try a larger one or answers for more users, and compare them with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
 HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
 FEW = "Evaluate more users (`size.feature_users`, `evaluation`): there are too few to tell."
@@ -135,7 +135,7 @@ def _of_model(arm: RankerMetric, goal: str) -> Answer:
         "better": "Yes: the language model’s features are better than none",
         "worse": "No: the language model’s features make the ranker worse",
         "interval includes zero": "Not shown: the language model’s features do not measurably change the ranker",
-        "one and the same": "No: the language model’s features change nothing",
+        "identical": "No: the language model’s features change nothing",
     }.get(outcome, f"Not shown, {outcome}: the language model’s features")
     return Answer(f"{said}, {text} ({beside}).", outcome)
 
@@ -156,7 +156,7 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
     for kind, row in _rungs(ladder).items():
         assert row.difference is not None
         outcome = outcome_of(row)
-        kept = "" if not row.kept else f" (the ranker kept them in {100 * row.kept:.0f} % of its training runs)"
+        kept = "" if not row.kept else f" (the ranker kept them in {row.kept:.0%} of its training runs)"
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
             before=f"“{title_of_rung(row.difference.against)}”{kept}",

@@ -307,7 +307,7 @@ def _facts(log: Row) -> dict[str, str]:
         "items": f"{log['items']:,}",
         "interactions per item": number_text(log["per_item"], 1),
         "requests without a history": f"{log['no_history']:.0%}",
-        "targets nobody had taken before": f"{log['unknown_targets']:.0%}",
-        "targets the user had taken before": f"{log['had_before']:.0%}",
+        "targets without earlier interactions": f"{log['unknown_targets']:.0%}",
+        "targets the user had interacted with": f"{log['had_before']:.0%}",
         f"targets among the {log['head']:,} most popular items": f"{log['head_targets']:.0%}",
     }

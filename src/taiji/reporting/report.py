@@ -68,7 +68,7 @@ FILTERS = {
     "counted": counted,
     "thousands": thousands,
     "fixed": number_text,
-    "percent": lambda share: f"{number_text(100 * share, 0)} %",
+    "percent": lambda share: f"{number_text(100 * share, 0)}%",
 }
 """Number formats of the templates."""
 
@@ -173,7 +173,7 @@ def page_values(run: RunMetrics) -> dict[str, Any]:
         "gaps": _ranker_gaps(run),
         "rankers": _ranker_tables(run),
         "stages": _stages(run),
-        "level": f"{general_text(100 * run.level)} %",
+        "level": f"{general_text(100 * run.level)}%",
     }
 
 

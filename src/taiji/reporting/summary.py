@@ -231,19 +231,19 @@ def check_metrics(metrics: Mapping[str, Any]) -> RunMetrics:
             "The metrics do not have the form of metrics.json.",
             where="metrics.json",
             found="; ".join(problems),
-            fix="make the report with the version that made the run",
+            fix="create the report with the version that wrote the run",
         ) from error
 
 
 def verdict(difference: Difference, goal: str = "high") -> str:
     """Return the verdict on a paired difference: ``better``, ``worse``, ``different`` (for a metric without a better
-    direction), ``interval includes zero``, ``one and the same``, or the reason why there is no interval."""
+    direction), ``interval includes zero``, ``identical``, or the reason why there is no interval."""
     if difference.method == "identity":
-        return "one and the same"
+        return "identical"
     if difference.low is None or difference.high is None:
-        return difference.reason or "too few users to tell"
+        return difference.reason or "too few users"
     if difference.low == difference.high:  # runs of earlier versions: resamples of users with equal values
-        return "too few users to tell"
+        return "too few users"
     if difference.low <= 0 <= difference.high:
         return "interval includes zero"
     if goal == "one":

@@ -82,7 +82,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
         of_rankers += [key for key in first if key not in of_rankers]
     names = {level: level.removeprefix("category_").upper() for level in levels} | {"ctcvr": "CTCVR"}
     table(
-        f"Answers, with {100 * run.level:g} % intervals over users (· baselines and oracle)",
+        f"Answers, with {100 * run.level:g}% intervals over users (· baselines and oracle)",
         "model",
         of_answers,
         answers,

@@ -162,9 +162,9 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
         f"A prompt has {log.student_tokens:,.0f} tokens, a completion {log.answer_tokens:,.0f}, a rationale {log.rationale_tokens:,.0f}; {log.kept_share:.0%} of the rationales are kept.",
         f"Seconds were measured in {counted(len(runs), 'run')}; "
         + (
-            "fixed and growing parts are separated."
+            "fixed time and time per unit are separated."
             if many
-            else "with only one size, all of them count as growing, which overstates a larger run."
+            else "with only one size, all time counts as time per unit, which overstates a larger run."
         ),
         f"{counted(cluster.workers, 'machine')} like the measured one {'works' if cluster.workers == 1 else 'work'} on partitions at {cluster.efficiency:.0%} efficiency; training a ranker, reading the data and the report use one.",
     ]

@@ -67,7 +67,7 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
     missing = [name for name in names if not (folder / name / MANIFEST).exists()]
     if missing or config is None:
         raise ArtifactError(
-            "Rates are measured on a finished run.",
+            "The run is not finished, so its rates cannot be measured.",
             where=str(folder),
             expected="every stage done",
             found="missing: " + (", ".join(missing) or STORED),

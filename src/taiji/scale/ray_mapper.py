@@ -136,7 +136,7 @@ class RayMapper:
             raise TaijiError(
                 f"{counted(len(missing), 'partition')} failed {counted(self.settings.attempts, 'time')}.",
                 where=str(next(iter(missing.values())).rows),
-                found=reason.strip().splitlines()[-1] if reason.strip() else "no answer from the workers",
+                found=reason.strip().splitlines()[-1] if reason.strip() else "no response from the workers",
                 fix="see the workers' logs on the cluster; finished partitions are kept, so start again with --resume",
             )
 

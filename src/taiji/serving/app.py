@@ -235,10 +235,10 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
-    log("refused", error=where(error.__cause__ or error))
+    log("request rejected", error=where(error.__cause__ or error))
     body = {
         "code": "unavailable",
-        "message": "The store cannot answer now; repeat the request with the same idempotency key.",
+        "message": "The store is unavailable; repeat the request with the same idempotency key.",
     }
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
 
@@ -282,7 +282,11 @@ def _routes(app: FastAPI, service: Service) -> None:
     metrics, clock = service.metrics, service.clock
 
     @app.get(
-        "/healthz", response_model=s.State, tags=["operation"], summary="The process answers", responses=responses(429)
+        "/healthz",
+        response_model=s.State,
+        tags=["operation"],
+        summary="Liveness of the process",
+        responses=responses(429),
     )
     async def health() -> Response:
         return _json(s.State(status="ok"))
@@ -291,7 +295,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         "/readyz",
         response_model=s.State,
         tags=["operation"],
-        summary="The store answers, the models of the active release are loaded, a worker is alive and events are absorbed",
+        summary="Readiness: the store responds, the models of the active release are loaded, a worker is alive and events are absorbed",
         responses=responses(429, 503),
     )
     async def ready() -> Response:
@@ -352,7 +356,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         row, history = await service.states(asked.user)  # read together: a thread switch costs as much as a read
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
-            raise Rejected(503, "not_ready", "The ranker is not loaded (yet).", retry_s=2)
+            raise Rejected(503, "not_ready", "The ranker is not loaded yet, or could not be loaded.", retry_s=2)
         features = json.loads(row.body()) if row else None
         result = await service.ranks((release, RankRequest(history, tuple(asked.items), features, asked.context)))
         if result.wrong_context:
@@ -370,7 +374,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         }
         return _json(to_json(found, inf_nan_mode="null"))  # takes a third of the time of RankOut for 1,000 candidates
 
-    @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Find a list of items for a user",
+    @app.post("/v1/recommend", response_model=s.RecommendOut, tags=["ranking"], summary="Recommend a list of items to a user",
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.RecommendIn))  # fmt: skip
     async def recommend(request: Request) -> Response:
         answer = await service.lists.answer(await _body(service, request, s.RecommendIn), request.scope.get(BUSY))
@@ -420,7 +424,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         ]
         return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
 
-    @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Serve another live release, once it is prepared",
+    @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Switch to another live release, once it is ready",
               operation_id="activate", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ActivateIn))  # fmt: skip
     async def activate(request: Request) -> Response:
         asked = await _body(service, request, s.ActivateIn)
@@ -430,7 +434,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
             if not reason:
                 break
             if time.monotonic() > deadline:
-                raise Rejected(409, "not_prepared", f"The release is not prepared: {reason}", retry_s=1)
+                raise Rejected(409, "not_prepared", f"The release is not ready: {reason}", retry_s=1)
             await asyncio.sleep(0.1)
         log("release activate", release=asked.release, force=asked.force)
         return await switched(store.activate, asked.release)

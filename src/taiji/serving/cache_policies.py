@@ -76,7 +76,7 @@ class ByThreshold:
     def __init__(self, load: float = 0.25, age_s: float = 600.0) -> None:
         if not (load >= 0 and age_s >= 0):
             raise ConfigError(
-                "Thresholds of load and age are not negative.",
+                "A threshold of load or age is negative.",
                 where="serving.recommend.policy_settings",
                 found=f"load {load}, age_s {age_s}",
             )
@@ -97,14 +97,14 @@ def make_policy(name: str, settings: Mapping[str, Any]) -> CachePolicy:
         made = find_class(OWN.get(name, name), GROUP, WHERE)(**settings)
     except TypeError as error:
         raise ConfigError(
-            "The policy of the cache does not take these settings.",
+            "The cache policy does not accept these settings.",
             where="serving.recommend.policy_settings",
             expected=f"keyword arguments of {name}",
             found=f"{dict(settings)} ({error})",
         ) from error
     if not isinstance(made, CachePolicy):
         raise ConfigError(
-            "This is not a policy of the cache.",
+            "The class is not a cache policy.",
             where=WHERE,
             expected=f"{', '.join(OWN)}, or a class with from_cache(situation)",
             found=name,

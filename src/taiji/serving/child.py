@@ -106,7 +106,10 @@ def worker(settings: ServingSettings, run: Path, release: str, name: str) -> Non
 def _clock(store: Store) -> SteadyClock:
     clock = SteadyClock(store.clock_floor(), int(os.environ[CLOCK]))
     if clock.jumped:
-        log("clock not believed", error="it is far ahead of the supervisor's; restart the service if it is right")
+        log(
+            "clock ignored",
+            error="it is far ahead of the supervisor's; if this clock is right, restart the service",
+        )
     return clock
 
 

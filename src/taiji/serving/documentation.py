@@ -24,7 +24,7 @@ def documentation(description: Mapping[str, Any]) -> tuple[str, str]:
     about = description["info"]
     title = f"{escape(about['title'])} {escape(about['version'])}"
     parts = [f"<h1>{title}</h1>", f"<p>{escape(about.get('summary', ''))}</p>"]
-    parts.append("<p>The same for programs: <a href='openapi.json'>openapi.json</a>.</p>")
+    parts.append("<p>Machine-readable version: <a href='openapi.json'>openapi.json</a>.</p>")
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
             parts += _operation(method.upper(), path, operation)
@@ -44,7 +44,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     if text := operation.get("description"):
         yield f"<p>{escape(text)}</p>"
     for parameter in operation.get("parameters", ()):
-        needed = "needed" if parameter.get("required") else "may be left out"
+        needed = "required" if parameter.get("required") else "optional"
         yield f"<p><code>{escape(parameter['name'])}</code> ({escape(parameter['in'])}, {needed}) {escape(parameter.get('description', ''))}</p>"
     if body := operation.get("requestBody"):
         yield f"<p>Body: {_schemas(body['content'])}</p>"

@@ -167,11 +167,11 @@ def from_run(run: Path, settings: ServingSettings, store: Store) -> RunWriter:
     made_by = table["model_version"][0]
     if lm.version != made_by:
         raise ArtifactError(
-            "This is not the model that made the run's features: another kind of number, other weights or another chat template.",
+            "This is not the model that wrote the run's features: its data type, weights or chat template differ.",
             where=str(run / "alignment" / "model"),
             expected=f"version {made_by}",
             found=f"version {lm.version}, {lm.dtype}",
-            fix=f"set language.dtype, chat_template_kwargs and template_date in {run / 'config.json'} to what the features were made with",
+            fix=f"set language.dtype, chat_template_kwargs and template_date in {run / 'config.json'} to the values with which the features were written",
         )
     embedder = load_embedder(world.config["embedder"]["name"], world.config["embedder"]["device"])
     completions = pl.read_parquet(run / "features" / "completions.parquet")

@@ -184,7 +184,7 @@ class Gate:
         except TimeoutError:
             log("request timed out", request=number, route=route_of(scope), seconds=self._limits.request_s)
             if not status:
-                await _answer(watched, Rejected(504, "timeout", "The answer took too long; try again.", retry_s=1))
+                await _answer(watched, Rejected(504, "timeout", "The response took too long; try again.", retry_s=1))
         except Exception as error:
             log("request failed", request=number, route=route_of(scope), error=where(error))
             if not status:
@@ -261,7 +261,7 @@ class Gate:
             if scope["method"] not in ("GET", "HEAD") and _crosses_sites(headers):
                 raise Rejected(403, "cross_site", "Without API keys, requests from pages of other sites are rejected.")
         if key is None:
-            raise Rejected(401, "unauthorized", "A known API key is needed: Authorization: Bearer <key>.")
+            raise Rejected(401, "unauthorized", "A valid API key is required: Authorization: Bearer <key>.")
         if not key.may(needed):
             raise Rejected(403, "forbidden", f"This key lacks the scope {needed!r}.")
         if not scope["path"].isprintable() and CONTROL.search(scope["path"]):  # routes do not match a line break

@@ -122,7 +122,7 @@ class LiveKeyring(Keyring):
             log("keys not reloaded", error=error.message if isinstance(error, TaijiError) else where(error))
             return
         if not len(found):  # without keys, everybody would be admitted
-            log("keys not reloaded", error="there would be none left")
+            log("keys not reloaded", error="the file and the environment contain no valid key")
             return
         self._keys = tuple(found)
         log("keys reloaded", keys=len(found))
@@ -144,10 +144,10 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
     entries = [entry for entry in (text or "").split(",") if entry.strip()]
     if text is not None and not entries:
         raise ConfigError(
-            "The environment names API keys and has none.",
+            "The environment variable for API keys is set, but contains no key.",
             where=ENVIRONMENT,
             expected="name:scope+scope:secret, separated by commas",
-            found="nothing in it",
+            found="an empty value",
             fix=f"unset {ENVIRONMENT} to serve this machine alone, without keys",
         )
     for number, entry in enumerate(entries, start=1):
@@ -173,7 +173,7 @@ def _from_file(path: Path) -> list[Key]:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(
-            "Others can read the API keys.",
+            "Other users of this machine can read the file of API keys.",
             where=str(path),
             expected="mode 0600",
             found=f"mode {mode:04o}",
@@ -221,7 +221,7 @@ def new_key(path: Path, name: str, scopes: Sequence[str], *, expires: str = "") 
     entries = read_json(path)["keys"] if path.exists() else []
     _key(name, hash_of(secret), scopes, str(path), expires)
     if any(entry["name"] == name for entry in entries):
-        raise InputError("A key of that name exists already.", where=str(path), found=name)
+        raise InputError("A key with this name already exists.", where=str(path), found=name)
     entries.append({"name": name, "sha256": hash_of(secret), "scopes": list(scopes), "expires": expires})
     _write(path, entries)
     return secret
@@ -238,16 +238,16 @@ def remove_key(path: Path, name: str) -> None:
     if len(rest) == len(entries):
         names = ", ".join(sorted(entry["name"] for entry in entries))
         raise InputError(
-            "There is no key of that name.",
+            "There is no key with this name.",
             where=str(path),
             expected=f"one of {names}" if names else "a file with keys, as `taiji keys add` writes it",
             found=name,
         )
     if not rest:
         raise InputError(
-            "It is the only key; a running service would keep it.",
+            "This is the only key, and a running service would continue to accept it.",
             where=str(path),
-            fix="add another one first, or end the service",
+            fix="add another key first; or stop the service, and delete this file",
         )
     _write(path, rest)
 

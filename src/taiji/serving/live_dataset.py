@@ -69,9 +69,9 @@ class World:
         found = {}
         for name, value in context.items():
             if name not in self.context:
-                found[name] = f"known are {', '.join(self.context) or 'no columns'}"
+                found[name] = f"{name} is not a context column of the log ({', '.join(self.context) or 'it has none'})"
             elif value is not None and not _fits(value, self.context[name]):
-                found[name] = f"{name} is of type {self.context[name]}"
+                found[name] = f"{name} must be of type {self.context[name]}"
         return found
 
     def context_frame(self, contexts: Sequence[Mapping[str, ContextValue]]) -> pl.DataFrame:
@@ -150,7 +150,7 @@ def read_features(run: Path) -> pl.DataFrame:
         raise ArtifactError(
             "The run has no features to serve.",
             where=str(path),
-            fix=f"{resume_command(run)} finishes it",
+            fix=f"finish it with {resume_command(run)}",
         )
     Verifier().demand_whole(run, ("data", "features"))
     try:
@@ -162,14 +162,14 @@ def read_features(run: Path) -> pl.DataFrame:
             where=str(path),
             expected="a Parquet file as the stage features writes it",
             found=str(error).splitlines()[0][:200],
-            fix=f"taiji run --name {run.name} --force features makes it again",
+            fix=f"rebuild it: taiji run --name {run.name} --force features",
         ) from error
     if missing or table.is_empty():
         raise ArtifactError(
-            "The run's feature table has nothing to serve.",
+            "The run's feature table contains no rows that can be served.",
             where=str(path),
             found=f"{len(table)} rows" + (f", without the columns {', '.join(sorted(missing))}" if missing else ""),
-            fix=f"taiji run --name {run.name} --force features makes it again",
+            fix=f"rebuild it: taiji run --name {run.name} --force features",
         )
     if table.select("model_version", "quantizer_version").n_unique() != 1:
         raise ArtifactError(

@@ -14,16 +14,16 @@ from taiji.serving.gate import needed_scope
 
 REASONS = {
     400: "Not JSON in UTF-8, or nested too deeply",
-    401: "No known API key",
+    401: "No valid API key",
     403: "The key lacks the scope",
     404: "No features yet",
-    408: "The body came too slowly",
+    408: "The body arrived too slowly",
     409: "Conflict with the current state",
     413: "The body is too large",
     415: "Not application/json",
-    422: "The request does not fit its schema",
+    422: "The request does not match the schema",
     429: "Too many requests",
-    503: "Cannot be answered now; see Retry-After",
+    503: "Temporarily unavailable; see Retry-After",
 }
 BODIES: tuple[type[BaseModel], ...] = (
     schemas.EventsIn,
@@ -44,7 +44,7 @@ def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, A
     found: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Problem, "description": REASONS[status]} for status in statuses
     }
-    found[504] = {"model": schemas.Problem, "description": "The answer took too long"}
+    found[504] = {"model": schemas.Problem, "description": "The response took too long"}
     if text:
         found[200] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
     return found

@@ -54,7 +54,7 @@ class Readiness:
     def _reason(self) -> str:
         scorers = self._scorers
         if scorers.trouble:
-            return f"The releases cannot be followed: {scorers.trouble}."
+            return f"The list of releases cannot be refreshed: {scorers.trouble}."
         if scorers.active is None:
             return "No release is active yet."
         if scorers.state == "failed":
@@ -66,10 +66,10 @@ class Readiness:
     def _reason_of_workers(self) -> str:
         stall, now = self._settings.limits.stall_s, self._clock()
         if self._store.queue_age(now) > stall:
-            return f"No worker takes events in: the oldest has waited for more than {stall:g} s."
+            return f"No worker is absorbing events: the oldest has been queued for more than {stall:g} s."
         beats = self._store.beats(now).values()
         if any(beat.get("kind") == "worker" and beat["release"] == self._scorers.active for beat in beats):
             self._worker_seen = time.monotonic()
         if time.monotonic() > self._worker_seen + GONE_S:
-            return f"No worker of the active release has been alive for {GONE_S:g} s."
+            return f"No worker of the active release has given a sign of life in the last {GONE_S:g} s."
         return ""

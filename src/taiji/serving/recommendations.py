@@ -97,7 +97,7 @@ class Recommendations:
         release = row.release if row else self._scorers.active
         there = self._scorers.recommends(release)
         if release is None or there is None:
-            raise Rejected(503, "not_ready", "The recommender is not loaded (yet).", retry_s=2)
+            raise Rejected(503, "not_ready", "The recommender is not loaded yet, or could not be loaded.", retry_s=2)
         if not there:
             raise Rejected(
                 409, "no_recommender", "The active release has no recommender; a run of taiji recommend has one."
@@ -171,7 +171,7 @@ class Recommendations:
         try:
             return await self._lists((release, request))
         except ResourceError:
-            raise Rejected(503, "no_retriever", "No retriever answered in time; try again.", retry_s=1) from None
+            raise Rejected(503, "no_retriever", "No retriever responded in time; try again.", retry_s=1) from None
         finally:
             self._computing -= 1
 
@@ -209,6 +209,6 @@ def wrong_context(wrong: dict[str, str]) -> Rejected:
     return Rejected(
         422,
         "context",
-        f"The context does not fit the log: {'; '.join(sorted(set(wrong.values())))}.",
+        f"The context is invalid: {'; '.join(sorted(set(wrong.values())))}.",
         places=[f"/context/{name}" for name in list(wrong)[:20]],
     )

@@ -280,7 +280,7 @@ def _made(run: Path, stage: str) -> Path:
         raise ArtifactError(
             "The run's recommender is not complete.",
             where=str(run / stage),
-            fix=f"taiji recommend CONFIG --name {run.name} --resume finishes it",
+            fix=f"finish it with taiji recommend CONFIG --name {run.name} --resume",
         )
     return run / stage
 

@@ -42,10 +42,10 @@ def recommender_settings(run: Path, config: Mapping[str, Any]) -> RecommendSetti
     names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
     if set(names) != set(settings.retrievers):
         raise ArtifactError(
-            "The run's recommender is not the one of its configuration.",
+            "The run's recommender does not match its configuration.",
             where=str(run / STAGE),
             expected=", ".join(settings.retrievers),
             found=", ".join(names) or "no list of retrievers",
-            fix=f"taiji recommend CONFIG --name {run.name} --resume evaluates it again",
+            fix=f"evaluate it again with taiji recommend CONFIG --name {run.name} --resume",
         )
     return settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in names}})

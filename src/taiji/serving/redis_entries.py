@@ -27,9 +27,9 @@ def unread(fields: dict[bytes, bytes]) -> str:
         user = fields[b"u"].decode()
         event, reason = event_of(user, fields[b"e"])
     except (KeyError, UnicodeDecodeError):
-        return "event not read: the entry has another form"
+        return "event not read: the entry is malformed"
     if event is not None and fields.get(b"t") != str(event.time).encode():
-        return "event not read: its time is not that of its entry"
+        return "event not read: its time differs from that of its entry"
     return reason
 
 

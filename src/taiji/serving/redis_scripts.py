@@ -34,7 +34,7 @@ from __future__ import annotations
 
 PRELUDE = """
 local P = ARGV[1]
-if redis.call('HGET', P..'meta', 'generation') ~= KEYS[1] then return redis.error_reply('GENERATION another store than at the start') end
+if redis.call('HGET', P..'meta', 'generation') ~= KEYS[1] then return redis.error_reply('GENERATION the store has been replaced since it was opened') end
 local function number(x) return tonumber(x or '0') or 0 end
 local function text(x) return string.format('%.0f', x) end
 local function give_back(release, user, reason, now, count, limit, backoff)
@@ -81,7 +81,7 @@ end
 """
 
 APPEND = """
--- ARGV: P, key, digest, ttl ms, backlog, source, former key, former digest, then user, time and event in turn
+-- ARGV: P, key, digest, ttl ms, backlog, source, former key, former digest, then one (user, time, event) triple per event
 local known = redis.call('GET', P..'idem:'..ARGV[2]) or redis.call('GET', P..'idem:'..ARGV[7])
 if known then return (known == ARGV[3] or known == ARGV[8]) and 'duplicate' or 'conflict' end
 if redis.call('XLEN', P..'queue') >= tonumber(ARGV[5]) then return 'full' end
@@ -93,10 +93,10 @@ return 'accepted'
 """
 
 ABSORB = """
--- ARGV: P, now, window, trigger events, history limit, microseconds between two known users of a source, the same of strangers,
--- burst, then stream id and '' or the reason for which it cannot be read, in turn. The entry is read here, not from the worker's
--- memory: an erased one is gone, and one that another worker absorbed is not pending any more. A key of a foreign type makes its
--- event unreadable: an error here would leave what was done before it.
+-- ARGV: P, now, window, trigger events, history limit, minimum microseconds between two known users of an API key, the same for
+-- unknown users, burst; then one (stream id, reason) pair per entry, with the reason '' if it is readable. Entries are read here,
+-- not from the worker's memory, so that those of erased users and those absorbed by another worker are skipped. A key of the wrong
+-- type makes its event unreadable; raising here would keep the writes already made, because Redis does not roll back.
 local now, window, trigger, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local each, burst = {known = tonumber(ARGV[6]), new = tonumber(ARGV[7])}, tonumber(ARGV[8])
 local fresh, order, source, done = {}, {}, {}, 0
@@ -118,7 +118,7 @@ for i = 9, #ARGV, 2 do
     local found, why = {}, ARGV[i + 1]
     for k = 1, #entry[2], 2 do found[entry[2][k]] = entry[2][k + 1] end
     if why == '' and not sound(found['u']) then
-      why = 'event not read: the keys of its user are of another kind'
+      why = 'event not read: the keys of its user have the wrong Redis type'
     end
     if why ~= '' then
       redis.call('XADD', P..'unreadable', '*', 'u', found['u'] or '', 't', found['t'] or '', 'e', found['e'] or '', 'why', why)
@@ -200,7 +200,7 @@ return stored
 """
 
 FAIL = """
--- ARGV: P, release, now, reason, count, attempts limit, back-off, then user and token in turn
+-- ARGV: P, release, now, reason, count, attempts limit, back-off, then one (user, token) pair per user
 for i = 8, #ARGV, 2 do
   if held(ARGV[2], ARGV[i], ARGV[i + 1]) then
     give_back(ARGV[2], ARGV[i], ARGV[4], tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]))
@@ -225,7 +225,7 @@ READ = """
 local active = redis.call('HGET', P..'meta', 'active')
 local rows = {active}
 if active then
-  for i = 2, #ARGV do  -- one key of a foreign type costs the others of its call nothing
+  for i = 2, #ARGV do  -- a key of the wrong type must not fail the whole call
     local row = P..'f:'..active..':'..ARGV[i]
     rows[i] = of_type(row, 'hash') and redis.call('HMGET', row, 'v', 'h', 't') or {false, false, false}
   end
@@ -242,7 +242,8 @@ return 1
 """
 
 FILL = """
--- ARGV: P, release, due, microseconds between two strangers, then users: those with unread events are due, or have their turn
+-- ARGV: P, release, due, minimum microseconds between two unknown users, then the users. With unread events, a known user becomes
+-- due, and an unknown one is deferred to its turn.
 local release = ARGV[2]
 for i = 5, #ARGV do
   local user = ARGV[i]
@@ -279,7 +280,7 @@ return previous
 """
 
 RETIRE = """
--- ARGV: P, release: takes it off the list; its rows are deleted after
+-- ARGV: P, release. Removes it from the live releases; its rows are deleted afterwards.
 if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
 if redis.call('HDEL', P..'releases', ARGV[2]) == 0 then return 0 end
 for _, name in ipairs({'previous', 'undone'}) do
@@ -291,7 +292,8 @@ return 1
 """
 
 REPAIR = """
--- ARGV: P, now, latest due time, release, then users with rows: those of another time than was possible are due now
+-- ARGV: P, now, latest possible due time, release, then users with rows. Users due later than that, leased users, and users
+-- whose row is dated after now become due now.
 local now, latest, release, count = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], 0
 local function again(user)
   if redis.call('HEXISTS', P..'dead:'..release, user) == 1 then return end

@@ -90,7 +90,7 @@ def located(run: Path, beside: Path) -> Path:
         if place.is_dir():
             return place
     raise ArtifactError(
-        "The run of a live release is not where it was.",
+        "The run directory of a live release was moved or deleted.",
         where=str(run),
         expected=f"a run directory there, or {beside.parent / run.name}",
         fix="move it back, or tell the service its new path: taiji roll-out NEW_PLACE --prepare",
@@ -113,7 +113,7 @@ def unprepared(store: Store, name: str, settings: ServingSettings, now: int) -> 
             if name not in beat["loaded"]:
                 return "Its models are being loaded."
     waiting = store.waiting(name, now) if release.features and settings.workers else 0
-    return f"{waiting} users with events wait for their features." if waiting > settings.worker.batch else ""
+    return f"{waiting} users with events are waiting for their features." if waiting > settings.worker.batch else ""
 
 
 def roll_out(
@@ -161,7 +161,7 @@ def _await_prepared(store: Store, name: str, settings: ServingSettings, patience
     while reason := unprepared(store, name, settings, clock()):
         if time.monotonic() > deadline:
             raise ResourceError(
-                "The release is not prepared; the one before is still served.",
+                "The release is not ready yet; the previous release is still being served.",
                 where=name,
                 expected=f"models loaded and features written within {patience_s:g} s",
                 found=reason,
@@ -188,7 +188,7 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
             "There is no previous release to go back to.",
             where=settings.store,
             found=f"active: {store.releases().active or 'no release at all'}",
-            fix="taiji serve RUN publishes a first release, taiji roll-out RUN --beside RUN a second one",
+            fix="publish a first release with taiji serve RUN, and a second one with taiji roll-out NEW_RUN --beside RUN",
         ) from None
     finally:
         store.close()
@@ -210,7 +210,9 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
         time.sleep(WATCH_S if before else 0.0)
         # A process lives if its last sign of life changes. Its age is no test, because the clocks differ.
         if alive := sorted(name for name, at in store.last_beats().items() if before.get(name) != at):
-            raise ResourceError("A service uses the store.", where=settings.store, found=", ".join(alive), fix="end it")
+            raise ResourceError(
+                "A service is using the store.", where=settings.store, found=", ".join(alive), fix="stop the service"
+            )
         return store.repair_clock(wall_us())
     finally:
         store.close()

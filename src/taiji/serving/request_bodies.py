@@ -41,7 +41,9 @@ def parsed(model: type[M], body: bytes) -> M:
             )
             for problem in problems[:20]
         ]
-        raise Rejected(422, "invalid", f"The body does not fit: {problems[0]['msg']}.", places=places) from None
+        raise Rejected(
+            422, "invalid", f"The body does not match the schema: {problems[0]['msg']}.", places=places
+        ) from None
 
 
 def user_id(text: str) -> str:
@@ -84,7 +86,7 @@ def event_batch(digest: Callable[[bytes], str], sent: str, source: str, latest: 
         for place, e in enumerate(parsed(s.EventsIn, body).events)
     )
     if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:
-        raise Rejected(422, "future", "A timestamp lies too far ahead of our clock.", places=late[:20])
+        raise Rejected(422, "future", "A timestamp is too far in the future.", places=late[:20])
     return EventBatch(key, digest(body)[:32], taken, source, (_short_hash(sent.encode()), _short_hash(body)))
 
 

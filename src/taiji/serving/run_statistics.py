@@ -41,10 +41,10 @@ def run_statistics(run: Path, dataset: Dataset) -> Statistics:
     if found := _stored(run, dataset):
         return found
     raise ResourceError(
-        "The statistics of the log could not be made.",
+        "The statistics of the log could not be computed.",
         where=str(run / "serving" / FOLDER),
         found=f"exit code {made.returncode}",
-        fix="see the log of the service; memory and disk must have room for them",
+        fix="see the log of the service, and check that there is enough memory and disk space",
     )
 
 
@@ -61,7 +61,7 @@ def main(run: Path) -> int:
             if _stored(run, dataset) is None:
                 store_counts(dataset, source, run / "serving" / FOLDER)
     except ResourceError as error:
-        log("statistics not kept", run=run.name, error=error.message)
+        log("statistics not saved", run=run.name, error=error.message)
         return UNWRITABLE
     return 0
 

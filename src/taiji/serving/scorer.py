@@ -270,7 +270,7 @@ def load_neural(folder: Path, dataset: Dataset) -> Ranker:
     found = load_ranker(folder, dataset)
     if not isinstance(found, Ranker):
         raise FeaturesOnly(
-            "The service scores with neural rankers only.",
+            "The run's ranker is not a neural ranker, so the service cannot score with it.",
             where=str(folder),
             expected="a subclass of taiji.models.ranking.ranker.Ranker",
             found=f"{type(found).__module__}:{type(found).__qualname__}",

@@ -151,7 +151,7 @@ class Scorers:
             log("ranker loaded", release=name)
         except FeaturesOnly as error:
             self._loaded[name] = None
-            log("ranker not asked online", release=name, why=error.message)
+            log("ranker not used online", release=name, why=error.message)
         except Exception as error:
             self._reasons[name] = error.message if isinstance(error, TaijiError) else where(error)
             self._again[name] = time.monotonic() + RETRY_S
@@ -172,7 +172,7 @@ class Scorers:
                 log("store unavailable", error=where(error))
             except Exception as error:  # if the thread ended here, it would never notice another release
                 self.trouble = where(error)
-                log("releases not followed", error=self.trouble)
+                log("releases not refreshed", error=self.trouble)
             self._seen.set()
             self._stop.wait(RELEASE_POLL_S)
 
@@ -191,7 +191,7 @@ class Scorers:
                 log("store unavailable", error=where(error))
             except Exception as error:
                 self.trouble = where(error)
-                log("releases not followed", error=self.trouble)
+                log("releases not refreshed", error=self.trouble)
 
     def _say(self) -> None:
         loaded = sorted(name for name in self._loaded.copy() if name not in self._reasons)

@@ -44,13 +44,13 @@ class Metrics:
     def __init__(self, store: Store, clock: SteadyClock, recommend: RecommendServingSettings) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
-            "taiji_requests_total", "Answered requests", ["route", "status"], registry=self._registry
+            "taiji_requests_total", "Requests with a response", ["route", "status"], registry=self._registry
         )
         self.seconds = Histogram(
-            "taiji_request_seconds", "Time to answer", ["route"], buckets=LATENCIES, registry=self._registry
+            "taiji_request_seconds", "Response time", ["route"], buckets=LATENCIES, registry=self._registry
         )
-        self.refused = Counter("taiji_refused_total", "Refused requests", ["reason"], registry=self._registry)
-        self.events = Counter("taiji_events_total", "Events taken in", registry=self._registry)
+        self.refused = Counter("taiji_refused_total", "Rejected requests", ["reason"], registry=self._registry)
+        self.events = Counter("taiji_events_total", "Events accepted", registry=self._registry)
         self.staleness = Histogram(
             "taiji_feature_age_seconds", "Age of the rows that were read", buckets=STALENESS, registry=self._registry
         )
@@ -71,7 +71,7 @@ class Metrics:
         )
         self._missing = Counter(
             "taiji_kept_lists_missing_total",
-            "Requests without capacity whose user had no kept list",
+            "Requests with neither capacity to compute a list nor a kept list of the user",
             ["why"],
             registry=self._registry,
         )
@@ -80,16 +80,18 @@ class Metrics:
         )
         self._left_out = Counter(
             "taiji_retrievers_left_out_total",
-            "Lists made without a retriever, which was late or failed",
+            "Lists computed without a retriever that timed out or failed",
             ["retriever", "why"],
             registry=self._registry,
         )
         self._unranked = Counter(
-            "taiji_lists_unranked_total", "Lists made without ranking all candidates in time", registry=self._registry
+            "taiji_lists_unranked_total",
+            "Lists for which not all candidates could be ranked in time",
+            registry=self._registry,
         )
         self._steps = Histogram(
             "taiji_list_step_seconds",
-            "Time of a step of the cascade, for the requests answered together",
+            "Time of a step of the cascade, per batch of requests",
             ["step"],
             buckets=LATENCIES,
             registry=self._registry,
@@ -103,7 +105,7 @@ class Metrics:
         )
         self._taken = Gauge(
             "taiji_list_seconds",
-            f"Time of the latest {LATEST} lists of a process; of several processes, the slowest one's",
+            f"Latency of the latest {LATEST} lists of a process; the maximum over processes",
             ["quantile"],
             registry=self._registry,
             multiprocess_mode="livemax",
@@ -164,23 +166,23 @@ class _StoreCollector:
         try:
             counters, gauges = self._store.counters(), self._store.gauges(self._clock())
         except StoreUnavailable:
-            yield GaugeMetricFamily("taiji_store_up", "Whether the store answers", value=0)
+            yield GaugeMetricFamily("taiji_store_up", "Whether the store responds", value=0)
             return
-        yield GaugeMetricFamily("taiji_store_up", "Whether the store answers", value=1)
+        yield GaugeMetricFamily("taiji_store_up", "Whether the store responds", value=1)
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(f"taiji_{name}", text, value=counters.get(name, 0))
         for name, text, value in (
-            ("taiji_queue_events", "Events not yet taken into histories", gauges.queued),
-            ("taiji_queue_age_seconds", "Age of the oldest of them", gauges.queue_age),
+            ("taiji_queue_events", "Events not yet absorbed into histories", gauges.queued),
+            ("taiji_queue_age_seconds", "Age of the oldest event that is not yet absorbed", gauges.queue_age),
             ("taiji_due_users", "Users waiting for the LLM", gauges.due),
-            ("taiji_due_age_seconds", "Time for which the first of them has been due", gauges.due_age),
+            ("taiji_due_age_seconds", "Time since the longest-waiting user became due", gauges.due_age),
             (
                 "taiji_deferred_users",
-                "Users that wait for their turn because their API key exceeds its share",
+                "Users deferred because their API key exceeds its share",
                 gauges.deferred,
             ),
-            ("taiji_leased_users", "Users at the LLM", gauges.leased),
-            ("taiji_dead_letters", "Users given up", gauges.dead),
-            ("taiji_unreadable_events", "Events put aside because they could not be read", gauges.unreadable),
+            ("taiji_leased_users", "Users leased by workers", gauges.leased),
+            ("taiji_dead_letters", "Users whose features were given up after repeated failures", gauges.dead),
+            ("taiji_unreadable_events", "Events set aside because they could not be read", gauges.unreadable),
         ):
             yield GaugeMetricFamily(name, text, value=value)

@@ -178,7 +178,7 @@ class ServingSettings(Settings):
                 where="serving.store",
                 expected="redis://HOST:PORT/DB or redis://USER@HOST:PORT/DB",
                 found=without_password(value),
-                fix=f"take it out, and set the environment variable {PASSWORD}",
+                fix=f"remove it, and set the environment variable {PASSWORD}",
             )
         return value
 

@@ -34,7 +34,7 @@ class Slot:
         where = (folder or Path(tempfile.gettempdir())) / f"taiji-serving-{os.getuid()}"
         where.mkdir(mode=0o700, exist_ok=True)
         if where.stat().st_uid != os.getuid():
-            raise ResourceError("The folder of the services' locks is somebody else's.", where=str(where))
+            raise ResourceError("The folder for the services' lock files belongs to another user.", where=str(where))
         name = hashlib.sha256(place.encode()).hexdigest()[:16]
         for number in range(MOST):
             file = (where / f"{name}-{number}.lock").open("a")
@@ -49,7 +49,7 @@ class Slot:
             "Too many services of this host share a store.",
             where=place,
             expected=f"at most {MOST}",
-            found="no free number",
+            found="all of them in use",
         )
 
     def suffix(self) -> str:

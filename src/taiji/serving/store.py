@@ -32,7 +32,7 @@ LEAST_READER = 1
 """Oldest version whose code can use a store of this version."""
 ALIVE_S = 10.0
 """Age of its latest sign of life at which a process counts as dead."""
-REPLACED = "the store is another one than at the start of the process: it has been emptied or replaced"
+REPLACED = "the store is not the one that the process opened: it has been emptied or replaced"
 FORGET_US = 86_400 * 10**6
 """Age at which the last sign of life of a process is deleted."""
 BURST = 32
@@ -251,7 +251,7 @@ def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
         event = Event.unpack(packed)
     except Unreadable as error:
         return None, f"event not read: {error}"
-    return (event, "") if event.user == user else (None, "event not read: it is of another user than its row")
+    return (event, "") if event.user == user else (None, "event not read: its user differs from that of its row")
 
 
 def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
@@ -263,7 +263,7 @@ def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
         except Unreadable:
             lost += 1
     if lost:
-        log("events of a history left out", error="written by another version", events=lost)
+        log("events of a history ignored", error="unreadable: written by another version", events=lost)
     return tuple(found)
 
 
@@ -274,7 +274,7 @@ def readable_releases(packed: Iterable[tuple[str, bytes | str]]) -> dict[str, Re
         try:
             found[name] = Release.unpack(body)
         except Unreadable as error:
-            log("release left out", release=name, error=str(error))
+            log("unreadable release ignored", release=name, error=str(error))
     return found
 
 
@@ -319,7 +319,7 @@ def demand_readable(schema: int, reader: int, place: str) -> None:
     """
     if reader > SCHEMA:
         raise ArtifactError(
-            "The store was made by a newer version of taiji.",
+            "The store was created by a newer version of taiji.",
             where=place,
             expected=f"a schema that version {SCHEMA} can use",
             found=f"schema {schema}, for versions from {reader} on",

@@ -29,7 +29,7 @@ def open_store(settings: ServingSettings, run: str | Path | None = None, *, gene
     store = _opened(settings, run)
     if generation and store.generation != generation:
         store.close()
-        raise ResourceError("The store has been replaced while the service ran.", where=place_of(settings, run))
+        raise ResourceError("The store was replaced while the service was running.", where=place_of(settings, run))
     return store
 
 
@@ -52,10 +52,10 @@ def demand_same_store(note: Path, place: str, generation: str) -> None:
     known: dict[str, str] = read_json(note) if note.exists() else {}
     if known.get(place, generation) != generation:
         raise ResourceError(
-            "The store is not the same as before: it has been emptied or replaced.",
+            "The store has been emptied or replaced since the last start.",
             where=place,
             expected="the store of the last start, with its events and erasures",
-            found="another one",
+            found="a different store",
             fix=f"restore its backup; or, to start again without both, delete {note}",
         )
     if place not in known:
@@ -63,7 +63,7 @@ def demand_same_store(note: Path, place: str, generation: str) -> None:
             make_folder(note.parent)
             write_json(note, known | {place: generation})
         except (OSError, ResourceError) as error:  # a read-only run directory
-            log("store not noted", error=where(error))
+            log("identity of the store not recorded", error=where(error))
 
 
 def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
@@ -76,7 +76,7 @@ def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
             raise ConfigError(
                 "The store has no path.",
                 where="serving.store",
-                expected="sqlite:PATH, or the run whose service is meant",
+                expected="sqlite:PATH, or the run directory of the service",
                 found=settings.store,
                 fix="name the run that the service was started with (roll-out: --beside RUN), or --set serving.store=sqlite:PATH",
             )

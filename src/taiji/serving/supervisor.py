@@ -118,7 +118,7 @@ class Supervisor:
                     else min(MAX_WAIT_KILLED_S if killed else MAX_WAIT_S, 2 * child.wait + 0.1)
                 )
                 forget_process(self._metrics.name, child.process.pid)
-                log("process ended", process=name, code=child.process.returncode, lived=round(lived, 1))
+                log("process exited", process=name, code=child.process.returncode, lived=round(lived, 1))
                 child.process, child.started = None, time.monotonic()
             if child.process is None and time.monotonic() >= child.started + child.wait:
                 child.process = subprocess.Popen(
@@ -180,7 +180,7 @@ def serve(
     settings, run = settings or ServingSettings(), Path(run).resolve()
     require("serve", "fastapi", "uvicorn", "prometheus_client")  # errors of children would not be seen
     if not run.is_dir():
-        raise ArtifactError("There is no such run directory.", where=str(run), fix="taiji run makes one")
+        raise ArtifactError("There is no such run directory.", where=str(run), fix="create one with taiji run")
     demand_keys(settings)
     make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # a check: each child creates its own
     store = open_store(settings, run)
@@ -220,11 +220,11 @@ def demand_sound_clock(store: Store, place: str) -> None:
     lead = (store.clock_floor() - wall_us()) / 1e6
     if lead > MAX_LEAD_S:
         raise ResourceError(
-            "The store was written under a clock that is far ahead of this machine's.",
+            "The store was written with a clock that is far ahead of this machine's.",
             where=place,
             expected=f"at most {MAX_LEAD_S / 3600:g} hours",
             found=f"{lead / 3600:,.1f} hours",
-            fix="set this machine's clock; or, if it is right, end every service of the store and run taiji repair-clock RUN",
+            fix="set this machine's clock; or, if it is right, stop every service that uses the store and run taiji repair-clock RUN",
         )
 
 
@@ -232,7 +232,7 @@ def demand_keys(settings: ServingSettings) -> None:
     """Reject addresses other than loopback if there are no API keys."""
     if not len(load_keys(settings.keys)) and not loopback(settings.host):
         raise ConfigError(
-            "Without API keys the service only listens on this machine.",
+            "The service has no API keys, so it can only listen on this machine.",
             where=f"serving.host={settings.host}",
             expected="127.0.0.1, ::1 or localhost, or at least one API key",
             fix="set serving.keys to a file of keys (mode 0600), or the environment variable TAIJI_API_KEYS",
@@ -253,7 +253,7 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ResourceError(
-            "Could not listen.",
+            "Could not listen on the address.",
             where=f"{host}:{port}",
             found=str(error),
             fix=f"choose another {setting}",

@@ -108,20 +108,20 @@ def load(
     host, port = _address(url)
     if not loopback(host) or not port:
         raise ConfigError(
-            "The address does not fit.",
+            "The address is not on this machine.",
             where=url,
             expected="a service on this machine, as http://127.0.0.1:PORT",
-            fix="load is put on this machine only; run the command where the service runs",
+            fix="run the command on the machine of the service; load tests run against this machine only",
         )
     if kind not in get_args(Kind) or seconds <= 0 or min(connections, candidates) < 1:
         raise ConfigError(
-            "This load is not valid.",
+            "The options of the load test are invalid.",
             where=f"kind {kind}, {seconds:g} seconds, {connections} connections, {candidates} candidates",
             expected=f"kind {', '.join(get_args(Kind))}; more than 0 seconds; at least 1 connection and 1 candidate",
         )
     if kind != "health" and (not users or (kind in ("write", "rank") and not items)):
         raise InputError(
-            "There is nothing to ask for.",
+            "There are no users or items to request.",
             where=f"load --kind {kind}",
             expected="users, and items for writing and ranking",
         )
@@ -236,10 +236,10 @@ class _Run:
             ]
         except OSError as error:
             raise ResourceError(
-                "Nobody answers.",
+                "No service responds at this address.",
                 where=f"{self._host}:{self._port}",
                 found=str(error),
-                fix="taiji serve RUN starts the service",
+                fix="start it with taiji serve RUN",
             ) from error
         start = time.perf_counter()
         end, sent = start + self._wanted, 0

@@ -50,11 +50,11 @@ class Event(NamedTuple):
         except ValueError:
             raise Unreadable("not JSON in UTF-8") from None
         if not isinstance(values, list) or not NEEDED_FIELDS <= len(values) <= len(cls._fields):
-            found = f"{len(values)} fields" if isinstance(values, list) else "no list"
-            raise Unreadable(f"{found} where {NEEDED_FIELDS} to {len(cls._fields)} are known")
+            found = f"{len(values)} fields" if isinstance(values, list) else "not a list"
+            raise Unreadable(f"{found} instead of {NEEDED_FIELDS} to {len(cls._fields)} fields")
         event = cls(*values)
         if wrong := [name for name, right in zip(cls._fields, event._right()) if not right]:
-            raise Unreadable(f"field {', '.join(wrong)} has another form")
+            raise Unreadable(f"wrong type or value: {', '.join(wrong)}")
         return event
 
     def _right(self) -> tuple[bool, ...]:

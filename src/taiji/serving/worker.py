@@ -99,7 +99,7 @@ class Worker:
         try:
             self._repeat(self.absorb)
         except BaseException as error:
-            log("absorbing failed", worker=self._name, error=where(error))
+            log("absorbing events failed", worker=self._name, error=where(error))
             self._die(BROKEN)
 
     def _repeat(self, action: Callable[[], bool]) -> None:
@@ -160,7 +160,9 @@ class Worker:
         while groups:
             group = groups.popleft()
             if self.stopping.is_set() or self._clock() + timeout > lease_end:
-                self._give_back(group, "no time left", count=False)
+                self._give_back(
+                    group, "not attempted: the worker is stopping, or its lease is about to expire", count=False
+                )
                 continue
             rows, reason = self._attempt(group)
             if rows is not None:
@@ -187,8 +189,8 @@ class Worker:
         versions = (self._release.model_version, self._release.quantizer_version)
         fits = [row.user for row in rows] == [claim.history.user for claim in group]
         if not fits or any((row.model_version, row.quantizer_version) != versions for row in rows):
-            log("rows refused", worker=self._name, users=len(group))
-            return None, "the writer returned rows of other users or versions"
+            log("rows rejected", worker=self._name, users=len(group))
+            return None, "the writer returned rows for other users, or with other versions"
         return rows, ""
 
     def _commit(self, group: list[Claim], rows: list[FeatureRow], lease_end: int) -> bool:
@@ -228,11 +230,13 @@ class Worker:
             self._patiently(lambda: self._store.count(failures=len(claims)), self._clock())
 
     def _hung(self, group: list[Claim]) -> None:
-        log("the LLM hangs", worker=self._name, users=len(group), seconds=self._settings.timeout_s)
+        log("LLM timed out", worker=self._name, users=len(group), seconds=self._settings.timeout_s)
         try:
-            self._give_back(group, f"no answer within {self._settings.timeout_s:g} s", count=True)
+            self._give_back(group, f"no response within {self._settings.timeout_s:g} s", count=True)
             self._give_back(
-                [claim for claim in self._held if claim not in group], "the LLM hung on others", count=False
+                [claim for claim in self._held if claim not in group],
+                "the LLM timed out on other users of the same batch",
+                count=False,
             )
         finally:  # on any exception of the store: leases expire by themselves, but a hanging process does not end
             self._die(HUNG)

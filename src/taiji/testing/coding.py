@@ -51,7 +51,7 @@ def _check_rejected(coder: Coder, codes: Array, vectors: Array) -> None:
     too_large = codes.copy()
     too_large[0, -1] = coder.sizes[-1]
     for call, argument, what in [
-        (coder.encode, np.zeros((2, coder.dimension + 1)), "vectors of another width"),
+        (coder.encode, np.zeros((2, coder.dimension + 1)), "vectors of the wrong width"),
         (coder.encode, np.full((1, coder.dimension), np.nan), "a vector that is not finite"),
         (coder.decode, too_large, "a code that its level does not have"),
         (coder.decode, -1 - codes, "negative codes"),

@@ -30,7 +30,7 @@ def check_component(component: C, dataset: Dataset, answer: Callable[[C], Answer
         component.save(first)
         loaded = type(component).load(first, dataset)
         assert loaded.version == component.version, f"version {component.version} came back as {loaded.version}"
-        np.testing.assert_array_equal(answer(loaded), answer(component), "answers differ after loading")
+        np.testing.assert_array_equal(answer(loaded), answer(component), "results differ after loading")
         loaded.save(second)
         for path in sorted(p for p in first.rglob("*") if p.is_file()):
             twin = second / path.relative_to(first)
@@ -51,4 +51,4 @@ def check_deterministic(fit: Callable[[int], C]) -> None:
     again = fit(1).version
     assert first == again, f"the same seed gave {first} and {again}"
     other = fit(2).version
-    assert first != other, "another seed gave the same version: nothing is random, or the seed is not used"
+    assert first != other, "a different seed gave the same version: nothing is random, or the seed is not used"

@@ -30,7 +30,7 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
     """
     field.fit(dataset, rows, int(rows["time"].max()) + 1)  # type: ignore[arg-type]
     found = _answer(field, dataset, rows)
-    _same(_answer(field, dataset, rows), found, "the second time")
+    _same(_answer(field, dataset, rows), found, "on the second call")
     if isinstance(field, CodeField):
         assert found[0].min() >= 0 and found[0].max() < len(field.vocabulary), "codes outside the vocabulary"
     assert all(np.isfinite(values.astype(np.float64)).all() for values in found), "values that are not finite"
@@ -42,12 +42,12 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
         now = int(later["time"].min())  # type: ignore[arg-type]
         past = replace(dataset, events=dataset.events.filter(pl.col("time") < now))
         first = rows.filter(pl.col("time") <= now)
-        _same(_answer(field, past, first), _answer(field, dataset, first), "the future gone")
+        _same(_answer(field, past, first), _answer(field, dataset, first), "after future events were removed")
         assert len(earlier), "rows at a single time cannot show that the future is not read"
     saved = Saved(**json.loads(json.dumps(vars(Saved.of(field)))))
     again = saved.make()
     again.restore(saved.config, field.tensors())
-    _same(_answer(again, dataset, rows), found, "saved and read again")
+    _same(_answer(again, dataset, rows), found, "after saving and loading")
 
 
 def check_source(source: Source, settings: DataSettings | None = None) -> None:
@@ -60,7 +60,7 @@ def check_source(source: Source, settings: DataSettings | None = None) -> None:
     settings = settings or DataSettings()
     first, again = (Dataset.from_tables(source.load(settings, 0)) for _ in range(2))
     for name in ("items", "users", "events"):
-        assert getattr(first, name).equals(getattr(again, name)), f"another table of {name} the second time"
+        assert getattr(first, name).equals(getattr(again, name)), f"a different table of {name} on the second call"
     assert json.dumps(source.state(settings)) == json.dumps(source.state(settings)), (
         "the state changes without a change of the source"
     )
@@ -84,4 +84,4 @@ def _answer(field: Field, dataset: Dataset, frame: pl.DataFrame) -> list[NDArray
 def _same(found: list[NDArray[np.generic]], expected: list[NDArray[np.generic]], what: str) -> None:
     assert len(found) == len(expected), f"{what}: {len(found)} arrays, expected {len(expected)}"
     for got, wanted in zip(found, expected):
-        np.testing.assert_array_equal(got, wanted, f"another answer: {what}")
+        np.testing.assert_array_equal(got, wanted, f"different values {what}")

@@ -58,7 +58,7 @@ def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3
     for row in range(len(requests)):
         _check_places(proposed[row].reshape(-1, length), slate.items[row], f"request {row}")
     np.testing.assert_array_equal(
-        generator.propose(requests, slate, lists, length), proposed, "other lists the second time"
+        generator.propose(requests, slate, lists, length), proposed, "different lists on the second call"
     )
 
 
@@ -110,7 +110,7 @@ def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> Non
         assert np.isin(there, known).all(), f"request {row}: an item that was not a candidate"
         assert len(there) == min(length, len(known)), f"request {row}: {len(there)} items of {len(known)} candidates"
     np.testing.assert_array_equal(
-        reranker.rerank(requests, slate, length).items, shown.items, "another list the second time"
+        reranker.rerank(requests, slate, length).items, shown.items, "a different list on the second call"
     )
 
 
@@ -123,12 +123,12 @@ def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -
         outside: an observation of a shape or range that never occurs in the world.
     """
     first = policy.act(observation)
-    np.testing.assert_array_equal(policy.act(observation), first, "another action the second time")
+    np.testing.assert_array_equal(policy.act(observation), first, "a different action on the second call")
     try:
         policy.act(outside)
     except InputError:
         return
-    raise AssertionError("an impossible observation was answered")
+    raise AssertionError("an impossible observation was accepted")
 
 
 def _candidates(seed: int) -> tuple[Requests, Slate]:

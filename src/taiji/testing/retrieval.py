@@ -34,7 +34,7 @@ def check_retriever(
     """
     requests = requests_of(dataset) if requests is None else requests
     slate = retriever.retrieve(requests, k)
-    assert slate.items.shape[0] == len(requests), f"{slate.items.shape[0]} answers to {len(requests)} requests"
+    assert slate.items.shape[0] == len(requests), f"{slate.items.shape[0]} results for {len(requests)} requests"
     assert slate.items.shape[1] <= k, f"{slate.items.shape[1]} candidates, at most {k} were requested"
     assert ((slate.items >= 0) | (slate.items == NO_ITEM)).all() and (slate.items < dataset.n_items).all(), (
         "an item outside the catalogue"
@@ -48,17 +48,17 @@ def check_retriever(
         assert allowed[row, there].all(), f"request {row}: unavailable items {there[~allowed[row, there]].tolist()}"
         assert (np.diff(scores[: len(there)]) <= 0).all(), f"request {row}: items are not in the order of their scores"
     again = retriever.retrieve(requests, k)
-    np.testing.assert_array_equal(again.items, slate.items, "the same request got another answer")
+    np.testing.assert_array_equal(again.items, slate.items, "a different result on the second call")
     for row in range(len(requests)):
         alone = retriever.retrieve(requests.take(slice(row, row + 1)), k).items[0]
         np.testing.assert_array_equal(
-            _trimmed(alone), _trimmed(slate.items[row]), f"request {row} alone got another answer"
+            _trimmed(alone), _trimmed(slate.items[row]), f"request {row}: a different result alone than in a batch"
         )
     fewer = retriever.retrieve(requests, max(1, k - 2)).items
     for row in range(len(requests)):
         found = _trimmed(fewer[row])
         np.testing.assert_array_equal(
-            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: a smaller k gives other candidates"
+            found, _trimmed(slate.items[row])[: len(found)], f"request {row}: a smaller k gives different candidates"
         )
 
 

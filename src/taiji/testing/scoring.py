@@ -60,7 +60,9 @@ def check_scorer(
     _equal({t: v[:, :places] for t, v in padded.items()}, found, tolerance, "a padded slate")
 
     nothing = scorer.score(state, Slate(np.zeros((len(requests), 0), np.int64)))
-    assert all(values.shape == (len(requests), 0) for values in nothing.values()), "an empty slate has another shape"
+    assert all(values.shape == (len(requests), 0) for values in nothing.values()), (
+        "the result for an empty slate has the wrong shape"
+    )
     _equal(scorer.score(state, Slate(items)), found, 0.0, "the same requests again")
 
 
@@ -78,7 +80,7 @@ def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str =
     own = (requests.user[:, None] + items) % 2 == 0
     wrong = [int(user) for user, mine, row in zip(requests.user, own, scores) if row[mine].min() <= row[~mine].max()]
     assert not wrong, (
-        f"items of the other colour are ranked above items of the own one for users {wrong[:5]} ({len(wrong)} in total)"
+        f"items of the other colour are ranked above items of their own colour for users {wrong[:5]} ({len(wrong)} in total)"
     )
 
 

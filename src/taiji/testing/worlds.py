@@ -44,8 +44,8 @@ def _check_log(make: Callable[[int], World], days: int) -> None:
     world.step(Choice(world.observation.candidates.items[:, : world.scenario.slate]))
     again, other = world.log("random", days), make(2).log("random", days)
     for name in ("items", "users", "events"):
-        assert getattr(first, name).equals(getattr(again, name)), f"another table of {name} with the same seed"
-    assert not first.events.equals(other.events), "another seed gave the same events: is the seed used?"
+        assert getattr(first, name).equals(getattr(again, name)), f"a different table of {name} with the same seed"
+    assert not first.events.equals(other.events), "a different seed gave the same events: is the seed used?"
     half = max(days // 2, 1)
     end = pl.lit(START + half * DAY).cast(pl.Datetime("us"))
     past, before = make(1).log("random", half).events, first.events.filter(pl.col("timestamp") < end)
@@ -103,12 +103,12 @@ def _check_twin(world: World, mechanism: str, part: str) -> None:
     twin = f"{mechanism}.{part}" if part else mechanism
     other = world.twin(twin)
     one, two = world.reset(), other.reset()
-    np.testing.assert_array_equal(one.requests.user, two.requests.user, f"twin {twin}: other users ask")
-    np.testing.assert_array_equal(one.candidates.items, two.candidates.items, f"twin {twin}: other candidates")
+    np.testing.assert_array_equal(one.requests.user, two.requests.user, f"twin {twin}: different users make requests")
+    np.testing.assert_array_equal(one.candidates.items, two.candidates.items, f"twin {twin}: different candidates")
     twins = _arrays(other)
     for name, values in _arrays(world).items():
         if not name.startswith(f"{mechanism}."):
-            np.testing.assert_array_equal(twins[name], values, f"twin {twin}: another {name}")
+            np.testing.assert_array_equal(twins[name], values, f"twin {twin}: different {name}")
 
 
 def _arrays(world: World) -> dict[str, NDArray[np.generic]]:

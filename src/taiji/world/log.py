@@ -67,7 +67,7 @@ def make_log(world: World, policy: SlatePolicy | str | None, days: int | None) -
         world.scenario.name,
         world.scenario.domain,
         (
-            f"Simulated world {world.scenario.name}, seed {world.seed}: invented users, items and responses.",
+            f"Simulated world {world.scenario.name}, seed {world.seed}: synthetic users, items and responses.",
             f"Lists were chosen by the policy {name}; a propensity is that of an item at its position, given the candidates and the earlier positions (for a uniform choice: one over the number of available items).",
         ),
         columns,

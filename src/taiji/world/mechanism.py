@@ -77,7 +77,7 @@ class Ground:
         found = self.find(kind)
         if found is None:
             raise ConfigError(
-                "A mechanism needs another one.",
+                "A mechanism requires a mechanism that is missing or comes after it.",
                 where=f"mechanisms.{by}",
                 expected=f"the mechanism {kind.__name__.lower()} as well",
                 found=", ".join(self.before) or "none before it",

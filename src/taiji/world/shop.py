@@ -111,8 +111,8 @@ class Shop:
                 "price": self.prices,
             }
         )
-        note = "Synthetic shop: hidden tastes, invented responses." + (
-            "" if self.settings.telling_text else " Null twin: titles are shuffled."
+        note = "Synthetic shop: hidden tastes, simulated responses." + (
+            "" if self.settings.telling_text else " Negative control: titles are shuffled."
         )
         users = pl.DataFrame({"user_id": np.arange(self.settings.users)})
         return Tables(

@@ -83,7 +83,7 @@ class Truth:
         found = [exposure for _, exposure in self._exposures(np.asarray(users), np.asarray(slates), time)]
         if len(found) != 1:
             raise InputError(
-                "Responses are simulated for one slot of the clock at a time.", where="time",
+                "The times do not lie in a single slot of the clock.", where="time",
                 expected=f"times within {self.world.scenario.slot_hours:g} hours of the clock", found=f"{len(found)} slots",
             )  # fmt: skip
         exposure = found[0]

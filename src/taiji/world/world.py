@@ -124,7 +124,7 @@ class World:
         if name not in self.mechanisms or part not in self.mechanisms[name].twins:
             known = [f"{n}.{p}".rstrip(".") for n, m in self.mechanisms.items() for p in m.twins]
             raise ConfigError(
-                "There is no such twin.", where=f"twin of {self.scenario.name}", expected=", ".join(known) or "none",
+                "This mechanism, or this part of it, cannot be switched off in the world.", where=f"twin of {self.scenario.name}", expected=", ".join(known) or "none",
                 found=mechanism,
             )  # fmt: skip
         changed = self.scenario.mechanisms[name].model_copy(update=dict(self.mechanisms[name].twins[part]))

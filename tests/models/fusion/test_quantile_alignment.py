@@ -96,14 +96,14 @@ def test_columns_of_items_are_found_by_the_candidates():
         FusionRows(requests, {"click": np.random.default_rng(0).random((2, 6))}, {}), board
     )
     assert set(fuser.facts["categories"][0]) == set(board.items[name].to_numpy()[items].ravel())
-    with pytest.raises(InputError, match="circumstance"):
+    with pytest.raises(InputError, match="conditioning column"):
         fuser.fuse({"click": np.zeros((2, 6))}, Requests([0, 1], [0, 0]))
 
 
 def test_wrong_settings():
-    with pytest.raises(ConfigError, match="needs at least one circumstance"):
+    with pytest.raises(ConfigError, match="needs at least one conditioning column"):
         QuantileAlignment()
-    with pytest.raises(ConfigError, match="rise with"):
+    with pytest.raises(ConfigError, match="increasing in"):
         QuantileAlignment(QuantileAlignmentSettings(weights={"a": -1.0}, numbers=("b",)))
 
 

@@ -97,10 +97,10 @@ def test_http_wrong_answers_are_explained_at_once(server, shop, step, message):
 
 def test_http_silence_is_explained(server, shop):
     server.plan = ["slow", "500"]
-    with pytest.raises(TaijiError, match="does not answer"):
+    with pytest.raises(TaijiError, match="does not respond"):
         http(server, shop, timeout=0.2, attempts=2).score_pairs(USERS, ITEMS, AS_OFS)
     nobody = HttpRanker(shop, "http://127.0.0.1:9/none", ExternalSettings(attempts=1))
-    with pytest.raises(TaijiError, match="does not answer"):
+    with pytest.raises(TaijiError, match="does not respond"):
         nobody.score_pairs(USERS, ITEMS, AS_OFS)
 
 

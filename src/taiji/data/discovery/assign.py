@@ -222,7 +222,7 @@ def _ids(table: Table, meaning: str) -> dict[str, Score]:
 def _key_score(column: Column, meaning: str) -> Score:
     score, reasons = id_score(column, meaning)
     if column.key:
-        return score + 0.3, (*reasons, "the value is unique in every row")
+        return score + 0.3, (*reasons, "every value is unique")
     again = column.present - column.distinct
     return (score + 0.1, (*reasons, f"{again:,} rows repeat an id")) if column.nearly_key else (score - 0.3, reasons)
 
@@ -296,5 +296,5 @@ def _check_one_item_per_row(roles: Roles, tables: Iterable[Table]) -> None:
                         where=f"{log.path.name}, column {column.name}",
                         expected="one row per item that was shown or chosen",
                         found=f"{len(example)} ids of {other.path.name}'s {key.name} in the first row: {', '.join(example[:4])}",
-                        fix=f"write one row per item: split the column into a list, then call polars' frame.explode({column.name!r}); move a suffix of the ids (-0, -1) to a column clicked",
+                        fix=f"write one row per item: split the column into a list, then call polars' frame.explode({column.name!r}); move the suffix of the ids (-0, -1) into a separate column, for example clicked",
                     )

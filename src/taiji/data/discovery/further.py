@@ -67,7 +67,7 @@ def further(log: Table, free: Iterable[str], rules: Iterable[str], keys: Iterabl
             rows = int(read_truth(log.frame[name]).values.sum() or 0)
             if rows:
                 found.doubts.append(
-                    f"{name} marks {rows:,} of {column.rows:,} rows, which are used like any others. If no real user caused them, remove them from the file, or exclude them from exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
+                    f"{name} marks {rows:,} of {column.rows:,} rows, which are used like any others. If they are not real user activity, remove them from the file, or exclude them from exposures and history: exposed: not {column_text(name)}, and in the rule for click: … and not {column_text(name)}."
                 )
             continue
         role = next((role for role, words in NAMES.items() if says(name, words)), None)
@@ -88,7 +88,7 @@ def _propose_from_rule(found: Further, column: Column) -> None:
     elif "rating" in column.means and (grades := _grades(column)):
         line = _label(column, "ordinal", grades=grades)
         found.suggestions.append(
-            (f"labels: {yaml_line(line)}", f"to learn the {len(grades)} grades of {column.name} themselves")
+            (f"labels: {yaml_line(line)}", f"to predict the {len(grades)} grades of {column.name} directly")
         )
 
 

@@ -186,11 +186,11 @@ def _from_actions(table: Table, column: Column) -> Labels:
     positive = [value for value in column.values if value not in shown]
     certain = [value for value in positive if value not in (*values_of[None], *values_of["back"])]
     click: str | int = 1
-    reason = f"no value of {column.name} means only shown: every row is at least a click"
+    reason = f"no value of {column.name} marks a mere exposure, so every row counts as a click"
     if shown and len(positive) == 1 and len(shown) > 1:
         click, reason = (
             f"{name} == {value_text(positive[0])}",
-            f"{positive[0]!r} is the only value of {column.name} that means more than shown",
+            f"{positive[0]!r} is the only value of {column.name} that marks an action",
         )
     elif shown:
         click, reason = (
@@ -263,7 +263,7 @@ def _from_rating(column: Column) -> Labels:
     assert column.high is not None and column.low is not None
     bar = column.low + 0.75 * (column.high - column.low)
     reasons = {
-        "click": ("whoever rates an item has chosen it",),
+        "click": ("a rating implies that the user chose the item",),
         "conversion": (
             f"{column.name} runs from {column.low:g} to {column.high:g}; the top quarter of the range is a success",
         ),

@@ -90,7 +90,7 @@ def id_score(column: Column, meaning: str) -> Score:
     score, reasons = 0.1, ["its values can be ids"]
     if meaning in column.means:
         score += 0.5
-        reasons.append(f"its name says {meaning}")
+        reasons.append(f"its name suggests {'an item' if meaning == 'item' else 'a user'}")
         if "id" in column.means:
             score += 0.1
     elif other in column.means or column.means & {"quantity", "price", "rating", "time", "category"}:
@@ -112,18 +112,20 @@ def _time_score(column: Column) -> Score:
     column = column.understood
     named = "time" in column.means
     if column.kind == "time":
-        return (0.95, ("its values are dates", "its name says time")) if named else (0.75, ("its values are dates",))
+        return (
+            (0.95, ("its values are dates", "its name suggests a time")) if named else (0.75, ("its values are dates",))
+        )
     if column.units == ("excel",):
-        return 0.6, ("its values are spreadsheet serial days", "its name says time")
+        return 0.6, ("its values are spreadsheet serial days", "its name suggests a time")
     if column.kind in ("integer", "number") and column.units:
         return (
-            (0.9, (f"its values are times in {column.units[0]}", "its name says time"))
+            (0.9, (f"its values are times in {column.units[0]}", "its name suggests a time"))
             if named
             else (0.5, (f"its values could be times in {column.units[0]}",))
         )
     if column.kind == "integer" and column.formats:
         return (
-            (0.85, ("its values are dates written as numbers", "its name says time"))
+            (0.85, ("its values are dates written as numbers", "its name suggests a time"))
             if named
             else (0.45, ("its values could be dates written as numbers",))
         )
@@ -149,7 +151,7 @@ def title_score(column: Column) -> Score:
     score, reasons = 0.0, []
     if "title" in column.means and "user" not in column.means:
         score += 0.5
-        reasons.append("its name says title")
+        reasons.append("its name suggests a title")
         if column.means & {"category", "id"}:
             score -= 0.25
     elif column.means & {"user", "category", "time", "price", "action", "id"}:
@@ -172,8 +174,8 @@ def description_score(column: Column, items: int) -> Score:
         return 0.0, ()
     reasons = [f"texts of {column.characters:.0f} characters"]
     if named:
-        reasons.append("its name says description")
-    return (0.9 if named else 0.6), (*reasons, "prompts and text_match use it if they are asked to: docs/data.md")
+        reasons.append("its name suggests a description")
+    return (0.9 if named else 0.6), (*reasons, "prompts and text_match use it only if configured to: docs/data.md")
 
 
 def price_score(column: Column) -> Score:
@@ -185,7 +187,7 @@ def price_score(column: Column) -> Score:
         or column.negative > (1 - MOST_NUMBERS) * column.present
     ):
         return 0.0, ()
-    reasons = ["its name says price", "its values are numbers of at least 0"]
+    reasons = ["its name suggests a price", "its values are numbers of at least 0"]
     if column.negative:
         reasons[1] = f"nearly all of its values are numbers of at least 0 ({column.negative:,} are negative)"
     if column.form != PLAIN:
@@ -210,7 +212,7 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
                 "categories": Guess(
                     {"column": column.name},
                     0.8,
-                    ("each row holds a list, and the name says category",),
+                    ("each row holds a list, and the name suggests a category",),
                     column=column.name,
                 )
             }
@@ -257,7 +259,7 @@ def categories(table: Table, columns: list[Column]) -> dict[str, Guess]:
         reasons = (
             []
             if named and column not in named
-            else ["its name says category" if named else f"text with only {column.distinct} distinct values"]
+            else ["its name suggests a category" if named else f"text with only {column.distinct} distinct values"]
         )
         if place and nests(table, chosen[place - 1].name, column.name):
             reasons.append(f"each value belongs to one value of {chosen[place - 1].name}")

@@ -84,7 +84,7 @@ def _reason_to_exclude(table: Table, column: Column, item_ids: Sequence[pl.Serie
             if texts and match.event_ids_known >= LIKE_IDS * match.event_ids:
                 return "its values are item ids"
     if column.understood.kind == "flag" and says(column.name, UNWANTED):
-        return "marks rows that no real user caused"
+        return "marks bot, test or cancelled rows"
     if _is_user_id(column):
         return "another id of the user"
     if says(column.name, OUTCOME) or WINDOW.search(column.name.lower()):

@@ -377,7 +377,7 @@ class _ProposalBuilder:
         self.proposal.guesses["domain"] = Guess(
             domain or wanted,
             1.0 if domain else 0.7 if wanted != "shop" else 0.6,
-            ("you said so" if domain else reason,),
+            ("you set this" if domain else reason,),
         )
         for key in list(self.answers):
             if key.endswith(".file"):
@@ -429,7 +429,7 @@ class _ProposalBuilder:
         ]
         if others and len(columns) == len(parts):
             self.proposal.doubts.append(
-                f"{', '.join(others)}: not used, although the columns are those of {self.roles.events.path.name} ({', '.join(sorted(columns))}). "
+                f"{', '.join(others)}: not used, although {'it has' if len(others) == 1 else 'they have'} the columns {', '.join(sorted(columns))} of {self.roles.events.path.name}. "
                 "If these rows belong to the log, write all of them into one file, with a column for the kind of event in each row (shown, click, purchase)."
             )
 

@@ -241,7 +241,7 @@ class Cells:
         if folded in YES or folded in NO:
             return float(folded in YES)
         raise InputError(
-            "A rule compares a column of true and false with another value.",
+            "A rule compares a Boolean column with a value other than true and false.",
             where=f"{self.path}, column {column}",
             expected="1, 0, true or false",
             found=repr(value),

@@ -104,7 +104,7 @@ class ItemsMapping(FileMapping):
         if self.categories and self.category_levels:
             raise ValueError("give either categories or category_l1, category_l2, …, not both")
         if self.description and {self.description, DESCRIPTION} & set(self.keep):
-            raise ValueError(f"the description is kept already: remove {self.description} or {DESCRIPTION} from keep")
+            raise ValueError(f"the description is already kept: remove {self.description} or {DESCRIPTION} from keep")
         return self
 
 

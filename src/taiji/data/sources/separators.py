@@ -62,7 +62,7 @@ def explained(path: Path, assumed: str) -> InputError | None:
     """
     if kind := _other_kind(path):
         return InputError(
-            "The contents of a file do not fit its suffix.",
+            "The contents of a file do not match its suffix.",
             where=str(path),
             expected="lines of text, with a separator between the fields",
             found=kind,
@@ -114,7 +114,7 @@ def _otherwise_separated(path: Path, lines: Sequence[str], assumed: str) -> Inpu
     )  # otherwise it is a title
     if of_head and values and len(_cells(head, assumed)) != width:
         return InputError(
-            "The header of a file has another separator than its rows.",
+            "The header of a file uses a different separator from its rows.",
             where=f"{path}, line {max(above, 1)}",
             expected=f"{named(assumed)}, as in the rows: {body[0].strip()[:SHOWN]!r}",
             found=f"{named(of_head)}: {head.strip()[:SHOWN]!r}",

@@ -61,7 +61,7 @@ class LearntFusion(LearntComponent):
         wrong = {task: weight for task, weight in self.settings.weights.items() if not weight > 0}
         if wrong:
             raise ConfigError(
-                "A fitted fusion must rise with every prediction.",
+                "A fitted fusion must be increasing in every prediction.",
                 where="weights",
                 expected="numbers above 0",
                 found=str(wrong),
@@ -139,7 +139,7 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
         return np.broadcast_to(dataset.users[name].to_numpy()[requests.user][:, None], shape)
     known = [*requests.columns, *(() if dataset is None else (*dataset.items.columns, *dataset.users.columns))]
     raise InputError(
-        "A circumstance is unknown.",
+        "A conditioning column is unknown.",
         where=name,
         expected=f"a column of the requests, items or users ({', '.join(known) or 'there is none'})",
         found="no column of this name",

@@ -52,7 +52,7 @@ class QuantileAlignment(LearntFusion):
         super().__init__(settings)
         if not (self.settings.numbers or self.settings.categories):
             raise ConfigError(
-                "Alignment needs at least one circumstance.",
+                "Alignment needs at least one conditioning column.",
                 where="numbers, categories",
                 expected="the name of at least one column",
                 found="none",

@@ -47,7 +47,7 @@ class WeightedFusion:
         self.weights = dict(weights)
         if not self.weights or any(not np.isfinite(w) or w == 0 for w in self.weights.values()):
             raise ConfigError(
-                "Fusion needs a weight for at least one task.",
+                "The fusion has no task, or a weight of 0.",
                 where="weights",
                 expected="finite numbers other than 0",
                 found=str(self.weights),

@@ -92,8 +92,8 @@ def fit_chain(now: Array, then: Array, levels: int, prior: float = 0.5) -> Array
         raise InputError(
             "A chain of load levels cannot be fitted to these pairs.",
             where="now, then, prior",
-            expected=f"as many levels before as after, 0 to {levels - 1}, and a prior above 0",
-            found=f"{len(now)} and {len(then)}, {both.min(initial=0)} to {both.max(initial=0)}, prior {prior:g}",
+            expected=f"two arrays of equal length with levels from 0 to {levels - 1}, and a prior above 0",
+            found=f"lengths {len(now)} and {len(then)}, levels from {both.min(initial=0)} to {both.max(initial=0)}, prior {prior:g}",
         )
     counts = np.full((levels, levels), prior, dtype=np.float64)
     np.add.at(counts, (now, then), 1.0)

@@ -22,7 +22,7 @@ def followers(session: Array, time: Array) -> Array:
     """
     if session.shape != time.shape or session.ndim != 1:
         raise InputError(
-            "Each row of a session needs one time.",
+            "The rows of the sessions do not have one time each.",
             where="time",
             expected=f"shape {session.shape}, of one axis",
             found=f"shape {time.shape}",

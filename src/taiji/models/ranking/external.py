@@ -107,7 +107,7 @@ class ExternalRanker(ABC):
             scores = np.asarray(answer, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
             raise InputError(
-                "The ranker's answer is not a list of numbers.", where=self.source, found=str(error)[:200]
+                "The ranker's response is not a list of numbers.", where=self.source, found=str(error)[:200]
             ) from error
         bad = int((~np.isfinite(scores)).sum())
         if len(scores) != number or bad:
@@ -178,9 +178,9 @@ class HttpRanker(ExternalRanker):
             answer = Backoff(self.settings.attempts, self.settings.pause).run(lambda: self._attempt(request))
         except TransientError as error:
             raise ResourceError(
-                "The ranker does not answer.",
+                "The ranker does not respond.",
                 where=self.source,
-                expected=f"an answer within {self.settings.timeout:g} s",
+                expected=f"a response within {self.settings.timeout:g} s",
                 found=f"{error} ({self.settings.attempts} attempts)",
                 fix="check that it is running and that the address is correct; or raise own_ranker.external.timeout",
             ) from error
@@ -205,7 +205,7 @@ class HttpRanker(ExternalRanker):
             scores = answer["scores"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                "The ranker's answer cannot be read.",
+                "The ranker's response cannot be read.",
                 where=self.source,
                 expected='JSON {"scores": [numbers]}',
                 found=body[:200].decode(errors="replace"),

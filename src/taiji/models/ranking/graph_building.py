@@ -271,7 +271,7 @@ class Building:
         if self.shape[made] != tuple(shape):
             like = self.placeholders[self.sides.like]
             raise NotSeparable(
-                "A part of a concatenation is needed in a shape that only its consumer has.",
+                "The shape of a part of a concatenation depends on the operation that reads it.",
                 where=f"node {node.name}",
                 expected=str(tuple(shape)),
                 found=f"{self.shape[made]}, candidates as in {like.name}",

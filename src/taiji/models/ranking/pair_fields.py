@@ -47,7 +47,7 @@ class PastField(NumbersField):
         super().__init__(name, "pair")
         if history < 1 or refreshes < 1:
             raise ConfigError(
-                "A pair field needs a history and a refresh.",
+                "The history or the number of refreshes of a pair field is below 1.",
                 where=f"field {name}",
                 expected="history ≥ 1 and refreshes ≥ 1",
                 found=f"history {history}, refreshes {refreshes}",

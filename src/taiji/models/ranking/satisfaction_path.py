@@ -257,7 +257,7 @@ class SatisfactionRanker(Ranker):
         ordinary = [task for task in tasks if task not in surveys]
         if len(surveys) != 1 or not ordinary:
             raise ConfigError(
-                "Satisfaction is learnt from exactly one survey label, in addition to behaviour.",
+                "The labels are not exactly one survey and at least one behaviour, from which satisfaction is learnt.",
                 where="ranking.survey",
                 expected="one label of kind survey, and another label",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),

@@ -200,7 +200,7 @@ def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) ->
             if not all(_close(found, expected) for expected, found in pairs):
                 raise RuntimeError("its values differ")
     except (RuntimeError, IndexError, AssertionError, ValueError) as error:
-        log.warning("A step of the network is not made faster: %s", str(error)[:300])
+        log.warning("A step of the network could not be optimised: %s", str(error)[:300])
         return graph
     return made
 

@@ -178,7 +178,7 @@ class TargetAttentionRanker(Ranker):
 
         if not (isinstance(settings, KnowledgeSettings) or settings.text == "select_align") or self.layout.vectors:
             raise ConfigError(
-                "Extractor-only training adds knowledge to a ranker that has none.",
+                "Extractor-only training cannot add knowledge to this ranker with these settings.",
                 where="ranking.model",
                 expected="settings of the model knowledge, and a base ranker trained without its columns",
                 found=f"{type(settings).__name__}, base vectors {dict(self.layout.vectors) or 'none'}",

@@ -116,7 +116,7 @@ class DeviceGate(LearntComponent):
         through = (stalled == 0) & np.isfinite(values)
         if not through.any():
             raise InputError(
-                "No video played without a stall, so the worth of videos cannot be learnt.", where="values"
+                "No video played without a stall, so the value of videos cannot be learnt.", where="values"
             )
         self.facts["gate"] = self._trees("binary", features, stalled, weight, seed)
         self.facts["ranker"] = self._trees("regression", features[through], values[through], weight[through], seed)

@@ -83,7 +83,7 @@ class Caps:
     def __init__(self, values: Mapping[str, Array], most: Mapping[str, int]) -> None:
         if set(values) != set(most) or any(cap < 1 for cap in most.values()):
             raise ConfigError(
-                "Each column needs a cap of at least 1.",
+                "A column has no cap of at least 1.",
                 where="most",
                 expected=", ".join(values),
                 found=str(dict(most)),

@@ -160,7 +160,7 @@ class MixedLists:
 
     def __init__(self, generators: Sequence[ListGenerator]) -> None:
         if not generators:
-            raise ConfigError("Mixed lists need at least one generator.", where="generators")
+            raise ConfigError("There are no generators for mixed lists.", where="generators")
         self.generators = tuple(generators)
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:

@@ -91,6 +91,6 @@ def _check(values: Array, users: Array, room: Array) -> None:
         raise InputError(
             "The candidates of a matching are malformed.",
             where="values, users, room",
-            expected="finite values (I, K) of users (I, K) below the length of room, without repetitions in a row",
-            found=f"shapes {values.shape} and {users.shape}, room of length {len(room)}, {int(twice.sum())} repeated users",
+            expected="finite values (I, K) of users (I, K) below the length of the capacities, without repetitions in a row",
+            found=f"shapes {values.shape} and {users.shape}, capacities of length {len(room)}, {int(twice.sum())} repeated users",
         )

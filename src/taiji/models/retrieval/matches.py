@@ -63,7 +63,7 @@ class Matches:
                 "The values do not match the items and users.",
                 where="items, values",
                 expected=f"distinct items, and values ({len(items)}, {self.users})",
-                found=f"{len(np.unique(items))} different items, values {values.shape}",
+                found=f"{len(np.unique(items))} distinct items, values {values.shape}",
             )
         room = self.room
         values = np.where(available & (room > 0), values, 0.0)

@@ -23,7 +23,7 @@ class Alignment(Stage):
     """
 
     name = "alignment"
-    summary = "Align the model to both rewards by GRPO with adaptive weights (POPO)."
+    summary = "Align the model to both rewards with GRPO and adaptive weights (POPO)."
     needs = (*PREPARED_STAGES, "sft", "reward_table")
     settings = ("alignment", "embedder", *LANGUAGE)
     distributed = True

@@ -19,7 +19,7 @@ class Answers(Stage):
     """Stage in which every model answers the test prompts."""
 
     name = "answers"
-    summary = "Let the base, fine-tuned and aligned models answer the test prompts."
+    summary = "Generate answers to the test prompts with the base, fine-tuned and aligned models."
     needs = (*PREPARED_STAGES, "sft", "alignment")
     settings = ("generation", *LANGUAGE)
 

@@ -22,9 +22,7 @@ class ClosedLoop(ComposedStage):
     """Stage that lets the recommender serve in the simulated world of the log, from the test period on."""
 
     name = "closed_loop"
-    summary = (
-        "Serve with the recommender in the world of the log, and compare it with popularity and the logging policy."
-    )
+    summary = "Serve the users of the simulated world with the recommender, and compare it with popularity and the logging policy."
     settings = ("recommend", "split", "embedder", "data")
 
     def cost(self, config: Config, log: Log) -> Amount:

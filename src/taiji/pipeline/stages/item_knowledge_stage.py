@@ -29,7 +29,7 @@ class ItemKnowledge(Stage):
     """Stage in which a language model writes, once per item, knowledge beyond the title. The pair field of the same name reads it."""
 
     name = "item_knowledge"
-    summary = "Let a language model write knowledge beyond the title, once per item."
+    summary = "Write knowledge beyond the title with a language model, once per item."
     needs = ("data",)
     settings = ("language", "reasoning.prompts", "reasoning.endpoint")
     Settings = ItemKnowledgeSettings

@@ -17,7 +17,7 @@ class Ladder(Stage):
     """Stage that measures the value of text to a ranker on this and further logs, without running a language model."""
 
     name = "ladder"
-    summary = "Compare rankers that read more and more, without a language model: counts, collaborative fields, texts, the true next items."
+    summary = "Compare rankers with more and more inputs, without a language model: counts, collaborative fields, texts, the true next items."
     needs = ("data",)
     settings = ("ladder", "embedder", "evaluation.resamples")
 

@@ -19,7 +19,7 @@ class Rationales(Stage):
     """Stage in which the teacher, who knows the true next item, writes k rationales per prompt."""
 
     name = "rationales"
-    summary = "Let the teacher, who knows the true next item, write rationales (RUPR)."
+    summary = "Write rationales with the teacher, which knows the true next item (RUPR)."
     needs = PREPARED_STAGES
     settings = (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")
 

@@ -20,7 +20,7 @@ class Recommendation(ComposedStage):
     """Stage that evaluates the request path on the test period: the recall after every step, the lists, and an ablation of each component."""
 
     name = "recommendation"
-    summary = "Evaluate the recommender on the test period, whole and without each component."
+    summary = "Evaluate the recommender on the test period, in full and without each component."
     settings = ("recommend", "split", "evaluation", "embedder")
     publish = ("recommendation.json",)
 
