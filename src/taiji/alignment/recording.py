@@ -244,7 +244,7 @@ class Recording:
     ) -> Iterator[list[Tensor | None]]:
         """Yield the products of D vectors, in order. ``keep`` retains the graph for the other half's products.
 
-        Restricted to these rows, the vectors may be linearly dependent (a reward that is constant over the rollouts, two that rank them alike, more rewards
+        Restricted to these rows, the vectors may be linearly dependent (a reward that is constant over the rollouts, two whose advantages are proportional, more rewards
         than rollouts). Then only as many passes run as there are independent vectors, unless other processes wait for all of them.
         """
         mixture, wanted = self._independent(gradients, half)
