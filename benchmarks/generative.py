@@ -360,8 +360,9 @@ def measure(quick: bool) -> Result:
     result = Result()
     if quick:
         return _quick(result)
-    folder = Path(os.environ["TAIJI_TEST_DATA"])
-    for part in os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office,movies,codings").split(","):
+    parts = os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office,movies,codings").split(",")
+    folder = Path(os.environ["TAIJI_TEST_DATA"]) if {*parts} - {"speed", "churn"} else Path()
+    for part in parts:
         if part == "speed":
             for beam in (10, 50):
                 speed(result, items=12_000, rows=64, count=20, beam=beam, repeats=5)
