@@ -35,7 +35,7 @@ import torch
 from benchmarks.components import item_codes
 from benchmarks.components.comparison import interval
 from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
-from benchmarks.harness import Result, in_turn, median_ratio, run
+from benchmarks.harness import Result, in_turn, median_ratio, public_data, run
 from benchmarks.sequential import FOLDERS, by_time, last_out
 from benchmarks.sequential import SETTINGS as SASREC
 from benchmarks.sequential_circle import circle
@@ -361,7 +361,7 @@ def measure(quick: bool) -> Result:
     if quick:
         return _quick(result)
     parts = os.environ.get("TAIJI_BENCHMARK_PARTS", "speed,churn,beauty,toys,office,movies,codings").split(",")
-    folder = Path(os.environ["TAIJI_TEST_DATA"]) if {*parts} - {"speed", "churn"} else Path()
+    folder = public_data() if {*parts} - {"speed", "churn"} else Path()
     for part in parts:
         if part == "speed":
             for beam in (10, 50):

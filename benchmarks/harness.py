@@ -59,6 +59,16 @@ class Result:
         self.checks.append(Check(name, float(value), float(bar), bool(value <= bar)))
 
 
+def public_data() -> Path:
+    """Return the folder of public data sets. The program ends with a message if the environment does not name one."""
+    if not (folder := os.environ.get("TAIJI_TEST_DATA")):
+        sys.exit(
+            "This benchmark reads public data sets: set TAIJI_TEST_DATA to the folder that contains them "
+            "(s3rec-Beauty, amazon-office, ml-latest-small, …), or try --quick, which needs none."
+        )
+    return Path(folder)
+
+
 def in_turn(*actions: Callable[[], Any], repeats: int = 5, warmup: int = 1) -> list[list[float]]:
     """Time the actions A B C, A B C, … and return each one's seconds, so that drift of the machine affects all of them equally."""
     seconds: list[list[float]] = [[] for _ in actions]

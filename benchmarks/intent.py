@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.components.comparison import interval
-from benchmarks.harness import Result, run
+from benchmarks.harness import Result, public_data, run
 from benchmarks.sequential import by_time, last_out
 from taiji.core.component import Requests
 from taiji.data import Dataset, load_source
@@ -110,7 +109,7 @@ def measure(quick: bool) -> Result:
     if quick:
         return result
     for name in os.environ.get("INTENT_DATA", " ".join(LOGS)).split():
-        source = name if name == "completejourney" else f"movielens:{Path(os.environ['TAIJI_TEST_DATA']) / name}"
+        source = name if name == "completejourney" else f"movielens:{public_data() / name}"
         data = Dataset.from_tables(load_source(source))
         found = compared(result, data, by_time(data), SHARED | LOGS[name], SEEDS)
         for other in ("none", "noised_target"):

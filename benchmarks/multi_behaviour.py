@@ -31,7 +31,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.components.comparison import PARAMETERS, interval
-from benchmarks.harness import Result, run
+from benchmarks.harness import Result, public_data, run
 from taiji.core.component import Requests
 from taiji.data import Dataset
 from taiji.data.event_columns import EventColumns
@@ -269,7 +269,7 @@ def measure(quick: bool) -> Result:
     resume = Path(os.environ["TAIJI_RESUME"]) if "TAIJI_RESUME" in os.environ else None
     if resume is not None:
         resume.mkdir(parents=True, exist_ok=True)
-    data = taobao(Path(os.environ["TAIJI_TEST_DATA"]) / "userbehavior-multibehavior")
+    data = taobao(public_data() / "userbehavior-multibehavior")
     study = Study(data, TEST * 1_000_000, SHARED, resume)
     means = compare(result, study, SEEDS)
     for name, arms in (

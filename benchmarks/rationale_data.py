@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.harness import public_data
 from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.data.dataset import Dataset
 from taiji.data.examples import make_examples, next_sets
@@ -102,7 +103,7 @@ def load(name: str, seed: int = 0) -> Dataset:
         return generated_shop(seed)
     if name == "completejourney":
         return Dataset.from_tables(load_source(name, seed=0, users=400, non_clicks=1))
-    return Dataset.from_tables(load_source(Path(os.environ["TAIJI_TEST_DATA"]) / name))
+    return Dataset.from_tables(load_source(public_data() / name))
 
 
 def periods(

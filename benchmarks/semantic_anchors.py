@@ -55,7 +55,7 @@ from torch import nn
 
 from benchmarks.components.comparison import interval
 from benchmarks.components.ranking_worlds import TRAINING, RankingLog, areas, dense_parameters, parts_in_time
-from benchmarks.harness import Result, run
+from benchmarks.harness import Result, public_data, run
 from benchmarks.rationale_data import work_folder
 from taiji.core.artifacts import read_json, value_hash, write_json
 from taiji.data.dataset import Dataset
@@ -277,7 +277,7 @@ def exact(result: Result) -> None:
 def data(place: str, seed: int, quick: bool) -> RankingLog:
     """Return the log of a place, split by time. A public log is the same for every seed, which only changes the training."""
     if place in PUBLIC:
-        folder = Path(os.environ["TAIJI_TEST_DATA"]) / place
+        folder = public_data() / place
         dataset = Dataset.from_tables(load_source(f"{PUBLIC[place]}{folder}"))
     else:
         world = World("live", seed, **(QUICK_WORLD if quick else WORLD))

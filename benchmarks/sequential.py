@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.harness import Result, run
+from benchmarks.harness import Result, public_data, run
 from benchmarks.sequential_circle import circle
 from taiji.core.component import Requests
 from taiji.data import Dataset, load_source, time_split
@@ -203,7 +203,7 @@ def measure(quick: bool) -> Result:
     if quick:
         return _quick(result)
     parts = os.environ.get("TAIJI_BENCHMARK_PARTS", "beauty,toys,movies,speed").split(",")
-    folder = Path(os.environ["TAIJI_TEST_DATA"])
+    folder = public_data()
     for part in parts:
         if part == "speed":
             data = Dataset.from_tables(load_source(f"sequences:{folder / FOLDERS['beauty']}"))
