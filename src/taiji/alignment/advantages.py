@@ -112,7 +112,7 @@ def common(
         group: rollouts per prompt.
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
         scale: TRL's ``scale_rewards``: S is computed over the "group" or the "batch", or not used at all ("none", "leave-one-out"). "leave-one-out"
-            multiplies by n / (n - 1), where n is the number of completions of the group that have the reward: r_k minus the mean of the others.
+            multiplies by n / (n - 1), where n is the number of completions of the group that have any reward: r_k minus the mean of the others.
         total: sum of the weights in TRL, while the weights applied here sum to one.
     """
     values = rewards.double()

@@ -3,7 +3,7 @@
 Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up. Since an answer is open text,
 it is grounded in an item (our definition): the candidate of the prompt with the largest cosine similarity, by exact search. Candidates are the items that
 the user was shown in the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target (all
-true targets, for a set answer). Nothing after the cutoff is read.
+true targets, for a set answer). Apart from the targets, nothing after the cutoff is read.
 """
 
 from __future__ import annotations

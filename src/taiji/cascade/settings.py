@@ -51,7 +51,7 @@ class RecommendSettings(Settings):
     exposures knows little about the rest of the catalogue, so its predictions alone may be worse than the merge."""
     rerank: str = "none"
     """Diversity of the list, by the items' text vectors: `none`, `mmr`, `dpp`; `best_of_lists` scores proposed lists
-    with a saved evaluator; `device_gate` replaces items that would stall by items on the device; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
+    with a saved evaluator; `device_gate` replaces videos that are likely to stall with videos that are already on the device; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
     rerank_settings: dict[str, Any] = Field(default={})
     """Further settings of the re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)

@@ -53,7 +53,7 @@ class Finding:
     Attributes:
         what: what was checked.
         found: what was found.
-        fix: command that fixes a problem; empty if there is none.
+        fix: command or advice that fixes a problem; empty if there is none.
         blocking: True if the problem must be fixed.
         warning: True if the checked part is installed but does not work as it should.
     """

@@ -1,6 +1,6 @@
 """Progress display of long jobs. In a library the progress is logged; a program may show a live bar or plain lines on standard error.
 
-A nested job only shows that it is running; the outer job reports the number of units and the time.
+On a terminal, a nested job shows nothing; otherwise it prints progress lines, but no final line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 SHOW_AFTER = 2.0
-"""Number of seconds before a job shows progress."""
+"""Seconds before the first plain line; shorter jobs get no final line."""
 LINE_EVERY = 10.0
 """Seconds between two plain lines."""
 

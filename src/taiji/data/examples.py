@@ -22,8 +22,8 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
     """Choose the examples of a period.
 
     The cutoff ``as_of`` is the time of the target's event. If several targets share user and cutoff (one basket), one of them
-    is drawn. Every choice depends only on a pseudo-random key of seed, user, cutoff and item, so that other events in the
-    log do not change it.
+    is drawn. Choices are made by a pseudo-random key of seed, user, cutoff and item, so that other events in the log do not
+    change the key of an example.
 
     Args:
         dataset: the log.

@@ -113,7 +113,7 @@ class LocalTeacher:
         return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
 
     def _rationale(self, prefill: str, written: Written) -> tuple[str, str]:
-        """Return the rationale in a text and how it ended. It is empty if the length limit left no complete sentence."""
+        """Return the rationale in a text and how it ended. It is empty if the length limit cut the text and cut texts are dropped, or if no complete sentence is left."""
         rationale = tidy(f"{prefill} {written.text}" if prefill else written.text)
         if not written.cut:
             return rationale, "whole" if rationale else "empty"
@@ -183,7 +183,7 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
 def tidy(text: str) -> str:
     """Return the rationale in a model's text: the part inside `<think>` or before the answer, as one line of complete sentences.
 
-    If the length limit cut the last sentence off, it is dropped, unless it is the only one. A repeated sentence ends the text (small models loop).
+    A last sentence without final punctuation is dropped, unless it is the only one. A repeated sentence ends the text (small models loop).
     """
     text = re.split(r"<\s*+/\s*+think\s*+>|<\s*+answer\s*+>", text, maxsplit=1, flags=re.IGNORECASE)[0]
     # Turn lists into running text: "buys : - A - B" becomes "buys: A, B".

@@ -211,7 +211,7 @@ def interval_track(
 ) -> Markup:
     """Draw a dot with its interval on a track that spans ``scale``; ``zero`` marks the position of zero.
 
-    A value beyond the scale becomes an arrow at its end.
+    A value above the scale becomes an arrow at its end.
     """
 
     def place(number: float) -> float:

@@ -59,7 +59,7 @@ class Scorers:
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
         self.trouble = ""
-        """Reason why the releases could not be read at the last poll; empty if they were read."""
+        """Unexpected error of the last poll or refresh, other than an unavailable store; empty if there was none."""
         self._stop = threading.Event()
         self.active: str | None = None
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._follow, self._watch)]
@@ -104,13 +104,13 @@ class Scorers:
         return isinstance(self._loaded.get(release or ""), Scorer)
 
     def recommends(self, release: str | None) -> bool | None:
-        """Return whether a release has a recommender; None while its models are being loaded."""
+        """Return whether a release has a recommender; None while its models are being loaded or if they could not be loaded."""
         if release not in self._loaded or release in self._reasons:
             return None
         return isinstance(self._loaded[release], Recommender)
 
     def says_intents(self, release: str | None) -> bool:
-        """Return whether a release has a student of intents."""
+        """Return whether a release has a student model that predicts intents."""
         found = self._loaded.get(release or "")
         return isinstance(found, IntentSource) and found.says_intents
 
@@ -140,7 +140,7 @@ class Scorers:
     def _point_to(self, found: Releases) -> None:
         """Set the active release; the earlier one answers until the new models are loaded, if it is still live."""
         if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
-            if self.active != found.active:  # whether a route or a command switched it
+            if self.active != found.active:  # log every switch, by a route or by a command
                 log("release served", release=found.active, before=self.active)
             self.active = found.active
 

@@ -11,7 +11,7 @@ A step calls the mechanisms phase by phase. Within a phase, each mechanism comes
 | ``shape`` | adds to terms: interest, logits, logarithms |
 | ``expect`` | turns terms into expectations |
 | ``draw`` | draws outcomes with those expectations |
-| ``settle`` | updates from the outcomes: states, terms of leaving and returning |
+| ``settle`` | updates states, and the terms of leaving and of the delay until the next request, from the outcomes |
 
 ``place``, ``shape`` and ``expect`` change nothing outside the exposure, because they are also used to compute the truth.
 """

@@ -1,7 +1,7 @@
 """A synthetic shop with known tastes: a log to learn from, and the true click probabilities of any exposure.
 
 Every item has a hidden theme, and every user a hidden taste over themes. Users find tail items on their own (history without exposures) and are shown
-promoted items at random (exposures with labels). A tail item is bought too rarely for its id to be informative, so the taste of a new user can only be
+promoted items at random (exposures with labels). A tail item is found too rarely for its id to be informative, so the taste of a new user can only be
 inferred from the *titles* of the items found, which contain theme words ("Alpine lamp"); categories name the kind of item, not its theme. In the negative
 twin, the theme words are assigned to the wrong items: events, prices and categories stay the same, but the texts are uninformative.
 
@@ -138,7 +138,7 @@ class Shop:
         return self._rng(10).uniform(0, max(self.settings.days - 10, 1), size=self.settings.users)
 
     def _found(self) -> pl.DataFrame:
-        """Return the purchases of tail items: a theme by the user's taste, then any item of this theme."""
+        """Return the interactions with tail items that users find on their own (clicks without an exposure): a theme by the user's taste, then any item of this theme."""
         rng, s = self._rng(11), self.settings
         count = 2 + rng.poisson(s.finds * np.exp(self.keenness - 0.125), size=s.users)
         user = np.repeat(np.arange(s.users), count)

@@ -84,7 +84,7 @@ class Truth:
         if len(found) != 1:
             raise InputError(
                 "The times do not lie in a single slot of the clock.", where="time",
-                expected=f"times within {self.world.scenario.slot_hours:g} hours of the clock", found=f"{len(found)} slots",
+                expected=f"times in one slot of the clock ({self.world.scenario.slot_hours:g} hours)", found=f"{len(found)} slots",
             )  # fmt: skip
         exposure = found[0]
         exposure.renumber(first + np.arange(len(exposure.user)))

@@ -48,7 +48,7 @@ def test_exceeded_agrees_with_a_loop(seed):
 
 
 def test_wrong_settings():
-    with pytest.raises(ConfigError, match="has no task, or a weight of 0"):
+    with pytest.raises(ConfigError, match="has no weight, or a weight that is 0"):
         LinearFusion({"click": 0.0})
     with pytest.raises(InputError, match="missing"):
         LinearFusion(WEIGHTS).fuse({"click": np.zeros((1, 1))}, Requests([0], [0]))

@@ -161,7 +161,7 @@ def title_score(column: Column) -> Score:
         reasons.append(f"texts of {column.characters:.0f} characters")
     if column.unique > 0.5:
         score += 0.2
-        reasons.append("the text of nearly every item is unique")
+        reasons.append("more than half of its texts are distinct")
     return score, tuple(reasons)
 
 

@@ -204,7 +204,7 @@ class Cells:
         return self._checked(values, truth.values, part, "yes or no (0 or 1)", "correct these rows")
 
     def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
-        """Compare texts. A constant that occurs in no row is reported; it is rejected if a value differs from it only in spelling."""
+        """Compare texts. A constant that occurs in no row is reported; it is rejected if a value differs from it only in case or surrounding spaces."""
         texts = _texts(values)
         wanted = [value if isinstance(value, str) else f"{value:g}" for value in test.values]
         for value in wanted:

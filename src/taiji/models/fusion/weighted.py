@@ -1,4 +1,4 @@
-"""Baselines of fusion: a weighted sum, a weighted product, and a weighted mean of ranks."""
+"""Baselines of fusion: a weighted sum, a weighted product, and a weighted sum of ranks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WeightedFusion:
         self.weights = dict(weights)
         if not self.weights or any(not np.isfinite(w) or w == 0 for w in self.weights.values()):
             raise ConfigError(
-                "The fusion has no task, or a weight of 0.",
+                "The fusion has no weight, or a weight that is 0 or not finite.",
                 where="weights",
                 expected="finite numbers other than 0",
                 found=str(self.weights),
@@ -88,7 +88,7 @@ class RankAverage(WeightedFusion):
 
 
 class BesideMerge:
-    """Weighted mean of two ranks: the rank by a fusion of the ranker's predictions, and the rank by the merge score of the retrievers.
+    """Weighted sum of two relative ranks: the rank by a fusion of the ranker's predictions, and the rank by the merge score of the retrievers.
 
     Args:
         fuser: fusion of the predictions.

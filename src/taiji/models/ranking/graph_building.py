@@ -81,7 +81,7 @@ class Building:
         self.colour = colours(self.graph, self.sides, self.one)
         self.base = aliases(self.graph)
         self.loose: set[fx.Node] = set()
-        """Constants whose shape depends on the request, but not their values. Each side creates its own."""
+        """Tensors whose shape depends on the request but whose values do not. Each side creates its own."""
         for node in self.graph.nodes:
             if self.colour[node] == REQUEST and node.all_input_nodes and not is_size(node, self.many):
                 tensors = [part for part in node.all_input_nodes if not is_size(part, self.many)]

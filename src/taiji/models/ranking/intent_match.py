@@ -163,7 +163,7 @@ class IntentMatch(NumbersField):
             )
 
     def _catalogue(self, dataset: Dataset) -> _Catalogue:
-        """Return the catalogue of a dataset, built only once. Safe to call from several threads, also for different datasets."""
+        """Return the catalogue of a dataset, built at the first call; that of the last dataset is kept. Safe to call from several threads, also for different datasets."""
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
             name, version = _name(self.embedder), self.embedder.partition("+")[0].rpartition("@")[2]
@@ -201,7 +201,9 @@ class IntentMatch(NumbersField):
 
 
 def _fold(level: str) -> str:
-    return " ".join(_WORD.findall(level.casefold()))  # an answer cannot contain every character
+    return " ".join(
+        _WORD.findall(level.casefold())
+    )  # words only: the answer format replaces some characters of a name, such as ; < >
 
 
 def _name(embedder: str) -> str:

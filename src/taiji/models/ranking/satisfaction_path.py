@@ -8,7 +8,8 @@ h_main and h_sat each go through their own experts with a ReLU router; softplus 
 
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
 
-So behaviour never changes A, B or the layers after them, answers never change W₀ or the embeddings, and alignment never changes the path of ŝ.
+So L_main never changes A, B or the layers after them, L_sat never changes W₀ or the embeddings, and L_align never changes the path of ŝ. With
+``aligned: answers``, answers reach W₀ through L_align.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
 
 
 class RoutedExperts(nn.Module):
-    """Experts weighted by a router R(h) = ReLU(W h + b). b is initialised to 1 / number of experts, so that at the start every row uses all experts.
+    """Experts weighted by a router R(h) = ReLU(W h + b). b is initialised to 1 / number of experts, so that at the start most rows use most experts.
 
     Args:
         width: width of the input.

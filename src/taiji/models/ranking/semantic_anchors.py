@@ -6,13 +6,14 @@ vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
-Token embeddings are initialised with an embedder's vectors and the axes of the tokens' co-occurrences in the texts
+Token embeddings are initialised with an embedder's vectors and the principal components of the tokens' co-occurrences in the texts
 (:mod:`taiji.language.token_context`).
 
-During training, the encoder reads the texts of the candidates, and each step writes them into the bank; afterwards everything is a lookup. Deviations:
-the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, and its sums over parts of h_CLS ⊙ h_UIN are additional inputs, because a tower of this
-size does not learn them; h_UIN is a mean over the history and ``history_prior`` neutral texts, and starts as the plain mean of the bank's rows. The bank is
-indexed by item and version of its text, so that a row never sees a text that was written later.
+During training, each step encodes the texts of its candidates and writes the encodings into the bank; afterwards everything is a lookup. Deviations: two
+kinds of inputs are added, because a tower of this size does not learn them: the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, and, for
+each of ``match_heads`` parts of the vectors, the inner product of h_CLS and h_UIN. h_UIN is a mean over the history and ``history_prior`` zero vectors; at
+the start of training the transformer is the identity, so it averages the history's rows of the bank. The bank is indexed by item and version of its text,
+so that a row never sees a text that was written later.
 """
 
 from __future__ import annotations
@@ -265,7 +266,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
 
     Args:
         layout: layout whose last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`.
-        outputs: number of outputs per task.
+        outputs: total number of outputs of all tasks.
         settings: settings of the model.
         texts: texts of the items.
     """

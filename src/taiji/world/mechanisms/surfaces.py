@@ -34,7 +34,7 @@ class SurfacesSettings(Base):
 
 
 class Surfaces(Mechanism[SurfacesSettings]):
-    """Surface of each item and request, and tastes of each surface (users, topics); constant."""
+    """Surface of each item and each request, and each user's taste offsets per surface, which do not change over time."""
 
     Settings = SurfacesSettings
     after = ("content", "taste", "live")
