@@ -80,11 +80,10 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "compressor": ("plain", {"history": 20, "long_history": 30}),
 }
 """Name to control and settings."""
-TITLED: dict[str, tuple[str, dict[str, Any]]] = {
-    "office": ("amazon:amazon-office", {}),
-    "movies": ("movielens:ml-latest-small", {"batch": 16, "history": 20}),
-}
-"""Data with titles, which are split by time: source, and settings beside :data:`PLAIN` (ml-latest-small has few users, so small batches)."""
+TITLED = {"office": ("amazon", "amazon-office"), "movies": ("movielens", "ml-latest-small")}
+"""Data with titles, which are split by time: kind of source, and folder."""
+OWN: dict[str, dict[str, Any]] = {"movies": {"batch": 16, "history": 20}}
+"""Settings beside :data:`PLAIN`: ml-latest-small has few users, so small batches."""
 PUBLISHED = {"beauty": (0.0721, 0.0378), "toys": (0.0647, 0.0350)}
 """Recall@10 and NDCG@10 of TIGER re-run by phonism/genrec: a claim of others, on this protocol."""
 
@@ -211,7 +210,7 @@ def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
 def table(result: Result, part: str, folder: Path) -> None:
     """Run one public data set."""
     if part in TITLED:
-        kind, _, place = TITLED[part][0].partition(":")
+        kind, place = TITLED[part]
         data = Dataset.from_tables(load_source(f"{kind}:{folder / place}"))
         vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
         trial = Trial(part, data, *by_time(data), result, vectors)
@@ -224,7 +223,7 @@ def table(result: Result, part: str, folder: Path) -> None:
         model = SASRec(SASREC).fit(data, trial.train, seed=seed)
         trial.add("SASRec", model, seed, **{"train seconds": time.process_time() - start})
     names = ["plain", *chosen_blocks()]
-    common = PLAIN.model_dump() | (TITLED[part][1] if part in TITLED else {})
+    common = PLAIN.model_dump() | OWN.get(part, {})
     for name in names:
         control, options = BLOCKS[name] if name != "plain" else ("SASRec", {})
         settings = CodeDecoderSettings.model_validate(common | options)

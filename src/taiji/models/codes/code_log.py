@@ -51,7 +51,8 @@ class CodeLog:
         """Return the position in the log of each item's last assignment at or before a time; −1 if there is none, or if the item is −1.
 
         Args:
-            items: items, of any shape. times: times, of a shape that broadcasts to it.
+            items: items, of any shape.
+            times: times, of a shape that broadcasts to that of the items.
         """
         items = np.asarray(items, np.int64)
         if not self.changes:
@@ -65,11 +66,7 @@ class CodeLog:
 
     def at_tick(self, tick: int, count: int) -> Array:
         """Return the position (N,) of the current assignment of items 0 … N − 1 after the first ``tick`` ticks; −1 for none."""
-        if not self.changes:
-            return self.last(np.arange(count), np.zeros(1, np.int64))
-        if not tick:
-            return np.full(count, -1)
-        return self.last(np.arange(count), self.ticks[tick - 1])
+        return self.last(np.arange(count), self.ticks[tick - 1]) if tick else np.full(count, -1)
 
     @cached_property
     def _sorted(self) -> tuple[Array, Array, int]:

@@ -6,6 +6,7 @@ and deviations from the other papers in ``docs/systems``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -193,20 +194,20 @@ class CodeDecoder(CatalogueRetriever):
 
     def _take(self, log: CodeLog, popularity: Array) -> None:
         self.code_log, self.popularity = log, popularity
-        self._tries: dict[int, tuple[CodeTrie, Array]] = {}
+        self._last_trie: tuple[int, Any, Array] = -1, None, np.zeros(0, bool)
         self.trie, _ = self._trie_at(len(log.ticks))
         self._live = {"": LiveTrie(self.trie)}
 
     def _trie_at(self, tick: int) -> tuple[CodeTrie, Array]:
         """Return the trie of the codes after the first ``tick`` ticks, and which items (N,) have a code then. The last trie is kept."""
-        if tick not in self._tries:
+        last, trie, coded = self._last_trie  # read and replaced as a whole, since several threads use it
+        if last != tick:
             place = self.code_log.at_tick(tick, len(self.places))
             coded = place >= 0
             codes = np.where(coded[:, None], self.code_log.codes[np.maximum(place, 0)], 0)
-            made = CodeTrie.of(codes, tuple(self.facts["sizes"]), np.where(coded, self.popularity, 0)), coded
-            self._tries = {tick: made}  # replaced as a whole, since other threads keep using the old one
-            return made
-        return self._tries[tick]
+            trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), np.where(coded, self.popularity, 0))
+            self._last_trie = tick, trie, coded
+        return trie, coded
 
     def _build(self, device: str | None) -> None:
         self.device = pick_device(device or self.settings.device)
@@ -280,7 +281,7 @@ class CodeDecoder(CatalogueRetriever):
         """Return the log-probability of every item, by a beam as wide as the catalogue. This is exact, but slow for a large catalogue."""
         out = np.full((len(requests), len(self.places)), -np.inf)
         size = self._at_a_time(len(self.places))
-        for tick, rows in _groups(self.code_log.tick(requests.time)):
+        for tick, rows in _positions(self.code_log.tick(requests.time)):
             trie, coded = self._trie_at(tick)
             whole = LiveTrie(trie, coded).without(np.zeros(0, np.int64), np.zeros(0, np.int64))
             for some in np.split(rows, range(size, len(rows), size)):
@@ -298,23 +299,24 @@ class CodeDecoder(CatalogueRetriever):
             beam *= 2
         items, scores = np.full((len(requests), width), NO_ITEM), np.zeros((len(requests), width))
         size = self._at_a_time(beam)
-        for pool, rows in self._pools(requests):
-            for tick, part in _groups(self.code_log.tick(requests.time[rows])):
-                for some in np.split(rows[part], range(size, len(part), size)):
-                    slate = self._best_decoded(requests.take(some), width, beam, pool, tick)
-                    items[some], scores[some] = slate.items, slate.scores
+        for pool, tick, rows in self._groups(requests):
+            for some in np.split(rows, range(size, len(rows), size)):
+                slate = self._best_decoded(requests.take(some), width, beam, pool, tick)
+                items[some], scores[some] = slate.items, slate.scores
         return Slate(np.where(items >= 0, self.places[items], NO_ITEM), scores)
 
     def _at_a_time(self, beam: int) -> int:
         """Return the number of requests to decode together."""
         return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
 
-    def _pools(self, requests: Requests) -> list[tuple[str, Array]]:
-        """Return the item pools from which the requests are answered, and the requests (R,) of each pool; "" is the whole catalogue."""
-        if not self.settings.pool:
-            return [("", np.arange(len(requests)))]
-        values = scenario_of_requests(requests, self.settings.scenario)
-        return [(pool, np.flatnonzero(values == pool)) for pool in np.unique(values).tolist()]
+    def _groups(self, requests: Requests) -> Iterator[tuple[str, int, Array]]:
+        """Yield the requests (R,) that are answered from the same items: their pool ("" is the whole catalogue), their tick, and their positions."""
+        pools = np.full(len(requests), "")
+        if self.settings.pool:
+            pools = scenario_of_requests(requests, self.settings.scenario)
+        for pool, rows in _positions(pools):
+            for tick, part in _positions(self.code_log.tick(requests.time[rows])):
+                yield pool, tick, rows[part]
 
     def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str, tick: int) -> Slate:
         """Return the ``k`` best items of a pool by their codes after ``tick`` ticks, in the model's own item numbers."""
@@ -401,6 +403,6 @@ class CodeDecoder(CatalogueRetriever):
         return on_device(values, self.device)
 
 
-def _groups(values: Array) -> list[tuple[int, Array]]:
-    """Return the distinct integers among values (R,), and the positions of each."""
-    return [(int(value), np.flatnonzero(values == value)) for value in np.unique(values)]
+def _positions(values: Array) -> list[tuple[Any, Array]]:
+    """Return the distinct values (R,), and the positions of each."""
+    return [(value, np.flatnonzero(values == value)) for value in np.unique(values).tolist()]
