@@ -8,8 +8,8 @@ surface in addition to a common one, and its twin only the common one; items of 
 excluded from the lists of all arms. ``live`` has rooms whose topics move while they are on the air, and its twin rooms
 whose topics stay; rooms that are off the air are excluded for all arms. There, *codes of the moment* are those of a
 room's last descriptions before an interaction or a request, and are compared with codes of titles, in both cases one
-code of 16 values, with items of equal codes in one leaf. A block and its control have the same training settings; thinking steps are
-compared with as many filler steps. Differences are paired by seed, with Student's interval.
+code of 16 values, with items of equal codes in one leaf. A block and its control have the same training settings;
+thinking steps are compared with as many filler steps. Differences are paired by seed, with Student's interval.
 
 Checks: the plain decoder beats popularity where there are tastes, codes of the moment beat codes of titles where topics
 move, and no block has an advantage over its control in a twin. The effects of the other blocks in the worlds are
@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,6 @@ from taiji.world import World
 from taiji.world.mechanisms.live import Live
 from taiji.world.world_time import to_days, to_micros
 
-MOMENT = "codes of the moment"
 FIRST, DEPTH = 10, 120
 """Items of a list that count, and items retrieved where those of another surface are left out: enough for the smallest surface."""
 TRAINED, REQUESTS = 0.67, 600
@@ -65,35 +64,48 @@ PLAIN: dict[str, Any] = {
     "width": 32, "history": 20, "dropout": 0.2, "batch": 32, "learning_rate": 3e-3, "epochs": 24, "check_every": 3,
     "patience": 2, "valid_users": 300, "beam": 40, "seen": "keep", "device": "cpu", "coder_settings": {"levels": 2, "size": 8},
 }  # fmt: skip
-LIVE: dict[str, Any] = {"history": 50, "batch": 128, "layers": 1, "heads": 1, "learning_rate": 1e-2}
-"""Settings of the decoder in ``live``, beside :data:`PLAIN`, chosen on seed 100."""
+MOMENT = "codes of the moment"
 CODES: dict[str, Any] = {"levels": 1, "size": 16}
 """Coder of the rooms' descriptions, and of the titles with which these are compared."""
 POOLED = 8
 """Slots (half hours) on the air whose descriptions are averaged for the code of the moment."""
 SIZES: dict[str, Any] = {"users": 1000, "items": 400, "days": 15}
 QUICK: dict[str, Any] = {"users": 150, "items": 80, "days": 5}
-SCENARIOS: dict[str, tuple[str, dict[str, tuple[str, dict[str, Any]]]]] = {
-    "short-video": (
-        "taste",
-        BLOCKS
-        | {
-            "skipped exposures": ("plain", {"skip_weight": 0.3}),
-            "time": ("plain", {"time": True}),
-        },
-    ),
-    "mall": ("surfaces.taste", {"scenario prompts": ("plain", {"scenario": "scenario"})}),
-    "live": (
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Blocks that are tried in one scenario.
+
+    Attributes:
+        twin: part of the world that the twin lacks.
+        blocks: name to control and settings.
+        sizes: sizes of the world beside :data:`SIZES`.
+        training: settings of every decoder beside :data:`PLAIN`.
+    """
+
+    twin: str
+    blocks: Mapping[str, tuple[str, Mapping[str, Any]]]
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+TIME = {"time": ("plain", {"time": True})}
+SCENARIOS = {
+    "short-video": Trial("taste", BLOCKS | {"skipped exposures": ("plain", {"skip_weight": 0.3})} | TIME),
+    "mall": Trial("surfaces.taste", {"scenario prompts": ("plain", {"scenario": "scenario"})}),
+    "live": Trial(
         "live",
         {name: BLOCKS[name] for name in ("query-key norm", "gate", "sequential heads")}
+        | TIME
         | {
-            "time": ("plain", {"time": True}),
             "codes of titles": ("plain", {"collisions": "list", "coder_settings": CODES}),
             MOMENT: ("codes of titles", {"collisions": "list", "codes": MOMENT}),
         },
+        sizes={"users": 2000},
+        training={"history": 50, "batch": 128, "layers": 1, "heads": 1, "learning_rate": 1e-2},  # chosen on seed 100
     ),
 }
-"""Scenario to the part that its twin lacks, and the blocks that are tried there: name to control and settings."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +221,8 @@ def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> Cata
         model = SIMPLE[name]()
         model.settings = model.settings.model_copy(update={"seen": "keep"})
     else:
-        codes = data.moving if "codes" in options else None
-        settings = {**PLAIN, **({} if data.moving is None else LIVE)}
-        settings |= {key: value for key, value in options.items() if key != "codes"}
+        settings = {**PLAIN, **options}
+        codes = data.moving if settings.pop("codes", None) == MOMENT else None
         model = CodeDecoder(CodeDecoderSettings.model_validate(settings), codes=codes, vectors=data.vectors)
     model.fit(data.dataset, data.train, seed=seed)
     model.availability = data.available
@@ -221,8 +232,8 @@ def made(name: str, options: Mapping[str, Any], data: Served, seed: int) -> Cata
 @lru_cache(maxsize=1)
 def served(scenario: str, place: str, seed: int, quick: bool) -> Served:
     """Return what a world or its twin served."""
-    world = World(scenario, seed, **(QUICK if quick else SIZES | ({"users": 2000} if scenario == "live" else {})))
-    return Served.of(world.twin(SCENARIOS[scenario][0]) if place == TWIN else world, seed)
+    world = World(scenario, seed, **(QUICK if quick else {**SIZES, **SCENARIOS[scenario].sizes}))
+    return Served.of(world.twin(SCENARIOS[scenario].twin) if place == TWIN else world, seed)
 
 
 def cell(
@@ -245,15 +256,16 @@ def cell(
 
 def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -> None:
     """Compare the blocks of one scenario with their controls, in the world and in its twin."""
-    blocks = dict(list(SCENARIOS[name][1].items())[:2]) if quick else SCENARIOS[name][1]
-    arms: dict[str, dict[str, Any]] = {model: {} for model in (*SIMPLE, "plain")}
+    trial = SCENARIOS[name]
+    blocks = dict(list(trial.blocks.items())[:2]) if quick else trial.blocks
+    arms: dict[str, Mapping[str, Any]] = {model: {} for model in (*SIMPLE, "plain")}
     arms |= {model: options for model, (_, options) in blocks.items()}
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(seeds):
         for place in (WORLD, TWIN):
             for model, options in arms.items():
                 short = {"epochs": 1, "valid_users": 20} if quick else {}
-                row = cell(folder, name, place, seed, model, {**options, **short}, quick)
+                row = cell(folder, name, place, seed, model, {**trial.training, **options, **short}, quick)
                 found.setdefault((place, model), []).append(row["share of the best"])
                 result.rows.append(row)
                 result.so_far()
@@ -281,7 +293,8 @@ def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -
 def measure(quick: bool) -> Result:
     """Run every scenario, or what is not finished of it."""
     result, seeds = Result(), 2 if quick else int(os.environ.get("TAIJI_BENCHMARK_SEEDS", "4"))
-    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, LIVE, CODES, POOLED, quick])[:12]}"
+    sizes = {name: dict(trial.sizes) for name, trial in SCENARIOS.items()}
+    folder = work_folder() / f"generative-worlds-{value_hash([PLAIN, SIZES, sizes, CODES, POOLED, quick])[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in os.environ.get("TAIJI_BENCHMARK_WORLDS", ",".join(SCENARIOS)).split(","):
         scenario(result, folder, name, seeds, quick)
