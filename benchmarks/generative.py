@@ -1,19 +1,25 @@
 """Generative retrieval by item codes on public benchmarks, compared with the usual baselines.
 
 Data: Amazon Beauty and Toys (5-core, 2014; S3-Rec's files), last item out, the whole catalogue ranked item by item with
-seen items left out; and, by time, Amazon Office (the part of MiniOneRec's split that is public) and ml-latest-small.
-Codes: residual k-means, of item factors of the training interactions, and by time of titles by WordLlama (the other
-files have no texts).
+seen items left out; and, by time, Amazon Office (the part of MiniOneRec's split that is public), ml-latest-small,
+completejourney, and favourites, carts and purchases of Taobao, where purchases are the targets. Codes: residual
+k-means, of item factors of the training interactions, and of titles by WordLlama where there are any (Office,
+ml-latest-small, completejourney).
 Models: popularity, item-kNN, co-occurrence, SASRec, the plain decoder, TIGER's form of it (an encoder, a token per
 code), and each block on and off. Warm and cold targets apart: cold are items with at most five interactions in
 training. A block is compared with its control on the same users, with hits averaged over seeds. The control of thinking
 steps is as many filler steps; that of the router and the gate is the plain decoder, whose number of parameters is
-reported; experts compute as much per token as the plain feed-forward layer and have twice its weights. Speed: our beam
+reported; experts compute as much per token as the plain feed-forward layer and have twice its weights. Two blocks need
+something that few logs have. *Skipped exposures*: completejourney has products on promotion in the store of a trip, and
+ml-latest-small only a sample of popular titles, so it is a negative control. *Scenario prompts*: the scenario is the
+behaviour, and requests are for purchases; its control is also a prompt, of behaviours in random order. Speed: our beam
 search against ``generate`` of transformers with ``prefix_allowed_tokens_fn`` on the same weights, histories and beam.
 Codings at equal bits (24) on Office, last item out: the plain decoder on each, with colliding items separated by a
 further level, or not separated. Parts ``large-beauty`` and ``large-toys``, not run by default (minutes on a GPU, hours
 on two cores): TIGER's form at a size near TIGER's, with codes of SASRec's item vectors, one model per layers x width in
-``TAIJI_BENCHMARK_SIZES`` (4x128). ``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` chooses parts;
+``TAIJI_BENCHMARK_SIZES`` (4x128).
+``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` (default) chooses parts, also ``completejourney``
+and ``taobao``;
 ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most;
 ``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and
 the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
@@ -24,7 +30,6 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from benchmarks.components import item_codes
 from benchmarks.components.comparison import interval
 from benchmarks.generate_peer import PrefixDictionary, generate, tokens_of, twin
 from benchmarks.harness import Result, in_turn, median_ratio, public_data, run
+from benchmarks.multi_behaviour import TEST, asked, taobao
 from benchmarks.sequential import FOLDERS, by_time, last_out
 from benchmarks.sequential import SETTINGS as SASREC
 from benchmarks.sequential_circle import circle
@@ -78,12 +84,31 @@ BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "thinking": ("filler", {"thinking": "latent"}),
     "thinking with clusters": ("filler", {"thinking": "latent", "clusters": 16}),
     "compressor": ("plain", {"history": 20, "long_history": 30}),
+    "time": ("plain", {"time": True}),
 }
 """Name to control and settings."""
-TITLED = {"office": ("amazon", "amazon-office"), "movies": ("movielens", "ml-latest-small")}
+SKIPS = {"skipped exposures": ("plain", {"skip_weight": 0.3})}
+OWN_BLOCKS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "movies": SKIPS,
+    "completejourney": SKIPS,
+    "taobao": {
+        "shuffled prompts": ("plain", {"scenario": "shuffled"}),
+        "scenario prompts": ("shuffled prompts", {"scenario": "behaviour"}),
+    },
+}
+"""Blocks that only some data have something for."""
+TITLED = {
+    "office": ("amazon", "amazon-office"),
+    "movies": ("movielens", "ml-latest-small"),
+    "completejourney": ("completejourney", ""),
+}
 """Data with titles, which are split by time: kind of source, and folder."""
-OWN: dict[str, dict[str, Any]] = {"movies": {"batch": 16, "history": 20}}
-"""Settings beside :data:`PLAIN`: ml-latest-small has few users, so small batches."""
+OWN: dict[str, dict[str, Any]] = {
+    "movies": {"batch": 16, "history": 20},
+    "completejourney": {"batch": 32},
+    "taobao": {"history": 20},
+}
+"""Settings beside :data:`PLAIN`: small batches where there are few users, short inputs where histories are short."""
 PUBLISHED = {"beauty": (0.0721, 0.0378), "toys": (0.0647, 0.0350)}
 """Recall@10 and NDCG@10 of TIGER re-run by phonism/genrec: a claim of others, on this protocol."""
 
@@ -195,10 +220,11 @@ def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def chosen_blocks() -> Sequence[str]:
-    """Return the blocks that a run compares."""
+def chosen_blocks(part: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the blocks that a run compares on a data set."""
+    every = BLOCKS | OWN_BLOCKS.get(part, {})
     named = os.environ.get("TAIJI_BENCHMARK_BLOCKS")
-    return list(BLOCKS) if named is None else [name.strip() for name in named.split(",") if name.strip()]
+    return every if named is None else {name: every[name] for name in map(str.strip, named.split(",")) if name}
 
 
 def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
@@ -207,34 +233,40 @@ def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
     return Trial(part, data, *last_out(data), result)
 
 
+def by_time_trial(part: str, folder: Path, result: Result) -> Trial:
+    """Return the trial of a log that is split by time: of titles, or of Taobao's purchases."""
+    if part == "taobao":
+        data = taobao(folder / "userbehavior-multibehavior")
+        train, requests, _, targets = asked(data, TEST * 1_000_000)
+        train = train.with_columns(shuffled=pl.col("behaviour").shuffle(seed=0))
+        buying = dict.fromkeys(("behaviour", "shuffled"), np.full(len(requests), "buy"))
+        return Trial(part, data, train, Requests(requests.user, requests.time, buying), targets, result)
+    kind, place = TITLED[part]
+    data = Dataset.from_tables(load_source(f"{kind}:{folder / place}" if place else kind))
+    vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
+    return Trial(part, data, *by_time(data), result, vectors)
+
+
 def table(result: Result, part: str, folder: Path) -> None:
     """Run one public data set."""
-    if part in TITLED:
-        kind, place = TITLED[part]
-        data = Dataset.from_tables(load_source(f"{kind}:{folder / place}"))
-        vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
-        trial = Trial(part, data, *by_time(data), result, vectors)
-    else:
-        trial = last_out_trial(part, folder, result)
-        data = trial.data
+    trial = (last_out_trial if part in FOLDERS else by_time_trial)(part, folder, result)
     trial.simple()
     for seed in seeds():
         start = time.process_time()
-        model = SASRec(SASREC).fit(data, trial.train, seed=seed)
+        model = SASRec(SASREC).fit(trial.data, trial.train, seed=seed)
         trial.add("SASRec", model, seed, **{"train seconds": time.process_time() - start})
-    names = ["plain", *chosen_blocks()]
+    blocks: dict[str, tuple[str, dict[str, Any]]] = {"plain": ("SASRec", {})} | chosen_blocks(part)
     common = PLAIN.model_dump() | OWN.get(part, {})
-    for name in names:
-        control, options = BLOCKS[name] if name != "plain" else ("SASRec", {})
+    for name, (control, options) in blocks.items():
         settings = CodeDecoderSettings.model_validate(common | options)
         for seed in seeds():
             trial.decoder(name, settings, seed)
         trial.against(name, control if control in trial.values else "plain")
-    best = max(names, key=trial.mean)
+    best = max(blocks, key=trial.mean)
     if best != "plain":
         trial.against(best, "SASRec")
     if part in PUBLISHED:
-        tiger = trial.mean("TIGER's form" if "TIGER's form" in names else "plain")
+        tiger = trial.mean("TIGER's form" if "TIGER's form" in blocks else "plain")
         result.at_least(f"{part}: R@10 of TIGER's form over phonism's", tiger / PUBLISHED[part][0], 0.95)
     ratio = trial.mean(best) / trial.mean("SASRec")
     result.at_least(f"{part}: R@10 of the best decoder ({best}) over SASRec in the same run", ratio, 1.0)

@@ -17,7 +17,7 @@ reported, not checked.
 
     python -m benchmarks.generative_worlds [--quick] [--json benchmarks/results/generative_worlds.json]
 
-``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
+``TAIJI_BENCHMARK_SEEDS`` (4) says how many seeds, ``TAIJI_BENCHMARK_WORLDS`` which scenarios, ``TAIJI_BENCHMARK_BLOCKS`` which blocks. Finished cells are kept in $TAIJI_BENCHMARK_WORK, so that a killed
 run goes on.
 """
 
@@ -36,7 +36,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from benchmarks.components.comparison import TWIN, WORLD, interval
-from benchmarks.generative import BLOCKS
+from benchmarks.generative import BLOCKS, SKIPS
 from benchmarks.harness import Result, run
 from benchmarks.rationale_data import work_folder
 from taiji.core.artifacts import read_json, value_hash, write_json
@@ -90,14 +90,12 @@ class Trial:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-TIME = {"time": ("plain", {"time": True})}
 SCENARIOS = {
-    "short-video": Trial("taste", BLOCKS | {"skipped exposures": ("plain", {"skip_weight": 0.3})} | TIME),
+    "short-video": Trial("taste", BLOCKS | SKIPS),
     "mall": Trial("surfaces.taste", {"scenario prompts": ("plain", {"scenario": "scenario"})}),
     "live": Trial(
         "live",
-        {name: BLOCKS[name] for name in ("query-key norm", "gate", "sequential heads")}
-        | TIME
+        {name: BLOCKS[name] for name in ("query-key norm", "gate", "sequential heads", "time")}
         | {
             "codes of titles": ("plain", {"collisions": "list", "coder_settings": CODES}),
             MOMENT: ("codes of titles", {"collisions": "list", "codes": MOMENT}),
@@ -257,7 +255,8 @@ def cell(
 def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -> None:
     """Compare the blocks of one scenario with their controls, in the world and in its twin."""
     trial = SCENARIOS[name]
-    blocks = dict(list(trial.blocks.items())[:2]) if quick else trial.blocks
+    wanted = os.environ.get("TAIJI_BENCHMARK_BLOCKS", ",".join(trial.blocks)).split(",")
+    blocks = {name: block for name, block in trial.blocks.items() if name in wanted[: 2 if quick else None]}
     arms: dict[str, Mapping[str, Any]] = {model: {} for model in (*SIMPLE, "plain")}
     arms |= {model: options for model, (_, options) in blocks.items()}
     found: dict[tuple[str, str], list[float]] = {}

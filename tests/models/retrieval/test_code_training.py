@@ -21,11 +21,16 @@ QUICK = CodeDecoderSettings(width=8, layers=1, dropout=0.0, epochs=1, history=4,
 @pytest.fixture(scope="module")
 def shop() -> Dataset:
     """Three users; clicks (+) and exposures without a click (−) in their order."""
-    log = {"u0": "+0 -2 -3 +1 -4 +2", "u1": "+5 +4 -0 -1 -2 +3 +0", "u2": "+1"}
+    return dataset_of({"u0": "+0 -2 -3 +1 -4 +2", "u1": "+5 +4 -0 -1 -2 +3 +0", "u2": "+1"})
+
+
+def dataset_of(log: dict[str, str]) -> Dataset:
+    """Return a dataset of users' clicks and exposures, an hour apart; those of a list, joined without spaces, are at the same time."""
     rows = [
-        (user, f"i{entry[1]}", datetime(2024, 1, 1) + timedelta(hours=hour), int(entry[0] == "+"))
+        (user, f"i{shown[at + 1]}", datetime(2024, 1, 1) + timedelta(hours=hour), int(shown[at] == "+"))
         for user, entries in log.items()
-        for hour, entry in enumerate(entries.split())
+        for hour, shown in enumerate(entries.split())
+        for at in range(0, len(shown), 2)
     ]
     users, items, times, clicks = zip(*rows)
     names = [f"i{n}" for n in range(6)]
@@ -89,6 +94,20 @@ def test_exposures_count_between_an_interaction_and_the_one_before_it(shop):
     assert [sorted(group) for group in skipped[1].tolist()] == [[-1, -1], [-1, -1], [0, 1], [-1, -1]]
     total, reported = training.loss(batch)
     assert float(total.detach()) > float(reported.detach())
+
+
+def test_the_rest_of_a_list_was_skipped_before_the_next_click():
+    training = training_of(dataset_of({"u0": "+0-1-2 -3 +3+4-5 -1+5", "u1": "-0+1"}), skip_weight=1.0, skips=4)
+    batch = training.windows.__class__(training.history, training.history.offsets[1:], 4).batch(np.array([0, 1]))
+    assert batch.items[0].tolist() == [0, 3, 4, 5]
+    skipped = training._skipped(batch)
+    assert [sorted(group) for group in skipped[0].tolist()] == [
+        [-1, -1, -1, -1],  # what is shown with the target itself is not known before it
+        [-1, 0, 1, 1],
+        [-1, -1, -1, -1],
+        [-1, -1, -1, 2],
+    ]
+    assert (skipped[1] == -1).all()
 
 
 def test_clusters_move_the_thinking_steps(shop):

@@ -188,7 +188,10 @@ class CodeTraining:
         return past, RequestAttributes(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
-        """Return the first codes (R, n + 1, S) of the last exposures between each target and the interaction before it; −1 for none."""
+        """Return the first codes (R, n + 1, S) of the last exposures before each target; −1 for none.
+
+        Only those count that were shown at the time of the interaction before it, as the rest of a list, or later.
+        """
         model, history = self.model, self.history
         users = np.broadcast_to(batch.users[:, None], batch.items.shape)
         times = history.times[batch.places]
@@ -196,7 +199,7 @@ class CodeTraining:
         before = np.maximum(batch.places - 1, history.offsets[users])
         previous = np.where(before < batch.places, history.times[before], np.iinfo(np.int64).min)
         own = model.assignments(found, shown)
-        kept = (own >= 0) & (shown > previous.ravel()[:, None])
+        kept = (own >= 0) & (shown >= previous.ravel()[:, None])
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
