@@ -203,7 +203,7 @@ class _Session:
         limits = httpx.Limits(max_connections=self.endpoint.concurrency)
         queue = iter(requests)
         done = self.wanted - len(requests)
-        with progress("Requesting rationales", self.wanted, "rationales") as update:
+        with progress("Requesting texts", self.wanted, "texts") as update:
             update(done)
             async with httpx.AsyncClient(
                 headers=headers, limits=limits, timeout=self.endpoint.timeout_seconds
