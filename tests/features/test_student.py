@@ -113,7 +113,7 @@ def test_rows_are_filled_where_they_are_missing_or_old(board, table, student):
 
 
 def test_too_few_rows_are_an_error(board, table):
-    with pytest.raises(InputError, match="too few intent rows"):
+    with pytest.raises(InputError, match="intent rows do not suffice"):
         IntentStudent(SETTINGS).fit(board, table.head(5))
 
 

@@ -97,7 +97,9 @@ class AccumulationStep:
         update: OutputGradient | None = None,
         applies: Tensor | None = None,
     ) -> None:
-        """Add one micro-batch's vector-Jacobian products, by K backward passes or, with the directional estimator, by one and a half for any K.
+        """Add one micro-batch's vector-Jacobian products.
+
+        This takes K backward passes, one more with ``common`` or ``update``; with the directional estimator, one and a half for any K.
 
         Args:
             recording: recorded forward pass of the micro-batch.

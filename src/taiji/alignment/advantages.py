@@ -17,7 +17,7 @@ from torch import Tensor
 EPSILON = 1e-4
 """Number added to the standard deviation, as in TRL."""
 RESIDUE = 1e-6
-"""Relative tolerance for equal rewards. If the rewards of a group differ by less than this share of the largest one, the difference is treated as rounding."""
+"""Relative tolerance for equal rewards. A standard deviation of at most this share of the group's largest absolute reward is treated as rounding."""
 LEAVE_ONE_OUT = "leave-one-out"
 """Value of ``scale_rewards``: no scaling, and the mean of a rollout's siblings as baseline, as in RLOO (arXiv 2402.14740)."""
 

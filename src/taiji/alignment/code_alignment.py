@@ -127,7 +127,7 @@ def group_loss(
 
 
 def code_log_chances(network: CodeNetwork, decoder: CodeDecoder, requests: Requests, items: Array) -> torch.Tensor:
-    """Return the log-probability (B, G, L) of each code of items (B, G), given as assignments of the decoder. Each history is encoded only once."""
+    """Return the log-probability (B, G, L) of each code of items (B, G), given as rows of ``decoder.item_codes``. Each history is encoded only once."""
     past, seen, asked = decoder.past(requests)
     codes = torch.from_numpy(decoder.item_codes[np.maximum(items, 0)]).to(seen.device)
     groups = seen[:, None].expand(codes.shape[:2])
@@ -181,7 +181,7 @@ class _Alignment:
         there = torch.from_numpy(own.ravel() >= 0)
         with torch.no_grad():
             reference = code_log_chances(self.reference.network, self.decoder, requests, own).flatten(0, 1)[there]
-        self.network.eval()  # no dropout, so that the ratio compares the same networks
+        self.network.eval()  # no dropout, so that the ratio is 1 where decoder and reference have equal parameters
         chances = code_log_chances(self.network, self.decoder, requests, own).flatten(0, 1)[there]
         columns = columns.to(chances.device)[there]
         weights = self._weights(flat, group, chances, reference, columns)

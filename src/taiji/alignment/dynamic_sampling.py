@@ -1,4 +1,4 @@
-"""Dynamic sampling: groups without signal are replaced by groups of other prompts, before anything is computed on them.
+"""Dynamic sampling: groups without signal are replaced by groups of other prompts before TRL converts the rollouts to tensors.
 
 Source: DAPO (arXiv 2503.14476). A group without signal adds nothing to any g_k. Replacing it by groups of other prompts therefore multiplies the
 expectation of all g_k by the same factor, which changes neither the direction of the update nor what the rules compare. ``docs/explanation/reward-weights.md``

@@ -113,7 +113,7 @@ def _check(examples: pl.DataFrame, rewards: Mapping[str, Reward], settings: Alig
         raise ConfigError(
             "The rollouts of a step do not divide evenly into micro-batches.",
             where="alignment.micro_batch",
-            expected=f"a divisor of {rollouts // processes()}",
+            expected=f"a divisor of {rollouts}{f' when multiplied by {processes()} processes' if processes() > 1 else ''}",
             found=f"{settings.micro_batch}{together}",
         )
     for name, weights in (("weights", settings.weights), ("preference", settings.preference)):

@@ -33,7 +33,7 @@ class JointGradients(Protocol):
 
 
 RESIDUE = 16
-"""Components of a vector that are smaller than this many rounding units count as zero."""
+"""Singular values of the normalised vectors that are smaller than this many rounding units count as zero."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
 """Options of a forward pass with which its rows cannot be run in parts."""
 
@@ -244,8 +244,9 @@ class Recording:
     ) -> Iterator[list[Tensor | None]]:
         """Yield the products of D vectors, in order. ``keep`` retains the graph for the other half's products.
 
-        Restricted to these rows, the vectors may be linearly dependent (a reward that is constant over the rollouts, two whose advantages are proportional, more rewards
-        than rollouts). Then only as many passes run as there are independent vectors, unless other processes wait for all of them.
+        Restricted to the rows of ``half``, the vectors may be linearly dependent (a reward that is constant over the rollouts, two whose advantages are
+        proportional, more rewards than rollouts). Then only as many passes run as there are independent vectors, unless other processes wait for all of
+        them.
         """
         mixture, wanted = self._independent(gradients, half)
         products = self._products(wanted, half, halves, parameters, keep)

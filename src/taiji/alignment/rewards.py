@@ -80,7 +80,7 @@ def for_trl(name: str, reward: Reward) -> Callable[..., list[float | None]]:
             raise InputError(
                 f"The reward {name!r} returned an invalid value.",
                 expected=f"({len(texts)},) finite numbers or NaN",
-                found=f"shape {values.shape}",
+                found=f"shape {values.shape}, {np.isinf(values).sum()} infinite",
             )
         return [None if np.isnan(value) else float(value) for value in values]
 

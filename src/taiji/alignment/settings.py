@@ -94,5 +94,5 @@ class AlignmentSettings(Settings):
     @classmethod
     def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if value is not None and (not value or min(value) <= 0):
-            raise ValueError("weights must be positive")
+            raise ValueError("expected at least one weight, all positive")
         return value

@@ -3,8 +3,8 @@
 ``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short, ``_calculate_rewards`` shows the batch to the
 reward rules; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded
 forward pass, backpropagates the loss of each reward through it and, at the last micro-batch of a step, sets the gradients of the parameters to
-sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` all overrides are inactive, and the run is the same as
-with plain TRL.
+sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default settings, the run is the same as with
+plain TRL, up to rounding; with ``share_prefixes=False``, bit for bit.
 
 Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviations in ``docs/alignment.md``.
 """
@@ -316,7 +316,11 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         )
 
     def _update(self, step: AccumulationStep, signal: bool) -> None:
-        """Close the step. The rule observes it, unless all rewards are constant over the rollouts, and the gradients of the parameters are set."""
+        """Close the step: show it to the rule, and set the gradients of the parameters.
+
+        The rule does not observe a step with infinite or NaN gradients, with rewards that are all constant over the rollouts, or with prompts in only one
+        half.
+        """
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None
         scaler, finite = self.accelerator.scaler, step.finite

@@ -100,7 +100,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
 
 def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Return exposures before and after the cut (microseconds), the former with the conversions known by then."""
+    """Return the exposures before and after the cut, the former with the conversions known by then, and the cut (microseconds)."""
     exposed = dataset.events.filter("exposed")
     cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
     known = pl.when(pl.col("matured_at") < cut).then(pl.col("conversion"))

@@ -45,7 +45,7 @@ class Predictor(Protocol):
     """A trained ranker."""
 
     def predict(self, exposures: pl.DataFrame) -> pl.DataFrame:
-        """Return the predictions ``click`` and ``ctcvr`` in the order of the rows."""
+        """Return one column per prediction, such as ``click`` and ``ctcvr``, in the order of the rows."""
 
 
 Trainer = Callable[[pl.DataFrame, int], Predictor]
@@ -184,7 +184,7 @@ def run_cells(
     recomputed.
 
     Args:
-        train, test: exposures of the ranker and the test period.
+        train, test: exposures of the training period and of the test period.
         arms: arms to compare, with distinct names.
         seeds: training seeds, the same for every arm.
         trainer: trains a ranker, see :func:`built_in`.

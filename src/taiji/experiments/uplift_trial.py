@@ -67,7 +67,7 @@ class Trial:
             raise InputError(
                 "The log is too short for a ladder.",
                 where=f"data {dataset.name}",
-                expected=f"at least {FEWEST_ROWS} first touches of items after the first {FIRST:.0%}, at different times",
+                expected=f"at least {FEWEST_ROWS} first interactions with items after the first {FIRST:.0%} of these, at different times",
                 found=f"{len(time) - start} of {len(time)}",
             )
         random = np.random.default_rng(seed)
@@ -153,9 +153,9 @@ def _window(
 def log_facts(trial: Trial) -> dict[str, float]:
     """Return facts of a log before any training: the inputs of the decision table.
 
-    ``new_items``: share of test interactions whose item had no earlier interaction. ``history``: median interactions of a user before
-    a test row. ``distinct_titles``: share of items with a unique text. ``words``: mean words of a text. ``users``,
-    ``items``: numbers in the test.
+    ``new_items``: share of test interactions whose item has no event before the test period. ``history``: median number of distinct items of a user before
+    a test interaction. ``distinct_titles``: number of distinct texts divided by the number of items. ``words``: mean words of a text. ``users``,
+    ``items``: numbers of users and items with a test interaction.
     """
     taken = trial.test.filter(pl.col("click") == 1)
     texts = item_texts(trial.dataset)

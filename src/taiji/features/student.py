@@ -94,7 +94,7 @@ class IntentStudent(LearntComponent):
         told = told.filter(pl.Series(dataset.history.count_before(users, times) > 0))
         if len(names) != 1 or len(told) < FEWEST:
             raise InputError(
-                "There are too few intent rows to train the student.",
+                "The intent rows do not suffice to train the student.",
                 where="features.student",
                 expected=f"at least {FEWEST} rows of users with a history, from one embedder",
                 found=f"{len(told)} rows, embedders {', '.join(map(str, names))}",

@@ -95,7 +95,7 @@ def sequences(
 
 
 def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float = 0.0) -> torch.Tensor:
-    """Return the additive attention mask, (B, 1, T, T): 0 where a position may attend, the most negative number elsewhere.
+    """Return the additive attention mask, (B, 1, T, T): 0 where a position may attend, log λ from answers to the text, the most negative number elsewhere.
 
     Args:
         segments: (B, T).
@@ -211,7 +211,7 @@ class AlignedEncoder:
         first, second = (np.asarray(side, np.int64) for side in pairs)
         if not len(first) or (answers is not None and len(answers) != len(texts)):
             raise InputError(
-                "There is too little data to align the encoder.",
+                "The pairs or the answers do not fit the texts.",
                 where="pairs, answers",
                 expected=f"at least one pair, and {len(texts)} answers or none",
                 found=f"{len(first)} pairs, {'no' if answers is None else len(answers)} answers",

@@ -44,7 +44,7 @@ def bind_template(
         today: date that the template prints; None for the date that was written into it before or, without one, :data:`DEFAULT_DATE`.
 
     Raises:
-        ConfigError: the template does not use an argument, does not print a date, or is missing.
+        ConfigError: an argument or a date is given that the template does not use, or for which there is no template.
     """
     given = tokenizer.chat_template
     templates = given if isinstance(given, dict) else {"default": given} if given else {}

@@ -105,13 +105,13 @@ class GroupDecoder:
             (rows, V) logits of the first token of each row.
 
         Raises:
-            InputError: there are more groups than free places.
+            InputError: there are more groups of rows than unused groups.
         """
         groups = groups_of(prompts)
         if len(groups) > len(self._holes):
             raise InputError(
                 "There are too many prompts for the decoder.",
-                expected=f"at most {len(self._holes)} groups of rows, the number of free slots",
+                expected=f"at most {len(self._holes)} groups of rows, the number of unused groups",
                 found=f"{len(groups)} groups",
             )
         self._make_room(max(map(len, prompts)) + 1)

@@ -6,7 +6,7 @@
   nothing masked is computed, and the pieces are merged by their log-sum-exp. The backward pass runs the flash-attention backward pass of each piece with
   the merged output and log-sum-exp, which is exact: with `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, the `dS = P * (dP - D)` of a piece
   is that of the whole softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
-- *flex* (CUDA, from `MASK_BLOCK` tokens on, not in float32): FlexAttention with the tree as its block mask.
+- *flex* (CUDA, from `MASK_BLOCK` tokens on; in float32, above `DENSE` tokens): FlexAttention with the tree as its block mask.
 - *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
 
 After `install`, a transformers model uses it in every forward call with `taiji_tree=`; other calls do not change.

@@ -48,7 +48,7 @@ _told: set[str] = set()
 
 
 def supports_sharing(model: Any) -> tuple[bool, str]:
-    """Return True if sharing is correct for this model, and otherwise the reason against it.
+    """Return True and an empty text if sharing is correct for this model, otherwise False and the reason against it.
 
     The trial (a few short forward passes) runs once per model, and again when its adapters change. Conditions that can change between calls are checked at
     every call.
@@ -165,7 +165,7 @@ def _differences(model: Any) -> tuple[float, float]:
     """Return the largest relative differences from log-probabilities without sharing, for shared scoring and decoding, and for lean decoding.
 
     In float32, differences are relative to the log-probabilities. In half precision, where rounding would hide a wrong mask, they are relative to the effect of
-    a different context. They are infinite if the lean forward pass does not support the structure.
+    a different context. That of lean decoding is infinite if the lean forward pass does not support the structure or the device.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (20,), generator=torch.Generator().manual_seed(0)).tolist()

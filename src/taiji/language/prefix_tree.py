@@ -117,7 +117,7 @@ class PackedTree(Packing):
         rows = [np.asarray(s, dtype=np.int64) for s in sequences]
         if not rows or any(len(r) == 0 for r in rows):
             raise InputError(
-                "There is nothing to pack.", expected="sequences of at least one token", found="an empty one"
+                "There is nothing to pack.", expected="sequences of at least one token", found="none, or an empty one"
             )
         self._rows, self._min_shared = rows, min_shared
         self._tokens: list[np.ndarray] = []

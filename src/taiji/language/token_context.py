@@ -5,7 +5,7 @@ they mean something else elsewhere. The vectors are the principal axes of the lo
 
     r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
 
-where c_ij is the number of texts with tokens i and j in different words; the added 1 keeps ratios of rare tokens near 0.
+where c_ij is the number of texts with tokens i and j in different words, c_i = Σ_j c_ij and c = Σ_i c_i; the added 1 keeps ratios of rare tokens near 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 MOST = 2048
-"""Number of most frequent tokens that get a vector; the vectors of all others are zero."""
+"""Number of tokens that get a vector, those with the most co-occurrences; the vectors of all others are zero."""
 
 
 def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Array:

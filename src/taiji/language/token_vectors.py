@@ -31,7 +31,7 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
     Args:
         texts: texts. For the tokenizers, each distinct text counts once; for the co-occurrences, each text counts as often as it is given.
         terms: largest number of merges of pieces.
-        context: number C of axes of the tokens' co-occurrences, see :mod:`taiji.language.token_context`; 0 leaves them out.
+        context: number C of principal axes of the tokens' co-occurrences, see :mod:`taiji.language.token_context`; 0 leaves them out.
 
     Returns:
         The tokenizers, and float32 arrays by name: ``general`` (G, D), ``centre`` (D + C,), ``scale`` (D + C,), ``axes`` (k, D) and, if C > 0, ``context``

@@ -1,8 +1,8 @@
 """vLLM as a backend of `generate` and `score_completions`, instead of the model in this process.
 
 Tokenization, the seeds of prompts and samples, stop texts, the choice of scored tokens and the repetition penalty (`vllm_penalty`) are ours, so prompts,
-verdicts and features have the same meaning. Only the arithmetic differs: the kernels, and the random stream of a seed. It has not been run with vLLM for
-want of a GPU: the tests use a test double of vLLM's interface.
+verdicts and features have the same meaning. Only the arithmetic differs: the kernels, and the random stream of a seed. This module has not been run with
+vLLM itself: the tests use a test double of vLLM's interface.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def evaluate_lists(
         popularity: (N,) share of users who interacted with an item before the requests.
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
-        further: additional metrics: name to a function from lists (B, K) to values per request (B,).
+        further: function from lists (B, K) to additional metrics: values per request (B,), by name.
         resamples, level, seed: of the bootstrap.
 
     Returns:

@@ -180,7 +180,7 @@ def _check(exposures: pl.DataFrame, predictions: Mapping[str, pl.DataFrame], tas
             )
         if len(frame) != len(exposures):
             raise InputError(
-                "A ranker's predictions are not in the rows' order.",
+                "A ranker does not have one prediction per exposure.",
                 where=arm,
                 expected=f"{len(exposures)} rows",
                 found=f"{len(frame)} rows",

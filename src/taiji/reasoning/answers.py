@@ -247,7 +247,7 @@ def _is(tag: re.Match[str], slash: str, name: str) -> bool:
 
 
 def ends_in_loop(text: str) -> bool:
-    """Return whether a text ends in at least 2.5 repetitions of one piece over at least 40 characters. The piece may be a digit or a whole line."""
+    """Return True if a text ends in at least 2.5 repetitions of one piece over at least 40 characters. The piece may be a digit or a whole line."""
     back = text[: -LOOP_TAIL - 1 : -1]
     for period in range(1, int(len(back) / LOOP_TIMES) + 1):
         needed = max(LOOP_LEAST, math.ceil(LOOP_TIMES * period))

@@ -107,7 +107,7 @@ class EndpointClient:
         return self._request(messages, sample, seed, most, round_ + 1)
 
     def _tell(self, replies: Sequence[Reply]) -> None:
-        """Warn once if the server reports no token counts, because only an upper bound of the cost is then known."""
+        """Warn once if the server reports no token counts although prices are set, because only an upper bound of the cost is then known."""
         if self._warned or all(reply.counted for reply in replies):
             return
         self._warned = True
@@ -203,7 +203,7 @@ class _Session:
         limits = httpx.Limits(max_connections=self.endpoint.concurrency)
         queue = iter(requests)
         done = self.wanted - len(requests)
-        with progress("Requesting rationales", self.wanted, "rationales") as update:
+        with progress("Requesting texts", self.wanted, "texts") as update:
             update(done)
             async with httpx.AsyncClient(
                 headers=headers, limits=limits, timeout=self.endpoint.timeout_seconds

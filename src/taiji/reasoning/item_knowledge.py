@@ -252,8 +252,9 @@ def knowledge_metrics(table: pl.DataFrame, items: int) -> dict[str, float]:
         items: number of items in the catalogue.
 
     Returns:
-        ``coverage``: share of the catalogue with a usable text; ``flagged`` and ``flagged_<reason>``: share of the texts that are flagged, in total and
-        by reason; ``unfinished``: share of incomplete texts; ``prompt_tokens`` and ``completion_tokens``: tokens per item written about.
+        ``items``: number of items written about; ``coverage``: share of the catalogue with a usable text; ``flagged`` and ``flagged_<reason>``: share of
+        the texts that are flagged, in total and by reason; ``unfinished``: share of the items written about that have no complete text;
+        ``prompt_tokens`` and ``completion_tokens``: tokens per item written about.
     """
     asked, said = max(len(table), 1), table.filter(pl.col("said") != "")
     flags = said["flagged"].str.split(", ")

@@ -132,7 +132,7 @@ class Journal:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ResourceError(
-                "Another run is already requesting the same rationales from the same teacher.",
+                "Another run is already requesting the same texts from the same teacher.",
                 where=str(self.path),
                 fix="wait for it, or stop it",
             ) from error

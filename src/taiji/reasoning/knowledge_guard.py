@@ -35,7 +35,7 @@ _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|an
 STOCK = "stock"
 """Reason that can be found only by comparing all texts."""
 STOCK_ITEMS, STOCK_SHARE = 5, 0.01
-"""Thresholds above which a sentence is a stock phrase: number of items with the sentence, and share of the texts with it."""
+"""A sentence is a stock phrase if it occurs in the texts of at least this number of items, and in at least this share of all texts."""
 MOST_WORDS = 6
 """Largest number of words in a name."""
 

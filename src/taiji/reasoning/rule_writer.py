@@ -4,7 +4,7 @@ The writer needs no model, costs nothing, and is the baseline that every LLM tea
 ``templates/<domain>/writer.j2``: sections of alternative sentences, one per line. A sentence is skipped if the history lacks its facts (no prices, no
 second level). If the data have no categories at all, the template's section ``[titles]`` (if it has one) replaces the sections about categories. If the
 answer is in view, the target's first category level (and the second, if it occurs in the history) decides *which habit* the rationale concludes with.
-The writer never writes the target's title, nor a category that the history has not shown.
+The writer never writes the target's title, nor a category below the first level that the history has not shown.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _top(values: list[str | None]) -> tuple[str, int] | None:
 
 
 def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | None) -> dict[str, Any]:
-    """Return the category to conclude with (for several items, the most frequent categories), and True if the history contains any of these."""
+    """Return ``focus``, the category to conclude with (for several items, the most frequent ones), and ``fresh``, True if the history has none of these."""
     shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
     if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}

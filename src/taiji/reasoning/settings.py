@@ -120,7 +120,7 @@ class SelectionSettings(Settings):
     review_below: float = Field(default=1.3, ge=1.0)
     """Guarded: a rationale with a lower perplexity is too good to be true and goes to review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)
-    """Guarded: largest share of the help that may come from naming a third category level that the history does not show."""
+    """Guarded: largest share of the help that may come from mentions of the item, if the rationale names a third or deeper category level that the history does not show."""
     batch_size: int = Field(default=12, ge=1)
     """Texts scored together."""
 

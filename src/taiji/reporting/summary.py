@@ -180,8 +180,8 @@ class RungResult(_Open):
 
     @property
     def difference(self) -> Difference | None:
-        """The gain over the previous rung for a ranker that drops fields that do not pay off; None on the first
-        rung."""
+        """The gain over the reference rung, ``against``, for a ranker that drops fields that do not pay off; None on
+        the first rung."""
         if self.gain is None:
             return None
         if self.kept is None:

@@ -105,8 +105,8 @@ class RayMapper:
     def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """See :class:`taiji.pipeline.partitions.Mapper`.
 
-        A failed partition is retried when the others are done. Passes end when nothing is missing, or after
-        ``scale.attempts`` passes in a row without progress. An error that the user can fix is raised at once.
+        A failed partition is retried when the others are done. Passes end when nothing is missing, or when the same
+        partitions have failed in ``scale.attempts`` passes in a row. An error that the user can fix is raised at once.
 
         Raises:
             TaijiError: an error of the work itself, or a partition that failed every time.

@@ -22,7 +22,7 @@ class Totals:
     """Sums of the steps' outcomes per user and day.
 
     Attributes:
-        sums: (users, days) by name.
+        sums: (users · days,) by name; :meth:`by_day` gives them the shape (users, days).
     """
 
     def __init__(self, world: World, days: int) -> None:

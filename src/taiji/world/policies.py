@@ -94,7 +94,10 @@ class ContentPolicy(RankingPolicy):
 
 
 class OraclePolicy(RankingPolicy):
-    """Policy that chooses items by their true expected reward if shown alone, an upper bound that no real policy reaches."""
+    """Policy that chooses items by their true expected reward if shown alone, which no real policy knows.
+
+    It ignores how the items of a list affect one another, so it is not an upper bound; see :meth:`taiji.world.truth.Truth.best_slate`.
+    """
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:
         super().__init__(world, temperature)
@@ -122,7 +125,7 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
         world: world in which the policy acts.
 
     Raises:
-        ConfigError: no policy has this name.
+        ConfigError: no policy has this name, or the temperature is not a number.
     """
     if not isinstance(policy, str):
         return policy

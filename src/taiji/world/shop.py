@@ -112,7 +112,9 @@ class Shop:
             }
         )
         note = "Synthetic shop: hidden tastes, simulated responses." + (
-            "" if self.settings.telling_text else " Negative control: titles are shuffled."
+            ""
+            if self.settings.telling_text
+            else " Negative control: the theme words of the titles are permuted among items."
         )
         users = pl.DataFrame({"user_id": np.arange(self.settings.users)})
         return Tables(

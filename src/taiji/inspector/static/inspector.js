@@ -35,7 +35,7 @@ async function swap(url, selectors, how) {
   else history.replaceState({ swap: selectors }, "", url);
 }
 
-// The element that had the keyboard has it again in the new part.
+// Give the keyboard focus back to the same element in the new part.
 function again(part, held) {
   const href = held.getAttribute("href");
   const same = (held.id && part.querySelector("#" + CSS.escape(held.id))) || (href && [...part.querySelectorAll("a")].find(link => link.getAttribute("href") === href));

@@ -102,5 +102,5 @@ class Creators(Mechanism[CreatorsSettings]):
         self.reached[creator, np.broadcast_to(exposure.user[:, None], shown.shape)[shown]] = True
 
     def item_columns(self) -> Mapping[str, Any]:
-        """Return the day on which each item was uploaded."""
+        """Return the day on which each item was uploaded; −1 for items that were not."""
         return {"uploaded": np.where(np.isfinite(self.content.born), self.content.born, -1.0)}

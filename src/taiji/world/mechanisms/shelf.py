@@ -32,7 +32,7 @@ class ShelfSettings(Base):
     promoted: int = Field(default=30, ge=8)
     """Number of items that are shown; users find the other items of the scenario on their own."""
     finds: float = Field(default=12.0, gt=0)
-    """Mean number of other items bought per user."""
+    """Mean number of other items that a user finds beyond the first two."""
     visits: float = Field(default=4.0, gt=0)
     """Mean number of requests per user beyond the first, in the shop's own log."""
     shown: int = Field(default=10, ge=2)
@@ -92,7 +92,7 @@ class Shelf(Mechanism[ShelfSettings]):
         return self._tables.items.drop("item_id").to_dict(as_series=True)
 
     def history(self, days: float) -> pl.DataFrame:
-        """Return the purchases of items that users found on their own."""
+        """Return the interactions with items that users found on their own (clicks without an exposure)."""
         return self._tables.events.filter(~pl.col("exposed") & (pl.col("timestamp") < OPENING + timedelta(days=days)))
 
     def own_log(self) -> Tables:
