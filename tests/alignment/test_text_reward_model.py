@@ -101,7 +101,7 @@ def test_where_only_length_or_category_decides_the_quality_says_nothing(embedder
         assert getattr(scores, part).std() > 2 * scores.quality.std()
 
 
-def test_a_model_is_saved_and_loaded_to_the_bit(fitted, embedder, tmp_path):
+def test_a_model_is_saved_and_loaded_to_the_bit(fitted, embedder, tmp_path, monkeypatch):
     model, texts, names, _, _ = fitted
     model.save(tmp_path / "a")
     model.save(tmp_path / "b")
@@ -112,8 +112,12 @@ def test_a_model_is_saved_and_loaded_to_the_bit(fitted, embedder, tmp_path):
     np.testing.assert_array_equal(again.scores(texts, names).total, model.scores(texts, names).total)
     assert again.version == model.version and again.ridge in RIDGES
     other = type("Other", (), {"version": "other", "encode": embedder.encode, "name": "x", "dimension": 256})()
-    with pytest.raises(ArtifactError, match="different features"):
+    with pytest.raises(ArtifactError, match="its embedder differs"):
         TextRewardModel.load(tmp_path / "a", other)
+    monkeypatch.setattr("taiji.alignment.text_reward_model.STYLE_FEATURES", ("shouting",))
+    with pytest.raises(ArtifactError, match="its style features differ") as error:
+        TextRewardModel.load(tmp_path / "a", embedder)
+    assert error.value.found == "shouting"
 
 
 def test_an_unknown_category_has_no_prior_and_no_pairs_are_an_error(fitted, embedder):

@@ -40,6 +40,15 @@ def test_stages_and_variants(board, parts):
     requests, targets = period_requests(board, start, 100, seed=0)
     found = evaluate_recommender(SETTINGS, board, fitted, ranker, requests, targets, before=start)
     retrieval = {(row["arm"], row["metric"]): row for row in found.retrieval}
+    half = evaluate_recommender(SETTINGS, board, fitted, ranker, requests, targets, before=start, level=0.5)
+    pairs = list(zip(found.retrieval + found.lists, half.retrieval + half.lists))
+    assert all(wide["value"] == narrow["value"] for wide, narrow in pairs)
+    widths = [
+        (wide["high"] - wide["low"], narrow["high"] - narrow["low"])
+        for wide, narrow in pairs
+        if wide["low"] is not None
+    ]
+    assert sum(wide for wide, _ in widths) > 1.5 * sum(narrow for _, narrow in widths) > 0
     own = fitted["together"].retrieve(requests, 200).items
     expected = recall(hits(own, targets), targets.counts, 6).mean()
     assert retrieval["together", "recall@6"]["value"] == pytest.approx(expected)

@@ -34,7 +34,7 @@ def sample_recommendation(*, world: bool = True) -> dict[str, Any]:
     off["arms"] = [{**arm, "ips": value, "snips": value, "gain": value}]
     few = {"value": 0.5, "low": None, "high": None, "n": 3, "reason": "too few users (3; at least 10 are needed)"}
     return {
-        "data": "shop", "requests": 30, "targets": 60, "new_items_only": True, "length": 10,
+        "data": "shop", "requests": 30, "targets": 60, "new_items_only": True, "length": 10, "level": 0.9,
         "retrievers": ["popular", "together", "sasrec"],
         "retrieval": [row("popular", "recall@50", 0.3), row("sasrec", "recall@50", 0.2, difference=gap)],
         "slices": [{"slice": "no history", "requests": 3, "arm": "popular", "metric": "recall@50", **few}],

@@ -270,8 +270,13 @@ def test_fleiss_kappa_at_its_ends():
     rng = np.random.default_rng(0)
     votes = rng.integers(0, 2, (4000, 3))
     assert fleiss_kappa(np.stack([3 - votes.sum(1), votes.sum(1)], 1)) == pytest.approx(0, abs=0.03)
-    with pytest.raises(TaijiError):
-        fleiss_kappa(np.array([[3, 0], [1, 1]]))
+    with pytest.raises(TaijiError, match="at least two raters"):
+        fleiss_kappa(np.array([[3, 0], [1, 0]]))
+
+
+def test_fleiss_kappa_with_different_numbers_of_raters():
+    # agreement (1 + 0) / 2; shares of the categories 4/5 and 1/5, so chance is .68
+    assert fleiss_kappa(np.array([[3, 0], [1, 1]])) == pytest.approx((0.5 - 0.68) / 0.32)
 
 
 def test_agreement_of_a_log():
@@ -285,3 +290,12 @@ def test_agreement_of_a_log():
     )
     assert agreement_of(log, SETTINGS.bar) == 1.0
     assert np.isnan(agreement_of(AuditLog(), 4))
+
+
+def test_agreement_counts_the_drafts_that_several_have_reviewed():
+    log = AuditLog()
+    for record, passes in (("a", [5, 5, 5]), ("b", [5, 1]), ("c", [5])):
+        for score in passes:
+            log.add(record, "review", round=0, scores={"truth": score})
+    assert agreement_of(log, 4) == pytest.approx((0.5 - 0.68) / 0.32)
+    assert np.isnan(agreement_of(log, 0))

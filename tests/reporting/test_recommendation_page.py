@@ -21,7 +21,7 @@ def test_the_page_holds_findings_values_and_costs(tmp_path):
     text = path.read_text(encoding="utf-8")
     for told in (
         "<b>sasrec</b> does not beat popular", "Against popular &lt;few&gt;.", "There are 2.0 past interactions.",
-        "True reward@10", "off-policy", "Closed loop", "popularity alone", "7.5", "no interval", "&lt;1&gt;",
+        "True reward@10", "off-policy", "Closed loop", "popularity alone", "7.5", "no interval", "&lt;1&gt;", "90% intervals",
     ):  # fmt: skip
         assert told in text, told
     assert "<script" not in text and "<link" not in text, "nothing is loaded from elsewhere"

@@ -162,14 +162,18 @@ class TextRewardModel:
 
         about = read_json(Path(folder) / MODEL_FILE)
         made = cls(load_embedder(about["embedder"]) if embedder is None else embedder)
-        if made.embedder.version != about["embedder_version"] or about["style"] != list(STYLE_FEATURES):
-            raise ArtifactError(
-                "The reward model was trained with different features.",
-                where=str(folder),
-                expected=about["embedder_version"],
-                found=made.embedder.version,
-                fix="train it again",
-            )
+        for feature, then, now in (
+            ("embedder", about["embedder_version"], made.embedder.version),
+            ("style features", ", ".join(about["style"]), ", ".join(STYLE_FEATURES)),
+        ):
+            if then != now:
+                raise ArtifactError(
+                    f"The reward model was trained with other features: its {feature} differ{'s' * (feature == 'embedder')}.",
+                    where=str(folder),
+                    expected=then,
+                    found=now,
+                    fix="train it again",
+                )
         made.categories, made.phrases = tuple(about["categories"]), tuple(about["phrases"])
         made.ridge = about["ridge"]
         made.weights = dict(load_file(Path(folder) / "text_reward.safetensors"))

@@ -71,6 +71,8 @@ def evaluate_recommender(
     further: Callable[[Array], Mapping[str, Array]] | None = None,
     fuser: Fuser | None = None,
     without_fields: Mapping[str, Scorer[Any]] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a recommender and its variants on the same requests.
@@ -86,7 +88,7 @@ def evaluate_recommender(
             (B,).
         fuser: the fitted fusion, where the settings name one.
         without_fields: field to a ranker that was trained without it; each gives a further variant.
-        seed: seed of the bootstrap.
+        resamples, level, seed: of the bootstrap.
     """
     if not len(requests):
         return Evaluation([], [], {})
@@ -94,6 +96,8 @@ def evaluate_recommender(
     common: dict[str, Any] = {
         "popularity": item_popularity(dataset, before),
         "categories": kinds if (kinds >= 0).any() else None,
+        "resamples": resamples,
+        "level": level,
         "seed": seed,
     }
     at = Rows()

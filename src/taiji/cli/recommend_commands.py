@@ -73,7 +73,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
             f"Features of {features['run']}: {requested} of requests and {trained} of training exposures have a row"
         )
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
-    out.print(_grid("Retrieval, with 95% intervals over users", "retriever", recalls))
+    out.print(_grid(f"Retrieval, with {100 * found.get('level', 0.95):g}% intervals over users", "retriever", recalls))
     shown = [
         row for row in found["lists"] if row["metric"].partition("@")[0] in ("ndcg", "recall", "coverage", "diversity")
     ]

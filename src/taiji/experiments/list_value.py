@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,14 +71,22 @@ def logged_lists(dataset: Dataset, start: int, most: int, seed: int) -> LoggedLi
     return LoggedLists(requests, row, item, click.astype(np.float64), rows[column].to_numpy().astype(np.float64))
 
 
-def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *, seed: int = 0) -> dict[str, Any]:
+def list_values(
+    logged: LoggedLists,
+    lists: Mapping[str, Array],
+    against: str,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Return the estimated reward of lists per item shown.
 
     Args:
         logged: requests and exposures.
         lists: arm to its lists (B, K), padded with −1.
         against: arm that others are compared with.
-        seed: seed of the bootstrap over users.
+        resamples, level, seed: of the bootstrap over users.
 
     Returns:
         ``requests``, ``exposures``, ``logged`` (the log's own clicks per item shown) and ``arms``: name, ``matched``
@@ -86,11 +95,12 @@ def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *
     """
     _, user = np.unique(logged.requests.user[logged.row], return_inverse=True)
     mean = Logged(logged.reward, np.ones(len(logged.reward)), np.ones(len(logged.reward)))
+    interval = partial(_interval, user=user, resamples=resamples, level=level, seed=seed)
     found: dict[str, Any] = {
         "requests": len(logged.requests),
         "exposures": len(logged.row),
         "reward": "clicks per item shown",
-        "logged": _interval(logged.reward, user, mean, seed),
+        "logged": interval(logged.reward, log=mean),
         "arms": [],
     }
     logs = {name: _log(logged, items) for name, items in lists.items()}
@@ -100,14 +110,14 @@ def list_values(logged: LoggedLists, lists: Mapping[str, Array], against: str, *
             "matched": int((log.targets > 0).sum()),
             "effective_rows": log.effective_rows,
             "mean_weight": float(log.weights.mean()),
-            "ips": _interval(ips_terms(log), user, log, seed),
-            "snips": _interval(snips_terms(log), user, log, seed),
-            "gain": _interval(ips_terms(log) - logged.reward, user, log, seed),
+            "ips": interval(ips_terms(log), log=log),
+            "snips": interval(snips_terms(log), log=log),
+            "gain": interval(ips_terms(log) - logged.reward, log=log),
         }
         if name != against and against in logs:
             gap = snips_terms(log) - snips_terms(logs[against])
             scarce = min(log, logs[against], key=lambda one: one.effective_rows)
-            arm["difference"] = {"against": against, **_interval(gap, user, scarce, seed)}
+            arm["difference"] = {"against": against, **interval(gap, log=scarce)}
         found["arms"].append(arm)
     return found
 
@@ -120,10 +130,10 @@ def _log(logged: LoggedLists, items: Array) -> Logged:
     return Logged(logged.reward, logged.propensity, np.where(inside, 1.0 / length, 0.0))
 
 
-def _interval(terms: Array, user: Array, log: Logged, seed: int) -> dict[str, Any]:
+def _interval(terms: Array, *, user: Array, log: Logged, resamples: int, level: float, seed: int) -> dict[str, Any]:
     """Return the mean of terms (N,) with an interval over users, because rows of a user are not independent."""
     users = int(user.max(initial=-1)) + 1
     if not np.isfinite(terms).all():
         return {"value": None, "low": None, "high": None, "n": users, "reason": log.no_overlap}
     sums = np.bincount(user, weights=terms, minlength=users) * users / len(terms)
-    return dict(value_interval(sums, log, seed=seed))
+    return dict(value_interval(sums, log, resamples=resamples, level=level, seed=seed))

@@ -66,7 +66,14 @@ def write_traces(
 
 
 def off_policy_values(
-    settings: RecommendSettings, dataset: Dataset, parts: Components, start: int, seed: int
+    settings: RecommendSettings,
+    dataset: Dataset,
+    parts: Components,
+    start: int,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int,
 ) -> dict[str, Any] | None:
     """Estimate the value of the recommender's lists, and of the baselines alone, off-policy from the log of the test period; None without propensities."""
     logged = logged_lists(dataset, start, settings.requests, seed)
@@ -80,7 +87,7 @@ def off_policy_values(
         name: _lists(f"logged requests: {name}", cascade, requests, settings.length)
         for name, cascade in cascades.items()
     }
-    return list_values(logged, lists, WHOLE, seed=seed)
+    return list_values(logged, lists, WHOLE, resamples=resamples, level=level, seed=seed)
 
 
 def _lists(title: str, cascade: Cascade, requests: Requests, length: int) -> Array:

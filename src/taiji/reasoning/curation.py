@@ -218,10 +218,12 @@ def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, no
 
 
 def fleiss_kappa(ratings: np.ndarray) -> float:
-    """Return the agreement of n raters over N subjects beyond chance (Fleiss 1971).
+    """Return the agreement of the raters of N subjects beyond chance (Fleiss 1971).
+
+    Subjects may have different numbers of raters: the agreement of each is the share of its own pairs of raters that agree.
 
     Args:
-        ratings: (N, k) number of raters that put subject i into category j; every row sums to the same n >= 2.
+        ratings: (N, k) number of raters that put subject i into category j; every row sums to at least 2.
 
     Returns:
         1 for full agreement, about 0 for chance, negative below chance; NaN if all ratings fall into one category (chance agreement is then 1 and κ
@@ -229,26 +231,28 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
     """
     ratings = np.asarray(ratings, dtype=np.float64)
     raters = ratings.sum(1)
-    if ratings.ndim != 2 or not len(ratings) or raters.min() < 2 or raters.min() != raters.max():
+    if ratings.ndim != 2 or not len(ratings) or raters.min() < 2:
         raise InputError(
-            "Fleiss' kappa needs the same number of raters, at least two, for every subject.",
-            found=f"row sums {sorted(set(raters))[:5]}",
+            "Fleiss' kappa needs at least two raters for every subject.",
+            found=f"row sums {sorted(set(raters.tolist()))[:5]}",
         )
-    n = raters[0]
-    agreement = ((ratings * (ratings - 1)).sum(1) / (n * (n - 1))).mean()
+    agreement = ((ratings * (ratings - 1)).sum(1) / (raters * (raters - 1))).mean()
     chance = float(((ratings.sum(0) / ratings.sum()) ** 2).sum())
     return float("nan") if chance == 1.0 else float((agreement - chance) / (1 - chance))
 
 
 def agreement_of(log: AuditLog, bar: int) -> float:
-    """Return Fleiss' kappa over the log's reviews, each counted as pass (lowest axis at or above the bar) or fail; NaN for fewer than two reviewers."""
+    """Return Fleiss' kappa over the log's reviews, each counted as pass (lowest axis at or above the bar) or fail.
+
+    Drafts with fewer than two reviews do not count; NaN if no draft has two.
+    """
     counts: dict[tuple[str, int], list[int]] = {}
     for entry in log.entries:
         if entry["step"] == "review":
             passed = min(entry["data"]["scores"].values()) >= bar
             counts.setdefault((entry["record"], entry["data"]["round"]), [0, 0])[int(passed)] += 1
-    table = np.array(list(counts.values()))
-    return fleiss_kappa(table) if len(table) and table.sum(1).min() >= 2 else float("nan")
+    table = np.array([count for count in counts.values() if sum(count) >= 2])
+    return fleiss_kappa(table) if len(table) else float("nan")
 
 
 def expected_outcome(

@@ -10,7 +10,7 @@ from typing import Any
 
 import taiji
 from taiji.core.artifacts import write_text
-from taiji.core.number_format import number_text, real_minus
+from taiji.core.number_format import general_text, number_text, real_minus
 from taiji.core.sentences import listed
 from taiji.reporting.report import FILTERS
 
@@ -54,6 +54,7 @@ def recommendation_values(
     lists.sort(key=lambda row: LIST_METRICS.index(row["metric"].partition("@")[0]))
     return {
         "found": found,
+        "level": f"{general_text(100 * found.get('level', 0.95))}%",  # before it was a setting, .95
         "verdicts": [_component(row) for row in found.get("components", ())],
         "advice": advice(found),
         "retrieval": _table(retrieval, "arm"),

@@ -67,6 +67,8 @@ class Recommendation(ComposedStage):
         requests = parts.featured(requests)
         world = world_of(context.config)
         truth = None if world is None else WorldTruth(world, dataset)
+        evaluation = context.config.evaluation
+        bootstrap: dict[str, Any] = {"resamples": evaluation.resamples, "level": evaluation.level, "seed": seed}
         found = evaluate_recommender(
             settings,
             dataset,
@@ -82,7 +84,7 @@ class Recommendation(ComposedStage):
                 for field, stage in self.without.items()
             },
             further=None if truth is None else truth.of_lists(requests),
-            seed=seed,
+            **bootstrap,
         )
         traced = write_traces(context.folder, settings, dataset, parts, requests, targets, truth, seed)
         write_json(
@@ -93,6 +95,7 @@ class Recommendation(ComposedStage):
                 "targets": len(targets.items),
                 "new_items_only": new_only,
                 "length": settings.length,
+                "level": evaluation.level,
                 "retrievers": list(self.retrievers),  # the order matters for quotas
                 "retrieval": found.retrieval,
                 "lists": found.lists,
@@ -101,7 +104,7 @@ class Recommendation(ComposedStage):
                 "log": found.facts,
                 "features": None if parts.features is None else features_used(parts.features, requests),
                 "candidates": dict(found.candidates),
-                "off_policy": off_policy_values(settings, dataset, parts, start, seed),
+                "off_policy": off_policy_values(settings, dataset, parts, start, **bootstrap),
                 "milliseconds": dict(found.milliseconds),
             },
         )
