@@ -210,7 +210,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise ArtifactError(
             "A saved dataset has an unknown format.",
             where=str(folder),
-            expected=f"format {FORMAT}",
+            expected=f"format 1 or {FORMAT}",
             found=str(about.get("format")),
             fix="run the data stage again",
         )

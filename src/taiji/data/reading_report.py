@@ -1,4 +1,4 @@
-"""Reading report: what the files of a source contain, which part of it is used, and what could not be read.
+"""Reading report: what the files of a source contain, which part of them is used, and what could not be read.
 
 Records are frozen and can be converted to JSON (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``). While it reads files, a
 source adds records to a :class:`Reading`, and puts ``reading.report()`` into :class:`taiji.data.schema.Tables`. Then
@@ -182,7 +182,7 @@ class ReadingReport(Record):
     private: tuple[str, ...] = ()
     """Columns among these that look like contact data."""
     repeated: int = 0
-    """Number of events that are equal to another event in every column."""
+    """Number of events that are equal to an earlier event in every column."""
     findings: tuple[Finding, ...] = ()
 
 

@@ -23,7 +23,7 @@ class DataSettings(Settings):
     users: int | None = Field(default=None, ge=1)
     """Number of users to sample, spread evenly over the time of the log; `null` keeps all users."""
     non_clicks: int | None = Field(default=None, ge=0)
-    """Number of exposures without a click to sample per trip (completejourney) or per rating; `null` uses the default of the source."""
+    """Largest number of exposures without a click to sample per trip (completejourney) or per click (ratings, your own files); `null` uses the default of the source."""
     domain: str | None = Field(default=None, pattern=DOMAIN)
     """Domain of the items, which determines the wording of prompts: `shop`, `films`, `books`, or your own folder in `reasoning.prompts.templates`; `null` uses the domain of the source."""
 

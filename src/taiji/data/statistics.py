@@ -170,11 +170,11 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def price_of_kind(self) -> Array:
-        """Mean of the earlier log prices in the finest category of the item."""
+        """Mean of the logarithms (log1p) of the earlier prices in the finest category of the item."""
         return self.mean_price("level_3")
 
     def mean_price(self, key: Mean) -> Array:
-        """Return the mean of the earlier log prices by a key."""
+        """Return the mean of the logarithms (log1p) of the earlier prices by a key."""
         return self.of.counts.mean(key).before(self.of.keys.make(key, self.user, self.item), self.time)
 
     def since(self, last: Array) -> Array:

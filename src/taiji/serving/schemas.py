@@ -68,7 +68,7 @@ class EventsIn(Body):
 
 
 class EventsOut(BaseModel):
-    """Numbers of stored (``accepted``) events, and of events known under this idempotency key (``duplicate``)."""
+    """Number of stored events. ``duplicate`` means that the batch is already known under this idempotency key, so that nothing was stored."""
 
     accepted: int
     duplicate: bool
@@ -116,7 +116,7 @@ class FeaturesOut(BaseModel):
 
 
 class RankIn(Body):
-    """Candidates for a user, and the request's context: one value for each context column of the mapping."""
+    """Candidates for a user, and the request's context: values of the mapping's context columns, by name."""
 
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -124,7 +124,7 @@ class RankIn(Body):
 
 
 class Score(BaseModel):
-    """P(click and conversion) of one candidate; null if it is not in the catalogue.
+    """P(click and conversion) of one candidate, or P(click) if the log has no conversions; null if it is not in the catalogue.
 
     ``with_features`` is also null if there is no usable row.
     """
@@ -251,7 +251,7 @@ class LettersOut(BaseModel):
 
 
 class Retried(BaseModel):
-    """Number of users that are due again."""
+    """Number of dead letters that are processed again."""
 
     retried: int
 

@@ -110,8 +110,8 @@ class Store(Protocol):
     def repair_clock(self, now: int) -> int:
         """Undo writes with a clock ahead of ``now``, while no service runs; return how many users are now due.
 
-        The high-water mark and all later times are set back to ``now``. Users become due now if they are due or leased
-        later than staleness or a lease allow, or if their rows have a later time. Deferred users get a new turn.
+        The high-water mark and all later times are set back to ``now``. Users become due now if they are leased, are due
+        later than the settings allow, or have a row with a later time. The turns of API keys start anew.
         """
         ...
 

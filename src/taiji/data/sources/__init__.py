@@ -51,7 +51,7 @@ def load_source(
         mapping: YAML file that assigns a role to each column (``docs/data.md``).
         seed: random seed for sampling non-clicks and users.
         users: number of users to sample; None keeps all users.
-        non_clicks: number of exposures without a click to sample, per trip or per click; None uses the default of the source.
+        non_clicks: largest number of exposures without a click to sample, per trip or per click; None uses the default of the source.
         domain: domain of the items, which overrides the domain of the source.
 
     Raises:
