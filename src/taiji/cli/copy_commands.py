@@ -15,7 +15,7 @@ from taiji.cli.view_commands import config_of, name_of
 def copy(
     target: Annotated[
         Path,
-        typer.Argument(metavar="RUN|ITEMS", help="Run directory, or table of items (Parquet, CSV, JSON lines)."),
+        typer.Argument(metavar="RUN|ITEMS", help="Run directory, or table of items (Parquet, CSV, Excel, JSON lines)."),
     ],
     comments: Annotated[
         Path | None, typer.Option("--comments", help="Table of comments: item_id, text, time, and optionally user_id.")

@@ -67,7 +67,7 @@ def run_world(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two policies in a simulated world: an A/B test, and the true effect of giving either policy to all users."""
+    """Compare two policies in a simulated world: an A/B test, and the true effect of a full roll-out."""
     from taiji.core import progress
     from taiji.core.errors import ConfigError
     from taiji.experiments.closed_loop import ClosedLoopSettings, closed_loop

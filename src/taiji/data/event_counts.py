@@ -51,8 +51,8 @@ class CountKeys:
 
     Attributes:
         n_items: number of items.
-        codes: dense code of each item's first, second and finest category, (n_items,) int64 each. If the data has fewer than three levels, the codes
-            of the missing last ones are 0.
+        codes: dense code of each item's first, second and finest category, (n_items,) int64 each. If the data has fewer than three levels, the
+            codes of the missing last ones are 0.
         sizes: number of codes at each of these levels.
     """
 
@@ -150,8 +150,9 @@ def count_of(log: pl.LazyFrame, keys: CountKeys, key: Key, events: Events) -> Pa
 
 
 def mean_of(log: pl.LazyFrame, keys: CountKeys, listed: Array, key: Mean) -> PastMean:
-    """Return the means of the logarithm (log1p) of the prices in a log. The price of an event counts as the item's price for all users, and is known after
-    the event.
+    """Return the means of the logarithm (log1p) of the prices in a log.
+
+    The price of an event counts as the item's price for all users, and is known after the event.
     """
     user, item, time, price = _columns(log, pl.col("price").is_not_null(), pl.col("time"), pl.col("price"))
     listed = np.log1p(np.maximum(listed, 0.0))

@@ -77,7 +77,7 @@ class FileReading(Record):
     """``events``, ``items`` or ``users``."""
     file: str
     rows: int
-    """Number of rows in the file, including broken lines."""
+    """Number of rows in the file, including broken lines; number of ids if a table of items or users is read from the log."""
     left_out: tuple[LeftOut, ...] = ()
     columns: tuple[ColumnReading, ...] = ()
     notes: tuple[str, ...] = ()

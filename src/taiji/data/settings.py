@@ -17,7 +17,7 @@ class DataSettings(Settings):
     """Settings of the source of the log."""
 
     source: str = "completejourney"
-    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; ``world:SCENARIO``, a simulated world; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
+    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; ``sequences:FILE``, ordered items per user without times; ``world:SCENARIO``, a simulated world; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
     mapping: Path | None = None
     """YAML file that assigns roles to the columns of your own files (default: ``mapping.yaml`` in the folder, if it exists)."""
     users: int | None = Field(default=None, ge=1)

@@ -68,7 +68,10 @@ class EventsIn(Body):
 
 
 class EventsOut(BaseModel):
-    """Number of stored events. ``duplicate`` means that the batch is already known under this idempotency key, so that nothing was stored."""
+    """Number of stored events.
+
+    ``duplicate`` means that the batch is already known under this idempotency key, so that nothing was stored.
+    """
 
     accepted: int
     duplicate: bool
@@ -124,9 +127,9 @@ class RankIn(Body):
 
 
 class Score(BaseModel):
-    """P(click and conversion) of one candidate, or P(click) if the log has no conversions; null if it is not in the catalogue.
+    """P(click and conversion) of one candidate, or P(click) if the ranker predicts no conversions.
 
-    ``with_features`` is also null if there is no usable row.
+    It is null for an item that is not in the catalogue. ``with_features`` is also null if there is no usable row.
     """
 
     item: str

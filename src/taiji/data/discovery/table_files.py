@@ -380,8 +380,9 @@ def _with_advice_to_ignore(path: Path, error: TaijiError) -> TaijiError:
 
 
 def _separator(path: Path) -> tuple[str, list[list[str]]]:
-    """Return the separator that splits nearly all lines into the same number of cells, as large as possible. Return also the cells of the first lines, from
-    the header on.
+    """Return the separator that splits nearly all lines into the same number of cells, as large as possible.
+
+    Return also the cells of the first lines, from the header on.
     """
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:

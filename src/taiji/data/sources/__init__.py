@@ -45,9 +45,9 @@ def load_source(
     """Read a source into checked tables.
 
     Args:
-        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``world:SCENARIO``; ``package.module:Name`` (or an entry
-            point) of another package's source; or a path: a folder of a known layout, a folder with a ``mapping.yaml``, a mapping file, or (with
-            ``mapping``) the folder of its files.
+        name_or_path: ``completejourney``; ``movielens:FOLDER``; ``amazon:FOLDER``; ``sequences:FILE``; ``world:SCENARIO``;
+            ``package.module:Name`` (or an entry point) of another package's source; or a path: a folder of a known layout, a folder with a
+            ``mapping.yaml``, a mapping file, or (with ``mapping``) the folder of its files.
         mapping: YAML file that assigns a role to each column (``docs/data.md``).
         seed: random seed for sampling non-clicks and users.
         users: number of users to sample; None keeps all users.
