@@ -41,7 +41,7 @@ def run_world(
         list[str],
         typer.Option(
             "--policy",
-            help="Policy; give it twice, first the control and then the treatment. random, popular, content, oracle; NAME@TEMPERATURE; or package.module:Name.",
+            help="Policy: random, popular, content, oracle, NAME@TEMPERATURE, or package.module:Name. Give it twice, first the control and then the treatment.",
         ),
     ],
     days: Annotated[int, typer.Option("--days", min=1, help="Number of days of the test.")] = 7,

@@ -191,7 +191,7 @@ class Dataset:
         """Read a dataset that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: a file is missing, is unreadable, or has a different format.
+            ArtifactError: a file is missing or unreadable, or the dataset has an unknown format.
         """
         folder = Path(folder)
         about = read_about(folder)

@@ -23,7 +23,7 @@ WEEK, MONTH = 7 * DAY, 28 * DAY
 NEVER = np.log1p(3650.0)
 """Value of a "days since" statistic if there was no such event."""
 PRIOR = 10
-"""Weight of the overall rate in a smoothed rate, as a number of exposures."""
+"""Weight of the overall rate in a smoothed rate, as a number of exposures (for conversion rates, of clicks)."""
 WINDOWS = {"item_clicks_28d": MONTH, "item_clicks_7d": WEEK, "item_share_of_l3_28d": MONTH, "item_shown_28d": MONTH}
 """Length of the window of each statistic that counts only recent events."""
 USER_LEVELS: tuple[Key, ...] = ("user_level_1", "user_level_2", "user_level_3")

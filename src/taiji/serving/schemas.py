@@ -174,8 +174,8 @@ class RecommendOut(BaseModel):
     ``known_user`` is false if neither the data of the release's run nor any later event contains the user, and for a
     user who was erased and has had no events since; the list is then that of an empty history. It is null if the
     backend cannot tell which users its runs contain.
-    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers and
-    ``unranked`` candidates were left out, because there was no time left. ``cached`` means that the list was made
+    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out,
+    and so were ``unranked`` candidates, for which there was no time left. ``cached`` means that the list was made
     before this request, ``age_s`` seconds ago: for the same request a moment ago or, if it is also ``kept``, for an
     earlier request of this user, because of the load. ``made_at`` is the time at which it was made, in microseconds
     since the epoch, and ``release`` the release that made it. ``features`` tells what the ranker read: the user's

@@ -74,7 +74,9 @@ class LimitSettings(Settings):
     request_s: float = Field(default=10.0, gt=0)
     """Longest time for a response."""
     wait_s: float = Field(default=1.0, gt=0)
-    """Reasonable waiting time for a ranking or a list; when the load would make it longer, requests get 503 at once."""
+    """Reasonable waiting time for a ranking, a list or a batch of features; when the load would make it longer, requests
+    get 503 at once.
+    """
     rate: float = Field(default=5000.0, gt=0)
     """Average number of requests per second and key."""
     burst: int = Field(default=10000, ge=1)

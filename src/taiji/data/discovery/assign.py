@@ -56,7 +56,7 @@ class Roles:
 
     @property
     def domain(self) -> tuple[str, str]:
-        """Return the domain of the items, inferred from the names of files and columns, and the reason."""
+        """Domain of the items, inferred from the names of files and columns, and the reason."""
         tables = [table for table in (self.events, self.items) if table]
         words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}
         if words & FILMS:

@@ -176,7 +176,7 @@ class EventsMapping(FileMapping):
     in_order: Literal["file", "user"] | None = None
     """Declare that timestamps never decrease within the file, or within the rows of each user. This is checked."""
     non_clicks: int = Field(default=0, ge=0)
-    """Number of popular items to sample for each click as exposures without a click, for a log that has none."""
+    """Largest number of popular items to sample for each click as exposures without a click, for a log that has none."""
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
     """Name to further label besides click and conversion."""
     behaviour: str | None = None
