@@ -228,7 +228,8 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
 """Name to side and definition. Counts and days are ``log1p``, and rates are log-odds of smoothed rates. The price is ``log1p`` of the last price
 before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure itself is not used, because
 many logs have prices only for purchases.
-``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items.
+``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items. If the data has fewer than three levels, the missing last ones
+are one category of all items.
 ``price_in_l3`` and ``price_change`` are the differences between the price and the earlier mean prices of the category and of the item."""
 NAMES = tuple(STATISTICS)
 OWN = tuple(
