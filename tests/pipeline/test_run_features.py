@@ -132,7 +132,7 @@ def test_other_features_make_the_ranker_again_and_the_same_do_not(shop: Shop, fe
 
 def test_features_that_nobody_had_in_time_are_an_error(shop: Shop) -> None:
     late = write_features_run(shop.folder / "late", shop.dataset, random_rows(shop.dataset, [LAST]), shop.test)
-    with pytest.raises(ConfigError, match="No user has features before the test period"):
+    with pytest.raises(ConfigError, match="No training exposure has earlier features of its user"):
         shop.run("of late", late, FITTING)
     with pytest.raises(ConfigError, match="no features"):
         shop.run("of nothing", shop.folder / "nothing", FITTING)

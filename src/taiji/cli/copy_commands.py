@@ -15,7 +15,7 @@ from taiji.cli.view_commands import config_of, name_of
 def copy(
     target: Annotated[
         Path,
-        typer.Argument(metavar="RUN|ITEMS", help="Run directory, or table of items (Parquet, CSV, JSON lines)."),
+        typer.Argument(metavar="RUN|ITEMS", help="Run directory, or table of items (Parquet, CSV, Excel, JSON lines)."),
     ],
     comments: Annotated[
         Path | None, typer.Option("--comments", help="Table of comments: item_id, text, time, and optionally user_id.")
@@ -78,7 +78,7 @@ def copy(
         if not target.exists():
             raise InputError(
                 "The path is neither a run nor a table of items.", where=str(target), found="nothing",
-                expected="runs/NAME, or a Parquet, CSV, Excel or JSON-lines file with the columns item_id and title", fix="check the path",
+                expected="runs/NAME, or a Parquet, CSV, Excel or JSON-lines file with a column item_id", fix="check the path",
             )  # fmt: skip
         catalogue = table_catalogue(target, settings.data.domain or "shop")
         folder = runs / name_of(target, None, name)

@@ -1,4 +1,4 @@
-"""Commands that inspect and evaluate a finished run."""
+"""Commands that inspect and evaluate runs, and the simulated A/B test."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def oracle(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compute an upper bound of the gain from a language model by replacing its answers with the true next items. No language model is run."""
+    """Compute an upper bound on the gain from a language model by replacing its answers with the true next items. No language model is run."""
     from taiji.cli.view_commands import open_run
 
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet)

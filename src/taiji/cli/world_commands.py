@@ -41,7 +41,7 @@ def run_world(
         list[str],
         typer.Option(
             "--policy",
-            help="Policy; give it twice, first the control and then the treatment. random, popular, content, oracle; NAME@TEMPERATURE; or package.module:Name.",
+            help="Policy: random, popular, content, oracle, NAME@TEMPERATURE, or package.module:Name. Give it twice, first the control and then the treatment.",
         ),
     ],
     days: Annotated[int, typer.Option("--days", min=1, help="Number of days of the test.")] = 7,
@@ -67,7 +67,7 @@ def run_world(
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two policies in a simulated world: an A/B test, and the true effect of giving either policy to all users."""
+    """Compare two policies in a simulated world: an A/B test, and the true effect of a full roll-out."""
     from taiji.core import progress
     from taiji.core.errors import ConfigError
     from taiji.experiments.closed_loop import ClosedLoopSettings, closed_loop

@@ -343,7 +343,7 @@ GROUPS = (
     "taiji.stages",
     "taiji.sources",
 )
-"""Entry-point groups in which other packages register their components."""
+"""Entry-point groups of the components that the settings of stages can name."""
 REFERENCE = re.compile(r"\A[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 

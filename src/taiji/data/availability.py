@@ -64,7 +64,7 @@ class Availability:
 
 
 def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "items") -> Ints:
-    """Read a column of times in microseconds since the epoch, (N,).
+    """Read a column of times as microseconds since the epoch, (N,).
 
     Args:
         items: table with one row per item.

@@ -191,7 +191,7 @@ class Dataset:
         """Read a dataset that :meth:`save` wrote.
 
         Raises:
-            ArtifactError: a file is missing, is unreadable, or has a different format.
+            ArtifactError: a file is missing or unreadable, or the dataset has an unknown format.
         """
         folder = Path(folder)
         about = read_about(folder)
@@ -210,7 +210,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise ArtifactError(
             "A saved dataset has an unknown format.",
             where=str(folder),
-            expected=f"format {FORMAT}",
+            expected=f"format 1 or {FORMAT}",
             found=str(about.get("format")),
             fix="run the data stage again",
         )

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 Key = Literal[
     "user", "item", "pair", "everything", "user_level_1", "user_level_2", "user_level_3", "level_3",
 ]  # fmt: skip
-"""Keys by which events are counted. The levels of a category are the first, the second and the finest."""
+"""Keys by which events are counted. Levels 1 to 3 are the first, the second and the finest category level; see :class:`CountKeys`."""
 Events = Literal["clicked", "shown", "shown_clicked", "known", "bought"]
 CLICKED = pl.col("click") == 1
 KNOWN = CLICKED & (pl.col("conversion") >= 0)
@@ -51,7 +51,8 @@ class CountKeys:
 
     Attributes:
         n_items: number of items.
-        codes: dense code of each item's first, second and finest category, (n_items,) int64 each.
+        codes: dense code of each item's first, second and finest category, (n_items,) int64 each. If the data has fewer than three levels, the
+            codes of the missing last ones are 0.
         sizes: number of codes at each of these levels.
     """
 
@@ -149,7 +150,10 @@ def count_of(log: pl.LazyFrame, keys: CountKeys, key: Key, events: Events) -> Pa
 
 
 def mean_of(log: pl.LazyFrame, keys: CountKeys, listed: Array, key: Mean) -> PastMean:
-    """Return the means of the prices in a log. The price of an event counts as the item's price for all users, and is known after the event."""
+    """Return the means of the logarithm (log1p) of the prices in a log.
+
+    The price of an event counts as the item's price for all users, and is known after the event.
+    """
     user, item, time, price = _columns(log, pl.col("price").is_not_null(), pl.col("time"), pl.col("price"))
     listed = np.log1p(np.maximum(listed, 0.0))
     has, filled = np.isfinite(listed).astype(np.float64), np.nan_to_num(listed)

@@ -126,7 +126,7 @@ class FieldSet:
         fields: fields with unique names, including an :class:`IdField` of the user and one of the item.
 
     Raises:
-        ConfigError: two fields have the same name, or an id field is missing.
+        ConfigError: two fields have the same name, a field has a kind that models cannot read, or an id field is missing.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:

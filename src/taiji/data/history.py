@@ -85,7 +85,7 @@ def compressed(rows: NDArray[Any], count: int) -> tuple[Ints, Ints]:
 
 
 def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
-    """Return a mask ``(n,)`` of the interactions whose user had not interacted with the same item strictly before."""
+    """Return a mask ``(n,)`` of the interactions whose user had not interacted with the same item at an earlier time."""
     pairs, inverse = np.unique(users * (items.max(initial=0) + 1) + items, return_inverse=True)
     first = np.full(len(pairs), np.iinfo(np.int64).max)
     np.minimum.at(first, inverse, times)
@@ -221,7 +221,7 @@ class History:
         return out
 
     def first_touches(self) -> History:
-        """Return the history without repetitions: only interactions whose user had not interacted with the same item strictly before."""
+        """Return the history without repetitions: only interactions whose user had not interacted with the same item at an earlier time."""
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.offsets))
         items, times = np.asarray(self.items, np.int64), np.asarray(self.times, np.int64)
         fresh = untouched(users, items, times)

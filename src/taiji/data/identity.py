@@ -72,8 +72,8 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
     Args:
         table: ids of the table of items or users.
         events: ids in the events.
-        column: ``item_id`` or ``user_id``.
-        name: name of the table.
+        column: name of the column of ids in the events, for the report and for messages.
+        name: name of the table, for the report.
     """
     table, events = plain(table), plain(events)
     if (table.dtype == pl.String) != (events.dtype == pl.String):
@@ -135,7 +135,7 @@ def _unpadded(texts: pl.Series) -> pl.Series:
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    """Convert ids to a form that ignores case, width, padding, spaces, dashes, dots and commas."""
+    """Convert ids to a form that ignores case, width, padding, spaces, dashes, underscores, slashes, dots and commas."""
     return _unpadded(texts.str.normalize("NFKC").str.to_lowercase()).str.replace_all(r"[\s\p{Cf}_\-./,]+", "")
 
 

@@ -11,7 +11,7 @@ from taiji.data.dataset import Dataset
 DESCRIPTION = "description"
 """Column of the items with longer texts."""
 CHARACTERS = 200
-"""Largest number of characters of a text."""
+"""Largest number of characters of a text, without the description."""
 
 
 def item_texts(dataset: Dataset, description: int = 0) -> list[str]:

@@ -18,7 +18,7 @@ class Thresholds:
             number per id. Only an id above both is reported.
         known: smallest share of events whose id occurs in its table; a smaller share, or near matches, are a finding.
         one_instant: largest share of all events that may have the same time.
-        repeated: largest share of events that may be equal to another event in every column.
+        repeated: largest share of events that may be equal to an earlier event in every column.
         least_rows: number of events below which shares are not meaningful.
     """
 
@@ -151,7 +151,7 @@ def _repeated(report: ReadingReport, thresholds: Thresholds) -> Iterator[Finding
     if rows >= thresholds.least_rows and report.repeated > thresholds.repeated * rows:
         yield Finding(
             check="repeated events",
-            found=f"{report.repeated:,} of {rows:,} events are equal to another event in every column.",
+            found=f"{report.repeated:,} of {rows:,} events are equal to an earlier event in every column.",
             ask="Was the log written twice?",
         )
 

@@ -1,4 +1,4 @@
-"""Reading report: what the files of a source contain, which part of it is used, and what could not be read.
+"""Reading report: what the files of a source contain, which part of them is used, and what could not be read.
 
 Records are frozen and can be converted to JSON (``report.model_dump(mode="json")``, ``ReadingReport.model_validate``). While it reads files, a
 source adds records to a :class:`Reading`, and puts ``reading.report()`` into :class:`taiji.data.schema.Tables`. Then
@@ -77,7 +77,7 @@ class FileReading(Record):
     """``events``, ``items`` or ``users``."""
     file: str
     rows: int
-    """Number of rows in the file, including broken lines."""
+    """Number of rows in the file, including broken lines; number of ids if a table of items or users is read from the log."""
     left_out: tuple[LeftOut, ...] = ()
     columns: tuple[ColumnReading, ...] = ()
     notes: tuple[str, ...] = ()
@@ -182,7 +182,7 @@ class ReadingReport(Record):
     private: tuple[str, ...] = ()
     """Columns among these that look like contact data."""
     repeated: int = 0
-    """Number of events that are equal to another event in every column."""
+    """Number of events that are equal to an earlier event in every column."""
     findings: tuple[Finding, ...] = ()
 
 

@@ -85,6 +85,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
             repeated, an id in the events is missing from its table, a label is neither 0 nor 1, a conversion has no click,
             ``matured_at`` is before ``timestamp``, or the role of a column does not allow a value. The message names the
             table, the file, the column and the rows.
+        ConfigError: the name of the domain or the roles of the columns are invalid.
     """
     files = files or {}
     if not re.fullmatch(DOMAIN, str(tables.domain)):

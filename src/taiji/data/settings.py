@@ -17,13 +17,13 @@ class DataSettings(Settings):
     """Settings of the source of the log."""
 
     source: str = "completejourney"
-    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; ``world:SCENARIO``, a simulated world; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
+    """``completejourney``; a folder whose layout is known (MovieLens, Amazon); ``movielens:FOLDER`` or ``amazon:FOLDER``; ``sequences:FILE``, ordered items per user without times; ``world:SCENARIO``, a simulated world; a folder of your own files, described by ``mapping``; or a source of another package, as ``package.module:Name`` or by its entry point in ``taiji.sources``, with an optional ``:ARGUMENT``."""
     mapping: Path | None = None
     """YAML file that assigns roles to the columns of your own files (default: ``mapping.yaml`` in the folder, if it exists)."""
     users: int | None = Field(default=None, ge=1)
     """Number of users to sample, spread evenly over the time of the log; `null` keeps all users."""
     non_clicks: int | None = Field(default=None, ge=0)
-    """Number of exposures without a click to sample per trip (completejourney) or per rating; `null` uses the default of the source."""
+    """Largest number of exposures without a click to sample per trip (completejourney) or per click (ratings, your own files); `null` uses the default of the source."""
     domain: str | None = Field(default=None, pattern=DOMAIN)
     """Domain of the items, which determines the wording of prompts: `shop`, `films`, `books`, or your own folder in `reasoning.prompts.templates`; `null` uses the domain of the source."""
 

@@ -83,8 +83,8 @@ def exposures(dataset: Dataset, split: Split, period: str, users: tuple[int, int
     known at the display (context, bias variables, list id, position, propensity). A delayed label (``conversion``, and any label
     whose task is delayed) is null unless it had matured strictly before the end of the period, because otherwise it could not have
     been used for training. Any other label is known at the time of its event. ``price`` is the last price of the item strictly
-    before the exposure, or null. The price of the row itself is not used, because many logs have prices only for purchases, so it
-    would reveal the click.
+    before the exposure, or else its listed price, or null. The price of the row itself is not used, because many logs have prices
+    only for purchases, so it would reveal the click.
     """
     rows = scan_exposures(dataset, split, period)
     if users is not None:

@@ -23,7 +23,7 @@ WEEK, MONTH = 7 * DAY, 28 * DAY
 NEVER = np.log1p(3650.0)
 """Value of a "days since" statistic if there was no such event."""
 PRIOR = 10
-"""Weight of the overall rate in a smoothed rate, as a number of exposures."""
+"""Weight of the overall rate in a smoothed rate, as a number of exposures (for conversion rates, of clicks)."""
 WINDOWS = {"item_clicks_28d": MONTH, "item_clicks_7d": WEEK, "item_share_of_l3_28d": MONTH, "item_shown_28d": MONTH}
 """Length of the window of each statistic that counts only recent events."""
 USER_LEVELS: tuple[Key, ...] = ("user_level_1", "user_level_2", "user_level_3")
@@ -170,11 +170,11 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def price_of_kind(self) -> Array:
-        """Mean of the earlier log prices in the finest category of the item."""
+        """Mean of the logarithms (log1p) of the earlier prices in the finest category of the item."""
         return self.mean_price("level_3")
 
     def mean_price(self, key: Mean) -> Array:
-        """Return the mean of the earlier log prices by a key."""
+        """Return the mean of the logarithms (log1p) of the earlier prices by a key."""
         return self.of.counts.mean(key).before(self.of.keys.make(key, self.user, self.item), self.time)
 
     def since(self, last: Array) -> Array:
@@ -228,7 +228,8 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
 """Name to side and definition. Counts and days are ``log1p``, and rates are log-odds of smoothed rates. The price is ``log1p`` of the last price
 before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure itself is not used, because
 many logs have prices only for purchases.
-``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items.
+``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items. If the data has fewer than three levels, the missing last ones
+are one category of all items.
 ``price_in_l3`` and ``price_change`` are the differences between the price and the earlier mean prices of the category and of the item."""
 NAMES = tuple(STATISTICS)
 OWN = tuple(

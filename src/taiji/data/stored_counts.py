@@ -70,7 +70,7 @@ def store_counts(dataset: Dataset, source: Path, folder: Path) -> None:
     Args:
         dataset: the dataset.
         source: the folder that it was read from.
-        folder: written atomically.
+        folder: the folder to write, atomically.
     """
     keys, events, until = CountKeys.of(dataset.items, dataset.levels), dataset.scan(), {}
     makers: dict[str, Callable[[], PastCount | PastMean]] = {}

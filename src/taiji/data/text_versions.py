@@ -54,7 +54,7 @@ class TextVersions:
         return len(self.items)
 
     def at(self, items: Array, times: Array) -> Array:
-        """Return the index of the current version of each item at each time, in the shape of ``items``; 0 without a version.
+        """Return the number (from 1) of the current version of each item at each time, in the shape of ``items``; 0 without a version.
 
         Args:
             items: dense ids of any shape; negative for no item.

@@ -1,4 +1,4 @@
-"""Open vocabularies: every id known in training has its own row, and all other ids share hashed rows.
+"""Open vocabularies: each id that is frequent enough in training has its own row, and all other ids share hashed rows.
 
 Rows are found by a 64-bit hash of the id in the source, not by the dense id in a dataset, so that a saved ranker finds the same
 rows after the tables have grown. The hash is BLAKE2b, which is stable across runs, machines and versions.

@@ -98,7 +98,10 @@ class Amount:
 
 
 def prompt_share(config: Config, log: Log) -> float:
-    """Return the share of the requested prompts for which the users suffice. A role gets at most ``examples.per_user`` prompts per user and period."""
+    """Return the share of the requested prompts of the LLM period that the log provides.
+
+    Each user gives at most ``examples.per_user`` prompts, to one role.
+    """
     size = config.size
     prompts = size.rationale_prompts + size.calibration_prompts + size.alignment_prompts
     return min(1.0, log.users * (config.examples.per_user or math.inf) / prompts)

@@ -36,7 +36,10 @@ MANY_CUT = 0.25
 
 
 def complete(context: Context, rows: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit truncated it, and its token counts."""
+    """Return one completion per row (`example`, `user`, `as_of`), whether the length limit truncated it, and its token counts.
+
+    ``kept`` and ``dropped`` are the numbers of interactions that the prompt shows and leaves out.
+    """
     return context.over(
         rows, partial(_open_answering, context, which), f"{which} model answers", "prompts", folder=which
     )

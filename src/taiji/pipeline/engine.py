@@ -6,9 +6,10 @@ Layout of ``runs/<name>/``::
     <stage>/              finished artefacts and manifest.json; <stage>-<variant>/ for a parametrised stage
     .work/<stage>/        a stage in progress: its partitions, and the fingerprint of their dependencies
 
-A stage writes into ``.work/<stage>`` and is renamed into place when it is complete. Its *fingerprint* covers its
-settings and parameters, the seed, the package version and the content hashes of the stages it reads. A finished
-stage is skipped if and only if none of its dependencies has changed and its files are intact (:mod:`taiji.core.manifests`).
+A stage writes into ``.work/<stage>``, and this folder is renamed into place when the stage is complete. The *fingerprint* of a
+stage covers its class, settings and parameters, the seed, the package version, the content hashes of the stages that it reads,
+and the state of external files and of code of other packages. A finished stage is skipped if and only if none of its
+dependencies has changed and its files are intact (:mod:`taiji.core.manifests`).
 The partitions of a killed stage are reused only for the same job. The same check is made whenever a stage reads the
 artefacts of another.
 """
@@ -59,7 +60,7 @@ from taiji.pipeline.recipes import STAGE_NAMES
 from taiji.pipeline.stage import Stage
 
 LABEL = "fingerprint.json"
-"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and True if the stage was forced."""
+"""File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and ``forced: true`` if the stage was forced."""
 LONG = 5.0
 """After a stage that ran for longer than this many seconds, memory is returned to the system; this takes a few tenths
 of a second."""

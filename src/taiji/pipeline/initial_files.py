@@ -20,7 +20,7 @@ FURTHER = {
 
 
 def mapping_text(proposal: Proposal, folder: Path) -> str:
-    """Return the mapping as YAML. A comment on every line gives the confidence and the reasons."""
+    """Return the mapping as YAML. Comments give the confidence and the reasons of each guess."""
     lines = [
         f"# Mapping of the columns of the files in {folder}, proposed by `taiji init` from names, values and keys.",
         '# Check the lines marked GUESS. All keys: docs/data.md, "Files of your own".',

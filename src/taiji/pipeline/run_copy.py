@@ -48,7 +48,7 @@ class Catalogue:
         items: table with one row per item.
         levels: category columns.
         listed: listing time of each item in microseconds.
-        end: end of the time range of the source.
+        end: latest time of the source in microseconds; 0 if it has no times.
         domain: domain of the category files.
     """
 

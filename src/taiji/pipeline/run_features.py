@@ -37,7 +37,7 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
     training = feature_metrics(joined)
     if not training["coverage"]:
         raise ConfigError(
-            "No user has features before the test period, so the ranker cannot learn from them.",
+            "No training exposure has earlier features of its user, so the ranker cannot learn from features.",
             where=f"{SETTING} = {config.recommend.features}",
             expected=f"feature rows that are available before some of the {len(rows):,} training exposures",
             found=f"{len(table):,} rows of {table['user'].n_unique():,} users of this log",

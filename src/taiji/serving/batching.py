@@ -35,7 +35,7 @@ class Batcher(Generic[A, B]):
     """Runner of ``work(arguments) -> results`` (one result per argument, in order) in its own thread.
 
     Args:
-        work: the blocking function; its exceptions are raised to every caller of that batch, unless ``apart``.
+        work: the blocking function; its exceptions are raised in every caller of that batch, unless ``apart``.
         size: largest number of arguments in one call.
         waiting: largest number of waiting arguments; further callers get :class:`Overloaded`.
         apart: True to retry each argument alone after a failure, so that one bad argument does not affect the others.

@@ -29,7 +29,7 @@ SETTINGS, RUN, SOCKET = "TAIJI_SERVING_SETTINGS", "TAIJI_SERVING_RUN", "TAIJI_SE
 HEALTH = "TAIJI_SERVING_HEALTH"
 GENERATION, CLOCK = "TAIJI_SERVING_GENERATION", "TAIJI_SERVING_CLOCK"
 UNUSABLE = 2
-"""Exit code after which the supervisor tries again, with increasing delays."""
+"""Exit code of a process that cannot start because of an error that the user can correct."""
 
 
 def api(settings: ServingSettings, run: Path) -> None:

@@ -40,8 +40,8 @@ class RunWriter:
     Args:
         world: the run's data set.
         lm, embedder, quantizer: components of the run.
-        pool: users (dense ids of the run), times and embeddings of the batch stage's answers, in which look-alikes are
-            searched.
+        pool: users (dense ids of the run), times and embeddings of the batch stage's answers, among which look-alikes are
+            found.
         store: store that knows which users were erased; they are no longer used as look-alikes.
         moved: map of the intent space; None if the run has no map.
     """

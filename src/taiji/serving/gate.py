@@ -48,7 +48,7 @@ SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type
 last.
 """
 LARGE = 8192
-"""Size in bytes above which a body waits for its turn and is read in its own thread: reading a thousand events takes
+"""Size in bytes above which a body waits for its turn and is read outside the event loop: reading a thousand events takes
 milliseconds, in which no other request would be answered.
 """
 ANONYMOUS = "anonymous"

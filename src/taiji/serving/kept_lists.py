@@ -46,7 +46,7 @@ class KeptList:
         made_at: microseconds since the epoch.
         seen: number of events of the user at that time.
         newest: id of the newest of these events, or empty.
-        forgotten: whether the user had been erased by that time.
+        forgotten: True if the user had been erased by that time.
         had: items of the list that the user had clicked by that time.
         length: requested number of items, or the number found if the request had none.
         feature_version: version of the feature row that was read, if any.
@@ -194,7 +194,7 @@ class KeptLists:
 
 
 class KeptDiary:
-    """Log of lists that were shown again, with at most one line per release and ten seconds."""
+    """Log of lists that were shown again, with at most one line per release in ten seconds."""
 
     def __init__(self) -> None:
         self._counts: dict[str, tuple[int, float]] = {}

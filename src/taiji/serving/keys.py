@@ -25,7 +25,9 @@ from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.serving.logs import log, where
 
 SCOPES = ("read", "write", "admin")
-"""``read``: features, ranking, metrics; ``write``: events; ``admin``: all of these, erasures and releases."""
+"""``read``: features, ranking, recommendations, metrics; ``write``: events; ``admin``: all of these, erasures, releases
+and dead letters.
+"""
 ENVIRONMENT = "TAIJI_API_KEYS"
 SHORTEST = 20
 RELOAD_S = 1.0
@@ -137,7 +139,8 @@ def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -
     """Return the keys of the file and of the environment.
 
     Raises:
-        ConfigError: other users can read the file, or an entry is malformed. Messages never contain a secret.
+        ConfigError: the file is missing, other users can read it, an entry is malformed, two keys have the same name, or
+            the environment variable is empty. Messages never contain a secret.
     """
     keys = _from_file(path) if path else []
     text = (os.environ if environment is None else environment).get(ENVIRONMENT)

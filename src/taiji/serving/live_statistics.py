@@ -63,7 +63,7 @@ class LivePointInTime(PointInTime):
 
     @cached_property
     def user_clicks(self) -> tuple[Array, Array]:
-        """Return the number and the last time of the user's clicks, from the newest state."""
+        """Number of the user's clicks and time of the last one, from the newest state."""
         return self._own.user_clicks
 
     @property

@@ -135,7 +135,10 @@ class Recommendations:
     async def _found(
         self, release: str, asked: RecommendIn, history: UserHistory, row: StoredRow | None, busy: Overloaded | None
     ) -> Answer:
-        """Return the response from the cache or the cascade; every event, feature row and erasure changes the cache key."""
+        """Return the response from the cache, the kept lists or the cascade.
+
+        Every event, feature row and erasure changes the key of the cache.
+        """
         newest = history.events[-1].id if history.events else ""
         version = row.version if row else None
         key = (release, version, history.seen, newest, history.forgotten, asked.model_dump_json())

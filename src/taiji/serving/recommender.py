@@ -217,7 +217,7 @@ class RankingRecommender(RunRecommender):
 
     @property
     def says_intents(self) -> bool:
-        """True if the run has a student of intents."""
+        """True if the run has a student model that predicts intents."""
         return self._scorer.says_intents
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:

@@ -208,7 +208,7 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
     try:
         before = store.last_beats()
         time.sleep(WATCH_S if before else 0.0)
-        # A process lives if its last sign of life changes. Its age is no test, because the clocks differ.
+        # A process lives if its last sign of life changes. The age of the sign cannot be used, because the clocks differ.
         if alive := sorted(name for name, at in store.last_beats().items() if before.get(name) != at):
             raise ResourceError(
                 "A service is using the store.", where=settings.store, found=", ".join(alive), fix="stop the service"

@@ -68,7 +68,10 @@ class EventsIn(Body):
 
 
 class EventsOut(BaseModel):
-    """Numbers of stored (``accepted``) events, and of events known under this idempotency key (``duplicate``)."""
+    """Number of stored events.
+
+    ``duplicate`` means that the batch is already known under this idempotency key, so that nothing was stored.
+    """
 
     accepted: int
     duplicate: bool
@@ -116,7 +119,7 @@ class FeaturesOut(BaseModel):
 
 
 class RankIn(Body):
-    """Candidates for a user, and the request's context: one value for each context column of the mapping."""
+    """Candidates for a user, and the request's context: values of the mapping's context columns, by name."""
 
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -124,9 +127,9 @@ class RankIn(Body):
 
 
 class Score(BaseModel):
-    """P(click and conversion) of one candidate; null if it is not in the catalogue.
+    """P(click and conversion) of one candidate, or P(click) if the ranker predicts no conversions.
 
-    ``with_features`` is also null if there is no usable row.
+    It is null for an item that is not in the catalogue. ``with_features`` is also null if there is no usable row.
     """
 
     item: str
@@ -171,8 +174,8 @@ class RecommendOut(BaseModel):
     ``known_user`` is false if neither the data of the release's run nor any later event contains the user, and for a
     user who was erased and has had no events since; the list is then that of an empty history. It is null if the
     backend cannot tell which users its runs contain.
-    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers and
-    ``unranked`` candidates were left out, because there was no time left. ``cached`` means that the list was made
+    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out,
+    and so were ``unranked`` candidates, for which there was no time left. ``cached`` means that the list was made
     before this request, ``age_s`` seconds ago: for the same request a moment ago or, if it is also ``kept``, for an
     earlier request of this user, because of the load. ``made_at`` is the time at which it was made, in microseconds
     since the epoch, and ``release`` the release that made it. ``features`` tells what the ranker read: the user's
@@ -251,7 +254,7 @@ class LettersOut(BaseModel):
 
 
 class Retried(BaseModel):
-    """Number of users that are due again."""
+    """Number of dead letters that are processed again."""
 
     retried: int
 

@@ -28,8 +28,8 @@ class TriggerSettings(Settings):
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """Age at which a row is written again without an event, because prompts depend on the time; 0 for never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
-    """Number of users with features whose updates one API key may cause at full priority; further users wait for their
-    turn, or until no other user is waiting.
+    """Number of users with features whose updates one API key may cause per hour at full priority; further users wait for
+    their turn, or until no other user is waiting.
     """
     strangers_per_hour: float = Field(default=1000.0, gt=0)
     """The same limit for users without features; a client can invent any number of such users."""
@@ -74,7 +74,9 @@ class LimitSettings(Settings):
     request_s: float = Field(default=10.0, gt=0)
     """Longest time for a response."""
     wait_s: float = Field(default=1.0, gt=0)
-    """Reasonable waiting time for a ranking or a list; when the load would make it longer, requests get 503 at once."""
+    """Reasonable waiting time for a ranking, a list or a batch of features; when the load would make it longer, requests
+    get 503 at once.
+    """
     rate: float = Field(default=5000.0, gt=0)
     """Average number of requests per second and key."""
     burst: int = Field(default=10000, ge=1)

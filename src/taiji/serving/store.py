@@ -110,8 +110,8 @@ class Store(Protocol):
     def repair_clock(self, now: int) -> int:
         """Undo writes with a clock ahead of ``now``, while no service runs; return how many users are now due.
 
-        The high-water mark and all later times are set back to ``now``. Users become due now if they are due or leased
-        later than staleness or a lease allow, or if their rows have a later time. Deferred users get a new turn.
+        The high-water mark and all later times are set back to ``now``. Users become due now if they are leased, are due
+        later than the settings allow, or have a row with a later time. The turns of API keys start anew.
         """
         ...
 
@@ -291,7 +291,7 @@ def keyed_digest(data: bytes, secret: bytes) -> str:
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
     """Return the time at which a new row becomes stale; None if rows never do.
 
-    The time is brought forward by a share that depends on the user id, at most a tenth of it (with ``spread``, up to
+    The period ``staleness_s`` is shortened by a share that depends on the user id, at most a tenth (with ``spread``, up to
     all of it), so that users do not all become due together.
     """
     if not settings.trigger.staleness_s:

@@ -91,8 +91,8 @@ class UserHistory:
     """The service's data about a user at ``as_of``; all ``events`` are strictly before it.
 
     Attributes:
-        seen: number of events ever accepted for the user; it exceeds ``len(events)`` once older events are dropped.
-        forgotten: whether the user was erased, so that the user's data in the run directory must not be read.
+        seen: number of events ever absorbed for the user; it exceeds ``len(events)`` once older events are dropped.
+        forgotten: True if the user was erased, so that the user's data in the run directory must not be read.
     """
 
     user: str
@@ -324,10 +324,11 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class RankResult:
-    """CTCVR per candidate, None for one that is not in the catalogue.
+    """Prediction of the ranker's goal (CTCVR by default) per candidate, None for one that is not in the catalogue.
 
-    ``with_features`` is None if the user has no row of the ranker's quantiser version. ``wrong_context`` lists the
-    context columns that the log lacks or whose value has a different type, with the reasons; in that case nothing is scored.
+    ``with_features`` is None if the user has neither a row of the ranker's quantiser version nor intents from a student.
+    ``wrong_context`` lists the context columns that the log lacks or whose value has a different type, with the reasons; in
+    that case nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)
@@ -343,10 +344,10 @@ class RecommendRequest:
         length: number of items; None for the length of the run's lists.
         exclude: items that must not be in the list.
         context: as in :class:`RankRequest`.
-        trace: whether to return the path of every candidate.
+        trace: True to return the path of every candidate.
         features: as in :class:`RankRequest`.
-        spare: whether to also return the items that would follow the list, as many as the list has, to be stored with
-            the kept list. A recommender may ignore this.
+        spare: True to return also the items that would follow the list, as many as the list has, to be stored with the
+            kept list. A recommender may ignore this.
     """
 
     history: UserHistory

@@ -137,7 +137,7 @@ FAULTS = {
     "wrong type": ({"log": LOG.replace(",2\n", ",two\n")}, ["log.csv", "column stars", "row 2", "'two'"]),
     "wrong date": ({"log": LOG.replace("2020-01-02", "2020-13-02")}, ["log.csv", "column t", "row 2", "2020-13-02"]),
     "no date at all": ({"log": LOG.replace("2020-", "day ")}, ["column t", "rows 1, 2, 3", "unit"]),
-    "wrong unit": ({"events": {"timestamp": {"column": "t", "unit": "s"}}}, ["column t", "rows 1, 2, 3", "an integer"]),
+    "wrong unit": ({"events": {"timestamp": {"column": "t", "unit": "s"}}}, ["column t", "rows 1, 2, 3", "seconds"]),
     "empty": ({"log": "u,i,t,stars\n"}, ["empty", "log.csv"]),
     "unknown item": ({"log": LOG.replace("y,2", "y,9")}, ["unknown id", "log.csv", "row 2", "'9'"]),
     "duplicate items": ({"items": ITEMS + "1,Again,c\n"}, ["Duplicate items", "items.csv", "row 3"]),

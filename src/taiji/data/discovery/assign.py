@@ -56,7 +56,7 @@ class Roles:
 
     @property
     def domain(self) -> tuple[str, str]:
-        """Return the domain of the items, inferred from the names of files and columns, and the reason."""
+        """Domain of the items, inferred from the names of files and columns, and the reason."""
         tables = [table for table in (self.events, self.items) if table]
         words = {word for table in tables for name in (table.path.stem, *table.columns) for word in parts(name)}
         if words & FILMS:
@@ -70,7 +70,8 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
     """Return the most likely roles of the files, and a question if two files are about equally likely to be the log.
 
     Raises:
-        InputError: no file has a time column, or an answer does not name a file of the folder.
+        InputError: no file has a time column, the log is split between two files, its rows list several items each, or an answer does not name a
+            file of the folder.
     """
     fixed = {role: _file(tables, role, answers) for role in ("events", "items", "users") if f"{role}.file" in answers}
     found = {(a.path, b.path): links(a, b) for a in tables for b in tables if a is not b}
@@ -228,7 +229,7 @@ def _key_score(column: Column, meaning: str) -> Score:
 
 
 def _separate_ids(roles: Roles) -> float:
-    """Lower the score of a column that is a candidate for both user and item in its weaker role, and return the score of the best pair."""
+    """Lower the score of the best user column as an item, and of the best item column as a user. Return half the score of this pair, or -2 without a pair."""
     pairs = [(u[0] + i[0], a, b) for a, u in roles.user_scores.items() for b, i in roles.item_scores.items() if a != b]
     if not pairs:
         return -2.0

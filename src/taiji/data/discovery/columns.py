@@ -38,7 +38,7 @@ class Column:
         examples: the first few distinct values as text.
         units: units in which the numbers could be times.
         formats: formats in which the values can be read as times; an empty string stands for ISO 8601. Several formats mean that the values are ambiguous.
-        forms: notations in which the numbers can be written in a CSV; several if the values are ambiguous.
+        forms: notations in which the values can be read as numbers; several if the values are ambiguous.
         negative: number of values below 0.
         zeros: number of values that are 0.
         broken: number of cells that do not fit the kind of the column.
@@ -245,6 +245,6 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return the facts of the recognised kind. If some cells do not fit this kind, return the facts of a text column, whose ``mostly`` holds them."""
+    """Return the facts of the recognised kind. If some cells do not fit it, return the facts of a text column, with the former as ``mostly``."""
     found = _with_broken_cells(found, texts, read)
     return replace(plain, mostly=found) if found.broken else found

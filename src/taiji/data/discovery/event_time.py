@@ -77,7 +77,7 @@ def _unit_reason(unit: str) -> str:
 
 
 def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str, str], taken: set[str]) -> Column:
-    """If another column holds the time of day, return the facts of the day combined with it; otherwise return ``column``."""
+    """If another column holds the time of day, return the facts about the combined times; otherwise return ``column``."""
     clock = answers.pop("events.timestamp.clock", "")
     sure, reasons = 1.0, ANSWERED
     if not clock and column.kind in ("time", "integer") and not column.units and _day_only(log, column):
@@ -93,7 +93,7 @@ def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str,
 
 
 def _holds_time_of_day(log: Table, column: Column) -> bool:
-    """Return True if a column holds times of day, judged by its name and values, or by values from all hours of the day."""
+    """Return True if a column holds times of day, judged by its name and values, or by values alone if one has am or pm or an hour after 12."""
     values = log.frame[column.name]
     hours = says(column.name, HOUR)
     if hours or "time" in column.means or _counts_since_midnight(column):

@@ -131,7 +131,7 @@ def _propose_from_name(found: Further, column: Column, role: str) -> None:
         line = _label(column, "count")
         found.suggestions.append((f"labels: {yaml_line(line)}", f"{column.name} counts from {low:g} to {high:g}"))
     elif role in ("rating", "survey") and (grades := _grades(column)):
-        _learn(found, column, "ordinal", 0.7, f"its name, and {len(grades)} distinct values", grades=grades)
+        _learn(found, column, "ordinal", 0.7, f"its name, and {len(grades)} grades", grades=grades)
     elif role == "reaction" and column.kind in ("text", "integer", "number") and column.values:
         _ask(found, column, f"it holds {', '.join(column.values)}", f"== {value_text(column.values[0])}")
     elif role == "duration" and column.kind in ("text", "time") and column.examples:
@@ -175,7 +175,9 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
 
 
 def _grades(column: Column) -> list[Any]:
-    """Return the distinct ratings in ascending order, or an empty list unless they are a few numbers."""
+    """Return the grades of a column in ascending order: all integers from the lowest to the highest, or the distinct values. Return an empty list unless
+    the values are a few numbers.
+    """
     if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
         return []
     if column.low is None or column.high is None or len(column.forms) > 1:

@@ -144,9 +144,9 @@ def _from_texts(column: Column, meaning: str, against: bool) -> Meant | None:
 
 def _ask(column: Column, meaning: str, choices: tuple[Guess, ...], content: str, doubts: tuple[str, ...] = ()) -> Meant:
     last = (
-        Guess("null", 0.2, (f"no row is one; {column.name} is not used",))
+        Guess("null", 0.2, (f"no row is a conversion; {column.name} is not used",))
         if meaning == "conversion"
-        else Guess(1, 0.2, (f"every row is one; {column.name} is not used",))
+        else Guess(1, 0.2, (f"every row is a click; {column.name} is not used",))
     )
     question = Question(
         KEYS[meaning], f"{ASKED[meaning]}: {column.name} is named like this label, but {content}", (*choices, last)

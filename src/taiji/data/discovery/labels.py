@@ -214,7 +214,7 @@ def _from_actions(table: Table, column: Column) -> Labels:
             if certain:
                 choices.append(Guess(_one_of(name, certain), 0.5, (f"{unknown} are not clicks",)))
             else:  # no other value is a click, so one of these must be
-                choices += [Guess(_one_of(name, [value]), 0.4, ("these rows are",)) for value in values_of[None]]
+                choices += [Guess(_one_of(name, [value]), 0.4, ("only these rows",)) for value in values_of[None]]
             questions = (
                 Question(
                     "events.click",
@@ -244,10 +244,10 @@ def _ask_about_codes(column: Column) -> Labels:
     whole = column.kind == "integer"
     values = sorted(column.values, key=int) if whole else list(column.values)
     kinds = [
-        Guess(f"{name} == {value}" if whole else _one_of(name, [value]), 0.3, ("these rows are",)) for value in values
+        Guess(f"{name} == {value}" if whole else _one_of(name, [value]), 0.3, ("only these rows",)) for value in values
     ]
     more = [
-        Guess(f"{name} >= {value}" if whole else _none_of(name, [value]), 0.3, ("these rows are",))
+        Guess(f"{name} >= {value}" if whole else _none_of(name, [value]), 0.3, ("only these rows",))
         for value in (values[1:-1] if whole else values if len(values) > 2 else ())
     ]
     none = Guess("null", 0.3, ("the log has no conversions",))

@@ -1,4 +1,4 @@
-"""Describe columns that are used unchanged but may mean something else: prices in cents, times that imply a purchase."""
+"""Describe prices that may be in cents or in several currencies, and unused columns that hold the time of a purchase."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Profile:
 
     Attributes:
         told: columns that prompts show.
-        left_out: excluded column to the reason.
+        left_out: reason for each excluded column, by column name.
     """
 
     told: tuple[str, ...]

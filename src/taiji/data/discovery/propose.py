@@ -55,7 +55,7 @@ class Proposal:
     Attributes:
         roles: assignment of files to the log, the items and the users.
         guesses: guesses by key of the mapping (``events.user_id``).
-        questions: required roles that could not be determined.
+        questions: questions about parts of the mapping that the files do not determine.
         doubts: notes on decisions with weak evidence and on unused data, as sentences.
         unused: columns without a role, by file name.
         suggestions: optional lines for the ``events`` section of the mapping, each with its reason.
@@ -80,7 +80,8 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
         name: default name of the data set.
 
     Raises:
-        ConfigError: an answer names a missing file or column, or no file can be a log.
+        InputError: an answer names a missing file, or no file can be a log; see :func:`taiji.data.discovery.assign.assign`.
+        ConfigError: an answer names a missing column or an unknown key of the mapping.
     """
     answers = _flatten_timestamp(dict(answers or {}))
     roles, question = assign(tables, answers)
@@ -434,7 +435,7 @@ class _ProposalBuilder:
             )
 
     def _apply_remaining_answers(self) -> None:
-        """Apply the answers that no question asked for. Any key of the mapping takes a value in YAML; ``null`` omits the key."""
+        """Apply the answers that have not been used yet. Any key of the mapping takes a value in YAML; ``null`` omits the key."""
         models: dict[str, type[Settings]] = {"items": ItemsMapping, "events": EventsMapping, "users": UsersMapping}
         for key in list(self.answers):
             section, _, part = key.partition(".")
@@ -443,7 +444,7 @@ class _ProposalBuilder:
                 given = self.answers.pop(key)
                 value = (
                     given if given.startswith("`") else parse_yaml(given, f"the answer for {key}")
-                )  # a rule that starts with a quoted column
+                )  # a text that starts with ` is not YAML but a rule that starts with a quoted column
                 for name in [name for name in self.proposal.guesses if name == key or name.startswith(f"{key}.")]:
                     self.proposal.guesses.pop(name)
                 if value is not None:

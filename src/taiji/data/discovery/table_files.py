@@ -262,7 +262,7 @@ def _table_of_folder(folder: Path, notes: list[str]) -> Table | None:
 
 
 def _one_table(names: set[tuple[str, ...]]) -> bool:
-    """Return True if the files have the same columns, except for a few missing ones, and so can be one table."""
+    """Return True if the files can be one table: at least half of all their columns occur in every file."""
     sets = [set(some) for some in names]
     every, common = set.union(*sets), set.intersection(*sets)
     return bool(common) and len(common) >= 0.5 * len(every) if len(sets) > 1 else True
@@ -380,7 +380,10 @@ def _with_advice_to_ignore(path: Path, error: TaijiError) -> TaijiError:
 
 
 def _separator(path: Path) -> tuple[str, list[list[str]]]:
-    """Return the best separator, which splits nearly all lines into the same number of cells, as large as possible, and the cells of the first lines."""
+    """Return the separator that splits nearly all lines into the same number of cells, as large as possible.
+
+    Return also the cells of the first lines, from the header on.
+    """
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:
         return ",", []

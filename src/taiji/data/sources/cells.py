@@ -112,7 +112,7 @@ class Cells:
         if bool(wrong.any()) and texts.dtype == pl.String:
             others = [known or "ISO 8601" for known in time_forms(texts) if (known or None) != form]
             fix = f"nearly all cells have the format {' or '.join(others)}: declare it as format" if others else ""
-        wanted = "an integer or a number of seconds" if plan.unit == "s" else "an integer or a number of " + plan.unit
+        wanted = "a number of seconds since 1970" if plan.unit == "s" else "a number in the declared unit, " + plan.unit
         if plan.unit == "text":
             wanted = f"dates written as {plan.format or '2024-12-31 23:59:59 (ISO 8601)'}"
         return self._checked(

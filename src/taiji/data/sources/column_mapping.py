@@ -26,7 +26,8 @@ class FileMapping(Settings):
     """File in the folder of the mapping, and how to read it."""
 
     file: str
-    """Parquet, CSV, TSV or JSON-lines file (possibly ``.gz``), relative to the folder of the mapping."""
+    """Parquet, CSV, TSV, JSON-lines or Excel file (possibly ``.gz``), folder of such files, or pattern (``log-*.csv``), relative to the folder of
+    the mapping, or to ``data.source`` if ``data.mapping`` names the mapping."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
     """Separator of a CSV; by default a tab for ``.tsv`` and a comma otherwise."""
     header: list[str] | None = None
@@ -87,7 +88,7 @@ class ItemsMapping(FileMapping):
     keep: tuple[str, ...] = ()
     """Further columns to keep."""
     one_per_id: bool = False
-    """True if ids are repeated in the file, as in a joined table. The first row of each id is used."""
+    """True if ids are repeated in the file, as in a joined table. The first row of each id is used; rows with a title take precedence."""
 
     @model_validator(mode="before")
     @classmethod
@@ -168,13 +169,14 @@ class EventsMapping(FileMapping):
     conversion: bool | int | str | None = None
     price: str | None = None
     matured_at: TimeMapping | str | None = None
-    """Column of the time at which the conversion label became known."""
+    """Column of the time at which conversions and labels with ``delayed: true`` became known."""
     matures_after_days: float | None = Field(default=None, gt=0)
-    """Days after which the conversion label becomes known, instead of ``matured_at``. A label that could not mature within the log becomes unknown."""
+    """Days after which conversions and labels with ``delayed: true`` become known, instead of ``matured_at``. A label that could not mature within
+    the log becomes unknown."""
     in_order: Literal["file", "user"] | None = None
     """Declare that timestamps never decrease within the file, or within the rows of each user. This is checked."""
     non_clicks: int = Field(default=0, ge=0)
-    """Number of popular items to sample for each click as exposures without a click, for a log that has none."""
+    """Largest number of popular items to sample for each click as exposures without a click, for a log that has none."""
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
     """Name to further label besides click and conversion."""
     behaviour: str | None = None

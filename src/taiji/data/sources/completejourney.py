@@ -89,7 +89,8 @@ def load(
         non_clicks: largest number of promoted but unbought products per trip (default 8).
 
     Raises:
-        ResourceError: the package is not installed, or a file is invalid.
+        ResourceError: the package is not installed.
+        InputError: a file or a column is missing, or a file is unreadable.
     """
     folder = package_folder() if folder is None else folder
     non_clicks = NON_CLICKS if non_clicks is None else non_clicks
@@ -108,7 +109,7 @@ def load(
         "According to Complete Journey, its data is simulated from real shopping patterns. Its times appear to be shifted to UTC and are used unchanged.",
         f"An exposure is a product on display or in the mailer in the store and week of a trip: {counts['promoted_lines']:,} of {counts['lines']:,} purchase lines "
         f"are of such products, and {counts['trips_with_non_clicks']:,} of {counts['trips']:,} trips had some that were not bought.",
-        f"Exposures without a click are a seeded sample of up to {non_clicks} of these per trip (seed {seed}). Unpromoted purchases are history, never exposures.",
+        f"Exposures without a click are a seeded sample of up to {non_clicks} promoted products per trip that were not bought (seed {seed}). Unpromoted purchases are history, never exposures.",
         "A click is a purchase on the trip. A conversion is another purchase of the product within 28 days; it is known 28 days after the trip.",
         f"{counts['dropped_lines']:,} lines of quantity 0 and {counts['unknown_lines']:,} lines of products that are missing from the product table were dropped.",
         "The price of a purchase is the amount paid per unit (sales value / quantity). The price of an exposure is the last one that anyone paid strictly before the trip.",

@@ -410,7 +410,7 @@ def json_lines(path: Path, broken: list[Broken] | None = None) -> Iterator[dict[
 
 
 def _starts_array(path: Path) -> bool:
-    """Return True if a file holds one array that spans several lines rather than one object per line."""
+    """Return True if a file holds one array of objects rather than one JSON value per line."""
     first = next((text for line in text_lines(path) if (text := line.strip().removeprefix("\ufeff"))), "")
     return first.startswith("[") and not (first.endswith("]") and len(first) > 2 and first[1:].lstrip()[:1] != "{")
 

@@ -1,4 +1,4 @@
-"""Read a user's own files (Parquet, CSV, JSON lines) as described by a mapping."""
+"""Read a user's own files (Parquet, CSV, JSON lines, Excel) as described by a mapping."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ class Files(Source):
     def load(self, settings: DataSettings, seed: int) -> Tables:
         """Read the files that the mapping describes.
 
-        Ids in a CSV stay exactly as written. If the types of an id differ between tables, the ids become text.
+        Ids in a CSV stay text, without surrounding spaces. Ids of the events take the spelling of their table. If the types of an id differ between
+        tables, the ids become text.
 
         Args:
             settings: settings of the source; ``non_clicks`` overrides the number in the mapping.

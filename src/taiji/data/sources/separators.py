@@ -32,7 +32,7 @@ INSPECTED = 20
 
 
 def best_separator(lines: Sequence[str]) -> str | None:
-    """Return the separator that splits nearly all lines below the header's title into the same number of fields, as large as possible.
+    """Return the separator that splits nearly all lines from the header on into the same number of fields, as large as possible.
 
     Return None if no separator does.
     """

@@ -47,7 +47,7 @@ class Source(ABC):
     def state(self, settings: DataSettings) -> Any:
         """Return a JSON value that changes whenever the log does: :func:`taiji.core.file_state.file_state` of its files, the version of a table, …
 
-        The stage that reads the log runs again if and only if this value or its settings have changed.
+        The stage that reads the log runs again when this value has changed.
         """
 
 

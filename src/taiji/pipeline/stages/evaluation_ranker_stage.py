@@ -19,7 +19,7 @@ class EvaluationRanker(Stage):
     """Stage that trains the ranker without features on the ranker period. This ranker also evaluates the answers of the language models."""
 
     name = "evaluation_ranker"
-    summary = "Train the ranker without features, which also evaluates the models."
+    summary = "Train the ranker without features; it also evaluates the models."
     needs = PREPARED_STAGES
     settings = ("ranking",)
 

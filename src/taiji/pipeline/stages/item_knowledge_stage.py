@@ -48,7 +48,7 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the report and, if their fields read the texts of the run, the ranker stages."""
+        """Return the stage ``report`` and, if fields of the ranker read the texts of the run, the stages that train rankers."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
         return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
@@ -102,7 +102,7 @@ def _reads_the_run(entry: dict[str, Any]) -> bool:
 
 
 def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = False) -> ItemWriter:
-    """Load the model (with the configured engine) or make a client of the endpoint."""
+    """Load the model (with the configured engine if ``fast``) or make a client of the endpoint."""
     from taiji.language.vllm_engine import with_engine
     from taiji.pipeline.run_models import base_model
     from taiji.reasoning.endpoint import EndpointClient
