@@ -34,7 +34,7 @@ def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
     """Return the unfitted retriever described by a section of ``recommend.retrievers``.
 
     Raises:
-        ConfigError: no model, an unknown model, or unknown settings.
+        ConfigError: the section has no model, an unknown model, or invalid settings.
     """
     where = f"recommend.retrievers.{name}"
     if "model" not in values:

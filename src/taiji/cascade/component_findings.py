@@ -26,8 +26,8 @@ def component_findings(
         metric: metric of the comparison.
 
     Returns:
-        ``component``, ``metric``, ``value``, ``comparisons`` (paired differences with ``verdict``), ``beats`` (None
-        without a baseline) and ``reasons``, empty if it beats them all.
+        ``component``, ``metric``, ``value`` and its interval ``low`` to ``high``, ``comparisons`` (paired differences
+        with ``verdict``), ``beats`` (None without a baseline) and ``reasons``, empty if it beats them all.
     """
     found = []
     for row in retrieval:

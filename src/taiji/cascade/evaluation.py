@@ -42,7 +42,7 @@ class Evaluation:
         lists: the same for the final list of every variant: with all components, and without each of them.
         milliseconds: step to median milliseconds per request, with requests in blocks.
         components: result of :func:`taiji.cascade.component_findings.component_findings`.
-        slices: the underlying rows.
+        slices: rows of the compared metric on each slice of the log, from which the reasons in ``components`` come.
         facts: facts of the log.
         candidates: step to the mean number of candidates after it.
         shown: variant to its lists (B, K).
@@ -82,7 +82,8 @@ def evaluate_recommender(
         dataset: the log.
         retrievers, ranker: fitted.
         requests, targets: requests and targets of the test period.
-        before: microseconds; interactions before it make an item popular (for novelty).
+        before: start of the test period (microseconds). Only earlier interactions count for popularity (in novelty,
+            slices and facts) and for known items.
         vectors: (N, d) for diversity.
         further: additional metrics of the caller: name to a function from final lists (B, K) to values per request
             (B,).

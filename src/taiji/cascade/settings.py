@@ -41,9 +41,9 @@ class RecommendSettings(Settings):
     rank: bool = True
     """Rank the candidates with the model of the section `ranking`; otherwise keep the order of the merge."""
     fusion: str = "rank_average"
-    """Fusion of the predictions to one score: `linear` (their sum), `log_linear` (their product), `rank_average`
-    (the mean of their ranks), or a fitted fusion: `quantile_alignment`, `grouped_alignment`, `monotone_ensemble`, `cells`, or another entry point of the group
-    `taiji.fusers` or `package.module:Class`."""
+    """Fusion of the predictions to one score: `linear` (their weighted sum), `log_linear` (their weighted product),
+    `rank_average` (the weighted sum of their ranks), or a fitted fusion: `quantile_alignment`, `grouped_alignment`,
+    `monotone_ensemble`, `cells`, or another entry point of the group `taiji.fusers` or `package.module:Class`."""
     fusion_settings: dict[str, Any] = Field(default={})
     """Settings of the fusion other than the weights."""
     fusion_weights: dict[str, float] = Field(default={"click": 1.0, "merged": 1.0}, min_length=1)
@@ -60,8 +60,8 @@ class RecommendSettings(Settings):
     """Run directory of `taiji run` whose features the ranker reads as of each request's time; users and items are
     matched by their original ids. `null` ranks without features."""
     without_fields: tuple[str, ...] = ()
-    """Names of fields of the ranker, of your own package or pair fields. For each, a further ranker is trained without it, and
-    the ablation has a row for it."""
+    """Names of ranker fields that are listed in `ranking.fields` or `ranking.pair_fields`. For each, a further ranker
+    is trained without it, and the ablation has a row for it."""
     most_per_category: PositiveInt | None = None
     """Largest number of items per deepest category in a list; `null` sets no cap."""
     budget: Budget = Budget()

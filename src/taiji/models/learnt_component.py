@@ -1,4 +1,4 @@
-"""Base class of components that consist of learnt arrays and read no column of the log: settings, version, and saving."""
+"""Base class of components that consist of learnt arrays and read no events: settings, version, and saving."""
 
 from __future__ import annotations
 

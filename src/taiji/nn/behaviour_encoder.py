@@ -24,7 +24,7 @@ class BehaviourAttention(nn.Module):
     Args:
         width: d.
         heads: number of heads, each of even width.
-        scaled: whether behaviours are used.
+        scaled: whether behaviours scale the queries and keys.
         after_turn: apply the factors after the rotation, as in the released code.
     """
 

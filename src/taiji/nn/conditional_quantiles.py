@@ -80,7 +80,7 @@ def fit_quantiles(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = QuantileNetwork(circumstances.shape[1], values.shape[1], len(levels), width).double()
-    # At the start, the network gives the marginal quantiles for all circumstances.
+    # At the start, the network gives nearly the marginal quantiles for all circumstances.
     with torch.no_grad():
         final = network.layers[-1]
         assert isinstance(final, nn.Linear)

@@ -2,13 +2,13 @@
 
 With the best rank-r approximation H ≈ U Σ Vᵀ of the history, as keys and values:
 
-- ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N behaviours.
+- ``full_softmax``: softmax(Q Hᵀ / √d) H, in O(m N d) for m candidates and N interactions.
 - ``factored_softmax``: softmax(Q V (H V)ᵀ / √d) (H V) Vᵀ, in O(N d r + m N r). Equal to the full softmax if H has rank r; otherwise each logit is off by
   at most ‖q‖ σ_{r+1} / √d.
 - ``interest_softmax``: softmax over r *interests* K = Σ Vᵀ / √N, in O(N d r + m d r). This is a different function:
-  it does not equal softmax over the behaviours even on a history of rank r, and it ignores the history's order.
+  it does not equal softmax over the interactions even on a history of rank r, and it ignores the history's order.
 
-A singular vector is determined only up to its sign, which would change the interests. The sign is therefore chosen such that the mean behaviour has a
+A singular vector is determined only up to its sign, which would change the interests. The sign is therefore chosen such that the mean interaction has a
 positive coordinate. Singular values grow with √N and are divided by it. Gradients flow through H V but not through V, because the gradient of a
 decomposition explodes where singular values are close.
 """
@@ -58,7 +58,7 @@ def interests(history: torch.Tensor, mask: torch.Tensor, directions: torch.Tenso
 
     Args:
         history: (B, N, d), padding 0.
-        mask: (B, N) True where there is a behaviour.
+        mask: (B, N) True where there is an interaction.
         directions: (B, d, r).
     """
     count = mask.sum(dim=1).clamp_min(1).to(history.dtype).view(-1, 1, 1)
@@ -81,7 +81,7 @@ def low_rank_attention(
     Args:
         queries: (B, m, d).
         history: (B, N, d), keys and values, padding 0.
-        mask: (B, N) True where there is a behaviour.
+        mask: (B, N) True where there is an interaction.
         operator: see the module docstring.
         directions: (B, d, r), needed by all except ``full_softmax``.
     """
@@ -98,7 +98,7 @@ def low_rank_attention(
 
 
 def _masked_softmax(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return a softmax over the behaviours only. For an empty history, the weights are uniform over the padding, whose values are 0."""
+    """Return a softmax over the interactions only. For an empty history, the weights are uniform over the padding, whose values are 0."""
     return torch.softmax(logits.masked_fill(~mask.unsqueeze(1), -1e9), dim=2)
 
 
@@ -106,7 +106,7 @@ class LowRankAttention(nn.Module):
     """One of the operators as a layer over batches of histories.
 
     Args:
-        width: width of behaviours and candidates (d).
+        width: width of interactions and candidates (d).
         rank: r, at most the width.
         operator: see the module docstring.
     """

@@ -34,7 +34,7 @@ class FSQSettings(CoderSettings):
     def _cells(self) -> Self:
         if any(levels < 2 for levels in self.grid) or prod(self.grid) != self.size:
             raise ValueError(
-                f"levels of at least 2 whose product is size ({self.size}) are expected; {self.grid} has {prod(self.grid)} cells"
+                f"grid must have at least 2 levels per direction, and their product must be size ({self.size}); {self.grid} has {prod(self.grid)} cells"
             )
         return self
 

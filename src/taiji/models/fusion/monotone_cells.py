@@ -3,8 +3,8 @@
 The inner stage is supervised; the outer stage, a policy, is in ``session_cells.py``.
 
 z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for
-violations is needed. The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Any monotone fusion has this form up to a function of
-the sum, which does not affect the order.
+violations is needed. The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. A weighted sum and a weighted product both have this form
+up to an increasing function of the sum, which does not affect the order.
 """
 
 from __future__ import annotations

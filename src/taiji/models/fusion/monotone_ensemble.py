@@ -43,7 +43,8 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps `weights`."""
+    """Step by which the logarithm of a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps
+    `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
     """Share of the slates, the last ones, that is held out to measure UAUC."""
 
@@ -106,7 +107,7 @@ class MonotoneEnsemble(LearntFusion):
         told = np.stack([np.nan_to_num(np.asarray(rows.labels[task], np.float64)) for task in labels], axis=2)
         spread = np.maximum(told[known].std(axis=0), 1e-9)
         told = (told - told[known].mean(axis=0)) / spread
-        # The labels are divided by their standard deviations, so each weight is multiplied by that of its label.
+        # The labels are divided by their standard deviations, so each weight is multiplied by its label's standard deviation.
         start = np.array([s.weights[task] for task in labels]) * spread
         scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests)
         rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))

@@ -30,7 +30,7 @@ class QuantileAlignmentSettings(FusionSettings):
     numbers: tuple[str, ...] = ()
     """Numeric circumstances (`duration`): columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
-    """Categorical circumstances. For an unseen or missing value, the overall quantiles are used."""
+    """Categorical circumstances. An unseen or missing value matches none of the known ones, so that the quantiles depend only on the other circumstances."""
     quantiles: int = Field(default=20, ge=3)
     """Number of quantile levels, evenly spaced in (0, 1)."""
     width: PositiveInt = 64

@@ -1,1 +1,1 @@
-"""Policies that optimise returns over the following weeks: returns of logged sessions, cache-aware critics, expert cloning."""
+"""Policies that look beyond a single request: returns of sessions and a policy learnt from them, cache-aware critics and their actor, expert cloning."""

@@ -3,7 +3,7 @@
 General search unit: the entries that share the most leading codes with the candidate, newest first on ties. Exact search unit: target attention over
 [item id, categories, codes] embeddings of these entries, so an item without history uses what its codes have learnt. Deviation: the paper searches by the
 inner product of reduced embeddings. Here the search compares the codes of these embeddings, which needs neither vectors nor an index at request time.
-The paper's encoder and mixture-of-experts head are in other modules (:mod:`taiji.language.aligned_encoder`).
+The paper's encoder is :mod:`taiji.language.aligned_encoder`; its mixture-of-experts head is omitted.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ class CommentDwellNetwork(Network[CommentDwellSettings]):
 
     Args:
         layout: layout whose last numbers are those of :class:`CommentTexts`.
-        outputs: number of outputs per task.
+        outputs: total number of outputs of all tasks.
         settings: settings of the model.
         stay: output column of the stay.
     """

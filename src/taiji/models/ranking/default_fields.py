@@ -35,7 +35,7 @@ USUAL: tuple[dict[str, Any], ...] = (
 )
 """Pair fields of a ranker whose settings do not name any."""
 FEW_VALUES = 50
-"""Largest number of distinct integers with which a column is read as a category."""
+"""Number of distinct values above which a numeric profile column is used even if nearly every user has a different value."""
 
 
 def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
@@ -143,7 +143,7 @@ def context_field(dataset: Dataset, column: str) -> Field:
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
-    """Return the informative profile columns: columns with several values, but not almost one per user unless they are numbers."""
+    """Return the informative profile columns: those with at least two distinct values and, unless they are numeric, at most 1,000 or one per ten users."""
     columns = []
     for name in users.columns:
         if name in ("user", "user_id") or users[name].dtype.is_nested():

@@ -271,10 +271,10 @@ class Building:
         if self.shape[made] != tuple(shape):
             like = self.placeholders[self.sides.like]
             raise NotSeparable(
-                "The shape of a part of a concatenation depends on the operation that reads it.",
+                "A part of a concatenation does not have the shape that the concatenation needs.",
                 where=f"node {node.name}",
                 expected=str(tuple(shape)),
-                found=f"{self.shape[made]}, candidates as in {like.name}",
+                found=f"{self.shape[made]}; the rows of input {like.name} are the candidates",
             )
         return made
 

@@ -23,7 +23,7 @@ def columns_of(outputs: torch.Tensor, start: int, size: int) -> torch.Tensor:
 
 
 def fill_masked_(values: torch.Tensor, mask: torch.Tensor, value: float) -> torch.Tensor:
-    """Return ``values.masked_fill_(mask, value)``. If the mask is empty, which is common for padding, nothing is done."""
+    """Return ``values.masked_fill_(mask, value)``. On a CPU, nothing is written if a broadcast mask has no True entry, which is common for padding."""
     if mask.device.type == "cpu" and mask.numel() < values.numel() and not mask.any():
         return values
     return values.masked_fill_(mask, value)

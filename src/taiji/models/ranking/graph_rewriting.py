@@ -149,7 +149,7 @@ class Rewriting(Building):
         return None
 
     def _linear(self, node: fx.Node, mixed: Mixed, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Split a linear layer by sides, or apply it to each part if the concatenation is along rows."""
+        """Split a linear layer by sides, or apply it to each part if the concatenation is not along the layer's input axis."""
         last = len(self.many[node]) - 1
         if mixed.axis != last:
             if node.op == "call_module":

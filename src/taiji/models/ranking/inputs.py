@@ -38,7 +38,7 @@ class RequestState:
 
     Attributes:
         requests: (R,) requests: user and time.
-        arrays: arrays of these R rows, with only the numbers of user and context.
+        arrays: arrays of these R rows, with only the numbers and categories of user and context.
         statistics: point-in-time statistics of these R rows.
         split: split network with which the request side was computed; None if it is computed together with the candidates.
         hoisted: outputs of the request side for the candidates' step, each with one row per request.
@@ -114,7 +114,7 @@ class Inputs:
         return self._batch(arrays.take(index, labels=False))
 
     def state(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, and numbers of user and context."""
+        """Return the request side: sequences, features, and the numbers and categories of user and context."""
         if len(requests) and not (requests.user.min() >= 0 and requests.user.max() < self.dataset.n_users):
             raise InputError(
                 "The user of a request is not in the dataset.",

@@ -48,7 +48,7 @@ class _Catalogue:
 
 
 class IntentMatch(NumbersField):
-    """Field for the agreement of a candidate with the intents in the feature row of its user. It has no columns if rows have no intents.
+    """Field for the agreement of a candidate with the intents in the feature row of its user. It has no columns if the training rows had no intents.
 
     ``<name>_max, _mean, _soft_max``: cosine between the candidate's whitened text vector and the intents: the largest, the weighted mean, and a soft
     maximum between the two. ``<name>_rank``: rank of the candidate in the catalogue by its best cosine, on a logarithmic scale from 1 (first) to 0 (last).

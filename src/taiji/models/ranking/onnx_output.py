@@ -51,7 +51,7 @@ class Output:
 
     @property
     def is_probability(self) -> bool:
-        """True if the output's name marks it as a probability."""
+        """True if the output's name or type marks it as a probability."""
         return self.kind in MAPS or "prob" in self.name.lower() or self.name == NAMED[0]
 
 
@@ -78,7 +78,7 @@ def read_scores(output: Output, answer: Any, pairs: int, where: str) -> Array:
     """Return the scores (N,) from the value of an output; for two classes, the probability of the positive class.
 
     Raises:
-        InputError: there are not exactly two classes, two columns are not probabilities, or a probability is outside [0, 1].
+        InputError: the shape is wrong, there are not exactly two classes, two columns do not sum to 1, or a probability is outside [0, 1].
     """
     found = _of_maps(output, answer, where) if output.kind in MAPS else np.asarray(answer, dtype=np.float64)
     probability = output.is_probability

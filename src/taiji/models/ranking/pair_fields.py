@@ -39,7 +39,7 @@ class PastField(NumbersField):
     Args:
         name: name of the field, and prefix of the names of its values.
         history: number of most recent interactions with which a candidate is compared.
-        refreshes: number of refreshes in the training period; the last one is at its end.
+        refreshes: number of refreshes in the training period, after the item vectors are learnt at its start; the last refresh is at its end.
         least_rows: smallest number of training rows with which the field is used.
     """
 

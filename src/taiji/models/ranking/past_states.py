@@ -81,12 +81,12 @@ def _learnt(history: History, count: int) -> PastState:
 
 
 def cut_times(history: History, start: int, refreshes: int, until: int) -> Array:
-    """Return the times (microseconds) of the refreshes, ascending; the last is ``until``.
+    """Return the times (microseconds) at which item state is learnt, ascending: the first interaction of the training period, then the refreshes.
 
     Args:
         history: interactions.
         start: start of the training period.
-        refreshes: number of refreshes up to ``until``, with equally many interactions in between.
+        refreshes: number of refreshes, with equally many interactions in between; the last one is at ``until``.
     """
     times = np.asarray(history.times)
     times = np.sort(times[(times >= start) & (times < until)])

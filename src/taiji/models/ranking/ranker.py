@@ -128,7 +128,7 @@ class Ranker:
                 :func:`taiji.data.splits.exposures` for labels that mature later.
 
         Raises:
-            InputError: there are no rows, or no row has a label.
+            InputError: columns are missing, there are no rows, or all rows have the same label or the same time.
         """
         if until is not None:
             rows = rows.filter(pl.col("time") < until)

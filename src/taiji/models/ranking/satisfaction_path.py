@@ -51,7 +51,7 @@ class SatisfactionSettings(NeuralRankerSettings):
     survey: str | None = None
     """Label of kind `survey` from whose answers satisfaction is learnt; `null` uses the only one."""
     behaviours: dict[str, float] = Field(default_factory=dict)
-    """Weights of the labels whose sum orders a request's candidates for the served score; if empty, only the first label is used."""
+    """Weights of labels. Their weighted sum orders a request's candidates for the served score; if empty, only the first label is used."""
     rank: PositiveInt = 4
     """Rank of the satisfaction path."""
     experts: PositiveInt = 4
@@ -206,7 +206,7 @@ class SatisfactionLoss(MultitaskLoss):
         return total + pairwise_loss(functional.softplus(outputs[:, -1]), torch.nan_to_num(value), known, group)
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return λ₁ times the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers; 0 if there are none."""
+        """Return λ₁ and the survey's weight times the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers; 0 if there are none."""
         positive = functional.softplus(outputs[:, -2])
         pairs = positive[answer_pairs(answers)]
         losses = functional.softplus(pairs[:, 1] - pairs[:, 0])
@@ -258,7 +258,7 @@ class SatisfactionRanker(Ranker):
         ordinary = [task for task in tasks if task not in surveys]
         if len(surveys) != 1 or not ordinary:
             raise ConfigError(
-                "The labels are not exactly one survey and at least one behaviour, from which satisfaction is learnt.",
+                "Satisfaction is learnt from exactly one survey, besides at least one behaviour label; these labels do not fit.",
                 where="ranking.survey",
                 expected="one label of kind survey, and another label",
                 found=", ".join(f"{task.name} ({task.kind})" for task in tasks),

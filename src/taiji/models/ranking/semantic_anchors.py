@@ -81,7 +81,8 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     start: Start = "auto"
     """Initial token embeddings: WordLlama's, with its own merges of characters, or random ones. `auto` uses WordLlama's if its package is installed."""
     context: NonNegativeInt = 16
-    """Number of axes of the co-occurrences of tokens in the texts that are added to WordLlama's vectors, see :mod:`taiji.language.token_context`."""
+    """Number of principal components of the tokens' co-occurrences in the texts that are appended to WordLlama's vectors, see
+    :mod:`taiji.language.token_context`."""
     tokens: PositiveInt = 48
     """Number of tokens of a text that are read."""
     pieces: NonNegativeInt = 2000
@@ -96,7 +97,7 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     """Number of experts of the tower."""
     pace: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     """Factor ρ of the learnt part of h_CLS, which is added to the initial part from WordLlama's vectors
-    (:class:`taiji.nn.semantic_encoder.StartedEncoder`).
+    (:class:`taiji.nn.semantic_encoder.StartedEncoder`), and, with any start, of the transformer's part of h_UIN.
     """
     match_heads: PositiveInt = 4
     """Number of parts of h_CLS and h_UIN whose products are inputs, each on its own scale; must divide `text_width`."""
@@ -128,7 +129,7 @@ class AnchorText(NumbersField):
         source: see :func:`taiji.data.text_versions.text_versions`.
         pieces, terms: largest numbers of merges.
         start: initial token embeddings, see :attr:`SemanticAnchorsSettings.start`.
-        context: number of axes of co-occurrences, see :attr:`SemanticAnchorsSettings.context`.
+        context: number of principal components of co-occurrences, see :attr:`SemanticAnchorsSettings.context`.
     """
 
     learnt = ("merges", "vocabulary", "start_used")
@@ -312,7 +313,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         self.alone = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return logits, (B, O)."""
+        """Return logits, (B, 2 O): from all inputs, then from the candidate's text alone."""
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:

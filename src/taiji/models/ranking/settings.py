@@ -28,7 +28,8 @@ class NeuralRankerSettings(Settings):
     pair_fields: tuple[str | dict[str, Any], ...] | None = None
     """Agreement of a candidate with the history of its user: `collaborative` from the log, `text_match` from the item texts (not used if there are none,
     or if no embedder is installed); with arguments: `{field: text_match, embedder: minilm}`. `null` uses both from 20,000 training rows on, with
-    `text_match` as a field that must pay off: a second ranker is trained without it, and the one that is better on later rows is kept. `[]` uses neither.
+    `text_match` as a field that must pay off: a second ranker is trained without it, and the field is kept only if it lowers the loss on later rows by more
+    than one standard error. `[]` uses neither.
     `item_knowledge` adds the same agreement by a language model's texts about items (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`).
     `intents` adds the agreement with the intents of feature rows (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
@@ -62,15 +63,15 @@ class NeuralRankerSettings(Settings):
     batch: PositiveInt = 512
     """Rows per step."""
     learning_rate: float = Field(default=5e-3, gt=0)
-    """Initial learning rate of Adam, for all weights except user and item embeddings; it decays linearly to 0."""
+    """Initial learning rate of AdamW, for all weights except user and item embeddings; it decays linearly to 0."""
     embedding_rate: float = Field(default=0.05, gt=0)
     """Initial learning rate of row-wise Adagrad, for user and item embeddings; it decays in the same way."""
     embedding_decay: float = Field(default=1e-3, ge=0)
-    """Penalty on the squared norms of the user embedding and the target embedding of each row."""
+    """Weight of the penalty on the squared norms of the user embedding and the target embedding of each row."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """Decoupled weight decay of the dense weights."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of the latest exposures that is held out from training for early stopping and calibration if no validation frame is given."""
+    """Share of the exposures, the latest ones, that is held out from training for early stopping and calibration if no validation frame is given."""
     checks: PositiveInt = 6
     """Number of validation checks, evenly spread over the training; the weights of the best one are kept."""
     patience: PositiveInt = 2

@@ -41,7 +41,7 @@ class SplitGraph:
         hoisted: names of the tensors that ``request`` passes to ``candidates``.
         request_inputs, candidate_inputs: names of the inputs of the two steps.
         split: linear layers that were split.
-        whole: nodes that needed a whole concatenation.
+        whole: concatenations that some operation needs as one tensor.
     """
 
     joint: fx.GraphModule
@@ -73,8 +73,9 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
         tolerance: largest difference between outputs on the example, relative to the largest output.
 
     Raises:
-        NotSeparable: a layer over a concatenation of both sides cannot be split, an operation cannot be traced, or the rewritten graph gives different
-            predictions. The message names the node.
+        InputError: the network cannot be traced.
+        NotSeparable: a layer over a concatenation of both sides cannot be split (the message names its node), or the rewritten graph gives different
+            predictions.
     """
     whole = sides.whole(example)
     graph = network.graph if isinstance(network, fx.GraphModule) else trace(network, tuple(whole))

@@ -172,7 +172,7 @@ class TargetAttentionRanker(Ranker):
             seed: random seed of the module's initialisation and of shuffling.
 
         Raises:
-            ConfigError: the settings differ, or the ranker already has text features.
+            ConfigError: the settings are not those of the knowledge alignment, or the ranker already has text features.
         """
         from taiji.models.ranking.knowledge import KnowledgeRanker, KnowledgeSettings
 

@@ -35,7 +35,8 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     Args:
         ranker: ranker to train; its settings contain the number of passes, batch size, learning rates and patience.
         chunks: source of the rows, which are shuffled within each chunk.
-        rows: number of rows per pass, for the checks and the progress display.
+        rows: number of rows per pass, for the number of passes, the decay of the learning rates, the checks and the
+            progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
         seed: random seed of shuffling and dropout.
         part: train only weights whose names begin with this prefix; empty for all.

@@ -1,4 +1,4 @@
-"""Replacement of videos that are likely to stall by videos already on the device (GRF, arXiv 2410.05863).
+"""Replacement of videos that are likely to stall with videos already on the device (GRF, arXiv 2410.05863).
 
 A gate predicts the probability p of a stall, and a ranker the worth v of a video without a stall. Keeping a video is worth v minus the expected cost of a
 stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of least
@@ -75,7 +75,7 @@ class PlayedVideos:
 
 
 class DeviceGate(LearntComponent):
-    """Re-ranker that replaces videos of the list by candidates on the user's device if these are worth more.
+    """Re-ranker that replaces videos of the list with candidates on the user's device if these are worth more.
 
     With an empty pool, the list has the order of the scores.
 
@@ -95,7 +95,7 @@ class DeviceGate(LearntComponent):
         """Fit the gate and the ranker. The same seed gives the same weights.
 
         Raises:
-            InputError: no video was played, or a shown video has a propensity outside (0, 1].
+            InputError: no video was streamed, a streamed video has a propensity outside (0, 1], or none played without a stall.
             ResourceError: lightgbm is not installed.
         """
         known = np.isfinite(played.stalled) & played.slate.mask
@@ -156,7 +156,8 @@ class DeviceGate(LearntComponent):
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
         """Return ``length`` items of the slate per request, with the columns ``prefetched`` and ``propensity``.
 
-        The list consists of the items with the best scores. The pool consists of the other candidates that the column ``cached`` of the requests names.
+        Before any replacement, the list consists of the items with the best scores. The pool consists of the other candidates that the column ``cached`` of
+        the requests names.
         """
         ordered = slate.take(np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable"))
         cached, hours = _cached(requests, ordered.items)

@@ -117,7 +117,8 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
         similarity: (B, M, M) positive semidefinite with a diagonal of 1.
         log_quality: (B, M).
         allowed: (B, M) bool.
-        length: number of positions to choose; once the determinant is 0 or nothing more is allowed, the rest follows in order of quality.
+        length: number of positions to choose. Once the determinant is 0, the rest follows in order of quality; once nothing more is allowed, position 0 is
+            repeated.
     """
     rows, width = log_quality.shape
     steps = min(length, width)
@@ -139,7 +140,7 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
 
 
 def _take(gain: Array, free: Array) -> Array:
-    """Return the best free position (B,), the first on ties and padding if none is left, and mark it as taken."""
+    """Return the best free position (B,), the first on ties, and mark it as taken; 0 if none is left."""
     left = free.any(axis=1, keepdims=True)
     best = np.where(free, gain, np.where(left, -np.inf, -1.0 * np.arange(gain.shape[1]))).argmax(axis=1)
     free[np.arange(len(gain)), best] = False

@@ -1,4 +1,4 @@
-"""Matching of items with users of limited capacity, independent of the order of the items."""
+"""Matching of items with users of limited capacity: by an auction, or with items that choose in turn."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class BehaviourDiffusion(VectorRetriever):
         """Fit to interactions; see :meth:`CatalogueRetriever.fit`.
 
         Raises:
-            InputError: there are no interactions, or none has a behaviour.
+            InputError: the log has no behaviour column.
             ConfigError: no interaction has the target behaviour.
         """
         self._rows = dataset.events if rows is None else rows

@@ -23,8 +23,8 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     """Sample the latent vector by the diffusion; otherwise use the encoder's latent."""
     as_released: tuple[Released, ...] = ()
     """Parts that follow the released code where it deviates from the paper: `guidance` adds the unconditional sample, started at the conditional one,
-    instead of subtracting the unconditional prediction at each step; `masking` shows the behaviour to the condition when sampling; `rotary` scales after the
-    rotation."""
+    instead of subtracting the unconditional prediction at each step; `masking` does not mask the gap's behaviour in the encoder's input when sampling;
+    `rotary` scales after the rotation."""
     width: PositiveInt = 64
     """Width of items and latent vectors."""
     layers: PositiveInt = 2
@@ -68,7 +68,8 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     head_epochs: PositiveInt = 20
     """Largest number of passes of the head over sampled vectors."""
     valid_users: PositiveInt = 5000
-    """Number of randomly chosen users whose last interaction with the target behaviour, and all later ones, are held out; every check predicts it."""
+    """Largest number of randomly chosen users whose last interaction with the target behaviour is predicted at every check; it and all later interactions
+    are held out."""
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5

@@ -30,7 +30,7 @@ class BehaviourTraining:
     Args:
         network: network to train.
         data: training histories.
-        valid: users (V,), and the items (V,) with which they interacted next by the target behaviour.
+        valid: users (V,), and the item (V,) of each user's held-out interaction, which has the target behaviour.
         target: index of the target behaviour.
         chance: (N,) sampling probability of each item as a negative.
         random: generator for batches, masks and negatives.
@@ -128,7 +128,7 @@ class BehaviourTraining:
         return [on_device(part, self.network.start.device) for part in parts]
 
     def _item_loss(self, latent: torch.Tensor, targets: Array, table: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of latents (M, d) with their items (M,), over a sample of the catalogue."""
+        """Return the cross-entropy of latents (M, d) with their items (M,), over a sample of the catalogue, or all of it if ``negatives`` is 0."""
         states, (wanted,) = self.network.asked(latent), self._tensors(targets)
         if not self.settings.negatives:
             return nn.functional.cross_entropy(states @ table.T, wanted)

@@ -189,7 +189,10 @@ class CodeDecoder(CatalogueRetriever):
         return self.code_log.codes
 
     def assignments(self, items: Array, times: Array) -> Array:
-        """Return which assignment of :attr:`code_log` applies to items of the dataset at times of a shape that broadcasts to theirs; −1 for none."""
+        """Return the assignment of :attr:`code_log` that each item of the dataset has at its time; −1 for none.
+
+        ``times`` has a shape that broadcasts to that of ``items``.
+        """
         return self.code_log.last(np.where(items >= 0, self.codes[items], -1), times)
 
     def _take(self, log: CodeLog, popularity: Array) -> None:

@@ -1,4 +1,4 @@
-"""Losses of the decoder over item codes: the next code, clusters of codes for thinking steps, and skipped exposures."""
+"""Losses of the decoder over item codes besides that of the next code: for clusters of codes in thinking steps, and for skipped exposures."""
 
 from __future__ import annotations
 

@@ -48,11 +48,12 @@ class CodeDecoderSettings(RetrieverSettings):
     epochs: PositiveInt = 200
     """Largest number of passes over the histories."""
     valid_users: PositiveInt = 1000
-    """Number of randomly chosen users whose last interaction is held out and retrieved at every check."""
+    """Largest number of randomly chosen users whose last interaction is held out and retrieved at every check."""
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5
-    """Number of checks without improvement of NDCG@10 after which training stops; the best weights are kept."""
+    """Number of consecutive checks, with an improvement of neither NDCG@10 nor the validation loss, after which training stops; the weights with the best
+    NDCG@10 are kept."""
     query_key_norm: bool = False
     """Normalise queries and keys by their RMS, with a gain, which bounds the logits of the attention."""
     gate: bool = False
@@ -90,7 +91,8 @@ class CodeDecoderSettings(RetrieverSettings):
     skip_weight: float = Field(default=0.0, ge=0)
     """Weight of the loss on exposures that were skipped before the target, which makes their first codes less probable."""
     skips: PositiveInt = 4
-    """Number of exposures without a click that are used: the last ones before the target."""
+    """Largest number of exposures without a click that are used: the last ones before the target, if they were shown at the time of the previous
+    interaction or later."""
     device: Device = "auto"
     """Device for training and decoding: `cpu`, `cuda`, or `auto`."""
 

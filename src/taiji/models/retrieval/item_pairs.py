@@ -46,7 +46,8 @@ def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
 def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0) -> Array:
     """Return, for each pair, an item about as popular as ``second`` that is neither of the two, (P,).
 
-    It is the next item in the order of popularity, with ties broken at random. A model that has learnt more than popularity prefers ``second`` to it.
+    It is the closest in popularity of the four items around ``second`` in the order of popularity, in which ties are broken at random. A model that has
+    learnt more than popularity prefers ``second`` to it.
 
     Args:
         first, second: (P,) dense item ids.

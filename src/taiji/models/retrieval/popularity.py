@@ -20,7 +20,7 @@ from taiji.models.retrieval.settings import RetrieverSettings
 Array = NDArray[Any]
 DAY = 86_400_000_000
 REMEMBERED = 4_000_000
-"""Largest number of decayed counts cached for past days; at least one day is kept."""
+"""Largest number of decayed counts cached for past days; at least two days are kept."""
 PRIOR = 10.0
 """Number of prior interactions of each segment, distributed like those of all users."""
 
@@ -119,7 +119,7 @@ class Popularity(CatalogueRetriever):
         return self._counted(users[past], self.codes[history.items[past]], np.exp2(-ages))
 
     def _counted(self, users: Array, items: Array, amounts: Array) -> Array:
-        """Return sums (S + 1, N). The last segment is for values that did not occur in training."""
+        """Return sums (S, N). The last of the S segments is for values that did not occur in training."""
         kinds, count = len(self.facts["segments"]) + 1, len(self.places)
         return np.bincount(self._log_segments[users] * count + items, amounts, minlength=kinds * count).reshape(
             kinds, count

@@ -1,7 +1,7 @@
 """SASRec: a causal transformer over the user's history that predicts the next item (Kang & McAuley, ICDM 2018).
 
-Deviation: it is trained with a sampled softmax instead of the paper's binary loss with one negative, which closes its gap to later models (Klenitskiy &
-Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so that the cost depends on their actual lengths.
+Deviation: a sampled softmax replaces the paper's binary loss with one negative. This closes the gap to later models (Klenitskiy & Vasilev, RecSys 2023;
+Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so that the cost depends on their actual lengths.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SASRecSettings(RetrieverSettings):
     epochs: PositiveInt = 200
     """Largest number of passes over the histories."""
     valid_users: PositiveInt = 5000
-    """Number of randomly chosen users whose last interaction is held out and predicted at every check."""
+    """Largest number of randomly chosen users whose last interaction is held out and predicted at every check."""
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5
@@ -103,7 +103,7 @@ class SASRec(VectorRetriever):
     def _prepared(
         self, history: History, seed: int, device: str | None
     ) -> tuple[Sequences, Array, _Valid, np.random.Generator]:
-        """Create the network, and return training sequences, the sampling probability of each item, and the validation data."""
+        """Create the network, and return training sequences, the sampling probability of each item, the validation data, and the random generator."""
         settings, random = self.settings, np.random.default_rng(seed)
         held_out = np.flatnonzero(np.diff(history.offsets) >= 2)
         if len(held_out) > settings.valid_users:

@@ -1,4 +1,4 @@
-"""Selection of the best items of each request, independent of the order of the input."""
+"""Selection of the best items of each request, with ties resolved by position."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ def top_items(scores: Array, k: int) -> Slate:
 
 
 def best_of(slate: Slate, scores: Array, k: int) -> Slate:
-    """Return the ``k`` items of the slate with the highest scores (B, M), best first, with these scores. Ties and −inf are treated as in :func:`top_items`."""
+    """Return the ``k`` items of the slate with the highest scores (B, M), best first, with these scores.
+
+    Ties go to the earlier position in the slate; items with −inf are left out.
+    """
     best = top_items(scores, k)
     return replace(slate.take(np.where(best.mask, best.items, 0)).where(best.mask), scores=best.scores)

@@ -34,7 +34,7 @@ def fit_activity(active: Array) -> Array:
     """Return coefficients (F + 1,) of the regression of each of the last days (U, D) on the days before it, by Newton's method.
 
     Raises:
-        InputError: there are fewer than two days.
+        InputError: there are fewer than two days, or no users.
     """
     days = active.shape[1]
     if days < 2 or not len(active):

@@ -67,10 +67,10 @@ class VectorIndex:
         return ids[order], vectors.reshape(-1, self.width)[order]
 
     def add(self, ids: Array, vectors: Array) -> None:
-        """Add vectors (n, width) under ids (n,), none of which may be in the index.
+        """Add vectors (n, width) under ids (n,). None of the ids may be in the index already, which is not checked.
 
         Raises:
-            InputError: the shapes are wrong, values are not finite, or an id occurs twice.
+            InputError: the shapes are wrong, values are not finite, or an id occurs twice among the given ones.
         """
         ids, vectors = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.width) or not np.isfinite(vectors).all():
@@ -80,7 +80,7 @@ class VectorIndex:
                 found=f"shape {vectors.shape}",
             )
         if len(np.unique(ids)) < len(ids):
-            raise InputError("An id is already in the index, or is given twice.", where="ids")
+            raise InputError("An id is given twice.", where="ids")
         if len(ids):
             self._index.add_with_ids(vectors, ids)
         if len(self) > self.exact_below and len(self) >= 4 * self._trained_on:
