@@ -28,9 +28,9 @@ def test_verdicts_and_reasons():
         {**row("half"), "metric": "recall@10"},
     ]
     slices = [
-        row("half", pair("popular", 0.1, 0.2), slice="20 or more past items"),
+        row("half", pair("popular", 0.1, 0.2), slice="20 or more past interactions"),
         row("half", pair("popular", -0.2, -0.1), slice="no history"),
-        row("half", pair("popular", -0.2, 0.1), slice="1 to 4 past items"),
+        row("half", pair("popular", -0.2, 0.1), slice="1 to 4 past interactions"),
     ]
     good, half = component_findings(retrieval, slices, BASELINES, METRIC)
     assert (good["component"], good["beats"], good["reasons"]) == ("good", True, [])
@@ -38,7 +38,7 @@ def test_verdicts_and_reasons():
     assert half["beats"] is False
     assert half["reasons"] == [
         "Against popular these 90 users cannot resolve differences below about 0.020.",
-        "It is ahead of popular for: 20 or more past items (+0.1500 [+0.1000, +0.2000]).",
+        "It is ahead of popular for: 20 or more past interactions (+0.1500 [+0.1000, +0.2000]).",
         "It is behind popular for: no history (-0.1500 [-0.2000, -0.1000]).",
     ]
 

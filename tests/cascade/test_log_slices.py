@@ -39,7 +39,7 @@ def test_slices_part_requests_by_history_and_targets_by_popularity(board):
     known = board.history.count_before(requests.user, requests.time)
     by_history = {name: value for name, value in parts.items() if "targets" not in name}
     assert sorted(np.concatenate([rows for rows, _ in by_history.values()])) == list(range(len(requests)))
-    rows, wanted = parts["5 to 19 past items"]
+    rows, wanted = parts["5 to 19 past interactions"]
     assert ((known[rows] >= 5) & (known[rows] <= 19)).all()
     first = targets.items[targets.offsets[rows[0]] : targets.offsets[rows[0] + 1]]
     assert wanted.items[: wanted.offsets[1]].tolist() == first.tolist()

@@ -147,7 +147,9 @@ class Cascade:
         time."""
         predictions, ranked = self._predictions(requests, replace(slate, columns={}), ranking)
         unranked = slate.mask[:, ranked:].sum(axis=1)
-        slate = slate.first(ranked)
+        every, slate = slate, slate.first(ranked)
+        if notes is not None:
+            notes.left_out(every, slate, f"not reached by {step} in its time")
         # Adjustment and fusion may depend on properties of the candidates (a duration) and look them up by item.
         requests = replace(requests, columns={**requests.columns, CANDIDATES: slate.items})
         for adjuster in ranking.adjusters:

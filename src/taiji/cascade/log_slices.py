@@ -14,7 +14,7 @@ from taiji.data.dataset import Dataset
 from taiji.metrics.list_metrics import Targets
 
 Array = NDArray[Any]
-HISTORIES = ((0, 0, "no history"), (1, 4, "1 to 4 past items"), (5, 19, "5 to 19 past items"), (20, None, "20 or more past items"))  # fmt: skip
+HISTORIES = ((0, 0, "no history"), (1, 4, "1 to 4 past interactions"), (5, 19, "5 to 19 past interactions"), (20, None, "20 or more past interactions"))  # fmt: skip
 """Smallest and largest number of past interactions of a request, and the name of the slice."""
 
 

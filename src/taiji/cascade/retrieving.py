@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class RequestAttributes:
+class Retrieved:
     """Results of the retrievers.
 
     Attributes:
@@ -45,13 +45,13 @@ class RetrieverPool:
         self._threads = None if seconds is None else ThreadPoolExecutor(len(self.retrievers), "retriever")
         self.counts = {name: {"asked": 0, "late": 0, "failed": 0} for name in self.retrievers}
 
-    def ask(self, requests: Requests, k: int) -> RequestAttributes:
+    def ask(self, requests: Requests, k: int) -> Retrieved:
         """Return ``k`` candidates per request from every retriever.
 
         Raises:
             ResourceError: no retriever responded.
         """
-        asked = RequestAttributes({})
+        asked = Retrieved({})
         running: dict[str, Future[Slate]] = {}
         for name, retriever in self.retrievers.items():
             self.counts[name]["asked"] += 1

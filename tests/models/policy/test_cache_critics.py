@@ -157,7 +157,7 @@ def test_critics_come_back_from_disk(critics, tmp_path):
     np.testing.assert_array_equal(loaded.values(np.eye(5), TWO), made.values(np.eye(5), TWO))
 
 
-@pytest.mark.parametrize("level", [[0, 0], [0, 2]], ids=["missing", "unknown"])
+@pytest.mark.parametrize("level", [[0, 0], [0, 2], [0, -1]], ids=["missing", "unknown", "negative"])
 def test_levels_that_do_not_fit_are_said(level):
     with pytest.raises(InputError):
         CacheCritics().fit(np.eye(2), np.array([1, -1]), np.array(level), np.ones(2))

@@ -126,7 +126,7 @@ def test_a_seed_decides_everything():
 
 def test_tiers_that_do_not_fit_are_said(fitted):
     states, actions, tier = log(np.random.default_rng(0), 40)
-    for wrong in (np.zeros(40, np.int64), tier + 1):
+    for wrong in (np.zeros(40, np.int64), tier + 1, tier - 1):
         with pytest.raises(InputError):
             ExpertCloning(QUICK).fit(states, actions, wrong)
     with pytest.raises(InputError):

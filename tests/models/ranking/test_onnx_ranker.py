@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
@@ -175,6 +177,15 @@ def test_files_that_do_not_fit_are_explained(shop: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "ints.onnx", [node], [output], types.INT64)
     with pytest.raises(TaijiError, match="do not have the type"):
         OnnxRanker(shop, path).score_pairs(USERS, ITEMS, AS_OFS)
+    path = write(tmp_path / "small.onnx", [node], [output], types.INT32)
+    wide = replace(
+        shop,
+        items=shop.items.with_columns(item_id=pl.int_range(pl.len()) + 2**32),
+        users=shop.users.with_columns(user_id=pl.int_range(pl.len())),
+    )
+    with pytest.raises(TaijiError, match="do not have the type") as error:
+        OnnxRanker(wide, path).score_pairs(USERS, ITEMS, AS_OFS)
+    assert str(2**32 + 7) in str(error.value), "not cut to 32 bits"
     (tmp_path / "broken.onnx").write_bytes(b"no")
     with pytest.raises(TaijiError, match="Could not open"):
         OnnxRanker(shop, tmp_path / "broken.onnx")

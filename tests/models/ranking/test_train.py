@@ -154,6 +154,9 @@ def test_until_hides_later_rows(shop, split):
 def test_nothing_to_learn_is_explained(shop, exposures):
     with pytest.raises(TaijiError, match="nothing to learn"):
         train_ranker(shop, exposures.filter(pl.col("click") == 1), SMALL)
+    some = exposures.with_columns(click=pl.when(pl.col("click") == 1).then(1))  # 1 or unknown
+    with pytest.raises(TaijiError, match="nothing to learn"):
+        train_ranker(shop, some, SMALL)
     with pytest.raises(TaijiError, match="Columns are missing"):
         train_ranker(shop, exposures.drop("click"), SMALL)
 

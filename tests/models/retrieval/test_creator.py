@@ -88,6 +88,15 @@ def test_new_items_are_found_by_their_categories_and_old_ones_are_not_matched(bo
     assert loaded.matches.item.tolist() == made.matches.item.tolist()
 
 
+def test_the_age_of_an_item_without_a_start_is_that_of_its_first_interaction(board):
+    """An end of availability alone says nothing about an item's age."""
+    end = pl.lit(board.events["time"].max() + 10 * DAY)
+    ending = replace(board, items=board.items.with_columns(available_until=end))
+    with_end, without = CreatorSide(QUICK).fit(ending), CreatorSide(QUICK).fit(board)
+    assert len(with_end.matches.item)
+    assert with_end.matches.item.tolist() == without.matches.item.tolist()
+
+
 def test_matches_follow_their_users_to_another_dataset(board, fitted):
     last = board.n_users - 1
     back = (last - pl.col("user").cast(pl.Int64)).cast(board.users["user"].dtype).alias("user")

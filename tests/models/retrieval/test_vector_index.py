@@ -76,3 +76,16 @@ def test_wrong_vectors():
     with pytest.raises(InputError, match="twice"):
         index.add(np.array([1, 1]), np.zeros((2, WIDTH)))
     assert index.search(np.zeros((1, WIDTH)), 2)[0].tolist() == [[-1, -1]]
+
+
+@pytest.mark.parametrize("exact_below", [3, 100])
+def test_an_id_is_not_added_a_second_time(exact_below):
+    index = VectorIndex(WIDTH, exact_below=exact_below, probes=1.0)
+    vectors = np.eye(6, WIDTH, dtype=np.float32)
+    index.add(np.arange(6), vectors)
+    with pytest.raises(InputError, match="in the index already") as error:
+        index.add(np.array([9, 4]), vectors[:2])
+    assert "such as 4" in str(error.value.found) and len(index) == 6
+    assert index.remove(np.array([4])) == 1
+    index.add(np.array([9, 4]), vectors[:2])
+    assert index.ids.tolist() == index.held()[0].tolist() == [0, 1, 2, 3, 4, 5, 9]

@@ -237,13 +237,13 @@ class CacheCritics(LearntComponent):
             InputError: a level has no rows or is out of range.
         """
         s, features = self.settings, np.asarray(features, dtype=np.float64)
-        rows = np.bincount(np.asarray(level, dtype=np.int64), minlength=s.levels)
-        if len(rows) > s.levels or not rows.all():
+        own, rows = np.unique(np.asarray(level, dtype=np.int64), return_counts=True)
+        if own.tolist() != list(range(s.levels)):
             raise InputError(
                 "Critics of load levels cannot be learnt from these rows.",
                 where="level",
                 expected=f"rows of each of the levels 0 to {s.levels - 1}",
-                found=f"rows by level: {rows.tolist()}",
+                found=f"rows by level: {dict(zip(own.tolist(), rows.tolist()))}",
                 fix="set levels to the number of levels in the log, or merge levels",
             )
         following = np.where((after != NO_ROW)[:, None], features[after], 0.0)

@@ -117,13 +117,13 @@ class ExpertCloning(LearntComponent):
             InputError: a tier has no requests or is out of range.
         """
         s, tier = self.settings, np.asarray(tier, dtype=np.int64)
-        rows = np.bincount(tier, minlength=s.tiers)
-        if len(rows) > s.tiers or not rows.all():
+        own, rows = np.unique(tier, return_counts=True)
+        if own.tolist() != list(range(s.tiers)):
             raise InputError(
                 "Expert cloning cannot learn from these requests.",
                 where="tier",
                 expected=f"requests of users of each of the tiers 0 to {s.tiers - 1}",
-                found=f"requests by tier: {rows.tolist()}",
+                found=f"requests by tier: {dict(zip(own.tolist(), rows.tolist()))}",
                 fix="set tiers to the number of tiers in the log; users with equally many active days share one",
             )
         self.centre, self.scale = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-9)

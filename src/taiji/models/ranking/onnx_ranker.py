@@ -18,6 +18,8 @@ from taiji.models.ranking.onnx_output import Output, choose_output, read_scores
 from taiji.models.ranking.settings import ExternalSettings
 
 log = logging.getLogger(__name__)
+AS_OF = "tensor(int64)"
+"""Type of the input ``as_of``: microseconds since the epoch do not fit into 32 bits."""
 
 
 class OnnxRanker(ExternalRanker):
@@ -39,19 +41,30 @@ class OnnxRanker(ExternalRanker):
         except Exception as error:
             raise ResourceError("Could not open the ONNX file.", where=self.source, found=str(error)[:300]) from error
         self.inputs = self.session.get_inputs()
-        names = [entry.name for entry in self.inputs]
-        kinds = [entry.type for entry in self.inputs]
-        if set(names) - set(self.INPUTS) or set(kinds) - set(self.KINDS) or not {"user_id", "item_id"} <= set(names):
+        kinds = {entry.name: entry.type for entry in self.inputs}
+        if (
+            not {"user_id", "item_id"} <= set(kinds) <= set(self.INPUTS)
+            or set(kinds.values()) - set(self.KINDS)
+            or kinds.get("as_of", AS_OF) != AS_OF
+        ):
             raise InputError(
                 "The inputs of the ONNX file are not those of a pair scorer.",
                 where=self.source,
-                expected="user_id, item_id and optionally as_of, of type int64, int32 or string",
-                found=", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds)),
+                expected="user_id and item_id of type int64, int32 or string, and optionally as_of of type int64",
+                found=", ".join(f"{name}: {kind}" for name, kind in kinds.items()),
             )
         outputs = [Output(entry.name, entry.type, tuple(entry.shape or ())) for entry in self.session.get_outputs()]
         self.output = choose_output(outputs, self.source)
         self._outside = False
         self.version = file_hash(path)[:16]
+
+    def _unfit(self, entry: Any, example: Any) -> InputError:
+        return InputError(
+            "The ids do not have the type of the ONNX file's input.",
+            where=f"{self.source}, input {entry.name}",
+            expected=entry.type,
+            found=f"for example {example!r}",
+        )
 
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
         """Run the graph."""
@@ -59,15 +72,14 @@ class OnnxRanker(ExternalRanker):
         values = dict(zip(self.INPUTS, (users, items, micros)))
         feed = {}
         for entry in self.inputs:
+            given = np.asarray(values[entry.name])
             try:
-                array = np.asarray(values[entry.name]).astype(self.KINDS[entry.type])
+                array = given.astype(self.KINDS[entry.type])
             except (TypeError, ValueError) as error:
-                raise InputError(
-                    "The ids do not have the type of the ONNX file's input.",
-                    where=f"{self.source}, input {entry.name}",
-                    expected=entry.type,
-                    found=f"for example {values[entry.name][0]!r}",
-                ) from error
+                raise self._unfit(entry, given[0]) from error
+            changed = given.dtype.kind in "iuf" and array.dtype.kind == "i" and array != given
+            if np.any(changed):
+                raise self._unfit(entry, given[changed][0])
             feed[entry.name] = array.astype(object) if array.dtype.kind == "U" else array
             if len(entry.shape) == 2:
                 feed[entry.name] = feed[entry.name].reshape(-1, 1)

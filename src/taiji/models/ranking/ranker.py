@@ -474,7 +474,7 @@ def _check_columns(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
 
 def _check(exposures: pl.DataFrame, tasks: Sequence[Task]) -> None:
     _check_columns(exposures, tasks)
-    if exposures[tasks[0].name].n_unique() < 2:
+    if exposures[tasks[0].name].drop_nulls().n_unique() < 2:
         raise InputError(
             "There is nothing to learn: there are no exposures, or all have the same label.",
             where="exposures",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from taiji.core.component import Requests
+from taiji.data.availability import EVER
 from taiji.data.dataset import Dataset
 from taiji.data.history import History
 from taiji.models.retrieval.matches import Matches
@@ -73,7 +74,8 @@ class CreatorSide(TwoTowers):
         chances = active.mean(axis=1) if active.shape[1] < 2 else activity_chances(active, fit_activity(active))
         first = np.full(len(self.places), now)
         np.minimum.at(first, items, np.asarray(history.times))
-        born = self.availability.first[self.places] if self.availability.bounded else first
+        start = self.availability.first[self.places]
+        born = np.where(start > EVER.min, start, first)
         shown = self.availability.at([now])[0][self.places]
         new = np.flatnonzero((born > now - s.new_days * DAY) & shown)
         requests = Requests(np.arange(history.n_users), np.full(history.n_users, now))

@@ -36,6 +36,7 @@ class VectorIndex:
     def __init__(self, width: int, *, exact_below: int = EXACT_BELOW, probes: float = 0.05, seed: int = 0) -> None:
         self.width, self.exact_below, self.probes, self.seed = width, exact_below, probes, seed
         self._trained_on = 0
+        self._ids: Array = np.zeros(0, np.int64)
         self._index: Any = FAISS.IndexIDMap2(FAISS.IndexFlatIP(width))
 
     def __len__(self) -> int:
@@ -49,7 +50,7 @@ class VectorIndex:
     @property
     def ids(self) -> Array:
         """Ids in the index (n,), ascending."""
-        return self.held()[0]
+        return self._ids.copy()
 
     def held(self) -> tuple[Array, Array]:
         """Return all ids (n,), ascending, and their vectors (n, width)."""
@@ -67,10 +68,10 @@ class VectorIndex:
         return ids[order], vectors.reshape(-1, self.width)[order]
 
     def add(self, ids: Array, vectors: Array) -> None:
-        """Add vectors (n, width) under ids (n,). None of the ids may be in the index already, which is not checked.
+        """Add vectors (n, width) under ids (n,).
 
         Raises:
-            InputError: the shapes are wrong, values are not finite, or an id occurs twice among the given ones.
+            InputError: the shapes are wrong, values are not finite, or an id is given twice or is in the index already.
         """
         ids, vectors = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
         if vectors.shape != (len(ids), self.width) or not np.isfinite(vectors).all():
@@ -79,17 +80,30 @@ class VectorIndex:
                 expected=f"finite values of shape ({len(ids)}, {self.width})",
                 found=f"shape {vectors.shape}",
             )
-        if len(np.unique(ids)) < len(ids):
+        new = np.unique(ids)
+        if len(new) < len(ids):
             raise InputError("An id is given twice.", where="ids")
+        if len(known := np.intersect1d(new, self._ids, assume_unique=True)):
+            raise InputError(
+                "An id is in the index already.",
+                where="ids",
+                expected="new ids",
+                found=f"{len(known)} known ones, such as {known[0]}",
+                fix="remove an id before you add it with another vector",
+            )
         if len(ids):
             self._index.add_with_ids(vectors, ids)
+            self._ids = np.insert(self._ids, np.searchsorted(self._ids, new), new)
         if len(self) > self.exact_below and len(self) >= 4 * self._trained_on:
             self._learn_lists()
 
     def remove(self, ids: Array) -> int:
         """Remove vectors by id, and return how many were removed."""
         wanted = np.ascontiguousarray(ids, np.int64)
-        return int(self._index.remove_ids(wanted)) if len(wanted) else 0
+        if not len(wanted):
+            return 0
+        self._ids = np.setdiff1d(self._ids, wanted, assume_unique=False)
+        return int(self._index.remove_ids(wanted))
 
     def search(self, queries: Array, k: int, allowed: Array | None = None) -> tuple[Array, Array]:
         """Return the ``k`` nearest vectors of each query.
