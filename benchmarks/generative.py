@@ -21,7 +21,8 @@ on two cores): TIGER's form at a size near TIGER's, with codes of SASRec's item 
 ``TAIJI_BENCHMARK_PARTS=speed,churn,beauty,toys,office,movies,codings`` (default) chooses parts, also ``completejourney``
 and ``taobao``;
 ``TAIJI_BENCHMARK_SEEDS`` (3) how many seeds; ``TAIJI_BENCHMARK_EPOCHS`` (200) how many passes at most;
-``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all). Quick: a synthetic circle of items, and
+``TAIJI_BENCHMARK_BLOCKS`` names the blocks, separated by commas (default: all); ``TAIJI_BENCHMARK_COLLISIONS``
+(level,list) what is done with colliding items in ``codings``. Quick: a synthetic circle of items, and
 the speed on a small catalogue. Write to ``benchmarks/results/generative.json`` with ``--json``.
 """
 
@@ -335,7 +336,7 @@ def codings(result: Result, folder: Path) -> None:
     catalogue = item_codes.office(folder)
     assert catalogue.dataset is not None
     train, requests, targets = last_out(catalogue.dataset)
-    for collisions in ("level", "list"):
+    for collisions in os.environ.get("TAIJI_BENCHMARK_COLLISIONS", "level,list").split(","):
         settings = CodeDecoderSettings.model_validate(PLAIN.model_dump() | {"collisions": collisions})
 
         def hit_rate(
