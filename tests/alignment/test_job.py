@@ -164,6 +164,20 @@ def test_errors(tmp_path):
             align(start(), examples, rewards, settings, tmp_path, 0)
 
 
+def test_adapters_under_fsdp_are_an_error_before_training(tmp_path, monkeypatch):
+    build = _trainer
+
+    def sharded(*arguments):
+        made = build(*arguments)
+        made.is_fsdp_enabled = True
+        made.train = lambda **_: pytest.fail("the error comes after hours of training")
+        return made
+
+    monkeypatch.setattr("taiji.alignment.job._trainer", sharded)
+    with pytest.raises(TaijiError, match="under FSDP"):
+        align(start(), EXAMPLES, REWARDS, SETTINGS.model_copy(update={"lora_rank": 2}), tmp_path / "out", 0)
+
+
 @pytest.mark.parametrize("habit", TOKENIZERS)
 def test_rollouts_begin_with_the_ids_of_answers_and_of_fine_tuning(habit, tmp_path, monkeypatch):
     tokenizer = TOKENIZERS[habit]()

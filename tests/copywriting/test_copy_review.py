@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import polars as pl
@@ -114,7 +115,16 @@ def test_a_line_that_is_no_judgement_is_named(tmp_path, line):
         judged_pairs(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", "../x", ".hidden", "a b"])
+def test_the_value_of_a_judgement_that_is_no_text_is_named(tmp_path):
+    with CopyReview([A], "ada", tmp_path) as sitting:
+        sitting.submit(A.key, "left")
+    good = sitting.file.read_bytes()
+    sitting.file.write_bytes(re.sub(rb'"at": ?"[^"]*"', b'"at": 5', good))
+    with pytest.raises(ArtifactError, match="not text: at 5"):
+        judged_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".hidden", "a b", "-ada", "@ada"])
 def test_a_name_is_a_file_name(tmp_path, name):
     with pytest.raises(InputError, match="file name"):
         CopyReview([A], name, tmp_path)

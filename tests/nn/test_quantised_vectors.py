@@ -47,3 +47,16 @@ def test_exact_product_does_not_depend_on_other_rows():
     for row in (0, 17, 199):
         assert exact_product(left[row : row + 1], right).tobytes() == whole[row : row + 1].tobytes()
     assert not exact_product(np.zeros((2, 50)), right).any()
+
+
+@pytest.mark.parametrize("width", [1, 512, 513, 4096])
+def test_exact_product_is_exact_at_every_width(width):
+    """The largest sums of a width equal those of Python's integers, in any order of summation."""
+    left, right = np.full((1, width), 1 - 2.0**-30), np.full((width, 1), 1 - 2.0**-30)
+    left[0, ::2] = 1 - RNG.random(left[0, ::2].shape) * 1e-3
+    found = exact_product(left, right)
+    turned = RNG.permutation(width)
+    assert found.tobytes() == exact_product(left[:, turned], right[turned]).tobytes()
+    bits = next(b for b in range(22, 0, -1) if width << 2 * b <= 2**53)
+    numbers = [[round(value * 2**bits) for value in part.ravel().tolist()] for part in (left, right)]
+    assert found[0, 0] == sum(a * b for a, b in zip(*numbers)) / 2 ** (2 * bits)

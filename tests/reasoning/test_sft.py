@@ -82,6 +82,20 @@ def test_errors(lm, rows, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_adapters_under_fsdp_are_an_error_before_training(lm, rows, tmp_path, monkeypatch):
+    build = _trainer
+
+    def sharded(*arguments):
+        made = build(*arguments)
+        made.is_fsdp_enabled = True
+        made.train = lambda **_: pytest.fail("the error comes after hours of training")
+        return made
+
+    monkeypatch.setattr("taiji.reasoning.sft._trainer", sharded)
+    with pytest.raises(TaijiError, match="under FSDP"):
+        train_sft(lm, rows, SFTSettings(lora_rank=2), tmp_path / "m", 0)
+
+
 @pytest.mark.parametrize("habit", TOKENIZERS)
 def test_the_trainer_learns_the_ids_that_generation_begins_with(habit, tmp_path):
     """What TRL would make of texts: a second BOS where a tokenizer adds one, a second EOS where it adds that."""

@@ -140,6 +140,8 @@ def _trained(
     with needs("llm"):
         from transformers.trainer_utils import set_seed
 
+        from taiji.language.processes import check_gatherable
+
     last = _last_checkpoint(work / "checkpoints")
     done = 0 if last is None else int(last.name.rsplit("-", 1)[1])
     lines = [line for line in _read_lines(work / LOG) if line["step"] <= done]
@@ -157,6 +159,7 @@ def _trained(
     set_seed(seed)
     with torch.enable_grad(), progress("Aligning", steps, "steps") as update:
         trainer = _trainer(lm, examples, watched, settings, work, seed, steps)
+        check_gatherable(trainer, settings.lora_rank)
         trainer.add_callback(_log(list(rewards), work, lines, rollouts, update))
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return trainer, lines, rollouts

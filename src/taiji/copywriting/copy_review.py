@@ -114,7 +114,10 @@ class CopyReview:
     def __init__(self, asked: Sequence[Comparison], name: str, folder: str | Path) -> None:
         if not NAME.fullmatch(name):
             raise InputError(
-                "A reviewer's name must be usable as a file name.", where=name, expected="letters, digits, _ . @ -"
+                "A reviewer's name must be usable as a file name.",
+                where="reviewer",
+                expected="a letter or digit, then letters, digits, _ . @ -",
+                found=name,
             )
         self.asked = {one.key: one for one in asked}
         self.name, self.folder = name, Path(folder)
@@ -197,8 +200,10 @@ def read_judgements(file: Path) -> list[Judgement]:
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         try:
             one = Judgement(**json.loads(line))
-            if one.choice not in get_args(Choice) or not all(isinstance(v, str) for v in asdict(one).values()):
+            if one.choice not in get_args(Choice):
                 raise ValueError(f"choice {one.choice!r}")
+            if other := [f"{name} {value!r}" for name, value in asdict(one).items() if not isinstance(value, str)]:
+                raise ValueError(f"values that are not text: {', '.join(other)}")
         except (ValueError, TypeError) as error:
             raise ArtifactError(
                 "A line is not a judgement of copies.",

@@ -31,7 +31,7 @@ def _checked(name: str) -> str:
         raise ConfigError(
             "The name of a field with several values is invalid.",
             where=f"field {name!r}",
-            expected=f"letters, digits and underscores, and none of {', '.join(BATCH_NAMES)}, keys, values, …",
+            expected=f"letters, digits and underscores, beginning with a letter, and none of {', '.join(BATCH_NAMES)}, keys, values, …",
             found=name,
             fix="set a different `name`",
         )

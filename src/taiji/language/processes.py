@@ -23,24 +23,33 @@ def first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def check_gatherable(trainer: Trainer, lora_rank: int) -> None:
+    """Check, before training, that the model can be gathered afterwards.
+
+    Raises:
+        ConfigError: adapters would be trained under FSDP, whose sharded parts cannot be merged.
+    """
+    if trainer.is_fsdp_enabled and lora_rank:
+        raise ConfigError(
+            "Adapters cannot be trained under FSDP.",
+            found=f"lora_rank {lora_rank}",
+            fix="set lora_rank: 0, or launch without FSDP, since adapters fit on one GPU",
+        )
+
+
 def whole_model(lm: LanguageModel, trainer: Trainer, lora_rank: int) -> PreTrainedModel | None:
     """Return the trained model, merged and in float32, on the first process, and None on the others. Every process must call this.
 
     Under FSDP each process holds a part of the weights, and the parts are gathered on the first process.
 
     Raises:
-        TaijiError: adapters were trained under FSDP, whose sharded parts cannot be merged.
+        ConfigError: as in :func:`check_gatherable`.
     """
     from taiji.language.adapters import merge_adapters
 
     accelerator = trainer.accelerator
+    check_gatherable(trainer, lora_rank)
     if trainer.is_fsdp_enabled:
-        if lora_rank:
-            raise ConfigError(
-                "Adapters cannot be trained under FSDP.",
-                found=f"lora_rank {lora_rank}",
-                fix="set lora_rank: 0, or launch without FSDP, since adapters fit on one GPU",
-            )
         weights = accelerator.get_state_dict(trainer.model)
         if not first_process():
             return None

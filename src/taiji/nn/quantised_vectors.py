@@ -21,7 +21,9 @@ LARGEST = 127
 WIDEST = (1 << 24) // LARGEST**2
 """Largest number of dimensions for which every partial sum of a product of codes is exact in float32."""
 BITS = 22
-"""Number of bits per number in :func:`exact_product`."""
+"""Largest number of bits per number in :func:`exact_product`."""
+EXACT = 53
+"""Number of bits of the largest integer up to which float64 represents every integer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +99,17 @@ def exact_product(left: Array, right: Array) -> Array:
     """Return ``left @ right`` for (n, d) and (d, k) in float64. Each row is bit-for-bit independent of the other rows.
 
     Both factors are rounded to :data:`BITS` bits below a power of two: each row of ``left`` by its own power,
-    ``right`` by a common one. Products and their sums are then integers that float64 represents exactly.
+    ``right`` by a common one. Products and the sums of d of them are then integers that float64 represents exactly;
+    for d above 512 there are fewer bits.
     """
-    rows, row_scale = _whole(left, np.abs(left).max(axis=1, initial=0.0, keepdims=True))
-    columns, scale = _whole(right, np.abs(right).max(initial=0.0, keepdims=True))
+    bits = min(BITS, (EXACT - max(left.shape[1] - 1, 0).bit_length()) // 2)
+    rows, row_scale = _whole(left, np.abs(left).max(axis=1, initial=0.0, keepdims=True), bits)
+    columns, scale = _whole(right, np.abs(right).max(initial=0.0, keepdims=True), bits)
     return (rows @ columns + 0.0) * (row_scale * scale)  # type: ignore[no-any-return]
 
 
-def _whole(values: Array, largest: Array) -> tuple[Array, Array]:
-    """Return integers of at most :data:`BITS` bits, and the power of two to multiply them by."""
+def _whole(values: Array, largest: Array, bits: int) -> tuple[Array, Array]:
+    """Return integers of at most ``bits`` bits, and the power of two to multiply them by."""
     exponent = np.where(largest > 0, np.ceil(np.log2(np.where(largest > 0, largest, 1.0))), 0.0)
-    scale = np.exp2(exponent - BITS)
+    scale = np.exp2(exponent - bits)
     return np.rint(values / scale), scale

@@ -92,7 +92,7 @@ def train_sft(
     import torch
 
     from taiji.language.causal_lm import save_model
-    from taiji.language.processes import whole_model
+    from taiji.language.processes import check_gatherable, whole_model
 
     with needs("llm"):
         from transformers.trainer_utils import set_seed
@@ -112,6 +112,7 @@ def train_sft(
     with tempfile.TemporaryDirectory(prefix="taiji-sft-") as scratch, torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL and PEFT use names that transformers 6 will remove
         trainer = _trainer(lm, taught, settings, scratch, seed)
+        check_gatherable(trainer, settings.lora_rank)
         with progress("Fine-tuning", _updates(len(rows), settings), "updates") as update:
             trainer.add_callback(_showing(update))
             trainer.train()

@@ -95,7 +95,8 @@ def test_its_state_changes_with_its_files(clips):
         ("somebodys_sources:Klips", ["data.source", "somebodys_sources:Klips", "AttributeError"]),
         ("nobodys_sources:Clips", ["data.source", "ModuleNotFoundError"]),
         ("somebodys_sources:not_a_source", ["not a data source", "taiji.data.sources.Source", "int"]),
-        ("clips", ["Unknown data source", "clips:FOLDER", "clips needs a folder"]),
+        ("clips", ["Unknown data source", "clips:FOLDER", "write clips:FOLDER"]),
+        ("sequences", ["Unknown data source", "write sequences:FILE"]),
     ],
 )
 def test_a_name_that_is_no_source_is_a_clear_error(installed, source, words):

@@ -63,7 +63,9 @@ def _from_truth(column: Column, truth: Truth, meaning: str, rule: str) -> Meant:
     if column.understood.broken:
         doubts.append(f"{column.understood.told_broken()}: these rows have no label.")
     if meaning == "label":
-        doubts.append(f"{column.name} is the only label of the log and is used as the click (the success of a row).")
+        doubts.append(
+            f"The log has no column of clicks or conversions, so {column.name} is used as the click (the success of a row)."
+        )
     if truth.mark:
         reason = f"{column.name} is named like a label; {truth.mark!r} means yes and an empty cell means no"
         return Meant((column.name,), rule, min(sure, 0.8), reason, doubts=tuple(doubts))
@@ -121,7 +123,12 @@ def _from_numbers(column: Column, facts: Column, meaning: str, against: bool) ->
             choices = (Guess(f"{name} > 0", 0.4, ("every number above 0 means yes",)),)
         elif facts.distinct > FEW and low > 0:  # the number of an order, or an amount
             return None
-        return _ask(column, meaning, choices, f"its values are neither 0 and 1 nor counts from 0 ({facts.describe()})")
+        said = (
+            "it is unclear which of its values mean yes"
+            if low == 0
+            else "its values are neither 0 and 1 nor counts from 0"
+        )
+        return _ask(column, meaning, choices, f"{said} ({facts.describe()})")
     return Meant((column.name,), rule, sure, f"{column.name} is named like a label; {reason}")
 
 

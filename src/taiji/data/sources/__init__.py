@@ -114,7 +114,7 @@ def find_source(settings: DataSettings) -> Source:
         else "a file"
         if path.is_file()
         else f"no such path, relative to {Path.cwd()}"
-        + (f" ({name} needs a folder: {name}:FOLDER)" if name in known else ""),
+        + (f" (write {name}:{_load(known[name]).takes})" if name in known else ""),
         fix="add a mapping.yaml to the folder of your files (docs/data.md), or name one with --set data.mapping=FILE",
     )
 
