@@ -4,7 +4,7 @@ import pytest
 from tests.tiny import write_shop
 
 from taiji.config import Config
-from taiji.core.artifacts import read_json
+from taiji.core.artifacts import read_json, write_json
 from taiji.core.errors import ConfigError
 from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble
 from taiji.models.fusion.weighted import BesideMerge
@@ -39,7 +39,14 @@ def test_a_named_fusion_is_fitted_evaluated_and_served(tmp_path):
     world = World(tmp_path / "run")
     fuser = recommender_of(world, None).cascade.ranking.fuser
     assert isinstance(fuser, BesideMerge) and isinstance(fuser.fuser, MonotoneEnsemble)
-    assert recommender_version(tmp_path / "run")
+    versions, stored = {}, read_json(tmp_path / "run" / "config.json")
+    for rerank in ("none", "mmr"):
+        for embedder in ("wordllama", "minilm"):
+            stored["recommend"]["rerank"], stored["embedder"]["name"] = rerank, embedder
+            write_json(tmp_path / "run" / "config.json", stored)
+            versions[rerank, embedder] = recommender_version(tmp_path / "run")
+    assert versions["none", "wordllama"] == versions["none", "minilm"], "no list depends on an embedder"
+    assert len(set(versions.values())) == 3
     values["recommend"]["fusion_settings"] = {"epoch": 1}
     with pytest.raises(ConfigError, match="epoch"):
         recommend_stages(Config.model_validate(values))

@@ -11,8 +11,10 @@ from taiji.cascade.settings import EVALUATION_KEYS, RecommendSettings
 from taiji.core.artifacts import read_json, value_hash
 from taiji.core.errors import ArtifactError
 from taiji.core.manifests import Verifier, read_manifest
+from taiji.language.settings import EmbedderSettings
 
 STAGE = "recommendation"
+DEFAULT_EMBEDDER = EmbedderSettings().name
 
 
 def has_recommender(run: Path) -> bool:
@@ -26,14 +28,21 @@ def recommender_version(run: Path) -> str:
     Raises:
         ArtifactError: a stage is not finished, or damaged.
     """
-    settings = recommender_settings(run, read_json(run / "config.json"))
+    config = read_json(run / "config.json")
+    settings = recommender_settings(run, config)
     stages = ["data", *(f"retriever-{name}" for name in settings.retrievers), *(("candidate_ranker",) * settings.rank)]
     stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
     # The place of the features does not matter; the ranker's stage stores their identity.
     composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
-    return value_hash([outputs, composed, list(settings.retrievers)])[:16]
+    parts = [outputs, composed, list(settings.retrievers)]
+    embedder = EmbedderSettings.model_validate(config.get("embedder", {})).name
+    if (
+        settings.rerank != "none" and embedder != DEFAULT_EMBEDDER
+    ):  # so that versions from before it was hashed stay valid
+        parts.append(embedder)
+    return value_hash(parts)[:16]
 
 
 def recommender_settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
