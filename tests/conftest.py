@@ -65,8 +65,8 @@ def tiny_lm():
 
 @pytest.fixture(scope="session")
 def public_data() -> Path:
-    """The folder of public data sets, named by the environment variable TAIJI_TEST_DATA."""
+    """The folder of public datasets, named by the environment variable TAIJI_TEST_DATA."""
     folder = os.environ.get("TAIJI_TEST_DATA", "")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("TAIJI_TEST_DATA does not name a folder of public data sets")
+        pytest.skip("TAIJI_TEST_DATA does not name a folder of public datasets")
     return Path(folder)

@@ -33,7 +33,7 @@ def run_quick(
         folder: where its JSON goes.
         arguments: its own, beside ``--quick``.
         must_hold: which checks, by name, have to hold; the others may fail by chance or beside other tests.
-        public_data: let it see the public data sets; without, it must do with what it makes.
+        public_data: let it see the public datasets; without, it must do with what it makes.
     """
     environment = {key: value for key, value in os.environ.items() if public_data or key != "TAIJI_TEST_DATA"}
     environment |= {

@@ -113,7 +113,7 @@ def test_a_dataset_of_another_format(tmp_path):
     (tmp_path / "a" / "dataset.json").write_text(json.dumps({**about, "format": 1}))
     for read in (Dataset.load, open_dataset):
         assert read(tmp_path / "a").event_columns == dataset.event_columns
-        assert len(read(tmp_path / "a").levels) == 3, "as all data sets had"
+        assert len(read(tmp_path / "a").levels) == 3, "as all datasets had"
     (tmp_path / "a" / "dataset.json").write_text(json.dumps({**about, "format": 3}))
     with pytest.raises(ArtifactError, match="unknown format"):
         Dataset.load(tmp_path / "a")

@@ -128,7 +128,7 @@ def test_events_reach_the_prompt_and_strangers_are_welcome(run: Path, store: Sto
 
 
 def test_prices_known_from_events_alone_reach_the_prompt(run: Path) -> None:
-    """What an item cost is known from everybody's events; a live data set holds a few users' only."""
+    """What an item cost is known from everybody's events; a live dataset holds a few users' only."""
     world = World(run)
     items, events = (
         frame.with_columns(price=pl.lit(price))

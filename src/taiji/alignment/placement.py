@@ -1,8 +1,8 @@
 """Placement of the trainable parameters and their gradients: whole on each process, or sharded by FSDP2.
 
 Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers it for each forward and backward pass, and a backward
-pass leaves the local part of the gradient, averaged over processes, in ``parameter.grad``. Gradients are therefore sums of local parts, an inner product
-is the sum over processes of local inner products, and all processes must run the same number of forward and backward passes.
+pass leaves the local part of the gradient, averaged over processes, in ``parameter.grad``. A gradient therefore consists of local parts, an inner
+product is the sum over processes of local inner products, and all processes must run the same number of forward and backward passes.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
-    """Return the tensor, placed like ``parameter``, whose part on this process is ``part``."""
+    """Return a tensor placed like ``parameter``, from ``part``, the part that this process holds."""
     if not isinstance(parameter, DTensor):
         return part
     return DTensor.from_local(

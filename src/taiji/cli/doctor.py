@@ -41,7 +41,7 @@ PURPOSE = {
     "onnx": "rankers in ONNX files",
     "device": "re-ranker on the user's device (LightGBM, ONNX)",
     "peers": "published methods for comparison",
-    "demo": "data set of the demo",
+    "demo": "dataset of the demo",
     "world": "simulated worlds as Gymnasium environments",
 }
 

@@ -1,7 +1,7 @@
-"""Comparisons of copies by one person: two copies for an item side by side, of which one is better or neither.
+"""One reviewer's comparisons of copies: two copies for an item are shown side by side, and the reviewer chooses the better one or neither.
 
-Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the judge and the time. The file is replaced as a whole, so that a reader never
-sees an incomplete one. :func:`judged_pairs` reads the judgements of all people as pairs for the reward model.
+Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the reviewer and the time. The file is replaced as a whole, so that a reader never
+sees an incomplete one. :func:`judged_pairs` reads the judgements of all reviewers as pairs for the reward model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME = re.compile(r"[^\W_][\w.@-]*")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two copies for an item, as shown to a person.
+    """Two copies for an item, as shown to a reviewer.
 
     Attributes:
         item_id: the item.
@@ -54,11 +54,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Judgement(Comparison):
-    """Comparison with the judgement of one person.
+    """Comparison with the judgement of one reviewer.
 
     Attributes:
         choice: the side of the better copy (``left``, ``right``), or ``even``.
-        by: name of the person.
+        by: name of the reviewer.
         at: time, ISO 8601 in UTC.
     """
 
@@ -73,7 +73,7 @@ def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]
     Args:
         copies: see :data:`taiji.copywriting.copy_table.SCHEMA`.
         count: largest number of pairs.
-        seed: random seed of order, pairs and sides, which is the same for all people.
+        seed: random seed of order, pairs and sides, which is the same for all reviewers.
 
     Raises:
         InputError: no item has two usable copies.
@@ -99,16 +99,16 @@ def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]
 
 
 class CopyReview:
-    """Review session over comparisons. Use it as a context manager, which locks the person's file.
+    """Review session over comparisons. Use it as a context manager, which locks the reviewer's file.
 
     Args:
         asked: comparisons to judge.
-        name: name of the person.
+        name: name of the reviewer.
         folder: folder in which judgements are stored.
 
     Raises:
         InputError: the name cannot be used as a file name.
-        ResourceError: this person has another session open.
+        ResourceError: this reviewer has another session open.
     """
 
     def __init__(self, asked: Sequence[Comparison], name: str, folder: str | Path) -> None:
@@ -127,7 +127,7 @@ class CopyReview:
     def __enter__(self) -> CopyReview:
         self._lock = exclusive(
             self.folder / f".{self.name}.lock",
-            "Another review session of this person is open.",
+            "Another review session of this reviewer is open.",
             where=self.file,
             fix="close it first, or use another name with --as; its judgements are kept",
         )
@@ -144,11 +144,11 @@ class CopyReview:
         self._lock.close()
 
     def waiting(self) -> list[Comparison]:
-        """Return the comparisons that this person has not judged yet, in order."""
+        """Return the comparisons that this reviewer has not judged yet, in order."""
         return [one for key, one in self.asked.items() if key not in self.judged]
 
     def submit(self, key: str, choice: str) -> Judgement:
-        """Store this person's judgement of a comparison.
+        """Store this reviewer's judgement of a comparison.
 
         Raises:
             NotWaiting: the comparison was already judged, or is not part of this session.
@@ -168,7 +168,7 @@ class CopyReview:
         return made
 
     def undo(self) -> None:
-        """Undo this person's last judgement, if it belongs to a comparison of this session.
+        """Undo this reviewer's last judgement, if it belongs to a comparison of this session.
 
         Raises:
             NotWaiting: there is no such judgement.
@@ -217,16 +217,17 @@ def read_judgements(file: Path) -> list[Judgement]:
 
 
 def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
-    """Return the comparisons that one copy won, over all people of a folder, as pairs for the reward model.
+    """Return the comparisons that one copy won, over all reviewers of a folder, as pairs for the reward model.
 
     Votes for no difference count for neither copy. ``sends`` is the number of votes for either copy, and ``z`` the statistic of the sign test on them.
 
     Args:
-        folder: folder with one file per person.
+        folder: folder with one file per reviewer.
         least_z: see :class:`taiji.copywriting.settings.PairSettings`.
 
     Returns:
-        columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in the order in which the pairs occur, people by name.
+        columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in the order in which they first occur if the files are read in the order of the
+        reviewers' names.
     """
     votes: dict[str, Counter[str]] = {}
     shown: dict[str, Comparison] = {}
@@ -247,7 +248,7 @@ def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
 
 
 def agreement(folder: str | Path) -> tuple[int, int]:
-    """Return the number of comparisons in which all judges chose the same, and the number of comparisons that several people judged."""
+    """Return the number of comparisons that several reviewers judged alike, and the number that several reviewers judged."""
     chosen: dict[str, list[str]] = {}
     for one in _all_judgements(folder):
         chosen.setdefault(one.key, []).append({"left": one.left, "right": one.right, "even": ""}[one.choice])
@@ -256,6 +257,6 @@ def agreement(folder: str | Path) -> tuple[int, int]:
 
 
 def _all_judgements(folder: str | Path) -> Iterator[Judgement]:
-    """Yield the judgements of all people, in the order of their names."""
+    """Yield the judgements of all reviewers, in the order of their names."""
     for file in sorted(Path(folder).glob("*.jsonl")):
         yield from read_judgements(file)

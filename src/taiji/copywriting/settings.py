@@ -11,7 +11,7 @@ from taiji.core.settings import Settings
 
 
 class PairSettings(Settings):
-    """Formation of pairs of copies from the results of sent copies."""
+    """Rules that turn the results of sent copies into training pairs."""
 
     outcome: Literal["satisfied", "clicks"] = "satisfied"
     """Success of a sent copy: a click by a user who was satisfied, or any click. With clicks alone, clickbait wins."""

@@ -1,4 +1,4 @@
-"""Base class and subclasses of all errors that a user can cause."""
+"""Base class of the errors that a user can correct, and its subclasses."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Dataset:
         events: sorted by (time, user, input order): ``event`` (row number, u32), ``user``, ``item`` (u32), ``time``
             (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``,
             and the further columns in the order of ``event_columns``.
-        name: name of the data set.
+        name: name of the dataset.
         domain: domain of the items, which determines the wording of prompts.
         notes: notes on how the tables were made, for readers of the report.
         event_columns: roles of the further columns of events.

@@ -101,7 +101,7 @@ class RowArrays(Rows):
         dataset, past, known: see :class:`Rows`.
         user, item, time: (N,) int64 each.
         further: function that makes each further column, by name.
-        given: further columns that hold Python lists, as arrays, (N,).
+        given: the further columns that are at hand as arrays, (N,) each; :meth:`lists` returns those of Python lists.
     """
 
     def __new__(cls, *arguments: Any, frame: pl.DataFrame | None = None, **others: Any) -> Self:

@@ -46,7 +46,7 @@ class Tables:
             known; default the time of the event) and ``price``. A row with ``exposed`` false and ``click`` 1 is an action
             without an exposure: it is part of the history, but rankers are not trained on it. Further columns are those of
             ``event_columns``.
-        name: name of the data set.
+        name: name of the dataset.
         domain: domain of the items, which determines the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
         notes: notes on how the tables were made, for readers of the report.
         event_columns: roles of the further columns of ``events``; columns without a role are dropped.

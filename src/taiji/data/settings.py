@@ -53,7 +53,8 @@ class ExampleSettings(Settings):
     """Settings of the choice of prompt examples, which are triples of user, cutoff and target."""
 
     target: Literal["next_new_item", "next_purchase"] = "next_new_item"
-    """``next_new_item``: an item with which the user has not interacted before; ``next_purchase``: the item of any interaction."""
+    """``next_new_item``: an item with which the user has not interacted before; ``next_purchase``: the item of any interaction,
+    whether new or repeated, a click as well as a purchase."""
     min_history: int = Field(default=5, ge=1)
     """Smallest number of interactions of the user strictly before the cutoff."""
     per_user: int | None = Field(default=1, ge=1)

@@ -24,7 +24,7 @@ class LadderSettings(Settings):
     rows: PositiveInt = 20_000
     """Largest number of candidates per log."""
     seeds: NonNegativeInt = 1
-    """Trainings per rung; 0 omits the ladder."""
+    """Number of training runs per rung; 0 omits the ladder."""
 
 
 class ABTestSettings(Settings):
@@ -34,7 +34,7 @@ class ABTestSettings(Settings):
     ranker: ChosenRanker = RankerSettings()
     """Ranker of both arms; by default without pair fields, because they would give the texts to the control as well."""
     seeds: int = Field(default=3, ge=1)
-    """Trainings per arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
+    """Number of training runs per arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
     slots: int = Field(default=3, ge=1)
     """Number of items that a ranker chooses among the items offered in a request."""
     fee: float = Field(default=0.05, gt=0, le=1)

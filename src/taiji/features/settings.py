@@ -29,10 +29,10 @@ class FeatureSettings(Settings):
     """Number of answers per row if answers are sets. With 1, the weight of an intent is its sequence probability; with more, the number of sampled answers that
     name it (needs `generation.temperature` above 0)."""
     align_intents: bool = False
-    """If answers are sets: fit a linear map of the intent space on the next items in the language model's training period, whose prompts are answered again
-    for this."""
+    """If answers are sets: fit a linear map that moves intents closer to the user's next items. It is fitted on the prompts of the language model's training
+    period, which are answered again for this."""
     student: bool = False
-    """If answers are sets: train a student on the intent rows, which replaces missing and outdated rows."""
+    """If answers are sets: train a student on the intent rows. The student's intents replace missing and outdated rows."""
     oldest_s: float | None = Field(default=None, gt=0)
     """Age of a row, in seconds since its `as_of`, above which it is outdated and replaced by the student's intents; `null` for never."""
     delay_s: float = Field(default=0.0, ge=0)

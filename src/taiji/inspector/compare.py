@@ -1,4 +1,4 @@
-"""Compare two runs: settings that differ, and all common metrics."""
+"""Compare two runs: settings that differ, and the metrics of the first run beside those of the second."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     """Return the values of the comparison page.
 
-    The intervals come from each run. There are no paired differences, because values per user are not stored. Two runs have
-    evaluated the same examples if and only if their fingerprints are equal.
+    The intervals come from each run. There are no paired differences, because values per user are not stored. If their
+    fingerprints are equal, the two runs have the same prompts over all roles. Otherwise some prompts differ, but not necessarily those of the test.
     """
     view: dict[str, Any] = {
         "settings": settings_that_differ(first, second),

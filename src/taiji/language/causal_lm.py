@@ -225,7 +225,10 @@ def load_configured(settings: LanguageSettings, name: str | Path | None = None) 
 
 
 def load_tokenizer(settings: LanguageSettings) -> PreTrainedTokenizerBase:
-    """Load only the tokenizer of a configuration, set up as by :func:`load_language_model`."""
+    """Load only the tokenizer of a configuration, with the template bound as by :func:`load_language_model`.
+
+    Its padding and a missing end-of-text token are not set, unlike those of :class:`LanguageModel`.
+    """
     from taiji.language.chat_template import bind_template
 
     source = _source(settings.model)

@@ -14,8 +14,8 @@ import torch
 from taiji.nn.devices import on_device
 
 NUCLEUS = 1024
-"""Number of most likely tokens that are tried first for `top_p`. The whole vocabulary is sorted only if they do not suffice, and always on a GPU, where
-the check costs more than the sort."""
+"""Number of most likely tokens that are tried first for `top_p` on a CPU. The whole vocabulary is sorted only if they do not suffice. On a GPU it is always
+sorted, because the check costs more than the sort."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def filtered(
 def ranked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return unnormalised probabilities (R, K) float64 and their token ids, most likely first: the distribution of :func:`filtered`.
+    """Return unnormalised probabilities (R, K) float64 and their token ids, most likely first, with penalty, temperature, top-k and top-p applied.
 
-    K is ``top_k``, and exactly K tokens are kept, because a token that is drawn by rank must not depend on the order of ties at the cut.
+    ``min_p`` is not applied. K is ``top_k``, or V if that is 0. Exactly K tokens are kept, whereas :func:`filtered` keeps all tokens that tie at the cut.
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
     top, tokens = scores.topk(min(sampling.top_k or scores.shape[-1], scores.shape[-1]), -1)
@@ -98,7 +98,7 @@ def picked(
 
     Args:
         logits: (R, V) of the next token.
-        sampling: penalty, temperature and cuts.
+        sampling: penalty, temperature, top-k and top-p; ``min_p`` is not applied.
         written: R completions so far, as token ids.
         uniform: R numbers in [0, 1); not read at temperature 0.
     """

@@ -64,7 +64,7 @@ class SplitTree:
 
 
 def _restricted(tree: PackedTree, kept: np.ndarray) -> Packing:
-    """Return a packing of some segments of a tree, each of which keeps all of its ancestors or none."""
+    """Return a packing of the kept tokens of a tree. Of the ancestors of a kept segment, all or none are kept."""
     before = np.concatenate([[0], kept.cumsum()])
     index = torch.from_numpy(kept)
     return Packing(

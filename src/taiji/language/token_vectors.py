@@ -39,7 +39,7 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
         token.
 
     Raises:
-        ResourceError: the package is not installed.
+        ResourceError: ``wordllama`` or ``tokenizers`` is not installed, or a file of ``wordllama`` is missing.
     """
     embedder = WordLlamaEmbedder()
     distinct = list(dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""Dependence of a score on a confounder such as video length, and the share of the ranking among equal cases that survives a correction."""
+"""Dependence of a score on a confounder such as video length, and the share of pairs with an equal confounder whose order a correction keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> float:
-    """Return the mutual information in nats of two columns (n,), each cut into ``bins`` groups of equal size.
+    """Return the mutual information, in nats, of scores and a confounder (``circumstance``), (n,) each. Each is cut into ``bins`` groups of equal size.
 
     This is the plug-in estimate minus its bias (Miller and Madow 1955). For independent columns it is therefore about 0, as often
     slightly below as slightly above.
@@ -38,11 +38,11 @@ def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> fl
 def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16) -> float:
     """Return the share of pairs with different scores ``before`` that ``after`` puts in the same order, ties one half.
 
-    Pairs are formed within the groups of the circumstance. The result is the mean over groups, weighted by their numbers of rows.
+    Pairs are formed within groups of about equal confounder (``circumstance``). The result is the mean over groups, weighted by their numbers of rows.
 
     Args:
         before, after: (n,) scores.
-        circumstance: (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values, each value
+        circumstance: confounder (n,), cut into ``bins`` groups of equal size; with at most ``bins`` distinct values, each value
             is a group.
     """
     groups = _groups(circumstance, bins)

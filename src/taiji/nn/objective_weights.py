@@ -1,8 +1,8 @@
 """Reward weights as pure functions, float64 in and out.
 
 Everything is a function of the Gram matrix G[i, j] = <g_i, g_j> of the rewards' loss gradients, or of reward
-statistics. Source: POPO and POPO-light are Taiji's (arXiv 2606.03866); the robust step, preference steering, the
-covariance form and the minimum-norm check are ours (``docs/alignment.md`` keeps the two apart).
+statistics. Source: POPO and POPO-light are from the paper on Taiji (arXiv 2606.03866); the robust step, preference
+steering, the covariance form and the minimum-norm check are additions of this package (``docs/alignment.md`` keeps the two apart).
 """
 
 from __future__ import annotations

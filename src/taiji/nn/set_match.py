@@ -1,7 +1,7 @@
 """Agreement of candidates with a set of vectors, from their cosines: pure functions, one number per candidate.
 
-Cosines have shape (L, N), with the set first. Each step over the set is then one operation on all candidates, and the result for a candidate does not
-depend on the other candidates, to the last bit.
+The first axis of the cosines is the set: (L, N), or (L, R, M) for a history per request. Each step over the set is then one operation on all candidates, and
+the result for a candidate does not depend on the other candidates, to the last bit.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> 
 
 
 def weighted_mean(values: Array, weights: Array) -> Array:
-    """Return Σ w x / Σ w over the rows of two (L, N), 0 where all weights are 0; (N,) float32."""
+    """Return the weighted means Σ w x / Σ w over the first axis of ``values`` and ``weights``, (L, N) each, as (N,) float32; 0 where all weights are 0."""
     mass = _sum(weights)
     return np.divide(_sum(values * weights), mass, out=np.zeros_like(mass), where=mass > 0)
 

@@ -9,9 +9,9 @@ Layout of ``runs/<name>/``::
 A stage writes into ``.work/<stage>``, and this folder is renamed into place when the stage is complete. The *fingerprint* of a
 stage covers its class, settings and parameters, the seed, the package version, the content hashes of the stages that it reads,
 and the state of external files and of code of other packages. A finished stage is skipped if and only if none of its
-dependencies has changed and its files are intact (:mod:`taiji.core.manifests`).
-The partitions of a killed stage are reused only for the same job. The same check is made whenever a stage reads the
-artefacts of another.
+dependencies has changed, its files are intact (:mod:`taiji.core.manifests`), and it is not forced.
+The partitions of a killed stage are reused only if its fingerprint is still the same. Before a stage reads the artefacts of
+another, their files are compared with the manifest.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataF
 
 
 def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
-    """Return the examples of each period. They are computed for ranges of users by the mapper of the run."""
+    """Return the prompts of each period from which the roles are filled. They are computed for ranges of users by the mapper of the run."""
     ranges = dataset.history.ranges(INTERACTIONS)
     rows = pl.DataFrame(
         [(period, *users) for period in periods for users in ranges],
@@ -59,7 +59,7 @@ def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple
     found = context.over(
         rows,
         partial(open_choosing, context, split),
-        "Choosing examples",
+        "Choosing prompts",
         "ranges of users",
         size=1,
         here=len(ranges) == 1,

@@ -81,7 +81,7 @@ def initialise(
     Args:
         folder: folder that contains the files.
         to: output folder of ``NAME.yaml`` and ``NAME-mapping.yaml``.
-        name: name of data set and run.
+        name: name of dataset and run.
         answers: mapping keys that the user has decided, with their values.
         ask: function that asks the user a question and returns the answer; None if the command is not interactive.
         force: True to overwrite the files of an earlier call.

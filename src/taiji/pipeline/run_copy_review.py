@@ -1,4 +1,4 @@
-"""Implementation of `taiji review RUN --copies`, in which people compare the copies of a run."""
+"""Implementation of `taiji review RUN --copies`, in which reviewers compare the texts about items (copies) that a run has written."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from taiji.pipeline.run_copy import REVIEW, STAGE
 
 
 def open_copy_review(run: Path, seed: int, name: str, count: int) -> CopyReview:
-    """Open a reviewer's session for comparing the copies of a run.
+    """Open a reviewer's session for comparing the copies that a run has written.
 
     Args:
-        run: run with copies.
+        run: run directory in which ``taiji copy`` has written copies.
         seed: random seed for the comparisons.
         name: name of the reviewer.
         count: number of comparisons; if a later call asks for more, the earlier ones are kept.
 
     Raises:
-        ArtifactError: the run has no copies, or they are damaged.
+        ArtifactError: no copies have been written in the run, or they are damaged.
     """
     if not (run / STAGE / "copies.parquet").exists():
         raise ArtifactError(
-            "The run has no copies to compare.", where=str(run / STAGE), expected="copies.parquet", found="none", fix=f"taiji copy {run}"
+            "No copies to compare have been written in the run.", where=str(run / STAGE), expected="copies.parquet", found="none", fix=f"taiji copy {run}"
         )  # fmt: skip
     Verifier().demand_whole(run, (STAGE,))
     copies = read_parquet(run / STAGE / "copies.parquet")
@@ -52,7 +52,7 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
 
 
 def copy_review_summary(session: CopyReview) -> dict[str, int | str]:
-    """Return the progress of the session, the number of training pairs from all people's judgements, and how often people agreed."""
+    """Return the progress of the session, the number of training pairs from all reviewers' judgements, and how often reviewers agreed."""
     same, several = agreement(session.folder)
     return {
         **session.progress(),

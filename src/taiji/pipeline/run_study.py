@@ -67,13 +67,12 @@ def study(
         config: configuration of the run, possibly with other values of ``ranking`` and ``evaluation``.
         seeds: number of training runs per arm.
         arms: names of the tables to compare with no features, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
-            ``popo-light`` and ``popo``; all by default. The table of the run's own rule (or otherwise the last table) is
-            ablated and gets the negative controls.
+            ``popo-light`` and ``popo``, and from ``taiji`` if the run has another weighting rule; all by default. The
+            table of the run's own rule (or otherwise the last table) is ablated and gets the negative controls.
         say: function called with progress messages.
 
     Returns:
-        content of ``study.json``: ``run``, ``seeds``, ``main``, ``arms``, ``users``, ``cells``, ``rows`` (of
-        :func:`taiji.experiments.study.evaluate_seeds`) and ``controls``.
+        content of ``study.json``: ``main``, the name of the ablated table, and everything that :func:`evaluated` returns.
 
     Raises:
         ArtifactError: the run is not finished.
@@ -136,7 +135,7 @@ def evaluated(
     seeds: int,
     competitors: Sequence[str] = (COMPETITOR,),
 ) -> dict[str, Any]:
-    """Train and evaluate arms on the test exposures of the users of a table.
+    """Train arms on the exposures of the period ``ranker``, and evaluate them on the test exposures of the users of a table.
 
     Args:
         run: run directory, for its name.

@@ -3,10 +3,11 @@
 Definitions (ours if the paper gives none): category accuracy is an exact match of the parsed level after case and
 spaces are folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding
 (ties share the last places); CTCVR is the mean unnormalised score of the nearest catalogue item under an evaluation
-ranker that was not used in training. A malformed answer counts as wrong everywhere and has a CTCVR of 0.
+ranker that was not used in training. A malformed answer counts as wrong in category accuracy and hit@K, has a CTCVR
+and a coverage of 0, and is left out of grounding, redundancy and ``intents``.
 
 For a set of intents, category accuracy, CTCVR and grounding are means over its intents (an intent is one guess, like
-that of a competitor), and hit@K takes the K items nearest to any intent. Two metrics come from
+that of a baseline), and hit@K takes the K items nearest to any intent. Two metrics come from
 :mod:`taiji.metrics.intent_sets`: coverage averages, over the next items, the best cosine to an intent, and redundancy is
 the share of intents that repeat an earlier one. ``intents`` counts the intents left after merging near-duplicates.
 """
@@ -138,7 +139,7 @@ class _Evaluation:
         self._most, self._next = most, examples["targets"].to_list() if most > 1 else []
 
     def answers(self, completions: Sequence[str]) -> dict[str, Array]:
-        """Values of completions given as text."""
+        """Return the metrics of completions."""
         if self._most > 1:
             return self._sets(completions)
         depth = len(self._names)
@@ -159,8 +160,8 @@ class _Evaluation:
         return values
 
     def vectors(self, queries: Array) -> dict[str, Array]:
-        """Values of vectors (E, d) in place of answer embeddings; the nearest item's levels count as the claimed
-        levels."""
+        """Return the metrics of vectors (E, d) that take the place of answer embeddings; the nearest item's levels count as
+        the claimed levels."""
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()
         claimed[~there] = None
@@ -169,7 +170,7 @@ class _Evaluation:
         return values | self._scored(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
-        """Values of ranked items (E, K), padded with −1, and claimed levels (E, depth)."""
+        """Return the metrics of ranked items (E, K), padded with −1, and claimed levels (E, depth)."""
         values = self._accuracies(claimed)
         if items is None:
             return values
@@ -182,7 +183,7 @@ class _Evaluation:
         return values | self._scored(items[:, 0])
 
     def _sets(self, completions: Sequence[str]) -> dict[str, Array]:
-        """Values of completions with up to ``most`` intents each."""
+        """Return the metrics of completions with up to ``most`` intents each."""
         depth, most = len(self._names), self._most
         parsed = [parse(text, max(depth, DEPTH), most) for text in completions]
         formed = np.array([answer.well_formed for answer in parsed])
@@ -192,7 +193,7 @@ class _Evaluation:
         counts = np.maximum(there.sum(axis=1), 1)
 
         def mean(each: Array) -> Array:
-            """Mean (E,) over each answer's intents (E, m)."""
+            """Return the mean (E,) over each answer's intents (E, m)."""
             return np.asarray(np.where(there, each, 0.0).sum(axis=1) / counts, dtype=np.float64)
 
         each = self.catalogue.search(vectors.reshape(-1, vectors.shape[2]), np.repeat(self.targets, most))
@@ -220,7 +221,7 @@ class _Evaluation:
         return values
 
     def _covering(self, vectors: Array) -> dict[str, Array]:
-        """Coverage of the next items by sets of vectors (E, m, d); empty if single answers are evaluated."""
+        """Return coverage, redundancy and number of distinct intents of sets of vectors (E, m, d); empty if single answers are evaluated."""
         if self._most == 1:
             return {}
         wide = max(len(items) for items in self._next)

@@ -94,7 +94,7 @@ def model_card(
 def _steps(
     run: RunMetrics, settings: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
-    """Return the training steps in order, numbered."""
+    """Return the name and facts of each training step, in order."""
     teacher, sft, align = settings["reasoning"]["teacher"], settings["reasoning"]["sft"], settings["alignment"]
     limit = (
         ""
@@ -137,7 +137,8 @@ def model_facts(folder: Path) -> list[tuple[str, str]]:
 
 
 def data_card(run: RunMetrics, dataset: Dataset, split: Split, examples: pl.DataFrame, folder: Path) -> str:
-    """Return the card of the tables: counts, periods, columns with missing values, and files with rows about people.
+    """Return the card of the tables: counts, periods, prompts by role, all columns with their shares of missing values, and files with
+    rows about people.
 
     Args:
         run: metrics of the run.

@@ -55,7 +55,8 @@ class Line:
 
 
 def measured(folder: str | Path, planned: Config | None = None) -> Measured:
-    """Read a finished run; prompts are counted as rendered under ``planned`` (default: the run's own configuration).
+    """Read a finished run. The tokens of its prompts are counted after rendering them with the settings of ``planned``
+    (default: the run's own configuration).
 
     Raises:
         ArtifactError: the run is not finished.

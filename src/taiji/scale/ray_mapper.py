@@ -42,9 +42,8 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
             options["num_cpus"] = max(os.cpu_count() or 1, round(settings.workers * settings.cpus_per_worker))
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except (
-            Exception
-        ) as error:  # Ray allows its own start half a minute, and on a busy machine raises a bare Exception
+        # Ray gives itself half a minute to start. On a busy machine that is too short, and it raises a bare Exception.
+        except Exception as error:
             raise TaijiError(
                 "The Ray cluster cannot be reached." if address else "Ray did not start on this machine.",
                 where=f"--address {address}" if address else "--engine ray",
@@ -141,7 +140,7 @@ class RayMapper:
             )
 
     def _stream(self, factory: WorkerFactory, partitions: list[Partition]) -> Iterator[dict[str, Any]]:
-        """Make one pass over the partitions with as many workers as the cluster can hold.
+        """Make one pass over the partitions with as many workers as the cluster can hold, but at most ``scale.workers`` and one per partition.
 
         A dead worker is not restarted: its node may be gone, and Ray Data would wait for it while the others hold all
         remaining resources. The pass is aborted instead, and the next one computes the missing partitions.
@@ -150,7 +149,7 @@ class RayMapper:
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an aborted pass is no concern of the user
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an aborted pass is not a concern of the user
         known = {partition.number: partition for partition in partitions}
         numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
         most = min(self.settings.workers or len(known), room(self.settings), len(known))

@@ -38,7 +38,7 @@ class RunWriter:
     """See :class:`taiji.serving.types.FeatureWriter`.
 
     Args:
-        world: the run's data set.
+        world: the run's dataset.
         lm, embedder, quantizer: components of the run.
         pool: users (dense ids of the run), times and embeddings of the batch stage's answers, among which look-alikes are
             found.

@@ -1,4 +1,4 @@
-"""Find, without loading a model, whether a run has a recommender, its settings, and the hash of all its parts."""
+"""Read three facts about a run without loading a model: whether it has a recommender, the recommender's settings, and the hash of all its parts."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class RunScorer:
     """See :class:`taiji.serving.types.Scorer`.
 
     Args:
-        world: the run's data set.
+        world: the run's dataset.
         plain: ranker without features, bound to that dataset.
         featured: ranker with features, bound to that dataset; None if the run has no features.
         quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have

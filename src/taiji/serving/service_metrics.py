@@ -34,7 +34,7 @@ COUNTERS = {
     "rows_discarded": "Rows whose lease was lost, so that another worker wrote them",
     "prompt_tokens": "LLM tokens read",
     "completion_tokens": "LLM tokens written",
-    "failures": "Users whose features could not be written (each is retried)",
+    "failures": "Failed attempts to write a user's features (repeated until the user becomes a dead letter)",
 }
 
 
@@ -60,7 +60,10 @@ class Metrics:
         self._slowest = recommend.p99_ms / 1e3
         self._times: deque[float] = deque(maxlen=LATEST)
         self._lists = Counter(
-            "taiji_lists_total", "Lists by origin: computed, from the cache, or kept", ["from"], registry=self._registry
+            "taiji_lists_total",
+            "Lists by origin: computed by the cascade, from the cache, or kept",
+            ["from"],
+            registry=self._registry,
         )
         self._kept = Histogram(
             "taiji_kept_list_age_seconds",

@@ -25,7 +25,7 @@ class Workload(Settings):
     events_per_active: float = Field(default=30.0, ge=0)
     """Events per active user and day."""
     sessions_per_active: float = Field(default=2.0, ge=0)
-    """Bursts per active user and day: the largest number of LLM calls, if the window of the trigger covers a burst."""
+    """Bursts of events (sessions) per active user and day. A burst causes at most one LLM call if the window of the trigger covers it."""
     refresh_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the bursts that lead to an LLM call; others fail a condition, such as a minimum number of new events."""
     staleness_days: float = Field(default=7.0, ge=0)

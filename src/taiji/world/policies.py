@@ -86,7 +86,7 @@ class ContentPolicy(RankingPolicy):
     """Policy that chooses items whose titles are similar to those of the user's clicks."""
 
     def scores(self, observation: Observation) -> Array:
-        """Return the dot products of profiles, shortened to at most the length of one click, and titles."""
+        """Return the dot products of user profiles and titles. Profiles longer than a unit vector are scaled to norm 1."""
         profile = observation.public.profile[observation.requests.user]
         known = np.maximum(np.sqrt(np.square(profile).sum(axis=1, keepdims=True)), 1.0)
         by_topic = (profile / known) @ observation.public.text_topics.T

@@ -27,7 +27,7 @@ class Scenario(Settings):
     """Sizes of a world, habits of its users, and its mechanisms."""
 
     name: str = Field(default="world", pattern=DOMAIN)
-    """Name of the data set."""
+    """Name of the dataset."""
     summary: str = ""
     """One-line description of its purpose."""
     domain: str = Field(default="shop", pattern=DOMAIN)

@@ -90,7 +90,7 @@ def test_seen_items_are_dropped_where_nothing_repeats(board):
 
 
 def test_a_later_catalogue_is_translated(board):
-    """New items come first in the later data set, and one is gone; what is retrieved are the same items."""
+    """New items come first in the later dataset, and one is gone; what is retrieved are the same items."""
     model = Cooccurrence(CooccurrenceSettings(seen="keep")).fit(board)
     requests = requests_of(board)
     ids = board.items["item_id"].to_numpy()

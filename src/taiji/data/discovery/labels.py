@@ -99,8 +99,8 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
 
 def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
-    """Interpret the best column for a label: one whose name means nothing else, or a flag whose name contains the meaning. A column that gives a rule takes
-    precedence over one that raises a question.
+    """Interpret the best column for a label: one whose name denotes only this label, or a flag whose name has this meaning among others. A column that
+    gives a rule takes precedence over one that raises a question.
     """
     strict = [column for column in columns if label_named(column.name) == meaning]
     flags = [
@@ -139,8 +139,8 @@ def _from_label_columns(table: Table, click: Meant | None, bought: Meant | None)
         if _all_positive(tried_label(table, bought.rule)):
             reasons["click"], sure["click"] = (f"every row has {bought.rule} = 1",), 0.7
             return Labels(1, conversion, reasons, {**sure, "conversion": 0.7}, tuple(doubts), columns, True)
-        doubt = f"{bought.columns[0]} is the only label of the log and is used as the click (the success of a row). Nothing after it is logged, so there are no conversions."
-        only = {"click": (f"{bought.columns[0]} is the only column that indicates a success",)}
+        doubt = f"The log has no column of clicks, so {bought.columns[0]} is used as the click (the success of a row). Nothing after it is logged, so there are no conversions."
+        only = {"click": (f"{bought.columns[0]} indicates a success, and no column indicates clicks",)}
         return Labels(bought.rule, None, only, {"click": 0.7}, (*doubts, doubt), columns, False)
     if click.rule is None:
         return Labels(1, conversion, reasons, sure, tuple(doubts), columns, False, questions)

@@ -77,7 +77,7 @@ def propose(tables: list[Table], answers: Mapping[str, str] | None = None, name:
     Args:
         tables: tables of the folder.
         answers: the user's choices by key of the mapping: a column for ``events.user_id``, a file name for ``items.file``.
-        name: default name of the data set.
+        name: default name of the dataset.
 
     Raises:
         InputError: an answer names a missing file, or no file can be a log; see :func:`taiji.data.discovery.assign.assign`.

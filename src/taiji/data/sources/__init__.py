@@ -1,4 +1,4 @@
-"""Data sources: named data sets, sources of other packages, and a user's own files. All of them are read into the same checked tables."""
+"""Data sources: named datasets, sources of other packages, and a user's own files. All of them are read into the same checked tables."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ class Mapping(Settings):
     """Complete mapping file."""
 
     name: str = "data"
-    """Name of the data set in the report."""
+    """Name of the dataset in the report."""
     domain: str = Field(default="shop", pattern=DOMAIN)
     """Domain of the items: the folder of templates that determines the wording of prompts."""
     unusable: Unusable = "error"

@@ -80,7 +80,7 @@ class Promotions:
 def load(
     folder: Path | None = None, *, seed: int = 0, users: int | None = None, non_clicks: int | None = None
 ) -> Tables:
-    """Read the data set.
+    """Read the dataset.
 
     Args:
         folder: folder with ``transactions.parquet`` and the other files; by default the one in the installed package.

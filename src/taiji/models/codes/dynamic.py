@@ -87,7 +87,7 @@ class DynamicCodes:
         return codes
 
     def at(self, items: Array, times: Array) -> tuple[Array, Array]:
-        """Return the codes (N, L) that items (N,) had at times (N,), and the index in :attr:`coders`, (N,), of the coder that assigned them.
+        """Return the codes (N, L) that items (N,) had at times (N,), and for each item the index in :attr:`coders` of the coder that assigned them, (N,).
 
         A code that was assigned at exactly the given time counts. Before an item's first code, codes and index are −1.
         """

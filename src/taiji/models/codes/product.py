@@ -184,7 +184,10 @@ class ProductQuantizer:
 
 
 class ProductCodes(Coder):
-    """:class:`ProductQuantizer` as a coder. Its levels are the parts of the vector, which are all equally fine."""
+    """:class:`ProductQuantizer` as a coder. The codes of an item are the ids of its vector.
+
+    The levels are the parts of the vector. None of them is coarser than another.
+    """
 
     Settings: ClassVar[type[Base]] = ProductSettings
     settings: ProductSettings

@@ -33,13 +33,14 @@ USUAL: tuple[dict[str, Any], ...] = (
     {"field": "collaborative", "least_rows": 20_000},
     {"field": "text_match", "least_rows": 20_000, "must_pay": True},
 )
-"""Pair fields of a ranker whose settings do not name any."""
+"""Pair fields of a ranker whose setting ``pair_fields`` is null."""
 FEW_VALUES = 50
 """Number of distinct values above which a numeric profile column is used even if nearly every user has a different value."""
 
 
 def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
-    """Return the fields that a log provides: ids, categories, profile, statistics, history, features, and those named in the settings.
+    """Return the fields that a log provides: ids, categories, profile, statistics, history, features (look-alike items, codes, vector),
+    context and pair fields, and those listed in the setting ``fields``.
 
     Args:
         dataset: the tables.

@@ -24,7 +24,7 @@ class ItemKnowledge(TextMatch):
     """Field for agreement as in :class:`TextMatch`, from texts that a language model wrote once per item.
 
     The text of an item is used from the time at which it became available. Before that, or without a text, the item has no position in the text space. The
-    whole table of texts is stored with the field, so that the folder of a ranker contains everything that a service needs, including new items.
+    whole table of texts is stored with the field, so that the folder of a ranker contains everything that a service needs, also for new items.
 
     Args:
         table: Parquet file of the stage ``item_knowledge``. If empty, the texts come from the column of the item table into which a run writes them.
@@ -99,7 +99,7 @@ class ItemKnowledge(TextMatch):
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Compute positions in the text space, from their texts, for items that were added after training."""
+        """Compute the positions, in the text space, of items that were added after training, from the items' texts."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             self._since = np.concatenate([self._since, self._times(self._hashes_of(dataset, new))])

@@ -429,7 +429,7 @@ class TextMatch(PastField):
         self.mapped.append(self.space.mapped(self.vectors, made))
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Compute positions in the text space, from their texts, for items that were added after training."""
+        """Compute the positions, in the text space, of items that were added after training, from the items' texts."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             vectors, components = self.space.place(self.embed(dataset, new))

@@ -49,7 +49,8 @@ class Ranker:
     Attributes:
         settings, tasks, fieldset, network, inputs: the training configuration, and the binding to the dataset.
         calibration: (scale, shift) by task name, see :data:`taiji.nn.predictions.Calibration`.
-        history: one entry per validation check: number of rows seen, validation loss, rows per second.
+        history: one entry per validation check: number of rows seen, validation loss (without validation rows, minus
+            the number of rows seen), rows per second.
         worths: measured worth of each field that must pay off; a field that does not is removed from the fieldset.
     """
 
@@ -300,7 +301,7 @@ class Ranker:
         return pl.concat([exposures.select("event"), out], how="horizontal") if "event" in exposures.columns else out
 
     def score_pairs(self, users: Array, items: Array, times: Array) -> NDArray[np.float64]:
-        """Return the :attr:`goal` of (user, item, time), dense ids and microseconds of shape (N,), as (N,) float64."""
+        """Return the :attr:`goal` of each (user, item, time), (N,) float64. Users and items are dense ids and times microseconds, (N,) each."""
         frame = pl.DataFrame(
             {"user": users, "item": items, "time": times},
             schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},

@@ -1,4 +1,4 @@
-"""Contract of a ranking network: from a batch of the model's fields to one output per task."""
+"""Contract of a ranking network: from a batch of the model's fields to the outputs of its tasks."""
 
 from __future__ import annotations
 

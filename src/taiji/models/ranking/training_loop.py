@@ -33,9 +33,9 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     """Train a ranker in place, and keep the weights of the best check.
 
     Args:
-        ranker: ranker to train; its settings contain the number of passes, batch size, learning rates and patience.
+        ranker: ranker to train; its settings determine the number of epochs, batch size, learning rates and patience.
         chunks: source of the rows, which are shuffled within each chunk.
-        rows: number of rows per pass, for the number of passes, the decay of the learning rates, the checks and the
+        rows: number of rows per epoch, for the number of epochs, the decay of the learning rates, the checks and the
             progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
         seed: random seed of shuffling and dropout.
@@ -56,7 +56,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     start, paused = time.perf_counter(), 0.0
 
     def check() -> bool:
-        """Validate, and return True if training should stop."""
+        """Add an entry to the history, and return True if training should stop."""
         nonlocal paused
         before = time.perf_counter()
         loss = validation_loss(ranker, valid) if valid is not None else -float(done)

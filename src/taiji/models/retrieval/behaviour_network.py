@@ -131,9 +131,11 @@ class BehaviourNetwork(nn.Module):
         return torch.cat([self.head(latent), latent.new_ones(len(latent), 1)], dim=1)
 
     def queries(self, items: Array, behaviours: Array, target: int, sampled: bool) -> Array:
-        """Return queries (B, d + 1) from histories (B, L), newest first, numbered from 1, 0 for padding; zeros for a history without known items.
+        """Return queries (B, d + 1) from histories (B, L), newest first; zeros for a history without known items.
 
         Args:
+            items: (B, L) items of the histories, numbered from 1; 0 for padding.
+            behaviours: (B, L) their behaviours, numbered from 1; 0 for padding.
             target: behaviour of the next item.
             sampled: True to use a sample of the diffusion, False to use the encoder's latent.
         """

@@ -31,7 +31,8 @@ def activity_features(active: Array) -> Array:
 
 
 def fit_activity(active: Array) -> Array:
-    """Return coefficients (F + 1,) of the regression of each of the last days (U, D) on the days before it, by Newton's method.
+    """Given the days (U, D), return the coefficients (F + 1,) of a regression of each of the last :data:`TAUGHT` days on the
+    days before it, fitted by Newton's method.
 
     Raises:
         InputError: there are fewer than two days, or no users.
@@ -39,7 +40,7 @@ def fit_activity(active: Array) -> Array:
     days = active.shape[1]
     if days < 2 or not len(active):
         raise InputError(
-            "Activity cannot be learnt from fewer than two days.", where="active", expected="users with 2 days or more", found=str(active.shape)
+            "Activity cannot be learnt from fewer than two days or without users.", where="active", expected="users with 2 days or more", found=str(active.shape)
         )  # fmt: skip
     taught = range(max(1, days - TAUGHT), days)
     x = _with_one(np.concatenate([activity_features(active[:, :day]) for day in taught]))

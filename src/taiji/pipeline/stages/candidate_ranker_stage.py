@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class CandidateRanker(Stage):
-    """Stage that trains the ranker of the request path on the exposures of all periods before the test.
+    """Stage that trains the candidate ranker on the exposures of all periods before the test.
 
     If ``recommend.features`` is set, it stores the features next to the ranker: ``features.parquet`` (with the user and
     item ids of this log) and ``features.json``.
     """
 
     name = "candidate_ranker"
-    summary = "Train the ranker of candidates on all exposures before the test period."
+    summary = "Train the candidate ranker on all exposures before the test period."
     needs: tuple[str, ...] = ("data",)
     settings = ("ranking", "split", "recommend.features")
 

@@ -21,7 +21,7 @@ class RankerWithout(CandidateRanker):
     """
 
     name = "ranker_without"
-    summary = "Train the ranker of candidates without one field, for the ablation."
+    summary = "Train the candidate ranker without one field, for the ablation."
     needs = ("data", "candidate_ranker")
 
     def __init__(self, field: str) -> None:

@@ -29,7 +29,8 @@ class Selection(Stage):
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the tokens read: the shared prompt once, followed by the answer with the full, the redacted and no rationale."""
+        """Return the number of rationales and the tokens read. Per prompt these are the prompt once, each rationale with the answer twice (in full and
+        redacted), and the answer without a rationale once."""
         k, taught = config.reasoning.teacher.rationales, taught_prompts(config, log)
         read = taught * (log.student_tokens + 2 * k * log.said_tokens + log.target_tokens)
         return Amount(taught * k, read, language=True, spread=True)

@@ -28,7 +28,7 @@ class LoadSettings(Base):
 
 
 class Load(Mechanism[LoadSettings]):
-    """Number of lists computed in the current slot, and the cached ranking of each user (users, slate)."""
+    """Number of lists computed in the current slot, and the cached list of each user (users, slate)."""
 
     Settings = LoadSettings
     after = ("network", "surfaces")
@@ -53,7 +53,7 @@ class Load(Mechanism[LoadSettings]):
         self.computed, self.asked = 0, 0
 
     def observe(self, exposure: Exposure) -> None:
-        """Add the load to the context: requests of the slot so far, relative to the capacity."""
+        """Add the load to the context (requests of the slot so far, relative to the capacity), and which users have a cached list."""
         self.asked += len(exposure.user)
         exposure.context["load"] = np.full(len(exposure.user), self.asked / self.capacity)
         exposure.context["has_cache"] = self.has_cache(exposure.user)
