@@ -91,8 +91,8 @@ class CodeDecoderSettings(RetrieverSettings):
     skip_weight: float = Field(default=0.0, ge=0)
     """Weight of the loss on exposures that were skipped before the target, which makes their first codes less probable."""
     skips: PositiveInt = 4
-    """Largest number of exposures without a click that are used: the last ones before the target, if they were shown at the time of the previous
-    interaction or later."""
+    """Largest number of exposures without a click that are used: the last ones before the target, if they were shown at the time of the last
+    earlier interaction or later."""
     device: Device = "auto"
     """Device for training and decoding: `cpu`, `cuda`, or `auto`."""
 

@@ -190,16 +190,17 @@ class CodeTraining:
     def _skipped(self, batch: CodeBatch) -> Array:
         """Return the first codes (R, n + 1, S) of the last exposures before each target; −1 for none.
 
-        Only those count that were shown at the time of the interaction before it, as the rest of a list, or later.
+        Only those count that were shown at the time of the last earlier interaction, as the rest of its list, or later.
+        Interactions at the same time, such as those of a basket, have the same exposures before them.
         """
         model, history = self.model, self.history
         users = np.broadcast_to(batch.users[:, None], batch.items.shape)
         times = history.times[batch.places]
         found, shown = self.skipped.before_batch(users.ravel(), times.ravel(), model.settings.skips)
-        before = np.maximum(batch.places - 1, history.offsets[users])
-        previous = np.where(before < batch.places, history.times[before], np.iinfo(np.int64).min)
+        earlier, when = history.before_batch(users.ravel(), times.ravel(), 1)
+        previous = np.where(earlier >= 0, when, np.iinfo(np.int64).min)
         own = model.assignments(found, shown)
-        kept = (own >= 0) & (shown >= previous.ravel()[:, None])
+        kept = (own >= 0) & (shown >= previous)
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
