@@ -114,7 +114,7 @@ def test_the_sparsest_third_is_decided_before_the_test():
 
 def test_wrong_frames_are_refused():
     frame, predictions = world(5)
-    with pytest.raises(TaijiError, match="rows' order"):
+    with pytest.raises(TaijiError, match="one prediction per exposure"):
         evaluate_rankers(frame, {"none": predictions["none"].head(3)})
     with pytest.raises(TaijiError, match="lack a column"):
         evaluate_rankers(frame, {"none": predictions["none"].drop("ctcvr")})
