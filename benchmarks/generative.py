@@ -31,6 +31,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -224,8 +225,13 @@ def _mean(values: np.ndarray) -> float:
 def chosen_blocks(part: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the blocks that a run compares on a data set."""
     every = BLOCKS | OWN_BLOCKS.get(part, {})
+    return {name: every[name] for name in named_blocks(every)}
+
+
+def named_blocks(every: Iterable[str]) -> list[str]:
+    """Return the names of the blocks that the environment asks for; without it, every one."""
     named = os.environ.get("TAIJI_BENCHMARK_BLOCKS")
-    return every if named is None else {name: every[name] for name in map(str.strip, named.split(",")) if name}
+    return [*every] if named is None else [name.strip() for name in named.split(",") if name.strip()]
 
 
 def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
@@ -234,14 +240,17 @@ def last_out_trial(part: str, folder: Path, result: Result) -> Trial:
     return Trial(part, data, *last_out(data), result)
 
 
-def by_time_trial(part: str, folder: Path, result: Result) -> Trial:
-    """Return the trial of a log that is split by time: of titles, or of Taobao's purchases."""
-    if part == "taobao":
-        data = taobao(folder / "userbehavior-multibehavior")
-        train, requests, _, targets = asked(data, TEST * 1_000_000)
-        train = train.with_columns(shuffled=pl.col("behaviour").shuffle(seed=0))
-        buying = dict.fromkeys(("behaviour", "shuffled"), np.full(len(requests), "buy"))
-        return Trial(part, data, train, Requests(requests.user, requests.time, buying), targets, result)
+def taobao_trial(part: str, folder: Path, result: Result) -> Trial:
+    """Return the trial of Taobao's log, whose requests are for purchases, and whose targets are those of new items."""
+    data = taobao(folder / "userbehavior-multibehavior")
+    train, requests, _, targets = asked(data, TEST * 1_000_000)
+    train = train.with_columns(shuffled=pl.col("behaviour").shuffle(seed=0))
+    buying = dict.fromkeys(("behaviour", "shuffled"), np.full(len(requests), "buy"))
+    return Trial(part, data, train, Requests(requests.user, requests.time, buying), targets, result)
+
+
+def titled_trial(part: str, folder: Path, result: Result) -> Trial:
+    """Return the trial of a log with titles, split by time."""
     kind, place = TITLED[part]
     data = Dataset.from_tables(load_source(f"{kind}:{folder / place}" if place else kind))
     vectors = embedded("wordllama", [title or "" for title in data.items["title"]])
@@ -250,7 +259,8 @@ def by_time_trial(part: str, folder: Path, result: Result) -> Trial:
 
 def table(result: Result, part: str, folder: Path) -> None:
     """Run one public data set."""
-    trial = (last_out_trial if part in FOLDERS else by_time_trial)(part, folder, result)
+    made = {**dict.fromkeys(FOLDERS, last_out_trial), **dict.fromkeys(TITLED, titled_trial), "taobao": taobao_trial}
+    trial = made[part](part, folder, result)
     trial.simple()
     for seed in seeds():
         start = time.process_time()

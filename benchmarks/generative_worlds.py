@@ -36,7 +36,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from benchmarks.components.comparison import TWIN, WORLD, interval
-from benchmarks.generative import BLOCKS, SKIPS
+from benchmarks.generative import BLOCKS, SKIPS, named_blocks
 from benchmarks.harness import Result, run
 from benchmarks.rationale_data import work_folder
 from taiji.core.artifacts import read_json, value_hash, write_json
@@ -255,8 +255,8 @@ def cell(
 def scenario(result: Result, folder: Path, name: str, seeds: int, quick: bool) -> None:
     """Compare the blocks of one scenario with their controls, in the world and in its twin."""
     trial = SCENARIOS[name]
-    wanted = os.environ.get("TAIJI_BENCHMARK_BLOCKS", ",".join(trial.blocks)).split(",")
-    blocks = {name: block for name, block in trial.blocks.items() if name in wanted[: 2 if quick else None]}
+    wanted = named_blocks(trial.blocks)[: 2 if quick else None]
+    blocks = {block: trial.blocks[block] for block in trial.blocks if block in wanted}
     arms: dict[str, Mapping[str, Any]] = {model: {} for model in (*SIMPLE, "plain")}
     arms |= {model: options for model, (_, options) in blocks.items()}
     found: dict[tuple[str, str], list[float]] = {}

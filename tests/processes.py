@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 SECONDS = 900
 
 
@@ -31,6 +33,18 @@ def launched(target: Callable[..., None], world: int, *arguments: Any) -> None:
     for worker in workers:
         worker.kill()
     assert ended == [0] * world, ended
+
+
+def sharded(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``build`` with a trainer that believes itself under FSDP and must not begin to train."""
+
+    def built(*arguments: Any) -> Any:
+        trainer = build(*arguments)
+        trainer.is_fsdp_enabled = True
+        trainer.train = lambda **_: pytest.fail("the error comes after hours of training")
+        return trainer
+
+    return built
 
 
 def _one(target: Callable[..., None], rank: int, world: int, port: int, arguments: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from tests.language.families import TEMPLATES, TOKENIZERS
+from tests.processes import sharded
 
 from taiji.alignment.job import _trainer, align
 from taiji.alignment.settings import AlignmentSettings
@@ -165,15 +166,7 @@ def test_errors(tmp_path):
 
 
 def test_adapters_under_fsdp_are_an_error_before_training(tmp_path, monkeypatch):
-    build = _trainer
-
-    def sharded(*arguments):
-        made = build(*arguments)
-        made.is_fsdp_enabled = True
-        made.train = lambda **_: pytest.fail("the error comes after hours of training")
-        return made
-
-    monkeypatch.setattr("taiji.alignment.job._trainer", sharded)
+    monkeypatch.setattr("taiji.alignment.job._trainer", sharded(_trainer))
     with pytest.raises(TaijiError, match="under FSDP"):
         align(start(), EXAMPLES, REWARDS, SETTINGS.model_copy(update={"lora_rank": 2}), tmp_path / "out", 0)
 

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import torch
 from tests.language.families import TEMPLATES, TOKENIZERS
+from tests.processes import sharded
 
 from taiji.core.artifacts import file_hash
 from taiji.core.errors import TaijiError
@@ -83,15 +84,7 @@ def test_errors(lm, rows, tmp_path):
 
 
 def test_adapters_under_fsdp_are_an_error_before_training(lm, rows, tmp_path, monkeypatch):
-    build = _trainer
-
-    def sharded(*arguments):
-        made = build(*arguments)
-        made.is_fsdp_enabled = True
-        made.train = lambda **_: pytest.fail("the error comes after hours of training")
-        return made
-
-    monkeypatch.setattr("taiji.reasoning.sft._trainer", sharded)
+    monkeypatch.setattr("taiji.reasoning.sft._trainer", sharded(_trainer))
     with pytest.raises(TaijiError, match="under FSDP"):
         train_sft(lm, rows, SFTSettings(lora_rank=2), tmp_path / "m", 0)
 

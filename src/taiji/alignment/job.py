@@ -25,7 +25,7 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
 from taiji.core.progress import progress
 from taiji.language.adapters import trainable
-from taiji.language.processes import first_process, processes
+from taiji.language.processes import check_gatherable, first_process, processes, whole_model
 from taiji.language.token_ids import ids_of, text_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ def align(
         TaijiError: there are too few prompts for a step, or the sizes do not divide evenly.
     """
     from taiji.language.causal_lm import save_model
-    from taiji.language.processes import whole_model
 
     _check(examples, rewards, settings)
     kept = None if scratch is not None else tempfile.TemporaryDirectory(prefix="taiji-align-")
@@ -139,8 +138,6 @@ def _trained(
 
     with needs("llm"):
         from transformers.trainer_utils import set_seed
-
-        from taiji.language.processes import check_gatherable
 
     last = _last_checkpoint(work / "checkpoints")
     done = 0 if last is None else int(last.name.rsplit("-", 1)[1])

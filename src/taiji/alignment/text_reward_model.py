@@ -162,13 +162,13 @@ class TextRewardModel:
 
         about = read_json(Path(folder) / MODEL_FILE)
         made = cls(load_embedder(about["embedder"]) if embedder is None else embedder)
-        for feature, then, now in (
-            ("embedder", about["embedder_version"], made.embedder.version),
-            ("style features", ", ".join(about["style"]), ", ".join(STYLE_FEATURES)),
+        for difference, then, now in (
+            ("embedder differs", about["embedder_version"], made.embedder.version),
+            ("style features differ", ", ".join(about["style"]), ", ".join(STYLE_FEATURES)),
         ):
             if then != now:
                 raise ArtifactError(
-                    f"The reward model was trained with other features: its {feature} differ{'s' * (feature == 'embedder')}.",
+                    f"The reward model was trained with other features: its {difference}.",
                     where=str(folder),
                     expected=then,
                     found=now,

@@ -59,6 +59,8 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     """
     from rich.console import Console
 
+    from taiji.reporting.recommendation_page import level_text
+
     out = Console()
     if not out.is_terminal:
         out = Console(width=120)
@@ -73,7 +75,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
             f"Features of {features['run']}: {requested} of requests and {trained} of training exposures have a row"
         )
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
-    out.print(_grid(f"Retrieval, with {100 * found.get('level', 0.95):g}% intervals over users", "retriever", recalls))
+    out.print(_grid(f"Retrieval, with {level_text(found)} intervals over users", "retriever", recalls))
     shown = [
         row for row in found["lists"] if row["metric"].partition("@")[0] in ("ndcg", "recall", "coverage", "diversity")
     ]

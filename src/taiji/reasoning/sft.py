@@ -22,7 +22,7 @@ from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.language.adapters import trainable
 from taiji.language.chat import continuation
-from taiji.language.processes import processes
+from taiji.language.processes import check_gatherable, processes, whole_model
 from taiji.language.token_ids import continued, ids_of
 from taiji.reasoning.answers import format_completion
 from taiji.reasoning.prompts import opened, student_prompts, true_answers
@@ -92,7 +92,6 @@ def train_sft(
     import torch
 
     from taiji.language.causal_lm import save_model
-    from taiji.language.processes import check_gatherable, whole_model
 
     with needs("llm"):
         from transformers.trainer_utils import set_seed

@@ -54,7 +54,7 @@ def recommendation_values(
     lists.sort(key=lambda row: LIST_METRICS.index(row["metric"].partition("@")[0]))
     return {
         "found": found,
-        "level": f"{general_text(100 * found.get('level', 0.95))}%",  # before it was a setting, .95
+        "level": level_text(found),
         "verdicts": [_component(row) for row in found.get("components", ())],
         "advice": advice(found),
         "retrieval": _table(retrieval, "arm"),
@@ -66,6 +66,11 @@ def recommendation_values(
         "facts": _facts(found.get("log") or {}) | _features(found.get("features")),
         "limits": (found.get("log") or {}).get("limits", []),
     }
+
+
+def level_text(found: Row) -> str:
+    """Return the coverage of the intervals of ``recommendation.json``, such as ``95%``. Files without it are older than the setting, and have 95%."""
+    return f"{general_text(100 * found.get('level', 0.95))}%"
 
 
 def render_recommendation(

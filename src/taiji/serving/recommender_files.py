@@ -38,9 +38,8 @@ def recommender_version(run: Path) -> str:
     composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
     parts = [outputs, composed, list(settings.retrievers)]
     embedder = EmbedderSettings.model_validate(config.get("embedder", {})).name
-    if (
-        settings.rerank != "none" and embedder != DEFAULT_EMBEDDER
-    ):  # so that versions from before it was hashed stay valid
+    # The default embedder is left out, so that versions from before the embedder was hashed stay valid.
+    if settings.rerank != "none" and embedder != DEFAULT_EMBEDDER:
         parts.append(embedder)
     return value_hash(parts)[:16]
 

@@ -36,7 +36,9 @@ class VectorIndex:
     def __init__(self, width: int, *, exact_below: int = EXACT_BELOW, probes: float = 0.05, seed: int = 0) -> None:
         self.width, self.exact_below, self.probes, self.seed = width, exact_below, probes, seed
         self._trained_on = 0
-        self._ids: Array = np.zeros(0, np.int64)
+        self._ids: Array = np.zeros(
+            0, np.int64
+        )  # ascending; kept beside the index, which tells them only with all vectors
         self._index: Any = FAISS.IndexIDMap2(FAISS.IndexFlatIP(width))
 
     def __len__(self) -> int:
@@ -83,7 +85,9 @@ class VectorIndex:
         new = np.unique(ids)
         if len(new) < len(ids):
             raise InputError("An id is given twice.", where="ids")
-        if len(known := np.intersect1d(new, self._ids, assume_unique=True)):
+        place = np.searchsorted(self._ids, new)
+        inside = np.flatnonzero(place < len(self._ids))
+        if len(known := new[inside[self._ids[place[inside]] == new[inside]]]):
             raise InputError(
                 "An id is in the index already.",
                 where="ids",
@@ -93,7 +97,7 @@ class VectorIndex:
             )
         if len(ids):
             self._index.add_with_ids(vectors, ids)
-            self._ids = np.insert(self._ids, np.searchsorted(self._ids, new), new)
+            self._ids = np.insert(self._ids, place, new)
         if len(self) > self.exact_below and len(self) >= 4 * self._trained_on:
             self._learn_lists()
 
@@ -102,7 +106,7 @@ class VectorIndex:
         wanted = np.ascontiguousarray(ids, np.int64)
         if not len(wanted):
             return 0
-        self._ids = np.setdiff1d(self._ids, wanted, assume_unique=False)
+        self._ids = np.setdiff1d(self._ids, wanted)
         return int(self._index.remove_ids(wanted))
 
     def search(self, queries: Array, k: int, allowed: Array | None = None) -> tuple[Array, Array]:
