@@ -467,6 +467,9 @@ def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = 
         books, shoppers = load.books, (load.readers, load.shoppers)
         for trouble in [error for of in shoppers for error in of.errors]:
             log.warning("answered with %s: %s", *trouble)
+        for line in world.service.log.read_text().splitlines():
+            if '"request failed"' in line:  # the folder and its log are about to be deleted
+                log.warning("the service's log: %s", line)
         answers = [answer for of in shoppers for answer in of.answers]
         title = " + ".join(dict.fromkeys(TITLES[kind] for kind in kinds))
         events = sum(len(ids) for ids in books.events.values())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,9 +117,31 @@ class Sides:
         return {name: values[::times] if is_candidates(name) else values for name, values in batch.items()}
 
 
+_TRACING = threading.RLock()
+"""Held while a network is traced. Tracing replaces methods of ``nn.Module`` for the whole process, and restores those that it found."""
+
+
 class _Tracer(fx.Tracer):
+    """Tracer that records only what its own thread computes, because other threads run networks at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(spread, spread_add))
+        self._thread = threading.get_ident()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return hasattr(m, "for_columns") or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
@@ -128,10 +151,9 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
         InputError: the control flow of the network depends on values, or an operation cannot be traced.
     """
     argument = next(iter(inspect.signature(network.forward).parameters))
-    tracer = _Tracer(autowrap_functions=(spread, spread_add))
     try:
-        with torch.no_grad():
-            graph = tracer.trace(network, {argument: dict.fromkeys(names, fx.PH)})
+        with _TRACING, torch.no_grad():
+            graph = _Tracer().trace(network, {argument: dict.fromkeys(names, fx.PH)})
     except Exception as error:
         raise InputError(
             "The network cannot be traced.",

@@ -118,10 +118,10 @@ class SplitCache:
         """Return the rewritten network; None, with one warning, if it cannot be split."""
         key = [(id(w), w.data_ptr(), w._version) for w in _weights(self.network)]
         if key != self._key:
-            self.found, self.why_not, self._key = None, "", key
             try:
-                self.found = split_network(self.network, self.fields, self.device)
+                self.found, self.why_not = split_network(self.network, self.fields, self.device), ""
             except InputError as error:
-                self.why_not = str(error)
+                self.found, self.why_not = None, str(error)
                 log.warning("The request side is computed again for every candidate: %s", error)
+            self._key = key
         return self.found
