@@ -524,7 +524,7 @@ def test_metrics_count_and_health_answers(client: TestClient, store: Store) -> N
     text = client.get("/metrics").text
     for line in (
         'taiji_requests_total{route="/v1/features/{user:path}",status="200"} 1.0',
-        'taiji_refused_total{reason="no_features"} 1.0',
+        'taiji_rejected_total{reason="no_features"} 1.0',
         "taiji_events_total 1.0",
         "taiji_queue_events 1.0",
         "taiji_prompt_tokens_total 7.0",
@@ -960,7 +960,7 @@ def test_nobody_works_for_a_client_that_has_hung_up(make_store: Callable[..., St
         return [await rank(app, "gone", 0.0), await rank(app, "there"), await first]
 
     assert asyncio.run(ask()) == [0, 200, 200] and scorer.users == ["first", "there"]
-    assert b'taiji_refused_total{reason="gone"} 1.0' in app.metrics.render()
+    assert b'taiji_rejected_total{reason="gone"} 1.0' in app.metrics.render()
 
 
 def test_slow_bodies_and_slow_answers_are_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,12 @@ def test_the_container_runs_the_service_as_nobody_in_particular(pod: dict[str, A
     assert last["USER"] == str(pod["securityContext"]["runAsUser"]) and last["EXPOSE"] == "8080"
     assert json.loads(last["ENTRYPOINT"])[2] == last["VOLUME"] == pod["containers"][0]["volumeMounts"][0]["mountPath"]
     assert "/healthz" in last["HEALTHCHECK"] and "PYTHONSAFEPATH=1" in last["ENV"]
+
+
+def test_the_container_is_made_of_the_package_alone() -> None:
+    kept = {line[1:] for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    assert kept == {"src", "pyproject.toml", "constraints.txt", project["readme"], *project["license-files"]}
 
 
 def test_the_unit_ends_in_time_and_is_what_systemd_reads(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Metrics:
         self.seconds = Histogram(
             "taiji_request_seconds", "Response time", ["route"], buckets=LATENCIES, registry=self._registry
         )
-        self.refused = Counter("taiji_refused_total", "Rejected requests", ["reason"], registry=self._registry)
+        self.refused = Counter("taiji_rejected_total", "Rejected requests", ["reason"], registry=self._registry)
         self.events = Counter("taiji_events_total", "Events accepted", registry=self._registry)
         self.staleness = Histogram(
             "taiji_feature_age_seconds", "Age of the rows that were read", buckets=STALENESS, registry=self._registry
