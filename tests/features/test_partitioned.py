@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
 from tests.data.test_stored import log
 
+from taiji.core.errors import ArtifactError
 from taiji.data import exposures, open_dataset, time_split
 from taiji.features.feature_table import SCHEMA, join_features
 from taiji.features.partitioned import join_partitioned
@@ -49,3 +52,19 @@ def test_a_killed_join_keeps_its_files(case):
     files[1].unlink()
     again = join_partitioned(dataset, split, "test", folder / "table.parquet", folder / "joined", ("ids",), 50)
     assert again == files and files[0].stat().st_mtime_ns == before and files[1].exists()
+
+
+def test_files_of_another_join_are_not_taken_for_its_own(case):
+    dataset, split, table, folder = case
+    joined = partial(join_partitioned, dataset, split, folder=folder / "joined", rows=50)
+    file = folder / "table.parquet"
+    joined("test", file, columns=("ids",))
+    for period, columns in (("test", ("ids", "neighbour_items")), ("ranker", ("ids",))):
+        with pytest.raises(ArtifactError, match="another join"):
+            joined(period, file, columns=columns)
+    table.head(len(table) // 2).write_parquet(file)
+    with pytest.raises(ArtifactError, match="other values of table"):
+        joined("test", file, columns=("ids",))
+    (folder / "joined" / "join.json").unlink()
+    with pytest.raises(ArtifactError, match=r"no join\.json"):
+        joined("test", file, columns=("ids",))

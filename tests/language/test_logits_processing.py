@@ -13,10 +13,11 @@ from tests.language.prefix_models import VOCABULARY, family
 from transformers import GenerationConfig
 from transformers.generation.logits_process import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from taiji.core.errors import ResourceError
 from taiji.language import continuous, logits_processing
 from taiji.language.causal_lm import LanguageModel
 from taiji.language.generate import generate
-from taiji.language.logits_processing import Sampling, drawn, filtered, penalised, ranked
+from taiji.language.logits_processing import Sampling, drawn, filtered, penalised, picked, ranked
 from taiji.language.prefix_generate import generate_shared
 from taiji.language.settings import GenerationSettings, LanguageSettings
 from taiji.language.tiny import tiny_causal_lm
@@ -171,3 +172,20 @@ def test_a_forbidden_token_is_never_drawn_whatever_the_rounding():
     lone[0, 7] = -1e30
     assert drawn(lone.expand(len(uniform), -1), uniform).eq(7).all()
     assert drawn(torch.full((1, 50), torch.nan), uniform[:1]).tolist() == [50]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [Sampling(1, 0.0), Sampling(1), Sampling(1, 0.7, top_k=5, top_p=0.8)],
+    ids=["greedy", "sampled", "cut"],
+)
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf], ids=["nan", "infinite"])
+def test_no_token_is_picked_from_logits_that_are_no_distribution(how, wrong):
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    assert len(picked(logits, how, [[]] * 3, [0.1, 0.5, 0.9])) == 3
+    logits[1, 20] = wrong
+    if wrong == torch.inf and how.temperature == 0.0:  # the most likely token is well defined
+        assert picked(logits, how, [[]] * 3, [0.5] * 3)[1] == 20
+    else:
+        with pytest.raises(ResourceError, match="1 of 3 rows"):
+            picked(logits, how, [[]] * 3, [0.5] * 3)

@@ -96,12 +96,14 @@ def test_one_number_a_row_comes_from_the_seed_and_does_not_depend_on_other_rows_
     assert all(row == full[: len(row)] for row, full in zip(cut, whole))
 
 
-def test_logits_that_are_not_numbers_are_named():
+@pytest.mark.parametrize("draw", ["noise", "uniform"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+def test_logits_that_are_not_numbers_are_named(draw, temperature):
     model = family("llama")
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
     with pytest.raises(ResourceError, match="NaN"):
-        generate_shared(model, prompts(), 1, Sampling(3), draw="uniform")
+        generate_shared(model, prompts(), 1, Sampling(3, temperature), draw=draw)
 
 
 @pytest.mark.parametrize("merge", [True, False])

@@ -1,17 +1,19 @@
 """As-of join of exposures and features by ranges of users, for logs and feature tables larger than memory.
 
-An exposure needs only the rows of its own user, so each range of users can be joined separately. The files are input for
-:func:`taiji.models.ranking.stream.train_streamed`.
+An exposure needs only the feature rows of its own user, so each range of users can be joined separately. The output
+files are the input of :func:`taiji.models.ranking.stream.train_streamed`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from taiji.core.artifacts import write_parquet
+from taiji.core.artifacts import file_hash, read_json, write_json, write_parquet
+from taiji.core.errors import ArtifactError
 from taiji.core.progress import progress
 from taiji.data import Dataset, Split, exposures, scan_exposures
 from taiji.data.history import even_ranges
@@ -34,17 +36,25 @@ def join_partitioned(
         split: periods of the dataset.
         period: period of the exposures.
         table: Parquet file of feature rows.
-        folder: output folder for ``part-00000.parquet`` …; existing files are kept, so an interrupted join resumes.
+        folder: output folder for ``part-00000.parquet`` … and ``join.json``, which says what they are parts of. Files
+            that exist are kept, so an interrupted join resumes.
         columns: features to join.
-        rows: approximate number of exposures per file; the memory holds one file and the feature rows of its users.
+        rows: approximate number of exposures per file. One file and the feature rows of its users are in memory at a
+            time.
 
     Returns:
-        The files in the order of users, each in the order of the log. Together they contain the rows of ``join_features(exposures(dataset, split,
-        period), table)``.
+        Paths of the files, in the order of the user ranges. The rows of a file keep the order of the log. Together, the
+        files contain the rows of ``join_features(exposures(dataset, split, period), table)``.
+
+    Raises:
+        ArtifactError: the folder contains files of another join.
     """
     folder = Path(folder)
     ranges = _ranges(dataset, split, period, rows)
     files = [folder / f"part-{number:05d}.parquet" for number in range(len(ranges))]
+    interval = split.interval(period)
+    of = {"interval": [*interval], "columns": [*columns], "users": [[*users] for users in ranges]}
+    _demand_same(folder, {**of, "table": file_hash(table)})
     features = pl.scan_parquet(table)
     with progress("Joining features", len(ranges), "ranges of users") as update:
         for number, (file, users) in enumerate(zip(files, ranges), start=1):
@@ -55,8 +65,26 @@ def join_partitioned(
     return files
 
 
+def _demand_same(folder: Path, join: dict[str, Any]) -> None:
+    """Raise an error if the folder has files of another join; note the join in a new folder."""
+    note = folder / "join.json"
+    if note.exists() or any(folder.glob("part-*.parquet")):
+        before = read_json(note) if note.exists() else {}
+        if before != join:
+            other = [name for name in join if before.get(name) != join[name]]
+            raise ArtifactError(
+                "The folder contains files of another join.",
+                where=str(folder),
+                expected="an empty folder, or an interrupted join of the same exposures and features",
+                found=f"{note.name} with other values of {', '.join(other)}" if before else f"no {note.name}",
+                fix="choose another folder, or delete this one",
+            )
+        return
+    write_json(note, join)
+
+
 def _ranges(dataset: Dataset, split: Split, period: str, rows: int) -> list[tuple[int, int]]:
-    """Return ranges of users with about ``rows`` exposures each."""
+    """Return half-open ranges of dense user ids with about ``rows`` exposures each."""
     counts = scan_exposures(dataset, split, period).group_by("user").len().collect(engine="streaming")
     exposed = np.zeros(dataset.n_users + 1, np.int64)
     exposed[counts["user"].to_numpy().astype(np.int64) + 1] = counts["len"].to_numpy()

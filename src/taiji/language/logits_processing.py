@@ -11,16 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from taiji.core.errors import ResourceError
 from taiji.nn.devices import on_device
 
 NUCLEUS = 1024
-"""Number of most likely tokens that are tried first for `top_p` on a CPU. The whole vocabulary is sorted only if they do not suffice. On a GPU it is always
-sorted, because the check costs more than the sort."""
+"""Number of most likely tokens that are tried first for `top_p` on a CPU. The whole vocabulary is sorted only if they
+do not suffice. On a GPU, the whole vocabulary is always sorted, because the check costs more than the sort."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings of the next token's distribution, with the meanings of `transformers`' generation configuration."""
+    """Sampling settings.
+
+    They have the same meaning as in `transformers`' generation configuration, except that the repetition penalty
+    ignores the prompt.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -30,9 +35,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    """Number that divides the positive logits, and multiplies the negative logits, of tokens that are already in the completion; the prompt does not count."""
+    """Penalty on tokens that are already in the completion: it divides positive logits and multiplies negative ones."""
     min_new_tokens: int = 0
-    """Number of tokens before which no stop id is drawn."""
+    """Number of tokens that are drawn before a stop id may be drawn."""
 
 
 def penalised(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
@@ -50,14 +55,15 @@ def penalised(logits: torch.Tensor, written: Sequence[Sequence[int]], penalty: f
 def filtered(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = (), banned: Sequence[int] = ()
 ) -> torch.Tensor:
-    """Return logits (R, V) with penalty, temperature and cuts applied; cut tokens are minus infinity.
+    """Return logits (R, V) with penalty, temperature and cuts applied; the logits of cut tokens are minus infinity.
 
-    The order is that of `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Ties at a cut are kept.
+    The order is the same as in `transformers`: repetition penalty, banned ids, temperature, top-k, top-p, min-p. Tokens
+    that tie at a cut are kept. At temperature 0, only the penalty and the banned ids are applied.
 
     Args:
         logits: (R, V) of the next token.
         sampling: penalty, temperature and cuts.
-        written: R completions so far, as token ids, which are used only if there is a penalty.
+        written: R completions so far, as token ids; used only if there is a penalty.
         banned: ids that may not be drawn.
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
@@ -80,9 +86,10 @@ def filtered(
 def ranked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return unnormalised probabilities (R, K) float64 and their token ids, most likely first, with penalty, temperature, top-k and top-p applied.
+    """Return unnormalised probabilities (R, K) float64 and their token ids (R, K), most likely first.
 
-    ``min_p`` is not applied. K is ``top_k``, or V if that is 0. Exactly K tokens are kept, whereas :func:`filtered` keeps all tokens that tie at the cut.
+    Penalty, temperature, top-k and top-p are applied; ``min_p`` is not. K is ``top_k``, or V if ``top_k`` is 0. Exactly
+    K tokens are kept, whereas :func:`filtered` keeps all tokens that tie at the cut.
     """
     scores = penalised(logits.float(), written, sampling.repetition_penalty)
     top, tokens = scores.topk(min(sampling.top_k or scores.shape[-1], scores.shape[-1]), -1)
@@ -94,34 +101,65 @@ def ranked(
 def picked(
     logits: torch.Tensor, sampling: Sampling, written: Sequence[Sequence[int]], uniform: Sequence[float]
 ) -> list[int]:
-    """Return one token per row of logits (R, V): the most likely one at temperature 0, otherwise by inverse-CDF sampling with the row's uniform number.
+    """Return one token per row.
+
+    At temperature 0, this is the most likely token. Otherwise it is sampled by inverse CDF with the row's uniform
+    number.
 
     Args:
         logits: (R, V) of the next token.
         sampling: penalty, temperature, top-k and top-p; ``min_p`` is not applied.
         written: R completions so far, as token ids.
         uniform: R numbers in [0, 1); not read at temperature 0.
+
+    Raises:
+        ResourceError: the logits of a row are NaN.
     """
+    vocabulary = logits.shape[-1]
     if sampling.temperature == 0.0:
-        return list(filtered(logits, sampling, written).argmax(-1).tolist())
+        return checked(most_likely(filtered(logits, sampling, written)).tolist(), vocabulary)
     probabilities, tokens = ranked(logits, sampling, written)
     mass = probabilities.cumsum(-1)
     numbers = torch.tensor(uniform, dtype=torch.float64, device=logits.device)
     rank = (mass < numbers[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
-    return list(tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0].tolist())
+    found = tokens.gather(1, rank.clamp(max=mass.shape[1] - 1))[:, 0]
+    return checked(torch.where(mass[:, -1] > 0, found, vocabulary).tolist(), vocabulary)
+
+
+def most_likely(scores: torch.Tensor) -> torch.Tensor:
+    """Return the id of the largest score of each row (R,); V for a row with NaN, of which ``argmax`` is the first NaN."""
+    tokens = scores.argmax(-1)
+    wrong = scores.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).isnan()
+    return torch.where(wrong, scores.shape[-1], tokens)
+
+
+def checked(tokens: list[int], vocabulary: int) -> list[int]:
+    """Return the token ids.
+
+    Raises:
+        ResourceError: an id is the size of the vocabulary, which stands for logits that are NaN.
+    """
+    if max(tokens, default=0) >= vocabulary:
+        raise ResourceError(
+            "The model's logits are NaN, so no token can be drawn.",
+            expected="finite logits, or minus infinity for tokens that may not be drawn",
+            found=f"{sum(token >= vocabulary for token in tokens)} of {len(tokens)} rows without a distribution",
+            fix="lower the learning rate, or load the model in float32",
+        )
+    return tokens
 
 
 def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Return the token of each row at its uniform number, (R,): the first token whose cumulative probability exceeds the number.
+    """Sample one token per row by inverse CDF: the first token whose cumulative probability exceeds the uniform number.
 
-    A token of probability zero is never drawn, whatever the number and the rounding.
+    A token of probability zero is never drawn, for any number and rounding error.
 
     Args:
-        scores: (R, V) logits of :func:`filtered`, at least one above minus infinity in each row.
+        scores: (R, V) logits from :func:`filtered`; each row has at least one above minus infinity.
         uniform: (R,) float64 in [0, 1].
 
     Returns:
-        Ids; V where a row's logits are NaN.
+        (R,) token ids; V for a row whose logits are NaN.
     """
     total = torch.softmax(scores, -1).double().cumsum(-1)
     last = total[:, -1]
@@ -130,7 +168,10 @@ def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _nucleus_edge(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Return the smallest score inside the nucleus (R, 1), which consists of the most likely tokens whose probability reaches `top_p`."""
+    """Return the smallest score in the nucleus, (R, 1).
+
+    The nucleus is the smallest set of most likely tokens whose total probability reaches `top_p`.
+    """
     total = scores.logsumexp(-1, keepdim=True)
     for size in (scores.shape[-1],) if scores.is_cuda else (min(NUCLEUS, scores.shape[-1]), scores.shape[-1]):
         top = scores.topk(size, -1).values

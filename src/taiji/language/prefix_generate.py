@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from taiji.core.errors import ResourceError
 from taiji.language.lean_decode import LeanDecoder
-from taiji.language.logits_processing import Sampling, drawn, filtered
+from taiji.language.logits_processing import Sampling, checked, drawn, filtered, most_likely
 from taiji.language.prefix_decode import SharedDecoder, decode_rows, shared_decoder
 from taiji.language.prefix_graph import run_ahead
 from taiji.language.prefix_lora import merged_adapters
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
 
 Draw = Literal["noise", "uniform"]
-"""Randomness of a draw: exponential noise per vocabulary entry (the random stream of `transformers`), or one uniform number per row."""
+"""Method of drawing a token: with exponential noise for every vocabulary entry (the random stream of `transformers`),
+or with one uniform number per row."""
 
 NAMES = frozenset(
     [
@@ -63,7 +63,7 @@ NAMES = frozenset(
 
 
 def sampling_of(config: GenerationConfig) -> tuple[Sampling | None, str]:
-    """Return the sampling settings that correspond to the configuration of `transformers`' `generate`.
+    """Convert a generation configuration of `transformers` to sampling settings.
 
     Returns:
         The sampling settings and an empty text, or None and the unsupported settings as text.
@@ -114,14 +114,14 @@ def generate_shared(
         sampling: sampling settings.
         stop_ids: ids that end a completion and are its last token.
         generator: random generator; None for torch's global one.
-        merge: whether LoRA adapters are merged into the weights during generation.
-        draw: how a token is drawn from its distribution.
+        merge: merge LoRA adapters into the weights during generation.
+        draw: method of drawing a token from its distribution.
 
     Returns:
-        Token ids, the n completions of the first prompt, then those of the second, …
+        Token ids of each completion: all completions of the first prompt, then all of the second, and so on.
 
     Raises:
-        ResourceError: the model's logits are NaN, with ``draw="uniform"``.
+        ResourceError: the model's logits are NaN.
     """
     from contextlib import nullcontext
 
@@ -132,7 +132,7 @@ def generate_shared(
         with torch.no_grad(), merged_adapters(model) if merge else nullcontext():
             decoder = shared_decoder(model, prompts, n, sampling.max_new_tokens)
             stops = frozenset(stop_ids)
-            # The penalty needs the tokens on the host.
+            # The repetition penalty needs the written tokens on the host.
             if isinstance(decoder, SharedDecoder) and decoder.logits.is_cuda and sampling.repetition_penalty == 1.0:
                 return ahead(decoder, sampling, stops, generator, draw)
             return step_by_step(decoder, sampling, stops, generator, draw)
@@ -148,13 +148,13 @@ def step_by_step(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw tokens with a check on the host after each step. Ended rows are dropped."""
+    """Draw tokens; the host checks after each step which rows have ended. Ended rows are dropped."""
     written: list[list[int]] = [[] for _ in decoder.prompt_of]
     law = _Draws(len(written), sampling, stops, generator, draw)
 
     def choose(rows: list[int], step: int) -> list[int]:
         tokens = law(decoder.logits, rows, step, [written[r] for r in rows]).tolist()
-        return _checked(tokens, decoder.logits.shape[-1])
+        return checked(tokens, decoder.logits.shape[-1])
 
     def ends(row: int, token: int) -> bool:
         written[row].append(token)
@@ -171,7 +171,10 @@ def ahead(
     generator: torch.Generator | None,
     draw: Draw,
 ) -> list[list[int]]:
-    """Draw the same tokens without a check on the host after each step; see :func:`~taiji.language.prefix_graph.run_ahead`."""
+    """Draw the same tokens as :func:`step_by_step`, but without a check by the host after each step.
+
+    See :func:`~taiji.language.prefix_graph.run_ahead`.
+    """
     law = _Draws(len(decoder.prompt_of), sampling, stops, generator, draw)
     written = run_ahead(
         decoder,
@@ -181,12 +184,12 @@ def ahead(
         generator,
     )
     for row in written:
-        _checked(row, decoder.logits.shape[-1])
+        checked(row, decoder.logits.shape[-1])
     return written
 
 
 class _Draws:
-    """Drawing of the next token of each running row.
+    """Function that draws the next token of each running row.
 
     Args:
         total: initial number of rows.
@@ -206,14 +209,15 @@ class _Draws:
         step: int,
         written: Sequence[Sequence[int]] = (),
     ) -> torch.Tensor:
-        """Return ids (r,); the size of the vocabulary if a row's logits are NaN.
+        """Return token ids (r,); the id is the vocabulary size for a row whose logits are NaN.
 
-        Random numbers are drawn for ended rows as well. The random stream and the tokens are thus the same as in `transformers`, which keeps ended rows.
+        Random numbers are drawn for all rows, including dropped ones. With ``draw="noise"``, the random stream and the
+        tokens are thus the same as in `transformers`, which keeps ended rows.
         """
         banned = self.stops if step < self.sampling.min_new_tokens else ()
         scores = filtered(logits, self.sampling, written, banned)
         if self.sampling.temperature == 0.0:
-            return scores.argmax(-1)
+            return most_likely(scores)
         if self.draw == "uniform":
             uniform = torch.rand(self.total, dtype=torch.float64, device=scores.device, generator=self.generator)
             return drawn(scores, uniform[rows])
@@ -221,15 +225,4 @@ class _Draws:
         noise = torch.empty(self.total, scores.shape[-1], device=scores.device).exponential_(
             1, generator=self.generator
         )
-        return (torch.softmax(scores, -1) / noise[rows]).argmax(-1)
-
-
-def _checked(tokens: list[int], vocabulary: int) -> list[int]:
-    if max(tokens, default=0) >= vocabulary:
-        raise ResourceError(
-            "The model's logits are NaN, so no token can be drawn.",
-            expected="finite logits, or minus infinity for tokens that may not be drawn",
-            found=f"{sum(token >= vocabulary for token in tokens)} of {len(tokens)} rows without a distribution",
-            fix="lower the learning rate, or load the model in float32",
-        )
-    return tokens
+        return most_likely(torch.softmax(scores, -1) / noise[rows])

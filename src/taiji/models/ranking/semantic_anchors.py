@@ -1,19 +1,23 @@
-"""SARM (arXiv 2602.09401): an encoder reads item texts as token sequences; it is trained with the ranker and replaced by a lookup in serving.
+"""SARM (arXiv 2602.09401): a text encoder for items is trained with the ranker, and replaced by a lookup in serving.
 
-The text of an item, read in two tokenizations, gives h_CLS and h_TAR (:mod:`taiji.nn.semantic_encoder`). The texts of the items in the user's history,
-each in its version at the time, give h_UIN = mean(Transformer(M_CLS)) from the memory bank M. Mixtures of experts predict from all inputs and these
-vectors. The loss is
+The encoder (:mod:`taiji.nn.semantic_encoder`) reads the text of an item in two tokenizations and returns h_CLS and
+h_TAR. A memory bank M holds the encodings of all texts. The texts of the items in the user's history, each in its
+version at the time of the interaction, give h_UIN = mean(Transformer(M_CLS)). Mixtures of experts predict from all
+inputs and these vectors. The loss is
 
     L = L(tasks) + λ L(tasks; MLP[h_CLS, h_TAR]).
 
-Token embeddings are initialised with an embedder's vectors and the principal components of the tokens' co-occurrences in the texts
-(:mod:`taiji.language.token_context`).
+Token embeddings are initialised with an embedder's vectors and the principal components of the tokens' co-occurrences
+in the texts (:mod:`taiji.language.token_context`). During training, each step encodes the texts of its candidates and
+writes the encodings into the bank. After training, all encodings are looked up.
 
-During training, each step encodes the texts of its candidates and writes the encodings into the bank; afterwards everything is a lookup. Deviations: two
-kinds of inputs are added, because a tower of this size does not learn them: the product h_CLS ⊙ (h_UIN + W u), where u is the user's embedding, and, for
-each of ``match_heads`` parts of the vectors, the inner product of h_CLS and h_UIN. h_UIN is a mean over the history and ``history_prior`` zero vectors; at
-the start of training the transformer is the identity, so it averages the history's rows of the bank. The bank is indexed by item and version of its text,
-so that a row never sees a text that was written later.
+Deviations from the paper:
+
+- Two kinds of inputs are added, because a tower of this size does not learn them: the product h_CLS ⊙ (h_UIN + W u),
+  where u is the user's embedding; and the inner products of the ``match_heads`` parts of h_CLS and h_UIN.
+- h_UIN is a mean over the history and ``history_prior`` zero vectors. At the start of training, the transformer is the
+  identity, so h_UIN is a mean of rows of the bank.
+- The bank has one row per version of an item's text, so that a row never sees a text that was written later.
 """
 
 from __future__ import annotations
@@ -64,49 +68,52 @@ from taiji.nn.towers import MixtureOfExperts
 Array = NDArray[Any]
 Start = Literal["auto", "wordllama", "random"]
 TEXT, PAST = "anchor", "anchor_history"
-"""Names of the fields."""
+"""Names of the field of the candidate's text and of the field of the history's texts."""
 SAMPLE = 10_000
-"""Number of training rows from which the scale of the match is set."""
+"""Largest number of training rows from which the constants of :meth:`SemanticAnchorsNetwork.match` are computed."""
 MOST = 2**24
-"""Largest number of text versions that a float32 can number exactly."""
+"""Limit on the number of text versions: not all larger integers are exact in float32."""
 
 
 class SemanticAnchorsSettings(NeuralRankerSettings):
-    """Shape of SARM."""
+    """Settings of SARM."""
 
     model: str = "semantic_anchors"
     texts: str = ""
-    """Texts of the items: empty for title and categories; a template of columns of the item table, such as `"{title}, sold by {store}"`; one of its
-    columns, such as `knowledge`, which the stage `item_knowledge` wrote; or a column of events that is known at display, for texts that change over time."""
+    """Source of the item texts: empty for title and categories; a template of columns of the item table, such as
+    `"{title}, sold by {store}"`; a column of the item table, such as `knowledge`, which the stage `item_knowledge`
+    writes; or, for texts that change over time, a column of the events that is known at display."""
     start: Start = "auto"
-    """Initial token embeddings: WordLlama's, with its own merges of characters, or random ones. `auto` uses WordLlama's if its package is installed."""
+    """Initial token embeddings: `wordllama` (with WordLlama's own tokenizer), `random` (with a learnt tokenizer), or
+    `auto` (WordLlama if its package is installed)."""
     context: NonNegativeInt = 16
-    """Number of principal components of the tokens' co-occurrences in the texts that are appended to WordLlama's vectors, see
+    """Number of principal components of token co-occurrences to append to WordLlama's token vectors, see
     :mod:`taiji.language.token_context`."""
     tokens: PositiveInt = 48
-    """Number of tokens of a text that are read."""
+    """Largest number of tokens read per text."""
     pieces: NonNegativeInt = 2000
-    """Number of merges of characters for the general tokenization, if it is learnt (`start: random`)."""
+    """Largest number of merges of the general tokenizer, if it is learnt (`start: random`)."""
     terms: NonNegativeInt = 1000
-    """Number of merges of general tokens into terms of the domain."""
+    """Largest number of merges of general tokens into domain terms."""
     text_width: PositiveInt = 32
     """Width of the text encoder; must be even."""
     text_layers: PositiveInt = 2
-    """Number of layers of the text encoder; the paper's has 4."""
+    """Number of layers of the text encoder (4 in the paper)."""
     experts: PositiveInt = 3
     """Number of experts of the tower."""
     pace: float = Field(default=0.01, ge=0, allow_inf_nan=False)
-    """Factor ρ of the learnt part of h_CLS, which is added to the initial part from WordLlama's vectors
-    (:class:`taiji.nn.semantic_encoder.StartedEncoder`), and, with any start, of the transformer's part of h_UIN.
+    """Factor ρ of the transformer's contribution to h_UIN and, with WordLlama's vectors, of the learnt contribution to
+    h_CLS (:class:`taiji.nn.semantic_encoder.StartedEncoder`).
     """
     match_heads: PositiveInt = 4
-    """Number of parts of h_CLS and h_UIN whose products are inputs, each on its own scale; must divide `text_width`."""
+    """Number of parts of h_CLS and h_UIN whose inner products are inputs, each with its own scale; must divide
+    `text_width`."""
     history_prior: float = Field(default=10.0, ge=0, allow_inf_nan=False)
-    """Number of neutral interactions included in the mean over a history, so that a short history has less influence
-    than a long one; 0 is the paper's mean.
+    """Number of zero vectors included in the mean over a history, so that a short history has less influence than a
+    long one; 0 is the paper's mean.
     """
     auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ of the loss of the predictions from the candidate's text alone."""
+    """Weight λ of the loss of the predictions that use only the candidate's text."""
 
     @field_validator("text_width")
     @classmethod
@@ -123,11 +130,11 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
 
 
 class AnchorText(NumbersField):
-    """Field with the index of the text version that could be read at the time of the row, 0 if there was none.
+    """Field with the index of the item's text version at the time of the row; 0 if there was none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.
-        pieces, terms: largest numbers of merges.
+        pieces, terms: largest numbers of merges, see :class:`SemanticAnchorsSettings`.
         start: initial token embeddings, see :attr:`SemanticAnchorsSettings.start`.
         context: number of principal components of co-occurrences, see :attr:`SemanticAnchorsSettings.context`.
     """
@@ -153,7 +160,13 @@ class AnchorText(NumbersField):
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read and return the texts of a dataset, in which rows are looked up from now on. If the dataset lacks the column, use the saved texts."""
+        """Read the text versions of a dataset, use them for all later rows, and return them.
+
+        If the dataset does not have the column, the saved texts are used.
+
+        Raises:
+            ResourceError: there are more text versions than a float32 can number.
+        """
         there = is_column(dataset, self.source) or not self._saved
         self.versions = text_versions(dataset, self.source) if there else TextVersions.restore(self._saved, dataset)
         if len(self.versions) >= MOST:
@@ -167,7 +180,11 @@ class AnchorText(NumbersField):
         return self.versions
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn both tokenizations from the texts that existed before ``until``."""
+        """Learn both tokenizations from the texts that existed before ``until`` (microseconds).
+
+        Raises:
+            ConfigError: there are no such texts.
+        """
         versions = self.bind(dataset)
         versions.check(rows, until, f"ranking.texts: {self.source or 'titles and categories'}")
         known = [text for text, since in zip(versions.texts, versions.since) if since < until]
@@ -191,7 +208,7 @@ class AnchorText(NumbersField):
         self._saved = versions.tensors(dataset)
 
     def tensors(self) -> dict[str, Array]:
-        """Return the texts and the initial vectors, so that the folder of a ranker contains everything that a service needs."""
+        """Return the texts and the initial vectors, so that a saved ranker contains everything that a service needs."""
         return {**self._saved, **{f"start_{name}": values for name, values in self.start_vectors.items()}}
 
     def restore(self, config: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
@@ -203,8 +220,8 @@ class AnchorText(NumbersField):
         self._saved = {name: values for name, values in tensors.items() if not name.startswith("start_")}
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the index of the text of each row, (N, 1) float32."""
-        versions = self.versions or self.bind(rows.dataset)
+        """Return the index of each row's text version, (N, 1) float32."""
+        versions = self.bind(rows.dataset) if self.versions is None else self.versions
         return versions.at(rows.item, rows.time)[:, None].astype(np.float32)
 
     @property
@@ -216,7 +233,7 @@ class AnchorText(NumbersField):
 
     @property
     def token_start(self) -> TokenStart | None:
-        """Initial vectors of the encoder; None for random ones."""
+        """Initial token vectors of the encoder; None for random initialisation."""
         if not self.start_vectors:
             return None
         parts = [self.start_vectors[name] for name in ("general", "context") if name in self.start_vectors]
@@ -232,7 +249,9 @@ class AnchorText(NumbersField):
 
 
 class AnchorHistory(NumbersField):
-    """Field with the indices of the texts of the user's last interactions, each in its version at the time, newest first; 0 if there is none.
+    """Field with the text versions of the user's last items, each at the time of the interaction.
+
+    The values are indices of text versions, newest interaction first; 0 if there is none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.
@@ -261,13 +280,13 @@ class AnchorHistory(NumbersField):
 class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
     """Network of experts over all inputs, the candidate's text and the texts of the history; a separate head reads only the candidate's text.
 
-    The outputs of the tasks are followed by the same outputs from the candidate's text alone, for the auxiliary loss.
-    ``encoder`` maps tokens (N, T) in both tokenizations and item embeddings (N, item) to (N, 2 d), 0 for a blank text. It can be replaced by another module
-    before training.
+    The outputs are the O outputs of the tasks from all inputs, followed by O outputs from the candidate's text alone,
+    for the auxiliary loss. ``encoder`` maps tokens (N, T) in both tokenizations and item embeddings (N, item) to
+    [h_CLS, h_TAR] (N, 2 d), 0 for a blank text. It can be replaced by another module before training.
 
     Args:
         layout: layout whose last numbers are those of :class:`AnchorHistory` and :class:`AnchorText`.
-        outputs: total number of outputs of all tasks.
+        outputs: total number O of outputs of all tasks.
         settings: settings of the model.
         texts: texts of the items.
     """
@@ -317,7 +336,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, 2 O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         numbers, width = batch["numbers"], self.settings.text_width
         anchor = numbers[:, -1].long().clamp(0, self.texts - 1)
         flat, items, penalty = self.inputs(batch | {"numbers": numbers[:, : self.others]})
@@ -331,7 +350,7 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return torch.cat([self.tower(joined) + self.wide(joined), self.alone(target)], dim=1), penalty
 
     def learnt(self, anchors: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Return the encoder's output (B, 2 d), with each distinct text encoded only once, and write it into the bank.
+        """Return the encoder's output (B, 2 d), and write it into the bank. Each distinct text is encoded only once.
 
         Args:
             anchors: (B,) indices of texts.
@@ -352,18 +371,20 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return self.encoder(self.text_general[numbers], self.text_domain[numbers], items)  # type: ignore[no-any-return]
 
     def refresh(self) -> None:
-        """Encode the texts that the bank does not yet hold under the current weights, and write them into the bank."""
+        """Recompute the rows of the bank that were not encoded with the current weights."""
         self.bank.refresh(self.encoded)
 
     def pooled(self, past: torch.Tensor) -> torch.Tensor:
-        """Return h_UIN (R, d) of the texts of the history, with indices (R, L), from the bank; 0 if there are none."""
+        """Return h_UIN (R, d) from the bank, for text indices (R, L) of the history; 0 for an empty history."""
         there = past != 0
         read = look_up(self.bank.rows, past)[:, :, : self.settings.text_width] - self.centre
         moved = self.user(read, there, (self.cosines, self.sines)) - read
         return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
 
     def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
-        """Return (B, heads): each part of the centred h_CLS times the same part of h_UIN (inner product), divided by its standard deviation at the start.
+        """Return the inner product of each part of the centred h_CLS and the same part of h_UIN, (B, heads).
+
+        Each inner product is divided by its standard deviation at the start of training.
 
         Args:
             target: (B, 2 d) encodings of candidates.
@@ -373,7 +394,10 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return products.unflatten(1, (self.settings.match_heads, -1)).sum(dim=2) * self.match_scale
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors, and fill the bank, because histories read it before their texts occur as candidates."""
+        """Set the scales of numbers, vectors and inner products from training rows, and fill the bank.
+
+        The bank is filled before training, because histories read texts that have not yet occurred as candidates.
+        """
         self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
         self.refresh()
         read = arrays.numbers[np.linspace(0, len(arrays.numbers) - 1, min(SAMPLE, len(arrays.numbers))).astype(int)]
@@ -394,7 +418,7 @@ class SemanticAnchorsRanker(Ranker):
     network: SemanticAnchorsNetwork
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
-        """Return the fields that the log provides, followed by the texts."""
+        """Return the default fields, followed by the two text fields."""
         s = self.settings
         own = [AnchorHistory(s.texts, s.history), AnchorText(s.texts, s.pieces, s.terms, s.start, s.context)]
         return [*default_fields(dataset, columns, s), *own]
@@ -413,7 +437,7 @@ class SemanticAnchorsRanker(Ranker):
         return self
 
     def read(self, dataset: Dataset, text: AnchorText, versions: TextVersions) -> AnchorTexts:
-        """Return the texts of the dataset as the encoder reads them. Override this for an encoder that reads something else."""
+        """Return the texts of the dataset as input of the encoder. Override this for an encoder with other inputs."""
         texts = anchor_texts(dataset, versions, text.tokenizers, self.settings.tokens)
         return replace(texts, start=text.token_start)
 
@@ -424,14 +448,14 @@ class SemanticAnchorsRanker(Ranker):
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a step plus λ times the loss of the predictions from the candidate's text alone."""
+        """Return the loss with all inputs, plus λ times the loss with the candidate's text alone."""
         labels, half = self.step_labels(chunk, index), outputs.shape[1] // 2
         return self.loss(outputs, labels, group) + self.settings.auxiliary_weight * self.loss(
             outputs[:, half:], labels, group
         )
 
     def logits(self, arrays: Arrays, batch: int = BATCH) -> NDArray[np.float64]:
-        """Return the uncalibrated outputs of the network, (N, 2 O) float64, with an up-to-date bank."""
+        """Bring the bank up to date, and return the uncalibrated outputs of the network, (N, 2 O) float64."""
         self.network.refresh()
         return super().logits(arrays, batch)
 
@@ -440,9 +464,10 @@ class SemanticAnchorsRanker(Ranker):
         self.network.refresh()
 
     def staleness(self) -> NDArray[np.float64]:
-        """Return the distance between the bank and the encoder's current output for each text, (n,), relative to the mean length of the bank's rows.
+        """Return how far each text's row of the bank is from the encoder's current output, (n,).
 
-        It is 0 except during training.
+        This is the length of the difference, divided by the mean length of the bank's rows. It is 0 except during
+        training.
         """
         bank = self.network.bank
         found = bank.staleness(self.network.encoded)[1:] / bank.rows[1:].norm(dim=1).mean().clamp_min(1e-12)
@@ -450,24 +475,24 @@ class SemanticAnchorsRanker(Ranker):
 
     @property
     def version(self) -> str:
-        """Hash of weights, calibration and settings. The bank follows from these and the dataset's texts."""
+        """Hash of weights, calibration and settings. It excludes the bank, which follows from the weights and texts."""
         tensors = [(k, v.numpy().tobytes().hex()) for k, v in sorted(self._tensors().items()) if ".bank." not in k]
         return value_hash([self._config(), tensors])[:16]
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, bank and settings. After loading, texts are looked up, and only texts that are not in the bank are encoded."""
+        """Write weights, bank and settings. After loading, only texts that are not in the saved bank are encoded."""
         self.network.refresh()
         super().save(folder)
 
 
 def anchor_texts(dataset: Dataset, versions: TextVersions, tokenizers: TwoTokenizers, length: int) -> AnchorTexts:
-    """Return text versions in the form that the encoder reads.
+    """Return the text versions as token indices, with the items and keys that the encoder and the bank need.
 
     Args:
         dataset: the catalogue.
         versions: versions of the item texts.
         tokenizers: learnt tokenizers.
-        length: number of tokens of a text that are read.
+        length: largest number of tokens read per text.
     """
     distinct = {text: place for place, text in enumerate(dict.fromkeys(versions.texts))}
     read = np.array([tokenizers.numbers(text, length) for text in distinct]).reshape(-1, 2, length)

@@ -1,9 +1,12 @@
-"""Replacement of videos that are likely to stall with videos already on the device (GRF, arXiv 2410.05863).
+"""Replacement of videos that may stall by videos that are already on the user's device (GRF, arXiv 2410.05863).
 
-A gate predicts the probability p of a stall, and a ranker the worth v of a video without a stall. Keeping a video is worth v minus the expected cost of a
-stall, p · C; a video from the cached pool is worth r, its worth discounted by age. So a video is replaced if p > (v − r) / C, the threshold of least
-expected cost. Whether a replaced video would have stalled is never observed. Therefore some videos that should be replaced are kept at random, with their
-propensity logged, and training is weighted by it.
+A gate predicts the probability p that a video stalls. A ranker predicts the worth v of a video that does not stall.
+The expected worth of a streamed video is v − p · C, where C is the cost of a stall. The worth r of a video on the
+device (in the *pool*) is discounted by its age. A video is replaced if r is larger than its expected worth, that is, if
+p > (v − r) / C.
+
+It is never observed whether a replaced video would have stalled. Therefore some videos that should be replaced are kept
+at random. The propensities are logged, and training rows are weighted by the inverse propensity.
 """
 
 from __future__ import annotations
@@ -29,39 +32,40 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 CACHED, HOURS = "cached", "cached_hours"
-"""Columns of the requests: (B, P) items on the user's device, padded with −1, and the hours since each was loaded."""
+"""Columns of the requests, (B, P) each: items on the user's device, padded with −1; hours since each was loaded."""
 PREFETCHED, PROPENSITY = "prefetched", "propensity"
-"""Columns of the list: 1 for an item that comes from the device; propensity of the item at its position."""
+"""Columns of the list, (B, L): 1 for an item from the device; propensity of the item at its position."""
 
 
 class DeviceGateSettings(Base):
-    """Settings of the gate and the ranker on the device."""
+    """Settings of the stall gate and of its ranker."""
 
     numbers: tuple[str, ...] = ()
-    """Numbers, in addition to the score, that the device knows before a video plays (`bitrate`, `buffered`): columns of the requests or of the items."""
+    """Numeric inputs besides the score, such as `bitrate` or `buffered`: columns of the requests or of the items,
+    available on the device before a video plays."""
     categories: tuple[str, ...] = ("network",)
-    """Categories that the device knows before a video plays; an unseen value matches none of the known ones."""
+    """Categorical inputs, available on the device before a video plays. An unseen value is encoded as all zeros."""
     stall_cost: float = Field(default=1.0, ge=0)
-    """Cost of a stall, in the unit of the training values. With 0, only videos of lower worth are replaced."""
+    """Cost C of a stall, in the unit of the training values. 0 ignores stalls, so that only worths are compared."""
     half_life_hours: float = Field(default=24.0, gt=0)
-    """Number of hours after which a video in the pool has lost half its worth."""
+    """Number of hours in which a video on the device loses half its worth."""
     explore: float = Field(default=0.02, ge=0, lt=1)
-    """Probability with which a video that should be replaced is kept, for exploration."""
+    """Probability of keeping a video that should be replaced, for exploration."""
     trees: PositiveInt = 60
     leaves: int = Field(default=15, ge=2)
     """Number of leaves per tree."""
     rate: float = Field(default=0.1, gt=0)
     least_rows: PositiveInt = 20
-    """Smallest number of rows in a leaf."""
+    """Smallest number of training rows in a leaf."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlayedVideos:
-    """Logged lists with the results of playing them.
+    """Logged lists, and the outcome of each video in them.
 
     Attributes:
         requests: B requests, with the columns that the gate reads.
-        slate: the shown items, with their scores.
+        slate: (B, L) shown items, with their scores.
         stalled: (B, L) 1 or 0; NaN if the video was not played, or was played from the device.
         values: (B, L) worth of videos that played without a stall; read only where ``stalled`` is 0.
         propensity: (B, L) probability of the item at its position, as logged by :meth:`DeviceGate.rerank`; None if nothing was replaced.
@@ -75,13 +79,13 @@ class PlayedVideos:
 
 
 class DeviceGate(LearntComponent):
-    """Re-ranker that replaces videos of the list with candidates on the user's device if these are worth more.
+    """Re-ranker that replaces videos of the list by candidates on the user's device that have a higher expected worth.
 
-    With an empty pool, the list has the order of the scores.
+    If no candidate is on the device, the list is ordered by score.
 
     Args:
         settings: settings of the gate.
-        items: attributes of all items by name, each (N,), for ``settings.numbers``.
+        items: numeric attributes of all items by name, each (N,), for the names in ``settings.numbers``.
     """
 
     Settings: ClassVar[type[Base]] = DeviceGateSettings
@@ -95,7 +99,8 @@ class DeviceGate(LearntComponent):
         """Fit the gate and the ranker. The same seed gives the same weights.
 
         Raises:
-            InputError: no video was streamed, a streamed video has a propensity outside (0, 1], or none played without a stall.
+            InputError: no video was streamed, a streamed video has a propensity outside (0, 1], or no video played
+                without a stall.
             ResourceError: lightgbm is not installed.
         """
         known = np.isfinite(played.stalled) & played.slate.mask
@@ -124,7 +129,7 @@ class DeviceGate(LearntComponent):
         return self
 
     def features(self, requests: Requests, slate: Slate) -> Array:
-        """Return the features on the device, (B, M, F) float32: the score, numbers, and one-hot categories."""
+        """Return the inputs of gate and ranker, (B, M, F) float32: the score, numbers, and one-hot categories."""
         parts = [
             _scores(slate)[..., None],
             *(c[..., None] for c in self._columns(requests, slate, self.settings.numbers)),
@@ -142,7 +147,7 @@ class DeviceGate(LearntComponent):
         return found
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        """Return the probability of a stall, and the worth without a stall, each (…,), from features (…, F)."""
+        """Return the probability p of a stall and the worth v without a stall, each (…,), from features (…, F)."""
         flat = np.asarray(features, np.float64).reshape(-1, features.shape[-1])
         if not len(flat):
             return np.zeros(features.shape[:-1]), np.zeros(features.shape[:-1])
@@ -150,20 +155,20 @@ class DeviceGate(LearntComponent):
         return stall.reshape(features.shape[:-1]), np.maximum(value, 0.0).reshape(features.shape[:-1])
 
     def need(self, stall: Array, value: Array) -> Array:
-        """Return the gain of removing a video from the list: p · C − v."""
+        """Return p · C − v, the gain from removing a video from the list."""
         return np.asarray(self.settings.stall_cost * stall - value)
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
         """Return ``length`` items of the slate per request, with the columns ``prefetched`` and ``propensity``.
 
-        Before any replacement, the list consists of the items with the best scores. The pool consists of the other candidates that the column ``cached`` of
-        the requests names.
+        Before replacement, the list consists of the items with the best scores. The pool is the remaining candidates
+        that are listed in the column ``cached`` of the requests.
         """
         ordered = slate.take(np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable"))
         cached, hours = _cached(requests, ordered.items)
         width = min(length, ordered.items.shape[1])
         stall, value = np.zeros(cached.shape), np.zeros(cached.shape)
-        pooled = np.flatnonzero(cached.any(axis=1))  # other requests may have unknown values
+        pooled = np.flatnonzero(cached.any(axis=1))  # requests without a pool may have missing inputs
         if len(pooled):
             part = Slate(ordered.items[pooled], _scores(ordered)[pooled])
             stall[pooled], value[pooled] = self.predict(self.features(requests.take(pooled), part))
@@ -209,14 +214,17 @@ class DeviceGate(LearntComponent):
 
 
 def replacements(need: Array, worth: Array) -> Array:
-    """Return the replacements that give the list of largest expected worth: for each video, a position in the pool (B, L), or −1 to keep it.
+    """Return the replacements that maximise the expected worth of the list.
+
+    For each video, this is the index of its replacement in the pool, (B, L) int64, or −1 to keep the video.
 
     Args:
         need: (B, L) gain of removing a video, p · C − v; −inf for a video that must be kept.
-        worth: (B, P) worth of the videos in the pool; −inf at padding.
+        worth: (B, P) discounted worth of the videos in the pool; −inf for other candidates.
 
-    The gain of a replacement, need + worth, does not depend on the others. Therefore the largest needs are paired with the largest worths as long as the
-    gain is positive. Among the replacements, the best one comes first in the list.
+    The gain of a replacement is need + worth and does not depend on other replacements. Therefore the largest needs
+    are paired with the largest worths as long as the gain is positive. The replacements are then placed in the list in
+    order of decreasing worth.
     """
     count = min(need.shape[1], worth.shape[1])
     if not count:
@@ -231,7 +239,7 @@ def replacements(need: Array, worth: Array) -> Array:
 
 
 def decay(hours: Array, half_life: float) -> Array:
-    """Return 2^(−hours / half_life), the remaining share of a video's worth."""
+    """Return 2^(−hours / half_life), the share of a video's worth that remains after some hours."""
     return np.asarray(np.exp2(-np.asarray(hours, np.float64) / half_life))
 
 
@@ -241,7 +249,7 @@ def _scores(slate: Slate) -> Array:
 
 
 def _cached(requests: Requests, items: Array) -> tuple[Array, Array]:
-    """Return whether each item (B, M) is on the device, and the hours since it was loaded."""
+    """Return a mask of the items (B, M) on the device, and the hours since they were loaded; 0 for other items."""
     pool = np.asarray(requests.columns.get(CACHED, np.full((len(requests), 0), NO_ITEM)))
     hours = np.asarray(requests.columns.get(HOURS, np.zeros(pool.shape)), np.float64)
     if pool.ndim != 2 or hours.shape != pool.shape or not (hours[pool != NO_ITEM] >= 0).all():
@@ -261,9 +269,9 @@ def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, ver
 
     Args:
         vectors: (N, d) vectors of all items; only their number is checked.
-        strength: weight of the scores against diversity; not used here.
+        strength: weight of the scores against diversity; ignored by this re-ranker.
         folder: folder that :meth:`DeviceGate.save` wrote.
-        version: version of the gate, so that a different gate is noticed.
+        version: expected version of the gate.
 
     Raises:
         ArtifactError: the folder contains a different gate, or one for a different number of items.
@@ -276,6 +284,6 @@ def saved_device_gate(vectors: Array, strength: float = 0.7, *, folder: str, ver
             where=folder,
             expected=f"version {version}, {len(vectors)} items",
             found=f"version {gate.version}, items {sorted(counts) or len(vectors)}",
-            fix="name the version in the folder, or fit the gate with the items of this dataset",
+            fix="set the version to that of the gate in the folder, or fit the gate with the items of this dataset",
         )
     return gate

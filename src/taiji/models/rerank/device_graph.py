@@ -1,4 +1,5 @@
-"""Export of the device's gate and ranker as one small ONNX graph that decides about the next video."""
+"""Export of a :class:`DeviceGate` as one small ONNX graph, which keeps the next video or replaces it with a cached
+one."""
 
 from __future__ import annotations
 
@@ -19,17 +20,26 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 LARGEST = 2**20
-"""Largest size in bytes of a file for the device."""
+"""Largest size of an exported file, in bytes."""
 OPSET, TREE_OPSET, IR = 17, 3, 8
 
 
 def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
     """Write the graph and return its size in bytes.
 
-    Inputs are ``video`` (1, F) and ``pool`` (P, F), float32 features from :meth:`DeviceGate.features`; ``hours`` (P,) since each video of the pool was
-    loaded; ``draw`` (1,), a random number in [0, 1). Outputs are ``stall`` (1,), the probability of a stall; ``worth`` (1 + P,), the worth of the video
-    without a stall and of the pool after ageing; ``choice`` (1,), the position in the pool of the replacement, −1 if the video is kept; ``propensity``
-    (1,), the probability of this choice. With an empty pool, the video is kept.
+    The pool consists of the P videos cached on the device. If it is empty, the video is kept.
+
+    Inputs of the graph:
+        * ``video`` (1, F) and ``pool`` (P, F): float32 features from :meth:`DeviceGate.features`.
+        * ``hours`` (P,): hours since each video of the pool was loaded.
+        * ``draw`` (1,): random number in [0, 1).
+
+    Outputs of the graph:
+        * ``stall`` (1,): probability that the video stalls.
+        * ``worth`` (1 + P,): worth of the video if it does not stall, then the worth of each video of the pool,
+          discounted by its age.
+        * ``choice`` (1,): position of the replacement in the pool; −1 if the video is kept.
+        * ``propensity`` (1,): probability of this choice.
 
     Raises:
         ConfigError: the file would be larger than :data:`LARGEST`.
@@ -85,7 +95,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
             "The gate is too large for a device.",
             where=str(path),
             expected=f"at most {LARGEST} bytes",
-            found=f"{len(content)} bytes, {s.trees} trees of {s.leaves} leaves twice",
+            found=f"{len(content)} bytes, {s.trees} trees of {s.leaves} leaves in each of 2 models",
             fix="fit a gate with fewer trees or leaves",
         )
     with atomic_file(path) as temporary:
@@ -94,7 +104,7 @@ def export_device_gate(gate: DeviceGate, path: str | Path) -> int:
 
 
 def _nodes(booster: Booster) -> dict[str, Any]:
-    """Return the attributes of a tree ensemble.
+    """Return the attributes of ONNX's ``TreeEnsembleRegressor`` for a LightGBM model.
 
     Features are float32, so each threshold t is rounded down to float32: for a float32 x, x ≤ t holds if and only if x ≤ the rounded t.
     """
@@ -118,7 +128,8 @@ def _nodes(booster: Booster) -> dict[str, Any]:
 
 
 def _flat(root: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield the nodes of a tree with their indices, root first. A branch has the indices of its ``children``."""
+    """Yield the nodes of a tree with their indices, root first. Each branch gets a key ``children`` with the indices of
+    its two children."""
     waiting, count = [(0, root)], 1
     while waiting:
         at, part = waiting.pop()

@@ -1,4 +1,4 @@
-"""Baselines of re-ranking: maximal marginal relevance, determinantal point processes, and caps per category."""
+"""Baselines for re-ranking: maximal marginal relevance, determinantal point processes, and caps per category."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class MMR:
 class DPP:
     """Re-ranker by greedy maximum a posteriori inference in a determinantal point process (Chen, Zhang & Zhou, NeurIPS 2018).
 
-    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step adds the item that increases the
-    determinant most, by an incremental Cholesky factor in O(M · length²) per request. Once the vectors of the list span the space, further items are added
-    by score.
+    The kernel is ``q_i q_j S_ij`` with ``q = exp(strength · score)`` and S the Gram matrix of unit vectors. Each step
+    adds the item that increases the determinant most. An incremental Cholesky factor makes this O(M · length²) per
+    request. Once the vectors of the list span the space, the determinant cannot grow, and further items are added by
+    score.
 
     Args:
         vectors: (N, d) vectors of all items.
@@ -71,13 +72,13 @@ class DPP:
 
 
 class Caps:
-    """Re-ranker that keeps the order but limits how often a value of a column occurs.
+    """Re-ranker that keeps the order of the scores but limits how many items of a list have the same value in a column.
 
-    A list that would be too short is filled up with the items over the limit, in order.
+    A list that would be too short is filled with the items over the limit, in the order of the scores.
 
     Args:
-        values: value (N,) of each item by column name, as integers; −1 is never capped.
-        most: largest number of items with the same value, by column name.
+        values: by column name, an integer value per item (N,); −1 is never capped.
+        most: by column name, the largest number of items with the same value.
     """
 
     def __init__(self, values: Mapping[str, Array], most: Mapping[str, int]) -> None:
@@ -115,10 +116,10 @@ def greedy_dpp(similarity: Array, log_quality: Array, allowed: Array, length: in
 
     Args:
         similarity: (B, M, M) positive semidefinite with a diagonal of 1.
-        log_quality: (B, M).
+        log_quality: (B, M) log of the quality q of each candidate.
         allowed: (B, M) bool.
-        length: number of positions to choose. Once the determinant is 0, the rest follows in order of quality; once nothing more is allowed, position 0 is
-            repeated.
+        length: number of positions to choose. Once the determinant is 0, the remaining positions follow in order of
+            quality. If fewer than K positions are allowed, the remaining entries are 0.
     """
     rows, width = log_quality.shape
     steps = min(length, width)
@@ -148,7 +149,7 @@ def _take(gain: Array, free: Array) -> Array:
 
 
 def _listed(slate: Slate, places: Array) -> Slate:
-    """Return the slate at positions (B, K), padded behind the last item of each request."""
+    """Return the candidates at positions (B, K), with padding after the last item of each request."""
     taken = np.take_along_axis(slate.mask, places, axis=1)
     counts = slate.mask.sum(axis=1, keepdims=True)
     real = taken & (np.arange(places.shape[1]) < counts)

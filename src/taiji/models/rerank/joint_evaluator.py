@@ -19,7 +19,8 @@ from taiji.models.rerank.list_generators import BeamLists, HeadPermutations, Mix
 
 Array = NDArray[Any]
 HISTORY = "history"
-"""Column of the requests with the items (B, H) in the user's history, padded with −1. Without it, the history is unknown."""
+"""Column of the requests with the items (B, H) in the user's history, padded with −1. Without this column, all
+histories are empty."""
 
 
 class JointEvaluatorSettings(Base):
@@ -28,12 +29,13 @@ class JointEvaluatorSettings(Base):
     width: PositiveInt = 32
     heads: PositiveInt = 2
     length: PositiveInt = 20
-    """Number of position vectors, which is the length of the longest list."""
+    """Number of learnt position vectors, and thus the length of the longest list."""
     across: bool = True
-    """Attention across the lists of a request. Without it, the score of a list does not depend on the other lists."""
+    """True to let the lists of a request attend to one another; if False, the score of a list does not depend on the
+    other lists."""
     temperature: float = Field(default=1.0, gt=0)
-    """Temperature of the softmax that turns the rewards of a request's lists into the target of the cross-entropy; in units of the rewards' standard
-    deviation within requests."""
+    """Temperature of the softmax that turns the rewards of a request's lists into target probabilities. The rewards are
+    first divided by their standard deviation within requests."""
     epochs: PositiveInt = 20
     batch: PositiveInt = 64
     """Number of requests per step."""
@@ -48,7 +50,8 @@ class JudgedLists:
         requests: B requests.
         slate: candidates.
         lists: (B, K, L) positions in the slate.
-        rewards: (B, K), from a simulator or a counterfactual estimate, since a single logged list per request has no alternative to compare with.
+        rewards: (B, K) rewards from a simulator or a counterfactual estimate. Logged lists do not suffice: with one
+            list per request, there is no other list to compare it with.
     """
 
     requests: Requests
@@ -58,7 +61,7 @@ class JudgedLists:
 
 
 class Attention(nn.Module):
-    """Attention with a residual connection, in which every query may also attend to a null vector.
+    """Attention with a residual connection, in which every query may also attend to a learnt null vector.
 
     Args:
         width: width of all vectors.
@@ -73,7 +76,8 @@ class Attention(nn.Module):
         self.nothing = nn.Parameter(0.1 * torch.randn(width))
 
     def forward(self, queries: torch.Tensor, known: torch.Tensor, there: torch.Tensor | None = None) -> torch.Tensor:
-        """Return (B, Q, D) for queries (B, Q, D) over keys (B, N, D) with mask (B, N)."""
+        """Return queries (B, Q, D) updated by attention to vectors (B, N, D), where the mask (B, N) is True; without a
+        mask, to all of them."""
         known = torch.cat([self.nothing.expand(len(known), 1, -1), known], dim=1)
         mask = None
         if there is not None:
@@ -87,10 +91,11 @@ class Attention(nn.Module):
 
 
 class JointNetwork(nn.Module):
-    """Network that encodes items once for all lists, then each list from its items, then the lists by attention to one another.
+    """Network that encodes the items once for all lists, then encodes each list from its items, and then lets the lists
+    attend to one another.
 
     Args:
-        inputs: number of input numbers per item.
+        inputs: width F of the item vectors.
         settings: settings of the evaluator.
     """
 
@@ -110,7 +115,15 @@ class JointNetwork(nn.Module):
     def forward(
         self, items: torch.Tensor, there: torch.Tensor, past: torch.Tensor, known: torch.Tensor, lists: torch.Tensor
     ) -> torch.Tensor:
-        """Return scores (B, K) from items (B, M, F + 1), a history (B, H, F), their masks, and lists (B, K, L) of positions."""
+        """Return the scores (B, K) of lists of positions (B, K, L).
+
+        Args:
+            items: (B, M, F + 1) vector and score of each candidate.
+            there: (B, M) mask of the candidates.
+            past: (B, H, F) vectors of the history.
+            known: (B, H) mask of the history.
+            lists: (B, K, L) positions among the M candidates.
+        """
         b, k, length = lists.shape
         encoded = self.item(items)
         encoded = self.among(encoded, encoded, there)
@@ -127,7 +140,8 @@ class JointNetwork(nn.Module):
 
 
 class JointEvaluator(LearntComponent):
-    """Evaluator of lists. If lists are permuted, so are their scores; the order of candidates does not matter; equal lists have equal scores.
+    """Evaluator of lists. If the lists are permuted, their scores are permuted in the same way; the order of the
+    candidates does not matter; equal lists have equal scores.
 
     It reads the item vectors, the scores in the slate, the user's history and the positions in a list. It sees neither the position of a list among the
     others nor the generator of the list.
@@ -148,7 +162,7 @@ class JointEvaluator(LearntComponent):
         """Fit the evaluator. The same seed gives the same weights.
 
         Raises:
-            InputError: there are fewer than two lists per request, or lists are longer than the number of position vectors.
+            InputError: there are fewer than two lists per request, or lists are longer than ``settings.length``.
         """
         s, count = self.settings, judged.lists.shape[1]
         if count < 2:
@@ -177,7 +191,11 @@ class JointEvaluator(LearntComponent):
         return self
 
     def score(self, requests: Requests, slate: Slate, lists: Array) -> Array:
-        """Return (B, K) scores."""
+        """Return the scores (B, K) of lists of positions (B, K, L).
+
+        Raises:
+            InputError: lists are longer than ``settings.length``.
+        """
         with torch.inference_mode():
             return np.asarray(self._forward(requests, slate, lists).numpy())
 
@@ -211,9 +229,9 @@ class JointEvaluator(LearntComponent):
 
 
 class BestOfLists:
-    """Re-ranker that generates lists and shows the one with the best evaluation.
+    """Re-ranker that generates lists and shows the list with the highest evaluator score.
 
-    If a request has fewer candidates than positions, they are shown in the order of their scores.
+    If a request has fewer candidates than positions, the candidates are shown in the order of their own scores.
 
     Args:
         generator: generator that proposes lists.
@@ -225,7 +243,7 @@ class BestOfLists:
         self.generator, self.evaluator, self.lists = generator, evaluator, lists
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
-        """Return ``length`` items of the slate per request."""
+        """Return ``length`` items of the slate per request, in the order of the list."""
         assert slate.scores is not None
         width = min(length, slate.items.shape[1])
         places = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :width]
@@ -241,17 +259,18 @@ class BestOfLists:
 def saved_best_of_lists(
     vectors: Array, strength: float = 0.7, *, folder: str, version: str, lists: int = 32
 ) -> BestOfLists:
-    """Return a re-ranker that applies a saved evaluator to permutations of the head, perturbed MMR lists and a beam.
+    """Return a re-ranker with a saved evaluator, which chooses among permutations of the first positions, perturbed MMR
+    lists and beam-search lists.
 
     Args:
         vectors: (N, d) vectors of all items, the same as in the evaluator's training.
-        strength: λ of MMR and of the beam, in [0, 1].
+        strength: weight λ of the scores in MMR and in the beam, in [0, 1].
         folder: folder that :meth:`JointEvaluator.save` wrote.
-        version: version of the evaluator, so that a different one is noticed.
+        version: expected version of the evaluator.
         lists: number of lists per request.
 
     Raises:
-        ArtifactError: the folder contains a different evaluator, or one for different items.
+        ArtifactError: the evaluator in the folder has a different version or different item vectors.
     """
     evaluator = JointEvaluator.load(folder)
     if evaluator.version != version or not np.array_equal(evaluator.vectors, vectors):
@@ -260,7 +279,7 @@ def saved_best_of_lists(
             where=folder,
             expected=f"version {version}, vectors of shape {np.shape(vectors)}",
             found=f"version {evaluator.version}, vectors of shape {evaluator.vectors.shape}",
-            fix="name the version in the folder, or fit the evaluator with the vectors of this dataset",
+            fix="set the version to that of the evaluator in the folder, or fit the evaluator with the vectors of this dataset",
         )
     generators = (HeadPermutations(), SampledLists(vectors, "mmr", strength), BeamLists(vectors, strength))
     return BestOfLists(MixedLists(generators), evaluator, lists)
@@ -272,10 +291,11 @@ def _rows(slate: Slate, rows: Array) -> Slate:
 
 
 def multiply_adds(lists: int, *, candidates: int, length: int, history: int, width: int, joint: bool) -> int:
-    """Return the number of multiplications to evaluate one request, if items are encoded once (``joint``) or again for every list.
+    """Return the number of multiply-adds that evaluate all lists of one request, with items encoded once for all lists
+    (``joint``) or again for every list.
 
-    An attention of n queries over m keys is counted as 4 n w² + 2 n m w, and the keys of the history are computed once. With many lists, the attention across
-    them, which is quadratic in their number, outweighs the saving.
+    An attention of n queries over m keys counts as 4 n w² + 2 n m w; keys and values of the history are not counted.
+    The attention across lists is quadratic in their number and, with many lists, outweighs the saving.
     """
 
     def attention(queries: int, keys: int) -> int:

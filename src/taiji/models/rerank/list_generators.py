@@ -1,4 +1,4 @@
-"""Generators of lists for one request: beam search, perturbed MMR and DPP, and permutations of the head."""
+"""Generators of lists for one request: beam search, perturbed MMR and DPP, and permutations of the first positions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from taiji.models.rerank.diversity import DPP, MMR
 Array = NDArray[Any]
 PLACES = "places"
 MOST_IN_HEAD = 7
-"""Longest head whose permutations are enumerated (5040)."""
+"""Largest number of first positions of which all permutations are enumerated (7! = 5040)."""
 
 
 class BeamLists:
     """Beam search where the next item has probability softmax(sharpness · (λ score − (1 − λ) largest cosine to the items already in the list)).
 
-    The distribution has a closed form, so nothing is learnt. At each step the ``lists`` most probable prefixes are kept, which is exact if the beam is as
-    wide as the number of prefixes.
+    The distribution has a closed form, so nothing is learnt. At each step, the ``lists`` most probable prefixes are
+    kept. The search is exact if there are never more prefixes than that.
 
     Args:
         vectors: (N, d) vectors of all items.
@@ -44,7 +44,8 @@ class BeamLists:
         self.relevance, self.sharpness = relevance, sharpness
 
     def propose(self, requests: Requests, slate: Slate, lists: int, length: int) -> Array:
-        """Return positions (B, K, L), the most probable list first. If fewer than ``lists`` lists exist, some are repeated."""
+        """Return positions in the slate (B, K, L), the most probable list first. If fewer than ``lists`` lists exist,
+        some are repeated."""
         _enough(slate, length)
         assert slate.scores is not None
         own = self.vectors[np.where(slate.mask, slate.items, 0)]
@@ -83,9 +84,11 @@ class SampledLists:
     Args:
         vectors: (N, d) vectors of all items.
         kind: MMR or DPP.
-        strength: weight of the scores against diversity, as in these re-rankers.
-        noise: standard deviation of the normal perturbation.
-        seed: random seed. The draws depend on it, the user and the time, so that a request always gets the same lists.
+        strength: weight of the scores against diversity: ``relevance`` of :class:`MMR`, or ``strength`` of
+            :class:`DPP`.
+        noise: standard deviation of the normal noise that is added to the scores.
+        seed: random seed. The noise depends only on the seed, the user and the time, so that a request always gets the
+            same lists.
     """
 
     def __init__(
@@ -123,7 +126,9 @@ class SampledLists:
 
 
 class HeadPermutations:
-    """Permutations of the head (first positions) of the list that is ordered by score, those with the fewest swapped pairs first. The rest keeps its order.
+    """Lists in the order of the scores, except that their first positions (the head) are permuted.
+
+    Permutations with the fewest swapped pairs come first. If fewer than the requested number exist, they are repeated.
 
     Args:
         head: number of positions to permute.
@@ -152,7 +157,8 @@ class HeadPermutations:
 
 
 class MixedLists:
-    """Lists of several generators, in shares as equal as possible.
+    """Lists from several generators. The requested number of lists is divided as evenly as possible among the
+    generators.
 
     Args:
         generators: generators in the order in which their lists are placed.

@@ -17,13 +17,15 @@ Array = NDArray[Any]
 def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: float) -> Array:
     """Return a mask (I, K) of matched candidates. Their total value is at most ``tolerance`` per match below the maximum.
 
-    Items bid for users in an ascending auction (Bertsekas & Castañón 1989). For each of its best users, an item offers the user's value minus the net
-    value of its best alternative, plus ε. A user over capacity drops the lowest offer; the lowest remaining offer of a full user is its price.
+    Items bid for users in an ascending auction (Bertsekas & Castañón 1989). The net value of a match is its value minus
+    the user's price. An item bids for the users of highest net value. Its offer to a user is the value of the match,
+    minus the net value of the item's best alternative, plus ε. A user over capacity drops the lowest offer. The price
+    of a full user is its lowest remaining offer; other users cost 0.
 
     Args:
         values: (I, K) values of matching an item with each of its candidates; only values above 0 are matched.
         users: (I, K) candidates, without repetitions in a row, padded with −1.
-        room: (U,) remaining capacity of each user.
+        room: (U,) remaining capacity of each user, in items.
         per_item: largest number of users per item.
         tolerance: ε, above 0. With integer values and an ε below 1 / matches, the result is the exact optimum.
 
@@ -63,7 +65,8 @@ def auction(values: Array, users: Array, room: Array, per_item: int, tolerance: 
 
 
 def in_turn(values: Array, users: Array, room: Array, per_item: int, order: Array) -> Array:
-    """Return a mask (I, K) of matched candidates if the items choose one after the other, each the best users with remaining capacity.
+    """Return a mask (I, K) of matched candidates. The items choose one after the other; each takes its best users with
+    remaining capacity.
 
     Args:
         values, users, room, per_item: as for :func:`auction`.

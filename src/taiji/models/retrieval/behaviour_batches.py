@@ -1,4 +1,4 @@
-"""Histories with behaviours, cut and masked to train an encoder that fills gaps."""
+"""Training batches of histories with behaviours (view, cart, buy, …), in which an encoder predicts masked items."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class MaskedBatch(NamedTuple):
     """Histories, newest first, with some items masked.
 
     Attributes:
-        items: (B, L) from 1; 0 is padding, N + 1 is the mask.
-        behaviours: (B, L) from 1; 0 is padding.
-        places: (M,) positions of the masked items in the flattened (B · L,).
-        targets: (M,) the masked items, from 0.
-        hidden: (B, L) bool, randomly drawn positions whose behaviour can be masked as well.
+        items: (B, L) items, numbered from 1; 0 is padding, N + 1 is the mask.
+        behaviours: (B, L) behaviours, numbered from 1; 0 is padding.
+        places: (M,) positions of the masked items in the flattened ``items`` (B · L,).
+        targets: (M,) the masked items, numbered from 0.
+        hidden: (B, L) bool, True at randomly drawn positions where the training of the encoder masks the behaviour.
     """
 
     items: Array
@@ -56,11 +56,11 @@ def behaviour_column(dataset: Dataset) -> str:
 
 
 def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
-    """Return the behaviours of the interactions among the rows, sorted.
+    """Return the sorted names of the behaviours of all interactions (rows with a click).
 
     Raises:
         InputError: the log has no behaviours.
-        ConfigError: the target is not among them.
+        ConfigError: the target is not among these names.
     """
     clicks = rows.filter(pl.col("click") == 1)
     names = sorted(clicks[behaviour_column(dataset)].drop_nulls().cast(pl.String).unique().to_list())
@@ -75,7 +75,8 @@ def names_of(dataset: Dataset, rows: pl.DataFrame, target: str) -> list[str]:
 
 
 def behaviours_of(events: pl.DataFrame, column: str, names: list[str], history: History) -> History:
-    """Return a history whose items are indices of behaviours, from 1; len(names) + 1 stands for an unknown behaviour.
+    """Return the history with behaviours in place of items. Behaviours are numbered from 1; len(names) + 1 stands for
+    an unknown one.
 
     Args:
         events: events in time order, from which ``history`` was made.
@@ -93,9 +94,9 @@ class Histories:
     """Training histories without the interactions that are held out for validation.
 
     Args:
-        items, behaviours: (n,) of all users, oldest first, items from 0.
+        items, behaviours: (n,) of all users, user by user and oldest first; items from 0, behaviours from 1.
         starts, ends: (U,) slice of each user.
-        length: longest input.
+        length: largest number of interactions per history; the latest are kept.
     """
 
     def __init__(self, items: Array, behaviours: Array, starts: Array, ends: Array, length: int) -> None:
@@ -106,10 +107,10 @@ class Histories:
     def epoch(
         self, batch: int, masked: float, hidden: float, mask: int, random: np.random.Generator
     ) -> Iterator[MaskedBatch]:
-        """Yield every history once, ``batch`` at a time, in random order among histories of similar length.
+        """Yield batches of ``batch`` histories of similar length, in random order. Each history occurs once.
 
         Args:
-            masked: share of the items that is masked; if none of a history is drawn, its newest item is masked.
+            masked: share of the items that is masked; if no item of a history is drawn, its newest item is masked.
             hidden: share of the behaviours that is hidden.
             mask: index that stands for a masked item.
         """
@@ -131,7 +132,7 @@ class Histories:
         )
 
     def padded(self, users: Array) -> tuple[Array, Array]:
-        """Return items and behaviours (B, L) of users, newest first, from 1; 0 is padding."""
+        """Return items and behaviours of users, each (B, L), newest first and numbered from 1; 0 is padding."""
         lengths = self.lengths[users]
         row, place = rows_and_places(lengths)
         source = self.ends[users][row] - 1 - place
@@ -146,7 +147,8 @@ def held_out(
     """Choose users whose last interaction with the target behaviour is held out, among those with at least one interaction before it.
 
     Returns:
-        users (V,), and the end (U,) of the trainable part of each user's slice: the held-out interaction for these users, the end of the slice for others.
+        The chosen users (V,), and where the trainable part of each user's slice ends (U,): before the held-out
+        interaction for the chosen users, at the end of the slice for the others.
     """
     places = np.flatnonzero(behaviours == target)
     owner = np.searchsorted(history.offsets, places, side="right") - 1

@@ -1,7 +1,10 @@
-"""Next item under a given behaviour: an encoder of all behaviours, and a diffusion from general to behaviour-specific preferences (FatsMB, KDD 2026).
+"""Prediction of the next item for a given behaviour, by an encoder of histories and a diffusion from general to
+behaviour-specific preferences (FatsMB, KDD 2026).
 
-First, an encoder learns to fill gaps in histories with all behaviours. Second, with the encoder fixed, a diffusion learns to turn the latent vector of a
-gap with masked behaviour into the vector of the same gap with known behaviour. Third, the head learns to predict items from the diffusion's samples.
+Training has three stages. First, the encoder learns to predict masked items in histories with all behaviours. Second,
+with the encoder fixed, the diffusion learns to map the latent vector of a masked item without its behaviour to the
+latent vector of the same item with its behaviour. Third, the head learns to predict items from the diffusion's samples.
+
 Source: the authors' code, with its guidance, masking and rotary scaling corrected (``as_released`` restores the released versions).
 """
 
@@ -35,7 +38,8 @@ Array = NDArray[Any]
 
 
 class BehaviourDiffusion(VectorRetriever):
-    """Retriever for one behaviour of a log with several behaviours. It returns nothing for a user without a history.
+    """Retriever of items for one behaviour of a log with several behaviours. It returns nothing for a user without a
+    history.
 
     Attributes:
         encoder_of: retriever of the same log whose fitted encoder :meth:`fit` reuses; None to train a new encoder.
@@ -70,7 +74,7 @@ class BehaviourDiffusion(VectorRetriever):
         told = behaviours_of(self._rows, behaviour_column(self.dataset), self.facts["behaviours"], history)
         users, ends = held_out(history, told.items, self._target, settings.valid_users, random)
         items = np.asarray(history.items, np.int64)
-        # One more than the history: at retrieval, the masked item is placed before it.
+        # One position more than the history, because retrieval places the masked item before the history.
         data = Histories(items, told.items, history.offsets[:-1], ends, settings.history + 1)
         chance = np.bincount(items, minlength=len(self.places)).astype(np.float64)
         chance[chance > 0] **= settings.popularity_power
@@ -111,7 +115,8 @@ class BehaviourDiffusion(VectorRetriever):
         return np.concatenate(list(parts))
 
     def redrawn(self, seed: int) -> Self:
-        """Return the retriever with newly drawn noise. The spread of its results shows how certain the diffusion is."""
+        """Return a copy that starts the diffusion from newly drawn noise. How much results differ between copies shows
+        how certain the diffusion is."""
         made = copy(self)
         made.network = deepcopy(self.network)
         noise = torch.randn(self.settings.width, generator=torch.Generator().manual_seed(seed))
@@ -123,7 +128,7 @@ class BehaviourDiffusion(VectorRetriever):
         return int(self.facts["behaviours"].index(self.settings.target)) + 1
 
     def _behaviours(self) -> History:
-        """Return the behaviours of the dataset's history, which are read once per dataset."""
+        """Return the behaviours of the dataset's history. They are read once per dataset and cached."""
         if self._held is None or self._held[0] is not self.dataset:
             column = behaviour_column(self.dataset)
             events = self.dataset.scan().filter(pl.col("click") == 1).select("user", "click", column).collect()

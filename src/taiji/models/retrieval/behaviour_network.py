@@ -20,11 +20,11 @@ Array = NDArray[Any]
 
 
 class BehaviourNetwork(nn.Module):
-    """Network of items, encoder, diffusion and head. Item 0 is padding, and the last item is the mask.
+    """Network of items, encoder, diffusion and head.
 
     Args:
-        items: number of items N.
-        behaviours: number of behaviours n, numbered from 1; 0 is padding or none, n + 1 is the mask.
+        items: number of items N, numbered from 1; 0 is padding, N + 1 is the mask.
+        behaviours: number of behaviours n, numbered from 1; 0 is padding or an unknown behaviour, n + 1 is the mask.
     """
 
     start: torch.Tensor
@@ -45,19 +45,19 @@ class BehaviourNetwork(nn.Module):
         self.denoiser = BehaviourDenoiser(
             width, behaviours, settings.denoiser_blocks, settings.steps, settings.shared_experts, settings.own_experts
         )
-        # One fixed draw for all requests, so that the same request always gets the same answer.
+        # One fixed draw of noise for all requests, so that a request always gets the same result.
         self.register_buffer("start", torch.randn(width))
         # The sampler reads single values; reading them from a GPU would make the host wait, so this copy stays on the host.
         self.host_kept = variance_preserving_schedule(settings.steps)
         self.register_buffer("kept", self.host_kept.clone(), persistent=False)
 
     def encode(self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return latent vectors (M, d) at flat positions (M,) of histories (B, L), newest first."""
+        """Return latent vectors (M, d) at positions (M,) in the flattened histories (B · L,), newest first."""
         x = look_up(self.table, items) * self.table.shape[1] ** 0.5
         return self.encoder(x, behaviours, items > 0).flatten(0, 1)[places]  # type: ignore[no-any-return]
 
     def masking(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Return behaviours (B, L) with those at flat positions (M,) masked."""
+        """Return a copy of behaviours (B, L) that is masked at flat positions (M,)."""
         return behaviours.flatten().index_fill(0, places, self.masked_behaviour).view_as(behaviours)
 
     def behaviour_at(self, behaviours: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -74,14 +74,15 @@ class BehaviourNetwork(nn.Module):
         step: torch.Tensor,
         noise: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the smooth L1 error (M,) of the behaviour-specific latents predicted by the denoiser. Its gradient reaches only the denoiser.
+        """Return the smooth L1 errors (M,) of the denoiser's predictions of behaviour-specific latents. Only the
+        denoiser receives gradients.
 
         Args:
             items, behaviours: (B, L).
             places: (M,) flat positions.
             told: (M,) bool, True where the denoiser sees the behaviour.
-            step: (M,) from 1.
-            noise: (M, d).
+            step: (M,) diffusion steps, from 1.
+            noise: (M, d) standard normal.
         """
         with torch.no_grad():
             specific = self.encode(items, behaviours, places)
@@ -93,7 +94,8 @@ class BehaviourNetwork(nn.Module):
     def sampled(
         self, items: torch.Tensor, behaviours: torch.Tensor, places: torch.Tensor, start: torch.Tensor
     ) -> torch.Tensor:
-        """Return latents (M, d) at flat positions (M,) that the diffusion samples from noise (M, d), without a gradient."""
+        """Return the latents (M, d) at flat positions (M,) that the diffusion samples, starting from noise (M, d). No
+        gradient is computed."""
         with torch.no_grad():
             shown = behaviours if "masking" in self.released else self.masking(behaviours, places)
             agnostic, behaviour = self.encode(items, shown, places), self.behaviour_at(behaviours, places)
@@ -109,7 +111,8 @@ class BehaviourNetwork(nn.Module):
     def predicted(
         self, noisy: torch.Tensor, step: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return guided predictions (M, d) of the clean latents; without guidance, the predictions given the behaviour (M,)."""
+        """Return the denoiser's predictions (M, d) of the clean latents given behaviours (M,), with guidance unless its
+        weight is 0."""
         if not self.guidance:
             return self.denoiser(noisy, step, agnostic, behaviour)  # type: ignore[no-any-return]
         both = torch.cat([behaviour, torch.zeros_like(behaviour)])
@@ -156,6 +159,7 @@ class BehaviourNetwork(nn.Module):
         return out
 
     def items(self, fixed: bool = False) -> torch.Tensor:
-        """Return the item vectors with their bias, (N, d + 1). If ``fixed``, the vectors have no gradient."""
+        """Return the item vectors with their bias, (N, d + 1). With ``fixed``, gradients reach the bias but not the
+        vectors."""
         table = self.table.detach() if fixed else self.table
         return torch.cat([table[1:-1], self.bias[:, None]], dim=1)

@@ -20,11 +20,12 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     behaviours: Literal["rotary", "added", "none"] = "rotary"
     """Encoding of behaviours: as factors of queries and keys (`rotary`), as vectors added to the item vectors (`added`), or not at all (`none`)."""
     diffusion: bool = True
-    """Sample the latent vector by the diffusion; otherwise use the encoder's latent."""
+    """True to sample the latent vector by the diffusion; False to use the encoder's latent."""
     as_released: tuple[Released, ...] = ()
-    """Parts that follow the released code where it deviates from the paper: `guidance` adds the unconditional sample, started at the conditional one,
-    instead of subtracting the unconditional prediction at each step; `masking` does not mask the gap's behaviour in the encoder's input when sampling;
-    `rotary` scales after the rotation."""
+    """Parts that follow the released code where it deviates from the paper: `guidance` adds the unconditional sample,
+    started at the conditional one, instead of subtracting the unconditional prediction at each step; `masking` does not
+    mask the behaviour of the masked item in the encoder's input when sampling; `rotary` scales queries and keys after
+    the rotation."""
     width: PositiveInt = 64
     """Width of items and latent vectors."""
     layers: PositiveInt = 2
@@ -50,11 +51,13 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     guidance: NonNegativeFloat = 1.0
     """Weight w of classifier-free guidance: (1 + w) times the prediction given the behaviour minus w times the prediction without it; 0 disables it."""
     dropped: float = Field(default=0.2, ge=0, lt=1)
-    """Probability with which the behaviour is hidden from the diffusion in training, which guidance requires."""
+    """Probability with which the behaviour is hidden from the diffusion in training. Guidance needs predictions without
+    the behaviour."""
     negatives: NonNegativeInt = 1024
     """Number of negatives sampled per step instead of the whole catalogue; 0 computes the full softmax."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of an item's count in its sampling probability. The loss is corrected for it."""
+    """Exponent of an item's count in its probability of being sampled as a negative. The loss is corrected for this
+    probability."""
     batch: PositiveInt = 128
     """Number of histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -62,18 +65,19 @@ class BehaviourDiffusionSettings(RetrieverSettings):
     weight_decay: float = Field(default=1e-6, ge=0)
     """Decoupled weight decay."""
     epochs: PositiveInt = 100
-    """Largest number of passes of the encoder."""
+    """Largest number of passes over the histories to train the encoder."""
     diffusion_epochs: PositiveInt = 100
-    """Number of passes of the diffusion."""
+    """Number of passes over the histories to train the diffusion."""
     head_epochs: PositiveInt = 20
-    """Largest number of passes of the head over sampled vectors."""
+    """Largest number of passes over the histories to train the head on sampled latents."""
     valid_users: PositiveInt = 5000
-    """Largest number of randomly chosen users whose last interaction with the target behaviour is predicted at every check; it and all later interactions
-    are held out."""
+    """Largest number of randomly chosen validation users. The last interaction of such a user with the target behaviour
+    is predicted at every check; this interaction and all later ones are held out."""
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5
-    """Number of checks without improvement of NDCG@10 after which encoder or head stop; the best weights are kept."""
+    """Number of checks without improvement of NDCG@10 after which the training of the encoder or head stops; the best
+    weights are kept."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 

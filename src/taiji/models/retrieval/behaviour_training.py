@@ -15,6 +15,7 @@ from taiji.core.progress import progress
 from taiji.models.retrieval.behaviour_batches import Histories, MaskedBatch
 from taiji.models.retrieval.behaviour_network import BehaviourNetwork
 from taiji.models.retrieval.behaviour_settings import BehaviourDiffusionSettings
+from taiji.models.retrieval.mean_loss import mean_loss
 from taiji.models.retrieval.vector_retriever import in_blocks
 from taiji.nn.devices import on_device
 from taiji.nn.early_stopping import BestWeights
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class BehaviourTraining:
-    """One training run.
+    """Training run of a behaviour diffusion.
 
     Args:
         network: network to train.
@@ -59,7 +60,7 @@ class BehaviourTraining:
         self._stage("encoder", own, self._encoder_loss, self.settings.epochs)
 
     def diffusion(self) -> None:
-        """Train the denoiser with the encoder fixed, then the head on its samples."""
+        """Train the denoiser with the encoder fixed, then the head on the diffusion's samples."""
         network, settings = self.network, self.settings
         self._stage("diffusion", list(network.denoiser.parameters()), self._diffusion_loss, settings.diffusion_epochs)
         self._stage("head", [*network.head.parameters(), network.bias], self._head_loss, settings.head_epochs)
@@ -67,7 +68,8 @@ class BehaviourTraining:
     def _stage(
         self, name: str, parameters: list[nn.Parameter], loss: Callable[[MaskedBatch], torch.Tensor], epochs: int
     ) -> None:
-        """Train some of the parameters. Encoder and head stop early and keep the best weights; for the diffusion, only the loss is recorded."""
+        """Train the given parameters. The encoder and head stages stop early and keep the best weights; the diffusion
+        stage only records its loss."""
         settings, network = self.settings, self.network
         optimiser = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -104,7 +106,7 @@ class BehaviourTraining:
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimiser.step()
             losses.append(value.detach())
-        return float(torch.stack(losses).double().mean()) if losses else 0.0
+        return mean_loss(losses)
 
     def _encoder_loss(self, batch: MaskedBatch) -> torch.Tensor:
         hidden = np.where(batch.hidden, self.network.masked_behaviour, batch.behaviours)
@@ -128,7 +130,8 @@ class BehaviourTraining:
         return [on_device(part, self.network.start.device) for part in parts]
 
     def _item_loss(self, latent: torch.Tensor, targets: Array, table: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of latents (M, d) with their items (M,), over a sample of the catalogue, or all of it if ``negatives`` is 0."""
+        """Return the cross-entropy of the items (M,) given latents (M, d): over sampled negatives, or over the whole
+        catalogue if ``negatives`` is 0."""
         states, (wanted,) = self.network.asked(latent), self._tensors(targets)
         if not self.settings.negatives:
             return nn.functional.cross_entropy(states @ table.T, wanted)
@@ -137,7 +140,12 @@ class BehaviourTraining:
         return sampled_softmax_loss(states, wanted, table, negatives, log_chance)
 
     def quality(self, sampled: bool) -> float:
-        """Return NDCG@10 of the held-out interactions over the whole catalogue, including items that the user has already seen."""
+        """Return NDCG@10 of the held-out interactions, ranked in the whole catalogue, including items that the user has
+        already seen.
+
+        Args:
+            sampled: True to rank by a sample of the diffusion, False by the encoder's latent.
+        """
         users, targets = self.valid
         if not len(users):
             return 0.0

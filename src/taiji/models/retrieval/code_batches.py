@@ -21,9 +21,10 @@ class CodeBatch:
     """Windows of histories.
 
     Attributes:
-        items: (R, n + 1) assignments of codes, oldest first, padded with −1; group g of a row has seen the first g and predicts the next one.
+        items: (R, n + 1) interactions, oldest first, padded with −1; each is the position of the item's codes in the
+            decoder's ``code_log``. Group g of a row reads the first g interactions and predicts the next one.
         places: (R, n + 1) position of each interaction in the history's arrays, padded with −1.
-        users: (R,) users.
+        users: (R,) user of each row.
     """
 
     items: Array
@@ -32,12 +33,12 @@ class CodeBatch:
 
 
 class Windows:
-    """The last interactions of each user, for training.
+    """Last interactions of each user, as windows for training or validation.
 
     Args:
         history: history of all users.
-        ends: (U,) end of each user's trainable interactions, exclusive.
-        length: longest input.
+        ends: (U,) exclusive end of the usable part of each user's history.
+        length: largest number of interactions before the last target.
     """
 
     def __init__(self, history: History, ends: Array, length: int) -> None:
@@ -47,7 +48,7 @@ class Windows:
         self.users = np.flatnonzero(self.lengths > 0)
 
     def epoch(self, batch: int, random: np.random.Generator) -> Iterator[CodeBatch]:
-        """Yield every user once in random order, ``batch`` users with histories of similar length at a time."""
+        """Yield batches of ``batch`` users with histories of similar length, in random order. Each user occurs once."""
         order = random.permutation(self.users)
         pools = [order[at : at + POOL * batch] for at in range(0, len(order), POOL * batch)]
         chunks = [

@@ -1,7 +1,7 @@
 """Generative retrieval: a transformer decodes the codes of the next item, restricted to items that may be shown.
 
-TIGER (2305.05065) is the plain decoder. OneLive, OneMall, S²GR and DualGR are settings of it. Deviations from TIGER are listed in ``docs/papers.md``,
-and deviations from the other papers in ``docs/systems``.
+TIGER (2305.05065) is the plain decoder. Settings turn it into OneLive, OneMall, S²GR or DualGR. Deviations from TIGER
+are listed in ``docs/papers.md``, and deviations from the other papers in ``docs/systems``.
 """
 
 from __future__ import annotations
@@ -40,27 +40,32 @@ from taiji.nn.time_encoding import time_features
 
 Array = NDArray[Any]
 REQUESTS, CELLS = 256, 8_000_000
-"""Largest number of requests decoded at a time, and largest number of log-probabilities of codes held in memory. Large levels or beams reduce the former."""
+"""Largest number of requests decoded at a time, and largest number of log-probabilities of codes held in memory. With
+large levels or beams, fewer requests are decoded at a time."""
 
 
 class CodeDecoder(CatalogueRetriever):
     """Generative retriever.
 
-    The score of an item is the log-probability of its codes given the history; with ``collisions: list``, the log of its share among the items with the
-    same codes is added. Codes that lead to no permitted item are never decoded.
+    The score of an item is the log-probability of its codes given the history; with ``collisions: list``, the log of
+    its share in the popularity of all items with the same codes is added. Codes that lead to no permitted item are
+    never decoded.
 
     Args:
         settings: settings of the decoder.
-        codes: (n_items, L) codes of the training dataset's items, as an array or together with their coder; by default those of the coder in the settings.
-            Codes that change over time are given as :class:`taiji.models.codes.dynamic.DynamicCodes`; these need ``collisions: list``.
+        codes: (n_items, L) codes of the training dataset's items, as an array or as
+            :class:`taiji.models.codes.item_codes.ItemCodes`. By default, the coder in the settings computes them. Codes
+            that change over time are given as :class:`taiji.models.codes.dynamic.DynamicCodes`; these need
+            ``collisions: list``.
         vectors: (n_items, d) vectors that the coder encodes; by default item factors of the training interactions.
 
-    If codes change over time, an interaction is represented by the code that its item had then, as input and as target; a request decodes the codes of its
-    own time; and an item without a code is unknown.
+    If codes change over time, an interaction is represented, as input and as target, by the codes of its item at the
+    time of the interaction. A request decodes the codes that are valid at its own time. An item without codes at that
+    time is unknown.
 
     Attributes:
         code_log: codes of the catalogue over time.
-        trie: trie of the codes of the catalogue; if they change, of the last ones.
+        trie: trie of the catalogue's codes; if codes change over time, of the latest codes.
         network: network that decodes the codes.
     """
 
@@ -137,7 +142,7 @@ class CodeDecoder(CatalogueRetriever):
         """Return the codes that the current coder assigned.
 
         Raises:
-            InputError: it assigned none, or codes of items that the catalogue does not have.
+            InputError: the coder assigned no codes, or the catalogue lacks some of the items.
         """
         log, count = codes.log_of_version, len(self.places)
         if not len(log.items) or log.items.min() < 0 or log.items.max() >= count:
@@ -178,18 +183,24 @@ class CodeDecoder(CatalogueRetriever):
             ) from error
 
     def vectors_of_assignments(self, history: History, seed: int) -> Array:
-        """Return a vector per assignment of a code, (T, d): the given ones of the items, or by default the factors of the assignments in a history."""
+        """Return one vector per assignment in :attr:`code_log`, (T, d): the given vector of its item, or by default
+        factors of ``history``.
+
+        The items of ``history`` are positions in :attr:`code_log`.
+        """
         if self.vectors is not None:
             return self.vectors[self.code_log.items]
         return item_factors(history, len(self.code_log.items), self.settings.vector_width, seed)
 
     @property
     def item_codes(self) -> Array:
-        """Codes (T, L) of the assignments: if they do not change, of the catalogue's items."""
+        """Codes (T, L) of all assignments in :attr:`code_log`. If codes never change, these are the codes of the
+        catalogue's items."""
         return self.code_log.codes
 
     def assignments(self, items: Array, times: Array) -> Array:
-        """Return the assignment of :attr:`code_log` that each item of the dataset has at its time; −1 for none.
+        """Return the position in :attr:`code_log` of the assignment that is valid for each item of the dataset at the
+        given time; −1 for none.
 
         ``times`` has a shape that broadcasts to that of ``items``.
         """
@@ -202,7 +213,8 @@ class CodeDecoder(CatalogueRetriever):
         self._live = {"": LiveTrie(self.trie)}
 
     def _trie_at(self, tick: int) -> tuple[CodeTrie, Array]:
-        """Return the trie of the codes after the first ``tick`` ticks, and which items (N,) have a code then. The last trie is kept."""
+        """Return the trie of the codes after the first ``tick`` ticks (times of change), and a mask (N,) of items with
+        a code. The last trie is cached."""
         last, trie, coded = self._last_trie  # read and replaced as a whole, since several threads use it
         if last != tick:
             place = self.code_log.at_tick(tick, len(self.places))
@@ -241,8 +253,9 @@ class CodeDecoder(CatalogueRetriever):
 
         Args:
             dataset: dataset to which the result is bound.
-            codes: (n_items, L) codes of its items, or their codes over time. If the fit added a level to distinguish items, that level is added here as well
-                unless it is given; items beyond its size get its last code. Items with equal codes share a leaf.
+            codes: (n_items, L) codes of its items, or their codes over time. If the fit added a level to distinguish
+                items, ``codes`` may include that level; otherwise, it is added here. Items that do not fit into the
+                level get its last code. Items with equal codes share a leaf.
 
         Raises:
             InputError: the codes come from a different coder, or have different levels or sizes.
@@ -270,7 +283,8 @@ class CodeDecoder(CatalogueRetriever):
         return made
 
     def _told_apart(self, codes: Array, popularity: Array) -> Array:
-        """Return later codes with the levels of the fit, including the level that distinguishes items with equal codes if there is one."""
+        """Return codes of a later catalogue with the levels of the fit. A level that the fit added to distinguish items
+        is added if missing."""
         sizes = tuple(self.facts["sizes"])
         if codes.shape[1:] == (len(sizes) - 1,) and self.facts["told_apart"]:
             codes = unique_codes(checked(codes, sizes[:-1]), popularity)
@@ -295,7 +309,8 @@ class CodeDecoder(CatalogueRetriever):
     def _retrieve(self, requests: Requests, k: int) -> Slate:
         """Return the ``k`` best items, by beam search over the codes of each request's permitted items.
 
-        A beam that is too narrow for ``k`` is doubled until it suffices, so that lists of different lengths mostly come from the same beam.
+        A beam that is too narrow for ``k`` is doubled until it is wide enough. Since the width changes only by
+        doubling, lists of different lengths mostly come from the same beam.
         """
         width, beam = min(k, len(self.places)), self.settings.beam
         while beam < width:
@@ -313,7 +328,8 @@ class CodeDecoder(CatalogueRetriever):
         return max(1, min(REQUESTS, CELLS // (beam * max(self.trie.sizes))))
 
     def _groups(self, requests: Requests) -> Iterator[tuple[str, int, Array]]:
-        """Yield the requests (R,) that are answered from the same items: their pool ("" is the whole catalogue), their tick, and their positions."""
+        """Yield groups of requests that are answered from the same items: pool ("" is the whole catalogue), tick, and
+        positions of the requests (R,)."""
         pools = np.full(len(requests), "")
         if self.settings.pool:
             pools = scenario_of_requests(requests, self.settings.scenario)
@@ -322,7 +338,8 @@ class CodeDecoder(CatalogueRetriever):
                 yield pool, tick, rows[part]
 
     def _best_decoded(self, requests: Requests, k: int, beam: int, pool: str, tick: int) -> Slate:
-        """Return the ``k`` best items of a pool by their codes after ``tick`` ticks, in the model's own item numbers."""
+        """Return the ``k`` best items of a pool, in the model's own indices, decoded with the codes after ``tick``
+        ticks."""
         row, items, values = self._decode(requests, self._shown(requests, pool, tick), beam)
         counts = np.bincount(row, minlength=len(requests))
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -333,9 +350,11 @@ class CodeDecoder(CatalogueRetriever):
         return Slate(np.where(best.mask, np.take_along_axis(found, best.items, axis=1), NO_ITEM), best.scores)
 
     def _shown(self, requests: Requests, pool: str, tick: int) -> PrunedTrie:
-        """Return the trie, after ``tick`` ticks, of those items of the pool that each request may be shown.
+        """Return a trie of the codes after ``tick`` ticks, restricted for each request to the items of the pool that
+        may be shown.
 
-        Requests with the same time share a live trie, which is updated by the items that have changed since the previous time.
+        Requests with the same time share a live trie, in which only the items are updated that have changed since the
+        previous time.
         """
         rows, hidden = np.zeros(0, np.int64), np.zeros(0, np.int64)
         trie, coded = self._trie_at(tick)
@@ -358,7 +377,7 @@ class CodeDecoder(CatalogueRetriever):
         return live.without(rows, hidden)
 
     def _decode(self, requests: Requests, shown: PrunedTrie, beam: int) -> tuple[Array, Array, Array]:
-        """Return request numbers (C,), ascending, items (C,) and scores (C,) of the items in the beam."""
+        """Return request indices in ascending order, items and scores of all items in the beams, each (C,)."""
         past, seen, asked = self.past(requests)
         self.network.eval()
         with torch.no_grad():
@@ -370,7 +389,7 @@ class CodeDecoder(CatalogueRetriever):
         return row[place], items, scores[place] + shown.trie.log_shares[items]
 
     def past(self, requests: Requests) -> tuple[Past, torch.Tensor, RequestAttributes]:
-        """Return the histories, their lengths (B,), and the other attributes of the requests, with one group per request."""
+        """Return the histories, their lengths (B,), and the other attributes (B, 1, …) of the requests."""
         s = self.settings
         found, found_times = self.dataset.history.before_batch(requests.user, requests.time, s.history + s.long_history)
         own = self.assignments(found, found_times)
@@ -396,7 +415,12 @@ class CodeDecoder(CatalogueRetriever):
         return self.past_of(items, features, long), self._tensor(seen), RequestAttributes(request_features, prompt)
 
     def past_of(self, items: Array, times: torch.Tensor | None, long: Array) -> Past:
-        """Return the network's input for assignments of codes (R, n), oldest first, and for earlier ones (R, m), newest first, −1 for none."""
+        """Return the network's input from recent interactions (R, n), oldest first, and earlier ones ``long`` (R, m),
+        newest first.
+
+        Interactions are positions in :attr:`code_log`, padded with −1. ``times`` are the time features (R, n, 5) of the
+        recent ones.
+        """
         mask, codes = None, None
         if self.settings.long_history:
             mask, codes = self._tensor(long >= 0), self._tensor(self.item_codes[np.maximum(long, 0)])
@@ -407,5 +431,5 @@ class CodeDecoder(CatalogueRetriever):
 
 
 def _positions(values: Array) -> list[tuple[Any, Array]]:
-    """Return the distinct values (R,), and the positions of each."""
+    """Return each distinct value of (R,), with its positions."""
     return [(value, np.flatnonzero(values == value)) for value in np.unique(values).tolist()]

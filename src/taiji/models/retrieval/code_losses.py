@@ -1,4 +1,5 @@
-"""Losses of the decoder over item codes besides that of the next code: for clusters of codes in thinking steps, and for skipped exposures."""
+"""Additional losses of the decoder over item codes: on clusters of codes for thinking steps, and on skipped
+exposures."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ def skip_loss(logits: torch.Tensor, skipped: torch.Tensor, target: torch.Tensor)
     Args:
         logits: (M, V) logits of the first code.
         skipped: (M, S) first codes of exposures, −1 for none.
-        target: (M,).
+        target: (M,) first codes of the targets.
     """
     counts = (skipped >= 0) & (skipped != target[:, None])
     if not bool(counts.any()):
@@ -31,10 +32,10 @@ def cluster_loss(
     """Return the cross-entropy of the cluster of the target code, from the cosines between a thinking state and the cluster means (S²GR).
 
     Args:
-        thoughts: (M, d).
+        thoughts: (M, d) thinking states.
         table: (V, d) vectors of the codes of a level.
         cluster: (V,) int64 cluster of each code; all numbers below K occur.
-        target: (M,) codes.
+        target: (M,) target codes of the level.
         temperature: divisor of the cosines.
     """
     count = int(cluster.max()) + 1

@@ -21,8 +21,8 @@ from taiji.nn.shared_prefix import Cache, Prefix
 from taiji.nn.time_encoding import TimeEncoding
 
 SMALL = 4
-"""If every bucket (the past tokens with a group's first code) has at most one in ``SMALL`` of the tokens, the buckets are gathered before attention;
-otherwise attention runs over the whole history with a mask."""
+"""A bucket consists of the past tokens with a group's first code. If every bucket has at most 1 / SMALL of all past
+tokens, attention runs over the gathered buckets; otherwise, it runs over the whole history with a mask."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class RequestAttributes:
     prompt: torch.Tensor | None = None
 
     def spread(self, groups: int) -> RequestAttributes:
-        """Return these attributes, given once per request (R, 1), repeated for each of its groups (R, groups)."""
+        """Return a copy in which the attributes of each request, (R, 1), are repeated for each of its groups,
+        (R, groups)."""
         times = None if self.times is None else self.times.expand(-1, groups, -1)
         return RequestAttributes(times, None if self.prompt is None else self.prompt.expand(-1, groups))
 
@@ -64,7 +65,7 @@ class Memory:
     """State computed once per history.
 
     Attributes:
-        layers: keys and values (R, h, P, e) of each decoder block.
+        layers: keys and values (R, h, P, e) of each decoder block, for h heads of width e and P tokens.
         first: (R, P) first code of each token, −1 for tokens without an item.
         fixed: number of tokens before the first interaction, which every group sees.
     """
@@ -167,13 +168,13 @@ class CodeNetwork(nn.Module):
         """Return the states that predict each code given the true codes before it, and the states of the thinking steps.
 
         Args:
-            memory: encoded keys and values of R histories.
-            seen: (R, G) number of interactions that each group has seen.
+            memory: keys and values of R histories, from :meth:`read`.
+            seen: (R, G) number of interactions that each group may read.
             codes: (R, G, L) codes of the next item.
             asked: attributes of each group.
 
         Returns:
-            (R, G, L, d), and (R, G, L, d) or None.
+            States (R, G, L, d), and states of the thinking steps (R, G, L, d), or None without such steps.
         """
         decoding = Decoding(self, memory, seen, asked)
         levels = range(len(self.sizes))
@@ -196,8 +197,10 @@ class Decoding:
     """State of a decoding: the groups' own keys and values, in addition to the shared memory.
 
     Args:
-        network, memory: see their classes.
-        seen: (R, G) number of interactions that each group may see; G is 1 for a beam search.
+        network: network that decodes.
+        memory: keys and values of the histories.
+        seen: (R, G) number of interactions that each group may read; G is 1 for a beam search, whose beams all read the
+            same history.
         asked: attributes of each group.
 
     Attributes:
@@ -305,7 +308,8 @@ class Decoding:
 
 
 class BeamScorer:
-    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`: the history is shared, and the beams' own keys are rearranged."""
+    """Scoring callback for :func:`taiji.nn.beam_search.beam_search`. All beams share the keys of the history; their own
+    keys follow their parents."""
 
     def __init__(
         self, network: CodeNetwork, memory: Memory, seen: torch.Tensor, asked: RequestAttributes | None = None

@@ -1,4 +1,5 @@
-"""Scenarios of a decoder over item codes: one prompt for each, and the items that may be shown in each."""
+"""Scenarios of a decoder over item codes, such as the pages of an app. Each has a learnt prompt and its own items that
+may be shown."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
 
 
 def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
-    """Return the scenarios of the interactions among the rows, sorted."""
+    """Return the sorted names of the scenarios of all interactions (rows with a click)."""
     return sorted(column_of(rows.filter(pl.col("click") == 1), name, "events").unique().to_list())
 
 

@@ -52,14 +52,15 @@ class CodeDecoderSettings(RetrieverSettings):
     check_every: PositiveInt = 2
     """Number of passes between two checks."""
     patience: PositiveInt = 5
-    """Number of consecutive checks, with an improvement of neither NDCG@10 nor the validation loss, after which training stops; the weights with the best
-    NDCG@10 are kept."""
+    """Training stops after this number of consecutive checks in which neither NDCG@10 nor the validation loss improves.
+    The weights with the best NDCG@10 are kept."""
     query_key_norm: bool = False
     """Normalise queries and keys by their RMS, with a gain, which bounds the logits of the attention."""
     gate: bool = False
     """Gate the attention output by the query token; the gate is initialised to the identity."""
     short: NonNegativeInt = 0
-    """Number of last interactions that count as recent: a router chooses for each token between the whole history and this part; 0 for no router."""
+    """Number of last interactions that count as recent. For each token, a router chooses between attention to the whole
+    history and to the recent part; 0 for no router."""
     experts: NonNegativeInt = 0
     """Number of experts that replace each feed-forward layer of the decoder; 0 for none."""
     chosen_experts: PositiveInt = 2
@@ -67,12 +68,14 @@ class CodeDecoderSettings(RetrieverSettings):
     balance: float = Field(default=1e-3, ge=0)
     """Step size of the bias that balances the load of the experts."""
     bucket: bool = False
-    """From the second code on, attend only to interactions that share the first code, or to all of them if none does."""
+    """From the second code on, attend only to interactions whose item has the decoded first code, or to all of them if
+    there are none."""
     multi_token: bool = False
-    """Use all blocks only for the first code; each further code uses one block, from the previous state and code."""
+    """Use all blocks only for the first code; each further code is predicted by one block from the previous state and
+    code."""
     thinking: Literal["off", "filler", "latent"] = "off"
-    """Additional step before each code is predicted. With `latent`, its state is part of the input of the predicting step; `filler` takes as many steps
-    without passing the state on, as a control."""
+    """Additional step before each code is predicted. With `latent`, the state of this step is part of the input of the
+    step that predicts; `filler` takes as many steps without passing the state on, as a control."""
     clusters: NonNegativeInt = 0
     """Number of clusters of each level's codes that the thinking states learn to predict; 0 for none."""
     cluster_weight: float = Field(default=0.1, ge=0)
@@ -82,17 +85,19 @@ class CodeDecoderSettings(RetrieverSettings):
     queries: PositiveInt = 8
     """Number of tokens that the compressor outputs."""
     time: bool = False
-    """Add hour, weekday and time since the previous interaction to the history and to the request; at the start of training, nothing is added."""
+    """Add encodings of the hour, the weekday and the time since the previous interaction to the tokens of the history
+    and of the request. The encodings are initially zero."""
     scenario: str = ""
     """Column of events and requests that names the scenario. Each scenario has a prompt, which is added to the first token. Empty for none."""
     pool: str = ""
-    """Column of the item table that names the scenario in which an item may be shown; an item with an empty value may be shown in all. Empty for no
-    such column."""
+    """Column of the item table that names the scenario in which an item may be shown; an item with an empty value may
+    be shown in all. Without a name, all items may be shown in all scenarios."""
     skip_weight: float = Field(default=0.0, ge=0)
-    """Weight of the loss on exposures that were skipped before the target, which makes their first codes less probable."""
+    """Weight of the loss on exposures that were skipped before the target. This loss lowers the probability of their
+    first codes."""
     skips: PositiveInt = 4
-    """Largest number of exposures without a click that are used: the last ones before the target, if they were shown at the time of the last
-    earlier interaction or later."""
+    """Largest number of skipped exposures (without a click) used per target: the last ones before the target, among
+    those shown at the time of the user's previous interaction or later."""
     device: Device = "auto"
     """Device for training and decoding: `cpu`, `cuda`, or `auto`."""
 

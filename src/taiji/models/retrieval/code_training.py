@@ -20,6 +20,7 @@ from taiji.models.retrieval.code_batches import CodeBatch, Windows, held_out
 from taiji.models.retrieval.code_losses import cluster_loss, skip_loss
 from taiji.models.retrieval.code_network import Past, RequestAttributes
 from taiji.models.retrieval.code_scenarios import column_of, numbers_of
+from taiji.models.retrieval.mean_loss import mean_loss
 from taiji.nn.devices import on_device
 from taiji.nn.early_stopping import BestWeights
 from taiji.nn.experts import Experts
@@ -41,7 +42,7 @@ class CodeTraining:
     Args:
         model: decoder with codes and network.
         rows: events of the model's dataset; the model learns from clicks and, with ``skip_weight``, from exposures without a click.
-        seed: random seed of the order, the draws and the validation users.
+        seed: random seed of the order of histories, the sampled negatives and the choice of validation users.
     """
 
     def __init__(self, model: CodeDecoder, rows: pl.DataFrame, seed: int) -> None:
@@ -83,7 +84,7 @@ class CodeTraining:
                 update(epoch)
                 if epoch % s.check_every and epoch != s.epochs:
                     continue
-                mean = float(torch.stack(losses).double().mean())
+                mean = mean_loss(losses)
                 check = {"epoch": epoch, "loss": mean, "valid_loss": self.held_out_loss(), "ndcg": self.quality()}
                 checks.append(check)
                 log.info("epoch %d: loss %.4f, validation %.4f, NDCG@10 %.5f", *check.values())
@@ -148,7 +149,7 @@ class CodeTraining:
         return total, reported
 
     def quality(self) -> float:
-        """Return NDCG@10 of the model's retrieval on the held-out interactions."""
+        """Return NDCG@10 of :meth:`CodeDecoder.retrieve` on the held-out interactions; 0 if there are none."""
         if not len(self.valid):
             return 0.0
         last = self.history.offsets[self.valid + 1] - 1
@@ -188,10 +189,10 @@ class CodeTraining:
         return past, RequestAttributes(times, prompt)
 
     def _skipped(self, batch: CodeBatch) -> Array:
-        """Return the first codes (R, n + 1, S) of the last exposures before each target; −1 for none.
+        """Return the first codes (R, n + 1, S) of the last skipped exposures before each target; −1 for none.
 
-        Only those count that were shown at the time of the last earlier interaction, as the rest of its list, or later.
-        Interactions at the same time, such as those of a basket, have the same exposures before them.
+        An exposure counts only if it was shown at the time of the user's previous interaction (in the same list), or
+        later. Interactions at the same time, such as those of a basket, have the same skipped exposures.
         """
         model, history = self.model, self.history
         users = np.broadcast_to(batch.users[:, None], batch.items.shape)
@@ -204,7 +205,8 @@ class CodeTraining:
         return np.where(kept, model.item_codes[np.maximum(own, 0), 0], -1).reshape(*batch.items.shape, -1)
 
     def _clusters(self, seed: int) -> list[torch.Tensor]:
-        """Return the clusters (V,) of each level's codes, by k-means on the mean item factors of each code, numbered without gaps."""
+        """Return, for each level, the cluster of each code (V,), by k-means on the mean item vector of each code.
+        Clusters are numbered without gaps."""
         model, out = self.model, []
         vectors = model.vectors_of_assignments(self.history, seed)
         for level, size in enumerate(self.network.sizes):

@@ -18,13 +18,15 @@ class CooccurrenceSettings(NeighbourSettings):
     """Settings of :class:`Cooccurrence`."""
 
     window: PositiveInt = 10
-    """Window, in interactions after an item, within which other items co-occur with it."""
+    """Largest distance, in interactions, at which two items of a history co-occur."""
     step_decay: float = Field(default=0.8, gt=0, le=1)
-    """Decay of a co-occurrence per interaction between the two items."""
+    """Factor by which the weight of a co-occurrence is multiplied for each interaction between the two items."""
     direction: Literal["both", "forward"] = "both"
-    """`forward` lets an item vote only for items that followed it."""
+    """`forward` lets an item vote only for items that followed it in a history; `both` also for items that preceded
+    it."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of both items' counts by which a weight is divided: 0 counts pairs, 0.5 gives the cosine."""
+    """Exponent of the product of both items' counts, by which the weight of a pair is divided: 0 for plain weights, 0.5
+    for the cosine."""
 
 
 class Cooccurrence(NeighbourRetriever):
@@ -34,7 +36,7 @@ class Cooccurrence(NeighbourRetriever):
     settings: CooccurrenceSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return normalised, decayed counts of pairs."""
+        """Return the pairs with their decayed counts, divided by the power of both items' counts."""
         count = len(self.places)
         pairs = symmetric_pairs if self.settings.direction == "both" else decayed_pairs
         first, second, weight = pairs(history, self.settings.window, self.settings.step_decay, count)
@@ -43,12 +45,12 @@ class Cooccurrence(NeighbourRetriever):
 
 
 def decayed_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
-    """Return pairs of different items in the order in which a user interacted with them.
+    """Return ordered pairs of different items that co-occur in a history, the earlier item first.
 
     Args:
         history: interactions.
-        window: largest distance in the sequence.
-        decay: a pair at distance s counts ``decay ** (s − 1)``.
+        window: largest distance s of a pair, in interactions.
+        decay: base of the weight of a pair at distance s, ``decay ** (s − 1)``.
         count: number of items.
 
     Returns:
@@ -66,7 +68,7 @@ def decayed_pairs(history: History, window: int, decay: float, count: int) -> tu
 
 
 def symmetric_pairs(history: History, window: int, decay: float, count: int) -> tuple[Array, Array, Array]:
-    """Return :func:`decayed_pairs` in both directions, summed."""
+    """Return the pairs of :func:`decayed_pairs` in both directions, with the sum of the weights of both."""
     first, second, weight = decayed_pairs(history, window, decay, count)
     return _summed(np.r_[first, second], np.r_[second, first], np.r_[weight, weight], count)
 
@@ -74,8 +76,7 @@ def symmetric_pairs(history: History, window: int, decay: float, count: int) -> 
 def _summed(first: Array, second: Array, weight: Array, count: int) -> tuple[Array, Array, Array]:
     from scipy.sparse import coo_matrix
 
-    rows = coo_matrix(
-        (weight, (first, second)), shape=(count, count)
-    ).tocsr()  # sums by position, which avoids sorting all pairs
+    # The conversion to CSR sums repeated pairs without sorting all pairs.
+    rows = coo_matrix((weight, (first, second)), shape=(count, count)).tocsr()
     rows.sort_indices()
     return np.repeat(np.arange(count), np.diff(rows.indptr)), rows.indices.astype(np.int64), rows.data

@@ -1,8 +1,8 @@
-"""Users for new items: two towers used in the reverse direction, within the capacity of the users (DualRec, arXiv 2502.20497).
+"""Retrieval of users for new items, with two towers and a limited capacity of each user (DualRec, arXiv 2502.20497).
 
-A new item is matched with the users whose vectors are closest to the item's, among the users who are likely to come on the next day and have remaining
-capacity. No user is matched with more items than the capacity. An auction assigns the matches, independent of the order of the items. Matched items then
-have a higher score for the user.
+A new item is matched with the users whose vectors are closest to the item's vector, among the users who are likely to
+be active on the next day and have remaining capacity. No user is matched with more items than the capacity. An auction
+makes the matches independent of the order of the items. Afterwards, a matched item has a higher score for its user.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ class CreatorSettings(TwoTowersSettings):
     candidates: PositiveInt = 200
     """Largest number of candidate users per item: the nearest ones."""
     active: float = Field(default=0.2, ge=0, le=1)
-    """Smallest probability of coming on the next day at which a user is available."""
+    """Smallest probability of being active on the next day with which a user can be matched."""
     order: Literal["auction", "random"] = "auction"
-    """Rule by which items compete for a user's last free match: it goes to the item that gains most from it (`auction`), or to the first in a random order
-    (`random`)."""
+    """Rule that decides which item gets a user's remaining capacity: the item that gains most from the match
+    (`auction`), or the first item in a random order (`random`)."""
     tolerance: float = Field(default=0.01, gt=0)
-    """Step of the auction: largest loss of cosine per match, relative to the optimum."""
+    """Step ε of the auction. The total cosine of the matches is at most ε per match below the optimum."""
     boost: float = Field(default=0.5, ge=0)
-    """λ: the score of a matched item for the user rises by λ · worth of the match; 0 leaves the user's side unchanged."""
+    """λ: the score of a matched item for its user rises by λ · worth of the match; 0 leaves the scores unchanged."""
     without_id: float = Field(default=0.3, ge=0, lt=1)
-    """Share of the training targets that are represented only by their categories, like new items."""
+    """Share of the training targets that are represented without their id, only by their categories, as new items
+    are."""
 
 
 class CreatorSide(TwoTowers):
-    """Two towers with a matching of new items and users at the end of the log.
+    """Two towers that match new items with users at the end of the log.
 
     Attributes:
         matches: pairs of items, in the model's own indices, and users of the bound dataset.
@@ -86,11 +87,13 @@ class CreatorSide(TwoTowers):
         self.facts["matched_at"] = now
 
     def for_items(self, items: Array, requests: Requests) -> Array:
-        """Return scores (I, B) of users for items (I,), in the model's own indices: the transposed scores of the towers, without the boost of matches."""
+        """Return the towers' scores (I, B) of items (I,), in the model's own indices, for each user, without the boost
+        of matches."""
         return np.asarray(super().scores(requests)[:, items].T)
 
     def worth(self, items: Array, requests: Requests) -> Array:
-        """Return (I, B): the score of an item for a user minus the user's mean score over all items; 0 for items in the user's history."""
+        """Return the worth (I, B) of each match: the item's score for the user minus the user's mean score over all
+        items; 0 for items in the history."""
         scores = super().scores(requests)
         values = (scores[:, items] - scores.mean(axis=1, keepdims=True)).T
         row, seen = seen_items(self.dataset.history, requests)
@@ -113,7 +116,7 @@ class CreatorSide(TwoTowers):
         return -1
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with their matches."""
+        """Return the retriever for other users, with the matches of those who are matched."""
         made = super().bound_to(users)
         made._match(self._user_ids(), self.matches.item, self.matches.worth)
         return made
@@ -155,7 +158,12 @@ class CreatorSide(TwoTowers):
 
 
 def daily_activity(history: History, now: int) -> Array:
-    """Return (U, D): for each of the last D days before ``now``, latest last, whether the user had an interaction on it."""
+    """Return a bool array (U, D), True where the user had an interaction on one of the last D days before ``now``,
+    latest day last.
+
+    A day is a period of 24 hours, counted back from ``now``. D is at most the longest window plus the number of target
+    days of the activity model.
+    """
     times = np.asarray(history.times)
     ages = (now - 1 - times) // DAY
     days = int(min(ages.max(initial=0) + 1, WINDOWS[-1] + TAUGHT))

@@ -26,18 +26,19 @@ class EASESettings(RetrieverSettings):
     regularisation: float = Field(default=200.0, gt=0)
     """Regularisation λ; the best value grows with the number of interactions."""
     items: PositiveInt = 20_000
-    """Number of most popular items that are modelled. The time grows with its cube (20,000: several minutes), the memory with its square (two matrices of
-    3.2 GB each)."""
+    """Number of most popular items that are modelled. Time grows with the cube of this number (20,000: several
+    minutes), memory with its square (two matrices of 3.2 GB each)."""
 
 
 class EASE(CatalogueRetriever):
-    """Retriever that predicts a user's items as ``x B``, where B is the ridge regression of each item on all others."""
+    """Retriever that scores items by ``x B``, where x is the binary vector of a user's items and B the ridge regression
+    of each item on all others."""
 
     Settings = EASESettings
     settings: EASESettings
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Compute the weights."""
+        """Compute the weights of the most popular items in closed form."""
         counts = np.bincount(history.items, minlength=len(self.places))
         chosen = np.sort(np.argsort(-counts, kind="stable")[: min(self.settings.items, int((counts > 0).sum()))])
         gram = gram_of(interactions(history, len(self.places)), chosen)

@@ -1,8 +1,9 @@
-"""Two towers whose user side first samples the likely next item of the user (T2Diff, arXiv 2502.20687).
+"""Two towers in which the user side first samples the user's next item (T2Diff, arXiv 2502.20687).
 
-Given the history, a diffusion generates the drift from the last item to the next positive item. The sampled next item joins the last interactions in a
-transformer, whose output weights the whole history (mixed attention). The item side does not depend on the user, so its index remains valid. No
-gradient flows from the diffusion into the embeddings, or from the user tower into the diffusion.
+Given the history, a diffusion generates the drift, which is the difference between the embeddings of the next positive
+item and the last item. The sampled next item joins the last interactions in a transformer, whose output weights the
+whole history (mixed attention). The item side does not depend on the user, so its index remains valid. No gradient
+flows from the diffusion into the embeddings, or from the user tower into the diffusion.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class IntentDiffusionSettings(TwoTowersSettings):
     """Settings of :class:`IntentDiffusion`."""
 
     intent: Literal["sampled", "noised_target", "none"] = "sampled"
-    """Next item with which the user tower is trained: drawn by the sampler, as at retrieval (`sampled`); the true one, noised and denoised, as in the
-    released code, which leaks the target to the tower (`noised_target`); or the last item again, without diffusion (`none`)."""
+    """Next item that the user tower reads in training: drawn by the sampler, as at retrieval (`sampled`); the true next
+    item, noised and denoised as in the released code, which leaks the target to the tower (`noised_target`); or the
+    last item in its place, without diffusion (`none`)."""
     session: PositiveInt = 10
     """Number of most recent interactions in the transformer."""
     heads: PositiveInt = 2
@@ -68,17 +70,19 @@ class IntentNetwork(ItemTower):
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Sequential(nn.Linear(4 * width, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, 1))
         self.user_tower = tower(2 * width, settings)
-        # One fixed draw for all requests, so that the same request always gets the same answer.
+        # One fixed draw of noise for all requests, so that a request always gets the same result.
         self.register_buffer("start", torch.randn(width))
         self.register_buffer("kept", exponential_schedule(settings.steps), persistent=False)
 
     def sequence(self, items: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        """Return the user side's input for items (...,), numbered from 1: (..., d) with mean square 1, and 0 at padding."""
+        """Return the embeddings (…, d) that the user side reads, for items (…,) numbered from 1: scaled to mean square
+        1, and 0 at padding."""
         x = nn.functional.normalize(self.inputs(items, categories), dim=-1) * self.items.shape[1] ** 0.5
         return x * (items > 0).unsqueeze(-1)
 
     def condition(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Return the last item and a recency-weighted mean of the history, (B, 2 d), without a gradient.
+        """Return the embedding of the last item and a recency-weighted mean of the history, concatenated to (B, 2 d),
+        without a gradient.
 
         Args:
             x: (B, L, d), newest first.
@@ -90,7 +94,8 @@ class IntentNetwork(ItemTower):
         return torch.cat([newest(x, known), mean], dim=1)
 
     def sampled(self, condition: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """Return the next items' embeddings (B, d) that the sampler draws from noise (B, d), without a gradient."""
+        """Return embeddings (B, d) of next items, which the sampler draws starting from noise (B, d). No gradient is
+        computed."""
         with torch.no_grad():
             drift = sample(lambda noisy, step: self.denoiser(noisy, step, condition), self.kept, start, self.sampler)
             return moved(condition, drift)
@@ -98,24 +103,25 @@ class IntentNetwork(ItemTower):
     def denoised(
         self, condition: torch.Tensor, target: torch.Tensor, step: torch.Tensor, noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add noise to the true drift, and predict the drift from it.
+        """Add noise to the true drift, and predict the drift from the noisy value.
 
         Args:
-            condition: (B, 2 d).
+            condition: (B, 2 d), from :meth:`condition`.
             target: (B, d) embeddings of the next items.
-            step: (B,) from 1.
-            noise: (B, d).
+            step: (B,) diffusion steps, from 1.
+            noise: (B, d) standard normal.
 
         Returns:
-            The lengths of the errors (B,), with a gradient only for the denoiser, and the predicted embeddings (B, d) of the next items, without a
-            gradient.
+            The Euclidean lengths of the errors (B,), with a gradient only for the denoiser, and the predicted
+            embeddings (B, d) of the next items, without a gradient.
         """
         drift = (target.detach() - condition[:, : target.shape[1]]) / 2**0.5
         predicted = self.denoiser(add_noise(self.kept, drift, noise, step), step, condition)
         return (predicted - drift).norm(dim=1), moved(condition, predicted.detach())
 
     def user(self, x: torch.Tensor, known: torch.Tensor, intent: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (B, d) from histories (B, L, d), newest first, and next items (B, d)."""
+        """Return unit user vectors (B, d) from histories (B, L, d), newest first, their masks (B, L), and sampled next
+        items (B, d)."""
         last = known[:, : self.session]
         there = torch.cat([torch.ones_like(known[:, :1]), last], dim=1)
         session = torch.cat([intent.unsqueeze(1), x[:, : self.session]], dim=1) + self.position[: there.shape[1]]
@@ -130,7 +136,8 @@ class IntentNetwork(ItemTower):
 
 
 def newest(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the first known entry (B, d) of x (B, L, d), newest first, with mask ``known`` (B, L); zeros if there is none."""
+    """Return the newest entry (B, d) of x (B, L, d), newest first, at which the mask ``known`` (B, L) is True; zeros if
+    there is none."""
     first = known.to(torch.int64).argmax(dim=1)
     return x[torch.arange(len(x), device=x.device), first] * known.any(dim=1, keepdim=True)
 

@@ -18,7 +18,10 @@ ITERATIONS = 3
 
 
 def item_factors(history: History, count: int, width: int, seed: int = 0) -> Array:
-    """Return ``V S`` of the normalised binary user-item matrix, (count, width) float64; zero for items without interactions.
+    """Return the item factors ``V S`` (count, width) float64, from the decomposition ``U S Vᵀ`` of the normalised
+    binary user-item matrix.
+
+    Items without interactions have zeros.
 
     Each entry is divided by the square roots of the numbers of interactions of its user and its item, so that neither busy users nor popular items
     dominate the directions. The decomposition uses randomised subspace iteration (Halko et al., SIAM Review 2011).
@@ -26,7 +29,7 @@ def item_factors(history: History, count: int, width: int, seed: int = 0) -> Arr
     Args:
         history: interactions.
         count: number of items in the catalogue.
-        width: number of directions; those beyond the rank of the data are zero.
+        width: number of factors; factors beyond the rank of the matrix are zero.
         seed: random seed of the initial subspace.
     """
     matrix = interactions(history, count)

@@ -32,7 +32,7 @@ class ItemKNN(NeighbourRetriever):
     settings: ItemKNNSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return the largest shrunk cosines, computed in blocks of items."""
+        """Return the pairs with the largest shrunk cosines per item, computed in blocks of items."""
         count = len(self.places)
         matrix = interactions(history, count)
         users = torch.sparse.sum(matrix.to_sparse_coo(), 0).to_dense().double().numpy()

@@ -1,4 +1,5 @@
-"""Pairs of related items, for the alignment of embeddings, and a popularity-controlled evaluation of vectors on them."""
+"""Pairs of related items, for the alignment of embeddings, and a popularity-controlled evaluation of vectors on these
+pairs."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ Array = NDArray[Any]
 
 
 def nearest_pairs(vectors: Array, k: int) -> tuple[Array, Array, Array]:
-    """Return the pairs of each item with the ``k`` items nearest to it by cosine: item, other item and cosine, each (P,).
+    """Return the pairs of each item with its ``k`` nearest items by cosine: item, other item and cosine, each (P,).
 
     Args:
-        vectors: (N, d), such as those of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of zeros have no pairs.
+        vectors: (N, d) item vectors, such as the ones of :class:`taiji.models.retrieval.two_towers.TwoTowers`; rows of
+            zeros have no pairs.
         k: number of neighbours per item.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -44,14 +46,15 @@ def distinct_pairs(*sources: tuple[Array, Array, Array]) -> tuple[Array, Array]:
 
 
 def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0) -> Array:
-    """Return, for each pair, an item about as popular as ``second`` that is neither of the two, (P,).
+    """Return, for each pair, an item (P,) about as popular as ``second`` that is neither ``first`` nor ``second``.
 
-    It is the closest in popularity of the four items around ``second`` in the order of popularity, in which ties are broken at random. A model that has
-    learnt more than popularity prefers ``second`` to it.
+    All items are sorted by popularity, with ties in random order. Of the two items before ``second`` and the two after
+    it, the closest in popularity is returned. A model that has learnt more than popularity prefers ``second`` to this
+    item.
 
     Args:
         first, second: (P,) dense item ids.
-        popularity: (N,), N at least 3.
+        popularity: (N,) number of interactions of each item, N at least 3.
         seed: random seed that breaks ties.
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(popularity)), popularity))
@@ -70,7 +73,8 @@ def matched_items(first: Array, second: Array, popularity: Array, seed: int = 0)
 
 
 def preferred(vectors: Array, first: Array, second: Array, other: Array) -> float:
-    """Return the share of pairs in which the cosine of ``first`` to ``second`` is larger than that to ``other``; a tie counts one half."""
+    """Return the share of pairs with cos(``first``, ``second``) > cos(``first``, ``other``); a tie counts one half. NaN
+    without pairs."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     ours, theirs = ((unit[first] * unit[items]).sum(axis=1) for items in (second, other))
     return float(((ours > theirs) + 0.5 * (ours == theirs)).mean()) if len(first) else float("nan")

@@ -1,4 +1,4 @@
-"""Matches of new items with users of limited capacity, which raise the scores on the user side."""
+"""Matches of new items with users of limited capacity. A match raises the score of the item for the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Matches:
-    """Current pairs of items and users, each with its worth.
+    """Current pairs of items and users, each with the value of the match (its worth).
 
     Args:
         users: number of users.
@@ -46,17 +46,21 @@ class Matches:
         tolerance: float = 0.01,
         seed: int = 0,
     ) -> int:
-        """Match items, and return the number of added pairs.
+        """Match items with users of remaining capacity, and return the number of added pairs. Existing pairs stay.
 
         Args:
             items: (I,) distinct items.
             values: (I, U) value of each pair; only values above 0 are matched.
             available: (U,) bool, True for users who may be matched.
             per_item: largest number of users per item.
-            candidates: largest number of candidate users per item: those of the highest values.
-            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; or ``random``, one item after the other in random order.
+            candidates: largest number of candidate users per item; the users with the highest values are kept.
+            order: ``auction``, see :func:`taiji.models.retrieval.auction.auction`; or ``random``, where items choose
+                one after the other in random order.
             tolerance: tolerance of the auction.
             seed: random seed of the order.
+
+        Raises:
+            InputError: items are repeated, or the values have a different shape.
         """
         if values.shape != (len(items), self.users) or len(np.unique(items)) != len(items):
             raise InputError(
@@ -108,7 +112,10 @@ class Matches:
         self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
 
     def of(self, users: Array) -> tuple[Array, Array, Array]:
-        """Return all matches of ``users`` (B,): positions in ``users``, items and worths, each (n,). A negative user id has no matches."""
+        """Return all matches of ``users`` (B,): position in ``users``, item and worth of each match, each (n,).
+
+        A negative user id has no matches.
+        """
         first = np.searchsorted(self.user, users)
         row, place = rows_and_places(np.searchsorted(self.user, users, side="right") - first)
         at = first[row] + place

@@ -23,7 +23,7 @@ class NeighbourSettings(RetrieverSettings):
     neighbours: PositiveInt = 100
     """Number of neighbours kept per item."""
     place_decay: float = Field(default=0.8, gt=0, le=1)
-    """Decay of an interaction's vote per newer interaction."""
+    """Factor by which the vote of an interaction is multiplied for each newer interaction in the history."""
 
 
 class NeighbourRetriever(CatalogueRetriever):
@@ -41,7 +41,7 @@ class NeighbourRetriever(CatalogueRetriever):
         self.restore(dict(zip(("neighbours", "similarities"), found)), device)
 
     def weights(self) -> dict[str, Array]:
-        """Return neighbours (N, K), −1 if there are fewer, and their weights."""
+        """Return neighbours (N, K), padded with −1, and their weights (N, K)."""
         return {"neighbours": self._neighbours, "similarities": self._weights}
 
     def restore(self, weights: dict[str, Array], device: str | None) -> None:
@@ -60,7 +60,7 @@ class NeighbourRetriever(CatalogueRetriever):
         return len(self.places)
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the items with the most votes, considering only items with any."""
+        """Return the ``k`` items with the most votes; items without votes are left out."""
         flat, votes = self._votes(requests)
         count = len(self.places)
         keys, inverse = np.unique(flat, return_inverse=True)
@@ -75,7 +75,8 @@ class NeighbourRetriever(CatalogueRetriever):
         return Slate(items, scores)
 
     def _votes(self, requests: Requests) -> tuple[Array, Array]:
-        """Return votes (V,) and their cells (V,). The index of a cell is request · number of items + item."""
+        """Return the cell (V,) that receives each vote, numbered as request · number of items + item, and the vote's
+        weight (V,)."""
         items, _ = self.recent(requests)
         votes = self.settings.place_decay ** np.arange(items.shape[1])
         row, place = np.nonzero(items >= 0)
@@ -87,7 +88,7 @@ class NeighbourRetriever(CatalogueRetriever):
 
 
 def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: int) -> tuple[Array, Array]:
-    """Return the ``k`` pairs of largest weight for each item, with ties broken by the neighbour's id.
+    """Return the ``k`` pairs of largest weight for each item; ties go to the smaller id of the neighbour.
 
     Args:
         items, neighbours, weights: (P,) pairs.
@@ -112,7 +113,8 @@ def strongest(items: Array, neighbours: Array, weights: Array, count: int, k: in
 
 
 def _among_the_heaviest(items: Array, weights: Array, count: int, k: int) -> Array:
-    """Return a mask (P,) of pairs whose weight is at least the k-th largest of their item, which leaves little to sort."""
+    """Return a mask (P,) of pairs whose weight is at least the k-th largest of their item, so that few pairs remain to
+    be sorted."""
     order = np.argsort(items, kind="stable") if (np.diff(items) < 0).any() else np.arange(len(items))
     by_item, bounds = weights[order], np.searchsorted(items[order], np.arange(count + 1))
     least = np.full(count, -np.inf)

@@ -22,7 +22,8 @@ DAY = 86_400_000_000
 REMEMBERED = 4_000_000
 """Largest number of decayed counts cached for past days; at least two days are kept."""
 PRIOR = 10.0
-"""Number of prior interactions of each segment, distributed like those of all users."""
+"""Number of pseudo-interactions added to each segment for smoothing, distributed over items as the interactions of all
+users are."""
 
 
 class PopularitySettings(RetrieverSettings):
@@ -31,7 +32,8 @@ class PopularitySettings(RetrieverSettings):
     half_life_days: float | None = Field(default=None, gt=0)
     """Age at which an interaction counts one half, measured from the start (UTC) of the request's day; `null` counts all equally."""
     segment: str | None = None
-    """Column of the user table. Each of its values has its own counts, smoothed by those of all users."""
+    """Column of the user table. The users with the same value form a segment, which has its own counts, smoothed by the
+    counts of all users."""
 
 
 class Popularity(CatalogueRetriever):
@@ -60,7 +62,7 @@ class Popularity(CatalogueRetriever):
         self.counts = weights["counts"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return the counts of each request's segment, smoothed by those of all users."""
+        """Return the counts (B, N) of each request's segment, smoothed by the counts of all users."""
         out = np.empty((len(requests), len(self.places)))
         for rows, day, segment in self._kinds(requests):
             out[rows] = self._ranked(day, segment)[0]
@@ -79,7 +81,8 @@ class Popularity(CatalogueRetriever):
         return Slate(items, scores)
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users, with segments from their profiles. The counts remain those of the log."""
+        """Return the retriever for other users, with segments from their profiles. The counts still come from the
+        log."""
         made = super().bound_to(users)
         made.segments = made._numbered()
         return made
@@ -90,7 +93,8 @@ class Popularity(CatalogueRetriever):
         self._orders: OrderedDict[tuple[int, int], tuple[Array, Array]] = OrderedDict()
 
     def _kinds(self, requests: Requests) -> list[tuple[Array, int, int]]:
-        """Return groups of requests that get the same list: a mask of each group, its day (0 without a half-life) and its segment (0 if there is only one)."""
+        """Group the requests that get the same list, and return each group's mask, day (0 without a half-life) and
+        segment (0 without segments)."""
         days = requests.time // DAY if self.settings.half_life_days is not None else np.zeros(len(requests), np.int64)
         segments = self.segments[requests.user] if self.settings.segment else np.zeros(len(requests), np.int64)
         kinds, inverse = np.unique(np.stack([days, segments]), axis=1, return_inverse=True)
@@ -119,7 +123,8 @@ class Popularity(CatalogueRetriever):
         return self._counted(users[past], self.codes[history.items[past]], np.exp2(-ages))
 
     def _counted(self, users: Array, items: Array, amounts: Array) -> Array:
-        """Return sums (S, N). The last of the S segments is for values that did not occur in training."""
+        """Return the sums of amounts per segment and item, (S, N). The last of the S segments is for values that did
+        not occur in training."""
         kinds, count = len(self.facts["segments"]) + 1, len(self.places)
         return np.bincount(self._log_segments[users] * count + items, amounts, minlength=kinds * count).reshape(
             kinds, count

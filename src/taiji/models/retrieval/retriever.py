@@ -1,4 +1,5 @@
-"""Base class of retrievers that score every item: availability, seen items, and saving. A model adds its scores."""
+"""Base class of retrievers that score every item. It handles availability, seen items and saving; a model adds its
+scores."""
 
 from __future__ import annotations
 
@@ -27,19 +28,20 @@ FORMAT = 1
 BLOCK = 4_000_000
 """Largest number of scores held in memory at once."""
 REPEATS = 0.05
-"""Smallest share of repeats among the interactions of a log for which seen items remain candidates."""
+"""With ``seen: auto``, seen items remain candidates if at least this share of the log's interactions are repeats."""
 
 
 class CatalogueRetriever(ABC):
     """Retriever bound to a dataset; see :class:`taiji.core.component.Retriever`.
 
-    A model numbers the items by the catalogue on which it was fitted (N items), and binding it to a later dataset translates the indices. It implements
-    :meth:`learn`, :meth:`scores`, :meth:`weights` and :meth:`restore`.
+    A model numbers the N items of the catalogue on which it was fitted. When it is bound to a later dataset, these
+    indices are translated to that dataset. A model implements :meth:`learn`, :meth:`scores`, :meth:`weights` and
+    :meth:`restore`.
 
     Attributes:
         settings: settings as given.
         dataset: source of the users and items.
-        log: dataset to which it was first bound, whose events describe the items; see :meth:`bound_to`.
+        log: dataset to which the retriever was first bound. Its events describe the items; see :meth:`bound_to`.
         availability: availability of the dataset's items; set it to restrict which items are retrieved.
         keeps_seen: True if seen items remain candidates.
         facts: learnt values that are not arrays, JSON-serialisable.
@@ -73,7 +75,8 @@ class CatalogueRetriever(ABC):
     # Methods that a model may override.
 
     def room(self, k: int) -> int:
-        """Return the largest number of hidden items with which :meth:`best` can answer a request for ``k``; −1 if every item must be scored."""
+        """Return the largest number of hidden items with which a request for ``k`` items is answered by :meth:`best`;
+        −1 to always score every item."""
         return -1
 
     def best(self, requests: Requests, k: int) -> Slate:
@@ -167,7 +170,8 @@ class CatalogueRetriever(ABC):
         return rows, items
 
     def _best_shown(self, requests: Requests, k: int, hidden: tuple[Array, Array]) -> Slate:
-        """Return the ``k`` best items by :meth:`best`, asking for as many additional items as are hidden."""
+        """Return the ``k`` best items by :meth:`best`, which is called with a larger ``k`` to make up for the hidden
+        items."""
         rows, items = hidden
         count = len(self.places)
         slate = self.best(requests, min(k + int(np.bincount(rows, minlength=1).max()), count))
@@ -206,7 +210,8 @@ class CatalogueRetriever(ABC):
     def load(cls, folder: str | Path, dataset: Dataset, device: str | None = None) -> Self:
         """Read a saved retriever, and bind it to a dataset: the same one, or a later one with more users and items.
 
-        Called on the class of a model, it reads only that class; on the base class, it reads any.
+        Called on the class of a model, it loads only retrievers of that class; called on this base class, it loads any
+        retriever.
 
         Raises:
             ArtifactError: the folder is damaged, or was written by another version or model.

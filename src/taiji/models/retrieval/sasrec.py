@@ -21,6 +21,7 @@ from taiji.core.component import Device, Requests, pick_device
 from taiji.core.progress import progress
 from taiji.data.dataset import Dataset
 from taiji.data.history import History, rows_and_places
+from taiji.models.retrieval.mean_loss import mean_loss
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
 from taiji.nn.devices import on_device
@@ -48,7 +49,8 @@ class SASRecSettings(RetrieverSettings):
     negatives: NonNegativeInt = 1024
     """Number of negatives sampled per step instead of the whole catalogue; 0 computes the full softmax."""
     popularity_power: float = Field(default=0.5, ge=0, le=1)
-    """Exponent of an item's count in its sampling probability. The loss is corrected for it."""
+    """Exponent of an item's count in its probability of being sampled as a negative. The loss is corrected for this
+    probability."""
     batch: PositiveInt = 128
     """Number of histories per step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -147,7 +149,7 @@ class SASRec(VectorRetriever):
         lengths = known[rows].sum(axis=1)
         packing = pack(lengths, int(lengths.max()))
         places, (row, place) = packing.places(lengths), rows_and_places(lengths)
-        # The input is newest first, and a row is oldest first: entry j of n goes to position n − 1 − j.
+        # The input is newest first, but a packed history is oldest first: entry j of n goes to position n − 1 − j.
         reverse = lengths[row] - 1 - 2 * place
         batch = _batch(newest_first[known], place, places + reverse, lengths, packing)
         self.network.eval()
@@ -187,7 +189,7 @@ class SASRec(VectorRetriever):
         """Train once on every history, and return the mean loss."""
         self.network.train()
         losses = [self._step(optimiser, batch, chance, random) for batch in data.epoch(self.settings.batch, random)]
-        return float(torch.stack(losses).double().mean())
+        return mean_loss(losses)
 
     def _step(
         self, optimiser: torch.optim.Optimizer, batch: PackedBatch, chance: Array, random: np.random.Generator
@@ -208,7 +210,8 @@ class SASRec(VectorRetriever):
         return loss.detach()
 
     def _quality(self, valid: _Valid) -> float:
-        """Return NDCG@10 of the held-out interactions over the whole catalogue, without seen items unless they are kept."""
+        """Return NDCG@10 of the held-out interactions, ranked in the whole catalogue. Seen items are left out unless
+        ``keeps_seen``."""
         if not len(valid.targets):
             return 0.0
         table, total = self.network.table[1:].detach(), 0.0
@@ -242,12 +245,12 @@ PackedBatch = tuple[Array, Array, Array, Array, Array]
 
 
 class Sequences:
-    """Training histories, cut to the longest input of the model.
+    """Training histories, cut to the latest interactions.
 
     Args:
-        items: (n,) items of all users.
+        items: (n,) items of all users, user by user and oldest first.
         starts, ends: (U,) slice of each user.
-        length: longest input.
+        length: largest number of items that the model reads.
     """
 
     def __init__(self, items: Array, starts: Array, ends: Array, length: int) -> None:
@@ -263,7 +266,7 @@ class Sequences:
             yield self.batch(order[at : at + batch])
 
     def batch(self, users: Array) -> PackedBatch:
-        """Return the packed histories of the given users, where the target of each entry is the item after it."""
+        """Return the packed histories of the given users. The target of each entry is the user's next item."""
         lengths = self.lengths[users]
         packing = pack(lengths, int(lengths.max()))
         row, step = rows_and_places(lengths)
@@ -275,7 +278,8 @@ class Sequences:
 
 
 def _batch(items: Array, place: Array, flat: Array, lengths: Array, packing: Packing) -> tuple[Array, Array, Array]:
-    """Return items (from 1), positions and segments, each (R, L), with the given entries at the flat positions of a packing."""
+    """Return items (from 1), positions and segments, each (R, L), with the given entries placed at the positions
+    ``flat`` of the flattened arrays."""
     out = tuple(np.zeros(packing.rows * packing.length, dtype=np.int64) for _ in range(3))
     out[0][flat], out[1][flat] = items + 1, place
     out[2][flat] = np.repeat(np.arange(1, len(lengths) + 1), lengths)
@@ -294,7 +298,7 @@ class _Valid:
         self.items = np.where(inside, history.items[np.maximum(wanted, 0)], -1)
 
     def seen(self, block: slice) -> tuple[Array, Array]:
-        """Return the row in the block and the item of every interaction before the held-out one."""
+        """Return row in the block (S,) and item (S,) of all interactions before the held-out one."""
         starts, ends = self.history.offsets[self.users[block]], self.history.offsets[self.users[block] + 1] - 1
         rows, place = rows_and_places(ends - starts)
         return rows, np.asarray(self.history.items[starts[rows] + place], dtype=np.int64)

@@ -18,5 +18,5 @@ class RetrieverSettings(Settings):
     history: PositiveInt = 50
     """Number of most recent interactions of the user that the model reads."""
     seen: Literal["auto", "keep", "drop"] = "auto"
-    """Treatment of items with which the user has already interacted as candidates: `keep` or `drop` them, or decide by the training log (`auto` keeps them
-    if at least one interaction in twenty is a repeat, as in grocery shopping)."""
+    """Treatment of candidates with which the user has already interacted: `keep` or `drop` them, or decide by the
+    training log (`auto` keeps them if at least one interaction in twenty is a repeat, as in grocery shopping)."""

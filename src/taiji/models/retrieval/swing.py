@@ -20,20 +20,22 @@ class SwingSettings(NeighbourSettings):
     smoothing: float = Field(default=1.0, gt=0)
     """α, added to the number of items that two users have in common."""
     users: PositiveInt = 200
-    """Number of users sampled per item, evenly spread over all of its users; the time grows with the square of this number."""
+    """Largest number of users sampled per item, evenly spread over all users of the item; the time grows with the
+    square of this number."""
 
 
 class Swing(NeighbourRetriever):
     """Retriever by Σ w_u w_v / (α + |I_u ∩ I_v|) over pairs of users u, v who both interacted with i and j, with w_u = |I_u|^(−½).
 
-    Unlike in co-occurrence, a pair of users who have everything in common says little about any two of their items.
+    Unlike in co-occurrence, two users with many items in common contribute little to the similarity of any two of these
+    items.
     """
 
     Settings = SwingSettings
     settings: SwingSettings
 
     def similarities(self, history: History) -> tuple[Array, Array, Array]:
-        """Return the strongest pairs of each item."""
+        """Return the pairs with the largest weights of each item; see :func:`swing`."""
         s, count = self.settings, len(self.places)
         return swing(history, count, smoothing=s.smoothing, users=s.users, neighbours=s.neighbours)
 
@@ -41,13 +43,13 @@ class Swing(NeighbourRetriever):
 def swing(
     history: History, count: int, *, smoothing: float = 1.0, users: int = 200, neighbours: int = 100
 ) -> tuple[Array, Array, Array]:
-    """Return pairs of items with their weight by Swing.
+    """Return the pairs of items with the largest Swing weights.
 
     Args:
         history: interactions of the training log.
         count: number of items in the catalogue.
-        smoothing: α.
-        users: number of users sampled per item.
+        smoothing: α, added to the number of common items of two users.
+        users: largest number of users sampled per item.
         neighbours: number of strongest pairs kept per item.
 
     Returns:

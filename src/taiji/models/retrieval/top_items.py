@@ -17,8 +17,8 @@ def top_items(scores: Array, k: int) -> Slate:
     """Return the ``k`` items of each request with the highest scores, best first.
 
     Args:
-        scores: (B, N), −inf for items that must not be retrieved; ties go to the smaller item number.
-        k: number of candidates per request.
+        scores: (B, N), −inf for items that must not be retrieved; ties go to the smaller item index.
+        k: number of items per request.
 
     Returns:
         Slate of width min(k, N), padded if a request has fewer items above −inf.
@@ -41,7 +41,7 @@ def top_items(scores: Array, k: int) -> Slate:
 
 
 def best_of(slate: Slate, scores: Array, k: int) -> Slate:
-    """Return the ``k`` items of the slate with the highest scores (B, M), best first, with these scores.
+    """Return the ``k`` items of the slate with the highest ``scores`` (B, M), best first. The result has these scores.
 
     Ties go to the earlier position in the slate; items with −inf are left out.
     """

@@ -14,6 +14,7 @@ from torch import nn
 from taiji.core.component import Device, Requests, pick_device
 from taiji.core.progress import progress
 from taiji.data.history import History
+from taiji.models.retrieval.mean_loss import mean_loss
 from taiji.models.retrieval.settings import RetrieverSettings
 from taiji.models.retrieval.vector_retriever import VectorRetriever, in_blocks, to_numpy
 from taiji.nn.devices import on_device
@@ -33,23 +34,23 @@ class TwoTowersSettings(RetrieverSettings):
     temperature: float = Field(default=0.1, gt=0)
     """Temperature by which cosines are divided before the softmax."""
     category_levels: PositiveInt = 3
-    """Number of category levels of an item that are embedded, from the coarsest on."""
+    """Number of category levels of an item that are embedded, coarsest first."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout between the layers of a tower."""
     batch: PositiveInt = 512
-    """Number of interactions per step; each one is a negative for the others."""
+    """Number of interactions per step; the item of each one is a negative for the others."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Learning rate of AdamW."""
     epochs: PositiveInt = 10
     """Number of passes over the interactions."""
     max_rows: PositiveInt = 2_000_000
-    """Number of latest interactions that are used for training."""
+    """Largest number of interactions used for training; the latest are kept."""
     device: Device = "auto"
     """Device for training and encoding: `cpu`, `cuda`, or `auto`."""
 
 
 class ItemTower(nn.Module):
-    """Item embeddings and the tower over them. Item 0 and category 0 are the padding."""
+    """Embeddings of items and their categories, and the item tower. Item 0 and category 0 are the padding."""
 
     def __init__(self, items: int, categories: list[int], settings: TwoTowersSettings) -> None:
         super().__init__()
@@ -95,14 +96,15 @@ def tower(width: int, settings: TwoTowersSettings) -> nn.Sequential:
 
 
 class TwoTowers(VectorRetriever):
-    """Two towers, trained with in-batch negatives and the log-Q correction, which is needed because popular items occur more often as negatives."""
+    """Two towers, trained with in-batch negatives. The log-Q correction is needed because popular items occur more
+    often as negatives."""
 
     Settings = TwoTowersSettings
     settings: TwoTowersSettings
     network: ItemTower
 
     def learn(self, history: History, seed: int, device: str | None) -> None:
-        """Train on every interaction except each user's first."""
+        """Train on the latest ``max_rows`` interactions, leaving out each user's first interaction."""
         settings, random = self.settings, np.random.default_rng(seed)
         rows = training_rows(history, settings.max_rows)
         popularity = np.bincount(history.items, minlength=len(self.places)) / len(history.items)
@@ -121,7 +123,7 @@ class TwoTowers(VectorRetriever):
                         for at in range(0, len(order), settings.batch)
                         if len(order[at : at + settings.batch]) > 1
                     ]
-                    self.facts["losses"].append(float(torch.stack(losses).double().mean()) if losses else 0.0)
+                    self.facts["losses"].append(mean_loss(losses))
                     update(epoch + 1)
         self._finish()
 
@@ -138,7 +140,7 @@ class TwoTowers(VectorRetriever):
         self._finish()
 
     def queries(self, requests: Requests) -> Array:
-        """Return the vectors of the user tower, also for empty histories."""
+        """Return the vectors (B, d) of the user tower, also for empty histories."""
         items, _ = self.recent(requests)
         with torch.no_grad():
             parts = [to_numpy(self._user(items[block])) for block in in_blocks(len(items))]
@@ -181,11 +183,15 @@ class TwoTowers(VectorRetriever):
         return loss.detach()
 
     def _loss(self, past: Array, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
-        """Return the loss of histories (B, L), newest first, and of the items (B,) after them, numbered from 1."""
+        """Return the loss for histories (B, L), newest first, with targets (B,), which are numbered from 1."""
         return self._softmax(self._user(past), items, log_chance)
 
     def _softmax(self, user: torch.Tensor, items: torch.Tensor, log_chance: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of user vectors (B, d) with the items of the batch (B,), numbered from 1, corrected for their sampling probability."""
+        """Return the cross-entropy of the items (B,), numbered from 1, given user vectors (B, d). The other items of
+        the batch are the negatives.
+
+        The logits are corrected for the items' sampling probability.
+        """
         item = self._targets(items)
         logits = user @ item.T / self.settings.temperature - log_chance[items - 1]
         same = (items[:, None] == items[None, :]) & ~torch.eye(len(items), dtype=torch.bool, device=items.device)
@@ -208,7 +214,8 @@ class TwoTowers(VectorRetriever):
 
 
 def training_rows(history: History, most: int) -> Array:
-    """Return the latest ``most`` positions in the history that have an earlier interaction of the same user."""
+    """Return the ascending positions of the ``most`` latest interactions, among all interactions except each user's
+    first."""
     first = np.zeros(len(history.items), dtype=bool)
     first[history.offsets[:-1][np.diff(history.offsets) > 0]] = True
     rows = np.flatnonzero(~first)
@@ -217,7 +224,10 @@ def training_rows(history: History, most: int) -> Array:
 
 
 def before_rows(history: History, rows: Array, length: int) -> tuple[Array, Array]:
-    """Return the last ``length`` items strictly before each position (B,), (B, length), newest first, padded with −1; and the item at each position (B,)."""
+    """Return the history before each position of ``rows`` (B,), and the item at the position (B,).
+
+    A history (B, length) has the user's last items with a strictly earlier time, newest first and padded with −1.
+    """
     user = np.searchsorted(history.offsets, rows, side="right") - 1
     wanted = rows[:, None] - 1 - np.arange(length)
     earlier = (wanted >= history.offsets[user][:, None]) & (

@@ -22,10 +22,10 @@ class RankFusion:
     """Retriever that scores an item by the sum over retrievers of weight / (60 + rank) (Cormack, Clarke & Büttcher, SIGIR 2009).
 
     Args:
-        retrievers: retrievers to merge, each of which returns ``depth`` candidates, whatever ``k`` is. The ``source`` in a slate is the index of the
-            retriever that contributes most to an item.
+        retrievers: retrievers to merge. The ``source`` in a slate is the index of the retriever that contributes most
+            to the score of an item.
         weights: one weight per retriever; 1 by default.
-        depth: number of candidates from each retriever.
+        depth: number of candidates requested from each retriever, independent of ``k``.
     """
 
     def __init__(self, retrievers: Sequence[Retriever], weights: ArrayLike | None = None, depth: int = 200) -> None:
@@ -46,7 +46,8 @@ class RankFusion:
 
 
 class Quotas:
-    """Retriever that takes a quota of candidates from each retriever in turn. An item from several retrievers counts for the first.
+    """Retriever that takes a quota of candidates from each retriever in turn. An item that several retrievers return
+    counts only for the first.
 
     Args:
         retrievers: retrievers with their quotas. Places that a retriever cannot fill stay empty.
@@ -58,7 +59,8 @@ class Quotas:
             raise ConfigError("A union needs retrievers with a quota of at least 1 each.", where="quotas")
 
     def retrieve(self, requests: Requests, k: int) -> Slate:
-        """Return up to ``k`` candidates, retriever by retriever. The score is minus the position in the union."""
+        """Return up to ``k`` candidates, retriever by retriever. The score of a candidate is minus its position in the
+        union."""
         taken = 0
         slates = []
         for retriever, quota in self.retrievers:
@@ -74,7 +76,7 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
 
     Args:
         slates: per retriever (B, M_r) items, best first, padded with −1.
-        weights: (R,).
+        weights: (R,) weight of each retriever.
     """
     rows = len(slates[0])
     items = np.concatenate(slates, axis=1)
@@ -97,7 +99,8 @@ def fuse_ranks(slates: Sequence[Array], weights: Array, k: int) -> Slate:
 
 
 def fill_quotas(slates: Sequence[Array], quotas: Sequence[int], k: int) -> Slate:
-    """Return the first ``quota`` items of each retriever that no earlier retriever has given, cut to ``k``.
+    """Return the first ``quota`` items of each retriever that no earlier retriever has contributed, cut to ``k`` items
+    in total.
 
     Args:
         slates: per retriever (B, M_r) items, best first, padded with −1.

@@ -1,4 +1,4 @@
-"""Probability that a user comes on the next day, by a logistic regression on the days of past visits."""
+"""Probability that a user is active on the next day, by logistic regression on the user's past active days."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 WINDOWS = (1, 3, 7, 14, 30)
-"""Windows, in days, over which visits are counted; the longest comes last."""
+"""Windows, in days, over which active days are counted; the longest comes last."""
 TAUGHT = 7
-"""Number of latest days from which the regression learns."""
+"""Largest number of latest days that are targets of the regression."""
 PENALTY = 1.0
 
 
 def activity_features(active: Array) -> Array:
-    """Return features (U, F) from the days (U, D) before now, latest last: shares of active days in windows, and the inverse of the number of days since the
-    last visit."""
+    """Return the features (U, F): the share of active days in each window, and the inverse of the number of days since
+    the last active day (0 if none).
+
+    Args:
+        active: (U, D) bool, True where the user was active on one of the last D days, latest day last.
+    """
     days = active.shape[1]
     shares = [active[:, max(0, days - window) :].sum(axis=1) / window for window in WINDOWS]
     since = (
@@ -31,8 +35,13 @@ def activity_features(active: Array) -> Array:
 
 
 def fit_activity(active: Array) -> Array:
-    """Given the days (U, D), return the coefficients (F + 1,) of a regression of each of the last :data:`TAUGHT` days on the
-    days before it, fitted by Newton's method.
+    """Return the coefficients (F + 1,), intercept last, of a logistic regression that predicts activity on a day from
+    the days before it.
+
+    The targets are the last :data:`TAUGHT` days. The fit uses Newton's method with an L2 penalty.
+
+    Args:
+        active: (U, D) bool, as in :func:`activity_features`.
 
     Raises:
         InputError: there are fewer than two days, or no users.
@@ -59,7 +68,7 @@ def fit_activity(active: Array) -> Array:
 
 
 def activity_chances(active: Array, coefficients: Array) -> Array:
-    """Return the probabilities (U,) that users come on the day after the days (U, D)."""
+    """Return the probability (U,) that each user is active on the day after the days ``active`` (U, D)."""
     return np.asarray(1 / (1 + np.exp(-_with_one(activity_features(active)) @ coefficients)))
 
 

@@ -1,4 +1,5 @@
-"""Nearest vectors by inner product: exhaustive for few vectors, by inverted lists for many. Vectors can be added and removed."""
+"""Search for nearest vectors by inner product: exhaustive for few vectors, by inverted lists for many. Vectors can be
+added and removed."""
 
 from __future__ import annotations
 
@@ -17,14 +18,15 @@ FAISS: Any = faiss
 EXACT_BELOW = 20_000
 """Largest number of vectors for which the search is exhaustive."""
 TRAINING = 64
-"""Number of training vectors per list, from which the centres of the lists are computed."""
+"""Number of vectors per list from which the centres of the lists are computed."""
 
 
 class VectorIndex:
     """Index over vectors with ids that the caller chooses.
 
-    Above ``exact_below`` vectors, the index has √n inverted lists (Sivic & Zisserman, 2003; IVF-Flat in faiss), and a query searches the nearest
-    share ``probes`` of them. Scores stay exact, but some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold.
+    Above ``exact_below`` vectors, the n vectors are divided into √n inverted lists (Sivic & Zisserman, 2003; IVF-Flat
+    in faiss), and a query searches only the share ``probes`` of lists with the nearest centres. Scores stay exact, but
+    some neighbours may be missed. The lists are rebuilt whenever the number of vectors has grown fourfold.
 
     Args:
         width: width of the vectors.
@@ -36,9 +38,8 @@ class VectorIndex:
     def __init__(self, width: int, *, exact_below: int = EXACT_BELOW, probes: float = 0.05, seed: int = 0) -> None:
         self.width, self.exact_below, self.probes, self.seed = width, exact_below, probes, seed
         self._trained_on = 0
-        self._ids: Array = np.zeros(
-            0, np.int64
-        )  # ascending; kept beside the index, which tells them only with all vectors
+        # Ascending ids, kept separately because the index returns ids only together with all vectors.
+        self._ids: Array = np.zeros(0, np.int64)
         self._index: Any = FAISS.IndexIDMap2(FAISS.IndexFlatIP(width))
 
     def __len__(self) -> int:
@@ -118,7 +119,8 @@ class VectorIndex:
             allowed: ids (n,) among which to search; by default all.
 
         Returns:
-            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf. Ties among the returned go to the smaller id.
+            ids (B, k) int64, padded with −1, and inner products (B, k) float32, padded with −inf. Neighbours with
+            equal products are sorted by id.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if not len(queries) or not k:
@@ -134,7 +136,8 @@ class VectorIndex:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def recall(self, queries: Array, k: int) -> float:
-        """Return the share of the exact ``k`` nearest vectors that :meth:`search` finds, over the queries (B, width)."""
+        """Return the share of the exact ``k`` nearest vectors that :meth:`search` finds, on average over the
+        queries (B, width)."""
         if self.exact:
             return 1.0
         found, _ = self.search(queries, k)

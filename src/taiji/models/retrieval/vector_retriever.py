@@ -37,7 +37,8 @@ class VectorRetriever(CatalogueRetriever):
         """Return queries (B, d) float32, reading nothing at or after the time of a request."""
 
     def scores(self, requests: Requests) -> Array:
-        """Return inner products with all items. A request with a zero vector, about which nothing is known, gets no items."""
+        """Return the inner products (B, N) of queries and items. A request whose query is zero (an unknown user) gets
+        no items."""
         query = self.queries(requests)
         scores = (torch.from_numpy(query) @ torch.from_numpy(self.vectors).T).double().numpy()
         scores[~query.any(axis=1)] = -np.inf
@@ -49,12 +50,13 @@ class VectorRetriever(CatalogueRetriever):
         return most if len(self.vectors) > EXACT_BELOW and k <= most else -1
 
     def best(self, requests: Requests, k: int) -> Slate:
-        """Return the nearest items by the index, which may miss some, see :class:`VectorIndex`."""
+        """Return the nearest items by the index. It may miss some of them; see :class:`VectorIndex`."""
         query = self.queries(requests)
         items, _ = self.index.search(query, k)
         known: Array = np.any(query, axis=1, keepdims=True)
         there = (items != NO_ITEM) & known
-        # Products in float64, one at a time: the blockwise sums of the index depend on the number of queries in a call.
+        # Products are computed again in float64, because the index sums blockwise, in an order that depends on the
+        # number of queries in a call.
         scores = np.einsum("bd,bkd->bk", query, self.vectors[items], dtype=np.float64)
         scores = np.where(there, scores, -np.inf)
         order = np.lexsort((items, -scores), axis=1)
@@ -62,7 +64,7 @@ class VectorRetriever(CatalogueRetriever):
         return Slate(np.where(there, items, NO_ITEM), np.where(there, scores, 0.0))
 
     def bound_to(self, users: Dataset) -> Self:
-        """Return the retriever for other users. The index is built first, so that all these retrievers share it."""
+        """Return the retriever for other users. The index is built before the copy, so that all copies share it."""
         made = super().bound_to(users)
         if len(self.vectors) > EXACT_BELOW:
             self._indexed = made._indexed = (self.vectors, self.index)
