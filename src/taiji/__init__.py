@@ -1,4 +1,4 @@
-"""Taiji: an LLM as enhancer for recommenders, and the recommender around it, from logs to proof.
+"""Taiji: recommenders trained from logs, an LLM that enhances them, and measurements of its value.
 
 Packages, from the foundations up: ``core``, ``data``, ``metrics``, ``nn``, ``language``, ``world``, ``models``,
 ``reasoning``, ``features``, ``alignment``, ``experiments``, ``reporting``, ``serving``; ``pipeline`` and ``cli`` on top.

@@ -35,9 +35,9 @@ from taiji.serving.settings import ServingSettings
 
 PRESETS = ("demo", "laptop", "paper")
 STORED = "config.json"
-"""The name under which a run keeps its configuration."""
+"""Name of the file in which a run stores its configuration."""
 STAGE_GROUP = "taiji.stages"
-"""Entry points of stages that other packages provide."""
+"""Entry-point group of stages that other packages provide."""
 RENAMED_KEYS = {
     "alignment.environment.grounding_threshold": "evaluation.grounding_threshold",
     "alignment.warmup_steps": "alignment.weight_warmup",
@@ -46,38 +46,38 @@ RENAMED_KEYS = {
     "ranking.conversion_weight": "ranking.task_weights.conversion",
     "abtest.ranker.conversion_weight": "abtest.ranker.task_weights.conversion",
 }
-"""Old key to new key; old ones are read for one version, with a warning."""
+"""Old key to new key. Old keys are still read for one version, with a warning."""
 MISSING = "check the path; `taiji config --preset demo > my.yaml` writes one to begin with"
 
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""Names that a stage may have."""
+"""Pattern of valid stage names."""
 
 
 class SizeSettings(Settings):
-    """Numbers of prompts that the stages of the loop work on; every prompt costs LLM time."""
+    """Numbers of prompts and users that the LLM stages of a run process; every prompt costs LLM time."""
 
     rationale_prompts: int = Field(default=64, ge=2)
     """Prompts for which the teacher writes rationales, for fine-tuning."""
     calibration_prompts: int = Field(default=16, ge=2)
-    """Further prompts whose rationales set the selection threshold and are used for nothing else."""
+    """Additional prompts whose rationales are used only to set the selection threshold."""
     alignment_prompts: int = Field(default=32, ge=1)
-    """Prompts for reinforcement learning; their users are not among those of the rationales."""
+    """Prompts for reinforcement learning. Their users are disjoint from the users of the other two sets of prompts."""
     test_prompts: int = Field(default=100, ge=2)
     """Prompts of the test period on which the models are evaluated."""
     feature_users: int | None = Field(default=300, ge=2)
-    """Users who get LLM features; ``null`` means everyone with a history."""
+    """Number of users who get LLM features; ``null`` for all users with a history."""
     feature_refreshes: int = Field(default=1, ge=1)
-    """Number of feature rows per user in the ranker's training period (evenly spaced in time), and again in the test
-    period.
+    """Number of feature rows per user, evenly spaced in time: this many in the ranker's training period, and this many
+    in the test period.
     """
     chunk: int = Field(default=32, ge=1)
     """Number of prompts per partition. A worker processes one partition at a time, and a killed run loses at most the partitions in progress."""
 
 
 class ScaleSettings(Settings):
-    """Spread of partitions over a cluster by `--engine ray`; no result depends on it."""
+    """Distribution of partitions over a cluster with `--engine ray`. It does not affect the results."""
 
     workers: int | None = Field(default=None, ge=1)
     """Number of workers, each with its own model; `null` for as many as the cluster can hold."""
@@ -86,11 +86,11 @@ class ScaleSettings(Settings):
     gpus_per_worker: float = Field(default=0.0, ge=0)
     """Number of GPUs that a worker reserves; with a fraction, several workers share one."""
     memory_gb_per_worker: float | None = Field(default=None, gt=0)
-    """Memory that a worker reserves; `null` reserves none."""
+    """Memory in GiB that a worker reserves; `null` reserves none."""
     ahead: int = Field(default=2, ge=1)
-    """Largest number of partitions that wait at a worker (back-pressure)."""
+    """Largest number of partitions that a worker holds at a time, including the one in progress (back-pressure)."""
     attempts: int = Field(default=3, ge=1)
-    """Number of consecutive passes over the missing partitions without any progress after which the run stops."""
+    """The run stops after this many consecutive passes over the missing partitions without progress."""
 
 
 class AnswerSettings(GenerationSettings):
@@ -106,8 +106,8 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0)
     """Random seed of the whole run; on a CPU, the same configuration gives the same artefacts."""
     stages: tuple[str, ...] = ()
-    """Further stages, each ``package.module:Class`` or an entry point of ``taiji.stages``; the settings of a stage are
-    in the section of its name.
+    """Additional stages, each ``package.module:Class`` or an entry point of ``taiji.stages``. The section with the name
+    of a stage holds its settings.
     """
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()
@@ -130,15 +130,18 @@ class Config(Settings):
     scale: ScaleSettings = ScaleSettings()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle a composed configuration by its values: workers on other machines compose its class themselves."""
+        """Pickle a composed configuration by its values, because its class exists only in this process.
+
+        Unpickling composes the class again.
+        """
         return super().__reduce_ex__(protocol) if type(self) is Config else (config_from, (self.model_dump(),))
 
 
 def config_from(values: Mapping[str, Any]) -> Config:
-    """Return the configuration of these values, with the sections of the stages and components that they name.
+    """Return the configuration with these values, including the sections of the stages and components named in them.
 
     Raises:
-        ConfigError: a stage or component that they name cannot be found.
+        ConfigError: a named stage or component cannot be found.
         ValidationError: unknown keys, or values out of range.
     """
     return _class_for(values).model_validate(values)
@@ -151,12 +154,19 @@ def load_config(
     data: str | None = None,
     overrides: Iterable[str] = (),
 ) -> Config:
-    """Merge, later over earlier: the defaults, a preset, a YAML (or JSON) file, ``data``, ``section.key=value`` overrides.
+    """Return the configuration that results from merging its sources.
 
-    A configuration file may name its preset with ``preset: laptop``. Values in overrides are read as YAML, so
-    ``alignment.weighting=popo``, ``size.test_prompts=50`` and ``data.users=null`` mean what they look like. A section that names a different ``model`` than
-    the section that it is merged over replaces that section, because the keys of one model mean nothing to the other. A preset's values of ``data`` and
-    ``ladder.logs`` are meant for one log, and are left out if ``data.source`` is a different one. ``data`` is a value of ``data.source``.
+    Later sources take precedence over earlier ones: defaults, preset, YAML (or JSON) file, ``data``, ``overrides``.
+    If a section names a different ``model`` than the same section of an earlier source, it replaces that section as a
+    whole, because the two models have different keys. A preset's values of ``data`` and ``ladder.logs`` belong to the
+    ``data.source`` of the preset; they are left out if another source is requested.
+
+    Args:
+        path: YAML or JSON file, which may name its preset with ``preset: laptop``.
+        preset: name of a preset; it takes precedence over the preset named in the file.
+        data: value of ``data.source``.
+        overrides: texts ``section.key=value``. Values are read as YAML: ``alignment.weighting=popo``,
+            ``size.test_prompts=50``, ``data.users=null``.
 
     Raises:
         ConfigError: unreadable file, unknown preset, unknown key (with the nearest known one) or value out of range; the
@@ -171,7 +181,7 @@ def load_config(
         Layer(f"--set {override}", _renamed(_read_override(override), f"--set {override}", old_keys))
         for override in overrides
     ]
-    # A section is replaced if its model changes, so models are changed before their settings.
+    # A change of model replaces its whole section, so overrides of models come before overrides of other keys.
     given = sorted(given, key=lambda layer: not any(key[-1] == "model" for key in _keys(layer.values)))
     layers = [
         Layer(str(path), values),
@@ -200,14 +210,14 @@ def load_config(
 
 @dataclass(frozen=True)
 class Layer:
-    """Part of a configuration with the name of its source, as the user gave it."""
+    """Part of a configuration, with the name of its source (a file or an option) as the user wrote it."""
 
     name: str
     values: Mapping[str, Any]
 
 
 def _sources(place: Sequence[int | str], layers: Sequence[Layer]) -> list[str]:
-    """Return the sources of the value at a place: the last one that sets it or, for a section, all that set a part of it."""
+    """Return the names of the sources that set the key ``place``: all for a section, the last one for a value."""
     found: list[tuple[str, Any]] = [(layer.name, layer.values) for layer in layers if layer.values]
     for key in place:
         below = [(name, values[key]) for name, values in found if isinstance(values, Mapping) and key in values]
@@ -228,7 +238,7 @@ def setting_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
 
 
 def _class_for(values: Mapping[str, Any]) -> type[Config]:
-    """Return the class of a configuration with these values."""
+    """Return the configuration class for these values, including the sections of their stages and components."""
     references = values.get("stages")
     sections: dict[str, type[Settings]] = {}
     for reference in references if isinstance(references, (list, tuple)) else ():
@@ -245,7 +255,7 @@ def _class_for(values: Mapping[str, Any]) -> type[Config]:
         taken = {*dir(Config), *Config.model_fields, *sections, "preset"}
         if not NAME.fullmatch(str(name)) or name in taken:
             raise ConfigError(
-                "A stage cannot have this name, which is also that of its folder and of its section in the configuration.",
+                "A stage cannot have this name, which would also name its folder and its section in the configuration.",
                 where=f"stages: {reference}",
                 expected="lower-case letters, digits and underscores, beginning with a letter, and no other section's name",
                 found=str(name),
@@ -396,7 +406,10 @@ def _read_preset(name: str, where: str) -> dict[str, Any]:
 
 
 def _preset_for(preset: str, where: str, asked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of a preset, without those about its own log (sample of users, logs shown beside it) if another log is requested."""
+    """Return the values of a preset.
+
+    If another log is requested, ``data`` and ``ladder.logs`` are left out, because they belong to the preset's own log.
+    """
     values = _read_preset(preset, where)
     sections = [section for over in asked if isinstance(section := over.get("data"), Mapping)]
     own = (values.get("data") or {}).get("source", DataSettings().source)
@@ -425,7 +438,7 @@ def _begins_anew(place: str, before: Mapping[str, Any], value: Mapping[str, Any]
 
 
 CHOSEN = dict(chosen_sections(Config))
-"""Sections of components, each with the name of its default component."""
+"""Dotted path of each section in which a component is chosen, to the name of its default component."""
 
 
 def _explain(problem: Any, kind: type[Config], old_keys: Mapping[str, str]) -> str:

@@ -153,7 +153,7 @@ def test_ranking_stops_when_its_time_is_up():
     traced = Cascade({"a": Fixed(*range(1, 9))}, merged("a"), ranking, budget=budget).recommend(REQUESTS, 1, trace=True)
     assert traced.trace is not None
     reasons = dict(traced.trace.filter(pl.col("request") == 0).select("item", "left_out").iter_rows())
-    assert set(reasons.values()) == {None, "below the best 1 of rank", "not reached by rank in its time"}
+    assert set(reasons.values()) == {None, "below the best 1 of rank", "not reached by rank within the time limit"}
     assert {item for item, reason in reasons.items() if reason and "time" in reason} == set(range(3, 9))
     patient = Budget(ranking_seconds=60.0, ranking_block=3)
     whole = Cascade({"a": Fixed(*range(1, 9))}, merged("a"), ranking, budget=patient).recommend(REQUESTS, 5)

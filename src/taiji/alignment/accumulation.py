@@ -1,4 +1,7 @@
-"""Per-reward gradients of one optimiser step. They are accumulated over micro-batches, then turned into an observation and an update."""
+"""Per-reward gradients of one optimiser step, accumulated over micro-batches.
+
+At the end of the step they give the observation for the weighting rule and the gradient of the update.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,12 @@ from taiji.nn.weighting_rules import Observation
 
 @dataclass(frozen=True)
 class Held:
-    """Second half of a micro-batch, kept by the directional estimator until the accumulation step is complete."""
+    """Second half of a micro-batch (b rows), kept by the directional estimator until the accumulation step is complete.
+
+    Attributes:
+        forward: function that returns the log-probabilities (b, T) under the current parameters.
+        by_reward: (K, b, T) derivative of each reward's loss with respect to the log-probabilities.
+    """
 
     forward: Callable[[], Tensor]
     by_reward: Tensor
@@ -33,21 +41,22 @@ class Held:
 
 @dataclass
 class AccumulationStep:
-    """Gradients of one accumulation step.
+    """Gradients g_k of the K rewards' losses over one accumulation step.
 
-    The gradient of half-precision weights is accurate to about three digits, and the sum_k w_k g_k cancels where rewards trade off. Therefore, if the
-    weights are known beforehand, the update gets its own backward pass. It replaces the pass of the reward with the largest weight, whose gradient follows
-    from the others (``docs/explanation/reward-weights.md``).
+    With half-precision parameters, a gradient is accurate to about three digits. In the update sum_k w_k g_k, the gradients of
+    conflicting rewards cancel, so summing the rounded g_k would lose most of these digits. Therefore, if the weights are known
+    before the step, the update has its own backward pass. This pass replaces that of the reward with the largest weight, whose
+    gradient is computed from the other passes (``docs/explanation/reward-weights.md``).
 
     Args:
         parameters: trainable parameters.
         count: number of rewards K.
         estimator: "same-batch", "cross-batch" or "directional".
-        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators and carried as a separate direction.
-        reference: (K,) K * p, the coefficients of the reference direction (ones for equal weights).
+        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators and accumulated as a separate direction.
+        reference: (K,) coefficients K * p of the reference direction, where p is the preference (ones for equal weights).
         weights: (K,) current weights.
-        fresh: True if the weights to apply are computed from the gradients of this step, so that the current weights do not matter.
-        given: True if the update has its own loss (TRL's) instead of the weighted sum of the per-reward losses.
+        fresh: True if the rule computes the weights to apply from the gradients of this step; ``weights`` are then unused.
+        given: True if the update minimises TRL's own loss instead of the weighted sum of the per-reward losses.
         placement: distribution of parameters and gradients over processes.
 
     Attributes:
@@ -84,7 +93,7 @@ class AccumulationStep:
 
     @property
     def replaced(self) -> int | None:
-        """Index of the reward whose slot holds the update."""
+        """Index of the reward whose backward pass is replaced by that of the update; None if no pass is replaced."""
         if self.estimator == "directional" or self.fresh or self.given:
             return None
         return max(range(self.count), key=lambda k: self.weights[k])
@@ -99,7 +108,7 @@ class AccumulationStep:
     ) -> None:
         """Add one micro-batch's vector-Jacobian products.
 
-        This takes K backward passes, one more with ``common`` or ``update``; with the directional estimator, one and a half for any K.
+        This takes K backward passes, or K + 1 with ``common`` or ``update``. The directional estimator takes one and a half, for any K.
 
         Args:
             recording: recorded forward pass of the micro-batch.
@@ -146,7 +155,7 @@ class AccumulationStep:
         return matrix
 
     def close(self, step: float) -> Observation | None:
-        """Sum over processes, then take inner products. Return None if one half of the prompts is empty.
+        """Reduce the sums over processes, and return the observation of the step; None if one half of the prompts is empty.
 
         Args:
             step: size of the finite difference, relative to the norm of the parameters (directional estimator).
@@ -182,7 +191,8 @@ class AccumulationStep:
     def _products(self) -> Tensor:
         """Return the flattened inner products over the parts on this process: (D, D) between the sums of the whole step, then (D, D) between the two halves.
 
-        With the directional estimator, the second block is ||theta||^2 and the squared length of the first half's reference direction instead.
+        With the directional estimator, ||theta||^2 and the squared length of the first half's reference direction replace the
+        second block.
         """
         products = [gram(self.sums.totals()).flatten()]
         if self.estimator == "directional":
@@ -192,7 +202,9 @@ class AccumulationStep:
         return torch.cat(products)
 
     def _directional(self, share: list[float], step: float, square: float, present: tuple[bool, ...]) -> Observation:
-        """Return <g_k, v> for all rewards at once, with g_k of the second half and v of the first, by two forward passes over the second half.
+        """Return the observation with the indicators <g_k, v> of all rewards, from two forward passes over the second half.
+
+        g_k is the gradient of reward k on the second half, and v is the reference direction on the first half.
 
         Args:
             share: fraction of the rows in each half.
@@ -222,7 +234,10 @@ class AccumulationStep:
         return [held.forward() for held in self.held]
 
     def gradient(self, weights: Sequence[float]) -> list[Tensor | None]:
-        """Return the gradient of the update: sum_k w_k g_k plus the part common to all rewards, or the gradient of the given loss."""
+        """Return the gradient of the update, one tensor per parameter (None where no gradient arrived).
+
+        This is sum_k w_k g_k plus the part common to all rewards, or the gradient of TRL's loss if ``given``.
+        """
         directions = self.sums.flat.size(1)
         if self.estimator == "directional" or self.given:
             return self.sums.combined([0.0] * (directions - 1) + [1.0])

@@ -6,7 +6,7 @@ return columns A (N, K) that do not depend on the weights w, so that sum_k w_k A
 * :func:`common`: the rewards of a group are centred and divided by one common scalar;
 * :func:`linear`: each reward is divided by its own standard deviation.
 
-``docs/explanation/reward-weights.md`` explains why TRL's scalar advantage cannot be written as such columns, and what the common scale costs.
+``docs/explanation/reward-weights.md`` explains why TRL's scalar advantage cannot be written as such columns, and the disadvantage of the common scale.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 EPSILON = 1e-4
 """Number added to the standard deviation, as in TRL."""
 RESIDUE = 1e-6
-"""Relative tolerance for equal rewards. A standard deviation of at most this share of the group's largest absolute reward is treated as rounding."""
+"""Relative tolerance for equal rewards. A standard deviation of at most this share of the group's largest absolute reward counts as zero."""
 LEAVE_ONE_OUT = "leave-one-out"
-"""Value of ``scale_rewards``: no scaling, and the mean of a rollout's siblings as baseline, as in RLOO (arXiv 2402.14740)."""
+"""Value of ``scale_rewards``: no scaling, and the mean of the prompt's other rollouts as baseline, as in RLOO (arXiv 2402.14740)."""
 
 
 def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,8 +44,10 @@ def group_moments(rewards: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def without_itself(count: Tensor) -> Tensor:
-    """Return n / (n - 1), the ratio of a value's distance from the mean of the other values to its distance from the mean of all n; 0 if there are no
-    others."""
+    """Return n / (n - 1) for each count n; 0 for n <= 1.
+
+    Multiplied by this factor, a value minus the mean of all n values is the value minus the mean of the n - 1 others.
+    """
     return torch.where(count > 1, count.double() / (count - 1).clamp(min=1), 0.0)
 
 
@@ -68,16 +70,16 @@ def weighted_sum(rewards: Tensor, weights: Tensor, group: int, aggregation: str 
 
 
 def groups_with_signal(columns: Tensor, group: int) -> Tensor:
-    """Return a bool (prompts,): True for groups in which some entry of the advantage columns (N, D) differs from zero."""
+    """Return a mask (prompts,): True for groups in which some entry of the advantage columns (N, D) differs from zero."""
     return (columns != 0).view(-1, group * columns.size(1)).any(1)
 
 
 def linear(rewards: Tensor, group: int, scale: str = "group", total: float = 1.0) -> Tensor:
     """Return the group advantage of each reward on its own scale (N, K): (r - mean) / (std + 1e-4), or r - mean with ``scale="none"``.
 
-    ``scale="batch"`` divides by the standard deviation over the whole batch. ``scale="leave-one-out"`` subtracts the mean of the siblings that have the
-    reward instead of the group's mean. An entry is zero if the values of the group are equal, if the group has fewer than two finite rewards, or if the
-    reward is NaN. ``total`` multiplies the result: it is the sum of the weights in TRL, while the weights applied here sum to one.
+    ``scale="batch"`` divides by the standard deviation over the whole batch. ``scale="leave-one-out"`` subtracts the mean of the
+    prompt's other rollouts that have the reward. An entry is zero if the values of the group are equal, if the group has fewer
+    than two finite rewards, or if the reward is NaN. ``total`` multiplies the result. It is the sum of TRL's weights, because the weights w of the columns sum to one.
     """
     values = rewards.double()
     mean, deviation, count = group_moments(values, group)
@@ -99,9 +101,9 @@ def common(
 ) -> Tensor:
     """Return columns (N, K) of rewards on one scale per group (or batch): ``total`` * (r_k - mean_k) / (S + 1e-4).
 
-    S = ``total`` / K * sqrt(sum_k std_k^2) is the standard deviation that the equally weighted sum would have if the rewards were uncorrelated. So with
-    equal weights, a group in which only one reward varies has exactly TRL's advantage; no entry is larger than K (G - 1) / sqrt(G); and nothing is singular
-    where the weighted sum happens to be constant.
+    S = ``total`` / K * sqrt(sum_k std_k^2) is the standard deviation that the equally weighted sum would have if the rewards were uncorrelated. With
+    equal weights, a group in which only one reward varies therefore has exactly TRL's advantage. In a group of G rollouts, no
+    entry is larger than K (G - 1) / sqrt(G). The columns stay finite where the weighted sum happens to be constant.
 
     ``aggregation`` is TRL's ``multi_objective_aggregation``: with ``normalize_then_sum``, each reward is first normalised within its group, and S is
     computed over the batch. As in TRL, a NaN reward counts as zero in the sum of a completion (as the mean of its group with ``normalize_then_sum``), and a
@@ -113,7 +115,7 @@ def common(
         aggregation: ``sum_then_normalize`` or ``normalize_then_sum``.
         scale: TRL's ``scale_rewards``: S is computed over the "group" or the "batch", or not used at all ("none", "leave-one-out"). "leave-one-out"
             multiplies by n / (n - 1), where n is the number of completions of the group that have any reward: r_k minus the mean of the others.
-        total: sum of the weights in TRL, while the weights applied here sum to one.
+        total: sum of TRL's weights, because the weights w of the columns sum to one.
     """
     values = rewards.double()
     scored = torch.isfinite(values).any(1, keepdim=True)

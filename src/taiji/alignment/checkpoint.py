@@ -1,4 +1,7 @@
-"""The trainer's own part of a checkpoint: state of the reward weighting as JSON, and unused rollouts as safetensors. It is written last, and atomically."""
+"""The trainer's own part of a checkpoint: state of the reward weighting as JSON, and unused rollouts as safetensors.
+
+The files are written atomically after TRL's, and the JSON file is the last.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ STATE = "reward_weights.json"
 
 @dataclass(frozen=True)
 class SavedState:
-    """Content of a checkpoint: number of micro-batches used so far, state of the weighting rule, unused rollouts (or None), and state of the Pareto front."""
+    """Content of a checkpoint: number of micro-batches used so far, state of the weighting rule, unused rollouts
+    (None if there are none), and state of the Pareto front (None in checkpoints of older versions)."""
 
     step: int
     rule: dict[str, Any]
@@ -40,7 +44,10 @@ class SavedState:
 def save_state(
     folder: Path, rule: Rule, step: int, rollouts: list[Batch] | None, front: Front, accelerator: Accelerator
 ) -> None:
-    """Write the states of rule and front to ``folder``, and the buffered rollouts of each process (only if a generation is partly used)."""
+    """Write the states of rule and front to ``folder``, and the rollouts of each process.
+
+    ``rollouts`` are the micro-batches of a partly used generation; None if no generation is partly used.
+    """
     if rollouts is not None:
         tensors: dict[str, torch.Tensor] = {}
         others = []
@@ -69,7 +76,11 @@ def save_state(
 
 
 def load_state(folder: Path, rule: Rule, accelerator: Accelerator) -> SavedState | None:
-    """Read the files of :func:`save_state` for the same rule. Return None for a checkpoint of plain TRL."""
+    """Read the files of :func:`save_state`. Return None for a checkpoint of plain TRL.
+
+    Raises:
+        ArtifactError: the checkpoint has another rule or number of rewards, or rollouts of another number of processes.
+    """
     if not (folder / STATE).exists():
         logger.warning("%s has no %s: the reward weights start from their initial values.", folder, STATE)
         return None

@@ -1,8 +1,8 @@
-"""Alignment of a generative decoder with rankers: GRPO over item codes, with several rewards, while the next-item loss is kept (OneLive, OneMall).
+"""Alignment of a generative decoder with rankers: GRPO over item codes with several rewards, plus the next-item loss (OneLive, OneMall).
 
 A reference copy of the decoder, synchronised periodically, decodes a group of items per request along the trie of permitted items. A ranker scores the
-items, each reward's advantage is computed within the group, a rule weighs the rewards, and the clipped objective updates the decoder. A ranker that has
-the same blind spots as the decoder would reward them: evaluate with a different ranker, see :func:`mean_reward`.
+items, each reward's advantage is computed within the group, a rule sets the weights of the rewards, and the clipped objective updates the decoder. The
+ranker may have errors that the decoder learns to exploit, so evaluate with a different ranker (:func:`mean_reward`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from taiji.nn.weighting_rules import Observation, Rule, RuleOptions, make_rule
 
 Array = NDArray[Any]
 Reward = Callable[[Requests, Array], Array]
-"""Function from requests (B,) and items (B, G) of the dataset, −1 for none, to rewards (B, G, K). Higher is better; NaN where a reward does not apply."""
+"""Function from requests (B,) and items (B, G) of the dataset, padded with −1, to rewards (B, G, K). Higher is better; NaN where a reward does not apply."""
 
 
 class CodeAlignmentSettings(Settings):
@@ -43,7 +43,7 @@ class CodeAlignmentSettings(Settings):
     batch: PositiveInt = 32
     """Number of requests per step."""
     group: int = Field(default=16, ge=2)
-    """Number of items that the reference decodes per request: the best of its beam."""
+    """Number of items per request, the best of the reference decoder's beam search."""
     clip: float = Field(default=0.2, gt=0)
     """Clipping range of the ratio between a code's probability and its probability under the reference."""
     beta: float = Field(default=0.02, ge=0)
@@ -79,13 +79,14 @@ def align_decoder(
     """Return a decoder that is aligned with the rewards. The given decoder is not changed.
 
     Args:
-        decoder: fitted decoder; the next-item loss uses its dataset's history up to the last request.
+        decoder: fitted decoder; the next-item loss uses the events of its dataset before the latest request.
         requests: requests that are sampled with replacement.
         reward: see :data:`Reward`.
         seed: random seed of sampling and dropout.
 
     Returns:
-        the aligned decoder; its ``facts["alignment"]`` contains rewards (K,), weights (K,) and losses of each step.
+        the aligned decoder. Its ``facts["alignment"]`` has one entry per step: mean ``rewards`` (K,), ``weights`` (K,), ``loss``
+        of the alignment, and ``next``, the next-item loss.
 
     Raises:
         InputError: there are no requests, or the rewards have the wrong shape.
@@ -111,13 +112,14 @@ def mean_reward(decoder: CodeDecoder, requests: Requests, reward: Reward, k: int
 def group_loss(
     log_chance: torch.Tensor, reference: torch.Tensor, advantages: torch.Tensor, clip: float, beta: float
 ) -> torch.Tensor:
-    """Return the loss of GRPO: the mean over codes of the clipped objective and ``beta`` times the divergence.
+    """Return the loss of GRPO: ``beta`` times the divergence minus the clipped objective, averaged over codes.
 
     Args:
         log_chance, reference: (N, L) log-probabilities of the codes under the decoder and under the reference.
         advantages: (N,).
         clip: clipping range of the ratio.
-        beta: weight of ``exp(r − p) − (r − p) − 1``, an unbiased estimate of the divergence.
+        beta: weight of ``exp(r − p) − (r − p) − 1``, an estimate of the divergence from the log-probabilities p under the decoder
+            and r under the reference. It would be unbiased for codes sampled from the decoder.
     """
     ratio = torch.exp(log_chance - reference)
     gain = advantages[:, None]
@@ -205,7 +207,7 @@ class _Alignment:
     def _weights(
         self, rewards: Array, group: int, chances: torch.Tensor, reference: torch.Tensor, columns: torch.Tensor
     ) -> torch.Tensor:
-        """Return the rule's weights (K,) for the rewards of this step."""
+        """Let the rule observe this step, and return the weights (K,) to apply in it."""
         if self.rule is None:
             self.rule = make_rule(self.settings.weighting, rewards.shape[1], RuleOptions(mode="robust"))
         before, gram = self.rule.weights, None

@@ -1,8 +1,9 @@
 """Dynamic sampling: groups without signal are replaced by groups of other prompts before TRL converts the rollouts to tensors.
 
-Source: DAPO (arXiv 2503.14476). A group without signal adds nothing to any g_k. Replacing it by groups of other prompts therefore multiplies the
-expectation of all g_k by the same factor, which changes neither the direction of the update nor what the rules compare. ``docs/explanation/reward-weights.md``
-has the proof, and explains why the weighted sum is the wrong criterion if a rule observes the rewards.
+Source: DAPO (arXiv 2503.14476). A group is the rollouts of one prompt. It has no signal if all its advantages are zero, so it adds nothing to the gradient
+g_k of any reward k. Replacing such groups multiplies the expectation of every g_k by the same factor. This changes neither the direction of the update
+nor the comparison of the rewards by a rule. ``docs/explanation/reward-weights.md`` has the proof. It also explains why the advantage of the
+weighted sum is the wrong test of signal if a rule compares the rewards.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Rollout:
         completion_ids: tokens of the completion.
         mask: 1 for tokens of the model, 0 for tokens of an environment; None if all are the model's.
         completion: completion as text or messages.
-        logprobs: log-probabilities of the sampler; None if it returns none.
+        logprobs: log-probabilities of the tokens under the sampler; None if it returns none.
         fields: fields that a ``rollout_func`` returned.
         logged: values that reward functions logged for the row, by column.
     """
@@ -59,7 +60,11 @@ class Rollout:
 
 
 def rollouts_of(examples: Sequence[dict[str, Any]], generation: Generation) -> list[Rollout]:
-    """Split a generation into rows."""
+    """Split a generation of TRL into one rollout per example.
+
+    Raises:
+        ResourceError: the generation has another form than in the tested versions of TRL.
+    """
     if len(generation) != 8:
         raise moved_hooks("_generate to return 8 values", f"{len(generation)} values")
     prompts, completions, masks, texts, logprobs, extra, images, tool_images = generation
@@ -107,20 +112,20 @@ def generation_of(rows: Sequence[Rollout]) -> Generation:
 
 
 def evenly(groups: int, size: int, processes: int) -> int:
-    """Return the smallest number of groups, at least ``groups``, whose rollouts divide evenly among the processes."""
+    """Return the smallest number of groups, at least ``groups``, whose rollouts (``size`` each) divide evenly among the processes."""
     step = processes // gcd(processes, size)
     return -(-groups // step) * step
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Complete generation.
+    """Generation after the replacement of groups without signal.
 
     Args:
         rows: rollouts of this process.
         rewards: (N, K) rewards over all processes.
         dead: share of groups without signal in the first draw.
-        left: share of groups without signal at the end.
+        left: share of groups without signal after the last draw.
         extra: number of rollouts drawn beyond the first N, over all processes.
     """
 
@@ -174,8 +179,7 @@ def fill(
 
 
 class DynamicSampling(Base):
-    """Mixin for TRL's ``GRPOTrainer`` that completes a generation before TRL converts it to tensors, so that TRL computes only on the rollouts that are
-    kept."""
+    """Mixin for TRL's ``GRPOTrainer`` that replaces groups without signal before TRL converts the rollouts to tensors."""
 
     args: ParetoGRPOConfig
     accelerator: Accelerator
@@ -185,7 +189,7 @@ class DynamicSampling(Base):
     _metrics: dict[str, defaultdict[str, list[float]]]
 
     def _check_dynamic_sampling(self) -> None:
-        """Raise :class:`ConfigError` if further prompts cannot be drawn from the dataset, or if their rollouts cannot be started like the first ones."""
+        """Raise :class:`ConfigError` if the dataset has no index, or if rollouts have several turns (tools, environments)."""
         if not self.args.dynamic_sampling:
             return
         several_turns = bool(self.tools) or self.environment_factories is not None
@@ -199,7 +203,7 @@ class DynamicSampling(Base):
             )
 
     def _generate(self, prompts: list[Any]) -> Generation:
-        """Draw completions, or return completions that were drawn ahead."""
+        """Return the generation stored by :meth:`_draw_ahead`, or draw one."""
         drawn = self.step_state.take_generation()
         if drawn is not None:
             return drawn
@@ -214,7 +218,7 @@ class DynamicSampling(Base):
     ) -> list[dict[str, Any]]:
         """Draw and score a generation in which groups without signal are replaced by groups of other prompts.
 
-        The result is handed to TRL when it asks for completions and for rewards.
+        The result is stored until TRL calls :meth:`_generate` and ``_calculate_rewards``, which return it.
 
         Args:
             inputs: rows of the dataset on this process, each prompt repeated once per rollout.
@@ -235,7 +239,7 @@ class DynamicSampling(Base):
         group, processes, rank = self.num_generations, self.accelerator.num_processes, self.accelerator.process_index
         rows, rewards = self._scored(inputs)
         observe(rewards)
-        # A resumed run draws the same prompts, because they depend only on the step number, which is in the checkpoint.
+        # A resumed run draws the same prompts, because they depend only on the seed and on the step number, which is in the checkpoint.
         order = np.random.default_rng([self.args.seed, self._step]).permutation(len(self.train_dataset)).tolist()
         taken = 0
 
@@ -270,7 +274,7 @@ class DynamicSampling(Base):
         return [row.example for row in drawn.rows]
 
     def _scored(self, inputs: list[dict[str, Any]]) -> tuple[list[Rollout], Tensor]:
-        """Draw and score one rollout per input of this process. The rewards (n, K) are those of all processes."""
+        """Draw and score one rollout per input. Return the rollouts of this process and the rewards (n, K) of all processes."""
         rows = rollouts_of(inputs, self._generate([example["prompt"] for example in inputs]))
         examples, completions = [row.example for row in rows], [row.completion for row in rows]
         prompts, ids = [example["prompt"] for example in examples], [row.completion_ids for row in rows]

@@ -44,7 +44,7 @@ class Front:
     """Points (mean rewards of a batch) that no other point of the run dominates.
 
     Args:
-        weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and penalties count negatively.
+        weights: (K,) values of ``reward_weights``: rewards of weight zero are left out, and a negative weight marks a penalty.
         reference: (K,) point above which the volume is measured, in the units of the rewards; None uses the means of the first batch.
 
     Attributes:
@@ -69,7 +69,7 @@ class Front:
     def add(self, means: np.ndarray) -> dict[str, float]:
         """Add the mean rewards (K,) of a batch, and return the values to log: ``hypervolume`` and ``points``.
 
-        A batch in which a reward has no values (NaN) does not count. With fewer than two rewards there is no front.
+        A batch in which a reward has no values (NaN) adds no point. With fewer than two weighted rewards, the result is empty.
         """
         point = self._signs * means[self.numbers]
         if len(self.numbers) < 2:

@@ -1,6 +1,6 @@
 """Estimators of the Gram matrix <g_i, g_j> of per-reward gradients, and of POPO's indicators without this matrix.
 
-Invariant: gradients are summed over accumulation steps and processes first, and inner products are taken of the sums, because the Gram matrix of a sum
+Invariant: gradients are first summed over micro-batches and processes, and then inner products of the sums are computed, because the Gram matrix of a sum
 is not the sum of Gram matrices. Gradients are rows of one flat buffer. Inner products accumulate in float64 on the buffer's device, and only the K x K
 result is copied to the host.
 """
@@ -26,7 +26,8 @@ def inner_products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def gram(gradients: Tensor) -> Tensor:
-    """Return the Gram matrix (K, K) of K gradients (K, P) on one batch. It is biased by noise: E<g^_i, g^_j> contains their covariance."""
+    """Return the Gram matrix (K, K) of K gradients (K, P) on one batch. It is biased: its expectation includes the covariance of the
+    gradients' noise."""
     return inner_products(gradients, gradients)
 
 
@@ -34,9 +35,9 @@ def cross_gram(product: Tensor, share: tuple[float, float] = (0.5, 0.5)) -> Tens
     """Return an unbiased Gram matrix (K, K) from two independent halves of the prompts: (A B' + B A') / 2.
 
     Args:
-        product: A B' (K, K), inner products of the gradients of the first half with those of the second.
-        share: fraction of the batch in each half. The gradients of the halves are parts of one sum with a common normaliser, so each is scaled up to the
-            whole batch.
+        product: A B' (K, K), where the rows of A and B are the gradients of the first and the second half.
+        share: fraction of the batch in each half. The gradients of both halves are normalised by the whole batch, so each is divided
+            by its share.
     """
     scaled = product / (share[0] * share[1])
     return (scaled + scaled.T) / 2
@@ -47,7 +48,7 @@ class GradientSums:
 
     Attributes:
         flat: (halves, count, P) in float32 or wider, where P runs over the entries of all trainable parameters.
-        parts: the same memory as ``parts[half][number][position]``, in the shapes of the parameters.
+        parts: views of the same memory in the shapes of the parameters, indexed as ``parts[half][number][position]``.
 
     Args:
         like: the trainable parameters.
@@ -68,7 +69,7 @@ class GradientSums:
         self.used = [False] * len(like)
 
     def add(self, half: int, number: int, gradient: Sequence[Tensor | None]) -> None:
-        """Add one micro-batch's gradient of direction ``number``; ``None`` for a parameter that it does not reach."""
+        """Add one micro-batch's gradient of direction ``number``: one tensor per parameter, None if the graph does not reach it."""
         totals: list[Tensor] = []
         found: list[Tensor] = []
         for position, (total, part) in enumerate(zip(self.parts[half][number], gradient)):

@@ -1,8 +1,9 @@
 """The hooks of TRL on which the trainer relies, and a replacement for its accelerator when only a loss is needed.
 
-The existence of methods and attributes is checked at construction. Their behaviour is checked during use: that TRL asks for the forward pass
-(:class:`~taiji.alignment.recording.Recording`), calls the hooks in order (:class:`~taiji.alignment.step_state.StepState`), and reads the advantages and
-applies the weights (this module).
+The existence of methods and attributes is checked at construction. Their behaviour is checked during use:
+:class:`~taiji.alignment.recording.Recording` checks that TRL requests the forward pass,
+:class:`~taiji.alignment.step_state.StepState` that it calls the hooks in order, and this module that it reads the advantages and
+applies the weights.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Watched(dict[str, Any]):
 
 
 def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -> None:
-    """Raise :class:`ResourceError` unless TRL's mean reward matches these weights, which proves that TRL read them after they were set.
+    """Raise :class:`ResourceError` unless TRL's mean reward matches these weights, that is, unless TRL read them after they were set.
 
     Args:
         logged: mean of the weighted sums that TRL used.
@@ -111,7 +112,7 @@ def check_weights(logged: float, rewards: torch.Tensor, weights: torch.Tensor) -
 class Unread:
     """Replacement for a tensor that is used only for metrics: every operation returns the object itself, and its value is NaN.
 
-    So no kernel is launched on the device, and nothing is read from it.
+    Metrics computed from it launch no kernel on the device and copy nothing from it.
     """
 
     dtype = torch.float32

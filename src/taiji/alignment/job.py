@@ -1,4 +1,5 @@
-"""Alignment job: from prompts and rewards to a merged model folder. An interrupted job resumes and gives exactly the same bytes."""
+"""Alignment job: from prompts and rewards to a merged model folder. An interrupted job resumes; on a CPU, its files
+are byte for byte those of an uninterrupted job."""
 
 from __future__ import annotations
 
@@ -52,20 +53,22 @@ def align(
     Writes ``folder/model`` (a plain `save_pretrained` folder, adapters merged, float32), ``folder/rollouts.parquet`` (a bounded sample of each step's
     completions with their rewards) and ``folder/metrics.jsonl``, one line per step: ``step``, then per reward name ``rewards`` (means), ``rewards_std``,
     ``weights``, ``indicator``, then ``delta_log_w``, ``loss``, ``kl``, ``entropy``, ``completion_length``, ``cut`` (share of completions cut at the length
-    limit). On a CPU the same call gives the same bytes, even if the job was interrupted and called again with the same ``scratch``, which holds the
-    checkpoints until the job is finished; ``scratch/timings.jsonl`` has the seconds of each step.
+    limit).
+
+    ``scratch`` holds the checkpoints until the job is finished, and ``timings.jsonl`` with the seconds of each step. On a CPU the same call gives the same
+    bytes, even if the job was interrupted and called again with the same ``scratch``.
 
     Args:
         lm: model to start from; it is not changed.
         examples: ``example`` and ``prompt`` (rendered; tokenized without adding special tokens).
         rewards: functions of (examples, completions), by name.
-        settings: rule, sizes, learning rate.
+        settings: weighting rule, batch sizes, learning rate.
         folder: folder for the results.
         seed: random seed of the order of prompts, the rollouts and the adapters' initial values.
         scratch: folder for checkpoints. Without it, an interrupted job starts again from the beginning.
 
     If there are several processes (see :mod:`taiji.language.processes`), they divide the rollouts of each step and use one
-    ``scratch``; the first process writes.
+    ``scratch``; only the first process writes the results.
 
     Returns:
         ``folder/model``.
@@ -198,7 +201,7 @@ def _trainer(
         weighting=settings.weighting,
         popo_mode=settings.mode,
         gram_estimator=settings.estimator if settings.prompts_per_step > 1 else "same-batch",
-        # A study runs other rules with the same settings, including the preference.
+        # A study runs all rules with the same settings, but only some rules support a preference.
         preference=list(settings.preference) if settings.preference and settings.weighting in STEERED else None,
         light_statistics=settings.light_statistics,
         reward_weights=list(settings.weights) if settings.weights else [1.0 / len(rewards)] * len(rewards),
@@ -222,7 +225,7 @@ def _trainer(
         save_strategy="steps",
         save_steps=min(settings.checkpoint_every, steps),
         save_total_limit=2,
-        bf16=False,  # the dtype of the weights decides
+        bf16=False,  # compute in the dtype of the weights
         gradient_checkpointing=lm.device.type != "cpu",
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=lm.device.type == "cpu",

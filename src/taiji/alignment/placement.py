@@ -1,6 +1,6 @@
 """Placement of the trainable parameters and their gradients: whole on each process, or sharded by FSDP2.
 
-Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers it for each forward and backward pass, and a backward
+Under FSDP2 a parameter is a ``DTensor`` of which each process holds one part. Its module gathers the parts for each forward and backward pass, and a backward
 pass leaves the local part of the gradient, averaged over processes, in ``parameter.grad``. A gradient therefore consists of local parts, an inner
 product is the sum over processes of local inner products, and all processes must run the same number of forward and backward passes.
 """
@@ -30,7 +30,7 @@ class Placement:
     Args:
         processes: number of processes.
         mean: function that averages a tensor over processes.
-        sharded: True if gradients are averaged parts, False if each process has its own whole gradients.
+        sharded: True if each process has a part of the averaged gradients; False if it has the whole gradients of its own rows.
         copies: number of processes with the same part (more than one if the shards are replicated).
         modules: modules that gather their parameters; empty unless the model is sharded.
     """
@@ -76,17 +76,20 @@ class Placement:
         return bool(self.modules)
 
     def total(self, counts: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``counts`` averaged over processes, and inner products summed over the parts of the gradients, in one collective."""
+        """Return ``counts`` averaged over processes, and local inner products summed over the parts, in one collective."""
         both = self.mean(torch.cat([counts, products])) if self.processes > 1 else torch.cat([counts, products])
         return both[: len(counts)], both[len(counts) :] * (self.processes / self.copies)
 
     def gathered_anew(self) -> None:
-        """Make the modules discard gathered parameters after a manual change."""
+        """Make the modules discard their gathered parameters, after the local parts have been changed in place."""
         for module in self.modules:
             module.reshard()
 
     def reduce_in_each_backward(self) -> None:
-        """Reduce gradients in every backward pass, even if the caller asks for it only at the last one, so that no whole gradients are kept until then."""
+        """Make FSDP2 reduce gradients in every backward pass, also before the last micro-batch.
+
+        Otherwise each process would keep unsharded gradients until the last micro-batch.
+        """
         for module in self.modules:
             module.set_requires_gradient_sync(True, recurse=False)
             module.set_requires_all_reduce(True, recurse=False)
@@ -97,7 +100,7 @@ WHOLE = Placement()
 
 
 def trainable(model: torch.nn.Module) -> list[Tensor]:
-    """Return the trainable parameters as the optimiser sees them: sharded, even while FSDP2 modules are gathered for a forward pass."""
+    """Return the trainable parameters in the optimiser's sharded form. FSDP2 modules that are gathered are resharded first."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -112,7 +115,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def placed_like(parameter: Tensor, part: Tensor) -> Tensor:
-    """Return a tensor placed like ``parameter``, from ``part``, the part that this process holds."""
+    """Return a tensor with the placement of ``parameter``, whose part on this process is ``part``."""
     if not isinstance(parameter, DTensor):
         return part
     return DTensor.from_local(
@@ -130,8 +133,7 @@ def vector_jacobian_product(
 ) -> list[Tensor | None]:
     """Return the gradient of sum <output, value> with respect to this process's part of each parameter; None where the graph does not reach it.
 
-    FSDP2 reduces the contents of ``grad`` after a backward pass and does not support ``torch.autograd.grad``. The previous contents of ``grad`` are
-    restored.
+    ``keep`` retains the graph. FSDP2 does not support ``torch.autograd.grad``, so a backward pass fills ``grad``, whose previous contents are then restored.
     """
     if not isinstance(parameters[0], DTensor):
         return list(torch.autograd.grad(outputs, list(parameters), values, retain_graph=keep, allow_unused=True))

@@ -1,8 +1,8 @@
-"""One forward pass for many losses: the outputs of the policy are detached from the loss, so that both can be reused.
+"""One forward pass for many losses: each loss is computed on detached copies of the policy's outputs.
 
 TRL's ``_compute_loss`` only passes its model on to the forward pass, so a :class:`Recording` can replace the model. The first loss runs the forward
-pass, and all losses receive *leaves* with its values. This gives d loss / d log-probability for any advantage, loss type, clipping and KL without
-copying a formula. Multiplied by the Jacobian of the one forward pass, it is the gradient of each loss.
+pass, and all losses receive *leaves*: detached tensors with the values of its outputs. Autograd then gives d loss / d log-probability for any advantage,
+loss type, clipping and KL without copying a formula. The product of this derivative and the Jacobian of the forward pass is the gradient of the loss.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class JointGradients(Protocol):
 RESIDUE = 16
 """Singular values of the normalised vectors that are smaller than this many rounding units count as zero."""
 MEDIA = ("pixel_values", "num_images", "token_type_ids", "mm_token_type_ids")
-"""Options of a forward pass with which its rows cannot be run in parts."""
+"""Options of a forward pass that do not allow running its rows in parts."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Forward:
         """Return the log-probabilities of the rows under the current parameters, without gradient."""
         size = len(self.input_ids)
         with torch.no_grad():
-            if self.options.get("pixel_values") is not None:  # its rows are patches
+            if self.options.get("pixel_values") is not None:  # rows of pixel_values are image patches
                 return self(torch.arange(size, device=self.input_ids.device))[0][rows]
             some = rows if len(rows) else rows.new_zeros(1)
             options = {
@@ -95,7 +95,15 @@ class Forward:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one forward call with their outputs, which are attached to the graph unless ``joint`` holds it."""
+    """Rows of one forward call with their outputs.
+
+    Attributes:
+        rows: (b,) row numbers in the micro-batch.
+        half: half of the prompts to which the rows belong; None if they may belong to both.
+        outputs: outputs of the rows, attached to the graph unless ``joint`` holds the graph.
+        similarity: (b, T) similarity to PEPO's evidence, if there is evidence.
+        joint: graph for the products of many losses at once, if the forward pass kept one.
+    """
 
     rows: Tensor
     half: int | None
@@ -144,7 +152,7 @@ class Recording:
         halves: (B,) 0 or 1, the half of the prompts to which each row belongs. Each half gets its own forward pass, which costs no more arithmetic and
             allows a backward pass over one half only.
         evidence: prompt tokens with which PEPO compares the completions.
-        attached: replay the outputs of the forward pass themselves instead of leaves, for a loss that runs its own backward pass.
+        attached: replay the attached outputs of the forward pass instead of leaves, for a loss that runs its own backward pass.
         together: run a forward pass even for a half without rows, because other processes wait for it.
         jointly: let the forward pass keep a graph for the products of many losses at once (:class:`JointGradients`).
     """
@@ -172,7 +180,7 @@ class Recording:
 
     @property
     def recorded(self) -> Recorded:
-        """The recorded forward pass, available once a loss has run it."""
+        """Recorded forward pass. Raise :class:`ResourceError` if no loss has run it."""
         if self._recorded is None:
             raise ResourceError(
                 "TRL's loss did not run the policy's forward pass through the expected hook.",
@@ -182,7 +190,7 @@ class Recording:
         return self._recorded
 
     def replayed(self, forward: Forward) -> Outputs:
-        """Return the outputs of the forward pass that TRL's loss requests."""
+        """Return the outputs for TRL's loss; the first call runs the forward pass."""
         if self._recorded is None:
             rows = torch.arange(len(forward.input_ids), device=forward.input_ids.device)
             if self.halves is None or not forward.divisible:
@@ -219,7 +227,7 @@ class Recording:
         return similarity, entropies if self.evidence.attached else entropies.detach()
 
     def in_half(self, half: int) -> Tensor:
-        """Return a bool (B,): True for rows that belong to the given half of the prompts. Without halves, all rows are in the first."""
+        """Return a mask (B,): True for rows that belong to the given half of the prompts. Without halves, all rows are in the first."""
         if self.halves is None:
             return torch.full_like(self.recorded.outputs[0][:, 0], half == 0, dtype=torch.bool)
         return self.halves == half
@@ -242,11 +250,11 @@ class Recording:
         parameters: Sequence[Tensor],
         keep: bool,
     ) -> Iterator[list[Tensor | None]]:
-        """Yield the products of D vectors, in order. ``keep`` retains the graph for the other half's products.
+        """Yield the vector-Jacobian products of D loss derivatives, in order. ``keep`` retains the graph for the other half's products.
 
-        Restricted to the rows of ``half``, the vectors may be linearly dependent (a reward that is constant over the rollouts, two whose advantages are
-        proportional, more rewards than rollouts). Then only as many passes run as there are independent vectors, unless other processes wait for all of
-        them.
+        Restricted to the rows of ``half``, the derivatives may be linearly dependent: one reward is constant over the rollouts, two have proportional
+        advantages, or there are more rewards than rollouts. Then one backward pass per independent vector suffices. All D passes run if
+        other processes wait for them.
         """
         mixture, wanted = self._independent(gradients, half)
         products = self._products(wanted, half, halves, parameters, keep)
@@ -260,7 +268,10 @@ class Recording:
     def _independent(
         self, gradients: Sequence[OutputGradient], half: int
     ) -> tuple[list[list[float]] | None, Sequence[OutputGradient]]:
-        """Return the D vectors as mixtures (D, r) of r < D other vectors, or None and the vectors themselves if they are independent."""
+        """Return coefficients (D, r) and r < D vectors whose linear combinations are the D given vectors.
+
+        Return None and the given vectors if they are independent.
+        """
         inside = self.in_half(half)
         values = torch.stack([gradient[0][inside].flatten() for gradient in gradients]).double()
         plain = all(gradient[1] is None and gradient[2] is None for gradient in gradients)
@@ -294,8 +305,10 @@ class Recording:
     def _product(
         self, gradient: OutputGradient, half: int, halves: int, parameters: Sequence[Tensor], keep: bool
     ) -> list[Tensor | None]:
-        """Return the gradient of the rows in ``half`` with respect to the local parts of the parameters. One backward pass over these rows (over all rows if
-        ``halves`` is one)."""
+        """Return the vector-Jacobian product over the rows of ``half`` (all rows if ``halves`` is one) for the local parts of the parameters.
+
+        This takes one backward pass over these rows.
+        """
         outputs: list[Tensor] = []
         values: list[Tensor] = []
         for part in self.recorded.parts:

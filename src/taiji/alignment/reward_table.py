@@ -1,6 +1,6 @@
 """Reward table (offline environment): the candidate items of each prompt with the ranker's normalised scores, frozen.
 
-Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks rewards up. Since an answer is open text,
+Taiji §5: user-item pairs and their predicted scores are sampled beforehand, and reinforcement learning looks up the rewards. Since an answer is open text,
 it is grounded in an item (our definition): the candidate of the prompt with the largest cosine similarity, by exact search. Candidates are the items that
 the user was shown in the LLM period up to the cutoff, the most popular items before that period, seeded random items, and the true target (all
 true targets, for a set answer). Apart from the targets, nothing after the cutoff is read.
@@ -35,7 +35,7 @@ SCHEMA = {"example": pl.String, "item": pl.UInt32, "ctcvr": pl.Float64, "reward"
 
 @dataclass(frozen=True)
 class Grounded:
-    """Grounded answers, one entry per answer: item id, cosine similarity, CTCVR, and CTCVR after min-max normalisation."""
+    """Grounded answers, one entry per answer: item id, cosine similarity, CTCVR (the ranker's score), and min-max normalised CTCVR."""
 
     items: np.ndarray
     similarity: np.ndarray
@@ -48,7 +48,8 @@ class RewardTable:
     """Candidates and rewards of all examples.
 
     Attributes:
-        rows: ``example, item, ctcvr, reward``; the candidates of an example are consecutive rows, ascending by item.
+        rows: ``example, item, ctcvr, reward``; ``reward`` is the ranker's score ``ctcvr`` after min-max normalisation within the
+            example. The candidates of an example are consecutive rows, ascending by item.
         targets: ``example, item``, in the order of the examples.
         item_ids: (V,) items that occur anywhere in the table, ascending; ``vectors`` (V, d) are their embeddings.
         embedder: version of the embedder.
@@ -68,7 +69,7 @@ class RewardTable:
 
     @cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the candidates of each example as (E, C) positions in ``vectors`` (-1 for none), and their scores."""
+        """Return three (E, C) arrays per example and candidate: position in ``vectors`` (padded with -1), ``ctcvr`` and ``reward`` (padded with NaN)."""
         lengths = self.rows.group_by("example", maintain_order=True).len()
         if lengths["example"].to_list() != self.targets["example"].to_list():
             raise ArtifactError("The rows and targets of the reward table do not match.", fix="build the table again")
@@ -200,9 +201,12 @@ def build_reward_table(
         ranker: ranker trained on data before the LLM period.
         embedder: embedder of item texts.
         settings: numbers of candidates.
-        seed: random seed of the random candidates; the candidates of an example depend only on (seed, example).
+        seed: random seed of the random candidates; those of an example depend only on (seed, example).
         batch: number of user-item pairs scored at a time.
         title_characters: length to which titles are cut, as in the prompts.
+
+    Raises:
+        InputError: there are no examples, or a score is not finite.
     """
     from taiji.reasoning.prompts import item_lines
 

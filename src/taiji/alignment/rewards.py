@@ -1,7 +1,7 @@
 """Taiji's two rewards (§5): semantic similarity of the answer, and the ranker's score of the answer.
 
-A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. It never raises an exception because of a
-model's text: a malformed answer gets the minimum of both rewards, 0. The rewards are kept separate and are not summed here.
+A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. A malformed
+answer does not raise an exception: it gets 0, the minimum of both rewards. The rewards are kept separate and are not summed here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def semantic_reward(table: RewardTable, answers: Answers) -> Reward:
 
 
 def preference_reward(table: RewardTable, answers: Answers) -> Reward:
-    """Return the reward that is the grounded item's CTCVR, min-max normalised over the candidates of the example; 0 for a malformed answer."""
+    """Return the preference reward: the grounded item's CTCVR, min-max normalised over the candidates of the example; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:

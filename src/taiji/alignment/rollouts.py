@@ -21,10 +21,10 @@ FILE = "rollouts.parquet"
 
 
 class Rollouts:
-    """Sampler that sees every scored batch and keeps the first groups of each step.
+    """Recorder that keeps the first groups of the batch scored in each step.
 
     Args:
-        folder: folder of the log, to which lines are appended as steps end, so that an interrupted job keeps them.
+        folder: folder of the log, to which lines are appended at the end of each step, so that an interrupted job keeps them.
         names: names of the rewards.
         generations: number of rollouts per prompt, which are consecutive in a batch.
         lines: log lines of the steps before the checkpoint from which the run resumes.
@@ -39,7 +39,7 @@ class Rollouts:
         write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in self.lines))
 
     def watched(self, name: str, reward: Reward) -> Reward:
-        """Wrap a reward so that its batches are also kept here."""
+        """Wrap a reward so that this recorder keeps the batches that the reward scores."""
 
         def function(examples: Sequence[str], completions: Sequence[str]) -> np.ndarray:
             values = reward(examples, completions)

@@ -34,7 +34,7 @@ class RewardScale:
 
     @classmethod
     def of(cls, weights: Sequence[float] | None, count: int, *, adaptive: bool) -> RewardScale:
-        """Interpret the weights of ``count`` rewards. Weights that are not given (environments append rewards) are ones, as in TRL."""
+        """Interpret the weights of ``count`` rewards. Missing weights are ones, as in TRL, because environments append rewards."""
         numbers = np.ones(count)
         if weights is not None:
             numbers[: len(weights)] = weights

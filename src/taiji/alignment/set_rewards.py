@@ -1,4 +1,4 @@
-"""The two rewards of a set answer (our definitions); see :mod:`taiji.alignment.rewards` for those of a single item.
+"""The two rewards of a set answer, which lists several intents (our definitions). :mod:`taiji.alignment.rewards` has the rewards of single answers.
 
 Semantic reward: coverage of the next items by the intents, minus redundancy. Preference reward: the reward ranker's value of the slate that the intents
 retrieve from the candidates of the example. Both lie in [0, 1], and their scaling is frozen with the reward table.
@@ -46,7 +46,7 @@ class SetAnswers:
 
 
 def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Return the reward that is the coverage of the next items minus :data:`REPEATED` times the redundancy, clipped to [0, 1]; 0 for a malformed answer."""
+    """Return the semantic reward: the coverage of the next items minus :data:`REPEATED` times the redundancy, clipped to [0, 1]; 0 for a malformed answer."""
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> NDArray[Any]:
@@ -58,8 +58,10 @@ def set_semantic_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 
 
 def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
-    """Return the reward that is the mean reward of the :data:`SLATE` candidates nearest to any intent, scaled between the worst (0) and the best (1) slate
-    of that size; 0 for a malformed answer."""
+    """Return the preference reward: the mean table reward of the :data:`SLATE` candidates nearest to any intent.
+
+    It is scaled so that the worst slate of that size gets 0 and the best gets 1. A malformed answer gets 0.
+    """
     same_embedder(table, answers.embedder)
 
     def reward(examples: Sequence[str], completions: Sequence[str]) -> NDArray[Any]:
@@ -73,7 +75,8 @@ def set_preference_reward(table: RewardTable, answers: SetAnswers) -> Reward:
 def ground_sets(
     table: RewardTable, answers: SetAnswers, examples: Sequence[str], completions: Sequence[str]
 ) -> tuple[NDArray[Any], Grounded, list[list[int]]]:
-    """Return a mask of the well-formed answers (B,), the grounding of each first intent, and the candidate items nearest to the intents, for reports."""
+    """Return, for reports, a mask of the well-formed answers (B,), the grounding of each answer's first intent, and the candidate item nearest to each
+    intent (one list per answer)."""
     well, vectors = answers.read(completions)
     there = np.abs(vectors).sum(axis=2) > 0
     places = [table.ground(examples, vectors[:, place]).items for place in range(answers.most)]

@@ -45,7 +45,7 @@ class AlignmentSettings(Settings):
     weighting: Weighting = "popo"
     """Rule that sets the weights of the rewards; ``fixed`` is plain TRL."""
     mode: Literal["robust", "paper"] = "robust"
-    """POPO's update: ours (clipped, averaged, with a minimum weight), or the raw exponentiated gradient of the paper."""
+    """POPO's update: `robust` (ours: clipped, averaged, with a minimum weight) or `paper` (the paper's raw exponentiated gradient)."""
     estimator: Literal["same-batch", "cross-batch", "directional"] = "cross-batch"
     """Estimator of POPO's indicators. The cost of ``directional`` does not depend on the number of rewards."""
     preference: tuple[float, ...] | None = None

@@ -1,8 +1,8 @@
 """Prompt sharing for a GRPO trainer: each shared prompt is computed once in its rollouts, in its loss, and in its old and reference log-probabilities.
 
 Rows of a batch with a common prefix (the rollouts of a prompt) are computed by `taiji.language.prefix_*`, with the same log-probabilities, gradients and
-sampled tokens as TRL's own forward pass, up to float rounding. Cases that this engine does not support (images, vLLM, MoE auxiliary losses, wrapped or
-windowed models, unusual generation settings) are left to TRL.
+sampled tokens as TRL's own forward pass, up to float rounding. Unsupported cases (images, vLLM, MoE auxiliary losses, wrapped or windowed models, unusual
+generation settings) are left to TRL.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROW_WISE = ("grpo", "dapo", "dr_grpo", "cispo", "sapo", "vespo")
 
 @dataclass(frozen=True)
 class ScoredGradients:
-    """Graph of a shared forward pass, in the layout of TRL's batch: ``scored`` (B, T) are the tokens of the completions."""
+    """Graph of a shared forward pass, in the layout of TRL's batch: ``scored`` (B, T) is the mask of the completions' tokens."""
 
     graphs: SharedGradients
     scored: Tensor
@@ -49,7 +49,7 @@ class ScoredGradients:
 
 
 class SharedPrefixes(Base):
-    """Mixin for TRL's ``GRPOTrainer``."""
+    """Mixin for TRL's ``GRPOTrainer`` that computes shared prompts once where this is supported."""
 
     args: ParetoGRPOConfig
     model: Any
@@ -112,7 +112,7 @@ class SharedPrefixes(Base):
         scored = inside[:, -logits_to_keep:]
         starts = [len(row) - int(count) for row, count in zip(rows, scored.sum(1))]
         bonus = torch.is_grad_enabled() and self._entropy_bonus_enabled
-        # TRL's batch size bounds the memory of passes without gradient: allow as many packed tokens as it would allow padded ones.
+        # TRL's batch size bounds the memory of passes without gradient: pack at most as many tokens as a padded batch of this size has.
         room = (batch_size or len(rows)) * input_ids.size(1)
         found: list[Any] = [None] * len(rows)
         spread: list[Any] = [None] * len(rows)
@@ -155,7 +155,7 @@ class SharedPrefixes(Base):
             return generate_shared(self.model, prompt_ids, 1, sampling, stop_ids=self.eos_token_ids, draw=draw), None
 
     def _law(self) -> Sampling | None:
-        """Return the sampling distribution of TRL's rollouts, including the generation settings of the checkpoint; None leaves rollouts to TRL."""
+        """Return the sampling distribution of TRL's rollouts, including the generation settings of the checkpoint; None if sharing does not support it."""
         config = bare_model(self.model)._prepare_generation_config(self.generation_config)[0]
         sampling, reason = sampling_of(config)
         ends = config.eos_token_id

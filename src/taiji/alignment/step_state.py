@@ -19,7 +19,7 @@ Batch = dict[str, Any]
 """TRL's batch: tensors whose first dimension is the rows, scalar tensors, lists and None, by name."""
 
 Generation = tuple[Any, ...]
-"""Return value of TRL's ``_generate``: prompt ids, completion ids, masks, completions, log-probabilities, further fields, images (twice)."""
+"""Return value of TRL's ``_generate``: prompt ids, completion ids, masks, completions, log-probabilities, further fields, images, images of tools."""
 
 ADVANTAGES, PROMPT, SIGNAL, APPLIES = "reward_advantages", "prompt_group", "reward_signal", "reward_applies"
 
@@ -70,12 +70,14 @@ class RewardColumns:
 class StepState:
     """Data that the trainer's callbacks pass to one another outside TRL's batch.
 
+    ``_generate_and_score_completions`` calls ``_generate`` and ``_calculate_rewards``. The first two pieces are used only by dynamic sampling.
+
     ============  =====================================  ========================================
     piece         put by                                 taken by
     ============  =====================================  ========================================
-    generation    ``_generate_and_score_completions``    ``_generate``, which it calls (dynamic sampling)
-    scores        ``_generate_and_score_completions``    ``_calculate_rewards``, which it calls (dynamic sampling)
-    rewards       ``_calculate_rewards``                 ``_generate_and_score_completions``, which called it
+    generation    ``_generate_and_score_completions``    ``_generate``
+    scores        ``_generate_and_score_completions``    ``_calculate_rewards``
+    rewards       ``_calculate_rewards``                 ``_generate_and_score_completions``
     accumulation  ``_compute_loss``, first micro-batch   ``_compute_loss``, last micro-batch
     ============  =====================================  ========================================
 
@@ -105,7 +107,7 @@ class StepState:
             raise _out_of_order("a step ends", "no stored values at the end of a step", " and ".join(self.contents))
 
     def put_drawn(self, generation: Generation, scores: Tensor) -> None:
-        """Store a generation that dynamic sampling has completed, and its rewards (N, K), until TRL asks for them."""
+        """Store a generation of dynamic sampling, and its rewards (N, K), until TRL requests them."""
         self._generation, self._scores = generation, scores
 
     def take_generation(self) -> Generation | None:

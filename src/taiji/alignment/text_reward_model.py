@@ -1,7 +1,7 @@
-"""Reward model of texts, trained on pairs (Bradley–Terry), that scores which text in a group is preferred.
+"""Bradley–Terry reward model: scores texts, trained on pairs of texts of which one was preferred.
 
 A score is the sum of three parts: the quality of the text, the prior of its category, and the effect of its length. The features of the text are
-residuals of a regression on category and length (Frisch and Waugh 1933), so that the quality part cannot learn either of these: over the training texts
+residuals of a regression on category and length (Frisch and Waugh 1933), so that the quality part cannot learn category or length: over the training texts
 it has mean zero in every category and no correlation with length.
 """
 
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 MODEL_FILE = "text_reward.json"
 """File name of a stored model."""
 RIDGES = (0.3, 3.0, 30.0, 300.0, 3000.0)
-"""Penalties among which cross-validation over groups chooses."""
+"""Candidate ridge penalties; cross-validation over groups chooses one."""
 FOLDS = 4
 """Number of folds of the cross-validation."""
 NUISANCE_RIDGE = 1.0
@@ -36,7 +36,7 @@ NUISANCE_RIDGE = 1.0
 
 @dataclass(frozen=True)
 class TextScores:
-    """Parts of the scores of N texts, each (N,), in logits of being preferred.
+    """Parts of the scores of N texts, each (N,). A difference of total scores is the log-odds that the first text is preferred.
 
     Attributes:
         quality: score of the text, relative to its category and length.
@@ -154,7 +154,7 @@ class TextRewardModel:
         """Read a model that :meth:`save` wrote. If no embedder is given, the embedder is loaded by its name.
 
         Raises:
-            ArtifactError: the model was trained with a different embedder.
+            ArtifactError: the model was trained with a different embedder or different style features.
         """
         from safetensors.numpy import load_file
 

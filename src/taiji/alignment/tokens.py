@@ -1,10 +1,10 @@
-"""PEPO token weights: tokens that are grounded in the evidence, and uncertain, receive more of the advantage.
+"""PEPO token weights: tokens that are similar to the evidence, and uncertain, receive more of the advantage.
 
 Source: PEPO's published formulas. VS_t is the mean cosine between the hidden states of token t and those of the evidence, over layers (including the
 embedding layer) and evidence tokens; H_t is the entropy of the distribution of token t. The hidden state is taken at the position of the token, while
 the entropy belongs to the position before it: this offset is part of the method. Deviation: weights are detached, while the published code (and
-``pepo_as_released``) lets gradients flow through them. The two differ only where ratios differ from one: the weights of a row sum to a constant, so in the
-first pass over a batch no gradient flows through them.
+``pepo_as_released``) lets gradients flow through them. In the first pass over a batch, all probability ratios are one, and these gradients cancel, because
+the weights of a row sum to a constant. So the two versions differ only in later passes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def evidence_similarity(hidden: Sequence[Tensor], evidence: Tensor, tokens: int) -> Tensor:
-    """Return VS (B, T), the mean over layers and evidence tokens of cos(h[l, t], v[l, n]).
+    """Return VS (B, T), the mean of cos(h[l, t], h[l, n]) over layers l and evidence tokens n, with hidden states h.
 
     Args:
         hidden: one (B, L, H) tensor per layer; the completion is in the last ``tokens`` positions.
@@ -58,8 +58,8 @@ def token_weights(
 ) -> Tensor:
     """Return weights (B, T) > 0 whose mean over the valid tokens of each row is one; zero on padding.
 
-    w_t = T softmax_t(VS_t (1 + alpha tanh g_t) / temperature), where g is the centred sum of scaled VS and scaled H. A row without valid tokens is all
-    zero; a quantity that is constant over a row is scaled to zero.
+    w_t = n softmax_t(VS_t (1 + alpha tanh g_t) / temperature), where n is the number of valid tokens. g is the sum of VS and H, each scaled to [0, 1]
+    within the row, minus the row's mean of this sum. A row without valid tokens is all zero; VS or H that is constant over a row is scaled to zero.
     """
     mask = mask.bool()
     count = mask.sum(1, keepdim=True)
@@ -84,7 +84,7 @@ def blended(weights: Tensor, progress: float) -> Tensor:
 
 
 def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt_mask: Tensor, pattern: str) -> Tensor:
-    """Return a bool (B, P): True for prompt tokens that overlap a match of ``pattern``; in a row without a match, True for all real prompt tokens."""
+    """Return a mask (B, P): True for prompt tokens that overlap a match of ``pattern``; in a row without a match, True for all real prompt tokens."""
     found = torch.zeros_like(prompt_mask, dtype=torch.bool)
     for row, (ids, mask) in enumerate(zip(prompt_ids.tolist(), prompt_mask.tolist())):
         start, spans, text = 0, [], []

@@ -1,10 +1,10 @@
 """GRPO with adaptive reward weights: TRL's trainer with a few methods overridden and none copied.
 
-``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short, ``_calculate_rewards`` shows the batch to the
-reward rules; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded
-forward pass, backpropagates the loss of each reward through it and, at the last micro-batch of a step, sets the gradients of the parameters to
-sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default settings, the run is the same as with
-plain TRL, up to rounding; with ``share_prefixes=False``, bit for bit.
+``docs/explanation/one-rollout.md`` follows a rollout from the prompt to the parameter update. In short, ``_calculate_rewards`` passes the rewards to
+a reward rule; ``_generate_and_score_completions`` adds one advantage column per reward to TRL's batch; ``_compute_loss`` runs TRL's loss on a recorded
+forward pass, backpropagates the loss of each reward k through it (gradient g_k) and, at the last micro-batch of a step, sets the gradients of the
+parameters to sum_k w_k g_k. Checkpoints hold the weights and the unused rollouts. With ``weighting="fixed"`` and otherwise default settings, the run is
+the same as with plain TRL, up to rounding; with ``share_prefixes=False``, bit for bit.
 
 Sources: GRPO (arXiv 2402.03300) as in TRL 1.16; POPO (arXiv 2606.03866); deviations in ``docs/alignment.md``.
 """
@@ -53,8 +53,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
     ``front/mean/<name>``; also ``max_delta_log_weight``, ``front/hypervolume``, ``front/points`` and, with dynamic sampling, ``dynamic_sampling/…``.
     ``docs/alignment.md`` explains them.
 
-    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules hold K gradients (2K for cross-batch) in
-    float32, of the part of the trainable parameters on each process. Under FSDP1 or DeepSpeed, use a reward rule.
+    It works with full parameters or LoRA, gradient accumulation, data parallelism and FSDP2. Gradient rules keep K gradients (2K for cross-batch) in
+    float32 on each process, for its part of the trainable parameters. Under FSDP1 or DeepSpeed, use a reward rule.
 
     Attributes:
         front: mean rewards of the batches so far that no other batch dominates.
@@ -102,7 +102,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
                 )
         self._check_dynamic_sampling()
         if args.leave_one_out:
-            self.scale_rewards = "none"  # as TRL does, before our factor is applied
+            self.scale_rewards = "none"  # leave-one-out is applied in the advantage columns instead
         self.front = Front(self.reward_weights.tolist(), args.front_reference)
         self.reward_scale = RewardScale.of(
             args.reward_weights, len(self.reward_weights), adaptive=args.source != "none"
@@ -122,7 +122,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return [name if rewards.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(rewards)]
 
     def _log_weights(self, shares: np.ndarray, reading: Reading | None) -> None:
-        """Log the values of a step."""
+        """Log the weights (K,) of a step and, if the rule made an observation, its reading: indicators and largest change of log w."""
         metrics, names = self._metrics["train"], self._reward_names
         for name, weight in zip(names, shares):
             metrics[f"weight/{name}"].append(float(weight))
@@ -176,7 +176,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return common(seen, group, self.multi_objective_aggregation, self.args.scale_rewards, total)
 
     def _groups_with_signal(self, rewards: Tensor) -> Tensor:
-        """Return a bool (prompts,): True for groups that can change the parameters or the weights of a rule."""
+        """Return a mask (prompts,): True for groups that can change the parameters or the weights of a rule."""
         if self.rule.source == "none":  # only the weighted sum is used
             weights, aggregation = self.reward_weights, self.multi_objective_aggregation
             return groups_with_signal(
@@ -263,7 +263,10 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return loss
 
     def _loss_per_reward(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
-        """Add a micro-batch to the accumulation step. At the end of the step, observe, update the weights, and set the gradients."""
+        """Add a micro-batch to the accumulation step; at its end, update the weights and set the gradients.
+
+        Return the loss, detached from the parameters.
+        """
         batch = RewardColumns.of(inputs)
         step = self.step_state.accumulation(partial(self._start_accumulation, model))
         halves = batch.prompt % 2 if step.halves == 2 else None
@@ -316,10 +319,9 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         )
 
     def _update(self, step: AccumulationStep, signal: bool) -> None:
-        """Close the step: show it to the rule, and set the gradients of the parameters.
+        """Close the step: let the rule observe it, and set the gradients of the parameters.
 
-        The rule does not observe a step with infinite or NaN gradients, with rewards that are all constant over the rollouts, or with prompts in only one
-        half.
+        The rule does not observe a step with infinite or NaN gradients, with advantages that are all zero, or with prompts in only one half.
         """
         seen = step.close(self.args.directional_step)
         before, reading = self.rule.weights, None
@@ -339,7 +341,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
 
     @contextmanager
     def _unlogged(self) -> Iterator[None]:
-        """Keep TRL's metrics and entropy controller unchanged during its loss, without synchronising with other processes."""
+        """Keep TRL's metrics and entropy controller unchanged while its loss runs in the block, without synchronising processes."""
         coefficient, accelerator = self.entropy_coef, self.accelerator
         entropy, stats = self._last_world_entropy, self._entropy_window_stats
         self.accelerator = cast(Accelerator, Silent(accelerator))
@@ -351,7 +353,8 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
             self._last_world_entropy, self._entropy_window_stats = entropy, stats
 
     def get_high_entropy_mask(self, entropies: Tensor, mask: Tensor, threshold: float) -> Tensor:
-        """Return TRL's mask of the tokens to train on. It is not a metric, so it is always computed from the entropies of all processes."""
+        """Return TRL's mask of the tokens to train on. It affects the loss, so it is computed from the entropies of all
+        processes even inside :meth:`_unlogged`."""
         accelerator = self.accelerator
         self.accelerator = accelerator.accelerator if isinstance(accelerator, Silent) else accelerator
         try:
@@ -369,7 +372,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         return tokens.Evidence(mask, attached=self.args.pepo_as_released)
 
     def _token_weights(self, recording: Recording, inputs: Batch) -> Tensor:
-        """Return PEPO's weights (B, T). TRL's loss is run to obtain the forward pass from which they are computed."""
+        """Return PEPO's weights (B, T). They are computed from the forward pass that a run of TRL's loss records."""
         with self._unlogged():
             super()._compute_loss(recording, inputs)
         similarity, entropies = recording.token_statistics()
@@ -402,7 +405,7 @@ class ParetoGRPOTrainer(DynamicSampling, SharedPrefixes, GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        # TRL's sampler draws the order of each epoch from one generator, so a resumed run has to draw those of past epochs, too.
+        # TRL's sampler draws the order of each epoch from one generator, so a resumed run has to draw the orders of past epochs, too.
         sampler = self._train_sampler
         if isinstance(sampler, RepeatSampler) and sampler.shuffle:
             for _ in range(int(read_json(Path(checkpoint) / "trainer_state.json")["epoch"] + 1e-9)):

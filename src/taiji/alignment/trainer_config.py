@@ -1,4 +1,4 @@
-"""Configuration of :class:`taiji.alignment.ParetoGRPOTrainer`: TRL's, plus how the reward weights change."""
+"""Configuration of :class:`taiji.alignment.ParetoGRPOTrainer`: TRL's options, plus options of the reward weighting."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class ParetoGRPOConfig(GRPOConfig):
     aggregation: str | None = field(
         default=None,
         metadata={
-            "help": "'trl': the update descends on TRL's scalar advantage of the weighted rewards. 'common': it descends on the weighted sum of per-reward advantages, where the rewards of a group are divided by one scalar that does not depend on the weights. 'linear': each reward is divided by its own standard deviation, which loses the curvature of the trade-off and converges to a single reward (combine it with scale_rewards='none'). None is 'common' for rules that use gradients and 'trl' for the others."
+            "help": "'trl': the update uses TRL's scalar advantage of the weighted rewards. 'common': it uses the weighted sum of per-reward advantages, where the rewards of a group are divided by one scalar that does not depend on the weights. 'linear': each reward is divided by its own standard deviation, which loses the curvature of the trade-off and converges to a single reward (combine it with scale_rewards='none'). None is 'common' for rules that use gradients and 'trl' for the others."
         },
     )
     kl_in_indicator: bool = field(
         default=True,
         metadata={
-            "help": "Whether beta * KL is part of every reward's loss when indicators are computed. If it is not, the end point is no longer that of equal weights."
+            "help": "True includes beta * KL in every reward's loss when indicators are computed. With False, training no longer converges to the same point as with equal weights."
         },
     )
     weight_step: float = field(
@@ -206,7 +206,7 @@ class ParetoGRPOConfig(GRPOConfig):
 
     @property
     def leave_one_out(self) -> bool:
-        """Return True if a rollout is compared with the mean of its siblings without any scaling (RLOO)."""
+        """Return True if the baseline of a rollout is the mean of the prompt's other rollouts, without scaling (RLOO)."""
         return self.scale_rewards == LEAVE_ONE_OUT
 
     @property
@@ -215,7 +215,7 @@ class ParetoGRPOConfig(GRPOConfig):
         return RULES[self.weighting].source
 
     def rule_options(self, scale: RewardScale | None = None) -> RuleOptions:
-        """Return the options of the weight rule, with initial weights and preference for the rewards that ``scale`` weighs."""
+        """Return the options of the weighting rule. ``scale`` restricts initial weights and preference to the weighted rewards."""
         preference = tuple(self.preference) if self.preference else None
         return RuleOptions(
             mode=self.popo_mode,

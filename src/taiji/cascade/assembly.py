@@ -70,7 +70,7 @@ def make_fuser(settings: RecommendSettings) -> Fuser:
     A fitted fusion reads only the ranker's predictions, so the weight of the merge is excluded.
 
     Raises:
-        ConfigError: nothing has that name, or its settings are invalid.
+        ConfigError: the name is unknown, or the settings are invalid.
     """
     where = "recommend.fusion"
     kind = find_class(settings.fusion, FUSERS, where)

@@ -23,4 +23,4 @@ class Budget(Settings):
     ranking_seconds: float | None = Field(default=None, gt=0)
     """Time limit of ranking in seconds. Candidates that are not ranked by then are left out; `null` ranks all."""
     ranking_block: PositiveInt = 100
-    """Number of candidates ranked between two checks of the clock."""
+    """Number of candidates ranked between two checks of the time limit."""

@@ -34,7 +34,7 @@ class Merge(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """A ranker, with the adjustment and fusion of its predictions to one score."""
+    """A ranker, and the adjustment and fusion of its predictions into one score."""
 
     scorer: Scorer[Any]
     fuser: Fuser
@@ -48,8 +48,9 @@ class Recommendation:
     Attributes:
         slate: (B, k) items, best first, with their scores.
         seconds: seconds per step.
-        unranked: (B,) number of candidates left out because time was up.
-        late, failed: retrievers left out.
+        unranked: (B,) number of candidates left out because the time limit of ranking was reached.
+        late: retrievers left out because they did not respond in time.
+        failed: retrievers left out because they raised, with their messages.
         trace: one row per request and candidate, if requested.
     """
 
@@ -62,7 +63,7 @@ class Recommendation:
 
 
 class Cascade:
-    """The request path over fitted components.
+    """Cascade of fitted components, from requests to recommended lists.
 
     Args:
         retrievers: name to retriever.
@@ -149,7 +150,7 @@ class Cascade:
         unranked = slate.mask[:, ranked:].sum(axis=1)
         every, slate = slate, slate.first(ranked)
         if notes is not None:
-            notes.left_out(every, slate, f"not reached by {step} in its time")
+            notes.left_out(every, slate, f"not reached by {step} within the time limit")
         # Adjustment and fusion may depend on properties of the candidates (a duration) and look them up by item.
         requests = replace(requests, columns={**requests.columns, CANDIDATES: slate.items})
         for adjuster in ranking.adjusters:
@@ -163,7 +164,10 @@ class Cascade:
         return best_of(slate, scores, keep), unranked
 
     def _predictions(self, requests: Requests, slate: Slate, ranking: Ranking) -> tuple[Predictions, int]:
-        """Return the predictions of the first positions, and the number of these positions: without a time limit, all of them."""
+        """Return the predictions of the first positions, and the number of these positions.
+
+        Without a time limit, all positions are ranked.
+        """
         state = ranking.scorer.encode(requests)
         width = slate.items.shape[1]
         if self.budget.ranking_seconds is None:

@@ -1,4 +1,4 @@
-"""Comparison of each trained component with popularity and co-occurrence, with possible reasons from the log if it does not beat them."""
+"""Comparison of each trained component with the baselines popularity and co-occurrence, and possible reasons why it does not beat them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from taiji.cascade.log_slices import LogFacts
 
 Row = Mapping[str, Any]
 MANY = 0.1
-"""Smallest share at which a fact of the log is named as a reason."""
+"""Smallest share at which a property of the log is reported as a limit."""
 FEW_PER_ITEM = 20.0
-"""Interactions per item below which sparse data are named as a reason."""
+"""Interactions per item below which sparse data are reported as a limit."""
 
 
 def component_findings(
@@ -20,14 +20,15 @@ def component_findings(
     """Return one finding per component that is not a baseline.
 
     Args:
-        retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`; rows of slices have
-            ``slice``.
+        retrieval, slices: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`; rows of ``slices``
+            also have ``slice``, the name of the slice.
         baselines: arm to display name.
         metric: metric of the comparison.
 
     Returns:
         ``component``, ``metric``, ``value`` and its interval ``low`` to ``high``, ``comparisons`` (paired differences
-        with ``verdict``), ``beats`` (None without a baseline) and ``reasons``, empty if it beats them all.
+        with ``verdict``), ``beats`` (None without a baseline) and ``reasons``, empty if it beats all
+        baselines.
     """
     found = []
     for row in retrieval:
@@ -73,7 +74,11 @@ def _pairs(row: Row, baselines: Mapping[str, str]) -> list[Row]:
 
 
 def _reasons(row: Row, behind: Sequence[Row], slices: Sequence[Row], metric: str) -> list[str]:
-    """Return sentences on possible reasons, most informative first; at least the width of the interval is reported."""
+    """Return sentences for each baseline in ``behind``, the baselines that are not beaten.
+
+    They state the smallest resolvable difference if the interval contains 0, the reason for a missing interval, and the slices with
+    a significant difference.
+    """
     arm, texts = row["arm"], []
     for pair in behind:
         if pair["verdict"] == "open":

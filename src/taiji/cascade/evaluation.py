@@ -39,8 +39,8 @@ class Evaluation:
     Attributes:
         retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, whose arms are the retrievers, their
             merge, and the merge in the ranker's order.
-        lists: the same for the final list of every variant: with all components, and without each of them.
-        milliseconds: step to median milliseconds per request, with requests in blocks.
+        lists: rows of the same function for the final lists; the arms are the variants of the cascade.
+        milliseconds: step to median milliseconds per request, with requests processed in blocks.
         components: result of :func:`taiji.cascade.component_findings.component_findings`.
         slices: rows of the compared metric on each slice of the log, from which the reasons in ``components`` come.
         facts: facts of the log.
@@ -80,16 +80,15 @@ def evaluate_recommender(
     Args:
         settings: the composition.
         dataset: the log.
-        retrievers, ranker: fitted.
+        retrievers, ranker: fitted components.
         requests, targets: requests and targets of the test period.
         before: start of the test period (microseconds). Only earlier interactions count for popularity (in novelty,
             slices and facts) and for known items.
-        vectors: (N, d) for diversity.
-        further: additional metrics of the caller: name to a function from final lists (B, K) to values per request
-            (B,).
-        fuser: the fitted fusion, where the settings name one.
+        vectors: (N, d) item vectors, for re-rankers.
+        further: function from final lists (B, K) to additional metrics: values per request (B,), by name.
+        fuser: the fitted fusion, if the settings name one.
         without_fields: field to a ranker that was trained without it; each gives a further variant.
-        resamples, level, seed: of the bootstrap.
+        resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
     """
     if not len(requests):
         return Evaluation([], [], {})
@@ -177,15 +176,17 @@ def variants(
     fuser: Fuser | None = None,
     without_fields: Mapping[str, Scorer[Any]] | None = None,
 ) -> dict[str, Cascade]:
-    """Return the full cascade, and its variants without one component each, which use stored outputs of the components.
+    """Return the full cascade and its variants, each without a component or with a simpler one in its place.
+
+    Variants use stored outputs of the components.
 
     Args:
         settings, dataset, vectors: the composition.
         slates: slates of each retriever.
         remembered: predictions of the ranker.
-        at: the current requests.
-        ranker: replaces ``remembered`` in the full cascade, which is timed.
-        fuser: the fitted fusion, where the settings name one; one variant uses averaged ranks instead.
+        at: row indices of the current requests.
+        ranker: used instead of ``remembered`` in the full cascade, so that its time is measured.
+        fuser: the fitted fusion, if the settings name one; one variant uses averaged ranks instead.
         without_fields: field to the predictions of a ranker that was trained without it.
     """
 

@@ -23,11 +23,14 @@ class LogFacts:
     """Shares and counts of a log that limit its models.
 
     Attributes:
-        interactions: number of interactions before the test period; items: size of the catalogue; per_item: their ratio.
+        interactions: number of interactions before the test period.
+        items: number of items in the catalogue.
+        per_item: ``interactions`` per item.
         no_history: share of requests whose user had no earlier interaction.
         unknown_targets: share of targets without an interaction before the test period.
         had_before: share of targets with which the user had interacted before the request.
-        head: smallest number of items that make up half of the past interactions; head_targets: their share of the targets.
+        head: smallest number of items that make up half of the interactions before the test period.
+        head_targets: share of targets that are among these items.
     """
 
     interactions: int
@@ -40,7 +43,7 @@ class LogFacts:
     head_targets: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as JSON."""
+        """Return the facts as a JSON-compatible dictionary."""
         return asdict(self)
 
 
@@ -52,7 +55,7 @@ def past_counts(dataset: Dataset, before: int) -> Array:
 
 
 def head_of(counts: Array) -> Array:
-    """Return a mask (N,) of the smallest set of items that makes up half of the counts (N,)."""
+    """Return a mask (N,) of the smallest set of items that makes up at least half of the counts (N,)."""
     order = np.argsort(-counts, kind="stable")
     inside = np.cumsum(counts[order]) - counts[order] < counts.sum() / 2
     found = np.zeros(len(counts), dtype=bool)

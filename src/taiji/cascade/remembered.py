@@ -28,8 +28,8 @@ class RememberedRetriever:
     """Retriever that returns stored slates.
 
     Args:
-        slate: its slate for each of the known requests, in order.
-        at: the current requests, set by the caller.
+        slate: stored slates of all requests, in order.
+        at: row indices of the current requests, set by the caller.
     """
 
     def __init__(self, slate: Slate, at: Rows) -> None:
@@ -49,7 +49,7 @@ class RememberedScorer:
         scorer: the scorer.
         requests: all requests.
         slates: slates of each retriever for all requests.
-        at: the current requests, set by the caller.
+        at: row indices of the current requests, set by the caller.
     """
 
     def __init__(self, scorer: Scorer[Any], requests: Requests, slates: Mapping[str, Slate], at: Rows) -> None:
@@ -67,7 +67,7 @@ class RememberedScorer:
         }
 
     def encode(self, requests: Requests) -> None:
-        """Return None: the requests are those at ``at``, so there is no state."""
+        """Return None: ``at`` identifies the requests, so no state is needed."""
 
     def score(self, state: None, slate: Slate) -> Predictions:
         """Return the predictions of the slate's items."""

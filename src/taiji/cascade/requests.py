@@ -30,15 +30,15 @@ def period_requests(
 
     Args:
         dataset: the log.
-        start: microseconds.
+        start: start of the period, in microseconds.
         most: largest number of users; if there are more, a seeded sample is drawn.
         seed: seed of the sample and of the drawn events.
         at: choice of the event: a random one of the user's distinct times, or the first.
-        horizon_days: days after the request within which an interaction is a target; None: to the end.
+        horizon_days: days after the request within which an interaction is a target; None for all later interactions.
         new_only: exclude items that the user had interacted with before the request.
 
     Returns:
-        requests of users with at least one target, ascending by user, with the context of that event, and their targets.
+        requests of users with at least one target, ascending by user, with the context of the drawn event; and their targets.
     """
     random = np.random.default_rng(seed)
     later = dataset.events.filter(pl.col("time") >= start)

@@ -45,6 +45,6 @@ class ResultCache(Generic[V]):
                 self._held.popitem(last=False)
 
     def clear(self) -> None:
-        """Remove all entries, as after a roll-out."""
+        """Remove all entries, for example after a roll-out."""
         with self._lock:
             self._held.clear()

@@ -31,12 +31,12 @@ class Retrieved:
 class RetrieverPool:
     """Pool of retrievers that are called concurrently, one thread each.
 
-    A late call continues in its thread and its result is dropped. Its retriever is not called again until it has
-    finished, so calls cannot pile up behind a slow one.
+    A late call continues in its thread and its result is dropped. The retriever is not called again until this call
+    has finished, so calls cannot pile up.
 
     Args:
         retrievers: name to retriever.
-        seconds: time limit; None calls all retrievers one after another in this thread.
+        seconds: time limit; None calls all retrievers one after another in the calling thread.
     """
 
     def __init__(self, retrievers: Mapping[str, Retriever], seconds: float | None = None) -> None:

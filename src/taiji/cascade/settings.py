@@ -50,8 +50,10 @@ class RecommendSettings(Settings):
     """Prediction to its weight in the fusion; `merged` is the score of the retrievers' merge. A ranker trained on
     exposures knows little about the rest of the catalogue, so its predictions alone may be worse than the merge."""
     rerank: str = "none"
-    """Diversity of the list, by the items' text vectors: `none`, `mmr`, `dpp`; `best_of_lists` scores proposed lists
-    with a saved evaluator; `device_gate` replaces videos that are likely to stall with videos that are already on the device; or another entry point of the group `taiji.rerankers` or `package.module:Class`, called with the vectors and the strength."""
+    """Re-ranker of the list: `none`; `mmr` or `dpp` (diversity by the items' text vectors); `best_of_lists` (scores
+    proposed lists with a saved evaluator); `device_gate` (replaces videos that are likely to stall with videos that are
+    already on the device); or another entry point of the group `taiji.rerankers` or `package.module:Class`, which is
+    called with the item vectors and the strength."""
     rerank_settings: dict[str, Any] = Field(default={})
     """Further settings of the re-ranker."""
     rerank_strength: float = Field(default=0.7, gt=0)
@@ -74,7 +76,7 @@ class RecommendSettings(Settings):
     request_at: Literal["random", "first"] = "random"
     """Time of a user's request: a random one of the user's events in the test period, or the first."""
     horizon_days: float | None = Field(default=None, gt=0)
-    """Days after a request within which the user's interactions are targets; `null`: to the end of the log."""
+    """Days after a request within which the user's interactions are targets; `null` for all until the end of the log."""
     new_items_only: bool | None = None
     """Count only items new to the user; `null` does so if the retrievers drop seen items."""
     traced: int = Field(default=100, ge=0)

@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Trace:
-    """Record of one call, kept only if a trace was requested.
+    """Record of one call of a cascade, created only if a trace was requested.
 
     Steps record their slates; :meth:`frame` combines the records per request and item.
     """
@@ -48,8 +48,8 @@ class Trace:
         )
 
     def frame(self, shown: Slate) -> pl.DataFrame:
-        """Return one row per request and candidate: its records, and its ``place`` in the list or the reason why it
-        is missing."""
+        """Return one row per request and candidate: its recorded values, its ``place`` in the list, and ``left_out``, the
+        reason if it is not in the list."""
         self.scores(shown, {"place": np.broadcast_to(np.arange(1, shown.items.shape[1] + 1), shown.items.shape)})
         keys = ["request", "item"]
         out = pl.concat([part.select(keys) for part in self._parts]).unique(maintain_order=True)

@@ -80,7 +80,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Entry point of the ``taiji`` command."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers would report each start without being asked
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # otherwise TRL's trainers send telemetry at each start
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # warnings of libraries are meant for developers; python -W shows them
     progress.silence(False)

@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperGroup
 
 WHOLE = 500
-"""Largest number of characters of a summary. No summary is so long that it is truncated."""
+"""Limit on the characters of a summary; every summary is shorter, so none is truncated."""
 
 
 class TaskGroup(TyperGroup):

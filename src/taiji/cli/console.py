@@ -1,4 +1,4 @@
-"""Finish every command: print the result for people or scripts, one message for a user's error, and the command that continues after Ctrl-C."""
+"""Output and exit codes of every command: JSON results, one message for a user's error, and the command that continues after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def _interrupted() -> None:
         else "\nInterrupted.",
         file=sys.stderr,
     )
-    # If an interruption occurs during the exec of a string (which creates a dataclass while a library is loaded), Python sets a flag and
-    # exits with SIGINT instead of the exit code, even if the interruption is handled. The next exec of a string clears this flag.
+    # Dataclasses are created by exec of a string, for example while a library is imported. If Ctrl-C interrupts such an exec, Python sets a
+    # flag and ends with SIGINT instead of the exit code, even if the interruption is handled. The next exec of a string clears this flag.
     exec("")
     sys.exit(INTERRUPTED)
 

@@ -149,7 +149,7 @@ def oracle(
     from taiji.cli.view_commands import open_run
 
     opened = open_run(config, preset, data, overrides, name, runs, True, quiet)
-    from taiji.pipeline.oracle import oracle as evaluate  # after a wrong path is reported: it loads torch
+    from taiji.pipeline.oracle import oracle as evaluate  # after wrong paths are reported, because it loads torch
     from taiji.pipeline.oracle import print_oracle
 
     console.can_go_on("the same command")

@@ -114,7 +114,7 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
 
 
 def _print_values(out: Console, found: Mapping[str, Any], loop: Mapping[str, Any] | None) -> None:
-    """Print the value of lists estimated off-policy, and in the simulated world from which the log came."""
+    """Print off-policy estimates of the value of the lists, and their value in the simulated world from which the log came, if any."""
     if off := found.get("off_policy"):
         out.print(f"\nClicks per item shown on {off['exposures']:,} logged exposures, off-policy:")
         out.print(f"  the log itself {_value(off['logged'])}", highlight=False)

@@ -118,7 +118,7 @@ def stage_command(stage: str) -> Callable[..., None]:
 
 
 def renamed_command(command: Callable[..., None], old: str, new: str) -> Callable[..., None]:
-    """Return a command for an old name, which prints the new name."""
+    """Return a command for an old name, which prints the new name and then runs ``command``."""
 
     @wraps(command)
     def hinting(*arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""Generate the page of the configuration: every key with its default, what the presets set, its bounds and its meaning."""
+"""Generate the page of the configuration: every key with its default, its values in the presets, its bounds and its meaning."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ The configuration is one YAML file with one section per package. Missing keys co
 otherwise from the defaults below. `taiji config --preset demo` prints the whole configuration for editing; `--set section.key=value` overrides
 one key on the command line. This page is the output of `taiji config --describe`.
 
-The column *presets* shows what a preset sets where this differs from the default; a preset that is not named there leaves the default. What a
-preset says about its own log (`data`, `ladder.logs`) applies only while `data.source` is that log.
+The column *presets* shows what a preset sets where this differs from the default; a preset that is not named there leaves the default. The
+settings of a preset for its own log (`data`, `ladder.logs`) apply only while `data.source` is that log.
 """
 
 

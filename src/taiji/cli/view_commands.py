@@ -44,7 +44,11 @@ def open_run(
     verify: bool = False,
     recommend: bool = False,
 ) -> Run:
-    """Open the run that the options of a command describe, with the stages that enhance a ranker or, with ``recommend``, those that recommend."""
+    """Open the run that a command's options describe, with the stages of `taiji run` or, with ``recommend``, of `taiji recommend`.
+
+    Raises:
+        TaijiError: the options are invalid, or the run exists and ``resume`` is false.
+    """
     from taiji.config import load_config
     from taiji.core import progress
     from taiji.core.manifests import MANIFEST, Verifier

@@ -1,8 +1,9 @@
 """Categories of copy. Each category is one prompt file, so that a new file adds a category.
 
-``<category>.j2`` is the prompt (sections ``[system]``, ``[user]``, ``[prefill]``; variables ``facts``, ``comments``, ``examples``, ``longest``,
-``forbidden``). An optional ``<category>.txt`` next to it has example sentences with ``{title}``: the prompt shows them as examples of the style, and the
-writer ``rules`` fills in the title. Files in the user's folder take precedence over packaged ones, and files of a domain over those for all domains.
+``<category>.j2`` is the prompt (sections ``[system]``, ``[user]``, ``[prefill]``; variables ``facts``, ``comments``,
+``examples``, ``longest``, ``forbidden``). An optional ``<category>.txt`` next to it has example sentences with
+``{title}``: the prompt shows them as examples of the style, and the writer ``rules`` fills in the title. Files in the
+user's folder take precedence over packaged files, and files for one domain over files for all domains.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class CopyPrompt:
 
 
 def copy_categories(settings: CopywritingSettings, domain: str) -> list[Category]:
-    """Return the categories to write, by name.
+    """Return the categories to write: all of ``settings.categories`` in that order or, if it is empty, all categories
+    sorted by name.
 
     Raises:
         ConfigError: a named category has no file, or there are no categories at all.

@@ -1,8 +1,8 @@
 """Checks of a copy against its evidence: it may not name, count or claim anything that the evidence does not contain.
 
-No list of all names exists, so the checks work in the opposite direction: a word is either a lower-case everyday word, or it is a name, and the words of a
-name must occur in the evidence, next to each other in one fact. A number must occur in the catalogue. Comments support a word only if several different
-comments contain it. A false alarm costs only one candidate.
+There is no list of all names, so every word that is not a lower-case everyday word is treated as a name. The words of a
+name must occur next to each other in one fact of the evidence. A number must occur in the catalogue. Comments support a
+word only if several different comments contain it. A false alarm costs only one candidate.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from taiji.core.errors import ConfigError
 REASONS = ("empty", "refusal", "link", "length", "forbidden", "number", "name", "word", "unrelated", "duplicate")
 """Reasons for which a copy is rejected."""
 ENGLISH = Path(__file__).parent / "words" / "english.txt"
-"""Everyday words, without names and numbers: words that are lower case in at least ten reviews of womens-clothing-reviews and a single token of WordLlama, and words of announcements added by hand."""
+"""Everyday words, without names and numbers. Each of them occurs in lower case in at least ten reviews of
+womens-clothing-reviews and is a single token of WordLlama; words of announcements were added by hand."""
 FUNCTION = ENGLISH.with_name("english_function.txt")
 """Function words, which say nothing about the topic of a text."""
 COUNTING = ENGLISH.with_name("english_numbers.txt")
-"""Counting words, which comments never support."""
+"""Number words ("two", "dozen"). A copy may use one only if the catalogue contains it; comments do not suffice."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
@@ -55,7 +56,10 @@ class CopyChecks:
         self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
 
     def reasons(self, text: str, evidence: Evidence) -> list[str]:
-        """Return the reasons against a copy for an item, out of :data:`REASONS` except ``duplicate``; empty if the copy may be used."""
+        """Return the reasons to reject a copy for an item: any of :data:`REASONS` except ``duplicate``.
+
+        The list is empty if the copy may be used.
+        """
         plain = cleaned(text)
         if not plain:
             return ["empty"]
@@ -75,7 +79,10 @@ class CopyChecks:
         return [reason for reason in REASONS if found.get(reason)]
 
     def _ground(self, evidence: Evidence) -> _Ground:
-        """Return what the evidence of an item supports. Candidates of one item follow one another, so the last result is cached."""
+        """Return the phrases and numbers that the evidence supports.
+
+        Candidates of one item are checked in succession, so the last result is cached.
+        """
         if self._last is None or self._last[0] is not evidence:
             self._last = evidence, _Ground(evidence, self.limits.comment_support)
         return self._last[1]
@@ -103,7 +110,7 @@ class CopyChecks:
         return bool(LINK.search(text) or set(text) & set("@#<>{}[]|\\")) or any(word not in known for word in dotted)
 
     def _unknown(self, text: str) -> Iterator[str]:
-        """Yield the lower-case words that are not everyday words: they may be names in disguise, unless the evidence contains them."""
+        """Yield the lower-case words that are not everyday words, which may be names in disguise."""
         yield from (word for word, _, _ in _words(text) if not word[0].isupper() and not self._is_everyday(word))
 
     def _is_everyday(self, word: str) -> bool:
@@ -124,7 +131,9 @@ class _Ground:
         self.words = {word for fact in evidence.facts for word in _telling(fact.text)}
 
     def holds(self, words: Sequence[str]) -> bool:
-        """Return True if the catalogue, or enough comments, contain these words next to each other."""
+        """Return True if a fact of the catalogue, or at least ``support`` comments, contain these words next to each
+        other.
+        """
         phrase = f" {' '.join(_folded_words(' '.join(words)))} "
         return any(phrase in fact for fact in self.catalogue) or (
             sum(phrase in fact for fact in self.comments) >= self.support
@@ -132,7 +141,11 @@ class _Ground:
 
 
 def without_title(text: str, title: str) -> str:
-    """Return a text in which each exact occurrence of the title is replaced by a mark, because numbers and signs in the title belong to the item."""
+    """Return a text in which a dot replaces each exact occurrence of the title, so that numbers and signs in the title
+    are not checked.
+
+    A title of one or two characters is not replaced.
+    """
     return re.sub(rf"(?<!\w){re.escape(title)}(?!\w)", "·", text) if len(title) > 2 else text
 
 

@@ -83,7 +83,10 @@ def write_copies(
 
 
 def _written(prompts: Sequence[CopyPrompt], writer: CopyWriter, n: int, folder: Path, seed: int) -> pl.DataFrame:
-    """Return the written texts for some prompts: those of an earlier job with the same request, or new ones."""
+    """Return the texts for some prompts.
+
+    They are read from disk if an earlier job made the same request, and written anew otherwise.
+    """
     version = writer.version
     key = value_hash([[p.evidence.item_id, p.category.name, asked_hash(p, version)] for p in prompts] + [n, seed])[:24]
     file = folder / PARTS / f"{key}.parquet"
@@ -140,7 +143,9 @@ def reward_model_of(results: pl.DataFrame, embedder: Embedder, settings: PairSet
 
 
 def fitted_to_pairs(pairs: pl.DataFrame, embedder: Embedder) -> TextRewardModel:
-    """Return a reward model fitted to pairs (:data:`taiji.copywriting.copy_pairs.PAIRS`). The total weight of an item is the square root of its number of pairs.
+    """Return a reward model fitted to pairs (:data:`taiji.copywriting.copy_pairs.PAIRS`).
+
+    The total weight of an item is proportional to the square root of its number of pairs.
 
     Raises:
         InputError: there is no pair.

@@ -1,4 +1,6 @@
-"""Numbers in a copy, with what they count: 40 cm does not support 40 %, $40 or 40 nights, and a price of 3 does not support "3 left"."""
+"""Check numbers in a copy together with their units: 40 cm in the catalogue does not support 40 %, $40 or 40 nights,
+and a price of 3 does not support "3 left".
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _LEFT = "left|remaining|remains|available|more|get|day|hour|minute|week|night|st
 _ONE = re.compile(rf"\b(?:(?:only|just|last|buy) one\b|one (?:{_LEFT})s?\b)", re.IGNORECASE)
 _SIGNS = r"[^\w\s.,;:!?…'’\"“”„()/&–—-]"
 LEAD = 40
-"""Number of characters before a number in which the preceding word is searched."""
+"""Number of characters before a number in which to search for the preceding word."""
 _WORD = re.compile(r"[^\W\d_]+")
 _LAST_WORD = re.compile(r"(?<![^\W\d_])([^\W\d_]+)[\s-]*$")
 _COUNTED = re.compile(
@@ -28,8 +30,8 @@ class Counted:
     Attributes:
         number: number in canonical form.
         signs: signs next to it.
-        lead: word before it.
-        unit: word after it, without a plural s. Words that count nothing are replaced by empty strings.
+        lead: word before it, without a plural s; empty for a function word.
+        unit: word after it, without a plural s; empty for a function word.
     """
 
     number: str
@@ -42,8 +44,8 @@ def counted(text: str, silent: frozenset[str] = frozenset()) -> list[Counted]:
     """Return the numbers of a text.
 
     Args:
-        text: text in a single Unicode form.
-        silent: lower-case words that count nothing (function words).
+        text: text in Unicode form NFKC.
+        silent: lower-case function words, which cannot be units.
     """
     found = []
     for match in _COUNTED.finditer(text):
@@ -61,7 +63,8 @@ class CatalogueNumbers:
     Args:
         catalogue: facts of the catalogue.
         silent: see :func:`counted`.
-        counting: lower-case words that count, each of which must itself occur in the catalogue. "One" counts only next to a word such as "left".
+        counting: lower-case number words. Such a word is supported only if the catalogue contains the same word. "One"
+            is a number only next to a word such as "left".
     """
 
     def __init__(self, catalogue: Sequence[str], silent: frozenset[str], counting: frozenset[str]) -> None:
@@ -81,7 +84,11 @@ class CatalogueNumbers:
 
 
 def _grounds(fact: Counted, said: Counted) -> bool:
-    """Return True if a number in the catalogue supports one in a copy: the signs are the same (a currency sign may be omitted), and so is the word after or before it."""
+    """Return True if the number ``fact`` in the catalogue supports the number ``said`` in a copy.
+
+    Both must have the same value, the same signs (the copy may omit a currency sign), and the same word after or before
+    the number.
+    """
     left_out = {sign for sign in fact.signs - said.signs if unicodedata.category(sign) != "Sc"}
     same = fact.number == said.number and said.signs <= fact.signs and not left_out
     return same and (said.unit == fact.unit or bool(said.lead and said.lead == fact.lead))

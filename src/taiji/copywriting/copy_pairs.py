@@ -1,7 +1,7 @@
-"""Results of sent copies as pairs: two copies for the same item, one of which did better than chance would explain.
+"""Convert results of sent copies into pairs: two copies for the same item, with a winner and a loser.
 
-Two copies are compared only within strata (a day, an audience) in which both were sent, by the Mantel–Haenszel test: an effect of the stratum on both rates
-does not affect their difference. Source: Mantel and Haenszel, *JNCI* 1959.
+The Mantel–Haenszel test compares two copies within the strata (a day, an audience) in which both were sent, so that
+differences between strata do not bias the comparison. Source: Mantel and Haenszel, *JNCI* 1959.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ PAIRS: dict[str, pl.DataType] = {
     "sends": pl.Int64(),
     "z": pl.Float64(),
 }
-"""Columns of pairs. ``sends`` is the smaller of the two numbers of sends within common strata, and ``z`` (above 0) the test statistic."""
+"""Columns of pairs. ``sends`` counts the sends, within common strata, of the copy that was sent less often. ``z``
+(above 0) is the test statistic."""
 
 
 def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame:
-    """Return results of sent copies with all columns, one row per item, copy, category and stratum.
+    """Return results of sent copies with all columns, including the optional ones, and one row per item, copy, category
+    and stratum.
 
     Raises:
-        InputError: a column is missing, or counts are not integers, not complete or contradictory.
+        InputError: a column is missing, or counts are missing, contradictory or not integers.
     """
     missing = [name for name in NEEDED if name not in results.columns]
     if missing:
@@ -91,7 +93,7 @@ def _whole(counts: pl.Series) -> bool:
 
 
 def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "results") -> pl.DataFrame:
-    """Return pairs of copies for the same item, one of which did better.
+    """Return the pairs of copies for the same item whose difference is at least ``settings.least_z`` standard errors.
 
     Args:
         results: see :func:`check_results`.
@@ -99,7 +101,7 @@ def copy_pairs(results: pl.DataFrame, settings: PairSettings, where: str = "resu
         where: name of the results in error messages.
 
     Returns:
-        columns :data:`PAIRS`, by item and then in the order in which the copies occur.
+        columns :data:`PAIRS`, in the order in which the copies first occur in the results.
 
     Raises:
         InputError: the outcome is satisfaction, and some rows lack it.

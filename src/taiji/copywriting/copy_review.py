@@ -1,7 +1,7 @@
 """One reviewer's comparisons of copies: two copies for an item are shown side by side, and the reviewer chooses the better one or neither.
 
 Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the reviewer and the time. The file is replaced as a whole, so that a reader never
-sees an incomplete one. :func:`judged_pairs` reads the judgements of all reviewers as pairs for the reward model.
+sees an incomplete one. :func:`judged_pairs` converts the judgements of all reviewers into pairs for the reward model.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Judgement(Comparison):
 
 
 def comparisons(copies: pl.DataFrame, count: int, seed: int) -> list[Comparison]:
-    """Return pairs of usable copies. Every item gives its first pair before any item gives a second one. A larger count keeps the pairs of a smaller one.
+    """Return pairs of usable copies.
+
+    Every item gives its first pair before any item gives a second one. A larger ``count`` only appends pairs.
 
     Args:
         copies: see :data:`taiji.copywriting.copy_table.SCHEMA`.
@@ -217,17 +219,19 @@ def read_judgements(file: Path) -> list[Judgement]:
 
 
 def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
-    """Return the comparisons that one copy won, over all reviewers of a folder, as pairs for the reward model.
+    """Return a pair for the reward model for each comparison in which one copy got more votes, over all reviewers of a
+    folder.
 
-    Votes for no difference count for neither copy. ``sends`` is the number of votes for either copy, and ``z`` the statistic of the sign test on them.
+    A judgement ``even`` is a vote for neither copy. ``sends`` is the total number of votes for the two copies, and
+    ``z`` the statistic of the sign test on these votes.
 
     Args:
         folder: folder with one file per reviewer.
         least_z: see :class:`taiji.copywriting.settings.PairSettings`.
 
     Returns:
-        columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in the order in which they first occur if the files are read in the order of the
-        reviewers' names.
+        columns :data:`taiji.copywriting.copy_pairs.PAIRS`, in order of first occurrence. The files are read in the
+        order of the reviewers' names.
     """
     votes: dict[str, Counter[str]] = {}
     shown: dict[str, Comparison] = {}
@@ -248,7 +252,11 @@ def judged_pairs(folder: str | Path, least_z: float = 0.0) -> pl.DataFrame:
 
 
 def agreement(folder: str | Path) -> tuple[int, int]:
-    """Return the number of comparisons that several reviewers judged alike, and the number that several reviewers judged."""
+    """Count the comparisons that several reviewers judged.
+
+    Returns:
+        number of these comparisons in which all judgements agree, and number of all these comparisons.
+    """
     chosen: dict[str, list[str]] = {}
     for one in _all_judgements(folder):
         chosen.setdefault(one.key, []).append({"left": one.left, "right": one.right, "even": ""}[one.choice])

@@ -13,7 +13,9 @@ PAGE = Path(__file__).parent / "pages" / "copy_review.html"
 
 
 class CopyReviewServer(SittingServer):
-    """Server of a review session over copies. It shows neither categories, scores nor propensities, so that only the texts are compared.
+    """Server of a review session over copies.
+
+    It hides categories, scores and propensities, so that only the texts are compared.
 
     Args:
         session: an open session.

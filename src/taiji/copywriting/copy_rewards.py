@@ -19,13 +19,15 @@ from taiji.nn.bradley_terry import preferred
 
 
 def copy_reward(model: TextRewardModel, prompts: Mapping[str, CopyPrompt], limits: CopyLimits) -> Reward:
-    """Return the reward of a copy: the probability that it is preferred to an average copy of the same category and length, in (0, 1); 0 if a check fails.
+    """Return the reward of a copy: the probability that it is preferred to an average copy of the same category and
+    length, in (0, 1); 0 if a check fails.
 
-    Only the quality part of the score is used, because the prompt determines the category, and length is not a merit.
+    Only the quality part of the score is used, because the prompt determines the category, and length should not be
+    rewarded.
 
     Args:
         model: reward model trained on pairs.
-        prompts: prompts by example.
+        prompts: example to its prompt.
         limits: limits of the checks.
     """
     checks = CopyChecks(limits)

@@ -40,11 +40,13 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns of the table, which has one row per candidate.
 
-``copy`` is the text that may be sent; it is null if the checks found a reason (``reasons``, separated by commas) against the text in ``said``. ``score`` is
-the sum of ``quality`` (of the text, relative to its category and length), ``prior`` (of the category) and ``length``, or null without a reward model.
-``propensity`` is the probability with which the copy is sent for its item (the propensities of an item sum to 1); ``chosen`` marks the copy that was
-drawn. ``asked`` is the hash of writer and prompt, and ``as_of`` the time (microseconds) before which the evidence was known. The tokens of a reply are
-counted in the row of its copy.
+``said`` is the candidate's text, and ``reasons`` are the reasons to reject it, separated by commas. ``copy`` is the
+same text if it may be sent, and null if it is rejected. ``score`` is the sum of ``quality`` (of the text, relative to
+its category and length), ``prior`` (of the category) and ``length``, or null without a reward model. ``propensity`` is
+the probability with which the copy is sent for its item (the propensities of an item sum to 1); ``chosen`` marks the
+copy that was drawn. ``asked`` is the hash of writer and prompt, and ``as_of`` the time (microseconds) before which the
+evidence was known. ``prompt_tokens`` and ``completion_tokens`` count the tokens of the request and of the reply that
+contains the text.
 """
 WRITTEN = (
     "item_id",
@@ -121,10 +123,11 @@ def scored_rows(table: pl.DataFrame, model: TextRewardModel | None) -> pl.DataFr
 
 
 def chosen_rows(table: pl.DataFrame, exploration: float, seed: int) -> pl.DataFrame:
-    """Return the table with propensities, and with the copy that is drawn for each item.
+    """Return the table with ``propensity`` and ``chosen``: one copy is drawn for each item.
 
-    The best copy by ``score`` gets 1 − exploration, and each copy gets an equal share of the exploration. Without scores, all copies have the same
-    probability. The draw depends only on the seed and the item.
+    The best copy by ``score`` gets the probability 1 − ``exploration``. In addition, each copy, including the best,
+    gets an equal share of ``exploration``. Without scores, all copies have the same probability. The random number of
+    the draw depends only on the seed and the item.
     """
     propensity, chosen = np.full(len(table), np.nan), np.zeros(len(table), dtype=bool)
     rows = table.with_row_index("place").filter(pl.col("copy").is_not_null())
@@ -138,7 +141,10 @@ def chosen_rows(table: pl.DataFrame, exploration: float, seed: int) -> pl.DataFr
 
 
 def choice_chances(scores: np.ndarray, exploration: float) -> np.ndarray:
-    """Return the probabilities (N,) of N copies with the given scores. If a score is unknown (NaN), all are equal."""
+    """Return the probabilities (N,) of N copies with the given scores.
+
+    If a score is unknown (NaN), all probabilities are equal.
+    """
     values = np.asarray(scores, dtype=np.float64)
     even = np.full(len(values), 1.0 / len(values))
     if np.isnan(values).any():

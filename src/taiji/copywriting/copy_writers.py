@@ -116,7 +116,9 @@ class RulesCopyWriter:
     version = "rules"
 
     def write(self, prompts: Sequence[CopyPrompt], n: int, seed: int) -> list[list[Said]]:
-        """See :class:`CopyWriter`. Each item gets a different choice of n sentences, or of all if there are fewer.
+        """See :class:`CopyWriter`.
+
+        A hash of seed, item and category chooses n consecutive example sentences, or all if there are fewer.
 
         Raises:
             ConfigError: a category has no example sentences.

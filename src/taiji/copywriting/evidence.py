@@ -1,7 +1,7 @@
-"""Evidence about an item: what the catalogue and comments say about it, each with the time from which it was known.
+"""Evidence about an item: facts from the catalogue and from comments, each with the time from which it was known.
 
 Only facts that were known before a given time are evidence at that time. Comments are written by strangers and titles by sellers, so sentences that
-address a model instead of describing the item are removed before anything reads them.
+address a model instead of describing the item are removed first.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Source = Literal["title", "field", "description", "comment"]
 COMMENT_COLUMNS = ("item_id", "text", "time")
 """Columns of a table of comments; ``time`` is a timestamp or microseconds since the epoch."""
 AUTHOR = "user_id"
-"""Optional column of comments with the author. Per item, only the newest comment of each author counts; comments without an author count as one author."""
+"""Optional column of comments with the author. Per item, only the newest comment of each author counts; all comments
+without an author count as comments of one author."""
 UNTOLD = ("item", "item_id", FROM, UNTIL, *KNOWLEDGE)
-"""Columns of the item table that are not evidence: ids, times, and texts of a language model."""
+"""Columns of the item table that are not evidence: ids, times, and texts written by a language model."""
 DESCRIPTION_CHARACTERS, FIELD_CHARACTERS = 400, 120
-"""Largest number of characters read from a description, and from any other field. A longer field is treated as a description."""
+"""Largest number of characters read from a description, and from any other field. A longer field is read as a
+description."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -69,7 +71,7 @@ class Evidence:
 
     @property
     def comments(self) -> tuple[Fact, ...]:
-        """Facts of comments."""
+        """Facts from comments, newest first."""
         return tuple(fact for fact in self.facts if fact.source == "comment")
 
     @property

@@ -37,7 +37,8 @@ class CopyLimits(Settings):
     )  # fmt: skip
     """Words and phrases that a copy must not contain."""
     words: Path | None = None
-    """File with everyday words that need no evidence, one per line, instead of the packaged English ones, for copy in another language. A word that is capitalised in the file may be capitalised within a sentence (nouns in German)."""
+    """File with everyday words that need no evidence, one per line. It replaces the packaged English words, for copy in
+    another language. A word that is capitalised in the file may be capitalised within a sentence (nouns in German)."""
 
 
 class CopywritingSettings(Settings):

@@ -1,6 +1,8 @@
-"""Cleaning of texts by strangers for a prompt, including the removal of sentences that address a model instead of describing the item.
+"""Clean texts by strangers before a prompt shows them, and remove sentences that address a model instead of describing
+the item.
 
-The patterns are for English. They are only an additional layer of defence: text that they miss must still pass the checks of the copy.
+The patterns are for English. They are only an additional layer of defence: text that they miss must still pass the
+checks of the copy.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ _MARKUP = re.compile(
     r"<\|[^|>]{0,40}\|>|</?s>|\[/?(?:INST|system|user|assistant|prefill)\]|<</?SYS>>|\{[{%].{0,80}?[%}]\}|```|</?[a-z_][\w:-]{0,40}(?:\s[^<>]{0,200})?/?>|<!--",
     re.IGNORECASE | re.DOTALL,
 )
-"""Markup of chats, templates and documents. Mere formatting (:data:`_FORM`) is removed before."""
+"""Markup of chats, templates and documents. Plain formatting (:data:`_FORM`) is removed first."""
 _FORM = re.compile(
     r"</?(?:a|abbr|b|big|blockquote|center|dd|div|dl|dt|em|font|h[1-6]|i|img|li|ol|p|small|span|strong|sub|sup|table|tbody|td|th|thead|tr|u|ul)(?:\s[^<>]{0,200})?/?>",
     re.IGNORECASE,
@@ -81,13 +83,15 @@ def cleaned(text: str) -> str:
 
 
 def about_the_item(text: str, *, name: bool = False) -> str:
-    """Return the sentences of a text before the first one that instructs a model, on one line, without sentences that contain an address.
+    """Return the part of a text before the first sentence that instructs a model, on one line.
 
-    Text after an instruction is likely to belong to it, so nothing after an instruction is kept, nor after markup other than plain formatting (``<b>``, ``<br>``).
+    Nothing after an instruction is kept, because it is likely to belong to the instruction. Markup other than plain
+    formatting (``<b>``, ``<br>``) ends the text in the same way. Sentences that contain an address are dropped.
 
     Args:
         text: text as it was written.
-        name: True for a title, which may begin with an imperative ("Say Anything"), so that only clear instructions count.
+        name: True for a title. A title may begin with an imperative ("Say Anything"), so an imperative at its beginning
+            is not taken as an instruction.
     """
     kept: list[str] = []
     lines = _plain("\n".join(text[:READ].splitlines()))
@@ -103,7 +107,10 @@ def about_the_item(text: str, *, name: bool = False) -> str:
 
 
 def _instructs(sentence: str, name: bool) -> bool:
-    """Return True if a sentence addresses a model, plainly or in disguise (spaced letters, digits or symbols for letters, letters of two scripts in a word)."""
+    """Return True if a sentence addresses a model, plainly or in disguise.
+
+    Disguises are spaced letters, digits or symbols in place of letters, and letters of two scripts in one word.
+    """
     together = _SPACED.sub(lambda found: re.sub(r"[\W_]", "", found[0]), sentence)
     bare = "".join(letter for letter in unicodedata.normalize("NFD", together) if not unicodedata.combining(letter))
     read = _LEET.sub(lambda found: _LETTERS[found[0]], bare)

@@ -19,18 +19,18 @@ def resume_command(run: Path) -> str:
 
 
 def run_options(run: Path) -> str:
-    """Return the options that name a run."""
+    """Return the options ``--name`` and ``--runs`` that select a run."""
     run = run if run.name not in ("", "..") else run.resolve()
     return f"--name {quote(run.name)}{runs_option(run.parent)}"
 
 
 def runs_option(runs: Path) -> str:
-    """Return the option for the folder of the runs, or an empty string if it is the default."""
+    """Return the option ``--runs`` with a leading space, or an empty string for the default folder."""
     return "" if runs == Path("runs") else f" --runs {quote(str(runs))}"
 
 
 def _recipe(run: Path) -> str:
-    """Return the command that made a run."""
+    """Return the subcommand that made a run, ``run`` or ``recommend``."""
     return "recommend" if any(run.glob("retriever-*")) and not (run / "examples").exists() else "run"
 
 

@@ -126,7 +126,10 @@ def _sync(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Return a temporary path in the same folder that no other process uses, on this machine or on another one that shares the disk."""
+    """Return a temporary path in the same folder.
+
+    It is unique among all processes, including those on other machines that share the disk.
+    """
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
@@ -162,7 +165,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             if path.exists():
                 os.replace(
                     path, old
-                )  # if the process is killed between the two renames, both folders exist, the old one under another name
+                )  # if the process is killed between the two renames, both folders remain under temporary names
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -226,7 +229,9 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pl.D
 
 
 def file_hash(path: str | Path, leave_out: Collection[str] = ()) -> str:
-    """Return the SHA-256 of the bytes of a file, or of the sorted relative names and bytes in a folder, without temporary files.
+    """Return the SHA-256 of a file or folder.
+
+    For a folder, it covers the relative names and bytes of all files except temporary ones, sorted by path.
 
     Args:
         path: file or folder.
@@ -240,10 +245,12 @@ def file_hash(path: str | Path, leave_out: Collection[str] = ()) -> str:
 
 
 def folder_hashes(folder: Path, leave_out: Collection[str] = ()) -> tuple[dict[str, dict[str, int | str]], str]:
-    """Return relative name to size, modification time and SHA-256 of each file in a folder, and the :func:`file_hash` of the folder."""
+    """Return a record (size, modification time and SHA-256) of each file in a folder by relative name, and the
+    :func:`file_hash` of the folder.
+    """
     whole, files = hashlib.sha256(), dict[str, dict[str, int | str]]()
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
-        name = str(file.relative_to(folder))  # the folder itself may be a temporary one
+        name = str(file.relative_to(folder))  # not the full path, because the folder may be temporary
         if name in leave_out or TEMPORARY in name:
             continue
         whole.update(name.encode())

@@ -168,7 +168,9 @@ class Component(Protocol[Data]):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Data) -> Self:
-        """Load what :meth:`save` wrote, and bind it to a dataset: the same one, or a later one with more users and items."""
+        """Load a component that :meth:`save` wrote, and bind it to a dataset: the original one, or a later one with
+        more users and items.
+        """
 
 
 class Retriever(Protocol):
@@ -206,17 +208,20 @@ class ItemCoder(Protocol):
 
 
 class Debiaser(Protocol):
-    """Component that corrects predictions for the conditions under which they were learnt."""
+    """Component that corrects predictions for biases of the training data."""
 
     def adjust(self, predictions: Predictions, requests: Requests) -> Predictions:
-        """Return corrected predictions of the same tasks and shapes, monotone in the given ones if the component declares it."""
+        """Return corrected predictions of the same tasks and shapes.
+
+        They are monotone in the given predictions if the component declares this.
+        """
 
 
 class Fuser(Protocol):
     """Component that combines the predictions of tasks into one score."""
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
-        """Return scores (B, M), monotone in the predictions if the component declares it."""
+        """Return scores (B, M). They are monotone in the predictions if the component declares this."""
 
 
 class ListGenerator(Protocol):
@@ -293,7 +298,7 @@ def as_subclass(
     Args:
         found: object that a setting names.
         base: required base class.
-        noun: noun with its article, for messages.
+        noun: description of the required class with an article, for messages.
         where: name of the setting, for messages.
         path: public import path of the base class; by default the module that defines it.
         fix: advice for the error.
@@ -316,8 +321,9 @@ def foreign_code(values: Any) -> dict[str, str]:
     """Return the references in settings to code of other packages, each with the hash of its module file.
 
     Args:
-        values: settings as JSON. A text in them is a reference if it is ``package.module:Name`` of an existing module, or
-            the name of an entry point in one of taiji's groups. Only parent packages are imported.
+        values: settings as JSON. A text in them is a reference if it is ``package.module:Name`` of an existing module,
+            or the name of an entry point in one of :data:`GROUPS`. The module itself is not imported, only its parent
+            packages.
     """
     texts = set(_texts(values))
     modules = {text: text.partition(":")[0] for text in texts if REFERENCE.fullmatch(text)}

@@ -37,7 +37,9 @@ def chosen_sections(model: type[Settings], prefix: str = "") -> Iterator[tuple[s
 
 
 def fitted(model: type[S], values: Mapping[str, Any], prefix: str = "") -> type[S]:
-    """Return the settings class for given values, in which every chosen section has the settings of the component that it names.
+    """Return the settings class for given values.
+
+    Each section that names a component gets the settings class of this component.
 
     Args:
         model: settings class with default components.

@@ -1,4 +1,7 @@
-"""State of the user's own files, which fingerprints include. This module has no heavy imports."""
+"""State of the user's own files (names, sizes and modification times) for fingerprints.
+
+This module has no heavy imports.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ State = list[tuple[str, int, int]]
 
 
 def file_state(files: Iterable[Path]) -> State:
-    """Return the state of the existing files. A folder stands for the files in it."""
+    """Return the state of the existing files. A folder is replaced by the files in it."""
     every: list[Path] = []
     for file in files:
         if file.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 
 _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPED_BYTES = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Escapes of surrogates, each of which is half of a character and meaningless without the other half."""
+"""Pattern of the escapes of surrogates. A surrogate is half of a character, and invalid without the other half."""
 
 
 def parsed(text: str | bytes, **options: Any) -> Any:

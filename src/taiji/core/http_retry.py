@@ -66,7 +66,12 @@ class Backoff:
     longest: float = 60.0
 
     def pause(self, attempt: int, asked: float = 0.0) -> float:
-        """Return the seconds to wait after the failed attempt number ``attempt``, counted from 1. The random jitter affects no results."""
+        """Return the seconds to wait after a failed attempt. The random jitter affects no results.
+
+        Args:
+            attempt: number of the failed attempt, counted from 1.
+            asked: pause in seconds that the server requests.
+        """
         most = min(self.first * 2 ** (attempt - 1), self.longest)
         return max(most * random.uniform(0.5, 1.0), min(asked, self.longest))
 

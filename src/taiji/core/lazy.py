@@ -20,8 +20,8 @@ def lazy_names(
 
     Args:
         package: ``__name__`` of the package.
-        homes: name to the module of the package that defines it.
-        extra: extra whose packages these modules require, for the error if one is missing.
+        homes: name to the module, relative to the package, that defines it.
+        extra: extra (optional dependencies) that these modules require, for the error if a package is missing.
         renamed: old name to new name; using an old name issues a warning.
     """
 

@@ -1,4 +1,4 @@
-"""Manifests of finished stages, which list the files of a stage, and the check that these files are unchanged.
+"""Write the manifest of a finished stage, which lists the files of the stage, and check that these files are unchanged.
 
 Every reader of the artefacts of a stage uses this check, so that damage is found in one place and reported with one message.
 """
@@ -18,12 +18,14 @@ MANIFEST = "manifest.json"
 CHECKSUM = "checksum"
 """Key of a manifest with the hash of its other values."""
 HASHED_UP_TO = 64 * 2**20
-"""Largest size in bytes of a file that is always hashed, which takes a twentieth of a second at 1.4 GiB/s. A larger file is hashed only if its
-modification time differs from the recorded one, or in a thorough check; otherwise only its size is compared."""
+"""Size in bytes up to which a file is always hashed, which takes a twentieth of a second at 1.4 GiB/s. A larger file is
+hashed only in a thorough check or if its modification time differs from the recorded one; otherwise only its size is
+compared."""
 
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the manifest of a stage: the values, the size, time and hash of every file in the folder, and the hash of all this.
+    """Write the manifest of a stage: the values, the size, modification time and hash of every file in the folder, and
+    a checksum of the manifest.
 
     Returns:
         the manifest; ``output`` is the content hash of the folder.
@@ -35,7 +37,7 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _demand_rights(path: Path, error: BaseException | None) -> None:
-    """Raise an error if there is no permission to read a file, which may well be intact."""
+    """Raise an error about permissions, rather than damage, if a file could not be read for lack of permission."""
     if isinstance(error, PermissionError):
         raise ResourceError(
             "Could not read an artefact of a run.",
@@ -65,7 +67,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path, found = folder / MANIFEST, "other values"
     try:
         manifest = read_json(path)
-        # Manifests of earlier versions have neither key. A single changed byte cannot remove both.
+        # Manifests of earlier versions have neither of these two keys. A single changed byte cannot remove both.
         known = isinstance(manifest, dict) and ("files" in manifest) == (CHECKSUM in manifest)
         if known and (CHECKSUM not in manifest or is_sealed(manifest)):
             return dict(manifest)
@@ -89,7 +91,9 @@ def stage_files(folder: Path, pattern: str) -> list[Path]:
 
 
 class Verifier:
-    """Verifier of stages by their manifests. A file that was hashed is not read again as long as its size and times are unchanged.
+    """Verifier that compares the files of stages with their manifests.
+
+    A file that was hashed is not read again as long as its size and times are unchanged.
 
     Args:
         thorough: True to hash every file regardless of its size.
@@ -102,7 +106,7 @@ class Verifier:
     def damage(self, folder: Path, manifest: Mapping[str, Any]) -> str | None:
         """Return a description of the first file that differs from the manifest, or None.
 
-        A manifest of an earlier version does not list files; then the content of the whole folder is compared.
+        A manifest of an earlier version does not list files. In this case, the hash of the whole folder is compared.
         """
         if "files" not in manifest:
             return self._whole(folder, manifest)

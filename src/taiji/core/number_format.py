@@ -11,7 +11,9 @@ def number_text(value: float, places: int, *, signed: bool = False) -> str:
 
 
 def brief_text(value: float | None, digits: int = 3) -> str:
-    """Format a number with a fixed number of significant digits, or without decimals if it has more digits; None is shown as a dash."""
+    """Format a number with ``digits`` significant digits, or as an integer if its integer part has more digits; None is
+    shown as a dash.
+    """
     if value is None:
         return "–"
     if value == 0:

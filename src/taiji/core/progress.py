@@ -1,6 +1,6 @@
 """Progress display of long jobs. In a library the progress is logged; a program may show a live bar or plain lines on standard error.
 
-On a terminal, a nested job shows nothing; otherwise it prints progress lines, but no final line.
+A nested job shows nothing on a terminal. Elsewhere it prints progress lines, but no final line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _within: ContextVar[bool] = ContextVar("within", default=False)
 
 
 class _Display:
-    """Setting of where this process shows progress: on standard error (True), nowhere (False), or in the log (None)."""
+    """Place where this process shows progress: standard error (True), nowhere (False), or the log (None)."""
 
     shown: bool | None = None
 

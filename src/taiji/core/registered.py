@@ -1,4 +1,4 @@
-"""Entry points of the installed packages, read once."""
+"""Entry points of the installed packages, cached until ``sys.path`` changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _reader(places: Places) -> Callable[[str], metadata.EntryPoints]:
 
 
 def _places() -> Places:
-    """Return the folders of ``sys.path``, each with the time at which an entry was last added or removed."""
+    """Return the folders of ``sys.path``, each with its modification time in nanoseconds; −1 if it is unreadable."""
     found = []
     for path in sys.path:
         changed = -1

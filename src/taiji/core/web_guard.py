@@ -32,8 +32,8 @@ FORWARDED = frozenset(
         "x-proxyuser-ip",
     }
 )
-"""Names of headers that a proxy adds, in addition to those in :data:`FORWARDED_FORMS`; with one of them, the client is
-not the machine that the connection comes from.
+"""Names of headers that a proxy adds, in addition to those with a prefix in :data:`FORWARDED_FORMS`. A request with
+such a header comes from a client other than the machine that opened the connection.
 """
 FORWARDED_FORMS = ("x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-amz-cf-", "x-azure-", "cf-", "fastly-")
 HEADERS: Mapping[str, str] = {
@@ -54,7 +54,7 @@ def names_this_machine(host: str, port: int | None = None) -> bool:
 
 
 def forwarded(names: Iterable[str]) -> bool:
-    """Return True if a proxy forwarded a request, judged by the lower-case names of its headers."""
+    """Return True if the lower-case names of a request's headers show that a proxy forwarded it."""
     return any(name in FORWARDED or name.startswith(FORWARDED_FORMS) for name in names)
 
 

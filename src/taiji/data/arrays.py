@@ -1,7 +1,8 @@
-"""Store histories and prices as plain arrays next to the tables of a dataset. They are written in bounded memory and read through memory maps.
+"""Store histories and prices as plain arrays next to the tables of a dataset.
 
-The arrays are made by a counting sort on disk: a first pass over the events counts the rows of each user or item, a second pass writes every row
-to its position. The operating system decides which pages of the memory maps stay in memory.
+The arrays are written in bounded memory by a counting sort on disk: a first pass over the events counts the rows of
+each user or item, and a second pass writes every row to its position. They are read through memory maps, and the
+operating system decides which pages of these stay in memory.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def store_arrays(folder: Path) -> None:
 def _group(
     events: Path, key: str, count: int, columns: Sequence[str], kept: pl.Expr, needed: Sequence[str], folder: Path
 ) -> None:
-    """Write columns of the kept events, grouped by ``key`` in the order of the file, and the offsets of the groups, ``(count + 1,)``."""
+    """Write ``columns`` of the kept events, grouped by ``key``, and the offsets of the groups, ``(count + 1,)``.
+
+    Within a group, events keep the order of the file.
+    """
     counts = np.zeros(count, np.int64)
     for frame in _batches(events, [key, *needed, *(["price"] if "price" in columns else [])]):
         counts += np.bincount(frame.filter(kept)[key].to_numpy(), minlength=count)

@@ -22,7 +22,7 @@ EVER = np.iinfo(np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Availability:
-    """Period in which each item is available: from its first time on, and strictly before its end.
+    """Period in which each item is available: from ``first`` (inclusive) to ``end`` (exclusive).
 
     Attributes:
         first: first time of each item, (n_items,), in microseconds since the epoch.
@@ -90,7 +90,7 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
 
 
 def _parse_iso(texts: pl.Series, column: str, table: str) -> pl.Series:
-    """Parse ISO 8601 dates and times, the only form of times in a CSV, to microseconds. Times without an offset are UTC."""
+    """Parse ISO 8601 dates and times in text to microseconds. Times without an offset are UTC."""
     times: list[int | None] = []
     for text in texts:
         try:

@@ -31,7 +31,8 @@ class Dataset:
     """Validated tables with dense integer ids. Times are microseconds since the epoch (int64).
 
     Attributes:
-        items: row i is item i: ``item`` (u32), ``item_id``, ``title``, ``category_l1``, ``category_l2``, …, ``price``, further columns.
+        items: row i is item i: ``item`` (u32), ``item_id``, ``title``, ``category_l1``, ``category_l2``, …, ``price``,
+            further columns.
         users: row u is user u: ``user`` (u32), ``user_id``, profile columns.
         events: sorted by (time, user, input order): ``event`` (row number, u32), ``user``, ``item`` (u32), ``time``
             (i64), ``exposed`` (bool), ``click`` (i8), ``conversion`` (i8 or null), ``matured_at`` (i64), ``price``,
@@ -40,8 +41,10 @@ class Dataset:
         domain: domain of the items, which determines the wording of prompts.
         notes: notes on how the tables were made, for readers of the report.
         event_columns: roles of the further columns of events.
-        given_levels: category columns that the source provides; None means those of ``items``. Use :attr:`levels` to read them.
-        reading: report on the contents of the source and how they were used; None if the dataset was not read from a source.
+        given_levels: category columns that the source provides; None means all category columns of ``items``. Read them
+            through :attr:`levels`.
+        reading: report on the contents of the source and how they were used; None if the dataset was not read from a
+            source.
     """
 
     items: pl.DataFrame
@@ -103,7 +106,10 @@ class Dataset:
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """Labels of the log: click, conversion if the log has it, and the declared labels. Each label comes after its ``given`` label."""
+        """Labels of the log: click, conversion if the log has it, and the declared labels.
+
+        If a label is conditional on another one (``Task.given``), the other one comes first.
+        """
         return self.event_columns.tasks
 
     @property
@@ -149,7 +155,7 @@ class Dataset:
     def with_users(self, users: pl.DataFrame, events: pl.DataFrame) -> Dataset:
         """Return a dataset with the same catalogue and prices, but other users and events.
 
-        Further event columns that are missing from ``events`` are unknown (null) on all rows.
+        Further event columns that are missing from ``events`` are added and filled with null.
         """
         missing = [name for name in self.event_columns.names if name not in events.columns]
         if missing:
@@ -157,7 +163,7 @@ class Dataset:
         made = Dataset(
             self.items, users, events, self.name, self.domain, self.notes, self.event_columns, self.given_levels
         )
-        vars(made)["prices"] = self.prices  # prices come from the events of all users, not only from the given ones
+        vars(made)["prices"] = self.prices  # prices come from the events of all users, not only of the given users
         return made
 
     def scan(self) -> pl.LazyFrame:

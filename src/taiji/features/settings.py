@@ -8,7 +8,7 @@ from taiji.core.settings import Settings
 
 
 class FeatureSettings(Settings):
-    """Features of answers."""
+    """Settings of the features that are computed from the language model's answers."""
 
     slots: PositiveInt = 8
     """Number of ids per row, which is the number of sub-vectors of the product quantiser."""
@@ -17,26 +17,29 @@ class FeatureSettings(Settings):
     iterations: PositiveInt = 25
     """Number of rounds of k-means."""
     neighbour_items: PositiveInt = 100
-    """Number of most recent interactions of the look-alike user that are kept."""
+    """Number of most recent interactions kept from the look-alike, the user with the most similar answer."""
     search_block: PositiveInt = 1024
-    """Number of rows that are compared at a time in the look-alike search; it bounds the memory and does not change results."""
+    """Number of rows compared at a time in the look-alike search. It limits the memory and does not change results."""
     keep_vector: bool = False
-    """Keep the dense embedding in the table, for rankers that use it directly."""
+    """Keep the dense embedding of the answer in the table, for rankers that use it directly."""
     history_mean: PositiveInt = 50
     """Number of most recent interactions that the history-mean embedding averages."""
 
     intent_samples: PositiveInt = 1
-    """Number of answers per row if answers are sets. With 1, the weight of an intent is its sequence probability; with more, the number of sampled answers that
-    name it (needs `generation.temperature` above 0)."""
+    """Number of answers per row if answers are sets. With 1, the weight of an intent is its sequence probability. With
+    more, it is the number of sampled answers that name the intent (needs `generation.temperature` above 0)."""
     align_intents: bool = False
-    """If answers are sets: fit a linear map that moves intents closer to the user's next items. It is fitted on the prompts of the language model's training
-    period, which are answered again for this."""
+    """If answers are sets: fit a linear map that moves intents closer to the user's next items. The fit uses prompts of
+    the language model's training period; the language model answers them again for the fit."""
     student: bool = False
-    """If answers are sets: train a student on the intent rows. The student's intents replace missing and outdated rows."""
+    """If answers are sets: train a student (a small, fast model) on the intent rows. The student's intents replace
+    missing and outdated rows."""
     oldest_s: float | None = Field(default=None, gt=0)
-    """Age of a row, in seconds since its `as_of`, above which it is outdated and replaced by the student's intents; `null` for never."""
+    """Age of a row, in seconds since its `as_of`, above which the row is outdated and replaced by the student's
+    intents. With `null`, rows never become outdated."""
     delay_s: float = Field(default=0.0, ge=0)
-    """Seconds from the `as_of` of a row until it can be read, for rows made in batches: the time for prompting, generation and publishing."""
+    """Delay, in seconds, between the `as_of` of a row and the time from which the row can be read. For rows made in
+    batches, this is the time for prompting, generation and publishing."""
 
     @property
     def columns(self) -> tuple[str, ...]:

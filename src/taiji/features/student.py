@@ -1,8 +1,9 @@
-"""Student distilled from the language model's intent rows: for any user, at request time, it predicts the intents in under a millisecond.
+"""Student: a small model distilled from the language model's intent rows.
 
-A row from the language model costs a prompt and an answer, so most users have none, or an outdated one. The student reads the text vectors of a user's
-items, newest first, and predicts the language model's intents as a set of weighted vectors. It is trained on the existing rows. It does not predict
-categories: ``intent_levels`` of its rows are empty.
+It predicts the intents of any user at request time, in under a millisecond. A row from the language model costs a
+prompt and an answer, so most users have no row, or an outdated one. The student reads the text vectors of a user's
+items, newest first, and predicts the language model's intents as a set of weighted vectors. It is trained on the
+existing rows. It does not predict categories: ``intent_levels`` of its rows are empty.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ STUDENT = "student"
 LEAST_WEIGHT = 0.02
 """Smallest weight of an intent in a row."""
 LATEST = 0.15
-"""Share of the rows, the latest ones, that is used for early stopping."""
+"""Share of the rows held out for early stopping: the latest ones."""
 FEWEST = 20
 """Smallest number of rows for training."""
 BLOCK = 2048
-"""Number of rows written at a time, because as Python lists they take eight times the memory of a table."""
+"""Number of rows converted to a table at a time. Rows as Python lists take eight times the memory of a table."""
 
 
 class StudentSettings(Settings):
     """Size and training of the student."""
 
     intents: PositiveInt = 8
-    """Number of intents per row (m)."""
+    """Number m of intents that are predicted per row."""
     history: PositiveInt = 50
-    """Number of newest interactions that are read."""
+    """Number of most recent interactions read per user."""
     width: PositiveInt = 64
     """Width of the transformer."""
     heads: PositiveInt = 4
@@ -174,14 +175,18 @@ class IntentStudent(LearntComponent):
         return pl.concat(blocks)
 
     def rows(self, dataset: Dataset, users: Array, as_ofs: Array) -> list[Row]:
-        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for users at the given times; None for a user without earlier history.
+        """Return the values of :data:`taiji.data.intent_rows.INTENTS` for each user and time.
 
-        Rows are computed one at a time, so that each is independent of the other requested rows, to the last bit.
+        The values are all None for a user without history before the time. Rows are computed one at a time, so that the
+        floating-point values of a row do not depend on the other requested rows.
 
         Args:
             dataset: any dataset with the same catalogue.
             users: (N,) dense ids.
             as_ofs: (N,) microseconds.
+
+        Raises:
+            ConfigError: the student has not been trained.
         """
         if self.network is None:
             raise ConfigError(
@@ -200,10 +205,12 @@ class IntentStudent(LearntComponent):
         return rows
 
     def _row(self, vectors: Array, weights: Array) -> Row:
-        """Return a set as a row: intents of sufficient weight, by descending weight, with near-duplicates merged into the first of them.
+        """Convert the predicted intents of one user to a row.
 
-        The result equals that of :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, but takes fewer steps, because this
-        runs before every request.
+        Intents with a weight below :data:`LEAST_WEIGHT` are dropped, near-duplicates are merged into the first of
+        them, and the result is sorted by descending weight. It equals the result of
+        :func:`taiji.metrics.intent_sets.merged` and :func:`taiji.data.intent_rows.to_int8`, but takes fewer steps,
+        because this method runs before every request.
         """
         cosines, said = (vectors @ vectors.T).tolist(), weights.tolist()
         total: dict[int, float] = {}
@@ -224,7 +231,7 @@ class IntentStudent(LearntComponent):
         return torch.from_numpy(found[0].astype(np.int64))
 
     def _item_vectors(self, dataset: Dataset) -> torch.Tensor:
-        """Return the vectors of a catalogue's texts followed by a zero row, (n + 1, d), computed once."""
+        """Return the vectors of the item texts followed by a zero row, (n + 1, d). One catalogue is cached."""
         if self._vectors is None or self._vectors[0] is not dataset.items:
             name, _, version = self.facts["embedder"].partition("+")[0].rpartition("@")
             if embedder_version(name) != version:
@@ -271,7 +278,8 @@ def filled(
         exposures: user, time, and the columns of :func:`taiji.features.feature_table.join_features` with intents.
         dataset: dataset with the histories, read strictly before each exposure.
         student: the student.
-        oldest_s: age of a row, in seconds since its ``as_of``, above which it is outdated; None for never.
+        oldest_s: age of a row, in seconds since its ``as_of``, above which it is outdated. With None, rows never become
+            outdated.
     """
     missing = pl.col("intent_weights").list.len().fill_null(0) == 0
     if oldest_s is not None:

@@ -35,8 +35,9 @@ def settings_that_differ(first: RunFiles, second: RunFiles) -> list[tuple[str, s
 def compare(first: RunFiles, second: RunFiles) -> dict[str, Any]:
     """Return the values of the comparison page.
 
-    The intervals come from each run. There are no paired differences, because values per user are not stored. If their
-    fingerprints are equal, the two runs have the same prompts over all roles. Otherwise some prompts differ, but not necessarily those of the test.
+    Each interval comes from its own run. There are no paired differences, because values per user are not stored. If
+    the split fingerprints of the two runs are equal (``same``), their prompts are the same in all roles. Otherwise some
+    prompts differ, but not necessarily the test prompts.
     """
     view: dict[str, Any] = {
         "settings": settings_that_differ(first, second),
@@ -113,7 +114,10 @@ def _group(title: str, rows: Sequence[tuple[str, MetricValue, MetricValue | None
 
 
 def _apart(one: MetricValue, two: MetricValue | None) -> bool:
-    """Return True if the two intervals are disjoint. An interval of zero width is ignored unless it is an identity."""
+    """Return True if the two intervals are disjoint.
+
+    The result is False if a bound is missing, or if an interval has zero width without being exact (``identity``).
+    """
     if two is None or None in (one.low, one.high, two.low, two.high):
         return False
     if any(figure.low == figure.high and figure.method != "identity" for figure in (one, two)):

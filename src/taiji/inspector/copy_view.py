@@ -1,4 +1,4 @@
-"""View of the copies of a run: the candidates of an item by category, with the facts that they may use."""
+"""View of the copywriting of a run: candidate copies of an item by category, with the facts that the copies may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = ("quality", "prior", "length")
 
 
 def copy_list(run: RunFiles, page: int) -> dict[str, Any]:
-    """Return one page of items with copies: title, the chosen copy, and the number that passed the checks.
+    """Return one page of items with copies: title, the chosen copy, and the number of copies that passed the checks.
 
     Args:
         run: run with a table of copies.
@@ -39,7 +39,15 @@ def copy_list(run: RunFiles, page: int) -> dict[str, Any]:
 
 
 def copy_view(run: RunFiles, number: int) -> dict[str, Any] | None:
-    """Return the candidates of an item by category, best first, and its facts; None if the item does not exist."""
+    """Return the candidate copies of an item by category, best first, and the facts of the item.
+
+    Args:
+        run: run with a table of copies.
+        number: index of the item among the items with copies.
+
+    Returns:
+        None if the number is out of range.
+    """
     items = _items(run)
     if not 0 <= number < len(items):
         return None

@@ -16,9 +16,9 @@ class Table:
     """Rows grouped by key. Within a group they have the order of the original frame.
 
     Attributes:
-        frame: rows, adjacent for each key.
+        frame: rows, sorted so that the rows of a key are adjacent.
         offsets: start of the rows of each key, (keys + 1,).
-        keys: name of an example to the index of its group; empty if dense user ids are the keys.
+        keys: map from the name of an example to the index of its group; empty if dense user ids are the keys.
     """
 
     frame: pl.DataFrame
@@ -47,11 +47,11 @@ class Table:
         return cls(pl.DataFrame(), np.zeros(1, np.int64))
 
     def of(self, key: int | str) -> list[dict[str, Any]]:
-        """Return the rows of a user or an example as dicts."""
+        """Return the rows of a user or an example as dicts; none for an unknown key."""
         return self.part(key).to_dicts()
 
     def part(self, key: int | str) -> pl.DataFrame:
-        """Return the rows of a user or an example."""
+        """Return the rows of a user or an example; none for an unknown key."""
         number = self.keys.get(key, -1) if isinstance(key, str) else key
         if not 0 <= number < len(self.offsets) - 1:
             return self.frame.head(0)

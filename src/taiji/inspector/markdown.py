@@ -22,11 +22,11 @@ REPLACED: Mapping[str, str] = {
     "table_open": '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>',
     "table_close": "</table></div>\n",
 }
-"""Kind of token to its HTML, for kinds whose HTML differs from the renderer's."""
+"""HTML by kind of token. It replaces the output of the default renderer."""
 
 
 def to_html(text: str) -> Markup:
-    """Return the HTML of a card, without any tags from the text."""
+    """Return the HTML of a card. HTML tags in the text are escaped."""
     return Markup(_reader().render(text).replace("\n", ""))  # line breaks inside texts are already spaces
 
 

@@ -92,7 +92,7 @@ class Inspector:
             return self._people[1]
 
     def warm(self) -> None:
-        """Load everything in the background, before it is requested."""
+        """Load all artefacts and build the index of users before they are requested; called in a background thread."""
         for run in self.runs:
             run.warm()
         self.people(self.runs[0])
@@ -227,12 +227,15 @@ class Inspector:
 
     @staticmethod
     def _first_shown(moments: list[user.Moment]) -> int:
-        """Return the index of the moment to show first, which is the one with the largest amount of content."""
+        """Return the index of the prompt or feature row to show first; −1 if there is none.
+
+        A test prompt comes first, then the other roles in the order below. Within a role, the last one is chosen.
+        """
         order = ("test", "rationale", "alignment", "feature", "calibration")
         return min(range(len(moments)), key=lambda number: (order.index(moments[number].role), -number), default=-1)
 
     def _other_answers(self, moment: user.Moment) -> list[dict[str, Any]]:
-        """Return the answers of the models of the other run to the same prompt."""
+        """Return the answers to the same prompt by the models of the other run."""
         if len(self.runs) < 2:
             return []
         other = self.runs[1]
@@ -280,7 +283,7 @@ class Inspector:
 
     @property
     def _copies_only(self) -> bool:
-        """Return True if the run has only copies for a table of items, without users and stages."""
+        """True if the run only has copies for a table of items, and no dataset with users."""
         return self.runs[0].done("copywriting") and not self.runs[0].done("data")
 
     def _html(self, template: str, status: int = 200, **values: Any) -> Page:
@@ -322,5 +325,5 @@ def whole(text: str | None, default: D) -> int | D:
 
 
 def address(user_id: object) -> str:
-    """Return the address of the page of a user, with special characters of the original id quoted."""
+    """Return the path of a user's page, with special characters of the original user id percent-encoded."""
     return "/users/" + quote(str(user_id), safe="")

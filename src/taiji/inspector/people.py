@@ -25,7 +25,7 @@ ORDERS = {"most": "most content first", "history": "longest history first", "id"
 
 @dataclass(frozen=True)
 class Hits:
-    """One page of a search."""
+    """One page of search results. ``total`` is the number of users found, and ``pages`` the number of pages."""
 
     rows: list[dict[str, Any]]
     total: int
@@ -91,10 +91,12 @@ class People:
     def search(
         self, query: str = "", only: str = "", order: str = "most", page: int = 1, size: int = USERS_PER_PAGE
     ) -> Hits:
-        """Return the users whose id or profile contains every word of the query. A user with exactly this id comes first.
+        """Return the users whose id or profile contains every word of the query.
+
+        A user whose id equals the query comes first.
 
         Args:
-            query: words, case-insensitive.
+            query: words, case-insensitive; only the first eight are used.
             only: key of :data:`ONLY`; an unknown key selects all users.
             order: key of :data:`ORDERS`.
             page: page number, from 1; limited to the last page.

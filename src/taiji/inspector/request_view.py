@@ -1,4 +1,7 @@
-"""View of a recommender's traced requests: every candidate's path through the steps and, in a simulated world, true values next to estimates."""
+"""View of the traced requests of a recommender.
+
+It shows the path of every candidate through the steps and, in a simulated world, the true values next to the estimates.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PAST = 8
 FOUND = "rank in "
 TRUE = "true "
 BESIDE = {"click": "click", "ctcvr": "buy", "watch": "watch"}
-"""Name of a prediction to the name of its true value."""
+"""Map from the name of a prediction to the name of its true value."""
 ORDERS = {
     "way": "shown first, then by score",
     "merged": "by the merged score",
@@ -28,7 +31,11 @@ Row = Mapping[str, Any]
 
 
 def request_list(run: RunFiles) -> list[dict[str, Any]]:
-    """Return the traced requests with user, time, and the numbers of later items that were found and shown."""
+    """Return the traced requests with user and time.
+
+    Each also has the number of its targets (items of the user's later interactions), and the numbers of targets among
+    the candidates (``found``) and in the list (``shown``).
+    """
     dataset, requests, traces = run.dataset, run.requests, run.traces
     if dataset is None or not len(requests):
         return []
@@ -57,7 +64,8 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
     Args:
         run: run of a recommender.
         number: index of the request.
-        only: outcome of the candidates to show, or ``found: RETRIEVER``; anything else selects all candidates.
+        only: filter of the candidates: ``shown``, ``taken`` (targets), ``found: RETRIEVER``, or a reason in the column
+            ``left_out``. Any other value selects all candidates.
         order: key of :data:`ORDERS`.
         page: page of candidates, from 1.
     """
@@ -103,7 +111,11 @@ def request_view(run: RunFiles, number: int, only: str, order: str, page: int) -
 
 
 def _columns(part: pl.DataFrame, weights: Mapping[str, float]) -> dict[str, Any]:
-    """Return the retrievers, the predictions weighted by the fusion, the pairs of estimate and true value, and whether there is a score."""
+    """Return the columns to show.
+
+    These are the retrievers, the predictions with a fusion weight, and the pairs of an estimate and its true value. Two
+    flags tell whether true clicks and a score exist.
+    """
     pairs = [
         (of, f"rank: {task}", f"{TRUE}{of}")
         for task, of in BESIDE.items()
@@ -163,7 +175,10 @@ def _rows(run: RunFiles, part: pl.DataFrame, columns: Mapping[str, Any]) -> list
 
 
 def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
-    """Return the number of candidates after each step, the number of later items among them, and in a simulated world their mean true clicks."""
+    """Return for each step the number of candidates after it and the number of targets among them.
+
+    In a simulated world, also return the mean true click value of these candidates (``truth``).
+    """
     shown = pl.col("place").is_not_null()
     steps: list[tuple[str, pl.Expr]] = [
         (name.removeprefix(FOUND), pl.col(name).is_not_null()) for name in part.columns if name.startswith(FOUND)
@@ -190,7 +205,7 @@ def _funnel(part: pl.DataFrame, targets: int) -> list[dict[str, Any]]:
 
 
 def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the items with which the user interacted later, with the outcome of each."""
+    """Return the targets (items of the user's later interactions), each with its outcome in the request."""
     known = {row["item"]: row for row in part.filter(pl.col("target")).to_dicts()}
     found = []
     for what in items_of(run, list(targets)):
@@ -206,7 +221,7 @@ def _targets(run: RunFiles, part: pl.DataFrame, targets: Sequence[int]) -> list[
 
 
 def _agreement(part: pl.DataFrame) -> list[tuple[str, float]]:
-    """Return the rank correlation of each score with the true clicks over the candidates that have both."""
+    """Return the rank correlation between each score and the true clicks, over the candidates that have both values."""
     if f"{TRUE}click" not in part.columns:
         return []
     found = []

@@ -105,7 +105,7 @@ class RunFiles:
 
     @property
     def closed_loop(self) -> dict[str, Any] | None:
-        """Results of a recommender that served in its simulated world, or None."""
+        """Results of the closed loop, in which a recommender serves users of its simulated world; None without it."""
         return self._json("closed_loop", "closed_loop.json")
 
     def _json(self, stage: str, name: str) -> dict[str, Any] | None:
@@ -157,7 +157,10 @@ class RunFiles:
 
     @property
     def seconds(self) -> float:
-        """Computing time of the finished stages, including the report (whose own metrics do not include it)."""
+        """Computing time of the finished stages in seconds.
+
+        It includes the report stage. The computing time in the metrics that this stage writes does not.
+        """
         return sum(state.seconds or 0.0 for state in self.stages)
 
     def done(self, stage: str) -> bool:
@@ -208,7 +211,7 @@ class RunFiles:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Dense id of each user of this run, by user id as text."""
+        """Map from the original user id, as text, to the dense id."""
 
         def load() -> dict[str, int]:
             dataset = self.dataset
@@ -258,7 +261,7 @@ class RunFiles:
         return self._frame("report/grounding.parquet")
 
     def answers(self, model: str) -> Table:
-        """Return the completions of the test prompts by a model, by example."""
+        """Return a model's completions of the test prompts, grouped by example."""
         return self._frame(f"answers/{_known(model, MODELS)}.parquet")
 
     @property
@@ -339,13 +342,16 @@ class RunFiles:
 
 
 def run_state(folder: Path) -> tuple[int, ...]:
-    """Return a value that changes whenever a stage finishes, so that the pages of a run in progress stay up to date."""
+    """Return the modification times of a run's main files.
+
+    They change whenever a stage finishes, so that the pages of a run in progress stay up to date.
+    """
     paths = [folder / "config.json", folder / "metrics.json", *sorted(folder.glob(f"*/{MANIFEST}"))]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 def counts(table: Table, n_users: int) -> np.ndarray:
-    """Return the number of rows per user, (n_users,), of a table by user."""
+    """Return the number of rows per user, (n_users,), of a table grouped by user; zeros if the table is empty."""
     found: np.ndarray = np.diff(table.offsets) if len(table.offsets) == n_users + 1 else np.zeros(n_users, np.int64)
     return found
 

@@ -1,4 +1,4 @@
-"""Local, read-only web server. It uses only the standard library, so that the inspector requires no extra."""
+"""Local, read-only web server. It uses only the standard library, so the inspector needs no optional dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from taiji.inspector.pages import TEXT, Inspector, Page
 logger = logging.getLogger(__name__)
 PORT = 8100
 HEAD_START_S, PAINT_S = 5.0, 0.3
-"""Seconds for which background loading waits for the first page, and then for its style sheet and script."""
+"""Background loading starts ``PAINT_S`` seconds after the first response, so that this page loads first. Without any
+request, it starts after ``HEAD_START_S`` seconds."""
 PAGE_HEADERS = {
     "Content-Security-Policy": content_policy(
         style_src="'self'",

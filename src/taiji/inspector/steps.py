@@ -1,4 +1,4 @@
-"""View of the alignment step by step: metrics and rollouts."""
+"""View of the alignment training, one step at a time: metrics and rollouts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def step_view(run: RunFiles, metrics: RunMetrics, wanted: int | None) -> dict[st
 
 
 def groups_of(run: RunFiles, step: Step) -> list[dict[str, Any]]:
-    """Return the stored rollouts of a step by prompt. Each has its rewards, their weighted sum, and the difference of this sum from the group's mean."""
+    """Return the stored rollouts of a step, grouped by prompt.
+
+    Each rollout has its rewards, their weighted sum, and the difference between this sum and the mean of its group.
+    """
     frame = run.rollouts.frame
     if not len(frame):
         return []

@@ -28,7 +28,7 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Moment:
-    """Prompt or feature row of a user. It uses only data strictly before ``as_of``."""
+    """Prompt or feature row of a user at one time. It uses only data strictly before ``as_of`` (microseconds)."""
 
     role: str
     as_of: int
@@ -122,8 +122,8 @@ def timeline(run: RunFiles, user: int, moments: Sequence[Moment], *, clicks_only
             begin = split.interval(period)[0]
             if oldest < begin <= newest:
                 entries.append({"kind": "period", "time": begin, "when": when(begin), "period": period})
-    # At equal times, events are listed before moments, and moments before boundaries: the newest come first, and an
-    # event at the time of a moment is not part of its history.
+    # Entries are sorted newest first. At equal times, events come before prompts, because an event at ``as_of`` is not
+    # part of the prompt's history. Prompts come before period boundaries.
     rank = {"event": 0, "moment": 1, "period": 2}
     entries.sort(key=lambda entry: (-entry["time"], rank[entry["kind"]]))
     return {"entries": entries, "page": page, "pages": pages, "total": len(part), "clicks_only": clicks_only}
@@ -143,7 +143,7 @@ def _marks(row: dict[str, Any]) -> list[str]:
 
 
 def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """Return all content about a moment: its prompt, rationales, answers and features."""
+    """Return the content of one prompt or feature row: prompt, rationales, answers, rollouts and features."""
     target = items_of(run, [moment.target])[0] if moment.target is not None else None
     return {
         "moment": moment,
@@ -159,7 +159,10 @@ def view(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
 
 
 def prompt_of(run: RunFiles, user: int, moment: Moment) -> dict[str, Any] | None:
-    """Return the prompt of the student, and the numbers of interactions that it contains and omits."""
+    """Rebuild the student prompt (the one without the target), and count its kept and dropped interactions.
+
+    ``noted`` is False if the run did not record the number of kept interactions. The settings' limit is then used.
+    """
     dataset = run.dataset
     assert dataset is not None
     settings = run.config.reasoning.prompts
@@ -223,7 +226,7 @@ def rollouts_of(run: RunFiles, rows: Sequence[dict[str, Any]]) -> list[dict[str,
 
 
 def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
-    """Return the inputs and the content of a feature row, and the predictions of the rankers with it."""
+    """Return the completion and features of a feature row, and the ranker predictions for the exposures that use it."""
     dataset = run.dataset
     assert dataset is not None
     written = next((row for row in run.completions.of(user) if row["as_of"] == moment.as_of), None)
@@ -272,7 +275,13 @@ def _intents(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) -> dict[str, Any]:
-    """Return the test exposures for which this row was the newest, with the click probability of every ranker."""
+    """Return the first ``most`` exposures with the click probability that each ranker predicts.
+
+    Args:
+        run: run of the exposures.
+        rows: test exposures for which a feature row was the newest.
+        most: largest number of exposures to return.
+    """
     arms = [name.removeprefix("click ") for name in (rows[0] if rows else {}) if name.startswith("click ")]
     arms.sort(key=lambda arm: (arm != "none", arm))
     what = items_of(run, [row["item"] for row in rows[:most]])
@@ -284,5 +293,5 @@ def _exposures(run: RunFiles, rows: Sequence[dict[str, Any]], most: int = 12) ->
 
 
 def when(micros: int) -> str:
-    """Format a time to the minute, in UTC."""
+    """Format a timestamp in microseconds as UTC date and time, to the minute."""
     return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,9 +1,10 @@
-"""Item embeddings from a causal LM, aligned with co-consumption (QARM V2, arXiv 2602.08559).
+"""Item embeddings from a causal LM that is trained on pairs of co-consumed items (QARM V2, arXiv 2602.08559).
 
-An item is read as ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text; question and answer attend to the EMB positions and
-to one another. So everything that the answer needs from the text must pass through the embedding, which is the mean of the last hidden states at the EMB
-positions. The loss is the in-batch InfoNCE of item pairs plus the next-token loss of the answers. Early in training, question and answer also attend to
-the text, with a weight that falls to 0.
+The input sequence of an item is ``[text | <EMB> × n | question and answer]``. The EMB positions attend to the text. The
+question and the answer attend to the EMB positions and to one another, but not to the text. All information that the
+answer needs from the text must therefore pass through the embedding, which is the mean of the last hidden states at the
+EMB positions. The loss is the in-batch InfoNCE of item pairs plus the next-token loss of the answers. Early in
+training, the question and the answer also attend to the text, with a weight that falls to 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Array = NDArray[Any]
 PADDING, TEXT, EMB, ANSWER = 0, 1, 2, 3
 """Segments of a sequence."""
 SEES = ((TEXT, TEXT), (EMB, TEXT), (EMB, EMB), (ANSWER, EMB), (ANSWER, ANSWER))
-"""Pairs of segments: positions in the first segment may attend to positions in the second, as far as the causal order allows."""
+"""Pairs of segments. A position in the first segment may attend to earlier positions in the second, and to itself."""
 IGNORED = -100
 FILE = "aligned.json"
 
@@ -64,7 +65,13 @@ class AlignedSettings(Settings):
 
 @dataclass(frozen=True)
 class Sequences:
-    """Padded sequences: ids (B, T), segments (B, T), and the target ids of the answers (B, T), with :data:`IGNORED` at all other positions."""
+    """Padded sequences, each attribute (B, T).
+
+    Attributes:
+        ids: token ids.
+        segments: segment of each position.
+        labels: ids of the answers; :data:`IGNORED` at all other positions.
+    """
 
     ids: torch.Tensor
     segments: torch.Tensor
@@ -95,12 +102,14 @@ def sequences(
 
 
 def segment_mask(segments: torch.Tensor, dtype: torch.dtype, text_weight: float = 0.0) -> torch.Tensor:
-    """Return the additive attention mask, (B, 1, T, T): 0 where a position may attend, log λ from answers to the text, the most negative number elsewhere.
+    """Return the additive attention mask, (B, 1, T, T).
+
+    It is 0 where a position may attend, log λ from answers to the text, and the most negative number elsewhere.
 
     Args:
         segments: (B, T).
         dtype: dtype of the logits.
-        text_weight: λ in [0, 1], by which the attention of answers to the text is multiplied before normalisation.
+        text_weight: factor λ in [0, 1] on the attention from answers to the text before normalisation; 0 masks it.
     """
     query, key = segments.unsqueeze(2), segments.unsqueeze(1)
     length = segments.shape[1]
@@ -122,7 +131,8 @@ def info_nce(
 
     Args:
         first, second: (B, d) vectors of the pairs.
-        items, others: (B,) their dense item ids; an item that occurs twice in the batch is not its own negative.
+        items, others: (B,) dense item ids of the two sides. An item that occurs twice in the batch is not its own
+            negative.
         temperature: τ.
     """
     logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
@@ -139,8 +149,8 @@ class AlignedEncoder:
     Attributes:
         model: causal LM.
         tokenizer: tokenizer of the model.
-        places: (n, hidden) learnt inputs at the EMB positions.
-        settings: settings as given.
+        places: (n, hidden) learnt input embeddings of the EMB positions.
+        settings: sizes and training settings.
         version: hash of everything on which a vector depends.
     """
 
@@ -201,7 +211,7 @@ class AlignedEncoder:
 
         Args:
             texts: texts of all items.
-            pairs: item and other item, each (P,), from the training log.
+            pairs: dense ids of the first and the second item of each pair, each (P,), from the training log.
             answers: a question and its answer for each item.
             seed: seed of the batches.
 
@@ -308,5 +318,5 @@ class AlignedEncoder:
 
 
 def text_weight(step: int, steps: int, warm: float) -> float:
-    """Return λ at a step, which falls from 1 to 0 over the first ``warm`` of the steps."""
+    """Return λ of :func:`segment_mask` at a step. It falls linearly from 1 to 0 in the first ``warm * steps`` steps."""
     return max(0.0, 1.0 - step / (warm * steps)) if warm > 0 else 0.0

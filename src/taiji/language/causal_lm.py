@@ -86,8 +86,9 @@ class LanguageModel:
     def master(self) -> PreTrainedModel:
         """Return a copy of the model with float32 weights, into which training results are merged before they are saved.
 
-        The change by an adapter or a small step is below the resolution of bfloat16, so most of it would be lost in rounding. Weights that are held in less than
-        float32 are therefore reloaded from their source.
+        An adapter or a small step changes the weights by less than the resolution of bfloat16, so most of the change
+        would be lost in rounding. Weights that are held in a lower precision are therefore reloaded from their source.
+        Without a source, they are only converted.
         """
         import copy
 
@@ -103,7 +104,10 @@ class LanguageModel:
 
 
 def weights_version(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash (16 hex digits) of the names, dtypes and bytes of all weights, the vocabulary and the chat template. Equal models have equal versions."""
+    """Return a hash (16 hex digits) of a model.
+
+    It covers the names, dtypes, shapes and bytes of all weights, the vocabulary and the chat template.
+    """
     import torch
 
     digest = hashlib.sha256()
@@ -153,17 +157,18 @@ def default_gguf() -> Path:
 
 
 def model_title(name: str) -> str:
-    """Return a human-readable title of a configured name, because `default` means nothing outside this project."""
+    """Return a human-readable title of a configured model name. For `default`, it names the actual model."""
     package = DEFAULT_PACKAGE.replace("_", "-")
     return f"{DEFAULT_NAME}, the default, from the package {package}" if name == "default" else name
 
 
 def bfloat16_pays(device: str) -> bool:
-    """Return True if bfloat16 is both supported and faster: on a GPU, and on CPUs with AMX or AVX-512 bfloat16 instructions.
+    """Return True if bfloat16 is supported and faster than float32.
 
-    Measured with the default model on 2 cores with AVX-512 bfloat16 and without AMX: a forward pass of 4 x 512 tokens takes 1.2 s, compared with 3.1 s in
-    float32; decoding of 24 sequences reaches 138 tokens/s, compared with 121. The decision uses CPU flags instead of a timing, so that the same machine always
-    gives the same text.
+    This is the case on GPUs that support it, and on CPUs with AMX or AVX-512 bfloat16 instructions. Measured with the
+    default model on 2 cores with AVX-512 bfloat16 and without AMX: a forward pass of 4 x 512 tokens takes 1.2 s,
+    compared with 3.1 s in float32; decoding of 24 sequences reaches 138 tokens/s, compared with 121. The decision uses
+    CPU flags instead of a timing, so that the same machine always generates the same text.
     """
     import torch
 
@@ -186,7 +191,7 @@ def load_language_model(
 
     Args:
         name: `default`, a `save_pretrained` folder, a `.gguf` file, or a Hugging Face name.
-        dtype: `float32`, `bfloat16`, or `auto` (bfloat16 where :func:`bfloat16_pays`).
+        dtype: `float32`, `bfloat16`, or `auto` (bfloat16 if :func:`bfloat16_pays` returns True, otherwise float32).
         device: a torch device, or `auto`.
         chat_template_kwargs: arguments of the model's chat template.
         template_date: date that the template prints; see :func:`taiji.language.chat_template.bind_template`.
@@ -227,7 +232,7 @@ def load_configured(settings: LanguageSettings, name: str | Path | None = None) 
 def load_tokenizer(settings: LanguageSettings) -> PreTrainedTokenizerBase:
     """Load only the tokenizer of a configuration, with the template bound as by :func:`load_language_model`.
 
-    Its padding and a missing end-of-text token are not set, unlike those of :class:`LanguageModel`.
+    Unlike :class:`LanguageModel`, this sets neither the padding nor a missing end-of-text token.
     """
     from taiji.language.chat_template import bind_template
 
@@ -251,7 +256,7 @@ def _source(name: str | Path) -> str:
 
 
 def check_language_model(name: str | Path) -> None:
-    """Reject, without loading anything, a name that cannot be loaded as a causal LM, so that the error comes before hours of work.
+    """Check, without loading anything, that a name can denote a causal LM, so that an error comes before hours of work.
 
     Raises:
         ResourceError: the extra ``llm`` is not installed.
@@ -298,7 +303,7 @@ def _read(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except Exception as error:  # the user has to fix any error from a broken or missing model
+    except Exception as error:  # any error here means that the model is broken or missing, and only the user can fix it
         raise _unreadable(source, error) from error
     return model, tokenizer
 
@@ -314,7 +319,10 @@ def _unreadable(source: str, error: Exception) -> ResourceError:
 
 
 def _converted(gguf: Path) -> Path:
-    """Return the `save_pretrained` folder of a GGUF file, converted only once: reading GGUF takes some 15 s, reading the folder 0.2 s."""
+    """Return the `save_pretrained` folder of a GGUF file.
+
+    The file is converted only once, because reading GGUF takes about 15 s, and reading the folder 0.2 s.
+    """
     from filelock import FileLock
 
     folder = cache_folder() / f"{gguf.stem}-{file_hash(gguf)[:12]}"
@@ -324,7 +332,7 @@ def _converted(gguf: Path) -> Path:
         make_folder(cache_folder())
     except TaijiError as error:
         raise type(error)(error.message, where=error.where, found=error.found, fix="set TAIJI_CACHE") from error
-    with FileLock(str(folder) + ".lock"):  # only one of two runs that start at the same time converts
+    with FileLock(str(folder) + ".lock"):  # if two runs start at the same time, only one converts the file
         if not folder.is_dir():
             _convert(gguf, folder)
     return folder

@@ -21,7 +21,7 @@ _EMPTY_THINK = re.compile(r"<think>\s*</think>\s*$")
 def render(
     lm_or_tokenizer: LanguageModel | PreTrainedTokenizerBase, messages: Sequence[Message], prefill: str = ""
 ) -> str:
-    """Return the messages in the chat template, the generation prompt and the prefill as one text.
+    """Return one text: the messages rendered with the chat template, the generation prompt, and the prefill.
 
     The text already contains every special token; :func:`taiji.language.token_ids.ids_of` gives its ids.
 
@@ -45,8 +45,9 @@ def render(
 def begun(prompt: str, text: str) -> str:
     """Return a rendered prompt followed by the beginning of its answer.
 
-    `<think>` is never opened twice: if the template has already opened it, the tag in the answer is dropped. An empty, closed pair (which the templates of
-    hybrid models write if thinking is off) is removed.
+    `<think>` is never opened twice. If the prompt already ends with an open tag, the tag at the start of the answer is
+    dropped. If the answer starts with the tag and the prompt ends with an empty, closed pair, the pair is removed. (The
+    templates of hybrid models write such a pair if thinking is off.)
     """
     if text.lstrip().startswith(THINK):
         prompt = _EMPTY_THINK.sub("", prompt)
@@ -61,9 +62,9 @@ def continuation(prompt: str, text: str) -> str:
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
-    """Render the messages in the first form that the template reproduces completely.
+    """Render the messages. Several forms are tried, and the first rendered text that contains all contents is returned.
 
-    Some templates have no system role (Gemma's) or silently drop it; others expect contents as lists of parts.
+    Some templates have no system role (Gemma's) or silently drop it. Others expect contents as lists of parts.
     """
     from jinja2 import TemplateError
 
@@ -109,7 +110,10 @@ def _plain(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 
 
 def _spelt_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, str]:
-    """Return the special tokens that a message could spell out, with their replacements, which have a space after the first character."""
+    """Return the replacement of each special token that a message could spell out.
+
+    The replacement has an additional space after the first character.
+    """
     tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special = [t.content for t in tokens if t.special and len(t.content.strip()) > 1 and t.content not in TAGS]
     return {text: f"{text[0]} {text[1:]}" for text in sorted(special, key=len, reverse=True)}

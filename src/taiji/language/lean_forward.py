@@ -1,8 +1,9 @@
 """Forward pass of Llama-shaped models in few, large operations, for reading prompts and decoding on a CPU.
 
-The modules of a transformers model are read once into a :class:`LeanModel`: the weights of query, key and value are concatenated, weights are packed in
-oneDNN's layout, and activations and residuals are fused into the products, which leaves a dozen operations per layer. The mathematics is that of the
-model's own forward pass; `prefix_support` compares the two before the first use.
+:func:`read_lean` converts a transformers model into a :class:`LeanModel`. The weights of query, key and value are
+concatenated, weights are packed in oneDNN's layout, and activations and residuals are fused into the matrix products.
+This leaves a dozen operations per layer. The lean model computes the same function as the original one;
+`prefix_support` compares the two before the first use.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from taiji.language.prefix_lora import plain_linear
 from taiji.language.prefix_tree import Packing
 
 ROWS = 64
-"""Number of rows for which the weights are packed."""
+"""Number of input rows for which oneDNN chooses the packed layout of the weights."""
 LIMIT = 2_000_000_000
-"""Largest size of the weights, in bytes, at which a packed copy is made."""
+"""Largest size of a model's weights, in bytes, for which a packed copy is made."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 QUERY_NORMS = {"q_norm", "k_norm"}
@@ -55,14 +56,14 @@ def packing_works(dtype: torch.dtype) -> bool:
 
 
 class Product:
-    """Product with one weight, or with several concatenated: (n, in) -> (n, out)."""
+    """Linear layer, or several layers with the same input merged into one: (n, in) -> (n, out)."""
 
     def __init__(self, linears: Sequence[torch.nn.Linear], dtype: torch.dtype) -> None:
-        """Copy the weights into the packed layout.
+        """Copy the weights, in the packed layout if it is supported.
 
         Args:
             linears: layers with the same input.
-            dtype: dtype of the product.
+            dtype: dtype of the weights, the input and the output.
         """
         self._weight = torch.cat([linear.weight.detach().to(dtype) for linear in linears])
         biases = [linear.bias for linear in linears]
@@ -78,7 +79,7 @@ class Product:
             self._weight = _pack(self._weight, ROWS)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the product in its own dtype."""
+        """Return the output of the layer (the product) for input rows (n, in)."""
         if self._packed:
             return _packed_linear(rows, self._weight, self._bias, "none", [], "")  # type: ignore[no-any-return]
         return functional.linear(rows, self._weight, self._bias)
@@ -116,7 +117,16 @@ class Norm:
 
 @dataclass(frozen=True)
 class LeanLayer:
-    """One layer: ``qkv`` is three products in one; ``norms`` are the norms of queries and keys, if there are any."""
+    """One transformer layer.
+
+    Attributes:
+        before: norm before the attention.
+        qkv: projections of query, key and value as one product.
+        norms: norms of queries and keys; None if the model has none.
+        out: output projection of the attention.
+        between: norm before the MLP.
+        gate, up, down: projections of the MLP.
+    """
 
     before: Norm
     qkv: Product
@@ -133,9 +143,15 @@ class LeanModel:
     """Causal LM of Llama's shape, read by :func:`read_lean`.
 
     Attributes:
-        dtype: dtype of the products; hidden states have the dtype of ``embedding``.
+        embedding: (V, H) token embeddings; hidden states have their dtype.
+        norm, product: final norm and output projection.
+        head: scale and cap of the logits.
+        heads, kv_heads: numbers of query heads Hq and key heads Hk.
+        size: head size d.
         scale: scale of the attention scores.
-        rotary: function from positions (1, n) and a tensor of the wanted dtype to cosines and sines (1, n, d).
+        rotary: function of a tensor (for dtype and device) and positions (1, n) that returns cosines and sines, each
+            (1, n, d).
+        dtype: dtype of the products.
     """
 
     embedding: torch.Tensor
@@ -158,7 +174,7 @@ class LeanModel:
     def project(
         self, layer: LeanLayer, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return queries (n, Hq, d) and keys (n, Hk, d), both rotated, and values (n, Hk, d), from hidden states (n, H)."""
+        """Return rotated queries (n, Hq, d), rotated keys (n, Hk, d) and values (n, Hk, d) of hidden states (n, H)."""
         both = self.heads + self.kv_heads
         states = layer.qkv(layer.before(hidden).to(self.dtype)).view(len(hidden), both + self.kv_heads, self.size)
         turned, value = states[:, :both], states[:, both:]
@@ -169,7 +185,13 @@ class LeanModel:
         return turned[:, : self.heads], turned[:, self.heads :], value
 
     def finish(self, layer: LeanLayer, hidden: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        """Return the hidden states (n, H) after a layer from those before it and the attention output (n, Hq * d)."""
+        """Return the hidden states (n, H) after a layer.
+
+        Args:
+            layer: the layer.
+            hidden: (n, H) hidden states before the layer.
+            mixed: (n, Hq * d) attention output.
+        """
         hidden = layer.out.onto(mixed, hidden)
         rows = layer.between(hidden).to(self.dtype)
         return layer.down.onto(layer.up.times(rows, layer.gate.silu(rows)), hidden)
@@ -185,7 +207,7 @@ class LeanModel:
 
         Args:
             tree: packing of T tokens.
-            places: (n,) packed tokens whose hidden states are returned.
+            places: (n,) packed positions whose hidden states are returned.
             keep: function called for every layer with its index, keys and values, each (T, Hk, d).
 
         Returns:
@@ -206,7 +228,10 @@ class LeanModel:
 
 
 def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate (n, heads, d) by angles (n, 1, d) whose halves are equal: ``x cos + (-x₂, x₁) sin``."""
+    """Apply rotary position embedding to (n, heads, d): ``x cos + (-x₂, x₁) sin``, where x₁ and x₂ are the halves of x.
+
+    ``cos`` and ``sin`` are (n, 1, d), with two equal halves.
+    """
     half = states.shape[-1] // 2
     out = states * cos
     out[..., :half].addcmul_(states[..., half:], sin[..., half:], value=-1)
@@ -215,9 +240,9 @@ def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 
 
 def read_lean(model: Any) -> LeanModel | None:
-    """Read a causal LM with exactly Llama's structure (optionally with biases, and norms of queries and keys).
+    """Convert a causal LM with exactly Llama's structure (optionally with biases, and norms of queries and keys).
 
-    A merged LoRA layer counts as its linear layer. Under autocast, the products have the dtype of autocast.
+    A merged or disabled LoRA layer is read as its base layer. Under autocast, the products have the dtype of autocast.
 
     Returns:
         None if the structure differs, an adapter is not merged, a module has hooks, or the weights are too large to copy.

@@ -2,14 +2,16 @@
 
 `tree_attention` is one function with three backends:
 
-- *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole segment. Neither piece needs a mask, so
-  nothing masked is computed, and the pieces are merged by their log-sum-exp. The backward pass runs the flash-attention backward pass of each piece with
-  the merged output and log-sum-exp, which is exact: with `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, the `dS = P * (dP - D)` of a piece
-  is that of the whole softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
+- *blocks* (CPU): each segment attends causally to itself, and all descendants of a segment attend to the whole segment.
+  Neither piece needs a mask, so no masked scores are computed. The pieces are merged by their log-sum-exp. The backward
+  pass runs the flash-attention backward pass of each piece with the merged output and log-sum-exp. This is exact: with
+  `P = exp(S - L)` and `D = rowsum(dO * O)` over all pieces, `dS = P * (dP - D)` of a piece equals the `dS` of the whole
+  softmax (as in ring attention, Liu et al. 2023, arXiv:2310.01889).
 - *flex* (CUDA, from `MASK_BLOCK` tokens on; in float32, above `DENSE` tokens): FlexAttention with the tree as its block mask.
 - *masked*: scaled-dot-product attention with the dense mask, the plain reference on any device.
 
-After `install`, a transformers model uses it in every forward call with `taiji_tree=`; other calls do not change.
+After `install`, a transformers model uses tree attention in every forward call with `taiji_tree=`; other calls do not
+change.
 """
 
 from __future__ import annotations
@@ -34,14 +36,15 @@ NAME = "taiji_prefix"
 Backend = Literal["blocks", "flex", "masked"]
 
 PACKED_MASK = (1, 1, 1, 1)
-"""Shape of the placeholder mask of a packed forward pass. It is given so that transformers does not build a mask, and has this shape so that it is not
-taken for a mask of several queries."""
+"""Shape of the placeholder mask of a packed forward pass. Because a mask is given, transformers does not build its own.
+A real mask for several queries never has this shape."""
 MASK_BLOCK = 128
 """Number of queries and of keys per block of FlexAttention's mask."""
 DENSE = 16384
 """Largest number of tokens for which float32 uses the dense mask on a GPU; with more, the mask would exceed 256 MB."""
 SHORT = 128
-"""Up to this length, the CPU's backward kernel is two to six times slower in bfloat16 than in float32 (docs/performance.md)."""
+"""Length of a segment, in tokens, up to which the CPU's backward kernel runs in float32. In bfloat16 it would be two to
+six times slower (docs/performance.md)."""
 
 _flash: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _flash_backward: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -67,7 +70,17 @@ def installed(model: Any) -> bool:
 
 
 def check_seen(model: Any, seen: set[int]) -> None:
-    """Raise unless the attention of every layer has read the tree; otherwise tokens of different sequences would attend to each other."""
+    """Raise unless all attention layers have followed the tree.
+
+    In a layer that ignores the tree, tokens of different sequences attend to each other.
+
+    Args:
+        model: transformers model.
+        seen: indices of the layers that have followed the tree.
+
+    Raises:
+        ResourceError: a layer is missing.
+    """
     layers = model.config.num_hidden_layers
     if len(seen) != layers:
         raise ResourceError(
@@ -121,11 +134,11 @@ def tree_attention(
         query: (1, Hq, T, d).
         key, value: (1, Hk, T, d), where Hq is a multiple of Hk (grouped queries).
         tree: the packing of the T tokens.
-        scale: scale of the scores; None is 1 / sqrt(d).
-        backend: name of a backend; None lets :func:`best_backend` choose.
+        scale: scale of the scores; by default 1 / sqrt(d).
+        backend: name of a backend; by default chosen by :func:`best_backend`.
 
     Returns:
-        (1, T, Hq, d), once differentiable with respect to query, key and value.
+        (1, T, Hq, d). It can be differentiated once with respect to query, key and value.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     backend = backend or best_backend(query, value)
@@ -149,8 +162,8 @@ def best_backend(query: torch.Tensor, value: torch.Tensor) -> Backend:
     """Return the name of the fastest backend that supports these tensors."""
     if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and blocks_work():
         return "blocks"
-    # Below one block of queries, FlexAttention uses its decoding kernel, which does not support gradients with our mask. In float32 it is up to eleven times
-    # slower than the masked backend.
+    # Below one block of queries, FlexAttention uses its decoding kernel, which does not support gradients with our
+    # mask. In float32, FlexAttention is up to eleven times slower than the masked backend.
     worth = (
         query.is_cuda and query.shape[-2] >= MASK_BLOCK and (query.dtype != torch.float32 or query.shape[-2] > DENSE)
     )
@@ -179,7 +192,8 @@ def blocks_work() -> bool:
 VARIANTS = 256
 """Number of compiled forms of FlexAttention (head counts, dtypes, with and without gradients, kinds of masks) that one process may need.
 
-Beyond PyTorch's default of 8 it would continue without compilation, after a warning: nine times slower, and with all scores in memory.
+Beyond its limit, which is 8 by default, PyTorch warns and continues without compilation: nine times slower, and with
+all scores in memory.
 """
 
 
@@ -190,8 +204,8 @@ def _compiled_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     config.recompile_limit = max(config.recompile_limit, VARIANTS)
-    # Each reward needs a backward pass through the same graph. With donated buffers (the default), the second pass would raise, because the first one has
-    # reused the memory of its inputs.
+    # Each reward needs a backward pass through the same graph. With donated buffers (the default), the second pass
+    # would raise an error, because the first one has reused the memory of saved tensors.
     gradients.donated_buffer = False
     return torch.compile(flex_attention, dynamic=True)
 
@@ -226,9 +240,11 @@ def _block_mask(tree: Packing, device: torch.device) -> Any:
 
 
 def mask_blocks(tree: Packing) -> tuple[Array, Array]:
-    """Return which blocks of `MASK_BLOCK` queries attend to which blocks of keys, partially and fully, each (B, B).
+    """Return two bool arrays (B, B) over blocks of `MASK_BLOCK` queries (rows) and keys (columns).
 
-    They are computed from the ends of the subtrees, without a full mask and without synchronisation with the device.
+    The first is True where some queries of a block attend to some keys of the other block, the second where all queries
+    attend to all keys (and the first is then False). They are computed from the ends of the subtrees, without a full
+    mask and without synchronisation with the device.
     """
     count = -(-len(tree) // MASK_BLOCK)
     ends = np.pad(tree.subtree_end.numpy(), (0, count * MASK_BLOCK - len(tree))).reshape(count, MASK_BLOCK)
@@ -251,7 +267,7 @@ def take(tensor: torch.Tensor, level: Level) -> torch.Tensor:
 
 
 def place(level: Level, rows: torch.Tensor) -> tuple[slice | torch.Tensor, torch.Tensor]:
-    """Return the positions of a level's rows (B, L, ...) in a (T, ...) tensor, and the rows in this order without repetitions."""
+    """Return where to write the rows (B, L, ...) of a level in a (T, ...) tensor, and the rows without repetitions."""
     if level.span is not None:
         return slice(*level.span), rows.flatten(0, 1)
     if level.valid is None:
@@ -262,7 +278,10 @@ def place(level: Level, rows: torch.Tensor) -> tuple[slice | torch.Tensor, torch
 def attend_within(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, levels: Sequence[Level], scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the causal attention of each segment to itself: output (T, Hq, d) and log-sum-exp (T, Hq), at least in float32."""
+    """Return the causal attention of each segment to itself: output (T, Hq, d) and log-sum-exp (T, Hq).
+
+    The log-sum-exp is at least in float32.
+    """
     out = query.new_empty(query.shape[2], query.shape[1], query.shape[3])
     lse = out.new_empty(out.shape[:2], dtype=torch.promote_types(query.dtype, torch.float32))
     for level in levels:
@@ -282,7 +301,10 @@ def attend_above(
     value: torch.Tensor,
     scale: float,
 ) -> None:
-    """Let the tokens ``below`` attend also to all of ``key`` (1, Hk, S, d), and update output and log-sum-exp in place."""
+    """Add the attention of the tokens ``below`` to all keys (1, Hk, S, d) of a segment above them.
+
+    ``out`` (T, Hq, d) and ``lse`` (T, Hq) are updated in place.
+    """
     piece, sums = _flash(query[:, :, below], key, value, 0.0, False, scale=scale)
     piece, sums = piece[0].transpose(0, 1), sums[0].transpose(0, 1)
     total = torch.logaddexp(lse[below], sums)
@@ -297,7 +319,7 @@ def attend_above(
 
 @dataclass(frozen=True)
 class Attended:
-    """Inputs of the backward pass of *blocks*, each (1, H, T, d): gradient of the output, inputs, output, and log-sum-exp (d = 1)."""
+    """Tensors for the backward pass of *blocks*, each (1, H, T, d); d is 1 for the log-sum-exp."""
 
     grad: torch.Tensor
     query: torch.Tensor
@@ -325,8 +347,8 @@ class Attended:
         return rows if level.valid is None else rows * level.valid[:, None, :, None]
 
     def within(self, levels: Sequence[Level], scale: float) -> list[torch.Tensor]:
-        """Return the gradients of query, key and value, each (T, H, d), of each segment's attention to itself."""
-        # Buffers (T, H, d) have the layout that the projections need, which come next in the backward pass.
+        """Return the gradients of query, key and value, each (T, H, d), for the attention within each segment."""
+        # The backward pass continues with the projections, which need the layout (T, H, d).
         grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (self.query, self.key, self.value)]
         for level in levels:
             rows = self.rows(level)
@@ -351,7 +373,10 @@ def flash_backward(
     causal: bool,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of query, key and value of one piece of attention, each (B, H, L, d). ``lse`` (B, Hq, L, 1) is the merged log-sum-exp."""
+    """Return the gradients of query, key and value from one piece of the attention, each (B, H, L, d).
+
+    ``out`` (B, Hq, L, d) and ``lse`` (B, Hq, L, 1) are the output and log-sum-exp merged over all pieces.
+    """
     pieces: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _flash_backward(
         grad, query, key, value, out, lse.squeeze(-1).contiguous(), 0.0, causal, scale=scale
     )

@@ -1,10 +1,11 @@
 """Decoding of many continuations per prompt with one copy of the prompt's keys and values.
 
-The prompts are read in one packed pass (without padding). Then each step runs one token per row through the model. Its attention merges two pieces: all rows
-of a prompt attend to the keys of that prompt in one matrix product, and each row attends to its own continuation in a buffer of fixed size. Nothing is
-copied per row, and rows leave when they end.
+A row is one continuation. The prompts are read in one packed pass (without padding). Then each step runs one token per
+row through the model. The attention merges two pieces: all rows of a prompt attend to the keys of that prompt in one
+matrix product, and each row attends to its own continuation in a buffer of fixed size. The prompt is not copied per
+row, and ended rows can be dropped.
 
-`open_decoder` offers the same interface for models that the engine does not support.
+`open_decoder` returns a decoder with the same interface for models that do not support this.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from taiji.nn.devices import on_device
 
 
 class _Prompts:
-    """Keys and values of the packed prompts as the layers compute them, each (prompts, Hk, longest, d)."""
+    """Keys and values of the prompts by layer, each (prompts, Hk, longest, d), stored by the layers with `keep`."""
 
     def __init__(self, paths: Sequence[np.ndarray], device: torch.device) -> None:
         longest = max(map(len, paths))
@@ -64,7 +65,7 @@ class SharedDecoder:
         Args:
             model: causal LM for which :func:`supports_sharing` is true, in evaluation mode.
             prompts: token ids; equal prompts are computed once.
-            copies: number of rows of each prompt.
+            copies: number of rows per prompt, or one number for each prompt.
             max_new: longest continuation, in tokens.
         """
         counts = row_counts(prompts, copies, max_new)
@@ -86,8 +87,11 @@ class SharedDecoder:
         self._group()
 
     def _group(self) -> None:
-        """Arrange the rows as (prompts, largest number of rows per prompt). `_slots` and `_flat` convert from the flat arrangement and back; they are None if
-        the two arrangements are the same."""
+        """Arrange the rows as a grid (prompts, largest number of rows per prompt).
+
+        `_slots` and `_flat` are the indices that convert from the flat arrangement to the grid and back. They are None
+        if the two arrangements are the same.
+        """
         kept, groups, counts = np.unique(self._source, return_inverse=True, return_counts=True)
         if len(kept) < len(self._lengths):  # a prompt without rows is dropped
             self._prompts.select(on_device(kept, self._bare.device))
@@ -145,7 +149,13 @@ class SharedDecoder:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
-        """Return the attention (R, 1, Hq, d) of the newest token of each row, from (R, H, 1, d). Called by the layers of the model."""
+        """Return the attention output (R, 1, Hq, d) of the newest token of each row. Called by the layers of the model.
+
+        Args:
+            layer: index of the layer.
+            query, key, value: (R, H, 1, d) of the newest tokens.
+            scale: scale of the scores; None is 1 / sqrt(d).
+        """
         rows, heads, _, size = query.shape
         kv = key.shape[1]
         keys, values, unwritten = self._written(layer, key, value)
@@ -165,7 +175,10 @@ class SharedDecoder:
     def _written(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Append the newest token. Return the keys and values of all rows (R, Hk, n, d), and a bias (n,) that masks slots not yet written, or None."""
+        """Append the keys and values of the newest tokens, and return those of all n slots, each (R, Hk, n, d).
+
+        The third value is a bias (n,) that masks unwritten slots, or None if all n slots are written.
+        """
         if layer not in self._tails:
             self._tails[layer] = self._empty(key), self._empty(value)
         keys, values = self._tails[layer]
@@ -178,19 +191,22 @@ class SharedDecoder:
         return newest.new_zeros(rows, heads, self._max_new, size)
 
     def _together(self, rows: torch.Tensor) -> torch.Tensor:
-        """Reshape (R, Hk, group, x) to (prompts * Hk, rows of a prompt * group, x)."""
+        """Reshape (R, Hk, group, x) to (prompts * Hk, rows per prompt * group, x)."""
         rows = rows if self._slots is None else rows[self._slots]
         return rows.unflatten(0, (len(self._lengths), -1)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
     def _apart(self, rows: torch.Tensor, kv: int) -> torch.Tensor:
-        """Reshape (prompts * Hk, rows of a prompt * group, x) back to (R, Hk, group, x)."""
+        """Reshape (prompts * Hk, rows per prompt * group, x) back to (R, Hk, group, x)."""
         count = len(self._positions) if self._slots is None else len(self._slots)
         wide = rows.unflatten(0, (-1, kv)).unflatten(2, (count // len(self._lengths), -1)).transpose(1, 2).flatten(0, 1)
         return wide if self._flat is None else wide[self._flat]
 
 
 class PaddedDecoder:
-    """Decoder with the same interface for models that cannot share prompts: the model's own cache is repeated per row, with left padding."""
+    """Decoder with the same interface for models that do not support prefix sharing.
+
+    The prompts are left-padded, and the model's own cache is repeated for each row.
+    """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> None:
         """See :class:`SharedDecoder`."""
@@ -252,7 +268,7 @@ Decoder = SharedDecoder | PaddedDecoder | LeanDecoder
 
 
 def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int) -> Decoder:
-    """Return a decoder for the model, which shares prompts if the model supports it."""
+    """Return a decoder for the model. It shares prompts if the model supports this."""
     from taiji.language.prefix_support import supports_sharing
 
     if not supports_sharing(model)[0]:
@@ -263,7 +279,10 @@ def open_decoder(model: Any, prompts: Sequence[Sequence[int]], copies: int | Seq
 def shared_decoder(
     model: Any, prompts: Sequence[Sequence[int]], copies: int | Sequence[int], max_new: int
 ) -> SharedDecoder | LeanDecoder:
-    """Return the shared decoder for the model and its device: the lean one on a CPU if supported, one with a CUDA graph on a GPU."""
+    """Return the fastest decoder with shared prompts for the model and its device.
+
+    On a CPU this is :class:`LeanDecoder` if it supports the model; on a GPU, the decoder with a CUDA graph.
+    """
     from taiji.language.prefix_graph import GraphedDecoder
     from taiji.language.prefix_support import lean_model
 
@@ -285,8 +304,10 @@ def decode_rows(
     Args:
         decoder: decoder that has read its prompts and has not made a step yet.
         steps: largest number of tokens per row.
-        choose: function from ``(rows, step)`` to one token per row of ``decoder.logits``; ended rows may still be among them.
-        ends: function of ``(row, token)``, called in order for each token of a running row, that returns True if the token ends the row.
+        choose: function of ``(rows, step)`` that returns one token per row of ``decoder.logits``. Some of these rows
+            may have ended.
+        ends: function of ``(row, token)`` that returns True if the token ends the row. It is called in order for each
+            token of a running row.
         compact_below: share of running rows below which ended rows are dropped; dropping copies the buffers.
     """
     running, ended = list(range(len(decoder.prompt_of))), set[int]()

@@ -1,7 +1,8 @@
 """Forward pass over sequences with common prefixes, in which each shared prefix is computed only once.
 
-The tokens are packed as a tree (`prefix_tree`), so that all layers except attention work on plain tokens, and attention follows the tree
-(`prefix_attention`). Log-probabilities and gradients equal those of the forward pass without sharing.
+The tokens are packed as a tree (`prefix_tree`). Attention follows the tree (`prefix_attention`); all other layers work
+on each token separately and need no change. Log-probabilities and gradients equal those of the forward pass without
+sharing.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from taiji.nn.devices import on_device
 
 @dataclass(frozen=True)
 class SharedLogprobs:
-    """Result of `shared_logprobs`: one float32 tensor (scored tokens,) per sequence.
+    """Result of `shared_logprobs`: one tensor (scored tokens,), at least in float32, per sequence.
 
     Attributes:
         logprobs: log-probabilities in nats.
-        entropies: entropies, in nats, of the distributions from which the tokens were drawn.
+        entropies: entropies, in nats, of the model's distributions at the scored tokens.
     """
 
     logprobs: list[torch.Tensor]
@@ -34,7 +35,7 @@ class SharedLogprobs:
 
 
 def bare_model(model: Any) -> Any:
-    """Return the transformers model inside PEFT's wrapper (whose adapters are in its layers), or the model itself if it is not wrapped."""
+    """Return the transformers model inside PEFT's wrapper, with its adapters, or an unwrapped model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -43,7 +44,7 @@ def packed_hidden(model: Any, tree: Packing, keep: Any = None, decoding: Any = N
 
     Args:
         model: causal LM for which :func:`supports_sharing` is true.
-        tree: the packing.
+        tree: packing of the T tokens.
         keep: object whose `keep(layer, key, value)` receives the keys and values of every layer.
         decoding: object whose `attend(layer, query, key, value, scale)` replaces the attention along the tree.
     """
@@ -78,15 +79,16 @@ def shared_logprobs(
 ) -> SharedLogprobs:
     """Return the log-probability of every token of `sequence[start:]` given the tokens before it.
 
-    The result is differentiable in the parameters of the model; use `torch.no_grad()` for scoring. Shared prefixes are found from the ids: rollouts of one
-    prompt, answers after one rationale, prompts with a common beginning.
+    The result is differentiable in the parameters of the model; use `torch.no_grad()` for scoring. Shared prefixes are
+    detected in the token ids. They occur in rollouts of one prompt, answers after one rationale, and prompts with a
+    common beginning.
 
     Args:
         model: causal LM for which :func:`supports_sharing` is true, with or without LoRA.
         sequences: token ids without padding.
         starts: index of the first scored token of each sequence, at least 1.
         temperature: temperature by which the logits are divided.
-        entropy_gradient: whether the entropies have a gradient.
+        entropy_gradient: also compute gradients of the entropies.
         min_shared: length, in tokens, of the shortest prefix that gets its own segment.
 
     Raises:
@@ -130,7 +132,10 @@ def scored_places(
 
 
 def shared_batches(sequences: Sequence[Sequence[int]], room: int) -> list[list[int]]:
-    """Split sequences into packs of at most `room` distinct tokens, with similar prefixes together. A longer sequence has a pack of its own.
+    """Split sequences into packs of at most `room` distinct tokens.
+
+    Sequences with a common prefix are placed in the same pack where possible. A sequence longer than `room` is a pack
+    of its own.
 
     Returns:
         Lists of sequence indices, in the given order if all fit into one pack.

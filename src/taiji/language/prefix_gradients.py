@@ -1,14 +1,18 @@
 """Many vector-Jacobian products of one shared forward pass, with their common work done only once.
 
-K rewards need K gradients of the same log-probabilities. If each reward gives a sequence a single number (its advantage), the K vectors restricted to a
-sequence are multiples of one vector; with a KL term they are linear combinations of two vectors, and so on. A backward pass is linear, so a single pass
-through the private tokens of the sequence (its completion) serves all K vectors. The K gradients differ only where sequences are summed: in the keys and
-values of shared tokens, and in the gradients of LoRA's factors, with K sets of coefficients. Only the shared tokens (the prompt) need K passes.
+K rewards need K gradients of the same log-probabilities, so there are K vectors with one entry per scored token. If
+each reward gives a sequence a single number (its advantage), the entries of the K vectors for a sequence are multiples
+of one vector. With a KL term, they are linear combinations of two vectors, and so on. A backward pass is linear.
+Therefore a single pass through the private tokens of the sequence (its completion) serves all K vectors. K sets of
+coefficients are needed only where gradients are summed over sequences: for the keys and values of shared tokens, and
+for LoRA's factors. Only the shared tokens (the prompt) need K passes.
 
-The forward pass therefore runs in two graphs, shared tokens first. K gradients cost R passes through the private tokens and K passes through the shared
-tokens, where R is the rank of the K vectors restricted to a sequence. The result is exact up to rounding.
+The forward pass therefore runs in two graphs, first for the shared and then for the private tokens. K gradients cost R
+passes through the private tokens and K passes through the shared tokens, where R is the largest rank of the K vectors
+within a sequence. The result is exact up to rounding.
 
-Beyond the forward pass, memory holds K gradients of the shared tokens' keys and values, and K gradients of the trained parameters.
+In addition to the forward pass, memory holds K gradients of the shared tokens' keys and values, and K gradients of the
+trained parameters.
 """
 
 from __future__ import annotations
@@ -36,26 +40,29 @@ from taiji.language.prefix_split import SplitTree
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
-"""Factor of the machine epsilon: singular values below this multiple of the largest one count as zero, because they are rounding errors."""
+"""Singular values up to this number times the machine epsilon, relative to the largest one, are rounding errors and
+count as zero."""
 
 
 class _Shared:
-    """Keys and values of the shared tokens by layer, each (1, Hk, S, d) and attached to its graph."""
+    """Keys and values of the shared tokens by layer, each (1, Hk, S, d) and attached to the autograd graph."""
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store the keys and values of a layer. With gradient checkpointing the layer runs twice, and those of the first run are kept."""
+        """Store the keys and values of a layer. If it runs twice (gradient checkpointing), the first run is kept."""
         self.layers.setdefault(layer, (key, value))
 
 
 class _Private:
-    """Attention of the private tokens, called by the layers. Its backward pass stores the gradients of the shared tokens here.
+    """Attention of the private tokens, called by the layers of the model.
+
+    Its backward pass adds the gradients of the shared keys and values to ``sums``, and does not pass them to autograd.
 
     Attributes:
-        weights: (D, sequences) coefficients of the current backward pass.
-        sums: gradients of the shared keys and values by layer, each (D, Hk, S, d).
+        weights: (D, sequences) coefficients of the D vectors in the current backward pass.
+        sums: D gradients of the shared keys and values by layer, each (D, Hk, S, d).
     """
 
     def __init__(self, tree: SplitTree, shared: _Shared) -> None:
@@ -66,7 +73,7 @@ class _Private:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
-        """Return (1, T, Hq, d) from (1, H, T, d). Called by the layers of the model."""
+        """Return the attention output (1, T, Hq, d) for query, key and value (1, H, T, d)."""
         keys, values = (tensor.detach() for tensor in self.shared.layers[layer])
         out: torch.Tensor = _Above.apply(
             query, key, value, keys, values, self, layer, query.shape[-1] ** -0.5 if scale is None else scale
@@ -76,7 +83,15 @@ class _Private:
     def add(
         self, layer: int, own: slice, sequences: torch.Tensor, like: torch.Tensor, found: Sequence[torch.Tensor]
     ) -> None:
-        """Add the gradients (B, Hk, s, d) of the keys and values of a shared segment from B sequences."""
+        """Add the gradients of a shared segment's keys and values to ``sums``.
+
+        Args:
+            layer: index of the layer.
+            own: tokens of the segment in the shared packing.
+            sequences: (B,) indices of the sequences from which the gradients come.
+            like: tensor with the shape of the shared keys, (1, Hk, S, d).
+            found: gradients of keys and values, each (B, Hk, s, d).
+        """
         weights = self.weights[:, sequences]
         if layer not in self.sums:
             shape = (len(weights), *like.shape[1:])
@@ -89,7 +104,10 @@ class _Private:
 
 
 class _Above(torch.autograd.Function):
-    """Attention of private tokens to their own segments and to their shared ancestors, whose gradients go to :class:`_Private`."""
+    """Attention of private tokens to their own segments and to their shared ancestors.
+
+    The gradients of the ancestors' keys and values are added to :class:`_Private`.
+    """
 
     @staticmethod
     def forward(
@@ -117,7 +135,7 @@ class _Above(torch.autograd.Function):
         private: _Private = ctx.private
         seen = Attended.of(grad, (query, key, value, out, lse))
         grads = seen.within(private.tree.private.levels, ctx.scale)
-        # Sums over sequences may cancel, so the terms are not rounded to half precision first.
+        # The terms of a sum over sequences may cancel, so they are not rounded to half precision first.
         wide = torch.promote_types(query.dtype, torch.float32)
         for part in private.tree.above:
             above = [tensor[:, :, part.own].to(wide) for tensor in (keys, values)]
@@ -133,7 +151,7 @@ class _Above(torch.autograd.Function):
 
 
 def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factorise each sequence's values in D vectors into combinations of as few vectors as possible.
+    """Write D vectors, within each sequence, as linear combinations of as few vectors as possible.
 
     Args:
         values: (D, N), in which the tokens of a sequence are adjacent.
@@ -141,8 +159,9 @@ def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tup
         count: number of sequences.
 
     Returns:
-        Coefficients C (R, D, count) and vectors V (R, N), float64: values[d, n] = sum_r C[r, d, sequence[n]] V[r, n], up to rounding (in the dtype of
-        ``values``) of the largest vector of the sequence.
+        Coefficients C (R, D, count) and vectors V (R, N), float64, with
+        values[d, n] = sum_r C[r, d, sequence[n]] V[r, n].
+        The error is a rounding error, in the dtype of ``values``, relative to the largest vector of the sequence.
     """
     if not torch.isfinite(values).all():  # NaN cannot be factorised, and the results of the passes are NaN as well
         return torch.eye(len(values), dtype=torch.float64)[:, :, None].expand(-1, -1, count), values.double()
@@ -153,18 +172,20 @@ def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tup
     _, singular, right = torch.linalg.svd(padded, full_matrices=False)
     rank = max(int((singular > RESIDUE * torch.finfo(values.dtype).eps * singular[:, :1]).sum(1).max()), 1)
     right = right[:, :rank]
-    # With a projection, small multiples are relatively as accurate as large ones.
+    # The coefficients are computed by projection, so that small ones have the same relative accuracy as large ones.
     return (padded @ right.transpose(1, 2)).permute(2, 1, 0), right[sequence, :, within].t()
 
 
 @dataclass
 class SharedGradients:
-    """Graphs of a forward pass that was run in two parts.
+    """Autograd graphs of a forward pass that was run in two parts.
 
     Attributes:
+        private: attention of the private tokens, with the gradients of the shared keys and values.
+        linear: gradients of the LoRA factors.
         shared: (N,) bool, True if a scored token is predicted by a shared token.
-        sequence: (private scored tokens,) sequence of each.
-        logprobs: log-probabilities of the shared and of the private scored tokens, attached to their graphs.
+        sequence: (M,) index of the sequence of each of the M scored tokens that are predicted by private tokens.
+        logprobs: log-probabilities predicted by shared (N − M,) and by private tokens (M,), attached to their graphs.
     """
 
     private: _Private
@@ -176,9 +197,16 @@ class SharedGradients:
     def products(
         self, vectors: torch.Tensor, parameters: Sequence[torch.Tensor]
     ) -> Iterator[list[torch.Tensor | None]]:
-        """Yield the gradients of sum_n vectors[d, n] * logprob[n] for each of D vectors (D, N); None for a parameter that is not reached.
+        """Yield the gradients of sum_n vectors[d, n] * logprob[n] for each of the D vectors.
 
-        The graphs are freed afterwards.
+        The graphs are freed after the last gradient.
+
+        Args:
+            vectors: (D, N), one entry per scored token.
+            parameters: parameters with respect to which the gradients are computed.
+
+        Yields:
+            One gradient per parameter; None for a parameter on which the log-probabilities do not depend.
         """
         tree = self.private.tree
         coefficients, basis = row_factors(vectors[:, ~self.shared], self.sequence, int(tree.sequence.max()) + 1)
@@ -198,7 +226,10 @@ class SharedGradients:
     def _through_shared(
         self, number: int, values: torch.Tensor, parameters: Sequence[torch.Tensor], keep: bool
     ) -> list[torch.Tensor | None]:
-        """Run one backward pass through the shared tokens, from their scored tokens and from their keys and values."""
+        """Run one backward pass through the shared tokens, for the vector with index ``number``.
+
+        It starts at the log-probabilities that these tokens predict, and at their keys and values.
+        """
         pairs = [(self.logprobs[0], values)]
         for layer, tensors in self.private.shared.layers.items():
             for tensor, sums in zip(tensors, self.private.sums.get(layer, ())):
@@ -218,11 +249,12 @@ def split_logprobs(
     temperature: float = 1.0,
     min_shared: int = MIN_SHARED,
 ) -> tuple[SharedLogprobs, SharedGradients] | None:
-    """Return the result of :func:`~taiji.language.prefix_forward.shared_logprobs` with detached values, and its gradients separately.
+    """Run the forward pass of :func:`~taiji.language.prefix_forward.shared_logprobs` in two parts.
 
     Returns:
-        None if two graphs are not supported: on a device other than a CPU, if parameters other than ordinary LoRA factors are trained, or if the
-        sequences share nothing.
+        The log-probabilities and entropies, detached, and the graphs for their gradients. None if this is not
+        supported: the device is not a CPU, the attention backend is not *blocks*, parameters other than ordinary LoRA
+        factors are trained, the sequences have no shared prefix, or private tokens predict no scored token.
     """
     bare = bare_model(model)
     head, layers = head_of(bare), sole_adapters(model)

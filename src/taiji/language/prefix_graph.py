@@ -1,9 +1,9 @@
-"""Decoding on a GPU without synchronisation with the host: a step of fixed shape is recorded once, and tokens stay on the device.
+"""Decoding on a GPU with few synchronisations with the host.
 
-A step of a model consists of hundreds of small operations, and the host needs ten times as long to launch them as the GPU needs to read the weights.
-`GraphedDecoder` gives a step fixed shapes and addresses (each row attends to its whole buffer, in which unwritten slots are masked), so that it can be
-recorded as a CUDA graph and replayed for every token. `run_ahead` draws tokens on the device, and the host checks which rows have ended only every `LOOK`
-steps.
+A step of a model consists of hundreds of small operations, and the host needs ten times as long to launch them as the
+GPU needs to read the weights. `GraphedDecoder` gives a step fixed shapes and addresses: each row attends to its whole
+buffer, in which unwritten slots are masked. The step can therefore be recorded once as a CUDA graph and replayed for
+every token. `run_ahead` draws tokens on the device, and the host checks only every `LOOK` steps which rows have ended.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 LOOK = 16
 """Number of steps between two checks by the host."""
 WORTH = 8
-"""Smallest number of remaining steps for which a recording, which costs about three steps, is worthwhile."""
+"""Smallest number of remaining steps for which the step is recorded. A recording takes as long as about three steps."""
 LEAVE = 0.5
-"""Share of running rows below which ended rows are dropped. Since the shapes change, the step is recorded again."""
+"""Share of running rows below which ended rows are dropped. The shapes then change, so the step is recorded again."""
 
 
 class GraphedDecoder(SharedDecoder):
@@ -62,7 +62,7 @@ class GraphedDecoder(SharedDecoder):
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.stream(stream):
-                self._body()  # warm-up of the libraries; the first replay writes the same values again
+                self._body()  # initialises the libraries; the first replay writes the same values again
                 graph.capture_begin()
                 try:
                     self._out = self._body()
@@ -93,18 +93,19 @@ def run_ahead(
     stops: Sequence[int],
     generator: torch.Generator | None = None,
 ) -> list[list[int]]:
-    """Run a decoder until each of its rows has drawn a stop or has ``steps`` tokens.
+    """Run a decoder until each of its rows has drawn a stop id or has ``steps`` tokens.
 
-    The host checks the tokens every `LOOK` steps. Draws after the end of the last row are undone, so that tokens and random state are the same as in a loop
-    that checks after each step.
+    The host checks the tokens every `LOOK` steps. Tokens drawn after the end of a row are discarded. At the end, the
+    random generator is reset to its state at the end of the last row. Tokens and random state are therefore the same as
+    in a loop that checks after each step.
 
     Args:
         decoder: decoder that has read its prompts and has not made a step yet.
         steps: largest number of tokens per row.
-        choose: function from ``(rows, step)`` to one token per row of ``decoder.logits``, (r,), where ``rows`` (r,) are the indices of these rows, on the
-            device.
+        choose: function of ``(rows, step)`` that returns one token per row of ``decoder.logits``, (r,). ``rows`` (r,)
+            are the indices of these rows, on the device.
         stops: ids that end a row and are its last token.
-        generator: random generator of ``choose``; None for the global one of the device.
+        generator: random generator that ``choose`` uses; None for the global one of the device.
 
     Returns:
         Token ids of each row.
@@ -126,7 +127,7 @@ def run_ahead(
             if step < steps - 1:
                 decoder.step(
                     chosen.clamp(max=vocabulary - 1)
-                )  # outside the vocabulary if logits are NaN, which the caller reports
+                )  # an id outside the vocabulary means that the logits are NaN; the caller reports it
         last = 0
         for row, ids in zip(running, tokens[rows, at : at + LOOK].tolist()):
             if row not in done:

@@ -1,8 +1,10 @@
 """Log-probabilities of given tokens from hidden states, without the full (positions x vocabulary) matrix of logits.
 
-Only positions that predict a scored token are projected, in chunks. If the head is frozen (as with LoRA), the backward pass needs no further projection: the
-gradient of a log-probability with respect to its hidden state is `W[token] - E_p[W]`, and the expected row `E_p[W] = p @ W` is computed together with the
-log-probability while the probabilities of the chunk are in memory. Further backward passes (one per reward) thus need no product with the vocabulary.
+Only positions that predict a scored token are projected, in chunks. If the head is frozen (as with LoRA), the backward
+pass needs no further projection. The gradient of a log-probability with respect to its hidden state is
+`W[token] - E_p[W]`. The expected row `E_p[W] = p @ W` is computed together with the log-probability, while the
+probabilities of the chunk are in memory. Further backward passes (one per reward) thus need no product with the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ class Head:
 
     @property
     def frozen(self) -> bool:
-        """Return True if the head is a plain linear layer without trainable weights, for which the cheap gradient applies."""
+        """True if the head is a plain linear layer without trainable weights; its gradient then needs no projection."""
         module = self.module
         plain = type(module) is torch.nn.Linear and "forward" not in module.__dict__
         return plain and not any(p.requires_grad for p in module.parameters())
@@ -44,7 +46,7 @@ class Head:
 
 
 def head_of(model: Any) -> Head:
-    """Return the head of a transformers causal LM (without adapters around it)."""
+    """Return the head of a transformers causal LM (the bare model, without PEFT's wrapper)."""
     config = model.config
     scale = getattr(config, "logit_scale", None)
     if scale is None and getattr(config, "logits_scaling", None) is not None:
@@ -64,7 +66,7 @@ def token_logprobs(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log-probabilities (in nats) of tokens, and the entropies of their distributions.
+    """Return the log-probabilities of tokens and the entropies of the predicted distributions, both in nats.
 
     Args:
         hidden: (M, H) hidden states, one per predicting position.
@@ -72,10 +74,10 @@ def token_logprobs(
         rows: (N,) index of the hidden state that predicts each token.
         tokens: (N,) ids of the tokens.
         temperature: temperature by which the logits are divided.
-        entropy_gradient: whether the entropies also have a gradient.
+        entropy_gradient: also compute gradients of the entropies.
 
     Returns:
-        log-probabilities (N,) and entropies (M,), at least in fp32.
+        log-probabilities (N,) and entropies (M,), at least in float32.
     """
     if not len(
         rows
@@ -116,9 +118,10 @@ def _by_autograd(
 
 
 def _places(rows: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a mask (N,) of the rows that lie in a chunk, and each row's place (N,) in it; a row outside gets its first or last place.
+    """Return a mask (N,) of the rows that lie in a chunk, and the place (N,) of each row in the chunk.
 
-    The shape is that of `rows`, so that the host does not wait for a GPU to learn how many lie in the chunk.
+    A row outside the chunk gets the first or last place. Both results have the shape of `rows`, so that the host need
+    not wait for the GPU to count the rows in the chunk.
     """
     return (rows >= part.start) & (rows < part.stop), (rows - part.start).clamp(0, part.stop - part.start - 1)
 

@@ -1,11 +1,12 @@
-"""Cheaper LoRA with the same mathematics.
+"""Faster computation of PEFT's LoRA layers, with the same results up to rounding.
 
-`merged_adapters` lets generation run with `W + s B A` (one product per layer instead of three). `fuse_adapters` replaces the forward pass of PEFT's LoRA
-layers by one that adds the low-rank product in place, `y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and whose backward pass accumulates in the same way. PEFT's own
-forward pass allocates and keeps four more tensors of the size of the output per layer.
+`merged_adapters` lets generation run with `W + s B A` (one product per layer instead of three). `fuse_adapters`
+replaces the forward pass of PEFT's LoRA layers. The new one adds the low-rank product in place,
+`y = x Wᵀ; y += s (x Aᵀ) Bᵀ`, and its backward pass also accumulates in place. PEFT's own forward pass allocates and
+keeps, per layer, four more tensors of the size of the output.
 
-`gradients_by_row` lets one backward pass compute many gradients of A and B, which are sums over the tokens with different token weights
-(:class:`RowSums`).
+With `gradients_by_row`, one backward pass computes many gradients of A and B. They are sums over the same tokens with
+different token weights (:class:`RowSums`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 
 def _lora_layers(model: Any) -> list[Any]:
-    """Return PEFT's LoRA layers around plain linear ones."""
+    """Return PEFT's LoRA layers that wrap plain linear layers."""
     if "peft" not in sys.modules:  # without PEFT no such layer can exist, and its import takes a second
         return []
     from peft.tuners.lora.layer import Linear
@@ -30,7 +31,10 @@ def _lora_layers(model: Any) -> list[Any]:
 
 
 def _plain_adapter(layer: Any) -> str | None:
-    """Return the only active adapter, if it is ordinary unmerged LoRA (no active dropout, no bias, no variant); otherwise None."""
+    """Return the name of a layer's active adapter if it is ordinary LoRA; otherwise None.
+
+    Ordinary means: a single active, unmerged adapter without active dropout, bias or variant.
+    """
     active = [a for a in layer.active_adapters if a in layer.lora_A]
     if len(active) != 1 or layer.merged or layer.disable_adapters or layer.fan_in_fan_out:
         return None
@@ -47,8 +51,9 @@ def _plain_adapter(layer: Any) -> str | None:
 def merged_adapters(model: Any) -> Iterator[None]:
     """Run with the active LoRA adapters merged into the weights.
 
-    The merged weights are held in separate tensors of the size of the adapted layers, so that the base weights are restored bit for bit. Layers that are not
-    ordinary LoRA keep their own forward pass, and so does a layer whose weight is shared with another layer (a head tied to the embedding).
+    The merged weights are held in separate tensors, so that the base weights are restored bit for bit. This takes as
+    much memory as the weights of the adapted layers. Two kinds of layers keep their own forward pass: layers that are
+    not ordinary LoRA, and layers that share their weight with another layer (a head tied to the embedding).
     """
     swapped = []
     owners = Counter(
@@ -61,7 +66,7 @@ def merged_adapters(model: Any) -> Iterator[None]:
                 weight = layer.base_layer.weight
                 if (
                     name is None or owners[id(weight)] > 2
-                ):  # the linear layer itself, and PEFT's wrapper that contains it
+                ):  # an unshared weight has two owners: the linear layer and PEFT's wrapper around it
                     continue
                 a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()
                 merged = torch.addmm(weight.data.float(), b, a, alpha=layer.scaling[name]).to(weight.dtype)
@@ -76,7 +81,10 @@ def merged_adapters(model: Any) -> Iterator[None]:
 
 
 def plain_linear(module: Any) -> torch.nn.Linear | None:
-    """Return the linear layer to which a module is currently equivalent: itself, or the base of a merged or disabled LoRA layer; otherwise None."""
+    """Return the linear layer to which a module is currently equivalent; None if there is none.
+
+    This is the module itself, or the base layer of a merged or disabled LoRA layer.
+    """
     if _lora_layers(module)[:1] == [module]:
         active = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
         if set(active) != set(module.merged_adapters):
@@ -86,11 +94,11 @@ def plain_linear(module: Any) -> torch.nn.Linear | None:
 
 
 class RowSums:
-    """Gradients of the adapters' factors for D weightings of the tokens, computed in one backward pass.
+    """D gradients of each LoRA factor from one backward pass: sums over the tokens with D different token weights.
 
     Attributes:
         by_token: (D, T) weights of the tokens in each of the D sums; set before the backward pass.
-        sums: gradients (D, *shape), keyed by the identity of the parameter.
+        sums: gradients (D, *shape) by the `id` of the parameter.
     """
 
     def __init__(self) -> None:
@@ -98,15 +106,16 @@ class RowSums:
         self.sums: dict[int, torch.Tensor] = {}
 
     def add(self, key: int, narrow: torch.Tensor, wide: torch.Tensor, turned: bool) -> None:
-        """Add sum_t weight[d, t] narrow[t] wide[t]' to a parameter's D gradients.
+        """Add sum_t weight[d, t] narrow[t] wide[t]' to the D gradients of a parameter.
 
-        The narrow factor is weighted in float32, and the D products are computed as one, so half precision rounds at the same points as in a separate pass.
+        The narrow factor is weighted in float32, and the D products are computed as one. In half precision, the result
+        is therefore rounded at the same points as in a separate pass.
 
         Args:
-            key: identity of the parameter.
+            key: `id` of the parameter.
             narrow: (T, r).
             wide: (T, n).
-            turned: whether the parameter is (n, r) instead of (r, n).
+            turned: True if the parameter has shape (n, r) instead of (r, n).
         """
         weights = self.by_token.t().unsqueeze(2)
         weighed = (narrow.to(torch.promote_types(narrow.dtype, weights.dtype)).unsqueeze(1) * weights).flatten(1)
@@ -119,7 +128,10 @@ class RowSums:
 
 @contextmanager
 def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
-    """Inside this context, collect in ``sums``, and nowhere else, the gradients of A and B for everything that these layers compute."""
+    """Collect the gradients of A and B of these layers in ``sums``, for forward passes inside this context.
+
+    Autograd itself gets no gradients for these parameters.
+    """
     for layer in layers:
         layer.taiji_row_sums = sums
     try:
@@ -130,7 +142,10 @@ def gradients_by_row(layers: Sequence[Any], sums: RowSums) -> Iterator[None]:
 
 
 def sole_adapters(model: Any) -> list[Any]:
-    """Return the model's fused LoRA layers if all are ordinary and nothing else is trained; otherwise an empty list."""
+    """Return the model's fused, ordinary LoRA layers.
+
+    The list is empty if parameters other than the factors of these layers are trained.
+    """
     found, owned = [], set[int]()
     for layer in _lora_layers(model):
         name = _plain_adapter(layer)
@@ -145,9 +160,10 @@ def _trained(linear: Any) -> bool:
 
 
 def fuse_adapters(model: Any) -> int:
-    """Switch every LoRA layer of the model permanently to the in-place forward pass, and return their number.
+    """Switch all LoRA layers of the model permanently to the in-place forward pass, and return their number.
 
-    A layer uses PEFT's forward pass in any call in which it is not ordinary LoRA (dropout, several or disabled adapters, variants, merged).
+    In a call in which a layer is not ordinary LoRA (dropout, several or disabled adapters, variants, merged), it uses
+    PEFT's forward pass.
     """
     layers = _lora_layers(model)
     for layer in layers:
@@ -169,7 +185,10 @@ def _fused_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> to
 
 
 class _LoraLinear(torch.autograd.Function):
-    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with frozen W and bias. Products have the given `dtype`, and sums of gradients the dtype of A and B."""
+    """`x Wᵀ + bias + s (x Aᵀ) Bᵀ` with frozen W and bias.
+
+    Products have the given `dtype`; the gradients of A and B have the dtype of A and B.
+    """
 
     @staticmethod
     def forward(

@@ -1,6 +1,7 @@
 """Division of a packed tree into shared tokens (of several sequences) and private tokens (of a single sequence).
 
-Shared tokens attend only to shared tokens, so they can run first, and the private tokens use their keys and values.
+Shared tokens attend only to shared tokens, so they can be computed first. The private tokens then use their keys and
+values.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Above:
     Attributes:
         own: the segment's tokens in the shared packing.
         below: the private tokens, in the private packing.
-        levels: segments of these tokens, batched by length, and the sequence of each row of a batch.
+        levels: batches of the segments of these tokens, by length; each with the sequence index of every row, (B,).
     """
 
     own: slice
@@ -36,7 +37,7 @@ class SplitTree:
         private: tokens of a single sequence.
         is_private: (T,) bool, True if a token of the whole tree is private.
         place: (T,) position of each token in its packing.
-        sequence: (private tokens,) index of the sequence of each.
+        sequence: (private tokens,) index of the sequence of each token.
         above: shared segments with private descendants.
     """
 
@@ -64,7 +65,10 @@ class SplitTree:
 
 
 def _restricted(tree: PackedTree, kept: np.ndarray) -> Packing:
-    """Return a packing of the kept tokens of a tree. Of the ancestors of a kept segment, all or none are kept."""
+    """Return a packing of the kept tokens of a tree.
+
+    For each kept segment, either all or none of its ancestors are kept.
+    """
     before = np.concatenate([[0], kept.cumsum()])
     index = torch.from_numpy(kept)
     return Packing(

@@ -1,7 +1,8 @@
-"""Check of whether the prefix-sharing engine supports a model. Other models use the forward pass without sharing, and the reason is given.
+"""Check whether a model supports prefix sharing. For other models, sharing is off, and the reason is logged.
 
-First the configuration is checked (windows, recurrent layers, wrappers that must see every forward call, …). Then a tiny packed forward pass and a few
-decoding steps are compared with those without sharing. So an unknown architecture is either computed correctly or rejected.
+First the configuration is checked (windows, recurrent layers, wrappers that must see every forward call, …). Then a
+tiny packed forward pass and a few decoding steps are compared with the same computation without sharing. An unknown
+architecture is thus either computed correctly or rejected.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Tried:
-    """Result of the trial of a model: the reason against sharing (or none), and whether the lean forward pass is correct."""
+    """Result of the trial of a model.
+
+    Attributes:
+        state: dtype and adapters of the model during the trial.
+        reason: reason against sharing; empty if sharing is correct.
+        lean: True if the lean forward pass is correct.
+    """
 
     state: object
     reason: str
@@ -40,7 +47,8 @@ TOLERANCE = 1e-4
 COPIED = 200_000_000
 """Largest number of parameters for which the trial runs on a float32 copy of the model."""
 HALF_TOLERANCE = 0.1
-"""Allowed difference for larger half-precision models, which are tried without a copy, as a share of the effect of a different context."""
+"""Allowed difference of log-probabilities for half-precision models that are too large for a copy. It is relative to
+the change of the log-probabilities that a different context causes."""
 STEPS = 4
 """Number of tokens decoded in the trial."""
 _tried: WeakKeyDictionary[Any, _Tried] = WeakKeyDictionary()
@@ -67,9 +75,10 @@ def supports_sharing(model: Any) -> tuple[bool, str]:
 
 
 def lean_model(model: Any) -> LeanModel | None:
-    """Return the model in the form of the lean forward pass, if this is correct and pays off: on a CPU, with adapters merged or disabled.
+    """Convert a model for the lean forward pass; return None if this is not supported.
 
-    The result holds the current weights, so call this again for each generation.
+    It is supported on a CPU, with adapters merged or disabled, for models that have passed the trial. The result is a
+    copy of the current weights, so convert the model again for each generation.
     """
     bare = bare_model(model)
     right = supports_sharing(model)[0] and bare.device.type == "cpu" and _tried[bare].lean
@@ -121,10 +130,11 @@ def _unsupported(model: Any) -> str:
 def _trial(bare: Any) -> tuple[str, bool]:
     """Compare log-probabilities and decoding of a few tokens with and without sharing.
 
-    On the copy, adapters that have no effect (zero factors) are filled with random values.
+    A model of at most :data:`COPIED` parameters is copied in float32. In the copy, parameters that are all zero (such
+    as the factors of new adapters) are filled with random values.
 
     Returns:
-        The reason if they differ or cannot be computed, and whether the lean forward pass decodes the same tokens.
+        The reason against sharing (empty if the results agree), and True if the lean forward pass also agrees.
     """
     before = bare.config._attn_implementation
     training = [m for m in bare.modules() if m.training]
@@ -153,7 +163,7 @@ def _trial(bare: Any) -> tuple[str, bool]:
 
 
 def _fill_zeros(model: Any) -> None:
-    """Fill all-zero parameters with random values, so that errors in anything they multiply become visible."""
+    """Fill all-zero parameters with random values, because zeros would hide errors in the values that they multiply."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -162,10 +172,12 @@ def _fill_zeros(model: Any) -> None:
 
 
 def _differences(model: Any) -> tuple[float, float]:
-    """Return the largest relative differences from log-probabilities without sharing, for shared scoring and decoding, and for lean decoding.
+    """Return the largest relative difference from the log-probabilities without sharing, for two computations.
 
-    In float32, differences are relative to the log-probabilities. In half precision, where rounding would hide a wrong mask, they are relative to the effect of
-    a different context. That of lean decoding is infinite if the lean forward pass does not support the structure or the device.
+    The first value is for shared scoring and decoding, the second for lean decoding. In float32, a difference is
+    relative to the log-probabilities. In half precision, rounding would hide a wrong mask, so the difference is
+    relative to the change that a different context causes. The second value is infinite if the lean
+    forward pass does not support the structure or the device.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (20,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -173,7 +185,7 @@ def _differences(model: Any) -> tuple[float, float]:
     exact = model.dtype in (torch.float32, torch.float64)
 
     def alone(row: list[int]) -> torch.Tensor:
-        """Return the log-probabilities (L, V) after each token, bypassing any wrapper around the forward pass."""
+        """Return the log-probabilities (L, V) after each token, without sharing and without forward-pass wrappers."""
         inputs = torch.tensor([row], device=model.device)
         return torch.log_softmax(type(model).forward(model, input_ids=inputs, use_cache=False).logits[0].float(), -1)
 
@@ -189,7 +201,7 @@ def _differences(model: Any) -> tuple[float, float]:
     decoder = SharedDecoder(model, prompts, [2, 1], STEPS)
     full = [alone(prompts[int(p)] + tail) for p, tail in zip(decoder.prompt_of, tails)]
     starts = [len(prompts[int(p)]) - 1 for p in decoder.prompt_of]
-    elsewhere = [2, 2, 0]  # a row of the other prompt for each: rows of one prompt agree on the first token
+    elsewhere = [2, 2, 0]  # a row of the other prompt, because rows of one prompt agree on the first token
 
     def decoded(decoder: SharedDecoder | LeanDecoder) -> list[float]:
         found = []

@@ -1,8 +1,8 @@
 """Packing of token sequences into one row in which every shared prefix occurs once.
 
-The sequences form a radix tree, whose nodes are written in depth-first order, so that the descendants of a node are the tokens directly after it. A token may
-attend to an earlier one exactly if it lies before the end of the earlier token's subtree. Both the masked and the blockwise attention (`prefix_attention`)
-follow from this fact.
+The sequences form a radix tree. Its nodes (segments) are written in depth-first order, so that the descendants of a
+node are the tokens directly after it. A token may attend to an earlier token if and only if it lies before the end of
+the earlier token's subtree. Both the masked and the blockwise attention (`prefix_attention`) are based on this rule.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from taiji.core.errors import InputError
 from taiji.nn.devices import on_device
 
 MIN_SHARED = 16
-"""Length, in tokens, of the shortest shared prefix. A shorter one is cheaper to compute twice than to attend to as a segment."""
+"""Length, in tokens, of the shortest prefix that is shared. For a shorter one, computing it several times is cheaper
+than a separate segment."""
 CLOSE_LENGTH = 0.75
-"""Segments of at least this fraction of the longest one in their batch are padded to it and processed together."""
+"""Smallest length of a segment in a batch, as a fraction of the longest one. A shorter segment starts a new batch."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Node of the tree: packed tokens `start:stop`, whose descendants are the packed tokens `stop:end`."""
+    """Node of the tree with the packed tokens `start:stop`. Its descendants are the packed tokens `stop:end`."""
 
     start: int
     stop: int
@@ -44,7 +45,8 @@ class Level:
     """Segments whose internal causal attention runs as one batch.
 
     Attributes:
-        rows: packed positions (B, L); a shorter segment repeats its last token, to which no earlier token attends.
+        rows: packed positions (B, L). A shorter segment repeats its last token at the end, which does not affect the
+            earlier tokens.
         valid: (B, L), False for repetitions; None if there are none.
         span: `(start, stop)` if the rows are consecutive packed tokens, so that no gather is needed.
     """
@@ -138,7 +140,11 @@ class PackedTree(Packing):
         del self._rows, self._tokens, self._positions, self._segments, self._parts
 
     def _place(self, order: list[int], common: list[int], depth: int, level: int) -> None:
-        """Write the rows of `order`, which agree on the first `depth` tokens, from position `depth` on."""
+        """Write the sequences with the indices `order`, from position `depth` on.
+
+        They agree on the first `depth` tokens. `common[i]` is the number of leading tokens that the sequences `order[i
+        - 1]` and `order[i]` share.
+        """
         shared = min([len(self._rows[order[0]]), *common[1:]])
         ended = [i for i in order if len(self._rows[i]) == shared]
         worth = len(order) == 1 or shared - depth >= self._min_shared or len(ended) == len(order)
@@ -147,7 +153,7 @@ class PackedTree(Packing):
             depth, level = shared, level + 1
         else:
             segment = None
-            for i in ended:  # the few tokens after `depth` are not worth a segment, so the other rows repeat them
+            for i in ended:  # too few tokens after `depth` for a shared segment, so the other rows repeat them
                 if shared > depth:
                     self._write([i], depth, shared, level)
         begin = len(ended)  # rows that end here are prefixes of the others, so they are sorted first
@@ -170,7 +176,7 @@ class PackedTree(Packing):
 
 
 def levels_of(segments: Sequence[Segment]) -> list[Level]:
-    """Return the segments batched by similar length, so that each batch attends as one."""
+    """Return the segments in batches of similar length. The causal attention within segments runs once per batch."""
     batches: list[list[Segment]] = []
     for segment in sorted(segments, key=lambda s: (-s.length, s.start)):
         if not batches or segment.length < CLOSE_LENGTH * batches[-1][0].length:

@@ -1,4 +1,4 @@
-"""Training in several processes (`accelerate launch`, `torchrun`): the roles of the processes, and the gathered model at the end."""
+"""Training in several processes (`accelerate launch`, `torchrun`): their roles, and gathering of the trained model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def processes() -> int:
 
 
 def first_process() -> bool:
-    """Return True if this process writes the results."""
+    """Return True for the process of rank 0, which writes the results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -27,7 +27,7 @@ def check_gatherable(trainer: Trainer, lora_rank: int) -> None:
     """Check, before training, that the model can be gathered afterwards.
 
     Raises:
-        ConfigError: adapters would be trained under FSDP, whose sharded parts cannot be merged.
+        ConfigError: adapters would be trained under FSDP. Sharded adapters cannot be merged.
     """
     if trainer.is_fsdp_enabled and lora_rank:
         raise ConfigError(

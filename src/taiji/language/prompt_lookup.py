@@ -1,4 +1,4 @@
-"""Prompt lookup for speculative decoding: the next tokens are guessed from repetitions in a text and its neighbours.
+"""Prompt lookup for speculative decoding: guess the next tokens of a text from repetitions in it and in similar texts.
 
 The guess is the text that followed the latest occurrence of the last few tokens (Saxena 2023, "Prompt lookup decoding"; Yang et al. 2023,
 arXiv:2304.04487). A wrong guess does no harm, because a guessed token counts only if the model draws the same one.
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LENGTHS = (3, 2)
-"""Lengths of the token runs that must recur, longest first. A single token matches too often."""
+"""Numbers of last tokens that are looked up, in this order. A single token would match too often."""
 
 Runs = dict[tuple[int, ...], tuple[list[int], int]]
-"""Map from a run of tokens to the text of its latest occurrence and the position after it."""
+"""Map from a run of tokens to the text with its latest occurrence and the position after this occurrence."""
 
 
 class Repetitions:
-    """Runs of tokens in a text, with the tokens that followed the latest occurrence of each."""
+    """Text with an index of its runs of tokens. For each run, it finds the tokens after the latest occurrence."""
 
     def __init__(self, tokens: Iterable[int], others: Runs | None = None) -> None:
         """Read a text.
@@ -36,7 +36,7 @@ class Repetitions:
 
     def append(self, token: int) -> None:
         """Append a token."""
-        # A run is stored only once a token follows it, so that the end of the text itself is never found.
+        # A run is stored when a token follows it, so that a lookup never finds the end of the text itself.
         for length in LENGTHS:
             if length <= len(self._tokens):
                 run = tuple(self._tokens[-length:])

@@ -1,8 +1,9 @@
 """Log-probabilities of given completions.
 
-The ids of a completion follow the ids of its prompt (`token_ids.continued`), as in training and generation. Every token has its character offsets within
-the completion, so that the part to average (the answer without its tags, the title, the category levels) is chosen by characters, regardless of the tokenizer.
-Completions of one prompt, and answers after one rationale, share the computation of their common prefix if the model supports it.
+The ids of a completion follow the ids of its prompt (`token_ids.continued`), as in training and generation. Each token
+has its character offsets within the completion. The part to average (the answer without its tags, the title, the
+category levels) can therefore be chosen by characters, for any tokenizer. Completions of one prompt, and answers after
+one rationale, share the computation of their common prefix if the model supports it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from taiji.language.token_ids import continued
 Pair = tuple[list[int], int]
 """Token ids of prompt and completion, and the number of prompt ids."""
 TOKENS_A_PAIR = 512
-"""Upper limit of a packed pass: this number of distinct tokens times the batch size in pairs."""
+"""A packed pass has at most this number of distinct tokens times the batch size in pairs."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class ScoredText:
     """Tokens of a completion.
 
     Attributes:
-        logprobs: (T,) float64, log P(token | prompt and earlier tokens of the completion), natural logarithm.
+        logprobs: (T,) float64, log P(token | prompt and earlier tokens of the completion), natural logarithm. It is 0
+            for the first token after an empty prompt, which has no context.
         offsets: (T, 2) int64, the characters [start, end) of each token within the completion.
     """
 
@@ -38,8 +40,9 @@ class ScoredText:
     def span(self, start: int, end: int) -> np.ndarray:
         """Return the log-probabilities of the tokens that lie entirely within the characters [start, end).
 
-        A token that also covers characters outside (`)</` at the end of an answer) would score the tag as well, so it is left out. If no token lies entirely
-        inside, the overlapping tokens are used.
+        A token that also covers characters outside this range is left out, because its log-probability includes them.
+        An example is `)</` at the end of an answer, which contains a part of the tag. If no token lies entirely inside,
+        the overlapping tokens are used.
         """
         first, last = self.offsets[:, 0], self.offsets[:, 1]
         inside = (first >= start) & (last <= end) & (last > first)
@@ -77,8 +80,9 @@ def score_completions(
         lm: the model.
         prompts: (B,) rendered texts.
         completions: (B,) texts that follow them; prompts may repeat.
-        batch_size: number of pairs per forward pass; if prefixes are shared, a pass holds up to :data:`TOKENS_A_PAIR` distinct tokens per pair of a batch.
-            Up to float rounding, neither the batch size nor the order affects the result.
+        batch_size: number of pairs per forward pass. If prefixes are shared, a pass instead has up to ``batch_size``
+            times :data:`TOKENS_A_PAIR` distinct tokens. Up to float rounding, neither the batch size nor the order
+            affects the result.
         description: label of the progress display.
 
     Returns:
@@ -116,7 +120,10 @@ def score_completions(
 def _plan(
     lm: LanguageModel, pairs: list[Pair], batch_size: int
 ) -> tuple[list[list[int]], Callable[[LanguageModel, list[Pair]], list[np.ndarray]]]:
-    """Return batches of pair indices and their scoring function: packed passes with shared prefixes, or padded batches of similar length."""
+    """Return batches of pair indices and the function that scores a batch.
+
+    These are packed passes with shared prefixes if the model supports them, otherwise padded batches of similar length.
+    """
     from taiji.language.prefix_forward import shared_batches
     from taiji.language.prefix_support import supports_sharing
 
@@ -132,7 +139,7 @@ def _score_shared(lm: LanguageModel, pairs: list[Pair]) -> list[np.ndarray]:
 
     from taiji.language.prefix_forward import shared_logprobs
 
-    # The very first token has no context, so it cannot be scored, and a pair of fewer than two tokens has nothing to score.
+    # The first token of a pair has no context and cannot be scored, so pairs of fewer than two tokens are skipped.
     rows = [row for row, (ids, first) in enumerate(pairs) if len(ids) > max(first, 1)]
     results = [np.zeros(len(ids) - first) for ids, first in pairs]
     if rows:

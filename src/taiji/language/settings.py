@@ -11,7 +11,7 @@ from taiji.core.component import Device
 from taiji.core.settings import Settings
 
 TemplateValue = bool | int | float | str | None
-"""Possible values of a chat template's argument."""
+"""Value of an argument of a chat template."""
 TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 
 
@@ -25,14 +25,14 @@ class LanguageSettings(Settings):
     device: str = "auto"
     """Device of the model; `auto`: a GPU if there is one."""
     chat_template_kwargs: dict[TemplateName, TemplateValue] = Field(default={})
-    """Arguments of the model's chat template, such as `{enable_thinking: true}`. They are part of every prompt, and of the templates of the fine-tuned models."""
+    """Arguments of the model's chat template, such as `{enable_thinking: true}`. They apply to every prompt, and are
+    written into the templates of the fine-tuned models."""
     template_date: date | None = None
-    """Date for chat templates that would otherwise print today's (such as Llama 3.1's); `null`: the date that a run
-    wrote into the model's folder, else
-    2024-07-26."""
+    """Date for chat templates that would otherwise print today's date (such as Llama 3.1's). `null` is the date that a
+    run wrote into the model's folder, or 2024-07-26 if there is none."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """Backend that generates and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`; `device:
-    cpu` then keeps this process's own copy of the weights off the GPU). Training is not affected."""
+    """Backend that generates and scores texts: the model in this process, or vLLM on a GPU (extra `gpu`). With vLLM,
+    `device: cpu` keeps this process's own copy of the weights off the GPU. Training is not affected."""
     gpu_share: float = Field(default=0.9, gt=0.0, le=1.0)
     """Share of the GPU's memory that vLLM may use. Lower it if several workers share a GPU."""
 
@@ -56,9 +56,11 @@ class GenerationSettings(Settings):
     top_k: int = Field(default=50, ge=1)
     """Number of most likely tokens from which the next one is sampled."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
-    """Of the `top_k` tokens, the most likely ones are kept until their probabilities sum to this value."""
+    """Cumulative probability for nucleus sampling: of the `top_k` tokens, the most likely ones are kept until their
+    probabilities sum to this value."""
     repetition_penalty: float = Field(default=1.0, ge=1.0)
-    """Penalty that divides positive logits (and multiplies negative logits) of tokens that are already in the completion; without it, small models loop."""
+    """Penalty on tokens that are already in the completion: it divides positive logits and multiplies negative ones.
+    With 1, there is no penalty, and small models tend to repeat themselves."""
     batch_size: int = Field(default=24, ge=1)
     """Number of sequences decoded together (the prompts of a batch times their samples)."""
     stop: tuple[str, ...] = ("</answer>",)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SAMPLE = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What next?"}]
 SHOWN = 60
-"""Number of characters that are shown from the end of a prompt."""
+"""Number of characters shown from each end of a prompt."""
 _EMPTY = re.compile(r"<think>\s*</think>\s*$")
 _TWICE = re.compile(r"<think>\s*(</think>)?\s*<think>\s*$")
 
@@ -26,7 +26,7 @@ class PromptLook:
 
     Attributes:
         start: first characters of the prompt.
-        end: last characters of the prompt, as the student sees them.
+        end: last characters of the prompt, including the `<think>` that opens the answer.
         remarks: observations that need no action.
         warnings: problems, each with advice on how to fix it.
     """
@@ -38,7 +38,7 @@ class PromptLook:
 
 
 def look_at_prompt(tokenizer: PreTrainedTokenizerBase) -> PromptLook:
-    """Render a short conversation as a prompt of the student, and check it.
+    """Render a short conversation as a prompt, and check it.
 
     Args:
         tokenizer: tokenizer with bound template arguments (:func:`taiji.language.causal_lm.load_tokenizer`).
@@ -81,9 +81,9 @@ def _template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
         return ["there is no chat template, so the messages are joined by blank lines"]
     remarks = []
     if prints_date(str(templates)):
-        remarks.append("the template prints a date, which is always that of language.template_date")
+        remarks.append("the template prints a date, which is fixed by language.template_date")
     if prompt.find(SAMPLE[0]["content"] + "\n\n" + SAMPLE[1]["content"]) >= 0:
-        remarks.append("the template has no system role, so the system text is put before that of the user")
+        remarks.append("the template has no system role, so the system text is put before the user's text")
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special and t.content in TAGS]
     if special:
         remarks.append(f"{', '.join(special)} are special tokens; servers that omit special tokens do not show them")

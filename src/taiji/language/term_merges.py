@@ -1,8 +1,9 @@
-"""Two tokenizations of a text: general word pieces, and domain terms merged from them, with the spans of both.
+"""Two tokenizations of a text: general word pieces, and domain terms merged from pieces.
 
-Both result from repeated merges of the most frequent adjacent pair (Gage 1994; Sennrich et al. 2016): of characters within words, and then of pieces within
-a run of words, so that "science fiction" becomes one term if it is frequent in the catalogue. The first kind of merges may be taken from an existing
-tokenizer, whose pieces have vectors (:mod:`taiji.language.token_vectors`).
+Both are learnt by byte-pair encoding, which repeatedly merges the most frequent adjacent pair (Gage 1994; Sennrich et
+al. 2016). Characters are merged into pieces within words. Pieces are then merged into terms within a run of words, so
+that "science fiction" becomes one term if it is frequent in the catalogue. The merges of characters may also be taken
+from an existing tokenizer whose pieces have vectors (:mod:`taiji.language.token_vectors`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 START = "\u2581"
 """Mark of the first piece of a word."""
 JOINT = "_"
-"""Separator of the pieces of a term. It occurs in no word."""
+"""Separator of the pieces of a term. In a text it is a word of its own, so no piece of a term contains it."""
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 """Ids of padding, of unknown tokens, and of the first learnt token."""
 
 
 def learn_merges(sequences: Sequences, most: int, least: int = 2, joint: str = "") -> tuple[Pair, ...]:
-    """Return merges of adjacent tokens. Each step merges the most frequent pair, with ties broken by name.
+    """Return merges of adjacent tokens. Each step merges the most frequent pair; ties go to the pair that is first in
+    lexicographic order.
 
     Args:
         sequences: token sequences with counts.
@@ -93,8 +95,8 @@ def apply_merges(tokens: Sequence[str], ranks: Mapping[Pair, int], joint: str = 
 
     Args:
         tokens: tokens of one sequence.
-        ranks: order in which the merges were learnt.
-        joint: as for :func:`learn_merges`.
+        ranks: position of each merge in the order of learning; lower positions are applied first.
+        joint: as in :func:`learn_merges`.
     """
     out, lengths = list(tokens), [1] * len(tokens)
     while True:
@@ -139,8 +141,9 @@ class TwoTokenizers:
         pieces: merges of characters.
         terms: merges of pieces.
         general, domain: vocabularies of pieces and of terms, in the order of their ids.
-        apart: whether the merges come from a language model's tokenizer. Letters then keep their case, a word starts after a space, and the mark of its start
-            is merged as a separate character.
+        apart: True if the merges of characters come from a language model's tokenizer. In that case letters keep their
+            case, only words at the start of the text or after white space get the start mark, and the mark is merged as
+            a separate character.
     """
 
     pieces: tuple[Pair, ...]
@@ -157,9 +160,10 @@ class TwoTokenizers:
 
         Args:
             texts: texts; a repeated text counts as often as it occurs.
-            pieces, terms: largest numbers of merges.
+            pieces, terms: largest numbers of merges of characters and of merges of pieces.
             least: smallest number of occurrences of a merged pair.
-            known: merges of an existing tokenizer, in order, which replace the learnt ``pieces``; only those that the texts use are kept.
+            known: merges of characters of an existing tokenizer, in order. They replace the learnt ones, and ``pieces``
+                is ignored. Merges that the texts do not use are left out.
         """
         apart = known is not None
         words = Counter(word for text in texts for word, _ in _words_of(text, apart))
@@ -192,7 +196,8 @@ class TwoTokenizers:
         return Tokens(tuple(general), tuple(spans), tuple(domain), tuple(term_of))
 
     def numbers(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ids of the first pieces and of the terms that cover them, each (length,), padded with 0."""
+        """Return the ids of the first ``length`` pieces and of the terms that cover these pieces, each (length,),
+        padded with 0."""
         found = self.tokens(text)
         out = np.zeros((2, length), dtype=np.int64)
         for at, (piece, place) in enumerate(zip(found.general[:length], found.term_of)):
@@ -221,7 +226,7 @@ class TwoTokenizers:
         return {}
 
     def _pieces_of(self, word: tuple[str, ...]) -> tuple[list[str], list[int]]:
-        """Return the pieces of a word and the piece of each of its characters. Results are cached."""
+        """Return the pieces of a word and, for each character, the position of its piece. Results are cached."""
         known = self._words
         if word not in known:
             merge = _merged_apart if self.apart else apply_merges
@@ -234,7 +239,8 @@ class TwoTokenizers:
 
 
 def characters(word: str) -> tuple[str, ...]:
-    """Return the characters of a word in lower case, one token per character, with a mark on the first one."""
+    """Return the characters of a word in lower case, one token per character; a first letter or digit is prefixed with
+    :data:`START`."""
     small = [character.lower() if len(character.lower()) == 1 else character for character in word]
     return (START + small[0], *small[1:]) if word[0].isalnum() else tuple(small)
 
@@ -256,7 +262,8 @@ def _started(word: Sequence[str]) -> tuple[str, ...]:
 
 
 def _merged_apart(word: Sequence[str], ranks: Mapping[Pair, int]) -> tuple[list[str], list[int]]:
-    """Return pieces and the piece of each character, for merges that treat the mark of a word's start as a separate character.
+    """Return the pieces of a word and the position of each character's piece, for merges that treat the mark of a
+    word's start as a separate character.
 
     A mark that is not merged is joined to the piece after it.
     """
@@ -270,7 +277,7 @@ def _merged_apart(word: Sequence[str], ranks: Mapping[Pair, int]) -> tuple[list[
 
 
 def _used(words: Iterable[tuple[str, ...]], merges: Sequence[Pair]) -> tuple[Pair, ...]:
-    """Return the merges of a tokenizer that at least one word needs, in their order."""
+    """Return the tokenizer's merges that at least one word needs, in the tokenizer's order."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     used: set[int] = set()
     for word in words:

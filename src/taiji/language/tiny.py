@@ -1,4 +1,4 @@
-"""Randomly initialised causal LM that is small enough for unit tests, benchmarks of the mathematics, and dry runs.
+"""Randomly initialised causal LM that is small enough for unit tests, numerical benchmarks and dry runs.
 
 The tokenizer is a byte-level BPE trained on the fly, so it encodes any text; the chat template is plain ChatML, as in
 the default model.

@@ -1,7 +1,9 @@
-"""Vectors of tokens from their co-occurrence in texts, which reflect the meaning of words within a catalogue.
+"""Token vectors from the co-occurrences of tokens in the texts of a catalogue. They reflect the meaning of words within
+this catalogue.
 
-An embedder's vectors come from other texts. In a catalogue that has "Turbo" beside "Garage" and "Rally", these words name the same kind of item, even if
-they mean something else elsewhere. The vectors are the principal axes of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
+An embedder was trained on other texts. If "Turbo" often occurs together with "Garage" and "Rally" in a catalogue, these
+words name the same kind of item there, even if they mean something else elsewhere. The vectors are the principal axes
+of the log-ratios of observed to expected co-occurrences (Levy & Goldberg 2014),
 
     r_ij = log (c_ij + 1) / (c_i c_j / c + 1),
 
@@ -18,11 +20,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 MOST = 2048
-"""Number of tokens that get a vector, those with the most co-occurrences; the vectors of all others are zero."""
+"""Largest number of tokens with a nonzero vector: the tokens with the most co-occurrences. All other tokens have the
+vector 0."""
 
 
 def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Array:
-    """Return the number of texts in which two tokens occur in different words, (tokens, tokens), symmetric, 0 on the diagonal.
+    """Return, for each pair of tokens, the number of texts that have them in different words, (tokens, tokens),
+    symmetric, 0 on the diagonal.
 
     Args:
         texts: token ids, by text and word; negative ids are ignored.
@@ -46,12 +50,14 @@ def co_occurrences(texts: Sequence[Sequence[Sequence[int]]], tokens: int) -> Arr
 
 
 def context_vectors(counts: Array, width: int) -> Array:
-    """Return vectors (tokens, width) whose products approximate the log-ratios of co-occurrences, largest axis first.
+    """Return vectors (tokens, width) whose inner products approximate the log-ratios of co-occurrences, largest axis
+    first.
 
-    Axes that do not exist are 0. The sign of each axis is that of its largest entry.
+    If there are fewer than ``width`` axes, the remaining columns are 0. The sign of each axis is chosen so that its
+    entry of largest magnitude is positive.
 
     Args:
-        counts: (tokens, tokens) of :func:`co_occurrences`.
+        counts: (tokens, tokens), from :func:`co_occurrences`.
         width: number of axes.
     """
     vectors = np.zeros((len(counts), width), dtype=np.float32)

@@ -29,7 +29,7 @@ class Continued:
 
     Attributes:
         ids: all ids.
-        first: number of prompt ids, which always equal :func:`ids_of` the prompt.
+        first: number of prompt ids. These ids always equal :func:`ids_of` the prompt.
         offsets: (T, 2) int64, the characters [start, end) of each completion token within the completion.
     """
 
@@ -46,8 +46,10 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def continued(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> Continued:
     """Return a prompt's ids followed by the ids of its completion.
 
-    If the tokens of the whole text begin with the tokens of the prompt, they are used. If a token would span the boundary, or if the tokenizer puts a space
-    before every text, the completion is tokenized separately, in such a way that all ids together decode to prompt and completion.
+    If the tokenization of prompt + completion begins with the tokens of the prompt, it is used unchanged. This fails if
+    a token spans the boundary, or if the tokenizer puts a space before every text. The completion is then tokenized
+    after one of a few short contexts: the first one with which all ids together decode to prompt + completion. If there
+    is none, the completion is tokenized without a context.
 
     Raises:
         ResourceError: the tokenizer does not provide character offsets.
@@ -104,7 +106,8 @@ def _framed(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 def _behind(
     tokenizer: PreTrainedTokenizerBase, context: str, text: str, before: list[int]
 ) -> tuple[list[int], np.ndarray] | None:
-    """Return ids and offsets of ``text`` after ``context``; None if the ids of the joined text do not begin with the ids of the context."""
+    """Return ids and offsets of ``text`` after ``context``; None if the ids of the joined text do not begin with
+    ``before``, the ids of the context."""
     encoding = tokenizer(context + text, add_special_tokens=False, return_offsets_mapping=True)
     ids = list(encoding.input_ids)
     if ids[: len(before)] != before:

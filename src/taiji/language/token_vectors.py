@@ -1,8 +1,9 @@
-"""An embedder's vectors for general word pieces and for the domain terms merged from them, which initialise a text encoder.
+"""Initial vectors of a text encoder: an embedder's vectors for general word pieces, and their means for domain terms.
 
-Both tokenizations are those of :mod:`taiji.language.term_merges`. A piece has the embedder's own vector, and a term has the mean over its pieces. The
-embedder's tokenizer makes the pieces, so the mean over the pieces of a text, scaled to length 1, is the embedder's vector of the text. There are two
-exceptions: no piece crosses punctuation, and a space belongs to the digit or sign after it.
+Pieces and terms are explained in :mod:`taiji.language.term_merges`. A piece has the embedder's vector, and a term has
+the mean over its pieces. The pieces are those of the embedder's tokenizer, so the mean over the pieces of a text,
+scaled to length 1, is the embedder's vector of the text. The pieces differ from the embedder's in two cases: no piece
+crosses punctuation, and a space is joined to the digit or punctuation mark after it.
 """
 
 from __future__ import annotations
@@ -19,24 +20,26 @@ from taiji.language.token_context import co_occurrences, context_vectors
 
 Array = NDArray[Any]
 AXES = 128
-"""Largest number of principal axes of the texts that are kept; a wider encoder has zeros in the remaining columns."""
+"""Largest number of principal axes of the text vectors. In a wider encoder, the remaining columns are 0."""
 LEAST = 0.01
-"""Smallest standard deviation by which entries of unit vectors are divided. A catalogue of one text has standard deviation 0, and division by it would make
-the vectors of other texts huge."""
+"""Lower bound of the standard deviations by which the entries of text vectors are divided. A catalogue with only one
+text has standard deviation 0; without the bound, the vectors of other texts would become huge."""
 
 
 def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tuple[TwoTokenizers, dict[str, Array]]:
-    """Return tokenizers with WordLlama's pieces and terms learnt from texts, and the initial vectors.
+    """Return tokenizers, with pieces from WordLlama and terms learnt from texts, and the initial vectors.
 
     Args:
         texts: texts. For the tokenizers, each distinct text counts once; for the co-occurrences, each text counts as often as it is given.
         terms: largest number of merges of pieces.
-        context: number C of principal axes of the tokens' co-occurrences, see :mod:`taiji.language.token_context`; 0 leaves them out.
+        context: number C of principal axes of the tokens' co-occurrences (:mod:`taiji.language.token_context`); 0 for
+            none.
 
     Returns:
-        The tokenizers, and float32 arrays by name: ``general`` (G, D), ``centre`` (D + C,), ``scale`` (D + C,), ``axes`` (k, D) and, if C > 0, ``context``
-        (G, C) and ``context_axes`` (c, C). They are as in :class:`taiji.nn.semantic_encoder.TokenStart`, but without the rows of the empty and the unknown
-        token.
+        The tokenizers, and float32 arrays by name: ``general`` (G, D), ``centre`` (D + C,), ``scale`` (D + C,),
+        ``axes`` (k, D) and, if C > 0, ``context`` (G, C) and ``context_axes`` (c, C), for G pieces and an embedder of
+        width D. :class:`taiji.nn.semantic_encoder.TokenStart` explains them; here the rows of padding and of unknown
+        tokens are left out.
 
     Raises:
         ResourceError: ``wordllama`` or ``tokenizers`` is not installed, or a file of ``wordllama`` is missing.
@@ -52,7 +55,7 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
         beside = context_vectors(co_occurrences(numbers_of_words(tokenizers, texts), len(general)), context)
         beside *= np.sqrt(np.square(general).sum() / max(np.square(beside).sum(), 1e-12)).astype(np.float32)
         found = text_vectors(tokenizers, beside, distinct)
-        # One scale for all: unlike the embedder's columns, these are axes, and keep their order of importance.
+        # One scale for all columns: they are principal axes, so their relative variances must be kept.
         own = np.full(context, max(float(np.sqrt(found.var(axis=0).mean())), LEAST), dtype=np.float32)
         near = found.mean(axis=0)
         start |= {"context": beside, "context_axes": principal_axes((found - near) / own)}
@@ -75,7 +78,12 @@ def numbers_of_words(tokenizers: TwoTokenizers, texts: Sequence[str]) -> list[li
 
 
 def principal_axes(x: Array, most: int = AXES) -> Array:
-    """Return the first principal axes (k, D) of centred rows (n, D), float32, scaled so that rows have mean square 1 along the first."""
+    """Return the first principal axes (k, D) float32 of centred rows (n, D), k ≤ ``most``; axes with almost no variance
+    are left out.
+
+    All axes have the same length, which is chosen so that the projections of the rows on the first axis have mean
+    square 1.
+    """
     variances, directions = np.linalg.eigh(x.T.astype(np.float64) @ x / max(1, len(x)))
     variances, directions = variances[::-1][:most], directions[:, ::-1].T[:most]
     there = variances > 1e-6 * max(variances[0], 1e-12)
@@ -83,7 +91,8 @@ def principal_axes(x: Array, most: int = AXES) -> Array:
 
 
 def text_vectors(tokenizers: TwoTokenizers, general: Array, texts: Sequence[str]) -> Array:
-    """Return the mean vector of each text's pieces, scaled to length 1, (N, D); zero for a blank text."""
+    """Return the mean vector of each text's pieces, scaled to length 1, (N, D); zero for a text without known
+    pieces."""
     number = {token: place for place, token in enumerate(tokenizers.general)}
     sums = np.zeros((len(texts), general.shape[1]), dtype=np.float32)
     for place, text in enumerate(texts):
@@ -104,7 +113,7 @@ def term_vectors(tokenizers: TwoTokenizers, general: Array) -> Array:
 
     Args:
         tokenizers: tokenizers with both vocabularies.
-        general: (G, D).
+        general: (G, D) vectors of the pieces.
     """
     number = {token: place for place, token in enumerate(tokenizers.general)}
     parts = [[number[t]] if t in number else [number[piece] for piece in t.split(JOINT)] for t in tokenizers.domain]

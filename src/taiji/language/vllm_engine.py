@@ -1,8 +1,8 @@
-"""vLLM as a backend of `generate` and `score_completions`, instead of the model in this process.
+"""vLLM as a backend of `generate` and `score_completions`, instead of `transformers`.
 
-Tokenization, the seeds of prompts and samples, stop texts, the choice of scored tokens and the repetition penalty (`vllm_penalty`) are ours, so prompts,
-verdicts and features have the same meaning. Only the arithmetic differs: the kernels, and the random stream of a seed. This module has not been run with
-vLLM itself: the tests use a test double of vLLM's interface.
+Tokenization, the seeds of prompts and samples, stop texts, the choice of scored tokens and the repetition penalty
+(`vllm_penalty`) are the same as with `transformers`. Only the GPU kernels and the random stream of a seed differ. This
+module has not been run with vLLM itself: the tests use a test double of vLLM's interface.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
-    """Return the model with the engine that the settings name for generation and scoring.
+    """Return the model with the engine for generation and scoring that ``settings.engine`` selects.
 
     Raises:
         TaijiError: vLLM is not installed, or the model was created in memory, so that there is no folder from which vLLM can read it.
@@ -68,7 +68,7 @@ class VLLMEngine:
         stop_ids: list[int],
         settings: GenerationSettings,
     ) -> list[list[Written]]:
-        """Return one text per prompt and seed."""
+        """Return one completion for each prompt and each of its seeds, in the given order."""
         from taiji.language import vllm_penalty
         from taiji.language.generate import Written, up_to
 
@@ -102,7 +102,11 @@ class VLLMEngine:
         return [[next(texts) for _ in row] for row in seeds]
 
     def logprobs(self, pairs: Sequence[tuple[list[int], int]]) -> list[np.ndarray]:
-        """Return the log-probabilities of each pair's tokens from its first completion token on; 0 for a token without context."""
+        """Return, for each pair (ids, position of the first completion token), the log-probabilities of the completion
+        tokens.
+
+        A token without context (the first token of an empty prompt) gets 0.
+        """
         sampling = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         scored = [place for place, (ids, first) in enumerate(pairs) if len(ids) > first]
         results = [np.zeros(len(ids) - first) for ids, first in pairs]

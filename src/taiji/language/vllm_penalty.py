@@ -18,7 +18,7 @@ ARGUMENT = "completion_penalty"
 
 
 class CompletionPenalty(AdapterLogitsProcessor):  # type: ignore[misc]
-    """Logits processor that applies :func:`penalised` to the requests that ask for it."""
+    """Logits processor that applies :func:`penalised` to requests with a penalty in their ``extra_args``."""
 
     def is_argmax_invariant(self) -> bool:
         """Return False, because the most likely token may change."""

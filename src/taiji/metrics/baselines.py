@@ -1,9 +1,10 @@
-"""Baselines without a language model that an answer must beat; all use only data from before the example's time.
+"""Baselines that a language model's answer must beat. They use no language model, and only data from before the
+example's time.
 
 ``popularity``: the most frequent items so far; ``own favourite``: the user's most frequent item;
-``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items close
-to the user's latest ones in all histories, with more weight on later ones; ``mean history``: the mean of the
-embeddings of the user's latest items, instead of an answer's embedding.
+``own category``: the user's most frequent category at each level (it names no item); ``co-occurrence``: items that
+occur close to the user's latest items in the histories of all users, where later items of the user weigh more;
+``mean history``: the mean embedding of the user's latest items, in place of the answer's embedding.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ Array = NDArray[Any]
 SEED_ITEMS = 20
 """Number of latest items whose neighbours are counted."""
 REACH = 3
-"""Largest distance of neighbours in a history."""
+"""Largest distance, in positions, between two items of a history that count as neighbours."""
 DECAY = 0.9
-"""Weight of the r-th latest item: DECAY ** r."""
+"""Weight of the r-th latest item, r from 0: DECAY ** r."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ def item_levels(dataset: Dataset) -> Array:
 
 
 def baselines(dataset: Dataset, examples: pl.DataFrame, *, size: int = 100, new_only: bool = True) -> list[Baseline]:
-    """Return the baselines that propose items or categories; the mean history is
+    """Return all baselines except the mean history, which is computed by
     :func:`taiji.features.history_mean.history_mean`.
 
     Args:
         dataset: history and items.
-        examples: ``user, as_of``; nothing at or after ``as_of`` is read for a row.
+        examples: columns ``user, as_of``; for each row, only data before its ``as_of`` are read.
         size: number of items proposed.
         new_only: leave out the user's earlier items, because targets are new. ``own favourite`` is not affected, because it consists of earlier items.
     """
@@ -102,7 +103,9 @@ def co_occurrence(
     size: int,
     seen: list[Array] | None = None,
 ) -> Array:
-    """Return the items within ``REACH`` positions of the user's latest items, in all histories before the example's time, (E, size)."""
+    """Return the items (E, size) that occur most often within ``REACH`` positions of the user's latest items, in all
+    histories before the example's time; ties are broken by id.
+    """
     as_of = examples["as_of"].to_numpy()
     wanted = np.zeros(dataset.n_items, dtype=bool)
     for items in histories:
@@ -121,7 +124,11 @@ def co_occurrence(
 
 
 def _pairs(dataset: Dataset, wanted: Array, until: int) -> tuple[Array, Array, Array]:
-    """Return the neighbours of the wanted seeds in all histories: seed, neighbour, and time from which the pair is known, sorted by seed, then time."""
+    """Return all pairs of a ``wanted`` item (the seed) and a neighbour in a history, before ``until``.
+
+    Returns:
+        seed, neighbour, and time from which the pair is known, (P,) each, sorted by seed, then time.
+    """
     history = dataset.history
     items, times = np.asarray(history.items, dtype=np.int64), np.asarray(history.times)
     owner = np.repeat(np.arange(len(history.offsets) - 1), np.diff(history.offsets))

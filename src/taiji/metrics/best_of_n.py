@@ -1,4 +1,4 @@
-"""Gain of choosing the best of n by a score, and its bounds by order statistics."""
+"""Expected gain of choosing the best-scored of n draws, and its upper bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ NODES = 200
 def value_of_best(values: Array, scores: Array, n: int) -> float:
     """Return the expected value of the best-scored of n uniform draws with replacement.
 
-    Exact: the probability that the best of n is among the k lowest of m is (k/m)ⁿ; tied scores share it evenly.
+    The value is exact: the best of n draws is among the k lowest of m scores with probability (k/m)ⁿ, and items with
+    tied scores are equally likely.
 
     Args:
         values: (m,) true values.

@@ -2,8 +2,8 @@
 
 Rows of one user are not independent, so the user is the unit that is resampled (cluster bootstrap; Field & Welsh,
 *JRSS B* 69, 2007). A resample is a vector of user weights (how often each was drawn), and a statistic maps a block of
-such vectors to its values. So nothing is copied, and two arms under the same weights give a paired comparison.
-:mod:`taiji.metrics.intervals` derives the intervals.
+such vectors to its values. No rows are copied. Two arms are compared in pairs by evaluating both under the same
+weights. :mod:`taiji.metrics.intervals` derives the intervals.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Statistic(Protocol):
 
     @property
     def units_text(self) -> str:
-        """Plural noun phrase for these users."""
+        """Plural noun phrase for the users counted by :attr:`units`."""
 
     def differing(self, other: Statistic) -> int:
-        """Number of users whose contribution to ``other`` differs; 0 if both are the same function."""
+        """Return the number of users who contribute differently to this statistic and to ``other``; 0 if both are the
+        same function."""
 
     def __call__(self, weights: Array) -> Array:
         """Return the values (R,) under the weights (R, n_users); NaN where undefined."""
@@ -52,13 +53,14 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ratio of two sums over users, those of a numerator and of a denominator; the mean over users if the denominators are 0 or 1.
+    """Sum of ``numerator`` over users, divided by the sum of ``denominator``. If all denominators are 0 or 1, this is a
+    mean over users.
 
     Args:
         numerator: (U,) per-user sums.
         denominator: (U,) per-user counts; users with 0 do not contribute.
         proportion: True if each user's value lies in [0, 1], which allows an exact interval even if all values are equal.
-        units_text: plural noun phrase for the units, where they are not users.
+        units_text: plural noun phrase for the units, if they are not users.
     """
 
     numerator: Array

@@ -1,9 +1,9 @@
 """Concordance ("XAUC"): generalisation of the AUC to labels with any number of values, exact under ties.
 
 It is the probability that the prediction orders two rows with different labels correctly, where a tie counts one half.
-The ranks of two different labels have a highest bit in which they differ. All pairs are therefore counted by one AUC per bit,
-among the rows that agree in the higher bits: b bits cost b sorts, and b cumulative sums per further vector of user weights.
-Binary labels have one bit, and the value is the AUC.
+Labels are replaced by their ranks. Two different ranks have a highest bit in which they differ, so one AUC per bit,
+among the rows that agree in all higher bits, counts every pair exactly once. Ranks of b bits cost b sorts once, and b
+cumulative sums for each vector of user weights. Binary labels have one bit, and the value is the AUC.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Bit:
 
 
 def _bits(blocks: Array, ranks: Array, scores: Array) -> Iterator[_Bit]:
-    """Cover every pair of rows in a block with different ranks exactly once."""
+    """Yield pairs of rows, by bit. Every two rows with the same block and different ranks occur in exactly one bit."""
     for bit in range(int(ranks.max(initial=0)).bit_length()):
         node = _codes(blocks, ranks >> (bit + 1))
         place = _codes(node, np.unique(scores, return_inverse=True)[1])
@@ -57,7 +57,8 @@ def _bits(blocks: Array, ranks: Array, scores: Array) -> Iterator[_Bit]:
 
 
 def _codes(first: Array, second: Array) -> Array:
-    """Return codes 0, 1, 2, … of pairs, ordered by the first and then the second."""
+    """Return a code (N,) from 0 for each pair ``(first[i], second[i])``; codes follow the lexicographic order of the
+    pairs."""
     width = int(second.max(initial=0)) + 1
     return np.unique(first.astype(np.int64) * width + second, return_inverse=True)[1]
 
@@ -106,7 +107,7 @@ class PooledConcordance:
 
     @property
     def units(self) -> int:
-        """Largest number of users on the smaller side, over all cuts between label values."""
+        """Largest number of users on the rarer side of a cut between two label values, over all cuts."""
         cuts = np.arange(int(self._ranks.max(initial=0)))  # a row is above a cut, or at or below it
         highest, lowest = np.full(self._n_users, -1), np.full(self._n_users, len(cuts) + 1)
         np.maximum.at(highest, self._users, self._ranks)

@@ -1,6 +1,6 @@
 """Exact distributions for small samples: Student's t and the binomial, via the incomplete beta function.
 
-SciPy has these distributions too, but the base installation avoids its 164 MB; the tests compare with it.
+SciPy has these distributions too, but the base installation avoids its 164 MB; the tests compare with SciPy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
     if x <= 0 or x >= 1:
         return float(x >= 1)
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    # The fraction converges fast only below (a + 1) / (a + b + 2).
+    # The fraction converges fast only for x below (a + 1) / (a + b + 2).
     return front * _fraction(x, a, b) / a if x < (a + 1) / (a + b + 2) else 1 - front * _fraction(1 - x, b, a) / b
 
 
@@ -57,7 +57,7 @@ def student_quantile(level: float, freedom: float) -> float:
         raise InputError("A level is not between 0 and 1.", found=f"{level}")
     if freedom <= 0:
         return math.inf
-    # The tail is convex in t > 0, so Newton's method from the smaller normal quantile climbs to the root.
+    # The tail is convex in t > 0, so Newton's method increases to the root from the normal quantile, which is smaller.
     t = NormalDist().inv_cdf((1 + level) / 2)
     peak = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
     for _ in range(STEPS):
@@ -70,7 +70,7 @@ def student_quantile(level: float, freedom: float) -> float:
 
 
 def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the Clopper–Pearson interval (*Biometrika* 26, 1934), whose coverage is at least its level for every n."""
+    """Return the Clopper–Pearson interval (*Biometrika* 26, 1934), whose coverage is at least ``level`` for every n."""
     if not 0 <= successes <= trials or trials < 1:
         raise InputError(
             "The number of successes is not between 0 and the number of trials.", found=f"{successes} of {trials}"
@@ -82,7 +82,7 @@ def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple
 
 
 def _bisect(below: Callable[[float], bool], low: float, high: float) -> float:
-    """Return the point at which ``below`` turns from true to false."""
+    """Return the point between ``low`` and ``high`` at which ``below`` changes from true to false."""
     for _ in range(STEPS):
         middle = (low + high) / 2
         if middle in (low, high):

@@ -1,4 +1,5 @@
-"""Dependence of a score on a confounder such as video length, and the share of pairs with an equal confounder whose order a correction keeps."""
+"""Dependence of a score on a confounder such as video length, and the share of pairs with about equal confounder that a
+correction leaves in order."""
 
 from __future__ import annotations
 
@@ -36,9 +37,11 @@ def mutual_information(scores: Array, circumstance: Array, bins: int = 16) -> fl
 
 
 def order_kept(before: Array, after: Array, circumstance: Array, bins: int = 16) -> float:
-    """Return the share of pairs with different scores ``before`` that ``after`` puts in the same order, ties one half.
+    """Return the share of pairs with different scores ``before`` that ``after`` puts in the same order; ties count one
+    half.
 
-    Pairs are formed within groups of about equal confounder (``circumstance``). The result is the mean over groups, weighted by their numbers of rows.
+    Pairs are formed within groups of rows with about equal confounder (``circumstance``). The result is the mean over
+    groups, weighted by their numbers of rows.
 
     Args:
         before, after: (n,) scores.

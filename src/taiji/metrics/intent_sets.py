@@ -1,6 +1,7 @@
 """Evaluation of intent sets against the next items: coverage, redundancy, retrieved slates, near-duplicates.
 
-All functions are pure. Vectors are unit vectors or zero; a zero row is a missing intent or item.
+An intent set holds one vector for each of several things that a user may want next. Vectors are unit vectors or zero; a
+zero row is a missing intent or item.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def redundancy(intents: Array, near: float = NEAR) -> Array:
 
 
 def best_cosines(intents: Array, candidates: Array) -> Array:
-    """Largest cosine of each candidate (B, C, d) with any intent (B, m, d): (B, C); −1 where there is no intent."""
+    """Return the largest cosine (B, C) of each candidate (B, C, d) with any intent (B, m, d); −1 where there is no
+    intent."""
     cosine = np.einsum("bmd,bcd->bcm", intents, candidates).astype(np.float64)
     return np.asarray(np.where(_there(intents)[:, None, :], cosine, -1.0).max(axis=2, initial=-1.0))
 

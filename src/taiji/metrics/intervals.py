@@ -1,4 +1,5 @@
-"""Intervals of statistics and of paired differences: bootstrap, exact where possible, or the reason why there is none.
+"""Intervals of statistics and of paired differences: exact where possible, else by the bootstrap; a missing interval
+has a reason.
 
 ``docs/explanation/intervals.md`` has the rules for few users, equal values and missing labels, with sources.
 """
@@ -113,10 +114,10 @@ def too_few(units: str, found: int) -> str:
 
 
 def _resampled(found: Entry, draws: Array, units: int, level: float) -> Entry:
-    """Give an entry the expanded percentile interval (Hesterberg, *The American Statistician* 69, 2015).
+    """Return the entry with its expanded percentile interval (Hesterberg, *The American Statistician* 69, 2015).
 
-    Percentile intervals are too narrow by √((n − 1) / n) and treat the spread as known. Their level is therefore
-    raised to match Student's t with n − 1 degrees of freedom, which is exact for means of normal values.
+    Percentile intervals are too narrow by the factor √((n − 1) / n) and treat the spread as known. Their level is
+    therefore raised to match Student's t with n − 1 degrees of freedom, which is exact for means of normal values.
     """
     draws = draws[np.isfinite(draws)]
     width = np.ptp(draws) if len(draws) else 0.0
@@ -131,8 +132,9 @@ def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
     """Return the exact interval of a proportion if each user's value is 0 or 1, or if the values of all users are equal; None otherwise.
 
     Resampling identical values yields an interval of width zero, which would make 0 hits among 20 users a certainty.
-    Users are the trials (Clopper & Pearson). If all n users have the value c, the share of users with another value
-    is at most w = 1 − (α/2)^(1/n), and those values lie in [0, 1], so the mean is within [c (1 − w), c + (1 − c) w].
+    Values 0 and 1 get the interval of Clopper and Pearson, with users as the trials. If all n users have the value c,
+    the population share of users with another value is at most w = 1 − (α/2)^(1/n). Their values lie in [0, 1], so the
+    mean is within [c (1 − w), c + (1 − c) w].
     """
     values, single = statistic.values, bool(np.isin(statistic.denominator, (0.0, 1.0)).all())
     n = len(values)
@@ -145,7 +147,8 @@ def _exact(statistic: Ratio, level: float) -> tuple[float, float] | None:
 
 
 def _exact_difference(first: Ratio, second: Ratio, level: float) -> tuple[float, float] | None:
-    """Return the exact interval of two proportions that differ by the same non-zero amount for every user."""
+    """Return the exact interval of the difference of two proportions if they differ by the same non-zero amount for
+    every user; None otherwise."""
     there = first.denominator != 0
     if not (first.proportion and second.proportion and there.any()):
         return None
@@ -194,15 +197,15 @@ def differences(
     competitors: Sequence[str],
     level: float,
 ) -> list[dict[str, Any]]:
-    """Return every arm's paired differences: ``difference`` from one arm, ``competitors`` from the competitors listed
-    before it.
+    """Return each arm's paired differences: ``difference`` from the reference arm, and ``competitors`` from each
+    competitor that is listed before the arm.
 
     Args:
         arms: (A,) names.
         points, draws: (A,) point values and (R, A) values on common resamples.
         statistics: statistics of each arm, one per training seed.
         contents: one value per arm, equal for identical arms, for instance a hash of the predictions.
-        against: reference arm; without it there is no ``difference``.
+        against: reference arm; if it is not among the arms, there is no ``difference``.
         competitors: cheaper arms that must be beaten as well.
         level: coverage of the intervals.
     """

@@ -44,7 +44,7 @@ def evaluate_lists(
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
         further: function from lists (B, K) to additional metrics: values per request (B,), by name.
-        resamples, level, seed: of the bootstrap.
+        resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
 
     Returns:
         Rows ``{"arm", "metric", "value", "low", "high", "n"}`` with ``difference`` and ``competitors`` as in

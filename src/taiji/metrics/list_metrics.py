@@ -1,7 +1,7 @@
 """Metrics of retrieved or recommended lists: accuracy, coverage, novelty and diversity.
 
-A list is a row of items, best first, padded with −1. Per-request values are exact; the caller aggregates several
-requests of a user (see :mod:`taiji.metrics.bootstrap`).
+A list is a row of items, best first, padded with −1. All metrics except :func:`coverage` return one value per request;
+the caller averages the requests of each user and resamples users (see :mod:`taiji.metrics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Targets:
 
     @classmethod
     def of(cls, requests: Array, items: Array, count: int) -> Targets:
-        """Create targets for ``count`` requests from pairs of request index (P,) and item (P,), in any order, with
-        repeats."""
+        """Create targets for ``count`` requests from pairs of request index (P,) and item (P,), in any order;
+        repeated pairs count once."""
         width = int(items.max(initial=-1)) + 1
         pairs = np.unique(np.asarray(requests, np.int64) * max(width, 1) + items)
         offsets = np.searchsorted(pairs, np.arange(count + 1) * max(width, 1))
@@ -71,7 +71,8 @@ def hits(lists: Array, targets: Targets) -> Array:
 
 
 def recall(hit: Array, counts: Array, k: int) -> Array:
-    """Return the share (B,) of each request's targets among its first ``k``, for hits (B, K); NaN without a target."""
+    """Return the share (B,) of each request's targets that are in the first ``k`` of its list, from hits (B, K); NaN
+    without a target."""
     return _divide(hit[:, :k].sum(axis=1), counts)
 
 

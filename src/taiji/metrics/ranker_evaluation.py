@@ -48,7 +48,7 @@ class HeadRows(Generic[Arm]):
 
 
 def evaluated_heads(tasks: Sequence[Task]) -> dict[str, Task]:
-    """Return the predictions to evaluate, each with its task."""
+    """Return the column of each task's evaluated prediction, mapped to the task."""
     return {task.heads[-1]: task for task in tasks}
 
 
@@ -88,20 +88,22 @@ def evaluate_rankers(
     """Return every metric of every arm's predictions, overall and in groups of rows.
 
     Args:
-        exposures: the rows: ``user, item, time`` and the tasks' labels; a request is a user at a time.
+        exposures: the rows, with ``user, item, time`` and the tasks' labels. Rows of one user at one time are a
+            request.
         predictions: arm → frame with a column per evaluated prediction, in the rows' order.
         sparse_users: users of the group ``sparse`` (see :func:`sparsest_third`).
         tasks: tasks to evaluate, each with the metrics of its kind.
         groups: additional groups as masks over the rows, for instance cold items or one department.
         against: the arm that the others are compared with, if present.
         competitors: arms that every later arm is also compared with (cheap methods that the expensive one must beat).
-        resamples, level, seed: of the bootstrap.
+        resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
 
     Returns:
-        Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``; ``metric`` is a prediction and a name,
-        such as ``click auc``; arms other than ``against`` also have ``difference`` = ``{"against", "value", "low",
-        "high"}``, and those after a competitor have ``competitors``, a list of these. ``method`` and ``reason`` are
-        added where they apply, see :class:`taiji.metrics.intervals.Entry`.
+        Rows ``{"features", "group", "metric", "value", "low", "high", "n"}``, where ``features`` is the arm and
+        ``metric`` joins the names of prediction and metric, such as ``click auc``. Arms other than ``against`` also
+        have ``difference`` = ``{"against", "value", "low", "high"}``. Arms that follow a competitor have
+        ``competitors``, a list of such differences. ``method`` and ``reason`` are added where they apply, see
+        :class:`taiji.metrics.intervals.Entry`.
 
     Raises:
         InputError: an arm's frame has the wrong number of rows, or lacks a column.
@@ -128,7 +130,7 @@ def head_rows(
     """Yield each evaluated prediction with its rows; groups without a labelled row are left out.
 
     Args:
-        exposures, sparse_users, groups, tasks: as :func:`evaluate_rankers` takes them.
+        exposures, sparse_users, groups, tasks: as in :func:`evaluate_rankers`.
         predictions: arm → frame with a column per evaluated prediction, in the rows' order.
     """
     masks = {"all": np.ones(len(exposures), dtype=bool)}
@@ -155,7 +157,7 @@ def _entries(
     level: float,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Return one metric of every arm, on common resamples."""
+    """Return each arm's entry for one metric; all arms use the same resamples."""
     arms, statistics = list(tables), [metric.statistic(rows) for rows in tables.values()]
     points, draws = distribution(statistics, resamples=resamples, seed=seed)
 

@@ -22,7 +22,8 @@ from taiji.metrics.bootstrap import Fixed, PooledAUC, Ratio, Statistic
 Array = NDArray[Any]
 Arm = TypeVar("Arm", bound=Hashable)
 SMALLEST = 1e-7
-"""Probabilities are clipped this far from 0 and 1, so that one certain mistake costs 16 nats instead of infinity."""
+"""Probabilities are clipped this far from 0 and 1, so that a wrong prediction of exactly 0 or 1 costs 16 nats instead
+of infinity."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Rows:
 
     @property
     def content(self) -> str:
-        """Hash of the predictions. Two rankers with equal hashes on the same rows are identical."""
+        """Hash of the predictions. It is equal for rankers with identical predictions on the same rows."""
         return hashlib.sha256(self.scores.tobytes()).hexdigest()
 
     @classmethod
@@ -122,11 +123,11 @@ class Metric(Protocol):
 
     @property
     def name(self) -> str:
-        """Its key in ``metrics.json``."""
+        """Key in ``metrics.json``."""
 
     @property
     def title(self) -> str:
-        """Its display name."""
+        """Display name."""
 
     @property
     def goal(self) -> str:
@@ -143,7 +144,7 @@ class Metric(Protocol):
 
 
 class FromStatistic:
-    """``calc`` is the statistic with every user counted once."""
+    """Base class whose ``calc`` evaluates the statistic with weight 1 for every user."""
 
     def calc(self: Metric, rows: Rows) -> float:
         return float(self.statistic(rows)(np.ones((1, rows.n_users)))[0])
@@ -155,7 +156,7 @@ class MeanOverUsers(FromStatistic):
     proportion: ClassVar[bool] = False
     """True if the values lie in [0, 1], which allows an exact interval when all are equal."""
     of_ties: ClassVar[float | None] = None
-    """Value of constant predictions, by definition."""
+    """Value of constant predictions if it is the same for all labels; else None."""
 
     @abstractmethod
     def calc_per_user(self, rows: Rows) -> Array:

@@ -15,4 +15,5 @@ class EvaluationSettings(Settings):
     level: float = Field(default=0.95, gt=0, lt=1)
     """Coverage of every interval."""
     grounding_threshold: float = Field(default=0.3, ge=-1, le=1)
-    """Cosine below which an answer counts as poorly grounded; its reward is still looked up."""
+    """Cosine between an answer and its nearest item below which the answer counts as poorly grounded. Its reward is
+    used all the same."""

@@ -1,4 +1,4 @@
-"""Metrics of each kind of task, with the titles and directions shown on every page."""
+"""Metrics of each kind of task, and their display names."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SHOWN_METRICS: Mapping[str, Metric] = {
 }
 """Name → metric, in the order in which tables show them."""
 MAIN_METRICS = ("auc", "xauc", "request_xauc", "log_loss", "mae")
-"""Metrics shown where there is room for only one or two per prediction: a ranking metric, then an error metric."""
+"""Metrics shown in places that show only one or two per prediction: a ranking metric, then an error metric."""
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Split a key of ``metrics.json``, such as ``click auc``, into head and metric."""
+    """Split a key of ``metrics.json``, such as ``click auc``, into the names of prediction (head) and metric."""
     head, _, metric = key.rpartition(" ")
     return head, metric
 

@@ -82,7 +82,7 @@ class MAE(MeanOverRows):
     goal: str = "low"
 
     def row_values(self, rows: Rows) -> Array:
-        """Return each row's distance."""
+        """Return each row's absolute error, (N,)."""
         return np.abs(rows.scores - rows.labels)
 
 

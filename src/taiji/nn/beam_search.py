@@ -15,7 +15,11 @@ Score = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
 Beam k extends beam ``parents[b, k]`` of the previous call by ``codes[b, k]``; at level 0, K is 1 and both are zeros.
 """
 Children = Callable[[int, Ints, Ints], tuple[Ints, Ints, Ints]]
-"""Function from level, requests (R,) and nodes (R,) to parents, codes and children, each (C,), where parents are ascending indices into the nodes."""
+"""Function from level, requests (R,) and nodes (R,) to the children of these nodes: parents, codes and child nodes,
+each (C,).
+
+Parents are indices into the R nodes, in ascending order.
+"""
 
 
 def beam_search(
@@ -28,9 +32,9 @@ def beam_search(
 
     Args:
         score: scoring callback, called once per level.
-        children: children in the tree of each request.
-        requests: B.
-        levels: L.
+        children: callback that returns the children of nodes in each request's tree.
+        requests: number of requests B.
+        levels: number of levels L.
         beam: number of prefixes kept per request.
 
     Returns:

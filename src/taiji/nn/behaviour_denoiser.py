@@ -1,4 +1,5 @@
-"""Network from a behaviour-agnostic latent preference to the preference under one behaviour (FatsMB): modulated blocks with experts per behaviour."""
+"""Network that maps behaviour-agnostic latents to behaviour-specific latents (FatsMB), with modulated blocks and
+experts per behaviour."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ class BehaviourExperts(nn.Module):
     """Linear experts, some shared by all behaviours and some specific to each, mixed by the behaviour's gate.
 
     Args:
-        width: d.
-        behaviours: n, numbered from 1; 0 stands for no behaviour and uses only the shared experts.
+        width: width d.
+        behaviours: number of behaviours n, numbered from 1; 0 stands for no behaviour and uses only the shared experts.
         shared: number of shared experts, at least 1.
         own: number of experts per behaviour.
     """
@@ -27,7 +28,7 @@ class BehaviourExperts(nn.Module):
         self.gates = nn.Parameter(torch.randn(behaviours + 1, width, shared + own) * width**-0.5)
 
     def forward(self, x: torch.Tensor, behaviour: torch.Tensor) -> torch.Tensor:
-        """Return (B, d) for x (B, d) and behaviours (B,) int64."""
+        """Return the weighted sum of the experts' outputs (B, d), for x (B, d) and behaviours (B,) int64."""
         row = torch.arange(len(x), device=x.device)
         logits = torch.einsum("bd,nde->bne", x, self.gates)[row, behaviour]
         answers = torch.einsum("bd,sde->bse", x, self.shared) + self.shared_bias
@@ -48,7 +49,7 @@ class TransferBlock(nn.Module):
     at 0, so an untrained block is the identity.
 
     Args:
-        width: d of all inputs.
+        width: width d of all inputs.
         behaviours, shared, own: see :class:`BehaviourExperts`.
     """
 
@@ -64,7 +65,14 @@ class TransferBlock(nn.Module):
     def forward(
         self, x: torch.Tensor, setting: torch.Tensor, agnostic: torch.Tensor, behaviour: torch.Tensor
     ) -> torch.Tensor:
-        """Return (B, d) from x, the condition of the norms and the agnostic latents, each (B, d), and from behaviours (B,)."""
+        """Return the updated x (B, d).
+
+        Args:
+            x: (B, d).
+            setting: (B, d) embedding of behaviour and step, on which the norms and gains depend.
+            agnostic: (B, d) behaviour-agnostic latents.
+            behaviour: (B,) int64.
+        """
         alpha1, beta1, gamma1, alpha2, beta2, gamma2 = self.modulation(functional.silu(setting)).chunk(6, dim=-1)
         inner = torch.cat([self.norm(x) * (1 + gamma1) + beta1, agnostic], dim=-1)
         x = x + alpha1 * self.second(functional.gelu(self.first(inner)))
@@ -72,13 +80,13 @@ class TransferBlock(nn.Module):
 
 
 class BehaviourDenoiser(nn.Module):
-    """Blocks that map a noisy latent to the clean latent of a behaviour.
+    """Blocks that map a noisy behaviour-specific latent to the clean one.
 
     Args:
-        width: d.
-        behaviours: n; 0 stands for no behaviour, for guidance.
+        width: width d of the latents.
+        behaviours: number of behaviours n; 0 stands for no behaviour, which guidance needs.
         blocks: number of blocks.
-        steps: S of the diffusion.
+        steps: number of diffusion steps S.
         shared, own: see :class:`BehaviourExperts`.
     """
 

@@ -1,4 +1,5 @@
-"""Bidirectional transformer over items and the user's behaviours: behaviours scale queries and keys, with rotary positions (FatsMB)."""
+"""Bidirectional transformer over a history's items and behaviours, with rotary positions; behaviours scale queries and
+keys (FatsMB)."""
 
 from __future__ import annotations
 
@@ -15,17 +16,17 @@ Reads = Literal["rotary", "added", "none"]
 
 
 class BehaviourAttention(nn.Module):
-    """Attention whose queries and keys are multiplied elementwise by 1 + W e, with e the behaviour's vector.
+    """Attention whose queries and keys are multiplied elementwise by 1 + W e, where e is the behaviour's vector.
 
-    The factors are applied before the rotation, so a product depends on both behaviours and on the distance. Applied
-    after it, as in the released code, they make the product depend on absolute positions even if all behaviours are
-    equal, because the two coordinates of a rotated pair have different factors.
+    The factors are applied before the rotation, so the product of a query and a key depends on their behaviours and
+    their distance only. The released code applies them after the rotation. The product then depends on absolute
+    positions even if all behaviours are equal, because the two coordinates of a rotated pair have different factors.
 
     Args:
-        width: d.
+        width: width d.
         heads: number of heads, each of even width.
-        scaled: whether behaviours scale the queries and keys.
-        after_turn: apply the factors after the rotation, as in the released code.
+        scaled: True to scale queries and keys by behaviours.
+        after_turn: True to apply the factors after the rotation, as in the released code.
     """
 
     def __init__(self, width: int, heads: int, scaled: bool, after_turn: bool) -> None:
@@ -35,11 +36,11 @@ class BehaviourAttention(nn.Module):
         self.factors = nn.Linear(width, width, bias=False) if scaled else None
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn, known: torch.Tensor) -> torch.Tensor:
-        """Return (B, L, d).
+        """Return the attention output (B, L, d).
 
         Args:
             x: (B, L, d).
-            behaviours: vectors (B, L, d).
+            behaviours: (B, L, d) vectors of the behaviours.
             turn: rotations of the positions, (L, d / heads).
             known: (B, L) bool, False at padding.
         """
@@ -63,7 +64,7 @@ class BehaviourBlock(nn.Module):
     """Attention and feed-forward layers, each followed by its norm.
 
     Args:
-        width: d.
+        width: width d.
         heads, scaled, after_turn: see :class:`BehaviourAttention`.
         dropout: dropout rate of both branches.
     """
@@ -76,7 +77,7 @@ class BehaviourBlock(nn.Module):
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, turn: Turn, known: torch.Tensor) -> torch.Tensor:
-        """Return (B, L, d); arguments as in :class:`BehaviourAttention`."""
+        """Return the updated x (B, L, d); arguments as in :meth:`BehaviourAttention.forward`."""
         pooled = self.attention(x, behaviours, turn, known)
         x = self.attention_norm(x + functional.dropout(pooled, self.dropout, self.training))
         hidden = self.second(functional.gelu(self.first(x)))
@@ -87,10 +88,10 @@ class BehaviourEncoder(nn.Module):
     """Transformer blocks over item vectors and behaviour ids.
 
     Args:
-        behaviours: n; 0 is padding, n + 1 is the mask.
+        behaviours: number of behaviours n, numbered from 1; 0 is padding, n + 1 is the mask.
         width, heads, dropout, after_turn: see :class:`BehaviourBlock`.
         layers: number of blocks.
-        reads: how behaviours are used.
+        reads: use of the behaviours; see :data:`Reads`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Bradley–Terry model of comparisons: the first alternative is preferred to the second with probability σ(r(first) − r(second)).
 
-Scores are linear in features, r = x·β, so the penalised likelihood has one maximum, which Newton's method finds.
-Scores are identified up to a constant, because comparisons reveal only differences. Source: Bradley and Terry,
-*Biometrika* 1952.
+Scores are linear in features, r = x·β, so the penalised likelihood has a single maximum, which Newton's method finds.
+Scores are identified only up to an additive constant, because comparisons reveal only differences. Source: Bradley and
+Terry, *Biometrika* 1952.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 STEPS = 60
 """Largest number of Newton steps."""
 TOLERANCE = 1e-9
-"""Largest gradient entry, per pair, at which the fit stops."""
+"""The fit stops when no gradient entry exceeds this value times the total weight of the pairs (or 1 if larger)."""
 
 
 def preferred(differences: Array) -> Array:
@@ -36,8 +36,8 @@ def fit_bradley_terry(differences: Array, ridge: Array, weights: Array | None = 
 
     Args:
         differences: (P, d) features of the winner minus those of the loser.
-        ridge: (d,) penalties, each above 0: without them, separable comparisons have no maximum.
-        weights: (P,) weights of the pairs; None for 1 each.
+        ridge: (d,) penalties, each above 0. Without penalties, the likelihood of separable comparisons has no maximum.
+        weights: (P,) weights w of the pairs; None for equal weights of 1.
 
     Raises:
         InputError: there are no pairs, a feature is not finite, or a penalty is not above 0.

@@ -30,7 +30,8 @@ def search(shared: torch.Tensor, there: torch.Tensor, found: int, least: int) ->
         least: fewest levels that an entry must share.
 
     Returns:
-        positions (R, C, k) in the history, and whether each was found (R, C, k).
+        positions in the history (R, C, k), and a mask (R, C, k) that is False where too few entries share enough
+        levels.
     """
     place = torch.ones_like(shared).cumsum(dim=2)
     key = (shared + 1) * (shared.shape[2] + 1) - place

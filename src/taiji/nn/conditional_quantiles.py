@@ -16,12 +16,14 @@ SMALLEST = 1e-4
 
 
 class QuantileNetwork(nn.Module):
-    """Network from circumstances (n, F) to quantiles (n, K, Q) of K quantities: the lowest quantile, then Q − 1 positive increments.
+    """Network from circumstances (n, F), the conditioning features, to quantiles (n, K, Q) of K quantities.
+
+    For each quantity, the network predicts the lowest quantile and Q − 1 positive increments.
 
     Args:
-        inputs: F.
-        quantities: K.
-        levels: Q.
+        inputs: number of circumstances F.
+        quantities: number of quantities K.
+        levels: number of quantile levels Q.
         width: width of the two hidden layers.
     """
 
@@ -37,7 +39,7 @@ class QuantileNetwork(nn.Module):
         )
 
     def forward(self, circumstances: torch.Tensor) -> torch.Tensor:
-        """Return the quantiles, strictly ascending."""
+        """Return the quantiles (n, K, Q), strictly ascending in the last axis."""
         raw = self.layers(circumstances).view(-1, *self.shape)
         return torch.cat([raw[..., :1], SMALLEST + softplus(raw[..., 1:] - 3.0)], dim=-1).cumsum(dim=-1)
 
@@ -74,13 +76,15 @@ def fit_quantiles(
 
     Args:
         levels: (Q,) ascending in (0, 1).
-        steps, batch, rate: settings of Adam; the learning rate decays to 0 by a cosine schedule.
+        width: width of the two hidden layers.
+        steps, batch, rate: number of steps, batch size and initial learning rate of Adam; the rate decays to 0 by a
+            cosine schedule.
         seed: random seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = QuantileNetwork(circumstances.shape[1], values.shape[1], len(levels), width).double()
-    # At the start, the network gives nearly the marginal quantiles for all circumstances.
+    # The initial network returns nearly the marginal quantiles for all circumstances.
     with torch.no_grad():
         final = network.layers[-1]
         assert isinstance(final, nn.Linear)

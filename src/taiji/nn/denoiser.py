@@ -29,7 +29,7 @@ class ModulatedBlock(nn.Module):
         self.first, self.second = nn.Linear(width + condition, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Return (B, width) for x (B, width), condition (B, c) and the steps' embeddings (B, width)."""
+        """Return the updated x (B, width), for conditions (B, c) and step embeddings (B, width)."""
         strength, shift, scale = self.modulation(functional.silu(step)).chunk(3, dim=-1)
         inner = torch.cat([self.norm(x) * (1 + scale) + shift, condition], dim=-1)
         return x + strength * self.second(functional.gelu(self.first(inner)))  # type: ignore[no-any-return]
@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
     """Modulated blocks between two linear layers.
 
     Args:
-        width: d of the values.
+        width: width d of the values.
         condition: width of the condition.
         hidden: width of the blocks.
         blocks: number of blocks.

@@ -1,7 +1,8 @@
 """Gaussian diffusion: schedules, the forward process, and samplers for a denoiser that predicts the clean value.
 
-Steps are numbered 1 to S; step 0 is the clean value. ᾱ_s is the share of its variance that remains after step s, so ᾱ_0 = 1. Sources: DDPM (Ho et al.
-2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021), classifier-free guidance (Ho & Salimans 2022).
+Steps are numbered 1 to S; step 0 is the clean value. ᾱ_s is the share of the clean value's variance that remains after
+step s, so ᾱ_0 = 1. Sources: DDPM (Ho et al. 2020), cosine schedule (Nichol & Dhariwal 2021), DDIM (Song et al. 2021),
+classifier-free guidance (Ho & Salimans 2022).
 """
 
 from __future__ import annotations
@@ -91,11 +92,11 @@ def reverse_step(
     step.
 
     Args:
-        kept: (S + 1,).
-        noisy: (B, d).
-        clean: (B, d) prediction.
+        kept: ᾱ (S + 1,) of a schedule.
+        noisy: (B, d) values at step ``step``.
+        clean: (B, d) predictions of the clean values.
         step, to: S ≥ step > to ≥ 0.
-        eta: 0 to 1.
+        eta: η in [0, 1], by which the standard deviation of the DDPM noise is multiplied.
         noise: (B, d) standard normal.
     """
     now, then = float(kept[step]), float(kept[to])
@@ -136,7 +137,7 @@ def sample(
         kept: ᾱ (S + 1,) of a schedule.
         start: (B, d) noise at the first step.
         steps: steps in descending order, ending with 0 (:func:`sampling_steps`).
-        eta: 0 is deterministic; 1 over all steps is a DDPM.
+        eta: η in [0, 1]; 0 is deterministic, and 1 with all S steps is DDPM.
         generator: generator of the noise added at each step.
     """
     value = start

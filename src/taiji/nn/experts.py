@@ -8,15 +8,16 @@ from torch.nn import functional
 
 
 class Experts(nn.Module):
-    """Feed-forward experts, of which each token uses the best few.
+    """Feed-forward experts, of which each token uses a few.
 
-    A token uses the experts with the largest affinity plus bias. Their outputs are weighted by the affinities alone, normalised to sum to 1 over the chosen
-    experts. With one expert, this is a plain feed-forward layer.
+    A token uses the ``chosen`` experts with the largest affinity plus bias. Their outputs are weighted by the
+    affinities without the bias, normalised to sum to 1 over the chosen experts. With one expert, this is a plain
+    feed-forward layer.
 
     Args:
-        width: d.
+        width: width d.
         hidden: hidden width of each expert.
-        experts: E.
+        experts: number of experts E.
         chosen: number of experts per token.
         step: change of the bias per call of :meth:`balance`.
     """
@@ -36,7 +37,8 @@ class Experts(nn.Module):
         self.register_buffer("load", torch.zeros(experts), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (…, d) for x (…, d); in training, count the chosen experts."""
+        """Return the outputs (…, d) for x (…, d). In training, also add the numbers of tokens per expert to
+        ``load``."""
         flat = x.reshape(-1, x.shape[-1])
         affinity = torch.sigmoid(flat @ self.router.T)
         chosen = torch.topk(affinity.detach() + self.bias, self.chosen, dim=1).indices

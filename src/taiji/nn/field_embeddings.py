@@ -21,7 +21,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class CodeTable(nn.Module):
-    """One table for all category fields of a side.
+    """Embedding table shared by all category fields of the users, of the items, or of the rows.
 
     Args:
         categories: sizes of the fields.
@@ -37,7 +37,11 @@ class CodeTable(nn.Module):
         self.register_buffer("offsets", torch.tensor(categories.offsets, dtype=torch.int64), persistent=False)
 
     def reset(self, *, missing: bool) -> None:
-        """Draw initial weights. The rows of values that cannot occur in training and, optionally, of the missing value start at 0."""
+        """Draw initial weights. Hashed rows, for values that do not occur in training, start at 0.
+
+        Args:
+            missing: True to start the row of the missing value at 0 as well.
+        """
         nn.init.normal_(self.table.weight, std=STD)
         starts = np.cumsum([0, *self.categories.rows])[:-1]
         with torch.no_grad():
@@ -53,7 +57,7 @@ class CodeTable(nn.Module):
         return made, list(columns)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return (n, C, width) for codes (n, C)."""
+        """Return the embeddings (n, C, width) of codes (n, C)."""
         return look_up(self.table.weight, codes + self.offsets)
 
 
@@ -86,21 +90,21 @@ class FieldEmbeddings(nn.Module):
         """Number of embeddings per item: one for its id and one for each of its categories."""
 
     def items(self, batch: Batch) -> torch.Tensor:
-        """Return the distinct items, (U, pieces * width); row 0 is the padding."""
+        """Return the embeddings of the distinct items, (U, pieces * width); row 0 is the padding."""
         rows = batch["items"]
         return torch.cat([self.item(rows[:, 0]), self.item_categories(rows[:, 1:]).flatten(1)], dim=1)
 
     def users(self, batch: Batch) -> torch.Tensor:
-        """Return each row's user, (B, width)."""
+        """Return the embedding of each row's user, (B, width)."""
         return look_up(self.user(batch["users"]), batch["user"])
 
     def profile(self, batch: Batch) -> torch.Tensor:
-        """Return each row's user categories, (B, P, width)."""
+        """Return the embeddings of each row's user categories, (B, P, width)."""
         distinct = self.user_categories(batch["user_categories"]).flatten(1)
         return look_up(distinct, batch["user"]).view(-1, self.user_columns, self.width)
 
     def categories(self, batch: Batch) -> torch.Tensor:
-        """Return each row's categories of context and pair, (B, K * width); K may be 0."""
+        """Return the embeddings of each row's context and user-item categories, (B, K * width); K may be 0."""
         if self.row_categories is None:
             return batch["numbers"][:, :0]
         return self.row_categories(batch["categories"]).flatten(1)  # type: ignore[no-any-return]
@@ -111,7 +115,7 @@ class NumberEncoding(nn.Module):
 
     Args:
         numbers: number of inputs, F.
-        bins: pieces per number.
+        bins: number of pieces of each encoding.
     """
 
     edges: torch.Tensor
@@ -136,7 +140,11 @@ class NumberEncoding(nn.Module):
         return torch.cat([plain, pieces.clamp(0, 1).flatten(1)], dim=1)
 
     def _in_place(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the same bytes as :meth:`forward`, in half the time: rows of all columns are long enough to be vectorised, and nothing is copied."""
+        """Return the same values as :meth:`forward`, bit for bit, in half the time.
+
+        All output columns are processed together, so rows are long enough for vector instructions, and all operations
+        after the first are in place.
+        """
         count, (mean, std) = numbers.shape[1], self.scales
         low = torch.cat([mean, self.edges[:, :-1].flatten()])
         width = torch.cat([std, (self.edges[:, 1:] - self.edges[:, :-1]).flatten()]).clamp_min_(1e-6)

@@ -18,7 +18,7 @@ class FlatInputs(nn.Module):
         layout: layout of the inputs.
         width: width of an embedding and of a projected vector.
         bins: number of pieces in the encoding of each number.
-        pooled: whether sequences are averaged; otherwise the network handles them.
+        pooled: True to include the averages of sequences; False if the network reads the sequences itself.
     """
 
     def __init__(self, layout: Layout, width: int, bins: int, *, pooled: bool) -> None:
@@ -36,7 +36,10 @@ class FlatInputs(nn.Module):
         self.out_width = self.numbers.out_width + parts * width + (1 + len(self.sequences)) * self.item_width
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return (B, out_width), the distinct items (U, item_width), and the mean squared norm of the rows' id embeddings."""
+        """Return the inputs (B, out_width), the embeddings of the distinct items (U, item_width), and an L2 penalty.
+
+        The penalty is the squared norm of the id embeddings of user and item, averaged over rows.
+        """
         embed, item = self.embeddings, batch["item"]
         items, user = embed.items(batch), embed.users(batch)
         target = look_up(items, item)
@@ -57,12 +60,12 @@ class FlatInputs(nn.Module):
 
 
 def averaged(items: torch.Tensor, sequence: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each row's sequence, (B, width); 0 for an empty one.
+    """Return the mean embedding of each row's sequence, (B, width); 0 for an empty sequence.
 
     Args:
-        items: (U, width) distinct items, where row 0 is the padding.
-        sequence: (R, L) indices into ``items``.
-        item: (B,) indices of the rows' items, with the B / R candidates of each of R requests adjacent.
+        items: (U, width) embeddings of the distinct items, where row 0 is the padding.
+        sequence: (R, L) indices into ``items``, one sequence per request.
+        item: (B,) index of each row's item. Each request has B / R adjacent rows.
     """
     there = (sequence > 0).to(items.dtype)
     total = (look_up(items, sequence) * there.unsqueeze(2)).sum(dim=1)

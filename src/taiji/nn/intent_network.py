@@ -12,13 +12,13 @@ from taiji.nn.sequence_transformer import Block
 class IntentNetwork(nn.Module):
     """Transformer from a history to a weighted set of vectors.
 
-    Learnt queries join the history in the same attention. Each query's output is an attention-weighted mixture of the
-    history's vectors plus a learnt step that starts at zero, so an untrained network returns mixtures of the history.
+    The input is the history followed by m learnt queries. The output of each query is an attention-weighted mean of the
+    history's vectors plus a learnt step that is initially zero, so an untrained network returns means of the history.
 
     Args:
-        dimension: d of the vectors.
-        width, heads, layers: shape of the transformer.
-        length: longest history.
+        dimension: width d of the vectors.
+        width, heads, layers: width, number of heads and number of blocks of the transformer.
+        length: largest number of vectors in a history.
         size: number of vectors per set, m.
     """
 
@@ -60,7 +60,8 @@ class IntentNetwork(nn.Module):
 
 
 def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the index of the vector matched to each target, (B, k) int64. In order of weight, each target takes the nearest free vector.
+    """Return the index of the vector matched to each target, (B, k) int64. In descending order of weight, each target
+    takes the nearest free vector.
 
     Args:
         vectors: (B, m, d).
@@ -80,9 +81,10 @@ def matched(vectors: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor)
 def set_loss(
     vectors: torch.Tensor, logarithms: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Return the distance between sets and targets, (B,): the weighted mean of 1 − cosine of the matched vectors, plus the cross-entropy of their weights.
+    """Return the loss (B,) of predicted sets against target sets.
 
-    The entropy of the target's weights is subtracted, so that a perfect set has loss 0.
+    The loss is the weighted mean of 1 − cosine over the matched pairs, plus the cross-entropy of the predicted weights,
+    minus the entropy of the target weights. A perfect prediction has loss 0.
 
     Args:
         vectors: (B, m, d) of length 1.

@@ -1,4 +1,4 @@
-"""Competitors from a library: descent directions from the Gram matrix of the rewards' gradients."""
+"""Peers from TorchJD: rules that compute the rewards' weights from the Gram matrix of the rewards' gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from taiji.nn.objective_weights import Vector
 
 @dataclass
 class _Library:
-    """Gramian weightings of TorchJD, created on first use. They may use torch's random state, so it is isolated."""
+    """Gramian weighting of TorchJD, created on first use. It may draw from torch's random state, so each call has its
+    own seed."""
 
     name: str
     options: dict[str, float] = field(default_factory=dict)
@@ -38,8 +39,10 @@ class _Library:
 
 
 class GramPeer(Rule):
-    """A competitor from TorchJD: weights from the batch's Gram matrix, scaled to sum to one (the direction is
-    unchanged)."""
+    """Peer from TorchJD that computes the weights from the batch's Gram matrix.
+
+    The weights are scaled to sum to one, which does not change the direction of descent.
+    """
 
     source: Source = "gradients"
     library: ClassVar[str] = ""
@@ -66,7 +69,7 @@ class GramPeer(Rule):
 
 
 class Mgda(GramPeer):
-    """The minimum-norm point of the gradients (Desideri 2012), through TorchJD."""
+    """Minimum-norm point in the convex hull of the gradients (Desideri 2012), through TorchJD."""
 
     library = "MGDAWeighting"
 

@@ -1,4 +1,4 @@
-"""Embedding lookups of many, often repeated, rows, with a faster CPU path than PyTorch's."""
+"""Embedding lookups of many, often repeated rows, with a backward pass that is faster than PyTorch's on a CPU."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def add_rows(table: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, alpha: float = 1.0) -> None:
     """Add ``alpha * values[n]`` to ``table[rows[n]]`` in place, rows (N,), values (N, width).
 
-    On a CPU, the values are added in order over the flattened weights: PyTorch adds to a vector in one loop, but has an overhead per row for a matrix. Other
-    devices use ``index_add_``.
+    On a CPU, the table is flattened first, because ``index_add_`` has an overhead per row of a matrix, but none per
+    entry of a vector. Other devices call ``index_add_`` on the matrix.
     """
     if not on_cpu(table):
         table.index_add_(0, rows, values, alpha=alpha)

@@ -27,7 +27,8 @@ from taiji.data.discovery.words import parts
 from taiji.data.sources.delimited import named
 
 MOSTLY = 0.8
-"""Share of rows with a value below which a column scores lower as an id, because another id column may be complete."""
+"""A column with values in less than this share of its rows scores lower as an id, because another id column may be
+complete."""
 FILMS = {"movie", "movies", "film", "films", "filme", "video", "videos", "电影"}
 BOOKS = {"book", "books", "buch", "bücher", "isbn", "图书", "书名", "livre", "livres", "libro"}
 
@@ -37,9 +38,10 @@ class Roles:
     """Roles of the files, with the scores of their columns as ids.
 
     Attributes:
+        events: the log.
         items, users: table of the items or of the users; None if only the log, or no file, describes them.
-        user_scores, item_scores: score as the user or item id, for each column of the log, by column name.
-        item_keys, user_keys: score as the key, for each column of the item or user table, by column name.
+        user_scores, item_scores: scores of the log's columns as the user id or the item id, by column name.
+        item_keys, user_keys: scores of the columns of the item or user table as its key, by column name.
         reasons: reasons by role, as sentences.
         fit: total score of this assignment.
     """
@@ -70,8 +72,8 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
     """Return the most likely roles of the files, and a question if two files are about equally likely to be the log.
 
     Raises:
-        InputError: no file has a time column, the log is split between two files, its rows list several items each, or an answer does not name a
-            file of the folder.
+        InputError: no file has a time column, the log is split between two files, each row of the log lists several
+            items, or an answer does not name a file of the folder.
     """
     fixed = {role: _file(tables, role, answers) for role in ("events", "items", "users") if f"{role}.file" in answers}
     found = {(a.path, b.path): links(a, b) for a in tables for b in tables if a is not b}
@@ -89,7 +91,7 @@ def assign(tables: list[Table], answers: dict[str, str]) -> tuple[Roles, Questio
                 continue
             roles = _roles(events, items, users, found)
             if events in [table for role, table in fixed.items() if role != "events"] and "events" not in fixed:
-                roles.fit -= 1.5  # the user assigned another role to it
+                roles.fit -= 1.5  # the user assigned another role to this file
             if events.path.name not in best or roles.fit > best[events.path.name].fit + 1e-9:
                 best[events.path.name] = roles
     if not best:
@@ -229,7 +231,10 @@ def _key_score(column: Column, meaning: str) -> Score:
 
 
 def _separate_ids(roles: Roles) -> float:
-    """Lower the score of the best user column as an item, and of the best item column as a user. Return half the score of this pair, or -2 without a pair."""
+    """Lower the item score of the best user column and the user score of the best item column.
+
+    Return half the total score of these two columns, or -2 if there are no two such columns.
+    """
     pairs = [(u[0] + i[0], a, b) for a, u in roles.user_scores.items() for b, i in roles.item_scores.items() if a != b]
     if not pairs:
         return -2.0
@@ -258,7 +263,7 @@ def _check_single_log(roles: Roles, tables: Iterable[Table], found: dict[tuple[P
             column = next(
                 (column.name for column in other.columns.values() if id_score(column, meaning)[0] >= 0.5), None
             )
-            # A link by the user column itself does not indicate orders and order lines; only another column does.
+            # The files are orders and order lines only if a column other than the id column itself links them.
             candidates = (link for link in found.get((other.path, roles.events.path), []) if link.column != column)
             link = next(candidates, None)
             if other is not roles.events and other not in (roles.items, roles.users) and column and link:

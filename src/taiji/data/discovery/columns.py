@@ -16,7 +16,7 @@ from taiji.data.sources.truth_cells import Truth, read_truth, understood
 FEW = 24
 """Largest number of distinct values to list."""
 LONG = r"^[+-]?\d{17,}$"
-"""Integers with so many digits that a float does not represent them exactly."""
+"""Pattern of integers with so many digits that a float may not represent them exactly."""
 SHOWN = 5
 """Number of broken cells whose positions are kept."""
 
@@ -27,7 +27,8 @@ class Column:
 
     Attributes:
         name: name of the column.
-        kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, or yes and no in many languages), ``time``, ``list`` or ``other``.
+        kind: ``integer``, ``number``, ``text``, ``flag`` (0/1, booleans, or yes and no in many languages), ``time``,
+            ``list`` or ``other``.
         rows: number of inspected rows.
         present: number of cells that are not empty.
         distinct: number of distinct values.
@@ -37,13 +38,15 @@ class Column:
         values: all distinct values as text, if there are at most :data:`FEW`.
         examples: the first few distinct values as text.
         units: units in which the numbers could be times.
-        formats: formats in which the values can be read as times; an empty string stands for ISO 8601. Several formats mean that the values are ambiguous.
+        formats: formats in which the values can be read as times; an empty string stands for ISO 8601. Several formats
+            mean that the values are ambiguous.
         forms: notations in which the values can be read as numbers; several if the values are ambiguous.
         negative: number of values below 0.
         zeros: number of values that are 0.
         broken: number of cells that do not fit the kind of the column.
         broken_at: row (counted from 1) and text of the first few broken cells.
-        mostly: if nearly all cells of a text column are numbers, times, or yes and no: the facts about these cells alone.
+        mostly: facts about the readable cells alone, if nearly all cells of a text column are numbers, times, or yes
+            and no; otherwise None.
         means: meanings that the name of the column suggests.
     """
 
@@ -245,6 +248,9 @@ def _flag(plain: Column, truth: Truth) -> Column:
 
 
 def _whole_or_mostly(plain: Column, found: Column, texts: pl.Series, read: pl.Series) -> Column:
-    """Return the facts of the recognised kind. If some cells do not fit it, return the facts of a text column, with the former as ``mostly``."""
+    """Return ``found``, the facts of the recognised kind.
+
+    If some cells do not fit this kind, return ``plain`` with ``found`` as ``mostly``.
+    """
     found = _with_broken_cells(found, texts, read)
     return replace(plain, mostly=found) if found.broken else found

@@ -42,8 +42,8 @@ def event_time(log: Table, column: Column, answers: dict[str, str], taken: set[s
 
     Args:
         log: the log.
-        column: facts about the readable cells of its time column.
-        answers: the user's answers by key; the ones about the time are removed from it.
+        column: facts about the readable cells of the log's time column.
+        answers: the user's answers by key. Answers about the time are removed from this dictionary.
         taken: columns that have another role.
     """
     found = EventTime()
@@ -93,7 +93,10 @@ def _with_clock(found: EventTime, log: Table, column: Column, answers: dict[str,
 
 
 def _holds_time_of_day(log: Table, column: Column) -> bool:
-    """Return True if a column holds times of day, judged by its name and values, or by values alone if one has am or pm or an hour after 12."""
+    """Return True if a column holds times of day.
+
+    If its name does not suggest a time, at least one value must have am or pm, or an hour after 12.
+    """
     values = log.frame[column.name]
     hours = says(column.name, HOUR)
     if hours or "time" in column.means or _counts_since_midnight(column):

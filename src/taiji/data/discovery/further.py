@@ -26,7 +26,7 @@ NAMES = {
     "context": "scenario scene network netz device platform plattform channel kanal os browser app referrer surface tab campaign weekday hour endgerät gerät 场景 网络 设备 渠道 平台 终端",
     "bias": "layout template thumbnail autoplay highlighted promoted sponsored featured banner 样式 布局",
 }
-"""Words in the names of a log's columns, by the role that they suggest; the first match is used."""
+"""Role to the words in column names that suggest this role. If several roles match a name, the first one is used."""
 GRADES = 11
 """Largest number of distinct values of a column of ordinal grades."""
 CONTEXT_VALUES = 200
@@ -40,7 +40,7 @@ class Further:
     Attributes:
         guesses: guesses by key of the mapping, supported by names and values.
         suggestions: optional lines for the mapping, each with its reason.
-        doubts: notes on columns that are named like labels but whose values are ambiguous.
+        doubts: notes on columns with ambiguous or unexpected values, as sentences.
     """
 
     guesses: dict[str, Guess] = field(default_factory=dict)
@@ -175,8 +175,8 @@ def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:
 
 
 def _grades(column: Column) -> list[Any]:
-    """Return the grades of a column in ascending order: all integers from the lowest to the highest, or the distinct values. Return an empty list unless
-    the values are a few numbers.
+    """Return the grades of a column in ascending order: all integers from the lowest to the highest, or the distinct
+    values. The list is empty if the values are not numbers or if there are too many distinct values.
     """
     if column.kind not in ("integer", "number") or not 2 <= column.distinct <= GRADES or not column.values:
         return []

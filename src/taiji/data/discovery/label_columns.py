@@ -37,7 +37,8 @@ class Meant:
 
 
 def meant(table: Table, column: Column, meaning: str) -> Meant | None:
-    """Interpret a column whose name means ``click``, ``conversion`` or, in general, ``label``.
+    """Interpret a column whose name suggests ``meaning``: ``click``, ``conversion``, or ``label`` for an unspecified
+    label.
 
     Returns:
         the interpretation; None if the column is not a label.

@@ -16,7 +16,7 @@ from taiji.data.discovery.words import UNWANTED, action, label_named, says
 from taiji.data.sources.label_rules import column_text, value_text
 
 SELDOM = 0.01
-"""Largest share of rows with unknown actions that is only reported; above it, the user is asked."""
+"""Up to this share of all rows, rows with unknown actions are only reported. Above this share, the user is asked."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,10 @@ def labels(table: Table, taken: set[str]) -> Labels:
 
 
 def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
-    """Interpret the best column for a label: one whose name denotes only this label, or a flag whose name has this meaning among others. A column that
-    gives a rule takes precedence over one that raises a question.
+    """Interpret the best column for a label.
+
+    A candidate is a column whose name denotes only this label, or a flag whose name suggests this label among other
+    meanings. A candidate that gives a rule takes precedence over one that raises a question.
     """
     strict = [column for column in columns if label_named(column.name) == meaning]
     flags = [
@@ -112,7 +114,7 @@ def _first(table: Table, columns: list[Column], meaning: str) -> Meant | None:
         and not says(column.name, UNWANTED)
     ]
     readings = [found for column in (*strict, *flags) if (found := meant(table, column, meaning)) is not None]
-    readings.sort(key=lambda found: found.rule is None)  # columns with a rule first, then those with an open question
+    readings.sort(key=lambda found: found.rule is None)  # columns with a rule first, then columns with an open question
     return readings[0] if readings else None
 
 

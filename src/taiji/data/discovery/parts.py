@@ -14,7 +14,7 @@ from taiji.data.sources.number_cells import MOST_NUMBERS, PLAIN
 
 Score = tuple[float, tuple[str, ...]]
 CLOSE = 0.12
-"""Largest difference between the two best scores at which the user is asked."""
+"""The user is asked if the two best scores differ by at most this much."""
 ENOUGH = 0.4
 """Smallest score at which a required role is guessed rather than asked about."""
 ANSWERED = ("you set this",)
@@ -31,7 +31,7 @@ class Guess:
         confidence: confidence in the value, from 0 to 1.
         reasons: reasons for the value.
         others: other candidates with their scores.
-        column: column that a structured value reads.
+        column: column that the value reads, if the value is not simply the name of a column.
     """
 
     value: Any
@@ -139,9 +139,10 @@ DESCRIBING = (
 )
 """Words in the names of columns with longer texts about items."""
 DESCRIBED_FROM, LONG_FROM = 25, 80
-"""Smallest mean number of characters of such texts, if the column has such a name and if it does not."""
+"""Smallest mean number of characters of a description: in a column with such a name, and in any other column."""
 MOSTLY_SENTENCES, OWN_TEXTS = 0.5, 0.3
-"""Smallest share of the texts that have spaces, and smallest number of distinct texts per item."""
+"""For a column of descriptions: smallest share of texts that contain a space, and smallest number of distinct texts per
+item."""
 
 
 def title_score(column: Column) -> Score:
@@ -166,7 +167,7 @@ def title_score(column: Column) -> Score:
 
 
 def description_score(column: Column, items: int) -> Score:
-    """Score a column as a description: longer texts about ``items`` items."""
+    """Score a column of longer texts as the description of items. ``items`` is the number of items."""
     named, repeated = says(column.name, DESCRIBING), column.distinct < max(2, OWN_TEXTS * items)
     if column.kind != "text" or column.spaces < MOSTLY_SENTENCES or repeated or "category" in column.means:
         return 0.0, ()
@@ -197,7 +198,7 @@ def price_score(column: Column) -> Score:
 
 
 def says_price(column: Column) -> bool:
-    """Return True if a column is named like a price and like nothing else."""
+    """Return True if a column of texts or numbers has a name that suggests a price and nothing else."""
     return "price" in column.means and not column.means - {"price"} and column.kind in ("text", "number", "integer")
 
 

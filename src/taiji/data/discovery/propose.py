@@ -45,7 +45,7 @@ from taiji.data.sources.column_mapping import EventsMapping, ItemsMapping, Users
 
 NON_CLICKS = 4
 FEW_ROWS = 0.05
-"""Largest share of unusable rows that is dropped (and reported) without asking the user."""
+"""Up to this share of the rows of a table, unusable rows are dropped and reported without asking the user."""
 
 
 @dataclass
@@ -128,7 +128,7 @@ class _ProposalBuilder:
         return str(guess.value)
 
     def _pop_answer(self, key: str, table: Table) -> Guess | None:
-        if self.answers.get(key, "null") == "null":  # null omits the key; applied at the end
+        if self.answers.get(key, "null") == "null":  # null omits the key, see _apply_remaining_answers
             return None
         value = self.answers.pop(key)
         if value not in table.columns:
@@ -350,7 +350,7 @@ class _ProposalBuilder:
             self.proposal.guesses["users.one_per_id"] = Guess(True, 0.9, ("the first row of each id is used",))
 
     def _item_ids(self) -> list[pl.Series]:
-        """Return the ids and titles of the items as they are spelt in the files."""
+        """Return the distinct ids and titles of the items, one series per column of the files that holds them."""
         table, log = self.roles.items or self.roles.events, self.roles.events
         named = [(table, "items.item_id"), (table, "items.title"), (log, "events.item_id")]
         return [file.ids(str(self.proposal.guesses[key].value)) for file, key in named if key in self.proposal.guesses]
@@ -444,7 +444,7 @@ class _ProposalBuilder:
                 given = self.answers.pop(key)
                 value = (
                     given if given.startswith("`") else parse_yaml(given, f"the answer for {key}")
-                )  # a text that starts with ` is not YAML but a rule that starts with a quoted column
+                )  # a text that starts with ` is a rule that begins with a quoted column, not YAML
                 for name in [name for name in self.proposal.guesses if name == key or name.startswith(f"{key}.")]:
                     self.proposal.guesses.pop(name)
                 if value is not None:

@@ -1,4 +1,4 @@
-"""Find keys between files, and dependencies between the columns of a file."""
+"""Find references between files (foreign keys), and dependencies between the columns of a file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ COMPARED = 20_000
 MIN_KNOWN = 0.5
 """Smallest share of the ids of a column that must occur in a key for the column to refer to it."""
 MIN_KNOWN_LOOSE = 0.75
-"""The same share if ids are spelt differently, or if the key repeats some ids."""
+"""Smallest such share if the ids are spelt differently, the key repeats some ids, or the two columns hold values of
+different kinds."""
 MIN_KNOWN_NEAR = 0.2
 """Smallest share of the log's ids that an unused table must contain, in any spelling, to be reported."""
 MIN_IDS = 5
-"""Smallest number of distinct ids of a key whose ids are repeated or spelt differently: a few small numbers occur in any column."""
+"""Smallest number of distinct ids of a key if the match is inexact (:data:`MIN_KNOWN_LOOSE`) or the table is unused,
+because a few small numbers occur in any column."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Link:
 
     @property
     def strength(self) -> float:
-        """Score of the link: near 1 if nearly all values are known and much of the key is used, low for small numbers that occur in any key."""
+        """Score of the link: ``known``, reduced by up to one half if less than half of the key is used, as with small
+        numbers that occur in any key.
+        """
         return self.known * (0.5 + 0.5 * min(1.0, 2 * self.used))
 
 
@@ -92,7 +96,9 @@ def unlinked(log: Table, table: Table) -> str:
 
 
 def depends(table: Table, key: str, column: Column) -> bool:
-    """Return True if a column of a joined table depends on ``key``: ids are repeated, and nearly every id has a single value."""
+    """Return True if a column of a joined table depends on ``key``: several ids are repeated, and nearly every repeated
+    id has a single value.
+    """
     listed = isinstance(table.frame.schema[column.name], pl.List)
     if (column.kind == "other" or column.distinct < 2) and not listed:
         return False
@@ -110,7 +116,10 @@ def depends(table: Table, key: str, column: Column) -> bool:
 
 
 def nests(table: Table, coarse: str, fine: str) -> bool:
-    """Return True if, like category levels, each value of ``fine`` belongs to one value of ``coarse`` (for 95 % of all rows)."""
+    """Return True if each value of ``fine`` belongs to one value of ``coarse``, as with category levels.
+
+    Up to 5 % of the rows may be exceptions.
+    """
     pairs = table.frame.select(pl.col(coarse).alias("coarse"), pl.col(fine).alias("fine")).drop_nulls()
     largest = pairs.group_by("fine", "coarse").len().group_by("fine").agg(pl.col("len").max())["len"].sum()
     return len(pairs) > 0 and largest >= 0.95 * len(pairs)

@@ -112,7 +112,7 @@ class Table:
         return meanings(self.path.name.split(".")[0]) & {"events", "items", "users"}
 
     def ids(self, column: str) -> pl.Series:
-        """Return the distinct values of a column in the normal form of ids, including those beyond the first rows."""
+        """Return the distinct values of a column in the normal form of ids, from all rows of the table."""
         if column not in self._ids:
             values = self.frame[column]
             if len(self.frame) >= SAMPLE:
@@ -129,7 +129,7 @@ class Table:
 
 
 def read_tables(folder: Path, ignore: Sequence[str] = ()) -> tuple[list[Table], list[str]]:
-    """Read the first rows of every table in a folder. A folder inside it is read as a table in parts.
+    """Read the first rows of every table in a folder. A subfolder is read as one table in parts.
 
     Args:
         folder: folder that contains the files.
@@ -318,7 +318,9 @@ def _count_overlapping_rows(frames: Sequence[pl.DataFrame]) -> int:
 
 
 def _is_prose(path: Path) -> bool:
-    """Return True if a text file is prose: no separator splits its lines into equally many cells, or its name says so."""
+    """Return True if a text file is prose: no separator splits its lines into equally many cells, or its name and first
+    line suggest it.
+    """
     try:
         separator, head = _separator(path)
     except (OSError, EOFError, UnicodeError, csv.Error):
@@ -380,9 +382,10 @@ def _with_advice_to_ignore(path: Path, error: TaijiError) -> TaijiError:
 
 
 def _separator(path: Path) -> tuple[str, list[list[str]]]:
-    """Return the separator that splits nearly all lines into the same number of cells, as large as possible.
+    """Return the separator that splits nearly all lines into the same number of cells, and the cells of the first lines
+    from the header on.
 
-    Return also the cells of the first lines, from the header on.
+    A separator that splits all lines evenly takes precedence, then the one with the most cells.
     """
     lines = [line for line in islice(text_lines(path), HEAD) if line.strip()]
     if not lines:

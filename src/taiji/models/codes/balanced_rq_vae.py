@@ -1,7 +1,7 @@
 """CoBa RQ-VAE: codebooks whose entries repel each other, and assignments that favour rarely used entries (S²GR, arXiv 2601.18664).
 
-The method is reconstructed from a summary of the paper, which does not give the formula of the adjusted distance. The part that uses co-occurrence is
-:mod:`.smoothing`, which is applied to the vectors beforehand.
+The method is reconstructed from a summary of the paper, which does not give the formula of the adjusted distance. The
+paper also smooths the item vectors over co-occurring items before coding; this step is in :mod:`.smoothing`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class BalancedRQVAESettings(RQVAESettings):
     """Settings of :class:`BalancedRQVAE`."""
 
     balance: float = Field(default=0.3, ge=0, lt=1)
-    """Largest relative change of a squared distance: the distance to a code that is used at least twice as often as under even use is increased by this
-    share, and the distance to an unused code is decreased by it."""
+    """Largest relative change β of a squared distance: + β for a code that is used at least twice as often as under
+    uniform use, − β for an unused code."""
     uniformity: float = Field(default=0.1, ge=0)
     """Weight of the loss that repels two entries of one level."""
     margin: float = Field(default=1.0, gt=0)
@@ -28,9 +28,10 @@ class BalancedRQVAESettings(RQVAESettings):
 
 
 class BalancedRQVAE(RQVAE):
-    """:class:`RQVAE` with distances adjusted by usage, and repulsion. The adjustment factors are frozen together with the codebooks.
+    """:class:`RQVAE` with distances that depend on usage, and entries that repel each other.
 
-    The factors are multiplicative, so an entry's own position is always assigned to that entry.
+    The factors of the distances are frozen together with the codebooks. Because they are factors, a vector equal to an
+    entry is always assigned to this entry.
     """
 
     Settings: ClassVar[type[Base]] = BalancedRQVAESettings

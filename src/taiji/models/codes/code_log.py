@@ -21,7 +21,7 @@ class CodeLog:
     Attributes:
         times: (T,) time of each assignment, ascending.
         items: (T,) item.
-        codes: (T, L) its codes from then on.
+        codes: (T, L) codes of the item from this time on.
     """
 
     times: Array
@@ -35,7 +35,7 @@ class CodeLog:
 
     @property
     def changes(self) -> bool:
-        """False for the log of :meth:`constant`."""
+        """True if codes change over time; False for a log from :meth:`constant`."""
         return bool(len(self.times) and self.times[-1] != ALWAYS)
 
     @cached_property

@@ -1,4 +1,5 @@
-"""Base class of coders, which encode vectors as a few small integers and decode them. A coder adds learning and assignment."""
+"""Base class of coders, which encode vectors as a few small integers and decode them. Subclasses implement how codes
+are learnt and assigned."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ BLOCK = 16_384
 
 
 class CoderSettings(Base):
-    """Settings of coders with one codebook per level. The settings of each coder extend them."""
+    """Settings shared by coders with the same number of codes on every level."""
 
     levels: PositiveInt = 3
-    """Number of codes per item, from coarse to fine."""
+    """Number of levels. Each item has one code per level, from coarse to fine."""
     size: PositiveInt = 256
     """Number of codes per level."""
 
@@ -36,8 +37,9 @@ class CoderSettings(Base):
 class Coder(LearntComponent):
     """Encoder of vectors (N, d) as codes (semantic ids): (N, L) integers, from coarse to fine.
 
-    A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`, :meth:`weights` and :meth:`restore`. A fitted
-    coder never changes, so the meaning of codes with its :attr:`version` is fixed. Refitting creates a new coder with a new version.
+    A coder implements :attr:`sizes`, :attr:`dimension`, :meth:`learn`, :meth:`assign`, :meth:`reconstruct`,
+    :meth:`weights` and :meth:`restore`. A fitted coder never changes, so the meaning of the codes of one
+    :attr:`version` is fixed. Refitting creates a new coder with a new version.
     """
 
     # Methods that a coder implements.
@@ -70,7 +72,7 @@ class Coder(LearntComponent):
         """Fit the coder to vectors.
 
         Args:
-            vectors: (N, d) finite vectors of the items known at the time, N >= 1.
+            vectors: (N, d) finite vectors of the items known at the time of the fit, N >= 1.
             seed: random seed; on a CPU, the same seed gives the same coder.
             device: ``cpu``, ``cuda`` or ``auto``, for coders that compute with torch.
 
@@ -137,7 +139,8 @@ class Coder(LearntComponent):
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset | None = None) -> Self:
-        """Read a coder that :meth:`save` wrote. Called on the class of a coder, it reads only that class; on the base class, it reads any.
+        """Read a coder that :meth:`save` wrote. ``Coder.load`` reads coders of any class; a subclass reads only its
+        own.
 
         Raises:
             ArtifactError: the folder is damaged, or was written by another version or by a different coder.

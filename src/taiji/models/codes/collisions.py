@@ -1,9 +1,12 @@
-"""Items with equal codes: an additional level distinguishes them, or they share a leaf.
+"""Collisions: items with equal codes get distinct codes by an additional level (TIGER, arXiv 2305.05065).
 
-This module adds a level (TIGER, 2305.05065), so that every item has a unique code, and a decoder trained on the codes can learn to distinguish items.
-This costs one more decoding step for every item. The last code of an item depends on the popularity of others, so codes are made unique only once per
-fit. The alternative needs no further step but learns nothing: a leaf holds a list of items, and the probability of an item is that of the leaf times the
-item's share of the leaf's popularity (:attr:`CodeTrie.log_shares`).
+With unique codes, a decoder trained on the codes can learn to distinguish all items. The level costs one more decoding
+step for every item. The last code of an item depends on the popularity of other items, so codes are made unique only
+once per fit.
+
+The alternative is a trie whose leaves hold lists of items (:class:`~taiji.models.codes.trie.CodeTrie`). It needs no
+further decoding step, but items of one leaf are not learnt apart: the probability of an item is the probability of its
+leaf times the item's share of the leaf's popularity.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
 
     Args:
         codes: (N, L).
-        popularity: (N,); of the items with equal codes, the most popular gets 0; ties are broken by item id. By default all items are equally popular.
+        popularity: (N,); of the items with equal codes, the most popular gets 0 as its last code; ties are broken by
+            item id. By default all items are equally popular.
     """
     count = len(codes)
     weight = np.zeros(count) if popularity is None else np.asarray(popularity, np.float64)

@@ -1,4 +1,7 @@
-"""Codes of items that change over time: each tick (call of ``assign``) encodes items again, with codebooks frozen per version (OneLive, arXiv 2602.08612)."""
+"""Item codes that change over time (OneLive, arXiv 2602.08612).
+
+Each call of ``assign`` (a tick) encodes items with the frozen codebooks of the current version.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ NO_CODE = -1
 class DynamicCodes:
     """History of each item's codes over time, with the coders that produced them.
 
-    A refit adds a new version and keeps the old ones. Codes keep the version with which they were assigned: a label uses the code at the time of its
-    impression, and a model continues to use the version on which it was trained.
+    A refit adds a new version and keeps the old ones. Assigned codes keep their version: a label uses the code that the
+    item had at the time of the impression, and a model continues to use the version on which it was trained.
 
     Attributes:
         coders: one coder per version, in the order in which they became current.

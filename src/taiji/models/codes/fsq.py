@@ -1,9 +1,13 @@
-"""Finite scalar quantisation: vectors are projected onto a few directions, each is rounded to a few levels, and the cells of the grid are the codes.
+"""Finite scalar quantisation: codes are the cells of a grid in a few projections of the vectors.
 
-This is the method of Mentzer et al. (ICLR 2024) for fixed vectors. There is no codebook, hence there are no dead entries: every cell exists from the start.
-Before rounding, each direction is mapped by its own distribution function instead of a sigmoid, so that its levels are used evenly. The decoding of a cell
-is fitted by least squares. Nothing is trained: on text vectors, a projection trained with straight-through rounding explained 1 to 2 % more variance and
-collided more often.
+Vectors are projected onto a few directions, and each coordinate is rounded to a few levels. Each cell of the resulting
+grid is a code.
+
+This is the method of Mentzer et al. (ICLR 2024) for fixed vectors. There is no codebook, hence there are no unused
+entries to restart. Instead of a sigmoid, each coordinate passes through its own empirical distribution function before
+rounding, so that its levels are used evenly. The decoding of a cell is fitted by least squares. Nothing is trained by
+gradient descent: on text vectors, a projection trained with straight-through rounding explained 1 to 2 % more variance,
+but its codes collided more often.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from taiji.models.codes.coder import Coder, CoderSettings
 Array = NDArray[Any]
 Grid = tuple[int, ...]
 SLACK = 1e-9
-"""Margin, in standard deviations, by which a value must exceed a threshold, so that the result does not depend on rounding errors."""
+"""Margin, in standard deviations, by which a coordinate must exceed a threshold, so that the codes do not depend on
+rounding errors."""
 
 
 class FSQSettings(CoderSettings):
@@ -43,7 +48,7 @@ class FSQ(Coder):
     """Coder that projects vectors onto D directions per code and cuts each direction into equally frequent levels.
 
     The first code uses the directions of largest variance. The squared residual of the training vectors does not increase from level to level, because
-    there is a separate least-squares fit for each number of levels.
+    the decoding from the first l codes has its own least-squares fit for each l.
     """
 
     Settings: ClassVar[type[Base]] = FSQSettings
@@ -121,8 +126,9 @@ def _places(grid: Grid) -> Array:
 def directions(rows: Array, groups: int, width: int, seed: int) -> Array:
     """Return (d, groups · width) directions along which rows of mean 0 have variance 1.
 
-    Each code (group) has its own principal directions; the first code has those of largest variance. The directions of a group are rotated at random, so that
-    all of them share its variance. Directions beyond the rank of the rows are random.
+    Each code (group) has its own principal directions; the first code has those of largest variance. The directions of
+    a group are rotated at random, which spreads the group's variance over all of them. Directions beyond the rank of
+    the rows are random.
 
     Args:
         rows: (N, d).

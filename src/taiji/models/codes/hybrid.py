@@ -1,7 +1,7 @@
 """Residual k-means followed by a finite scalar quantiser of the residual (QARM V2, arXiv 2602.08559; OneMall, arXiv 2601.21770).
 
-The coarse levels are clusters, which decoders learn well. The last level has to distinguish items within a cluster; there, learnt codebooks collide,
-while a grid uses all of its cells.
+The coarse levels are clusters, which decoders learn well. The last level has to distinguish items within a cluster. A
+learnt codebook leaves many collisions there, while a grid uses all of its cells.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class HybridSettings(Base):
 
 
 class Hybrid(Coder):
-    """:class:`ResidualKMeans` with one further level, an :class:`FSQ`. With a grid of one cell it equals residual k-means."""
+    """:class:`ResidualKMeans` with one further level, an :class:`FSQ`. A grid of one cell adds nothing to residual
+    k-means."""
 
     Settings: ClassVar[type[Base]] = HybridSettings
     settings: HybridSettings

@@ -1,4 +1,4 @@
-"""The codes of a catalogue: from item to code, and from code to items."""
+"""Codes of the items of a catalogue, looked up by item or, in reverse, by code."""
 
 from __future__ import annotations
 
@@ -82,5 +82,5 @@ class ItemCodes:
         return replace(dataset, items=dataset.items.with_columns(*columns, pl.lit(self.version).alias(VERSION)))
 
     def quality(self) -> dict[str, float]:
-        """Return the share of collisions, and the utilisation and entropy of each level; see :func:`taiji.models.codes.quality.quality`."""
+        """Return collisions, utilisation and entropy by name; see :func:`taiji.models.codes.quality.quality`."""
         return quality(self.table, self.sizes)

@@ -68,7 +68,7 @@ class ProductQuantizer:
 
         Args:
             vectors: (N, d) finite training vectors, N >= 1.
-            settings: slots M, bits and rounds.
+            settings: slots M, bits per id, and rounds of k-means.
             seed: random seed of the initial centroids.
         """
         settings = settings or ProductSettings()

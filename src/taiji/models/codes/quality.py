@@ -36,13 +36,15 @@ def surplus_items(codes: Array) -> float:
 def collisions_by_target(codes: Array, targets: Array) -> float:
     """Return the share of targets (T,), given as dense item ids, that share their codes with another item.
 
-    Popular items often collide more, or less, than others; a test set weights items by demand.
+    Unlike :func:`collisions_by_item`, this weights items by demand, because popular items may collide more or less
+    often than others.
     """
     return float((sharing(codes)[targets] > 1).mean()) if len(targets) else 0.0
 
 
 def hit_bound(codes: Array, targets: Array, popularity: Array, k: int = 1) -> float:
-    """Return an upper bound of hit rate @ k, reached if codes are predicted perfectly and items with equal codes are ordered by popularity.
+    """Return an upper bound of hit rate @ k: the value for perfectly predicted codes, with items of equal codes ordered
+    by popularity.
 
     The bound is the share of targets among the first ``k`` items of their code. It is 1 for codes without collisions.
 

@@ -14,6 +14,7 @@ from taiji.models.codes.kmeans import k_means, means_of, nearest
 
 Array = NDArray[Any]
 MOST = 1 << 30
+"""Largest number of rows per centroid in k-means, so large that all rows are used."""
 
 
 class ResidualKMeansSettings(CoderSettings):
@@ -78,7 +79,8 @@ class ResidualKMeans(Coder):
 
 
 def residual_codes(residual: Array, codebooks: Array, factors: Array | None = None) -> tuple[Array, Array]:
-    """Return codes (N, L) by codebooks (L, K, w), and the final residuals (N, w). ``factors`` (L, K) are passed to :func:`nearest` by level."""
+    """Encode vectors (N, w) with codebooks (L, K, w); return codes (N, L) and the final residuals (N, w). ``factors``
+    (L, K) are passed to :func:`nearest` by level."""
     codes = np.zeros((len(residual), len(codebooks)), np.int64)
     for level, book in enumerate(codebooks):
         codes[:, level] = nearest(residual, book, None if factors is None else factors[level])

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 DECAY = 0.99
 """Decay of the moving average of a code's use."""
 SETTLED = 0.8
-"""Share of the training after which dead entries are no longer restarted."""
+"""Share of the training steps after which unused entries are no longer restarted."""
 
 
 class RQVAESettings(CoderSettings):
@@ -47,8 +47,9 @@ class RQVAESettings(CoderSettings):
 class RQVAE(Coder):
     """Coder with an encoder, codebooks of the latent residuals, and a decoder.
 
-    After training, each entry is set to the mean of the latent residuals assigned to it, so that the energy of the latent residuals does not increase from
-    level to level. The energy of the vectors' own residuals may increase, because the decoder was trained only on complete codes.
+    After training, each entry is set to the mean of the latent residuals assigned to it, so that the mean squared
+    latent residual does not increase from level to level. The mean squared error of the decoded vectors may increase,
+    because the decoder was trained only on complete codes.
     """
 
     Settings: ClassVar[type[Base]] = RQVAESettings

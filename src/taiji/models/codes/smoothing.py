@@ -19,7 +19,7 @@ def step_weights(alpha: float, steps: int) -> Array:
 
 
 def smoothed(vectors: Array, pairs: tuple[Array, Array, Array], *, alpha: float = 0.5, steps: int = 2) -> Array:
-    """Return Σ β_k H^k, with H⁰ = X and H^k = (1 − α) Â H^(k−1) + α X.
+    """Return Σ_k β_k H^k (N, d), with H⁰ = X, H^k = (1 − α) Â H^(k−1) + α X, and β from :func:`step_weights`.
 
     Each row of Â holds the pair weights of an item divided by their sum. An item without pairs, such as a new one, keeps its vector.
 

@@ -1,4 +1,4 @@
-"""Trie over item codes in sorted arrays, and its restriction to permitted items.
+"""Trie of item codes, stored in sorted arrays, and its restriction to permitted items.
 
 Items with equal codes share a leaf. There is no Python loop over rows or nodes: the nodes of a level are the distinct prefixes in lexicographic order, so the
 children of a node are a contiguous range, ascending by code.
@@ -141,7 +141,8 @@ class LiveTrie:
             np.add.at(counts, nodes[items], np.where(wanted, 1, -1))
 
     def moved(self, available: Array) -> LiveTrie:
-        """Return a live trie with the given available items (N,), or this one if they are the same. This trie is not changed."""
+        """Return a live trie with the availability (N,) bool of all items, or this one if nothing differs. This trie is
+        not changed."""
         changed = np.flatnonzero(self.available != available)
         if not len(changed):
             return self
@@ -158,8 +159,8 @@ class LiveTrie:
 class PrunedTrie:
     """Part of a live trie that each request may reach: nodes with at least one item that is available and not hidden from the request.
 
-    Nodes whose available items are all hidden are determined on construction. The other counts are read from the live trie when a method is called, so do not
-    change the live trie in between.
+    Nodes whose available items are all hidden from a request are determined on construction. The numbers of available
+    items are read from the live trie at each call, so do not change the live trie as long as this object is used.
     """
 
     def __init__(self, live: LiveTrie, rows: Array, items: Array) -> None:

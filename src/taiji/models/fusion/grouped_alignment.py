@@ -1,7 +1,9 @@
-"""Baselines that correct predictions for a confounder such as duration: each prediction is expressed relative to the candidates with similar values of the confounder.
+"""Baselines that correct predictions for a confounder such as duration: predictions are compared only among candidates
+with similar confounder values.
 
-D2Q (Zhan et al., KDD 2022) uses the rank within the group, WTG (Zheng et al., 2022) the distance from the group's mean in standard deviations of the
-group, and mean alignment the ratio to the mean. All three were designed for labels and are applied to predictions here.
+D2Q (Zhan et al., KDD 2022) uses the rank within the group. WTG (Zheng et al., 2022) uses the distance from the group's
+mean in standard deviations of the group. Mean alignment uses the ratio to the group's mean. All three were designed for
+labels and are applied to predictions here.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class GroupedAlignmentSettings(FusionSettings):
     """Settings of grouped alignment."""
 
     number: str = "duration"
-    """Circumstance (a column of the requests, items or users) whose quantiles divide candidates into groups of equal size."""
+    """Column of the requests, items or users with the confounder. Its quantiles divide candidates into groups of equal
+    size."""
     groups: int = Field(default=20, ge=1)
     form: Literal["rank", "gain", "ratio"] = "rank"
     """`rank` as in D2Q, `gain` as in WTG, or `ratio` to the mean of the group."""
@@ -33,7 +36,8 @@ class GroupedAlignmentSettings(FusionSettings):
 
 
 class GroupedAlignment(LearntFusion):
-    """Fusion by Σ weight · prediction relative to its group. The score never falls as a prediction rises (`ratio`: for predictions above 0)."""
+    """Fusion by Σ weight · (prediction relative to its group). The score never falls as a prediction rises; for
+    `ratio`, predictions must be positive."""
 
     Settings: ClassVar[type[Base]] = GroupedAlignmentSettings
     settings: GroupedAlignmentSettings
@@ -70,7 +74,7 @@ class GroupedAlignment(LearntFusion):
         return out
 
     def score(self, values: Array, requests: Requests) -> Array:
-        """Return the weighted sum."""
+        """Return the weighted sum of the aligned predictions, (B, M)."""
         return np.asarray(self.aligned(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:

@@ -123,9 +123,10 @@ class LearntFusion(LearntComponent):
 
 
 def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
-    """Return the value of a named circumstance for each candidate, (B, M).
+    """Return the value of a conditioning column for each candidate, (B, M).
 
-    The circumstance is a column of the requests, (B,) or (B, M), else of the dataset's items, else of its users.
+    The column is looked up in the requests, where it has shape (B,) or (B, M), then in the dataset's items, then in its
+    users.
 
     Raises:
         InputError: no column has this name.

@@ -1,10 +1,12 @@
-"""Fusion whose score is the sum of monotone cells, one per prediction (xMTF, arXiv 2504.05669): the variant that is exactly monotone, and its inner stage.
+"""Fusion whose score is a sum of monotone functions ("cells"), one per prediction (xMTF, arXiv 2504.05669), in a
+variant that is exactly monotone.
 
-The inner stage is supervised; the outer stage, a policy, is in ``session_cells.py``.
+This module has the inner stage of xMTF, which is supervised. The outer stage, a policy, is in ``session_cells.py``.
 
-z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for
-violations is needed. The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. A weighted sum and a weighted product both have this form
-up to an increasing function of the sum, which does not affect the order.
+For predictions o_k and the state s of the request, the score is z = Σ_k h_k(o_k, s) with h_k = outer ∘ inner. The inner
+function is an exact integral of a positive function (``nn/monotone.py``), so no penalty for decreasing parts is needed.
+The outer function is q (1 + a_k q), which rises as long as 1 + 2 a_k q > 0. Weighted sums and weighted products have
+the same form, up to an increasing function of the sum, which does not affect the order.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class CellsSettings(FusionSettings):
 
 
 class MonotoneCells(LearntFusion):
-    """Fusion by Σ_k q_k (1 + a_k q_k), where q_k in [0, 1] is an exact monotone function of a prediction, fitted to the order of the weighted labels.
+    """Fusion by Σ_k q_k (1 + a_k q_k), where q_k in [0, 1] is an exactly monotone function of prediction k. It is
+    fitted to the order of the weighted labels.
 
     The score never falls as a prediction rises, for any action within its bounds.
 
@@ -55,7 +58,7 @@ class MonotoneCells(LearntFusion):
     settings: CellsSettings
 
     def learn(self, rows: FusionRows, seed: int) -> None:
-        """Fit the inner functions by the loss −log σ(z_i − z_j) over the pairs of a slate in which i has the larger weighted label."""
+        """Fit the inner functions to the order of the weighted labels within slates; see :meth:`order`."""
         s = self.settings
         values = self.stacked(rows.predictions)
         worth = self.reward(rows)
@@ -68,7 +71,10 @@ class MonotoneCells(LearntFusion):
         self.order(values, worth, rows.requests, seed)
 
     def order(self, values: Array, worth: Array, requests: Requests, seed: int) -> None:
-        """Continue to train the inner functions by the loss −log σ(z_i − z_j) over the pairs of a slate in which i is worth more than j.
+        """Train the inner functions further, to the order of given values within slates.
+
+        The loss is −log σ(c (z_i − z_j)) over the pairs of a slate in which i is worth more than j; the factor c > 0 is
+        learnt.
 
         Args:
             values: (B, M, K) predictions.

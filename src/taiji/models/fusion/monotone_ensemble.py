@@ -1,8 +1,9 @@
-"""Monotone ensemble of predictions with personal weights (UMRE, arXiv 2508.07613).
+"""Monotone ensemble of predictions with weights per request (UMRE, arXiv 2508.07613).
 
-The score is Σ w_k(h) · t_k(x_k; h), where t_k is an exact integral of a positive function and w > 0. The weights come from attention between the request's
-attributes and learnt vectors of the tasks. If they read the predictions themselves, as in the paper's cross-attention over transformed scores, the score
-would no longer be monotone.
+The score is Σ w_k(h) · t_k(x_k; h) for predictions x_k and attributes h of the request, where t_k is an exact integral
+of a positive function and w_k > 0. The weights come from attention between h and learnt vectors of the tasks. The
+paper's weights also depend on the transformed predictions, by cross-attention. With such weights, the score would not
+be monotone.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class MonotoneEnsembleSettings(FusionSettings):
     """Number of slates per step."""
     rate: float = Field(default=5e-3, gt=0)
     feedback: float = Field(default=0.1, ge=0)
-    """Step by which the logarithm of a label's weight rises after an epoch in which the label's UAUC fell, and falls if the UAUC rose; 0 keeps
-    `weights`."""
+    """Step by which the logarithm of a label's weight is raised after an epoch in which the label's UAUC (AUC within
+    users) fell, and lowered after one in which it rose; 0 keeps `weights`."""
     validation: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the slates, the last ones, that is held out to measure UAUC."""
+    """Share of the slates, taken from the end, that is held out to measure UAUC."""
 
 
 class EnsembleNetwork(nn.Module):

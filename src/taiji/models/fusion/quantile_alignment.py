@@ -1,8 +1,10 @@
 """Alignment of predictions by their conditional quantiles (AlignPxtr, arXiv 2503.06920), followed by a weighted sum.
 
-Two candidates with the same prediction are not comparable if one is long and the other short, but their ranks among predictions under the same
-circumstances are. By definition the rank is independent of the circumstances, which does not prove that it is closer to the truth: if taste itself depends on
-the circumstances, alignment removes that as well. Ranks are not probabilities, so they must not be used where calibration is needed (such as in an auction).
+Equal predictions for a long and a short item are not comparable. Each prediction is therefore replaced by its rank
+among predictions under the same circumstances, such as for items of the same length. By construction, ranks do not
+depend on the circumstances. This does not prove that they are closer to the truth: if the users' preferences depend on
+the circumstances, alignment removes this dependence as well. Ranks are not probabilities, so they must not be used
+where calibration is needed (such as in an auction).
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class QuantileAlignmentSettings(FusionSettings):
     """Settings of quantile alignment."""
 
     numbers: tuple[str, ...] = ()
-    """Numeric circumstances (`duration`): columns of the requests, the items or the users."""
+    """Numeric circumstances, such as `duration`: columns of the requests, the items or the users."""
     categories: tuple[str, ...] = ()
     """Categorical circumstances. An unseen or missing value matches none of the known ones, so that the quantiles depend only on the other circumstances."""
     quantiles: int = Field(default=20, ge=3)
@@ -110,7 +112,7 @@ class QuantileAlignment(LearntFusion):
         return np.asarray(self.ranks(values, requests) @ np.array(list(self.settings.weights.values())))
 
     def weights(self) -> dict[str, Array]:
-        """Return the network and the overall distribution functions."""
+        """Return the network, and the normal scales of predictions and numeric circumstances."""
         found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
         found |= {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
         return found | {f"number_knots.{number}": knots for number, knots in enumerate(self.number_knots)}

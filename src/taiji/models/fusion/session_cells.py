@@ -1,8 +1,9 @@
 """Monotone cells whose outer functions are set by a policy over the state of the session, learnt from session returns (xMTF's outer stage).
 
-The inner functions are fitted to the order of the logged labels (``monotone_cells.py``). The policy bends each of them per request, to increase the
-return over the rest of the session. Then the inner functions are fitted to the order that the policy produces, and the policy starts again from there.
-State and action belong to the request, so the score still never falls as a prediction rises.
+The inner functions are fitted to the order of the logged labels (``monotone_cells.py``). The policy sets the slopes of
+the outer functions per request, to increase the return over the rest of the session. Then the inner functions are
+fitted to the order that the policy produces, and the policy is reset to neutral. State and action are the same for all
+candidates of a request, so the score still never falls as a prediction rises.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: s
     Args:
         weights: weights of the recipe: the weights with which the cells were trained, and optionally one for ``merged``.
         folder: folder that :meth:`SessionCells.save` wrote.
-        version: version of the saved cells, so that a different model is noticed.
+        version: expected version of the saved cells.
 
     Raises:
         ArtifactError: the folder contains different cells.
@@ -117,7 +118,7 @@ def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: s
             where=folder,
             expected=f"version {version}",
             found=f"version {cells.version}",
-            fix="name the version in the folder, or save the cells again",
+            fix="set the version to that of the cells in the folder, or save the cells again",
         )
     own = {task: weight for task, weight in weights.items() if task != "merged"}
     if own != cells.settings.weights:

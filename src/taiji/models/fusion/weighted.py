@@ -1,4 +1,4 @@
-"""Baselines of fusion: a weighted sum, a weighted product, and a weighted sum of ranks."""
+"""Baseline fusions: a weighted sum, a weighted product, and a weighted sum of ranks."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class BesideMerge:
 
     Args:
         fuser: fusion of the predictions.
-        weight, merge_weight: weights of its ranks and of the ranks by merge score.
+        weight, merge_weight: weight of the ranks by the fusion, and weight of the ranks by the merge score.
     """
 
     def __init__(self, fuser: Fuser, weight: float, merge_weight: float) -> None:
@@ -106,7 +106,11 @@ class BesideMerge:
 
 
 def exceeded(values: Array) -> Array:
-    """Return each value's relative rank in its row (B, M): the share of the other finite values below it, with ties as one half. 0 for NaN and a single value."""
+    """Return each value's relative rank in its row (B, M): the share of the other finite values below it, with ties as
+    one half.
+
+    NaN, and the only finite value of a row, get 0.
+    """
     known = np.isfinite(values)
     filled = np.where(known, values, -np.inf)
     ordered = np.sort(filled, axis=1)

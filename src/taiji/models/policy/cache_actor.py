@@ -1,9 +1,10 @@
 """Policy trained by critics of cache-aware requests (the actor of CARL, arXiv 2404.14961), for a finite number of actions.
 
-The action in a state is the same at every load level. Otherwise the level would affect the transitions between states, and the equations in
-eigenvector coordinates would not separate. The actor chooses the action that the critic of one level (level 0, real time) values most; then the critics
-are computed for that policy, and so on: policy iteration on a log (Lagoudakis & Parr 2003). If only a limited share of requests can take the last action
-(computing a list), the requests that gain most from it take it.
+The action in a state is the same at every load level. Otherwise the level would affect the transitions between states,
+and the equations in eigenvector coordinates would not separate (see :mod:`.cache_critics`). The fit is policy iteration
+on a log (Lagoudakis & Parr 2003): the actor chooses the action with the highest value at level 0 (real time), the
+critics are computed for this policy, and so on. If only a limited share of requests can take the last action (computing
+a list), the requests that gain most from it take it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class CacheActorSettings(Base):
     """Settings of :class:`CacheActor`."""
 
     form: Form = "eigen"
-    """Computation of the next request's value: in the coordinates of the chain's eigenvectors (`eigen`), or level by level, with the mean over next levels
-    (`expected`) or with the observed next level (`coupled`)."""
+    """Computation of the next request's value: in the eigenvector coordinates of the chain of load levels (`eigen`), or
+    level by level, with the mean over next levels (`expected`) or with the observed next level (`coupled`)."""
     levels: int = Field(default=2, ge=2)
     """Number of load levels; the actor follows the critic of level 0."""
     actions: int = Field(default=2, ge=2)
@@ -59,9 +60,9 @@ class CacheActor(LearntComponent):
 
         Args:
             states: (n, S) states without the load.
-            action: (n,).
+            action: (n,) logged actions, from 0.
             after: (n,) row of the session's next request, −1 at its end.
-            level: (n,).
+            level: (n,) load level at the request, from 0.
             rewards: (n,).
             chain: (C, C) transitions of the levels, from :func:`~taiji.models.policy.cache_critics.fit_chain`.
 
@@ -112,7 +113,7 @@ class CacheActor(LearntComponent):
         return np.asarray(worth[:, -1] - worth[:, :-1].max(axis=1))
 
     def act(self, states: Array) -> Array:
-        """Return actions (n,)."""
+        """Return the actions (n,) in states (n, S)."""
         others = self.values(states)[0][:, :-1].argmax(axis=1)
         return np.asarray(np.where(self.lead(states) > self.bar, self.settings.actions - 1, others))
 
@@ -130,7 +131,8 @@ class CacheActor(LearntComponent):
         )
 
     def _by_level(self, own: Array, following: Array, level: Array, rewards: Array, ahead: Array) -> Array:
-        """Return critics (C, F) of one system in which each request trains the critic of its own level."""
+        """Return critics (C, F) from one linear system, in which each request contributes to the critic of its own
+        level."""
         s, size, rows = self.settings, own.shape[1], len(own)
         here = np.eye(s.levels)[level]
         wide = (here[:, :, None] * own[:, None, :]).reshape(rows, -1)

@@ -45,7 +45,8 @@ class LoadBasis:
 def load_basis(chain: Array, most: float = CONDITION) -> LoadBasis:
     """Return the eigenvectors of a chain (C, C) whose rows sum to 1.
 
-    They exist for every chain of two levels, and for every reversible chain, such as one in which levels move only to their neighbours.
+    Real eigenvectors exist for every chain of two levels, and for every reversible chain, such as one in which levels
+    move only to their neighbours.
 
     Raises:
         InputError: the matrix is not a chain, its eigenvalues are not real, or the condition number of its eigenvectors exceeds ``most``.
@@ -142,11 +143,13 @@ Form = Literal["eigen", "coupled", "expected"]
 def td_values(
     form: Form, states: Array, levels: Array, rewards: Array, chain: Array, discount: float, rate: float, size: int
 ) -> Array:
-    """Return V (R, C, S) learnt by TD(0) from R runs of n steps, computed side by side.
+    """Return V (R, C, S) learnt by TD(0) from R independent runs of n steps.
 
-    ``coupled`` uses the observed next level, ``expected`` the mean over next levels by the chain; both update the critic of the observed level. ``eigen``
-    updates the critics of all coordinates at every step, with rewards from a running mean by level and state, because a step reveals the reward of only one
-    level. Up to rounding this equals the expected form applied to all levels at once: the gain comes from updating all levels, not from the coordinates.
+    ``coupled`` uses the observed next level, ``expected`` the mean over next levels by the chain; both update the
+    critic of the observed level. ``eigen`` updates the critics of all coordinates at every step, with rewards from a
+    running mean by level and state, because a step reveals the reward of only one level. Up to rounding this equals the
+    ``expected`` form with an update of all levels at each step: its advantage comes from updating all levels, not from
+    the coordinates.
 
     Args:
         states, levels: (R, n + 1).

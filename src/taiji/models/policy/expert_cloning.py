@@ -1,8 +1,10 @@
-"""Behaviour cloning of what returning users were shown, by tiers of users (SEC, arXiv 2504.05628).
+"""Behaviour cloning of the actions shown to returning users, by tiers of users (SEC, arXiv 2504.05628).
 
-Users are divided into tiers by their active days. A shared encoder reads the state of a request, and each tier has a head that imitates the actions shown
-to its users. A request uses the head of the tier whose encoded states are nearest, but never a tier below the one that the user has reached, and (our
-addition) at most one above it. A user who returns for unrelated reasons looks like an expert as well; in such data, cloning learns nothing useful.
+Users are divided into tiers by their active days. A shared encoder reads the state of a request, and each tier has a
+head that imitates the actions shown to its users. A request uses the head of the tier whose encoded states are nearest,
+but never a tier below the one that the user has reached, and (our addition) at most one above it. A user who returns
+for reasons unrelated to the actions reaches a high tier as well. If most users are like this, cloning learns nothing
+useful.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class CloningNetwork(nn.Module):
 
 
 class ExpertCloning(LearntComponent):
-    """Policy that repeats what users of a tier were shown in a similar state. Actions are directions."""
+    """Policy that imitates the actions shown to users of a tier in similar states. Actions have length 1."""
 
     Settings = ExpertCloningSettings
     settings: ExpertCloningSettings

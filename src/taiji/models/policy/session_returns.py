@@ -11,11 +11,12 @@ from taiji.core.errors import InputError
 
 Array = NDArray[Any]
 NO_ROW = -1
-"""Value in place of the next row for the last row of a session."""
+"""Marks the last row of a session, which has no next row."""
 
 
 def followers(session: Array, time: Array) -> Array:
-    """Return the next row of each row in its session (n,), or :data:`NO_ROW`; rows of equal time keep the given order.
+    """Return, for each row, the index of the next row of its session, (n,), or :data:`NO_ROW`; rows of equal time keep
+    the given order.
 
     Raises:
         InputError: the numbers of times and sessions differ.
@@ -35,7 +36,8 @@ def followers(session: Array, time: Array) -> Array:
 
 
 def returns(rewards: Array, after: Array, discount: float | Array) -> Array:
-    """Return G (n,) float64, where G_t = r_t + d_t · G of the row after t, by doubling in O(n log L) for sessions of L rows.
+    """Return the discounted returns G (n,) float64, where G_t = r_t + d_t · G of the row after t, by doubling in
+    O(n log L) for sessions of L rows.
 
     Args:
         rewards: (n,).

@@ -1,6 +1,7 @@
 """Rankers: batches, multi-task models, training, and adapters for a user's own ranker.
 
-``from taiji.models.ranking import Ranker, train_ranker`` does not load torch until one of them is used.
+``import taiji.models.ranking`` does not load torch. Torch is loaded when ``Ranker`` or ``train_ranker`` is first
+imported from the package.
 """
 
 from __future__ import annotations

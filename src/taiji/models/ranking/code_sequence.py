@@ -1,9 +1,11 @@
-"""QARM V2's search and attention (arXiv 2602.08559): a long history is searched by item codes, and the entries found are attended to.
+"""QARM V2's search and attention (arXiv 2602.08559): item codes select entries of a long history, and the candidate
+attends to these entries.
 
-General search unit: the entries that share the most leading codes with the candidate, newest first on ties. Exact search unit: target attention over
-[item id, categories, codes] embeddings of these entries, so an item without history uses what its codes have learnt. Deviation: the paper searches by the
-inner product of reduced embeddings. Here the search compares the codes of these embeddings, which needs neither vectors nor an index at request time.
-The paper's encoder is :mod:`taiji.language.aligned_encoder`; its mixture-of-experts head is omitted.
+General search unit: the entries that share the most leading codes with the candidate, newest first on ties. Exact
+search unit: target attention over [item id, categories, codes] embeddings of these entries, so an item without
+interactions still has the learnt embeddings of its codes. Deviation: the paper searches by the inner product of reduced
+embeddings. Here the search compares the codes of these embeddings, which needs neither vectors nor an index at request
+time. The paper's encoder is :mod:`taiji.language.aligned_encoder`; its mixture-of-experts head is omitted.
 """
 
 from __future__ import annotations
@@ -43,13 +45,14 @@ class CodeSequenceSettings(NeuralRankerSettings):
     found: PositiveInt = 50
     """Number of history entries that a candidate attends to."""
     least_levels: int = Setting(default=1, ge=0)
-    """Number of leading codes that an entry must share with the candidate; with 0, the entries nearest by codes are attended to, however far they are."""
+    """Number of leading codes that an entry must share with the candidate; with 0, entries that share no code are used
+    if there are too few others."""
     attended: PositiveInt = 16
-    """Width of an entry in the attention."""
+    """Width to which candidates and history entries are projected for the attention."""
 
 
 class ItemCodesField(CategoryField):
-    """Codes of the item, one category per level. Codes of a different version from the one learnt are an error.
+    """Codes of the item, one category per level. Codes of a version other than the learnt one raise an InputError.
 
     Args:
         columns: columns of the item table, from coarse to fine.
@@ -91,7 +94,7 @@ class ItemCodesField(CategoryField):
 
 
 class CodeSequenceNetwork(Network[CodeSequenceSettings]):
-    """Network of one tower over all inputs and the candidate's attention over each sequence."""
+    """Network with one tower over all inputs and over the results of the candidate's attention to each sequence."""
 
     def __init__(self, layout: Layout, outputs: int, settings: CodeSequenceSettings) -> None:
         super().__init__(layout, outputs, settings)

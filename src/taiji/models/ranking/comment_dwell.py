@@ -1,4 +1,5 @@
-"""LCU (arXiv 2504.01602): expected time that a user spends in the comments of an item, from the texts of the comments.
+"""LCU (arXiv 2504.01602): prediction of the time T that a user spends in the comments of an item, from the texts of the
+comments.
 
 A logit p learns the label "stayed at all" (T > 0) with weight T if the user stayed and 1 otherwise; a companion logit c learns the same label without
 weights. At the optimum e^p = E[T] / P(T = 0), hence, exactly,
@@ -108,7 +109,10 @@ def click_loss(scores: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 def order_loss(scores: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
-    """Return the mean ListMLE loss (Xia et al. 2008) that ranks comments with any popularity before all others; 0 if none has any.
+    """Return the mean ListMLE loss (Xia et al. 2008) of the order of the comments by popularity.
+
+    The mean is over comments with positive popularity. Comments with popularity 0 only have to come after these. The
+    loss is 0 if all popularities are 0.
 
     Args:
         scores: (B, C) raw scores; the likelihood takes their softmax.
@@ -225,8 +229,9 @@ class CommentTexts(NumbersField):
 class CommentDwellNetwork(Network[CommentDwellSettings]):
     """Network in which reader, title and comments attend to each other, followed by cross layers and a tower over all inputs (LCU's DCN).
 
-    The outputs are the outputs of the tasks, with log(1 + E[T]) for the stay; then p, c, and the comments' click scores, popularity scores and counts of
-    earlier clicks. The network only passes the counts on to the loss.
+    The output columns are the outputs of the tasks, with log(1 + E[T]) for the stay, followed by p, c, and the
+    comments' click scores, popularity scores and log-counts of earlier clicks. The log-counts are copied from the
+    inputs, because the loss needs them.
 
     Args:
         layout: layout whose last numbers are those of :class:`CommentTexts`.

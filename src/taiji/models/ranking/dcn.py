@@ -16,7 +16,7 @@ from taiji.nn.towers import layers
 
 
 class DCNSettings(NeuralRankerSettings):
-    """Shape of DCN-V2."""
+    """Settings of the model DCN-V2."""
 
     model: str = "dcn"
     cross_layers: PositiveInt = 3
@@ -24,19 +24,19 @@ class DCNSettings(NeuralRankerSettings):
 
 
 class CrossLayer(nn.Module):
-    """One cross: x₀ ⊙ (W x + b) + x (eq. 1)."""
+    """Cross layer: x₀ ⊙ (W x + b) + x (eq. 1), where x₀ is the input of the first cross layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
 
     def forward(self, first: torch.Tensor, current: torch.Tensor) -> torch.Tensor:
-        """Return (B, width) from the input (B, width) and the previous layer's output (B, width)."""
+        """Return (B, width) from x₀ (B, width) and the previous layer's output x (B, width)."""
         return first * self.linear(current) + current  # type: ignore[no-any-return]
 
 
 class DCNNetwork(Network[DCNSettings]):
-    """Network of cross layers and a tower in parallel over all inputs, with averaged sequences (fig. 1b)."""
+    """Network of cross layers in parallel with a tower (fig. 1b). Both read all inputs; sequences are averaged."""
 
     def __init__(self, layout: Layout, outputs: int, settings: DCNSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -51,7 +51,7 @@ class DCNNetwork(Network[DCNSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         flat, _, penalty = self.inputs(batch)
         crossed = flat
         for cross in self.crosses:
@@ -59,7 +59,7 @@ class DCNNetwork(Network[DCNSettings]):
         return self.heads(torch.cat([crossed, self.tower(flat)], dim=1)), penalty
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(arrays)
 
 

@@ -1,4 +1,4 @@
-"""Fields that a log provides for every ranking model."""
+"""Default input fields of ranking models."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ PAIR_FIELDS = {
     "item_knowledge": "taiji.models.ranking.item_knowledge_match:ItemKnowledge",
     "intents": "taiji.models.ranking.intent_match:IntentMatch",
 }
-"""Pair fields of this package, by name."""
+"""Import path of each built-in pair field, by its name in the settings."""
 USUAL: tuple[dict[str, Any], ...] = (
     {"field": "collaborative", "least_rows": 20_000},
     {"field": "text_match", "least_rows": 20_000, "must_pay": True},
 )
-"""Pair fields of a ranker whose setting ``pair_fields`` is null."""
+"""Pair fields used if the setting ``pair_fields`` is null."""
 FEW_VALUES = 50
-"""Number of distinct values above which a numeric profile column is used even if nearly every user has a different value."""
+"""A numeric profile column with more distinct values than this is used even if almost all users have different values."""
 
 
 def default_fields(dataset: Dataset, columns: Sequence[str], settings: NeuralRankerSettings) -> list[Field]:
-    """Return the fields that a log provides: ids, categories, profile, statistics, history, features (look-alike items, codes, vector),
-    context and pair fields, and those listed in the setting ``fields``.
+    """Return the input fields of a ranker, not yet fitted.
+
+    These are ids, categories, profile, statistics, history, features (look-alike items, codes, vector), context, pair
+    fields, and the fields listed in the setting ``fields``.
 
     Args:
         dataset: the tables.
         columns: columns of the training rows.
-        settings: sequence lengths, vocabularies and further fields.
+        settings: lengths of sequences, sizes of vocabularies, pair fields and further fields.
     """
     rare = (settings.min_count, settings.max_rows, settings.hashed_rows)
     made: list[Field] = [IdField("user", *rare), IdField("item", *rare)]
@@ -78,7 +80,7 @@ def pair_fields(given: Sequence[str | dict[str, Any]]) -> list[Field]:
 
 
 def must_pay(settings: object) -> bool:
-    """Return True if the settings contain a field that a ranker keeps only if it lowers the loss on later rows."""
+    """Return True if a field in the settings has ``must_pay``: it is kept only if it lowers the loss on later rows."""
     if not isinstance(settings, NeuralRankerSettings):
         return False
     given = (*(USUAL if settings.pair_fields is None else settings.pair_fields), *settings.fields)
@@ -86,11 +88,13 @@ def must_pay(settings: object) -> bool:
 
 
 def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRankerSettings:
-    """Return settings without the fields that did not pay off, and without ``must_pay`` on the others, so that all compared rankers read the same fields.
+    """Return settings without the fields that did not pay off.
+
+    ``must_pay`` is removed from the remaining fields, so that all rankers of a comparison read the same fields.
 
     Args:
-        settings: settings with which a ranker was trained.
-        worths: measured worth of its fields, :attr:`taiji.models.ranking.ranker.Ranker.worths`.
+        settings: settings of a trained ranker.
+        worths: measured worth of this ranker's fields, see :attr:`taiji.models.ranking.ranker.Ranker.worths`.
     """
     kept = without_fields(settings, {worth.field for worth in worths if not worth.pays})
 
@@ -105,7 +109,7 @@ def settled(settings: NeuralRankerSettings, worths: Sequence[Worth]) -> NeuralRa
 
 
 def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> NeuralRankerSettings:
-    """Return settings without the named fields. If ``pair_fields`` is null, the usual pair fields count as listed."""
+    """Return settings without the named fields. If ``pair_fields`` is null, it is first replaced by :data:`USUAL`."""
     pairs, others = _entries(settings)
     return settings.model_copy(
         update={
@@ -116,12 +120,12 @@ def without_fields(settings: NeuralRankerSettings, names: Collection[str]) -> Ne
 
 
 def listed_fields(settings: NeuralRankerSettings) -> list[str]:
-    """Return the names of the fields that the settings list. If ``pair_fields`` is null, the usual pair fields count as listed."""
+    """Return the names of the fields in the settings. If ``pair_fields`` is null, :data:`USUAL` is used instead."""
     return [name for entries in _entries(settings) for name, _ in entries]
 
 
 def _entries(settings: NeuralRankerSettings) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-    """Return name and entry of every pair field, and of every other listed field."""
+    """Return (name, entry) of each pair field, and (name, entry) of each field in the setting ``fields``."""
 
     def named(given: Sequence[str | dict[str, Any]], make: Callable[[Any], Field]) -> list[tuple[str, Any]]:
         return [(make(entry).name, entry) for entry in given]
@@ -134,9 +138,10 @@ def _entries(settings: NeuralRankerSettings) -> tuple[list[tuple[str, Any]], lis
 
 
 def context_field(dataset: Dataset, column: str) -> Field:
-    """Return a number field for a column of floats or decimals, otherwise a category field, which cuts many distinct numbers into bins.
+    """Return a number field for a column of floats or decimals, otherwise a category field.
 
-    The choice depends only on the type, never on later values of the log.
+    A category field cuts many distinct numbers into bins. The choice depends only on the type of the column, never on
+    later values of the log.
     """
     kind = dataset.events.schema[column]
     made = NumberField if kind.is_float() or kind.is_decimal() else CategoryField
@@ -144,7 +149,11 @@ def context_field(dataset: Dataset, column: str) -> Field:
 
 
 def profile_columns(users: pl.DataFrame) -> tuple[str, ...]:
-    """Return the informative profile columns: those with at least two distinct values and, unless they are numeric, at most 1,000 or one per ten users."""
+    """Return the informative profile columns.
+
+    A column needs at least two distinct values, and at most max(1,000, number of users / 10). The upper limit does not
+    apply to numeric columns with more than :data:`FEW_VALUES` values.
+    """
     columns = []
     for name in users.columns:
         if name in ("user", "user_id") or users[name].dtype.is_nested():

@@ -17,7 +17,7 @@ from taiji.nn.towers import layers
 
 
 class DINSettings(NeuralRankerSettings):
-    """Shape of DIN."""
+    """Settings of the model DIN."""
 
     model: str = "din"
     unit: PositiveInt = 36
@@ -25,7 +25,7 @@ class DINSettings(NeuralRankerSettings):
 
 
 class ActivationUnit(nn.Module):
-    """Unit that weights the items of a sequence for a candidate, without normalisation, and sums them (eq. 3).
+    """Sum of a sequence's items, each weighted by its relevance to the candidate; weights are not normalised (eq. 3).
 
     Deviation: ReLU instead of Dice.
     """
@@ -39,7 +39,8 @@ class ActivationUnit(nn.Module):
 
         Args:
             items: (U, width) distinct items, where row 0 is the padding.
-            item, sequence: positions in ``items``, (B,) and (R, L). The B rows are B / R consecutive candidates for each of R requests.
+            item, sequence: indices into ``items``, (B,) and (R, L). The B rows are R requests with B / R consecutive
+                candidates each.
         """
         requests, length = sequence.shape
         keys = look_up(items, sequence).unsqueeze(1)
@@ -51,7 +52,7 @@ class ActivationUnit(nn.Module):
 
 
 class DINNetwork(Network[DINSettings]):
-    """Network of one tower over all inputs and the attended sequences."""
+    """Network with one tower over all inputs and the pooled sequences."""
 
     def __init__(self, layout: Layout, outputs: int, settings: DINSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -66,13 +67,13 @@ class DINNetwork(Network[DINSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         flat, items, penalty = self.inputs(batch)
         attended = [unit(items, batch["item"], batch[name]) for name, unit in self.attention.items()]
         return self.heads(self.tower(torch.cat([flat, *attended], dim=1))), penalty
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(arrays)
 
 

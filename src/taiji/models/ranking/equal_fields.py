@@ -1,4 +1,4 @@
-"""Fields that two saved rankers have in common, found by comparing the files in pieces instead of reading whole arrays into memory."""
+"""Comparison of two saved rankers: fields that are the same in both. Files are compared in pieces to save memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIECE = 1 << 20
 
 
 def equal_fields(one: Path, other: Path) -> list[str]:
-    """Return the names of the fields that were saved in the same way, and therefore give the same values.
+    """Return the names of the fields with the same settings and learnt arrays in both rankers, hence the same values.
 
     Args:
         one, other: folders that :meth:`taiji.models.ranking.ranker.Ranker.save` wrote.
@@ -34,12 +34,12 @@ def equal_fields(one: Path, other: Path) -> list[str]:
 
 
 def _name(entry: dict[str, Any]) -> str:
-    """Return the name of a described field."""
+    """Return the name of the field that an entry of ``config.json`` describes."""
     return Saved(**entry).make().name
 
 
 def _arrays(file: Path) -> dict[str, tuple[Any, int, int]]:
-    """Return type and shape, first byte and number of bytes of each array of a safetensors file."""
+    """Return ((type, shape), position of the first byte, number of bytes) of each array of a safetensors file."""
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(size))
@@ -51,7 +51,7 @@ def _arrays(file: Path) -> dict[str, tuple[Any, int, int]]:
 
 
 def _same(files: list[Path], places: list[tuple[Any, int, int]]) -> bool:
-    """Return whether an array of one file and an array of another have the same type, shape and bytes."""
+    """Return True if the arrays at the given places of two files have the same type, shape and bytes."""
     (kind, start, size), (other_kind, other_start, other_size) = places
     if kind != other_kind or size != other_size:
         return False

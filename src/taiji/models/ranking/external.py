@@ -1,6 +1,7 @@
-"""A user's own ranker as reward ranker and as evaluation ranker: a Python callable or an HTTP endpoint. ONNX files are in ``onnx_ranker``.
+"""External rankers for rewards or evaluation: Python callables and HTTP endpoints. For ONNX files, see ``onnx_ranker``.
 
-All of them receive ids of the user's tables and ``datetime`` values, and have the same ``score_pairs`` and ``version`` as the built-in ranker.
+An external ranker receives the original ids of the tables, and times as ``datetime`` (UTC, without time zone). The
+classes have the same ``score_pairs`` and ``version`` as the built-in ranker.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class PairScorer(Protocol):
-    """Interface of a ranker that rewards or evaluates."""
+    """Interface of a reward ranker or an evaluation ranker."""
 
     @property
     def version(self) -> str:
@@ -46,7 +47,7 @@ class ExternalRanker(ABC):
     """Base class of external rankers: translates dense ids, splits into batches, and checks the results.
 
     Args:
-        dataset: dataset that maps dense ids to ids of the user's tables.
+        dataset: dataset that maps dense ids to the original ids of the tables.
         settings: batch size, timeout and attempts.
     """
 
@@ -59,7 +60,12 @@ class ExternalRanker(ABC):
 
     @abstractmethod
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """Return the scores of one batch, in any form that numpy converts to an array."""
+        """Return one score per pair of a batch, in any form that numpy converts to an array.
+
+        Args:
+            users, items: original ids, (N,) each.
+            instants: times in UTC, without time zone, (N,).
+        """
 
     def score_pairs(self, users: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return the scores (N,) float64 of (user, item, time), given as dense ids and microseconds, each (N,).
@@ -156,10 +162,12 @@ class CallableRanker(ExternalRanker):
 
 
 class HttpRanker(ExternalRanker):
-    """Ranker behind an HTTP endpoint. It POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
+    """Ranker behind an HTTP endpoint.
 
-    Timeouts, connection errors, and the status codes 408, 409, 425, 429 and 5xx are retried with increasing pauses; others are not. A response may contain
-    ``version``; otherwise the version is that of the settings or, without one, a hash of the address.
+    A request POSTs ``{"user_ids": […], "item_ids": […], "as_ofs": [ISO 8601, UTC …]}`` and expects ``{"scores": […]}``.
+    Timeouts, connection errors, and the status codes 408, 409, 425, 429 and 5xx are retried with increasing pauses;
+    other errors are not retried. The version comes from ``version`` in the response, else from the settings, else it
+    is a hash of the URL.
     """
 
     def __init__(self, dataset: Dataset, url: str, settings: ExternalSettings | None = None) -> None:
@@ -168,7 +176,7 @@ class HttpRanker(ExternalRanker):
         self.version = self.settings.version or value_hash(url)[:16]
 
     def ask(self, users: list[Any], items: list[Any], instants: list[datetime]) -> Any:
-        """Send one request, and retry if a retry may help."""
+        """Send one request; retry after a transient error."""
         payload = {"user_ids": users, "item_ids": items, "as_ofs": [instant.isoformat() + "Z" for instant in instants]}
         body = json.dumps(payload, default=str).encode()
         request = urllib.request.Request(
@@ -215,11 +223,11 @@ class HttpRanker(ExternalRanker):
 
 
 def open_ranker(source: str, dataset: Dataset, settings: ExternalSettings | None = None) -> PairScorer:
-    """Open an external or saved ranker, depending on the form of its name.
+    """Open an external or saved ranker, depending on the form of ``source``.
 
     Args:
         source: ``http://…`` or ``https://…``; a file ending in ``.onnx``; a folder that ``Ranker.save`` wrote; or ``module:function``.
-        dataset: the dataset to score.
+        dataset: dataset whose users and items are scored.
         settings: settings of external rankers.
     """
     if source.startswith(("http://", "https://")):

@@ -1,4 +1,8 @@
-"""Graph of a network that is being split: values have one row per request or per candidate, as their consumers need, and concatenations stay in parts."""
+"""Construction of the graph of a split network; see :mod:`taiji.models.ranking.split_weights`.
+
+A value of the new graph has one row per request or one row per candidate, depending on the operations that read it. A
+concatenation of request values and candidate values is kept as separate parts for as long as possible.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ ADDING = {operator.add: 1.0, operator.sub: -1.0, torch.add: 1.0, torch.sub: -1.0
 
 @dataclass(frozen=True)
 class Term:
-    """Node of the new graph that is an input of a linear layer, with factor ±1."""
+    """Node of the new graph, and its sign (1 or −1) in a sum that a linear layer reads."""
 
     node: fx.Node
     sign: float = 1.0
@@ -45,7 +49,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Part:
-    """Columns of a concatenation: the node that holds them, and their positions in the concatenation."""
+    """Columns of a concatenation.
+
+    Attributes:
+        node: node of the new graph that holds the columns.
+        columns: positions of the columns in the concatenation.
+        terms: nodes whose signed sum, expanded where necessary, is ``node``. A linear layer reads the terms instead.
+    """
 
     node: fx.Node
     columns: tuple[int, ...]
@@ -54,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Concatenation along ``axis`` of per-request and per-candidate parts, all of which are in the new graph."""
+    """Concatenation along ``axis`` of parts with one row per request or one row per candidate, all in the new graph."""
 
     axis: int
     parts: tuple[Part, ...]
@@ -62,7 +72,10 @@ class Mixed:
 
 @dataclass
 class Building:
-    """Network that is being rewritten, with the nodes of the joint graph so far; see :func:`taiji.models.ranking.split_weights.split_weights`."""
+    """Network that is being rewritten; see :func:`taiji.models.ranking.split_weights.split_weights`.
+
+    The new graph is the *joint* graph: it contains the operations of both sides, request and candidate.
+    """
 
     network: nn.Module
     graph: fx.Graph
@@ -76,12 +89,13 @@ class Building:
 
     def __post_init__(self) -> None:
         self.inputs = tuple(node.target for node in self.graph.nodes if node.op == "placeholder")
+        # Shapes of the original values with all candidates of the example, and with one candidate per request.
         self.many = shapes_of(self.network, self.graph, self.sides.whole(self.example))
         self.one = shapes_of(self.network, self.graph, self.sides.whole(self.sides.first(self.example)))
         self.colour = colours(self.graph, self.sides, self.one)
         self.base = aliases(self.graph)
         self.loose: set[fx.Node] = set()
-        """Tensors whose shape depends on the request but whose values do not. Each side creates its own."""
+        """Nodes whose shape depends on the request but whose values do not. Each side creates its own copy."""
         for node in self.graph.nodes:
             if self.colour[node] == REQUEST and node.all_input_nodes and not is_size(node, self.many):
                 tensors = [part for part in node.all_input_nodes if not is_size(part, self.many)]
@@ -91,13 +105,16 @@ class Building:
         self.made: dict[tuple[fx.Node, str], fx.Node] = {}
         self.placeholders: dict[str, fx.Node] = {}
         self.shape: dict[fx.Node, tuple[int, ...]] = {}
-        """Shapes of new nodes on the example batch."""
+        """Shape of each node of the new graph on the example batch."""
         self.tiled: dict[fx.Node, int] = {}
-        """For each node of the request that had one row per candidate in the original network: the axis that now has one row per request."""
+        """Axis of a request node along which it has one row per request.
+
+        In the original network, the value has one row per candidate along this axis.
+        """
         self.spreads: dict[fx.Node, fx.Node] = {}
 
     def joint(self) -> fx.GraphModule:
-        """Return the rewritten network."""
+        """Build the joint graph, and return it as a module."""
         for name in self.sides.split_names(self.inputs):
             node = self.new.placeholder(name)
             node.target = name
@@ -153,7 +170,7 @@ class Building:
         return self._note(self.new.create_node(kind, target, args), colour, shape, tiled)
 
     def _get(self, node: fx.Node, context: str) -> fx.Node:
-        """Return the new graph's node for a value, in the shape that operations of the side ``context`` (request or candidate) need."""
+        """Return the new graph's node for ``node``, in the shape that operations of the side ``context`` need."""
         colour = self.colour[node]
         if context == CANDIDATE and colour == REQUEST and not is_size(node, self.many) and node not in self.loose:
             made = self._spread(self._get(node, REQUEST))
@@ -170,7 +187,7 @@ class Building:
         return self.made[key]
 
     def _spread(self, made: fx.Node) -> fx.Node:
-        """Return a node of the request, expanded to one row per candidate if the original network has one row per candidate there."""
+        """Expand a request node to one row per candidate if the original network has one row per candidate."""
         axis = self.tiled.get(made)
         if axis is None:
             return made
@@ -183,7 +200,7 @@ class Building:
         return self.spreads[made]
 
     def _copy(self, node: fx.Node, context: str) -> fx.Node:
-        """Copy a node unchanged, with its arguments in the shape that the side ``context`` needs."""
+        """Copy a node, with its arguments in the shape that the side ``context`` needs."""
         if node.op == "placeholder":
             name = str(node.target)
             if context == REQUEST and name in self.sides.tables:
@@ -198,7 +215,7 @@ class Building:
         if node.target is spread and context == REQUEST:
             marked = self.new.call_function(
                 operator.pos, (self._get(node.all_input_nodes[0], REQUEST),)
-            )  # removed at the end
+            )  # a marker, which ``joint`` removes
             return self._note(marked, REQUEST, self.one[node], self._axis(node))
         if node.op == "get_attr":
             made = self.new.create_node("get_attr", node.target)
@@ -217,12 +234,12 @@ class Building:
         )
 
     def _broadcasts(self, node: fx.Node) -> bool:
-        """Return True if an operation gives the same shape without expanding its arguments first."""
+        """Return True if an operation gives the same shape when its arguments are not expanded first."""
         found = [self.many[self.base.get(arg, arg)] if isinstance(arg, fx.Node) else () for arg in node.args]
         return np.broadcast_shapes(*found) == self.many[node]
 
     def _axis(self, node: fx.Node) -> int | None:
-        """Return the axis of the network's value that grows with the number of candidates; None if there is none."""
+        """Return the axis of a node's value whose size grows with the number of candidates; None if there is none."""
         many, one = self.many[node], self.one[node]
         if not isinstance(many, tuple) or not isinstance(one, tuple) or many == one:
             return None
@@ -250,13 +267,13 @@ class Building:
         return Mixed(1, tuple(Part(made, columns, (Term(made),)) for made, columns in both if columns))
 
     def _joined(self, node: fx.Node) -> fx.Node:
-        """Return a concatenation as a whole, with its columns in the network's order."""
+        """Return a concatenation as one tensor, with its columns in their original order."""
         mixed = self.mixed[node]
         tensors = [self._widened(part, node, mixed.axis) for part in mixed.parts]
         order = [column for part in mixed.parts for column in part.columns]
         shape = self.many[node]
         made = self._call("call_function", torch.cat, (tensors, mixed.axis), shape, CANDIDATE)
-        made._rename(node.name)  # the name to report if the graph is rewritten again
+        made._rename(node.name)  # keeps the original name for reports if the graph is rewritten again
         if order != sorted(order):
             name = f"order_{node.name}"
             self.modules[name] = ColumnChoice(np.argsort(order), mixed.axis)
@@ -264,7 +281,7 @@ class Building:
         return made
 
     def _widened(self, part: Part, node: fx.Node, axis: int) -> fx.Node:
-        """Return a part in the shape that it has within the concatenation."""
+        """Expand a part to the shape that it has in the concatenation."""
         made = self._spread(part.node) if part.node.meta["colour"] == REQUEST else part.node
         shape = list(self.many[node])
         shape[axis] = len(part.columns)
@@ -279,7 +296,10 @@ class Building:
         return made
 
     def _part(self, old: fx.Node, columns: tuple[int, ...]) -> Part:
-        """Return an argument of a concatenation as a part; a sum or difference over both sides is returned as its terms."""
+        """Return an argument of a concatenation as a part.
+
+        The terms of a sum or difference of a request value and a candidate value are its operands.
+        """
         terms = self._terms(old)
         if len(terms) > 1:
             return Part(self._get(old, CANDIDATE), columns, terms)
@@ -311,7 +331,7 @@ class Building:
         return REQUEST if self.colour[old] == REQUEST else CANDIDATE
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle an operation on candidates before it is copied. A subclass contains the rules."""
+        """Handle a candidate operation before it is copied. The base class does nothing; subclasses add rules."""
 
 
 class ColumnChoice(nn.Module):

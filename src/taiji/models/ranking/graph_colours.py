@@ -1,4 +1,4 @@
-"""A network as a graph whose nodes are coloured by what they depend on: constants, the request, or a candidate."""
+"""Graph of a network, with each node coloured by its inputs: constants, a table, the request, or the candidates."""
 
 from __future__ import annotations
 
@@ -47,15 +47,18 @@ NORMALISING = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "softmax", 
 
 @dataclass(frozen=True)
 class Sides:
-    """Side of each network input. Inputs that are not named belong to the candidates, with one row per candidate.
+    """Side, request or candidate, of each network input.
 
-    The network takes all inputs with one row per candidate. The *split* inputs hold the request's inputs only once per request.
+    The original network reads the request's values repeated for each candidate. The *split* inputs hold them once per
+    request. An input that is in none of the sets below belongs to the candidates and has one row per candidate.
 
     Args:
-        tiled: inputs with one row per candidate in the network, and one row per request in the split inputs.
-        shared: inputs with one row per request, or per distinct user, in both.
-        tables: lists of distinct entries to which rows of both sides point; split into ``<name>`` for the candidates and ``request_<name>``.
-        columns: inputs (B, F) with columns of both sides, mapped to the request's columns; split into ``<name>`` and ``request_<name>``.
+        tiled: request inputs with one row per candidate originally, and one row per request in the split inputs.
+        shared: request inputs with one row per request, or per distinct user, in the original and in the split inputs.
+        tables: lists of distinct entries (such as items) that rows of both sides index. The split inputs have two such
+            lists: ``<name>`` for the candidates and ``request_<name>``.
+        columns: inputs (B, F) with columns of both sides, and the positions of the request's columns in them. The split
+            inputs are ``<name>`` for the candidates and ``request_<name>``.
         like: name of an input with one row per candidate.
         rows: name of a split input with one row per request.
     """
@@ -78,7 +81,7 @@ class Sides:
         return (*own, *both, *self.candidate_names(names))
 
     def once_split(self, names: Sequence[str]) -> Sides:
-        """Return the sides of a rewritten network, whose inputs are the split inputs of a network with the given inputs."""
+        """Return the sides of the rewritten network, whose inputs are ``split_names(names)``."""
         own = set(self.split_names(names)) - set(self.candidate_names(names))
         return Sides(like=self.like, rows=self.rows, shared=frozenset(own))
 
@@ -87,11 +90,11 @@ class Sides:
         return batch[self.rows].shape[0]
 
     def widths(self, batch: Batch) -> dict[str, int]:
-        """Return the number of columns of each input that has both sides."""
+        """Return the original number of columns of each input in ``columns``, from split inputs."""
         return {name: batch[name].shape[1] + len(own) for name, own in self.columns.items()}
 
     def whole(self, batch: Batch) -> Batch:
-        """Return the network's inputs from split inputs. Both sides must have the same tables."""
+        """Join split inputs into the original network's inputs. Both sides must have the same tables."""
         like, out = batch[self.like], {}
         for name, values in batch.items():
             if name in self.tiled:
@@ -118,11 +121,14 @@ class Sides:
 
 
 _TRACING = threading.RLock()
-"""Held while a network is traced. Tracing replaces methods of ``nn.Module`` for the whole process, and restores those that it found."""
+"""Lock held while a network is traced.
+
+Tracing temporarily replaces methods of ``nn.Module`` for the whole process, so two traces must not overlap.
+"""
 
 
 class _Tracer(fx.Tracer):
-    """Tracer that records only what its own thread computes, because other threads run networks at the same time."""
+    """Tracer that records only the operations of its own thread, because other threads may run networks meanwhile."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(spread, spread_add))
@@ -145,7 +151,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
-    """Return the graph of a network whose only argument is a batch with the given names, with one graph input per name.
+    """Return the graph of a network whose only argument is a batch. It has one input per name that the network reads.
 
     Raises:
         InputError: the control flow of the network depends on values, or an operation cannot be traced.
@@ -165,7 +171,7 @@ def trace(network: nn.Module, names: Sequence[str]) -> fx.Graph:
     output = next(node for node in reversed(graph.nodes) if node.op == "output")
     if (
         isinstance(output.args[0], (list, tuple)) and len(output.args[0]) == 1
-    ):  # outputs are flattened into a list; a single one is unpacked
+    ):  # the tracer returns a list of outputs; unpack a single output
         output.args = (output.args[0][0],)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     for node, name in zip(inputs, names, strict=True):
@@ -186,7 +192,7 @@ def drop_unused(graph: fx.Graph) -> None:
 
 
 class _Shapes(fx.Interpreter):
-    """Interpreter that runs a graph and records shapes: a tuple for a tensor, a list for several, None for anything else."""
+    """Interpreter that records shapes: a tuple for a tensor, a list of tuples for several tensors, else None."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, graph=graph)
@@ -205,7 +211,7 @@ class _Shapes(fx.Interpreter):
 
 
 def shapes_of(root: nn.Module, graph: fx.Graph, batch: Batch) -> dict[fx.Node, Any]:
-    """Return each node's shape on a batch; None for non-tensors."""
+    """Run a graph on a batch, and return each node's shape; None for non-tensors."""
     run = _Shapes(root, graph)
     with torch.no_grad():
         run.run(*(batch[node.target] for node in graph.nodes if node.op == "placeholder"))
@@ -218,7 +224,7 @@ def is_size(node: fx.Node, shapes: Mapping[fx.Node, Any]) -> bool:
 
 
 def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Return, for each output of ``broadcast_tensors``, the argument that it widens."""
+    """Return the unexpanded argument for each output of ``broadcast_tensors``."""
     found = {}
     for node in graph.nodes:
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
@@ -232,8 +238,8 @@ def aliases(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dict[fx.Node, str]:
     """Return the colour of each node.
 
-    The colour of a node is the last of its inputs' colours, in the order of :data:`ORDER`. Rows looked up in a table have the colour of the index. A value
-    that is only expanded keeps its colour.
+    Of the colours of its inputs, a node gets the one that comes last in :data:`ORDER`. Rows looked up in a table get
+    the colour of the index. A value that is only expanded keeps its colour.
 
     Args:
         graph: the graph to colour.
@@ -241,7 +247,7 @@ def colours(graph: fx.Graph, sides: Sides, shapes: Mapping[fx.Node, Any]) -> dic
         shapes: shapes of its nodes with one candidate per request.
 
     Raises:
-        InputError: a table is used in a way other than row by row or by lookup.
+        InputError: a table is used in an operation that is neither row-wise nor a lookup.
     """
     found: dict[fx.Node, str] = {}
     base = aliases(graph)

@@ -1,7 +1,8 @@
-"""Faster form of a graph that is only used for inference: nothing is computed twice, and results overwrite inputs that nobody reads again.
+"""Optimisation of a graph for inference: repeated operations run once, and results overwrite inputs no longer needed.
 
-The values stay the same, to the last bit, except those of linear layers that are joined because they have the same input: a matrix product with a different
-width may add up in a different order. A graph that already contains an in-place operation is left unchanged.
+Values stay the same to the last bit, except those of linear layers with the same input. These layers are joined, and
+the wider matrix product may add up in a different order. A graph that already contains an in-place operation is not
+changed.
 """
 
 from __future__ import annotations
@@ -18,19 +19,26 @@ from taiji.nn.per_request import add_spread_, spread, spread_add
 
 
 def columns_of(outputs: torch.Tensor, start: int, size: int) -> torch.Tensor:
-    """Return the outputs of one of the joined layers, which are its own columns of the joint output."""
+    """Return the output of one of several joined layers: ``size`` columns of the joint output, from ``start`` on."""
     return outputs.narrow(-1, start, size)
 
 
 def fill_masked_(values: torch.Tensor, mask: torch.Tensor, value: float) -> torch.Tensor:
-    """Return ``values.masked_fill_(mask, value)``. On a CPU, nothing is written if a broadcast mask has no True entry, which is common for padding."""
+    """Return ``values.masked_fill_(mask, value)``.
+
+    On a CPU, nothing is written if a broadcast mask has no True entry, which is common for padding masks.
+    """
     if mask.device.type == "cpu" and mask.numel() < values.numel() and not mask.any():
         return values
     return values.masked_fill_(mask, value)
 
 
 def sum_few(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """Return ``values.sum(dim)``. A few summands are added one tensor at a time: in PyTorch's order, but over long rows, which is faster."""
+    """Return ``values.sum(dim)``.
+
+    On a CPU, up to :data:`FEW` summands are added as whole tensors. This is faster and keeps PyTorch's order of
+    addition.
+    """
     if (
         not 1 < values.shape[dim] <= FEW
         or values.device.type != "cpu"
@@ -50,12 +58,12 @@ def mean_few(values: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 FEW = 4
-"""Largest number of summands that are added one by one."""
+"""Largest number of summands that :func:`sum_few` adds as whole tensors."""
 SAME_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.getitem, operator.add, operator.sub,
     operator.mul, operator.truediv, operator.neg, getattr, spread, spread_add,
 }  # fmt: skip
-"""Functions that give the same result for the same arguments; repetitions of others are kept, because they may draw random numbers."""
+"""Deterministic functions, which run once for the same arguments. Other functions may draw random numbers."""
 SAME_METHODS = {
     "view",
     "reshape",
@@ -76,19 +84,19 @@ NEW_FUNCTIONS = {
     torch.cat, torch.bmm, torch.exp, torch.log, functional.embedding, functional.linear, operator.add, operator.sub, operator.mul,
     operator.truediv, operator.neg, spread_add, columns_of, sum_few, mean_few,
 }  # fmt: skip
-"""Functions whose result is a new tensor, or columns of one that nothing else reads."""
+"""Functions whose result is a new tensor, or columns of a new tensor that nothing else reads."""
 FEWER = {"sum": sum_few, "mean": mean_few}
 NEW_METHODS = {"sum", "mean", "amax", "clamp_min", "masked_fill"}
 IN_PLACE: dict[Any, str] = {
     operator.add: "add_", operator.sub: "sub_", operator.mul: "mul_", operator.truediv: "div_", operator.neg: "neg_",
     torch.exp: "exp_", torch.log: "log_", "clamp_min": "clamp_min_",
 }  # fmt: skip
-"""Operations, and for each the method that writes the result into the first argument."""
+"""In-place method of each operation; it writes the result into the first argument."""
 Shapes = dict[fx.Node, tuple[tuple[int, ...], torch.dtype] | None]
 
 
 def fused(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> fx.GraphModule:
-    """Return a faster form of a graph for inference.
+    """Return a graph optimised for inference; the given graph if it already contains an in-place operation.
 
     Args:
         graph: graph in evaluation mode; it is not changed.
@@ -114,7 +122,7 @@ def fused(graph: fx.GraphModule, example: Sequence[torch.Tensor]) -> fx.GraphMod
 
 
 def _changes_something(node: fx.Node, root: fx.GraphModule) -> bool:
-    """Return whether an operation changes a tensor in place, according to its name, its arguments, or the settings of its module."""
+    """Return True if an operation changes a tensor in place, judging by its name, its arguments and its module."""
     if node.op in ("placeholder", "output", "get_attr"):
         return False
     if node.op == "call_module":
@@ -155,7 +163,10 @@ def _repeatable(node: fx.Node, root: fx.GraphModule) -> bool:
 
 
 def _sum_few(made: fx.GraphModule) -> None:
-    """Replace sums and means along one axis by :func:`sum_few` and :func:`mean_few`, because PyTorch adds number by number if an inner axis is short."""
+    """Replace sums and means along one axis by :func:`sum_few` and :func:`mean_few`.
+
+    PyTorch adds number by number if an inner axis is short.
+    """
     for node in list(made.graph.nodes):
         axes = [*node.args[1:], *node.kwargs.values()]
         named = not node.kwargs or set(node.kwargs) == {"dim"}
@@ -167,7 +178,7 @@ def _sum_few(made: fx.GraphModule) -> None:
 
 
 def _flatten_concatenations(graph: fx.Graph) -> None:
-    """Merge nested concatenations along the same axis: the parts of an inner one that nothing else uses become parts of the outer one."""
+    """Replace an inner concatenation by its parts if its only use is an outer concatenation along the same axis."""
     for node in list(graph.nodes):
         if (axis := _axis_of(node)) is None or len(node.users) != 1:
             continue
@@ -187,10 +198,11 @@ def _axis_of(node: fx.Node) -> int | None:
 
 
 def _join_layers(made: fx.GraphModule) -> None:
-    """Replace linear layers that have the same input by one joint layer; the output of each is a range of columns of the joint output."""
+    """Replace linear layers with the same input by one joint layer, and select each layer's columns of its output."""
     groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
     for node in made.graph.nodes:
-        reshaped = any(user.op == "call_method" for user in node.users)  # columns of a wider tensor cannot be viewed
+        # Methods such as view fail on columns of a wider tensor.
+        reshaped = any(user.op == "call_method" for user in node.users)
         if node.op == "call_module" and type(made.get_submodule(node.target)) is nn.Linear and not reshaped:
             biased = made.get_submodule(node.target).bias is not None
             groups.setdefault((node.args[0], biased), []).append(node)
@@ -218,7 +230,7 @@ def _join_layers(made: fx.GraphModule) -> None:
 
 
 class _Facts(fx.Interpreter):
-    """Interpreter that runs a graph and records shapes and types; None for what is not a tensor."""
+    """Interpreter that runs a graph and records shapes and types; None for non-tensors."""
 
     def __init__(self, root: fx.GraphModule) -> None:
         super().__init__(root)
@@ -244,13 +256,16 @@ class _Memory:
     def __init__(self, made: fx.GraphModule, facts: Shapes) -> None:
         self.order = {node: place for place, node in enumerate(made.graph.nodes)}
         self.owner: dict[fx.Node, fx.Node | None] = {}
-        """Node that created the memory of each value; None if others may use the memory, as with inputs, weights and results of unknown operations."""
+        """Node that created the memory of each value.
+
+        None if the memory may be used elsewhere, as for inputs, weights and results of unknown operations.
+        """
         shared: set[fx.Node | None] = set()
         for node in made.graph.nodes:
             kind = _kind(node, made)
             self.owner[node] = node if kind == "new" else self.owner[node.args[0]] if kind == "view" else None
             if kind == "unknown" and facts[node] is not None and node.op != "output":
-                shared |= {self.owner[part] for part in node.all_input_nodes}  # it may return any of them
+                shared |= {self.owner[part] for part in node.all_input_nodes}  # the result may be one of the inputs
         self.owner = {node: None if owner in shared else owner for node, owner in self.owner.items()}
         self.last: dict[fx.Node, int] = {}
         for node, owner in self.owner.items():
@@ -258,14 +273,14 @@ class _Memory:
                 self.last[owner] = max([self.last.get(owner, 0), *(self.order[user] for user in node.users)])
 
     def is_free(self, target: fx.Node, node: fx.Node) -> bool:
-        """Return whether an operation may overwrite one of its inputs."""
+        """Return True if the operation ``node`` may overwrite its input ``target``."""
         owner = self.owner[target]
         others = [part for part in node.all_input_nodes if part is not target]
         alone = all(self.owner[part] is not owner for part in others)
         return owner is not None and self.last[owner] == self.order[node] and alone
 
     def replace(self, node: fx.Node, written: fx.Node, target: fx.Node) -> None:
-        """Record that ``written`` has replaced ``node`` and puts its result into the memory of ``target``."""
+        """Record that ``written`` has replaced ``node`` and writes its result into the memory of ``target``."""
         owner = self.owner[target]
         assert owner is not None
         self.order[written] = self.order.pop(node)
@@ -273,12 +288,15 @@ class _Memory:
         if self.owner[written] is node:
             self.last[owner] = max(self.last[owner], self.last.pop(node))
             self.owner = {part: owner if found is node else found for part, found in self.owner.items()}
-        else:  # others may use the result
+        else:  # the result may be used elsewhere, so nothing may overwrite it
             self.owner = {part: None if found is owner else found for part, found in self.owner.items()}
 
 
 def _overwrite(made: fx.GraphModule, facts: Shapes) -> None:
-    """Let operations write their results into their first argument, if it is a new tensor of the same shape that is not read afterwards."""
+    """Let operations write their results into an argument.
+
+    The argument must be a new tensor of the same shape and type that is not read afterwards.
+    """
     memory = _Memory(made, facts)
     for node in list(made.graph.nodes):
         target = node.args[1] if node.target is spread_add else node.args[0] if node.args else None
@@ -304,7 +322,7 @@ def _overwrite(made: fx.GraphModule, facts: Shapes) -> None:
 
 
 def _kind(node: fx.Node, root: fx.GraphModule) -> str:
-    """Return whether the result of an operation is a ``new`` tensor, a ``view`` of its first argument, or ``unknown``."""
+    """Return the kind of an operation's result: ``new`` tensor, ``view`` of the first argument, or ``unknown``."""
     if node.op == "call_method":
         return "view" if node.target in VIEWS else "new" if node.target in NEW_METHODS else "unknown"
     if node.op == "call_function":

@@ -1,4 +1,7 @@
-"""Rewriting of a coloured network: linear layers over both sides are split by columns, and all other nodes are copied to their side."""
+"""Rewriting of a network, coloured by ``graph_colours``, so that its request side and candidate side are separate.
+
+Linear layers over both sides are split by columns. Other nodes are copied.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,15 @@ from taiji.nn.per_request import spread_add
 
 
 class Rewriting(Building):
-    """Rules that keep the sides of a concatenation apart through operations; see :func:`taiji.models.ranking.split_weights.split_weights`."""
+    """Rules by which operations on a concatenation are applied to its request and candidate parts separately.
 
-    # Operations that can keep the sides apart.
+    See :func:`taiji.models.ranking.split_weights.split_weights`.
+    """
+
+    # Operations that can be applied to each part separately.
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle an operation on candidates: record it as a concatenation, split it, reject it, or leave it to be copied."""
+        """Handle a candidate operation: record it as a concatenation, split it, reject it, or leave it to be copied."""
         if node.op == "call_function" and node.target in (torch.cat, torch.concat):
             self._concatenate(node)
             return
@@ -95,7 +101,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(axis, tuple(parts))
 
     def _normalised(self, node: fx.Node, module: nn.Module | None, mixed: Mixed) -> str:
-        """Return the name of an operation that normalises over both sides; empty if the operation does not."""
+        """Return the name of the operation if it normalises over both sides, else an empty string."""
         rank = len(self.many[node])
         name = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
@@ -149,7 +155,7 @@ class Rewriting(Building):
         return None
 
     def _linear(self, node: fx.Node, mixed: Mixed, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Split a linear layer by sides, or apply it to each part if the concatenation is not along the layer's input axis."""
+        """Split a linear layer by sides; apply it to each part if the concatenation is not along its input axis."""
         last = len(self.many[node]) - 1
         if mixed.axis != last:
             if node.op == "call_module":
@@ -198,7 +204,7 @@ class Rewriting(Building):
         return REQUEST if made.meta["colour"] == REQUEST else CANDIDATE
 
     def _sum(self, left: fx.Node, right: fx.Node) -> fx.Node:
-        """Return the sum of two nodes, where the request's node is added to each of its candidates."""
+        """Return the sum of two nodes. A request node is added to the row of each of the request's candidates."""
         sides = (self._side(left), self._side(right))
         shape = np.broadcast_shapes(self._full(left), self._full(right))
         if sides == (REQUEST, REQUEST) and self.tiled.get(left) == self.tiled.get(right):
@@ -220,7 +226,7 @@ class Rewriting(Building):
         return tuple(shape)
 
     def _each(self, node: fx.Node, mixed: Mixed, make: Callable[[Part], nn.Module] | None) -> None:
-        """Apply an operation to each part, or the module that ``make`` returns for the columns of the part."""
+        """Apply an operation to each part; with ``make``, apply the module that it returns for the part."""
         parts = []
         for number, part in enumerate(mixed.parts):
             side, tiled = self._side(part.node), self.tiled.get(part.node)
@@ -240,7 +246,7 @@ class Rewriting(Building):
         self.mixed[node] = Mixed(mixed.axis, tuple(parts))
 
     def _by_columns(self, node: fx.Node, mixed: Mixed, module: Any) -> None:
-        """Apply a column-wise module, such as the encoding of numbers."""
+        """Apply a column-wise module, such as the encoding of numbers, to each part."""
         parts = []
         for number, part in enumerate(mixed.parts):
             name = f"columns_{node.name}_{number}"
@@ -324,7 +330,7 @@ class Rewriting(Building):
 
 
 def _batch_norm(module: nn.BatchNorm1d, columns: Sequence[int]) -> nn.BatchNorm1d:
-    """Return a layer for some of the columns, with their learnt statistics."""
+    """Return a batch normalisation of some of the columns, with their weights and running statistics."""
     made = nn.BatchNorm1d(len(columns), eps=module.eps, affine=module.affine)
     for name, value in module.state_dict().items():
         parameter = made.get_parameter(name) if name in ("weight", "bias") else made.get_buffer(name)

@@ -1,7 +1,7 @@
 """Conversion of frames, requests and slates into the batches of a network, without a Python loop over rows.
 
-A batch lists the distinct items and users that it needs once, and everything else points into these lists. Embeddings are therefore looked up and
-projected once per item, not once per position in a sequence. On a CPU, this saves most of the training time.
+A batch lists its distinct items and users once, and its other inputs index these lists. Embeddings are therefore looked
+up and projected once per item, not once per position in a sequence. On a CPU, this saves most of the training time.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class RequestState:
-    """Request side of scoring, computed once.
+    """Inputs and network outputs of the request side, computed once per request and reused for its candidates.
 
     Attributes:
-        requests: (R,) requests: user and time.
-        arrays: arrays of these R rows, with only the numbers and categories of user and context.
-        statistics: point-in-time statistics of these R rows.
-        split: split network with which the request side was computed; None if it is computed together with the candidates.
-        hoisted: outputs of the request side for the candidates' step, each with one row per request.
+        requests: R requests, each with a user and a time.
+        arrays: inputs of the R requests, with only the numbers and categories of user and context.
+        statistics: point-in-time statistics of the R requests.
+        split: split network that computed ``hoisted``; None if the network is not split.
+        hoisted: outputs of the request step that the candidate step reads, each with one row per request.
     """
 
     requests: Requests
@@ -55,14 +55,15 @@ class RequestState:
 
 
 class Inputs:
-    """Field set bound to a dataset.
+    """Conversion of rows of a dataset into network inputs, for fitted fields.
 
     Args:
-        dataset: dataset that defines the dense ids. Its history and past events are read strictly before the time of each row.
+        dataset: dataset that defines the dense ids. Its history and past events are read strictly before the time of
+            each row.
         fields: fitted fields.
         tasks: tasks whose labels are read.
         device: device of the tensors.
-        statistics: source of point-in-time statistics, if it is not the dataset's own log.
+        statistics: source of point-in-time statistics; None for the dataset's own log.
     """
 
     def __init__(
@@ -76,16 +77,16 @@ class Inputs:
         self.dataset, self.fields, self.tasks, self.device = dataset, fields, tasks, device
         self.statistics = statistics
         self.known_until: Mapping[str, int] = {}
-        """Time of the last known label per task, set while frames are read one at a time."""
+        """Time of the last known label per task; set only while frames are read one at a time."""
         self._categories = bool(fields.layout.row.width)
         self.item_codes = fields.item_codes(dataset)
         self.user_codes = fields.user_codes(dataset)
         self._place = np.empty(len(self.item_codes), dtype=np.int64)
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Inputs:
-        """Return the same inputs for other users of the same catalogue. The item codes are shared, not recomputed.
+        """Return inputs for a dataset with other users and the same items. The item codes are shared, not recomputed.
 
-        Inputs that are bound separately may be used in different threads at the same time.
+        The returned objects may be used in different threads at the same time.
         """
         made = Inputs.__new__(Inputs)
         made.__dict__.update(
@@ -103,7 +104,11 @@ class Inputs:
         return self.fields.user_codes(users)
 
     def arrays(self, frame: pl.DataFrame) -> Arrays:
-        """Return the arrays of exposures, a frame with user, item, time, and label, context and feature columns if there are any."""
+        """Return the arrays of exposures.
+
+        Args:
+            frame: columns user, item and time (microseconds), and optionally labels, context and features.
+        """
         grouped = any(task.kind == "pairwise" for task in self.tasks)
         return self.fields.arrays(
             Rows(self.dataset, frame, self.statistics), labels(frame, self.tasks, self.known_until), grouped=grouped
@@ -114,7 +119,7 @@ class Inputs:
         return self._batch(arrays.take(index, labels=False))
 
     def state(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, and the numbers and categories of user and context."""
+        """Return the request-side inputs: sequences, features, and the numbers and categories of user and context."""
         if len(requests) and not (requests.user.min() >= 0 and requests.user.max() < self.dataset.n_users):
             raise InputError(
                 "The user of a request is not in the dataset.",
@@ -137,7 +142,7 @@ class Inputs:
         return RequestState(requests, self.fields.arrays(rows, {}, sides=("user", "context")), rows.statistics)
 
     def candidates(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
-        """Return the network's input for some of the requests, with all positions of their slates, request by request.
+        """Return the network's input for a slice of the requests: one row per slate position, request by request.
 
         Padding is scored as if it were item 0.
         """
@@ -175,7 +180,7 @@ class Inputs:
         )
 
     def _pairs(self, state: RequestState, slate: Slate, chosen: slice) -> Arrays:
-        """Return arrays of the item and pair fields, for all positions of the slates of some requests."""
+        """Return arrays of the item and pair fields for a slice of the requests, with one row per slate position."""
         items = np.where(slate.items == NO_ITEM, 0, slate.items)[chosen]
         requests = state.requests.take(chosen)
         owner = np.repeat(np.arange(len(requests)), items.shape[1])
@@ -183,7 +188,7 @@ class Inputs:
         further: dict[str, Callable[[], pl.Series]] = {
             name: partial(_gathered, name, values, owner)
             for name, values in requests.columns.items()
-            if name not in lists  # these belong to the user
+            if name not in lists  # these are inputs of the user side
         }
         of_slate = {name: _flat(values[chosen]) for name, values in slate.columns.items()}
         further |= {name: partial(_series, name, values) for name, values in of_slate.items()}
@@ -193,7 +198,11 @@ class Inputs:
         return self.fields.arrays(rows, {}, sides=("item", "pair"))
 
     def request_side(self, arrays: Arrays) -> Batch:
-        """Return the request's split inputs, from rows that hold only the numbers and categories of user and context."""
+        """Return the request's split inputs; see :class:`taiji.models.ranking.graph_colours.Sides`.
+
+        Args:
+            arrays: one row per request, with only the numbers and categories of user and context.
+        """
         distinct = self._distinct(list(arrays.sequences.values()))
         out = {"request_items": self.item_codes[distinct], "request_numbers": arrays.numbers, **self._users(arrays)}
         if self._categories:
@@ -201,11 +210,11 @@ class Inputs:
         return self._tensors(out)
 
     def candidate_side(self, state: RequestState, slate: Slate, chosen: slice) -> Batch:
-        """Return the candidates' split inputs for some of the requests, with all positions of their slates, request by request."""
+        """Return the candidates' split inputs for a slice of the requests, with one row per slate position."""
         return self._items(self._pairs(state, slate, chosen))
 
     def split_batch(self, arrays: Arrays) -> Batch:
-        """Return all split inputs, where each row is a request with one candidate."""
+        """Return all split inputs, for requests with one candidate each."""
         columns = sides_of(self.fields).columns
         sides = []
         for own in (True, False):
@@ -242,7 +251,7 @@ class Inputs:
         return self._tensors(out)
 
     def _users(self, arrays: Arrays) -> dict[str, Array]:
-        """Return users, sequences, codes and vectors. Sequences hold positions in the list of distinct items."""
+        """Return users, sequences, codes and vectors. Sequences are indices into the list of distinct items."""
         users, user = np.unique(arrays.user, return_inverse=True)
         codes = self.user_codes[users]
         out = {"users": codes[:, 0], "user_categories": codes[:, 1:], "user": user}
@@ -260,7 +269,10 @@ class Inputs:
         return {name: on_device(value, self.device) for name, value in out.items()}
 
     def _distinct(self, wanted: Sequence[Array]) -> Array:
-        """Return the distinct items, padding first. Afterwards ``self._place[item]`` is the position of an item (−1 maps to the padding)."""
+        """Return the distinct items, padding first.
+
+        Afterwards, ``self._place[item]`` is the index of an item in this list; item −1 has the index of the padding.
+        """
         seen = np.zeros(len(self.item_codes), dtype=bool)
         for items in wanted:
             seen[items] = True
@@ -281,6 +293,6 @@ def _gathered(name: str, values: Array, owner: Array) -> pl.Series:
 
 
 def _series(name: str, values: Array) -> pl.Series:
-    """Return an array (B,) or (B, n) as a column; with n values per row, the column holds lists."""
+    """Return an array as a column: of numbers for (B,), of lists for (B, n)."""
     made = pl.Series(name, values.tolist() if values.dtype == object else values)
     return made.arr.to_list() if isinstance(made.dtype, pl.Array) else made

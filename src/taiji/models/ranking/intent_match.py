@@ -1,4 +1,7 @@
-"""Pair field: agreement of a candidate with the intents that a language model predicts for its user (columns of :mod:`taiji.data.intent_rows`)."""
+"""Pair field: agreement of a candidate with the user's intents.
+
+A language model predicts the intents; they are columns of the rows, see :mod:`taiji.data.intent_rows`.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,20 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 Array = NDArray[Any]
 _WORD = re.compile(r"\w+")
 NOTHING, NO_LEVEL = -2, -1
-"""Code of a claimed category that no item has, and code of an item that lacks the level."""
+"""Codes for an intent's category that no item has, and for an item without a category at a level."""
 REQUESTS = 2048
-"""Requests whose intents are unpacked at once."""
+"""Number of requests whose intents are unpacked at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Catalogue:
-    """A catalogue of n items.
+    """Text vectors and categories of the n items of a dataset.
 
     Attributes:
         codes: (k, n) float32 with integer values: whitened text vectors, one column per item.
-        inverse_lengths: (n,).
-        names: per category level, codes by normalised name.
-        levels: (depth, n) codes of the items.
+        inverse_lengths: (n,) inverse lengths of these vectors.
+        names: per category level, the code of each normalised category name.
+        levels: (depth, n) category codes of the items.
     """
 
     codes: Array
@@ -48,11 +51,16 @@ class _Catalogue:
 
 
 class IntentMatch(NumbersField):
-    """Field for the agreement of a candidate with the intents in the feature row of its user. It has no columns if the training rows had no intents.
+    """Field for the agreement of a candidate with the intents in the user's feature row.
 
-    ``<name>_max, _mean, _soft_max``: cosine between the candidate's whitened text vector and the intents: the largest, the weighted mean, and a soft
-    maximum between the two. ``<name>_rank``: rank of the candidate in the catalogue by its best cosine, on a logarithmic scale from 1 (first) to 0 (last).
-    ``<name>_l1, …``: weight of the intents that name the candidate's category. ``<name>_known``: 1 if the user has intents; all numbers are 0 otherwise.
+    The field has no values if the training rows had no intents. Its values are:
+
+    - ``<name>_max, _mean, _soft_max``: cosines between the candidate's whitened text vector and the intents: the
+      largest, the weighted mean, and a soft maximum, which lies between the two;
+    - ``<name>_rank``: rank of the candidate in the catalogue by its largest cosine, on a logarithmic scale from 1
+      (first) to 0 (last);
+    - ``<name>_l1, …``: total weight of the intents that name the candidate's category at this level;
+    - ``<name>_known``: 1 if the user has intents; without intents, all values are 0.
 
     Args:
         most: largest number of intents that are read, in order of decreasing weight.
@@ -77,7 +85,7 @@ class IntentMatch(NumbersField):
         return tuple(f"{self.name}_{part}" for part in (*SET_MATCHES, "rank", *levels, "known"))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Load the embedder that embedded the intents of the rows, and whiten its vectors of the catalogue."""
+        """Learn the whitening from the item texts, with the embedder that embedded the intents of the rows."""
         self.embedder, self.depth, self.space, self._bound = "", len(dataset.levels), TextSpace.empty(), None
         if not set(INTENTS) <= set(rows.columns):
             return
@@ -106,8 +114,8 @@ class IntentMatch(NumbersField):
         for first in range(0, len(starts), REQUESTS):
             intents = intent_rows(told[first : first + REQUESTS], self.most, self.depth)
             known = np.flatnonzero(intents.weights.sum(axis=1) > 0).tolist()
-            # Requests are sorted by user and time, and successive requests of a user mostly have the same set of intents. Only the cosines of one set are kept,
-            # because with a large catalogue they take megabytes.
+            # Requests are sorted by user and time, and successive requests of a user mostly have the same intents.
+            # Only the cosines of one set of intents are kept, because they take megabytes if the catalogue is large.
             for same in (
                 list(group) for _, group in groupby(known, key=lambda place: intents.vectors[place].tobytes())
             ):
@@ -119,10 +127,17 @@ class IntentMatch(NumbersField):
         return out
 
     def _cosines(self, catalogue: _Catalogue, intents: Array) -> tuple[Array, Array]:
-        """Return the cosines (m, n) between a request's intents (m, d) and the whole catalogue, and the best cosine of each item (n,), sorted ascending."""
+        """Return the cosines of a request's intents with all items, and the largest cosine of each item, sorted.
+
+        Args:
+            intents: (m, d) vectors; 0 for padding.
+
+        Returns:
+            (m, n) cosines, and (n,) largest cosines in ascending order.
+        """
         there = np.abs(intents).sum(axis=1) > 0
         placed = self.space.place(intents)[0]
-        # As in QuantisedVectors.cosines: products of codes are exact, whatever other rows are in the batch.
+        # As in QuantisedVectors.cosines: products of integer codes are exact, whatever the other rows of the batch.
         cosines = placed.codes.astype(np.float32) @ catalogue.codes
         cosines *= placed.inverse_lengths[:, None]
         cosines *= catalogue.inverse_lengths
@@ -163,7 +178,10 @@ class IntentMatch(NumbersField):
             )
 
     def _catalogue(self, dataset: Dataset) -> _Catalogue:
-        """Return the catalogue of a dataset, built at the first call; that of the last dataset is kept. Safe to call from several threads, also for different datasets."""
+        """Return the catalogue of a dataset. The catalogue of the last dataset is cached.
+
+        Safe to call from several threads, also for different datasets.
+        """
         bound = self._bound
         if bound is None or bound[0] is not dataset.items:
             name, version = _name(self.embedder), self.embedder.partition("+")[0].rpartition("@")[2]
@@ -207,4 +225,4 @@ def _fold(level: str) -> str:
 
 
 def _name(embedder: str) -> str:
-    return embedder.partition("+")[0].rpartition("@")[0]  # the part after the plus names a map of the intent space
+    return embedder.partition("+")[0].rpartition("@")[0]  # "name@version", then "+map" if the intents were mapped

@@ -1,4 +1,7 @@
-"""Pair field: agreement of a candidate with the history, by a language model's texts about items (:mod:`taiji.data.knowledge_rows`)."""
+"""Pair field: agreement of a candidate with the user's history, from texts about items that a language model wrote.
+
+For the table of texts, see :mod:`taiji.data.knowledge_rows`.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,15 @@ NEVER = np.iinfo(np.int64).max
 
 
 class ItemKnowledge(TextMatch):
-    """Field for agreement as in :class:`TextMatch`, from texts that a language model wrote once per item.
+    """Field with the values of :class:`TextMatch`, from texts that a language model wrote once per item.
 
-    The text of an item is used from the time at which it became available. Before that, or without a text, the item has no position in the text space. The
-    whole table of texts is stored with the field, so that the folder of a ranker contains everything that a service needs, also for new items.
+    The text of an item is used from the time at which it became available. Before this time, or without a text, the
+    item counts as unknown. The whole table of texts is stored with the field, so a saved ranker can also score new
+    items.
 
     Args:
-        table: Parquet file of the stage ``item_knowledge``. If empty, the texts come from the column of the item table into which a run writes them.
+        table: Parquet file of the stage ``item_knowledge``. If empty, the texts come from the column ``knowledge`` of
+            the item table, which a run writes.
         embedder, vector, history, refreshes, name, least_rows: see :class:`TextMatch`.
     """
 
@@ -43,7 +48,7 @@ class ItemKnowledge(TextMatch):
     ) -> None:
         super().__init__(embedder, vector, history, refreshes, name, least_rows)
         self.table = table
-        # The path is not saved: two runs that read the same texts give the same ranker.
+        # The path is not saved, so that two runs that read the same texts give the same ranker.
         self.options = {**self.options, "table": ""}
         self.told: Array = np.zeros(0, dtype=np.int64)
         self.texts: list[str] = []
@@ -52,7 +57,7 @@ class ItemKnowledge(TextMatch):
         self._until = NEVER
 
     def take(self, table: pl.DataFrame) -> None:
-        """Use the texts of a table from :func:`taiji.data.knowledge_rows.read_knowledge` instead of those of the named file."""
+        """Use the texts of a table that :func:`taiji.data.knowledge_rows.read_knowledge` returned; no file is read."""
         used = table.filter(pl.col("text").is_not_null() & (pl.col("text") != ""))
         hashes = stable_hash(used["item_id"].cast(pl.String).to_list())
         order = np.argsort(hashes, kind="stable")
@@ -60,7 +65,11 @@ class ItemKnowledge(TextMatch):
         self.texts = used["text"].gather(order.tolist()).to_list()
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Read the texts, and learn from the log before each cutoff time."""
+        """Read the texts, and learn the item vectors from the log before each cutoff time.
+
+        Raises:
+            ConfigError: there are no texts.
+        """
         own = read_knowledge(self.table) if self.table else own_knowledge(dataset)
         if own is not None:
             self.take(own)
@@ -84,7 +93,7 @@ class ItemKnowledge(TextMatch):
         return len(self.told) > 1
 
     def whitens(self, dataset: Dataset, items: Array) -> Array:
-        """Return a mask of the items that had a text at the end of training."""
+        """Return a mask (n,) bool of the items that had a text at the end of training."""
         return self._times(self._hashes_of(dataset, items)) <= self._until
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
@@ -99,7 +108,7 @@ class ItemKnowledge(TextMatch):
         return np.where((numbers >= 0) & (self._since[numbers] <= times), numbers, -1)
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Compute the positions, in the text space, of items that were added after training, from the items' texts."""
+        """Add the vectors of items that are new since training, from their texts, and return the item indices."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             self._since = np.concatenate([self._since, self._times(self._hashes_of(dataset, new))])
@@ -109,19 +118,19 @@ class ItemKnowledge(TextMatch):
         return stable_hash(dataset.items["item_id"].cast(pl.String).gather(items.tolist()).to_list())
 
     def _places(self, hashes: Array) -> Array:
-        """Return the position of each item's text, −1 if it has none."""
+        """Return the index of each item's text in ``texts``, −1 for an item without a text."""
         if not len(self.told):
             return np.full(len(hashes), -1)
         places = np.minimum(np.searchsorted(self.told, hashes), len(self.told) - 1)
         return np.where(self.told[places] == hashes, places, -1)
 
     def _times(self, hashes: Array) -> Array:
-        """Return the time from which each item's text is used, :data:`NEVER` if it has none."""
+        """Return the time (microseconds) from which each item's text is used; :data:`NEVER` without a text."""
         places = self._places(hashes)
         return np.where(places >= 0, self.written[places], NEVER) if len(self.told) else np.full(len(hashes), NEVER)
 
     def tensors(self) -> dict[str, Array]:
-        """Return the positions of the items, the map of each cutoff, and the texts."""
+        """Return the vectors of the items, the map of each cutoff, and the texts."""
         encoded = [text.encode() for text in self.texts]
         return {
             **super().tensors(),

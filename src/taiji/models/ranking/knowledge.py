@@ -1,13 +1,14 @@
-"""KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighted, then aligned with the ranker's own fields.
+"""KSER (arXiv 2508.07223): chunks of a language model's knowledge are weighted and aligned with the ranker's fields.
 
-The method is reconstructed from the abstract; see ``docs/systems/kser.md``. Chunks e of several kinds (rationale, answer, item knowledge) go through one
-projection P per kind and are weighted by s from MLP[P e; user; item]. With a null chunk, which stands for none of them, s is a softmax over the chunks and
-the null chunk, so that the weights of all chunks together can go to 0. Without a null chunk, s is a sigmoid per chunk. The field embeddings X of the
-ranker are queries, and the weighted chunks are keys and values:
+The method is reconstructed from the abstract; see ``docs/systems/kser.md``. Chunks e of several kinds (rationale,
+answer, item knowledge) are projected by one matrix P per kind. The weight s of a chunk is computed from MLP[P e; user;
+item]. With a null chunk, which stands for "no knowledge", s is a softmax over the chunks and the null chunk, so the
+weights of all chunks can go to 0. Without a null chunk, s is a sigmoid per chunk. The field embeddings X of the ranker
+are queries, and the weighted chunks are keys and values:
 
     Z = softmax(X W_Q (W_K s P e)ᵀ / √d) (W_V s P e),      X ← X + W_o Z.
 
-W_o is initialised to zero, so that at the start the ranker predicts exactly as without any knowledge.
+W_o is initialised to zero, so an untrained alignment does not change the predictions.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ NO_CHUNK = -1e9
 
 
 class KnowledgeSettings(RankerSettings):
-    """Shape of KSER on top of the default ranking model, whose settings all apply.
+    """Settings of KSER, in addition to all settings of the default ranking model.
 
     ``text`` sets how the column ``vector`` is read; use it only if ``vector`` is not listed in ``kinds``.
     """
@@ -69,13 +70,13 @@ class KnowledgeSettings(RankerSettings):
 
     @classmethod
     def of(cls, settings: RankerSettings) -> KnowledgeSettings:
-        """Return the settings that are equivalent to ``text: select_align`` of the default model."""
+        """Return the KSER settings that are equivalent to the default model's settings with ``text: select_align``."""
         old = {**settings.model_dump(), "model": "knowledge", "text": "none"}
         return cls.model_validate({**old, "kinds": {"vector": settings.chunks}, "null_chunk": False})
 
 
 class ItemKnowledge(NumbersField):
-    """Field with the vector of an item, from a column of the item table that holds lists of numbers; zero for an item without a list.
+    """Field with a vector per item, from a column of the item table with lists of numbers; 0 for a missing list.
 
     Args:
         column: column of the item table.
@@ -90,11 +91,15 @@ class ItemKnowledge(NumbersField):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the values."""
+        """Names of the values: ``<column>[0]`` and so on."""
         return tuple(f"{self.name}[{place}]" for place in range(self.width))
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn the length of the vectors."""
+        """Read the length of the vectors from the item table.
+
+        Raises:
+            ConfigError: there are no vectors, or their lengths differ.
+        """
         kind = dataset.items.schema.get(self.name)
         lengths: list[int] = []
         if isinstance(kind, pl.List):
@@ -125,7 +130,7 @@ class SelectAlign(nn.Module):
     Args:
         kinds: (width of the vector, number of chunks) by name.
         dimension: width of a field.
-        null_chunk: whether there is a null chunk.
+        null_chunk: add a null chunk to the softmax; otherwise each chunk has a sigmoid weight.
     """
 
     def __init__(self, kinds: Mapping[str, tuple[int, int]], dimension: int, *, null_chunk: bool) -> None:
@@ -156,9 +161,9 @@ class SelectAlign(nn.Module):
         """Return the weight of each chunk, (B, C). With a null chunk, the weights sum to less than 1, and a missing chunk has weight 0.
 
         Args:
-            projected: (B, C, d).
+            projected: (B, C, d) projected chunks.
             mask: (B, C) 1 for a chunk that the row has.
-            fields: (B, n, d), user and item first.
+            fields: (B, n, d) embeddings of the fields, user and item first.
         """
         around = fields[:, :2].flatten(1).unsqueeze(1).expand(-1, self.count, -1)
         logits = self.select(torch.cat([projected, around], dim=2)).squeeze(2)
@@ -173,7 +178,7 @@ class SelectAlign(nn.Module):
         Args:
             chosen: (B, C, d) weighted chunks.
             mask: (B, C) 1 for a chunk that the row has.
-            fields: (B, n, d).
+            fields: (B, n, d) embeddings of the fields.
         """
         logits = torch.bmm(self.query(fields), self.key(chosen).transpose(1, 2)) / math.sqrt(self.dimension)
         weights = torch.softmax(logits.masked_fill(mask.unsqueeze(1) == 0, NO_CHUNK), dim=2)
@@ -182,12 +187,12 @@ class SelectAlign(nn.Module):
     def forward(
         self, vectors: Mapping[str, torch.Tensor], mask: Mapping[str, torch.Tensor], fields: torch.Tensor
     ) -> torch.Tensor:
-        """Return (B, n, d), which is added to the fields (B, n, d); 0 for rows without knowledge.
+        """Return the term (B, n, d) to add to the fields; 0 for rows without knowledge.
 
         Args:
-            vectors: (B, width) by kind.
-            mask: (B,) by kind, 1 if the row has it.
-            fields: fields (B, n, d): user, item, ….
+            vectors: one vector (B, width) per kind.
+            mask: one mask (B,) per kind, 1 if the row has a vector.
+            fields: (B, n, d) embeddings of the fields: user, item, ….
         """
         projected, known = self.projected(vectors), self.present(mask)
         chosen = self.chunk_weights(projected, known, fields).unsqueeze(2) * projected
@@ -195,7 +200,7 @@ class SelectAlign(nn.Module):
 
 
 class KnowledgeNetwork(TargetAttentionNetwork):
-    """Default network in which the embeddings of user, item and profile are first aligned with knowledge.
+    """Network of the default model; it first aligns the embeddings of user, item and profile with knowledge.
 
     Args:
         layout: layout of the inputs, in which the items' knowledge comes last among the numbers.
@@ -220,14 +225,14 @@ class KnowledgeNetwork(TargetAttentionNetwork):
         self.register_load_state_dict_pre_hook(_renamed)
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O) and the penalty, see :class:`TargetAttentionNetwork`."""
         if self.item_widths:
             numbers = batch["numbers"]
             batch = batch | {"numbers": numbers[:, : self.others], ALL_NUMBERS: numbers}
         return super().penalised(batch)
 
     def kinds_of(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the scaled vectors (B, width) of each kind, and a mask (B,) of the rows that have one."""
+        """Return, per kind, the scaled vectors (B, width), and a mask (B,) with 1 for rows that have a vector."""
         vectors = {name: self.scaling[name](batch[name]) for name in self.own}
         mask = {name: batch[f"{name}_present"] for name in self.own}
         start = self.others
@@ -240,7 +245,10 @@ class KnowledgeNetwork(TargetAttentionNetwork):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return user, item and profile aligned with the knowledge; the item's categories are returned unchanged after the item."""
+        """Return the embeddings of user, item and profile, aligned with the knowledge.
+
+        The categories of the item, which follow it in ``target``, are returned unchanged.
+        """
         if self.knowledge is None:
             return user, target, profile
         width = self.settings.dimension
@@ -259,7 +267,7 @@ class KnowledgeNetwork(TargetAttentionNetwork):
 
 
 def _renamed(module: nn.Module, state: dict[str, Any], *_: object) -> None:
-    """Rename the weights of rankers that were saved before there were several kinds of knowledge."""
+    """Rename weights when loading a ranker that was saved before several kinds of knowledge were supported."""
     for name in [name for name in state if name.startswith("text.vector.") and "vector" not in module.text]:  # type: ignore[operator]
         rest = name.removeprefix("text.vector.")
         rest = rest.replace("project.", "project.vector.", 1) if rest.startswith("project.") else rest
@@ -274,7 +282,7 @@ class KnowledgeRanker(TargetAttentionRanker):
     settings: KnowledgeSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[InputField]:
-        """Return the fields of the default model, and those of the kinds of knowledge."""
+        """Return the fields of the default model, and one field per kind of knowledge."""
         s = self.settings
         own = [VectorField(name) for name in s.kinds if name in columns]
         usual = [field for field in super().fields(dataset, columns) if field.name not in s.kinds]
@@ -287,7 +295,10 @@ class KnowledgeRanker(TargetAttentionRanker):
             check_chunks(name, layout.vectors.get(name, items.get(name, 0)), chunks)
 
     def chunk_weights(self, exposures: pl.DataFrame) -> NDArray[np.float64]:
-        """Return the weight of each chunk in each row, (N, C), with kinds in the order of the settings. Equal weights mean that nothing is selected."""
+        """Return the weight of each chunk in each row, (N, C), with kinds in the order of the settings.
+
+        If all weights are equal, the model has not learnt to select chunks.
+        """
         network = self.network
         assert isinstance(network, KnowledgeNetwork)
         if network.knowledge is None:

@@ -1,6 +1,6 @@
 """SOLAR (arXiv 2603.02561): candidates attend to a lifelong history by low-rank attention, without a preselection of interactions.
 
-The method is reconstructed from the abstract; see :mod:`taiji.nn.low_rank_attention` for the scope of each operator.
+The method is reconstructed from the abstract; see :mod:`taiji.nn.low_rank_attention` for the operators.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from taiji.nn.towers import layers
 
 
 class LifelongSettings(NeuralRankerSettings):
-    """Shape of the lifelong ranker."""
+    """Settings of the lifelong ranker."""
 
     model: str = "lifelong"
     history: PositiveInt = 1000
     """Number of most recent interactions of the user that the model sees."""
     operator: Operator = "interest_softmax"
-    """Attention over the history: `full_softmax`; `factored_softmax`, the same at rank `rank`; or `interest_softmax` over `rank` interests, whose cost per
-    candidate does not depend on the length of the history."""
+    """Attention over the history: `full_softmax`; `factored_softmax`, its approximation of rank `rank`; or
+    `interest_softmax` over `rank` interests. The cost of `interest_softmax` per candidate does not depend on the length
+    of the history."""
     rank: PositiveInt = 8
-    """Rank of the attention over a history, or number of interests."""
+    """Rank of `factored_softmax`, or number of interests of `interest_softmax`."""
     attended: PositiveInt = 16
-    """Width of an interaction in the attention."""
+    """Width of the queries, keys and values of the attention."""
 
 
 class LifelongNetwork(Network[LifelongSettings]):
@@ -59,14 +60,14 @@ class LifelongNetwork(Network[LifelongSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         flat, items, penalty = self.inputs(batch)
         parts = [flat]
         for name, attention in self.attention.items():
             sequence = batch[name]
             there = sequence != 0
             history = look_up(self.keys[name](items), sequence)
-            if name in self.ages:  # the operators ignore the order
+            if name in self.ages:  # the attention itself ignores the order of interactions
                 history = history + self.ages[name](batch[f"{name}_age"].unsqueeze(2))
             history = history * there.to(history.dtype).unsqueeze(2)
             query = look_up(self.queries[name](items), batch["item"])
@@ -76,7 +77,7 @@ class LifelongNetwork(Network[LifelongSettings]):
         return self.heads(self.tower(torch.cat(parts, dim=1))), penalty
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(arrays)
 
 

@@ -20,22 +20,22 @@ from taiji.nn.towers import layers
 
 
 class MultitaskSettings(NeuralRankerSettings):
-    """Shape of a multi-task ranker. ``hidden`` are the widths of each expert, or of each task's tower if there are no experts."""
+    """Settings of a multi-task ranker. ``hidden``: layer widths of each expert or, for ESMM, of each task's tower."""
 
     task_hidden: tuple[PositiveInt, ...] = (32,)
     """Widths of the hidden layers of each task, after the experts."""
 
 
 class MMoESettings(MultitaskSettings):
-    """Shape of MMoE."""
+    """Settings of the model MMoE."""
 
     model: str = "mmoe"
     experts: PositiveInt = 4
-    """Number of experts, which all tasks share."""
+    """Number of experts; all tasks share them."""
 
 
 class PLESettings(MultitaskSettings):
-    """Shape of PLE."""
+    """Settings of the model PLE."""
 
     model: str = "ple"
     own_experts: PositiveInt = 2
@@ -43,11 +43,11 @@ class PLESettings(MultitaskSettings):
     shared_experts: PositiveInt = 2
     """Number of experts that all tasks share."""
     levels: PositiveInt = 2
-    """Number of extraction layers in sequence; with a single one, the model is CGC."""
+    """Number of extraction layers in sequence. A single layer gives CGC (customised gate control)."""
 
 
 class ESMMSettings(MultitaskSettings):
-    """Shape of ESMM."""
+    """Settings of the model ESMM."""
 
     model: str = "esmm"
 
@@ -56,7 +56,7 @@ S = TypeVar("S", bound=MultitaskSettings)
 
 
 class MultitaskNetwork(Network[S]):
-    """Network of concatenated inputs, layers that give each task its representation, and one head per task.
+    """Network of concatenated inputs, layers that compute a representation per task, and one tower and head per task.
 
     Args:
         layout: layout of the inputs.
@@ -78,20 +78,20 @@ class MultitaskNetwork(Network[S]):
 
     @abstractmethod
     def taken(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Return each task's representation (B, w) of the inputs (B, width)."""
+        """Return one representation (B, w) per task, from the inputs (B, width)."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return logits, (B, O)."""
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         flat, _, penalty = self.inputs(batch)
         taken = zip(self.towers, self.heads, self.taken(flat))
         return torch.cat([head(tower(values)) for tower, head, values in taken], dim=1), penalty
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(arrays)
 
 
@@ -108,7 +108,7 @@ class GatedMixture(nn.Module):
         self.gate = nn.Linear(width, experts)
 
     def weights(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the shares of the experts, (B, E), which sum to 1 per row."""
+        """Return the weights of the experts, (B, E), which sum to 1 per row."""
         return torch.softmax(self.gate(inputs), dim=1)
 
     def forward(self, inputs: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -135,13 +135,14 @@ class MMoENetwork(MultitaskNetwork[MMoESettings]):
 class Extraction(nn.Module):
     """Layer of progressive extraction: experts and a gate per task, and shared experts with a shared gate.
 
-    The gate of a task sees the task's own experts and the shared ones; the shared gate sees all experts. The last layer has no shared gate.
+    The gate of a task mixes the task's own experts and the shared experts; the shared gate mixes all experts. The last
+    layer has no shared gate.
 
     Args:
         width: width of the inputs.
         tasks: number of tasks.
-        settings: shape of the layer.
-        last: whether this is the last layer.
+        settings: widths and numbers of the experts.
+        last: True for the last layer.
     """
 
     def __init__(self, width: int, tasks: int, settings: PLESettings, *, last: bool) -> None:
@@ -157,7 +158,11 @@ class Extraction(nn.Module):
         self.shared_gate = None if last else GatedMixture(width, tasks * own + shared)
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return one output (B, w) per task, followed by that of the shared gate unless this is the last layer. The inputs are ordered in the same way."""
+        """Return one output (B, w) per task, followed by the output of the shared gate except in the last layer.
+
+        Args:
+            inputs: one input (B, width) per task, followed by the input of the shared experts.
+        """
         shared = [expert(inputs[-1]) for expert in self.shared]
         own = [[expert(values) for expert in experts] for experts, values in zip(self.own, inputs)]  # type: ignore[attr-defined]
         found = [gate(values, [*mine, *shared]) for gate, values, mine in zip(self.gates, inputs, own)]
@@ -189,8 +194,9 @@ class PLENetwork(MultitaskNetwork[PLESettings]):
 class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
     """Network with one tower per task over shared embeddings.
 
-    It becomes ESMM through its loss (:class:`taiji.nn.losses.MultitaskLoss`): a conditional task learns from the joint label over the whole exposure
-    space, where the prediction is the product of its own probability and those of its conditions.
+    The loss (:class:`taiji.nn.losses.MultitaskLoss`) makes it ESMM: a conditional task, such as conversion given click,
+    is trained on the joint label of all exposures. The joint prediction is the product of the task's probability and
+    the probabilities of its conditions.
     """
 
     def grow(self, width: int, tasks: int) -> int:
@@ -204,7 +210,7 @@ class ESMMNetwork(MultitaskNetwork[ESMMSettings]):
 
 
 class MultitaskRanker(Ranker):
-    """Base class of rankers whose network takes the number of outputs per task."""
+    """Base class of multi-task rankers; the network is constructed with the number of outputs per task."""
 
     multitask_class: ClassVar[type[MMoENetwork | PLENetwork | ESMMNetwork]]
 

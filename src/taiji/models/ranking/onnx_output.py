@@ -1,8 +1,9 @@
 """Choice and reading of the ONNX output that holds the score of a pair.
 
-Classifiers exported by skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output with labels and an output with probabilities. The latter is a
-matrix with one column per class or, after ``ZipMap``, a sequence of maps from class to probability. Regressors and torch models have one float output of
-any name. A label is never used as a score.
+Classifiers exported by skl2onnx and onnxmltools (LightGBM, XGBoost) have an integer output with labels and an output
+with probabilities. The probabilities are a matrix with one column per class or, after ``ZipMap``, a sequence of maps
+from class to probability. Regressors and torch models have one float output of any name. A label is never used as a
+score.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 MAPS = ("seq(map(int64,tensor(float)))", "seq(map(int64,tensor(double)))", "seq(map(string,tensor(float)))")
 TWO_CLASSES = 2
 ROUNDING = 1e-3
-"""Tolerance for float16 rounding: for the sum of two probabilities, and for the range 0 to 1."""
+"""Tolerance for float16 rounding, for the sum of two probabilities and for their range [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Output:
 
     @property
     def may_score(self) -> bool:
-        """True unless its type or its shape rules out one score per pair."""
+        """True if the type and the shape of the output allow one score per pair."""
         if self.kind in MAPS:
             return True
         wide = self.shape[1] if len(self.shape) == TWO_CLASSES else 1

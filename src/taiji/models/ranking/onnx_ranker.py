@@ -1,4 +1,4 @@
-"""A user's own ranker in an ONNX file, which onnxruntime runs on the CPU."""
+"""External ranker in an ONNX file, run by onnxruntime on the CPU."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ AS_OF = "tensor(int64)"
 
 
 class OnnxRanker(ExternalRanker):
-    """Ranker in an ONNX file with the inputs ``user_id`` and ``item_id`` and optionally ``as_of`` (microseconds, int64).
+    """Ranker in an ONNX file with the inputs ``user_id``, ``item_id`` and optionally ``as_of`` (int64 microseconds).
 
-    Inputs may be int64, int32 or string, of shape (N,) or (N, 1). :func:`taiji.models.ranking.onnx_output.choose_output` chooses the output with the score.
+    Ids may be int64, int32 or string, and inputs have shape (N,) or (N, 1). The output with the score is chosen by
+    :func:`taiji.models.ranking.onnx_output.choose_output`.
     """
 
     INPUTS = ("user_id", "item_id", "as_of")

@@ -1,7 +1,8 @@
-"""Pair fields: agreement of a candidate with the history of its user, from the log (collaborative) and from texts.
+"""Pair fields: agreement of a candidate with the user's history, from the log (collaborative) and from texts.
 
-Both kinds read the user's history strictly before the time of a row. Their item vectors are learnt from the events strictly before a cutoff time, the latest
-that is not after the row. The values of a row do not depend on the other rows of the call: training and a single request to a service give the same bytes.
+Both kinds read the user's history strictly before the time of a row. Their item vectors are learnt at several cutoff
+times, from the events strictly before each cutoff. A row uses the latest cutoff that is not after its own time. The
+values of a row do not depend on the other rows of the call, so training and serving give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from taiji.nn.set_match import HISTORY_MATCHES, history_match
 
 Array = NDArray[Any]
 BLOCK = 2_000_000
-"""Largest number of cosines, or of votes of requests for items, held in memory at once."""
+"""Largest number of cosines, or of co-occurrence weights, held in memory at once."""
 CO_DECAY = 0.8
-"""Decay of an interaction's co-occurrences per step back in the history."""
+"""Factor by which the weight of a co-occurrence decreases per step back in the history."""
 
 
 class PastField(NumbersField):
@@ -38,9 +39,10 @@ class PastField(NumbersField):
 
     Args:
         name: name of the field, and prefix of the names of its values.
-        history: number of most recent interactions with which a candidate is compared.
-        refreshes: number of refreshes in the training period, after the item vectors are learnt at its start; the last refresh is at its end.
-        least_rows: smallest number of training rows with which the field is used.
+        history: number of the user's most recent interactions with which a candidate is compared.
+        refreshes: number of times that the item vectors are learnt again after the start of the training period; the
+            last time is the end of the period.
+        least_rows: with fewer training rows than this, the field has no values.
     """
 
     def __init__(self, name: str, history: int, refreshes: int, least_rows: int) -> None:
@@ -57,7 +59,10 @@ class PastField(NumbersField):
         self.known: Array = np.zeros(0, dtype=np.int64)
         self._bound: tuple[pl.DataFrame, Array] | None = None
         self._changing = threading.RLock()
-        """Lock that is held while item state changes. Readers need no lock: item indices are only added, and are published last."""
+        """Lock held while the item arrays change.
+
+        Readers need no lock: items are only appended, and their indices are published after the arrays.
+        """
 
     @property
     def is_left_out(self) -> bool:
@@ -66,12 +71,12 @@ class PastField(NumbersField):
 
     @property
     def learns(self) -> bool:
-        """Return True if there is anything to learn about this catalogue."""
+        """True if the item vectors can be learnt for this catalogue."""
         return True
 
     @abstractmethod
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Learn about the items in ``known`` from the interactions strictly before ``until``, as the newest cutoff."""
+        """Learn the item vectors for a new last cutoff, from the interactions before ``until`` (microseconds)."""
 
     @abstractmethod
     def agreement(self, cut: int, items: Array, histories: Array) -> Array:
@@ -79,11 +84,11 @@ class PastField(NumbersField):
 
         Args:
             cut: index of the cutoff time.
-            items, histories: (R, M) and (R, L), in the field's own item indices; −1 is padding.
+            items, histories: (R, M) candidates and (R, L) histories, as the field's own item indices; −1 is padding.
         """
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Learn from the log before each cutoff time."""
+        """Learn the item vectors from the log before each cutoff time."""
         if len(rows) < self.least_rows:
             self.cuts = np.zeros(0, dtype=np.int64)
             return
@@ -93,7 +98,9 @@ class PastField(NumbersField):
             self.refresh(dataset, int(cut))
 
     def refresh(self, dataset: Dataset, until: int) -> None:
-        """Add a cutoff time (microseconds) later than all others, and learn from the log before it. Rows from this time on use it.
+        """Add a last cutoff time (microseconds), and learn the item vectors from the log before it.
+
+        Rows from this time on use the new vectors.
 
         Raises:
             ConfigError: the time is not later than all others.
@@ -110,7 +117,7 @@ class PastField(NumbersField):
             self.cuts = np.append(self.cuts, until).astype(np.int64)
 
     def _start(self, dataset: Dataset) -> None:
-        """Adopt the dense item ids of a dataset, and drop all cutoffs."""
+        """Use the dense item ids of a dataset as the field's own item indices, and remove all cutoffs."""
         self.cuts, self.known = np.zeros(0, dtype=np.int64), _hashes(dataset)
         self._bound = (dataset.items, np.arange(dataset.n_items))
 
@@ -131,18 +138,21 @@ class PastField(NumbersField):
         return bound[1]
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Add the unknown items (−1) of a dataset, and return the indices of its items. The base class leaves them unknown.
+        """Add the items of a dataset that are unknown (−1 in ``numbers``), and return the indices of all its items.
 
-        The lock is held during the call.
+        The base class adds none. The caller holds the lock.
         """
         return numbers
 
     def known_at(self, numbers: Array, times: Array | int) -> Array:
-        """Return the item indices, with −1 for items that are still unknown at the given times (microseconds). The base class keeps all."""
+        """Return the item indices, with −1 for items that are not yet known at the given times (microseconds).
+
+        The base class returns them unchanged.
+        """
         return numbers
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the values for each row, (N, F) float32; 0 where nothing is known."""
+        """Return the values for each row, (N, F) float32; 0 for rows before the first cutoff."""
         out = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         if not (len(rows) and self.labels):
             return out
@@ -177,7 +187,7 @@ def requests_of(users: Array, times: Array) -> tuple[Array, Array, Array]:
 
 
 def _blocks(requests: Array, cuts: Array, counts: Array, lengths: Array) -> list[Array]:
-    """Split requests that are sorted by cutoff and size into blocks with one cutoff and at most :data:`BLOCK` cosines each."""
+    """Split requests, sorted by cutoff and size, into blocks with one cutoff and at most :data:`BLOCK` cosines each."""
     parts: list[Array] = []
     cut, size, long = cuts[requests].tolist(), counts[requests].tolist(), np.maximum(lengths[requests], 1).tolist()
     start, longest = 0, 0
@@ -198,8 +208,8 @@ def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> A
 
     Args:
         vectors: vectors of the items.
-        items: (R, M).
-        histories: (R, L), newest first. In both, −1 is padding.
+        items: (R, M) candidates; −1 is padding.
+        histories: (R, L), newest first; −1 is padding.
     """
     known = (vectors.inverse_lengths[histories] > 0) & (histories >= 0)
     return history_match(vectors.batch_cosines(histories, items), known.T)
@@ -208,8 +218,9 @@ def cosine_match(vectors: QuantisedVectors, items: Array, histories: Array) -> A
 class CollaborativeMatch(PastField):
     """Field for the agreement of a candidate with the history, from the log alone.
 
-    ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD). ``<name>_co_sum, _co_max, _co_recent``: co-occurrence of the candidate
-    with the items of the history.
+    ``<name>_mean, _max, _top3, _last, _recent``: cosines of item factors (SVD), see
+    :func:`taiji.nn.set_match.history_match`. ``<name>_co_sum, _co_max, _co_recent``: co-occurrence of the candidate
+    with the items of the history, see :func:`cooccurrence_match`.
 
     Args:
         history, refreshes, least_rows: see :class:`PastField`.
@@ -236,7 +247,7 @@ class CollaborativeMatch(PastField):
         self.factors, self.neighbours = [], []
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Store the factors and neighbours at this time."""
+        """Store the item factors and neighbours learnt before this time."""
         state, numbers = past_state(dataset, until), self.numbering(dataset)
         self.factors.append(state.factors if self._same(numbers) else _moved(state.factors, numbers, len(self.known)))
         self.neighbours.append(
@@ -301,21 +312,23 @@ def _moved_neighbours(state: PastState, numbers: Array, count: int) -> tuple[Arr
 
 
 def cooccurrence_match(neighbours: Array, weights: Array, items: Array, histories: Array, count: int) -> Array:
-    """Return how strongly candidates co-occur with the history: sum, maximum, and sum with decay by position; (3, R * M) float32.
+    """Return how strongly candidates co-occur with the items of the history, (3, R * M) float32.
+
+    The three values of a candidate are the sum and the maximum of the weights, and their sum with decay by position.
 
     Args:
-        neighbours: (N, K), −1 if there are fewer.
-        weights: (N, K).
-        items: (R, M).
-        histories: (R, L).
-        count: N.
+        neighbours: (N, K) co-occurring items of each item, padded with −1.
+        weights: (N, K) weights of the co-occurrences.
+        items: (R, M) candidates; −1 is padding.
+        histories: (R, L), newest first; −1 is padding.
+        count: number N of items.
     """
     requests, width = items.shape
     out = np.zeros((3, requests, width), dtype=np.float32)
     size = min(requests, max(1, BLOCK // max(count, 1), BLOCK // max(histories.shape[1] * neighbours.shape[1], 1)))
     cell_of = np.full(
         size * count, -1, dtype=np.int32
-    )  # maps a request and an item to the cell in which its votes are summed
+    )  # index in ``keys`` of each (request, item); −1 if it is no candidate
     for start in range(0, requests, size):
         wanted, past = items[start : start + size], histories[start : start + size]
         own = np.arange(len(wanted))[:, None] * count
@@ -330,7 +343,7 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
         np.maximum.at(largest, cell, votes)
         decayed = votes * (CO_DECAY**place)[vote]
         sums = np.bincount(cell, votes, len(keys)), largest, np.bincount(cell, decayed, len(keys))
-        found = cell_of[keys]  # for a repeated candidate, the cell of its last position
+        found = cell_of[keys]  # for a repeated candidate, the index of its last occurrence
         out[:, start : start + size][:, wanted >= 0] = [values[found] for values in sums]
         cell_of[keys] = -1
     return out.reshape(3, -1)
@@ -339,12 +352,13 @@ def cooccurrence_match(neighbours: Array, weights: Array, items: Array, historie
 class TextMatch(PastField):
     """Field for the agreement of a candidate with the history, from the texts of the items. No language model runs per user.
 
-    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines after a ridge regression from texts to the item factors of the
-    log, which places a new item by its text alone. ``<name>_vector_0, …``: the text of the candidate itself, as its first principal components.
+    ``<name>_mean, …``: cosines of whitened text vectors. ``<name>_map_mean, …``: cosines of item factors that a ridge
+    regression predicts from the texts, so that new items have factors, too. ``<name>_vector_0, …``: first principal
+    components of the candidate's own text.
 
     Args:
         embedder: ``auto`` (MiniLM if its package is installed, else WordLlama), or see :func:`taiji.language.embed.load_embedder`.
-        vector: number of principal components.
+        vector: largest number of principal components.
         history, refreshes, least_rows: see :class:`PastField`.
         name: name of the field.
         description: largest number of characters of an item's description that are embedded with its title; 0 for none.
@@ -402,11 +416,11 @@ class TextMatch(PastField):
             self.vectors, self.components = self.space.place(found)
 
     def tells(self, dataset: Dataset) -> bool:
-        """Return True if the texts distinguish the items."""
+        """Return True if the items have texts that distinguish them."""
         return has_texts(dataset)
 
     def whitens(self, dataset: Dataset, items: Array) -> Array:
-        """Return a mask of the items from whose texts the whitening is learnt, (n,) bool: the whole catalogue."""
+        """Return a mask (n,) bool of the items whose texts are used to learn the whitening. The base class uses all."""
         return np.ones(len(items), dtype=bool)
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
@@ -416,11 +430,11 @@ class TextMatch(PastField):
 
     @property
     def learns(self) -> bool:
-        """Return True if items have texts."""
+        """True if items have texts."""
         return self.space.width > 0
 
     def learn(self, dataset: Dataset, until: int) -> None:
-        """Fit the map for this time."""
+        """Fit the map from texts to the item factors learnt before this time."""
         numbers = self.numbering(dataset)
         state = past_state(dataset, until)
         own = self.known_at(numbers[: dataset.n_items], until)
@@ -429,13 +443,13 @@ class TextMatch(PastField):
         self.mapped.append(self.space.mapped(self.vectors, made))
 
     def newcomers(self, dataset: Dataset, numbers: Array) -> Array:
-        """Compute the positions, in the text space, of items that were added after training, from the items' texts."""
+        """Add the vectors of items that are new since training, from their texts, and return the item indices."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.space.width:
             vectors, components = self.space.place(self.embed(dataset, new))
             numbers = numbers.copy()
             numbers[new] = len(self.known) + np.arange(len(new))
-            # A concurrent reader keeps the old arrays: the indices of the new items are not published yet.
+            # Concurrent readers do not read the new items, because their indices are not published yet.
             self.known = np.concatenate([self.known, _hashes(dataset)[new]])
             self.vectors = QuantisedVectors(np.concatenate([self.vectors.codes, vectors.codes]))
             self.components = np.concatenate([self.components, components])
@@ -443,7 +457,7 @@ class TextMatch(PastField):
         return numbers
 
     def agreement(self, cut: int, items: Array, histories: Array) -> Array:
-        """Return both kinds of cosines, and the components of the candidates."""
+        """Return the cosines of texts, the cosines of predicted factors, and the components of the candidates."""
         flat = items.ravel()
         components = np.where(flat[:, None] >= 0, self.components[flat], np.float32(0))
         return np.concatenate(
@@ -455,7 +469,7 @@ class TextMatch(PastField):
         )
 
     def tensors(self) -> dict[str, Array]:
-        """Return the positions of the items in the text space, and the map of each cutoff."""
+        """Return the vectors of the items, and the map to item factors of each cutoff."""
         return {
             "cuts": self.cuts,
             "known": self.known,

@@ -1,4 +1,4 @@
-"""State of items learnt from a log up to given times: factors, neighbours and counts, computed once per dataset and time."""
+"""Item factors, neighbours and counts, learnt from the log before given times and cached per dataset and time."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ WIDTH = 32
 NEIGHBOURS = 50
 """Number of co-occurring items kept per item."""
 SHRINKAGE = 5.0
-"""Constant added to the product of two items' counts, so that a chance co-occurrence of rare items counts little."""
+"""Constant added to the product of two items' counts, so that chance co-occurrences of rare items get a low weight."""
 WINDOW, STEP_DECAY = 5, 0.8
-"""Window, in interactions, within which items co-occur, and decay per interaction between them."""
+"""Window of co-occurrence in number of interactions, and decay of its weight per interaction between the two items."""
 
 
 @dataclass(frozen=True, eq=False)
 class PastState:
-    """State of N items learnt from the interactions strictly before a time.
+    """Arrays of N items, learnt from the interactions strictly before a time.
 
     Attributes:
         factors: (N, 32) item factors of the user-item matrix.
-        neighbours: (N, K) int32 co-occurring items, −1 if there are fewer.
-        weights: (N, K) float32 weights of the neighbours.
-        counts: (N,) numbers of interactions.
+        neighbours: (N, K) int32 co-occurring items, padded with −1.
+        weights: (N, K) float32 weights of the co-occurrences.
+        counts: (N,) number of interactions of each item.
     """
 
     factors: QuantisedVectors
@@ -81,12 +81,15 @@ def _learnt(history: History, count: int) -> PastState:
 
 
 def cut_times(history: History, start: int, refreshes: int, until: int) -> Array:
-    """Return the times (microseconds) at which item state is learnt, ascending: the first interaction of the training period, then the refreshes.
+    """Return the cutoff times (microseconds), ascending, at which :class:`PastState` is learnt.
+
+    The first one is the time of the first interaction in the training period; the refreshes follow.
 
     Args:
         history: interactions.
         start: start of the training period.
-        refreshes: number of refreshes, with equally many interactions in between; the last one is at ``until``.
+        refreshes: number of refreshes, with equally many interactions in between; the last refresh is at ``until``.
+        until: end of the training period (microseconds).
     """
     times = np.asarray(history.times)
     times = np.sort(times[(times >= start) & (times < until)])

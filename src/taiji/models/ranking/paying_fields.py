@@ -1,4 +1,4 @@
-"""Fields that must pay off: a ranker keeps such a field only if it predicts later rows better with it than without."""
+"""Selection of fields with ``must_pay``: a ranker keeps such a field only if it lowers the loss on later rows."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ Array = NDArray[Any]
 Again = Callable[[FieldSet, Arrays, Arrays], "Ranker"]
 """Function from (fields, training rows, later rows) to a ranker trained on them with the same seed."""
 FOLDS = 20
-"""Number of groups of users from which the standard error of a gain is computed."""
+"""Number of groups of users over which the standard error of a gain is computed."""
 
 
 @dataclass(frozen=True)
 class Worth:
-    """Measured worth of a field.
+    """Measured effect of a field on the loss.
 
     Attributes:
         field: name of the field.
         gain: reduction of the loss on the later rows.
-        error: standard error of the gain over groups of users; with only one group, the absolute gain.
+        error: standard error of the gain over groups of users; with only one group, the absolute gain, so that the
+            field does not pay off.
     """
 
     field: str
@@ -40,7 +41,7 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """True if the gain exceeds its standard error. (About half of all uninformative fields have a positive gain.)"""
+        """True if the gain exceeds its standard error; about half of all uninformative fields have a positive gain."""
         return self.gain > self.error
 
     def record(self) -> dict[str, Any]:
@@ -49,15 +50,17 @@ class Worth:
 
 
 def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranker:
-    """Remove each field that must pay off but does not, starting with the last one, and return the ranker trained without them.
+    """Test each field with ``must_pay``, the last one first; return a ranker without the fields that do not pay off.
 
     Args:
         ranker: ranker trained with all fields.
-        arrays, later: its training rows, and the later rows on which it is evaluated.
-        again: function that trains another ranker.
+        arrays: training rows of the ranker.
+        later: later rows on which losses are measured.
+        again: function that trains a ranker with one field fewer.
 
     Returns:
-        the given ranker if no field is removed or the later rows have no labels; :attr:`Ranker.worths` holds the measurements.
+        the given ranker if no field is removed or the later rows have no labels. The measurements are in
+        :attr:`Ranker.worths`.
     """
     if not any(np.isfinite(later.labels[name]).any() for name in ranker.loss.labels):
         return ranker
@@ -83,7 +86,14 @@ def paying(ranker: Ranker, arrays: Arrays, later: Arrays, again: Again) -> Ranke
 
 
 def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
-    """Compare the mean losses of groups of users without and with a field, each (G,). ``rows`` (G,) is the number of rows in each group."""
+    """Return the worth of a field, from the losses of a ranker without the field and a ranker with it.
+
+    Args:
+        field: name of the field.
+        without: (G,) mean loss per group of users, without the field.
+        given: (G,) mean loss per group of users, with the field.
+        rows: (G,) number of rows per group; empty groups are ignored.
+    """
     groups = rows > 0
     parts = (without - given)[groups] * rows[groups] / rows[groups].mean()
     gain = float(parts.mean()) if len(parts) else 0.0
@@ -91,14 +101,14 @@ def worth(field: str, without: Array, given: Array, rows: Array) -> Worth:
 
 
 def user_groups(user: Array) -> Array:
-    """Return the group of users of each row, (N,) int64 below :data:`FOLDS`."""
+    """Return the index of the user group of each row, (N,) int64 below :data:`FOLDS`. Users are assigned at random."""
     users = np.unique(user)
     drawn: Array = np.random.default_rng(0).permutation(len(users))[np.searchsorted(users, user)] % FOLDS
     return drawn
 
 
 def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
-    """Return the mean loss of a ranker on the later rows of each group of users, and the number of rows, each (G,)."""
+    """Return a ranker's mean loss on the later rows of each group of users, and the number of these rows, each (G,)."""
     group = user_groups(later.user)
     losses, rows = np.zeros(FOLDS), np.bincount(group, minlength=FOLDS)
     for number in np.flatnonzero(rows):
@@ -107,7 +117,7 @@ def losses_by_group(ranker: Ranker, later: Arrays) -> tuple[Array, Array]:
 
 
 def without_field(fieldset: FieldSet, name: str, *parts: Arrays) -> tuple[FieldSet, list[Arrays]]:
-    """Return the set of fields without one numeric field, and arrays of rows without its columns."""
+    """Return the fields without one numeric field, and each of the given arrays without the columns of this field."""
     kept = np.concatenate([np.full(len(field.labels), field.name != name) for field in fieldset.numbers])
     smaller = FieldSet([field for field in fieldset.fields if field.name != name])
     return smaller, [replace(part, numbers=np.ascontiguousarray(part.numbers[:, kept])) for part in parts]

@@ -47,11 +47,13 @@ class Ranker:
     A new model is a subclass with a settings class and a network class; see ``docs/extending.md``.
 
     Attributes:
-        settings, tasks, fieldset, network, inputs: the training configuration, and the binding to the dataset.
+        settings, tasks, fieldset, network: settings, learnt tasks, fitted fields, and the network.
+        inputs: conversion of rows of the dataset into batches.
         calibration: (scale, shift) by task name, see :data:`taiji.nn.predictions.Calibration`.
-        history: one entry per validation check: number of rows seen, validation loss (without validation rows, minus
-            the number of rows seen), rows per second.
-        worths: measured worth of each field that must pay off; a field that does not is removed from the fieldset.
+        history: one entry per validation check: ``rows`` (training rows seen so far), ``loss`` on the validation rows,
+            and ``rows_per_second``. Without validation rows, ``loss`` is minus ``rows``.
+        worths: measured worth of each field with ``must_pay``. A field that does not pay off is removed from
+            ``fieldset``.
     """
 
     Settings: ClassVar[type[NeuralRankerSettings]] = NeuralRankerSettings
@@ -91,12 +93,12 @@ class Ranker:
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a training step. Override it to use rows in addition to the batch.
+        """Return the loss of a training step. Override this to add losses, or rows that are not in the batch.
 
         Args:
             chunk: rows in memory.
-            index: (B,) rows of the step.
-            outputs: (B, O).
+            index: (B,) rows of the batch, as indices into ``chunk``.
+            outputs: (B, O) outputs of the network.
             group: (B,) requests of the rows, for pairwise losses.
         """
         return self.loss(outputs, self.step_labels(chunk, index), group)
@@ -203,7 +205,7 @@ class Ranker:
         return self
 
     def train_part(self, base: Ranker, rows: pl.DataFrame, extra: Sequence[str], *, prefix: str, seed: int = 0) -> None:
-        """Copy the weights of another ranker, and train only those whose names begin with ``prefix``.
+        """Copy the weights of another ranker, and train only the weights whose names begin with ``prefix``.
 
         Args:
             base: ranker trained without the columns ``extra``; it is not changed.
@@ -251,11 +253,19 @@ class Ranker:
 
     @property
     def goal(self) -> str:
-        """Prediction that :meth:`score_pairs` returns: click and conversion jointly or, without a conversion task, the first label."""
+        """Name of the prediction that :meth:`score_pairs` returns.
+
+        This is the joint probability of click and conversion (``ctcvr``) or, without a conversion task, the prediction
+        of the first task.
+        """
         return next((task.heads[-1] for task in self.tasks if task.name == CONVERSION.name), self.tasks[0].name)
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
-        """Return the tasks to learn, with their weights from the settings."""
+        """Return the tasks to learn, with their weights from the settings.
+
+        Raises:
+            ConfigError: the settings name a label that the dataset does not have.
+        """
         known = {task.name: task for task in dataset.tasks}
         unknown = sorted({*(self.settings.tasks or ()), *self.settings.task_weights} - set(known))
         if unknown:
@@ -287,12 +297,12 @@ class Ranker:
         """Return calibrated predictions in row order.
 
         Args:
-            exposures: user, item, time (microseconds), and the context and feature columns used in training; a missing column or a null means that the
-                value is unknown.
+            exposures: user, item, time (microseconds), and the context and feature columns used in training; a missing
+                column or a null means that the value is unknown.
 
         Returns:
-            one column (N,) per head: ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their product; ``event`` is passed through
-            if the exposures have it.
+            one column (N,) per head: ``click`` = P(click), ``conversion`` = P(conversion | click), ``ctcvr`` = their
+            product, and so on; ``event`` is passed through if the exposures have it.
         """
         parts = [np.zeros((0, self.network.outputs))]
         for start in range(0, len(exposures), ROWS):
@@ -301,7 +311,12 @@ class Ranker:
         return pl.concat([exposures.select("event"), out], how="horizontal") if "event" in exposures.columns else out
 
     def score_pairs(self, users: Array, items: Array, times: Array) -> NDArray[np.float64]:
-        """Return the :attr:`goal` of each (user, item, time), (N,) float64. Users and items are dense ids and times microseconds, (N,) each."""
+        """Return the prediction :attr:`goal` of each (user, item, time), (N,) float64.
+
+        Args:
+            users, items: dense ids, (N,) each.
+            times: microseconds, (N,).
+        """
         frame = pl.DataFrame(
             {"user": users, "item": items, "time": times},
             schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
@@ -309,7 +324,7 @@ class Ranker:
         return self.predict(frame)[self.goal].to_numpy()
 
     def encode(self, requests: Requests) -> RequestState:
-        """Return the request side: sequences, features, statistics of user and context, and the request-side outputs of the network."""
+        """Compute the request side: its inputs and, if the network can be split, the outputs of its request step."""
         state = self.inputs.state(requests)
         self._evaluating()
         split = self._split.get() if self.settings.split_weights else None
@@ -345,12 +360,12 @@ class Ranker:
         return {head: values.reshape(requests, places) for head, values in found.items()}
 
     def _evaluating(self) -> None:
-        """Switch to evaluation mode. If it is already on, return without walking the modules."""
+        """Switch to evaluation mode; skip the loop over all modules if the network is already in it."""
         if self.network.training:
             self.network.eval()
 
     def bound_to(self, users: Dataset, statistics: PastStatistics) -> Self:
-        """Return the ranker bound to other users of the same catalogue. Weights and item codes are shared, not copied."""
+        """Return the ranker for a dataset with other users and the same items. Weights and item codes are shared."""
         made = type(self)(self.settings)
         made.__dict__.update(self.__dict__, inputs=self.inputs.bound_to(users, statistics))
         return made
@@ -369,7 +384,7 @@ class Ranker:
 
         with atomic_folder(folder) as temporary:
             save_file(self._tensors(), temporary / "model.safetensors")
-            # Speed depends on the machine and is omitted, so that equal rankers give equal bytes.
+            # The speed differs between runs and is omitted, so that equal rankers give equal bytes.
             history = [
                 {name: value for name, value in entry.items() if name != "rows_per_second"} for entry in self.history
             ]
@@ -383,7 +398,7 @@ class Ranker:
 
         Args:
             folder: folder that :meth:`save` wrote.
-            dataset: dataset to score.
+            dataset: dataset whose users and items are scored.
             device: device that overrides the one in the settings.
 
         Raises:

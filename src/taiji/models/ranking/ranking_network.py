@@ -1,4 +1,4 @@
-"""Contract of a ranking network: from a batch of the model's fields to the outputs of its tasks."""
+"""Interface of ranking networks, which map a batch of inputs to the outputs of the tasks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class Network(nn.Module, ABC, Generic[S]):
 
     A network may use any of its inputs. The batch (:meth:`taiji.models.ranking.inputs.Inputs.batch`) holds:
 
-    - ``users`` (V,) and ``user_categories`` (V, P): embedding rows of the distinct users; ``user`` (B,): positions in these;
-    - ``items`` (U, 1 + C): embedding rows of the distinct items and their categories, where row 0 is the padding; ``item`` (B,): positions in these;
-    - ``numbers`` (B, F), and ``categories`` (B, K) of context and pair;
-    - per sequence: ``<name>`` (R, L), positions in ``items``, and ``<name>_age`` (R, L) if ages are known; R is B, or the number of requests with B / R
-      candidates each;
+    - ``users`` (V,) and ``user_categories`` (V, P): embedding rows of the V distinct users and of their categories;
+      ``user`` (B,): indices into this list;
+    - ``items`` (U, 1 + C): embedding rows of the U distinct items and of their categories, where row 0 is the padding;
+      ``item`` (B,): indices into this list;
+    - ``numbers`` (B, F): values of all numeric fields;
+    - ``categories`` (B, K): embedding rows of the categories of context and pair fields;
+    - per sequence: ``<name>`` (R, L), indices into ``items``, and ``<name>_age`` (R, L) if ages are known; R is B, or
+      the number of requests with B / R candidates each;
     - per codes field: ``<name>`` (B, M); per vector: ``<name>`` (B, D) and ``<name>_present`` (B,).
 
     Args:
@@ -42,9 +45,12 @@ class Network(nn.Module, ABC, Generic[S]):
         """Return logits, (B, O)."""
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and a scalar penalty that is added to the loss with weight ``embedding_decay``, or None if the model has no penalty."""
+        """Return logits (B, O), and a scalar penalty, or None for a model without a penalty.
+
+        The penalty is added to the loss with the weight ``embedding_decay``.
+        """
         return self(batch), None
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set constants that are measured on training rows, such as scales."""
+        """Set constants from training rows, such as the scales of numbers. Called once before training."""
         return

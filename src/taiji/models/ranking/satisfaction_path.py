@@ -1,15 +1,17 @@
-"""EASQ (arXiv 2601.20215): sparse survey answers train a separate low-rank path, and the served score is aligned with it.
+"""EASQ (arXiv 2601.20215): a low-rank path learns from sparse survey answers; the served score is aligned with it.
 
-The method is reconstructed from a note on the paper; ``docs/systems/easq.md`` lists our additions. With inputs x, first layer W₀ and low-rank A and B:
+The method is reconstructed from a note on the paper; ``docs/systems/easq.md`` lists our additions. With inputs x, first
+layer W₀ and low-rank matrices A and B:
 
     h = W₀ x,   l = B A sg(x),   h_main = h + sg(l),   h_sat = sg(h) + l          (sg: no gradient)
 
-h_main and h_sat each go through their own experts with a ReLU router; softplus makes the scores ŷ (served) and ŝ (satisfaction) positive. The loss is
+h_main and h_sat each pass through their own experts with a ReLU router. Softplus makes the scores ŷ (served) and ŝ
+(satisfaction) positive. The loss is
 
     L_main + λ₁ L_sat + λ₂ L_align,   L_align = −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]).
 
-So L_main never changes A, B or the layers after them, L_sat never changes W₀ or the embeddings, and L_align never changes the path of ŝ. With
-``aligned: answers``, answers reach W₀ through L_align.
+Therefore L_main never changes A, B or the satisfaction experts; L_sat never changes W₀ or the embeddings; and L_align
+never changes A, B or the satisfaction experts. With ``aligned: answers``, survey answers affect W₀ through L_align.
 """
 
 from __future__ import annotations
@@ -38,20 +40,21 @@ from taiji.nn.losses import MultitaskLoss, pairwise_loss
 from taiji.nn.towers import layers
 
 SERVED = Task(name="served", kind="pairwise")
-"""Task of the score ŷ, for which the log has no column."""
+"""Task of the served score ŷ; the log has no label column for it."""
 SMALLEST = -33.0
 """Value below which softplus(x) equals exp(x) to the last bit, so that its logarithm is x."""
 Pairs = Literal["answers", "exposures"]
 
 
 class SatisfactionSettings(NeuralRankerSettings):
-    """Shape and loss weights of EASQ. ``hidden[0]`` is the width of the first layer, and the others are the widths of each expert."""
+    """Settings of EASQ. ``hidden`` is the width of the first layer, followed by the layer widths of each expert."""
 
     model: str = "satisfaction"
     survey: str | None = None
-    """Label of kind `survey` from whose answers satisfaction is learnt; `null` uses the only one."""
+    """Label of kind `survey` that satisfaction is learnt from; `null` uses the only such label."""
     behaviours: dict[str, float] = Field(default_factory=dict)
-    """Weights of labels. Their weighted sum orders a request's candidates for the served score; if empty, only the first label is used."""
+    """Weight of each label. The served score learns to order a request's candidates by the weighted sum of these
+    labels; if empty, by the first label."""
     rank: PositiveInt = 4
     """Rank of the satisfaction path."""
     experts: PositiveInt = 4
@@ -59,13 +62,14 @@ class SatisfactionSettings(NeuralRankerSettings):
     satisfaction_experts: PositiveInt = 2
     """Number of experts of the satisfaction path."""
     satisfaction_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Weight λ₁ of the loss on pairs of answers."""
+    """Weight λ₁ of the satisfaction loss on pairs of survey answers."""
     alignment_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Weight λ₂ of the alignment of the served score."""
+    """Weight λ₂ of the loss that aligns the served score with the satisfaction score."""
     sharpness: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Factor β of the log-ratios."""
+    """Factor β of the log-ratios in the alignment loss."""
     aligned: Pairs = "answers"
-    """Pairs for the alignment: `answers`, a satisfied and an unsatisfied one; or `exposures`, candidates of one request ordered by ŝ."""
+    """Pairs of rows in the alignment loss: `answers` (a satisfied and an unsatisfied answer), or `exposures`
+    (candidates of one request, ordered by ŝ)."""
     answers: PositiveInt = 64
     """Number of answered rows that each step draws in addition to its batch, so that every step has some."""
 
@@ -76,7 +80,9 @@ def log_softplus(values: torch.Tensor) -> torch.Tensor:
 
 
 def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of pairs, (P,): a pairwise loss with the log-ratio of satisfaction as its margin.
+    """Return −log σ(β [log ŷ⁺/ŷ⁻ − log sg(ŝ⁺)/sg(ŝ⁻)]) of each pair, (P,).
+
+    This is a pairwise loss on ŷ, with the log-ratio of satisfaction as its margin.
 
     Args:
         served: (P, 2) logits of ŷ = softplus(·), the better one first.
@@ -88,10 +94,10 @@ def alignment_loss(served: torch.Tensor, satisfaction: torch.Tensor, sharpness: 
 
 
 def answer_pairs(answers: torch.Tensor) -> torch.Tensor:
-    """Return positions (P, 2) of all pairs of a satisfied and an unsatisfied answer. Rows without an answer (NaN) are ignored.
+    """Return indices (P, 2) of all pairs of rows with a satisfied and an unsatisfied answer, the satisfied one first.
 
     Args:
-        answers: (B,) 1, 0, or NaN.
+        answers: (B,) 1 for satisfied, 0 for unsatisfied, NaN for rows without an answer.
     """
     return torch.cartesian_prod(torch.nonzero(answers == 1).flatten(), torch.nonzero(answers == 0).flatten()).view(
         -1, 2
@@ -99,7 +105,7 @@ def answer_pairs(answers: torch.Tensor) -> torch.Tensor:
 
 
 def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return positions (P, 2) of all pairs of the same request, the one with the higher score first.
+    """Return indices (P, 2) of all pairs of rows of the same request, the row with the higher score first.
 
     Args:
         scores: (B,).
@@ -110,7 +116,9 @@ def ordered_pairs(scores: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
 
 
 class RoutedExperts(nn.Module):
-    """Experts weighted by a router R(h) = ReLU(W h + b). b is initialised to 1 / number of experts, so that at the start most rows use most experts.
+    """Experts weighted by a router R(h) = ReLU(W h + b).
+
+    b is initialised to 1 / number of experts, so that at the start most rows use most experts.
 
     Args:
         width: width of the input.
@@ -135,7 +143,7 @@ class RoutedExperts(nn.Module):
 
 
 class SatisfactionNetwork(Network[SatisfactionSettings]):
-    """Network with two paths from shared inputs. The outputs belong to the log's tasks, then to the survey, then to the served score."""
+    """Network with two paths from shared inputs. Its outputs are the log's tasks, the survey, and the served score."""
 
     def __init__(self, layout: Layout, outputs: int, settings: SatisfactionSettings) -> None:
         super().__init__(layout, outputs, settings)
@@ -159,19 +167,21 @@ class SatisfactionNetwork(Network[SatisfactionSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean squared norm of the rows' id embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings."""
         flat, _, penalty = self.inputs(batch)
         main, own = self.paths(flat)
         found, satisfaction = self.main(main), self.satisfaction(own)
         return torch.cat([found[:, :-1], satisfaction, found[:, -1:]], dim=1), penalty
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and vectors."""
+        """Set the scales of numbers and vectors from training rows."""
         self.inputs.prepare(arrays)
 
 
 class SatisfactionLoss(MultitaskLoss):
-    """Sum of the main loss (the log's tasks, and pairs ordered by behaviour), the loss on pairs of answers, and the alignment loss.
+    """Sum of the main loss, the satisfaction loss on pairs of answers, and the alignment loss.
+
+    The main loss is the loss of the log's tasks, plus a pairwise loss of the served score.
 
     Args:
         tasks: tasks of the log, then the survey, then :data:`SERVED`.
@@ -197,7 +207,7 @@ class SatisfactionLoss(MultitaskLoss):
     def main(
         self, outputs: torch.Tensor, labels: Mapping[str, torch.Tensor], group: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the loss on behaviour; arguments as for :class:`taiji.nn.losses.MultitaskLoss`."""
+        """Return the main loss; for the arguments, see :class:`taiji.nn.losses.MultitaskLoss`."""
         total = super().__call__(outputs, labels, group)
         if group is None:
             return total
@@ -206,25 +216,25 @@ class SatisfactionLoss(MultitaskLoss):
         return total + pairwise_loss(functional.softplus(outputs[:, -1]), torch.nan_to_num(value), known, group)
 
     def satisfied(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return λ₁ and the survey's weight times the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers; 0 if there are none."""
+        """Return the mean of −log σ(ŝ⁺ − ŝ⁻) over pairs of answers, times λ₁ and the survey's weight; 0 without pairs."""
         positive = functional.softplus(outputs[:, -2])
         pairs = positive[answer_pairs(answers)]
         losses = functional.softplus(pairs[:, 1] - pairs[:, 0])
         return self.weight * losses.sum() / max(len(losses), 1)
 
     def aligned(self, outputs: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-        """Return λ₂ times the mean alignment loss over pairs of rows (P, 2); 0 if there are none."""
+        """Return λ₂ times the mean alignment loss over pairs of rows (P, 2); 0 without pairs."""
         served, satisfaction = outputs[:, -1], outputs[:, -2]
         losses = alignment_loss(served[pairs], satisfaction[pairs], self.settings.sharpness)
         return self.settings.alignment_weight * losses.sum() / max(len(losses), 1)
 
     def taught(self, outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-        """Return the loss on answered rows: satisfaction, and alignment if it uses answers."""
+        """Return the loss on answered rows: satisfaction loss and, with ``aligned: answers``, alignment loss."""
         total = self.satisfied(outputs, answers)
         return total + self.aligned(outputs, answer_pairs(answers)) if self.settings.aligned == "answers" else total
 
     def shown(self, outputs: torch.Tensor, group: torch.Tensor | None) -> torch.Tensor:
-        """Return the alignment loss on pairs of candidates of the same request; 0 if alignment uses answers."""
+        """Return the alignment loss on pairs of candidates of the same request; 0 with ``aligned: answers``."""
         if self.settings.aligned == "answers" or group is None:
             return outputs.new_zeros(())
         return self.aligned(outputs, ordered_pairs(functional.softplus(outputs[:, -2].detach()), group))
@@ -239,7 +249,10 @@ class SatisfactionLoss(MultitaskLoss):
 
 
 class SatisfactionRanker(Ranker):
-    """Ranker of behaviour that is aligned with sparse survey answers. Serve its prediction ``served``. See :class:`SatisfactionNetwork`."""
+    """Ranker trained on behaviour and aligned with sparse survey answers; see :class:`SatisfactionNetwork`.
+
+    Serve its prediction ``served``.
+    """
 
     Settings = SatisfactionSettings
     network_class = SatisfactionNetwork
@@ -248,11 +261,15 @@ class SatisfactionRanker(Ranker):
 
     @property
     def goal(self) -> str:
-        """The served score."""
+        """Name of the served score."""
         return SERVED.name
 
     def learnt_tasks(self, dataset: Dataset) -> tuple[Task, ...]:
-        """Return the tasks of the log, then the survey, then the served score."""
+        """Return the tasks of the log, then the survey, then the served score.
+
+        Raises:
+            ConfigError: there is not exactly one survey, or no other label.
+        """
         tasks = super().learnt_tasks(dataset)
         surveys = [task for task in tasks if task.kind == "survey" and self.settings.survey in (None, task.name)]
         ordinary = [task for task in tasks if task not in surveys]
@@ -277,7 +294,7 @@ class SatisfactionRanker(Ranker):
     def step_loss(
         self, chunk: Arrays, index: NDArray[np.int64], outputs: torch.Tensor, group: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the loss of a step: on the behaviour of its rows, and on additional answered rows drawn from the chunk."""
+        """Return the loss on the rows of the batch, plus the loss on answered rows that are drawn from the chunk."""
         labels = self.step_labels(chunk, index)
         total = self.loss.main(outputs, labels, group) + self.loss.shown(outputs, group)
         answered = np.flatnonzero(np.isfinite(chunk.labels[self.loss.survey]))

@@ -1,4 +1,4 @@
-"""Settings of neural rankers, of the default ranker, and of a user's own ranker."""
+"""Settings of neural rankers, of the default ranker, and of external rankers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class NeuralRankerSettings(Settings):
     or if no embedder is installed); with arguments: `{field: text_match, embedder: minilm}`. `null` uses both from 20,000 training rows on, with
     `text_match` as a field that must pay off: a second ranker is trained without it, and the field is kept only if it lowers the loss on later rows by more
     than one standard error. `[]` uses neither.
-    `item_knowledge` adds the same agreement by a language model's texts about items (stage `item_knowledge`, or `{field: item_knowledge, table: PATH}`).
-    `intents` adds the agreement with the intents of feature rows (`reasoning.prompts.answer: set`)."""
+    `item_knowledge` adds the agreement in texts about items that a language model wrote (stage `item_knowledge`, or
+    `{field: item_knowledge, table: PATH}`).
+    `intents` adds the agreement with the user's predicted intents (`reasoning.prompts.answer: set`)."""
     tasks: tuple[str, ...] | None = None
     """Labels to learn; `null` uses all labels of the log."""
     task_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -65,9 +66,9 @@ class NeuralRankerSettings(Settings):
     learning_rate: float = Field(default=5e-3, gt=0)
     """Initial learning rate of AdamW, for all weights except user and item embeddings; it decays linearly to 0."""
     embedding_rate: float = Field(default=0.05, gt=0)
-    """Initial learning rate of row-wise Adagrad, for user and item embeddings; it decays in the same way."""
+    """Initial learning rate of row-wise Adagrad, for user and item embeddings; it decays linearly to 0."""
     embedding_decay: float = Field(default=1e-3, ge=0)
-    """Weight of the penalty on the squared norms of the user embedding and the target embedding of each row."""
+    """Weight of the penalty on the squared norms of the user embedding and the item embedding of each row."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """Decoupled weight decay of the dense weights."""
     valid_fraction: float = Field(default=0.1, gt=0, lt=0.5)
@@ -82,8 +83,10 @@ class NeuralRankerSettings(Settings):
     change."""
 
     def passes(self, rows: float) -> int:
-        """Return the number of passes over the given number of training rows: ``epochs``, or as many as ``min_steps`` needs, at most ten, because more passes only
-        memorise."""
+        """Return the number of passes over the given number of training rows.
+
+        This is ``epochs``, raised to at most ten if ``min_steps`` requires it.
+        """
         return max(self.epochs, min(math.ceil(self.min_steps * self.batch / max(rows, 1)), 10))
 
 
@@ -96,12 +99,12 @@ class RankerSettings(NeuralRankerSettings):
     attention_heads: PositiveInt = 2
     """Number of heads of the target attention."""
     tower: Literal["shared", "mmoe"] = "shared"
-    """Sharing of layers between tasks: one shared bottom, or a gated mixture of experts."""
+    """Layers between inputs and outputs: `shared` (the same for all tasks) or `mmoe` (a gated mixture of experts)."""
     experts: PositiveInt = 3
     """Number of experts of the ``mmoe`` tower."""
     text: TextUse = "projection"
-    """Use of the ``vector`` column: ignored, a linear projection, or KAR-style experts. `select_align` is the old name of `model: knowledge` (KSER)
-    with one kind of knowledge and no null chunk."""
+    """Use of the ``vector`` column: `none`, `projection` (linear), or `experts` (as in KAR). `select_align` is the old
+    name of `model: knowledge` (KSER) with one kind of knowledge and no null chunk."""
     text_width: PositiveInt = 16
     """Output width of the text module."""
     chunks: PositiveInt = 1
@@ -115,7 +118,7 @@ class RankerSettings(NeuralRankerSettings):
 
 
 class ExternalSettings(Settings):
-    """Calls of a user's own ranker."""
+    """Calls of an external ranker."""
 
     batch: PositiveInt = 1024
     """Number of pairs per call."""
@@ -133,7 +136,9 @@ class OwnRankerSettings(Settings):
     """Your own rankers instead of the built-in ones: `http://…`, a file `….onnx`, or `module:function`."""
 
     reward: str | None = None
-    """Ranker whose predictions reward alignment; `null` trains the built-in ranker on the earliest period. Your ranker must not have seen later labels."""
+    """Ranker whose predictions are the rewards in alignment; `null` trains the built-in ranker on the earliest period.
+    Your ranker must not have seen later labels."""
     evaluation: str | None = None
-    """Evaluation ranker for the models' answers; `null` uses the built-in ranker of the ranker period. It must differ from the ranker that rewards."""
+    """Ranker that evaluates the models' answers; `null` uses the built-in ranker of the ranker period. It must differ
+    from the reward ranker."""
     external: ExternalSettings = ExternalSettings()

@@ -1,4 +1,4 @@
-"""Computation of the request side of a ranker's network once per request: the side of each input, and the rewritten network."""
+"""Splitting of a ranker's network into a request step and a candidate step: sides of the inputs, example, cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ REQUESTS, TIMES, DISTINCT, SEED = 3, 4, 9, 17
 
 
 def sides_of(fields: FieldSet) -> Sides:
-    """Return the sides of the inputs of a network over the given fields; see :class:`taiji.models.ranking.ranking_network.Network`."""
+    """Return the sides of the inputs of a network that reads the given fields.
+
+    For the inputs, see :class:`taiji.models.ranking.ranking_network.Network`.
+    """
     vectors = [name for vector in fields.vectors for name in (vector.name, f"{vector.name}_present")]
     sequences = [name for sequence in fields.sequences for name in (sequence.name, f"{sequence.name}_age")]
     owners = [number.side for number in fields.numbers for _ in number.labels]
@@ -40,7 +43,7 @@ def sides_of(fields: FieldSet) -> Sides:
 
 
 def example_batch(fields: FieldSet, device: str) -> Batch:
-    """Return split inputs for a few requests with valid random values."""
+    """Return split inputs with valid random values, for REQUESTS requests with TIMES candidates each."""
     layout, sides = fields.layout, sides_of(fields)
     random = torch.Generator().manual_seed(SEED)
     rows = REQUESTS * TIMES
@@ -82,10 +85,10 @@ def example_batch(fields: FieldSet, device: str) -> Batch:
 
 
 def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGraph:
-    """Return the network of a ranker, split into two steps.
+    """Split the network of a ranker into a request step and a candidate step.
 
     Raises:
-        InputError: the network cannot be traced; or :class:`taiji.models.ranking.split_weights.NotSeparable`.
+        InputError: the network cannot be traced or, as the subclass ``NotSeparable``, cannot be split.
     """
     network.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -93,8 +96,10 @@ def split_network(network: nn.Module, fields: FieldSet, device: str) -> SplitGra
 
 
 def _weights(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield parameters and buffers; those of shared modules are repeated. This takes a tenth of the time of ``parameters()``, which is slower than a small
-    network."""
+    """Yield parameters and buffers; repeat those of a module that occurs several times.
+
+    This takes a tenth of the time of ``parameters()``, which takes longer than a forward pass of a small network.
+    """
     for weights in (module._parameters, module._buffers):
         yield from (weight for weight in weights.values() if weight is not None)
     for part in module._modules.values():
@@ -104,18 +109,18 @@ def _weights(module: nn.Module) -> Iterator[torch.Tensor]:
 
 @dataclass
 class SplitCache:
-    """Rewritten network of a ranker, created on first use and again after the weights change."""
+    """Cache of the split network of a ranker. The network is split at the first use and after its weights change."""
 
     network: nn.Module
     fields: FieldSet
     device: str
     found: SplitGraph | None = None
     why_not: str = ""
-    """Reason why the whole network is computed for every candidate; empty if it is split."""
+    """Reason why the network is not split; empty if it is split."""
     _key: Sequence[Any] = field(default=())
 
     def get(self) -> SplitGraph | None:
-        """Return the rewritten network; None, with one warning, if it cannot be split."""
+        """Return the split network; None, with a warning, if it cannot be split."""
         key = [(id(w), w.data_ptr(), w._version) for w in _weights(self.network)]
         if key != self._key:
             try:

@@ -1,12 +1,15 @@
 """MaRI (arXiv 2602.23105): compute candidate-independent parts once per request, without changing predictions.
 
-A ranking network is traced as a graph, and its nodes are *coloured*: values that depend only on the request's inputs are the same for all of its
-candidates. A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i, so that its request side has one row
-per request and is added to the candidates' rows by broadcasting. Of DIN's [q, k, q − k, q ⊙ k], the difference is absorbed into the matrices of q and k.
-Weights are rearranged by side when the network is rewritten, so that nothing is gathered at run time.
+A ranking network is traced as a graph, and its nodes are *coloured*: a value that depends only on the request's
+inputs belongs to the request and is the same for all candidates of the request. Other values belong to the candidates.
+A linear layer over a concatenation of both kinds is split by columns, W [u, i] + b = (W_u u + b) + W_i i. Its request
+part has one row per request and is added to the candidates' rows by broadcasting. In DIN's input [q, k, q − k, q ⊙ k],
+the difference q − k is absorbed into the matrices of q and k. The columns of the weights are sorted by side when the
+network is rewritten, so that no columns have to be gathered at run time.
 
-A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split, and an error names it. Any other operation
-that needs the whole concatenation receives it, which is exact and listed in :attr:`SplitGraph.whole`. A graph is rewritten until it no longer changes.
+A layer that needs statistics over the whole concatenation (a layer normalisation, a softmax) cannot be split, and an
+error names it. Any other operation that needs the whole concatenation gets it as one tensor; the result is exact, and
+:attr:`SplitGraph.whole` lists these concatenations. A graph is rewritten until it no longer changes.
 """
 
 from __future__ import annotations
@@ -27,12 +30,12 @@ from taiji.nn.field_embeddings import Batch
 
 log = logging.getLogger(__name__)
 PASSES = 8
-"""Largest number of rewritings; a random graph needs one or two."""
+"""Largest number of repeated rewritings; usually one or two are enough."""
 
 
 @dataclass(frozen=True)
 class SplitGraph:
-    """Network in two steps.
+    """Network that is split into a request step and a candidate step.
 
     Attributes:
         joint: graph from all split inputs (:meth:`Sides.split_names`) to the outputs.
@@ -54,28 +57,28 @@ class SplitGraph:
     whole: tuple[str, ...]
 
     def encode(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Return the tensors of the request side for the candidates' step, each with one row per request."""
+        """Run the request step; return the tensors that the candidate step reads, each with one row per request."""
         return self.request(*(batch[name] for name in self.request_inputs))  # type: ignore[no-any-return]
 
     def score(self, hoisted: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
-        """Return the network's outputs for the candidates, (B, O)."""
+        """Run the candidate step; return the network's outputs for the candidates, (B, O)."""
         return self.candidates(*hoisted, *(batch[name] for name in self.candidate_inputs))  # type: ignore[no-any-return]
 
 
 def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance: float = 1e-4) -> SplitGraph:
-    """Rewrite a network so that its request side is computed once per request.
+    """Split a network into a step that runs once per request and a step that runs for the candidates.
 
     Args:
         network: network from a batch (tensors by name) to a tensor (B, O), in evaluation mode. It must treat rows independently.
-        example: split inputs of at least two requests with several candidates each (:meth:`Sides.whole` joins them). Shapes are read from it, and the
-            rewritten graph is compared with the network on it.
+        example: split inputs of at least two requests with several candidates each. They determine the shapes, and the
+            rewritten graph is compared with the network on them.
         sides: the side of each input.
         tolerance: largest difference between outputs on the example, relative to the largest output.
 
     Raises:
         InputError: the network cannot be traced.
-        NotSeparable: a layer over a concatenation of both sides cannot be split (the message names its node), or the rewritten graph gives different
-            predictions.
+        NotSeparable: a layer over a concatenation of both sides cannot be split (the message names its node), or the
+            rewritten graph gives different predictions.
     """
     whole = sides.whole(example)
     graph = network.graph if isinstance(network, fx.GraphModule) else trace(network, tuple(whole))
@@ -86,14 +89,14 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
         expected = network(*given) if isinstance(network, fx.GraphModule) else network(whole)
     _compare(network, joint, example, expected, tolerance)
     split, made = list(build.split), set(build.modules)
-    for _ in range(PASSES):  # the next rewriting may split what this one has joined
+    for _ in range(PASSES):  # this rewriting may create layers that the next one can split
         try:
             again = Rewriting(joint, joint.graph, example, build.sides.once_split(build.inputs))
             after = again.joint()
             if _operations(after) == _operations(joint):
                 break
             _compare(network, after, example, expected, tolerance)
-        except NotSeparable:  # the graph already gives the same predictions, and is split as far as possible
+        except NotSeparable:  # keep the previous graph, which gives the same predictions
             break
         split += [name for name in again.split if name not in made]
         made |= set(again.modules)
@@ -128,12 +131,12 @@ def _compare(
 
 
 def _operations(joint: fx.GraphModule) -> list[tuple[str, str]]:
-    """Return the operations of a graph, regardless of their order."""
+    """Return the operations of a graph, sorted, to compare graphs regardless of the order of operations."""
     return sorted((node.op, str(node.target)) for node in joint.graph.nodes)
 
 
 def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], example: Batch) -> SplitGraph:
-    """Split the joint graph into the request's step and the candidates' step."""
+    """Split the joint graph into the request step and the candidate step."""
     nodes = list(joint.graph.nodes)
     colour = {node: _joint_colour(node) for node in nodes}
     hoisted = [
@@ -181,7 +184,7 @@ def _parted(joint: fx.GraphModule, build: Rewriting, split: tuple[str, ...], exa
 
 
 def _faster(found: SplitGraph, examples: Sequence[Batch]) -> SplitGraph:
-    """Return the steps in their form for inference, see :func:`taiji.models.ranking.graph_fusing.fused`."""
+    """Optimise both steps for inference, see :func:`taiji.models.ranking.graph_fusing.fused`."""
     given: dict[str, list[list[torch.Tensor]]] = {REQUEST: [], CANDIDATE: []}
     with torch.no_grad():
         for batch in examples:
@@ -193,7 +196,7 @@ def _faster(found: SplitGraph, examples: Sequence[Batch]) -> SplitGraph:
 
 
 def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) -> fx.GraphModule:
-    """Return the faster form of a graph; the graph itself if the faster form fails, or gives other values on one of the examples."""
+    """Return the optimised graph; the graph itself if the optimised graph fails or gives other values on an example."""
     try:
         made = fused(graph, examples[0])
         for example in examples:
@@ -207,7 +210,10 @@ def _alike(graph: fx.GraphModule, examples: Sequence[Sequence[torch.Tensor]]) ->
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Return whether two tensors agree up to rounding; ``torch.testing`` would load SymPy, which costs every process of a service 30 MB."""
+    """Return True if two tensors agree up to rounding.
+
+    ``torch.testing`` is not used: it loads SymPy, which takes 30 MB in every process of a service.
+    """
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 

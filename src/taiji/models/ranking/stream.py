@@ -1,4 +1,4 @@
-"""Training on more exposures than fit in memory: Parquet files are read in chunks on every pass."""
+"""Training on more exposures than fit in memory: every pass reads Parquet files in chunks."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ def train_streamed(
 ) -> Ranker:
     """Train a ranker on Parquet files of exposures in bounded memory.
 
-    In addition to the dataset and the model, only one chunk is in memory as arrays (about 450 bytes per row with histories of 50), whatever the number of
-    rows. Rows are shuffled within a chunk, not across chunks, so files should not be sorted by label.
+    Besides the dataset and the model, only one chunk is in memory as arrays (about 450 bytes per row with histories of
+    50). Rows are shuffled within a chunk, not across chunks, so files should not be sorted by label.
 
     Args:
         dataset: as for :func:`taiji.models.ranking.train.train_ranker`; it is held in memory.
-        files: one or more Parquet files, read in the given order; vocabularies of context columns come from the first chunk.
+        files: one or more Parquet files, read in the given order. Scales and vocabularies of context columns come from
+            the first chunk.
         settings, seed: as for :func:`taiji.models.ranking.train.train_ranker`.
         valid: later exposures for early stopping and calibration; without them, all epochs are run and nothing is calibrated.
         chunk: number of rows converted to arrays at a time.
+
+    Raises:
+        InputError: a file cannot be read, columns are missing or differ between files, or there are no rows.
     """
     settings = settings or RankerSettings()
     paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
@@ -44,7 +48,10 @@ def train_streamed(
 
 
 def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
-    """Return the number of rows, the end time and the columns to read, using only the metadata of the files and the time column."""
+    """Return the number of rows, a time (microseconds) after all rows, and the columns to read.
+
+    Only the metadata and the time column of the files are read.
+    """
     if not paths:
         raise InputError("There are no files to train on.", where="ranker", expected="at least one Parquet file")
     rows, end = 0, 0
@@ -84,7 +91,7 @@ def _survey(paths: list[Path]) -> tuple[int, int, list[str]]:
 
 
 def _frames(paths: list[Path], chunk: int, columns: list[str]) -> Iterator[pl.DataFrame]:
-    """Iterate over frames of ``chunk`` rows (the last frame of a file may be shorter)."""
+    """Yield frames of at most ``chunk`` rows, file by file."""
     import pyarrow.parquet
 
     for path in paths:

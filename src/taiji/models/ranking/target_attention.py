@@ -28,10 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class TargetAttentionNetwork(Network[RankerSettings]):
-    """Network that passes embeddings, encoded numbers and attended sequences through a shared tower, in parallel with a linear path.
+    """Network that feeds embeddings, numbers and attended sequences to a tower and, in parallel, to a linear path.
 
-    Through the linear path (Cheng et al. 2016, "Wide & Deep Learning"), single numbers can act without passing through hidden layers. With click and
-    conversion as tasks, CTCVR is the product of both probabilities over the whole exposure space (ESMM, Ma et al. 2018, eq. 1–2).
+    The linear path (Cheng et al. 2016, "Wide & Deep Learning") connects each input directly to the outputs. With click
+    and conversion as tasks, CTCVR is the product of both probabilities over the whole exposure space (ESMM, Ma et al.
+    2018, eq. 1–2).
     """
 
     def __init__(self, layout: Layout, outputs: int, settings: RankerSettings) -> None:
@@ -82,7 +83,10 @@ class TargetAttentionNetwork(Network[RankerSettings]):
         return self.penalised(batch)[0]
 
     def penalised(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits, and the mean over rows of the squared norms of the user's and the target item's embeddings."""
+        """Return logits (B, O), and the penalty: mean over rows of the squared norms of user and item embeddings.
+
+        The penalty is None for ``embeddings: false``.
+        """
         embed, item, width = self.embeddings, batch["item"], self.settings.dimension
         items = embed.items(batch)
         target, user = look_up(items, item), embed.users(batch)
@@ -110,18 +114,18 @@ class TargetAttentionNetwork(Network[RankerSettings]):
     def aligned(
         self, user: torch.Tensor, target: torch.Tensor, profile: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the embeddings for all later layers. The base class returns them unchanged; override this method to change them.
+        """Return the embeddings that all later layers read. The base class returns them unchanged.
 
         Args:
-            user: (B, d).
-            target: (B, pieces * d) the item and its categories.
-            profile: (B, P, d).
+            user: (B, d) user embedding.
+            target: (B, pieces * d) embeddings of the item and of its categories.
+            profile: (B, P, d) embeddings of the profile columns.
             batch: see :class:`Network`.
         """
         return user, target, profile
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers and text vectors."""
+        """Set the scales of numbers and text vectors from training rows."""
         self.numbers.fit(arrays.numbers)
         for name, scaling in self.scaling.items():
             assert isinstance(scaling, VectorScaling)
@@ -136,7 +140,7 @@ class TargetAttentionRanker(Ranker):
     settings: RankerSettings
 
     def fields(self, dataset: Dataset, columns: Sequence[str]) -> list[Field]:
-        """Return the default fields, without the history if there are no embeddings, and without text if it is ignored."""
+        """Return the default fields; no history for ``embeddings: false``, and no text vector for ``text: none``."""
         settings = self.settings
         left_out = {"history"} if not settings.embeddings else set()
         left_out |= {"vector"} if settings.text == "none" else set()
@@ -167,8 +171,9 @@ class TargetAttentionRanker(Ranker):
         """Return a copy of this trained ranker with KSER's alignment added. Only the alignment is trained (extractor-only).
 
         Args:
-            rows: exposures with the columns of knowledge, without which this ranker was trained.
-            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) with the same shape as this ranker.
+            rows: exposures with the knowledge columns. This ranker must have been trained without these columns.
+            settings: :class:`taiji.models.ranking.knowledge.KnowledgeSettings` (or ``text`` = ``select_align``) with the
+                same layer sizes as this ranker.
             seed: random seed of the module's initialisation and of shuffling.
 
         Raises:
@@ -190,13 +195,20 @@ class TargetAttentionRanker(Ranker):
 
 
 def text_module(width: int, dimension: int, fields: int, settings: RankerSettings) -> Projection | Experts:
-    """Return the text module that the settings name, for vectors of the given width and the given number of field embeddings of ``dimension``."""
+    """Return a new text module of the kind ``settings.text``.
+
+    Args:
+        width: width of the text vectors.
+        dimension: width of a field embedding.
+        fields: number of field embeddings that the gate of the experts reads.
+        settings: kind and output width of the module.
+    """
     if settings.text == "experts":
         return Experts(width, settings.text_width, dimension, fields)
     return Projection(width, settings.text_width)
 
 
 def tower(width: int, outputs: int, settings: RankerSettings) -> nn.Module:
-    """Return the tower that the settings name."""
+    """Return a new tower of the kind ``settings.tower``, from (B, width) to (B, outputs)."""
     shape = (width, outputs, settings.hidden, settings.dropout)
     return SharedBottom(*shape) if settings.tower == "shared" else MixtureOfExperts(*shape, settings.experts)

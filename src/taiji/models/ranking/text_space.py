@@ -1,4 +1,7 @@
-"""Text vectors of a catalogue, centred, partly whitened and quantised for comparison, and their map to the item factors of the log."""
+"""Space in which text vectors of a catalogue are compared: centred, partly whitened and quantised.
+
+:func:`to_collaborative` maps these vectors to the item factors of the log.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,28 @@ from taiji.nn.quantised_vectors import QuantisedVectors, exact_product
 
 Array = NDArray[Any]
 WIDTH = 128
-"""Number of directions kept: those in which the texts of the catalogue vary most."""
+"""Largest number of principal directions kept."""
 WHITENING = 0.5
-"""Exponent p: each direction is divided by its standard deviation to the power p. 1 equalises all directions, which amplifies noise; 0 changes nothing."""
+"""Exponent p: each direction is divided by its standard deviation to the power p.
+
+1 gives all directions the same variance, which amplifies noise; 0 changes nothing.
+"""
 ENOUGH = 5
-"""Smallest number of interactions with which an item is used to fit the map."""
+"""Smallest number of interactions of the items on which :func:`to_collaborative` is fitted."""
 ITEMS_PER_COMPONENT = 20
-"""Number of items required per component of the text, since the components of a handful of items merely identify them."""
+"""Number of items required per component. With fewer items, the components would merely identify single items."""
 RIDGE = 10.0
-"""Ridge penalty of the map, in numbers of items."""
+"""Ridge penalty of :func:`to_collaborative`. The text vectors have length 1, so its unit is a number of items."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextSpace:
-    """Whitening learnt from a catalogue.
+    """Whitening of text vectors (d,), learnt from a catalogue.
 
     Attributes:
-        centre: (d,).
-        axes: (d, k) principal directions, each divided by a power of its variance.
+        centre: (d,) mean of the text vectors.
+        axes: (d, k) principal directions, each divided by the standard deviation along it to the power
+            :data:`WHITENING`.
         components: (d, c) the first principal directions, scaled so that the first one has variance 1.
     """
 
@@ -45,7 +52,7 @@ class TextSpace:
 
     @classmethod
     def fit(cls, vectors: Array, components: int) -> Self:
-        """Learn from the vectors of a catalogue (n, d), ignoring zero rows."""
+        """Learn the space from text vectors (n, d), with at most ``components`` components. Ignore zero rows."""
         known = vectors[np.abs(vectors).max(axis=1, initial=0.0) > 0].astype(np.float64)
         if len(known) < 2:
             return cls.empty()
@@ -66,13 +73,13 @@ class TextSpace:
 
     @property
     def width(self) -> int:
-        """Number of directions; 0 if there is practically no text."""
+        """Number k of directions; 0 if there are fewer than two texts, or all texts are equal."""
         return int(self.axes.shape[1])
 
     def place(self, vectors: Array) -> tuple[QuantisedVectors, Array]:
-        """Return the positions of texts (n, d), and their components (n, c) float32; zero for a blank text.
+        """Return the quantised whitened vectors of texts (n, d), and their components (n, c) float32.
 
-        The result of a row does not depend on the other texts of the call, to the last bit.
+        Both are 0 for a blank text. To the last bit, they do not depend on the other texts of the call.
         """
         known = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True) > 0
         centred = np.where(known, vectors.astype(np.float64) - self.centre, 0.0)
@@ -82,11 +89,11 @@ class TextSpace:
         )
 
     def mapped(self, vectors: QuantisedVectors, weights: Array) -> QuantisedVectors:
-        """Return the positions of texts in the space of the item factors, by weights (k, f)."""
+        """Map whitened vectors of texts to item factors, with weights (k, f) from :func:`to_collaborative`."""
         return QuantisedVectors.of(exact_product(vectors.unit(), weights))
 
     def tensors(self) -> dict[str, Array]:
-        """Return the arrays."""
+        """Return the arrays to save."""
         return {"centre": self.centre, "axes": self.axes, "directions": self.components}
 
     @classmethod
@@ -96,12 +103,14 @@ class TextSpace:
 
 
 def to_collaborative(texts: QuantisedVectors, factors: QuantisedVectors, counts: Array) -> Array:
-    """Return the ridge map (k, f) from texts to item factors, fitted on the items that have both and enough interactions.
+    """Fit a ridge regression from texts to item factors, and return its weights (k, f).
+
+    It is fitted on the items with a text, factors and at least :data:`ENOUGH` interactions.
 
     Args:
-        texts: (n, k).
-        factors: (n, f).
-        counts: (n,) numbers of interactions.
+        texts: (n, k) whitened text vectors of the items.
+        factors: (n, f) item factors.
+        counts: (n,) number of interactions of each item.
     """
     known = (counts >= ENOUGH) & (texts.inverse_lengths > 0) & (factors.inverse_lengths > 0)
     inputs, targets = texts.take(np.flatnonzero(known)).unit(), factors.take(np.flatnonzero(known)).unit()

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 class RankingModel(Protocol):
-    """Trained ranking model. Neural models extend :class:`taiji.models.ranking.ranker.Ranker`; others can be anything.
+    """Interface of a trained ranking model. Neural models extend :class:`taiji.models.ranking.ranker.Ranker`.
 
-    A model is constructed from its settings, ``Model(settings).fit(dataset, rows, seed=…)``, and loaded with ``Model.load(folder, dataset)``. The
-    ``config.json`` that ``save`` writes names its class as ``class: package.module:Class``.
+    A model is trained with ``Model(settings).fit(dataset, rows, seed=…)`` and loaded with
+    ``Model.load(folder, dataset)``. The ``config.json`` that ``save`` writes names the class of the model as
+    ``class: package.module:Class``.
     """
 
     @property
@@ -38,7 +39,7 @@ class RankingModel(Protocol):
         """Return one column per prediction, in the order of the rows."""
 
     def score_pairs(self, users: NDArray[Any], items: NDArray[Any], times: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the goal prediction for (user, item, time), each (N,)."""
+        """Return the prediction :attr:`goal` for dense ids of users and items, and times in microseconds, (N,) each."""
 
     def save(self, folder: str | Path) -> None:
         """Write the model as safetensors and JSON."""
@@ -51,17 +52,20 @@ def train_ranker(
     seed: int = 0,
     **more: Any,
 ) -> RankingModel:
-    """Train the ranking model that the settings name.
+    """Train a ranking model; ``settings.model`` determines its class.
 
     Args:
         dataset: dataset whose history and past events the model reads.
         exposures: training rows, with label, context and feature columns.
-        settings: settings of the model; its key ``model`` names the class.
+        settings: settings of the model; by default those of the default ranker.
         seed: random seed of initialisation, shuffling and dropout.
         more: further arguments of the model's ``fit``, such as ``valid`` and ``until``.
 
     Returns:
-        The trained model, which is a :class:`taiji.models.ranking.ranker.Ranker` if it is neural.
+        The trained model; a neural model is a :class:`taiji.models.ranking.ranker.Ranker`.
+
+    Raises:
+        ConfigError: the class cannot be found, or the settings belong to another class.
     """
     settings = settings or RankerSettings()
     made = find_class(str(dict(settings)["model"]), GROUP, "ranking.model")

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Chunks = Callable[[int], Iterable[Arrays]]
-"""Function from an epoch to its chunks of rows, each of which fits in memory."""
+"""Function from the number of an epoch to its chunks of rows, each of which fits in memory."""
 Index = NDArray[np.int64]
 
 
 def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed: int, *, part: str = "") -> None:
-    """Train a ranker in place, and keep the weights of the best check.
+    """Train a ranker in place, and keep the weights of the best validation check.
 
     Args:
         ranker: ranker to train; its settings determine the number of epochs, batch size, learning rates and patience.
         chunks: source of the rows, which are shuffled within each chunk.
-        rows: number of rows per epoch, for the number of epochs, the decay of the learning rates, the checks and the
-            progress display.
+        rows: number of rows per epoch. It determines the number of epochs, the decay of the learning rates, the
+            intervals between checks and the progress display.
         valid: later rows for early stopping and calibration; None trains for all epochs.
         seed: random seed of shuffling and dropout.
         part: train only weights whose names begin with this prefix; empty for all.
@@ -56,7 +56,7 @@ def train(ranker: Ranker, chunks: Chunks, rows: int, valid: Arrays | None, seed:
     start, paused = time.perf_counter(), 0.0
 
     def check() -> bool:
-        """Add an entry to the history, and return True if training should stop."""
+        """Compute the validation loss, add an entry to the history, and return True if training should stop."""
         nonlocal paused
         before = time.perf_counter()
         loss = validation_loss(ranker, valid) if valid is not None else -float(done)
@@ -108,23 +108,23 @@ class _Reading(dict[str, torch.Tensor]):
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an input, or the default."""
+        """Return an input, or the default, and record that it was read."""
         self.unread.pop(name, None)
         return super().get(name, default)
 
     def __or__(self, other: Batch) -> _Reading:  # type: ignore[override]
-        """Return the batch with some inputs replaced. Reads of the copy are recorded here, too."""
+        """Return a copy with some inputs replaced. Reads of the copy are also recorded in this batch."""
         made = _Reading(super().__or__(other))
         made.unread = self.unread
         return made
 
 
 class Step:
-    """Training step on given rows.
+    """Training step: forward pass, loss, backward pass and update of the weights.
 
     Args:
-        ranker: ranker to train.
-        part: see :func:`train`.
+        ranker: ranker to train; weights outside ``part`` are frozen.
+        part: prefix of the weights to train, see :func:`train`.
     """
 
     def __init__(self, ranker: Ranker, part: str = "") -> None:
@@ -142,14 +142,14 @@ class Step:
             self.optimisers.append(RowAdagrad(sparse, lr=settings.embedding_rate))
 
     def slow_down(self, share: float) -> None:
-        """Scale the learning rates to a share of their settings."""
+        """Set the learning rates to ``share`` times their initial values."""
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group.setdefault("full", group["lr"])
                 group["lr"] = group["full"] * max(share, 0.0)
 
     def __call__(self, chunk: Arrays, index: Index) -> None:
-        """Train on the rows ``index`` of a chunk."""
+        """Do one step on the rows ``index`` of a chunk."""
         ranker, network = self.ranker, self.ranker.network
         network.train(not self.part)
         if self.part:
@@ -178,7 +178,7 @@ class Step:
 
 
 def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, Index], None]:
-    """Return a function that trains on given rows in the given order, without checks, for timing."""
+    """Return a function for timing, which trains on the rows ``index`` in this order, without validation checks."""
     torch.manual_seed(seed)
     step = Step(ranker)
 
@@ -190,7 +190,7 @@ def training_steps(ranker: Ranker, seed: int) -> Callable[[Arrays, Index], None]
 
 
 def validation_loss(ranker: Ranker, valid: Arrays) -> float:
-    """Return the training loss on held-out rows, without the penalty."""
+    """Return the loss on held-out rows, without the penalty on embeddings."""
     outputs = torch.from_numpy(ranker.logits(valid))
     labels = {name: torch.from_numpy(values).double() for name, values in valid.labels.items()}
     if valid.group is None:
@@ -200,7 +200,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
     losses = []
     for at in range(
         0, len(order), ranker.settings.batch
-    ):  # only pairs within a request, which avoids a matrix of all rows
+    ):  # sorted by request and in batches, because a matrix of all pairs of rows would be too large
         index = torch.from_numpy(order[at : at + ranker.settings.batch])
         part = {name: values[index] for name, values in labels.items()}
         losses.append(float(ranker.loss(outputs[index], part, group[index])))
@@ -208,7 +208,7 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
 
 
 def _order(chunk: Arrays, random: np.random.Generator) -> Index:
-    """Return a random order of the rows that keeps the rows of a request together if the loss is pairwise."""
+    """Return a random order of the rows. For pairwise losses, the rows of a request stay together."""
     if chunk.group is None:
         return random.permutation(len(chunk))
     place = random.permutation(int(chunk.group.max(initial=-1)) + 1)
