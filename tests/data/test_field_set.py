@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
+from tests.data.test_event_columns import rich_log
 
 from taiji.core.errors import ConfigError, InputError
+from taiji.data.dataset import Dataset
 from taiji.data.field_set import Categories, FieldSet
 from taiji.data.fields import CategoryField, IdField, NumberField, Rows
 from taiji.data.list_fields import CodesField, SequenceField, VectorField
@@ -64,6 +68,26 @@ def test_sides_make_up_the_whole(shop, rows):
     assert np.array_equal(whole.group[:, None] == whole.group, same)
     part = whole.take(np.array([3, 1]))
     assert np.array_equal(part.numbers, whole.numbers[[3, 1]]) and len(part) == 2 and part.codes["ids"].shape == (2, 2)
+
+
+def test_rows_without_a_list_are_those_of_their_user_and_time():
+    tables = rich_log()
+    some = pl.when(pl.int_range(pl.len()) % 3 > 0).then("page")
+    dataset = Dataset.from_tables(replace(tables, events=tables.events.with_columns(page=some)))
+    frame = dataset.events.filter("exposed").head(60)
+    known = frame["page"].is_not_null().to_numpy()
+    group = (
+        FieldSet([IdField("user"), IdField("item")])
+        .fit(dataset, frame, LATER)
+        .arrays(Rows(dataset, frame), {}, grouped=True)
+        .group
+    )
+    assert known.any() and not known.all()
+    keys = [
+        page or (user, time)
+        for page, user, time in zip(frame["page"], frame["user"].to_list(), frame["time"].to_list())
+    ]
+    assert np.array_equal(group[:, None] == group, [[one == other for other in keys] for one in keys])
 
 
 def test_it_comes_back_from_json_and_arrays(shop, rows):

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from taiji.alignment.accumulation import AccumulationStep
+from taiji.alignment.hooks import TESTED
 from taiji.core.errors import InputError, ResourceError
 
 Batch = dict[str, Any]
@@ -155,5 +156,5 @@ def _out_of_order(moment: str, expected: str, found: str) -> ResourceError:
         where=f"when {moment}",
         expected=expected,
         found=found,
-        fix='pip install "trl>=1.16,<1.17", and call train() again after an interruption',
+        fix=f'pip install "{TESTED}", and call train() again after an interruption',
     )

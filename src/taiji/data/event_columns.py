@@ -12,20 +12,22 @@ from taiji.core.settings import Settings
 from taiji.data.tasks import CLICK, CONVERSION, Task, check_tasks
 
 FIXED = ("user_id", "item_id", "timestamp", "exposed", "click", "conversion", "matured_at", "price")
-"""Columns of the events of a source whose names have a fixed meaning."""
+"""Names of event columns that have a fixed meaning in every source."""
 INSIDE = ("event", "user", "item", "time", "ids", "vector", "neighbour_items")
-"""Further names that are reserved for columns of datasets and feature tables."""
+"""Further reserved names: columns that datasets and feature tables add."""
 
 
 class EventColumns(Settings):
-    """Names of the further columns of events by role. A column has only one role.
+    """Names of the event columns besides :data:`FIXED`, by role. A column has only one role.
 
-    Labels and behaviours are outcomes: those of a row must not be used to predict that row. Context is known at the time of the
-    request. Bias variables and positions influence what is seen and clicked, independently of the user's taste.
+    Labels and the behaviour are outcomes: a model must not use them to predict the same row. Context is known at the
+    time of the request. Bias variables and positions influence what is seen and clicked, independently of the user's
+    taste.
     """
 
     labels: tuple[Task, ...] = ()
-    """Labels besides click and conversion, each in the column with its name; null where the label is unknown."""
+    """Labels besides click and conversion. The column of a label has the name of the label, and is null where the label
+    is unknown."""
     behaviour: str | None = None
     """Column of the user's action as text (view, cart, buy, …)."""
     context: tuple[str, ...] = ()
@@ -56,7 +58,10 @@ class EventColumns(Settings):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """Click, conversion if the log has it, and the declared labels. Each label comes after its ``given`` label."""
+        """Click, conversion if the log has it, and the declared labels.
+
+        A label that depends on another one (``given``) comes after it.
+        """
         return self.check("labels")
 
     def check(self, where: str) -> tuple[Task, ...]:
@@ -101,8 +106,10 @@ class Rule:
     """Rule for the values of a column.
 
     Attributes:
-        kinds: accepted kinds: ``numbers``, ``ids`` (integers or text), ``texts`` (also converted from integers) or ``values`` (any of these).
-        dtype: data type to which the column is converted; None keeps its type.
+        kinds: accepted values: ``numbers`` (numbers or booleans), ``ids`` (integers or text), ``texts`` (text, or
+            integers converted to text) or ``values`` (text, numbers or booleans).
+        dtype: data type to which the column is converted; None keeps its type, except that categorical columns become
+            text.
         valid: expression that is true for valid values of the column ``value``; nulls are skipped.
         expected: description of valid values for messages.
         fix: advice for invalid values.

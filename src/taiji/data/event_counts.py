@@ -1,4 +1,4 @@
-"""Named counters of a log: which events each one counts, by which key, and how it is made from the events."""
+"""Counters of the events of a log: the events that each one counts, the key by which it counts, and its computation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ EVENTS: dict[Events, tuple[pl.Expr, str]] = {
     "known": (KNOWN, "matured_at"),
     "bought": (KNOWN & (pl.col("conversion") == 1), "matured_at"),
 }
-"""Kinds of events to count, each with its condition and the column of the time from which an event counts."""
+"""Kinds of events to count: the condition that selects the events, and the column with the time from which an event
+counts."""
 Count = tuple[Key, Events]
 Mean = Literal["item", "level_3"]
 CLICKS: tuple[Count, ...] = tuple(
@@ -47,12 +48,12 @@ MEANS: tuple[Mean, ...] = ("item", "level_3")
 
 @dataclass(frozen=True, eq=False)
 class CountKeys:
-    """Integer keys by which the events of a catalogue's items are counted.
+    """Integer keys by which events are counted.
 
     Attributes:
         n_items: number of items.
         codes: dense code of each item's first, second and finest category, (n_items,) int64 each. If the data has fewer than three levels, the
-            codes of the missing last ones are 0.
+            codes of the missing levels are 0.
         sizes: number of codes at each of these levels.
     """
 
@@ -68,11 +69,11 @@ class CountKeys:
         return cls(len(items), codes, tuple(int(level.max(initial=0)) + 1 for level in codes))
 
     def of_level(self, users: Array, items: Array, level: int) -> Array:
-        """Return the key of each user with the item's category of a level (0 to 2), (N,)."""
+        """Return the key of each pair of a user and the item's category at a level (0 to 2), (N,) int64."""
         return users * self.sizes[level] + self.codes[level][items]
 
     def make(self, key: Key, users: Array, items: Array) -> Array:
-        """Return the key of each user and item, (N,) int64."""
+        """Return the integer key of each row of a user and an item, (N,) int64."""
         if key in ("user", "item"):
             return users if key == "user" else items
         if key == "pair":
@@ -89,7 +90,7 @@ class EventCounts(Protocol):
         """Return the counter of events by a key; see :data:`COUNTS`."""
 
     def mean(self, key: Mean) -> PastMean:
-        """Return the means of the logarithm of the price by a key; see :data:`MEANS`."""
+        """Return the means of log1p prices per key; see :data:`MEANS`."""
 
 
 class LogCounts:
@@ -113,7 +114,7 @@ class LogCounts:
         return self._counts[key, events]
 
     def mean(self, key: Mean) -> PastMean:
-        """Return the means of the logarithm of the price by a key."""
+        """Return the means of log1p prices per key; see :data:`MEANS`."""
         if key not in self._means:
             self._means[key] = mean_of(self._events, self._keys, self._listed, key)
         return self._means[key]
@@ -137,12 +138,12 @@ class ClickCounts:
         return self._own.get((key, events)) or self._counts.count(key, events)
 
     def mean(self, key: Mean) -> PastMean:
-        """Return the means of the logarithm of the price by a key."""
+        """Return the means of log1p prices per key; see :data:`MEANS`."""
         return self._counts.mean(key)
 
 
 def count_of(log: pl.LazyFrame, keys: CountKeys, key: Key, events: Events) -> PastCount:
-    """Count events of a log by a key."""
+    """Count the events of a log per key; see :data:`COUNTS`."""
     kept, time = EVENTS[events]
     known = pl.col(time).fill_null(np.iinfo(np.int64).max).cast(pl.Int64)
     user, item, times = _columns(log, kept, known)

@@ -1,4 +1,7 @@
-"""Choose prompt examples: triples of user, cutoff and target, whose prompt may use only events strictly before the cutoff."""
+"""Choose prompt examples: triples of user, cutoff and target.
+
+A prompt may use only events strictly before its cutoff.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def make_examples(dataset: Dataset, split: Split, period: str, settings: Example
     """Choose the examples of a period.
 
     The cutoff ``as_of`` is the time of the target's event. If several targets share user and cutoff (one basket), one of them
-    is drawn. Choices are made by a pseudo-random key of seed, user, cutoff and item, so that other events in the log do not
-    change the key of an example.
+    is drawn. Choices are made by a pseudo-random key, a hash of seed, user, cutoff and target. The key of an example
+    therefore does not depend on other events in the log.
 
     Args:
         dataset: the log.
@@ -97,13 +100,15 @@ def choose_examples(dataset: Dataset, frame: pl.DataFrame, period: str, settings
 
 
 def next_sets(dataset: Dataset, examples: pl.DataFrame, ends: Sequence[int], count: int) -> pl.Series:
-    """Return the next items of each example's user: the target, then items that are new to the user, then known items, each in chronological order.
+    """Return the next items of each example's user: the target, then items that are new to the user, then known items.
+
+    Both groups are in chronological order.
 
     Args:
         dataset: the log.
         examples: ``user``, ``as_of``, ``target``.
-        ends: for each example, the time before which interactions are used: the end of the example's period, because later periods evaluate what was
-            learnt from this one.
+        ends: for each example, the end of its period. Interactions at or after this time are not used, because later
+            periods serve for evaluation.
         count: largest number of items in a set; users with fewer next items have smaller sets.
 
     Returns:

@@ -23,7 +23,7 @@ NEEDED = ("user", "item", "time")
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of user, item and time of a dataset, possibly with further columns.
+    """Rows with a user, an item and a time each, and possibly further columns.
 
     Attributes:
         dataset: dataset to which the ids refer.
@@ -100,8 +100,9 @@ class RowArrays(Rows):
     Args:
         dataset, past, known: see :class:`Rows`.
         user, item, time: (N,) int64 each.
-        further: function that makes each further column, by name.
-        given: the further columns that are at hand as arrays, (N,) each; :meth:`lists` returns those of Python lists.
+        further: name of each further column to a function that makes it.
+        given: further columns that already exist as arrays, (N,) each. :meth:`lists` returns a column whose elements
+            are Python lists.
     """
 
     def __new__(cls, *arguments: Any, frame: pl.DataFrame | None = None, **others: Any) -> Self:

@@ -37,7 +37,10 @@ class Categories:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Offset of each code's field in one table that stacks the vocabulary rows of all fields, (width,)."""
+        """Offset to add to each code in a table that stacks the vocabulary rows of all fields, (width,).
+
+        Codes of one field share an offset.
+        """
         starts = np.cumsum([0, *self.rows])[:-1]
         return tuple(int(start) for start, columns in zip(starts, self.columns) for _ in range(columns))
 
@@ -48,8 +51,8 @@ class Layout:
 
     Attributes:
         users, items: number of rows of the id vocabularies.
-        user, item, row: categories of the user, of the item, and of the row (context and pair).
-        numbers: names of the numbers, in the order of the columns.
+        user, item, row: sizes of the category fields of the user, of the item, and of the row (context and pair).
+        numbers: names of the numeric inputs, in the order of their columns.
         sequences: name to (length, True if ages are known).
         codes: name to (number of slots, values per slot).
         vectors: name to width.
@@ -206,8 +209,8 @@ class FieldSet:
     def subset_codes(self, users: UserSubset, codes: Array) -> Array:
         """Return :meth:`user_codes` for a subset of users.
 
-        ``codes``, those of the base dataset, are reused if every field depends only on the user's own row and no user is new. Otherwise the codes are
-        computed again.
+        ``codes`` are the user codes of the base dataset. They are reused if every field depends only on the user's own
+        row and no user is new; otherwise the codes are computed again.
         """
         fields = (self.user_id, *self.categories("user"))
         if all(field.reads_own_row for field in fields) and not (users.numbers == NEW).any():
@@ -230,10 +233,10 @@ class FieldSet:
         """Convert rows to arrays, optionally only for the fields of some sides.
 
         Args:
-            rows: rows of the dataset on which the fields were fitted, or of a later one.
+            rows: rows of the dataset on which the fields were fitted, or of a later dataset.
             labels: labels of the rows by prediction name.
             sides: sides whose fields are converted; the caller fills in the fields of the other sides.
-            grouped: True to number the requests of the rows.
+            grouped: True to compute :attr:`Arrays.group`, the index of each row's request.
         """
         nothing = [np.zeros((len(rows), 0), dtype=np.float32)]
         columns = [_matrix(field, rows) for field in self.numbers if field.side in sides]
@@ -330,12 +333,13 @@ def _side_by_side(dataset: Dataset, table: pl.DataFrame, fields: Sequence[IdFiel
 
 
 def _requests(rows: Rows) -> Array:
-    """Number the requests of the rows: by the list id if the log has one, otherwise by user and time."""
-    lists = rows.dataset.event_columns.list_id
-    if lists is not None and lists in rows.frame.columns:
-        return rows.frame[lists].rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    """Number the requests of the rows: by list id where a row has one, otherwise by user and time."""
     if not len(rows):
         return np.zeros(0, np.int64)
     _, when = np.unique(rows.time, return_inverse=True)
     _, codes = np.unique(rows.user * (int(when.max()) + 1) + when, return_inverse=True)
-    return codes
+    column = rows.dataset.event_columns.list_id
+    if column is None or column not in rows.frame.columns:
+        return codes
+    lists = rows.frame[column].rank("dense")
+    return np.where(lists.is_null(), lists.len() + 1 + codes, lists.fill_null(0)).astype(np.int64)

@@ -1,8 +1,8 @@
 """Fields, which turn the columns of a dataset into the inputs of a model.
 
 A model never refers to a column by name. It receives the arrays of its fields and a description of them. The side of a
-field says what it describes: the user, the item, the context of the request, or the pair of user and item. A field in
-another package subclasses one of the classes here and overrides one method; see ``docs/extending.md``.
+field is the entity that the field describes: the user, the item, the context of the request, or the pair of user and
+item. A field in another package subclasses one of the classes here and overrides one method; see ``docs/extending.md``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Field:
     learnt: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that :meth:`fit` sets and that are saved with the model as JSON."""
     must_pay: bool = False
-    """True if a ranker keeps the field only if it improves the prediction of later rows; for fields of numbers."""
+    """True if a ranker keeps the field only if it improves the prediction of later rows. Only a :class:`NumbersField`
+    may set it."""
 
     def __init__(self, name: str, side: Side) -> None:
         if side not in SIDES:
@@ -118,7 +119,7 @@ class IdField(CodeField):
 
     Args:
         side: ``user`` or ``item``.
-        min_count: smallest number of occurrences before the end of training for an id to have its own row.
+        min_count: number of occurrences in the log before the end of training from which an id gets its own row.
         max_rows: largest number of ids with their own row; the most frequent ids have precedence.
         hashed: number of shared rows.
     """
@@ -152,7 +153,8 @@ class CategoryField(CodeField):
 
     Args:
         column: name of the column, or of several columns.
-        side: side that the column describes, which also says in which table it is: the users, the items, or the rows (context and pair).
+        side: side that the column describes. It also determines the table of the column: the users, the items, or the
+            rows (for context and pair).
         name: name of the field; by default the name of the first column.
         hashed: number of rows shared by values that were not seen in training.
     """

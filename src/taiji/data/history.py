@@ -1,4 +1,4 @@
-"""Interactions of users and prices of items in chronological order, with queries for what was known strictly before a time."""
+"""Interactions of users and prices of items in chronological order, with queries for entries strictly before a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TimeIndex:
     Attributes:
         offsets: offsets of the compressed rows, ``(rows + 1,)``.
         times: times of the entries, ``(n,)``, ascending within a row.
-        until: time after which there is no entry; None if it is unknown and has to be found by reading all times.
+        until: time after which there is no entry; None computes it by reading all times.
     """
 
     offsets: NDArray[np.integer[Any]]
@@ -45,7 +45,7 @@ class TimeIndex:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self.offsets) - 1):
             raise IndexError(f"ids must lie in [0, {len(self.offsets) - 1}), found {rows.min()} to {rows.max()}")
         starts, ends = (self.offsets[places].astype(np.int64, copy=False) for places in (rows, rows + 1))
-        if rows.size and as_ofs.min() > self.latest:  # a service asks about today, after the end of the log
+        if rows.size and as_ofs.min() > self.latest:  # a service queries the current time, after the end of the log
             return starts, ends
         if rows.size and rows.min() == rows.max():
             start, end = int(starts.flat[0]), int(ends.flat[0])
@@ -94,7 +94,7 @@ def untouched(users: Ints, items: Ints, times: Ints) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Prices of items over time: those of the events and, before the first priced event of an item, the price in the table of items.
+    """Prices of items over time: the prices of events and, before the first of them, the price in the table of items.
 
     Attributes:
         offsets: offsets of the items in ``prices`` and ``times``, ``(n_items + 1,)``. The entries of an item are in chronological order.
@@ -125,7 +125,10 @@ class Prices:
         return TimeIndex(self.offsets, self.times, self.until)
 
     def before(self, items: ArrayLike, as_ofs: ArrayLike) -> NDArray[np.float64]:
-        """Return the last price of each item strictly before each time, ``(B,)``; if there is none, the listed price; if that is missing too, NaN."""
+        """Return the last price of each item strictly before each time, ``(B,)``.
+
+        If there is none, return the listed price of the item, or NaN if that is missing too.
+        """
         if self.final is not None and np.min(as_ofs, initial=np.iinfo(np.int64).max) > self._index.latest:
             return self.final[np.asarray(items, np.int64)]
         starts, ends = self._index.before(items, as_ofs)
@@ -201,7 +204,8 @@ class History:
     def after_batch(self, users: ArrayLike, as_ofs: ArrayLike, limit: int) -> tuple[Ints, Ints]:
         """Return the first ``limit`` interactions of each user at or after each time, oldest first.
 
-        Shapes are those of :meth:`before_batch`. These interactions are unknown at that time, so use them only as targets and for oracles.
+        The result has the same shapes and padding as :meth:`before_batch`. It lies in the future of each time, so use
+        it only for targets and oracles.
         """
         _, starts = self._index.before(users, as_ofs)
         return self._around(

@@ -88,7 +88,7 @@ def joined(table: pl.Series, events: pl.Series, column: str, name: str) -> Joine
         unknown = unknown.filter(~unknown.is_in(table.drop_nulls().implode()))
         near = dict(_pairs(unknown, table.drop_nulls().unique(), _folded).iter_rows())
     known, named = table.drop_nulls().unique(), events.drop_nulls()
-    if known.dtype != named.dtype:  # integers of two widths
+    if known.dtype != named.dtype:  # integers of different widths
         known, named = (s.cast(pl.Int64) if s.dtype.is_integer() else s for s in (known, named))
     if known.dtype != named.dtype:  # neither integers nor text: the schema reports it
         known, named = known.cast(pl.String), named.cast(pl.String)
@@ -142,8 +142,9 @@ def _folded(texts: pl.Series) -> pl.Series:
 def _spellings(known: pl.Series, named: pl.Series, column: str) -> tuple[pl.DataFrame, list[str]]:
     """Find ids that are spelt differently in the events: return columns ``given`` and ``known``, and notes on them.
 
-    A form is used only if the ids of the table, and those of the events, remain distinct in it. There is one exception: ``12.0`` and
-    ``12`` in the events are the same id, because columns of integers with missing values are written in this way.
+    A form is used only if different ids of the table remain different in it, and different ids of the events as well.
+    There is one exception: ``12.0`` and ``12`` in the events are the same id, because some programs write a column of
+    integers with missing values as floats.
     """
     found, notes = pl.DataFrame(schema={"given": pl.String, "known": pl.String}), []
     for form, mixed in ((_whole, True), (_unpadded, False)):
@@ -171,7 +172,10 @@ def _pairs(unknown: pl.Series, known: pl.Series, form: Callable[[pl.Series], pl.
 
 
 def alike(ids: pl.Series) -> list[tuple[str, str]]:
-    """Return sorted pairs of ids of a column that differ only in spelling."""
+    """Return sorted pairs of ids of a column that differ only in spelling.
+
+    If an id has more than two spellings, only the first two are returned.
+    """
     texts = ids.drop_nulls().unique().sort()
     if texts.dtype != pl.String:
         return []

@@ -1,7 +1,8 @@
-"""Columns of intents in a feature table: predictions of a model for a user, as a few vectors with weights and predicted categories.
+"""Columns of intents in a feature table.
 
-A row has up to m intents in descending order of weight. The weights of a row sum to 1. Each vector is stored as int8 with its own scale,
-because only its direction is used.
+Intents are predictions of a model for a user: a few vectors with weights and predicted categories. A row has up to m
+intents in descending order of weight. The weights of a row sum to 1. Each vector is scaled by itself and stored as
+int8; the scale is not stored, because only the direction is used.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ INTENTS: dict[str, pl.DataType] = {
     "intent_levels": pl.List(pl.List(pl.String)),
     "intent_embedder": pl.String(),
 }
-"""Columns of a feature table whose answers are sets: the concatenated vectors, the weights and the category levels of the intents, and the embedder
-as ``name@version``, followed by ``+`` and the version of the learnt intent map (:mod:`taiji.features.intent_map`) if one was applied."""
+"""Columns of a feature table that was made with ``reasoning.prompts.answer: set``: the concatenated vectors, the
+weights and the category levels of the intents, and the embedder as ``name@version``, followed by ``+`` and the version
+of the learnt intent map (:mod:`taiji.features.intent_map`) if one was applied."""
 FULL_SCALE = 127
 
 
@@ -33,7 +35,7 @@ class IntentRows:
 
     Attributes:
         vectors: unit vectors, (N, m, d) float32, zero after the last intent of a row.
-        weights: weights, (N, m) float32, which sum to 1 in each row, or to 0 without intents.
+        weights: weights, (N, m) float32, which sum to 1 in each row, or to 0 in a row without intents.
         levels: category levels, (N, m, depth), None where missing.
     """
 

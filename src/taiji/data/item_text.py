@@ -11,15 +11,17 @@ from taiji.data.dataset import Dataset
 DESCRIPTION = "description"
 """Column of the items with longer texts."""
 CHARACTERS = 200
-"""Largest number of characters of a text, without the description."""
+"""Largest number of characters of a text, not counting the description."""
 
 
 def item_texts(dataset: Dataset, description: int = 0) -> list[str]:
-    """Return the text of each item: title and categories from coarse to fine, without parts that occur in an earlier part; "" if there are none.
+    """Return the text of each item: title and categories from coarse to fine.
+
+    A part that occurs in an earlier part is left out. The text of an item without any part is "".
 
     Args:
         dataset: the items.
-        description: largest number of characters of the item's description that follow; 0 for none.
+        description: largest number of characters of the item's description to append; 0 appends no description.
     """
     columns = [dataset.items[name].cast(str).fill_null("").to_list() for name in ("title", *dataset.levels)]
     texts = [item_text(row) for row in zip(*columns)]
@@ -35,7 +37,7 @@ def descriptions(dataset: Dataset) -> list[str]:
 
 
 def item_text(row: Sequence[str]) -> str:
-    """Return the text of a title and categories from coarse to fine, for an item or for something similar, such as an intent."""
+    """Join the title and the categories (coarse to fine) of an item or an intent, up to :data:`CHARACTERS` in total."""
     parts: list[str] = []
     for part in row:
         if part.strip() and not any(part in earlier for earlier in parts):

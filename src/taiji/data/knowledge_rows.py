@@ -27,9 +27,10 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 """Columns of the table, which has one row per item.
 
-``said`` is the reply of the model, and ``text`` the usable text. ``text`` is null if the guard flagged the reply (``flagged`` has the
-reasons) or if the reply did not end properly (``ended``). ``writer`` is the version of the model and its sampling, ``asked`` the hash of
-the prompt. Times are in microseconds: the catalogue listed the item at ``as_of``, and the text may be used from ``available_at`` on.
+``said`` is the reply of the model, and ``text`` is its usable text. ``text`` is null if the guard flagged the reply
+(``flagged`` has the reasons) or if the reply did not end properly (``ended``). ``writer`` is the version of the model
+and its sampling settings, and ``asked`` is the hash of the prompt. Times are in microseconds: the catalogue listed the
+item at ``as_of``, and the text may be used from ``available_at`` on.
 """
 NEEDED = ("item_id", "text", "available_at")
 """Columns that are required to use a table of knowledge. A table of your own may have only these."""
@@ -69,8 +70,9 @@ def read_knowledge(path: str | Path) -> pl.DataFrame:
 def listed_at(dataset: Dataset) -> np.ndarray:
     """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or the start of the log.
 
-    The first event of an item must not be used instead, because it would leak labels: among the items without earlier interactions, the item
-    of an interaction at the time of a row would be listed by then, whereas items whose first interaction is later would not.
+    The first event of an item must not be used instead, because it would leak labels. At the time
+    of a row, an item that is clicked for the first time in this row would then be listed, but other items without
+    earlier clicks would not.
     """
     first = Availability.of(dataset).first
     begin = dataset.scan().select(pl.col("time").min()).collect().item()

@@ -22,7 +22,7 @@ BATCH_NAMES = ("users", "user", "user_categories", "items", "item", "numbers", "
 
 
 def _checked(name: str) -> str:
-    """Return a name if it can be the name of a module and of an input in a batch.
+    """Return a name if it is valid for a PyTorch module and for an input in a batch.
 
     Raises:
         ConfigError: the name is not an identifier or is reserved.
@@ -70,7 +70,7 @@ class CodesField(Field):
     """Field of quantiser codes, one per slot, in a list column of fixed length.
 
     Args:
-        column: name of the column of the rows.
+        column: name of the list column of the rows.
     """
 
     learnt = ("slots", "values")
@@ -96,7 +96,7 @@ class VectorField(Field):
     """Field of one dense vector per row, in a list column of fixed length.
 
     Args:
-        column: name of the column of the rows.
+        column: name of the list column of the rows.
     """
 
     learnt = ("width",)

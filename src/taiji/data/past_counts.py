@@ -48,7 +48,7 @@ class PastCount:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays that hold the counter."""
+        """Arrays from which :meth:`of` restores the counter."""
         found = {"offsets": self.index.offsets, "times": self.index.times}
         return found if self.keys is None else {**found, "keys": self.keys}
 
@@ -98,7 +98,7 @@ class PastMean:
         keys: keys of the numbers, (E,) int64.
         times: times at which they became known, (E,) int64.
         values: numbers, (E,) float64.
-        base: sum and count, (K,) each, of the numbers of keys 0 … K − 1 that were known before the log began.
+        base: sums and counts, (K,) each, of the numbers known before the log began, for the keys 0 … K − 1.
 
     Sums, including the total of each key, are stored as integers, in millionths. In floating point, the last bits of a sum would depend on future events.
     """
@@ -123,7 +123,7 @@ class PastMean:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays that hold the means."""
+        """Arrays from which :meth:`of` restores the means."""
         own = {"sums": self.sums, "totals": self.totals, "base_sums": self.base[0], "base_counts": self.base[1]}
         return {**self.counts.arrays, **own}
 
@@ -140,6 +140,6 @@ class PastMean:
 
 
 def narrow(values: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Return ascending integers in half the space if all fit into 32 bits and none is negative."""
+    """Convert ascending integers to uint32 if all of them fit; otherwise return them unchanged."""
     fits = not len(values) or (values[0] >= 0 and values[-1] <= np.iinfo(np.uint32).max)
     return values.astype(np.uint32) if fits else values

@@ -7,7 +7,7 @@ import polars as pl
 from taiji.data.discovery.words import says
 
 CONTACT = "email mail e_mail phone telephone telefon tel mobile mobil handy fax address adresse anschrift street strasse straße zip zipcode postcode postal plz iban bic card creditcard ssn passport ip ipaddress geburtsdatum birthdate birthday dob firstname lastname surname vorname nachname fullname username login password passwort 邮箱 电话 手机 地址 身份证 姓名 住所 電話 メール"
-"""Words in the names of columns that identify or locate a person."""
+"""Words in column names that indicate data by which a person can be identified or located."""
 CONTACT_FORMS = (
     r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
     r"^(\+|0)[0-9 ()/.\-]{7,}$",

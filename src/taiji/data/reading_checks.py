@@ -16,7 +16,8 @@ class Thresholds:
     Attributes:
         one_id: largest number of events that one id may have: as a share of all events, and as a multiple of the mean
             number per id. Only an id above both is reported.
-        known: smallest share of events whose id occurs in its table; a smaller share, or near matches, are a finding.
+        known: smallest acceptable share of events whose id occurs in its table. A smaller share is a finding, and so is
+            any near match (an id that differs from an id of the table only in spelling).
         one_instant: largest share of all events that may have the same time.
         repeated: largest share of events that may be equal to an earlier event in every column.
         least_rows: number of events below which shares are not meaningful.

@@ -31,7 +31,7 @@ class LeftOut(Record):
     reason: str
     rows: int
     first: tuple[int, ...] = ()
-    """Positions of the first few."""
+    """Positions of the first few of these rows."""
     unit: Unit = "row"
     examples: tuple[str, ...] = ()
 
@@ -90,7 +90,7 @@ class FileReading(Record):
 
 
 class LabelReading(Record):
-    """Number of rows of a label, number of rows for which it is known, and mean of its known values (the rate of a label of 0 and 1)."""
+    """Number of rows of a label, number of rows for which it is known, and mean of its known values."""
 
     name: str
     rows: int
@@ -180,16 +180,16 @@ class ReadingReport(Record):
     profile: tuple[str, ...] = ()
     """Columns of users that prompts may show."""
     private: tuple[str, ...] = ()
-    """Columns among these that look like contact data."""
+    """Columns of ``profile`` that look like contact data."""
     repeated: int = 0
     """Number of events that are equal to an earlier event in every column."""
     findings: tuple[Finding, ...] = ()
 
 
 class Reading:
-    """Collector of a report while files are read. Tables are ``events``, ``items`` and ``users``.
+    """Builder of a report while files are read. Tables are ``events``, ``items`` and ``users``.
 
-    Each count (a table with a reason, or a table with a column) must be added only once.
+    Add each reason of a table, and each column of a table in a role, only once.
     """
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class Reading:
             places: positions of the rows, counted from 1; the first few are sufficient.
             unit: unit of the positions.
             rows: number of rows; by default the number of positions.
-            examples: examples of their contents.
+            examples: examples of the contents of these rows.
         """
         numbers = list(places)
         count = len(numbers) if rows is None else rows
@@ -239,7 +239,7 @@ class Reading:
         places: Iterable[int] = (),
         examples: Iterable[object] = (),
     ) -> None:
-        """Add how many cells of a column could be read.
+        """Add the number of cells of a column that could be read.
 
         Args:
             table: name of the table.
@@ -247,8 +247,8 @@ class Reading:
             part: role of the column: a key of the mapping, or the name of a label.
             values: number of cells with a value.
             understood: number of these cells that could be read.
-            places: rows (counted from 1) of the other cells.
-            examples: examples of their contents.
+            places: rows (counted from 1) of the cells that could not be read.
+            examples: examples of the contents of these cells.
         """
         record = ColumnReading(
             column=column,

@@ -65,7 +65,7 @@ def popular_non_clicks(
 
     Returns:
         ``rows (k,)`` ascending, ``items (k,)``, and random numbers ``(n, per_row + 1)``, NaN for rows without draws. The caller
-        uses them to shuffle a click among its non-clicks, so that its position does not reveal it.
+        uses them to shuffle a click among its non-clicks, so that the position does not reveal the click.
     """
     count, draws = len(users), 2 * per_row + 2
     width = int(items.max()) + 1 if count else 1

@@ -35,7 +35,7 @@ NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables of a source, with its own ids.
+    """Tables of a source, with the ids of the source.
 
     Attributes:
         items: ``item_id`` (any type), ``title`` (text) and optionally ``category_l1``, ``category_l2``, … (text, from the
@@ -50,7 +50,8 @@ class Tables:
         domain: domain of the items, which determines the wording of prompts: a folder of prompt templates (``shop``, ``films``, …).
         notes: notes on how the tables were made, for readers of the report.
         event_columns: roles of the further columns of ``events``; columns without a role are dropped.
-        levels: category columns that the source provides, with or without values; None means those of ``items``.
+        levels: category columns that the source provides, with or without values; None takes the category columns of
+            ``items``.
         reading: report on how the files of the source were read, or None.
         checked: parts that :func:`validate` has validated. If one of them has been replaced since, the tables are validated again.
     """

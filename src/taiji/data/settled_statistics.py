@@ -1,6 +1,9 @@
-"""Statistics of items after the end of a log, when no further event changes them: one row per item instead of a search in every counter.
+"""Statistics of items after the end of a log, when no event can change them any more.
 
-A service answers today's requests from a log that has ended. Statistics of a window of time settle once the window begins after the last event.
+They are stored as one row per item, so that a request needs no search in the counters.
+
+A service answers current requests from a log that has ended. The statistics of a time window settle once the window
+begins after the last event.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class SettledStatistics:
     ends: Mapping[str, int]
 
     def column(self, name: str, rows: PointInTime) -> Array | None:
-        """Return a statistic of rows, (N,) float32; None if it is not known for all of their times."""
+        """Return a statistic of rows, (N,) float32; None if it has not settled before the earliest time of the rows."""
         end = self.ends.get(name)
         if end is None or rows.earliest <= end:
             return None
@@ -45,7 +48,7 @@ class SettledStatistics:
 
 
 class _Recorder:
-    """Counters that note which of them are read; see :class:`taiji.data.event_counts.EventCounts`."""
+    """Counters (:class:`taiji.data.event_counts.EventCounts`) that record the names of the counters that are read."""
 
     def __init__(self, counts: EventCounts) -> None:
         self._counts = counts
@@ -85,5 +88,5 @@ def _end(statistics: Statistics, name: str, until: Mapping[str, int]) -> int:
     counts = _Recorder(statistics.counts)
     one = np.zeros(1, np.int64)
     Statistics(counts, statistics.keys, statistics.prices).at(one, one, one)[name]
-    # Prices may change until the last priced event, which is also the last one of this mean.
+    # Prices may change until the last priced event, which is also the last event of the counter item-price.
     return max(until[read] for read in {*counts.read, "item-price"}) + WINDOWS.get(name, 0)

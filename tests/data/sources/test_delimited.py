@@ -34,7 +34,7 @@ def test_every_encoding_gives_the_same_rows(tmp_path, encoding, name, end):
         (
             "1,x,3\n4,y,6,7\n4,y,6\n",
             GOOD,
-            [(3, "4 fields instead of 3; is a field without quotes that contains the separator?")],
+            [(3, "4 fields instead of 3; does a field without quotes contain the separator?")],
         ),
         ("1,x,3\n4,y,6\n7,z", GOOD, [(4, "2 fields instead of 3")]),
         ("1,x,3\n\n4,y,6\n\n", GOOD, []),

@@ -12,7 +12,10 @@ from taiji.data.sources.label_rules import parse_rule
 
 
 def tried_cells(table: Table) -> Cells:
-    """Return the cells of the table, read with the notations of its numbers. Broken cells are null."""
+    """Return a parser of the cells of a table.
+
+    It uses the number notation found for each column; invalid cells become null.
+    """
     numbers = {column.name: column.understood.form for column in table.columns.values()}
     reading = Reading()
     reading.file("events", table.path.name, len(table.frame))
@@ -21,5 +24,5 @@ def tried_cells(table: Table) -> Cells:
 
 
 def tried_label(table: Table, rule: bool | int | str) -> pl.Series:
-    """Return the labels of 0 and 1 that a rule gives, null where unknown."""
+    """Evaluate a label rule on the inspected rows: 0, 1, or null where unknown, (n,) int8."""
     return tried_cells(table).label(parse_rule(rule), "label")

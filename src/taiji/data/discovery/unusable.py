@@ -33,7 +33,8 @@ class Unusable:
 
     Attributes:
         reasons: reasons with counts, as sentences.
-        worst: largest share of the rows of a table that is dropped for one reason. Rows with broken cells are not dropped.
+        worst: largest share of a table's rows that is dropped for a single reason. Rows with invalid cells are not
+            counted, because they are not dropped.
     """
 
     reasons: tuple[str, ...]
@@ -80,7 +81,7 @@ def _count_missing_ids(table: Table, name: str, reasons: list[str], shares: list
 
 
 def columns_in(guess: Guess) -> set[str]:
-    """Return the texts in the value of a guess. Some of them may be columns."""
+    """Return all strings in a guess, including strings that are not column names."""
     value = guess.value
     if isinstance(value, dict):
         inner = [entry.get("column") for entry in value.values() if isinstance(entry, dict)]
@@ -91,7 +92,10 @@ def columns_in(guess: Guess) -> set[str]:
 
 
 def number_forms_of(guesses: Mapping[str, Guess], section: str, table: Table) -> dict[str, NumberForm]:
-    """Return the notations of the numeric columns that have a role, except for the simplest notation."""
+    """Return column to number notation for the numeric columns that have a role.
+
+    Columns in :data:`PLAIN` notation are omitted.
+    """
     return {
         name: table.columns[name].understood.form
         for name in _numbers(guesses, section, table)

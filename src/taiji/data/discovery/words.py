@@ -51,7 +51,7 @@ NEGATING = "not no non never without nicht kein keine ohne sans pas sin ikke int
 NEGATIONS = frozenset(NEGATING.split())
 PREFIXES = ("not", "non", "no", "un", "nicht", "未", "没有", "没", "不", "無", "非")
 NUMBER_OF = ("no", "of"), ("nr", "of")
-"""First words of names in which ``no`` or ``nr`` is short for number."""
+"""First two words of names in which ``no`` or ``nr`` abbreviates "number" and is not a negation (``no_of_clicks``)."""
 
 
 def parts(name: str) -> list[str]:
@@ -62,7 +62,7 @@ def parts(name: str) -> list[str]:
 
 
 def says(name: str, vocabulary: str) -> bool:
-    """Return True if a name contains a word of the vocabulary (words separated by spaces)."""
+    """Return True if a name contains a word of ``vocabulary``, which is a string of words separated by spaces."""
     words = parts(name)
     joined = "".join(words)
     for word in vocabulary.split():
@@ -100,7 +100,10 @@ def negated(name: str, vocabulary: str) -> bool:
 
 
 def label_named(name: str) -> str | None:
-    """Return the only one of :data:`LABELS` that a name means, or None if it means something else too: ``is_clicked`` is ``click``, ``click_time`` is None."""
+    """Return the first key of :data:`LABELS` whose vocabulary covers all words of a name; None if there is none.
+
+    Negations and :data:`DECORATIONS` are ignored: ``is_clicked`` gives ``click``, and ``click_time`` gives None.
+    """
     words = [word for word in parts(name) if word not in NEGATIONS]
     for meaning, vocabulary in LABELS.items():
         plain = [word for word in words if word in vocabulary.split() or word not in DECORATIONS]
@@ -110,7 +113,10 @@ def label_named(name: str) -> str | None:
 
 
 def _in_vocabulary(word: str, vocabulary: str) -> bool:
-    """Return True if a word is in the vocabulary, possibly after a negating prefix or (in Chinese) words of :data:`DECORATIONS` have been removed."""
+    """Return True if a word is in the vocabulary, with or without a negating prefix.
+
+    Non-ASCII words of :data:`DECORATIONS` inside a word are ignored, because Chinese has no spaces.
+    """
     known = vocabulary.split()
     if not word.isascii():
         for decoration in sorted((part for part in DECORATIONS if not part.isascii()), key=len, reverse=True):
@@ -119,7 +125,7 @@ def _in_vocabulary(word: str, vocabulary: str) -> bool:
 
 
 def action(value: str) -> str | None:
-    """Return the one of :data:`ACTIONS` that the name of a logged action suggests; None if it suggests none or several.
+    """Return the key of :data:`ACTIONS` that the name of a logged action suggests; None if it suggests none or several.
 
     A negated action (``not clicked``) means ``shown``.
     """

@@ -51,7 +51,10 @@ def plain_text(value: Any) -> str:
 
 
 def levels(categories: Any, brand: str | None) -> list[str | None]:
-    """Return three category levels: the first categories, and the brand as the last known level."""
+    """Return three category levels, None where missing.
+
+    With a brand, they are the first one or two categories and then the brand; otherwise the first three categories.
+    """
     if isinstance(categories, list) and categories and isinstance(categories[0], list):
         categories = categories[0]
     if isinstance(categories, str):

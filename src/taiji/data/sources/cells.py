@@ -51,8 +51,8 @@ class Cells:
         frame: columns as read from the file (texts if it is a CSV).
         path: path of the file, for messages.
         plan: part of the mapping that describes the file.
-        unusable: ``error`` or ``drop``: what to do with invalid cells.
-        reading: report of the parsed cells.
+        unusable: handling of invalid cells, ``error`` or ``drop``.
+        reading: report to which counts of parsed and invalid cells are added.
     """
 
     table: str
@@ -126,13 +126,16 @@ class Cells:
         )
 
     def label(self, rule: Rule, part: str) -> pl.Series:
-        """Evaluate the rule of a label to 0 and 1. It is null where the value of a deciding column is missing."""
+        """Evaluate the rule of a label: 0 or 1, or null where missing values leave the result open, (n,) int8."""
         if isinstance(rule, Label) and rule.column is None:
             return pl.repeat(int(float(str(rule.value))), self.frame.height, dtype=pl.Int8, eager=True)
         return evaluate(rule, lambda test: self._test(test, part)).cast(pl.Int8)
 
     def grades(self, column: str, part: str, grades: tuple[float | str, ...]) -> pl.Series:
-        """Return the position of each value among the grades."""
+        """Return the position of each value in ``grades``, counted from 0, (n,) int64.
+
+        A value that is not a grade is invalid.
+        """
         values = self.frame[column]
         texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
         named = any(isinstance(grade, str) for grade in grades)

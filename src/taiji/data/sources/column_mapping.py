@@ -178,7 +178,7 @@ class EventsMapping(FileMapping):
     non_clicks: int = Field(default=0, ge=0)
     """Largest number of popular items to sample for each click as exposures without a click, for a log that has none."""
     labels: dict[str, LabelMapping] = Field(default_factory=dict)
-    """Name to further label besides click and conversion."""
+    """Labels besides click and conversion, by name."""
     behaviour: str | None = None
     """Column of the user's behaviour (view, cart, buy, …)."""
     context: tuple[str, ...] = ()
@@ -256,8 +256,8 @@ class Mapping(Settings):
     domain: str = Field(default="shop", pattern=DOMAIN)
     """Domain of the items: the folder of templates that determines the wording of prompts."""
     unusable: Unusable = "error"
-    """Handling of rows without an id, a timestamp, a click label or a title, with events whose id is missing from its table, and with invalid cells:
-    raise an error that lists them, or drop and count them (a cell becomes null)."""
+    """Handling of rows without an id, a timestamp, a click label or a title, of events whose id is missing from its
+    table, and of invalid cells: raise an error that lists them, or drop and count them (a cell becomes null)."""
     items: ItemsMapping
     events: EventsMapping
     users: UsersMapping | None = None

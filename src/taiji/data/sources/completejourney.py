@@ -63,7 +63,8 @@ class Promotions:
     """Promoted products by store and week.
 
     Attributes:
-        keys: ``group * width + product`` of every promoted (store, week, product), ascending and unique.
+        keys: ``group * width + product`` of every promoted product, ascending and unique. A group is the index of a
+            store and week.
         offsets: start of each group's products in ``keys``, of shape ``(groups + 1,)``.
         width: number greater than every product id.
     """

@@ -1,7 +1,8 @@
 """Read delimited text: detect encodings, typed headers, and invalid lines.
 
-Polars reads the file. Because it fills missing fields with nulls, and a stray quote swallows the following lines, its result is compared with the
-lines. If they do not match, the lines are read one by one to find the invalid ones.
+Polars reads the file. It fills missing fields with nulls, and it reads the lines after a stray quote as part of one
+field. Its result is therefore compared with the lines of the file. If they do not match, the lines are read one by one
+to find the invalid ones.
 """
 
 from __future__ import annotations
@@ -319,11 +320,11 @@ def _cells(text: str, separator: str, width: int) -> tuple[list[str] | None, str
 
 
 def _wrong_width(text: str, separator: str, found: int, width: int) -> str:
-    """Describe a record with a wrong number of fields, with a cause that is visible in it."""
+    """Describe a record with a wrong number of fields, and the likely cause if its text shows one."""
     wrong = f"{found} field{'' if found == 1 else 's'} instead of {width}"
     for other in SEPARATORS:
         if other != separator and text.count(other) == width - 1 > 0:
             return f"{wrong} when separated by {named(separator)}, but {width} when separated by {named(other)}"
     if found > width and re.search(rf"(^|{re.escape(separator)})'[^']*{re.escape(separator)}", text):
         return f"{wrong}; quotes around a field must be double quotes"
-    return f"{wrong}; is a field without quotes that contains the separator?" if found > width else wrong
+    return f"{wrong}; does a field without quotes contain the separator?" if found > width else wrong

@@ -1,4 +1,7 @@
-"""Find the files of a table in parts: a folder, hive partitions (``date=2024-01-01/part-0.parquet``), or a pattern."""
+"""Find the files of a table that consists of several parts.
+
+The parts are given by a folder, hive partitions (``date=2024-01-01/part-0.parquet``), or a pattern.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def is_pattern(name: str) -> bool:
 
 
 def hidden(path: Path) -> bool:
-    """Return True for a file or folder that the writing program keeps for itself (``_SUCCESS``, ``.crc``, ``_metadata``)."""
+    """Return True for hidden and metadata files or folders, which hold no rows (``_SUCCESS``, ``.crc``)."""
     return path.name.startswith((".", "_"))
 
 
@@ -87,7 +90,11 @@ def with_partition(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
 
 
 def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Concatenate the rows of all parts. A column that is missing from a part is null in its rows; if types differ, ids keep their digits."""
+    """Concatenate the rows of all parts.
+
+    A column that is missing from a part is null in its rows. If the types of a column differ between parts, the common
+    type keeps all digits of integers.
+    """
     if len(frames) == 1:
         return frames[0]
     kinds: dict[str, set[pl.DataType]] = {}

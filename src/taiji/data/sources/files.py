@@ -183,7 +183,9 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
 def _csv_columns(
     path: Path, columns: Mapping[str, str | None] | None, separator: str, header: list[str] | None, typed: bool
 ) -> tuple[list[str] | None, dict[str, type[pl.DataType]] | None]:
-    """Return the column names of a CSV if its header does not give them, and the types of the columns to read.
+    """Return the column names of a CSV and the types of the columns to read.
+
+    The names are None if the first line of the file holds them; the types are None if all columns are read.
 
     Raises:
         InputError: a requested column is missing or repeated, or rows are shorter than the given header.
@@ -213,7 +215,10 @@ def _csv_columns(
 def _column_missing(
     path: Path, separator: str, names: Sequence[str], missing: str, own: bool, columns: Mapping[str, Any] | None
 ) -> InputError:
-    """Return the error of a CSV without a requested column; ``own`` if the names come from its first line."""
+    """Return the error for a CSV that lacks a requested column.
+
+    ``own`` is True if the names come from its first line.
+    """
     if own and any(NUMERIC.match(name) for name in names):
         return InputError(
             "The first line of a file does not look like a header.",
@@ -348,7 +353,7 @@ def converted(values: pl.Series, kind: str, path: str | Path, decimal: str = "."
 
 
 def read_sheet(path: Path) -> pl.DataFrame:
-    """Read the only sheet of a spreadsheet that contains rows.
+    """Read a spreadsheet in which only one sheet contains rows.
 
     Raises:
         ResourceError: the package that reads spreadsheets is not installed.

@@ -46,7 +46,7 @@ class _Reader:
 
     Attributes:
         folder: folder that contains the files.
-        reading: report of what was read.
+        reading: report to which the reader adds rows, broken lines and notes.
         drop: True if unusable rows are dropped rather than rejected.
         log: file name of the log.
     """
@@ -57,7 +57,7 @@ class _Reader:
     log: str
 
     def cells(self, table: str, frame: pl.DataFrame, plan: FileMapping) -> Cells:
-        """Return the cells of a file, which are parsed as the mapping declares."""
+        """Return a parser of the cells of a file that follows the mapping."""
         return Cells(table, frame, self.folder / plan.file, plan, "drop" if self.drop else "error", self.reading)
 
     def read(self, plan: FileMapping, table: str, columns: dict[str, str | None]) -> pl.DataFrame:
@@ -88,7 +88,10 @@ MAPPING = "mapping.yaml"
 
 
 class Files(Source):
-    """Source that reads the files described by a mapping. The argument is the mapping, a folder that contains one, or a folder whose mapping is elsewhere."""
+    """Source that reads the files described by a mapping.
+
+    The argument is the mapping file, the folder that contains it, or (with ``data.mapping``) the folder of the files.
+    """
 
     takes = "FOLDER"
 
@@ -344,7 +347,10 @@ def _unescaped(reader: _Reader, frame: pl.DataFrame, columns: list[str]) -> pl.D
 
 
 def _levels(reader: _Reader, values: pl.Series, plan: LevelsMapping) -> list[pl.Series]:
-    """Return the category levels in one column of lists or of texts with separators. Of a list of lists, the first one is read."""
+    """Split a column of lists, or of texts with separators, into category levels.
+
+    In a list of lists, only the first list is read.
+    """
     if isinstance(values.dtype, pl.Array):
         values = values.arr.to_list()
     lists = values if isinstance(values.dtype, pl.List) else values.cast(pl.String).str.split(plan.separator)
