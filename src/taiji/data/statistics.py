@@ -23,7 +23,8 @@ WEEK, MONTH = 7 * DAY, 28 * DAY
 NEVER = np.log1p(3650.0)
 """Value of a "days since" statistic if there was no such event."""
 PRIOR = 10
-"""Weight of the overall rate in a smoothed rate, as a number of exposures (for conversion rates, of clicks)."""
+"""Weight of the overall rate in a smoothed rate, as a number of exposures (click rates) or clicks (conversion
+rates)."""
 WINDOWS = {"item_clicks_28d": MONTH, "item_clicks_7d": WEEK, "item_share_of_l3_28d": MONTH, "item_shown_28d": MONTH}
 """Length of the window of each statistic that counts only recent events."""
 USER_LEVELS: tuple[Key, ...] = ("user_level_1", "user_level_2", "user_level_3")
@@ -34,9 +35,9 @@ class Statistics:
 
     Args:
         counts: counters of the log's events.
-        keys: keys by which they count.
+        keys: keys by which the counters group events.
         prices: prices of items over time.
-        settled: statistics of items after the end of the log, if they have been computed.
+        settled: precomputed statistics of items for times after the end of the log, or None.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Statistics:
         self.counts, self.keys, self.prices, self.settled = counts, keys, prices, settled
 
     def with_clicks(self, users: Array, items: Array, times: Array) -> Statistics:
-        """Return statistics in which the clicks of users are replaced by the given ones, (E,) each.
+        """Return statistics in which the given clicks, arrays of shape (E,), replace the clicks of all users.
 
         Only the statistics in :data:`OWN` are then valid, because the others use the user ids of the original log.
         """
@@ -68,7 +69,8 @@ class PointInTime(Mapping[str, Array]):
     """
 
     shared: dict[object, Array] | None = None
-    """Further results for the same rows, by field, if several rankers score them; see :attr:`taiji.data.fields.NumbersField.shared`."""
+    """Cache by field of further results for the same rows, if several rankers score them; see
+    :attr:`taiji.data.fields.NumbersField.shared`."""
 
     def __init__(self, statistics: Statistics, users: Array, items: Array, times: Array) -> None:
         self.of, self.user, self.item, self.time = statistics, users, items, times
@@ -114,32 +116,34 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def settled_rows(self) -> Array:
-        """Settled statistics of the rows' items, (N, S)."""
+        """Precomputed statistics of the rows' items after the end of the log, (N, S)."""
         assert self.of.settled is not None
         return self.of.settled.values[self.item]  # type: ignore[no-any-return]
 
     def number(self, key: Key, events: Events) -> Array:
-        """Return the number of earlier events by a key."""
+        """Return the number of earlier events with the same key as each row, (N,)."""
         return self.of.counts.count(key, events).number(self.of.keys.make(key, self.user, self.item), self.time)
 
     def last(self, key: Key, events: Events) -> tuple[Array, Array]:
-        """Return the number of earlier events by a key, and the time of the last one."""
+        """Return the number of earlier events with the same key as each row, and the time of the last one, (N,)
+        each."""
         return self.of.counts.count(key, events).before(self.of.keys.make(key, self.user, self.item), self.time)
 
     def recent(self, key: Key, events: Events, span: int) -> Array:
-        """Return the number of earlier events by a key within a span of time (microseconds)."""
+        """Return the number of events with the same key as each row in the ``span`` microseconds before it, (N,)."""
         keys = self.of.keys.make(key, self.user, self.item)
         return self.of.counts.count(key, events).between(keys, self.time - span, self.time)
 
     @cached_property
     def click_prior(self) -> Array:
-        """Click rate of all earlier exposures."""
+        """Click rate of all earlier exposures, smoothed by adding one click and two exposures, (N,)."""
         clicks, shown = self.number("everything", "shown_clicked"), self.number("everything", "shown")
         return (clicks + 1) / (shown + 2)  # type: ignore[no-any-return]
 
     @cached_property
     def buy_prior(self) -> Array:
-        """Conversion rate of all clicks whose label is known by then."""
+        """Conversion rate of all earlier clicks with a known label, smoothed by adding one conversion and two clicks,
+        (N,)."""
         bought, known = self.number("everything", "bought"), self.number("everything", "known")
         return (bought + 1) / (known + 2)  # type: ignore[no-any-return]
 
@@ -170,11 +174,11 @@ class PointInTime(Mapping[str, Array]):
 
     @cached_property
     def price_of_kind(self) -> Array:
-        """Mean of the logarithms (log1p) of the earlier prices in the finest category of the item."""
+        """Mean log1p of the earlier prices in the finest category of the item."""
         return self.mean_price("level_3")
 
     def mean_price(self, key: Mean) -> Array:
-        """Return the mean of the logarithms (log1p) of the earlier prices by a key."""
+        """Return the mean log1p of the earlier prices with the same key as each row, (N,)."""
         return self.of.counts.mean(key).before(self.of.keys.make(key, self.user, self.item), self.time)
 
     def since(self, last: Array) -> Array:
@@ -182,12 +186,13 @@ class PointInTime(Mapping[str, Array]):
         return np.where(last > 0, np.log1p(np.maximum(self.time - last, 0) / DAY), NEVER)
 
     def rate(self, hits: Count, tries: Count, prior: Array) -> Array:
-        """Return the log-odds of a smoothed rate."""
+        """Return the log-odds of the rate of ``hits`` to ``tries``, smoothed with :data:`PRIOR` tries at the rate
+        ``prior``."""
         share = (self.number(*hits) + PRIOR * prior) / (self.number(*tries) + PRIOR)
         return np.log(share / (1 - share))  # type: ignore[no-any-return]
 
     def l3_share(self) -> Array:
-        """Return the share of the item in the clicks of the last 28 days in its finest category."""
+        """Return the item's share of the clicks in its finest category in the last 28 days."""
         return self.month_clicks / (self.recent("level_3", "clicked", MONTH) + 1)  # type: ignore[no-any-return]
 
 
@@ -225,11 +230,12 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "price_in_l3": ("item", lambda at: np.nan_to_num(at.price - at.price_of_kind)),
     "price_change": ("item", lambda at: np.nan_to_num(at.price - at.mean_price("item"))),
 }
-"""Name to side and definition. Counts and days are ``log1p``, and rates are log-odds of smoothed rates. The price is ``log1p`` of the last price
+"""Name of each statistic to its side and definition. Counts and days are ``log1p``, and rates are log-odds of smoothed
+rates. The price is ``log1p`` of the last price
 before the time, or else of the listed price, or else of the mean price in the category. The price of the exposure itself is not used, because
 many logs have prices only for purchases.
-``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items. If the data has fewer than three levels, the missing last ones
-are one category of all items.
+``l1``, ``l2`` and ``l3`` are the first, second and finest category levels of the items. If the data has fewer than
+three levels, each missing level is a single category that contains all items.
 ``price_in_l3`` and ``price_change`` are the differences between the price and the earlier mean prices of the category and of the item."""
 NAMES = tuple(STATISTICS)
 OWN = tuple(
@@ -249,8 +255,10 @@ class PastStatistics(Protocol):
 
 
 def statistics_of(dataset: Dataset) -> Statistics:
-    """Return the statistics of a dataset. They are kept in memory as long as the dataset is. A counter is made when it is first needed (within a second
-    for millions of events)."""
+    """Return the statistics of a dataset. They stay in memory as long as the dataset does.
+
+    Each counter is built on first use, which takes less than a second for millions of events.
+    """
     if dataset not in _BUILT:
         keys = CountKeys.of(dataset.items, dataset.levels)
         _BUILT[dataset] = Statistics(LogCounts(dataset.scan(), keys, dataset.prices.listed), keys, dataset.prices)

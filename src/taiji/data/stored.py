@@ -17,7 +17,9 @@ from taiji.data.history import History, Prices
 
 
 class StoredDataset(Dataset):
-    """Stored version of :class:`taiji.data.dataset.Dataset` with the same contents. ``events`` is read on access; ``scan()`` does not read it.
+    """Stored version of :class:`taiji.data.dataset.Dataset` with the same contents.
+
+    The first access to ``events`` reads them into memory; ``scan()`` does not.
 
     Args:
         folder: folder that :meth:`Dataset.save` wrote.

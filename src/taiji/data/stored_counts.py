@@ -1,6 +1,6 @@
-"""Counters of a log on disk, made once and read through memory maps.
+"""Counters of a log that are built once, stored on disk, and read through memory maps.
 
-A process then holds only the parts that its look-ups touch, and all processes of a machine share them.
+A process loads only the parts that its look-ups touch, and all processes of a machine share these parts in memory.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ from taiji.data.statistics import Statistics
 
 FORMAT = 2
 STORED = tuple(count for count in COUNTS if count not in CLICKS)
-"""Counters that are stored: all but those of a user's own clicks, which are part of a request; see
-:class:`ClickCounts`.
-"""
+"""Counters that are stored. Those of a user's own clicks are not, because each request supplies the clicks."""
 PRICES, SETTLED = "prices.npy", "settled.npy"
-"""Files with the last price of each item, and with its statistics after the end of the log."""
+"""Files with the last price of each item, and with the statistics of each item after the end of the log."""
 SOURCES = ("dataset.json", "events.parquet", "items.parquet")
 """Files of a saved dataset from which the counters are made."""
 
@@ -40,7 +38,7 @@ class StoredCounts:
 
     Args:
         folder: the folder.
-        until: for each counter, by name, a time after which it has no event.
+        until: name of each counter to the time of its last event, in microseconds.
     """
 
     def __init__(self, folder: Path, until: Mapping[str, int]) -> None:
@@ -55,7 +53,7 @@ class StoredCounts:
         return self._counts[key, events]
 
     def mean(self, key: Mean) -> PastMean:
-        """Return the means of the logarithm of the price by a key."""
+        """Return the means of log1p prices by a key."""
         if key not in self._means:
             self._means[key] = PastMean.of(*self._read(f"{key}-price"))
         return self._means[key]

@@ -107,14 +107,15 @@ def labels(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the labels of every prediction for the rows of ``frame``, (N,) float32 each, NaN where unknown.
 
-    A conditional label is defined only for rows where its condition is 1. Its joint label (both are 1) is 0 where the condition is
-    0, but only up to the time of the last row whose label is known. After that time, the joint label of rows whose condition
-    is 0 would be known (0), whereas that of the other rows is not known yet. Using only the known ones would make the joint event look too rare.
+    A conditional label is defined only for rows where its condition is 1, and the joint label equals it there. Where
+    the condition is 0, the joint label is 0 up to the time of the last row whose conditional label is known, and NaN
+    after it. After that time, zeros would be the only known joint labels, and the joint event would look too rare.
 
     Args:
         frame: rows with ``time`` and the columns of the tasks; a label whose column is missing is unknown for all rows.
         tasks: tasks in the order of :func:`check_tasks`.
-        known_until: task to the time of the last row whose label is known, if ``frame`` is only a part of the rows.
+        known_until: task to the time of the last row whose label is known, from :func:`last_known`. It is needed if
+            ``frame`` is only a part of the rows; by default, the time is computed from ``frame``.
     """
     found: dict[str, NDArray[np.float32]] = {}
     joint: dict[str, NDArray[np.float32]] = {}

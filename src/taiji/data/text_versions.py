@@ -1,4 +1,6 @@
-"""Versions of the texts of items, each with the time from which it may be used. They come from titles and categories, a template, a column, or displays."""
+"""Versions of the texts of items, each with the time from which it may be used. They come from titles and categories, a
+template, or a column of the items or displays.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,8 @@ class TextVersions:
         return when, self.items * (len(when) + 1) + np.searchsorted(when, self.since, side="right")
 
     def tensors(self, dataset: Dataset) -> dict[str, Array]:
-        """Return the versions as arrays, with the hashes of the item ids."""
+        """Return the versions as arrays: hashed item ids, times, UTF-8 bytes of all texts, and the end of each text in
+        them."""
         encoded = [text.encode() for text in self.texts]
         return {
             "ids": _hashes(dataset)[self.items],
@@ -120,12 +123,12 @@ def _hashes(dataset: Dataset) -> Array:
 
 
 def is_column(dataset: Dataset, source: str) -> bool:
-    """Return True if a dataset has the column that a setting of texts names, or if the setting names no column."""
+    """Return True if a dataset has the column that a text source names, or if the source is empty or a template."""
     return not source or "{" in source or source in dataset.items.columns or source in dataset.events.columns
 
 
 def text_versions(dataset: Dataset, source: str) -> TextVersions:
-    """Return the versions of texts that a setting describes.
+    """Return the versions of texts from a source, such as the setting ``ranking.texts``.
 
     Args:
         dataset: dataset of the items and displays.
@@ -191,7 +194,7 @@ def _displayed(dataset: Dataset, column: str) -> TextVersions:
 
 
 def _filled(items: pl.DataFrame, template: str) -> list[str]:
-    """Fill a template with the columns of each item; "" if all of these columns are empty."""
+    """Fill a template with the columns of each item. The text is empty if all of these columns are empty."""
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:

@@ -1,4 +1,5 @@
-"""A subset of a dataset's users whose interactions are supplied separately, for a service that knows newer events than the log."""
+"""A subset of a dataset's users whose interactions are supplied separately, for a service with newer events than the
+log."""
 
 from __future__ import annotations
 
@@ -13,17 +14,17 @@ from taiji.data.dataset import Dataset
 from taiji.data.history import History, Ints
 
 NEW = -1
-"""Number of a user whom the base dataset does not have."""
+"""Dense id that marks a user who is missing from the base dataset."""
 
 
 class UserSubset(Dataset):
     """Dataset of a subset of users, numbered from 0, with the catalogue and the prices of the base dataset.
 
-    The tables of users and events are made when they are first read: a request that needs only the histories needs no table.
+    The tables of users and events are built on first access, so a request that reads only histories builds neither.
 
     Args:
         base: the dataset.
-        numbers: dense id of each user in the base, (U,); :data:`NEW` for a user without a profile.
+        numbers: dense id of each user in the base, (U,); :data:`NEW` for a user missing from it.
         names: text id of each user.
         history: interactions of these users.
     """
@@ -53,7 +54,7 @@ class UserSubset(Dataset):
 
     @cached_property
     def users(self) -> pl.DataFrame:  # type: ignore[override]
-        """Table of the users, with the profiles of the base; null for new users."""
+        """Table of the users, with their profiles in the base; profiles of new users are null."""
         known = self.numbers != NEW
         profiles = self.base.users[np.where(known, self.numbers, 0).tolist()]
         if not known.all():

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def stable_hash(values: Iterable[object]) -> np.ndarray:
-    """Hash the texts of values, (N,) int64."""
+    """Hash the string form of each value, (N,) int64."""
     digests = b"".join(hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in values)
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 

@@ -1,1 +1,1 @@
-"""Comparisons: studies, A/B tests, off-policy estimates, replay."""
+"""Comparisons of rankers and policies: studies, uplift ladder, A/B tests, off-policy estimates, replay."""

@@ -46,11 +46,11 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Return True if the fixed interval excludes zero, False without an interval."""
+        """True if the interval ``[low, high]`` excludes zero; False without an interval."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
     def covers(self, truth: float) -> bool | None:
-        """Return True if the fixed interval covers a value; None without an interval."""
+        """Return True if the interval ``[low, high]`` covers a value; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= truth <= self.high
 
 
@@ -95,7 +95,7 @@ def _finite(what: str, values: ArrayLike) -> Array:
     """Return values (N,) as floats.
 
     Raises:
-        InputError: a value is not finite. Whether it is kept or dropped would decide a comparison.
+        InputError: a value is not finite. Dropping it silently could change the result of a comparison.
     """
     found = np.asarray(values, dtype=np.float64)
     if not np.isfinite(found).all():
@@ -111,7 +111,7 @@ def cuped(values: ArrayLike, before: ArrayLike) -> Array:
     """Return values (N,) minus the part that their pre-period covariate (N,) explains; the mean over all users is unchanged.
 
     Deng et al., *WSDM* 2013: y − θ (x − mean x) with θ = cov(x, y) / var(x). Pass both arms together, so that they
-    share θ and the mean and the difference stays unbiased.
+    share θ and mean x. Otherwise, the difference would be biased.
     """
     y, x = _finite("values", values), _finite("covariate", before)
     if len(y) != len(x):
@@ -124,7 +124,7 @@ def cuped(values: ArrayLike, before: ArrayLike) -> Array:
 
 
 def ratio_values(numerators: ArrayLike, denominators: ArrayLike) -> Array:
-    """Return one value per user (N,) whose mean is the ratio of sums and whose variance is that of the ratio (delta method).
+    """Return one value per user (N,). Their mean is the ratio of sums, with the ratio's variance by the delta method.
 
     R + (a − R b) / mean b with R = Σ a / Σ b (Deng, Knoblich & Lu, *KDD* 2018). Pass one arm at a time.
     """
@@ -174,7 +174,7 @@ def compare_arms(
     elif min(len(a), len(b)) < FEWEST:
         reason = too_few("users in an arm", min(len(a), len(b)))
     if reason:
-        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # under any assignment
+        p = 1.0 if error <= 1e-12 * scale and abs(difference) <= 1e-12 * scale else None  # any assignment gives 0
         return Comparison(difference, None, None, None, None, relative, p, n, reason)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, (a, b)))
     half = student_quantile(level, freedom) * error
@@ -196,7 +196,7 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
 
     The normal mixture of the sequential probability ratio test (Robbins 1970; Johari et al., *Operations Research* 70,
     2022) in the form of an asymptotic confidence sequence (Waudby-Smith et al., *Annals of Statistics* 52, 2024, eq. 8):
-    σ √(2 (nρ² + 1) / (n²ρ²) · log(√(nρ² + 1) / α)), with ρ² = (−2 log α + log(−2 log α) + 1) / planned, which makes it
+    σ √(2 (nρ² + 1) / (n²ρ²) · log(√(nρ² + 1) / α)). With ρ² = (−2 log α + log(−2 log α) + 1) / planned, the interval is
     tightest near ``planned``.
 
     Args:
@@ -214,7 +214,7 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     if n < 2:
         return math.inf
     alpha = 1 - level
-    # Any ρ² > 0 is valid. Below a level of 0.13 the formula is negative, because no ρ² gives the tightest interval there.
+    # Any ρ² > 0 gives a valid interval. The formula for ρ² is negative for levels below 0.13, so ρ² has a minimum.
     tilt = max(-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1, 0.1) / planned
     return error * math.sqrt(2 * (n * tilt + 1) / (n * tilt) * math.log(math.sqrt(n * tilt + 1) / alpha))
 
@@ -235,7 +235,7 @@ def aa_tests(
         denominators: (N,) denominators of a ratio metric.
         before: (N,) pre-period covariate for CUPED (not together with denominators).
         runs: number of splits.
-        level: confidence level of each test; about 1 − level of them should be significant.
+        level: confidence level of each test. A share of about 1 − level of the tests should be significant.
         seed: seed of the splits.
 
     Raises:

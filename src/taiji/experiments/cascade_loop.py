@@ -1,8 +1,8 @@
-"""Closed loop of a recommender in the world that generated its log: its lists, and the true outcomes if it served everybody.
+"""Closed-loop evaluation: serve a recommender's lists in the simulated world of its log, and compare the true outcomes.
 
-The world is run once per policy. Until the test period the scenario's logging policy serves, which reproduces the
-log; then the policy serves the same users under the same random draws, so users are their own controls. A cascade is
-not retrained; it reads the users' histories, which are updated at every midnight.
+The world is run once per policy. Until the test period, the scenario's logging policy serves, so each run reproduces
+the log. Then the policy serves the selected users. All runs have the same users and random draws, so each user is
+their own control. A cascade is not retrained; it reads the users' histories, which are updated at every midnight.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class CascadePolicy:
     Args:
         world: world to act in.
         dataset: log of this world on which the components were trained.
-        compose: creates the cascade on a dataset with the same users and items and newer events.
-        featured: adds the features read by the cascade to requests.
+        compose: function that creates the cascade for a dataset with the same users and items and newer events.
+        featured: function that adds to requests the features that the cascade reads.
 
     Raises:
         InputError: the log has users or items missing from the world.
@@ -64,7 +64,7 @@ class CascadePolicy:
         self._day, self._cascade = -1, compose(dataset)
 
     def learn(self, exposure: Exposure) -> None:
-        """Record exposures and clicks after the end of the log; they become known at the next midnight."""
+        """Record exposures and clicks after the end of the log; the cascade reads them from the next midnight on."""
         row, place = np.nonzero(exposure.shown & (to_micros(exposure.time) > self._end)[:, None])
         time, click = to_micros(exposure.time)[row], exposure.outcome["click"][row, place]
         frame = {"user": self._user[exposure.user[row]], "item": self._item[exposure.items[row, place]], "time": time}
@@ -140,12 +140,12 @@ def serve_world(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Let each policy serve in the world from a time on, and compare the users' outcomes.
+    """Serve the world with each policy from a time on, and compare the users' outcomes.
 
     Args:
         world: world that generated the log; it is reset.
         policies: name to policy factory.
-        start: microseconds; the policies serve from the next midnight.
+        start: microseconds; the policies serve from the first midnight at or after this time.
         days: total days of the world.
         users: (S,) users served by the policies; the logging policy serves the rest.
         against: policy that the others are compared with.

@@ -1,10 +1,10 @@
 """``taiji world run``: A/B test of two policies in a world, compared with the true effect of a full roll-out.
 
 Until the test begins, the scenario's logging policy serves everybody; then users are assigned to the arms at random.
-The same world is run twice more with everybody in one arm. Users and random draws are the same, so the difference of
-these two runs is the effect of a full roll-out, and its distance from the estimate is the error of the design. Arms
-that share creators or capacity interfere with each other; in the co-diverted design creators are assigned too, and
-users see only those of their own arm.
+The same world is run twice more, with everybody in the control and with everybody in the treatment. Users and random
+draws are the same, so the difference of these two runs is the true effect of a full roll-out. The estimate of the A/B
+test minus this effect is the error of the design. Arms that share creators or capacity interfere with each other. In
+the co-diverted design, creators are assigned to arms too, and users see only items of creators in their own arm.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class ClosedLoopSettings(Settings):
 
 
 class Arms:
-    """Policy that serves each user with the policy of the user's arm.
+    """Policy that delegates each request to the policy of the user's arm.
 
     Args:
         world: world to act in.
         policies: policies of control and treatment.
-        treated: (users,) bool.
+        treated: (users,) bool, True for users in the treatment.
         start: first day of the test; before it the scenario's logging policy serves.
-        item_arm: (items,) bool, the arm of each item's creator; None if everybody may see everything.
+        item_arm: (items,) bool, the arm of each item's creator; None if every user may see every item.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ def closed_loop(
     Returns:
         ``ab`` (metric → comparison per user, with CUPED and the truth), ``new`` (the same for users who first
         appeared during the test), ``by_day`` (reward of each day, and cumulative with always-valid intervals),
-        ``aa``, ``plan``, ``creators`` (co-diverted: uploads, and ``same_policy``, the same test with the control in
-        both arms) and ``notes``.
+        ``aa``, ``plan``, ``creators`` (co-diverted only: uploads per creator, and
+        ``same_policy``, the same test with the control policy in both arms) and ``notes``.
     """
     settings = settings or ClosedLoopSettings()
     users = world.scenario.users
@@ -264,7 +264,8 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
 
 
 def _any_look(days: Array, settings: ClosedLoopSettings) -> float:
-    """Return the share of A/A tests in which the always-valid interval of the cumulative reward excludes 0 on any day."""
+    """Return the share of A/A tests in which the always-valid interval of the cumulative reward excludes 0 on some
+    day."""
     totals, generator, found = np.cumsum(days, axis=1), np.random.default_rng([17, len(days)]), 0
     for _ in range(settings.splits):
         mask = generator.permutation(len(days)) < len(days) // 2

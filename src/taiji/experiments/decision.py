@@ -1,4 +1,7 @@
-"""Decision table on whether text, or a language model, is worth its cost, from an evaluated ladder and the facts of a log."""
+"""Decision table on whether text, or a language model, is worth its cost.
+
+It is based on the measured ladder (:mod:`taiji.experiments.ladder`) and on facts of the log.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from typing import Any
 from taiji.core.number_format import number_text
 
 NEW_ITEMS = 0.05
-"""If at least this share of the interactions is with new items, counts and neighbours miss many of them."""
+"""Smallest share of interactions with new items that the table calls large."""
 SHORT = 10
-"""A history with at most this many interactions says little."""
+"""Largest median number of distinct items in a history that the table calls short."""
 MOST = 0.5
 """A rung counts as kept if the ranker keeps its fields in at least this share of seeds, as in :mod:`taiji.experiments.ladder`."""
 ITEM_TOKENS, USER_TOKENS = 250, 600
-"""Tokens read and written for an item's knowledge and for a user's answer, with the shipped prompts."""
+"""Tokens read and written to generate the knowledge of one item, and the answer for one user, with the shipped
+prompts."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A question, the log's answer, and the conclusion."""
+    """Row of the table: a question, the measurements that answer it (``found``), and the conclusion (``says``)."""
 
     question: str
     found: str
@@ -31,8 +35,8 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
     """Return the decision table as dicts of ``question, found, says``.
 
     Args:
-        facts: as returned by :func:`taiji.experiments.uplift_trial.log_facts`.
-        rows: rows of :func:`taiji.experiments.ladder.climb` with one model.
+        facts: facts of the log from :func:`taiji.experiments.uplift_trial.log_facts`.
+        rows: rows of :func:`taiji.experiments.ladder.climb` for a single ranking model.
         catalogue: number of items.
     """
     whole = [row for row in rows if row["group"] == "all" and "gain" in row]
@@ -103,7 +107,8 @@ def _over_text(oracle: Mapping[str, Any] | None) -> bool:
 
 
 def _base(oracle: Mapping[str, Any] | None) -> str:
-    """Return the name of the rung with which the oracle is compared: text match or, if text did not pay off, the rung before."""
+    """Return the name of the rung with which the oracle is compared: text match, or the rung before it if text did not
+    pay off."""
     if oracle is None or _over_text(oracle):
         return "text match"
     return str(oracle["against"]).partition(" ")[2]
@@ -136,14 +141,15 @@ def _sign(row: Mapping[str, Any] | None, better: str, level: str, worse: str) ->
 
 
 def is_kept(row: Mapping[str, Any] | None) -> bool | None:
-    """Return True if the ranker keeps the rung's fields in most seeds, None if this was not measured."""
+    """Return True if the ranker keeps the rung's fields in at least half of the seeds, None if this was not
+    measured."""
     if row is None or row.get("kept") is None:
         return None
     return float(row["kept"]) >= MOST
 
 
 def _kept_text(row: Mapping[str, Any] | None) -> str:
-    """Return the share of seeds in which the ranker keeps the fields as text, empty if this was not measured."""
+    """Return a text with the share of seeds in which the ranker keeps the fields; empty if this was not measured."""
     return (
         "" if row is None or row.get("kept") is None else f" as trained, kept in {float(row['kept']):.0%} of the seeds"
     )

@@ -1,7 +1,7 @@
-"""The uplift ladder: gain of each set of fields over the previous one, on one log, before any language model is run.
+"""The uplift ladder: gain of each set of fields on one log, before any language model is run.
 
-Every rung is trained on the same rows with the same budget and compared with the previous rung, paired by user
-and seed.
+Each step of the ladder, a rung, adds a set of fields. Every rung is trained on the same rows with the same budget and
+compared with the previous rung, paired by user and seed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ Array = NDArray[Any]
 
 @dataclass
 class Bench:
-    """A trial with the arrays of its rows; each field is fitted once.
+    """Training and test arrays of a trial, shared by all rungs.
 
     Attributes:
         trial: candidates.
-        fit, stop, test: arrays with counts only, of the earlier and the latest part of training, and of the test.
+        fit, stop, test: arrays with point-in-time counts only: of the earlier part of training, of its latest 15 % (for
+            early stopping), and of the test.
     """
 
     trial: Trial
@@ -62,8 +63,7 @@ class Bench:
         self.test = self.inputs.arrays(trial.test.drop("group"))
 
     def numbers(self, made: NumbersField) -> tuple[Array, Array]:
-        """Return a field's values for the training and the test rows; the field is refreshed within the test
-        period."""
+        """Fit a field, refresh it within the test period, and return its values for the training and the test rows."""
         trial = self.trial
         made.fit(trial.dataset, trial.train, trial.cut)
         if isinstance(made, PastField) and made.labels:
@@ -78,7 +78,7 @@ Scores = list[Array]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model on a rung, per seed.
+    """Results of a model on a rung, one per seed.
 
     Attributes:
         scores: scores of the test rows.
@@ -92,7 +92,14 @@ class Fitted:
     rows: Array
 
     def where_it_pays(self, before: Fitted) -> tuple[Scores, float]:
-        """Return the scores, with the rung's fields in the seeds in which they pay off and without them in the others, and the share of the former."""
+        """Drop the rung's fields in each seed in which they do not pay off.
+
+        Args:
+            before: result without the rung's fields.
+
+        Returns:
+            scores per seed, and the share of seeds in which the fields are kept.
+        """
         pays = [worth("", old, new, self.rows).pays for old, new in zip(before.losses, self.losses)]
         return [new if kept else old for kept, old, new in zip(pays, before.scores, self.scores)], float(np.mean(pays))
 
@@ -135,7 +142,8 @@ def our_ranker(
 def boosted_trees(
     bench: Bench, fields: Sequence[NumbersField], train_numbers: Array, test_numbers: Array, seeds: int
 ) -> Fitted:
-    """Train LightGBM on the numbers in each of its configurations, and return the results of the best one for all seeds."""
+    """Train LightGBM on the numerical inputs in each of its configurations, and return the results of the best one for
+    all seeds."""
     import lightgbm
 
     table = np.concatenate([_numbers(bench, bench.fit, bench.stop), train_numbers], axis=1)
@@ -198,10 +206,11 @@ def climb(
         resamples: resamples of users and seeds.
 
     Yields:
-        a dict per model, rung and stratum: ``model, rung, group, rows, auc``, and for the paired difference
-        ``against, gain, low, high``; for a rung that must pay off also ``kept``, the share of seeds in which it does
-        on the latest part of training, and ``kept_gain, kept_low, kept_high``, the difference if it is dropped in the
-        other seeds, as in the product's ranker; the rung's cost, and the shares of rows about which it has information.
+        a dict per model, rung and stratum: ``model, rung, group, rows, auc``; ``against, gain, low, high`` (the paired
+        difference); the rung's cost; and the shares of rows about which the rung has information.
+        A rung with ``must_pay`` also has ``kept`` (the share of seeds in which its fields pay off on the latest part of
+        training) and ``kept_gain, kept_low, kept_high`` (the difference if the fields are dropped in the other seeds,
+        as the default ranker does).
     """
     bench = Bench(trial)
     stood = {model: _Standing() for model in models}
@@ -234,7 +243,14 @@ Part = tuple[NumbersField, Array, Array]
 
 @dataclass
 class _Standing:
-    """A model's state on the ladder: base fields of the next rung, results by rung, and, for each rung that does not pay off, the rung that replaces it."""
+    """State of a model on the ladder.
+
+    Attributes:
+        ground: fields on which the next rung builds.
+        fitted: results by rung.
+        instead: rung that does not pay off to the rung that replaces it as a reference.
+        last: last rung that pays off.
+    """
 
     ground: list[Part] = field(default_factory=list)
     fitted: dict[str, Fitted] = field(default_factory=dict)
@@ -247,7 +263,7 @@ class _Standing:
         return self.instead.get(asked, asked) if asked is not None else None
 
     def climbed(self, rung: Rung, found: Fitted, used: list[Part], share: float) -> None:
-        """Record a rung; later ones build on it if it pays off in most seeds."""
+        """Record a rung. Later rungs build on it if its fields pay off in at least half of the seeds."""
         self.fitted[rung.name] = found
         if rung.side:
             return
@@ -267,7 +283,7 @@ def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
 
 
 def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:
-    """Return the AUC on some test rows, and its difference from the AUC of other scores, with an interval."""
+    """Return the AUC on the ``chosen`` test rows, and the gain over the scores ``before`` with its interval."""
     users, codes = np.unique(trial.test["user"].to_numpy()[chosen], return_inverse=True)
     labels = trial.test["click"].to_numpy()[chosen]
     if len(np.unique(labels)) < 2:

@@ -1,10 +1,12 @@
 """Off-policy value of recommended lists, in clicks per item shown, from a log with propensities.
 
 The target policy shows one item of its list, drawn uniformly, instead of the logged exposure: π(a|x) = 1/k for the k
-items of the list. This is the click rate of the list's items in the logged positions, next to the other logged items;
-a gain of the list over the sum of its items is not included. Propensities must be marginal over the other positions,
-as those of a uniform choice are. Under score-based sampling without replacement they are conditional, and the weights
-are an approximation; their mean shows how good it is (1 if they are correct).
+items of the list. Its value is the click rate of the list's items in the logged positions, next to the other logged
+items. Effects of showing the items of the list together are not measured.
+
+Propensities must be marginal over the other positions, as in a uniform choice. Those of score-based sampling without
+replacement are conditional, so the weights are only approximate. Correct weights have a mean of 1; the distance of the
+mean weight from 1 shows how good the approximation is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Short ladder of one log: the rungs without a language model, one control, and the conclusions."""
+"""Short uplift ladder of one log: the rungs without a language model, one control, the oracle, and the decision
+table."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ def climbed(
     rows: int,
     models: Sequence[str] = ("taiji",),
 ) -> dict[str, Any]:
-    """Return the ladder without a language model, the log's ``facts`` and the resulting ``decisions``; ``left_out``
-    if the log is too short.
+    """Return the ``ladder`` without a language model, the log's ``facts`` and the resulting ``decisions``.
+
+    If the log is too short, there are no facts, and ``left_out`` is the reason.
 
     Args:
         dataset: the log.

@@ -8,8 +8,9 @@ Each is a mean of one term per row, so one kind of interval serves all. With rar
 95 % percentile bootstrap covers only 88–91 %; the studentised bootstrap (Hall, *Annals of Statistics* 16, 1988)
 reaches its level, at the cost of a long upper arm (measured in ``benchmarks/abtest.py``).
 
-If the logging policy hardly ever takes the target policy's actions, the log says nothing about it: the estimate then
-has a reason instead of an interval, and without any overlap no value either (:meth:`Logged.no_overlap`).
+If the logging policy hardly ever takes the target policy's actions, the log cannot evaluate the target policy. The
+estimate then has a reason instead of an interval; without any overlap, it has no value either
+(:meth:`Logged.no_overlap`).
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Logged:
 
     @property
     def effective_rows(self) -> float:
-        """Kish's effective sample size (Σw)² / Σw²: the number of target-policy rows that this log is worth."""
+        """Kish's effective sample size (Σw)² / Σw²: the number of rows logged under the target policy
+        that would be equally informative."""
         w = self.weights
         return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
 
@@ -93,7 +95,8 @@ class Logged:
         """Reason why the log says too little about the target policy; empty if it says enough.
 
         Importance weights average 1 if the logging policy takes every action of the target policy, and less if some
-        are missing (Li et al., *AISTATS* 2015); an estimate then covers only part of the policy.
+        actions are missing (Li et al., *AISTATS* 2015). In the second case, an estimate covers only part of the target
+        policy.
         """
         w, rows = self.weights, self.effective_rows
         if not w.any():
@@ -111,7 +114,7 @@ def ips_terms(log: Logged) -> Array:
 
 
 def snips_terms(log: Logged) -> Array:
-    """(N,) terms whose mean is the self-normalised estimate, linearised around it for the interval; NaN without overlap."""
+    """(N,) terms whose mean is the self-normalised estimate, linearised around this estimate; NaN without overlap."""
     w = log.weights
     if not w.any():
         return np.full(len(w), np.nan)

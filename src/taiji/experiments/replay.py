@@ -2,8 +2,10 @@
 
 If every shown item has a label, a request can be replayed without propensities: each ranker's first ``k`` of the
 shown items get their logged outcomes. We assume, as stated in the report, that an item's click depends neither on its
-position nor on the other items shown. Money: the *advertiser value* is the price of clicked and converted items; the
-*revenue* is a charge for each click, a share of the item's price.
+position nor on the other items shown.
+
+Two outcomes are amounts of money. The *advertiser value* is the sum of the prices of clicked and converted items. The
+*revenue* is the sum of the fees for clicks, each a share of the item's price.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ def replay(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the mean outcomes per request if each ranker chooses ``k`` of the shown items.
+    """Return the mean outcomes per request for each ranker, if the ranker chooses ``k`` of the shown items.
 
     Args:
-        exposures: user, item, time, click, conversion, price; a request is a user at a time.
+        exposures: user, item, time, click, conversion, price; rows with the same user and time form a request.
         predictions: ranker → frame with the column ``by``, in the rows' order.
         k: items per request; requests with at most ``k`` items leave no choice and are skipped.
         fee: share of an item's price charged for a click.
@@ -59,7 +61,7 @@ def replay(
 
     Returns:
         Rows ``{"features", "metric", "value", "low", "high", "n", "difference"?}`` with ``method`` and ``reason`` as in
-        :class:`taiji.metrics.intervals.Entry`; if no request leaves a choice, a reason instead of a value.
+        :class:`taiji.metrics.intervals.Entry`; if every request has at most ``k`` items, a reason instead of a value.
 
     Raises:
         InputError: a ranker's prediction or a known price is not a finite number.
@@ -79,7 +81,7 @@ def replay(
     n_users, owner = int(user.max()) + 1, np.zeros(int(request.max()) + 1, dtype=np.int64)
     owner[request] = user
     requests = np.bincount(owner, minlength=n_users).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # reported below
+    with np.errstate(invalid="ignore"):  # non-finite outcomes raise an error below
         earned = outcomes(
             part["click"].to_numpy().astype(float),
             part["conversion"].fill_null(0).to_numpy().astype(float),

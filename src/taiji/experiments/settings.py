@@ -15,8 +15,8 @@ ChosenRanker = Annotated[RankerSettings, Chosen(GROUP)]
 
 
 class LadderSettings(Settings):
-    """Ladder at the beginning of a run's report, without a language model: the gain of a ranker from text, and from a
-    correct answer.
+    """Settings of the ladder at the beginning of a run's report. It measures, without a language model, how much a
+    ranker gains from texts, and from a correct answer about users.
     """
 
     logs: tuple[str, ...] = ()
@@ -34,7 +34,8 @@ class ABTestSettings(Settings):
     ranker: ChosenRanker = RankerSettings()
     """Ranker of both arms; by default without pair fields, because they would give the texts to the control as well."""
     seeds: int = Field(default=3, ge=1)
-    """Number of training runs per arm; the offline interval is over users and seeds, and an arm serves the mean of its rankers."""
+    """Number of training runs per arm. The offline interval is over users and seeds; an arm ranks by the mean
+    prediction of its rankers."""
     slots: int = Field(default=3, ge=1)
     """Number of items that a ranker chooses among the items offered in a request."""
     fee: float = Field(default=0.05, gt=0, le=1)

@@ -1,12 +1,13 @@
 """``taiji abtest``: the closed loop in the synthetic shop, where the truth is known.
 
-Rankers without and with text features are trained on the shop's log, several times each, compared on later exposures
-(offline) and by off-policy estimates from the random log, and then deployed: new users are assigned to arms, each arm's
-ranker chooses their items, and they respond by the shop's response function. Because that function is known, every
-estimate can be compared with the truth, and the whole test can be repeated to measure the coverage of its interval.
+Rankers without and with text features are trained on the shop's log, several times each. They are compared on later
+exposures (offline) and by off-policy estimates from the random log. Then they are deployed: new users are assigned to
+arms, each arm's rankers choose items for its users, and the users respond by the shop's response function. Because that
+function is known, every estimate can be compared with the truth, and the whole test can be repeated to measure the
+coverage of its interval.
 
-Features are made as in a run: text → embedding → product quantiser → ids, and the look-alike's sequence. The text is
-that of the user's history, instead of a language model's rationale.
+Features are computed as in a run: embedding → product quantiser → ids, and the look-alike's sequence of items. The
+embedding is the mean over the texts of the user's last items, instead of the embedding of a language model's rationale.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 CONTROL, TREATMENT = "none", "text"
 MEANS = ("clicks", "conversions", "revenue", "advertiser value")
-"""Outcomes per user; ``click rate`` is clicks over impressions, a ratio of sums."""
+"""Metrics that are means per user. A further metric, ``click rate``, is a ratio of sums: clicks over impressions."""
 TRAIN_SHARE = 0.7
 
 
@@ -54,7 +55,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
     Args:
         settings: shop, ranker, test.
         seed: seed of the shop, the training and the assignment.
-        embedder: embedder of the item texts; None: the default one.
+        embedder: embedder of the item texts; None for the default.
 
     Returns:
         ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows), ``off_policy`` (rows with the truth),
@@ -100,7 +101,10 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
 
 def train_and_test(dataset: Dataset) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Return the exposures before and after the cut, the former with the conversions known by then, and the cut (microseconds)."""
+    """Return the exposures before the cut, those from the cut on, and the cut (microseconds).
+
+    Before the cut, only conversions known by the cut are included.
+    """
     exposed = dataset.events.filter("exposed")
     cut = int(exposed["time"].quantile(TRAIN_SHARE, interpolation="lower"))  # type: ignore[arg-type]
     known = pl.when(pl.col("matured_at") < cut).then(pl.col("conversion"))
@@ -125,7 +129,8 @@ def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | No
 
 
 class _Loop:
-    """A shop with both trained rankers, and the users of its last period, who are served."""
+    """A shop, the trained rankers of both arms, and the users they serve: those whose first request is after the
+    cut."""
 
     def __init__(self, settings: ABTestSettings, seed: int, embedder: Embedder | None) -> None:
         from taiji.models.ranking.train import train_ranker
@@ -166,9 +171,8 @@ class _Loop:
         )
 
     def truth(self, metric: str) -> float:
-        """Return the true gain of the treatment: the mean difference per user, or for ``click rate`` that of two
-        ratios.
-        """
+        """Return the true gain of the treatment: the difference of the means per user, or of the ratios for ``click
+        rate``."""
         both = [self.means(arm) for arm in (TREATMENT, CONTROL)]
         if metric == "click rate":
             shown = self._impressions()
@@ -186,7 +190,8 @@ class _Loop:
         )
 
     def experiment(self, generator: np.random.Generator) -> dict[str, dict[str, Any]]:
-        """Run one A/B test, and return metric → comparison, with CUPED for means, and with the truth."""
+        """Run one A/B test, and return metric → comparison with its ``truth``. Means per user also have a comparison
+        with CUPED."""
         treated = generator.permutation(len(self.users)) < len(self.users) // 2
         found = self._compare(self.draw(TREATMENT, generator), self.draw(CONTROL, generator), treated)
         return {
@@ -195,7 +200,8 @@ class _Loop:
         }
 
     def aa_tests(self) -> dict[str, float | None]:
-        """Return the share of significant A/A tests, each with new assignment and responses; None without an interval."""
+        """Return metric → share of significant A/A tests, each with new assignment and responses; None if none has an
+        interval."""
         counts: dict[str, list[bool]] = {}
         for run in range(self.settings.repeats):
             generator = np.random.default_rng([self.seed, 103, run])
@@ -206,7 +212,8 @@ class _Loop:
         return {metric: sum(found) / len(found) if found else None for metric, found in counts.items()}
 
     def repeats(self) -> dict[str, dict[str, float | None]]:
-        """Return coverage of the true gain and power over repeated A/B tests; None without an interval."""
+        """Return metric → coverage of the true gain and power over repeated A/B tests; None if no test has an
+        interval."""
         truths: dict[str, float] = {}
         covered: dict[str, list[bool]] = {}
         significant: dict[str, list[bool]] = {}
@@ -231,7 +238,8 @@ class _Loop:
         }
 
     def off_policy(self) -> list[dict[str, Any]]:
-        """Return the clicks on each ranker's best item, estimated from the random log, with the truth."""
+        """Return the click rate of each arm's best item, estimated off-policy from the random log, and the true
+        rate."""
         first = self.test.with_columns(pl.struct("user", "time").rank("dense").alias("request")).unique(
             "request", keep="first", maintain_order=True
         )
@@ -290,7 +298,8 @@ class _Loop:
         return found
 
     def _visitors(self) -> tuple[Array, Array, Array]:
-        """Return users (U,) whose first request is after the cut, and the users (R,) and times (R,) of their requests."""
+        """Return the new users (U,), whose first request is after the cut, and the user (R,) and time (R,) of each of
+        their requests."""
         first = self.dataset.events.filter("exposed").group_by("user").agg(pl.col("time").min())
         new = first.filter(pl.col("time") >= self.cut)["user"].sort().to_numpy().astype(np.int64)
         requests = self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
@@ -338,7 +347,7 @@ def _mean(frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def print_abtest(found: Mapping[str, Any]) -> None:
-    """Print the result of the closed loop."""
+    """Print the result of :func:`simulate`."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""A study: feature arms × training seeds, each cell stored when finished, evaluated over users *and* seeds.
+"""A study: rankers with different features (arms), each trained with several seeds, evaluated over users *and* seeds.
 
 One trained ranker per arm says little, because two seeds of the same arm differ too. A study trains every arm with
 the same seeds, and its intervals include both kinds of variation. It has negative controls: the features of another
@@ -54,7 +54,7 @@ Trainer = Callable[[pl.DataFrame, int], Predictor]
 
 @dataclass(frozen=True)
 class Arm:
-    """One use of features.
+    """Arm of a study: the features with which its rankers are trained.
 
     Args:
         name: shown in tables.
@@ -81,7 +81,7 @@ class Arm:
 def ablation(
     tables: Mapping[str, pl.DataFrame], main: str, seed: int = 0, columns: tuple[str, ...] = JOINED_FEATURES
 ) -> list[Arm]:
-    """Return the usual arms: none, every table, and the ablations and negative controls of the main one.
+    """Return the usual arms: no features, each table, and the ablations and negative controls of the main table.
 
     Args:
         tables: name → feature table, for instance history_mean, base, sft, grpo, popo-light, popo.
@@ -108,7 +108,8 @@ def ablation(
 
 
 def control_findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Report for each control and metric whether it shows a gain over all rows, which it must not.
+    """Report for each negative control and metric whether the control shows a gain over all rows. In a valid study,
+    none does.
 
     ``gain`` is true if the interval of the difference lies entirely on the better side. A harmful control is not a
     gain; it shows that noise costs a ranker quality.
@@ -177,7 +178,7 @@ def run_cells(
     trainer_version: str,
     tasks: Sequence[Task] = DEFAULT_TASKS,
 ) -> list[dict[str, Any]]:
-    """Train and predict every missing (arm, seed).
+    """Train a ranker for every missing cell (arm, seed), and store its test predictions.
 
     A cell is a Parquet file of test predictions and, written last, a JSON file with its key; a killed study resumes
     with the first missing cell, and a cell whose arm, data or trainer changed, or whose files are damaged, is
@@ -187,7 +188,7 @@ def run_cells(
         train, test: exposures of the training period and of the test period.
         arms: arms to compare, with distinct names.
         seeds: training seeds, the same for every arm.
-        trainer: trains a ranker, see :func:`built_in`.
+        trainer: function that trains a ranker; see :func:`built_in`.
         folder: folder of the cells.
         trainer_version: version that changes whenever the trainer's settings or tasks change.
         tasks: tasks whose predictions are stored, if the trained ranker has them.
@@ -234,11 +235,12 @@ def _whole(path: Path, key: str) -> bool:
 
 
 def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:
-    """Return the configured ranking model as a trainer, and its version over settings, labels and all tables."""
+    """Return the configured ranking model as a trainer, and a version that changes with the settings, tasks and
+    tables."""
     from taiji.models.ranking.train import train_ranker
 
     learnt = [settings.model_dump(mode="json"), [task.model_dump(mode="json") for task in dataset.tasks]]
-    log = int(dataset.events.hash_rows().sum())  # without a copy, because a log may be large
+    log = int(dataset.events.hash_rows().sum())  # hash without copying the log, which may be large
     version = value_hash([*learnt, frame_hash(dataset.items), frame_hash(dataset.users), log])
     return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), version
 
@@ -305,7 +307,7 @@ def evaluate_seeds(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Compute :func:`aggregate` from predictions (arm, seed) → frame; every arm has every seed."""
+    """Return the rows of :func:`aggregate` from predictions, (arm, seed) → frame. Every arm must have every seed."""
     arms, seeds = (
         list(dict.fromkeys(arm for arm, _ in predictions)),
         list(dict.fromkeys(number for _, number in predictions)),
@@ -334,10 +336,10 @@ def over_users_and_seeds(values: Array, draws: Array, seed: int, level: float = 
         level: level of the intervals computed from the draws.
 
     Returns:
-        (A,) means and (R, A) draws. Resampling S seeds shrinks their variance by the factor (S − 1) / S and treats it as known.
-        Therefore, each draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)) and by the ratio of the
-        quantile of Student's t with S − 1 degrees of freedom to the normal one. With one seed only users are
-        resampled.
+        (A,) means and (R, A) draws. Resampling S seeds shrinks the variance by the factor (S − 1) / S and treats it as
+        known. Therefore, each draw's deviation from the mean over all seeds is scaled by √(S / (S − 1)) and by the
+        ratio of the quantile of Student's t with S − 1 degrees of freedom to the normal one. With one seed only users
+        are resampled.
     """
     resamples, n_seeds, _ = draws.shape
     centre = draws.mean(axis=1)

@@ -1,6 +1,8 @@
-"""Rungs of the uplift ladder from a language model: item knowledge (3), intents (4), intents of the aligned model (5), and their controls.
+"""Rungs of the uplift ladder that use a language model: item knowledge (3), intents (4), intents of the aligned model
+(5), and controls.
 
-Each rung builds on text match and is compared with it, so that its gain is its own. Its cost is shown beside the gain.
+Each rung adds its fields to text match and is compared with text match, so the gain is due to these fields alone. The
+cost in tokens is shown beside the gain.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ COLUMNS = ("user", "as_of", "available_at", *INTENTS)
 """Columns of a table of intents."""
 USERS, COMPLETIONS = "users.parquet", "completions.parquet"
 NEAR = 50
-"""The control draws the intents of another user from this many rows before a row, in the order of their times."""
+"""Number of rows before a row, in time order, from which the control draws the intents of another user."""
 
 
 class ShuffledKnowledge(ItemKnowledge):
-    """Negative control: every item with a text gets the text of another one."""
+    """Negative control: the texts are permuted at random among the items that have one."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of other items' texts."""
+        """Return the vectors of the permuted texts."""
         every = np.arange(dataset.n_items)
         found = super().embed(dataset, every)
         told = np.flatnonzero(found.any(axis=1))
@@ -67,7 +69,8 @@ class Knowledge:
 
 
 class TabledIntents(NumbersField):
-    """Agreement with the intents that a row's user had at the time.
+    """Agreement of a candidate with its user's intents: the latest in the table that were available before the row's
+    time.
 
     Args:
         table: table with the columns of :data:`COLUMNS`.
@@ -114,7 +117,7 @@ class Intents:
 
 @dataclass(frozen=True)
 class Told:
-    """Mask of the rows whose user had intents at the time.
+    """Function that returns a mask of the rows whose user had intents available before the row's time.
 
     Attributes:
         table: table with the columns of :data:`COLUMNS`.
@@ -130,8 +133,9 @@ class Told:
 def of_others(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table in which every row has another user's intents.
 
-    They come from a random one of the :data:`NEAR` rows before or, if none of these belongs to another user, from the first row that does. Users and times are
-    unchanged, so that the control has information about exactly the same rows.
+    The intents of each row come from a random row of another user among the :data:`NEAR` rows before it. If there is
+    none, they come from the first row of another user. Users and times are unchanged, so that the control has
+    information about exactly the same rows.
 
     Returns:
         the table in the order of its times; empty if there is only one user.
@@ -149,18 +153,18 @@ def of_others(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
-    """Read rows of intents with the user ids of a dataset.
+    """Read a table of intents, and convert its users to the dense user ids of a dataset.
 
     Args:
-        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants, those of a study among them),
+        path: ``taiji.parquet`` of a run's stage ``features`` (or of one of its variants, such as those of a study),
             or a file of ``taiji export``.
         dataset: a dataset with the same ``user_id`` values.
 
     Returns:
-        the columns :data:`COLUMNS` of the dataset's users with intents.
+        the rows with intents of users in the dataset, with the columns :data:`COLUMNS`.
 
     Raises:
-        InputError: the file has no intents, or none of a user in the dataset.
+        InputError: the file lacks a required column, or has no row of a user in the dataset.
     """
     path = Path(path).expanduser()
     table = pl.read_parquet(path)
@@ -188,13 +192,14 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
 
 
 def tokens_per_item(table: pl.DataFrame) -> dict[str, float]:
-    """Return ``tokens_per_item``, read and written, of a table of item knowledge; empty if it is not recorded."""
+    """Return ``tokens_per_item``, read and written, from a table of item knowledge; empty if tokens are not
+    recorded."""
     return _tokens_per(table, "item")
 
 
 def tokens_per_row(path: str | Path) -> dict[str, float]:
-    """Return ``tokens_per_user``, read and written per row of a user, from the answers next to a feature table;
-    empty if not recorded."""
+    """Return ``tokens_per_user``, the mean number read and written per answer, from ``completions.parquet`` next to a
+    feature table; empty if tokens are not recorded."""
     file = Path(path).expanduser().parent / COMPLETIONS
     return _tokens_per(pl.read_parquet(file) if file.is_file() else pl.DataFrame(), "user")
 
@@ -205,7 +210,7 @@ def _tokens_per(table: pl.DataFrame, unit: str) -> dict[str, float]:
 
 
 def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Rung]:
-    """Return rung 3 and its control, both compared with the rung below."""
+    """Return rung 3 and its control, both compared with the rung ``against``."""
     name, cost = f"3 item knowledge, {embedder}", tokens_per_item(table)
     return [
         Rung(name, Knowledge(table, embedder), against, True, True, cost),
@@ -214,7 +219,7 @@ def knowledge_rungs(table: pl.DataFrame, embedder: str, against: str) -> list[Ru
 
 
 def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str, float]) -> list[Rung]:
-    """Return a rung of intents and its control, both compared with the rung below."""
+    """Return a rung of intents and its control, both compared with the rung ``against``."""
     return [
         Rung(name, Intents(table), against, True, True, cost, Told(table)),
         Rung(f"{name}: control, another user's", Intents(table, True), against, True, True, covers=Told(table)),
@@ -222,7 +227,7 @@ def intent_rungs(name: str, table: pl.DataFrame, against: str, cost: Mapping[str
 
 
 class StudentIntents(NumbersField):
-    """Agreement with the intents of a student trained on a table; every row with a history has some.
+    """Agreement with the intents of a student model trained on a table. Every row whose user has a history has intents.
 
     Args:
         table: table with the columns of :data:`COLUMNS`.
@@ -247,7 +252,8 @@ class StudentIntents(NumbersField):
         )
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
-        """Train the student on the rows readable before the test period, and fit the agreement on its intents."""
+        """Train the student on the table rows available before ``until``, and fit the agreement on the student's
+        intents."""
         self.student.fit(dataset, self.table.filter(pl.col("available_at") < until))
         self.match.fit(dataset, self._told(dataset, rows), until)
 
@@ -257,9 +263,10 @@ class StudentIntents(NumbersField):
 
 
 def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
-    """Return the arm of the student, which costs no tokens beyond those of its training rows.
+    """Return the rung of the student, which costs no tokens beyond those of its training rows.
 
-    It covers every row; the stratum of the language model's rows is there so that the two can be compared on equal terms.
+    The student covers every row. Its results on the rows that the language model covers are also reported, so that both
+    can be compared on the same rows.
     """
     free = {"tokens_per_user": 0.0}
     return [Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, True, free, Told(table))]

@@ -20,7 +20,7 @@ from taiji.nn.set_match import SET_MATCHES, weighted_match
 
 Array = NDArray[Any]
 NEXT = 10
-"""Number of next items that the oracle of intents knows."""
+"""Number of the user's next items that the oracle of intents contains."""
 COVERED = "covered"
 """Stratum of the rows about which a rung has information."""
 
@@ -32,12 +32,13 @@ class Rung:
     Attributes:
         name: name shown in tables.
         fields: factory of the added fields, from the trial.
-        against: reference rung; None: the previous one. A reference that does not pay off is replaced by its own base.
-        side: an arm next to the ladder (a control, an oracle), on which later rungs do not build.
-        must_pay: also evaluate the rung as in a ranker that drops fields that do not pay off.
+        against: reference rung; None for the previous one. A reference that does not pay off is replaced by its own
+            reference.
+        side: True for a side branch (a control, an oracle), on which later rungs do not build.
+        must_pay: True to also evaluate a ranker that drops the rung's fields if they do not pay off.
         cost: tokens of a language model, shown beside its gain.
-        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information; its
-            test rows form the stratum :data:`COVERED`. None: all rows.
+        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information. The
+            masked test rows form the stratum :data:`COVERED`. None if the rung has information about all rows.
     """
 
     name: str
@@ -53,7 +54,8 @@ class Rung:
         return trial.strata() | ({COVERED: self.covers(trial, trial.test)} if self.covers is not None else {})
 
     def shares(self, trial: Trial) -> dict[str, float]:
-        """Return the shares of training and test rows about which the rung has information; empty if it has information about all rows.
+        """Return the shares of training and test rows about which the rung has information; empty if ``covers`` is
+        None.
 
         A ranker learns little from information that few training rows have, even if many test rows have it.
         """
@@ -93,10 +95,10 @@ class Text:
 
 
 class PermutedTexts(TextMatch):
-    """Negative control: every item gets another item's text."""
+    """Negative control: the texts are permuted at random among the items."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of other items."""
+        """Return the vectors of the permuted texts."""
         found = super().embed(dataset, np.arange(dataset.n_items))
         return found[np.random.default_rng(0).permutation(dataset.n_items)[items]]
 
@@ -118,10 +120,10 @@ class RandomVectors(TextMatch):
 
 
 class NoiseTitles(TextMatch):
-    """Negative control: titles of the same number of words, drawn from all titles."""
+    """Negative control: each title is replaced by as many random words, taken from all titles without replacement."""
 
     def embed(self, dataset: Dataset, items: Array) -> Array:
-        """Return the vectors of the drawn titles."""
+        """Return the vectors of the random titles."""
         texts = [text.split() for text in item_texts(dataset)]
         words = np.array([word for text in texts for word in text])
         words = words[np.random.default_rng(0).permutation(len(words))]
@@ -131,7 +133,7 @@ class NoiseTitles(TextMatch):
 
 
 class AnotherHistory(TextMatch):
-    """Negative control: texts are compared with the history of another user."""
+    """Negative control: candidates are compared with another user's history, by a random permutation of the users."""
 
     def matrix(self, rows: Rows) -> Array:
         """Return the values that each row would have for another user."""
@@ -140,10 +142,11 @@ class AnotherHistory(TextMatch):
 
 
 class NextItems(NumbersField):
-    """Oracle of a set answer: agreement of a candidate with the texts of its user's actual next items.
+    """Oracle of intents: agreement of a candidate with the texts of its user's actual next items.
 
-    The set is known at the last refresh before the row, as an answer would be. Items of interactions at the row's own time are
-    excluded for all candidates. If they were excluded only for the interaction's own item, the size of the set would reveal it.
+    The set contains the next items after the latest answer time at or before the row. Items of interactions at the
+    row's own time are excluded for all candidates. If only the positive's own item were excluded, the size of the set
+    would reveal the label.
 
     Args:
         text: fitted field whose vectors are compared.
@@ -177,7 +180,7 @@ class NextItems(NumbersField):
 
 @dataclass(frozen=True)
 class NextTexts:
-    """Factory of the oracle of a set answer with an embedder's vectors; see :class:`NextItems`."""
+    """Factory of the oracle of intents with an embedder's vectors; see :class:`NextItems`."""
 
     embedder: str
     own: bool = False

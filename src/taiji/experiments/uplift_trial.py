@@ -1,4 +1,8 @@
-"""Candidates of a log for the uplift ladder: each user's first interactions with items, and items with which others interacted in the same window."""
+"""Candidates of a log for the uplift ladder.
+
+Positives are each user's first interactions with items. Negatives are items with which others interacted in the same
+time window.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +25,11 @@ Array = NDArray[Any]
 NEGATIVES = 4
 """Negatives per interaction, drawn from the items with which others interacted in the same window."""
 FIRST, TEST = 0.3, 0.8
-"""Shares of the first interactions after which the candidates begin, and after which the test candidates begin."""
+"""Shares of the first interactions, in time order, after which the candidates and the test period begin."""
 WINDOWS = 20
 REFRESHES = 4
-"""Number of refreshes of item statistics in the test period, and also in training."""
+"""Number of refreshes of item statistics in training, the last at its end. At most ``REFRESHES − 1`` more follow in the
+test period."""
 FEWEST_ROWS = 200
 """Smallest number of first interactions in training and test together."""
 
@@ -52,7 +57,7 @@ class Trial:
 
         Args:
             dataset: any log.
-            most: largest number of candidates, reached approximately by sampling the interactions.
+            most: approximate largest number of candidates. Positives are sampled, each together with its negatives.
             seed: seed of candidates and sample.
 
         Raises:
@@ -97,7 +102,7 @@ class Trial:
 
     @cached_property
     def cold(self) -> Array:
-        """Mask of the test rows whose item has no event before the test period."""
+        """Mask of the test rows whose item has no interaction before the test period."""
         past = self.dataset.events.filter(pl.col("time") < self.cut)["item"].to_numpy()
         return np.bincount(past, minlength=self.dataset.n_items)[self.test["item"].to_numpy()] == 0
 
@@ -124,8 +129,8 @@ def _windows(time: Array, start: int) -> list[tuple[int, int]]:
 def _window(
     user: Array, item: Array, time: Array, part: slice, items: int, random: np.random.Generator
 ) -> pl.DataFrame:
-    """Return a window's first interactions, each with :data:`NEGATIVES` items of other users in the window with
-    which the user never interacts."""
+    """Return a window's first interactions, each with up to :data:`NEGATIVES` items of other users in the window
+    with which the user never interacts."""
     group = np.arange(part.start, part.stop)
     own = np.sort(user * items + item)
     asked = np.repeat(group, NEGATIVES)
@@ -151,11 +156,12 @@ def _window(
 
 
 def log_facts(trial: Trial) -> dict[str, float]:
-    """Return facts of a log before any training: the inputs of the decision table.
+    """Return the facts of a log that the decision table needs; they require no training.
 
-    ``new_items``: share of test interactions whose item has no event before the test period. ``history``: median number of distinct items of a user before
-    a test interaction. ``distinct_titles``: number of distinct texts divided by the number of items. ``words``: mean words of a text. ``users``,
-    ``items``: numbers of users and items with a test interaction.
+    ``new_items``: share of test interactions whose item has no interaction before the test period. ``history``: median
+    number of distinct items of a user before a test interaction. ``distinct_titles``: number of distinct texts divided
+    by the number of items. ``words``: mean words of a text. ``users``, ``items``: numbers of users and items with a
+    test interaction.
     """
     taken = trial.test.filter(pl.col("click") == 1)
     texts = item_texts(trial.dataset)

@@ -1,7 +1,8 @@
 """Feature table of versioned point-in-time rows, and its as-of join.
 
-A row has two times: ``as_of``, before which all of its inputs lie, and ``available_at``, from which it can be read. In a batch table the second is
-``features.delay_s`` after the first; the near-online worker takes it from its clock when it stores the row.
+A row has two times. All of its inputs lie before ``as_of``, and it can be read from ``available_at`` on. In a batch
+table, ``available_at`` is ``as_of`` plus ``features.delay_s``. The near-online worker sets it to the time at which it
+stores the row.
 """
 
 from __future__ import annotations
@@ -49,16 +50,17 @@ def build_table(
     model_version: str = "",
     pool: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> pl.DataFrame:
-    """Return the feature rows of answers.
+    """Return one feature row per answer.
 
     Args:
         dataset: source of the neighbours' interactions.
-        rows: user (dense) and as_of (microseconds), one row per answer; ``available_at`` if it is known, otherwise it is ``settings.delay_s`` after as_of.
-        vectors: (N, d) embedding of each answer; a zero row means that there is no answer, and gives null features.
+        rows: one row per answer, with ``user`` (dense id), ``as_of`` (microseconds), and optionally ``available_at``
+            (default: ``as_of`` plus ``settings.delay_s``).
+        vectors: (N, d) embedding of each answer; a zero row stands for a missing answer and gives null features.
         quantizer: quantiser fitted on training users.
         settings: number of neighbour items, and whether to keep vectors.
         model_version: version of the LLM that wrote the answers.
-        pool: (users, as_ofs, vectors) in which look-alikes are searched; by default the given rows.
+        pool: (users, as_ofs, vectors) of the rows in which look-alikes are searched; by default the given rows.
 
     Returns:
         one row per input row, in the same order, with columns :data:`SCHEMA`.
@@ -114,7 +116,7 @@ def build_table(
 
 
 def available_from(as_ofs: np.ndarray, settings: FeatureSettings) -> np.ndarray:
-    """Return the times (microseconds) from which rows that were made in a batch can be read."""
+    """Return the times ``available_at`` (microseconds) of the rows of a batch table."""
     moved: np.ndarray = as_ofs + round(settings.delay_s * 1e6)
     return moved
 
@@ -141,8 +143,9 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
 
     Args:
         exposures: user, time, …; row order is kept.
-        table: feature rows. Of two rows of a user that became available at the same time, the one with the newer ``as_of`` is used, then the later one in
-            the table. Without a column ``available_at``, rows are available from their ``as_of`` on.
+        table: feature rows. If several rows of a user became available at the same time, the one with the newest
+            ``as_of`` is used; among equals, the last one in the table. Without a column ``available_at``, rows are
+            available from their ``as_of`` on.
         columns: features to join.
 
     Returns:

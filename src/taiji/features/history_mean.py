@@ -47,10 +47,11 @@ def future_mean(
     new: bool = True,
     block: int = 8192,
 ) -> np.ndarray:
-    """Return the mean embedding of a user's first interactions at or after a time, which is the answer of an oracle language model.
+    """Return the mean embedding of a user's first interactions at or after a time, as an oracle's answer.
 
-    The function uses the future on purpose. A ranker that gains nothing from these embeddings would gain nothing from any answer at these times. A gain does
-    not predict the gain from a real model, because no model is always right.
+    The function uses the future on purpose, to compute an upper bound. A ranker that gains nothing from these
+    embeddings would gain nothing from any answer at these times. A gain does not predict the gain from a real model,
+    because no model is always right.
 
     Args:
         dataset, users, as_ofs, item_vectors, block: as for :func:`history_mean`.

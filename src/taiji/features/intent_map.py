@@ -25,7 +25,8 @@ Array = NDArray[Any]
 MAP = "intent-map"
 """Folder of the map, next to the feature tables."""
 LATEST = 0.2
-"""Share of the rows, the latest ones, on which the map is compared with the identity. An equal number of rows before them is used for early stopping."""
+"""Share of the rows, the latest ones, on which the map is compared with the identity. The same number of rows just
+before these is used for early stopping."""
 ERRORS = 2.0
 """Number of standard errors by which the rank of the next items must improve on the latest rows."""
 FEWEST = 16
@@ -93,7 +94,7 @@ class IntentMap(LearntComponent):
         late = max(1, round(LATEST * len(kept)))
 
         def scores(rows: slice, used: torch.Tensor) -> torch.Tensor:
-            """Return the scores of all items (R, n)."""
+            """Return the scores of all items for the rows, (R, n)."""
             near = functional.normalize(told[rows] @ used, dim=-1) @ catalogue.T / self.settings.temperature
             return torch.logsumexp(near + torch.log(mass[rows].clamp_min(1e-9))[:, :, None], dim=1)
 
@@ -124,7 +125,7 @@ class IntentMap(LearntComponent):
                 _places(scores(latest, chosen), wanted[latest]) - _places(scores(latest, identity), wanted[latest])
             ).numpy()
         error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-        if not gains.mean() > ERRORS * error:  # the loss alone may improve because scores are less confident
+        if not gains.mean() > ERRORS * error:  # a lower loss alone could come from less confident scores
             chosen, after = identity, before
         self.matrix = chosen.numpy().astype(np.float64)
         self.facts = {"rows": len(kept), "loss": round(after, 6), "loss_identity": round(before, 6)}
@@ -136,7 +137,8 @@ class IntentMap(LearntComponent):
         return bool(np.array_equal(self.matrix, np.eye(len(self.matrix))))
 
     def apply(self, vectors: Array) -> Array:
-        """Return the mapped unit vectors (K, d) float32; zero stays zero. Each row does not depend on the other rows, to the last bit."""
+        """Return the mapped unit vectors (K, d) float32; a zero vector stays zero. The result of a row is bitwise
+        independent of the other rows."""
         moved = exact_product(np.asarray(vectors, np.float64), self.matrix)
         lengths = np.sqrt(np.einsum("kd,kd->k", moved, moved))[:, None]
         return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0).astype(np.float32)

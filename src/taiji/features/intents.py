@@ -54,7 +54,10 @@ def intent_columns(
 
 
 def intent_metrics(table: pl.DataFrame) -> dict[str, float]:
-    """Return the share of rows with an intent, the mean number of intents over these rows, and the mean weight of the first one."""
+    """Return ``with_intents``, the share of rows with an intent, and means over these rows.
+
+    The means are ``intents``, the number of intents, and ``first_weight``, the weight of the first intent.
+    """
     counts = table["intent_weights"].list.len().fill_null(0)
     some = counts.filter(counts > 0)
     first = table["intent_weights"].list.first().drop_nulls()

@@ -10,8 +10,8 @@ PROBES = 0.02
 """Share of the index that is searched in larger pools; ``benchmarks/lookalike.py`` measures the recall."""
 FOREVER = np.iinfo(np.int64).max
 DECIMALS = 9
-"""Number of decimals to which cosines are compared. Answers repeat word for word, and the winner of a tie must not depend on the rounding of a matrix
-product."""
+"""Number of decimals to which cosines are rounded before they are compared. Identical answers give ties, which rounding
+errors of a matrix product must not decide."""
 
 
 def nearest_users(
@@ -26,9 +26,9 @@ def nearest_users(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest other user by cosine: exactly for pools of up to ``exact_below`` rows, by an inverted-list index for larger ones.
 
-    Of each other user, only the newest row with ``as_of`` at or before that of the serving row counts. The search uses neither the
-    future, nor the user's own rows, nor rows that were already replaced. Ties go to the smaller user id. A zero vector has no direction, so it neither finds
-    a neighbour nor is found.
+    For each other user, only the newest row counts whose ``as_of`` is at or before the serving row's. The search uses
+    neither the future, nor the user's own rows, nor rows that were already replaced. Ties go to the smaller user id. A
+    zero vector has no direction, so it neither finds a neighbour nor is found.
 
     Args:
         users, as_ofs: (N,) serving rows: dense user ids and microseconds.
@@ -88,7 +88,7 @@ def _indexed(
     exact_below: int,
     probes: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the result of :func:`nearest_users` by an index, in float32, because a million rows must fit in memory."""
+    """Compute :func:`nearest_users` with an index. Vectors are float32, so that a million rows fit in memory."""
     from taiji.features.lookalike_search import search_snapshots
     from taiji.models.retrieval.vector_index import VectorIndex
 
@@ -113,7 +113,10 @@ def _unit(vectors: np.ndarray, kind: type[np.floating] = np.float64) -> tuple[np
 
 
 def _replaced_at(users: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return the times (P,) int64 at which a newer row of the same user replaces each row; of equal times, the later row wins."""
+    """Return the time (P,) int64 at which a newer row of the same user replaces each row.
+
+    Of rows with equal times, the last one replaces the others. A row that is never replaced has :data:`FOREVER`.
+    """
     order = np.lexsort((np.arange(len(users)), start, users))
     end = np.full(len(users), FOREVER, dtype=np.int64)
     same = users[order][1:] == users[order][:-1]

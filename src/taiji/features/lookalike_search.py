@@ -29,13 +29,13 @@ def search_snapshots(
     index: VectorIndex,
     fresh: int = 8192,
 ) -> tuple[Array, Array]:
-    """Return for each serving row the nearest candidate row of another user, −1 if there is none.
+    """Return for each serving row the nearest pool row of another user, −1 if there is none.
 
     Args:
         users, as_ofs: (N,) users and times of the serving rows.
         queries: (N, d) float32 unit vectors.
         pool: users, start and end times (P,) of each row's validity, and unit vectors (P, d) float32, sorted by start time.
-        index: empty index, which decides how many older rows are searched.
+        index: empty index. Its settings determine how many older rows are searched.
         fresh: number of pool rows between two snapshots.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Features of another run, translated to the dense user and item ids of this run, and their join with requests."""
+"""Import the features of another run with the dense user and item ids of this run, and join them with requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StoredFeatures:
         return replace(self, table=self.table.filter(pl.col("as_of") <= time))
 
     def joined_to(self, requests: Requests) -> Requests:
-        """Return the requests joined with the latest earlier features of their users, as list columns."""
+        """Return the requests with their users' latest features available before the request, as list columns."""
         joined = self._joined(requests)
         lists = {name: np.empty(len(requests), dtype=object) for name in self.columns}
         for name, values in lists.items():
@@ -101,7 +101,7 @@ def features_state(path: str) -> State:
 
 
 def import_table(path: str, dataset: Dataset, test: int) -> pl.DataFrame:
-    """Read the feature table of another run, whose users and items are matched to this log by their text ids.
+    """Read the feature table of another run, and match its users and items to this log by their text ids.
 
     Args:
         path: directory of the other run.

@@ -22,7 +22,7 @@ WORDS = {
     "SHERBTS": "Sherbets", "FLU": "Flu", "BBQ": "BBQ", "WT": "Weight", "SUPP": "Supplements", "VIT": "Vitamins", "SS": "Single Serve",
     "AND": "and", "OF": "of", "OR": "or", "WITH": "with", "FOR": "for", "IN": "in", "BY": "by", "NOT": "not",
 }  # fmt: skip
-"""Full words by abbreviation in the product table."""
+"""Abbreviation in the product table to its full word."""
 
 UNITS = {
     "OZ": "oz", "LB": "lb", "LBS": "lb", "CT": "ct", "PK": "pack", "GA": "gal", "GAL": "gal", "QT": "qt", "PT": "pt", "ML": "ml", "L": "l", "LTR": "l",
@@ -64,7 +64,10 @@ def tidy_size(text: str | None) -> str | None:
 
 
 def compose_title(brand: str | None, kind: str | None, category: str | None, size: str | None) -> str:
-    """Compose the title of a product from readable parts: kind, category (if the kind alone is unclear), size, and store brand.
+    """Compose the title of a product from readable parts: kind, category, size and store brand.
+
+    The category is added only if it shares no word stem with the kind; it replaces a missing kind. The brand
+    ``Private`` is the store brand; other brands are ignored.
 
     Examples are ``Mainstream White Bread, 20 oz (store brand)`` and ``Premium (Ice Cream/Milk/Sherbets), 48 oz``.
     """

@@ -1,4 +1,5 @@
-"""Parse and evaluate the rules of labels: columns of yes and no, comparisons with constants, and their combination by ``and``, ``or`` and ``not``."""
+"""Parse and evaluate label rules: yes/no columns and comparisons with constants, combined by ``and``, ``or`` and
+``not``."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ Value = float | str
 
 @dataclass(frozen=True)
 class Label:
-    """Single test of a rule: a constant, a column of yes and no, or the comparison of a column with constants.
+    """Single test of a rule: a constant, a yes/no column, or the comparison of a column with constants.
 
     Attributes:
         column: column to read; None for a constant.
@@ -43,7 +44,7 @@ class Label:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """Constants with which the column is compared."""
+        """Constants of the test, as a tuple."""
         if self.value is None:
             return ()
         return self.value if isinstance(self.value, tuple) else (self.value,)
@@ -68,11 +69,11 @@ Rule = Label | Combined
 def parse_rule(rule: bool | int | str) -> Rule:
     """Parse a rule of a mapping: ``1``, ``clicked``, ``rating >= 4``, ``action in (buy, order) or not skipped``.
 
-    A column name or value with spaces needs no quotes unless it contains the word ``and``, ``or``, ``not``, ``in`` or ``is``. Such a column name is
-    written in backticks and such a value in quotes.
+    Column names and values may contain spaces. If one contains the word ``and``, ``or``, ``not``, ``in`` or ``is``,
+    write the column name in backticks and the value in quotes.
 
     Raises:
-        ValueError: the rule is invalid; the message quotes the wrong part.
+        ValueError: the rule is invalid; the message quotes the invalid part.
     """
     if not isinstance(rule, str):
         return Label(None, None, float(rule))
@@ -227,7 +228,8 @@ class _Parser:
         return text
 
     def _words(self, expected: str, inside: bool = False) -> str:
-        """Return the words up to a sign, a keyword or a bracket, as they are written. Inside a list, a comma also ends them."""
+        """Return the source text up to the next comparison sign, keyword or bracket; inside a list, also up to the next
+        comma."""
         first = self.place
         while (token := self._peek()) is not None and (
             (token.kind == "word" and not token.is_one_of(*KEYWORDS))

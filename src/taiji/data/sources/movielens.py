@@ -1,4 +1,4 @@
-"""Read MovieLens in each of its published layouts: the folders of 100k, 1m (10m), latest, and 20m/25m/32m."""
+"""Read MovieLens in each of its published layouts: the folders of 100k, 1m/10m, and latest/20m/25m/32m."""
 
 from __future__ import annotations
 

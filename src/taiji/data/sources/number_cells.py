@@ -10,7 +10,7 @@ from typing import Literal
 import polars as pl
 
 NumberForm = Literal["1234.50", "1234,50", "1,234.50", "1.234,50", "1 234,50", "1 234.50", "1'234.50"]
-"""Notation of numbers, given by an example."""
+"""Notation of numbers, named by an example."""
 PLAIN: NumberForm = "1234.50"
 FORMS: dict[NumberForm, tuple[str, str]] = {
     "1234.50": ("", "."),
@@ -23,13 +23,14 @@ FORMS: dict[NumberForm, tuple[str, str]] = {
 }
 """Notation to thousands separator and decimal separator, the simplest notations first."""
 BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
-"""Decimal separator of a file to its default notation."""
+"""Decimal separator to the default notation of a file with this separator."""
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
 """Contents of a cell, in lower case, that stand for a missing value."""
 MOST = 0.95
 """If at least this share of a column's cells is valid, its other cells are treated as broken."""
 MOST_NUMBERS = 0.8
-"""The same share for a column of numbers, lower because a few words do not turn it into a column of text."""
+"""Smallest share of numbers in a column of numbers. It is lower than ``MOST`` because a few words do not make a column
+a text column."""
 
 CURRENCY = (
     r"R\$|[\p{Sc}]|元|円|zł|Kč|руб\.?|р\.|kr\.?|Ft|лв\.?|Rs\.?|"
@@ -83,7 +84,8 @@ def _parsed(texts: pl.Series, form: NumberForm, bare: Callable[[], pl.Series]) -
 
 
 def said_missing(values: pl.Series) -> dict[str, int]:
-    """Count the cells of each word for a missing value (``n/a``, ``NULL``). Empty cells are not counted."""
+    """Return the number of cells per word for a missing value (``n/a``, ``NULL``), most frequent first. Empty cells are
+    not counted."""
     if values.dtype != pl.String:
         return {}
     texts = values.str.strip_chars()
@@ -93,7 +95,7 @@ def said_missing(values: pl.Series) -> dict[str, int]:
 
 
 def broken(values: pl.Series, read: pl.Series) -> pl.Series:
-    """Return a mask of the broken cells, which hold a value that could not be read."""
+    """Return a mask of the broken cells: those with a value in ``values`` and null in ``read``, the parsed column."""
     if values.dtype.is_float():
         values = values.fill_nan(None)
     present = stripped(values) if values.dtype == pl.String else values

@@ -35,7 +35,8 @@ def from_ratings(
 
     Args:
         ratings: columns ``user_id``, ``item_id``, ``timestamp`` (Datetime) and ``rating``; rows of equal times are in their true order.
-        items: whole catalogue, as in :class:`Tables`; with ``keep_users`` it is reduced.
+        items: whole catalogue, as in :class:`Tables`; with ``keep_users``, only the items in the events of the sampled
+            users are kept.
         users: users, as in :class:`Tables`; None uses only the ids in the ratings.
         name, domain, notes: as in :class:`Tables`.
         seed: random seed for sampling.
@@ -68,7 +69,7 @@ def ids_of(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int | None) -> Tables:
-    """Sample users, and sample non-clicks for every click. The sampling is described in ``notes``.
+    """Sample users, and sample non-clicks for every click. The ``notes`` of the result describe the sampling.
 
     A click is inserted at a random position among its non-clicks, so that the order of rows does not reveal it.
 

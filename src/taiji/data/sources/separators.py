@@ -22,7 +22,7 @@ from taiji.data.sources.delimited import (
 )
 
 OTHERS = ("::", " ")
-"""Separators that are only mentioned in messages, because a file cannot be read with them."""
+"""Unsupported separators. They are detected only to name them in error messages."""
 KINDS = {b"PK\x03\x04": "a zip archive or an Excel file", b"PAR1": "a Parquet file", b"\x1f\x8b": "a gzip file"}
 """First bytes of files that are not text."""
 MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<table", b"<head", b"<body")
@@ -32,9 +32,10 @@ INSPECTED = 20
 
 
 def best_separator(lines: Sequence[str]) -> str | None:
-    """Return the separator that splits nearly all lines from the header on into the same number of fields, as large as possible.
+    """Return the separator that splits the header and at least 75 % of the first rows into the same number of fields,
+    or None.
 
-    Return None if no separator does.
+    A separator without exceptions is preferred; among equals, the one with the most fields.
     """
     widths: dict[str, tuple[float, int]] = {}
     for separator in SEPARATORS:
@@ -54,11 +55,12 @@ def best_separator(lines: Sequence[str]) -> str | None:
 
 
 def explained(path: Path, assumed: str) -> InputError | None:
-    """Return the error of a file that is not a table or is not separated as assumed; None if neither problem is found.
+    """Return an error that explains why a file cannot be read: it is not a table, or has another separator. Return None
+    if neither is found.
 
     Args:
         path: the file.
-        assumed: the separator with which it was to be read.
+        assumed: separator that the caller assumed.
     """
     if kind := _other_kind(path):
         return InputError(
@@ -78,7 +80,7 @@ def explained(path: Path, assumed: str) -> InputError | None:
 
 
 def _other_kind(path: Path) -> str:
-    """Return what a file contains if it is not a delimited text, otherwise an empty text."""
+    """Return a description of a file that is not delimited text, otherwise an empty string."""
     with opened(path) as stream:
         start = stream.read(512)
     for mark, kind in KINDS.items():
@@ -111,7 +113,7 @@ def _otherwise_separated(path: Path, lines: Sequence[str], assumed: str) -> Inpu
     of_head = next((s for s in SEPARATORS if s != assumed and width > 1 and len(_cells(head, s)) == width), None)
     values = not above or any(
         NUMERIC.match(cell.strip()) for cell in _cells(body[0], assumed)
-    )  # otherwise it is a title
+    )  # a first line without numbers is the header, and the line above it is a title
     if of_head and values and len(_cells(head, assumed)) != width:
         return InputError(
             "The header of a file uses a different separator from its rows.",
@@ -147,7 +149,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _usual_width(lines: Sequence[str], separator: str) -> int:
-    """Return the number of fields that most of the lines have."""
+    """Return the most frequent number of fields per line."""
     counts = [len(_cells(line, separator)) for line in lines[:INSPECTED]]
     return max(sorted(set(counts)), key=counts.count, default=0)
 

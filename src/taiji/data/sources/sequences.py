@@ -1,4 +1,5 @@
-"""Read sequences without times: each line holds the id of a user and then the ordered items, as in papers on sequential recommendation."""
+"""Read sequences without timestamps: each line holds a user id and then the ordered item ids, as in papers on
+sequential recommendation."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from taiji.data.sources.source import Source
 START = datetime(2000, 1, 1)
 """Date assigned to the first interaction of every user."""
 FILE = "sequences.txt"
-"""Name of the file if the argument is a folder."""
+"""Name of the file to read if the argument is a folder."""
 NOTE = (
     "The log has no timestamps: the k-th interaction of every user is dated to the k-th day. Evaluate by holding out each user's last "
     "interactions; a split by time would compare long histories with short ones."
@@ -45,7 +46,7 @@ class Sequences(Source):
         """Return one click per interaction.
 
         Raises:
-            InputError: the file does not exist, a line has no items, or a user occurs on two lines.
+            InputError: the file is missing, empty or not UTF-8, a line has no items, or a user occurs on two lines.
         """
         events = _events(self.file)
         kept = sample_users(events, settings.users, seed)

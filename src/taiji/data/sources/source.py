@@ -45,7 +45,8 @@ class Source(ABC):
 
     @abstractmethod
     def state(self, settings: DataSettings) -> Any:
-        """Return a JSON value that changes whenever the log does: :func:`taiji.core.file_state.file_state` of its files, the version of a table, …
+        """Return a JSON value that changes whenever the log does, such as the :func:`taiji.core.file_state.file_state`
+        of its files.
 
         The stage that reads the log runs again when this value has changed.
         """

@@ -43,7 +43,7 @@ SHAPES = {
 IMPOSSIBLE = 0.2
 """A column counts minutes or seconds since midnight if at least this share of its numbers ends in impossible minutes or seconds (two digits of 60 or more).
 
-Among the counts of minutes of a whole day, this share is 4 in 10.
+Among the minute counts of a whole day (0 to 1439), 4 in 10 end in two digits of 60 or more.
 """
 CLOCK = r"^(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?(?:\s?[AaPp]\.?[Mm]\.?)?$"
 QUICK = {10: "%Y-%m-%d", 19: "%Y-%m-%d %H:%M:%S"}
@@ -122,7 +122,8 @@ def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) ->
     Args:
         values: numbers, texts, dates or date-times.
         unit: unit of numbers, including numbers in a CSV; ``text`` for written dates.
-        form: format of a date in the codes of chrono; None for ISO 8601. A time zone after the time of day is recognised with any format.
+        form: date format in chrono codes (like strftime); None for ISO 8601. A time zone after the time of day is
+            recognised with any format.
     """
     if values.dtype.is_temporal():
         return _temporal(values)
@@ -272,7 +273,7 @@ def _epoch(values: pl.Series, unit: str) -> pl.Series:
         scaled = numbers * EXCEL_DAY + EXCEL_START
     else:
         scaled = numbers / 1000 if unit == "ns" else numbers * MICROSECONDS[unit]
-    # A float represents a serial day to about a microsecond; spreadsheets show milliseconds.
+    # A float represents a serial day to about a microsecond. Round to milliseconds, as spreadsheets show them.
     rounded = (scaled / 1000).round() * 1000 if unit == "excel" else scaled.round()
     return (
         rounded.to_frame("x")
@@ -328,7 +329,7 @@ def _iso(texts: pl.Series) -> pl.Series:
 
 
 def _formatted(texts: pl.Series, form: str) -> pl.Series:
-    # Formats without seconds or minutes need no default: chrono accepts the hour and minute alone.
+    # A format without seconds needs no default: chrono accepts the hour and minute alone.
     try:
         times = texts.str.to_datetime(form, strict=False, time_unit="us")
     except (pl.exceptions.PolarsError, ValueError):
@@ -357,7 +358,8 @@ def _clock(values: pl.Series) -> pl.Series:
 
 
 def _since_midnight(numbers: pl.Series, top: int) -> int:
-    """Return the unit, in seconds, of numbers that are counts since midnight, or 0 for concatenated hours, minutes and seconds."""
+    """Return 60 if the numbers count minutes since midnight, 1 if they count seconds, and 0 if they are hours or digits
+    such as ``93620``."""
     digits = numbers.drop_nulls()
     for limit, seconds, fields in ((1440, 60, (1,)), (86_400, 1, (1, 100))):
         if 24 <= top < limit:

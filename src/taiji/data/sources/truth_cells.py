@@ -1,4 +1,5 @@
-"""Parse cells as yes or no in many languages, inferred from a column as a whole."""
+"""Parse cells as yes or no, with words in many languages. The meaning of letters and marks is inferred from the whole
+column."""
 
 from __future__ import annotations
 
@@ -47,10 +48,10 @@ class Truth:
 
     Attributes:
         values: true or false; null where a cell is empty, means unknown, or cannot be read.
-        known: share of the cells with a value that could be read.
+        known: share of the cells that could be read, among those that are neither empty nor mean unknown.
         empty: number of cells that are empty or mean unknown.
         mark: the only mark in the column if empty cells were read as no; otherwise empty.
-        sides: answers that occur in the column.
+        sides: the values (true, false) that occur in the column.
     """
 
     values: pl.Series
