@@ -168,6 +168,8 @@ def test_plans_and_checks_without_users_or_spread_are_refused():
         lambda: always_valid_half_width(10, 1.0, 0),
         lambda: aa_tests(np.ones(100)),
         lambda: aa_tests(np.arange(10.0)),
+        lambda: aa_tests(np.arange(100.0), denominators=np.ones(90)),
+        lambda: aa_tests(np.arange(100.0), denominators=np.ones(100), before=np.arange(100.0)),
     ):
         with pytest.raises(TaijiError):
             action()

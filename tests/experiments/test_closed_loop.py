@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.world.small import small
 
+from taiji.cli.world_commands import print_closed_loop
 from taiji.core.errors import ConfigError
 from taiji.experiments.closed_loop import Arms, ClosedLoopSettings, closed_loop
 from taiji.world.log import run
@@ -57,6 +58,16 @@ def test_equal_policies_have_no_effect_and_few_significant_tests():
 def test_what_was_found_is_json_also_where_nothing_happened():
     found = closed_loop(small("shop", users=30), "random", "popular", SHORT.model_copy(update={"days": 1}))
     assert json.loads(json.dumps(found, allow_nan=False))["scenario"] == "shop"
+
+
+@pytest.mark.parametrize("sizes", [{"users": 10, "visits": 0.3}, {"users": 30, "visits": 0.005}], ids=["few", "idle"])
+def test_a_metric_that_allows_no_test_is_left_out(sizes, capsys):
+    found = closed_loop(small("mall", **sizes), "random", "popular", SHORT.model_copy(update={"days": 1}))
+    assert all(share is None for share in found["aa"].values())
+    assert (found["plan"]["minimum_effect"] is None) == (found["plan"]["deviation"] == 0)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    print_closed_loop(found)
+    assert "random" in capsys.readouterr().out
 
 
 def test_before_the_test_both_arms_are_served_alike():

@@ -101,7 +101,8 @@ def print_closed_loop(found: dict[str, Any]) -> None:
     title = f"{found['scenario']}: {found['treatment']} ({arms['treatment']} users) against {found['control']} ({arms['control']})"
     grid = _grid(title, ("per user", "difference", "interval", "anytime-valid interval", "truth", "A/A"))
     for metric, row in found["ab"].items():
-        grid.add_row(metric, *_cells(row), f"{found['aa'][metric]:.1%}")
+        same = found["aa"][metric]
+        grid.add_row(metric, *_cells(row), "" if same is None else f"{same:.1%}")
     for metric, row in found["new"].items():
         grid.add_row(f"{metric}, new users", *_cells(row), "")
     out.print(grid)

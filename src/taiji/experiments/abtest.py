@@ -239,7 +239,8 @@ def aa_tests(
         seed: seed of the splits.
 
     Raises:
-        InputError: too few users or runs, or all values equal, so that no split could be significant.
+        InputError: too few users or runs, all values equal, so that no split could be significant, or denominators
+            together with a covariate or of another length.
     """
     y = _finite("values", values)
     if runs < 1 or len(y) < 2 * FEWEST or np.ptp(y) == 0:
@@ -247,6 +248,12 @@ def aa_tests(
             "These values do not allow an A/A test.",
             expected=f"{2 * FEWEST} or more users whose values are not all equal, one or more runs",
             found=f"{len(y)} users, {len(np.unique(y))} distinct values, {runs} runs",
+        )
+    if denominators is not None and (before is not None or len(np.asarray(denominators)) != len(y)):
+        raise InputError(
+            "These denominators do not allow an A/A test.",
+            expected=f"one for each of the {len(y)} users, and no covariate",
+            found=f"{len(np.asarray(denominators))}" + ("" if before is None else " and a covariate"),
         )
     if before is not None:
         y = cuped(y, before)

@@ -21,6 +21,7 @@ from taiji.core.errors import ConfigError
 from taiji.core.progress import track
 from taiji.core.settings import Settings
 from taiji.experiments.abtest import Comparison, aa_tests, compare_arms, cuped, minimum_effect, power_of, sample_size
+from taiji.metrics.intervals import FEWEST
 from taiji.world.draws import Draws
 from taiji.world.log import run
 from taiji.world.mechanisms.content import Content
@@ -226,7 +227,7 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
     new = came & ~came_before
     ab: dict[str, Any] = {}
     newcomers: dict[str, Any] = {}
-    aa: dict[str, float] = {}
+    aa: dict[str, float | None] = {}
     for name in metrics:
         days = {arm: totals.by_day(name) for arm, totals in runs.items()}
         values, before = days["split"][:, start:].sum(axis=1), days["split"][:, :start].sum(axis=1)
@@ -241,9 +242,9 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
             newcomers[name] = _row(compare_arms(values[new & treated], values[new & ~treated], level=level))
             newcomers[name] |= {"truth": float(gain[new].mean())}
         base = days["control"][:, start:].sum(axis=1)
-        aa[name] = aa_tests(base, runs=settings.splits, level=level)
+        aa[name] = _aa_share(base, None, settings)
         covariate = days["control"][:, :start].sum(axis=1)
-        aa[f"{name} (CUPED)"] = aa_tests(base, before=covariate, runs=settings.splits, level=level)
+        aa[f"{name} (CUPED)"] = _aa_share(base, covariate, settings)
     by_day, reward = [], runs["split"].by_day("reward")[:, start:]
     gains = (runs["treatment"].by_day("reward") - runs["control"].by_day("reward"))[:, start:]
     for day in range(reward.shape[1]):
@@ -261,6 +262,13 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
         "ab": ab, "new": newcomers, "new_users": int(new.sum()), "by_day": by_day, "aa": aa,
         "aa_any_look": _any_look(runs["control"].by_day("reward")[:, start:], settings), "plan": _plan(runs, treated, settings),
     }  # fmt: skip
+
+
+def _aa_share(values: Array, before: Array | None, settings: ClosedLoopSettings) -> float | None:
+    """Return the share of significant A/A tests; None if the values allow none."""
+    if len(values) < 2 * FEWEST or np.ptp(values) == 0:
+        return None
+    return aa_tests(values, before=before, runs=settings.splits, level=settings.level)
 
 
 def _any_look(days: Array, settings: ClosedLoopSettings) -> float:
@@ -291,5 +299,5 @@ def _plan(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSettings)
         "metric": "reward (CUPED)", "deviation": deviation, "effect": effect, "power": settings.power,
         "users_an_arm": sample_size(deviation, effect, level=settings.level, power=settings.power) if known else None,
         "power_here": power_of(arm, deviation, effect, level=settings.level) if known else None,
-        "minimum_effect": minimum_effect(arm, deviation, level=settings.level, power=settings.power),
+        "minimum_effect": minimum_effect(arm, deviation, level=settings.level, power=settings.power) if deviation else None,
     }  # fmt: skip

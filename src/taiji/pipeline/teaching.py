@@ -1,4 +1,4 @@
-"""Workers of the stages `rationales` (the teacher writes) and `selection` (scoring by perplexity)."""
+"""Worker factories of the stages `rationales` (writing by the teacher) and `selection` (scoring by perplexity)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 ASKED = ("example", "user", "as_of", "target", "targets")
-"""Columns of an example from which its prompts and true answers are made; ``targets`` exists only if answers are sets."""
+"""Columns of an example that determine its prompts and true answers; ``targets`` exists only if answers are sets."""
 
 
 def taught_examples(context: Context) -> pl.DataFrame:
-    """Return the prompts of the teacher, those for calibration first."""
+    """Return the examples for which the teacher writes: calibration examples first, then rationale examples."""
     return pl.concat([load_examples(context, "calibration"), load_examples(context, "rationale")])
 
 
@@ -36,7 +36,7 @@ def _teacher(context: Context) -> Teacher:
     if reasoning.teacher.kind == "endpoint":
         from taiji.reasoning.endpoint import EndpointTeacher
 
-        # The journal is outside the stages, so that texts that were paid for can be reused by later configurations.
+        # The journal is outside the stage folders, so that later configurations can reuse paid texts.
         return EndpointTeacher(
             reasoning.endpoint,
             reasoning.teacher,
@@ -56,11 +56,13 @@ def open_writing(context: Context) -> Work:
 
 
 def open_scoring(context: Context, columns: list[str]) -> Work:
-    """Load the language model and return the function that scores rationales, and reports the content of each prompt.
+    """Load the language model and return the function that scores rationales.
+
+    The function also returns how many interactions the prompt shows (``prompt_kept``) and omits (``prompt_dropped``).
 
     Args:
         context: context of the stage.
-        columns: columns of the rationales.
+        columns: columns of the table of rationales.
     """
     settings, dataset, lm = (
         context.config.reasoning,

@@ -38,7 +38,7 @@ def write_traces(
     truth: WorldTruth | None,
     seed: int,
 ) -> int:
-    """Write ``requests.parquet`` and ``traces.parquet`` for a seeded sample of requests, and return their number.
+    """Write ``requests.parquet`` and ``traces.parquet`` for a seeded sample of requests, and return the sample size.
 
     A trace has one row per request and candidate, with the columns of :mod:`taiji.cascade.trace`, ``target`` (True if the user interacted with
     the item later), and in a simulated world the user's true probabilities (``true click``, …).
@@ -75,7 +75,10 @@ def off_policy_values(
     level: float = 0.95,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Estimate the value of the recommender's lists, and of the baselines alone, off-policy from the log of the test period; None without propensities."""
+    """Estimate the value of the recommender's lists and of each baseline alone, off-policy from the test period's log.
+
+    The result is None if the log has no propensities.
+    """
     logged = logged_lists(dataset, start, settings.requests, seed)
     if logged is None:
         return None

@@ -16,10 +16,10 @@ from taiji.reasoning.answers import parse
 
 @dataclass(frozen=True)
 class SetAnswer:
-    """Intents of the answer or answers to one prompt, in the order of the text.
+    """Intents of all sampled answers to one prompt, in the order of the texts.
 
     Attributes:
-        texts: the intents, in the form of item texts.
+        texts: intents, in the format of item texts (:func:`taiji.data.item_text.item_text`).
         levels: category levels of each intent.
         weights: positive weight of each intent.
     """
@@ -38,13 +38,13 @@ def set_answers(
         lm: the model that wrote the answers.
         asked: rendered prompts.
         written: sampled answers to each prompt.
-        depth: category levels to read.
-        most: upper limit of intents per answer.
-        batch: texts scored together.
+        depth: number of category levels to read.
+        most: largest number of intents per answer.
+        batch: number of texts per forward pass.
 
     Returns:
-        one answer per prompt. With one sample per prompt, the weight of an intent is its sequence probability (geometric mean over its tokens). With
-        several samples, every intent has weight 1.
+        one :class:`SetAnswer` per prompt. If a prompt has one sample, the weight of an intent is the geometric mean of
+        its token probabilities. If it has several samples, every intent has weight 1.
     """
     said = []
     for row in written:

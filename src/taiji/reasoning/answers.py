@@ -1,4 +1,4 @@
-"""The format of a completion: formatting, and lenient parsing of a language model's output.
+"""Format of a completion: write it, and parse a language model's output leniently.
 
 <think>rationale</think><answer>Item title: …; Category L1: …; L2: …; L3: …</answer>
 
@@ -16,30 +16,31 @@ from functools import lru_cache
 
 THINK = "<think>"
 LONGEST = 400
-"""Upper limit of characters in an answer. A longer one is treated as rambling."""
+"""Largest number of characters in an answer, or in each intent of a set. A longer answer is not well-formed."""
 DEPTH = 3
-"""Category levels read by default."""
+"""Default number of category levels to read."""
 DEEPEST = 9
 """Largest number of category levels that the format supports."""
 _TAG = re.compile(r"<\s*+(/?)\s*+(think|answer)\s*+>", re.IGNORECASE)
 _SPECIAL = re.compile(
     r"<[|｜][^<>|｜]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk|mask|(?:start|end)_of_(?:turn|text|image))>|\[/?(?:INST|SYSTEM_PROMPT)\]"
 )
-"""Special tokens of known model families. If they occurred in a text, they would be read as turn boundaries or end-of-text tokens."""
+"""Special tokens of known model families. A tokenizer would read them as turn boundaries or as the end of the text."""
 
 
 _TITLE = re.compile(
     r"(?P<label>(?<!\w)item title\s*+:)|(?:^|[;|,\n]|(?<=\s)[-*•]|(?<!\S)\d{1,2}[.)])\s{0,99}+(?P<short>title\s*+:)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Beginning of an intent: the full label anywhere, or the short label at the start of a line or after a separator, bullet or number."""
+"""Start of an intent: ``item title:`` anywhere; ``title:`` at a line start or after a separator, bullet or number."""
 _BULLET = re.compile(r"^\s*(?:[-*•]+|\d{1,2}[.)])?\s*")
 _REST = " \t\n;|,-*•"
 """Separators and bullets between intents."""
 _NUMBER = {True: re.compile(r"\n\s{0,99}+\d{1,2}[.)]\s*+$"), False: re.compile(r"\s\d{1,2}[.)]\s*$")}
-"""The number before an intent: at the start of a line in an answer of several lines, otherwise after a space."""
+"""Number before an intent. Key True: at a line start, in answers of several lines. Key False: after a space."""
 LOOP_TAIL, LOOP_LEAST, LOOP_TIMES = 400, 40, 2.5
-"""Number of last characters of a text that are searched for a loop, smallest number of characters in a loop, and smallest number of repetitions."""
+"""Limits of :func:`ends_in_loop`: number of characters at the end of a text to search, smallest number of characters in
+all repetitions together, and smallest number of repetitions."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Intent:
     Attributes:
         title: title of the item.
         levels: category levels of the item, as many as requested; a missing level is an empty string.
-        start, end: its character range in the text.
+        start, end: character range of the intent in the text.
     """
 
     title: str
@@ -59,7 +60,7 @@ class Intent:
 
     @property
     def text(self) -> str:
-        """The intent in the canonical form of an item's text, however the model wrote it."""
+        """The intent in the canonical form of :func:`format_answer`."""
         return format_answer(self.title, self.levels)
 
 
@@ -74,8 +75,8 @@ class Answer:
         levels: category levels in the answer, as many as requested; a missing level is an empty string.
         well_formed: True if the format is correct, so that title and levels can be trusted.
         problem: reason why the answer is not well-formed; empty if it is.
-        intents: intents in the order of the text, whether or not the answer is well-formed; at most as many as requested. An intent that was cut off
-            at the end is dropped.
+        intents: intents in the order of the text, at most as many as requested, whether or not the answer is
+            well-formed. If the answer is not closed, its last intent is dropped, because it may be cut off.
     """
 
     rationale: str
@@ -110,12 +111,12 @@ def format_answer(title: str, levels: tuple[str | None, ...] | list[str | None])
 
 
 def field(text: str) -> str:
-    """Return a name in which the characters and special tokens that the format reserves are replaced."""
+    """Return a name without special tokens, and with ``;``, ``<`` and ``>`` replaced by ``,``, ``(`` and ``)``."""
     return " ".join(_SPECIAL.sub(" ", text).replace(";", ",").replace("<", "(").replace(">", ")").split())
 
 
 def format_completion(rationale: str, answer: str) -> str:
-    """Return the completion that a student learns: the rationale (which may be empty) and the text of the answer."""
+    """Return the completion that a student is trained on: the rationale (possibly empty) and the text of the answer."""
     return f"<think>{clean(rationale)}</think><answer>{answer}</answer>"
 
 
@@ -131,7 +132,12 @@ def answer_span(rationale: str, answer: str) -> tuple[int, int]:
 
 
 def answer_form(depth: int, most: int = 1) -> str:
-    """Return the answer form that a prompt shows, with ``depth`` category levels: ``Item title: ...; Category L1: ...``, two lines for a set."""
+    """Return the format example that a prompt shows: ``Item title: ...; Category L1: ...``, twice for a set.
+
+    Args:
+        depth: number of category levels.
+        most: largest number of intents per answer; above 1, the answer is a set.
+    """
     return format_set([format_answer("...", ["..."] * depth)] * min(most, 2))
 
 
@@ -170,9 +176,10 @@ def line_spans(answer: str, depth: int = DEPTH) -> list[list[tuple[int, int]]]:
 
 
 def read_intents(content: str, depth: int = DEPTH) -> list[Intent]:
-    """Read the intents in an answer text, separated by lines, numbers, bullets, `|`, or the next title.
+    """Read the intents in an answer text.
 
-    If no title has a label, each line (or each part between `|`) is one intent: a title, then levels after semicolons.
+    Each intent begins at a title label, such as ``Item title:``. If the text has no title label, each line (or each
+    part between `|`) is one intent: a title, then levels after semicolons.
     """
     starts = list(_TITLE.finditer(content))
     begins = [max(match.start("label"), match.start("short")) for match in starts]
@@ -193,17 +200,18 @@ def read_intents(content: str, depth: int = DEPTH) -> list[Intent]:
 
 
 def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
-    """Read a completion and ``depth`` category levels of its answer. Never raise.
+    """Parse a completion. Never raises.
 
-    The opening `<think>` may be missing (usually the prompt already contains it), tags may be in any case, and text after `</answer>` is ignored.
-    A completion is not well-formed if it has no answer, or if the answer is not closed, empty, longer than :data:`LONGEST` characters per intent, or
-    without a title, or if the rationale is not closed by `</think>` before the answer.
+    The opening `<think>` may be missing (usually the prompt already contains it), tags may be in any case, and text
+    after `</answer>` is ignored. A completion is not well-formed in these cases: there is no answer; the answer is not
+    closed, is empty, has no title, or is longer than :data:`LONGEST` characters per intent; the rationale is not closed
+    by `</think>` before the answer.
 
     Args:
         text: the completion.
         depth: number of category levels to read.
-        most: number of intents requested; further intents are dropped. With 1, title and levels are read from the whole answer, otherwise from its first
-            intent.
+        most: number of intents requested; further intents are dropped. If it is 1, title and levels are read from the
+            whole answer, otherwise from the first intent.
     """
     tags = list(_TAG.finditer(text))
     thought = next((t for t in reversed(tags) if (t.group(1), t.group(2).lower()) == ("/", "think")), None)
@@ -247,7 +255,10 @@ def _is(tag: re.Match[str], slash: str, name: str) -> bool:
 
 
 def ends_in_loop(text: str) -> bool:
-    """Return True if a text ends in at least 2.5 repetitions of one piece over at least 40 characters. The piece may be a digit or a whole line."""
+    """Return True if a text ends in a loop: at least 2.5 repetitions of one piece, at least 40 characters in total.
+
+    The piece may be as short as one character or as long as a line.
+    """
     back = text[: -LOOP_TAIL - 1 : -1]
     for period in range(1, int(len(back) / LOOP_TIMES) + 1):
         needed = max(LOOP_LEAST, math.ceil(LOOP_TIMES * period))

@@ -1,9 +1,12 @@
-"""Leakage audit: measures how much of the rationales' help comes from the fact that their writer has seen the answer.
+"""Leakage audit: measure how much rationales help only because their writer saw the answer.
 
-:mod:`taiji.reasoning.selection` computes lexical guards, masked perplexity and leak share together with the scores; the audit only summarises them.
-Checks that need further scoring run on a sample of examples: controls (another user's rationale, shuffled words, the answer itself, no rationale),
-decoys (other items of the target's category with the same rationale), and the blind gap (lift of the teacher's rationales minus the lift of
-rationales written without the answer).
+A rationale helps if it lowers the perplexity of the true answer. :mod:`taiji.reasoning.selection` computes lexical
+guards, masked perplexity, lift and leak share; the audit only summarises them. Three checks score a sample of examples
+again:
+
+- controls: replace the rationale by another user's, by its own words shuffled, by the answer itself, or by nothing;
+- decoys: score other items of the target's category after the same rationale;
+- blind gap: lift of the teacher's rationales minus lift of rationales written without the answer.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
     from taiji.language.causal_lm import LanguageModel
 
 CONTROLS = ("answer", "own", "other", "shuffled")
-"""Controls in the order of perplexity expected if the rationales are sound and the model is capable; ``empty`` is reported in addition."""
+"""Controls in the expected order of the answer's perplexity, lowest first: the answer itself, the example's own
+rationale, another user's, and the own one shuffled. The control ``empty`` (no rationale) has no expected place."""
 MEASURES = ("ppl", "ppl_values", "ppl_title", "ppl_category", "ppl_masked", "ppl_none", "lift", "leak_share")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BLIND_TOKENS = 64
@@ -59,10 +63,11 @@ def audit_run(
         seed: random seed of samples, shuffles, decoys and resamples.
 
     Returns:
-        A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure), ``lexical`` (shares), ``leaking``
-        (shares of the rationales by the source of their help), ``preference`` (shares that the plain rule keeps, with and without the item's name),
-        ``controls`` (mean log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and as a sentence), ``decoys``,
-        ``blind_gap``, ``worst`` (examples to read).
+        A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure),
+        ``lexical`` (shares), ``leaking`` (shares of the rationales by the source of their help), ``preference`` (share
+        that the plain rule keeps, of the rationales that name their item and of the others), ``controls`` (mean
+        log-perplexity with intervals), ``order`` (test of the controls' expected order, per step and as a sentence),
+        ``decoys``, ``blind_gap``, ``worst`` (examples to read).
 
     Raises:
         TaijiError: there are no rationales.
@@ -102,7 +107,7 @@ def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:
 
 
 def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
-    """Return the shares of rationales that do not help, that help without mentions, and whose help comes mostly from mentions."""
+    """Return the shares of rationales with no help, a leak share of at most ``most``, and a larger leak share."""
     share, helps = verdicts["leak_share"].fill_null(0.0), verdicts["leak_share"].is_not_null()
     return {
         "no help": _share(~helps),
@@ -112,7 +117,11 @@ def leaking_shares(verdicts: pl.DataFrame, most: float) -> dict[str, float]:
 
 
 def plain_preference(verdicts: pl.DataFrame, quantile: float) -> dict[str, float | None]:
-    """Return the shares that the paper's rule (perplexity below a quantile) keeps: of the rationales that name their item, and of the others."""
+    """Return the share that the paper's rule keeps, of the rationales that name their item and of the others.
+
+    The paper's rule keeps rationales with a perplexity below the quantile. A share is None if there are no such
+    rationales.
+    """
     known = verdicts["ppl"].is_finite()
     below = known & (verdicts["ppl"] < float(np.quantile(verdicts["ppl"].filter(known).to_numpy(), quantile)))
     named = verdicts["named"].list.len() > 0
@@ -198,7 +207,7 @@ def _controls_and_decoys(
     for row, items in enumerate(true_items(sample, prompts)):
         rng = np.random.default_rng([seed, 3, row])
         others = [decoys_of(dataset, target, settings.decoys, rng, items) for target in items]
-        for chosen in zip_longest(*others):  # one decoy per item, while its category has more items
+        for chosen in zip_longest(*others):  # one decoy per target item; None if a category has no more items
             line = format_set(
                 [item_line(dataset, item, prompts.title_characters) for item in chosen if item is not None]
             )
@@ -228,7 +237,7 @@ def _controls_and_decoys(
 
 
 def _per_example(places: list[tuple[str, int]], values: list[float], rows: int) -> dict[str, np.ndarray]:
-    """Return the mean over the values of each example, by name, (rows,); NaN for examples without values."""
+    """Return, by name, the mean of each example's values (rows,); NaN for an example without values."""
     found: dict[str, list[list[float]]] = {name: [[] for _ in range(rows)] for name in (*CONTROLS, "empty")}
     for (name, row), value in zip(places, values):
         found.setdefault(name, [[] for _ in range(rows)])[row].append(value)
@@ -244,7 +253,10 @@ def _other(users: list[int], row: int) -> int:
 def decoys_of(
     dataset: Dataset, target: int, count: int, rng: np.random.Generator, true: Sequence[int] = ()
 ) -> list[int]:
-    """Return other items of the target's deepest category level that contains any, without the items in ``true``."""
+    """Return up to ``count`` random items of the target's category, without the target and the items in ``true``.
+
+    The category is the deepest level that contains such items; the list is empty if no level does.
+    """
     for level in reversed(dataset.levels):
         value = dataset.items[level][target]
         if value is None:
@@ -267,7 +279,8 @@ def _blind_gap(
     prompts: PromptSettings,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Return the mean masked lift of the teacher's rationales and of rationales that the student writes without the answer, and their difference."""
+    """Return the mean lift of the teacher's rationales, of rationales that the student writes without the answer, and
+    the mean difference per example; None if ``settings.blind`` is 0."""
     if not settings.blind:
         return None
     chosen = _sample(examples, verdicts, settings.model_copy(update={"controls": settings.blind}), seed + 1)
@@ -310,10 +323,11 @@ def blind_rationales(
 
 
 def _order(controls: dict[str, Any]) -> dict[str, Any]:
-    """Test whether the controls have the expected order, using the interval of each step.
+    """Test whether the controls have the expected order.
 
-    The ``verdict`` is ``holds`` (all intervals lie on the expected side of zero), ``reversed`` (one lies on the wrong side) or ``not shown`` (neither,
-    or too few examples). ``found`` is the order of the means, without intervals.
+    Each step compares two neighbours in this order by the interval of their difference. The ``verdict`` is ``holds``
+    (all intervals lie above zero), ``reversed`` (at least one lies below zero) or ``not shown`` (all other cases,
+    including too few examples). ``found`` is the order of the means; it ignores the intervals.
     """
     sample = controls["own"]["n"]
     if not sample:
@@ -358,6 +372,6 @@ def _quantiles(values: pl.Series) -> dict[str, float | None]:
 
 
 def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the mean over examples with its interval; if there are too few examples, nulls and a ``reason``."""
+    """Return the mean over examples and its interval; ``reason`` explains a missing interval (ends None)."""
     mean = Ratio.of_values(np.asarray(values, dtype=np.float64), units_text="examples")
     return dict(estimate(mean, resamples=resamples, seed=seed))

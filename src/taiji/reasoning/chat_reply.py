@@ -13,7 +13,7 @@ from taiji.core.foreign_json import parsed
 from taiji.core.http_retry import TransientError, is_transient
 
 Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
-"""End of a reply: complete, cut at a length limit, stopped by a content filter, refused, a tool call, or empty."""
+"""How a reply ended: complete, cut at a length limit, stopped by a content filter, refused, a tool call, or empty."""
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
@@ -45,7 +45,7 @@ class ChatReply:
     """One chat completion.
 
     Attributes:
-        identity: id that the server gave the completion.
+        identity: id of the completion, as given by the server.
         answer: visible text.
         chain: chain of thought of a reasoning model; empty if there is none.
         ended: how the reply ended.
@@ -62,7 +62,9 @@ class ChatReply:
 
 
 def read_reply(text: str) -> ChatReply:
-    """Parse the body of a successful response. A completion that is sent twice in a row counts once.
+    """Parse the body of a successful response.
+
+    Text after the first JSON value, such as a second copy of the completion, is ignored.
 
     Raises:
         TransientError: the body is truncated, holds no chat completion, or holds an error that a retry may resolve.
@@ -92,7 +94,7 @@ def read_reply(text: str) -> ChatReply:
         closed, opened = _THINK.match(answer), _OPEN.match(answer)
         if closed:
             chain, answer = closed.groups()
-        elif opened:  # an open chain of thought means that the reply was cut, whatever the server says
+        elif opened:  # the chain of thought is not closed: the reply was cut, whatever finish reason the server gives
             chain, answer = opened.group(1), ""
             ended = "cut" if ended == "whole" else ended
     answer, chain = answer.strip(), chain.strip()
@@ -114,7 +116,7 @@ def was_filtered(text: str) -> bool:
 
 
 def _raise_error(part: dict[str, Any]) -> None:
-    """Raise the error inside a response with status 200 (some gateways send errors in this way)."""
+    """Raise the error that this part of a response contains, if any. Some gateways send errors with status 200."""
     error = part.get("error")
     if not error:
         return
@@ -131,7 +133,7 @@ def _raise_error(part: dict[str, Any]) -> None:
 
 
 def _parts(content: object) -> tuple[str, str, bool]:
-    """Return the visible text, the chain of thought, and True if the reply is a refusal, from content that is a text or a list of parts."""
+    """Split message content (a text or a list of parts) into visible text, chain of thought and a refusal flag."""
     if not isinstance(content, list):
         return _text(content), "", False
     answer, chain, refused = [], [], False

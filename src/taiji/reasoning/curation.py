@@ -1,8 +1,12 @@
-"""Curation by review: draft, answer check, reviewers, then acceptance or feedback and a rewrite; after the last strike a panel decides.
+"""Curation by review.
 
-Every step is written to an audit log in which each entry contains the hash of the previous one, so that a later change or omission breaks the chain,
-unless it only removes the last entries. This generalises the loop of MedCoT (arXiv 2505.06912): a record is accepted if all reviewers, or a given share
-of them, rate every axis at or above the bar.
+Each draft of a rationale passes an answer check and then the reviewers. A draft is accepted if all reviewers, or a
+given share of them, rate every axis at or above the bar. A rejected draft is a strike: it is rewritten with the
+feedback and reviewed again. After the last strike, a panel decides. This generalises the loop of MedCoT (arXiv
+2505.06912).
+
+Every step is written to an audit log with a hash chain: each entry contains the hash of the previous one. A later
+change or removal of an entry therefore breaks the chain, unless only entries at the end are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from taiji.reasoning.reviewers import Draft, Review, Reviewer
 from taiji.reasoning.settings import ReviewSettings
 
 Rewrite = Callable[[Draft, Sequence[str]], str]
-"""Function from the rejected draft and the feedback to a new rationale. An empty result means that there is no rewrite, which ends the record's rounds."""
+"""Function ``(rejected draft, feedback) -> new rationale``. An empty text means no rewrite: the panel then decides."""
 START = "0" * 64
 
 
@@ -33,7 +37,7 @@ class Outcome:
         record: name of the record.
         status: ``accepted``, ``rejected`` (by the panel, or after the last strike without a panel) or ``waiting`` (for a person).
         rationale: the last draft.
-        rounds: number of reviewed drafts.
+        rounds: number of drafts.
         by: ``reviewers`` or ``panel``, whichever made the last decision; ``panel`` also if a record is rejected because there is no panel.
     """
 
@@ -77,7 +81,11 @@ class AuditLog:
 
     @classmethod
     def load(cls, path: str | Path) -> AuditLog:
-        """Read and verify a log."""
+        """Read a log and verify its hash chain.
+
+        Raises:
+            ArtifactError: the file cannot be read, or an entry was changed, moved or removed.
+        """
         log = cls()
         try:
             log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
@@ -87,7 +95,7 @@ class AuditLog:
         return log
 
     def verify(self, where: str = "audit log") -> None:
-        """Raise :class:`TaijiError` at the first entry that was changed, moved or removed.
+        """Verify the hash chain. Raise :class:`ArtifactError` at the first entry that was changed, moved or removed.
 
         Entries removed from the end cannot be detected from the log alone: store the last hash elsewhere (`taiji review` prints it and writes it to its
         summary).
@@ -128,12 +136,14 @@ def run_review(
 
     Args:
         drafts: first drafts, one per record.
-        reviewers: at least one.
+        reviewers: reviewers of every draft, at least one.
         rewrite: function that makes the next draft from the rejected one and the feedback.
         settings: bar, required agreement and number of strikes.
         log: log to which every step is appended.
-        answer_check: function that returns why a draft's answer is wrong, or an empty text if it is right; a wrong answer is a strike without review.
-        panel: reviewers who decide by simple majority after the last strike; without a panel the record is rejected.
+        answer_check: function that returns the problem of a draft's answer, empty if there is none. A draft with a
+            problem gets a strike and is not reviewed.
+        panel: reviewers who decide by simple majority after the last strike, or if there is no rewrite. If the panel is
+            empty, the record is rejected.
 
     Returns:
         One outcome per draft, in order. A record that a person has not reviewed yet is ``waiting``. To continue later, call again with the same drafts
@@ -218,16 +228,19 @@ def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, no
 
 
 def fleiss_kappa(ratings: np.ndarray) -> float:
-    """Return the agreement of the raters of N subjects beyond chance (Fleiss 1971).
+    """Return Fleiss' kappa (1971), the agreement between raters beyond chance.
 
-    Subjects may have different numbers of raters: the agreement of each is the share of its own pairs of raters that agree.
+    The number of raters may differ between subjects: a subject's agreement is the share of its rater pairs that agree.
 
     Args:
-        ratings: (N, k) number of raters that put subject i into category j; every row sums to at least 2.
+        ratings: (N, k), number of raters who put subject i of N into category j of k; every row sums to at least 2.
 
     Returns:
-        1 for full agreement, about 0 for chance, negative below chance; NaN if all ratings fall into one category (chance agreement is then 1 and κ
-        undefined).
+        1 for full agreement, about 0 for chance, negative below chance. NaN if all ratings fall into one category,
+        because the chance agreement is then 1 and κ is undefined.
+
+    Raises:
+        InputError: there are no subjects, or a subject has fewer than two raters.
     """
     ratings = np.asarray(ratings, dtype=np.float64)
     raters = ratings.sum(1)
@@ -244,7 +257,7 @@ def fleiss_kappa(ratings: np.ndarray) -> float:
 def agreement_of(log: AuditLog, bar: int) -> float:
     """Return Fleiss' kappa over the log's reviews, each counted as pass (lowest axis at or above the bar) or fail.
 
-    Drafts with fewer than two reviews do not count; NaN if no draft has two.
+    Drafts with fewer than two reviews are ignored. The result is NaN if no draft has two.
     """
     counts: dict[tuple[str, int], list[int]] = {}
     for entry in log.entries:
@@ -258,7 +271,9 @@ def agreement_of(log: AuditLog, bar: int) -> float:
 def expected_outcome(
     sensitivity: float, specificity: float, good: float, good_again: float, settings: ReviewSettings, reviewers: int = 1
 ) -> dict[str, float]:
-    """Return the expected results of the loop in closed form, without a panel and if all reviewers must agree.
+    """Return the expected results of the review loop in closed form.
+
+    The formula assumes that there is no panel and that all reviewers must agree.
 
     Args:
         sensitivity: P(a reviewer accepts | the draft is good).
@@ -269,12 +284,12 @@ def expected_outcome(
         reviewers: number of reviewers.
 
     Returns:
-        ``accepted`` (share of records), ``precision`` (share of the accepted records that are good), ``rounds`` (mean number of reviewed drafts, a
-        geometric distribution truncated at the number of strikes).
+        ``accepted`` (share of records), ``precision`` (share of the accepted records that are good), ``rounds`` (mean
+        number of reviewed drafts, at most the number of strikes).
     """
     hit, slip = sensitivity**reviewers, (1 - specificity) ** reviewers
     first, later = good * hit + (1 - good) * slip, good_again * hit + (1 - good_again) * slip
-    reach = [1.0] + [(1 - first) * (1 - later) ** t for t in range(settings.strikes - 1)]  # P(round t + 1 takes place)
+    reach = [1.0] + [(1 - first) * (1 - later) ** t for t in range(settings.strikes - 1)]  # P(round 1), P(round 2), …
     accepted = first + later * sum(reach[1:])
     right = good * hit + good_again * hit * sum(reach[1:])
     return {"accepted": accepted, "precision": right / accepted if accepted else float("nan"), "rounds": sum(reach)}

@@ -1,12 +1,13 @@
 """Teacher behind an OpenAI-compatible chat endpoint.
 
-Each rationale is one request. The number of requests in flight is bounded, their rate can be limited, and failures are retried with exponential
-backoff and full jitter. Every answer is written to an append-only journal before it is counted, so an interrupted run resumes where it stopped and does
-not pay for a received answer twice. Each request carries an ``Idempotency-Key`` that stays the same across its retries, and a server that honours it bills
-an answer lost in transit only once. Other servers may bill such an answer again, which no client can detect.
+Each rationale is one request. The number of requests in flight is bounded, their rate can be limited, and failures are
+retried with exponential backoff and full jitter. Every answer is written to an append-only journal before it is
+counted, so an interrupted run resumes where it stopped and does not pay for a received answer twice. Each request
+carries an ``Idempotency-Key`` that stays the same across its retries. If an answer is lost in transit, a server that
+honours the key bills it only once. Other servers may bill it again, which a client cannot detect.
 
-An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted. It is requested again if the
-settings say so, and never becomes a rationale.
+An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted, but
+it never becomes a rationale. The setting ``ask_again`` limits how often it is requested again.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ class _Request:
     key: str
     body: dict[str, Any]
     most_tokens: int
-    """Longest reply, in tokens."""
+    """Largest number of tokens in the reply."""
 
 
 class EndpointClient:
-    """Client of an endpoint that writes texts. Requests stay within the budget, and the journal keeps the replies; see the module docstring.
+    """Client of a chat endpoint, with budget, rate limit, retries and journal; see the module docstring.
 
     Args:
         endpoint: address, limits and prices.
@@ -65,7 +66,8 @@ class EndpointClient:
         self.version = value_hash([self._body([], endpoint.max_tokens), endpoint.take, endpoint.ask_again])[:16]
 
     def ending(self, reply: Reply) -> Ending:
-        """Return how a reply ended. A reply in an old journal without this field counts as cut if it has the maximum length."""
+        """Return how a reply ended. A reply from an older journal without this field counts as cut if it is empty or
+        has the maximum length, otherwise as complete."""
         if reply.ended:
             return reply.ended
         full = reply.counted and reply.completion_tokens >= self.endpoint.max_tokens
@@ -77,9 +79,9 @@ class EndpointClient:
             return journal.account(self.endpoint.price_in, self.endpoint.price_out)
 
     def ask(self, prompts: Sequence[list[Message]], k: int, seed: int) -> list[list[Reply]]:
-        """Return k replies to each list of messages. Replies that are already in the journal are not requested again.
+        """Return k replies to each list of messages. Replies that are already in the journal are read from it.
 
-        An incomplete reply is requested again up to ``reasoning.endpoint.ask_again`` times.
+        If a reply is incomplete, a new one is requested, up to ``reasoning.endpoint.ask_again`` times.
         """
         wanted = [(messages, sample) for messages in prompts for sample in range(k)]
         requests = [self._request(messages, sample, seed) for messages, sample in wanted]
@@ -100,14 +102,15 @@ class EndpointClient:
     def _again(
         self, request: _Request, ending: Ending, messages: list[Message], sample: int, seed: int, round_: int
     ) -> _Request:
-        """Return the next request after a reply with this ending; after a complete reply, it is the same request."""
+        """Return the request for the next round, given how the last reply ended: the same request after a complete
+        reply, otherwise a new one. After a cut reply, the new token limit is twice the old one."""
         if ending == "whole":
             return request
         most = request.most_tokens * (2 if ending == "cut" else 1)
         return self._request(messages, sample, seed, most, round_ + 1)
 
     def _tell(self, replies: Sequence[Reply]) -> None:
-        """Warn once if the server reports no token counts although prices are set, because only an upper bound of the cost is then known."""
+        """Warn once if prices are set but the server reports no token counts: the cost is then only an upper bound."""
         if self._warned or all(reply.counted for reply in replies):
             return
         self._warned = True
@@ -137,7 +140,8 @@ class EndpointClient:
         return {"model": self.endpoint.model, "messages": messages, **known, **self.endpoint.extra_body}
 
     def text(self, reply: Reply) -> str:
-        """Return the answer or the chain of thought, whichever the settings ask for; the other part if this one is empty."""
+        """Return the part of a reply that the setting ``take`` names (answer or chain of thought), or the other part if
+        that part is empty."""
         one, other = (reply.answer, reply.chain) if self.endpoint.take == "answer" else (reply.chain, reply.answer)
         return one if one.strip() else other
 
@@ -149,7 +153,8 @@ class EndpointTeacher(EndpointClient):
         endpoint, folder: see :class:`EndpointClient`.
         settings: settings of teachers.
         prompts: content of the prompts.
-        tokenizer: tokenizer that counts prompt tokens against the budget (the student's, because the teacher sees the student's context).
+        tokenizer: tokenizer of the student, which counts prompt tokens against ``token_budget``. It decides which
+            interactions fit, and the teacher sees the same interactions as the student.
     """
 
     def __init__(
@@ -183,7 +188,7 @@ class EndpointTeacher(EndpointClient):
 
 
 class _Session:
-    """One run over the requests that the journal does not answer."""
+    """One pass over the requests whose replies are not in the journal."""
 
     def __init__(self, endpoint: EndpointSettings, journal: Journal, wanted: int) -> None:
         self.endpoint, self.journal, self.wanted = endpoint, journal, wanted
@@ -268,7 +273,7 @@ class _Session:
                     fix="raise the budget and start the same command again (`taiji run` with --resume), or request fewer texts",
                 )
             self.released.clear()
-            await self.released.wait()  # requests in flight will cost less than was reserved
+            await self.released.wait()  # requests in flight may cost less than was reserved
         self.reserved.append(most)
         return most
 
@@ -332,7 +337,7 @@ def _most_read(request: _Request) -> int:
 
 
 def _mend(rejection: str, endpoint: EndpointSettings) -> str:
-    """Return the advice for a rejected request."""
+    """Return advice on how to fix a rejected request."""
     named = [name for name in (endpoint.max_tokens_name, "temperature", "seed") if name in rejection]
     if named:
         return f"the server does not accept {', '.join(named)} as sent: see reasoning.endpoint.max_tokens_name, leave_out and extra_body"

@@ -1,8 +1,9 @@
 """Lexical guards: detect rationales that name the item they are supposed to predict.
 
-A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, or as a run of three, unless the history shown
-to the student already contains them. Category levels are judged separately: to name the first level is legitimate inference, but to name a third or
-deeper level that does not occur in the history is suspicious.
+A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, in any order, or
+as a run of three, unless the history shown to the student already contains them. Category levels are judged separately.
+Naming a first or second level is legitimate inference. Naming a third or deeper level that does not occur in the
+history is suspicious.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from difflib import SequenceMatcher
 MASK = "something"
 """Text that replaces a redacted mention."""
 FUZZY = 0.85
-"""Minimum similarity (difflib ratio over characters) between a stretch of the rationale and the title that counts as naming it."""
+"""Minimum character similarity (difflib ratio) at which a stretch of the rationale counts as naming the title."""
 FUZZY_WORD = 0.75
 """Minimum similarity between two single words."""
 RECALL = 0.75
 """Minimum share of the title's words that must occur in the rationale in order, within a stretch of at most twice the title's length."""
 GRAM = 3
 DISTINCT = 4
-"""Minimum length of a single new title word that is redacted even if the title does not count as named."""
+"""Minimum number of letters of a title word that is redacted even if the title does not count as named. Only words that
+do not occur in the history are redacted in this way."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
 _FORBIDDEN = re.compile(
     r"ground[ -]truth|actually (?:bought|purchased|watched|chose|chosen|read)|(?:target|true|correct|given|actual) (?:next )?(?:item|product|film|movie|book|purchase|answer|choice)"
@@ -33,7 +35,7 @@ _FORBIDDEN_SETS = re.compile(
     r"(?:target|true|correct|given|actual) (?:next )?(?:products|movies|purchases|answers|choices)|next (?:new )?(?:purchases|films|choices|items) (?:are|were|include)\b",
     re.IGNORECASE,
 )
-"""Forbidden phrases about several items; phrases that begin like those about one item are matched by the other pattern."""
+"""Forbidden phrases about several items that :data:`_FORBIDDEN` does not match."""
 _STOP = frozenset(
     word
     for line in (
@@ -73,7 +75,7 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
 
     Args:
         rationale: text to search.
-        title: the target's title; a year in parentheses is not part of its name.
+        title: title of the target; a year in parentheses is ignored.
         levels: category levels of the target; empty strings where missing.
         history: everything that the student's prompt shows (profile and interactions); its words are not a leak.
     """
@@ -128,8 +130,8 @@ def _title_kinds(
 ) -> list[str]:
     """Return the ways in which the title is named, and mark the words of the rationale that name it.
 
-    A run of three title words that contains a first or second level ("Sour Creams (Milk by-Products)") counts as naming that level, which is judged
-    separately.
+    A run of three title words that also occurs in the name of the first or second level ("Sour Creams (Milk
+    by-Products)") counts as naming that level, not the title.
     """
     if not name or _runs(known, name):
         return []
@@ -165,7 +167,7 @@ def _title_kinds(
     if new and {said[i] for i in spoken} == new and len(new) >= min(2, len(set(name) - _STOP)):
         kinds.append("words")  # all new words of the title, in any order
     for i in spoken:
-        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # half a title also reveals it
+        hit[i] = hit[i] or bool(kinds) or len(said[i]) >= DISTINCT  # part of a title also reveals it
     return kinds
 
 
@@ -184,9 +186,10 @@ def _runs(text: list[str], phrase: list[str]) -> list[int]:
 
 
 def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int, int]]:
-    """Return stretches that resemble the title in length and spelling and contain a word that does not occur in the history.
+    """Return (start, length) of the stretches that resemble the title and contain a title word that the history lacks.
 
-    A stretch without such a word may be a similar title from the history (a sequel, another size).
+    A title word may be misspelt. A stretch without such a word may name a similar item of the history (a sequel,
+    another size).
     """
     whole, seen = " ".join(name), set(known)
     if len(whole) < 5:
@@ -206,7 +209,8 @@ def _alike(one: str, other: str, bar: float) -> bool:
 
 
 def _gapped(said: list[str], name: list[str]) -> list[int]:
-    """Return the positions of the title's words in order within a short stretch; empty if there are too few."""
+    """Return the positions of title words that occur in order within a short stretch; empty if their share is below
+    :data:`RECALL`."""
     if len(name) < 2:
         return []
     reach = 2 * len(name)

@@ -39,7 +39,7 @@ MORE_ROOM = "raise item_knowledge.max_new_tokens (a local model) or reasoning.en
 FACT_CHARACTERS = 120
 """Longest part of a catalogue field that the prompt shows, in characters."""
 UNTOLD = ("item", "item_id", "title", FROM, UNTIL, *COLUMNS)
-"""Columns of the item table that are not shown as facts, or that the item's line already contains."""
+"""Columns of the item table that the prompt does not list as facts. The item line already contains the title."""
 _SENTENCE = re.compile(r"[.!?][\"')]*$")
 
 
@@ -58,11 +58,12 @@ class ItemPrompt:
 
 @dataclass(frozen=True)
 class Said:
-    """Text about one item, and what it cost.
+    """Text about one item, with its token counts.
 
     Attributes:
         text: tidied text; empty if it is unusable.
-        ended: ``whole``, ``shortened`` (only complete sentences were kept), or why there is no text; see :data:`taiji.reasoning.chat_reply.Ending`.
+        ended: ``whole``, ``shortened`` (only complete sentences were kept), or the reason for a missing text (a
+            :data:`taiji.reasoning.chat_reply.Ending`).
         prompt_tokens, completion_tokens: numbers of tokens read and written.
     """
 
@@ -88,7 +89,7 @@ class ItemWriter(Protocol):
 
 
 def item_prompt(dataset: Dataset, item: int, settings: PromptSettings) -> ItemPrompt:
-    """Return the prompt about an item (dense id): its line, and the other fields of the catalogue."""
+    """Return the prompt about an item (dense id): the item's line, then its other catalogue fields as facts."""
     row = dataset.items.row(item, named=True)
     kinds = dataset.items.schema
     longest = {DESCRIPTION: max(FACT_CHARACTERS, settings.description_characters)}
@@ -213,7 +214,11 @@ def write_knowledge(
 
 
 def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.DataFrame:
-    """Return the rows of :func:`write_knowledge` in the order of the catalogue, with the times from which they are valid."""
+    """Add times to the rows of :func:`write_knowledge`, and sort them in the order of the catalogue.
+
+    ``as_of`` is the time of the item's listing, and ``available_at`` is ``delay_s`` seconds later, both in
+    microseconds.
+    """
     listed = pl.DataFrame(
         {"item_id": dataset.items["item_id"].cast(pl.String), "as_of": listed_at(dataset)},
         schema={"item_id": pl.String, "as_of": pl.Int64},
@@ -223,10 +228,10 @@ def with_times(table: pl.DataFrame, dataset: Dataset, delay_s: float) -> pl.Data
 
 
 def check_usable(table: pl.DataFrame) -> None:
-    """Log which texts are not used, and why.
+    """Log the number of unused texts for each reason.
 
     Raises:
-        InputError: there is no usable text.
+        InputError: no text is usable.
     """
     left_out = table.filter(pl.col("text").is_null())
     if left_out.is_empty():

@@ -24,7 +24,7 @@ class Reply:
 
     Attributes:
         key: hash of everything on which the request depends.
-        identity: id that the server gave the completion.
+        identity: id of the completion, as given by the server.
         answer: visible text.
         chain: chain of thought of a reasoning model; empty if there is none.
         prompt_tokens: number of prompt tokens.
@@ -67,7 +67,7 @@ class Account:
 
 
 class Journal:
-    """Replies in one folder, by key. Use it as a context manager; only one process at a time may write."""
+    """Replies in one file, by key. Use it as a context manager; only one process at a time may open it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -120,7 +120,10 @@ class Journal:
         return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost, uncounted)
 
     def delivered_before(self, reply: Reply) -> bool:
-        """Return True if this is a second delivery of the reply to another request. Ids and texts are compared, because ids may not be unique."""
+        """Return True if the server already sent the same reply to a different request.
+
+        Ids and texts are compared, because ids may not be unique.
+        """
         return self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key) != reply.key
 
     def _lock(self) -> None:

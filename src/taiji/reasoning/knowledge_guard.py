@@ -1,8 +1,9 @@
 """Guard against invented facts: a text about an item must not contradict the catalogue.
 
-The guard checks only the surface: numbers that occur in no field of the item, names in the catalogue (brands, deepest categories) that belong to other
-items, claims of another category, refusals, and stock phrases (sentences repeated for many items, since small models copy). A false alarm costs only
-the text of one item. Claims that no field can confirm (is the item really used in kitchens?) are beyond such a guard.
+The guard flags numbers that occur in no field of the item, catalogue names (brands, deepest categories) of other items,
+claims of another category, refusals, and texts of stock phrases (sentences repeated for many items, because small
+models copy). A false alarm costs only the text of one item. Claims that no field can confirm (is the item really used
+in kitchens?) are not checked.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _CLAIM = re.compile(
 )
 _END_OF_CLAIM = re.compile(r"\b(?:for|that|which|who|used|with|to|in|by|on|of|and|or|instead|when)\b", re.IGNORECASE)
 STOCK = "stock"
-"""Reason that can be found only by comparing all texts."""
+"""Reason to flag a text that consists only of stock phrases, which are found by comparing all texts."""
 STOCK_ITEMS, STOCK_SHARE = 5, 0.01
 """A sentence is a stock phrase if it occurs in the texts of at least this number of items, and in at least this share of all texts."""
 MOST_WORDS = 6
@@ -67,7 +68,7 @@ class KnowledgeGuard:
         }
 
     def flags(self, item: int, text: str) -> list[str]:
-        """Return the reasons (:data:`REASONS`) against using a text about an item (dense id)."""
+        """Return the reasons, out of :data:`REASONS`, not to use ``text`` about ``item`` (dense id)."""
         row = self._items.row(item, named=True)
         own = [str(row[name]) for name in self._columns if row[name] is not None]
         found = {
@@ -79,8 +80,10 @@ class KnowledgeGuard:
         return [reason for reason in REASONS if found[reason]]
 
     def _names_another(self, text: str, own: Sequence[str]) -> bool:
-        """Return True if the text contains a catalogue name that occurs in no field of the item. A name counts only if it is spelt as in the catalogue, and not
-        if it is merely the first word of a sentence."""
+        """Return True if the text contains a catalogue name that occurs in no field of the item.
+
+        A name must be spelt as in the catalogue. A single word at the start of a sentence does not count as a name.
+        """
         fields = f" {' '.join(_WORD.findall(' '.join(own)))} "
         for sentence in re.split(r"(?<=[.!?])\s+", text):
             words = _WORD.findall(sentence)
@@ -102,14 +105,15 @@ class KnowledgeGuard:
 
 
 def _phrases(words: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield every run of up to :data:`MOST_WORDS` words with its start."""
+    """Yield (start, text) of every run of up to :data:`MOST_WORDS` words."""
     for start in range(len(words)):
         for end in range(start + 1, min(start + MOST_WORDS, len(words)) + 1):
             yield start, " ".join(words[start:end])
 
 
 def _is_name(value: Any) -> bool:
-    """Return True if a value looks like a name in prose: mixed case, and at most :data:`MOST_WORDS` words."""
+    """Return True if a value looks like a name in prose: a capital first letter but not all capitals, at least 3
+    characters, only words and single spaces, and at most :data:`MOST_WORDS` words."""
     words = _WORD.findall(value)
     written = " ".join(words) == value
     return written and len(value) >= 3 and len(words) <= MOST_WORDS and value[0].isupper() and not value.isupper()
@@ -133,7 +137,9 @@ def numbers_in(text: str) -> set[str]:
 
 
 def flagged_stock(table: pl.DataFrame) -> pl.DataFrame:
-    """Return a table of item knowledge in which texts that consist only of sentences repeated for many items are flagged with :data:`STOCK`.
+    """Add the flag :data:`STOCK` to texts that consist only of stock phrases, and return the table.
+
+    Flagged and empty texts get a null in the column ``text``.
 
     Args:
         table: table with ``text``, ``said`` and ``flagged``, see :data:`taiji.data.knowledge_rows.SCHEMA`; its existing :data:`STOCK` flags are replaced.

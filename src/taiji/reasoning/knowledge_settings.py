@@ -24,7 +24,7 @@ class ItemKnowledgeSettings(Settings):
     repetition_penalty: float = Field(default=1.1, ge=1.0)
     """Penalty against repetition loops of small models; only for local models."""
     batch_size: PositiveInt = 24
-    """Items written about together by a local model."""
+    """Number of items per batch of a local model."""
     chunk: PositiveInt = 96
     """Items per partition, which is also the number of items whose texts an interrupted run can lose."""
     delay_s: float = Field(default=0.0, ge=0.0)

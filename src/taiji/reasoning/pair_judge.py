@@ -1,4 +1,5 @@
-"""Judges of whether two items are related: a rule, an embedder, a model behind an endpoint, or any function.
+"""Pair judges: decide whether two items are related, by shared words, embeddings, a model behind an endpoint, or any
+function.
 
 A judge sees only the texts of the items. Pairs come from the training log, so no test interaction reaches a judge.
 """
@@ -22,7 +23,7 @@ from taiji.reasoning.guards import words
 Array = NDArray[Any]
 Pair = tuple[str, str]
 PairJudge = Callable[[Sequence[Pair]], Sequence[bool]]
-"""Function from the texts of pairs to one truth value per pair: True if the pair is related."""
+"""Function from pairs of item texts to one bool per pair: True if the two items are related."""
 QUESTION = (
     "Two items of a catalogue:\n1. {first}\n2. {second}\n"
     "Would somebody who took the first be likely to want the second, too? Begin the answer with yes or no."
@@ -43,7 +44,7 @@ class SharedWords:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Judge that keeps pairs whose text vectors have at least this cosine similarity."""
+    """Judge that keeps pairs whose text embeddings have a cosine similarity of at least ``least``."""
 
     embedder: Embedder
     least: float = 0.3
@@ -81,7 +82,10 @@ class EndpointJudge:
 
 
 def read_yes_or_no(answer: str) -> bool | None:
-    """Return the yes or no at the start of an answer, or the only one in the answer; None if it contains neither or both."""
+    """Return True for yes, False for no, and None for an unclear answer.
+
+    If the first word is yes or no, it decides. Otherwise the answer must contain only one of the two words.
+    """
     words = re.findall(r"\w+", answer.lower())
     found = [word for word in words if word in ("yes", "no")]
     if not found or (len(set(found)) > 1 and words[0] not in ("yes", "no")):

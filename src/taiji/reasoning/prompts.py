@@ -1,10 +1,11 @@
 """Prompts of the student and the teacher, rendered from template files within a token budget.
 
-A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (the beginning of the answer). The packaged
-templates are in ``templates/<domain>/`` and can be copied and edited. The variable ``form`` is the form of an answer with the category levels of the
-data. Set answers have their own templates, ``student-set.j2`` and ``teacher-set.j2``, with the upper limit of ``intents`` as a further variable. The
-student's template never receives the target. The teacher sees the same interactions as the student and, if the answer is in view, also the target
-(RUPR, Taiji §2).
+A template is a Jinja2 file with the sections ``[system]``, ``[user]`` and, optionally, ``[prefill]`` (the beginning of
+the answer). The packaged templates are in ``templates/<domain>/`` and can be copied and edited. The variable ``form``
+is an example of the answer format with the category levels of the data. Set answers have their own templates,
+``student-set.j2`` and ``teacher-set.j2``, with one more variable: ``intents``, the largest number of intents per
+answer. The student's template never receives the target. The teacher sees the same interactions as the student and, if
+the answer is in view, also the target (RUPR, Taiji §2).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Prompt:
     Attributes:
         messages: messages for :func:`taiji.language.chat.render`.
         prefill: beginning of the answer (for the teacher; empty for the student).
-        kept: number of interactions shown, which are the newest.
+        kept: number of interactions shown (the newest ones).
         dropped: number of older interactions left out because of ``history_limit`` or the token budget.
     """
 
@@ -51,13 +52,14 @@ class Prompt:
 
 
 def item_line(dataset: Dataset, item: int, title_characters: int = 80) -> str:
-    """Return the text of an item in its common form: ``Item title: …; Category L1: …; L2: …``, with all category levels of the data."""
+    """Return an item's text in the answer format, with all category levels: ``Item title: …; Category L1: …; L2:
+    …``."""
     title, *levels = _item(dataset, item)
     return format_answer(shorten(title or "", title_characters), levels)
 
 
 def item_lines(dataset: Dataset, title_characters: int = 80) -> list[str]:
-    """:func:`item_line` of every item, in the order of their ids."""
+    """Return :func:`item_line` of every item, in the order of the dense ids."""
     columns = [dataset.items[name].to_list() for name in ("title", *dataset.levels)]
     return [format_answer(shorten(title or "", title_characters), levels) for title, *levels in zip(*columns)]
 
@@ -91,7 +93,7 @@ def true_answers(
     Args:
         dataset: the log.
         examples: ``example``, ``target`` and, for sets, ``targets``.
-        settings: settings with the form of an answer.
+        settings: settings that say whether an answer is an item or a set.
         orders: number of texts per set, each in a different order; a single item has one text.
         most: number of items per text, drawn separately for each order; None for all.
 
@@ -217,7 +219,8 @@ def _item(dataset: Dataset, item: int) -> tuple[Any, ...]:
 
 
 def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> tuple[str, list[str], int]:
-    """Return the profile, the newest interactions as lines within ``history_limit``, and the total number of interactions."""
+    """Return the profile, one line per interaction (newest first, at most ``history_limit``), and the number of all
+    interactions before ``as_of``."""
     total = int(dataset.history.count_before([user], [as_of])[0])
     items, _ = dataset.history.before(user, as_of, settings.history_limit)
     prices = dataset.prices.before(items, np.full(len(items), as_of))
@@ -231,7 +234,10 @@ def _told(dataset: Dataset, user: int, as_of: int, settings: PromptSettings) -> 
 def _context(
     dataset: Dataset, user: int, as_of: int, settings: PromptSettings, tokenizer: Any
 ) -> tuple[dict[str, Any], int]:
-    """Return the template's variables with as many of the newest interactions as fit into the student's budget, and the number left out."""
+    """Return the template's variables and the number of interactions left out.
+
+    The variables hold as many of the newest interactions as fit into the token budget of the student's prompt.
+    """
     profile, lines, total = _told(dataset, user, as_of, settings)
 
     def count(kept: int) -> int:
@@ -290,7 +296,7 @@ def filled(path: Path, variables: Mapping[str, Any]) -> dict[str, str]:
 
 
 def template_file(domain: str, role: str, folder: Path | None) -> Path:
-    """Return the template of a role: from the user's folder for the domain, else from the user's folder itself, else the packaged one.
+    """Return the template file of a role, from ``<folder>/<domain>/``, else ``folder``, else the packaged templates.
 
     Raises:
         ConfigError: there is no such template.

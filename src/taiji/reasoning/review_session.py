@@ -1,6 +1,7 @@
-"""Review session of one person over the drafts of a run: the waiting drafts, and the effect of each judgement.
+"""Review session of one person: list the drafts that wait for this person, and apply each judgement.
 
-All decisions are stored in the folder, so that a session can be interrupted and resumed at any time::
+A sheet is the review form of one draft. All decisions are stored in the folder, so that a session can be interrupted
+and resumed at any time::
 
     <name>.done.jsonl    sheets that the person has filled in
     <name>.todo.jsonl    sheets that the person still has to fill in
@@ -41,7 +42,7 @@ class ReviewSession:
 
     Args:
         drafts: first drafts, one per record.
-        person: name of the reviewer.
+        person: the reviewer.
         beside: additional reviewers of every draft (rules, a model, people who have reviewed already or will review later).
         settings: bar, required agreement and number of strikes.
         folder: folder of the session's files, see the module docstring.
@@ -142,7 +143,8 @@ class ReviewSession:
         return self.outcomes[record]
 
     def progress(self) -> dict[str, int]:
-        """Return counts: ``total``, ``judged`` (at least once by this person, with no open draft), ``accepted``, ``rejected``, ``waiting``."""
+        """Return the number of records: ``total``, ``judged`` (no draft waits for this person), ``accepted``,
+        ``rejected`` and ``waiting`` (for any reviewer)."""
         counts = Counter(outcome.status for outcome in self.outcomes.values())
         total, waiting = len(self.drafts), len(self.waiting())
         return {
@@ -154,7 +156,7 @@ class ReviewSession:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return counts, Fleiss' κ (null for fewer than two reviewers or if undefined), mean scores, and the last hash of the chain."""
+        """Return counts, Fleiss' κ (None if undefined, as with one reviewer), mean scores and the chain's last hash."""
         kappa = agreement_of(self.log, self.settings.bar)
         scores: dict[str, list[dict[str, int]]] = {}
         for entry in self.log.entries:

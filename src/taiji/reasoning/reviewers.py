@@ -1,7 +1,7 @@
 """Reviewers of drafts, on five axes from 1 (bad) to 5 (good).
 
-A reviewer is a protocol: rules, a language model, or a person who fills in a JSONL file. A model's review is always labelled as such, never as an
-expert's.
+A reviewer (:class:`Reviewer`) is a set of rules, a language model, or a person who fills in a JSONL file. Each review
+names the kind of its reviewer, so that a model's review is never taken for an expert's.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True)
 class RuleReviewer:
-    """Reviewer by rules about naming the answer, complete sentences, length, names of categories, and words of the context."""
+    """Rule-based reviewer. It checks naming of the answer, sentences, length, category names and words of the
+    context."""
 
     name: str = "rules"
     kind: Kind = field(default="rule", init=False)
@@ -150,7 +151,7 @@ class RuleReviewer:
 
 
 class ModelReviewer:
-    """Language model that is asked for one digit per axis. The most likely digit is used, so every review is well-formed."""
+    """Language-model reviewer. The score of an axis is the most likely digit, so every review is well-formed."""
 
     kind: Kind = "model"
 
@@ -189,7 +190,7 @@ class ModelReviewer:
 
 
 class Remembered:
-    """Reviewer whose earlier reviews of the same draft are reused."""
+    """Wrapper of a reviewer that reuses the reviewer's earlier reviews of the same draft."""
 
     def __init__(self, reviewer: Reviewer, before: Mapping[tuple[str, int, str, str], Review]) -> None:
         self.reviewer, self.before = reviewer, before
@@ -221,7 +222,7 @@ class PersonReviewer:
 
     @property
     def file(self) -> Path:
-        """File of the sheets that are filled in."""
+        """File of the filled-in sheets."""
         return self.folder / f"{self.name}.done.jsonl"
 
     def review(self, drafts: Sequence[Draft]) -> list[Review | None]:
@@ -230,7 +231,7 @@ class PersonReviewer:
         return [done.get(_sheet_of(draft), (None, ""))[0] for draft in drafts]
 
     def ask(self, drafts: Sequence[Draft]) -> int:
-        """Write the waiting sheets to the todo file, and return how many there are."""
+        """Write a sheet for each draft without a review to the todo file, and return the number of sheets."""
         waiting = [draft for draft, review in zip(drafts, self.review(drafts)) if review is None]
         empty = {"scores": dict.fromkeys(AXES), "feedback": "", "rewrite": ""}
         lines = [json.dumps({**self._sheet(d), **empty}, ensure_ascii=False) for d in waiting]
@@ -248,7 +249,8 @@ class PersonReviewer:
             os.fsync(file.fileno())
 
     def rewrite(self, draft: Draft, feedback: Sequence[str] = ()) -> str:
-        """Return the better text that the person wrote for a draft, empty if there is none; a :data:`taiji.reasoning.curation.Rewrite`."""
+        """Return the person's new text for a draft (a :data:`taiji.reasoning.curation.Rewrite`); empty if there is
+        none."""
         text = self._done().get(_sheet_of(draft), (None, ""))[1]
         return "" if text == draft.rationale else text
 

@@ -1,10 +1,11 @@
 """Rule-based writer: puts counts, recency, categories and prices of the history into sentences.
 
-The writer needs no model, costs nothing, and is the baseline that every LLM teacher has to beat. Its wording comes from the template file
-``templates/<domain>/writer.j2``: sections of alternative sentences, one per line. A sentence is skipped if the history lacks its facts (no prices, no
-second level). If the data have no categories at all, the template's section ``[titles]`` (if it has one) replaces the sections about categories. If the
-answer is in view, the target's first category level (and the second, if it occurs in the history) decides *which habit* the rationale concludes with.
-The writer never writes the target's title, nor a category below the first level that the history has not shown.
+The writer needs no model, costs nothing, and is the baseline that every LLM teacher has to beat. Its wording comes from
+the template file ``templates/<domain>/writer.j2``: sections of alternative sentences, one per line. A sentence is
+skipped if the history lacks its facts (no prices, no second level). If the data have no categories, the template's
+section ``[titles]``, if there is one, replaces the sections about categories. If the answer is in view, the rationale
+concludes with the target's first category level (and the second, if it occurs in the history). The writer never writes
+the target's title. Below the first level, it writes only categories that occur in the history.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ WITHOUT_LEVELS = ("titles", "prices")
 OPTIONAL = {"detail": 0.7, "recent": 0.8, "prices": 0.4}
 """Probability with which each optional section is used, so that k rationales differ."""
 NEWEST = 3
-"""Number of titles named together."""
+"""Largest number of newest titles in one sentence."""
 FOCUSES = 3
 """Largest number of categories to conclude with, for set answers."""
 SEEN = 12
@@ -46,7 +47,8 @@ class RuleWriter:
 
     Args:
         prompts: limits and the folder of templates.
-        answer_in_view: whether the true next item decides the concluding habit.
+        answer_in_view: True to conclude with the category of the true next item; False to conclude with the most
+            frequent category of the history.
     """
 
     def __init__(self, prompts: PromptSettings, answer_in_view: bool = True) -> None:
@@ -81,7 +83,7 @@ class RuleWriter:
 
 
 def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_characters: int) -> dict[str, Any]:
-    """Return facts about the newest interactions strictly before ``as_of``. A fact that is unknown has no key."""
+    """Return facts about the ``limit`` newest interactions strictly before ``as_of``. Unknown facts have no key."""
     items, _ = dataset.history.before(user, as_of, limit)
     levels = dict(zip(("l1", "l2"), dataset.levels))
     columns = dataset.items.select("title", "price", *(pl.col(name).alias(level) for level, name in levels.items()))
@@ -106,13 +108,17 @@ def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_cha
 
 
 def _top(values: list[str | None]) -> tuple[str, int] | None:
-    """Return the most frequent value and its count; the newest on ties."""
+    """Return the most frequent value and its count; a tie goes to the newest value. None if there are no values."""
     counts = Counter(v for v in values if v)
     return max(counts.items(), key=lambda pair: pair[1]) if counts else None
 
 
 def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | None) -> dict[str, Any]:
-    """Return ``focus``, the category to conclude with (for several items, the most frequent ones), and ``fresh``, True if the history has none of these."""
+    """Return the facts of the conclusion.
+
+    ``focus`` is the category to conclude with; for several target items, their most frequent categories. ``fresh`` is
+    True if none of these occur in the history.
+    """
     shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
     if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}

@@ -1,10 +1,12 @@
 """ORFT: keep the rationales that make the true answer likely (Taiji §3), by criteria that leaked answers cannot satisfy.
 
-PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where y are the tokens of the true answer inside ``<answer>`` and prompt is the *student's*
-prompt, which does not contain the target. The paper keeps c if PPL(c) is below a threshold R, the median over the rationales of calibration examples. A
-rationale that repeats the target has the lowest perplexity of all. The guarded rule (ours) therefore first redacts every mention of the target, requires
-that the remaining text improves on an empty rationale, and rejects rationales that name the title. Rationales that make the answer implausibly likely
-(PPL < 1.3 by default) go to review. Of the rationales that pass, it keeps those with the lowest masked perplexity, as many as the paper's rule would keep.
+PPL(c) = exp(-(1/T) Σ_t log P(y_t | prompt, c, y_<t)), where y are the tokens of the true answer inside ``<answer>`` and
+prompt is the *student's* prompt, which does not contain the target. The paper keeps c if PPL(c) is below a threshold R,
+the median over the rationales of calibration examples. A rationale that repeats the target has the lowest perplexity of
+all. The guarded rule (ours) therefore first redacts every mention of the target, requires that the remaining text
+improves on an empty rationale, and rejects rationales that name the title. Rationales that make the answer implausibly
+likely (PPL < 1.3 by default) go to review. Of the rationales that pass these guards, the rule keeps those with the
+lowest masked perplexity (perplexity after redaction). The quantile of the paper's rule determines how many.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ LEFT_OUT = {
     "tools": "a tool call instead of a rationale",
     "empty": "empty rationale",
 }
-"""Reasons by ending, for the endings of rationales that no rule keeps."""
+"""Reason not to keep a rationale, by its (incomplete) ending; see :data:`taiji.reasoning.chat_reply.Ending`."""
 ORDERS = 2
 """Number of random orders in which a set is scored."""
 SCORES = {"ppl": pl.Float64, "ppl_values": pl.Float64, "ppl_title": pl.Float64, "ppl_category": pl.Float64}
@@ -82,7 +84,7 @@ def answer_perplexities(
     batch_size: int,
     description: str = "Scoring rationales",
 ) -> pl.DataFrame:
-    """Return the perplexity of each answer (or each set of answers in the given order) after its prompt and rationale.
+    """Return each answer's perplexity after its prompt and rationale. Sets of intents are scored in the given order.
 
     Args:
         lm: the scoring model.
@@ -93,8 +95,9 @@ def answer_perplexities(
         description: label of the progress display.
 
     Returns:
-        B rows: ``ppl`` over the whole answer text inside the tags (labels included, as in the paper); ``ppl_title`` and ``ppl_category`` over the values
-        alone, so that the boilerplate of the format does not dominate (null for an item without categories); ``ppl_values`` over both kinds of values together.
+        B rows. ``ppl``: over the whole answer text inside the tags, including labels, as in the paper. The other
+        columns exclude the labels, which would dominate: ``ppl_title`` over the titles, ``ppl_category`` over the
+        category values (null if there are none), and ``ppl_values`` over both.
     """
     from taiji.language.score import perplexity, score_completions
 
@@ -157,7 +160,7 @@ def score_rationales(
     settings: SelectionSettings,
     prompts: PromptSettings,
 ) -> pl.DataFrame:
-    """Score every rationale by the likelihood of its example's true answer.
+    """Score every rationale by the likelihood of the true answer after this rationale.
 
     A set is scored in :data:`ORDERS` random orders, and its log-perplexities are averaged.
 
@@ -174,11 +177,11 @@ def score_rationales(
 
         - ``ppl``, ``ppl_values``, ``ppl_title``, ``ppl_category``: see :func:`answer_perplexities`;
         - ``masked`` (the rationale with mentions of the target redacted), ``ppl_masked``; ``ppl_none`` (empty rationale);
-        - ``lift`` = log PPL_none - log PPL_masked *over the values*: how much the rationale helps without its mentions of the target. It is not computed over
-          the whole text because a model that was not trained on the format finds the labels less likely after any rationale (the word "Item" is most likely
-          right after the prompt's empty tags), which would hide the effect of the rationale;
-        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: the share of the help that comes from mentions; null if the
-          rationale does not help;
+        - ``lift`` = log PPL_none - log PPL_masked *over the values*: how much the rationale helps without its mentions
+          of the target. Labels are excluded, because a model that was not trained on the format finds them less likely
+          after any rationale, which would hide the effect of the rationale;
+        - ``leak_share`` = (log PPL_masked - log PPL) / (log PPL_none - log PPL) over the values: the share of the
+          rationale's help that comes from its mentions of the target; null if the rationale does not help;
         - ``named`` (ways in which the title is named), ``levels_named`` (named levels that the history does not show), ``forbidden`` phrases.
     """
     known = known_answers(dataset, examples, prompts, lm.tokenizer)
@@ -227,12 +230,12 @@ def score_rationales(
         lift=none_log - masked_log,
         leak_share=pl.when((none_log - given > 1e-6) & share.is_finite()).then(
             share
-        ),  # polars treats NaN as larger than any number
+        ),  # is_finite: polars treats NaN as larger than any number
     )
 
 
 def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
-    """Return the geometric mean of a set's perplexities over several orders, per row."""
+    """Return, per row, the geometric mean of the perplexities over the random orders of a set."""
     if len(scores) == 1:
         return scores[0]
     mean = [
@@ -245,11 +248,15 @@ def _averaged(scores: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
-    """Compute the threshold from the scored rationales of calibration examples, which are used for nothing else.
+    """Compute the threshold from the scored rationales of calibration examples. They are used for nothing else.
 
-    The plain rule uses the quantile of their perplexities, as in the paper. The guarded rule applies the quantile to their masked perplexities and counts the
-    rationales below it. Its threshold is then set so that *the same number* of the rationales that pass every other guard lies below it (all of them, if
-    fewer pass). The guards thus decide which rationales are kept, and the threshold decides how many.
+    The threshold of the plain rule is the quantile of the perplexities, as in the paper. The guarded rule takes the
+    quantile of the masked perplexities, and counts the rationales below this quantile. Its threshold is then set so
+    that *the same number* of rationales that pass every guard lies below the threshold (all of them, if fewer pass).
+    The guards thus decide which rationales are kept, and the threshold decides how many.
+
+    Raises:
+        InputError: no rationale has a text and a finite perplexity.
     """
     measure: Literal["ppl", "ppl_masked"] = "ppl_masked" if settings.rule == "guarded" else "ppl"
     values = scored.filter(pl.col(measure).is_finite() & (pl.col("rationale") != ""))
@@ -262,7 +269,7 @@ def calibrate(scored: pl.DataFrame, settings: SelectionSettings) -> Calibration:
     if settings.rule == "guarded":
         wanted = int((values[measure] < threshold).sum())
         passing = sorted(row[measure] for row in values.iter_rows(named=True) if not _guards(row, settings))
-        if passing:  # below the next rationale's perplexity, or just above the last one's
+        if passing:  # the perplexity of the first rationale that is not kept, or just above the last one's
             threshold = passing[wanted] if wanted < len(passing) else float(np.nextafter(passing[-1], np.inf))
     return Calibration(
         threshold, measure, settings.quantile, len(values), value_hash(values.select("example", "sample").rows())[:16]
@@ -299,8 +306,8 @@ def count_reasons(verdicts: pl.DataFrame) -> dict[str, int]:
 
 
 def _unusable(row: dict[str, Any]) -> list[str]:
-    """Return the reason why a rationale is incomplete, empty if it is complete. No rule keeps an incomplete one."""
-    ended = row.get("ended") or "whole"  # third-party teachers may not report it
+    """Return the reason why a rationale is incomplete; empty if it is complete. No rule keeps incomplete rationales."""
+    ended = row.get("ended") or "whole"  # third-party teachers may not report the ending
     return [] if ended in TAUGHT else [LEFT_OUT.get(ended, ended)]
 
 
@@ -313,7 +320,7 @@ def _plain(row: dict[str, Any], calibration: Calibration) -> list[str]:
 
 
 def _guarded(row: dict[str, Any], calibration: Calibration, settings: SelectionSettings) -> list[str]:
-    """Apply our rule: a threshold on the masked perplexity, which leakage cannot fake, and the guards."""
+    """Apply the guarded rule (ours): the guards, and a threshold on the masked perplexity, which leaks cannot lower."""
     reasons = _guards(row, settings)
     if not row["ppl_masked"] < calibration.threshold:
         reasons.append(

@@ -70,7 +70,7 @@ class EndpointSettings(Settings):
     max_tokens: int = Field(default=512, ge=1)
     """Longest answer in tokens, including the chain of thought of a reasoning model. A reply that reaches this limit is not used."""
     max_tokens_name: str = "max_tokens"
-    """Name of this parameter on the server; some accept only `max_completion_tokens`."""
+    """Name of the parameter `max_tokens` on the server; some servers accept only `max_completion_tokens`."""
     leave_out: tuple[Literal["max_tokens", "temperature", "seed"], ...] = ()
     """Parameters to omit because the server rejects them."""
     extra_body: dict[str, Any] = Field(default={})
@@ -116,7 +116,8 @@ class SelectionSettings(Settings):
     """`plain`: perplexity below the threshold, as in the paper. `guarded`: masked perplexity, lift and the lexical guards as well. `none`: every complete
     rationale."""
     quantile: float = Field(default=0.5, gt=0.0, lt=1.0)
-    """Share of the calibration rationales below the threshold (guarded: if enough pass); the paper uses the median."""
+    """Share of the calibration rationales to keep; the paper uses the median. Guarded: fewer are kept if too few pass
+    the guards."""
     review_below: float = Field(default=1.3, ge=1.0)
     """Guarded: a rationale with a lower perplexity is too good to be true and goes to review."""
     most_leak_share: float = Field(default=0.5, ge=0.0)
@@ -126,7 +127,7 @@ class SelectionSettings(Settings):
 
 
 class AuditSettings(Settings):
-    """Extent of the leakage audit: which part of the data is scored again."""
+    """Sample sizes of the leakage audit."""
 
     controls: int = Field(default=48, ge=2)
     """Number of examples on which controls and decoys are scored."""
@@ -137,7 +138,7 @@ class AuditSettings(Settings):
     resamples: int = Field(default=1000, ge=10)
     """Number of bootstrap resamples for the intervals."""
     worst: int = Field(default=5, ge=1)
-    """Number of examples to read in each list of the worst."""
+    """Number of rationales in each list of the worst rationales."""
 
 
 class ReviewSettings(Settings):

@@ -72,7 +72,7 @@ def sft_rows(
 def train_sft(
     lm: LanguageModel, rows: pl.DataFrame, settings: SFTSettings, folder: str | Path, seed: int
 ) -> pl.DataFrame:
-    """Fine-tune a copy of ``lm`` and write it to ``folder`` (a `save_pretrained` folder, atomically).
+    """Fine-tune a copy of ``lm``, and write it to ``folder`` atomically, in `save_pretrained` format.
 
     Args:
         lm: the student; it is not changed.
@@ -81,7 +81,8 @@ def train_sft(
         folder: folder of the fine-tuned model.
         seed: random seed of the order of rows and of the adapters' initial values. On a CPU the same call gives the same bytes.
 
-    If there are several processes (see :mod:`taiji.language.processes`), each takes ``batch_size`` rows per batch, and the first writes the folder.
+    With several processes (see :mod:`taiji.language.processes`), each one takes ``batch_size`` rows per batch, and the
+    first one writes the folder.
 
     Returns:
         ``step``, ``loss``, one row per weight update.
@@ -136,9 +137,11 @@ class TokenRow:
 
 
 def token_row(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> TokenRow:
-    """Return the token ids of a completion, preceded by exactly the ids from which generation starts.
+    """Return the token ids of a prompt and its completion. The prompt's ids are exactly those from which generation
+    starts.
 
-    In generation the prompt already contains the opening `<think>`. The model learns to write it anyway, so that it can be served without this prefill.
+    In generation, the prompt already contains the opening `<think>`. The loss covers this tag nevertheless, so that the
+    model can also be served without it.
 
     Args:
         tokenizer: tokenizer of the student.

@@ -1,4 +1,7 @@
-"""TRL's `SFTTrainer` with the loss computed by the prefix engine: no padding, no dense mask, and shared prefixes computed once."""
+"""TRL's `SFTTrainer` with the loss of :mod:`taiji.language.prefix_forward`.
+
+This loss needs no padding and no dense mask, and it computes shared prefixes only once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ IGNORED = -100
 
 
 class PackedSFTTrainer(SFTTrainer):
-    """Trainer with the same loss and gradients as TRL's, up to float rounding. A model that the engine does not support uses TRL's loss.
+    """Trainer with the same loss and gradients as TRL's, up to float rounding. A model without support for shared
+    prefixes uses TRL's loss.
 
     Rows must be right-padded, and the loss must cover every token from some position to the end of the row, as for a prompt followed by its completion.
     """

@@ -63,9 +63,9 @@ class Teacher(Protocol):
             seed: random seed; the same call gives the same texts if the teacher supports seeds.
 
         Returns:
-            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, possibly empty), ``teacher``, ``ended``; k rows per example, in the order of the
-            examples. ``ended`` is ``whole``, ``shortened`` (only complete sentences were kept), or why there is no rationale (see
-            :data:`taiji.reasoning.chat_reply.Ending`).
+            ``example``, ``sample`` (0…k-1), ``rationale`` (one line, possibly empty), ``teacher``, ``ended``; k rows
+            per example, in the order of the examples. ``ended`` is ``whole``, ``shortened`` (only complete sentences
+            were kept), or the reason for a missing rationale (a :data:`taiji.reasoning.chat_reply.Ending`).
         """
         ...
 
@@ -113,7 +113,11 @@ class LocalTeacher:
         return rationale_frame(examples["example"].to_list(), texts, self.name, endings)
 
     def _rationale(self, prefill: str, written: Written) -> tuple[str, str]:
-        """Return the rationale in a text and how it ended. It is empty if the length limit cut the text and cut texts are dropped, or if no complete sentence is left."""
+        """Return the rationale in a generated text, and its ending.
+
+        If the length limit cut the text, the rationale is empty, unless the setting ``cut`` is ``shorten`` and a
+        complete sentence is left.
+        """
         rationale = tidy(f"{prefill} {written.text}" if prefill else written.text)
         if not written.cut:
             return rationale, "whole" if rationale else "empty"
@@ -129,7 +133,7 @@ def teacher_requests(
     prompts: PromptSettings,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[list[dict[str, str]], str]]:
-    """Return messages and prefill for each example."""
+    """Return (messages, prefill) of the teacher's prompt for each example, in order."""
     requests = []
     for (user, as_of), items in zip(examples.select("user", "as_of").iter_rows(), true_items(examples, prompts)):
         prompt = teacher_prompt(dataset, user, as_of, prompts, tokenizer, items if settings.answer_in_view else None)
@@ -143,7 +147,8 @@ def rationale_frame(
     teacher: str,
     endings: Sequence[Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Return the rows of :meth:`Teacher.write` from the texts and endings per example. If endings are None, all texts are complete."""
+    """Return the rows of :meth:`Teacher.write`, from the texts and endings of each example. Without endings, all texts
+    count as ``whole``."""
     rows = [
         (example, sample, text, teacher, ended)
         for example, row, ends in zip(examples, texts, endings or [["whole"] * len(row) for row in texts], strict=True)
@@ -153,7 +158,7 @@ def rationale_frame(
 
 
 def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
-    """Count how rationales ended, and log which are not used.
+    """Count the rationales by ending, and log the counts of unusable ones.
 
     Args:
         rationales: rationales from :meth:`Teacher.write`.
@@ -183,7 +188,8 @@ def check_endings(rationales: pl.DataFrame) -> dict[str, int]:
 def tidy(text: str) -> str:
     """Return the rationale in a model's text: the part inside `<think>` or before the answer, as one line of complete sentences.
 
-    A last sentence without final punctuation is dropped, unless it is the only one. A repeated sentence ends the text (small models loop).
+    A last sentence without final punctuation is dropped, unless it is the only one. The text ends before the first
+    repeated sentence, because small models loop.
     """
     text = re.split(r"<\s*+/\s*+think\s*+>|<\s*+answer\s*+>", text, maxsplit=1, flags=re.IGNORECASE)[0]
     # Turn lists into running text: "buys : - A - B" becomes "buys: A, B".

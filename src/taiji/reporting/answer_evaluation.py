@@ -1,15 +1,23 @@
 """Evaluation of a language model's answers against baselines without a language model.
 
-Definitions (ours if the paper gives none): category accuracy is an exact match of the parsed level after case and
-spaces are folded; title hit@K is whether the target is among the K catalogue items nearest to the answer's embedding
-(ties share the last places); CTCVR is the mean unnormalised score of the nearest catalogue item under an evaluation
-ranker that was not used in training. A malformed answer counts as wrong in category accuracy and hit@K, has a CTCVR
-and a coverage of 0, and is left out of grounding, redundancy and ``intents``.
+Metrics are means over examples. Definitions for one example (ours if the paper gives none):
 
-For a set of intents, category accuracy, CTCVR and grounding are means over its intents (an intent is one guess, like
-that of a baseline), and hit@K takes the K items nearest to any intent. Two metrics come from
-:mod:`taiji.metrics.intent_sets`: coverage averages, over the next items, the best cosine to an intent, and redundancy is
-the share of intents that repeat an earlier one. ``intents`` counts the intents left after merging near-duplicates.
+- category accuracy: 1 if the parsed level equals the true one, ignoring case and repeated spaces;
+- title hit@K: 1 if the target is among the K catalogue items nearest to the answer's embedding (ties share the last
+  places);
+- CTCVR: score of the nearest catalogue item, not normalised, under an evaluation ranker that was not used in training;
+- grounding: cosine between the answer and the nearest catalogue item; ``grounding_low``: 1 if it is below a threshold.
+
+A malformed answer counts as wrong in category accuracy and hit@K. It has a CTCVR and a coverage of 0, and is excluded
+from grounding, redundancy and ``intents``.
+
+For a set of intents, category accuracy, CTCVR and grounding are means over the intents, because an intent is one guess,
+like the item that a baseline proposes. hit@K takes the K items nearest to any intent. Further metrics (the first two
+are from :mod:`taiji.metrics.intent_sets`):
+
+- coverage: mean, over the next items, of the best cosine to an intent;
+- redundancy: share of intents that repeat an earlier one;
+- ``intents``: number of intents after near-duplicates are merged.
 """
 
 from __future__ import annotations
@@ -39,7 +47,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Scorer = Callable[[Array, Array, Array], Array]
 LATEST = 50
-"""Number of interactions in the baseline ``mean history``; prompts show the same number by default."""
+"""Number of interactions in the baseline ``mean history``, equal to the default ``history_limit`` of prompts."""
 LISTS = (50, 100)
 SHARES = ("category_l", "hit@", "format", "grounding_low")
 """Name prefixes of metrics with values in [0, 1] per example."""
@@ -65,19 +73,19 @@ def evaluate_answers(
     Args:
         dataset: source of catalogue and history.
         examples: ``user, as_of, target``, one row per prompt.
-        completions: model → one completion per row of ``examples``; the other models are compared with the first one.
+        completions: model → one completion per row of ``examples``. The first model is the reference of the others.
         embedder: embedder of answers and items.
         evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``, each array (N,); None omits CTCVR.
         threshold: answers whose similarity to the nearest item is below this count as not grounded.
-        new_only: targets are items new to the user, so baselines exclude the user's earlier items.
-        resamples, level, seed: of the bootstrap over users.
+        new_only: True if targets are items new to the user; baselines then exclude the user's earlier items.
+        resamples, level, seed: number of resamples, coverage and seed of the bootstrap over users.
         catalogue: the embedded catalogue, if available.
-        most: largest number of intents per answer; if more than one, ``examples`` have ``targets``, the next items.
+        most: largest number of intents per answer; above 1, ``examples`` needs ``targets``, lists of next items.
 
     Returns:
         Rows ``{"model", "kind", "metric", "value", "low", "high", "n"}`` with ``kind`` ``model``, ``baseline`` or
-        ``oracle`` (the true item's own CTCVR); models after the first have ``difference`` against it, and every model
-        has ``competitors``, its differences from the baselines.
+        ``oracle`` (CTCVR of the true item). Every model has ``competitors``, its differences from the baselines. Models
+        after the first also have ``difference``, the difference from the first model.
 
     Raises:
         InputError: there are no examples, or a model has the wrong number of completions.
@@ -160,7 +168,7 @@ class _Evaluation:
         return values
 
     def vectors(self, queries: Array) -> dict[str, Array]:
-        """Return the metrics of vectors (E, d) that take the place of answer embeddings; the nearest item's levels count as
+        """Return the metrics of vectors (E, d) used in place of answer embeddings. The nearest item's levels count as
         the claimed levels."""
         found, there = self.catalogue.search(queries, self.targets), np.abs(queries).sum(axis=1) > 0
         claimed = self._levels[found.item].copy()
@@ -170,7 +178,10 @@ class _Evaluation:
         return values | self._scored(np.where(there, found.item, -1))
 
     def proposals(self, items: Array | None, claimed: Array) -> dict[str, Array]:
-        """Return the metrics of ranked items (E, K), padded with −1, and claimed levels (E, depth)."""
+        """Return the metrics of ranked items (E, K), padded with −1, and claimed levels (E, depth).
+
+        If ``items`` is None, only the category accuracies are returned.
+        """
         values = self._accuracies(claimed)
         if items is None:
             return values
@@ -221,7 +232,8 @@ class _Evaluation:
         return values
 
     def _covering(self, vectors: Array) -> dict[str, Array]:
-        """Return coverage, redundancy and number of distinct intents of sets of vectors (E, m, d); empty if single answers are evaluated."""
+        """Return coverage, redundancy and number of distinct intents of sets of vectors (E, m, d); empty for single
+        answers."""
         if self._most == 1:
             return {}
         wide = max(len(items) for items in self._next)

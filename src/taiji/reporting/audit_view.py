@@ -1,4 +1,5 @@
-"""View of the leakage audit for the report: results of :func:`taiji.reasoning.audit.audit_run` as sentences, tracks and cards."""
+"""View of the leakage audit for the report: results of :func:`taiji.reasoning.audit.audit_run` as sentences, interval
+charts and cards."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ LIFTS = (
     ("decoys", "target lift", "the true item", "lift under the same rationale"),
     ("decoys", "neighbourhood lift", "others of its category", "lift under the same rationale"),
     ("decoys", "specificity", "specificity", "the first minus the second: a leak lifts only the true item"),
-    ("blind_gap", "teacher", "answer in view", "lift of the teacher's, mentions redacted"),
-    ("blind_gap", "blind", "answer not in view", "lift of the student's own"),
+    ("blind_gap", "teacher", "answer in view", "lift of the teacher's rationales, mentions redacted"),
+    ("blind_gap", "blind", "answer not in view", "lift of the student's own rationales"),
     ("blind_gap", "gap", "blind gap", "the first minus the second"),
 )
 MEASURE_TITLES = {
@@ -39,11 +40,11 @@ ORDER_MARKS = {"holds": ("better", "▲"), "reversed": ("worse", "▼"), "not sh
 
 
 def audit_view(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the values of the template ``audit.html.j2`` for an audit; None without one."""
+    """Return the values that the template ``audit.html.j2`` shows for an audit; None if there is no audit."""
     if not audit:
         return None
     order = audit["order"]
-    # Audits by versions that did not store the verdict contain only the means.
+    # Audits of earlier versions store only whether the means have the expected order.
     verdict = order.get("verdict") or ("holds" if order["holds"] else "reversed")
     return {
         "rows": audit["rows"],

@@ -47,13 +47,13 @@ HOLDING = (
 def model_card(
     run: RunMetrics, settings: Mapping[str, Any], folder: Path, facts: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """Return the card of the aligned model: its facts, training, results on the test period, and what was not measured.
+    """Return the card of the aligned model: its facts, training, results on the test period, and unmeasured properties.
 
     Args:
         run: metrics of the run.
         settings: the resolved configuration.
         folder: the aligned model's `save_pretrained` folder.
-        facts: stage → the facts of its manifest.
+        facts: stage → facts in the manifest of the stage.
     """
     shown = [name for name in ANSWER_METRICS if any(f.metric == name for f in run.llm)]
     rows = []

@@ -1,4 +1,4 @@
-"""The catalogue as vectors: nearest items of an answer's embedding, and the rank of the true item."""
+"""Embeddings of the catalogue: find the items nearest to an answer's embedding, and the rank of the true item."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Found:
     """Nearest items of queries, each array (E,).
 
     Attributes:
-        item: nearest catalogue item; of items with the same text, the most frequent one.
-        similarity: cosine to it.
+        item: nearest catalogue item; of items with the same text, the one with the most interactions.
+        similarity: cosine between the query and this item.
         above: number of items strictly nearer than the target.
-        tied: number of items as near as the target, including itself.
+        tied: number of items as near as the target, including the target.
     """
 
     item: Array
@@ -45,7 +45,8 @@ class Catalogue:
     Args:
         dataset: source of items and history.
         embedder: encoder of the item lines.
-        as_of: interactions before this time decide which item represents a shared text.
+        as_of: cutoff, in microseconds. A text shared by several items is represented by the item with the most
+            interactions before this time.
         title_characters: length at which titles are cut, as in the prompts.
     """
 
@@ -63,17 +64,23 @@ class Catalogue:
 
     @property
     def vectors(self) -> Array:
-        """(n_items, d), one row per item."""
+        """Vectors (n_items, d), one row per item."""
         return self._vectors[self._text]
 
     def vectors_of(self, items: Array | Sequence[int]) -> Array:
-        """Vectors of items (…,): (…, d)."""
+        """Return the vectors (…, d) of items (…,)."""
         found: Array = self._vectors[self._text[np.asarray(items, dtype=np.int64)]]
         return found
 
     def search(self, queries: Array, targets: Array) -> Found:
-        """Return the nearest item of each query (E, d), or of any query in each set (E, m, d), and the ranks of the
-        targets (E,); exact search."""
+        """Return the nearest item and the target's rank for each query or set of queries. The search is exact.
+
+        An item's similarity to a set is its best similarity to a query of the set.
+
+        Args:
+            queries: (E, d) or (E, m, d); an all-zero query of a set is ignored.
+            targets: (E,) dense item ids.
+        """
         total = len(queries)
         item, above, tied = (np.zeros(total, dtype=np.int64) for _ in range(3))
         similarity = np.zeros(total, dtype=np.float64)
@@ -86,17 +93,17 @@ class Catalogue:
         return Found(item, similarity, above, tied)
 
     def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
-        """Return the ``count`` nearest texts of each query (E, d), or set of queries (E, m, d), nearest first: items
-        and cosines, each (E, count).
+        """Return the items and cosines, each (E, count), of the ``count`` texts nearest to each query, nearest first.
 
-        A text shared by several items counts once, under the item that represents it; ties go to the earlier text.
+        A text shared by several items counts once, and its item is the one that represents it. Ties go to the earlier
+        text. Queries are as in :meth:`search`.
         """
         count = min(count, len(self._vectors))
         items, similarity = np.zeros((len(queries), count), dtype=np.int64), np.zeros((len(queries), count))
         for part, near in self._cosines(queries):
             best = np.sort(
                 np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1
-            )  # by text first, so that ties keep that order
+            )  # in the order of texts, which the stable sort below keeps for ties
             best = np.take_along_axis(
                 best, np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable"), axis=1
             )
@@ -104,8 +111,8 @@ class Catalogue:
         return items, similarity
 
     def _cosines(self, queries: Array) -> Iterator[tuple[slice, Array]]:
-        """Yield, per block of queries (E, d), their rows and cosines to all texts (rows, texts); for a set (E, m, d)
-        the best cosine."""
+        """Yield (slice of queries, cosines to all texts (rows, texts)), block by block. For a set of queries (E, m, d),
+        the cosine is the best one over the set."""
         width = queries.shape[1] if queries.ndim == 3 else 1
         size = max(1, SEARCH_BLOCK // max(len(self._vectors) * width, 1))
         for start in range(0, len(queries), size):

@@ -18,7 +18,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 92, 12, 30
 BARE = 16
 """Right margin of a chart whose curves are named in a legend below it."""
 LONGEST, MOST = 11, 6
-"""Largest number of letters per name, and of names, that fit at the ends of the curves; otherwise a legend is used."""
+"""Largest length of a name (letters) and largest number of names at the ends of curves; beyond these, a legend is
+used."""
 
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -34,7 +35,8 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers inside [low, high] for a logarithmic axis: the coarsest set of at least three, else the ends."""
+    """Return round numbers inside [low, high] for a logarithmic axis: the coarsest set of at least three, else the two
+    ends."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
@@ -61,7 +63,7 @@ def line_chart(
         steps: x of each value.
         label: meaning of the y axis, read aloud by screen readers.
         bounds: fixed y range.
-        noisy: whether single steps are noisy.
+        noisy: True if single steps are noisy; adds a running mean.
         marker: x position to mark.
     """
     known = [value for values in series.values() for value in values if value is not None]
@@ -148,7 +150,7 @@ def _bins(finite: Sequence[float], threshold: float | None, bins: int) -> tuple[
         edges = [low + (high - low) * number / bins for number in range(bins + 1)]
     else:
         at = math.log(threshold)
-        high = max(high, at + (at - low) / bins)  # a threshold within the largest one percent has space to its right
+        high = max(high, at + (at - low) / bins)  # leave space to the right of a high threshold
         width = (high - low) / bins
         below, above = max(1, math.ceil((at - low) / width)), max(1, math.ceil((high - at) / width))
         edges = [at + width * number for number in range(-below, above + 1)]
@@ -243,12 +245,12 @@ def span_of(
 
 
 def running_mean(values: Sequence[float], reach: int) -> list[float]:
-    """Return, for each value, the mean over it and up to ``reach`` values before it."""
+    """Return, for each value, the mean of this value and up to ``reach`` values before it."""
     return [sum(values[max(0, i - reach) : i + 1]) / (i + 1 - max(0, i - reach)) for i in range(len(values))]
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Spread sorted label positions so that none overlap, within the chart."""
+    """Move sorted label positions (y, pixels) at least ``gap`` apart, within the chart."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + gap) if moved else max(place, TOP))

@@ -36,7 +36,7 @@ class Answer:
 
     Attributes:
         text: the sentence.
-        outcome: a verdict of :func:`taiji.reporting.summary.verdict`, or the statement that the ranker drops the input.
+        outcome: a verdict of :func:`taiji.reporting.summary.verdict`, or :data:`taiji.reporting.ladder_view.LEFT_OUT`.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Answer:
 
     @property
     def tone(self) -> str:
-        """Name of the style."""
+        """Name of the style of the verdict on the pages."""
         return tone_of(self.outcome)
 
 
@@ -62,16 +62,16 @@ class Conclusion:
     advice: str
 
     def lines(self) -> list[str]:
-        """Return the conclusion as lines of a terminal."""
+        """Return the conclusion as lines of text for a terminal."""
         return [f"asked: {self.asked}", *(f"{a.mark} {a.text}" for a in self.answers), f"advice: {self.advice}"]
 
 
 def conclusion(run: RunMetrics) -> Conclusion | None:
     """Return the conclusion of a run; None if it compared no rankers.
 
-    The model's arm is the arm that is compared with a baseline without a language model. Its verdict comes from the
-    first metric of the first prediction, over all exposures. The answers about texts and about the upper bound come from
-    the ladder of the run's own log.
+    The first answer compares the ranker that uses the language model's features with a ranker without these features
+    and with baseline features. It is based on the leading metric (:func:`taiji.reporting.summary.leading_metric`) over
+    all exposures. The other answers, about texts and about the upper bound, come from the ladder of the run's own log.
     """
     arm = _model_arm(run)
     if arm is None or arm.difference is None:
@@ -108,7 +108,7 @@ def ladder_conclusion(rows: Sequence[Mapping[str, Any]]) -> Conclusion | None:
 
 
 def ladder_advice(ladder: Sequence[RungResult]) -> str:
-    """Return the advice that follows from a ladder: first about texts, which cost least, then about a language model."""
+    """Return advice based on a ladder: first about texts, because they cost least, then about a language model."""
     outcomes = {kind: outcome_of(row) for kind, row in _rungs(ladder).items()}
     room = outcomes.get(ORACLE)
     further = f" {ROOM}" if room == "better" else ""
@@ -166,7 +166,7 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
 
 
 def _rungs(ladder: Sequence[RungResult]) -> dict[str, RungResult]:
-    """Return the first rung that uses texts and the first rung that knows the future, both evaluated on all rows."""
+    """Return, by kind, the first rung with item texts and the first rung with the true next items (upper bound)."""
     found: dict[str, RungResult] = {}
     for kind, row in deciding_rungs(ladder):
         found.setdefault(kind, row)

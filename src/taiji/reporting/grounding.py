@@ -1,4 +1,4 @@
-"""Catalogue items nearest to each answer, one row per item, so that single answers can be inspected."""
+"""Catalogue items nearest to each answer, for the inspection of single answers."""
 
 from __future__ import annotations
 
@@ -37,21 +37,22 @@ def ground_answers(
     count: int = NEAREST,
     most: int = 1,
 ) -> pl.DataFrame:
-    """Return the catalogue items nearest to each well-formed answer, or to any intent of a set, with the evaluation
-    ranker's score; a malformed answer has no rows.
+    """Return the catalogue items nearest to each answer (or to any intent of a set), with evaluation ranker scores.
+
+    A malformed answer has no rows.
 
     Args:
-        catalogue: the items as vectors.
+        catalogue: embeddings of the items.
         embedder: embedder of the answers.
         examples: ``example, user, as_of, target``.
         completions: model → one completion per row of ``examples``.
         evaluation_score: ``(users, items, as_ofs) -> ctcvr (N,)``.
-        count: items per answer.
+        count: number of items per answer.
         most: largest number of intents per answer.
 
     Returns:
-        ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity`` (cosine), ``ctcvr``,
-        ``target_place``: rank of the true item among all items.
+        one row per answer and item: ``example``, ``model``, ``place`` (1 is nearest), ``item``, ``similarity``
+        (cosine), ``ctcvr`` and ``target_place`` (rank of the true item among all items).
     """
     users, as_ofs = (examples[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
     targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=GROUNDING_SCHEMA)]

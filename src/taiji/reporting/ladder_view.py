@@ -1,4 +1,5 @@
-"""View of the ladder for the report: one sentence per log, and a table of rungs by logs."""
+"""View of the uplift ladder (:mod:`taiji.experiments.ladder`) for the report: sentences and a table of rungs by
+logs."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ from taiji.reporting.summary import LogLadder, RungResult, RunMetrics, mark_of, 
 
 LEFT_OUT = "dropped: it does not pay off"
 ORACLE = "a correct answer"
-"""Kind of a rung that knows the future."""
+"""Kind of a rung whose ranker reads the true next items (upper bound)."""
 
 
 def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
-    """Return the templates' values for the ladders; None if there are none."""
+    """Return the values that the templates show for the ladders; None if there are no ladders."""
     if not run.ladder:
         return None
     climbed = [{row.rung: row for row in log.ladder if row.group == "all"} for log in run.ladder]
@@ -30,7 +31,7 @@ def ladder_view(run: RunMetrics) -> dict[str, Any] | None:
 
 
 def _kind(rung: str) -> str:
-    """Return a rung's kind: text, control, or oracle."""
+    """Return the kind of a rung: ``text``, ``control``, :data:`ORACLE`, or an empty text for any other rung."""
     if "control" in rung:
         return "control"
     return {"2": "text", "4": ORACLE}.get(rung.split(" ")[0], "")
@@ -49,7 +50,7 @@ def title_of_rung(rung: str) -> str:
 
 
 def _headlines(log: LogLadder) -> list[dict[str, str]]:
-    """Return the sentences about text and about a correct answer, or the reason why there are none."""
+    """Return the sentences about texts and about correct answers, or the reason why the log has no ladder."""
     if log.left_out:
         return [
             {
@@ -77,7 +78,7 @@ def _headlines(log: LogLadder) -> list[dict[str, str]]:
 
 
 def deciding_rungs(ladder: Sequence[RungResult]) -> list[tuple[str, RungResult]]:
-    """Return kind and result of each rung that uses texts or knows the future, if it covers all rows and has a difference."""
+    """Return (kind, result) of each text or oracle rung that was evaluated on all rows and has a difference."""
     kinds = ((_kind(row.rung), row) for row in ladder if row.group == "all" and row.difference is not None)
     return [(kind, row) for kind, row in kinds if kind in ("text", ORACLE)]
 
@@ -89,7 +90,7 @@ def outcome_of(row: RungResult) -> str:
 
 
 def _cell(row: RungResult | None) -> dict[str, str]:
-    """Return a cell: the first rung's AUC, or a gain with its interval and sign."""
+    """Return a table cell: the AUC of the first rung, or the gain of a later rung with sign and interval."""
     if row is None or row.auc is None:
         return {"value": "–", "note": "", "verdict": "not measured", "mark": "", "tone": ""}
     if row.difference is None:

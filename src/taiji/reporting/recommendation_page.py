@@ -16,11 +16,11 @@ from taiji.reporting.report import FILTERS
 
 Row = Mapping[str, Any]
 NAMES = {"ndcg": "NDCG", "hit": "Hit rate", "true_reward": "True reward"}
-"""Titles of the metrics whose title is not simply their capitalised name."""
+"""Titles of metrics. The title of any other metric is its capitalised name."""
 LIST_METRICS = ("true_reward", "ndcg", "recall", "hit", "coverage", "novelty", "diversity")
 """Metrics of lists in display order."""
 UNJUDGED = ("coverage", "novelty", "diversity")
-"""Metrics of which neither a higher nor a lower value is better."""
+"""Metrics without a better direction."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆", "open": "○", "no interval": "○"}
 WORDS = {
     "better": "better",
@@ -42,7 +42,7 @@ LOOP_METRICS = {
 def recommendation_values(
     found: Row, loop: Row | None = None, seconds: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Return the templates' values.
+    """Return the values that the template ``recommendation.html.j2`` shows.
 
     Args:
         found: content of ``recommendation.json``.
@@ -69,7 +69,10 @@ def recommendation_values(
 
 
 def level_text(found: Row) -> str:
-    """Return the coverage of the intervals of ``recommendation.json``, such as ``95%``. Files without it are older than the setting, and have 95%."""
+    """Return the coverage of the intervals of ``recommendation.json``, such as ``95%``.
+
+    Files of earlier versions do not store it: their coverage is 95%.
+    """
     return f"{general_text(100 * found.get('level', 0.95))}%"
 
 
@@ -107,9 +110,10 @@ def write_recommendation(
 
 
 def advice(found: Row) -> str:
-    """Return what to do next, from the ablation of the final list; empty if nothing was ablated.
+    """Return advice based on the ablation of the final list; empty if nothing was ablated.
 
-    A component stays if the list is worse without it. The metric is ``true_reward`` if there is one, otherwise ``ndcg``.
+    The advice is to keep a component if the list is worse without it. The metric is ``true_reward`` if there is one,
+    otherwise ``ndcg``.
     """
     judged = next(
         (name for name in LIST_METRICS[:2] if any(row["metric"].partition("@")[0] == name for row in found["lists"])),
@@ -168,7 +172,7 @@ def _cell(row: Row) -> dict[str, str]:
     tone = tone_of(gap, judged=row["metric"].partition("@")[0] not in UNJUDGED)
     value, interval = value_text(row)
     tip = "" if gap is None else " ".join((f"against {gap['against']}:", *value_text(gap, signed=True)))
-    if row.get("reason"):  # a sentence; the cell is small
+    if row.get("reason"):  # the cell is too small for a sentence: show it as a tooltip
         interval, tip = "no interval", row["reason"]
     return {"value": value, "interval": interval, "tone": tone, "mark": MARKS.get(tone, ""), "tip": tip}
 
@@ -190,7 +194,7 @@ def _table(rows: Sequence[Row], key: str) -> dict[str, Any]:
 
 
 def _component(row: Row) -> dict[str, Any]:
-    """Return a finding as a sentence with its comparisons and reasons."""
+    """Return a finding about a component as a sentence, with the component's comparisons and reasons."""
     pairs = []
     for pair in row["comparisons"]:
         value, interval = value_text(pair, signed=True)
@@ -241,7 +245,8 @@ def _slices(rows: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return the steps of the request path with candidates after each, milliseconds per request, and seconds to fit."""
+    """Return the steps of the request path, each with its number of remaining candidates, milliseconds per request, and
+    seconds of fitting."""
     candidates, spent = found.get("candidates", {}), found["milliseconds"]
     steps = [f"retrieve: {name}" for name in found["retrievers"]]
     steps += [step for step in spent if step not in steps]
@@ -257,7 +262,7 @@ def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _off_policy(found: Row | None, whole: Row) -> dict[str, Any] | None:
-    """Return the off-policy value of the lists, and in a world the truth."""
+    """Return the off-policy value of the lists and, in a simulated world, their true value."""
     if found is None:
         return None
     truth = {row["arm"]: row for row in whole["lists"] if row["metric"].startswith("true_reward@")}
@@ -294,7 +299,7 @@ def _loop(loop: Row) -> dict[str, Any]:
 
 
 def _features(features: Row | None) -> dict[str, str]:
-    """Return the run whose features the ranker reads, and the shares of requests and exposures with features."""
+    """Return facts about the ranker's features: their run, shares of requests and exposures with features, and age."""
     if features is None:
         return {}
     return {

@@ -54,7 +54,7 @@ ANSWER_METRICS = {
 PANELS = ("category_l", "hit@", "ctcvr", "coverage")
 """Name prefixes of the answer metrics with charts."""
 PROMPT_ROWS = tuple(f"{role} prompts" for role in ("rationale", "calibration", "alignment", "test"))
-"""Counts of prompts, in the order of their use."""
+"""Names of the prompt counts, in the order in which the run uses the prompts."""
 PAPER = (
     ("Category L1 accuracy", ".1560", ".1974", ".2012", ".2347", ".2433"),
     ("Category L2 accuracy", ".0608", ".0767", ".0690", ".0877", ".0888"),
@@ -89,12 +89,13 @@ def write_report(
     Args:
         path: the HTML file.
         metrics: the content of ``metrics.json`` (see :mod:`taiji.reporting.summary`).
-        rationales: examples: ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``, ``user``.
+        rationales: example rationales, with ``kept`` (bool), ``reason``, ``perplexity``, ``target``, ``rationale``,
+            ``user``.
         audit: result of :func:`taiji.reasoning.audit.audit_run`.
         prompt: an example of a prompt.
         configuration: every setting of the run.
         cards: name → file next to the report.
-        reading: reading report, which tells what the source contains and how it is used.
+        reading: reading report on the contents of the data source and their use.
 
     Raises:
         ArtifactError: the metrics lack a key or have the wrong form.
@@ -147,7 +148,7 @@ def render_report(
 
 
 def reading_view(reading: ReadingReport | None) -> dict[str, Any] | None:
-    """Return the templates' values for a reading report."""
+    """Return the values that the templates show for a reading report; None if there is no report."""
     if reading is None:
         return None
     return {"findings": [finding.text for finding in reading.findings], "tables": reading_tables(reading)}
@@ -228,7 +229,7 @@ def _periods(run: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _rows_of(run: RunMetrics, period: str) -> str:
-    """Return the counts whose first word is the name of the period, such as ``test`` or ``test exposures``."""
+    """Return a text with the counts whose first word is the name of the period, such as ``test exposures``."""
     own = [
         (name.removeprefix(period).strip() or "rows", count)
         for name, count in run.split.rows.items()
@@ -238,7 +239,7 @@ def _rows_of(run: RunMetrics, period: str) -> str:
 
 
 def curves(run: RunMetrics, what: str, marker: int | None = None) -> Markup:
-    """Draw ``rewards``, ``weights`` or ``indicator`` over the steps; ``marker`` is a step to mark."""
+    """Draw ``rewards``, ``weights`` or ``indicator`` (``what``) over the steps, with a mark at step ``marker``."""
     steps = run.alignment.steps
     names = dict.fromkeys(name for step in steps for name in step.values(what))
     series = {name: [step.values(what).get(name) for step in steps] for name in names}
@@ -300,7 +301,7 @@ def _answer_table(run: RunMetrics) -> dict[str, Any]:
 
 
 def _ranker_gaps(run: RunMetrics) -> list[dict[str, Any]]:
-    """Return the paired differences: one panel per group and metric, with zero marked."""
+    """Return the paired differences of the rankers' metrics: one panel per group and metric, with zero marked."""
     groups = []
     for group in dict.fromkeys(f.group for f in run.ranking):
         panels = []
@@ -371,7 +372,7 @@ def _ranker_tables(run: RunMetrics) -> list[dict[str, Any]]:
 
 
 def _cell(figure: MetricValue | None, digits: int) -> dict[str, str]:
-    """Return a table cell: value, interval, and the mark of its paired difference."""
+    """Return a table cell: value, interval, and the mark of the metric's paired difference."""
     if figure is None or figure.value is None:
         return {"value": "–", "interval": "", "mark": "", "tone": "", "tip": ""}
     value, interval = number_text(figure.value, digits), ""
@@ -399,7 +400,7 @@ def _stages(run: RunMetrics) -> dict[str, Any]:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as text."""
+    """Return a duration as text, such as ``4.2 s``, ``3 min 05 s`` or ``1 h 20 min``."""
     if seconds < 60:
         return f"{number_text(seconds, 1)} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -14,7 +14,7 @@ from taiji.metrics.task_metrics import MAIN_METRICS, SHOWN_METRICS, head_title, 
 from taiji.reasoning.selection import LEFT_OUT
 
 FORMER_KINDS = {"floor": "baseline", "ceiling": "oracle"}
-"""Kinds of answers as written by version 0.2."""
+"""Former name → current name of the kinds that version 0.2 wrote."""
 MARKS = {"better": "▲", "worse": "▼", "different": "◆"}
 """Marks of verdicts on the pages; all other verdicts have ○."""
 AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "ctcvr": "CTCVR"}
@@ -22,7 +22,7 @@ AGAINST_BASELINES = {"category_l1": "Category L1", "hit@100": "Title hit@100", "
 
 
 class _Open(BaseModel):
-    """Model with checked keys that allows additional keys, so that other packages can add their own."""
+    """Model that validates its own keys and allows additional ones, which other packages may add."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -36,9 +36,9 @@ class SplitSummary(_Open):
 
 
 class RationaleSummary(_Open):
-    """Numbers of rationales written, scored and kept; the fixed threshold; ``reasons`` of rejection → count.
+    """Numbers of rationales written, kept and judged; the fixed threshold; ``reasons``: reason of rejection → count.
 
-    Rationales of calibration prompts are written but get no verdict: they only set the threshold.
+    Rationales of calibration prompts are written but not judged: they only set the threshold.
     """
 
     written: int
@@ -51,11 +51,11 @@ class RationaleSummary(_Open):
     perplexities: list[float] = []
     """Perplexity of the true answer after each scored rationale, the quantity compared with ``threshold``."""
     masked: bool = False
-    """True if the perplexities follow the rationale with its mentions of the item masked (the guarded rule)."""
+    """True if ``perplexities`` were measured with the mentions of the item in the rationale redacted (guarded rule)."""
 
     @property
     def choice(self) -> tuple[int, int, int]:
-        """Numbers of rationales kept, scored, and used only to set the threshold."""
+        """Numbers of rationales kept, judged, and used only to set the threshold."""
         judged = self.written if self.judged is None else self.judged
         return self.kept, judged, self.written - judged
 
@@ -133,17 +133,17 @@ class Step(_Open):
 
 
 class AlignmentSummary(_Open):
-    """The rule of the objective weights, and every step's weights and mean rewards."""
+    """The rule that sets the weights of the rewards, and the weights and mean rewards of every step."""
 
     rule: str
     steps: list[Step]
 
 
 class FeatureMetrics(_Open):
-    """A feature table on the test period's exposures: coverage, age, and loss of the quantiser.
+    """Metrics of a feature table on the test period's exposures: coverage and age of the features, quantiser, intents.
 
-    The first five come from :func:`taiji.features.feature_table.feature_metrics`, the others from
-    ``ProductQuantizer.metrics``.
+    The first five fields come from :func:`taiji.features.feature_table.feature_metrics`, the next four from
+    ``ProductQuantizer.metrics``, and the last three from :func:`taiji.features.intents.intent_metrics`.
     """
 
     coverage: float
@@ -156,8 +156,8 @@ class FeatureMetrics(_Open):
     perplexity: float
     collisions: float
     with_intents: float | None = None
-    """Share of rows with intents, if answers are sets. The next two fields are the mean number of intents per row, and the
-    mean weight of the first intent."""
+    """Share of rows with intents, if answers are sets. The next two fields cover these rows: the mean number of
+    intents, and the mean weight of the first intent."""
     intents: float | None = None
     first_weight: float | None = None
 
@@ -180,8 +180,11 @@ class RungResult(_Open):
 
     @property
     def difference(self) -> Difference | None:
-        """The gain over the reference rung, ``against``, for a ranker that drops fields that do not pay off; None on
-        the first rung."""
+        """Gain over the reference rung ``against``; None on the first rung.
+
+        If ``kept`` is recorded, it is ``kept_gain``, the gain of a ranker that drops fields that do not pay off.
+        Otherwise it is ``gain``.
+        """
         if self.gain is None:
             return None
         if self.kept is None:
@@ -204,7 +207,7 @@ class RunMetrics(_Open):
     name: str = "run"
     data: str = ""
     level: float = 0.95
-    """Level of every interval."""
+    """Coverage of every interval."""
     notes: list[str] = []
     ladder: list[LogLadder] = []
     """Ladders of the run's log and of the additional logs."""
@@ -242,7 +245,7 @@ def verdict(difference: Difference, goal: str = "high") -> str:
         return "identical"
     if difference.low is None or difference.high is None:
         return difference.reason or "too few users"
-    if difference.low == difference.high:  # runs of earlier versions: resamples of users with equal values
+    if difference.low == difference.high:  # runs of earlier versions: the resampled users all had equal values
         return "too few users"
     if difference.low <= 0 <= difference.high:
         return "interval includes zero"
@@ -262,7 +265,7 @@ def tone_of(outcome: str) -> str:
 
 
 def goal_of(metric: str) -> str:
-    """Return a metric's goal: ``high``, ``low`` or ``one``."""
+    """Return a metric's goal: ``high``, ``low``, or ``one`` (the ideal value is 1)."""
     name = split_key(metric)[1]
     if name in SHOWN_METRICS:
         return SHOWN_METRICS[name].goal
@@ -270,12 +273,12 @@ def goal_of(metric: str) -> str:
 
 
 def heads_of(run: RunMetrics) -> list[str]:
-    """Return the evaluated predictions of a run's rankers, in order."""
+    """Return the predictions (such as click) of a run's rankers that were evaluated, in order."""
     return list(dict.fromkeys(split_key(figure.metric)[0] for figure in run.ranking))
 
 
 def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
-    """Return the keys of a prediction's metrics in table order; without ``full``, only the representative metrics."""
+    """Return the metric keys of the prediction ``head`` in table order; only the main metrics if not ``full``."""
     there = dict.fromkeys(name for at, name in (split_key(figure.metric) for figure in run.ranking) if at == head)
     ordered = [
         *(name for name in SHOWN_METRICS if name in there),
@@ -285,18 +288,19 @@ def metrics_of(run: RunMetrics, head: str, *, full: bool = True) -> list[str]:
 
 
 def leading_metric(run: RunMetrics) -> str | None:
-    """Return the key of the metric that decides: the first one of the first prediction; None if no ranker was evaluated."""
+    """Return the key of the metric that decides: the first main metric of the first prediction. None if no ranker was
+    evaluated."""
     return next((key for head in heads_of(run)[:1] for key in metrics_of(run, head, full=False)), None)
 
 
 def digits_for(figures: Sequence[MetricValue | Difference]) -> int:
-    """Return the number of decimals, from 3 to 6, that shows two significant digits of the typical interval."""
+    """Return the number of decimals, from 3 to 6, that shows two significant digits of the median interval width."""
     widths = sorted(f.high - f.low for f in figures if f.low is not None and f.high is not None and f.high > f.low)
     return 4 if not widths else min(6, max(3, 1 - math.floor(math.log10(widths[len(widths) // 2]))))
 
 
 def metric_text(figure: MetricValue | Difference, digits: int | None = None, *, signed: bool = False) -> str:
-    """Return ``0.512 [0.498, 0.527]``, or a dash without a value.
+    """Return a text such as ``0.512 [0.498, 0.527]``; a dash if there is no value.
 
     A signed text gets enough decimals to show on which side of zero the ends of the interval lie.
     """
@@ -315,7 +319,7 @@ def metric_text(figure: MetricValue | Difference, digits: int | None = None, *, 
 
 
 def findings(run: RunMetrics) -> list[str]:
-    """Return one sentence per important comparison, including those that show nothing."""
+    """Return one sentence per important comparison, including comparisons without a significant difference."""
 
     def line(arm: str, metric: str, gap: Difference) -> str:
         return f"{arm} against {gap.against}, {metric} {metric_text(gap, signed=True)}: {verdict(gap)}"
@@ -336,7 +340,10 @@ def findings(run: RunMetrics) -> list[str]:
 
 
 def _against_baselines(run: RunMetrics) -> list[str]:
-    """Compare the last model with the best baseline in a metric: a gain over the base model alone is not enough."""
+    """Return one sentence per metric that compares the last model with the best baseline.
+
+    A gain over the base model alone would not show that a language model is needed.
+    """
     last = next((f.model for f in reversed(run.llm) if f.kind == "model"), None)
     lines = []
     for metric, title in AGAINST_BASELINES.items():

@@ -1,4 +1,4 @@
-"""The results of a run on the terminal."""
+"""Print the results of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from taiji.reporting.summary import (
 )
 
 WIDE = 104
-"""Smallest terminal width at which all metrics are shown; a pipe counts as wide."""
+"""Smallest terminal width, in characters, at which all metrics are shown; also used if the output is not a terminal."""
 COLOURS = {"better": "green", "worse": "red"}
 CTCVR_MEANS = "CTCVR: click and conversion rate of the nearest item, predicted by the evaluation ranker, which is not used in training"
 
 
 def print_summary(metrics: Mapping[str, Any]) -> None:
-    """Print the run's results: answers against baselines, rankers with paired differences, time per stage."""
+    """Print tables of the answers and rankers of a run, then its findings, the time per stage and the conclusion."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -106,7 +106,10 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
 
 
 def _cell(figure: MetricValue | None, digits: int) -> str:
-    """Return the value above its interval, green or red if the paired difference excludes zero."""
+    """Return a cell: the value, with its interval on a second line.
+
+    The value is green (better) or red (worse) if the interval of its paired difference excludes zero.
+    """
     if figure is None or figure.value is None:
         return "–"
     text = number_text(figure.value, digits)

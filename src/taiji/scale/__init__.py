@@ -1,1 +1,1 @@
-"""Multi-machine runs: the stages' partitions on Ray, and the cost of a run of a given size."""
+"""Runs on several machines: computation of partitions on Ray, and cost estimates."""

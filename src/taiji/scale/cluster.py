@@ -1,4 +1,4 @@
-"""Loading of a cluster's description, and printing of a plan."""
+"""Load the description of a cluster, and print a plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from taiji.scale.plan import Cluster, Cost, Plan
 
 
 def load_cluster(path: Path | None) -> Cluster:
-    """Load a cluster from YAML; without a file, return one machine like the measured one.
+    """Load a cluster from YAML.
+
+    Without a file, return a single machine, as fast as the one on which the finished runs were measured.
 
     Raises:
         TaijiError: the file is unreadable, or does not describe a cluster.
@@ -37,7 +39,7 @@ def load_cluster(path: Path | None) -> Cluster:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print a table of the stages with their sum, then the assumptions."""
+    """Print a table of the stages with a row of totals, then the assumptions."""
     from rich.console import Console
     from rich.table import Table
 

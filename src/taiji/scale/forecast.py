@@ -1,8 +1,9 @@
-"""Forecast of a run in one line before its first stage: the stages that will run, and roughly how long they take.
+"""One-line forecast of a run, printed before its first stage: which stages will run, and for roughly how long.
 
-The amounts of work are those that the stages declare for a plan (:meth:`taiji.pipeline.stage.Stage.cost`). The speed is that of finished
-stages on this machine: those of the run itself, then those of other runs in the same folder with the same language model. Without finished stages, the
-forecast lists only the stages with their sizes. For another machine or another size of the log, see :mod:`taiji.scale.plan`.
+Each stage declares its amount of work (:meth:`taiji.pipeline.stage.Stage.cost`). Its speed is measured in the run
+itself or, if the run has not finished the stage, in another run in the same folder with the same language model. The
+forecast assumes that these runs used this machine. Without measurements, only the stages and their sizes are listed.
+For another machine or another size of the log, see :mod:`taiji.scale.plan`.
 """
 
 from __future__ import annotations
@@ -28,21 +29,24 @@ from taiji.pipeline.stage import Stage
 OTHER_RUNS = 5
 """Largest number of other runs from which speeds are taken, the newest first."""
 TARGET_TOKENS, KEPT_SHARE = 20.0, 0.5
-"""Assumed tokens of a true answer, and assumed share of the rationales that are kept. Only ratios of amounts matter."""
+"""Assumed number of tokens of a true answer, and assumed share of the rationales that are kept. Rough values suffice,
+because only ratios of amounts enter the forecast.
+"""
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Stages that are about to run.
+    """Stages that a run is about to compute, with their estimated duration.
 
     Attributes:
-        pending: names of the stages and, for stages that use the language model, the number of prompts or texts if it is known.
+        pending: names of the pending stages, each with its number of prompts or texts; None if the number is unknown
+            or the stage does not use the language model.
         total: number of stages of the run.
-        seconds: estimated duration of the pending stages that were measured before; 0 if none was.
+        seconds: estimated duration of those pending stages that have a measurement; 0 if none has one.
         unmeasured: pending stages without a measurement.
-        runs: runs in which the other pending stages were measured.
-        other_log: True if these runs read another log, whose size is assumed.
+        runs: folders of the runs in which the other pending stages were measured.
+        other_log: True if one of these runs read another log; this run's log is then assumed to have the same size.
     """
 
     pending: Mapping[str, int | None]
@@ -68,7 +72,7 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words, as roughly as it is known."""
+    """Return a duration in words, rounded to minutes, hours or days."""
     if seconds < MINUTE:
         return "a minute or less"
     if seconds < 2 * HOUR:
@@ -86,7 +90,10 @@ class _Measured:
     log: Log
 
     def seconds(self, stage: Stage, amount: Amount) -> float | None:
-        """Return the seconds of a stage for another amount of work; None if the run did not finish it."""
+        """Estimate the seconds that a stage needs for ``amount``, in proportion to its time in this run.
+
+        The result is None if this run has not finished the stage.
+        """
         with suppress(TaijiError, KeyError, TypeError, ValueError):
             spent = float(read_manifest(self.folder / stage.key)["seconds"])
             units = stage.cost(stage.configured(self.config), self.log).units
@@ -95,7 +102,7 @@ class _Measured:
 
 
 def forecast(run: Run) -> Forecast:
-    """Return what a run is about to do, from its configuration and the manifests of finished stages; nothing is loaded."""
+    """Return the forecast of a run from its configuration and the manifests of finished stages; load no data."""
     stages = _pending(run)
     measured = list(_measured(run))
     own = _facts(run.folder) if "data" not in {stage.key for stage in stages} else None
@@ -117,7 +124,11 @@ def forecast(run: Run) -> Forecast:
 
 
 def _pending(run: Run) -> list[Stage]:
-    """Return the stages that will run. A stage whose inputs are recomputed counts as pending, although it is skipped if they turn out to be unchanged."""
+    """Return the stages that will run.
+
+    A stage whose inputs are recomputed counts as pending, although the run skips it if the new inputs equal the old
+    ones.
+    """
     found: list[Stage] = []
     for stage in run.stages:
         reason: str | None = ""
@@ -130,7 +141,10 @@ def _pending(run: Run) -> list[Stage]:
 
 
 def _measured(run: Run) -> Iterator[_Measured]:
-    """Yield the run itself and the newest other runs in its folder with the same language model, if they have finished stages."""
+    """Yield the run itself, then the newest other runs in its folder.
+
+    Runs without finished stages, or with another language model, are left out.
+    """
     others = [path.parent for path in run.folder.parent.glob(f"*/{STORED}") if path.parent != run.folder]
     others.sort(key=lambda folder: (-(folder / STORED).stat().st_mtime, folder.name))
     for folder in (run.folder, *others[:OTHER_RUNS]):
@@ -143,14 +157,18 @@ def _measured(run: Run) -> Iterator[_Measured]:
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:
-    """Return the size of a run's log: users, items and events; None if it was not read."""
+    """Return the numbers of users, items and events in a run's log; None if the run has not read its log yet."""
     with suppress(ArtifactError, KeyError):
         return dict(read_manifest(folder / "data")["facts"])
     return None
 
 
 def _log(config: Config, facts: Mapping[str, Any] | None) -> Log:
-    """Return a log of a known or unknown size with the longest texts that a configuration allows. Only ratios of lengths matter."""
+    """Return the assumed properties of a log.
+
+    The number of users is infinite if ``facts`` is None. Texts have the largest lengths that the configuration allows,
+    which suffices because only ratios of amounts enter the forecast.
+    """
     users = float(facts["users"]) if facts else math.inf
     each = float(facts["events"]) / max(users, 1.0) if facts else 1.0
     longest = float(config.reasoning.prompts.token_budget)

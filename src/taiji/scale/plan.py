@@ -1,8 +1,8 @@
 """Cost estimate of a run: tokens, GPU hours, storage and wall time of each stage on a described cluster.
 
-CPU stages, and all stages on a cluster without GPUs, use the seconds measured in finished runs (``fixed + slope *
-units``). Language stages on GPUs use token rates, as in :mod:`taiji.serving.sizing`. Every assumption is a field of
-:class:`Cluster` or a line of :func:`assumptions`; none is hidden in a formula.
+The time of CPU stages, and of all stages on a cluster without GPUs, is a line ``fixed + slope * units`` fitted to
+finished runs. The time of language stages on GPUs follows from token rates, as in :mod:`taiji.serving.sizing`. Every
+assumption is a field of :class:`Cluster` or a line of :func:`assumptions`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from taiji.scale.workload import workload
 from taiji.serving.sizing import Model
 
 UNMEASURED = Line(0.0, 0.0)
-"""Line of a stage without a measured run; the plan reports it."""
+"""Line (zero seconds) of a stage that no measured run includes; the plan lists these stages among its assumptions."""
 
 
 class Cluster(Settings):
     """Machines of the planned run."""
 
     workers: int = Field(default=1, ge=1)
-    """Number of machines, like the measured one, that compute partitions."""
+    """Number of machines that compute partitions, each as fast as the one on which the finished runs were measured."""
     efficiency: float = Field(default=0.9, gt=0, le=1)
-    """Share of its speed that each further machine (or GPU) adds, after waiting and communication."""
+    """Effective speed of each additional machine (or GPU), after waiting and communication; 1 is that of the first."""
     gpus: int = Field(default=0, ge=0)
-    """Number of GPUs for the language stages; 0: they run on the machines' cores as measured."""
+    """Number of GPUs for the language stages; 0 runs these stages on the machines' CPUs, at the measured speed."""
     parameters: float = Field(default=135e6, gt=0)
     """Number of parameters of the language model, for its stored size."""
     model: Model = Model()
@@ -42,7 +42,7 @@ class Cluster(Settings):
     compare_gflops: float = Field(default=30.0, gt=0)
     """GFLOP/s at which one machine computes the matrix products of the look-alike search (exact, in float64)."""
     vector: int = Field(default=256, ge=1)
-    """Dimension of the embeddings compared."""
+    """Dimension of the embeddings that the look-alike search compares."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Plan:
-    """Costs of all stages, and their assumptions."""
+    """Costs of all stages, and the assumptions behind them."""
 
     stages: tuple[Cost, ...]
     assumptions: tuple[str, ...]
@@ -104,15 +104,15 @@ class Plan:
 def plan(
     config: Config, users: float, runs: list[Measured], cluster: Cluster | None = None, log: Log | None = None
 ) -> Plan:
-    """Estimate the cost of running ``config`` on a log like the measured ones but with ``users`` users.
+    """Estimate the cost of a run on a log of a given number of users.
 
     Args:
         config: configuration of the planned run.
-        users: number of users in its log; events and exposures per user are those of the last measured run.
-        runs: finished runs, at least one; two of different size separate fixed from growing costs.
-        cluster: target cluster; by default one machine like the measured one.
-        log: properties of the log and its texts under ``config`` (see :func:`taiji.scale.rates.measured`); by default
-            as in the last run.
+        users: number of users in the log.
+        runs: finished runs, at least one; fixed time can be separated from time per unit only if their sizes differ.
+        cluster: target cluster; by default one machine, as fast as the one on which ``runs`` were measured.
+        log: all other properties of the log, and its texts under ``config`` (see :func:`taiji.scale.rates.measured`);
+            by default those of the last run in ``runs``.
     """
     cluster = cluster or Cluster()
     last = runs[-1]

@@ -31,7 +31,7 @@ class Measured:
     Attributes:
         folder: the run directory.
         config: its configuration.
-        log: properties of its log, and token counts under the planned settings (by default its own).
+        log: properties of the run's log, with token counts under the planned settings (by default, the run's own).
         seconds: seconds of each stage.
         gigabytes: size of each stage's artefacts.
     """
@@ -55,8 +55,9 @@ class Line:
 
 
 def measured(folder: str | Path, planned: Config | None = None) -> Measured:
-    """Read a finished run. The tokens of its prompts are counted after rendering them with the settings of ``planned``
-    (default: the run's own configuration).
+    """Read the measurements of a finished run.
+
+    Prompts are rendered with the settings of ``planned`` (default: the run's own configuration) to count their tokens.
 
     Raises:
         ArtifactError: the run is not finished.
@@ -84,8 +85,10 @@ def measured(folder: str | Path, planned: Config | None = None) -> Measured:
 
 
 def fit(runs: Sequence[Measured]) -> dict[str, Line]:
-    """Fit each stage's line to the runs that include it, by least squares on relative errors; one run gives a line
-    through the origin."""
+    """Fit each stage's line to the runs that include the stage, by least squares on relative errors.
+
+    If these runs all have the same number of units, the line passes through the origin.
+    """
     seen: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         for name, amount in workload(run.config, run.log).items():

@@ -1,9 +1,10 @@
-"""Partitions on a Ray cluster: the same stage functions, run by a pool of worker actors per job on Ray Data's streaming executor.
+"""Computation of partitions on a Ray cluster: a pool of Ray actors runs the same stage functions as a local run.
 
-Only the *names* of partitions travel through Ray; rows and results are Parquet files in the run directory, which
-every node must reach under the same path. So a dead node loses only the partitions its workers were computing: the
-pass is aborted, and another pass on the remaining nodes computes the partitions that have no output file. Ray Data
-limits the load: a worker holds at most ``scale.ahead`` partitions and gets the next when one is done.
+Only the *names* of partitions travel through Ray; rows and results are Parquet files in the run directory, which every
+node must reach under the same path. If a node dies, only the partitions that its workers were computing are lost: the
+current pass over the partitions is aborted, and another pass on the remaining nodes computes those without an output
+file. Ray Data's streaming executor limits the load: a worker holds at most ``scale.ahead`` partitions and gets the
+next when one is done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ EXPLAINED = ("message", "where", "expected", "found", "fix")
 
 
 def connect(address: str | None = None, settings: ScaleSettings | None = None) -> RayMapper:
-    """Connect to the cluster at ``address`` (``auto``: this machine's cluster), or start one on this machine.
+    """Connect to the Ray cluster at ``address`` (``auto``: this machine's cluster), or start one if it is None.
 
     Raises:
         TaijiError: Ray is not installed, there is no cluster, or no machine in it can hold a worker.
@@ -42,7 +43,7 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
             options["num_cpus"] = max(os.cpu_count() or 1, round(settings.workers * settings.cpus_per_worker))
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        # Ray gives itself half a minute to start. On a busy machine that is too short, and it raises a bare Exception.
+        # Ray allows half a minute for its start. If a busy machine needs longer, Ray raises a bare Exception.
         except Exception as error:
             raise TaijiError(
                 "The Ray cluster cannot be reached." if address else "Ray did not start on this machine.",
@@ -55,10 +56,10 @@ def connect(address: str | None = None, settings: ScaleSettings | None = None) -
 
 
 def room(settings: ScaleSettings) -> int:
-    """Return the number of workers that the cluster can hold at once, each on a single machine.
+    """Return the number of workers that fit on the cluster at once; each needs all its resources on one machine.
 
     Raises:
-        ResourceError: it cannot hold any; Ray would wait for such a machine forever.
+        ResourceError: no live machine can hold a worker; Ray itself would wait forever for one that can.
     """
     import ray
 
@@ -97,18 +98,19 @@ def _described(machine: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class RayMapper:
-    """See the module; Ray must be connected (:func:`connect`)."""
+    """Mapper that computes partitions on the connected Ray cluster; created by :func:`connect`."""
 
     settings: ScaleSettings
 
     def run(self, factory: WorkerFactory, partitions: Sequence[Partition]) -> Iterator[Partition]:
         """See :class:`taiji.pipeline.partitions.Mapper`.
 
-        A failed partition is retried when the others are done. Passes end when nothing is missing, or when the same
-        partitions have failed in ``scale.attempts`` passes in a row. An error that the user can fix is raised at once.
+        Each pass computes the partitions that have no output yet. The passes end when every partition has one, or when
+        the same partitions have failed in ``scale.attempts`` passes in a row. An error that the user can fix is raised
+        at once.
 
         Raises:
-            TaijiError: an error of the work itself, or a partition that failed every time.
+            TaijiError: raised by a stage function, or because a partition failed in every pass.
         """
         missing = {partition.number: partition for partition in partitions}
         reason, fruitless = "", 0
@@ -126,7 +128,7 @@ class RayMapper:
                 raise
             except (
                 Exception
-            ) as error:  # a node died or a worker ran out of memory: in any case, files show what is done
+            ) as error:  # a node died or a worker ran out of memory; the output files show which partitions are done
                 reason = str(error)
             for partition in [partition for partition in missing.values() if partition.out.exists()]:
                 yield missing.pop(partition.number)
@@ -140,16 +142,17 @@ class RayMapper:
             )
 
     def _stream(self, factory: WorkerFactory, partitions: list[Partition]) -> Iterator[dict[str, Any]]:
-        """Make one pass over the partitions with as many workers as the cluster can hold, but at most ``scale.workers`` and one per partition.
+        """Make one pass over the partitions, and yield the outcome of each.
 
-        A dead worker is not restarted: its node may be gone, and Ray Data would wait for it while the others hold all
-        remaining resources. The pass is aborted instead, and the next one computes the missing partitions.
+        The pass uses as many workers as fit on the cluster, but at most ``scale.workers`` and one per partition. If a
+        worker dies, the pass is aborted, and the next pass computes the missing partitions. The worker is not
+        restarted: if its node is gone, Ray Data would wait for resources that the other workers hold.
         """
         import ray.data
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an aborted pass is not a concern of the user
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an aborted pass is repeated, so hide its errors
         known = {partition.number: partition for partition in partitions}
         numbers = ray.data.from_items([{"number": number} for number in known], override_num_blocks=len(known))
         most = min(self.settings.workers or len(known), room(self.settings), len(known))
@@ -172,7 +175,7 @@ class RayMapper:
 
 
 class _Worker:
-    """Actor that loads the resources of the work with its first partition, and keeps them for later partitions."""
+    """Actor that calls the worker factory before its first partition, and reuses the result for later partitions."""
 
     def __init__(self, factory: WorkerFactory, partitions: dict[int, Partition], folder: str) -> None:
         from taiji.core import progress

@@ -1,4 +1,4 @@
-"""Amount of work of every stage of a configuration; a plan sums these amounts."""
+"""Amount of work of every stage of a configuration, from which a plan computes costs."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from taiji.pipeline.recipes import stages_of
 
 
 def workload(config: Config, log: Log) -> dict[str, Amount]:
-    """Return each stage's amount of work, as declared by the stages."""
+    """Return the amount of work that each stage declares, by stage key."""
     return {stage.key: stage.cost(stage.configured(config), log) for stage in stages_of(config)}

@@ -1,9 +1,9 @@
 """Near-online serving: event intake, worker, feature store, HTTP API.
 
-The LLM is triggered by behaviour, never by a request. ``POST /v1/events`` puts events into a durable queue. A worker
-adds them to the users' histories, waits a moment for more events of the same burst, lets the LLM write, and stores one
-versioned row per user. A ranking request only reads that row. ``from taiji.serving import serve, load`` loads nothing
-heavy until it is used.
+The LLM runs after user events, never during a request. ``POST /v1/events`` puts events into a durable queue. A worker
+adds them to the users' histories, waits briefly for more events of the same burst, generates features with the LLM, and
+stores one versioned row per user. A ranking request only reads that row. Importing this package loads nothing heavy:
+each name is imported from its module on first access.
 """
 
 from __future__ import annotations

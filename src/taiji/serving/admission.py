@@ -1,8 +1,8 @@
-"""Admission of requests whose responses cost computing time.
+"""Admission control for requests whose responses must be computed.
 
-Under overload, a long queue would make every response late and thus useless. A request is therefore admitted only if all
-admitted requests can be answered within a reasonable waiting time. Any other request is rejected at once, before it has
-cost any work. The time per response is measured, so the capacity of the machine need not be configured.
+Under overload, a long queue would make every response late and thus useless. A request is therefore admitted only if
+all admitted requests can be answered within an acceptable waiting time. Any other request is rejected at once, before
+any work is done for it. The time per response is measured, so the capacity of the machine need not be configured.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from contextlib import contextmanager
 from taiji.serving.batching import Overloaded
 
 FEWEST, MOST = 4, 200
-"""Smallest and largest number of admitted requests, regardless of the cost of a response."""
+"""Smallest and largest value of :attr:`Admission.room`, regardless of the time per response."""
 WEIGHT = 0.2
 """Weight of the latest batch in the moving average of the time per response."""
 
 
 class Admission:
-    """Admission of one kind of request.
+    """Admission control for one kind of request.
 
     Args:
-        wait_s: longest reasonable waiting time for a response.
-        spare: admission of requests that are not admitted here, but may be answered without any computation.
+        wait_s: longest acceptable waiting time for a response, in seconds.
+        spare: second admission control, for requests that are rejected here but may be answered without computation;
+            None if there are no such requests.
     """
 
     def __init__(self, wait_s: float, spare: Admission | None = None) -> None:
@@ -32,7 +33,7 @@ class Admission:
         self._inside: Counter[str] = Counter()
 
     def note(self, answers: int, seconds: float) -> None:
-        """Update the measured time with the cost of a batch of responses."""
+        """Update the average time per response with a batch of ``answers`` responses that took ``seconds``."""
         each = seconds / max(1, answers)
         self._seconds = (1 - WEIGHT) * self._seconds + WEIGHT * each if self._seconds else each
 
@@ -43,10 +44,10 @@ class Admission:
 
     @contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        """Admit a request while the block runs.
+        """Count a request of the API key ``key`` as admitted while the block runs.
 
-        If all places are taken, an API key that holds less than its share of the places is still admitted, so that the
-        flood of one key does not block the others.
+        If ``room`` requests are admitted already, a key with less than an equal share of them is still admitted, up to
+        twice ``room`` in total. A flood of requests with one key therefore does not block the other keys.
 
         Raises:
             Overloaded: too many requests are admitted already.

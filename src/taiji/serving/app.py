@@ -1,4 +1,4 @@
-"""HTTP interface. Routes only translate between HTTP and the store; the gate has checked the request before."""
+"""HTTP routes. They only translate between HTTP and the store or models; the gate has already checked the request."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
 UNKNOWN = "This user is unknown: neither the run's data nor the events since contain the id."
 LINGER = 0.05
-"""Waiting time before the next batch of rankings, as a share of the time of the last batch. Waiting pays because a
-single ranking takes twice the time of one in a batch of eight.
+"""Waiting time before the next batch of rankings, as a share of the time of the last batch. Waiting is worthwhile
+because a ranking in a batch of eight costs half the time of a single one.
 """
 
 
@@ -102,9 +102,9 @@ class Service:
         self._scrub = asyncio.Event()
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
-        """Return the rows and the encoded response to each batch read, all read from the store together.
+        """Read the rows of several requests from the store at once; return each request's rows and encoded response.
 
-        A response is None if a student must first compute intents.
+        The response is None if a release has a student model, which may first have to compute intents.
         """
         found = at_once(self.store.read, asked)
         for rows in found:
@@ -115,7 +115,7 @@ class Service:
         ]
 
     def erase(self, user: str) -> tuple[bool | None, int]:
-        """Erase a user from the store. Return whether the user was known, and the number of rewritten rows."""
+        """Erase a user. Return whether the user was known, and how many rows of other users were rewritten."""
         now = self.clock()
         (history,) = self.store.histories([user], now)
         return self.scorers.knows(self.scorers.active, history), self.store.erase(user, now)
@@ -123,10 +123,10 @@ class Service:
     async def read(self, body: bytes, work: Callable[[bytes], T]) -> T:
         """Return the result of ``work`` on a body.
 
-        Large bodies are processed one after the other, outside the event loop.
+        Large bodies are processed one at a time, outside the event loop.
 
         Raises:
-            Overloaded: the large bodies of other requests take too long.
+            Overloaded: the body has waited too long for other large bodies.
         """
         if len(body) <= LARGE:
             return work(body)
@@ -142,11 +142,11 @@ class Service:
                 self.metrics.staleness.observe((now - int(row.head[start : row.head.index(b",", start)])) / 1e6)
 
     def says_intents(self, rows: Sequence[StoredRow | None]) -> bool:
-        """Return whether the release of any row has a student. A missing row counts as a row of the active release."""
+        """Return whether any row's release has a student model; a missing row counts as one of the active release."""
         return any(self.scorers.says_intents(row.release if row else self.scorers.active) for row in rows)
 
     async def answers(self, users: Sequence[str], rows: Sequence[StoredRow | None]) -> list[bytes | None]:
-        """Return the rows as the API sends them. If a row's intents are missing or old, the student of its release replaces them."""
+        """Return the encoded rows; the student model of a row's release computes missing or outdated intents."""
         bodies = [row.body() if row else None for row in rows]
         releases = [row.release if row else self.scorers.active for row in rows]
         asked = [place for place, release in enumerate(releases) if self.scorers.says_intents(release)]
@@ -162,23 +162,23 @@ class Service:
         return bodies
 
     def scrub_soon(self) -> None:
-        """Request that erased data be removed from files; several erasures share one pass."""
+        """Request the removal of erased data from the store's files; one pass serves several erasures."""
         self._scrub.set()
 
     async def scrubbing(self) -> None:
-        """Remove erased data from files whenever requested, as long as the process lives."""
+        """Remove erased data from the store's files whenever requested, as long as the process lives."""
         while True:
             await self._scrub.wait()
             self._scrub.clear()
             try:
                 await asyncio.to_thread(self.store.scrub)
-            except Exception as error:  # whatever the error, erased data must be removed from the files in the end
+            except Exception as error:  # try again after any error: erased data must not stay in the files
                 log("scrub postponed", error=where(error))
                 self._scrub.set()
             await asyncio.sleep(SCRUB_EVERY_S)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of all batchers."""
         readers = (self.rows, self.batches, self.bodies, self.histories, self.states, self.past, self.student)
         for batcher in (*readers, self.intake, self.ranks, self.lists):
             batcher.close()
@@ -273,7 +273,7 @@ async def _body(service: Service, request: Request, model: type[M]) -> M:
 
 
 def at_once(work: Callable[[Sequence[Q]], Sequence[A]], asked: Sequence[Sequence[Q]]) -> list[list[A]]:
-    """Return the results for several lists of requests, which are passed to ``work`` together."""
+    """Call ``work`` once with the elements of several lists, and return one list of results per list."""
     answers = iter(work([question for questions in asked for question in questions]))
     return [[next(answers) for _ in questions] for questions in asked]
 
@@ -353,7 +353,7 @@ def _routes(app: FastAPI, service: Service) -> None:
               responses=responses(400, 401, 403, 408, 413, 415, 422, 429, 503), openapi_extra=takes(s.RankIn))  # fmt: skip
     async def rank(request: Request) -> Response:
         asked = await _body(service, request, s.RankIn)
-        row, history = await service.states(asked.user)  # read together: a thread switch costs as much as a read
+        row, history = await service.states(asked.user)  # one call: a thread switch costs as much as a read
         release = row.release if row else service.scorers.active
         if release is None or not service.scorers.ready(release):
             raise Rejected(503, "not_ready", "The ranker is not loaded yet, or could not be loaded.", retry_s=2)

@@ -19,7 +19,10 @@ PORTION = 1000
 
 
 def release(run: Path) -> Release:
-    """Return the release. Its name contains the run's name, the versions in its feature table, and the version of its recommender."""
+    """Return the release of a run, without loading models.
+
+    Its name joins the run's name, the model and quantiser versions of the feature table, and the recommender's version.
+    """
     from taiji.serving.live_dataset import read_features
     from taiji.serving.recommender_files import has_recommender, recommender_version
 
@@ -35,7 +38,10 @@ def release(run: Path) -> Release:
 
 
 def rows(run: Path) -> Iterator[Sequence[FeatureRow]]:
-    """Yield the newest row of each user in the run's feature table; ``events_seen`` is 0."""
+    """Yield batches of feature rows, only the newest row of each user; nothing if the run has only a recommender.
+
+    ``events_seen`` is 0, because the rows do not depend on events of the service.
+    """
     from taiji.serving.live_dataset import World, read_features
     from taiji.serving.recommender_files import has_recommender
 

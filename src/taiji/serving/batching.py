@@ -1,9 +1,10 @@
-"""Batching: the calls of many requests become one call of the store.
+"""Micro-batching: combine the calls of many requests into one.
 
-While one call runs in its thread, the requests that arrive wait and form the next call. Under load, dozens of round
-trips, or of transactions with a sync to disk, become one; a single request does not wait. Callers that were answered
-together often ask again together, so if a call has a high fixed cost, the next one can wait for them for a moment. No
-work is done for a caller that has disconnected, or has waited for so long that the response would be useless.
+While one call runs in its thread, arriving requests wait and form the next call. Under load, one store round trip, or
+one transaction with a sync to disk, thus replaces dozens. By default, a request that arrives while no call runs starts
+one at once. If calls have a high fixed cost, the next one can wait briefly for more requests (``linger``), because
+clients that were answered together often call again together. No work is done for a caller that has disconnected, or
+has waited so long that the response would be useless.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Batcher(Generic[A, B]):
         patience_s: longest waiting time of an argument; after it, the caller gets :class:`Overloaded`.
         told: callback that gets the number of arguments of a call and its duration in seconds.
         linger: longest time for which the next call waits for more arguments, as a share of the time of the last call.
-            The wait ends early once as many arguments are waiting as the last call processed and left over.
+            The wait ends early once the number of waiting arguments reaches the number that the last call processed
+            plus the number that it left waiting (at most ``size``).
     """
 
     def __init__(
@@ -65,7 +67,11 @@ class Batcher(Generic[A, B]):
         self._running = False
 
     async def __call__(self, argument: A) -> B:
-        """Return the result for one argument."""
+        """Return the result for one argument.
+
+        Raises:
+            Overloaded: too many arguments are waiting, or this one has waited for longer than ``patience_s``.
+        """
         if len(self._pending) >= self._waiting:
             raise Overloaded
         now = time.monotonic()
@@ -100,7 +106,7 @@ class Batcher(Generic[A, B]):
             return
         try:
             job = loop.run_in_executor(self._thread, self._answers, [argument for argument, _ in batch])
-        except BaseException as error:  # the thread was closed: no caller may wait for ever
+        except BaseException as error:  # the thread was closed; without a result, the callers would wait for ever
             self._running = False
             for _, future in batch:
                 future.set_exception(Overloaded() if isinstance(error, RuntimeError) else error)

@@ -1,8 +1,8 @@
 """Limit on the number of large request bodies that are processed at the same time.
 
-Hundreds of large bodies may arrive at the same time. Only a few are processed at a time, and only a few that have
-waited for too long are rejected at a time, so that small requests, in particular health probes, never wait long for the
-event loop.
+Hundreds of large bodies may arrive at the same time. Only a limited number is processed at a time. Requests that have
+waited for too long are rejected, also only a few at a time. Small requests, in particular health probes, therefore
+never wait long for the event loop.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Place = tuple[asyncio.Future[None], float]
 
 
 class BodyTurns:
-    """Turns of one process.
+    """Queue of the requests with large bodies in one process.
 
     Args:
-        patience_s: longest waiting time of a request; after it, the request is rejected.
+        patience_s: longest waiting time of a request, in seconds; after it, the request is rejected.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -40,7 +40,7 @@ class BodyTurns:
     async def turn(self, key: str) -> AsyncIterator[None]:
         """Wait for a turn, and hold it while the block runs.
 
-        API keys take turns, so that no key has to wait for the flood of another.
+        Turns rotate over the API keys, so that no key has to wait for a flood of requests with another key.
 
         Raises:
             Overloaded: the waiting time was too long.
@@ -61,12 +61,12 @@ class BodyTurns:
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # it had been given a turn, which is now unused
+            if future.done() and not future.cancelled():  # pass on the turn that this request just got
                 self._leave()
             raise
 
     def _leave(self) -> None:
-        """Pass the turn to the next API key, and to the longest-waiting request of that key."""
+        """Pass the turn to the longest-waiting request of the next API key; without waiting requests, free it."""
         now = time.monotonic()
         for key, places in list(self._waiting.items()):
             while places and places[0][0].done():  # the waiting client has disconnected
@@ -87,7 +87,7 @@ class BodyTurns:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._refuse)
 
     def _refuse(self) -> None:
-        """Reject some of the requests that have waited for too long, and schedule the next round if there are more."""
+        """Reject some requests that have waited for too long; schedule the next round if any are still waiting."""
         self._timer, now, refused = None, time.monotonic(), 0
         for key, places in list(self._waiting.items()):
             while places and (places[0][0].done() or places[0][1] <= now) and refused < REFUSED:

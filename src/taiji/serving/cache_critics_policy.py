@@ -1,4 +1,4 @@
-"""Learnt policy of the result cache, which gives kept lists first to the requests that lose least by them."""
+"""Learnt cache policy: show kept (earlier) lists for the requests that lose the least expected value by it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ FEATURES = 6
 
 
 def request_features(situation: Situation) -> NDArray[np.float64]:
-    """Return the features (6,) that the critics read: 1, sine and cosine of the hour, age, and two event counts."""
+    """Return the features (6,) that the critics read.
+
+    They are 1, sine and cosine of the time of day, and log1p of the list's age in minutes, ``seen`` and ``since``.
+    """
     angle = 2 * np.pi * (situation.time % DAY_US) / DAY_US
     counts = np.log1p([situation.age_s / 60, situation.seen, situation.since])
     return np.concatenate([[1.0, np.sin(angle), np.cos(angle)], counts])
 
 
 class ByCritics:
-    """Policy that compares the values of a request in real time and from the cache (CARL).
+    """Policy that compares a request's value with a new list to its value with the kept list (CARL, arXiv 2404.14961).
 
-    The loss of a request is its value in real time minus its value from the cache. At a load ``p`` below 1, the kept
-    list is shown if the loss is at most the ``p``-quantile of the losses of the latest requests. At load 0 the list is
-    computed, and without capacity the kept list is shown.
+    The critics predict both values. The loss of a request is its value with a list computed in real time minus its
+    value with the list from the cache. At a load ``p`` between 0 and 1, the kept list is shown if the loss is at most
+    the ``p``-quantile of the losses of the latest requests. At load 0, a new list is always computed. At load 1 or
+    without capacity, the kept list is always shown.
 
     Args:
         critics: folder of :class:`~taiji.models.policy.cache_critics.CacheCritics` with two levels (0 in real time, 1
@@ -41,7 +45,7 @@ class ByCritics:
             :func:`~taiji.models.policy.cache_critics.fit_chain`.
 
     Raises:
-        ConfigError: the critics have other than two levels, or were fitted on other features.
+        ConfigError: the critics do not have exactly two levels, or were fitted on another number of features.
         InputError: ``chain`` is not a matrix of transition probabilities, or its eigenvectors cannot be used; see
             :func:`~taiji.models.policy.cache_critics.load_basis`.
         ArtifactError: the folder does not hold critics.
@@ -63,11 +67,11 @@ class ByCritics:
         self._lock = Lock()
 
     def loss(self, situation: Situation) -> float:
-        """Return the value in real time minus the value from the cache."""
+        """Return the predicted value of a request with a new list minus its predicted value with the kept list."""
         return float(request_features(situation) @ self._weights)
 
     def from_cache(self, situation: Situation) -> bool:
-        """Return whether there is no capacity, or the loss is small for this load."""
+        """Return True if there is no capacity, or if the loss is at most the quantile given by the load."""
         loss = self.loss(situation)
         with self._lock:
             self._losses.append(loss)

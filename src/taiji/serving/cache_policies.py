@@ -1,4 +1,4 @@
-"""Policies that decide whether to compute a list in real time or to show the user's kept list again."""
+"""Cache policies: decide whether to compute a new list or to show the user's kept (earlier) list again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Situation:
         load: number of lists that are being computed or waiting, as a share of the number that can be computed within
             ``limits.wait_s``.
         time: time of the request, microseconds since the epoch.
-        age_s: age of the kept list.
+        age_s: age of the kept list, in seconds.
         seen: number of the user's events so far.
         since: number of the user's events after the list was made.
     """
@@ -66,11 +66,11 @@ class WhenOverloaded:
 
 
 class ByThreshold:
-    """Policy that already shows recent lists again before the capacity is reached, which keeps the queue short.
+    """Policy that shows recent lists again before the load reaches the capacity, which keeps the queue short.
 
     Args:
         load: load at and above which kept lists are shown.
-        age_s: largest age of a kept list, unless there is no capacity.
+        age_s: age in seconds below which a kept list is shown; without capacity, its age does not matter.
     """
 
     def __init__(self, load: float = 0.25, age_s: float = 600.0) -> None:

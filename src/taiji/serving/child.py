@@ -1,8 +1,7 @@
 """One process of the service: ``python -m taiji.serving.child api`` or ``worker RELEASE NAME``.
 
-Settings are passed as JSON in the environment, because they may contain the store's password, and every user of the
-machine can read the arguments of a process. The listening socket is passed as an inherited file descriptor. A child
-stops if its supervisor no longer exists.
+Settings are passed as JSON in the environment, because every user of the machine can read the arguments of a process.
+The listening socket is passed as an inherited file descriptor. A child stops if its supervisor no longer exists.
 """
 
 from __future__ import annotations

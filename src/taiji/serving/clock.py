@@ -1,10 +1,11 @@
 """Monotonic clock for scheduling, which never goes back even if the machine's clock does.
 
 Leases, coalescing windows, staleness and the rows' ``as_of`` compare times from several processes, some of which may
-start after the machine's clock was set back. A process therefore reads the machine's clock only once, at its start, or
-uses the store's high-water mark if that is later. From there it counts on with a clock that cannot be set. If the
-machine's clock is far ahead of the time of the supervisor, which has run for longer, the process uses the supervisor's
-time instead. Otherwise the times that it writes would block other processes until the real time catches up.
+start after the machine's clock was set back. A process therefore reads the machine's clock only once, when it starts.
+It uses the store's high-water mark (the latest time that a worker recorded there) instead if that is later. From then
+on, it adds the ticks of a clock that cannot be set. If the machine's clock is far ahead of the supervisor's, the
+process starts at the supervisor's time instead; otherwise the times that it writes would block other processes until
+the real time catches up.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ MAX_JUMP_US = 3600 * 10**6
 
 
 class SteadyClock:
-    """Callable that returns microseconds since the epoch, never less than before.
+    """Callable that returns microseconds since the epoch and never decreases.
 
     Args:
-        floor: the store's high-water mark; the clock starts at this time or later.
-        supervisor: the supervisor's time; the clock starts at most :data:`MAX_JUMP_US` later.
+        floor: the store's high-water mark, in microseconds; the clock starts at this time or later.
+        supervisor: the supervisor's time, in microseconds. It replaces the machine's time if that is more than
+            :data:`MAX_JUMP_US` later. None skips this check.
     """
 
     def __init__(self, floor: int = 0, supervisor: int | None = None) -> None:

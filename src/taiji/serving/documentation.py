@@ -56,7 +56,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
 
 
 def _schemas(content: Mapping[str, Any]) -> str:
-    """Return links to the schemas of a body, by media type."""
+    """Return HTML with a link to the schema of each media type of a body; the media type if it has none."""
     found = []
     for kind, body in content.items():
         name = str(body.get("schema", {}).get("$ref", "")).rpartition("/")[2]

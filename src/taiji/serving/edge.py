@@ -1,8 +1,8 @@
 """HTTP edge of one process: the handling of connections before the application sees a request.
 
-uvicorn's h11 protocol parses requests and limits the size of a head. This module adds two things: a time limit for the
-arrival of a head, and room for new clients. When connections run out, it closes the connection whose client has kept
-the service waiting the longest.
+uvicorn's h11 protocol parses requests and limits the size of a head (request line and headers). This module adds a
+time limit for the arrival of the head, and a limit on open connections. If there are too many, it closes the
+connection whose client has kept the service waiting the longest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taiji.serving.gate import POLICY
 from taiji.serving.settings import LimitSettings
 
 SPARE_FILES = 200
-"""Number of open files of a process in addition to its connections."""
+"""Number of files that a process may open in addition to its connections."""
 REFUSALS = {
     400: ("malformed", "This is not an HTTP request."),
     408: ("slow_head", "The head of the request did not arrive in time."),
@@ -35,7 +35,7 @@ REFUSALS = {
 
 
 class Edge:
-    """Limits and connections of one process, and factory of its protocols.
+    """Limits and open connections of one process; uvicorn calls it to create the protocol of each connection.
 
     Args:
         limits: limits of the size and arrival time of a head, and of the number of connections.
@@ -55,7 +55,7 @@ class Edge:
     def make_room(self) -> bool:
         """If there are too many connections, close the one whose client has kept the service waiting the longest.
 
-        Return whether the new one may stay.
+        Return whether the new connection may stay.
         """
         if self.open <= self.limits.connections:
             return True
@@ -77,7 +77,7 @@ class EdgeProtocol(H11Protocol):
         self._counted = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept the connection if there is room, and wait for its first request."""
+        """Accept the connection unless there are too many, and wait for its first request."""
         super().connection_made(transport)
         self._edge.open += 1
         self._counted = True
@@ -93,7 +93,7 @@ class EdgeProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Let uvicorn handle the received data; then check whether the client still has to send something."""
+        """Let uvicorn handle the received data; then record whether the connection is waiting for its client."""
         super().handle_events()
         state = self.conn.their_state
         if self.transport.is_closing():
@@ -137,7 +137,7 @@ class EdgeProtocol(H11Protocol):
             self.end()
 
     def _refuse(self, status: int) -> None:
-        """Respond with a problem, unless a response has begun, and close the connection."""
+        """Send an error response, unless a response has begun, and close the connection."""
         code, message = REFUSALS[status]
         self._edge.refused(code)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -164,7 +164,7 @@ class DrainingServer(uvicorn.Server):
     Args:
         config: configuration of uvicorn.
         drain_s: seconds to drain.
-        told: callback for the beginning of draining.
+        told: callback that is called when draining begins.
         ticked: callback that is called ten times per second while the event loop runs.
     """
 

@@ -1,7 +1,7 @@
-"""Feature writer of a run, which computes feature rows of a few users online in the same way as the batch stage.
+"""Feature writer of a run: compute feature rows of a few users online in the same way as the batch stage.
 
-Prompt, language model, parsing, embedding, quantiser and look-alike search are those of the run and are called in the
-same way. A user without new events therefore gets exactly the row of the batch stage.
+Prompts, language model, parsing, embedder, quantiser and look-alike search are the run's own and are called in the same
+way. A user without new events therefore gets exactly the row of the batch stage.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class RunWriter:
     Args:
         world: the run's dataset.
         lm, embedder, quantizer: components of the run.
-        pool: users (dense ids of the run), times and embeddings of the batch stage's answers, among which look-alikes are
-            found.
-        store: store that knows which users were erased; they are no longer used as look-alikes.
-        moved: map of the intent space; None if the run has no map.
+        pool: users (N,), times (N,) and embeddings (N, D) of the batch stage's answers, in which look-alikes are
+            searched. Users are dense ids of the run.
+        store: store with the list of erased users, who are not used as look-alikes.
+        moved: learnt map that is applied to the intents' embeddings; None if the run has no map.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class RunWriter:
         return [self._row(user, row) for user, row in zip(users, rows.iter_rows(named=True))]
 
     def _say(self, users: Sequence[UserHistory]) -> tuple[list[str], pl.DataFrame | None]:
-        """Return the LLM's answer about each user as one text to embed, and the columns of intents if answers are sets."""
+        """Return the LLM's answer for each user as one text to embed and, if answers are sets, the intent columns."""
         asked = pl.DataFrame(
             {
                 "example": [str(place) for place in range(len(users))],
@@ -112,7 +112,7 @@ class RunWriter:
         return said, self._intents(asked_for, written) if sets else None
 
     def _intents(self, asked: Sequence[str], written: Sequence[Sequence[Written]]) -> pl.DataFrame:
-        """Return the columns of intents, as the batch stage makes them."""
+        """Return the intent columns, computed as in the batch stage."""
         depth, batch = len(self._world.dataset.levels), self._generation.batch_size
         found = set_answers(self._lm, asked, written, depth, self._prompts.most, batch)
         texts = [text for one in found for text in one.texts]

@@ -1,4 +1,4 @@
-"""Gate that checks the key, scope, rate, size and time of every request before a route sees it.
+"""Gate that checks every request before it reaches a route: API key, scope, rate, size and time limits.
 
 It is a plain ASGI wrapper around the whole application. A path that is not listed needs the admin scope, so new routes
 are closed by default. The whole body is read here, up to the size limit, so routes never receive more than the limits
@@ -37,24 +37,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Pages that cost almost nothing and are requested by supervisors without a key; they have no rate limit."""
+"""Paths of health probes, which are cheap and need no key; they have no rate limit."""
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 READ_ROUTES = frozenset(
     {("GET", "/metrics"), ("POST", "/v1/features:batch"), ("POST", "/v1/rank"), ("POST", "/v1/recommend")}
 )
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SINGLE = frozenset({b"authorization", b"host", b"content-length", b"content-type", b"idempotency-key"})
-"""Headers that may occur only once per request: if there were two, some readers would use the first and others the
-last.
-"""
+"""Headers that may occur only once per request. Given two, some parsers would use the first and others the last."""
 LARGE = 8192
-"""Size in bytes above which a body waits for its turn and is read outside the event loop: reading a thousand events takes
-milliseconds, in which no other request would be answered.
+"""Size in bytes above which a body waits for its turn and is parsed outside the event loop. Parsing a thousand events
+takes milliseconds, in which the event loop would answer no other request.
 """
 ANONYMOUS = "anonymous"
 KEY, BUSY = "taiji.key", "taiji.busy"
-"""Entries of a request's ASGI scope: the name of its API key, and the error (:class:`Overloaded`) that forbids computing
-anything for it, if there is one.
+"""Entries of a request's ASGI scope: the name of its API key and, if there is no capacity to compute a response, the
+:class:`Overloaded` error.
 """
 PAUSE_S = 0.1
 """Delay of a rejection under overload. Without it, clients that retry at once would use up the time needed for responses,
@@ -87,13 +85,13 @@ class Rejected(Exception):
         self.body = json.dumps({"code": code, "message": message, **({"places": places} if places else {})}).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers that belong to the status."""
+        """Return ``www-authenticate`` for status 401, and ``retry-after`` if ``retry_s`` is set."""
         found = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
         return found if self.retry_s is None else [*found, (b"retry-after", str(math.ceil(self.retry_s)).encode())]
 
 
 async def overloaded(busy: Overloaded) -> Rejected:
-    """Return the response to a request that is rejected under overload, after a pause."""
+    """Wait :data:`PAUSE_S`, then return the rejection of a request under overload."""
     await asyncio.sleep(PAUSE_S)
     return Rejected(503, "overloaded", "The service is overloaded; try again later.", retry_s=busy.seconds)
 
@@ -103,7 +101,7 @@ class Gone(Exception):
 
 
 class Bucket:
-    """Token bucket of one key."""
+    """Token bucket of one API key: ``rate`` new tokens per second, at most ``burst`` tokens."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate, self._burst, self._tokens, self._at = rate, burst, float(burst), time.monotonic()
@@ -119,14 +117,14 @@ class Bucket:
 
 
 class Gate:
-    """Gate around ``app``. Without keys, it lets every client on this machine do everything.
+    """Gate around ``app``. Without API keys, every client on this machine has all scopes.
 
     Args:
         app: the routes.
         keys: known API keys.
         limits: limits per request and per key.
         metrics: records every response.
-        admissions: admission of the requests of each path whose responses are computed.
+        admissions: admission control by path, for the paths whose responses must be computed.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class Gate:
         self._admissions = admissions or {}
         self._turns = BodyTurns(2 * limits.wait_s)
         self.readiness: Readiness | None = None
-        """Readiness check of the application, if it has one. :meth:`drain` tells it that the process is going to stop."""
+        """Readiness check of the application, if any; :meth:`drain` makes it report that the process will stop."""
         self._buckets: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,7 +177,7 @@ class Gate:
         except Overloaded as busy:
             await _answer(watched, self._note(await overloaded(busy)))
         except Gone:
-            status = 499  # the usual status for a client that hung up; only the metrics see it
+            status = 499  # the usual status for a client that hung up; only the metrics record it
             self.metrics.refuse("gone")
         except TimeoutError:
             log("request timed out", request=number, route=route_of(scope), seconds=self._limits.request_s)
@@ -235,7 +233,11 @@ class Gate:
         )
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Check and admit a request, and store the name of its key."""
+        """Check the head, key, rate limit and scope of a request, and store the key's name in ``scope``.
+
+        Raises:
+            Rejected: a check failed.
+        """
         if len(headers) < len(scope["headers"]):
             names = [name for name, _ in scope["headers"]]
             if doubled := sorted(name.decode() for name in SINGLE if names.count(name) > 1):
@@ -264,7 +266,7 @@ class Gate:
             raise Rejected(401, "unauthorized", "A valid API key is required: Authorization: Bearer <key>.")
         if not key.may(needed):
             raise Rejected(403, "forbidden", f"This key lacks the scope {needed!r}.")
-        if not scope["path"].isprintable() and CONTROL.search(scope["path"]):  # routes do not match a line break
+        if not scope["path"].isprintable() and CONTROL.search(scope["path"]):  # no route matches a line break
             raise Rejected(422, "invalid", "The path contains control characters.")
 
     def _bound_head(self, scope: Scope) -> None:
@@ -311,7 +313,7 @@ class Gate:
 
 @contextmanager
 def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
-    """Admit the request. Without capacity, admit it through ``spare`` and mark that nothing may be computed for it."""
+    """Admit a request. Without capacity, admit it through ``spare`` and set ``BUSY``, so that nothing is computed."""
     with ExitStack() as stack:
         try:
             stack.enter_context(admission.turn(scope[KEY]))
@@ -324,7 +326,7 @@ def _let_in(admission: Admission, scope: Scope) -> Iterator[None]:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` function that first gives the whole body."""
+    """Return a ``receive`` function that first returns the whole body, then calls ``receive``."""
     given = False
 
     async def replay() -> Message:

@@ -1,8 +1,8 @@
 """Listener that answers only ``/healthz``, in its own thread and on its own port.
 
 On the port of the API, a probe waits until the event loop has handled earlier requests, which may take seconds on a
-busy machine while hundreds of clients send large bodies. Here it does not wait for other requests, and learns whether
-the event loop is still running.
+busy machine while hundreds of clients send large bodies. On this port, a probe does not wait for other requests. The
+response says whether the event loop of the API is still running.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from contextlib import suppress
 from taiji.serving.edge import whole_answer
 
 STUCK_S = 30.0
-"""Time without an iteration of the event loop after which the process is unhealthy; far longer than an iteration takes
+"""Seconds without an iteration of the event loop after which the process is unhealthy. An iteration takes far less,
 under any load.
 """
 HEAD_S, HEAD_BYTES, CONNECTIONS = 1.0, 4096, 100
-"""Longest time and largest size of a request's head, and number of simultaneous connections."""
+"""Limits: seconds and bytes of a request's head, and number of simultaneous connections."""
 
 
 class HealthListener:
-    """Health of one process.
+    """Health listener of one process.
 
     Args:
         listener: bound and listening socket; several processes may share it.
@@ -38,15 +38,15 @@ class HealthListener:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Start to respond."""
+        """Start the thread."""
         self._thread.start()
 
     def ticked(self) -> None:
-        """Note that the event loop of the process is running."""
+        """Record that the event loop of the process is running."""
         self._seen = time.monotonic()
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the thread, and wait for its end."""
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""Latest lists of each user, which can be shown again if no list can be computed in time.
+"""Latest lists of each user, which can be shown again, for example if there is no capacity to compute a new one.
 
 A list is shown again only to the same user, in the same context and under the same release, without the items that must
 no longer be shown. It is dropped if the user has been erased since.
@@ -20,7 +20,7 @@ from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult,
 CONTEXTS = 4
 """Number of lists kept per user, each for a different pair of release and context."""
 SHARE = 0.5
-"""Share of the requested places that a kept list must still fill if a new one could be computed."""
+"""Share of the requested places that a kept list must still fill if a new list could be computed instead."""
 
 SAY_EVERY_S = 10.0
 NEVER = 2**63 - 1
@@ -48,9 +48,9 @@ class KeptList:
         newest: id of the newest of these events, or empty.
         forgotten: True if the user had been erased by that time.
         had: items of the list that the user had clicked by that time.
-        length: requested number of items, or the number found if the request had none.
+        length: requested number of items; the number found if the request set no length.
         feature_version: version of the feature row that was read, if any.
-        result: the list, followed by the spare items.
+        result: the list, followed by spare items that can replace items which must no longer be shown.
     """
 
     release: str
@@ -97,12 +97,12 @@ class KeptList:
         )
 
     def knows(self, history: UserHistory) -> bool:
-        """Return whether the user's data that the list was made from has not been erased since."""
+        """Return False if the user data from which the list was made has been erased since, otherwise True."""
         same = self.forgotten == history.forgotten and history.seen >= self.seen
         return same and (not self.newest or any(event.id == self.newest for event in history.events))
 
     def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
-        """Return the list as it may be shown now; None if it is empty or fills less than a share of the places.
+        """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of the places.
 
         Items are left out if the request excludes them, if they are no longer available, or if the user has clicked
         them since the list was made.
@@ -127,7 +127,7 @@ class KeptList:
 
 
 class KeptLists:
-    """Lists of the users with the latest requests; thread-safe.
+    """Kept lists of the users whose lists were stored last; thread-safe.
 
     Args:
         users: largest number of users whose lists are kept.
@@ -145,7 +145,7 @@ class KeptLists:
     def keep(self, user: str, made: KeptList) -> None:
         """Store a list, replacing the earlier one of its release and context.
 
-        If there are too many users, forget the one whose last request is oldest.
+        If there are too many users, drop the lists of the user for whom no list has been stored for the longest time.
         """
         with self._lock:
             others = [one for one in self._kept.get(user, ()) if not _alike(one, made.release, made.context)]
@@ -201,7 +201,7 @@ class KeptDiary:
         self._said: dict[str, float] = {}
 
     def note(self, release: str, age_s: float) -> None:
-        """Count a list of this age, and log the number of lists since the last line."""
+        """Count a list of this age; every ten seconds, log the number and largest age since the last line."""
         number, oldest = self._counts.get(release, (0, 0.0))
         self._counts[release] = number + 1, max(oldest, age_s)
         now = time.monotonic()
@@ -212,12 +212,12 @@ class KeptDiary:
 
 
 def _clicked(history: UserHistory) -> set[str]:
-    """Return the items that the user has clicked, as far as they are remembered; mere exposures do not count."""
+    """Return the clicked items among the user's stored events; mere exposures do not count."""
     return {event.item for event in history.events if event.click}
 
 
 def _ends(result: RecommendResult) -> tuple[int, ...]:
-    """Return the end of availability of each item."""
+    """Return the end of availability of each item, in microseconds since the epoch."""
     return result.until or (NEVER,) * len(result.items)
 
 

@@ -25,8 +25,8 @@ from taiji.core.errors import ConfigError, InputError, TaijiError
 from taiji.serving.logs import log, where
 
 SCOPES = ("read", "write", "admin")
-"""``read``: features, ranking, recommendations, metrics; ``write``: events; ``admin``: all of these, erasures, releases
-and dead letters.
+"""``read``: features, ranking, recommendations, metrics; ``write``: events; ``admin``: all of the above, and erasures,
+releases and dead letters.
 """
 ENVIRONMENT = "TAIJI_API_KEYS"
 SHORTEST = 20
@@ -77,7 +77,7 @@ class Keyring:
         return iter(self._keys)
 
     def find(self, secret: str) -> Key | None:
-        """Return the unexpired key with this secret; the time does not depend on whether and where it is found."""
+        """Return the unexpired key with this secret; the time does not depend on whether or where it is found."""
         digest, found = hash_of(secret), None
         for key in self._keys:
             if hmac.compare_digest(digest, key.sha256):
@@ -90,10 +90,10 @@ class LiveKeyring(Keyring):
 
     Args:
         path: path of the file.
-        environment: as for :func:`load_keys`.
+        environment: environment variables, from which :data:`ENVIRONMENT` is read; by default ``os.environ``.
 
     Raises:
-        ConfigError: the file cannot be read at the start.
+        ConfigError: as for :func:`load_keys`; only at the start.
     """
 
     def __init__(self, path: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -109,7 +109,7 @@ class LiveKeyring(Keyring):
         return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode
 
     def find(self, secret: str) -> Key | None:
-        """See :class:`Keyring`; the file is checked once per second."""
+        """Return the unexpired key with this secret. The file is checked for changes at most once per second."""
         if time.monotonic() >= self._looked + RELOAD_S:
             self._looked = time.monotonic()
             if (state := self._stamp()) != self._state:
@@ -137,6 +137,10 @@ def hash_of(secret: str) -> str:
 
 def load_keys(path: Path | None, environment: Mapping[str, str] | None = None) -> Keyring:
     """Return the keys of the file and of the environment.
+
+    Args:
+        path: path of the file; None if there is no file.
+        environment: environment variables, from which :data:`ENVIRONMENT` is read; by default ``os.environ``.
 
     Raises:
         ConfigError: the file is missing, other users can read it, an entry is malformed, two keys have the same name, or
@@ -219,6 +223,10 @@ def new_key(path: Path, name: str, scopes: Sequence[str], *, expires: str = "") 
         name: name of the key.
         scopes: some of :data:`SCOPES`.
         expires: last valid day, YYYY-MM-DD; empty for a key that does not expire.
+
+    Raises:
+        ConfigError: the name, a scope or the last day is malformed.
+        InputError: a key with this name already exists.
     """
     secret = secrets.token_urlsafe(32)
     entries = read_json(path)["keys"] if path.exists() else []

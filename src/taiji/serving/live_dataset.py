@@ -1,8 +1,8 @@
-"""A run's dataset with text ids, and small datasets made of the newest state of some users.
+"""A run's dataset with text ids, and small datasets of the newest data of some users.
 
 The other packages work on a :class:`~taiji.data.dataset.Dataset`. Online, a user's data consist of the run's log and the
-events after it. The data of a batch of users are assembled into a separate dataset with its own dense user ids, so that
-the same code makes prompts and rankings online and offline.
+later events in the store. The data of a batch of users are assembled into a separate dataset with its own dense user
+ids, so that the same code makes prompts and rankings online and offline.
 """
 
 from __future__ import annotations
@@ -92,9 +92,10 @@ class World:
         return self.known(history) is not None
 
     def interactions(self, history: UserHistory) -> tuple[np.ndarray, np.ndarray]:
-        """Return all clicks of a user before ``as_of``, from the run and since: dense items and times, oldest first.
+        """Return the items (dense ids) and times of a user's clicks before ``as_of``, (N,) each, oldest first.
 
-        Items that are not in the catalogue are left out. An event that is also in the run's log counts once.
+        The clicks come from the run's log and the later events in the store. A click that is in both counts once. Items
+        that are not in the catalogue are left out.
         """
         number = self.known(history)
         items, times = (
@@ -115,7 +116,7 @@ class World:
         return np.array([item for _, item in ordered], np.int64), np.array([time for time, _ in ordered], np.int64)
 
     def of(self, histories: Sequence[UserHistory]) -> UserSubset:
-        """Return a dataset whose user ``i`` has ``histories[i]``, with the run's items and profiles."""
+        """Return a dataset whose user ``i`` has the history ``histories[i]``, with the run's items and profiles."""
         numbers = [self.known(history) for history in histories]
         parts = [self.interactions(history) for history in histories]
         offsets = np.zeros(len(parts) + 1, np.int64)
@@ -143,7 +144,8 @@ def read_features(run: Path) -> pl.DataFrame:
     """Return the run's feature table.
 
     Raises:
-        ArtifactError: the stage is not finished, its table cannot be read, or it has rows of several versions or none.
+        ArtifactError: the stage is not finished, or its table cannot be read, is empty, lacks columns or has rows of
+            several versions.
     """
     path = run / "features" / "taiji.parquet"
     if not path.exists():
@@ -177,6 +179,6 @@ def read_features(run: Path) -> pl.DataFrame:
             where=str(path),
             found=f"{table.select('model_version', 'quantizer_version').n_unique()} versions",
         )
-    if "available_at" not in table.columns:  # of an older run, which stored only one time
+    if "available_at" not in table.columns:  # a table of an older run, which stored only one time
         table = table.with_columns(available_at="as_of")
     return table

@@ -1,4 +1,7 @@
-"""Point-in-time statistics online: those of a user's own clicks from the newest state, all others from the run's log."""
+"""Online point-in-time statistics.
+
+Statistics of a user's own clicks include the latest events; all others are computed from the run's log alone.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class LiveStatistics:
         self._last: LivePointInTime | None = None
 
     def at(self, users: Array, items: Array, times: Array) -> LivePointInTime:
-        """Return the statistics of rows; repeated calls for the same rows reuse them."""
+        """Return the statistics of rows; a repeated call for the same rows returns the same object."""
         last = self._last
         if last is None or not all(map(np.array_equal, last.asked, (users, items, times))):
             run, own = self._run.at(self._numbers[users], items, times), self._own.at(users, items, times)
@@ -51,7 +54,7 @@ class LivePointInTime(PointInTime):
 
     Args:
         run: statistics of the run's log.
-        own: statistics of the users' newest state, used for everything that depends on the user's own clicks.
+        own: statistics that include the users' latest events, used for everything that depends on a user's own clicks.
     """
 
     def __init__(self, run: PointInTime, own: PointInTime) -> None:
@@ -63,7 +66,7 @@ class LivePointInTime(PointInTime):
 
     @cached_property
     def user_clicks(self) -> tuple[Array, Array]:
-        """Number of the user's clicks and time of the last one, from the newest state."""
+        """Number of the user's clicks and time of the last one, including the latest events."""
         return self._own.user_clicks
 
     @property
@@ -78,7 +81,7 @@ class LivePointInTime(PointInTime):
         return self._found[name]
 
     def spread(self, items: Array, rows: slice = slice(None)) -> LivePointInTime:
-        """Return the statistics of pairs of a row (a request) and each of its items (R, M). Repeated calls reuse them."""
+        """Return the statistics of each row (request) with each of its items (R, M); repeated calls reuse them."""
         key = (rows.start, rows.stop)
         last = self._spread.get(key)
         if last is None or not np.array_equal(last[0], items):

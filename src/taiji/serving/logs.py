@@ -23,10 +23,10 @@ class JsonLines(logging.Handler):
 
 
 class LibraryLines(logging.Handler):
-    """Handler that writes warnings of libraries as JSON lines, without tracebacks, which may contain personal data."""
+    """Handler that writes warnings of libraries as JSON lines, without texts and tracebacks (personal data)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line with the logger and the place in the code, but not the text."""
+        """Write one line with the logger, the level, the place in the code and, for an error, its type."""
         facts = {"logger": record.name, "level": record.levelname, "place": f"{record.filename}:{record.lineno}"}
         if record.exc_info and record.exc_info[1]:
             facts["error"] = where(record.exc_info[1])

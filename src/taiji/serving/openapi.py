@@ -1,4 +1,4 @@
-"""OpenAPI description of bodies and rejections that the routes handle themselves."""
+"""OpenAPI description of bodies and rejections that FastAPI cannot infer, because the routes handle them themselves."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ BODIES: tuple[type[BaseModel], ...] = (
 
 
 def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Return the documented rejections of a route, including 504, which any route may give.
+    """Return the documented rejections of a route, including 504, which any route may return.
 
     Args:
+        statuses: HTTP statuses of the rejections, from :data:`REASONS`.
         text: True if the response is plain text.
     """
     found: dict[int | str, dict[str, Any]] = {
@@ -51,7 +52,7 @@ def responses(*statuses: int, text: bool = False) -> dict[int | str, dict[str, A
 
 
 def takes(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]:
-    """Return the description of a request body that the route reads itself."""
+    """Return the description of a request body and, if ``idempotent``, of the header Idempotency-Key."""
     extra: dict[str, Any] = {
         "requestBody": {
             "required": True,

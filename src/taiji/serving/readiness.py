@@ -10,9 +10,9 @@ from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Store
 
 KEEP_S = 0.05
-"""Time for which a positive result is reused, so that a flood of probes costs the store little."""
+"""Seconds for which a positive result is reused, so that a flood of probes costs the store little."""
 GONE_S = 120.0
-"""Time without a living worker of the active release after which the process is not ready; it is long enough to load a
+"""Seconds without a living worker of the active release after which the process is not ready; long enough to load a
 language model.
 """
 
@@ -29,15 +29,15 @@ class Readiness:
         self._worker_seen = time.monotonic()
         self._until = 0.0
         self.draining = False
-        """True once the process has been told to stop: it still answers, but should get no new requests."""
+        """True once the process has received the signal to stop: it still answers, but should get no new requests."""
 
     @property
     def fresh(self) -> bool:
-        """True if the process was found ready a moment ago, and has not been told to stop."""
+        """True if the process was found ready less than :data:`KEEP_S` ago and is not draining."""
         return not self.draining and time.monotonic() < self._until
 
     def reason(self) -> str:
-        """Return why the process is not ready, or an empty text if it is.
+        """Return the reason why the process is not ready; empty if it is ready.
 
         Raises:
             StoreUnavailable: the store does not respond, or has been replaced.

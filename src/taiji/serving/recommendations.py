@@ -1,4 +1,4 @@
-"""Responses to requests for lists: caches, micro-batches and metrics."""
+"""Responses to requests for recommendation lists: caches, micro-batches and metrics."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from taiji.serving.types import RecommendRequest, RecommendResult, StoredRow, Us
 
 Question = tuple[str, RecommendRequest]
 BATCH = 8
-"""Largest number of requests that pass through the cascade together. In a larger batch, the first requests would wait too long."""
+"""Largest number of requests in one pass of the cascade. In a larger batch, the first would wait too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result with its origin.
+    """Result of a request, with its origin: the cascade, the cache or the kept lists.
 
     Attributes:
         made_at: microseconds since the epoch.
@@ -49,10 +49,10 @@ class Recommendations:
         scorers: models of the releases.
         rows, histories: readers of a user's newest feature row and of the user's events.
         settings: settings of caches and time budget.
-        metrics: records every response.
-        clock: microseconds since the epoch.
-        admission: admission of requests, which measures the cost of responses.
-        patience_s: ``patience_s`` of the :class:`~taiji.serving.batching.Batcher`.
+        metrics: metrics in which every response is recorded.
+        clock: function that returns microseconds since the epoch.
+        admission: admission control, which receives the time of each batch.
+        patience_s: longest waiting time of a request, in seconds; see :class:`~taiji.serving.batching.Batcher`.
 
     Raises:
         ConfigError: the policy of the settings cannot be created.
@@ -85,11 +85,11 @@ class Recommendations:
 
         Args:
             asked: the request.
-            busy: reason why no list may be computed for it; None if one may be computed.
+            busy: error to raise for lack of capacity, unless a kept list is shown; None if there is capacity.
 
         Raises:
-            Rejected: the release has no recommender or it is not loaded, the context does not fit, or no retriever
-                responds.
+            Rejected: the release has no recommender, the recommender is not loaded, the context does not fit the log,
+                or no retriever responds in time.
             Overloaded: no list can be computed in time, and no kept list of the user is shown again.
         """
         start = time.perf_counter()
@@ -129,7 +129,7 @@ class Recommendations:
         )
 
     def forget(self, user: str) -> None:
-        """Forget the kept lists of a user."""
+        """Drop the kept lists of a user."""
         self._kept.forget(user)
 
     async def _found(
@@ -137,7 +137,7 @@ class Recommendations:
     ) -> Answer:
         """Return the response from the cache, the kept lists or the cascade.
 
-        Every event, feature row and erasure changes the key of the cache.
+        Every new event, feature row or erasure of the user changes the cache key, so no cached list is outdated.
         """
         newest = history.events[-1].id if history.events else ""
         version = row.version if row else None

@@ -1,7 +1,7 @@
-"""Recommender of a run, with the current state of users.
+"""Recommender of a run that uses the current state of users.
 
-The cascade is the one that the run evaluated. Retrievers and ranker read the newest histories of the users from the
-requests, and the run's data about items.
+The cascade is the one that the run evaluated. Retrievers and ranker read users' newest histories from the requests, and
+item data from the run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LiveRetriever:
 
 @dataclass(frozen=True, eq=False)
 class LiveState:
-    """Request side of a ranker, bound to the users of the requests."""
+    """Ranker bound to the users of the requests, and the encoded requests."""
 
     ranker: Ranker
     state: RequestState
@@ -94,7 +94,7 @@ class LiveRanker:
         self.ranker = ranker
 
     def encode(self, requests: Requests) -> LiveState:
-        """Return the request side."""
+        """Bind the ranker to the users of the requests, and encode the requests."""
         assert isinstance(requests, LiveRequests)
         bound = self.ranker.bound_to(requests.live, requests.past)
         return LiveState(bound, bound.encode(requests))
@@ -111,7 +111,8 @@ class RunRecommender:
         world: the run's dataset.
         cascade: cascade of :class:`LiveRetriever` and :class:`LiveRanker`.
         length: default length of a list.
-        rows: feature rows of the kind with which the ranker was trained; None if it was trained without features.
+        rows: feature rows stored with the ranker, for users without a usable row in the service; None if the ranker was
+            trained without features.
     """
 
     def __init__(self, world: World, cascade: Cascade, length: int, rows: RunRows | None = None) -> None:
@@ -202,7 +203,7 @@ class RankingRecommender(RunRecommender):
 
     Args:
         world, cascade, length, rows: as for :class:`RunRecommender`.
-        scorer: scorer of the run.
+        scorer: scorer of given candidates.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class RankingRecommender(RunRecommender):
         return self._scorer.says_intents
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return the student's intents for users whose row has no intents or outdated ones."""
+        """Return the student model's intents for users whose intents are missing or outdated; None for others."""
         return self._scorer.intents(requests)
 
 
@@ -230,7 +231,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
 
     Args:
         world: the run's dataset.
-        scorer: the run's rankers of given candidates; None for the recommender's own ranker, if it has one.
+        scorer: rankers of the run that score given candidates; None uses the recommender's own ranker, if it has one.
 
     Raises:
         ArtifactError: a stage is not finished, or damaged.
@@ -260,13 +261,13 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     else:
         made = RankingRecommender(world, cascade, settings.length, scorer, rows)
     now = world.dataset.last_time + 1
-    with suppress(ResourceError):  # build now what would otherwise be built on first use, however long it takes
+    with suppress(ResourceError):  # warm-up: a retriever may time out while it is built on first use
         made.recommend([RecommendRequest(UserHistory("", now))])
     return made
 
 
 def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> Fuser | None:
-    """Return the run's fitted fusion, bound to its dataset; None where nothing had to be fitted."""
+    """Return the run's fitted fusion, bound to its dataset; None if the run has no fitted fusion."""
     if not (settings.rank and fitted_fusion(settings)):
         return None
     kind = type(make_fuser(settings))

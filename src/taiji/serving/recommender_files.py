@@ -1,4 +1,4 @@
-"""Read three facts about a run without loading a model: whether it has a recommender, the recommender's settings, and the hash of all its parts."""
+"""Read a run's recommender settings and version without loading a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def has_recommender(run: Path) -> bool:
 
 
 def recommender_version(run: Path) -> str:
-    """Return the hash of everything that a run's lists depend on, found without loading a model.
+    """Return the hash of everything on which a run's lists depend, without loading a model.
 
     Raises:
         ArtifactError: a stage is not finished, or damaged.
@@ -34,7 +34,7 @@ def recommender_version(run: Path) -> str:
     stages += ["fusion"] * (settings.rank and fitted_fusion(settings))
     Verifier().demand(run, stages)
     outputs = {stage: read_manifest(run / stage)["output"] for stage in stages}
-    # The place of the features does not matter; the ranker's stage stores their identity.
+    # The path of the features does not matter: the output of the ranker's stage identifies them.
     composed = settings.model_dump(mode="json", exclude={*EVALUATION_KEYS, "features"})
     parts = [outputs, composed, list(settings.retrievers)]
     embedder = EmbedderSettings.model_validate(config.get("embedder", {})).name
@@ -45,7 +45,13 @@ def recommender_version(run: Path) -> str:
 
 
 def recommender_settings(run: Path, config: Mapping[str, Any]) -> RecommendSettings:
-    """Return the section ``recommend`` with the retrievers in the order of the evaluation, which the stored settings lose."""
+    """Return the settings section ``recommend``, with the retrievers in the order in which they were evaluated.
+
+    The stored settings do not keep this order.
+
+    Raises:
+        ArtifactError: the evaluated retrievers are not those of the settings.
+    """
     settings = RecommendSettings.model_validate(config.get("recommend", {}))
     names = read_json(run / STAGE / "recommendation.json").get("retrievers", ())
     if set(names) != set(settings.retrievers):

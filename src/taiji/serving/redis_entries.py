@@ -1,4 +1,4 @@
-"""Entries of the queue in Redis, parsed from its replies."""
+"""Parse entries of the event queue from replies of Redis."""
 
 from __future__ import annotations
 
@@ -34,5 +34,8 @@ def unread(fields: dict[bytes, bytes]) -> str:
 
 
 def age_of(first: Any, clock: tuple[int, int]) -> float:
-    """Return the seconds since the first entry of a stream was written, by the server's clock."""
+    """Return the seconds since a stream's first entry was written; 0 if there is none.
+
+    ``clock`` is the server's time as (seconds, microseconds).
+    """
     return max(0.0, clock[0] + clock[1] / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3) if first else 0.0

@@ -1,10 +1,10 @@
-"""The Redis store's atomic steps, in Lua. A script runs alone, so each is one transaction.
+"""Atomic steps of the Redis store, as Lua scripts. Redis runs one script at a time, so each script is a transaction.
 
 Keys, after the prefix ``P``:
 
 ======================  =============  =============================================================
 ``queue``               stream         events not yet absorbed (consumer group ``workers``)
-``unreadable``          stream         events put aside because they could not be read, each with ``why``
+``unreadable``          stream         events set aside because they could not be read, each with the reason ``why``
 ``idem:KEY``            string         digest of an accepted batch, with a time to live
 ``u:USER``              hash           ``seen``
 ``h:USER``              sorted set     events by time
@@ -12,22 +12,22 @@ Keys, after the prefix ``P``:
 ``n:RELEASE:USER``      set            users whose row carries this user's items
 ``due:RELEASE``         sorted set     users by due time
 ``late:RELEASE``        sorted set     deferred users by their turn
-``pace:RELEASE``        hash           ``known:SOURCE`` and ``new:SOURCE`` → turn of the latest user of an API key
+``pace:RELEASE``        hash           ``known:SOURCE``, ``new:SOURCE`` → latest turn given to a user of an API key
 ``lease:RELEASE``       sorted set     users by lease end
 ``token:RELEASE``       hash           user → ``token worker``
 ``try:RELEASE``         hash           user → failures
 ``dead:RELEASE``        hash           user → reason (JSON)
 ``releases``            hash           name → release (JSON), live ones
-``names``               set            releases that may have rows, those being published included
+``names``               set            releases that may have rows, including those being published
 ``erased``              set            keyed digests
 ``meta``, ``counters``  hash           ``active``, ``previous``, ``undone``, ``secret``, ``generation``, ``schema``; counters
 ``beats``               hash           process → time of its last sign of life, and its report (JSON)
 ``clock``               string         high-water mark of the workers' clocks
 ======================  =============  =============================================================
 
-Every script gets the generation of the store that was opened and does nothing in a different one, for example in an
-empty store after a crash. Numbers are passed as text; a time in microseconds stays exact in Lua's doubles until the
-year 2255.
+Every script receives the generation (a random id) of the store that was opened. It changes nothing and returns an error
+if the store now has another generation, for example because it was empty after a crash. Numbers are passed as text; a
+time in microseconds stays exact in Lua's doubles until the year 2255.
 """
 
 from __future__ import annotations

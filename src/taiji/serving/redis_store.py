@@ -1,8 +1,8 @@
 """Store in Redis, for any number of API and worker machines.
 
-Events are a stream with a consumer group, features are hashes, and every step is one Lua script (``redis_scripts``). It
-needs Redis 7 (or Valkey) with an append-only file and without eviction. A script must find all its keys on one primary,
-so to use several primaries, give each range of users its own (docs/serving.md).
+Events are a stream with a consumer group, features are hashes, and every step is one Lua script (``redis_scripts``).
+The server must be Redis 7 (or Valkey) with an append-only file and without eviction. All keys of a script must be on
+one primary. To use several primaries, run a separate store for each shard of users (docs/serving.md).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRo
 
 CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
-"""Time after which events that another worker has claimed but not absorbed are claimed again."""
+"""Milliseconds after which events that another worker has claimed but not absorbed are claimed again."""
 TIMEOUT_S = 5.0
 LOSES = "This Redis would lose events."
 DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"
@@ -59,7 +59,7 @@ MAKE_DURABLE = (
     "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
 )
 DURABLE_S = 1.0
-"""Pause between two checks that the server keeps events."""
+"""Seconds between two checks of the server's durability settings."""
 
 
 class RedisStore:
@@ -106,19 +106,23 @@ class RedisStore:
             raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
 
     def _fragile(self) -> str:
-        """Return the server's settings if events could be lost under them; an empty text if not, or if they are hidden."""
+        """Return the server's settings if it could lose events; empty if it could not, or if it hides its settings."""
         try:
             found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
         except redis.ResponseError:
             return ""  # a managed service that hides its configuration
         kept = (
             found.get("appendonly") == "yes" and found.get("appendfsync") != "no"
-        )  # "no" leaves the time of a sync to the system
+        )  # with "no", the operating system decides when to sync
         sound = kept and found.get("maxmemory-policy") == "noeviction"
         return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
 
     def _demand_lasting_durability(self) -> None:
-        """Reject events if the server's settings were changed so that it would lose them; checked once per second."""
+        """Check at most once per second that the server still keeps events.
+
+        Raises:
+            StoreUnavailable: the server's settings were changed, so that it could lose events.
+        """
         if time.monotonic() >= self._durable_until:
             if found := self._fragile():
                 raise StoreUnavailable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
@@ -214,7 +218,11 @@ class RedisStore:
             return int(self._run("ABSORB", now, self._window(), *limits, *paces(self._settings), BURST, *pieces))
 
     def _pending(self, consumer: str, limit: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """Return entries: those left by this consumer's earlier process, else new ones, else those of a dead consumer."""
+        """Return the ids and fields of at most ``limit`` entries of the queue.
+
+        The entries are those that an earlier process of this consumer left; if there are none, new ones; and if there
+        are no new ones either, those of a dead consumer.
+        """
         queue = self._key("queue")
         for start in ("0", ">"):
             try:
@@ -309,7 +317,7 @@ class RedisStore:
             self._redis.hset(self._key("meta"), f"filled:{release.name}", 1)
 
     def _scan(self, *parts: str) -> Iterator[list[bytes]]:
-        """Yield chunks of the names of keys, without their common prefix."""
+        """Yield chunks of at most 1000 names of keys that start with ``parts``, without this common prefix."""
         start = self._key(":".join(parts)) if parts else self._prefix
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
         chunk: list[bytes] = []

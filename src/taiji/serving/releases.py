@@ -1,4 +1,4 @@
-"""Rollout of a run next to the one that is served, activation, and rollback."""
+"""Rollout of a run next to the one that is being served, activation, and rollback."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from taiji.serving.types import FeatureRow, FeatureWriter, Recommender, Release,
 
 POLL_S = 0.1
 WATCH_S = 5.0
-"""Time in which every process of a service reports at least once that it is alive."""
+"""Seconds within which every process of a service reports at least once that it is alive."""
 
 
 class Backend(Protocol):
-    """Functions of the module that ``ServingSettings.backend`` names."""
+    """Functions that the module in ``ServingSettings.backend`` must have."""
 
     def release(self, run: Path) -> Release:
-        """Return the name and the versions, without loading models."""
+        """Return the name and versions of the run's release, without loading models."""
         ...
 
     def rows(self, run: Path) -> Iterator[Sequence[FeatureRow]]:
-        """Yield the rows of the batch run in batches, the newest row of each user; none if the run has no features."""
+        """Yield batches of the run's feature rows, only the newest row of each user; nothing if it has no features."""
         ...
 
     def writer(self, run: Path, settings: ServingSettings, store: Store) -> FeatureWriter:
@@ -42,7 +42,11 @@ class Backend(Protocol):
 
 
 def backend(settings: ServingSettings) -> Backend:
-    """Import the module that the settings name."""
+    """Import the module in ``settings.backend``.
+
+    Raises:
+        ConfigError: the module cannot be imported, or lacks a function.
+    """
     try:
         module = import_module(settings.backend)
     except ImportError as error:
@@ -98,10 +102,10 @@ def located(run: Path, beside: Path) -> Path:
 
 
 def unprepared(store: Store, name: str, settings: ServingSettings, now: int) -> str:
-    """Return why a live release cannot yet be served as well as the active one; empty if it can.
+    """Return the reason why a live release is not ready to be served; empty if it is ready.
 
-    Every living HTTP process must have its models, and at most one batch of the users with events may be waiting for
-    features.
+    It is ready once every running HTTP process has loaded its models, and the users with events who still wait for
+    their features fit in one batch of the worker.
     """
     release = store.releases().live.get(name)
     if release is None:
@@ -126,21 +130,22 @@ def roll_out(
 ) -> Release:
     """Bring a finished run into a running service and, by default, serve it.
 
-    Its rows are published under its own release before any of them can be read. The service starts a worker for it
-    within seconds and loads its models. When this is done and the users with events have their features, reads switch
-    to it. The earlier release stays live, with its worker, so :func:`roll_back` is immediate and loses nothing.
+    The run's rows are published under a new release before any of them can be read. Within seconds, the service starts
+    a worker for this release and loads its models. Once the models are loaded and the users with events have features,
+    reads switch to the release. The earlier release stays live, with its worker, so :func:`roll_back` is immediate and
+    loses nothing.
 
     Args:
         run: the new run directory.
         settings: settings of the service.
-        beside: the run directory with which the service was started, if its store is a file there.
-        activate: False only to prepare it; a later call with True then serves it.
+        beside: the run directory with which the service was started, if the store is a file in it.
+        activate: False prepares the release without serving it; a later call with True serves it.
         patience_s: longest waiting time for the preparation.
 
     Raises:
         ArtifactError: the run is not finished.
-        ResourceError: the store cannot be opened, or the release was not prepared in time; the earlier release is then
-            still served.
+        ResourceError: the store cannot be opened, or the release was not ready within ``patience_s``. The earlier
+            release is then still served.
     """
     store = open_store(settings, beside)
     try:
@@ -195,7 +200,9 @@ def roll_back(settings: ServingSettings, run: str | Path | None = None) -> str:
 
 
 def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> int:
-    """Undo the writes of a service whose clock was far ahead, and return how many users are now due.
+    """Repair a store to which a service wrote times while its clock was far ahead.
+
+    The features of all affected users become due now. Return the number of these users.
 
     Args:
         settings: settings of the service, which must not be running.
@@ -208,7 +215,7 @@ def repair_clock(settings: ServingSettings, run: str | Path | None = None) -> in
     try:
         before = store.last_beats()
         time.sleep(WATCH_S if before else 0.0)
-        # A process lives if its last sign of life changes. The age of the sign cannot be used, because the clocks differ.
+        # A process is alive if its last reported time changes. Its age cannot be used, because the clocks differ.
         if alive := sorted(name for name, at in store.last_beats().items() if before.get(name) != at):
             raise ResourceError(
                 "A service is using the store.", where=settings.store, found=", ".join(alive), fix="stop the service"

@@ -1,4 +1,4 @@
-"""Contents of requests: JSON bodies, user ids and idempotency keys. Rejections name the faulty place."""
+"""Parse and check JSON bodies, user ids and idempotency keys of requests. Rejections name the position of the fault."""
 
 from __future__ import annotations
 
@@ -71,14 +71,17 @@ def joined(rows: Sequence[bytes | None]) -> bytes:
 
 
 def event_batch(digest: Callable[[bytes], str], sent: str, source: str, latest: int, body: bytes) -> EventBatch:
-    """Return the events of a body, numbered under their batch's key.
+    """Parse a batch of events. An event's id consists of the batch's key and the event's position.
 
     Args:
         digest: keyed digest function of the store.
         sent: idempotency key.
         source: name of the API key.
-        latest: latest time that an event may have.
+        latest: latest time that an event may have, in microseconds since the epoch.
         body: JSON body.
+
+    Raises:
+        Rejected: the body does not match the schema, or an event is later than ``latest``.
     """
     key = _short_hash(source.encode() + b"\0" + sent.encode())
     taken = tuple(

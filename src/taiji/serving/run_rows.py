@@ -12,11 +12,11 @@ from taiji.serving.types import UserHistory
 
 
 class RunRows:
-    """Newest row of each user.
+    """Newest feature row of each user.
 
     Args:
         world: the run's dataset.
-        features: features with which its ranker was trained.
+        features: features with which the run's ranker was trained.
     """
 
     def __init__(self, world: World, features: StoredFeatures) -> None:
@@ -26,7 +26,10 @@ class RunRows:
         self.quantizer_version = str(features.about["quantizer_version"])
 
     def of(self, history: UserHistory) -> dict[str, Any] | None:
-        """Return a user's row in the service's form; None if the user was erased or the row was not yet available."""
+        """Return a user's row in the form of the service's rows.
+
+        The result is None if the user has no row or was erased, or if the row was not yet available at ``as_of``.
+        """
         user = self._world.known(history)
         place = len(self._users) if user is None else int(np.searchsorted(self._users, user))
         if place == len(self._users) or self._users[place] != user:

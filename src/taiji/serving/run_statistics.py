@@ -1,7 +1,7 @@
 """Statistics of a run's log, with counters on disk next to the service's store.
 
-``python -m taiji.serving.run_statistics RUN`` creates the counters. A process of the service starts this command if
-they are missing, so that the memory is returned to the system afterwards.
+``python -m taiji.serving.run_statistics RUN`` creates the counters. If they are missing, a process of the service
+starts this command, so that the memory needed to create them is freed when the command ends.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ UNWRITABLE = 3
 def run_statistics(run: Path, dataset: Dataset) -> Statistics:
     """Return the statistics of a run's log from its counters on disk.
 
-    The counters are created if they are missing, damaged or those of another log. If the run directory cannot be
-    written to, they are created in memory.
+    The counters are created if they are missing, damaged or from another log. If the run directory is not writable,
+    they are created in memory.
 
     Raises:
         ResourceError: the counters could not be created.

@@ -14,7 +14,7 @@ MAX_LIST = 500
 
 
 def _whole(value: object) -> object:
-    """Return 6 for 6.0, which is also an integer in JSON Schema."""
+    """Return a whole float as an integer (6 for 6.0), because JSON Schema counts 6.0 as an integer, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -37,7 +37,7 @@ class Body(BaseModel):
 
 
 class EventIn(Body):
-    """One action of a user. ``click`` 1 is an interaction; ``conversion`` is missing or null while it is unknown."""
+    """Event of a user. A ``click`` of 1 is an interaction; ``conversion`` is missing or null while it is unknown."""
 
     user_id: Id
     item_id: Id
@@ -86,10 +86,11 @@ class UsersIn(Body):
 class Features(BaseModel):
     """A feature row. Times are in microseconds since the epoch, and no data from ``as_of`` or later was read.
 
-    Rows have the four columns of intents if answers are sets: ``intents`` contains the int8 vectors of
-    ``intent_embedder``, concatenated. If the row's intents are missing or outdated, the run's student computes them at the
-    time of the request. ``intents_by`` is then the student's version and ``intents_as_of`` the time; no data from that
-    time or later was read. A user without a stored row gets only such intents, with ``feature_version`` 0 and no ids.
+    A row has intents if the run's language model answers with sets of intents: ``intents`` contains the concatenated
+    int8 vectors that were computed with ``intent_embedder``. If a row's intents are missing or outdated,
+    the run's student model, if it has one, computes them at the time of the request. ``intents_by`` is then the
+    student's version and ``intents_as_of`` that time; no data from that time or later was read. A user without a
+    stored row gets only such intents, with ``feature_version`` 0 and no ids.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -119,7 +120,7 @@ class FeaturesOut(BaseModel):
 
 
 class RankIn(Body):
-    """Candidates for a user, and the request's context: values of the mapping's context columns, by name."""
+    """Candidates for a user, and the request's context: values of the log's context columns, by name."""
 
     user: Id
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -129,7 +130,8 @@ class RankIn(Body):
 class Score(BaseModel):
     """P(click and conversion) of one candidate, or P(click) if the ranker predicts no conversions.
 
-    It is null for an item that is not in the catalogue. ``with_features`` is also null if there is no usable row.
+    Both scores are null for an item that is not in the catalogue. ``with_features`` is also null if there is no usable
+    feature row.
     """
 
     item: str
@@ -138,7 +140,7 @@ class Score(BaseModel):
 
 
 class RankOut(BaseModel):
-    """Scores in the order of the candidates. ``known_user`` is as for lists."""
+    """Scores in the order of the candidates. For ``known_user``, see ``RecommendOut``."""
 
     release: str
     known_user: bool | None
@@ -149,8 +151,8 @@ class RankOut(BaseModel):
 class RecommendIn(Body):
     """Request for a list for a user.
 
-    The list has ``k`` items (by default, as many as the run's lists) and none of those in ``exclude``. ``context`` is
-    as for ranking. With ``trace``, the response shows the path of every candidate through the cascade.
+    The list has ``k`` items (by default, the length in the run's settings) and no item of ``exclude``. For
+    ``context``, see ``RankIn``. With ``trace``, the response shows the path of every candidate through the cascade.
     """
 
     user: Id
@@ -169,17 +171,21 @@ class Recommended(BaseModel):
 
 
 class RecommendOut(BaseModel):
-    """The list, best first; shorter than requested if there are fewer candidates.
+    """List of items, best first; shorter than requested if there are fewer candidates.
 
-    ``known_user`` is false if neither the data of the release's run nor any later event contains the user, and for a
-    user who was erased and has had no events since; the list is then that of an empty history. It is null if the
+    ``known_user`` is true if the data of the release's run or a later event contains the user. It is false for other
+    users, and for an erased user without later events; the list is then that of an empty history. It is null if the
     backend cannot tell which users its runs contain.
-    ``unknown_exclusions`` are not in the catalogue and were ignored. ``late`` and ``failed`` retrievers were left out,
-    and so were ``unranked`` candidates, for which there was no time left. ``cached`` means that the list was made
-    before this request, ``age_s`` seconds ago: for the same request a moment ago or, if it is also ``kept``, for an
-    earlier request of this user, because of the load. ``made_at`` is the time at which it was made, in microseconds
-    since the epoch, and ``release`` the release that made it. ``features`` tells what the ranker read: the user's
-    newest ``row``, whose version is ``feature_version``; the row stored with the ``run``; or ``none``.
+
+    ``unknown_exclusions`` are excluded items that are not in the catalogue; they were ignored. ``late`` and ``failed``
+    are the retrievers that were left out. ``unranked`` is the number of candidates that were left out because there was
+    no time left to rank them.
+
+    ``cached`` means that the list was made before this request, ``age_s`` seconds ago. It was made for the same
+    request or, if ``kept`` is also true, for an earlier request of this user, and is shown again because of the load.
+    ``made_at`` is the time at which ``release`` made the list, in microseconds since the epoch. ``features`` names the
+    feature row that the ranker read: ``row`` for the user's newest row, of version ``feature_version``; ``run`` for
+    the row stored with the run; or ``none``.
     """
 
     release: str
@@ -201,7 +207,7 @@ class RecommendOut(BaseModel):
 class Erased(BaseModel):
     """Number of rows of other users from which this user's items were removed.
 
-    ``known_user`` tells whether there was such a user before, as for lists; it is false for a user who was already erased.
+    ``known_user`` states whether the user was known before (see ``RecommendOut``); false if already erased.
     """
 
     known_user: bool | None

@@ -1,4 +1,4 @@
-"""Rankers of a run, with the current state of users.
+"""Score given candidates with the rankers of a run and the current state of users.
 
 The user side of the ranker's input (sequence, habits) is computed from the run's log and all later events. The item
 side (popularity, rates) comes from the run's log alone; to update it, make a new run and roll it out.
@@ -44,12 +44,12 @@ class RunScorer:
 
     Args:
         world: the run's dataset.
-        plain: ranker without features, bound to that dataset.
-        featured: ranker with features, bound to that dataset; None if the run has no features.
+        plain: ranker without features, bound to the run's dataset.
+        featured: ranker with features, bound to the run's dataset; None if the run has no features.
         quantizer_version: version of the quantiser. Rows of another version are not used, because their ids have
             different meanings.
-        student: model that computes intents if a user's row has no intents or outdated ones; None if the run has no student.
-        oldest_s: seconds after which a row's intents are old; None for never.
+        student: model that computes missing or outdated intents of users; None if the run has no student.
+        oldest_s: seconds after which a row's intents are outdated; None for never.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class RunScorer:
         self._student, self._oldest_s = student, oldest_s
 
     def score(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        """Return each candidate's prediction of the ranker's goal, which is the CTCVR or, without a conversion task, the first label.
+        """Return the ranker's prediction of its goal for each candidate of each request.
 
-        A ranker may define its goal differently. Unknown candidates get None. The list is empty if the context does not fit.
+        The goal is CTCVR or, without a conversion task, the first label, unless the ranker defines another one.
+        Candidates that are not in the catalogue get None. A request whose context does not fit the log gets no scores.
         """
         wrong = [self._world.wrong_context(request.context) for request in requests]
         numbers = [self._numbers(request.items) for request in requests]
@@ -95,9 +96,10 @@ class RunScorer:
         return self._student is not None
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return the student's intents for users whose row has no intents or outdated ones, from their history up to now.
+        """Return the student model's intents for users whose intents are missing or outdated; None for others.
 
-        Only the intents of such a row are replaced; its other features are kept, even if they have a different quantiser version.
+        The student reads the user's history up to now. The result replaces only the intents of a row; its other
+        features stay, even if they have a different quantiser version.
         """
         student = self._student
         if student is None:
@@ -118,7 +120,7 @@ class RunScorer:
         return found
 
     def _gaps(self, rows: Sequence[dict[str, Any] | None], times: Array) -> Array:
-        """Return the positions of rows that have no intents or outdated ones."""
+        """Return the positions of rows whose intents are missing or outdated."""
         return np.flatnonzero(
             [row is None or not row.get("intent_weights") or self._is_old(row, at) for row, at in zip(rows, times)]
         )
@@ -171,7 +173,10 @@ class RunScorer:
     def _with_student(
         self, rows: Sequence[dict[str, Any] | None], live: Dataset, times: Array, student: IntentStudent
     ) -> list[dict[str, Any] | None]:
-        """Return the rows, with the student's intents in place of missing or outdated ones. A missing row gets only intents."""
+        """Return the rows with the student's intents in place of missing or outdated ones.
+
+        A missing row is replaced by a row with intents only.
+        """
         asked = self._gaps(rows, times)
         said = [dict(zip(INTENTS, row)) for row in student.rows(live, asked, times[asked])]
         found = list(rows)
@@ -188,7 +193,7 @@ class RunScorer:
 
 
 def usable_features(features: dict[str, Any] | None, quantizer_version: str) -> dict[str, Any] | None:
-    """Return the feature row if its ids have the given quantiser version, otherwise None; always None for an empty version."""
+    """Return the feature row if it has the given quantiser version; None otherwise, or if that version is empty."""
     there = quantizer_version and features and features["quantizer_version"] == quantizer_version
     return features if there else None
 
@@ -223,7 +228,7 @@ def feature_columns(world: World, rows: Sequence[dict[str, Any] | None]) -> dict
 
 
 def _among(found: RankResult, known: NDArray[np.bool_]) -> RankResult:
-    """Return a result with None for candidates that were not scored."""
+    """Expand the scores of the candidates where ``known`` is True to all candidates, with None for the others."""
     if known.all():
         return found
 
@@ -258,7 +263,7 @@ def scorer_of(world: World) -> RunScorer:
 
 
 def _warm(scorer: RunScorer, world: World, version: str) -> None:
-    """Score two requests, so that whatever rankers build lazily (mainly the log's statistics) exists before the first real request."""
+    """Score two requests, to build lazy data (mainly the log's statistics) before the first real request."""
     now = world.dataset.last_time + 1
     row = {"quantizer_version": version, "as_of": now, "ids": [], "neighbour_items": []}
     for user in ("", next(iter(world.users), "")):
@@ -266,7 +271,11 @@ def _warm(scorer: RunScorer, world: World, version: str) -> None:
 
 
 def load_neural(folder: Path, dataset: Dataset) -> Ranker:
-    """Load a ranker that can score the current state of users."""
+    """Load a ranker that can score the current state of users.
+
+    Raises:
+        FeaturesOnly: the ranker is not a neural ranker.
+    """
     found = load_ranker(folder, dataset)
     if not isinstance(found, Ranker):
         raise FeaturesOnly(

@@ -33,7 +33,7 @@ RELEASE_POLL_S = 1.0
 STOP_S = 2.0
 SAY_EVERY_S = 2.0
 RETRY_S = 60.0
-"""Pause before another attempt to load a ranker; its stage may have finished in the meantime."""
+"""Seconds before another attempt to load the models of a release, whose stages may have finished in the meantime."""
 
 
 class Scorers:
@@ -79,7 +79,7 @@ class Scorers:
 
     @property
     def state(self) -> str:
-        """State of the active ranker: ``ready``, ``loading``, ``failed``, or ``none`` if it is not used online."""
+        """State of the active release's ranker: ready, loading, failed, or none if no ranker can be used online."""
         if self.active not in self._loaded:
             return "loading"
         return self._state(Scorer)
@@ -115,9 +115,9 @@ class Scorers:
         return isinstance(found, IntentSource) and found.says_intents
 
     def knows(self, release: str | None, history: UserHistory) -> bool | None:
-        """Return whether a user is in the data of a release's run or has had events since.
+        """Return whether a user is in the data of a release's run or has had later events.
 
-        The result is None if the user has had no events and the backend cannot tell which users the run contains.
+        The result is None if the user has no later events and the backend cannot tell which users the run contains.
         """
         if history.seen:
             return True
@@ -138,14 +138,14 @@ class Scorers:
             self._reasons.pop(name, None)
 
     def _point_to(self, found: Releases) -> None:
-        """Set the active release; the earlier one answers until the new models are loaded, if it is still live."""
+        """Set the active release. Until its models are loaded, the earlier release stays active if it is still live."""
         if found.active in self._loaded or self.active not in self._loaded or self.active not in found.live:
             if self.active != found.active:  # log every switch, by a route or by a command
                 log("release served", release=found.active, before=self.active)
             self.active = found.active
 
     def _open(self, name: str, run: Path) -> None:
-        """Load a release's ranker; if this fails, the features are still served."""
+        """Load a release's models; if this fails, its features are still served."""
         try:
             self._loaded[name] = self._load(run)
             log("ranker loaded", release=name)

@@ -28,7 +28,7 @@ AGES = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0)
 LATEST = 2000
 """Number of latest lists over whose times the quantiles are computed."""
 EVERY = 50
-"""Number of lists after which the quantiles are recomputed; at the beginning, after every list."""
+"""Number of lists between two updates of the quantiles; during the first ``EVERY`` lists, every list updates them."""
 COUNTERS = {
     "rows": "Feature rows written",
     "rows_discarded": "Rows whose lease was lost, so that another worker wrote them",
@@ -144,12 +144,12 @@ class Metrics:
         self._missing.labels(why).inc()
 
     def note_cascade(self, found: Sequence[RecommendResult]) -> None:
-        """Record the times of the steps, for requests that were answered together."""
+        """Record the time of each cascade step, once per batch of requests."""
         for step, seconds in next((dict(result.seconds) for result in found if result.seconds), {}).items():
             self._steps.labels(step).observe(seconds)
 
     def render(self) -> bytes:
-        """Return all metrics as text, of every process that shares a folder with this one."""
+        """Return the metrics as text, over all processes that share the folder ``PROMETHEUS_MULTIPROC_DIR``."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

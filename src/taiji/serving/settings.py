@@ -13,7 +13,7 @@ from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings
 
 PASSWORD = "TAIJI_STORE_PASSWORD"
-"""Environment variable for the password, because a setting would be visible in `config.json` and in `ps`."""
+"""Environment variable with the store's password. A setting would be visible in `config.json` and in `ps`."""
 
 
 class TriggerSettings(Settings):
@@ -24,7 +24,7 @@ class TriggerSettings(Settings):
     included.
     """
     events: int = Field(default=20, ge=1)
-    """Number of unread events that end this waiting time at once."""
+    """Number of unread events at which the features are written at once, without waiting for `window_s`."""
     staleness_s: float = Field(default=7 * 86400.0, ge=0)
     """Age at which a row is written again without an event, because prompts depend on the time; 0 for never."""
     known_per_hour: float = Field(default=100_000.0, gt=0)
@@ -74,8 +74,8 @@ class LimitSettings(Settings):
     request_s: float = Field(default=10.0, gt=0)
     """Longest time for a response."""
     wait_s: float = Field(default=1.0, gt=0)
-    """Reasonable waiting time for a ranking, a list or a batch of features; when the load would make it longer, requests
-    get 503 at once.
+    """Longest acceptable waiting time for a ranking, a list or a batch of features; requests that would wait longer get
+    503 at once.
     """
     rate: float = Field(default=5000.0, gt=0)
     """Average number of requests per second and key."""

@@ -25,7 +25,9 @@ class Workload(Settings):
     events_per_active: float = Field(default=30.0, ge=0)
     """Events per active user and day."""
     sessions_per_active: float = Field(default=2.0, ge=0)
-    """Bursts of events (sessions) per active user and day. A burst causes at most one LLM call if the window of the trigger covers it."""
+    """Bursts of events (sessions) per active user and day. A burst causes at most one LLM call if it is shorter than
+    `serving.trigger.window_s`.
+    """
     refresh_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the bursts that lead to an LLM call; others fail a condition, such as a minimum number of new events."""
     staleness_days: float = Field(default=7.0, ge=0)
@@ -99,8 +101,8 @@ def size(workload: Workload | None = None, model: Model | None = None, store: St
     """Return rates, GPUs, store and cost.
 
     A call occupies a GPU for ``prompt·(1 − cached)/prefill + completion/decode`` seconds, divided by the utilisation.
-    GPUs are sized for the peak and paid all day. The bursts of active users cause calls. So does staleness: the
-    features of a user without a burst are written once per staleness limit.
+    GPUs are sized for the peak and paid all day. Calls come from the bursts of active users, and from staleness: the
+    features of users who are inactive on a day are written once per ``staleness_days``.
     """
     w, m, s = workload or Workload(), model or Model(), store or Store()
     active = w.users * w.active_share

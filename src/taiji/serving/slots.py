@@ -1,8 +1,8 @@
 """Numbers that keep the names of workers unique among the services on one host that share a store.
 
-A worker keeps its name after a restart, so that it can give back the leases of its earlier process. Two services with
-the same names would claim each other's users. The number is held by a lock that the system releases when the process
-ends for any reason.
+A worker keeps its name after a restart, so that it can give back the leases of its earlier process. Two services whose
+workers have the same names would give back each other's leases. The number is held by a lock that the system releases
+when the process ends for any reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST = 64
 
 
 class Slot:
-    """Lowest number that no other living service of this user holds for a store.
+    """Lowest number that no other running service of the same operating-system user holds for a store.
 
     Args:
         place: address of the store, the same for all services that use it.

@@ -87,6 +87,9 @@ def test_every_layout_gives_the_same_tables(tmp_path, layout, encoding):
         ("latest", "ratings.csv", "2,20", "2,30", ["unknown id", "ratings.csv", "column item_id, row 2", "30"]),
         ("latest", "movies.csv", "genres", "kinds", ["movies.csv, column genres"]),
         ("1m", "movies.dat", "20::", "", ["movies.dat, line 2"]),
+        ("1m", "movies.dat", "20::", "²::", ["movies.dat, line 2"]),
+        ("1m", "users.dat", "56::0", "56::21", ["users.dat, line 2", "field 4", "below 21"]),
+        ("1m", "users.dat", "25::17", "25::cook", ["users.dat, line 1", "field 4"]),
         ("100k", "u.data", "2\t20\t3\t200", "2\t20\tx\t200", ["u.data, column rating, row 2", "'x'"]),
     ],
 )

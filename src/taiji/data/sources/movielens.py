@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = {"100k": ("u.data", "u.item"), "1m": ("ratings.dat", "movies.dat"), "csv": ("ratings.csv", "movies.csv")}
 GENDERS = {"M": "male", "F": "female"}
-AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}
+AGES = {"1": "under 18", "18": "18-24", "25": "25-34", "35": "35-44", "45": "45-49", "50": "50-55", "56": "56+"}
 OCCUPATIONS = (
     "other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service", "doctor/health care",
     "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer", "programmer", "retired", "sales/marketing", "scientist",
@@ -122,8 +124,15 @@ def _read_csv(folder: Path) -> Frames:
     return _ratings(ratings), _films(films["movieId"].to_list(), films["title"].to_list(), genres), None
 
 
-def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
-    """Return the fields of each line of a small file without a header, in UTF-8 or Latin-1."""
+def _lines(path: Path, separator: str, width: int, codes: Mapping[int, int] = MappingProxyType({})) -> list[list[str]]:
+    """Return the fields of each line of a small file without a header, in UTF-8 or Latin-1.
+
+    Args:
+        path: the file, in which the first field of each line is a number.
+        separator: text between two fields.
+        width: smallest number of fields.
+        codes: positions of further fields that are numbers, each with their exclusive upper bound.
+    """
     existing(path)
     try:
         content = path.read_bytes()
@@ -135,14 +144,21 @@ def _lines(path: Path, separator: str, width: int) -> list[list[str]]:
         text = content.decode("latin-1")
     rows = [line.split(separator) for line in text.splitlines()]
     for number, row in enumerate(rows, start=1):
-        if row != [""] and (len(row) < width or not row[0].isdigit()):
+        if row == [""]:
+            continue
+        if len(row) < width or not row[0].isdecimal() or any(not _below(row[n], most) for n, most in codes.items()):
+            bounds = "".join(f", field {place + 1} one below {most}" for place, most in codes.items())
             raise InputError(
                 "A line is invalid.",
                 where=f"{path}, line {number}",
-                expected=f"at least {width} fields separated by {separator!r}, the first of which is a number",
+                expected=f"at least {width} fields separated by {separator!r}, the first of which is a number{bounds}",
                 found=repr(separator.join(row)[:60]),
             )
     return [row for row in rows if row != [""]]
+
+
+def _below(text: str, most: int) -> bool:
+    return text.isdecimal() and int(text) < most
 
 
 def _read_1m(folder: Path) -> Frames:
@@ -158,12 +174,12 @@ def _read_1m(folder: Path) -> Frames:
     films = _lines(folder / "movies.dat", "::", 3)
     profiles = None
     if (folder / "users.dat").is_file():
-        people = _lines(folder / "users.dat", "::", 5)
+        people = _lines(folder / "users.dat", "::", 5, {3: len(OCCUPATIONS)})
         profiles = pl.DataFrame(
             {
                 "user_id": [int(row[0]) for row in people],
                 "gender": [GENDERS.get(row[1]) for row in people],
-                "age": [AGES.get(int(row[2])) for row in people],
+                "age": [AGES.get(row[2]) for row in people],
                 "occupation": [OCCUPATIONS[int(row[3])] for row in people],
             }
         )

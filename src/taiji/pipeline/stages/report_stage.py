@@ -46,11 +46,11 @@ class Report(Stage):
     publish = ("report.html", "metrics.json", "model_card.md", "data_card.md")
 
     def outside(self, config: Config) -> State:
-        """Return the state of templates and of the user's own ranker."""
+        """Return the state of the prompt templates and of the user's own evaluation ranker."""
         return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of evaluated answers and exposures."""
+        """Return the number of evaluated answers plus the number of test exposures of users with features."""
         shown = log.exposures(3) * featured_users(config, log) / log.users
         return Amount(len(MODELS) * tested_prompts(config, log) + shown)
 

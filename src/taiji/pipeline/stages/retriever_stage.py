@@ -1,4 +1,4 @@
-"""Stage `retriever`, of which there is one per retriever in the configuration."""
+"""Stage `retriever`; a run has one such stage per retriever in the configuration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RetrieverStage(Stage):
         self.variant, self.values = name, dict(values)
 
     def parameters(self) -> dict[str, Any]:
-        """Return the section of the configuration without the settings of the merge."""
+        """Return the retriever's section without the merge settings ``weight`` and ``quota``."""
         from taiji.cascade.assembly import OWN_KEYS
 
         return {key: value for key, value in self.values.items() if key == "model" or key not in OWN_KEYS}

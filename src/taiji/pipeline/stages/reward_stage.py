@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Reward(Stage):
-    """Stage that trains the ranker whose scores are rewards in alignment, only on the earliest period."""
+    """Stage that trains the reward ranker on the earliest period only. Its scores are rewards in alignment."""
 
     name = "reward"
     summary = "Train the ranker whose scores are rewards in alignment, on the earliest period."
@@ -24,7 +24,7 @@ class Reward(Stage):
     settings = ("ranking", "own_ranker.reward")
 
     def outside(self, config: Config) -> State:
-        """Return the state of the user's own ranker, and of the tables that fields read."""
+        """Return the state of the files of the user's own ranker and of the tables in ``ranking.pair_fields``."""
         return [*named_files(config.own_ranker.reward), *ranker_tables(config)]
 
     def cost(self, config: Config, log: Log) -> Amount:
@@ -32,7 +32,7 @@ class Reward(Stage):
         return Amount(trained_rows(log.exposures(0), config))
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Train, unless the user supplies a ranker."""
+        """Train the ranker, unless ``own_ranker.reward`` names one."""
         from taiji.data import exposures
         from taiji.pipeline.run_data import load, load_split
         from taiji.pipeline.run_rankers import train

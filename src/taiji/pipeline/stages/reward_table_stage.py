@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class RewardTable(Stage):
-    """Stage that precomputes the rewards of the candidate items of each alignment prompt, for lookup during reinforcement learning."""
+    """Stage that chooses candidate items for each alignment prompt and precomputes their rewards.
+
+    Reinforcement learning looks the rewards up in the resulting reward table.
+    """
 
     name = "reward_table"
     summary = "Precompute candidate items and their rewards for every alignment prompt."
@@ -33,7 +36,7 @@ class RewardTable(Stage):
         return named_files(config.own_ranker.reward)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of prompts."""
+        """Return the number of alignment prompts, counting repetitions."""
         return Amount(aligned_prompts(config, log))
 
     def run(self, context: Context) -> dict[str, Any]:

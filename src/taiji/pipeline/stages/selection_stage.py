@@ -25,18 +25,21 @@ class Selection(Stage):
     settings = (*LANGUAGE, "reasoning.selection")
 
     def outside(self, config: Config) -> State:
-        """Return the state of a model folder and of templates."""
+        """Return the state of the language model's folder and of the prompt templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of rationales and the tokens read. Per prompt these are the prompt once, each rationale with the answer twice (in full and
-        redacted), and the answer without a rationale once."""
+        """Return the number of rationales and the number of tokens read.
+
+        For each prompt, the model reads the prompt once, each rationale with the true answer twice (in full and
+        redacted), and the true answer without a rationale once.
+        """
         k, taught = config.reasoning.teacher.rationales, taught_prompts(config, log)
         read = taught * (log.student_tokens + 2 * k * log.said_tokens + log.target_tokens)
         return Amount(taught * k, read, language=True, spread=True)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Score the rationales, calibrate the threshold, and decide."""
+        """Score the rationales, calibrate the threshold, and decide which rationales to keep."""
         import polars as pl
 
         from taiji.core.artifacts import write_parquet

@@ -24,11 +24,11 @@ class SFT(Stage):
     distributed = True
 
     def outside(self, config: Config) -> State:
-        """Return the state of a model folder and of templates."""
+        """Return the state of the language model's folder and of the prompt templates."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of training tokens."""
+        """Return the number of kept rationales and of training tokens."""
         reasoning = config.reasoning
         prompts = config.size.rationale_prompts * prompt_share(config, log)
         kept = prompts * reasoning.teacher.rationales * log.kept_share
