@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.core.file_state import State, named_files
-from taiji.pipeline.amounts import Amount, aligned_prompts
+from taiji.pipeline.amounts import Amount, prompt_share
 from taiji.pipeline.stage import PREPARED_STAGES, Stage
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class RewardTable(Stage):
         return named_files(config.own_ranker.reward)
 
     def cost(self, config: Config, log: Log) -> Amount:
-        """Return the number of alignment prompts, counting repetitions."""
-        return Amount(aligned_prompts(config, log))
+        """Return the number of alignment prompts, however often training repeats them."""
+        return Amount(config.size.alignment_prompts * prompt_share(config, log))
 
     def run(self, context: Context) -> dict[str, Any]:
         """Choose the candidates and compute their rewards."""
