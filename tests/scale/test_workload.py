@@ -56,6 +56,14 @@ def test_tokens_counted_by_hand():
     assert amounts["data"].units == 50_000
 
 
+def test_prompts_that_training_repeats_get_one_row_of_rewards():
+    longer = CONFIG.model_copy(
+        update={"alignment": CONFIG.alignment.model_copy(update={"steps": 100, "prompts_per_step": 8})}
+    )
+    amounts = workload(longer, LOG)
+    assert (amounts["reward_table"].rows, amounts["alignment"].written) == (40, 800 * 4 * 60)
+
+
 def test_a_writer_needs_no_model_and_an_endpoint_no_partitions():
     def kind(name):
         teacher = CONFIG.reasoning.teacher.model_copy(update={"kind": name})
