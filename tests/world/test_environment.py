@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.world.small import small
 
+from taiji.core.component import NO_ITEM, Slate
 from taiji.core.errors import InputError
 from taiji.world.scenario import scenarios
 
@@ -41,6 +43,17 @@ def test_an_episode_ends_with_the_days_and_its_reward_is_that_of_the_world():
         total, steps = total + reward, steps + 1
         assert not terminated
     assert about["slot"] == 24 and steps > 10 and total > 0
+
+
+def test_places_without_a_candidate_have_no_part_in_the_predictions():
+    env = WorldEnv(small("retention", users=30, days=1, candidates=20))
+    env.reset(seed=3)
+    seen = env._current
+    items = seen.candidates.items
+    fewer, padded = (replace(seen, candidates=Slate(kept)) for kept in (items[:, :12], items.copy()))
+    padded.candidates.items[:, 12:] = NO_ITEM
+    found = env.predictions(padded)
+    assert np.allclose(found[:, :12], env.predictions(fewer), rtol=0, atol=1e-12) and not found[:, 12:].any()
 
 
 def test_knowing_what_to_fuse_earns_more():

@@ -1,4 +1,4 @@
-"""File of the SQLite store: its identity, queries for one number, and translation of SQLite's errors."""
+"""Helpers of the SQLite store: identity of its file, queries for one number, and translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taiji.serving.store import StoreUnavailable
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
-    """Return the identity of a file, which distinguishes it from a replacement; None if there is no file."""
+    """Return a file's device and inode number, which differ from a replacement's; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -21,7 +21,7 @@ def identity_of(path: Path) -> tuple[int, int] | None:
 
 
 def one_number(db: sqlite3.Connection, query: str, *values: object) -> int:
-    """Return the number that a query returns."""
+    """Return the first column of the first row of a query's result as an integer."""
     return int(db.execute(query, values).fetchone()[0])
 
 

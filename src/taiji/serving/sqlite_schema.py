@@ -1,7 +1,7 @@
 """Tables of the SQLite store, and the upgrade of tables of older versions.
 
-A new version of the schema only adds tables and columns, so that an upgrade can run while older processes continue, and
-can be reverted.
+A new version of the schema only adds tables and columns. Older processes can therefore continue during an upgrade, and
+the upgrade can be reverted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Store in one SQLite file, for one machine and without a server.
 
 With a write-ahead log, readers never wait for the writer. A full sync at each commit means that a power cut loses no
-acknowledged data, and ``secure_delete`` overwrites deleted data. There is one connection per thread, whose cache keeps
-prepared statements. A read is one statement and thus one snapshot, so row and active release are always consistent.
+acknowledged data, and ``secure_delete`` overwrites deleted data. Each thread has its own connection, which caches
+prepared statements. A read is one statement and thus one snapshot, so rows and active release are always consistent.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class SQLiteStore:
         self._local = threading.local()
         self._all: list[tuple[sqlite3.Connection, threading.RLock]] = []
         self._file: tuple[int, int] | None = None
-        """Identity of the opened file. A connection would continue to write to a file that was deleted or replaced, and
-        these writes would be lost.
+        """Identity of the opened file, to detect that it was deleted or replaced. Otherwise connections would continue
+        to write to the old file, and these writes would be lost.
         """
         try:
             make_folder(path.parent)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # private: the behaviour of users
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readable by its owner only
             with translated():
                 self._connection()[0].execute("PRAGMA journal_mode = WAL")
                 prepare(self._connection()[0], str(path))
@@ -93,14 +93,14 @@ class SQLiteStore:
 
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:
-        """Yield this thread's connection, and keep it open meanwhile, because closing it in use would crash SQLite."""
+        """Yield this thread's connection and hold its lock: closing a connection in use would crash SQLite."""
         self._demand_file()
         connection, busy = self._connection()
         with busy:
             yield connection
 
     def _demand_file(self) -> None:
-        """Raise if the file at the store's path is not the one that was opened."""
+        """Raise StoreUnavailable if the file at the store's path is not the one that was opened."""
         if self._file is not None and identity_of(self._path) != self._file:
             raise StoreUnavailable(REPLACED)
 
@@ -199,7 +199,7 @@ class SQLiteStore:
         return len(taken)
 
     def _note(self, db: sqlite3.Connection, user: str, amount: int, now: int, source: str) -> None:
-        """Count a user's new events, drop the oldest above the limit, and make the user due in live releases."""
+        """Count a user's new events, drop the oldest events above the history limit, and request new features."""
         db.execute(
             "INSERT INTO users VALUES (?, ?) ON CONFLICT DO UPDATE SET seen = seen + excluded.seen", (user, amount)
         )
@@ -276,7 +276,7 @@ class SQLiteStore:
             neighbour is not None
             and db.execute("SELECT 1 FROM erased WHERE digest = ?", (digest_of(neighbour, self._secret),)).fetchone()
         ):
-            neighbour, tail = None, b"[]"  # erased while the LLM wrote
+            neighbour, tail = None, b"[]"  # the neighbour was erased during the LLM call
         db.execute(
             """INSERT INTO features VALUES (?, ?, 1, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = version + 1, seen = excluded.seen,
             neighbour = excluded.neighbour, head = excluded.head, tail = excluded.tail""",
@@ -374,7 +374,7 @@ class SQLiteStore:
             active, previous = found.get("active"), found.get("previous")
             if active is None or previous is None:
                 raise KeyError("previous")
-            if found.get("undone") == previous:  # done already; the caller did not receive the response
+            if found.get("undone") == previous:  # a repeated call: the response of the first was lost
                 return str(active)
             for name, value in (("active", previous), ("previous", active), ("undone", active)):
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))

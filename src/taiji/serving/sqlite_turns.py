@@ -12,7 +12,10 @@ WITH_FEATURES = "coalesce(json_extract(r.body, '$.quantizer_version'), 'unreadab
 
 
 def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: int, source: str) -> None:
-    """Make a user with new events due in every live release with features, or defer the user to the next turn of ``source``."""
+    """Make a user with new events due in every live release with features.
+
+    If the API key ``source`` exceeds its pace, the user is deferred to the key's next turn instead.
+    """
     trigger = settings.trigger
     found = db.execute(
         f"""SELECT r.name, (SELECT seen FROM users WHERE user = ?1) - coalesce(f.seen, 0), w.due, w.late, w.lease, w.attempts
@@ -37,7 +40,7 @@ def ask_for(db: sqlite3.Connection, settings: ServingSettings, user: str, now: i
 
 
 def _turn(db: sqlite3.Connection, release: str, source: str, known: bool, now: int, each: int) -> int:
-    """Return the time at which the next user of a source has its turn, and count that user."""
+    """Take the next turn of an API key for a user, and return its time; ``each`` is the time between two turns."""
     row = db.execute(
         """INSERT INTO pace VALUES (?1, ?2, ?3, ?4 - ?5 * ?6 + ?5)
         ON CONFLICT DO UPDATE SET at = max(at, ?4 - ?5 * ?6) + ?5 RETURNING at""",
@@ -47,7 +50,10 @@ def _turn(db: sqlite3.Connection, release: str, source: str, known: bool, now: i
 
 
 def in_turn(db: sqlite3.Connection, release: str, now: int, limit: int) -> list[tuple[str, int]]:
-    """Return users with their numbers of failures: first users due the longest, then deferred users in order of their turns."""
+    """Return up to ``limit`` users, each with the number of its failures.
+
+    Users that have been due the longest come first, then deferred users in order of their turns.
+    """
     db.execute(
         "UPDATE work SET due = min(coalesce(due, late), late), late = NULL WHERE release = ? AND late <= ?",
         (release, now),
@@ -64,7 +70,10 @@ def in_turn(db: sqlite3.Connection, release: str, now: int, limit: int) -> list[
 
 
 def fill(db: sqlite3.Connection, settings: ServingSettings, release: str, due: int) -> None:
-    """Make users with unread events due in a new release. Users without features in any release are deferred to consecutive turns."""
+    """Make users with unread events due in a new release.
+
+    Users without features in any release are deferred to consecutive turns.
+    """
     db.execute(
         f"""INSERT INTO work (release, user, due, late)
         SELECT ?1, user, iif(known, ?2, NULL), iif(known, NULL, ?2 + ?3 * row_number() OVER (PARTITION BY known ORDER BY user)) FROM

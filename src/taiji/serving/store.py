@@ -7,7 +7,7 @@ effect.
 
 The path of an event: :meth:`Store.append` → queue → :meth:`Store.absorb` → history, user due → :meth:`Store.claim` →
 lease → :meth:`Store.commit` → row (or :meth:`Store.fail` → due again later, and after several failures a dead letter).
-An event in the queue that this version cannot read becomes a dead letter by itself, and the work continues.
+If this version cannot read a queued event, this event alone becomes a dead letter, and processing continues.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, S
 Appended = Literal["accepted", "duplicate", "conflict", "full"]
 MAX_BACKOFF_S = 300.0
 SCHEMA = 2
-"""Version of the contents of a store. 1: the first. 2: with the API key of an event, and deferred users."""
+"""Schema version of a store. Version 2 added deferred users, and the API key of each event."""
 LEAST_READER = 1
-"""Oldest version whose code can use a store of this version."""
+"""Oldest schema version whose code can use a store of version :data:`SCHEMA`."""
 ALIVE_S = 10.0
-"""Age of its latest sign of life at which a process counts as dead."""
+"""A process counts as dead if its latest sign of life is older than this; in seconds."""
 REPLACED = "the store is not the one that the process opened: it has been emptied or replaced"
 FORGET_US = 86_400 * 10**6
-"""Age at which the last sign of life of a process is deleted."""
+"""Age at which the last sign of life of a process is deleted, in microseconds."""
 BURST = 32
-"""Number of users for whom an API key may cause updates at once, beyond its steady pace."""
+"""Number of users whom an API key may make due at once, in addition to its steady pace."""
 
 
 class StoreUnavailable(Exception):
@@ -48,7 +48,7 @@ class StoreUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Releases:
-    """All live releases, the one that is read (``active``), and the one before it (``previous``)."""
+    """All live releases, the one that requests read (``active``), and the one that was active before (``previous``)."""
 
     live: dict[str, Release]
     active: str | None
@@ -57,7 +57,10 @@ class Releases:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A user whose features could not be written, or an unreadable event (without release and attempts), with the reason."""
+    """A user whose features could not be written, or an unreadable event, with the reason.
+
+    An unreadable event has an empty ``release`` and 0 ``attempts``. ``at`` is in microseconds.
+    """
 
     release: str
     user: str
@@ -104,14 +107,15 @@ class Store(Protocol):
         ...
 
     def clock_floor(self) -> int:
-        """Return the latest ``now`` that any worker has passed."""
+        """Return the high-water mark of the clock: at least the latest ``now`` of a claim that leased users, or 0."""
         ...
 
     def repair_clock(self, now: int) -> int:
-        """Undo writes with a clock ahead of ``now``, while no service runs; return how many users are now due.
+        """Correct times that were written with a clock ahead of ``now``; return the number of users made due.
 
-        The high-water mark and all later times are set back to ``now``. Users become due now if they are leased, are due
-        later than the settings allow, or have a row with a later time. The turns of API keys start anew.
+        No service may run meanwhile. The high-water mark and all other times after ``now`` are set back to ``now``.
+        Users become due now if they are leased, are due later than the settings allow, or have a row with a time
+        after ``now``. Turns of API keys after ``now`` are reset.
         """
         ...
 
@@ -127,15 +131,14 @@ class Store(Protocol):
         ...
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
-        """Move up to ``limit`` events from the queue into histories, and make their users due; return how many.
+        """Move up to ``limit`` events from the queue into histories, and make their users due.
 
-        Events that cannot be read become dead letters.
+        Events that cannot be read become dead letters. Return the number of events removed from the queue.
         """
         ...
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
-        """Lease the users that have been due the longest, then deferred users in order of their turns.
-
+        """Lease up to ``limit`` users: first those due the longest, then deferred users in order of their turns.
         An expired lease counts as a failure of its user. A user is deferred if its API key has recently caused more
         updates than :class:`~taiji.serving.settings.TriggerSettings` allows; each key has separate limits for users
         with and without features. Deferred users become due at their turn, and earlier if no other user is due.
@@ -143,11 +146,14 @@ class Store(Protocol):
         ...
 
     def commit(self, release: str, claims: Sequence[Claim], rows: Sequence[FeatureRow], now: int) -> list[bool]:
-        """Store rows whose lease is still valid; return False for the others, which are not stored."""
+        """Store the rows of users whose lease is still valid; return one flag per row, True if it was stored."""
         ...
 
     def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
-        """Release leases after a failure; the user is due again after a back-off, or becomes a dead letter."""
+        """Release leases after a failure; each user is due again after a back-off, or becomes a dead letter.
+
+        With ``count=False`` the failure is not counted, and no user becomes a dead letter.
+        """
         ...
 
     def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
@@ -155,7 +161,7 @@ class Store(Protocol):
         ...
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:
-        """Return the rows of the active release, all from one snapshot."""
+        """Return the users' rows of the active release, all from one snapshot; None for a user without a row."""
         ...
 
     def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
@@ -167,14 +173,14 @@ class Store(Protocol):
         ...
 
     def add_release(self, release: Release, now: int) -> None:
-        """Make a release live in addition to the others; users with events become due under it.
+        """Make a release live in addition to the others; users with unread events become due in it.
 
         The first release becomes active.
         """
         ...
 
     def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
-        """Store the rows of a batch run for users without a row, except erased users; return how many."""
+        """Store the rows of a batch run for users without a row, except erased users; return the number stored."""
         ...
 
     def activate(self, release: str) -> None:
@@ -186,14 +192,14 @@ class Store(Protocol):
         ...
 
     def roll_back(self) -> str:
-        """Switch reads to the previous release, and return its name; a repetition changes nothing.
+        """Switch reads to the previous release, and return its name; repeating the call changes nothing.
 
-        Raise KeyError if there is none.
+        Raise KeyError if there is no previous release.
         """
         ...
 
     def waiting(self, release: str, now: int) -> int:
-        """Return the number of users whom the LLM is processing or who are due within the window, without deferred users."""
+        """Return the number of users leased or due within ``trigger.window_s``; deferred users do not count."""
         ...
 
     def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
@@ -205,22 +211,25 @@ class Store(Protocol):
         ...
 
     def last_beats(self) -> dict[str, int]:
-        """Return the time of each process's last sign of life by the process's own clock, however old it is."""
+        """Return the time of each process's last sign of life by its own clock, including dead processes."""
         ...
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
-        """Return the dead letters."""
+        """Return the dead letters of one release; by default those of all releases, and unreadable events."""
         ...
 
     def retry(self, now: int) -> int:
-        """Make every dead letter due again, with the failures reset; return how many."""
+        """Make failed users due again with their failures reset, and queue unreadable events again.
+
+        Return the number of dead letters that were retried.
+        """
         ...
 
     def erase(self, user: str, now: int) -> int:
-        """Remove a user from queue, history, work, features and neighbours' sequences; return the number of neighbours.
+        """Remove a user from queue, history, work and features, and as neighbour from the rows of other users.
 
-        The rows of the neighbours lose the sequence at once and become due. Only a keyed digest of the id stays, so
-        that the artefacts of the batch run cannot restore the user.
+        Such a row loses the neighbour's items at once, and its user becomes due. Only a keyed digest of the id stays,
+        so that the artefacts of the batch run cannot restore the user. Return the number of these other rows.
         """
         ...
 
@@ -229,7 +238,7 @@ class Store(Protocol):
         ...
 
     def suppressed(self, users: Sequence[str]) -> list[bool]:
-        """Return which of the users were erased."""
+        """Return one flag per user, True if the user was erased."""
         ...
 
     def count(self, **amounts: int) -> None:
@@ -246,7 +255,7 @@ class Store(Protocol):
 
 
 def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
-    """Return a queued event of a user, or None and the reason why it cannot be read."""
+    """Unpack a queued event of a user; return the event and an empty text, or None and the reason for the failure."""
     try:
         event = Event.unpack(packed)
     except Unreadable as error:
@@ -255,7 +264,7 @@ def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:
 
 
 def readable(packed: Iterable[bytes | str]) -> tuple[Event, ...]:
-    """Return the readable events of a history; events of a newer version stay in the store, are left out and logged."""
+    """Return the readable events of a history; log the others (of a newer version), which stay in the store."""
     found, lost = [], 0
     for piece in packed:
         try:
@@ -289,7 +298,7 @@ def keyed_digest(data: bytes, secret: bytes) -> str:
 
 
 def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) -> int | None:
-    """Return the time at which a new row becomes stale; None if rows never do.
+    """Return the time at which a new row becomes stale; None if rows never become stale (``staleness_s`` is 0).
 
     The period ``staleness_s`` is shortened by a share that depends on the user id, at most a tenth (with ``spread``, up to
     all of it), so that users do not all become due together.
@@ -301,21 +310,26 @@ def next_due(settings: ServingSettings, user: str, now: int, *, spread: bool) ->
 
 
 def latest_due(settings: ServingSettings, now: int) -> int:
-    """Return the latest due time that anything done until now can have given a user."""
+    """Return an upper bound of the due times that were set until ``now``."""
     waits = settings.trigger.staleness_s, MAX_BACKOFF_S, settings.trigger.window_s, 3600.0
     return now + int(max(waits) * 1e6)
 
 
 def backoff_us(settings: ServingSettings, attempts: int) -> int:
-    """Return the wait after the ``attempts``-th failure, which doubles each time, up to five minutes."""
+    """Return the wait after the ``attempts``-th failure in microseconds; it doubles each time, up to five minutes."""
     return int(min(settings.worker.backoff_s * 2 ** min(attempts - 1, 30), MAX_BACKOFF_S) * 1e6)
 
 
 def demand_readable(schema: int, reader: int, place: str) -> None:
-    """Raise unless this version of taiji can use the store; ``reader`` is the oldest version that can.
+    """Check that this version of taiji can use a store.
+
+    Args:
+        schema: schema version of the store.
+        reader: oldest schema version whose code can use the store.
+        place: address of the store, for the error message.
 
     Raises:
-        ArtifactError: this version is older.
+        ArtifactError: this version of taiji is older than ``reader``.
     """
     if reader > SCHEMA:
         raise ArtifactError(
@@ -328,7 +342,7 @@ def demand_readable(schema: int, reader: int, place: str) -> None:
 
 
 def paces(settings: ServingSettings) -> tuple[int, int]:
-    """Return the time between two users of one API key in microseconds, for users with and without features."""
+    """Return the microseconds between two turns of an API key, for users with features and for users without."""
     trigger = settings.trigger
     known, strangers = (max(1, round(3600e6 / rate)) for rate in (trigger.known_per_hour, trigger.strangers_per_hour))
     return known, strangers

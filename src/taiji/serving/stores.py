@@ -19,7 +19,7 @@ def open_store(settings: ServingSettings, run: str | Path | None = None, *, gene
     Args:
         settings: settings of the service.
         run: its run directory.
-        generation: generation that the store must have, if known.
+        generation: required generation of the store; empty to accept any.
 
     Raises:
         ConfigError: the kind is unknown, or there is no path for the file.
@@ -42,9 +42,9 @@ def place_of(settings: ServingSettings, run: str | Path | None) -> str:
 
 
 def demand_same_store(note: Path, place: str, generation: str) -> None:
-    """Compare a store with the note of an earlier start in the run directory, or write such a note.
+    """Compare a store with the one recorded in the file ``note`` at an earlier start; record it if there is no record.
 
-    An empty store in place of the original would accept earlier events again, and would not know who was erased.
+    An empty store in place of the original would accept earlier events again, and would not contain the erasures.
 
     Raises:
         ResourceError: there is a different store at the same address.
@@ -56,7 +56,7 @@ def demand_same_store(note: Path, place: str, generation: str) -> None:
             where=place,
             expected="the store of the last start, with its events and erasures",
             found="a different store",
-            fix=f"restore its backup; or, to start again without both, delete {note}",
+            fix=f"restore its backup; or, to start again without these events and erasures, delete {note}",
         )
     if place not in known:
         try:

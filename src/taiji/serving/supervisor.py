@@ -36,16 +36,17 @@ MAX_WAIT_S = 5.0
 MAX_WAIT_KILLED_S = 0.5
 LONG_LIFE_S = 10.0
 MAX_LEAD_S = 86_400.0
-"""Largest accepted lead of the store's high-water mark over the machine's clock; the clock may have been set back.
+"""Largest accepted lead of the store's high-water mark over this machine's clock, in seconds; a small lead is normal
+after the clock was set back.
 """
 THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
-"""Threads of PyTorch and polars in an HTTP process, unless the environment says otherwise: the work of a request is too small to be split, and
-``api_processes`` uses the cores."""
+"""Environment of an HTTP process, unless already set: PyTorch and polars use one thread each. A request is too little
+work to split; ``api_processes`` makes use of more cores."""
 
 
 @dataclass
 class Child:
-    """Slot for a process: what to start, what is running, and when to restart it after a failure."""
+    """Slot for a process: command, running process, its start time, and the wait before a restart, in seconds."""
 
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
@@ -57,12 +58,12 @@ class Supervisor:
     """Supervisor that keeps the required processes running.
 
     Args:
-        store: store of the live releases, each of which gets its workers.
+        store: store with the live releases; each live release gets its own workers.
         run: the run directory of the first release.
         settings: settings, passed to the children.
         listener: bound and listening socket, shared by the API processes, so that no connection is rejected during a
             restart.
-        health: bound and listening socket for probes, if there is one.
+        health: bound and listening socket for probes; None if probes use ``listener``.
         suffix: suffix of the workers' names, unique per service on this host and store.
     """
 
@@ -111,7 +112,7 @@ class Supervisor:
                 lived = time.monotonic() - child.started
                 killed = (
                     child.process.returncode < 0 or child.process.returncode == HUNG
-                )  # the next process need not fail in the same way
+                )  # killed or hung: a restart may well succeed
                 child.wait = (
                     0.0
                     if lived > LONG_LIFE_S
@@ -174,20 +175,20 @@ def serve(
 
     Raises:
         ArtifactError: the run is not finished.
-        ConfigError: the service would be open to others without API keys, or the policy of its cache cannot be created.
+        ConfigError: there are no API keys although the address is not loopback, or the cache policy cannot be created.
         ResourceError: the extra ``serve`` is not installed, the store cannot be used, or the address is taken.
     """
     settings, run = settings or ServingSettings(), Path(run).resolve()
-    require("serve", "fastapi", "uvicorn", "prometheus_client")  # errors of children would not be seen
+    require("serve", "fastapi", "uvicorn", "prometheus_client")  # checked here: children could not show the error
     if not run.is_dir():
         raise ArtifactError("There is no such run directory.", where=str(run), fix="create one with taiji run")
     demand_keys(settings)
-    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # a check: each child creates its own
+    make_policy(settings.recommend.policy, settings.recommend.policy_settings)  # check only: each child creates its own
     store = open_store(settings, run)
     place = place_of(settings, run)
     demand_same_store(run / "serving" / "store.json", place, store.generation)
     demand_sound_clock(store, place)
-    slot = Slot(store.generation)  # not of the address, which can be written in several ways
+    slot = Slot(store.generation)  # by generation, because an address can be written in several ways
     introduce(store, run, settings)
     listener = _listen(settings.host, settings.port, "serving.port")
     port = settings.health_port
@@ -215,7 +216,7 @@ def demand_sound_clock(store: Store, place: str) -> None:
     """Reject a store that was written with a clock far ahead of this machine's.
 
     Raises:
-        ResourceError: the store's time is far ahead; due work would wait until this machine reaches it.
+        ResourceError: the store's time is far ahead; due work would wait until this machine's clock reaches it.
     """
     lead = (store.clock_floor() - wall_us()) / 1e6
     if lead > MAX_LEAD_S:

@@ -1,8 +1,8 @@
-"""Spans of requests by OpenTelemetry, if the service is configured to send them.
+"""OpenTelemetry spans of requests, if the service is configured to send them.
 
 A span has the method, the route's template and the status, but never a path or a query, which contain user ids. It
-becomes part of the trace in the client's ``traceparent``. OpenTelemetry's own environment variables define where spans
-are sent (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, …).
+joins the trace named by the client's ``traceparent`` header. OpenTelemetry's own environment variables configure the
+export (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, …).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Traced:
 
 
 def traced(app: ASGIApp) -> tuple[ASGIApp, TracerProvider]:
-    """Return an application whose requests are traced, and the provider, to be shut down at the end.
+    """Wrap an application to trace its requests; return it with the tracer provider, which the caller must shut down.
 
     Raises:
         ResourceError: the extra ``otel`` is not installed.

@@ -1,7 +1,7 @@
 """Load generator that is light enough to share two cores with the measured service.
 
 It uses one process, one event loop, and raw HTTP/1.1 over keep-alive connections. With a rate it is an open loop:
-request number n is due at ``start + n / rate`` even if earlier responses are late. Its latency counts from that time, so
+request n is due at ``start + n / rate`` even if earlier responses are late. Its latency is measured from that time, so
 a stall of the server increases the latency of all requests that had to wait. Without a rate, every connection sends its
 next request as soon as it gets a response.
 """
@@ -31,18 +31,19 @@ Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
 BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 PATIENCE_S = 2.0
-"""Age above which a response is useless."""
+"""Largest latency of a response that counts as goodput, in seconds."""
 REFUSED = 503
 """Status of a request that is rejected because the service is overloaded or not ready."""
 
 
 @dataclass
 class LoadReport:
-    """Result of a load run. ``statuses`` counts responses, ``errors`` broken connections.
+    """Result of a load run.
 
-    Latencies are in milliseconds; responses with 503 count in ``requests`` and ``rate``, but not in the latencies,
-    because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load and at most
-    :data:`PATIENCE_S` after their requests were due.
+    ``statuses`` counts responses per status. ``errors`` counts broken connections and requests without a response.
+    ``requests`` and ``rate`` (per second) count all responses. Latencies are in milliseconds and leave out responses
+    with 503, because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load
+    and at most :data:`PATIENCE_S` after their requests were due.
     """
 
     kind: str
@@ -85,11 +86,11 @@ def load(
     seed: int = 0,
     candidates: int = RANK_ITEMS,
 ) -> LoadReport:
-    """Send requests of one kind for some seconds and measure.
+    """Send requests of one kind for some seconds, and measure throughput and latency.
 
     Args:
         url: URL of the service, ``http://127.0.0.1:PORT``, on this machine only.
-        users: ids of requested users; reads of users without a row count as 404. :func:`of_run` finds ids.
+        users: ids of requested users, for example from :func:`of_run`; a read of a user without a row returns 404.
         items: ids for events and candidates.
         kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of
             50) or health.
@@ -98,12 +99,12 @@ def load(
         rate: requests per second; None for as many as possible.
         key: API key.
         seed: random seed of the choice of users and items.
-        candidates: items of a ranking.
+        candidates: number of items per ranking request.
 
     Raises:
         ConfigError: the address is not on this machine, or the load is not valid.
         InputError: the kind needs ids that are missing.
-        ResourceError: no service responds there.
+        ResourceError: no service responds at the URL.
     """
     host, port = _address(url)
     if not loopback(host) or not port:
@@ -130,10 +131,10 @@ def load(
     run = _Run(host, port, make, connections, seconds, rate)
     try:
         import uvloop
-
-        uvloop.run(run.run())
     except ImportError:
         asyncio.run(run.run())
+    else:
+        uvloop.run(run.run())
     latencies = np.asarray(run.latencies or [float("nan")]) * 1e3
     p50, p90, p99 = np.percentile(latencies, (50, 90, 99))
     return LoadReport(
@@ -152,7 +153,7 @@ def load(
 
 
 def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tuple[list[str], list[str]]:
-    """Return users and items of a run's published rows, or of its log if it has no features; at most ``limit`` of each."""
+    """Return at most ``limit`` users and ``limit`` items of a run's feature rows, or of its log without features."""
     from taiji.serving.live_dataset import World
     from taiji.serving.releases import backend
 
@@ -167,7 +168,7 @@ def of_run(run: str | Path, settings: ServingSettings, limit: int = 1000) -> tup
 def _maker(
     kind: Kind, users: Sequence[str], items: Sequence[str], headers: str, seed: int, candidates: int
 ) -> Callable[[], bytes]:
-    """Return a function that gives the bytes of the next request; all except writes are prepared in advance."""
+    """Return a function that returns the bytes of the next request; all requests but writes are prepared in advance."""
     rng = np.random.default_rng([seed, 8])
 
     def pick(values: Sequence[str], amount: int) -> list[str]:
@@ -265,7 +266,7 @@ class _Run:
             connection.close()
 
     def pump(self) -> None:
-        """Give due requests to idle connections."""
+        """Send due requests over idle connections."""
         while self._due and self._idle:
             self._idle.popleft().ask(self._make(), heapq.heappop(self._due))
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from taiji.core.errors import ConfigError
 
 LAST_TIME = 2**62
-"""Exclusive upper bound of the times of events, which every store can hold."""
+"""Exclusive upper bound of event times, in microseconds; every store can represent smaller times."""
 ContextValue = str | int | float | bool | None
 """Value of one column of a request's context."""
 
@@ -73,10 +73,10 @@ class EventBatch:
     """Events that are accepted together or not at all.
 
     Attributes:
-        key: hash of the name of an API key and the caller's idempotency key.
+        key: hash of the API key's name and the client's idempotency key.
         digest: keyed digest of the body.
         source: name of the API key.
-        former: key and digest in the form of version 0.2, so that batches which that version accepted are recognised.
+        former: key and digest as version 0.2 computed them, to recognise batches that version 0.2 accepted.
     """
 
     key: str
@@ -120,7 +120,7 @@ class Intents:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Intents | None:
-        """Return the intents of a row of a feature table; None if it has none."""
+        """Return the intents in a row of the feature table; None if the row has no intents."""
         if not row.get("intent_weights"):
             return None
         levels = tuple(tuple(level or "" for level in said) for said in row["intent_levels"])
@@ -144,7 +144,7 @@ class FeatureRow:
         as_of: exclusive upper bound of the times of the data from which the row was made.
         generated_at: time from which the row could be read (``available_at`` of the feature table), set by the worker
             when it stores the row.
-        intents: intents, if answers are sets and this answer named any.
+        intents: intents of the LLM's answer; None if answers are not sets of intents, or if this one has no intents.
     """
 
     user: str
@@ -160,7 +160,7 @@ class FeatureRow:
     intents: Intents | None = None
 
     def head(self) -> bytes:
-        """Return the JSON members without the braces, the feature version and the data from the neighbour."""
+        """Return the row's JSON members without braces, and without release, version and the neighbour's items."""
         values: dict[str, Any] = {
             "user": self.user,
             "model_version": self.model_version,
@@ -271,7 +271,7 @@ class Release:
 
     @classmethod
     def unpack(cls, packed: str | bytes) -> Release:
-        """Read the result of :meth:`pack`, without the additions of newer versions.
+        """Read the result of :meth:`pack`; ignore fields that newer versions added.
 
         Raises:
             Unreadable: the text is not a release.
@@ -324,11 +324,11 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class RankResult:
-    """Prediction of the ranker's goal (CTCVR by default) per candidate, None for one that is not in the catalogue.
+    """Predictions of the ranker's goal (CTCVR by default) per candidate; None for a candidate not in the catalogue.
 
     ``with_features`` is None if the user has neither a row of the ranker's quantiser version nor intents from a student.
-    ``wrong_context`` lists the context columns that the log lacks or whose value has a different type, with the reasons; in
-    that case nothing is scored.
+    ``wrong_context`` maps each context column that the log lacks, or whose value has a different type, to the reason.
+    If it is not empty, nothing is scored.
     """
 
     without_features: list[float | None] = field(default_factory=list)
@@ -346,8 +346,8 @@ class RecommendRequest:
         context: as in :class:`RankRequest`.
         trace: True to return the path of every candidate.
         features: as in :class:`RankRequest`.
-        spare: True to return also the items that would follow the list, as many as the list has, to be stored with the
-            kept list. A recommender may ignore this.
+        spare: True to also return the items that would follow the list (up to its length again), so that the cache can
+            store them with the list. A recommender may ignore this.
     """
 
     history: UserHistory
@@ -368,15 +368,15 @@ class RecommendResult:
             most.
         unknown: excluded items that are not in the catalogue.
         wrong_context: as in :class:`RankResult`; if set, nothing was retrieved.
-        late, failed: retrievers that were left out.
-        unranked: candidates that were left out because time was up.
-        seconds: time that each step took, for all requests that were answered together.
-        trace: a row per candidate, if requested.
+        late, failed: retrievers that were left out because they exceeded the time limit or raised an error.
+        unranked: number of candidates that were not ranked because of the time limit.
+        seconds: time per step, for all requests that were answered together.
+        trace: a row per candidate; None if not requested.
         until: end of each item's availability, in microseconds since the epoch; empty if every item stays available.
         spare: items that would follow the list, with their scores, sources and ``until``; None if not requested, or if
-            lists are chosen as a whole.
-        features: the features that the ranker read: those of the ``request``, if they have its quantiser version; the
-            user's row stored with the ``run``; or ``none``.
+            the recommender selects lists as a whole.
+        features: source of the features that the ranker read: ``request`` (only if they have the ranker's quantiser
+            version), ``run`` (the user's row stored with the run), or ``none``.
     """
 
     items: tuple[str, ...] = ()
@@ -395,7 +395,7 @@ class RecommendResult:
 
 
 class FeaturesOnly(ConfigError):
-    """The ranker of a release cannot be used online, because of its model; only its features are served."""
+    """The ranker of a release has a model that cannot be used online; only the release's features are served."""
 
 
 @runtime_checkable
@@ -417,7 +417,7 @@ class IntentSource(Protocol):
         ...
 
     def intents(self, requests: Sequence[IntentRequest]) -> list[StudentRow | None]:
-        """Return one result per request; None if the row's own intents are valid, or nothing is known of the user."""
+        """Return one result per request; None if the row's intents are up to date, or there are no data of the user."""
         ...
 
 

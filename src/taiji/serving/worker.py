@@ -83,7 +83,10 @@ class Worker:
         log("worker stopped", worker=self._name)
 
     def stop(self) -> None:
-        """Finish the current batch within the grace period, then release the rest and stop."""
+        """Stop after the current LLM call, and release the leases of all users not yet processed.
+
+        When the grace period ends, all leases are released and the process ends.
+        """
         self.stopping.set()
         timer = threading.Timer(self._settings.grace_s, self._leave)
         timer.daemon = True
@@ -114,7 +117,7 @@ class Worker:
                 self.stopping.wait(self._settings.poll_s)
 
     def _patiently(self, action: Callable[[], object], until: int | None = None) -> bool:
-        """Repeat while the store is unavailable, at most until a time; return whether it succeeded."""
+        """Repeat an action while the store is unavailable; return False if ``until`` or a stop comes first."""
         while True:
             try:
                 action()
@@ -153,7 +156,7 @@ class Worker:
         return True
 
     def _write(self, claims: Sequence[Claim], lease_end: int) -> bool:
-        """Write the features of users; return whether anything succeeded."""
+        """Write and store the features of claimed users; return whether any row was stored."""
         fresh = [claim for claim in claims if not claim.attempts]
         groups = deque(([fresh] if fresh else []) + [[claim] for claim in claims if claim.attempts])
         self._held, healthy, timeout = list(claims), False, int(self._settings.timeout_s * 1e6)
@@ -216,7 +219,7 @@ class Worker:
         return any(stored)
 
     def _timed(self, rows: list[FeatureRow]) -> tuple[list[FeatureRow], int]:
-        """Return the rows with ``generated_at`` set to now, because they can be read from now on, and this time."""
+        """Set ``generated_at`` to now, the time from which the rows can be read; return the rows and this time."""
         now = self._clock()
         return [replace(row, generated_at=now) for row in rows], now
 

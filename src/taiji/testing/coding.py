@@ -19,12 +19,13 @@ def check_vector_coder(coder: Coder, vectors: Array) -> None:
     """Check the contract of :class:`taiji.models.codes.coder.Coder`.
 
     Codes are integers below their level's size. They are the same in repeated calls, for each vector alone, and after
-    saving and loading, which keep the version and the bytes. A code can be decoded from any number of its first levels,
-    and codes that agree in these levels decode to the same vector. Invalid input is rejected.
+    saving and loading. Loading and saving again changes neither the version nor a byte of the files. A code can be
+    decoded from any number of its first levels, and codes that agree in these levels decode to the same vector. Invalid
+    input is rejected.
 
     Args:
         coder: a fitted coder.
-        vectors: (N, d) of its width, N >= 2.
+        vectors: (N, d) vectors of the coder's dimension d, N >= 2.
     """
     sizes, codes = coder.sizes, coder.encode(vectors)
     assert codes.shape == (len(vectors), len(sizes)), f"codes of shape {codes.shape}, expected ({len(vectors)}, L)"

@@ -42,7 +42,7 @@ def check_component(component: C, dataset: Dataset, answer: Callable[[C], Answer
 
 
 def check_deterministic(fit: Callable[[int], C]) -> None:
-    """Check that equal seeds give equal components, and different seeds different ones.
+    """Check that equal seeds give the same component version, and different seeds different versions.
 
     Args:
         fit: function from a seed to a component trained on a CPU.

@@ -17,9 +17,10 @@ START = datetime(2024, 1, 1)
 def checkerboard(users: int = 24, items: int = 20, rounds: int = 6, seed: int = 0) -> Dataset:
     """Return a log in which user u clicks item i if and only if u + i is even.
 
-    Every round shows every user half of the items, in random order and one hour apart; a click converts if the item's id
-    is divisible by four. For any input of a model (ids, categories, history, co-occurrence), the correct
-    answer for the future is the same: the items of the user's own colour.
+    Even users and even items are white, and odd users and odd items are black. Every round shows every user half of the
+    items, in random order and one hour apart; a click converts if the item's number is divisible by four. Ids,
+    categories, history and co-occurrence all lead to the same correct prediction: a user clicks exactly the items of
+    the user's own colour.
 
     Args:
         users, items: numbers of users and of items.

@@ -51,11 +51,11 @@ def check_field(field: Field, dataset: Dataset, rows: pl.DataFrame) -> None:
 
 
 def check_source(source: Source, settings: DataSettings | None = None) -> None:
-    """Check that a source gives valid tables, the same in repeated calls, and a stable state that JSON can represent.
+    """Check that repeated calls of a source return the same valid tables, and the same JSON-serialisable state.
 
     Args:
         source: source of an existing log.
-        settings: requested users and non-clicks.
+        settings: settings that the source is called with; by default ``DataSettings()``.
     """
     settings = settings or DataSettings()
     first, again = (Dataset.from_tables(source.load(settings, 0)) for _ in range(2))

@@ -18,12 +18,13 @@ def check_fuser(
     tolerance: float = 0.0,
     seed: int = 0,
 ) -> None:
-    """Check shape, equivariance and the declared monotonicity of a fuser.
+    """Check a fuser's output shape, permutation equivariance and declared monotonicity.
 
     Args:
         fuser: a fitted fuser.
         tasks: names of its input predictions, which lie in [0, 1].
-        monotone: task to +1 or −1 if the score may only rise or fall with the prediction.
+        monotone: maps a task to +1 if the score must not decrease when its prediction increases, and to −1 if the score
+            must not increase.
         tolerance: allowed difference between scores of permuted candidates.
         seed: seed of the predictions.
     """
@@ -69,7 +70,7 @@ def check_list_evaluator(
 
     Args:
         evaluator: a fitted evaluator.
-        across_lists: whether a list's score may depend on the other lists scored with it.
+        across_lists: True if a list's score may depend on the other lists of the request.
         tolerance: allowed difference of scores.
         seed: seed of candidates and lists.
     """

@@ -66,8 +66,8 @@ def check_coder(coder: ItemCoder, dataset: Dataset) -> None:
     """Check the contract of :class:`taiji.core.component.ItemCoder`.
 
     Every code is a sequence of non-negative integers, all of the same length. It is the same in repeated calls, and
-    does not depend on the other items. Every item is among the items to which its code decodes. The collisions that
-    ``quality`` reports equal the actual ones, counted by item.
+    does not depend on the other items. Every item is among the items to which its code decodes. ``quality`` reports the
+    true collisions: the share of items whose code belongs to several items.
 
     Args:
         coder: a fitted coder.

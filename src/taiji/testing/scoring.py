@@ -67,7 +67,9 @@ def check_scorer(
 
 
 def check_learns_checkerboard(scorer: Scorer[Any], dataset: Dataset, task: str = "click") -> None:
-    """Check that every user's own colour is ranked above the other; see :func:`taiji.testing.datasets.checkerboard`.
+    """Check that every item of a user's own colour ranks above all others.
+
+    See :func:`taiji.testing.datasets.checkerboard` for the colours.
 
     Args:
         scorer: scorer trained on the checkerboard ``dataset``.

@@ -1,4 +1,4 @@
-"""Checks of worlds, including those with mechanisms of other packages, and of twins."""
+"""Checks of worlds and their twins, including worlds with mechanisms of other packages."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ DAY = 86_400_000_000
 
 
 def check_world(make: Callable[[int], World], *, days: int = 2, draws: int = 4000, errors: float = 5.0) -> None:
-    """Check that a world is determined by its seed, never looks ahead, reports true expectations, and has twins with
-    one difference.
+    """Check that a world is determined by its seed, never uses the future, and reports true expectations.
+
+    Each twin must differ from its world in one mechanism only.
 
     Args:
         make: function from a seed to a world; a small one (100 users, 300 items) is enough.
@@ -53,7 +54,7 @@ def _check_log(make: Callable[[int], World], days: int) -> None:
 
 
 def _check_step(world: World) -> Exposure:
-    """Serve some steps; check that declared outputs of mechanisms exist and that invalid exposures are rejected."""
+    """Serve some steps; check that declared outputs of mechanisms exist and that an unknown item is rejected."""
     for _ in range(5):
         exposure = world.step(Choice(world.observation.candidates.items[:, : world.scenario.slate]))
     for name, mechanism in world.mechanisms.items():
@@ -99,7 +100,7 @@ def _check_truth(world: World, exposure: Exposure, draws: int, errors: float) ->
 
 
 def _check_twin(world: World, mechanism: str, part: str) -> None:
-    """Check that a twin has the same users, offers and states of all other mechanisms."""
+    """Check that a world and its twin have the same requests, candidates, and states of all other mechanisms."""
     twin = f"{mechanism}.{part}" if part else mechanism
     other = world.twin(twin)
     one, two = world.reset(), other.reset()
@@ -112,7 +113,7 @@ def _check_twin(world: World, mechanism: str, part: str) -> None:
 
 
 def _arrays(world: World) -> dict[str, NDArray[np.generic]]:
-    """Return the state arrays of all mechanisms by name, and those of the world."""
+    """Return the state arrays of the world (``name``) and of its mechanisms (``mechanism.name``)."""
     found = {name: values for name, values in vars(world).items() if isinstance(values, np.ndarray)}
     for part, mechanism in world.mechanisms.items():
         found |= {f"{part}.{k}": v for k, v in vars(mechanism).items() if isinstance(v, np.ndarray) and k[0] != "_"}

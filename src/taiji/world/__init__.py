@@ -1,4 +1,4 @@
-"""Simulated worlds in which the truth is known."""
+"""Simulated worlds with known ground truth."""
 
 from __future__ import annotations
 

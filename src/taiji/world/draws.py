@@ -1,8 +1,9 @@
 """Random numbers as a function of their purpose.
 
-With a sequential generator, one additional draw changes all later numbers. Here a number depends only on the seed, its owner and purpose, and keys (a user,
-the index of the user's request, a position). So a draw does not depend on other draws, on batching or on order. Two worlds that differ in one mechanism
-share all other draws, even if their users come and go at different times.
+With a sequential generator, one additional draw changes all later numbers. Here a number depends only on the world's
+seed, the draw's owner and purpose, and keys (a user, the index of the user's request, a position). It does not depend
+on other draws, batching or order. Two worlds that differ in one mechanism share the draws of all other mechanisms, even
+if their users come and go at different times.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _LOW, _ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
 
 
 def folded(*keys: Keys) -> Array:
-    """Return one key (uint64) for each broadcast combination of keys. A draw by the folded key equals the draw by the original keys and is cheaper."""
+    """Return one key (uint64) for each broadcast combination of keys.
+
+    A draw with the folded key equals the draw with the original keys, and is cheaper.
+    """
     state: Any = _STEP
     for key in keys:
         state = _mixed(state + (np.atleast_1d(np.asarray(key, dtype=np.int64)).astype(np.uint64) + _ONE) * _STEP)
@@ -76,14 +80,17 @@ class Draws:
         return np.minimum((self.uniform(purpose, *keys) * below).astype(np.int64), below - 1)
 
     def choice(self, purpose: str, weights: Array, *keys: Keys) -> Array:
-        """Return indices into the last axis of ``weights`` (…, S), drawn in proportion to the weights. The keys have the shape of the other axes."""
+        """Return indices into the last axis of ``weights`` (…, S), drawn in proportion to the weights.
+
+        The keys have the shape of the other axes.
+        """
         steps = np.cumsum(weights, axis=-1)
         point = self.uniform(purpose, *keys)[..., None] * steps[..., -1:]
         return np.minimum((steps <= point).sum(axis=-1), weights.shape[-1] - 1)
 
 
 def _mixed(state: Any) -> Any:
-    """Return the bits after SplitMix64's last step (Steele, Lea and Flood, *OOPSLA* 2014)."""
+    """Apply the output function of SplitMix64 (Steele, Lea and Flood, *OOPSLA* 2014) to a 64-bit state."""
     state = (state ^ (state >> _S30)) * _FIRST
     state = (state ^ (state >> _S27)) * _SECOND
     return state ^ (state >> _S31)

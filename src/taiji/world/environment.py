@@ -1,7 +1,6 @@
 """A world as a Gymnasium environment, with one row per user, and one decision per requesting user and step.
 
-The extra ``world`` installs Gymnasium; worlds work without it, and this class then raises an error that names the
-extra.
+The extra ``world`` installs Gymnasium. Without Gymnasium, only this class raises an error, which names the extra.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ except ImportError:
 
 Array = NDArray[Any]
 USERS = 20
-"""Number of users in an environment created from a scenario's name."""
+"""Number of users if the environment is created from a scenario instead of a world."""
 FUSED = ("click", "cart", "buy", "watch", "pleased", "comment_seconds")
 """Predictions that an agent may fuse, if the world has them."""
 BOUND = 10.0
@@ -44,18 +43,19 @@ PREDICTION_NOISE = 0.5
 class WorldEnv(Base):
     """Environment of one world.
 
-    An action has one row per user. Rows of users without a request (whose first column in the observation is 0) are ignored. The meaning of an action depends on
-    the scenario's task:
+    An action has one row per user. Rows of users without a request are ignored; the first column of the observation is
+    0 for these users. The meaning of an action depends on the scenario's task:
 
-    | task | action | what it does |
+    | task | action | effect |
     |---|---|---|
     | ``slate`` | (users, candidates) in [−1, 1] | scores of the candidates; the best are shown |
-    | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions of each candidate; the best sums are shown |
+    | ``fusion`` | (users, predictions) in [0, 1] | weights of noisy predictions; the highest weighted sums are shown |
     | ``cache`` | (users,) 0 or 1 | 1 computes a list within the capacity, 0 uses the cached one |
     | ``copy`` | (users,) index of a style | style of the notification |
 
-    The reward is the value of the outcomes per user of the world, so returning users count. An episode ends (is truncated) after the scenario's number of
-    days.
+    The reward of a step is the sum of the rewards of all served lists, divided by the number of users of the world. The
+    return of an episode therefore increases if users come back more often. An episode is truncated after the scenario's
+    number of days.
 
     Args:
         world: a world, or the name or path of a scenario, from which a world with :data:`USERS` users is created.
@@ -87,7 +87,7 @@ class WorldEnv(Base):
         }[s.task]()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start an episode in the world with the given seed."""
+        """Start an episode in the world with this seed; without a seed, in a world with a random seed."""
         super().reset(seed=seed)
         self._current = self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         self._begin()
@@ -97,7 +97,7 @@ class WorldEnv(Base):
         """Serve all current requests and advance to the next ones.
 
         Raises:
-            InputError: an action outside the action space.
+            InputError: the action is outside the action space.
         """
         action = np.asarray(action, dtype=self.action_space.dtype)
         if not self.action_space.contains(action):
@@ -139,10 +139,13 @@ class WorldEnv(Base):
         return tuple(name for name in FUSED if name in self.world.truth.expect(user, user))
 
     def predictions(self, observation: Observation) -> Array:
-        """Return (B, C, K) logarithms of predictions with persistent errors, centred within a request."""
+        """Return (B, C, K) logarithms of the K predictions in ``fused``, centred within each request.
+
+        Each prediction has a random error, which is constant per user and item.
+        """
         if (
             self._predicted is not None and self._predicted[0] is observation
-        ):  # an agent's view and its lists request the same predictions
+        ):  # the observation and the next action use the same predictions
             return self._predicted[1]
         items = observation.candidates.items
         b, c = items.shape
@@ -152,8 +155,10 @@ class WorldEnv(Base):
             np.log(exact[name] + 1e-9) + PREDICTION_NOISE * self._draws.normal(f"error of {name}", *keys)
             for name in self.fused
         ]
-        found = np.where((items != NO_ITEM)[..., None], np.stack(logs, axis=-1), 0.0)
-        centred = np.asarray(found - found.mean(axis=1, keepdims=True)).reshape(b, c, len(self.fused))
+        there = (items != NO_ITEM)[..., None]
+        found = np.where(there, np.stack(logs, axis=-1), 0.0)
+        mean = found.sum(axis=1, keepdims=True) / np.maximum(there.sum(axis=1, keepdims=True), 1)
+        centred = np.where(there, found - mean, 0.0).reshape(b, c, len(self.fused))
         self._predicted = observation, centred
         return centred
 

@@ -21,20 +21,20 @@ class Exposure:
 
     Attributes:
         user: (B,) user of each request.
-        number: (B,) number of earlier requests of the user; together with the user the key of every draw.
+        number: (B,) number of earlier requests of the user; ``user`` and ``number`` are the key of every draw.
         time: (B,) days since the start of the world.
         slot: slot of the clock, the same for all rows.
         items: (B, L) items shown, padded with −1.
         candidates: (B, C) candidates of the request; None for hypothetical lists.
-        available: (items,) bool; None for hypothetical lists.
+        available: (items,) bool, items that can be shown; None for hypothetical lists.
         pool: (B,) number of possible candidates; None for hypothetical lists.
         context: context of the request by name, (B,) each.
         display: properties of the display and choices of the policy by name, (B, L) each.
         user_vector: (B, K) tastes; None if no mechanism provides them.
         item_vector: (B, L, K) topics; None if no mechanism provides them.
-        behaviour_vectors: tastes for single behaviours, each (B, K).
+        behaviour_vectors: tastes that replace ``user_vector`` for a behaviour (``cart``, ``buy``), (B, K) each.
         terms: sums that mechanisms add to, (B, L) each: ``interest``, ``click`` (logit), ``view`` (log), ``watch`` (log), …
-        row_terms: the same per request, (B,) each: ``leave`` (logit), ``delay`` (log).
+        row_terms: sums per request that mechanisms add to, (B,) each: ``leave`` (logit), ``delay`` (log).
         expected: expectations by name, (B, L) each.
         outcome: outcomes by name, (B, L) each; NaN where unknown.
     """
@@ -90,7 +90,7 @@ class Exposure:
         return (self._folded["row"],)
 
     def renumber(self, number: Array) -> None:
-        """Replace the numbers of earlier requests, which changes the draws."""
+        """Replace ``number``, and thus all later draws."""
         self.number = number
         self._folded.clear()
 
@@ -112,14 +112,18 @@ class Exposure:
         return np.zeros(self.shape) if found is None else found
 
     def affinity(self, behaviour: str = "view") -> Array:
-        """Return (B, L) cosine of tastes and topics; zeros where either is missing."""
+        """Return (B, L) cosine of tastes and topics; zeros if the exposure has no tastes or no topics."""
         taste = self.behaviour_vectors.get(behaviour, self.user_vector)
         if taste is None or self.item_vector is None:
             return np.zeros(self.shape)
         return dot(taste[:, None, :], self.item_vector)
 
     def expect_click(self, bias: float, keenness: Array) -> None:
-        """Set the expectations of ``view`` and ``click``: a view, then a click with the summed terms as its logit."""
+        """Set the expectations of ``view`` and ``click``.
+
+        ``bias``, ``keenness`` (users,) and the terms ``interest`` and ``click`` add up to the logit of a click given a
+        view.
+        """
         self.expected["view"] = np.where(self.shown, np.exp(np.minimum(self.term("view"), 0.0)), 0.0)
         chance = sigmoid(bias + keenness[self.user][:, None] + self.term("interest") + self.term("click"))
         self.expected["click"] = self.expected["view"] * chance

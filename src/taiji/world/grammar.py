@@ -37,7 +37,7 @@ VIDEO_KINDS = (
     ("TALK", "MANY", "INTERVIEW"),
 )
 KINDS = {"shop": ITEM_KINDS, "films": VIDEO_KINDS, "books": VIDEO_KINDS}
-"""Three category levels of items by the domain of a scenario, independent of topics."""
+"""Kinds of items by the domain of a scenario, each with three category levels; kinds are independent of topics."""
 OPINIONS = ("Great", "Lovely", "Boring", "Strange", "Funny", "Real")
 STYLES = {
     "suspense": "You will not guess what this {words} {kind} leads to…",
@@ -68,7 +68,7 @@ CLOSINGS = (
     " Read more.",
     " Have a look while it is there.",
 )
-"""Wordings of copy: openings before, and closings after, a style's template."""
+"""Wordings of copy: an opening is put before the text of a style's template, and a closing after it."""
 
 
 def words_of(topics: Array, variants: Array) -> list[str]:
@@ -85,14 +85,17 @@ def titles(topics: Array, variants: Array, kinds: Array, domain: str) -> list[st
 
 
 def copies(styles: Array, texts: list[str]) -> list[str]:
-    """Return the copy of each title in a style (N,)."""
+    """Return the copy of each title in its style; ``styles`` (N,) are indices into :data:`STYLES`."""
     templates = list(STYLES.values())
     parts = (text.rpartition(" ") for text in texts)
     return [templates[style].format(words=words, kind=kind) for style, (words, _, kind) in zip(styles.tolist(), parts)]
 
 
 def worded(copies: list[str], wordings: Array) -> list[str]:
-    """Return copies with the opening and closing of their wordings (N,), which are numbered with the opening as the major index."""
+    """Return copies with an opening and a closing added.
+
+    Wording w has opening w // C and closing w % C, where C is the number of closings; ``wordings`` is (N,).
+    """
     found = []
     for text, wording in zip(copies, wordings.tolist()):
         opening, closing = divmod(wording, len(CLOSINGS))

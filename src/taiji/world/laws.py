@@ -27,20 +27,20 @@ def unit(vectors: Array) -> Array:
 
 
 def dot(left: Array, right: Array) -> Array:
-    """Return dot products of (…, K) vectors row by row, so that a result does not depend on the batch."""
+    """Return dot products of vectors (…, K), computed row by row, so that a result does not depend on the batch."""
     return np.einsum("...k,...k->...", left, right)
 
 
 def blend(first: Array, second: Array, share: float) -> Array:
-    """Return unit vectors blended from two (…, K), with ``share`` of the second."""
+    """Return (1 − share) · first + share · second, scaled to length 1; vectors (…, K)."""
     return unit((1 - share) * first + share * second)
 
 
 def drift(vectors: Array, centre: Array, noise: Array, *, pull: float, spread: float, step: float) -> Array:
     """Advance unit vectors (…, K) by one step of an Ornstein–Uhlenbeck process on the sphere.
 
-    A step moves ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction, and then back to the sphere. The standard normal
-    noise (…, K) has an average length of √K, by which it is divided.
+    A vector moves ``pull`` · step of the way to the centre and ``spread`` · √step in a random tangent direction, and is
+    then scaled to length 1. ``noise`` (…, K) is standard normal; it is divided by √K, its approximate length.
     """
     moved = vectors + min(pull * step, 1.0) * (centre - vectors)
     tangent = noise - dot(noise, vectors)[..., None] * vectors

@@ -30,7 +30,10 @@ BEHAVIOURS = ("exposure", "view", "click", "cart", "buy")
 
 
 def run(world: World, policy: SlatePolicy, days: float) -> Iterator[Exposure]:
-    """Yield every step from the start to the end of the days. Requests after the end, in the last slot, are yielded too; the caller has to drop them."""
+    """Reset the world, and yield every step of the first ``days`` days.
+
+    The last slot may end later; the caller has to drop its requests after ``days``.
+    """
     world.reset()
     spare = 2 if world.scenario.task == "cache" or "load" in world.mechanisms else 1
     while world.slot * world.slot_days < days - 1e-9:
@@ -89,7 +92,7 @@ def event_columns(world: World) -> EventColumns:
 
 
 def items_table(world: World, days: float) -> pl.DataFrame:
-    """Return the items born before the end: titles, categories, prices, and columns of mechanisms."""
+    """Return the items born before day ``days``: titles, categories, and columns of mechanisms."""
     n, content = world.scenario.items, world.find(Content)
     columns: dict[str, Any] = {"item_id": np.arange(n)}
     if content is None:
@@ -115,7 +118,7 @@ def users_table(world: World) -> pl.DataFrame:
 
 
 def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) -> dict[str, Any]:
-    """Return the positions of a step as flat columns of small dtypes."""
+    """Return the shown positions of a step as flat columns of small dtypes; ``lists`` is the number of lists."""
     b, length = exposure.shape
     keep = (exposure.shown & (exposure.time < days)[:, None]).ravel()
     outcome = exposure.outcome

@@ -40,7 +40,7 @@ S = TypeVar("S", bound=Base)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """Building blocks of a mechanism: sizes, user traits and earlier mechanisms.
+    """Inputs of a mechanism's constructor: sizes, user traits and earlier mechanisms.
 
     Attributes:
         users, items: numbers of users and items over the whole time.
@@ -96,14 +96,17 @@ class Mechanism(Generic[S]):
     Args:
         settings: an instance of the class's ``Settings``.
         ground: sizes, users' traits and the mechanisms before it.
-        draws: its random numbers.
+        draws: random numbers of this mechanism.
     """
 
     Settings: ClassVar[type[Base]]
     after: ClassVar[tuple[str, ...]] = ()
     """Mechanisms that come before this one, if the scenario has them."""
     twins: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """Neutral twins: maps a part of the mechanism to the settings that switch it off; the part ``""`` is the whole mechanism."""
+    """Maps each part of the mechanism that a twin can lack to the settings that switch the part off.
+
+    The part ``""`` is the whole mechanism.
+    """
     truths: ClassVar[tuple[str, ...]] = ()
     """Names of the expectations that it adds to ``exposure.expected``."""
     labels: ClassVar[tuple[Task, ...]] = ()
@@ -111,7 +114,7 @@ class Mechanism(Generic[S]):
     context: ClassVar[tuple[str, ...]] = ()
     """Context columns that it adds to the log, from the exposure's ``context``."""
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Text values of context columns."""
+    """Possible values of text columns in ``context``, by column."""
     decisions: ClassVar[tuple[str, ...]] = ()
     """Decisions that it reads from a policy's choice, in ``display`` or ``row``."""
     bias: ClassVar[tuple[str, ...]] = ()
@@ -131,28 +134,31 @@ class Mechanism(Generic[S]):
         return None
 
     def pool(self, exposure: Exposure) -> Array | None:
-        """Return (B,) pool of each request's candidates; None if there is only one pool."""
+        """Return the pool (group of items) of each request's candidates as an index, (B,); None for a single pool."""
         return None
 
     @property
     def item_pool(self) -> Array | None:
-        """Pool of each item, (items,); None if there is only one."""
+        """Pool of each item as an index, (items,); None for a single pool."""
         return None
 
     def observe(self, exposure: Exposure) -> None:
-        """Add the context of real requests to ``exposure.context``; its ``items`` are still empty."""
+        """Add the context of real requests to ``exposure.context``; ``exposure.items`` is still empty."""
 
     def assume(self, exposure: Exposure) -> None:
         """Add the current context to hypothetical lists, in order to compute their truth."""
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Set the shown items ``exposure.items`` (B, slate), which are initially the first items of the choice's rankings (B, M)."""
+        """Change the shown items ``exposure.items`` (B, slate).
+
+        Initially they are the first items of the policy's rankings ``choice.items`` (B, M).
+        """
 
     def place(self, exposure: Exposure) -> None:
-        """Add vectors."""
+        """Set ``exposure.user_vector``, ``exposure.item_vector`` or ``exposure.behaviour_vectors``."""
 
     def shape(self, exposure: Exposure) -> None:
-        """Add to terms."""
+        """Add to the exposure's terms with :meth:`~taiji.world.exposure.Exposure.add`."""
 
     def expect(self, exposure: Exposure) -> None:
         """Add expectations to ``exposure.expected``."""
@@ -161,7 +167,7 @@ class Mechanism(Generic[S]):
         """Add outcomes to ``exposure.outcome``."""
 
     def settle(self, exposure: Exposure) -> None:
-        """Update the state from the outcomes."""
+        """Update the state, and add to ``exposure.row_terms``, from the outcomes."""
 
     def item_columns(self) -> Mapping[str, Any]:
         """Return additional columns of the item table."""
@@ -172,7 +178,7 @@ class Mechanism(Generic[S]):
         return {}
 
     def history(self, days: float) -> pl.DataFrame | None:
-        """Return events without an exposure before the given day, which are part of every log."""
+        """Return events before day ``days`` without an exposure, which are added to every log; None for no events."""
         return None
 
     def own_log(self) -> Tables | None:

@@ -16,14 +16,14 @@ Array = NDArray[Any]
 
 @dataclass(eq=False)
 class Public:
-    """Public knowledge that follows from the exposures so far.
+    """Public knowledge: data that every policy may use, from the titles and the exposures so far.
 
     Attributes:
         exposures, clicks: (items,) counts so far.
         profile: (users, topics) decayed sum of the title topics of clicked items.
         text_topics: (items, topics) topics inferred from the titles.
         seen: (users,) number of lists shown to each user so far.
-        clicked: (users,) number of clicks.
+        clicked: (users,) number of clicks of each user so far.
     """
 
     exposures: Array
@@ -43,7 +43,7 @@ class Observation:
         number: (B,) number of the user's earlier requests.
         place: (B,) number of earlier requests in the current session.
         candidates: suggested items; the policy may choose other available items as well.
-        available: (items,) bool.
+        available: (items,) bool, items that can be shown.
         pool: (B,) number of possible candidates.
         public: public knowledge at this time.
     """

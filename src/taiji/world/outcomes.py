@@ -52,7 +52,10 @@ class Totals:
 
 
 def user_outcomes(world: World, policy: SlatePolicy | str, days: float) -> dict[str, Array]:
-    """Return totals (users,) under a policy that serves all users: ``reward``, ``requests``, ``sessions``, ``active_days``, and the outcomes."""
+    """Return totals (users,) under a policy that serves all users, by name.
+
+    The names are ``reward``, ``requests``, ``sessions``, ``active_days``, and those of the outcomes (``click``, …).
+    """
     totals = Totals(world, int(np.ceil(days)))
     for exposure in run(world, make_policy(policy, world), days):
         totals.add(exposure)

@@ -24,8 +24,9 @@ class RankingPolicy(ABC):
 
     Args:
         world: world in which the policy acts.
-        temperature: with 0, the best candidates are chosen. Above 0, a list is drawn without replacement from the softmax of score / temperature (Plackett
-            and Luce), and the propensity of an item is its probability given the candidates and the earlier positions.
+        temperature: with 0, the best candidates are chosen. Above 0, a list is drawn without replacement from the
+            softmax of score / temperature (Plackett and Luce), and the propensity of an item is its probability given
+            the candidates and the earlier positions.
     """
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:
@@ -57,7 +58,10 @@ class RankingPolicy(ABC):
 
 
 class RandomPolicy(RankingPolicy):
-    """Policy that chooses uniformly among all available items. The propensity is one over their number, at every position."""
+    """Policy that chooses uniformly among all available items.
+
+    The propensity is one over the number of available items, at every position.
+    """
 
     def scores(self, observation: Observation) -> Array:
         """Return uniform random numbers."""
@@ -75,7 +79,7 @@ class PopularPolicy(RankingPolicy):
     """Policy that chooses the items with the highest click rate so far. Each item starts with ten exposures at the average rate."""
 
     def scores(self, observation: Observation) -> Array:
-        """Return smoothed click rates relative to the average one."""
+        """Return smoothed click rates of the candidates, relative to the average click rate."""
         public = observation.public
         mean = (public.clicks.sum() + 1) / (public.exposures.sum() + 10)
         rate = (public.clicks + 10 * mean) / (public.exposures + 10) / mean
@@ -83,10 +87,10 @@ class PopularPolicy(RankingPolicy):
 
 
 class ContentPolicy(RankingPolicy):
-    """Policy that chooses items whose titles are similar to those of the user's clicks."""
+    """Policy that chooses items with titles similar to the titles that the user clicked."""
 
     def scores(self, observation: Observation) -> Array:
-        """Return the dot products of user profiles and titles. Profiles longer than a unit vector are scaled to norm 1."""
+        """Return the dot products of user profiles and title topics; profiles with a norm above 1 are normalised."""
         profile = observation.public.profile[observation.requests.user]
         known = np.maximum(np.sqrt(np.square(profile).sum(axis=1, keepdims=True)), 1.0)
         by_topic = (profile / known) @ observation.public.text_topics.T
@@ -94,9 +98,10 @@ class ContentPolicy(RankingPolicy):
 
 
 class OraclePolicy(RankingPolicy):
-    """Policy that chooses items by their true expected reward if shown alone, which no real policy knows.
+    """Policy that ranks items by their true expected reward when shown alone, which is hidden from real policies.
 
-    It ignores how the items of a list affect one another, so it is not an upper bound; see :meth:`taiji.world.truth.Truth.best_slate`.
+    It ignores how the items of a list affect one another, so it is not an upper bound; for that see
+    :meth:`taiji.world.truth.Truth.best_slate`.
     """
 
     def __init__(self, world: World, temperature: float = 0.0) -> None:

@@ -88,8 +88,7 @@ def scenarios() -> tuple[str, ...]:
 
 
 def load_scenario(name: str | Path, **changes: Any) -> Scenario:
-    """Return a scenario.
-
+    """Load a scenario and apply changes.
     Args:
         name: a shipped scenario, or the path of a YAML file.
         changes: new values for keys of the scenario; None leaves a key unchanged.

@@ -27,13 +27,13 @@ class ScorerPolicy(RankingPolicy):
 
     Args:
         world: world to act in.
-        scorer: scorer fitted to a log of this world, or of one with the same users and items.
-        dataset: dataset of that log.
+        scorer: scorer fitted to a log of this world, or of another world with the same users and items.
+        dataset: dataset made from this log.
         weights: weights of the predictions in the score, by name.
         temperature: see :class:`RankingPolicy`.
 
     Raises:
-        InputError: the log has users missing from the world.
+        InputError: the log has users or items that do not exist in the world.
     """
 
     def __init__(
@@ -73,7 +73,16 @@ class ScorerPolicy(RankingPolicy):
 
 
 def dense_ids(ids: Array, count: int, what: str) -> Array:
-    """Return the row in the log of each of the world's ids, (count,); −1 for a missing id."""
+    """Return the index in ``ids`` of each id from 0 to ``count`` − 1, (count,); −1 for an id that is missing.
+
+    Args:
+        ids: ids of users or items in a log.
+        count: number of users or items of the world.
+        what: kind of the ids, for the error message.
+
+    Raises:
+        InputError: an id does not exist in the world.
+    """
     if ids.dtype.kind not in "iu" or (ids < 0).any() or (ids >= count).any():
         raise InputError(
             "The log does not belong to this world.", where=what, expected=f"ids from 0 to {count - 1}", found=f"{ids[:5].tolist()}, …"

@@ -1,9 +1,10 @@
 """A synthetic shop with known tastes: a log to learn from, and the true click probabilities of any exposure.
 
-Every item has a hidden theme, and every user a hidden taste over themes. Users find tail items on their own (history without exposures) and are shown
-promoted items at random (exposures with labels). A tail item is found too rarely for its id to be informative, so the taste of a new user can only be
-inferred from the *titles* of the items found, which contain theme words ("Alpine lamp"); categories name the kind of item, not its theme. In the negative
-twin, the theme words are assigned to the wrong items: events, prices and categories stay the same, but the texts are uninformative.
+Every item has a hidden theme, and every user a hidden taste over themes. Users find tail items on their own (history
+without exposures) and are shown promoted items at random (exposures with labels). A tail item is found too rarely for
+its id to be informative. The taste of a new user can therefore only be inferred from the *titles* of the items found,
+which contain theme words ("Alpine lamp"); categories name the kind of item, not its theme. In the negative control, the
+theme words are permuted among items: events, prices and categories stay the same, but the titles are uninformative.
 
 The shop is invented; its results say nothing about real shoppers.
 """
@@ -25,7 +26,7 @@ from taiji.world.settings import ShopSettings
 Array = NDArray[Any]
 OPENING = datetime(2024, 1, 1)
 HORIZON = timedelta(days=2)
-"""Time until a conversion is known."""
+"""Time after a click until it is known whether it converts."""
 THEMES = (
     ("Alpine", "Summit", "Glacier", "Hiking", "Mountain", "Trail"),
     ("Ocean", "Sailing", "Harbour", "Surf", "Coral", "Nautical"),
@@ -71,7 +72,7 @@ class Shop:
 
     @cached_property
     def tastes(self) -> Array:
-        """(users, themes) hidden taste: one favourite theme, and a little of everything."""
+        """(users, themes) hidden taste: weight 0.8 on one favourite theme, and 0.2 spread evenly over all themes."""
         favourite = self._rng(2).integers(len(THEMES), size=self.settings.users)
         return 0.8 * np.eye(len(THEMES))[favourite] + 0.2 / len(THEMES)
 
@@ -95,7 +96,7 @@ class Shop:
         return _sigmoid(-3.0 + 2.8 * self.tastes[users, self.themes[items]] + self.appeal[items] + self.keenness[users])
 
     def conversion_probability(self, users: Array, items: Array) -> Array:
-        """Return the true P(conversion | click)."""
+        """Return the true P(conversion | click) of users (N,) who are shown items (N,)."""
         return _sigmoid(-1.5 + 2.0 * self.tastes[users, self.themes[items]] + 0.5 * self.keenness[users])
 
     def tables(self) -> Tables:
@@ -140,7 +141,10 @@ class Shop:
         return self._rng(10).uniform(0, max(self.settings.days - 10, 1), size=self.settings.users)
 
     def _found(self) -> pl.DataFrame:
-        """Return the interactions with tail items that users find on their own (clicks without an exposure): a theme by the user's taste, then any item of this theme."""
+        """Return the clicks without an exposure, on tail items that users find on their own.
+
+        A find is drawn in two steps: a theme from the user's taste, then a uniform tail item of this theme.
+        """
         rng, s = self._rng(11), self.settings
         count = 2 + rng.poisson(s.finds * np.exp(self.keenness - 0.125), size=s.users)
         user = np.repeat(np.arange(s.users), count)
@@ -154,7 +158,7 @@ class Shop:
         return self._events(user, item, day, exposed=False, click=np.ones(len(user)), conversion=np.zeros(len(user)))
 
     def _shown(self) -> pl.DataFrame:
-        """Return the exposures: random promoted items at every request, with responses drawn from the true probabilities."""
+        """Return the exposures: random promoted items at every request, with responses from the true probabilities."""
         rng, shown = self._rng(12), min(self.settings.shown, self.settings.promoted)
         user, day = self.requests
         offered = rng.random((len(user), self.settings.promoted)).argsort(axis=1)[:, :shown]
@@ -184,7 +188,10 @@ class Shop:
         )
 
     def _rng(self, part: int) -> np.random.Generator:
-        """Return the random stream of one part of the shop. Parts have separate streams, so that the twin differs only in its titles."""
+        """Return the random generator of one part of the shop.
+
+        Parts have separate generators, so that the negative control differs only in its titles.
+        """
         return np.random.default_rng([self.seed, part])
 
 

@@ -37,7 +37,10 @@ class Value:
 
 
 class Truth:
-    """Truth of one world. Tastes and topics are those at the given time; availability, networks and load are the current ones."""
+    """Ground truth of one world.
+
+    Tastes and topics are those at the given time; availability, networks and load are the current ones.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -47,7 +50,7 @@ class Truth:
 
         Args:
             users, items: (N,) ids.
-            time: microseconds since the epoch, (N,) or a scalar; None for now.
+            time: microseconds since the epoch, (N,) or a scalar; None for the start of the current slot.
             behaviour: ``view``, ``cart`` or ``buy``.
         """
         found = np.zeros(len(users))
@@ -76,9 +79,13 @@ class Truth:
         return found
 
     def simulate(self, users: Array, slates: Array, time: Array | int | None = None, *, first: int = 0) -> Exposure:
-        """Return simulated responses to hypothetical lists. Draws are numbered from ``first``, and equal numbers give equal draws.
+        """Return simulated responses to hypothetical lists.
 
-        All times must lie in the same slot of the clock.
+        The draws of list i are keyed by its user and by the number ``first`` + i; equal keys give equal draws. All
+        times must lie in the same slot of the clock.
+
+        Raises:
+            InputError: the times lie in several slots, or an id does not exist in the world.
         """
         found = [exposure for _, exposure in self._exposures(np.asarray(users), np.asarray(slates), time)]
         if len(found) != 1:
@@ -91,16 +98,16 @@ class Truth:
         return self.world.respond(exposure)
 
     def value(self, users: Array, slates: Array, time: Array | int | None = None) -> Array:
-        """Return (B,) expected rewards of lists, by the scenario's weights."""
+        """Return (B,) expected rewards of lists (B, L), by the scenario's weights."""
         return self.world.reward(self.expect(users, slates, time))
 
     def rewards(self, observation: Observation, items: Array) -> Array:
-        """Return the expected rewards (B, C) of items, each shown alone in the first position in the context of the requests."""
+        """Return the expected rewards (B, C) of items, each shown alone in the first position of its request."""
         flat = {name: values.reshape(-1, 1) for name, values in self.alone(observation, items).items()}
         return self.world.reward(flat).reshape(items.shape)
 
     def alone(self, observation: Observation, items: Array) -> dict[str, Array]:
-        """Return all expectations (B, C) of items, each shown alone in the first position in the context of the requests."""
+        """Return all expectations (B, C) of items, each shown alone in the first position of its request."""
         b, c = items.shape
         exposure = self._of(observation, np.repeat(np.arange(b), c), items.reshape(-1, 1))
         return {name: values.reshape(b, c) for name, values in self.world.expect(exposure).expected.items()}
@@ -119,8 +126,9 @@ class Truth:
             length: length of the lists; None uses the scenario's.
             budget: number of candidates considered, those with the highest reward when shown alone; None considers all.
 
-        If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily and then improved by replacing one item or
-        swapping two positions as long as that helps, which gives a lower bound of the best reward.
+        If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily
+        and then improved by replacing one item or swapping two positions, at most 2 · length times. Its reward is a
+        lower bound of the best reward.
         """
         items = observation.candidates.items
         alone = np.where(items == NO_ITEM, -np.inf, self.rewards(observation, items))
@@ -133,12 +141,17 @@ class Truth:
         return self._improved(observation, items, self._grown(observation, items, length))
 
     def regret(self, observation: Observation, slates: Array, budget: int | None = None) -> Array:
-        """Return the difference (B,) between the best lists of the candidates and the given lists (at least 0 if the best lists are exact)."""
+        """Return the expected reward of the best lists minus that of the given lists, (B,).
+
+        The regret is at least 0 if the search of :meth:`best_slate` is exhaustive and the lists consist of candidates.
+        """
         best = self.list_values(observation, self.best_slate(observation, np.shape(slates)[1], budget)[:, None])
         return np.asarray((best - self.list_values(observation, np.asarray(slates)[:, None]))[:, 0])
 
     def cache_regret(self, observation: Observation, slates: Array) -> Array:
-        """Return the expected loss (B,) of each request if it is served from the cache instead of with ``slates`` (B, L); NaN without a cached list.
+        """Return the expected loss of reward (B,) if requests get their cached lists instead of ``slates`` (B, L).
+
+        The loss is NaN for a user without a cached list.
 
         Raises:
             ConfigError: the world has no cache.
@@ -153,9 +166,10 @@ class Truth:
         return np.where(load.has_cache(user), values[:, 0] - values[:, 1], np.nan)
 
     def policy_value(self, policy: SlatePolicy | str, days: float, runs: int = 5) -> dict[str, Value]:
-        """Return the value of a policy per user over the days, by Monte Carlo over worlds with other seeds.
+        """Return the value of a policy per user over ``days``, by Monte Carlo over ``runs`` worlds with other seeds.
 
-        The values are ``reward`` (of outcomes), ``requests``, ``sessions`` and ``active_days``. Each is the mean over runs of the mean per user.
+        The values are ``reward`` (of outcomes), ``requests``, ``sessions``, ``active_days``, and every outcome by name.
+        Each is the mean over worlds of the mean per user.
         """
         from taiji.world.outcomes import user_outcomes
         from taiji.world.world import World
@@ -173,7 +187,7 @@ class Truth:
     def _exposures(
         self, users: Array, slates: Array, time: Array | int | None, display: Mapping[str, Array] = NOTHING
     ) -> Iterator[tuple[Array, Exposure]]:
-        """Yield rows and exposures by slot."""
+        """Yield, per slot, the indices of the lists whose time lies in the slot, and an exposure of these lists."""
         world, s = self.world, self.world.scenario
         for what, ids, low, count in (("users", users, 0, s.users), ("items", slates, NO_ITEM, s.items)):
             if ids.size and not (ids.dtype.kind in "iu" and low <= ids.min() and ids.max() < count):

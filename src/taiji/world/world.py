@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 FADING = 0.9
-"""Decay of earlier clicks in a profile per further click."""
+"""Factor on the weights of earlier clicks in a user's profile at every further click."""
 
 
 class World:
@@ -82,7 +82,7 @@ class World:
         return self.scenario.slot_hours / 24
 
     def reset(self, seed: int | None = None) -> Observation:
-        """Return to the initial state, and return the first requests. A different seed changes the world."""
+        """Reset the world to its initial state, and return the first requests; a different seed gives another world."""
         if seed is not None and seed != self.seed:
             self._build(seed)
         s, content = self.scenario, self.find(Content)
@@ -133,7 +133,9 @@ class World:
         return World(self.scenario.model_copy(update={"mechanisms": mechanisms, "name": name}), self.seed)
 
     def log(self, policy: SlatePolicy | str | None = None, days: int | None = None) -> Tables:
-        """Let a policy serve from the start, and return the log as :class:`~taiji.data.schema.Tables`, like any data source.
+        """Let a policy serve from the start, and return the log in the tables of a data source.
+
+        If both arguments are None, a mechanism that has its own log (``shelf``) provides it instead.
 
         Args:
             policy: a policy or a name for :func:`taiji.world.policies.make_policy`; None uses the scenario's.
@@ -149,11 +151,13 @@ class World:
         return self._observation
 
     def step(self, choice: Choice) -> Exposure:
-        """Show lists to the requesting users, and return the exposure. Afterwards :attr:`observation` is that of the next step.
+        """Show lists to the requesting users, and return the exposure.
+
+        Afterwards :attr:`observation` contains the requests of the next step.
 
         Raises:
-            InputError: an item is unavailable or repeated in a list, the number of lists is wrong, or no mechanism reads a
-                decision.
+            InputError: an item is unavailable or repeated in a list, the number of lists is wrong, or the choice
+                contains a decision that no mechanism reads.
         """
         s, exposure = self.scenario, self._asking
         self._check(choice)
@@ -211,7 +215,7 @@ class World:
         return np.asarray(sum(w * np.nansum(values[name], axis=1) for name, w in self.scenario.reward.items()))
 
     def available(self, slot: int) -> Array:
-        """Return the items that can be shown in a slot, as known now, (items,) bool."""
+        """Return (items,) bool, the items that can be shown in a slot according to the current state."""
         found = np.ones(self.scenario.items, dtype=bool)
         for mechanism in self.mechanisms.values():
             if (mask := mechanism.available(slot)) is not None:
@@ -245,7 +249,7 @@ class World:
         return self._observation
 
     def _candidates(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return candidates (B, C), a uniform sample of each request's pool, and the pool sizes (B,)."""
+        """Return candidates (B, C), a uniform sample from each request's pool of items, and the pool sizes (B,)."""
         b = len(exposure.user)
         parts = [(part.pool(exposure), part.item_pool) for part in self.mechanisms.values()]
         rows, of = next(((r, i) for r, i in parts if r is not None and i is not None), (np.zeros(b, dtype=int), None))
@@ -331,7 +335,10 @@ def _cut(values: Array, length: int) -> Array:
 
 
 def _ordered(classes: dict[str, type[Mechanism[Any]]]) -> list[str]:
-    """Return the names in an order in which each comes after those in its ``after``, ties by name, so that the order in the file does not matter."""
+    """Return the names of mechanisms in the order in which they act: each after those in its ``after``, ties by name.
+
+    The order in the scenario's file does not matter.
+    """
     waiting, done = sorted(classes), []
     while waiting:
         ready = next((n for n in waiting if not any(a in waiting for a in classes[n].after if a != n)), None)

@@ -1,4 +1,4 @@
-"""Data source ``world:SCENARIO``: a simulated log, used like any other."""
+"""Data source ``world:SCENARIO``, which simulates a log."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class WorldSource(Source):
-    """Source ``world:SCENARIO``: the name or file of a scenario, followed by changed keys: ``world:short-video,users=500,days=7``.
+    """Source ``world:SCENARIO``, where SCENARIO is the name or file of a scenario.
 
-    A minus switches a mechanism off: ``world:short-video,-content.text``. ``data.users`` is the number of users of the world. The log contains all exposures,
-    so ``data.non_clicks`` has no effect on sampling.
+    Changed keys follow it: ``world:short-video,users=500,days=7``. A minus switches a mechanism, or a part of one, off:
+    ``world:short-video,-content.text``. ``data.users`` is the number of users of the world. The log contains all
+    exposures, so ``data.non_clicks`` has no effect.
     """
 
     takes = "SCENARIO"

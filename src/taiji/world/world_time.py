@@ -17,7 +17,7 @@ DAY = 86_400_000_000
 START = int((OPENING - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
 """Start of every world, in microseconds since the epoch."""
 PEAK = 20 / 24
-"""Time of day of the highest demand."""
+"""Time of day of the highest demand, in days."""
 _GRID = np.linspace(0.0, 1.0, 4097)
 
 
@@ -32,18 +32,18 @@ def to_days(micros: Array) -> Array:
 
 
 def demand(days: Array, swing: float) -> Array:
-    """Return the demand at a time, with a daily mean of 1."""
+    """Return the demand at times in days; its daily mean is 1, and ``swing`` is its amplitude."""
     return np.asarray(1 + swing * np.cos(2 * np.pi * (days - PEAK)))
 
 
 def demand_until(days: Array, swing: float) -> Array:
-    """Return the integral of :func:`demand` from 0: time in units of demand."""
+    """Return the integral of :func:`demand` from 0 to ``days``."""
     wave = np.sin(2 * np.pi * (days - PEAK)) + np.sin(2 * np.pi * PEAK)
     return np.asarray(days + swing / (2 * np.pi) * wave)
 
 
 def when(felt: Array, swing: float) -> Array:
-    """Return the inverse of :func:`demand_until` (to 1e-7 of a day)."""
+    """Return the time in days at which :func:`demand_until` reaches ``felt`` (to 1e-7 of a day)."""
     whole = np.floor(felt)
     return np.asarray(whole + np.interp(felt - whole, _felt(swing), _GRID))
 

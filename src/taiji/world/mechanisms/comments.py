@@ -1,4 +1,7 @@
-"""Comments below an item. They are about the item's topic or any other, keep readers who like their topic, and receive clicks."""
+"""Comments in a panel below an item, each about the item's topic or any other topic.
+
+Readers stay longer if they like the comments' topics, and click comments.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class CommentsSettings(Base):
 
 
 class Comments(Mechanism[CommentsSettings]):
-    """Topics and popularity of comments (items, count), constant; opening, dwell time and clicks of readers."""
+    """Comments of items. State: topic and popularity of each comment, (items, count), both constant."""
 
     Settings = CommentsSettings
     after = ("content", "taste", "live", "surfaces", "funnel")
@@ -76,7 +79,7 @@ class Comments(Mechanism[CommentsSettings]):
         return np.asarray(self.settings.match * liking + self.popularity[items])
 
     def laws(self, exposure: Exposure) -> tuple[Array, Array, Array]:
-        """Return attraction, probability of opening given a view, and mean dwell time given opening."""
+        """Return attraction (B, L, count), probability of opening given a view, and mean seconds given opening."""
         s = self.settings
         attraction = self.attraction(exposure)
         mean = attraction.mean(axis=-1)

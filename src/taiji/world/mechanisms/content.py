@@ -90,7 +90,7 @@ class Content(Mechanism[ContentSettings]):
 
     @property
     def dies(self) -> Array:
-        """(items,) day on which each item ends."""
+        """(items,) day from which each item is unavailable."""
         return self.born + self.life
 
     def available(self, slot: int) -> Array:
@@ -124,7 +124,7 @@ class Content(Mechanism[ContentSettings]):
 
     @cached_property
     def titles(self) -> list[str]:
-        """Texts of the items."""
+        """Title of each item."""
         word = np.arange(self.settings.words)[None, :]
         variant = self.draws.integers("word", len(grammar.TOPICS[0]), np.arange(self.ground.items)[:, None], word)
         return grammar.titles(self.told, variant, self.kind, self.ground.domain)

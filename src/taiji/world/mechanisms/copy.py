@@ -1,4 +1,4 @@
-"""Copy: the style of an announcement, and the readers' tastes for styles."""
+"""Copy: the text that announces an item, in one of several styles, and users' tastes for styles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CopySettings(Base):
 
 
 class Copy(Mechanism[CopySettings]):
-    """Constant utility of each style for each user, (users, styles)."""
+    """Copy of items. State: utility of each style for each user, (users, styles), constant."""
 
     Settings = CopySettings
     after = ("content",)
@@ -48,14 +48,14 @@ class Copy(Mechanism[CopySettings]):
         self.utility = settings.taste * draws.normal("taste", user, style) + common
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Use the policy's styles, given by index; without any, draw them uniformly."""
+        """Use the policy's styles, given by index. If the policy chooses none, draw them uniformly."""
         if "style" not in exposure.display:
             exposure.display["style"] = self.draws.integers("style", len(STYLES), *exposure.keys)
             exposure.display["style_propensity"] = np.full(exposure.shape, 1 / len(STYLES))
         self._check(exposure.display["style"])
 
     def assume(self, exposure: Exposure) -> None:
-        """Use the first style by default."""
+        """Use the first style if no styles are given."""
         exposure.display.setdefault("style", np.zeros(exposure.shape, dtype=np.int64))
         self._check(exposure.display["style"])
 
@@ -75,7 +75,7 @@ class Copy(Mechanism[CopySettings]):
         exposure.expected["style_utility"] = self.utility[exposure.user[:, None], exposure.display["style"]]
 
     def draw(self, exposure: Exposure) -> None:
-        """Write the copy."""
+        """Write the copy, its style and the style's propensity to ``exposure.display``."""
         styles, items = exposure.display["style"], exposure.safe_items
         titles = self.content.titles
         texts = grammar.copies(styles.ravel(), [titles[item] for item in items.ravel().tolist()])

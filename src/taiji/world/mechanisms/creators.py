@@ -1,4 +1,4 @@
-"""Creators: exposure of their items encourages them to upload again; those without exposure stop."""
+"""Creators: the more their items are exposed, the more often they upload new items."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class CreatorsSettings(Base):
     bias: float = -1.5
     """Logit of the probability that a creator without exposure uploads an item on a day."""
     reach: float = Field(default=1.5, ge=0)
-    """Coefficient of log(1 + recent exposure / even share) in this logit."""
+    """Coefficient of log(1 + recent exposure / mean recent exposure of all creators) in this logit."""
     fading: float = Field(default=0.7, ge=0, lt=1)
     """Weight of earlier days in the recent exposure."""
 
 
 class Creators(Mechanism[CreatorsSettings]):
-    """Exposure of creators (creators,) today and recently, their reach, and births of items."""
+    """Creators of items. State: exposures of each creator today and recently (creators,), and the users reached."""
 
     Settings = CreatorsSettings
     after = ("content", "live", "funnel")
@@ -64,18 +64,18 @@ class Creators(Mechanism[CreatorsSettings]):
         self._day = 0
 
     def upload_chance(self) -> Array:
-        """Return (creators,) probability of an upload at the start of the next day: the creators' utility."""
+        """Return (creators,) probabilities of an upload at the start of the next day, used as the creators' utility."""
         even = max(self.recent.mean(), 1e-9)
         return sigmoid(self.settings.bias + self.settings.reach * np.log1p(self.recent / even))
 
     @property
     def reach(self) -> Array:
-        """(creators,) number of users who saw an item of each."""
+        """(creators,) number of users to whom an item of the creator was shown."""
         return self.reached.sum(axis=1)
 
     @property
     def uploads(self) -> Array:
-        """(creators,) number of items uploaded by each since the start."""
+        """(creators,) number of items uploaded since the start."""
         return self.uploaded - self.start
 
     def advance(self, slot: int) -> None:
@@ -102,5 +102,5 @@ class Creators(Mechanism[CreatorsSettings]):
         self.reached[creator, np.broadcast_to(exposure.user[:, None], shown.shape)[shown]] = True
 
     def item_columns(self) -> Mapping[str, Any]:
-        """Return the day on which each item was uploaded; −1 for items that were not."""
+        """Return the day on which each item was uploaded; −1 for items that were never uploaded."""
         return {"uploaded": np.where(np.isfinite(self.content.born), self.content.born, -1.0)}

@@ -41,7 +41,7 @@ class FunnelSettings(Base):
 
 
 def crowding(vectors: Array, shown: Array) -> Array:
-    """Return (B, L) mean cosine of each item with the others of its list; 0 for a list of one.
+    """Return (B, L) mean cosine of each item with the other items of its list; 0 for a list of one item.
 
     Args:
         vectors: (B, L, K) of length 1.
@@ -54,7 +54,7 @@ def crowding(vectors: Array, shown: Array) -> Array:
 
 
 class Funnel(Mechanism[FunnelSettings]):
-    """Views by position, clicks by interest and list, carts and purchases by separate tastes; stateless."""
+    """Views depend on the position, clicks on interest and list, carts and purchases on separate tastes. Stateless."""
 
     Settings = FunnelSettings
     after = ("content", "taste", "live", "surfaces")

@@ -1,4 +1,4 @@
-"""Live rooms: on air some hours per day, with a topic that moves in every slot and a current description."""
+"""Live rooms: on air some hours per day, with a topic that moves in every slot, and a description that follows it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Live(Mechanism[LiveSettings]):
         self._topics, self._slot = self._start, 0
 
     def topics_at(self, slot: int) -> Array:
-        """Return the topics (items, topics) of rooms in a slot, and of other items unchanged."""
+        """Return the topics (items, topics) of all items in a slot; only those of rooms change over time."""
         s, item = self.settings, np.arange(self.ground.items)
         if slot < self._slot:
             self._topics, self._slot = self._start, 0
@@ -77,13 +77,16 @@ class Live(Mechanism[LiveSettings]):
         exposure.item_vector = self.topics_at(exposure.slot)[exposure.safe_items]
 
     def draw(self, exposure: Exposure) -> None:
-        """Describe the shown items."""
+        """Write descriptions of the shown items to ``exposure.display``."""
         items, place = np.unique(exposure.safe_items, return_inverse=True)
         texts = np.array(self.descriptions(items, exposure.slot), dtype=object)
         exposure.display["room_text"] = texts[place].reshape(exposure.shape)
 
     def descriptions(self, items: Array, slot: int) -> list[str]:
-        """Return texts of items (N,) in a slot. A word names the current topic with probability ``text_signal``, as in titles."""
+        """Return descriptions of items (N,) in a slot.
+
+        With probability ``text_signal``, a word names one of the item's current topics, otherwise any topic.
+        """
         content = self.content.settings
         word = np.arange(content.words)[None, :]
         keys = (items[:, None], slot, word)

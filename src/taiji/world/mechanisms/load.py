@@ -28,7 +28,7 @@ class LoadSettings(Base):
 
 
 class Load(Mechanism[LoadSettings]):
-    """Number of lists computed in the current slot, and the cached list of each user (users, slate)."""
+    """Limited capacity. State: number of lists computed in the current slot, and users' cached lists (users, slate)."""
 
     Settings = LoadSettings
     after = ("network", "surfaces")
@@ -53,13 +53,13 @@ class Load(Mechanism[LoadSettings]):
         self.computed, self.asked = 0, 0
 
     def observe(self, exposure: Exposure) -> None:
-        """Add the load to the context (requests of the slot so far, relative to the capacity), and which users have a cached list."""
+        """Add to the context ``load``, the requests of the slot so far relative to the capacity, and ``has_cache``."""
         self.asked += len(exposure.user)
         exposure.context["load"] = np.full(len(exposure.user), self.asked / self.capacity)
         exposure.context["has_cache"] = self.has_cache(exposure.user)
 
     def has_cache(self, users: Array) -> Array:
-        """Return (B,) bool, users with a cached list."""
+        """Return (B,) bool, True for users with a cached list."""
         return (self.lists[users] != NO_ITEM).any(axis=1)
 
     def cached(self, users: Array) -> Array:
@@ -67,8 +67,9 @@ class Load(Mechanism[LoadSettings]):
         return self.lists[users]
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Compute lists for the requests chosen by the policy, within the capacity, and serve the others from the
-        cache."""
+        """Serve computed lists to requests chosen by the policy, within the capacity, and cached lists to the others.
+        The items that follow a computed list in the policy's ranking become the user's cached list.
+        """
         b, user = len(exposure.user), exposure.user
         wanted = exposure.context.pop("chosen_fresh", np.ones(b)) > 0
         order = np.argsort(np.where(wanted, self.draws.uniform("turn", *exposure.row_keys), 2.0), kind="stable")
@@ -89,7 +90,10 @@ class Load(Mechanism[LoadSettings]):
         self.chances[user[rows], : spare.shape[1]] = chances[rows]
 
     def _left_over(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return cached lists without items that have ended in the meantime. Without a cached list, return the first candidates in their given order."""
+        """Return cached lists without items that are no longer available, and their propensities, (B, slate) each.
+
+        A user without a cached list gets the first candidates in their given order.
+        """
         assert exposure.candidates is not None and exposure.available is not None and exposure.pool is not None
         kept = self.lists[exposure.user]
         kept = np.where((kept != NO_ITEM) & exposure.available[np.maximum(kept, 0)], kept, NO_ITEM)
@@ -103,7 +107,7 @@ class Load(Mechanism[LoadSettings]):
         return np.where(nothing, plain, kept), np.where(nothing, 1 / np.maximum(exposure.pool, 1)[:, None], chances)
 
     def settle(self, exposure: Exposure) -> None:
-        """Remove shown items from the cache, which may contain only unseen items."""
+        """Empty the cache of users who were served from it, so that no list is shown twice."""
         cached = exposure.context["served_from"] == "cache"
         if self.settings.stale:
             self.lists[exposure.user[cached]] = NO_ITEM

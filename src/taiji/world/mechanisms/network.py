@@ -1,4 +1,4 @@
-"""Network: bandwidth as a Markov chain per user, a buffer, and items of several bitrates, whose stalls make users leave."""
+"""Network: each user's bandwidth follows a Markov chain, items have different bitrates, and stalls make users leave."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ class NetworkSettings(Base):
 def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: float, patience: float) -> Array:
     """Return the bandwidth below which a video stalls.
 
-    A video stalls if, with ``buffer`` seconds loaded, the start takes longer than ``patience``, bandwidth · patience < bitrate · (startup − buffer), or if
-    the buffer runs dry before the end, bandwidth · duration < bitrate · (duration − buffer).
+    With ``buffer`` seconds preloaded, a video stalls in two cases:
+
+    * the start takes longer than ``patience``: bandwidth · patience < bitrate · (startup − buffer)
+    * the buffer is empty before the end: bandwidth · duration < bitrate · (duration − buffer)
     """
     waiting = bitrate * np.maximum(startup - buffer, 0.0) / patience
     running_out = bitrate * np.maximum(duration - buffer, 0.0) / np.maximum(duration, 1e-9)
@@ -57,7 +59,7 @@ def stall_threshold(bitrate: Array, duration: Array, buffer: Array, startup: flo
 
 
 class Network(Mechanism[NetworkSettings]):
-    """State of each user's network (users,), updated at every request."""
+    """Networks of users. State: index into :data:`STATES` (users,), updated at every request."""
 
     Settings = NetworkSettings
     after = ("content", "funnel", "watch", "satisfaction")
@@ -89,12 +91,12 @@ class Network(Mechanism[NetworkSettings]):
         exposure.context["network"] = np.array(STATES)[self.state[exposure.user]]
 
     def assume(self, exposure: Exposure) -> None:
-        """Use the users' current states by default."""
+        """Use the users' current states if no states are given."""
         if "network" not in exposure.context:
             exposure.context["network"] = np.array(STATES)[self.state[exposure.user]]
 
     def threshold(self, exposure: Exposure) -> tuple[Array, Array]:
-        """Return bandwidth medians (B, 1) and the bandwidth (B, L) below which each item stalls."""
+        """Return median bandwidths (B, 1), and the bandwidths (B, L) below which items stall, in Mbit/s."""
         s, items = self.settings, exposure.safe_items
         state = (exposure.context["network"][:, None] == np.array(STATES)).argmax(axis=1)
         buffer = np.broadcast_to((s.buffer * np.array([0.0, 0.5, 1.0]))[state][:, None], exposure.shape)
@@ -112,7 +114,7 @@ class Network(Mechanism[NetworkSettings]):
         )
 
     def expect(self, exposure: Exposure) -> None:
-        """Set the expectations of stalls and of the remaining watch time."""
+        """Set the expectation of stalls, and reduce the expectation of watch time by the time that stalls cost."""
         chance = self.chance(exposure)
         exposure.display["bitrate"] = self.bitrate[exposure.safe_items]
         exposure.expected["stall"] = exposure.expected["view"] * chance
@@ -120,7 +122,7 @@ class Network(Mechanism[NetworkSettings]):
             exposure.expected["watch"] = exposure.expected["watch"] * (1 - self.settings.cut * chance)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw the bandwidth of each view, which decides the stalls."""
+        """Draw the bandwidth of each view, which determines stalls, and shorten the watch time of stalled views."""
         level, threshold = self.threshold(exposure)
         bandwidth = level * np.exp(self.settings.spread * self.draws.logistic("bandwidth", *exposure.keys))
         stalls = (exposure.outcome["view"] == 1) & (bandwidth < threshold)

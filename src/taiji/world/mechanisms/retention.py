@@ -1,4 +1,7 @@
-"""Leaving and returning, which depend on the session. In the confounded variant, keen users return sooner in any case."""
+"""Leaving and returning, which depend on the outcomes of the lists that a user was shown.
+
+With ``confounded`` > 0, keen users also return sooner, whatever they were shown.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class RetentionSettings(Base):
 
 
 class Retention(Mechanism[RetentionSettings]):
-    """Mood of each user (users,), updated by every list."""
+    """Retention of users. State: mood (users,), updated by every list."""
 
     Settings = RetentionSettings
     after = ("funnel", "watch", "satisfaction", "comments", "network", "load", "creators")
@@ -54,7 +57,7 @@ class Retention(Mechanism[RetentionSettings]):
         self.mood = np.zeros(self.ground.users)
 
     def settle(self, exposure: Exposure) -> None:
-        """Update the moods, which determine who leaves and for how long."""
+        """Update the moods, which change the probability of leaving and the time until the next visit."""
         s, user = self.settings, exposure.user
         viewed = np.maximum(exposure.outcome["view"].sum(axis=1), 1)
         if s.outcome not in exposure.outcome:

@@ -1,4 +1,7 @@
-"""Satisfaction, as distinct from watch time: bait raises clicks and seconds but disappoints. Few users are asked, and fewer answer, with selection bias."""
+"""Satisfaction, as distinct from watch time: bait raises clicks and watch time, but lowers satisfaction.
+
+Few users are asked whether they are satisfied, and fewer answer, with selection bias.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class SatisfactionSettings(Base):
 
 
 class Satisfaction(Mechanism[SatisfactionSettings]):
-    """Bait of items (state, constant) and the satisfaction of views."""
+    """Satisfaction with views. State: bait of items (items,), constant."""
 
     Settings = SatisfactionSettings
     after = ("funnel", "watch", "taste", "content")
@@ -59,7 +62,7 @@ class Satisfaction(Mechanism[SatisfactionSettings]):
         exposure.add("watch", self.settings.hold * bait)
 
     def chance(self, exposure: Exposure) -> Array:
-        """Return the probability (B, L) that a view satisfies."""
+        """Return the probability (B, L) that a view satisfies the user."""
         s = self.settings
         return sigmoid(s.bias + s.interest * exposure.term("interest") - s.bait * self.bait[exposure.safe_items])
 
@@ -68,7 +71,7 @@ class Satisfaction(Mechanism[SatisfactionSettings]):
         exposure.expected["pleased"] = exposure.expected["view"] * self.chance(exposure)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw satisfaction (``pleased``, unobserved) and the answers of respondents (``satisfied``)."""
+        """Draw satisfaction (``pleased``, not in the log) and the answers of respondents (``satisfied``)."""
         s = self.settings
         viewed = exposure.outcome["view"] == 1
         pleased = viewed & (self.draws.uniform("pleased", *exposure.keys) < self.chance(exposure))

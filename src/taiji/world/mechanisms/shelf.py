@@ -42,7 +42,7 @@ class ShelfSettings(Base):
 
 
 class Shelf(Mechanism[ShelfSettings]):
-    """Responses of :class:`taiji.world.shop.Shop`; constant."""
+    """Responses to the items of a :class:`taiji.world.shop.Shop`. Stateless."""
 
     Settings = ShelfSettings
     twins: ClassVar = {"": {"telling_text": False}, "text": {"telling_text": False}}

@@ -74,12 +74,12 @@ class Surfaces(Mechanism[SurfacesSettings]):
         exposure.context["scenario"] = np.array(NAMES)[drawn]
 
     def assume(self, exposure: Exposure) -> None:
-        """Use the surface of a list's first item by default."""
+        """Use the surface of a list's first item if no surface is given."""
         if "scenario" not in exposure.context:
             exposure.context["scenario"] = np.array(NAMES)[self._item_pool[exposure.safe_items[:, 0]]]
 
     def place(self, exposure: Exposure) -> None:
-        """Replace the users' tastes by their tastes on the surface."""
+        """Replace each user's taste by the taste on the surface of the request."""
         if exposure.user_vector is not None:
             offset = self.offsets[exposure.user, self.surface(exposure)]
             exposure.user_vector = blend(exposure.user_vector, offset, self.settings.own)

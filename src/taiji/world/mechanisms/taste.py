@@ -60,7 +60,7 @@ class Taste(Mechanism[TasteSettings]):
         self._short, self._slot = self._start, 0
 
     def short_at(self, slot: int) -> Array:
-        """Return the short-term parts (users, topics) in a slot, which depend only on the seed."""
+        """Return the short-term parts of tastes (users, topics) in a slot; they do not depend on exposures."""
         s, user = self.settings, np.arange(self.ground.users)[:, None]
         if slot < self._slot:
             self._short, self._slot = self._start, 0

@@ -1,4 +1,7 @@
-"""Seconds watched, the product of interest, an effect of the duration, and noise, with planted biases of user segments and categories."""
+"""Seconds watched: the product of log-normal noise and effects of interest, duration, user segment and category.
+
+The effects of duration, segment and category are planted biases.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class Watch(Mechanism[WatchSettings]):
         exposure.display["segment"] = np.broadcast_to(segment, exposure.shape)
 
     def expect(self, exposure: Exposure) -> None:
-        """Set the expectation of the seconds, and the unbiased interest that the seconds measure."""
+        """Set the expectations of ``watch`` (seconds) and of ``unbiased_interest``, the interest without the biases."""
         mean = log_normal_mean(self.location(exposure), self.settings.noise)
         exposure.expected["watch"] = exposure.expected["view"] * mean
         exposure.expected["unbiased_interest"] = np.where(exposure.shown, exposure.term("interest"), 0.0)

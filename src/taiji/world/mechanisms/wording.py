@@ -1,4 +1,8 @@
-"""Wording: opening and closing of a copy. Some wordings please everybody; others attract clicks and disappoint."""
+"""Wording: opening and closing of a copy.
+
+A wording changes the click probability in the same way for all users. Openings also differ in their promise: a greater
+promise attracts more clicks, but fewer users find it kept.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ class WordingSettings(Base):
 
 
 class Wording(Mechanism[WordingSettings]):
-    """Utility (styles, wordings) and promise (wordings,) of wordings, constant and the same for everybody."""
+    """Wordings of copy. State: their utility (styles, wordings) and promise (wordings,), constant for all users."""
 
     Settings = WordingSettings
     after = ("content", "copy")
@@ -68,14 +72,14 @@ class Wording(Mechanism[WordingSettings]):
         self.utility = plain + settings.lure * self.promise
 
     def serve(self, exposure: Exposure, choice: Choice) -> None:
-        """Use the policy's wordings, given by index; without any, draw them uniformly."""
+        """Use the policy's wordings, given by index. If the policy chooses none, draw them uniformly."""
         if "wording" not in exposure.display:
             exposure.display["wording"] = self.draws.integers("wording", WORDINGS, *exposure.keys)
             exposure.display["wording_propensity"] = np.full(exposure.shape, 1 / WORDINGS)
         self._check(exposure.display["wording"])
 
     def assume(self, exposure: Exposure) -> None:
-        """Use the first wording by default."""
+        """Use the first wording if no wordings are given."""
         exposure.display.setdefault("wording", np.zeros(exposure.shape, dtype=np.int64))
         self._check(exposure.display["wording"])
 
@@ -99,12 +103,12 @@ class Wording(Mechanism[WordingSettings]):
         return sigmoid(s.kept - s.let_down * self.promise[exposure.display["wording"]])
 
     def expect(self, exposure: Exposure) -> None:
-        """Set the expectations of the wording's utility and of clicks that find the promise kept."""
+        """Set the expectations of the wording's utility, and of clicks whose users find the promise kept."""
         exposure.expected["wording_utility"] = self._of(exposure)
         exposure.expected["kept"] = exposure.expected["click"] * self._chance(exposure)
 
     def draw(self, exposure: Exposure) -> None:
-        """Draw the clicks that find the promise kept; write the copy in its wording."""
+        """Draw whether clicking users find the promise kept, and add opening and closing to the copy."""
         content = self.draws.uniform("kept", *exposure.keys) < self._chance(exposure)
         exposure.outcome["kept"] = exposure.outcome["click"] * content
         texts = grammar.worded(exposure.display["copy"].ravel().tolist(), exposure.display["wording"].ravel())
