@@ -2,12 +2,12 @@
 
 A real service (supervisor, API process, a worker for each of two releases) is loaded by clients that repeat a batch
 under its idempotency key until it is acknowledged, while the served release is switched back and forth. The LLM is a
-stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend`. At random times a fault is injected:
-SIGKILL of the workers, of the API or of Redis; a full disk; an LLM that raises or hangs; a clock that steps back or a
-year ahead (and a process that starts with it); processes or Redis stopped for a while; hundreds of silent connections
-and large heads; unreadable entries in the queue. After recovery, a checker that shares no code with the service
-compares the store's raw tables or keys with the clients' own ledger, and recomputes every answered list with the
-library alone (:mod:`benchmarks.list_faults`).
+stand-in; the two releases' recommenders are real, and answer `POST /v1/recommend` and `POST /v1/rank`. At random times
+a fault is injected: SIGKILL of the workers, of the API or of Redis; a full disk; an LLM that raises or hangs; a clock
+that steps back or a year ahead (and a process that starts with it); processes or Redis stopped for a while; hundreds of
+silent connections and large heads; unreadable entries in the queue. After recovery, a checker that shares no code with
+the service compares the store's raw tables or keys with the clients' own ledger, and recomputes every list and every
+ranking with the library alone (:mod:`benchmarks.list_faults`).
 """
 
 from __future__ import annotations
@@ -139,13 +139,14 @@ class Load:
             thread.join()
 
     def settle(self) -> None:
-        """Request a list for every shopper after all of their events have been absorbed."""
+        """Request a list and a ranking for every shopper after all of their events have been absorbed."""
         for user in ACTING if self._world.real else ():
             self._world.until_answering()
-            for _ in range(100):
-                if self.shoppers.list_of(user, settled=True):
-                    break
-                time.sleep(0.2)
+            for ask in (self.shoppers.list_of, self.shoppers.ranking_of):
+                for _ in range(100):
+                    if ask(user, settled=True):
+                        break
+                    time.sleep(0.2)
 
     def _shoppers(self, name: str) -> Shoppers:
         client, rng = Client(self._url), random.Random(f"{self._seed}-{name}-keys")
@@ -202,7 +203,8 @@ class Load:
                     self.books.reads += 1
                     self.books.wrong_reads += not answer["release"].endswith(answer["items"][0]["item"])
             elif rng.random() < 0.2:
-                self.readers.list_of(user, exact=all((user, release) in newest for release in self._releases))
+                exact = all((user, release) in newest for release in self._releases)
+                rng.choice((self.readers.list_of, self.readers.ranking_of))(user, exact=exact)
             time.sleep(0.003)
 
     def _shop(self) -> None:
@@ -490,7 +492,7 @@ def scenario(store: str, kinds: list[str], seed: int, makers: Sequence[Maker] = 
 
 
 COUNTS = ("lost events", "duplicated effects", "wrong version", "poisoned clock", "queued", "rows not fresh")
-OF_LISTS = ("wrong lists", "forbidden items", "wrong release", "other answers")
+OF_ANSWERS = ("wrong lists", "wrong rankings", "forbidden items", "wrong release", "other answers")
 
 
 def measure(quick: bool) -> Result:
@@ -515,10 +517,13 @@ def measure(quick: bool) -> Result:
         while not quick and total("times") < FAULTS:
             hit(stores[seed % len(stores)], random.Random(seed).choices(KINDS, k=MIXED), seed)
             seed += 1
-    for name in (*COUNTS, *OF_LISTS):
+    for name in (*COUNTS, *OF_ANSWERS):
         result.at_most(f"{name} after {total('times')} faults", total(name), 0)
     result.at_least("events under faults", total("events"), 100)
     result.at_least("lists under faults that only the release named gives", total("own lists"), 20 if quick else 1000)
+    result.at_least(
+        "rankings under faults that only the release named gives", total("own rankings"), 5 if quick else 500
+    )
     return result
 
 

@@ -1,8 +1,9 @@
-"""Lists under faults: two different recommenders, clients that request lists, and a checker that recomputes each list.
+"""Lists and rankings under faults: two different recommenders, clients that request both, and a checker that recomputes
+each of them.
 
 Used by :mod:`benchmarks.faults`. The checker calls the library in its own process, one request at a time. For a user
-without events since the run, it uses the run's cascade on the run's log; for unknown users and users with later events,
-a newly loaded recommender.
+without events since the run, it uses the run's cascade and ranker on the run's log; for unknown users and users with
+later events, a newly loaded recommender.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import yaml
 from taiji.cascade.assembly import make_cascade
 from taiji.config import Config
 from taiji.core.artifacts import read_json
-from taiji.core.component import Requests
+from taiji.core.component import Requests, Slate
 from taiji.models.ranking.train import load_ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.pipeline.engine import Run
@@ -31,7 +32,9 @@ from taiji.serving import backend
 from taiji.serving.live_dataset import World as RunWorld
 from taiji.serving.recommender import RankingRecommender
 from taiji.serving.settings import ServingSettings
-from taiji.serving.types import Event, RecommendRequest, UserHistory
+from taiji.serving.types import Event, RankRequest, RecommendRequest, UserHistory
+
+Content = tuple[Any, ...]
 
 ITEMS, LOGGED = 48, 20
 ACTING = [f"u{number}" for number in range(6)]
@@ -139,7 +142,7 @@ def _write_log(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A list, with the information that is needed to check it.
+    """A list or a ranking, with the information that is needed to check it.
 
     Attributes:
         question: body of the request.
@@ -159,6 +162,18 @@ class Answer:
     late: int
     exact: bool
     settled: bool
+
+    @property
+    def is_ranking(self) -> bool:
+        """True for scores of given candidates."""
+        return "items" in self.question
+
+    @property
+    def content(self) -> Content:
+        """The items of the list, or the scores of the candidates."""
+        if self.is_ranking:
+            return tuple(entry["without_features"] for entry in self.body["scores"])
+        return tuple(entry["item"] for entry in self.body["items"])
 
 
 @dataclass
@@ -192,7 +207,11 @@ class Shoppers:
         if rng.random() < 0.15:
             self.act(rng.choice(ACTING))
         kinds = (ACTING, [f"u{number}" for number in range(len(ACTING), LOGGED)], ["nobody-1", "nobody-2"])
-        self.list_of(rng.choice(rng.choice(kinds)))
+        user = rng.choice(rng.choice(kinds))
+        if rng.random() < 0.7:
+            self.list_of(user)
+        else:
+            self.ranking_of(user)
 
     def act(self, user: str) -> None:
         """Send one event of a user."""
@@ -209,10 +228,22 @@ class Shoppers:
         if rng.random() < 0.5:
             chosen = rng.sample(range(ITEMS), rng.randint(1, 12))
             question["exclude"] = [f"S{number}" for number in chosen] + ["nothing"] * rng.randint(0, 1)
-        if rng.random() < 0.5:
-            question["context"] = {"screen": rng.choice(SCREENS)}
+        return self._asked("/v1/recommend", question, exact=exact, settled=settled)
+
+    def ranking_of(self, user: str, *, exact: bool = False, settled: bool = False) -> bool:
+        """Request the scores of some items for a user, with or without context; return True if they came."""
+        rng = self._random
+        items = [f"S{number}" for number in rng.sample(range(ITEMS), rng.randint(1, 12))]
+        question = {"user": user, "items": items + ["nothing"] * rng.randint(0, 1)}
+        return self._asked("/v1/rank", question, exact=exact, settled=settled)
+
+    def _asked(self, route: str, question: dict[str, Any], *, exact: bool, settled: bool) -> bool:
+        """Send a request, with or without context, and keep the answer; return True if there was one."""
+        user = question["user"]
+        if self._random.random() < 0.5:
+            question["context"] = {"screen": self._random.choice(SCREENS)}
         early, start = time.time(), time.monotonic()
-        status, body = self.ask("POST", "/v1/recommend", question)
+        status, body = self.ask("POST", route, question)
         if status == 200:
             behind = self.behind(body["release"], start, time.monotonic())
             times = int((early - self.back_s() - 60) * 1e6), int((time.time() + 60) * 1e6)
@@ -227,7 +258,7 @@ class Shoppers:
 
 
 def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, Any]:
-    """Count the errors in lists.
+    """Count the errors in lists and rankings.
 
     Args:
         answers: responses, those of a user in the order in which they were given.
@@ -237,30 +268,37 @@ def verdicts(answers: Sequence[Answer], made: Mapping[str, Maker]) -> dict[str, 
         ``wrong lists``: lists that the named release does not give for any history that the service can have had (a history never
         shrinks). ``forbidden items``: lists with an excluded, unavailable, repeated or unknown item, or with too many items.
         ``wrong release``: responses of a release that was not active. ``behind_s``: the longest time since the responding release
-        was active. ``own lists``: right lists that the other release would not have given.
+        was active. ``own lists``: right lists that the other release would not have given. ``rankings``, ``wrong rankings`` and
+        ``own rankings`` likewise.
     """
-    found: dict[str, Any] = dict.fromkeys(("lists", "own lists", "wrong lists", "forbidden items", "wrong release"), 0)
+    kinds = [f"{quality}{what}" for what in ("lists", "rankings") for quality in ("", "own ", "wrong ")]
+    found: dict[str, Any] = dict.fromkeys((*kinds, "forbidden items", "wrong release"), 0)
     least: dict[str, int] = {}
     for answer in answers:
-        found["lists"] += 1
+        kind = "rankings" if answer.is_ranking else "lists"
+        found[kind] += 1
         user, named = answer.question["user"], answer.body["release"]
-        items = [entry["item"] for entry in answer.body["items"]]
         found["wrong release"] += answer.behind_s > (0.0 if answer.exact else LAG_S)
-        found["forbidden items"] += forbidden(items, answer)
         done = len(answer.events)
         possible = range(done if answer.settled else least.get(user, 0), done + 1) if named in made else ()
-        known = [number for number in possible if made[named].gives(items, answer, number)]
-        whole = not (answer.body["late"] or answer.body["failed"] or answer.body["unranked"])
-        unknown = ["nothing"] * ("nothing" in answer.question.get("exclude", ()))
-        found["wrong lists"] += not (known and whole and answer.body["unknown_exclusions"] == unknown)
+        known = [number for number in possible if made[named].gives(answer, number)]
+        if answer.is_ranking:
+            named_items = [entry["item"] for entry in answer.body["scores"]]
+            whole = named_items == answer.question["items"]
+        else:
+            found["forbidden items"] += forbidden(answer.content, answer)
+            unknown = ["nothing"] * ("nothing" in answer.question.get("exclude", ()))
+            whole = answer.body["unknown_exclusions"] == unknown
+            whole &= not (answer.body["late"] or answer.body["failed"] or answer.body["unranked"])
+        found[f"wrong {kind}"] += not (known and whole)
         if known:
             least[user] = known[0]
             others = [maker for name, maker in made.items() if name != named]
-            found["own lists"] += not any(maker.gives(items, answer, known[0]) for maker in others)
+            found[f"own {kind}"] += not any(maker.gives(answer, known[0]) for maker in others)
     return {**found, "behind_s": max((answer.behind_s for answer in answers), default=0.0)}
 
 
-def forbidden(items: Sequence[str], answer: Answer) -> bool:
+def forbidden(items: Content, answer: Answer) -> bool:
     """Return True if a list has a repeated or a forbidden item, or is longer than requested."""
     allowed = {f"S{number}" for number in range(ITEMS) if number not in GONE and number not in TO_COME}
     allowed -= set(answer.question.get("exclude", ()))
@@ -268,7 +306,7 @@ def forbidden(items: Sequence[str], answer: Answer) -> bool:
 
 
 class Maker:
-    """Maker that recomputes the lists of a run.
+    """Maker that recomputes the lists and rankings of a run.
 
     Args:
         run: run of `taiji recommend`.
@@ -280,24 +318,47 @@ class Maker:
         self.run = run
         self.recommender, self.world = loaded, loaded.world
         self.cascade = offline(run, self.world)
-        self._list = cache(self._made)
+        self.ranker = load_ranker(run / "candidate_ranker" / "ranker", self.world.dataset)
+        self._list, self._ranking = cache(self._made), cache(self._scored)
 
-    def gives(self, items: Sequence[str], answer: Answer, known: int) -> bool:
-        """Return True if a list is right for a user whose first ``known`` events had been absorbed.
+    def gives(self, answer: Answer, known: int) -> bool:
+        """Return True if an answer is right for a user whose first ``known`` events had been absorbed.
 
-        Nothing happens in the log for years, so a difference of a minute hardly changes a list. If it does, the list of any
-        time that the clock can have shown is right.
+        Nothing happens in the log for years, so a difference of a minute hardly changes a list or a score. If it does, the
+        list of any time that the clock can have shown is right. Scores may differ by rounding, because the service
+        computes several requests at once.
         """
         question = answer.question
-        asked = (
-            question["user"],
-            answer.events[:known],
-            question["k"],
-            tuple(question.get("exclude", ())),
-            tuple(question.get("context", {}).items()),
-        )
+        user, context = (question["user"], answer.events[:known]), tuple(question.get("context", {}).items())
         times = (answer.late, answer.early, *np.linspace(answer.early, answer.late, 20).astype(int)[1:-1].tolist())
-        return any(self._list(time // 60_000_000, *asked) == tuple(items) for time in times)
+        if answer.is_ranking:
+            items = tuple(question["items"])
+            return any(
+                alike(self._ranking(time // 60_000_000, *user, items, context), answer.content) for time in times
+            )
+        of = (*user, question["k"], tuple(question.get("exclude", ())), context)
+        return any(self._list(time // 60_000_000, *of) == answer.content for time in times)
+
+    def _scored(
+        self,
+        minute: int,
+        user: str,
+        events: tuple[Event, ...],
+        items: tuple[str, ...],
+        context: tuple[tuple[str, str], ...],
+    ) -> Content:
+        now = minute * 60_000_000
+        number = self.world.users.get(user)
+        if number is None or events:
+            history = UserHistory(user, now, events, len(events))
+            asked = RankRequest(history, items, None, dict(context))
+            return tuple(self.recommender.score([asked])[0].without_features)
+        columns = {"screen": np.array([dict(context).get("screen")], dtype=object)}
+        known = [item for item in items if item in self.world.items]
+        slate = Slate(np.array([[self.world.items[item] for item in known]], dtype=np.int64))
+        state = self.ranker.encode(Requests([number], [now], columns))
+        scores = dict(zip(known, self.ranker.score(state, slate)[self.ranker.goal][0].tolist()))
+        return tuple(scores.get(item) for item in items)
 
     def _made(
         self,
@@ -317,6 +378,16 @@ class Maker:
         known = np.array([[self.world.items[item] for item in exclude if item in self.world.items]], dtype=np.int64)
         slate = self.cascade.recommend(Requests([number], [now], columns), k, exclude=known).slate
         return tuple(self.world.item_names[item] for item in slate.items[slate.mask].tolist())
+
+
+def alike(one: Content, other: Content) -> bool:
+    """Return True if two rankings have the same scores except for rounding, and none for the same candidates."""
+    pairs = list(zip(one, other, strict=True))
+    if any((a is None) != (b is None) for a, b in pairs):
+        return False
+    return np.allclose(
+        *np.array([pair for pair in pairs if None not in pair], float).reshape(-1, 2).T, rtol=1e-4, atol=0
+    )
 
 
 def offline(run: Path, world: RunWorld) -> Any:
