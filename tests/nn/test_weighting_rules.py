@@ -94,6 +94,17 @@ def test_errors():
         make_rule("popo", 2, RuleOptions(mode="paper")).observe(Observation(gram=np.full((2, 2), np.inf)))
 
 
+def test_the_average_of_a_late_reward_begins_with_its_first_value():
+    rule = make_rule("dwa", 2, RuleOptions(average=0.9))
+    early, both = np.array([[1.0, np.nan]]), np.array([[1.0, 4.0]])
+    for rewards in (early, early, both):
+        weights = rule.observe(Observation(rewards=rewards)).weights
+    assert weights == pytest.approx([0.5, 0.5]), "neither of them has grown"
+    assert rule.observe(Observation(rewards=np.array([[1.0, 8.0]]))).weights[1] < 0.5
+    before = rule.weights
+    assert np.array_equal(rule.observe(Observation(rewards=np.full((1, 2), np.nan))).weights, before)
+
+
 def test_an_observation_that_is_not_finite_is_skipped_and_counted(caplog):
     straight, skipping = (make_rule("popo", 2, RuleOptions()) for _ in range(2))
     good = Observation(gram=np.array([[4.0, 0.0], [0.0, 1.0]]), square_norm=2.5)

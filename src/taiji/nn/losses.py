@@ -30,11 +30,11 @@ label that is always known."""
 class MultitaskLoss:
     """Weighted sum of the tasks' losses, each the mean over the rows whose label is known; see :func:`known_mean` for rare labels.
 
-    A conditional binary task learns from the joint label over the whole exposure space (ESMM, Ma et al. 2018, eq. 3). Any other conditional task learns from
-    the rows on which its condition is true.
+    A conditional binary task learns from its joint label (the event and all its conditions) on all rows (ESMM, Ma et al. 2018, eq. 3). Any other conditional
+    task learns only from the rows on which its condition is true.
 
     Args:
-        tasks: ranking tasks, in which a condition comes before the tasks that depend on it.
+        tasks: ranking tasks, each condition before the tasks that depend on it.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
@@ -75,13 +75,13 @@ def task_loss(
 
     Args:
         task: the task.
-        logits: (B,) outputs of each of its conditions, outermost first, then the output of the task itself.
+        logits: outputs, (B,) each, of the task's conditions, outermost first, then of the task itself.
         label, group: (B,), as for :class:`MultitaskLoss`.
     """
     own = logits[-1]
     known = torch.isfinite(label).to(
         own[0].dtype
-    )  # a weight, not a selection: gathering costs more than the extra rows
+    )  # a 0/1 weight: gathering the known rows would cost more than computing all
     label = torch.nan_to_num(label)
     if task.kind == "survey" or (task.kind == "binary" and len(logits) == 1):
         summed = functional.binary_cross_entropy_with_logits(own[0], label, weight=known, reduction="sum")
@@ -120,7 +120,7 @@ def _weight_of_known(known: torch.Tensor) -> torch.Tensor:
 
 
 def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
-    """Return the names of a task's conditions, outermost first, then its own."""
+    """Return the names of a task's conditions, outermost first, then the task's own name."""
     named = {other.name: other for other in tasks}
     names = [task.name]
     while (parent := named[names[0]].given) is not None:
@@ -129,9 +129,9 @@ def chain(task: Task, tasks: Sequence[Task]) -> list[str]:
 
 
 def joint_loss(logits: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of a joint label, which is 1 if all of several events happen.
+    """Return the cross-entropy of a joint label, which is 1 if all events happen.
 
-    It is computed from the logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ}
+    The computation uses logits, so that it neither overflows nor underflows: log p = Σ logσ(aᵢ), and 1/p − 1 = Π(1 + e^{−aᵢ}) − 1 is the sum of e^{−Σ aᵢ}
     over all non-empty subsets of the events.
 
     Args:
@@ -155,7 +155,7 @@ def thresholds(outputs: torch.Tensor) -> torch.Tensor:
 
 
 def pairwise_loss(scores: torch.Tensor, label: torch.Tensor, known: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Return the mean logistic loss over pairs within a request whose labels differ (RankNet, Burges et al. 2005).
+    """Return the mean logistic loss over pairs of rows of one request whose labels differ (RankNet, Burges et al. 2005).
 
     Args:
         scores, label, known: (B,).

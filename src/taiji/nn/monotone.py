@@ -21,7 +21,7 @@ def positive(raw: torch.Tensor) -> torch.Tensor:
 
 
 def grid_integral(values: torch.Tensor, integrand: torch.Tensor) -> torch.Tensor:
-    """Return the exact ∫₀ˣ of a piecewise linear function on [0, 1], extended beyond by its boundary values.
+    """Return the exact ∫₀ˣ of a function that is piecewise linear on [0, 1] and constant outside.
 
     The result never decreases as x increases, not even by rounding.
 
@@ -49,7 +49,7 @@ def _at(table: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 class MonotoneFunctions(nn.Module):
-    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that increase strictly in x, given a vector h of circumstances.
+    """K functions t_k(x; h) = ∫₀ˣ f_k(t, h) dt + β_k(h) that increase strictly in x, conditioned on a context vector h.
 
     Args:
         functions: K.
@@ -70,7 +70,7 @@ class MonotoneFunctions(nn.Module):
         )
 
     def forward(self, values: torch.Tensor, circumstances: torch.Tensor | None = None) -> torch.Tensor:
-        """Return (…, M, K) for values (…, M, K); circumstances (…, h) are shared by all M."""
+        """Return t (…, M, K) for x (…, M, K). The context ``circumstances`` (…, h) is shared by all M candidates."""
         raw, shift = self.free, self.shift
         if self.network is not None:
             assert circumstances is not None

@@ -25,12 +25,12 @@ class Observation:
     """Observed quantities of a batch.
 
     Args:
-        rewards: (N, K) with NaN, N = prompts * group.
+        rewards: (N, K), NaN where missing, N = prompts * group.
         group: rollouts per prompt.
         gram: (K, K) Gram matrix of the loss gradients, if estimated.
-        indicators: (K,) POPO's indicators, if only they were estimated (directional form).
+        indicators: (K,) POPO's indicators; the directional form estimates them instead of ``gram``.
         square_norm: mean squared gradient norm on this batch over the present rewards, including noise.
-        present: (K,) whether any sample in the batch has the reward. None derives it from the rewards; without rewards, all count as present.
+        present: (K,) True if some sample of the batch has the reward. None derives it from ``rewards``; if these are None, too, all count as present.
     """
 
     rewards: np.ndarray | None = None
@@ -100,11 +100,12 @@ class RuleOptions:
 class Rule:
     """Base class of rules: keeps log w, counts observations, and measures how far the weights move.
 
-    A reward missing from a batch keeps its weight and averages; the others share the rest. An observation that is not
-    finite is skipped, counted (``skipped``) and logged; it changes nothing.
+    A reward missing from a batch keeps its weight and averages; the others share the rest. An observation that is
+    not finite is skipped, counted (``skipped``) and logged. In mode ``paper`` it is used, and weights that are no longer
+    finite raise an InputError.
 
     Attributes:
-        source: the observation that it needs.
+        source: the observation that the rule needs.
         fresh: whether the weights apply to the batch from which they were computed.
         steered: whether the rule supports a preference.
     """

@@ -38,8 +38,7 @@ def log_normalised(log_weights: ArrayLike) -> Vector:
 def indicator(gram: ArrayLike, preference: ArrayLike | None = None) -> Vector:
     """Return POPO's I_i = <g_i, sum_k g_k> from the Gram matrix (K, K).
 
-    With a preference p on the simplex, the reference becomes K * sum_k p_k g_k (for uniform p, this is the paper's reference), and the weights tend to p
-    instead of 1/K.
+    With a preference p on the simplex, K * sum_k p_k g_k replaces sum_k g_k (both are equal for uniform p), and the weights tend to p instead of 1/K.
     """
     gram = np.asarray(gram, dtype=np.float64)
     count = len(gram)
@@ -64,9 +63,9 @@ def robust_step(
 ) -> Vector:
     """Return log-weights after delta log w = clip(rate * (I - mean I) / scale, +-clip), then w <- (1 - floor) w + floor * preference.
 
-    ``scale`` is one common scalar (an average squared gradient norm), because dividing each reward by its own norm would freeze the weights at K = 2. The
-    mean is subtracted before clipping. It cancels in the softmax, but without the subtraction strongly aligned rewards would all be clipped to the same
-    value. A scale of zero means that there is no gradient, and the weights do not change.
+    ``scale`` is one common scalar (an average squared gradient norm), because dividing each gradient by its own norm would make both indicators equal at
+    K = 2 and freeze the weights. The mean is subtracted before clipping. It cancels in the softmax, but without the subtraction strongly aligned rewards
+    would all be clipped to the same value. A scale of zero means that there is no gradient, and the weights do not change.
     """
     log_weights = np.asarray(log_weights, dtype=np.float64)
     if not scale > 0:
@@ -138,10 +137,10 @@ def reward_covariance(rewards: ArrayLike, group: int) -> NDArray[np.float64]:
 
 
 def min_norm(gram: ArrayLike) -> Vector:
-    """Return the weights on the simplex that minimise the length of sum_i w_i g_i (MGDA), exactly, by enumeration of supports (K <= 12).
+    """Return the exact weights on the simplex that minimise the length of sum_i w_i g_i (MGDA), by enumeration of supports (K <= 12).
 
-    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, whatever the rule is. Only the ratios of the entries matter, so the matrix is first
-    divided by its largest diagonal entry. If there are no gradients, the weights are equal.
+    The length sqrt(w' G w) is zero exactly at Pareto-stationary points, regardless of the weighting rule. Only the ratios of the entries matter, so the
+    matrix is first divided by its largest diagonal entry. If there are no gradients, the weights are equal.
     """
     given = np.asarray(gram, dtype=np.float64)
     count = len(given)

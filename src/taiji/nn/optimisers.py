@@ -11,14 +11,14 @@ from taiji.nn.lookup import add_rows
 
 
 class RowAdagrad(torch.optim.Optimizer):
-    """Adagrad (Duchi et al. 2011) with a sum of squared gradients per row instead of per weight.
+    """Adagrad (Duchi et al. 2011) with one accumulator per row (the sum of the row's mean squared gradients) instead of one per weight.
 
     Memory is one number per row, and a step costs only the rows that it touches. If a row occurs twice in a batch, the squares of both gradients are added
     separately.
 
     Args:
         parameters: two-dimensional parameters with sparse gradients.
-        lr: learning rate; the first step of a row has about this length per weight.
+        lr: learning rate; the first step of a row changes each weight by about this much.
         eps: number added to the square root.
     """
 

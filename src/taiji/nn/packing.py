@@ -34,7 +34,7 @@ class Packing:
 
 
 def pack(lengths: Array, length: int) -> Packing:
-    """Pack by first-fit decreasing: the longest sequence first, each into the first row with enough room.
+    """Pack by first-fit decreasing: the longest sequence first, each into the first row with enough free columns.
 
     Args:
         lengths: (S,) from 1 to ``length``.

@@ -11,7 +11,7 @@ def spread(values: torch.Tensor, rows: torch.Tensor, axis: int = 0) -> torch.Ten
     Args:
         values: (R, …); for an axis other than 0, (R, …, 1, …).
         rows: (B, …), any tensor with one row per candidate.
-        axis: 0 gives (B, …); any other axis is expanded to B / R.
+        axis: 0 gives (B, …); any other axis has size 1 and is expanded to B / R.
     """
     times = rows.shape[0] // values.shape[0]
     if axis:
@@ -27,6 +27,6 @@ def add_spread_(candidates: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def spread_add(values: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return ``spread(values, candidates) + candidates`` without a copy of ``values``, (R, …) and (B, …) to (B, …)."""
+    """Return ``spread(values, candidates) + candidates`` without a copy of ``values``; shapes (R, …) and (B, …) give (B, …)."""
     rest = candidates.shape[1:]
     return (candidates.view(values.shape[0], -1, *rest) + values.unsqueeze(1)).view(-1, *rest)

@@ -17,18 +17,18 @@ the scale."""
 LARGEST = 40.0
 """Bound at which logits are clipped. Beyond it they carry no information, and their exponentials would overflow."""
 FEWEST_LABELS = 20
-"""Smallest number of rows with which a task is calibrated: of each label for a probability, in total for a count or a duration."""
+"""Smallest number of labelled rows needed to calibrate a task: per class for a probability, in total for a count or a duration."""
 
 
 def decode(outputs: torch.Tensor, tasks: Sequence[Task], calibration: Calibration) -> dict[str, torch.Tensor]:
     """Return the predictions from a network's outputs, (N,) by prediction name.
 
     Binary tasks and surveys give probabilities; counts, durations and grades give expectations; pairwise tasks give scores. The prediction of a conditional
-    task is given its condition; for a binary one, the joint probability is returned as well.
+    task assumes that its condition is true; for a binary task, the joint probability is returned as well.
 
     Args:
         outputs: (N, O), see :func:`taiji.nn.losses.output_columns`.
-        tasks: ranking tasks, in which a condition comes before the tasks that depend on it.
+        tasks: ranking tasks, each condition before the tasks that depend on it.
         calibration: calibration of each task.
     """
     found: dict[str, torch.Tensor] = {}

@@ -18,10 +18,10 @@ class BlockOptions:
     """Options of a block in addition to attention and feed-forward. The defaults give the plain pre-norm block.
 
     Attributes:
-        query_key_norm: RMS norm with gain on queries and keys, so that ``|logit| ≤ √e · max|g_q g_k|``.
-        gate: attention output multiplied by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is initially the
+        query_key_norm: apply an RMS norm with gain g to queries and keys of width e, so that ``|logit| ≤ √e · max|g_q g_k|``.
+        gate: multiply the attention output by 2 σ(x W + b) of the normed input x. W and b start at 0, so the gate is initially the
             identity.
-        router: attention to either the whole prefix or its recent part, which a router chooses per token.
+        router: let a router choose, per token, between attention to the whole prefix and to its recent part.
         experts: number of experts that replace the feed-forward layer; 0 for none.
         chosen: number of experts per token.
         balance: step size of the bias that balances the experts' load.
@@ -70,11 +70,11 @@ class PrefixBlock(nn.Module):
         self.router = _zero(nn.Linear(width, 2)) if options.router else None
 
     def encode(self, x: torch.Tensor, turn: Turn) -> tuple[torch.Tensor, Cache]:
-        """Return the next layer's states (R, P, d) of a causal sequence, and its keys and values (R, h, P, e).
+        """Return the block's output (R, P, d) for a causal sequence, and the keys and values (R, h, P, e) of this block.
 
         Args:
             x: (R, P, d).
-            turn: (P, e) rotations of its positions.
+            turn: (P, e) rotations of the positions.
         """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)
@@ -89,13 +89,13 @@ class PrefixBlock(nn.Module):
         return turned(self.key_norms[1](key) if self.key_norms else key, turn), value
 
     def forward(self, x: torch.Tensor, turn: Turn, prefix: Prefix, past: Cache | None) -> tuple[torch.Tensor, Cache]:
-        """Return the states (R, G, T, d) of new tokens, and the groups' own keys and values, extended by those of the new tokens.
+        """Return the states (R, G, T, d) of new tokens, and the groups' own keys and values, including the new tokens.
 
         Args:
             x: (R, G, T, d).
-            turn: (R, 1, G, T, e) rotations of their positions, G may be 1.
+            turn: (R, 1, G, T, e) rotations of the new tokens' positions, G may be 1.
             prefix: shared prefix.
-            past: own keys and values so far.
+            past: the groups' own keys and values of earlier tokens, or None.
         """
         read = self.attention_norm(x)
         query, key, value = self._heads(self.projection(read), 3)

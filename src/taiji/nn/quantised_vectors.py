@@ -100,7 +100,7 @@ def exact_product(left: Array, right: Array) -> Array:
 
     Both factors are rounded to :data:`BITS` bits below a power of two: each row of ``left`` by its own power,
     ``right`` by a common one. Products and the sums of d of them are then integers that float64 represents exactly;
-    for d above 512 there are fewer bits.
+    for d above 512, fewer bits are kept.
     """
     bits = min(BITS, (EXACT - max(left.shape[1] - 1, 0).bit_length()) // 2)
     rows, row_scale = _whole(left, np.abs(left).max(axis=1, initial=0.0, keepdims=True), bits)

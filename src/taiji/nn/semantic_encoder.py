@@ -202,7 +202,7 @@ class SemanticEncoder(nn.Module):
 
 
 class TextHalves(nn.Module):
-    """Both halves of a row of the bank from one vector per text: one from the vector alone, and one from the vector and the item embedding.
+    """Two networks for the halves of a memory-bank row: the first reads only the text's vector, the second also the item embedding.
 
     Args:
         given: width of the vectors.
@@ -216,20 +216,22 @@ class TextHalves(nn.Module):
         self.beside = nn.Sequential(nn.Linear(given + item, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, vectors: torch.Tensor, items: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """Return (N, 2 * width) from vectors (N, given) and embeddings (N, item); 0 where the mask ``there`` (N, 1) says that there is no text."""
+        """Return (N, 2 * width) from vectors (N, given) and embeddings (N, item); 0 where the mask ``there`` (N, 1) is False."""
         return torch.cat([self.alone(vectors), self.beside(torch.cat([vectors, items], dim=1))], dim=1) * there
 
 
 class StartedEncoder(SemanticEncoder):
-    """Encoder that starts from an embedder: its token embeddings start from the embedder's token vectors, its output from the embedder's vector of the text.
+    """Encoder initialised from an embedder: token embeddings from the embedder's token vectors, the output from its vector of the text.
 
-    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ:
+    Let v be the embedder's vectors of a text's tokens, u their mean, scaled to length 1 and standardised, and δ̄ the mean of the learnt token offsets δ. F is
+    :class:`TextHalves`, SAE the transformer of :class:`SemanticEncoder`, and e' the domain terms, embedded like the tokens e:
 
         e_i = P (v_i − v̄) + δ_i,   [f, g] = F(u, δ̄, item) + s ⊙ SAE(e, e'),   h_CLS = A u + ρ (B u + δ̄ + f),   h_TAR = g.
 
-    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the frozen vector, and h_TAR a function
-    of it. P and A are initialised with the principal axes of tokens and of texts, and A stays fixed. ρ slows down what is learnt: without it, a few steps
-    of Adam move h_CLS by more than its length, and what it began with is lost. With :attr:`TokenStart.context_axes`, v and u have two parts.
+    δ, s, B and the last layer of f are initialised to 0, so that at the start h_CLS = A u is a linear projection of the frozen vector u, and h_TAR a
+    function of u and the item. P and A are initialised with the principal axes of tokens and of texts, and A stays fixed. ρ < 1 slows down the change of
+    h_CLS: with ρ = 1, a few steps of Adam change h_CLS by more than its length, and its initial value is lost. With :attr:`TokenStart.context_axes`, v and
+    u have two parts.
 
     Args:
         general, domain, width, layers, item: see :class:`SemanticEncoder`.
@@ -302,7 +304,7 @@ class StartedEncoder(SemanticEncoder):
 
 
 def mean_there(x: torch.Tensor, there: torch.Tensor, zeros: float = 0.0) -> torch.Tensor:
-    """Return the means (N, d) of x (N, T, d) over the positions with mask ``there`` (N, T), and ``zeros`` additional positions with value 0."""
+    """Return the means (N, d) of x (N, T, d) over the positions where ``there`` (N, T) is True and ``zeros`` additional positions of value 0."""
     return (x * there.unsqueeze(2)).sum(dim=1) / (there.sum(dim=1, keepdim=True) + zeros).clamp_min(1)
 
 
@@ -312,9 +314,9 @@ def padded(axes: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def principal_projection(vectors: torch.Tensor, width: int) -> nn.Linear:
-    """Return the map from vectors (V, D), centred, to their first principal axes, (V, width), with a mean square of STD² per entry.
+    """Return a linear map that centres vectors (V, D) and projects them on their first principal axes, (V, width), with a mean square of STD² per entry.
 
-    Rows that are 0 are ignored. If the vectors have fewer axes, the others are 0.
+    Rows that are 0 are ignored. If the vectors have fewer axes, the remaining outputs are 0.
     """
     made = nn.Linear(vectors.shape[1], width)
     known = vectors[vectors.abs().sum(dim=1) > 0].double()

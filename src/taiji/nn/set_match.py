@@ -1,4 +1,4 @@
-"""Agreement of candidates with a set of vectors, from their cosines: pure functions, one number per candidate.
+"""Agreement of candidates with a set of vectors, computed from their cosines by pure functions.
 
 The first axis of the cosines is the set: (L, N), or (L, R, M) for a history per request. Each step over the set is then one operation on all candidates, and
 the result for a candidate does not depend on the other candidates, to the last bit.
@@ -50,7 +50,7 @@ def history_match(cosines: Array, known: Array) -> Array:
 def weighted_match(cosines: Array, weights: Array, temperature: float = 0.1) -> Array:
     """Return the agreement of candidates with weighted sets, (3, N) float32: :data:`SET_MATCHES`, 0 for an empty set.
 
-    ``soft_max`` is ``τ log Σ w exp(cosine / τ)`` with weights that sum to 1: between the mean and the maximum.
+    ``soft_max`` is ``τ log Σ w exp(cosine / τ)`` with weights that sum to 1; it lies between the mean and the maximum.
 
     Args:
         cosines: (L, N).

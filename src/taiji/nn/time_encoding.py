@@ -1,4 +1,4 @@
-"""Hour, weekday and gap of a timestamp as features, and a network that encodes them as a vector to be added to a token, initially zero."""
+"""Features of a timestamp (hour, weekday, gap), and a network that encodes them as a vector to add to a token. The vector is initially zero."""
 
 from __future__ import annotations
 

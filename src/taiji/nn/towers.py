@@ -10,7 +10,7 @@ from taiji.nn.lookup import on_cpu
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask on a CPU uses one byte per value from 64-bit draws, which takes a fifth of the time of one draw per value.
+    """Dropout that takes one byte per value from 64-bit random numbers on a CPU: a fifth of the time of one draw per value.
 
     The probability is rounded to a multiple of 1/256, and the scale matches the rounded value. Other devices use
     PyTorch's dropout.

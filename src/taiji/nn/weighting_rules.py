@@ -1,8 +1,8 @@
 """Rules that turn observations into reward weights: small objects with a JSON state.
 
-A rule declares the observation that it needs (``source``): none, the rewards of the batch, or the Gram matrix of the rewards' gradients. Reward rules set
-the weights of the batch that they observe, and so do the competitors that choose a descent direction (``fresh``). POPO's weights depend only on earlier
-batches, so they are independent of the noise that they multiply.
+A rule declares the observation that it needs (``source``): none, the rewards of the batch, or the Gram matrix of the rewards' gradients. With
+``fresh``, the weights apply to the batch that the rule observes. POPO's weights are not fresh: they depend only on earlier batches, so they are independent
+of the noise of the gradients that they multiply. POPO with the covariance is fresh.
 """
 
 from __future__ import annotations
@@ -147,28 +147,30 @@ class DynamicAverage(Rule):
 
     def __init__(self, count: int, options: RuleOptions) -> None:
         super().__init__(count, options)
-        self.means: list[list[float]] = []
+        self.means: list[Vector] = []
+        """Averages after the last two batches, NaN for a reward that no batch has had yet."""
 
     def update(self, seen: Observation) -> tuple[Vector, Vector | None]:
         mean, keep = functions.moments(seen.rewards)[0], self.options.average  # type: ignore[arg-type]
         there = np.isfinite(mean)
-        if not there.all():  # rewards missing from the batch keep their average
-            mean = np.where(there, mean, self.means[-1] if self.means else 0.0)
-        self.means = [
-            *self.means[-1:],
-            (mean if not self.means else keep * np.asarray(self.means[-1]) + (1 - keep) * mean).tolist(),
-        ]
-        if len(self.means) < 2:
+        if not self.means:
+            self.means = [mean]
             return self.log_weights, None
-        shares = functions.dynamic_average(np.asarray(self.means[0])[there], np.asarray(self.means[1])[there])
+        if not there.any():
+            return self.log_weights, None
+        last = self.means[-1]
+        mean = np.where(there, mean, last)  # a reward that is missing from the batch keeps its average
+        self.means = [last, np.where(np.isnan(last), mean, keep * last + (1 - keep) * mean)]
+        earlier, latest = self.means[0][there], self.means[1][there]
+        shares = functions.dynamic_average(np.where(np.isnan(earlier), latest, earlier), latest)
         return self.among(there, log_of(shares)), None
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "means": self.means}
+        return {**super().state(), "means": [[None if np.isnan(x) else x for x in m.tolist()] for m in self.means]}
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self.means = state["means"]
+        self.means = [np.array(mean, dtype=np.float64) for mean in state["means"]]
 
 
 class Uncertainty(Rule):
@@ -211,7 +213,7 @@ class Feedback(Rule):
     2508.07613), then normalise.
 
     An objective is measured by the observation's ``indicators`` (for the monotone ensemble, UMRE's UAUC on validation
-    data), else by the batch's mean reward (in alignment, where this rule is a competitor and also reacts to noise
+    data), else by the batch's mean reward (in alignment, where this rule is a peer and also reacts to noise
     between batches). A step multiplies a weight by exp(± rate); an equal value leaves it unchanged. Convergence to a
     Pareto point is not claimed.
     """

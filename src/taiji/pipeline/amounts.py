@@ -56,7 +56,7 @@ class Log:
         return self.users * self.events_per_user
 
     def exposures(self, period: int) -> float:
-        """Return the exposures of a period, counted from 0."""
+        """Return the number of exposures in a period: 0 reward, 1 llm, 2 ranker, 3 test."""
         return self.users * self.exposures_per_user[period]
 
     @property
@@ -98,7 +98,7 @@ class Amount:
 
 
 def prompt_share(config: Config, log: Log) -> float:
-    """Return the share of the requested prompts of the LLM period that the log provides.
+    """Return the fraction of the prompts requested for the LLM period that the log can provide.
 
     Each user gives at most ``examples.per_user`` prompts, to one role.
     """

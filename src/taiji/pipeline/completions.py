@@ -1,4 +1,4 @@
-"""Completions of a run's models and embeddings of texts, over partitions."""
+"""Generate completions with a run's models, and embed texts, in partitions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 TEXTS_PER_PARTITION = 4096
-"""Texts per partition of embedding."""
+"""Number of texts in a partition when embedding."""
 MANY_CUT = 0.25
 """Share of completions at the length limit above which :func:`warn_of_cut` logs a warning."""
 
@@ -86,8 +86,8 @@ def complete_sets(context: Context, rows: pl.DataFrame, which: str, what: str = 
 
     Returns:
         the columns of :func:`complete`, and lists with one entry per intent: ``intent_texts`` (in the form of
-        item texts for embedding), ``intent_levels`` and ``intent_weights``. With one answer, a weight is the sequence
-        probability (geometric mean over the tokens of the intent); with several answers, every weight is 1.
+        item texts for embedding), ``intent_levels`` and ``intent_weights``. With one answer, a weight is the geometric
+        mean of the intent's token probabilities; with several answers, every weight is 1.
     """
     samples = context.config.features.intent_samples
     if samples > 1 and context.config.generation.temperature == 0:
@@ -127,7 +127,7 @@ def _open_answering_sets(context: Context, which: str) -> Work:
 
 
 def warn_of_cut(completions: pl.DataFrame, settings: GenerationSettings) -> None:
-    """Warn if the length limit ended many completions. The warning gives the share that ends in a loop, and what to change.
+    """Warn if the length limit ended many completions. The warning counts those that end in a loop, and names settings to try.
 
     Args:
         completions: columns ``completion`` and ``cut``.

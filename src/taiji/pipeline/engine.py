@@ -4,9 +4,9 @@ Layout of ``runs/<name>/``::
 
     config.json           the resolved configuration
     <stage>/              finished artefacts and manifest.json; <stage>-<variant>/ for a parametrised stage
-    .work/<stage>/        a stage in progress: its partitions, and the fingerprint of their dependencies
+    .work/<stage>/        a stage in progress: output, partitions, checkpoints, and the fingerprint of their dependencies
 
-A stage writes into ``.work/<stage>``, and this folder is renamed into place when the stage is complete. The *fingerprint* of a
+A stage writes into ``.work/<stage>/out``, which is renamed to ``<stage>`` when the stage is complete. The *fingerprint* of a
 stage covers its class, settings and parameters, the seed, the package version, the content hashes of the stages that it reads,
 and the state of external files and of code of other packages. A finished stage is skipped if and only if none of its
 dependencies has changed, its files are intact (:mod:`taiji.core.manifests`), and it is not forced.
@@ -62,8 +62,8 @@ from taiji.pipeline.stage import Stage
 LABEL = "fingerprint.json"
 """File in ``.work/<stage>`` with the fingerprint of the work in progress, the seconds spent so far, and ``forced: true`` if the stage was forced."""
 LONG = 5.0
-"""After a stage that ran for longer than this many seconds, memory is returned to the system; this takes a few tenths
-of a second."""
+"""After a stage that ran for longer than this many seconds, memory is returned to the system, which takes a few
+tenths of a second."""
 
 
 @dataclass

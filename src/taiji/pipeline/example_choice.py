@@ -1,4 +1,4 @@
-"""Choose the prompts of each role."""
+"""Choose the prompts of each role: rationale, calibration, alignment and test."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def choose_prompts(context: Context, dataset: Dataset, split: Split) -> pl.DataF
 
 
 def _candidates(context: Context, dataset: Dataset, split: Split, periods: tuple[str, ...]) -> list[pl.DataFrame]:
-    """Return the prompts of each period from which the roles are filled. They are computed for ranges of users by the mapper of the run."""
+    """Return the candidate prompts of each period. They are computed for ranges of users by the mapper of the run."""
     ranges = dataset.history.ranges(INTERACTIONS)
     rows = pl.DataFrame(
         [(period, *users) for period in periods for users in ranges],

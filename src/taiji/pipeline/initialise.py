@@ -60,7 +60,7 @@ class Initialised:
 
     @property
     def command(self) -> str:
-        """Command to run next. It resumes a run if one with this name has finished stages."""
+        """Command to run next, with ``--resume`` if a run of this name has finished stages."""
         config = self.files[-1]
         resumes = any((Path("runs") / config.stem).glob(f"*/{MANIFEST}"))
         return f"taiji run {quote(str(config))}{' --resume' if resumes else ''}"

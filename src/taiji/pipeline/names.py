@@ -9,7 +9,7 @@ from taiji.core.errors import ConfigError
 MODELS = ("base", "sft", "aligned")
 """Models that answer the test prompts: before fine-tuning, after it, after alignment."""
 ARMS = ("history_mean", "taiji")
-"""Feature tables, each of which trains a ranker; one more ranker is trained without a feature table."""
+"""Names of the feature tables. One ranker is trained with each table, and one without features."""
 
 
 def model_stage(which: str) -> str | None:

@@ -1,12 +1,12 @@
 """Implementation of `taiji oracle`: an upper bound on what a language model could add to the ranker, without running one.
 
-The user's next item (the truth) replaces the model's answer, which gives the features of a model that is always right. A ranker
-with these features is compared with rankers that use no language model, and with a ranker for which each row has the truth of
-another row (the shuffled truth). The gain from the truth bounds the gain from any answer, provided that the ranker can use such
-features at all. If the truth improves the ranker no more than the shuffled truth does, which is noise of the same form, nothing follows about answers.
+The user's next item (the truth) replaces the model's answer, as if the model were always right. A ranker with the resulting
+features is compared with rankers that use no language model, and with a negative control in which each row has the truth of another
+row (the shuffled truth). The gain from the truth is an upper bound on the gain from any answer, provided that the ranker can use such
+features at all. If the truth improves the ranker no more than the shuffled truth does, nothing follows about answers.
 
 The command also evaluates the ladder without a language model (counts, collaborative fields, text match, and the truth as agreement
-with the candidate), and answers the decisive questions from the log.
+with the candidate), and derives the decision table from it (:mod:`taiji.experiments.decision`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WIDE_ORACLE_ARM = f"{ORACLE_ARM}, next {BREADTH}"
 """Name of the arm with the mean of the next items, whether or not they are new to the user. It measures the value of knowing a user's taste rather than
 one item."""
 WHAT = {ORACLE_ARM: "the next item", WIDE_ORACLE_ARM: f"the next {BREADTH} items"}
-"""Arm to a description of the answer of a model that is always right."""
+"""Map from arm to a description of the answer that an always correct model gives."""
 LADDER_ROWS = 50_000
 """Largest number of candidates on which the ladder is evaluated."""
 SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
@@ -47,7 +47,7 @@ SHUFFLED_ARM = f"{NEGATIVE_CONTROL}shuffled"
 
 
 def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
-    """Compare no features, the mean of the history, and the truth, for all users with a history.
+    """Compare rankers without features and with the mean of the history, the truth and the shuffled truth, for all users with a history.
 
     Args:
         run: run directory in which the stages data and examples are finished.
@@ -160,7 +160,7 @@ def _gap(gap: Mapping[str, Any]) -> str:
 
 
 def print_oracle(found: dict[str, Any]) -> None:
-    """Print the table, and for each kind of truth a sentence with its value or the reason why it is unknown."""
+    """Print the table, for each kind of truth its bound or the reason why there is none, and the ladder."""
     print_study(found, groups=("all", "sparse", "cold items"))
     for line in found["bounds"]:
         print(line["says"])

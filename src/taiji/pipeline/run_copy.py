@@ -119,7 +119,7 @@ def make_copies(
         catalogue: items for which to write copy.
         config: configuration; its sections ``copywriting``, ``language``, ``embedder`` and ``reasoning.endpoint`` are used.
         comments: table with the columns :data:`taiji.copywriting.evidence.COMMENT_COLUMNS`.
-        results: results of sent copies, which train a reward model.
+        results: table with the results of sent copies, on which a reward model is trained.
         reward: folder of a trained reward model.
         reviewed: True to train a reward model on the choices in the review folder, and on the results if given.
 

@@ -25,7 +25,7 @@ KNOWLEDGE_STAGE = "item_knowledge"
 
 
 def with_texts(dataset: Dataset, folder: Path) -> Dataset:
-    """Return the dataset with the texts of the stage ``item_knowledge`` in its table of items, if the folder exists."""
+    """Return the dataset with the item knowledge in ``folder`` joined to its table of items; unchanged if the folder does not exist."""
     return with_knowledge(dataset, read_knowledge(folder / "knowledge.parquet")) if folder.is_dir() else dataset
 
 
@@ -55,7 +55,7 @@ def settings_of(ranker: RankingModel, settings: Settings) -> Settings:
 
 
 def neural_settings(settings: Settings) -> NeuralRankerSettings:
-    """Return the settings if they are those of a neural ranker, which lists its fields.
+    """Return the settings, checked to be those of a neural ranker, which has a list of fields.
 
     Raises:
         ConfigError: the settings are those of another model.

@@ -45,7 +45,7 @@ class Components:
     features: StoredFeatures | None = None
 
     def featured(self, requests: Requests) -> Requests:
-        """Return the requests joined with the features of their users at the time, if the ranker reads features."""
+        """Return the requests joined with their users' features at request time, if the ranker reads features."""
         return requests if self.features is None else self.features.joined_to(requests)
 
     def cascade(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taiji.pipeline.engine import Context
 
 SHOWN_RATIONALES = 3
-"""Number of kept rationales in the report, and likewise of rejected rationales."""
+"""Number of kept rationales shown in the report, and the same number of rejected ones."""
 
 
 def write_run_report(context: Context) -> dict[str, Any]:

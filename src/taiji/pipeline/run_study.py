@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from taiji.pipeline.stage import Stage
 
 RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light", "popo": "popo"}
-"""Arm to the rule by which its alignment weights rewards."""
+"""Map from arm to the reward-weighting rule of its alignment."""
 WRITERS = ("base", "sft")
 """Arms whose texts come from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Names of the tables that a run itself computes: the competitor without a language model, and the run's own table. The own table keeps this name only if
-the run's weighting rule is not in :data:`RULE_OF_ARM`; otherwise it is named after the rule."""
+"""Names of the tables that a run itself computes: the baseline without a language model, and the table of its aligned model. If the run's weighting rule is
+in :data:`RULE_OF_ARM`, the arm of the second table is named after the rule instead."""
 ORACLE_ARM = "truth"
 """Name of the oracle, in which the user's actual next item replaces the answer. It deliberately uses the future."""
 COLD = 5
-"""Number of interactions before the test period below which an item is cold."""
+"""Number of clicks before the test period below which an item is cold."""
 SMALL = 0.1
 """Bound below which values are printed with one more decimal."""
 DEPARTMENTS = 8
@@ -60,15 +60,15 @@ DEPARTMENTS = 8
 def study(
     run: Path, config: Config, seeds: int, arms: Sequence[str] = (), say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Complete and evaluate the study of a run.
+    """Compute the missing parts of a run's study, and evaluate it.
 
     Args:
         run: finished run directory.
         config: configuration of the run, possibly with other values of ``ranking`` and ``evaluation``.
         seeds: number of training runs per arm.
-        arms: names of the tables to compare with no features, from ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
-            ``popo-light`` and ``popo``, and from ``taiji`` if the run has another weighting rule; all by default. The
-            table of the run's own rule (or otherwise the last table) is ablated and gets the negative controls.
+        arms: names of the tables to compare with no features: ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
+            ``popo-light``, ``popo``, and ``taiji`` if the run has another weighting rule; all by default. The
+            run's own table (or, if it is not among them, the last table) is ablated and gets the negative controls.
         say: function called with progress messages.
 
     Returns:
@@ -254,7 +254,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    """Return a cell with the value, and the differences from no features and from the competitor, with their intervals."""
+    """Return a cell with the value, and the differences from no features and from ``history_mean``, with their intervals."""
     if row is None or row["value"] is None:
         return "–"
     digits = 4 if abs(row["value"]) >= SMALL else 5

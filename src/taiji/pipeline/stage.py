@@ -71,7 +71,7 @@ class Stage(ABC):
         return None
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the keys of recipe stages that read this stage's artefacts under this configuration although their ``needs`` do not list it."""
+        """Return the keys of recipe stages that read this stage's artefacts under this configuration without listing this stage in ``needs``."""
         return ()
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Alignment(Stage):
-    """Stage that aligns the fine-tuned model to both rewards.
+    """Stage that aligns the fine-tuned model to the semantic and the preference reward.
 
     Args:
         weighting: rule for weighting the rewards; None uses the configured one.
@@ -40,7 +40,7 @@ class Alignment(Stage):
         return config.model_copy(update={"alignment": alignment})
 
     def outside(self, config: Config) -> State:
-        """Return the state of templates."""
+        """Return the state of the prompt-template files."""
         return named_files(config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -24,7 +24,7 @@ class Audit(Stage):
     publish = ("audit.json",)
 
     def outside(self, config: Config) -> State:
-        """Return the state of a model folder and of templates."""
+        """Return the state of the model folder and of the prompt-template files."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -24,7 +24,7 @@ class EvaluationRanker(Stage):
     settings = ("ranking",)
 
     def outside(self, config: Config) -> State:
-        """Return the state of the tables that fields read."""
+        """Return the state of the tables that the ranker's fields read."""
         return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:

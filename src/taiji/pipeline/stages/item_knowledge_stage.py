@@ -35,7 +35,7 @@ class ItemKnowledge(Stage):
     Settings = ItemKnowledgeSettings
 
     def outside(self, config: Config) -> State:
-        """Return the state of a model folder, of templates, and of an earlier table."""
+        """Return the state of the model folder, of the prompt-template files, and of the earlier table."""
         earlier = self.own(config, ItemKnowledgeSettings).earlier
         return named_files(config.language.model, config.reasoning.prompts.templates, earlier)
 
@@ -110,7 +110,7 @@ def _writer(context: Context, settings: ItemKnowledgeSettings, *, fast: bool = F
 
     config = context.config
     if settings.kind == "endpoint":
-        # Like the teacher's, this journal is outside the stages, so that texts that were paid for can be reused.
+        # The journal is outside the stage folders, like the teacher's, so that texts that were paid for can be reused.
         client = EndpointClient(config.reasoning.endpoint, settings.temperature, context.run / "teacher")
         return EndpointItemWriter(client)
     lm = base_model(config)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Ladder(Stage):
-    """Stage that measures the value of text to a ranker on this and further logs, without running a language model."""
+    """Stage that measures the value of text to a ranker on the run's log and on further logs, without running a language model."""
 
     name = "ladder"
     summary = "Compare rankers with more and more inputs, without a language model: counts, collaborative fields, texts, the true next items."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Rationales(Stage):
-    """Stage in which the teacher, who knows the true next item, writes k rationales per prompt."""
+    """Stage in which the teacher, which reads the true next item, writes ``reasoning.teacher.rationales`` rationales per prompt."""
 
     name = "rationales"
     summary = "Write rationales with the teacher, which knows the true next item (RUPR)."
@@ -24,7 +24,7 @@ class Rationales(Stage):
     settings = (*LANGUAGE, "reasoning.teacher", "reasoning.endpoint")
 
     def outside(self, config: Config) -> State:
-        """Return the state of a model folder and of templates."""
+        """Return the state of the model folder and of the prompt-template files."""
         return named_files(config.language.model, config.reasoning.prompts.templates)
 
     def cost(self, config: Config, log: Log) -> Amount:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Recommendation(ComposedStage):
-    """Stage that evaluates the request path on the test period: the recall after every step, the lists, and an ablation of each component."""
+    """Stage that evaluates the recommender on the test period: recall after every step of the cascade, the final lists, and an ablation of each component."""
 
     name = "recommendation"
     summary = "Evaluate the recommender on the test period, in full and without each component."
