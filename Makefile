@@ -85,11 +85,11 @@ dist: install
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
-# The wheel as a stranger meets it: an empty environment, outside the repository, and the whole loop on a tiny shop.
+# The wheel as a new user installs it: an empty environment, outside the repository, and the whole loop on a tiny shop.
 try-dist: dist
 	$(BIN)/python -m tools.try_wheel dist/*.whl
 
-# A Redis server and a browser for tests, from the distribution, where we may install them; what lacks them skips with a reason.
+# A Redis server and a browser for tests, from the distribution, where we may install them; without them, the tests that need them are skipped.
 tools:
 	@command -v redis-server >/dev/null || $(call from_distribution,redis-server) || echo "redis-server not found: its tests will be skipped"
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \

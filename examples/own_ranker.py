@@ -1,6 +1,6 @@
 """Your own ranker instead of the built-in one: any callable, an ONNX file or an HTTP endpoint that scores user-item pairs.
 
-The same object serves as reward (through the offline environment) and as judge of a model's answers.
+The same object serves as reward (through the offline reward table) and as evaluation ranker of a model's answers.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from taiji.models.ranking.external import CallableRanker
 
 
 def my_ranker(frame: pl.DataFrame) -> np.ndarray:
-    """Stands for your model: it likes cheap items, and items whose number the user's name shares."""
+    """Stand-in for your model: it prefers cheap items, and items whose number is the user's."""
     same = frame["user_id"].str.slice(1) == frame["item_id"].str.slice(1)
     return (0.2 / (1 + frame["price"].fill_null(5.0)) + 0.5 * same.cast(pl.Float64)).to_numpy()
 
 
-def score(user_ids, item_ids, moments):
-    """What Taiji calls: ids as you gave them, and the moment of each pair; one number a pair comes back."""
+def score(user_ids, item_ids, timestamps):
+    """Called by taiji with the ids of your tables and the timestamp of each pair (UTC); return one score per pair."""
     return my_ranker(
         pl.DataFrame(
             {"user_id": user_ids, "item_id": item_ids, "price": [None] * len(user_ids)},

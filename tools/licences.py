@@ -83,7 +83,7 @@ def page() -> str:
     """The page, from constraints.txt, pyproject.toml and what is installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = {
-        "needed": project["dependencies"],
+        "taiji": project["dependencies"],
         **{f"extra `{name}`": packages for name, packages in project["optional-dependencies"].items()},
     }
     wanted = {
@@ -94,9 +94,9 @@ def page() -> str:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = dict(sorted((pin.split("==") for pin in pins), key=lambda pin: plain(pin[0])))
     said = {name: licence(name, pin) or kept(name) for name, pin in pinned.items()}
-    rows = [f"| {name} | {wanted.get(plain(name), 'by another package')} | {said[name]} |" for name in pinned]
+    rows = [f"| {name} | {wanted.get(plain(name), 'another package')} | {said[name]} |" for name in pinned]
     strong = [
-        f"{name} ({said[name]}, {wanted.get(plain(name), 'by another package')})"
+        f"{name} ({said[name]}, {wanted.get(plain(name), 'another package')})"
         for name in pinned
         if "GPL" in said[name]
     ]
@@ -105,7 +105,7 @@ def page() -> str:
         if strong
         else ""
     )
-    return ABOUT + copyleft + "\n| package | wanted | licence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    return ABOUT + copyleft + "\n| package | required by | licence |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from taiji.nn.lookup import look_up
 
 
 class FactorizationMachineSettings(NeuralRankerSettings):
-    """Settings beside those that every neural ranker has."""
+    """Settings in addition to those of every neural ranker."""
 
     model: str = "factorization_machine"
     factors: PositiveInt = 1
@@ -22,7 +22,7 @@ class FactorizationMachineSettings(NeuralRankerSettings):
 
 
 class FactorizationMachineNetwork(Network[FactorizationMachineSettings]):
-    """Products of all pairs of embeddings, and all inputs in a line: numbers, sequences, ids and vectors too."""
+    """Products of all pairs of embeddings, beside all inputs concatenated: numbers, sequences, ids and vectors."""
 
     def __init__(self, layout: Layout, outputs: int, settings: FactorizationMachineSettings) -> None:
         super().__init__(layout, outputs, settings)

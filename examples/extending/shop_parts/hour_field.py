@@ -10,12 +10,12 @@ class HourOfDay(CategoryField):
     """Hour of the request, 0 to 23, in UTC.
 
     Args:
-        name: of the field.
+        name: name of the field.
     """
 
     def __init__(self, name: str = "hour") -> None:
         super().__init__(name, side="context")
-        self.options = {"name": name}  # what a saved model makes the field from
+        self.options = {"name": name}  # arguments with which a saved model restores the field
 
     def values(self, dataset: Dataset, source: pl.DataFrame) -> pl.DataFrame:
         """Return the hour of each row."""

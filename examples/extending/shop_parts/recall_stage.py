@@ -28,7 +28,7 @@ class Recall(Stage):
     Settings = RecallSettings
 
     def run(self, context: "Context") -> dict[str, Any]:
-        """Write ``recall.json``; return what the manifest tells."""
+        """Write ``recall.json``, and return the entries of the manifest."""
         from shop_parts.trending import Trending
         from taiji.core.artifacts import write_json
         from taiji.core.component import Requests

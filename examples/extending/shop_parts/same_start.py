@@ -13,7 +13,7 @@ from taiji.models.retrieval.settings import RetrieverSettings
 
 
 class SameStartSettings(RetrieverSettings):
-    """Settings beside those that every retriever has."""
+    """Settings in addition to those of every retriever."""
 
     words: PositiveInt = 1
     """First words of a title that must agree: often a brand."""
@@ -47,5 +47,5 @@ class SameStart(CatalogueRetriever):
         return {"start": self.start, "counts": self.counts}
 
     def restore(self, weights: dict[str, NDArray[Any]], device: str | None) -> None:
-        """Take them back."""
+        """Restore the weights."""
         self.start, self.counts = weights["start"], weights["counts"]

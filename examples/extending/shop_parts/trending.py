@@ -21,7 +21,7 @@ class Trending:
         """Return at most ``k`` items that were clicked at all, most clicked first, ties by item number."""
         items = np.arange(self.dataset.n_items)
         times, place = np.unique(requests.time, return_inverse=True)
-        users = np.zeros(len(times) * len(items), dtype=np.int64)  # the count does not look at them
+        users = np.zeros(len(times) * len(items), dtype=np.int64)  # the counts do not depend on users
         asked = statistics_of(self.dataset).at(users, np.tile(items, len(times)), np.repeat(times, len(items)))
         clicks = asked["item_clicks_7d"].reshape(len(times), -1)
         order = np.argsort(-clicks, axis=1, kind="stable")[:, :k]

@@ -16,7 +16,7 @@ class WeatherSettings(Settings):
     rain: float = Field(default=0.3, ge=0, le=1)
     """Share of rainy days."""
     mood: float = 0.8
-    """What rain adds to the logit of a click."""
+    """Amount that rain adds to the logit of a click."""
 
 
 class Weather(Mechanism[WeatherSettings]):
@@ -29,7 +29,7 @@ class Weather(Mechanism[WeatherSettings]):
     context = ("raining",)
 
     def observe(self, exposure: Exposure) -> None:
-        """Tell each request whether it rains."""
+        """Add a column to the requests: 1 if it rains, otherwise 0."""
         day = exposure.time.astype(np.int64)
         exposure.context["raining"] = self.draws.uniform("rain", day) < self.settings.rain
 
