@@ -96,9 +96,7 @@ def page() -> str:
     said = {name: licence(name, pin) or kept(name) for name, pin in pinned.items()}
     rows = [f"| {name} | {wanted.get(plain(name), 'another package')} | {said[name]} |" for name in pinned]
     strong = [
-        f"{name} ({said[name]}, {wanted.get(plain(name), 'another package')})"
-        for name in pinned
-        if "GPL" in said[name]
+        f"{name} ({said[name]}, {wanted.get(plain(name), 'another package')})" for name in pinned if "GPL" in said[name]
     ]
     copyleft = (
         f"\nThe following packages are under a GPL or LGPL: {'; '.join(strong)}. Only code of that extra imports them.\n"
