@@ -52,7 +52,7 @@ class AccumulationStep:
         parameters: trainable parameters.
         count: number of rewards K.
         estimator: "same-batch", "cross-batch" or "directional".
-        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators and accumulated as a separate direction.
+        common: True if the advantage-free part of the loss (KL, entropy bonus) is excluded from the indicators (⟨g_k, v⟩, where v is the reference direction) and accumulated as a separate direction.
         reference: (K,) coefficients K * p of the reference direction, where p is the preference (ones for equal weights).
         weights: (K,) current weights.
         fresh: True if the rule computes the weights to apply from the gradients of this step; ``weights`` are then unused.
@@ -108,7 +108,7 @@ class AccumulationStep:
     ) -> None:
         """Add one micro-batch's vector-Jacobian products.
 
-        This takes K backward passes, or K + 1 with ``common`` or ``update``. The directional estimator takes one and a half, for any K.
+        This takes K backward passes, or K + 1 with ``common`` or ``update``. The directional estimator takes the time of one and a half, for any K.
 
         Args:
             recording: recorded forward pass of the micro-batch.

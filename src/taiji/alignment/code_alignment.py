@@ -118,8 +118,8 @@ def group_loss(
         log_chance, reference: (N, L) log-probabilities of the codes under the decoder and under the reference.
         advantages: (N,).
         clip: clipping range of the ratio.
-        beta: weight of ``exp(r − p) − (r − p) − 1``, an estimate of the divergence from the log-probabilities p under the decoder
-            and r under the reference. It would be unbiased for codes sampled from the decoder.
+        beta: weight of ``exp(r − p) − (r − p) − 1``, where p and r are the log-probabilities under the decoder and under the reference.
+            It estimates the KL divergence between the two, and would be unbiased for codes sampled from the decoder.
     """
     ratio = torch.exp(log_chance - reference)
     gain = advantages[:, None]

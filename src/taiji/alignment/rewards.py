@@ -1,4 +1,4 @@
-"""Taiji's two rewards (§5): semantic similarity of the answer, and the ranker's score of the answer.
+"""Taiji's two rewards (§5 of the paper): semantic similarity of the answer, and the ranker's score of the answer.
 
 A reward is a function ``(examples, completions) -> float64 array (B,)``, with NaN where it does not apply. A malformed
 answer does not raise an exception: it gets 0, the minimum of both rewards. The rewards are kept separate and are not summed here.

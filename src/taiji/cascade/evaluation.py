@@ -40,12 +40,13 @@ class Evaluation:
         retrieval: rows of :func:`taiji.metrics.list_evaluation.evaluate_lists`, whose arms are the retrievers, their
             merge, and the merge in the ranker's order.
         lists: rows of the same function for the final lists; the arms are the variants of the cascade.
-        milliseconds: step to median milliseconds per request, with requests processed in blocks.
+        milliseconds: median milliseconds per request by step, with requests processed in blocks.
         components: result of :func:`taiji.cascade.component_findings.component_findings`.
-        slices: rows of the compared metric on each slice of the log, from which the reasons in ``components`` come.
+        slices: rows of the metric by which components are compared, on each slice of the log. The reasons stated in
+            ``components`` are derived from them.
         facts: facts of the log.
-        candidates: step to the mean number of candidates after it.
-        shown: variant to its lists (B, K).
+        candidates: mean number of candidates after each step, by step.
+        shown: lists (B, K) by variant.
     """
 
     retrieval: list[dict[str, Any]]
@@ -82,8 +83,8 @@ def evaluate_recommender(
         dataset: the log.
         retrievers, ranker: fitted components.
         requests, targets: requests and targets of the test period.
-        before: start of the test period (microseconds). Only earlier interactions count for popularity (in novelty,
-            slices and facts) and for known items.
+        before: start of the test period (microseconds). Popularity (in novelty, slices and facts), and whether an item is
+            new, are determined from earlier interactions only.
         vectors: (N, d) item vectors, for re-rankers.
         further: function from final lists (B, K) to additional metrics: values per request (B,), by name.
         fuser: the fitted fusion, if the settings name one.

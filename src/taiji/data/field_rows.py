@@ -100,7 +100,7 @@ class RowArrays(Rows):
     Args:
         dataset, past, known: see :class:`Rows`.
         user, item, time: (N,) int64 each.
-        further: name of each further column to a function that makes it.
+        further: functions that make further columns, by name of the column.
         given: further columns that already exist as arrays, (N,) each. :meth:`lists` returns a column whose elements
             are Python lists.
     """

@@ -59,7 +59,7 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
 
     Returns:
         ``offline`` (rows of :func:`taiji.experiments.study.evaluate_seeds`), ``replay`` (rows), ``off_policy`` (rows with the truth),
-        ``ab`` (metric → comparison with ``truth`` and with and without CUPED), ``aa`` (metric → share significant),
+        ``ab`` (metric → comparison of the arms, beside the ``truth``; each metric with and without CUPED), ``aa`` (metric → share significant),
         ``repeats`` (coverage of the truth and power over repeated tests), ``plan``, ``users``, ``notes``.
     """
     loop = _Loop(settings, seed, embedder)
@@ -129,8 +129,8 @@ def text_features(dataset: Dataset, cut: int, seed: int, embedder: Embedder | No
 
 
 class _Loop:
-    """A shop, the trained rankers of both arms, and the users they serve: those whose first request is after the
-    cut."""
+    """A shop, the trained rankers of both arms, and the users they serve: those whose first request is at the
+    cut or later."""
 
     def __init__(self, settings: ABTestSettings, seed: int, embedder: Embedder | None) -> None:
         from taiji.models.ranking.train import train_ranker
@@ -298,8 +298,8 @@ class _Loop:
         return found
 
     def _visitors(self) -> tuple[Array, Array, Array]:
-        """Return the new users (U,), whose first request is after the cut, and the user (R,) and time (R,) of each of
-        their requests."""
+        """Return the new users (U,), whose first request is at the cut or later, and the user (R,) and time (R,) of
+        each of their requests."""
         first = self.dataset.events.filter("exposed").group_by("user").agg(pl.col("time").min())
         new = first.filter(pl.col("time") >= self.cut)["user"].sort().to_numpy().astype(np.int64)
         requests = self.test.select("user", "time").unique(maintain_order=True).filter(pl.col("user").is_in(new))
@@ -390,7 +390,7 @@ def print_abtest(found: Mapping[str, Any]) -> None:
     console.print(grid)
     plan = found["plan"]
     console.print(
-        "A/A: share of significant tests without a difference. Coverage and power: over repeated tests of the same rankers.",
+        "A/A: share of significant tests if there is no difference. Coverage and power: over repeated tests of the same rankers.",
         style="dim",
         highlight=False,
     )

@@ -1,6 +1,6 @@
 """Feature table of versioned point-in-time rows, and its as-of join.
 
-A row has two times. All of its inputs lie before ``as_of``, and it can be read from ``available_at`` on. In a batch
+A row has two times. All of its inputs lie before ``as_of``, and it can be read after ``available_at``. In a batch
 table, ``available_at`` is ``as_of`` plus ``features.delay_s``. The near-online worker sets it to the time at which it
 stores the row.
 """
@@ -211,8 +211,8 @@ def export_table(table: pl.DataFrame, dataset: Dataset, path: str | Path) -> pl.
     """Export the table with the user's original ids and with times as timestamps.
 
     The file is a point-in-time source as feature stores expect it (Feast: ``FileSource(path, timestamp_field="event_timestamp")`` with the join key
-    ``user_id``). ``event_timestamp`` is the time from which the row could be read, so a join by it equals :func:`join_features`; ``as_of`` is the time
-    before which the inputs lie.
+    ``user_id``). ``event_timestamp`` is ``available_at``. A join by it gives the rows of :func:`join_features`, which reads a row only
+    after this time, unless a request has exactly the same microsecond (Feast includes equal times). ``as_of`` is the time before which the inputs lie.
 
     Returns:
         the written frame: user_id, event_timestamp, as_of, ids, neighbour_user_id, similarity, neighbour_item_ids, vector, the columns of intents if

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 STEPS = 60
 """Largest number of Newton steps."""
 TOLERANCE = 1e-9
-"""The fit stops when no gradient entry exceeds this value times the total weight of the pairs (or 1 if larger)."""
+"""The fit stops when no gradient entry exceeds this value times max(total weight of the pairs, 1)."""
 
 
 def preferred(differences: Array) -> Array:

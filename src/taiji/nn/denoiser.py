@@ -12,8 +12,8 @@ from torch.nn import functional
 class ModulatedBlock(nn.Module):
     """Residual feed-forward block whose norm and gain depend on the step (adaLN-Zero, Peebles & Xie 2023).
 
-    ``x + α · MLP([LN(x) (1 + γ) + β ; condition])`` with α, β, γ linear in the step's embedding and initially 0, so
-    an untrained block is the identity.
+    ``x + α · MLP([LN(x) (1 + γ) + β ; condition])`` where α, β, γ are linear in SiLU(step's embedding) and initially
+    0, so an untrained block is the identity.
 
     Args:
         width: width of x and of the step's embedding.

@@ -14,7 +14,8 @@ class Prefix:
     Attributes:
         keys, values: (R, h, P, e); or (R, h, G, P, e), gathered per group by :meth:`gathered`.
         mask: (R, G, T, P) bool, entries that each token may attend to, at least one; G and T may be 1 to broadcast.
-        recent: mask of the same shape, the recent part of ``mask``, for blocks with a router.
+        recent: mask of the same shape, the recent part of ``mask``. Blocks that choose between long and short histories
+            (:mod:`taiji.nn.prefix_blocks`) read it.
     """
 
     keys: torch.Tensor

@@ -92,7 +92,8 @@ def _split(context: Context) -> dict[str, Any]:
 
 def _rationales(context: Context, verdicts: pl.DataFrame) -> dict[str, Any]:
     written = pl.read_parquet(context.input("rationales") / "rationales.parquet", columns=["ended"])["ended"]
-    masked = context.config.reasoning.selection.rule == "guarded"  # the quantity compared with the threshold
+    # The guarded rule compares the perplexity after the masked rationale with the threshold, the plain one that after the whole rationale.
+    masked = context.config.reasoning.selection.rule == "guarded"
     return {
         "written": len(written),
         "ended": dict(sorted(Counter(written).items())),

@@ -156,7 +156,7 @@ def _of_ladder(ladder: Sequence[RungResult]) -> list[Answer]:
     for kind, row in _rungs(ladder).items():
         assert row.difference is not None
         outcome = outcome_of(row)
-        kept = "" if not row.kept else f" (the ranker kept them in {row.kept:.0%} of its training runs)"
+        kept = "" if not row.kept else f" (validation chose to use them in {row.kept:.0%} of the training runs)"
         text = does.get(outcome, f"cannot be evaluated: {outcome}.").format(
             gain=metric_text(row.difference, signed=True),
             before=f"“{title_of_rung(row.difference.against)}”{kept}",

@@ -31,7 +31,7 @@ ContextValue = (
 
 
 class Body(BaseModel):
-    """Base of all bodies: no values are converted, and unknown fields are rejected."""
+    """Base of all bodies. A value of another type is rejected, as is an unknown field; a whole number may be written as 6.0."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -181,8 +181,8 @@ class RecommendOut(BaseModel):
     are the retrievers that were left out. ``unranked`` is the number of candidates that were left out because there was
     no time left to rank them.
 
-    ``cached`` means that the list was made before this request, ``age_s`` seconds ago. It was made for the same
-    request or, if ``kept`` is also true, for an earlier request of this user, and is shown again because of the load.
+    ``cached`` means that the list was computed ``age_s`` seconds ago, for an earlier request: an identical one or,
+    if ``kept`` is also true, another one of this user, whose list is shown again because of the load.
     ``made_at`` is the time at which ``release`` made the list, in microseconds since the epoch. ``features`` names the
     feature row that the ranker read: ``row`` for the user's newest row, of version ``feature_version``; ``run`` for
     the row stored with the run; or ``none``.
@@ -205,7 +205,7 @@ class RecommendOut(BaseModel):
 
 
 class Erased(BaseModel):
-    """Number of rows of other users from which this user's items were removed.
+    """Result of an erasure: the number of other users' rows from which this user's items were removed.
 
     ``known_user`` states whether the user was known before (see ``RecommendOut``); false if already erased.
     """

@@ -65,7 +65,8 @@ class Scenario(Settings):
     segments: int = Field(default=4, ge=1, le=20)
     """Number of user groups; it has no effect unless a mechanism uses them."""
     reward: dict[str, float] = Field(default_factory=lambda: {"click": 1.0})
-    """Reward of a list, as weights of expectations (click, buy, watch, pleased, …). Outcomes have the same names."""
+    """Weights of outcomes (click, buy, watch, pleased, …) in the reward of a list. The expected reward applies them to the
+    expected outcomes."""
     task: Literal["slate", "fusion", "cache", "copy"] = "slate"
     """Decisions that an agent makes in the Gymnasium environment."""
     policy: str = "random"

@@ -103,15 +103,13 @@ class SemanticAnchorsSettings(NeuralRankerSettings):
     """Number of experts of the tower."""
     pace: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     """Factor ρ of the transformer's contribution to h_UIN and, with WordLlama's vectors, of the learnt contribution to
-    h_CLS (:class:`taiji.nn.semantic_encoder.StartedEncoder`).
-    """
+    h_CLS (:class:`taiji.nn.semantic_encoder.StartedEncoder`)."""
     match_heads: PositiveInt = 4
     """Number of parts of h_CLS and h_UIN whose inner products are inputs, each with its own scale; must divide
     `text_width`."""
     history_prior: float = Field(default=10.0, ge=0, allow_inf_nan=False)
     """Number of zero vectors included in the mean over a history, so that a short history has less influence than a
-    long one; 0 is the paper's mean.
-    """
+    long one; 0 is the paper's mean."""
     auxiliary_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Weight λ of the loss of the predictions that use only the candidate's text."""
 
@@ -160,9 +158,8 @@ class AnchorText(NumbersField):
         return (self.name,)
 
     def bind(self, dataset: Dataset) -> TextVersions:
-        """Read the text versions of a dataset, use them for all later rows, and return them.
-
-        If the dataset does not have the column, the saved texts are used.
+        """Read the text versions of a dataset (the saved ones if it lacks the column), use them for later rows, and return
+        them.
 
         Raises:
             ResourceError: there are more text versions than a float32 can number.
@@ -249,9 +246,8 @@ class AnchorText(NumbersField):
 
 
 class AnchorHistory(NumbersField):
-    """Field with the text versions of the user's last items, each at the time of the interaction.
-
-    The values are indices of text versions, newest interaction first; 0 if there is none.
+    """Field with the text versions of the user's last items at the times of the interactions, as indices, newest
+    interaction first; 0 if there is none.
 
     Args:
         source: see :func:`taiji.data.text_versions.text_versions`.
@@ -382,9 +378,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return mean_there(read + self.settings.pace * moved, there, self.settings.history_prior)
 
     def match(self, target: torch.Tensor, user: torch.Tensor) -> torch.Tensor:
-        """Return the inner product of each part of the centred h_CLS and the same part of h_UIN, (B, heads).
-
-        Each inner product is divided by its standard deviation at the start of training.
+        """Return the inner products of the parts of the centred h_CLS with the same parts of h_UIN, (B, heads), divided by
+        their standard deviations at the start of training.
 
         Args:
             target: (B, 2 d) encodings of candidates.
@@ -394,10 +389,8 @@ class SemanticAnchorsNetwork(Network[SemanticAnchorsSettings]):
         return products.unflatten(1, (self.settings.match_heads, -1)).sum(dim=2) * self.match_scale
 
     def prepare(self, arrays: Arrays) -> None:
-        """Set the scales of numbers, vectors and inner products from training rows, and fill the bank.
-
-        The bank is filled before training, because histories read texts that have not yet occurred as candidates.
-        """
+        """Set the scales of numbers, vectors and inner products from training rows, and fill the bank: histories read
+        texts that have not yet occurred as candidates."""
         self.inputs.prepare(replace(arrays, numbers=arrays.numbers[:, : self.others]))
         self.refresh()
         read = arrays.numbers[np.linspace(0, len(arrays.numbers) - 1, min(SAMPLE, len(arrays.numbers))).astype(int)]
@@ -464,11 +457,8 @@ class SemanticAnchorsRanker(Ranker):
         self.network.refresh()
 
     def staleness(self) -> NDArray[np.float64]:
-        """Return how far each text's row of the bank is from the encoder's current output, (n,).
-
-        This is the length of the difference, divided by the mean length of the bank's rows. It is 0 except during
-        training.
-        """
+        """Return the length of the difference between each row of the bank and the encoder's current output, (n,), divided
+        by the mean length of the bank's rows. It is 0 except during training."""
         bank = self.network.bank
         found = bank.staleness(self.network.encoded)[1:] / bank.rows[1:].norm(dim=1).mean().clamp_min(1e-12)
         return found.double().cpu().numpy()  # type: ignore[no-any-return]

@@ -21,9 +21,9 @@ class CodeBatch:
     """Windows of histories.
 
     Attributes:
-        items: (R, n + 1) interactions, oldest first, padded with −1; each is the position of the item's codes in the
-            decoder's ``code_log``. Group g of a row reads the first g interactions and predicts the next one.
-        places: (R, n + 1) position of each interaction in the history's arrays, padded with −1.
+        items: (R, n + 1) items of the interactions, oldest first, padded with −1, each given by the index of its codes in
+            the decoder's ``code_log``. Each interaction is predicted from those before it.
+        places: (R, n + 1) indices of the interactions in the history's arrays, padded with −1.
         users: (R,) user of each row.
     """
 

@@ -27,7 +27,7 @@ class EASESettings(RetrieverSettings):
     """Regularisation λ; the best value grows with the number of interactions."""
     items: PositiveInt = 20_000
     """Number of most popular items that are modelled. Time grows with the cube of this number (20,000: several
-    minutes), memory with its square (two matrices of 3.2 GB each)."""
+    minutes), memory with its square (20,000: 3.2 GB per matrix, several of which exist at a time during training)."""
 
 
 class EASE(CatalogueRetriever):

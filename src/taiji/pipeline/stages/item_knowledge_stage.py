@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taiji.reasoning.item_knowledge import ItemWriter
 
 FIELD = "item_knowledge"
-"""Name of the pair field that reads the texts of this stage."""
+"""Name of the ranker's field that compares the user with the texts of this stage."""
 PROMPT_TOKENS = 120.0
 """Approximate number of tokens of a prompt about an item."""
 
