@@ -225,7 +225,19 @@ def test_rows_with_intents_are_a_stratum_of_their_own(trial, intents):
         masks = rung.strata(trial)
         assert np.array_equal(masks.pop("covered"), wanted) and 0 < wanted.sum() < len(wanted)
         assert list(masks) == list(trial.strata())
+    for rung in rungs[:2]:
         assert rung.shares(trial) == {"told_train": 0.0, "told_test": pytest.approx(wanted.mean())}
+    first = trial.dataset.events.group_by("user").agg(pl.col("time").min().alias("first"))
+    later = [
+        rows.join(first, on="user", how="left")
+        .select(pl.col("time") > pl.col("first"))
+        .to_series()
+        .fill_null(False)
+        .mean()
+        for rows in (trial.train, trial.test)
+    ]
+    assert list(rungs[2].shares(trial).values()) == pytest.approx(later), "the student knows every user with a history"
+    assert later[1] > wanted.mean()
     assert "covered" not in Rung("0", counts).strata(trial) and not Rung("0", counts).shares(trial)
 
 

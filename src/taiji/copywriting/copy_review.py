@@ -1,4 +1,5 @@
-"""One reviewer's comparisons of copies: two copies for an item are shown side by side, and the reviewer chooses the better one or neither.
+"""One reviewer's comparisons of copies (texts written about items): two copies for the same item are shown side by side, and the reviewer chooses
+the better one or neither.
 
 Each judgement is stored at once in ``<name>.jsonl``, with the two texts, the reviewer and the time. The file is replaced as a whole, so that a reader never
 sees an incomplete one. :func:`judged_pairs` converts the judgements of all reviewers into pairs for the reward model.

@@ -102,7 +102,7 @@ def _existing(path: Path) -> Path:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents unless they exist. All folders are created by this function.
+    """Create a folder and its parents unless they exist, with the same errors as for files.
 
     Raises:
         ResourceError: the folder cannot be created; the message gives the reason.

@@ -37,7 +37,7 @@ class Categories:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Offset to add to each code in a table that stacks the vocabulary rows of all fields, (width,).
+        """Offset to add to each code, so that it indexes a table in which the rows of all fields are stacked, (width,).
 
         Codes of one field share an offset.
         """

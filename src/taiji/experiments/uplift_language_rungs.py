@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.core.component import NO_ITEM
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import NumbersField, Rows
@@ -192,8 +193,8 @@ def read_intents(path: str | Path, dataset: Dataset) -> pl.DataFrame:
 
 
 def tokens_per_item(table: pl.DataFrame) -> dict[str, float]:
-    """Return ``tokens_per_item``, read and written, from a table of item knowledge; empty if tokens are not
-    recorded."""
+    """Return ``tokens_per_item``, the mean number read and written per item, from a table of item knowledge; empty if
+    tokens are not recorded."""
     return _tokens_per(table, "item")
 
 
@@ -265,8 +266,14 @@ class StudentIntents(NumbersField):
 def student_rungs(table: pl.DataFrame, against: str) -> list[Rung]:
     """Return the rung of the student, which costs no tokens beyond those of its training rows.
 
-    The student covers every row. Its results on the rows that the language model covers are also reported, so that both
-    can be compared on the same rows.
+    The student has intents for every row whose user has a history. Its results on the rows that the language model covers
+    are also reported, so that both can be compared on the same rows.
     """
-    free = {"tokens_per_user": 0.0}
-    return [Rung("4 intents, student", lambda trial: [StudentIntents(table)], against, True, True, free, Told(table))]
+    fields, free = (lambda trial: [StudentIntents(table)]), {"tokens_per_user": 0.0}
+    return [Rung("4 intents, student", fields, against, True, True, free, has_history, Told(table))]
+
+
+def has_history(trial: Trial, rows: pl.DataFrame) -> Array:
+    """Return a mask (N,) of the rows whose user has an earlier interaction."""
+    items, _ = trial.dataset.history.before_batch(rows["user"].to_numpy(), rows["time"].to_numpy(), 1)
+    return np.asarray(items[:, 0] != NO_ITEM)

@@ -37,8 +37,9 @@ class Rung:
         side: True for a side branch (a control, an oracle), on which later rungs do not build.
         must_pay: True to also evaluate a ranker that drops the rung's fields if they do not pay off.
         cost: tokens of a language model, shown beside its gain.
-        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information. The
-            masked test rows form the stratum :data:`COVERED`. None if the rung has information about all rows.
+        covers: function from the trial and a frame to a mask (N,) of the rows about which the rung has information; None
+            for all rows.
+        covered: function like ``covers`` to the rows of the stratum :data:`COVERED`; None for those of ``covers``.
     """
 
     name: str
@@ -48,10 +49,12 @@ class Rung:
     must_pay: bool = False
     cost: Mapping[str, float] = field(default_factory=dict)
     covers: Callable[[Trial, pl.DataFrame], Array] | None = None
+    covered: Callable[[Trial, pl.DataFrame], Array] | None = None
 
     def strata(self, trial: Trial) -> dict[str, Array]:
         """Return the strata on which the rung is evaluated, masks of the test rows by name."""
-        return trial.strata() | ({COVERED: self.covers(trial, trial.test)} if self.covers is not None else {})
+        covered = self.covered or self.covers
+        return trial.strata() | ({COVERED: covered(trial, trial.test)} if covered is not None else {})
 
     def shares(self, trial: Trial) -> dict[str, float]:
         """Return the shares of training and test rows about which the rung has information; empty if ``covers`` is
@@ -144,8 +147,8 @@ class AnotherHistory(TextMatch):
 class NextItems(NumbersField):
     """Oracle of intents: agreement of a candidate with the texts of its user's actual next items.
 
-    The set contains the next items after the latest answer time at or before the row. Items of interactions at the
-    row's own time are excluded for all candidates. If only the positive's own item were excluded, the size of the set
+    A language model would have answered at the latest answer time that is not after the row; the next items are those
+    that follow this time. Items of interactions at the row's own time are excluded for all candidates. If only the positive's own item were excluded, the size of the set
     would reveal the label.
 
     Args:

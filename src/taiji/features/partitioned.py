@@ -66,7 +66,7 @@ def join_partitioned(
 
 
 def _demand_same(folder: Path, join: dict[str, Any]) -> None:
-    """Raise an error if the folder has files of another join; note the join in a new folder."""
+    """Raise an error if the folder has files of another join; write ``join.json`` if it has none."""
     note = folder / "join.json"
     if note.exists() or any(folder.glob("part-*.parquet")):
         before = read_json(note) if note.exists() else {}

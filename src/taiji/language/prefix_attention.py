@@ -301,7 +301,7 @@ def attend_above(
     value: torch.Tensor,
     scale: float,
 ) -> None:
-    """Add the attention of the tokens ``below`` to all keys (1, Hk, S, d) of a segment above them.
+    """Let the tokens ``below`` attend to all keys (1, Hk, S, d) of a segment above them, too.
 
     ``out`` (T, Hq, d) and ``lse`` (T, Hq) are updated in place.
     """

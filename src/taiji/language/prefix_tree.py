@@ -19,8 +19,8 @@ from taiji.core.errors import InputError
 from taiji.nn.devices import on_device
 
 MIN_SHARED = 16
-"""Length, in tokens, of the shortest prefix that is shared. For a shorter one, computing it several times is cheaper
-than a separate segment."""
+"""Smallest number of tokens of a shared segment. Computing fewer tokens several times is cheaper than a separate
+segment, unless the sequences are identical."""
 CLOSE_LENGTH = 0.75
 """Smallest length of a segment in a batch, as a fraction of the longest one. A shorter segment starts a new batch."""
 
@@ -111,7 +111,8 @@ class PackedTree(Packing):
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], min_shared: int = MIN_SHARED) -> None:
-        """Pack `sequences` of at least one token each. Prefixes of at least `min_shared` tokens are shared.
+        """Pack `sequences` of at least one token each. A prefix is shared if it is at least `min_shared` tokens
+        longer than the shared prefix before it; identical sequences are always stored once.
 
         Raises:
             TaijiError: there is no sequence, or one is empty.

@@ -45,12 +45,12 @@ RULE_OF_ARM: dict[str, Weighting] = {"grpo": "fixed", "popo-light": "popo-light"
 WRITERS = ("base", "sft")
 """Arms whose texts come from a model before alignment."""
 COMPETITOR, OWN = ARMS
-"""Names of the tables that a run itself computes: the baseline without a language model, and the table of its aligned model. If the run's weighting rule is
-in :data:`RULE_OF_ARM`, the arm of the second table is named after the rule instead."""
+"""Names of the tables that a run itself computes: the baseline without a language model, and the table of its aligned model. An arm of
+:data:`RULE_OF_ARM` with the run's own weighting rule uses the second table, which then has no arm of its own."""
 ORACLE_ARM = "truth"
 """Name of the oracle, in which the user's actual next item replaces the answer. It deliberately uses the future."""
 COLD = 5
-"""Number of clicks before the test period below which an item is cold."""
+"""An item with fewer clicks than this before the test period is cold."""
 SMALL = 0.1
 """Bound below which values are printed with one more decimal."""
 DEPARTMENTS = 8
@@ -66,9 +66,9 @@ def study(
         run: finished run directory.
         config: configuration of the run, possibly with other values of ``ranking`` and ``evaluation``.
         seeds: number of training runs per arm.
-        arms: names of the tables to compare with no features: ``history_mean``, ``truth``, ``base``, ``sft``, ``grpo``,
-            ``popo-light``, ``popo``, and ``taiji`` if the run has another weighting rule; all by default. The
-            run's own table (or, if it is not among them, the last table) is ablated and gets the negative controls.
+        arms: names of the feature tables, each of which is compared with a ranker without features: ``history_mean``,
+            ``truth``, ``base``, ``sft``, ``grpo``, ``popo-light``, ``popo``, and ``taiji`` if the run's weighting rule is
+            none of these; all by default. The run's own table (or, if it is not among them, the last table) is ablated and gets the negative controls.
         say: function called with progress messages.
 
     Returns:
@@ -238,7 +238,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         if groups and group not in groups:
             continue
         grid = Table(
-            title=f"{group}: difference from no features, and below it from history_mean",
+            title=f"{group}: value, difference from no features, difference from history_mean",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),

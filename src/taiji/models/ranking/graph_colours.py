@@ -47,7 +47,7 @@ NORMALISING = {"layer_norm", "rms_norm", "batch_norm", "group_norm", "softmax", 
 
 @dataclass(frozen=True)
 class Sides:
-    """Side, request or candidate, of each network input.
+    """Assignment of each network input to the request or to the candidates.
 
     The original network reads the request's values repeated for each candidate. The *split* inputs hold them once per
     request. An input that is in none of the sets below belongs to the candidates and has one row per candidate.

@@ -1,4 +1,4 @@
-"""Replacement of videos that may stall by videos that are already on the user's device (GRF, arXiv 2410.05863).
+"""Use of videos that are already on the user's device in place of videos that may stall (GRF, arXiv 2410.05863).
 
 A gate predicts the probability p that a video stalls. A ranker predicts the worth v of a video that does not stall.
 The expected worth of a streamed video is v − p · C, where C is the cost of a stall. The worth r of a video on the

@@ -20,7 +20,8 @@ class CooccurrenceSettings(NeighbourSettings):
     window: PositiveInt = 10
     """Largest distance, in interactions, at which two items of a history co-occur."""
     step_decay: float = Field(default=0.8, gt=0, le=1)
-    """Factor by which the weight of a co-occurrence is multiplied for each interaction between the two items."""
+    """Factor of the weight of a co-occurrence per step of distance: items s interactions apart count with this value to the
+    power s − 1."""
     direction: Literal["both", "forward"] = "both"
     """`forward` lets an item vote only for items that followed it in a history; `both` also for items that preceded
     it."""

@@ -40,7 +40,7 @@ class CreatorSettings(TwoTowersSettings):
     candidates: PositiveInt = 200
     """Largest number of candidate users per item: the nearest ones."""
     active: float = Field(default=0.2, ge=0, le=1)
-    """Smallest probability of being active on the next day with which a user can be matched."""
+    """A user can be matched only with at least this probability of being active on the next day."""
     order: Literal["auction", "random"] = "auction"
     """Rule that decides which item gets a user's remaining capacity: the item that gains most from the match
     (`auction`), or the first item in a random order (`random`)."""
@@ -57,7 +57,7 @@ class CreatorSide(TwoTowers):
     """Two towers that match new items with users at the end of the log.
 
     Attributes:
-        matches: pairs of items, in the model's own indices, and users of the bound dataset.
+        matches: pairs of an item (in the model's own indices) and a user (of the bound dataset).
         known: (N,) True for items with interactions; the others are represented by their categories.
     """
 
