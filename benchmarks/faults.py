@@ -495,19 +495,36 @@ COUNTS = ("lost events", "duplicated effects", "wrong version", "poisoned clock"
 OF_ANSWERS = ("wrong lists", "wrong rankings", "forbidden items", "wrong release", "other answers")
 
 
+def rows_of(journal: Path) -> list[dict[str, Any]]:
+    """Return the finished rows, in the order of their seeds."""
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return sorted((json.loads(line) for line in lines), key=lambda row: int(row["seed"]))
+
+
 def measure(quick: bool) -> Result:
-    """Quick: each kind of fault once per store. Full: 20 of each kind and store, then mixes of all kinds up to ``TAIJI_BENCHMARK_FAULTS``."""
+    """Quick: each kind of fault once per store. Full: 20 of each kind and store, then mixes of all kinds up to ``TAIJI_BENCHMARK_FAULTS``.
+
+    Finished rows are kept in ``$TAIJI_BENCHMARK_WORK/faults.jsonl``, so that a killed run resumes. Several processes can
+    share it, each for the mixes of its own ``TAIJI_BENCHMARK_STORES``.
+    """
     result = Result()
     total: Callable[[str], int] = lambda name: sum(row[name] for row in result.rows)  # noqa: E731
     stores = ["sqlite", *(["redis"] if RedisServer.installed() else [])]
+    own = os.environ.get("TAIJI_BENCHMARK_STORES", " ".join(stores)).split()
     with tempfile.TemporaryDirectory() as folder:
         makers = [Maker(run) for run in train(Path(folder))]
+        journal = Path(os.environ.get("TAIJI_BENCHMARK_WORK", folder)) / "faults.jsonl"
 
         def hit(store: str, kinds: list[str], seed: int) -> None:
+            result.rows = rows_of(journal)
+            if store not in own or seed in {row["seed"] for row in result.rows}:
+                return
             row = scenario(store, kinds, seed, makers)
             if row is not None:
-                result.rows.append(row)
+                with journal.open("a") as stream:
+                    stream.write(json.dumps(row | {"seed": seed}) + "\n")
                 print(json.dumps(row), flush=True)
+                result.rows = rows_of(journal)
 
         for store in stores:
             short = list(KINDS) if store == stores[-1] else ["worker", "disk", "api"]
