@@ -42,6 +42,7 @@ from tests.serving.rig import STEPPED_CLOCK, RedisServer, Service, SmallDisk
 from benchmarks.harness import Result, run
 from benchmarks.list_faults import ACTING, Maker, Shoppers, train, verdicts
 from benchmarks.overload import large, silent
+from benchmarks.rationale_data import work_folder
 from taiji.serving import roll_out
 from taiji.serving.settings import ServingSettings
 
@@ -513,18 +514,21 @@ def measure(quick: bool) -> Result:
     own = os.environ.get("TAIJI_BENCHMARK_STORES", " ".join(stores)).split()
     with tempfile.TemporaryDirectory() as folder:
         makers = [Maker(run) for run in train(Path(folder))]
-        journal = Path(os.environ.get("TAIJI_BENCHMARK_WORK", folder)) / "faults.jsonl"
+        journal = (Path(folder) if quick else work_folder()) / "faults.jsonl"
+        journal.parent.mkdir(parents=True, exist_ok=True)
 
         def hit(store: str, kinds: list[str], seed: int) -> None:
             result.rows = rows_of(journal)
             if store not in own or seed in {row["seed"] for row in result.rows}:
                 return
             row = scenario(store, kinds, seed, makers)
-            if row is not None:
-                with journal.open("a") as stream:
-                    stream.write(json.dumps(row | {"seed": seed}) + "\n")
-                print(json.dumps(row), flush=True)
-                result.rows = rows_of(journal)
+            if row is None:
+                return
+            line = json.dumps(row | {"seed": seed})
+            with journal.open("a") as stream:
+                stream.write(line + "\n")
+            print(line, flush=True)
+            result.rows = rows_of(journal)
 
         for store in stores:
             short = list(KINDS) if store == stores[-1] else ["worker", "disk", "api"]

@@ -317,8 +317,8 @@ class Maker:
         assert isinstance(loaded, RankingRecommender)
         self.run = run
         self.recommender, self.world = loaded, loaded.world
-        self.cascade = offline(run, self.world)
         self.ranker = load_ranker(run / "candidate_ranker" / "ranker", self.world.dataset)
+        self.cascade = offline(run, self.world, self.ranker)
         self._list, self._ranking = cache(self._made), cache(self._scored)
 
     def gives(self, answer: Answer, known: int) -> bool:
@@ -390,13 +390,12 @@ def alike(one: Content, other: Content) -> bool:
     )
 
 
-def offline(run: Path, world: RunWorld) -> Any:
+def offline(run: Path, world: RunWorld, ranker: Any) -> Any:
     """Return the cascade of a run over its log, as the recipe composed it."""
     settings = Config.model_validate(read_json(run / "config.json")).recommend
     order = read_json(run / "recommendation" / "recommendation.json")["retrievers"]
     retrievers = {
         name: CatalogueRetriever.load(run / f"retriever-{name}" / "retriever", world.dataset) for name in order
     }
-    ranker: Any = load_ranker(run / "candidate_ranker" / "ranker", world.dataset)
     settings = settings.model_copy(update={"retrievers": {name: settings.retrievers[name] for name in order}})
     return make_cascade(settings, world.dataset, retrievers, ranker)

@@ -219,6 +219,11 @@ def always_valid_half_width(n: int, error: float, planned: int, *, level: float 
     return error * math.sqrt(2 * (n * tilt + 1) / (n * tilt) * math.log(math.sqrt(n * tilt + 1) / alpha))
 
 
+def allows_aa_tests(values: Array) -> bool:
+    """Return True if some A/A test of outcomes (N,) could be significant: there are enough users, with different values."""
+    return len(values) >= 2 * FEWEST and bool(np.ptp(values))
+
+
 def aa_tests(
     values: ArrayLike,
     *,
@@ -243,7 +248,7 @@ def aa_tests(
             together with a covariate or of another length.
     """
     y = _finite("values", values)
-    if runs < 1 or len(y) < 2 * FEWEST or np.ptp(y) == 0:
+    if runs < 1 or not allows_aa_tests(y):
         raise InputError(
             "These values do not allow an A/A test.",
             expected=f"{2 * FEWEST} or more users whose values are not all equal, one or more runs",

@@ -20,8 +20,16 @@ from taiji.core.component import NO_ITEM, Slate
 from taiji.core.errors import ConfigError
 from taiji.core.progress import track
 from taiji.core.settings import Settings
-from taiji.experiments.abtest import Comparison, aa_tests, compare_arms, cuped, minimum_effect, power_of, sample_size
-from taiji.metrics.intervals import FEWEST
+from taiji.experiments.abtest import (
+    Comparison,
+    aa_tests,
+    allows_aa_tests,
+    compare_arms,
+    cuped,
+    minimum_effect,
+    power_of,
+    sample_size,
+)
 from taiji.world.draws import Draws
 from taiji.world.log import run
 from taiji.world.mechanisms.content import Content
@@ -266,7 +274,7 @@ def _compared(runs: dict[str, Totals], treated: Array, settings: ClosedLoopSetti
 
 def _aa_share(values: Array, before: Array | None, settings: ClosedLoopSettings) -> float | None:
     """Return the share of significant A/A tests; None if the values allow none."""
-    if len(values) < 2 * FEWEST or np.ptp(values) == 0:
+    if not allows_aa_tests(values):
         return None
     return aa_tests(values, before=before, runs=settings.splits, level=settings.level)
 

@@ -13,7 +13,7 @@ from taiji.core.foreign_json import parsed
 from taiji.core.http_retry import TransientError, is_transient
 
 Ending = Literal["whole", "cut", "filtered", "refused", "tools", "empty"]
-"""How a reply ended: complete, cut at a length limit, stopped by a content filter, refused, a tool call, or empty."""
+"""Ending of a reply: complete, cut at a length limit, stopped by a content filter, refused, a tool call, or empty."""
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
 _THINK = re.compile(r"^(?:\s*<think>)?(.*?)</think>(.*)$", re.DOTALL | re.IGNORECASE)
 _OPEN = re.compile(r"^\s*<think>(.*)$", re.DOTALL | re.IGNORECASE)
