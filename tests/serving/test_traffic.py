@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,15 @@ from taiji.serving.traffic import load, of_run
 
 
 class Server(threading.Thread):
-    """Answers every request line; ``/v1/features/slow`` after 50 ms, unknown users with 404, ``busy`` with 503."""
+    """Answers every request line; ``/v1/features/slow`` after 50 ms, unknown users with 404, ``busy`` with 503.
 
-    def __init__(self) -> None:
+    Connections stay open, unless the server closes them: ``told`` after every response, which says so, ``idle`` when
+    nothing was requested for 30 ms, ``rude`` instead of every third response, ``gone`` instead of the tenth, for good.
+    """
+
+    def __init__(self, closes: str = "") -> None:
         super().__init__(daemon=True)
+        self.closes, self.accepted = closes, 0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.seen: list[bytes] = []
@@ -32,18 +38,33 @@ class Server(threading.Thread):
                 connection, _ = self.listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.closes == "idle":
+            connection.settimeout(0.03)
+        with suppress(TimeoutError), connection:
+            self.answer(connection)
+
+    def answer(self, connection: socket.socket) -> None:
         while data := connection.recv(65536):
             self.seen.append(data)
+            if self.closes == "rude" and len(self.seen) % 3 == 0:
+                return
+            if self.closes == "gone" and len(self.seen) == 10:
+                self.listener.shutdown(socket.SHUT_RDWR)
+                return
             status = b"404 Not Found" if b"nobody" in data else b"503 Busy" if b"busy" in data else b"200 OK"
             if b"slow" in data:
                 time.sleep(0.05)
+            told = b"Connection: close\r\n" if self.closes == "told" else b""
             connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Len")
-            connection.sendall(b"gth: 5\r\n\r\nhel")  # in pieces, as networks do
+            connection.sendall(b"gth: 5\r\n" + told + b"\r\nhel")  # in pieces, as networks do
             connection.sendall(b"lo")
+            if told:
+                return
 
 
 @pytest.fixture
@@ -90,6 +111,34 @@ def test_quick_refusals_are_counted_and_make_no_latency_better(server: Server) -
 def test_an_open_loop_keeps_its_rate(server: Server) -> None:
     report = load(server.url, ["u"], kind="health", seconds=0.5, connections=4, rate=100)
     assert 45 <= report.requests <= 51
+
+
+@pytest.mark.parametrize("closes", ["told", "idle"])
+@pytest.mark.parametrize("rate", [None, 20.0], ids=["closed", "open"])
+def test_a_connection_that_the_service_closes_is_opened_again(closes: str, rate: float | None) -> None:
+    server = Server(closes)
+    server.start()
+    report = load(server.url, ["slow"], kind="read", seconds=0.6, connections=2, rate=rate)
+    server.listener.close()
+    assert set(report.statuses) == {200} and report.requests >= (8 if rate else 4)
+    assert report.errors <= (2 if closes == "idle" else 0)  # a request may reach a connection that is just being closed
+    assert server.accepted > 2 or (closes == "idle" and rate is None)  # a closed loop leaves none idle
+
+
+def test_requests_without_a_response_are_errors_and_the_load_goes_on() -> None:
+    server = Server("rude")
+    server.start()
+    report = load(server.url, ["u"], kind="read", seconds=0.3, connections=2)
+    server.listener.close()
+    assert report.errors > 3 and report.requests > 6
+    assert report.errors + report.requests == len(server.seen)
+
+
+def test_a_service_that_goes_away_makes_errors() -> None:
+    server = Server("gone")
+    server.start()
+    report = load(server.url, ["u"], kind="read", seconds=0.5, connections=1)
+    assert report.requests == 9 and 2 <= report.errors <= 6  # the tenth request, and an attempt each tenth of a second
 
 
 def test_other_statuses_are_counted(server: Server) -> None:

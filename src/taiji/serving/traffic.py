@@ -32,6 +32,8 @@ BATCH_USERS, WRITE_EVENTS, RANK_ITEMS, LIST_ITEMS = 50, 10, 50, 50
 PREPARED_REQUESTS = 2000
 PATIENCE_S = 2.0
 """Largest latency of a response that counts as goodput, in seconds."""
+RECONNECT_S = 0.1
+"""Pause in seconds after a failed attempt to open a connection again."""
 REFUSED = 503
 """Status of a request that is rejected because the service is overloaded or not ready."""
 
@@ -40,7 +42,8 @@ REFUSED = 503
 class LoadReport:
     """Result of a load run.
 
-    ``statuses`` counts responses per status. ``errors`` counts broken connections and requests without a response.
+    ``statuses`` counts responses per status. ``errors`` counts requests without a response and failed attempts to open
+    a closed connection again. A connection that the service closes between two requests is not an error.
     ``requests`` and ``rate`` (per second) count all responses. Latencies are in milliseconds and leave out responses
     with 503, because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load
     and at most :data:`PATIENCE_S` after their requests were due.
@@ -224,17 +227,16 @@ class _Run:
         self.statuses: Counter[int] = Counter()
         self.errors = self.good = 0
         self.seconds = seconds
+        self._made: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
         self._due: list[float] = []
+        self._reopening: set[asyncio.Task[None]] = set()
         self.open = True
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            made = [
-                (await loop.create_connection(lambda: _Connection(self), self._host, self._port))[1]
-                for _ in range(self._connections)
-            ]
+            for _ in range(self._connections):
+                await self._connect()
         except OSError as error:
             raise ResourceError(
                 "No service responds at this address.",
@@ -245,11 +247,11 @@ class _Run:
         start = time.perf_counter()
         end, sent = start + self._wanted, 0
         if self._rate is None:
-            for connection in made:
-                connection.ask(self._make(), time.perf_counter())
+            for connection in list(self._made):
+                self._next(connection)
             await asyncio.sleep(self._wanted)
         else:
-            self._idle.extend(made)
+            self._idle.extend(self._made)
             while (now := time.perf_counter()) < end:
                 while start + sent / self._rate <= now:
                     heapq.heappush(self._due, start + sent / self._rate)
@@ -258,17 +260,56 @@ class _Run:
                 await asyncio.sleep(max(0.0, start + sent / self._rate - time.perf_counter()))
         self.seconds = time.perf_counter() - start
         self.open = False
+        for task in self._reopening:
+            task.cancel()
         deadline = time.perf_counter() + 5
-        while any(connection.since is not None for connection in made) and time.perf_counter() < deadline:
+        while any(connection.since is not None for connection in self._made) and time.perf_counter() < deadline:
             await asyncio.sleep(0.01)
-        self.errors += sum(connection.since is not None for connection in made) + len(self._due)
-        for connection in made:
+        self.errors += sum(connection.since is not None for connection in self._made) + len(self._due)
+        for connection in self._made:
             connection.close()
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port)
+        self._made.add(connection)
+        return connection
+
+    async def _reopen(self) -> None:
+        """Open a connection in place of a closed one."""
+        while self.open:
+            try:
+                connection = await self._connect()
+            except OSError:
+                self.errors += 1
+                await asyncio.sleep(RECONNECT_S)
+            else:
+                self._next(connection)
+                return
+
+    def lost(self, connection: _Connection, waiting: bool) -> None:
+        """Replace a closed connection. If it was still waiting for a response, this is an error."""
+        self.errors += waiting
+        if self.open:
+            self._made.discard(connection)
+            task = asyncio.get_running_loop().create_task(self._reopen())
+            self._reopening.add(task)
+            task.add_done_callback(self._reopening.discard)
 
     def pump(self) -> None:
         """Send due requests over idle connections."""
         while self._due and self._idle:
-            self._idle.popleft().ask(self._make(), heapq.heappop(self._due))
+            connection = self._idle.popleft()
+            if not connection.closing:  # otherwise, `lost` is about to replace it
+                connection.ask(self._make(), heapq.heappop(self._due))
+
+    def _next(self, connection: _Connection) -> None:
+        """Send the next request over a connection, now or when one is due."""
+        if self._rate is not None:
+            self._idle.append(connection)
+            self.pump()
+        elif self.open and not connection.closing:
+            connection.ask(self._make(), time.perf_counter())
 
     def answered(self, connection: _Connection, status: int, since: float) -> None:
         latency = time.perf_counter() - since
@@ -276,18 +317,14 @@ class _Run:
             self.latencies.append(latency)
         self.statuses[status] += 1
         self.good += self.open and 200 <= status < 300 and latency <= PATIENCE_S
-        if self._rate is not None:
-            self._idle.append(connection)
-            self.pump()
-        elif self.open:
-            connection.ask(self._make(), time.perf_counter())
+        self._next(connection)
 
 
 class _Connection(asyncio.Protocol):
     """One keep-alive connection with at most one open request."""
 
     def __init__(self, run: _Run) -> None:
-        self._run, self._buffer, self._need = run, b"", 0
+        self._run, self._buffer, self._need, self._last = run, b"", 0, False
         self.since: float | None = None
         self._transport: Any = None
 
@@ -295,9 +332,13 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._run.open:
-            self._run.errors += 1
-            self.since = None
+        waiting, self.since = self.since is not None, None
+        self._run.lost(self, waiting)
+
+    @property
+    def closing(self) -> bool:
+        """True if no further request can be sent."""
+        return bool(self._transport.is_closing())
 
     def ask(self, request: bytes, since: float) -> None:
         """Send a request; ``since`` is the time when it was due."""
@@ -313,10 +354,12 @@ class _Connection(asyncio.Protocol):
             head = self._buffer[:end].lower()
             place = head.find(b"content-length: ")
             length = int(head[place + 16 :].split(b"\r", 1)[0]) if place >= 0 else 0
-            self._need = end + 4 + length
+            self._need, self._last = end + 4 + length, b"\nconnection: close" in head
         if len(self._buffer) >= self._need:
             status, since = int(self._buffer[9:12]), self.since
             self._buffer, self._need, self.since = b"", 0, None
+            if self._last:
+                self.close()
             if since is not None:
                 self._run.answered(self, status, since)
 
