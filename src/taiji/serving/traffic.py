@@ -43,7 +43,7 @@ class LoadReport:
     """Result of a load run.
 
     ``statuses`` counts responses per status. ``errors`` counts requests without a response and failed attempts to open
-    a closed connection again. A connection that the service closes between two requests is not an error.
+    a connection during the load. A connection that the service closes between two requests is not an error.
     ``requests`` and ``rate`` (per second) count all responses. Latencies are in milliseconds and leave out responses
     with 503, because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load
     and at most :data:`PATIENCE_S` after their requests were due.
@@ -98,7 +98,7 @@ def load(
         kind: read (one user), batch (50 users), write (10 events), rank (``candidates`` items), recommend (a list of
             50) or health.
         seconds: duration.
-        connections: number of connections.
+        connections: number of connections; with a rate the largest number, opened when requests are due.
         rate: requests per second; None for as many as possible.
         key: API key.
         seed: random seed of the choice of users and items.
@@ -230,12 +230,12 @@ class _Run:
         self._made: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
         self._due: list[float] = []
-        self._reopening: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self.open = True
 
     async def run(self) -> None:
         try:
-            for _ in range(self._connections):
+            for _ in range(self._connections if self._rate is None else 1):
                 await self._connect()
         except OSError as error:
             raise ResourceError(
@@ -260,7 +260,7 @@ class _Run:
                 await asyncio.sleep(max(0.0, start + sent / self._rate - time.perf_counter()))
         self.seconds = time.perf_counter() - start
         self.open = False
-        for task in self._reopening:
+        for task in self._opening:
             task.cancel()
         deadline = time.perf_counter() + 5
         while any(connection.since is not None for connection in self._made) and time.perf_counter() < deadline:
@@ -275,8 +275,12 @@ class _Run:
         self._made.add(connection)
         return connection
 
-    async def _reopen(self) -> None:
-        """Open a connection in place of a closed one."""
+    def _open(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect_and_use())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _connect_and_use(self) -> None:
         while self.open:
             try:
                 connection = await self._connect()
@@ -288,20 +292,22 @@ class _Run:
                 return
 
     def lost(self, connection: _Connection, waiting: bool) -> None:
-        """Replace a closed connection. If it was still waiting for a response, this is an error."""
+        """Forget a closed connection, and count an error if it was still waiting for a response."""
         self.errors += waiting
         if self.open:
             self._made.discard(connection)
-            task = asyncio.get_running_loop().create_task(self._reopen())
-            self._reopening.add(task)
-            task.add_done_callback(self._reopening.discard)
+            if self._rate is None:
+                self._open()
 
     def pump(self) -> None:
-        """Send due requests over idle connections."""
+        """Send due requests over idle connections, and open connections for the others as far as the limit allows."""
         while self._due and self._idle:
             connection = self._idle.popleft()
-            if not connection.closing:  # otherwise, `lost` is about to replace it
+            if not connection.closing:
                 connection.ask(self._make(), heapq.heappop(self._due))
+        opening = len(self._opening)
+        for _ in range(min(len(self._due), self._connections - len(self._made)) - opening):
+            self._open()
 
     def _next(self, connection: _Connection) -> None:
         """Send the next request over a connection, now or when one is due."""
