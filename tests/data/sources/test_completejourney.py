@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 from datetime import datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from benchmarks import exposure_table
@@ -120,6 +121,14 @@ def test_the_number_of_non_clicks(folder):
         for seed in range(30)
     }
     assert drawn == {1, 2, 3}
+
+
+def test_a_product_beyond_all_promoted_ones_is_not_taken_for_one_of_the_next_group():
+    promotions = completejourney.Promotions(keys=np.array([0 * 5 + 4, 1 * 5 + 2]), offsets=np.array([0, 1, 2]), width=5)
+    held = promotions.holds(
+        np.array([0, 1, 0, -1]), np.array([4, 2, 7, 4])
+    )  # 0 * 5 + 7 is the key of product 2 in group 1
+    assert held.tolist() == [True, True, False, False]
 
 
 def test_a_sample_of_households(folder):

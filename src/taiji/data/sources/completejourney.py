@@ -66,7 +66,7 @@ class Promotions:
         keys: ``group * width + product`` of every promoted product, ascending and unique. A group is the index of a
             store and week.
         offsets: start of each group's products in ``keys``, of shape ``(groups + 1,)``.
-        width: number greater than every product id.
+        width: number greater than the id of every promoted product.
     """
 
     keys: Ints
@@ -75,7 +75,8 @@ class Promotions:
 
     def holds(self, groups: Ints, products: Ints) -> NDArray[np.bool_]:
         """Return a mask of the products that were promoted in their group. Group -1 has no promotions."""
-        return (groups >= 0) & contains(self.keys, groups * self.width + products)
+        known = (groups >= 0) & (products < self.width)  # a larger id would be read as a product of the next group
+        return known & contains(self.keys, groups * self.width + products)
 
 
 def load(
