@@ -93,7 +93,7 @@ def test_the_oracle_names_the_rung_that_it_is_compared_with():
     question = "What could a correct answer about users add?"
     for against, name, says in (
         ("2 text match, e", "over text match", "no real model is always right"),
-        ("1 collaborative", "over collaborative", "nothing follows about a ranker that also reads text"),
+        ("1 collaborative", "over collaborative", "Whether it could also help a ranker with text was not measured"),
     ):
         oracle = row("4 oracle of intents", 0.02, 0.005) | {"against": against}
         found = {line["question"]: line for line in decisions(FACTS, [oracle], 10)}[question]

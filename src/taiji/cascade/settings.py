@@ -32,7 +32,7 @@ class RecommendSettings(Settings):
         },
         min_length=1,
     )
-    """Name to retriever: `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`, `weight`
+    """Retrievers by name: `model` is an entry point of the group `taiji.retrievers` or `package.module:Class`, `weight`
     (for rank fusion) and `quota` (for quotas) determine its part in the merge, and the other keys are the model's
     settings.
     """
@@ -47,7 +47,7 @@ class RecommendSettings(Settings):
     fusion_settings: dict[str, Any] = Field(default={})
     """Settings of the fusion other than the weights."""
     fusion_weights: dict[str, float] = Field(default={"click": 1.0, "merged": 1.0}, min_length=1)
-    """Prediction to its weight in the fusion; `merged` is the score of the retrievers' merge. A ranker trained on
+    """Weight of each prediction in the fusion; `merged` is the score of the retrievers' merge. A ranker trained on
     exposures knows little about the rest of the catalogue, so its predictions alone may be worse than the merge."""
     rerank: str = "none"
     """Re-ranker of the list: `none`; `mmr` or `dpp` (diversity by the items' text vectors); `best_of_lists` (scores
@@ -82,7 +82,8 @@ class RecommendSettings(Settings):
     traced: int = Field(default=100, ge=0)
     """Number of requests whose candidates are all traced, for `taiji view`."""
     closed_loop_users: int = Field(default=500, ge=0)
-    """Number of users served by the recommender in the log's world, if it comes from one; 0 omits the closed loop."""
+    """Number of users that the recommender serves in the closed loop; 0 omits the closed loop. It needs a log from a
+    simulated world."""
 
     @model_validator(mode="after")
     def _features_have_a_reader(self) -> Self:

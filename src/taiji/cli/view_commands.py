@@ -47,7 +47,7 @@ def open_run(
     """Open the run that a command's options describe, with the stages of `taiji run` or, with ``recommend``, of `taiji recommend`.
 
     Raises:
-        TaijiError: the options are invalid, or the run exists and ``resume`` is false.
+        TaijiError: the options are invalid, or a stage of this run has finished and ``resume`` is false.
     """
     from taiji.config import load_config
     from taiji.core import progress

@@ -70,9 +70,8 @@ def read_knowledge(path: str | Path) -> pl.DataFrame:
 def listed_at(dataset: Dataset) -> np.ndarray:
     """Return the time at which the catalogue listed each item, (n_items,), in microseconds: its ``available_from``, or the start of the log.
 
-    The first event of an item must not be used instead, because it would leak labels. At the time
-    of a row, an item that is clicked for the first time in this row would then be listed, but other items without
-    earlier clicks would not.
+    Do not use the first event of an item instead: it would leak labels. In a row with the first click on an item, this
+    item would count as listed, but other items without earlier clicks would not.
     """
     first = Availability.of(dataset).first
     begin = dataset.scan().select(pl.col("time").min()).collect().item()

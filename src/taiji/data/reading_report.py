@@ -154,7 +154,7 @@ class AmountReading(Record):
 
 
 class Finding(Record):
-    """Finding of a check of a report."""
+    """Possible problem that a check found in a report, with advice."""
 
     check: str
     """Name of the check."""
@@ -189,7 +189,7 @@ class ReadingReport(Record):
 class Reading:
     """Builder of a report while files are read. Tables are ``events``, ``items`` and ``users``.
 
-    Add each reason of a table, and each column of a table in a role, only once.
+    Call :meth:`left_out` only once per table and reason, and :meth:`column` only once per table, column and role.
     """
 
     def __init__(self) -> None:

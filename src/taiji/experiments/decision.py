@@ -81,12 +81,12 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         ),
         Decision(
             "What could a correct answer about users add?",
-            f"the true next items, without those at the row's time, over {_base(oracle)}: {gap(oracle)}",
+            f"gain of the true next items (except those at the row's time) over {_base(oracle)}: {gap(oracle)}",
             _sign(
                 oracle,
                 "A language model that predicts the next items could help, but no real model is always right."
                 if _over_text(oracle)
-                else "These fields leave room for improvement. Text did not pay off, so nothing follows about a ranker that also reads text.",
+                else "A language model could help a ranker without text. Whether it could also help a ranker with text was not measured, because text did not pay off.",
                 "No gain is shown: a user-side language model can add nothing here that this ranker can use.",
                 "Even the true items make this ranker worse, so nothing follows about a model; try more data or other settings first.",
             ),
@@ -162,7 +162,7 @@ def _titles(text: Mapping[str, Any] | None, control: Mapping[str, Any] | None) -
     if is_kept(text) is False:
         return _sign(
             text,
-            "Text helps where it is kept, but its gain on the training rows is too small, so this ranker drops `text_match` and gains nothing. Try more rows or a better embedder.",
+            "Text helps on the test rows. But its gain on the training rows is too small, so the default ranker drops `text_match` and gains nothing. Try more rows or a better embedder.",
             "Not shown: text adds nothing here to the log, and rankers with the default fields drop `text_match`.",
             "No: rankers with the default fields drop `text_match` automatically where it does not pay off.",
         )

@@ -1,9 +1,9 @@
 """Initial vectors of a text encoder: an embedder's vectors for general word pieces, and their means for domain terms.
 
 Pieces and terms are explained in :mod:`taiji.language.term_merges`. A piece has the embedder's vector, and a term has
-the mean over its pieces. The pieces are those of the embedder's tokenizer, so the mean over the pieces of a text,
-scaled to length 1, is the embedder's vector of the text. The pieces differ from the embedder's in two cases: no piece
-crosses punctuation, and a space is joined to the digit or punctuation mark after it.
+the mean over its pieces. The pieces are those of the embedder's tokenizer, except in two cases: no piece crosses
+punctuation, and a space is joined to the digit or punctuation mark after it. For texts in which neither case
+occurs, the mean over the pieces, scaled to length 1, is the embedder's vector.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def started_tokenizers(texts: Sequence[str], terms: int, context: int = 0) -> tu
     """Return tokenizers, with pieces from WordLlama and terms learnt from texts, and the initial vectors.
 
     Args:
-        texts: texts. For the tokenizers, each distinct text counts once; for the co-occurrences, each text counts as often as it is given.
+        texts: texts from which the terms and the co-occurrences are learnt. A repeated text counts once for the terms,
+            and each time for the co-occurrences.
         terms: largest number of merges of pieces.
         context: number C of principal axes of the tokens' co-occurrences (:mod:`taiji.language.token_context`); 0 for
             none.

@@ -27,7 +27,7 @@ def with_engine(lm: LanguageModel, settings: LanguageSettings) -> LanguageModel:
     """Return the model with the engine for generation and scoring that ``settings.engine`` selects.
 
     Raises:
-        TaijiError: vLLM is not installed, or the model was created in memory, so that there is no folder from which vLLM can read it.
+        TaijiError: vLLM is not installed, or the model was created in memory and not read from a folder or hub.
     """
     return lm if settings.engine == "transformers" else replace(lm, engine=VLLMEngine(lm, settings.gpu_share))
 
@@ -43,7 +43,7 @@ class VLLMEngine:
     def __init__(self, lm: LanguageModel, gpu_share: float) -> None:
         if lm.source is None:
             raise ConfigError(
-                "vLLM can only load a model from a folder, and this model has none.",
+                "vLLM can only load a model from a folder or a hub, and this model comes from neither.",
                 where="language.model",
                 found=f"{lm.name}, created in memory",
             )

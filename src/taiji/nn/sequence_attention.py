@@ -46,7 +46,8 @@ class TargetAttention(nn.Module):
             age: (R, L) logarithms of ages, or None.
 
         Returns:
-            (B, heads * dimension + dimension + heads): pooled values, their product with the target's value, and log-sum-exp.
+            (B, heads * dimension + dimension + heads): pooled values per head, their mean over the heads times the
+            target's value, and log-sum-exp per head.
         """
         requests, length = sequence.shape
         rows = item.shape[0]

@@ -260,7 +260,7 @@ def mark_of(outcome: str) -> str:
 
 
 def tone_of(outcome: str) -> str:
-    """Return the name of a verdict's style on the pages; ``open`` for a verdict without a direction."""
+    """Return the name of a verdict's style on the pages: the verdict if it is in :data:`MARKS`, else ``open``."""
     return outcome if outcome in MARKS else "open"
 
 

@@ -20,7 +20,9 @@ from taiji.serving.types import ContextValue, RecommendRequest, RecommendResult,
 CONTEXTS = 4
 """Number of lists kept per user, each for a different pair of release and context."""
 SHARE = 0.5
-"""Share of the requested places that a kept list must still fill if a new list could be computed instead."""
+"""Smallest share of the places that a kept list must still fill if a new list could be computed instead.
+
+:meth:`KeptList.shown_again` defines the number of places."""
 
 SAY_EVERY_S = 10.0
 NEVER = 2**63 - 1
@@ -104,6 +106,9 @@ class KeptList:
     def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
         """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of the places.
 
+        The number of places is the requested number of items. It is limited to the number of items found for the
+        original request, spare items included, unless this request asks for more items than the original one.
+
         Items are left out if the request excludes them, if they are no longer available, or if the user has clicked
         them since the list was made.
         """
@@ -163,7 +168,7 @@ class KeptLists:
             release: release that would compute a list now.
             request: request to be answered.
             now: microseconds since the epoch.
-            share: share of the requested places that must be filled; 0 accepts any number.
+            share: smallest share of the places to fill, see :meth:`KeptList.shown_again`; 0 accepts any non-empty list.
         """
         history = request.history
         with self._lock:

@@ -2,7 +2,7 @@
 
 With a write-ahead log, readers never wait for the writer. A full sync at each commit means that a power cut loses no
 acknowledged data, and ``secure_delete`` overwrites deleted data. Each thread has its own connection, which caches
-prepared statements. A read is one statement and thus one snapshot, so rows and active release are always consistent.
+prepared statements. ``read`` is one statement and thus one snapshot, so its rows always belong to the active release.
 """
 
 from __future__ import annotations

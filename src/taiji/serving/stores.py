@@ -78,7 +78,7 @@ def _opened(settings: ServingSettings, run: str | Path | None) -> Store:
                 where="serving.store",
                 expected="sqlite:PATH, or the run directory of the service",
                 found=settings.store,
-                fix="name the run that the service was started with (roll-out: --beside RUN), or --set serving.store=sqlite:PATH",
+                fix="name the run of the service (taiji roll-out NEW_RUN --beside RUN), or give the path with --set serving.store=sqlite:PATH",
             )
         return SQLiteStore(Path(place) if place else Path(str(run)) / "serving" / "serving.sqlite3", **options)
     if kind in ("redis", "rediss"):

@@ -122,7 +122,7 @@ def load(
     if users is not None:
         kept = sample_users(lines.select(pl.col("household_id").alias("user_id"), "timestamp"), users, seed)
         notes.append(
-            f"A seeded sample of {len(kept):,} of {len(households):,} households, spread evenly over time; the catalogue contains the items in their events."
+            f"A seeded sample of {len(kept):,} of {len(households):,} households, chosen at equal steps in the order of their median event times; the catalogue contains the items in their events."
         )
         households = households.filter(pl.col("user_id").is_in(kept.implode()))
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
@@ -304,8 +304,9 @@ def contains(ascending: Ints, values: Ints) -> NDArray[np.bool_]:
 def _sample(groups: Ints, promotions: Promotions, bought: Ints, width: int, count: int, seed: int) -> tuple[Ints, Ints]:
     """Sample up to ``count`` distinct promoted products per trip that were not bought: return ``trips (k,)``, ascending, and ``products (k,)``.
 
-    The first valid ones among distinct uniform draws are a uniform sample without replacement. The draws of a trip depend only on its position in
-    the chronological order.
+    Products are drawn uniformly with replacement. Repeated and bought products are dropped, and the first ``count`` of
+    the others are kept, which gives a uniform sample without replacement. The draws of a trip depend only on its
+    position in the chronological order.
     """
     if count == 0 or not len(promotions.keys):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -21,9 +21,9 @@ FORMS: dict[NumberForm, tuple[str, str]] = {
     "1 234.50": (" ", "."),
     "1'234.50": ("'", "."),
 }
-"""Notation to thousands separator and decimal separator, the simplest notations first."""
+"""Thousands separator and decimal separator of each notation. The simplest notations come first."""
 BY_DECIMAL: dict[str, NumberForm] = {".": "1234.50", ",": "1.234,50"}
-"""Decimal separator to the default notation of a file with this separator."""
+"""Default notation of a file, by its decimal separator."""
 MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", "--", "–", "—", "?", "(null)", "#null!")
 """Contents of a cell, in lower case, that stand for a missing value."""
 MOST = 0.95

@@ -126,7 +126,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
         )
     if keep_users is not None:
         notes.append(
-            f"A seeded sample of {len(kept):,} of {len(users):,} users, spread evenly over time; the catalogue contains the items in their events."
+            f"A seeded sample of {len(kept):,} of {len(users):,} users, chosen at equal steps in the order of their median event times; the catalogue contains the items in their events."
         )
         events = events.filter(pl.col("user_id").is_in(kept.implode()))
         users = users.filter(pl.col("user_id").is_in(kept.implode()))

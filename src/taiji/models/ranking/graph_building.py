@@ -331,7 +331,7 @@ class Building:
         return REQUEST if self.colour[old] == REQUEST else CANDIDATE
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle a candidate operation before it is copied. The base class does nothing; subclasses add rules."""
+        """Handle an operation of the candidate side before it is copied. The base class does nothing."""
 
 
 class ColumnChoice(nn.Module):

@@ -44,12 +44,15 @@ class Rewriting(Building):
     # Operations that can be applied to each part separately.
 
     def _visit(self, node: fx.Node) -> None:
-        """Handle a candidate operation: record it as a concatenation, split it, reject it, or leave it to be copied."""
+        """Handle an operation of the candidate side.
+
+        Record it as a concatenation, apply it to the parts of its arguments, reject it, or leave it to be copied.
+        """
         if node.op == "call_function" and node.target in (torch.cat, torch.concat):
             self._concatenate(node)
             return
         arguments = [arg for arg in node.all_input_nodes if arg in self.mixed]
-        if not arguments or self.many[node] is None:  # a size belongs to neither side
+        if not arguments or self.many[node] is None:  # None: a number or a size, not a tensor
             return
         module = self.network.get_submodule(node.target) if node.op == "call_module" else None  # type: ignore[arg-type]
         mixed = self.mixed[arguments[0]]
@@ -155,7 +158,11 @@ class Rewriting(Building):
         return None
 
     def _linear(self, node: fx.Node, mixed: Mixed, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Split a linear layer by sides; apply it to each part if the concatenation is not along its input axis."""
+        """Split a linear layer by sides.
+
+        If the concatenation is not along the layer's input axis, a layer that is a module is applied to each part. A
+        layer that is a function call is then left to be copied.
+        """
         last = len(self.many[node]) - 1
         if mixed.axis != last:
             if node.op == "call_module":

@@ -70,8 +70,8 @@ def split_weights(network: nn.Module, example: Batch, sides: Sides, *, tolerance
 
     Args:
         network: network from a batch (tensors by name) to a tensor (B, O), in evaluation mode. It must treat rows independently.
-        example: split inputs of at least two requests with several candidates each. They determine the shapes, and the
-            rewritten graph is compared with the network on them.
+        example: inputs in the split form of :class:`Sides`, for at least two requests with several candidates each. The
+            example determines the shapes. The outputs of the rewritten graph and of the network are compared on it.
         sides: the side of each input.
         tolerance: largest difference between outputs on the example, relative to the largest output.
 

@@ -64,7 +64,10 @@ class Creators(Mechanism[CreatorsSettings]):
         self._day = 0
 
     def upload_chance(self) -> Array:
-        """Return (creators,) probabilities of an upload at the start of the next day, used as the creators' utility."""
+        """Return (creators,) probabilities of an upload at the start of a day, used as the creators' utility.
+
+        They depend on the recent exposure, to which :meth:`advance` adds the exposure of a day after its end.
+        """
         even = max(self.recent.mean(), 1e-9)
         return sigmoid(self.settings.bias + self.settings.reach * np.log1p(self.recent / even))
 
