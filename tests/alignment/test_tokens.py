@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.alignment.jobs import parameters
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
@@ -93,6 +95,18 @@ def test_evidence_is_the_history_lines():
     marked = tokenizer.decode(ids["input_ids"][0][mask[0]])
     assert "milk" in marked and "tea" in marked and "What" not in marked and "User" not in marked
     assert torch.equal(mask[1], ids["attention_mask"][1].bool()), "no match: all prompt tokens"
+
+
+def test_evidence_is_found_with_tokens_that_drop_a_leading_space():
+    """Tokenizers in the style of Llama 2 decode "▁title" alone as "title"."""
+    words = ["▁Item", "▁title:", "▁milk", "▁What", "▁next?"]
+    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="▁What"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    ids = torch.tensor([tokenizer("What Item title: milk next?")["input_ids"]])
+    assert tokenizer.decode(ids[0, 2:3]) == "title:"
+    mask = evidence_mask(tokenizer, ids, torch.ones_like(ids), r"Item title: \w+")
+    assert mask.tolist() == [[False, True, True, True, False]]
 
 
 def test_hidden_states_are_those_of_the_model():

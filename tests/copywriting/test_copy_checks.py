@@ -78,6 +78,25 @@ def test_what_is_wrong_is_named(text, reasons):
     assert set(reasons) <= set(found), found
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text", "wrong"),
+    [
+        ("100%", "100% cotton", True),
+        ("100%", "1100% cotton", False),
+        ("24/7", "here 24/7", True),
+        ("No. 1", "the NO.  1 lamp", True),
+        ("No. 1", "there is no better lamp", False),
+        ("50% off", "now 50% off", True),
+        ("50% off", "it goes off", False),
+        ("best seller", "best-sellers of the year", True),
+        ("seller", "sell", False),
+    ],
+)
+def test_forbidden_phrases_with_digits_and_signs_are_taken_as_written(phrase, text, wrong):
+    checks = CopyChecks(CHECKS.limits.model_copy(update={"forbidden": (phrase,)}))
+    assert ("forbidden" in checks.reasons(text, LAMP)) == wrong
+
+
 def test_a_whole_title_is_the_items_with_its_signs_and_function_words():
     pencils = evidence(title="Mates Pencils #2, 5 % lead")
     assert CHECKS.reasons("New: Mates Pencils #2, 5 % lead.", pencils) == []

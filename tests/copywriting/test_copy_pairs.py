@@ -36,6 +36,14 @@ def test_strata_in_which_only_one_was_sent_say_nothing_and_a_confounded_rate_is_
     assert copy_pairs(results(alone, "stratum"), CLICKS).is_empty()
 
 
+@pytest.mark.parametrize("empty", ["category", "stratum"])
+def test_an_empty_cell_is_a_category_or_stratum_like_any_other(empty):
+    rows = [("i", "a", 1000, 300, None), ("i", "b", 1000, 100, None)]
+    assert copy_pairs(results(rows, empty), CLICKS).select("winner", "loser").rows() == [("a", "b")]
+    mixed = copy_pairs(results([*rows, ("i", "a", 1000, 300, "x"), ("i", "b", 1000, 100, "x")], empty), CLICKS)
+    assert len(mixed) == (1 if empty == "stratum" else 6)  # with categories there are four copies
+
+
 def test_few_sends_and_small_differences_make_no_pair():
     rows = [("i", "a", 100, 30), ("i", "b", 9, 0), ("i", "c", 100, 27), ("j", "a", 100, 90)]
     assert copy_pairs(results(rows), CLICKS).select("winner", "loser").rows() == [("a", "c")]

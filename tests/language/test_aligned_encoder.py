@@ -107,6 +107,21 @@ def test_info_nce_leaves_an_item_that_stands_twice_out_of_its_negatives():
     assert info_nce(first, second, items, others, 1.0).item() == pytest.approx(np.mean(rows))
 
 
+def test_info_nce_leaves_an_item_that_stands_on_both_sides_out_of_its_negatives():
+    vectors = {0: [1.0, 0.0], 1: [0.0, 1.0], 2: [-1.0, 0.0]}
+    items, others = [0, 2], [1, 0]  # item 0 is first in one pair and second in the other
+    first, second = (torch.tensor([vectors[n] for n in side], dtype=torch.float64) for side in (items, others))
+    # Row 0 and column 1 have no negative left; row 1 and column 0 have the cosine of 2 and 1, which is 0.
+    rows = [0.0, np.log(1 + np.exp(1)), np.log(1 + np.exp(0)), 0.0]
+    found = info_nce(first, second, torch.tensor(items), torch.tensor(others), 1.0).item()
+    assert found == pytest.approx(np.mean(rows))
+
+
+def test_a_question_longer_than_the_answer_tokens_leaves_nothing_to_learn():
+    batch = sequences([[5]], 1, [([8, 9], 4)])
+    assert batch.ids.shape == batch.labels.shape == (1, 4) and (batch.labels == -100).all()
+
+
 def test_the_weight_of_the_text_falls_to_zero():
     assert [text_weight(step, 10, 0.4) for step in range(6)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
     assert text_weight(0, 10, 0.0) == 0.0

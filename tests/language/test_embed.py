@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +98,24 @@ def test_a_folder_with_an_encoder(tmp_path, pooling):
         pooling, states.mean(0)
     ).numpy()
     np.testing.assert_allclose(embedder.encode(["milk 2% gallon"])[0], expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_an_encoder_in_the_hubs_cache_is_pooled_as_it_says(tmp_path):
+    cache, commit = tmp_path / "hub", "a" * 40
+    folder = encoder_folder(tmp_path, "pooling_mode_cls_token")
+    snapshot = cache / "models--acme--encoder" / "snapshots" / commit
+    shutil.copytree(folder, snapshot)
+    (cache / "models--acme--encoder" / "refs").mkdir()
+    (cache / "models--acme--encoder" / "refs" / "main").write_text(commit)
+    script = """
+import sys
+from taiji.language.embed import load_embedder
+by_name, by_folder = (load_embedder(source, "cpu").encode(["milk 2%"])[0] for source in ("acme/encoder", sys.argv[1]))
+print(float(by_name @ by_folder))
+"""
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    said = subprocess.run([sys.executable, "-c", script, str(folder)], env=environment, capture_output=True, text=True)
+    assert float(said.stdout) == pytest.approx(1.0, abs=1e-5), said.stderr
 
 
 def test_no_encoder_there(tmp_path):

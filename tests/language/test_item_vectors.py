@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+from tests.language.test_embed import encoder_folder
 
 from taiji.language import embed, item_vectors
+from taiji.language.embed import load_embedder
+from taiji.language.item_vectors import embedded, embedder_version
 
 
 class Slow:
@@ -24,7 +28,7 @@ class Slow:
 def slow(monkeypatch, tmp_path):
     made = Slow()
     monkeypatch.setenv("TAIJI_CACHE", str(tmp_path))
-    monkeypatch.setattr(item_vectors, "_loaded", lambda name: made)
+    monkeypatch.setattr(item_vectors, "_loaded", lambda name, state: made)
     item_vectors._embedded.cache_clear()
     yield made
     item_vectors._embedded.cache_clear()
@@ -44,6 +48,16 @@ def test_a_catalogue_is_embedded_once(slow, tmp_path):
 def test_other_texts_are_embedded_apart(slow):
     assert item_vectors.embedded("slow", ["a"]).tobytes() != item_vectors.embedded("slow", ["ab"]).tobytes()
     assert slow.calls == 2
+
+
+def test_a_folder_that_is_trained_anew_gives_new_vectors(tmp_path):
+    folder, texts = encoder_folder(tmp_path, None), ["milk", "tea"]
+    before, version = embedded(str(folder), texts), embedder_version(str(folder))
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: np.ascontiguousarray(value[::-1]) for name, value in weights.items()}, folder / "model.safetensors")
+    assert embedder_version(str(folder)) == load_embedder(str(folder)).version != version
+    np.testing.assert_allclose(embedded(str(folder), texts), load_embedder(str(folder)).encode(texts))
+    assert not np.allclose(embedded(str(folder), texts), before)
 
 
 def test_the_better_embedder_where_it_is_installed(monkeypatch):

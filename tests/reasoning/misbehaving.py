@@ -39,9 +39,11 @@ class Server(ThreadingHTTPServer):
         whole_from: int = 1 << 30,
         known: set[str] | None = None,
         say: Callable[[str, str], str] = lambda asked, key: f"Rationale for {asked} by {key[:8]}.",
+        identity: Callable[[str], str] = lambda key: f"chatcmpl-{key[:16]}",
     ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.spoilt, self.whole_from, self.known, self.say = spoilt, whole_from, known, say
+        self.identity = identity
         self.bodies: list[dict] = []
         if spoilt:
             faults = ("none",)
@@ -209,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
             message["content"] = f"<think>Hm, the chain.</think>\n\n{text}"
         prompt = sum(len(m["content"]) for m in body["messages"])
         return {
-            "id": f"chatcmpl-{key[:16]}",
+            "id": self.server.identity(key),
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": prompt, "completion_tokens": len(text)},
         }

@@ -200,6 +200,28 @@ def test_a_repeated_loop_writes_no_step_twice():
     log.verify()
 
 
+def test_a_log_with_any_line_separator_is_read_again(tmp_path):
+    log = AuditLog()
+    log.add("r", "review", feedback="too short\u2028say more\u2029and\x85more\x1c")
+    log.save(tmp_path / "log.jsonl")
+    assert AuditLog.load(tmp_path / "log.jsonl").entries == log.entries
+
+
+def test_every_step_of_a_changed_draft_is_in_the_log():
+    log = AuditLog()
+    for text in ("bad", "good"):
+        reviewers = [Oracle(1, 1, 0, "a"), Oracle(1, 1, 0, "b")]
+        (outcome,) = run_review([draft(rationale=text)], reviewers, lambda d, f: "", SETTINGS, log)
+    assert outcome.status == "accepted"
+    steps = [(text, entry["step"]) for text, entry in log.steps()]
+    assert steps == [
+        *[("bad", step) for step in ("draft", "review", "review", "strike", "rejected")],
+        *[("good", step) for step in ("draft", "review", "review", "accepted")],
+    ]
+    assert {key[2] for key in log.reviews()} == {"bad", "good"}
+    assert agreement_of(log, SETTINGS.bar) == 1.0  # over two drafts, on which both agree
+
+
 def test_a_record_that_nobody_rewrites_ends_after_its_round():
     (outcome,) = run_review([draft()], [Oracle(0, 1, 0)], lambda d, f: "", SETTINGS, AuditLog())
     assert (outcome.status, outcome.rounds) == ("rejected", 1)

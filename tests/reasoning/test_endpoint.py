@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -78,6 +79,25 @@ def test_each_fault_alone(tmp_path, fault):
     with Server(faults=(fault,), slow_share=1.0) as server:
         asked = teacher(server.url, tmp_path, concurrency=4)
         check(server, asked.ask(prompts(4), 2, seed=1), asked.account(), 4, 2)
+
+
+@pytest.mark.parametrize("ids", [1, 20])
+@pytest.mark.parametrize("texts", [1, 2])
+def test_a_server_whose_ids_are_not_unique_answers_everything_within_the_budget(tmp_path, ids, texts):
+    """Ollama draws ids from 999 numbers, and some proxies have one id; short answers are equal by chance."""
+    draws, said = random.Random(0), ["Yes", "No"][:texts]
+    with Server(
+        faults=("none",),
+        say=lambda asked, key: said[int(key, 16) % texts],
+        identity=lambda key: f"chatcmpl-{draws.randrange(ids)}",
+    ) as server:
+        asked = teacher(server.url, tmp_path)
+        replies = [reply for row in asked.ask(prompts(60), 1, seed=0) for reply in row]
+        assert [reply.answer for reply in replies] == [said[int(reply.key, 16) % texts] for reply in replies]
+        requests, account = sum(server.asked.values()), asked.account()
+        paid = sum(count * sum(server.billed[key]) for key, count in server.asked.items())
+        assert account.prompt_tokens + account.completion_tokens == paid  # what was asked again is counted again
+        assert account.attempts == requests <= (120 if texts == 1 else 90)
 
 
 SCRIPT = """

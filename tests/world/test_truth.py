@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
 from tests.world.small import small
 
+from taiji.core.component import NO_ITEM, Slate
 from taiji.core.errors import InputError
 from taiji.world.observation import Choice
+from taiji.world.outcomes import user_outcomes
+from taiji.world.policies import OraclePolicy
 from taiji.world.scenario import scenarios
 from taiji.world.world_time import START, to_micros
 
@@ -66,6 +70,20 @@ def test_the_best_list_of_few_candidates_is_that_of_all_lists():
     assert (world.truth.regret(observation, observation.candidates.items[:, :3]) >= 0).all()
 
 
+@pytest.mark.parametrize("exact", [True, False], ids=["exhaustive", "greedy"])
+def test_the_best_list_of_fewer_candidates_than_positions_shows_each_once(monkeypatch, exact):
+    if not exact:
+        monkeypatch.setattr("taiji.world.truth.EXACT", 0)
+    world = small("live", items=20, candidates=50)
+    observation = world.reset()
+    candidates = Slate(np.where(np.arange(5) < 3, observation.candidates.items[:, :5], NO_ITEM))
+    best = world.truth.best_slate(replace(observation, candidates=candidates), 5)
+    for row, given in zip(best, candidates.items):
+        there = given[given != NO_ITEM]
+        assert (row[: len(there)] != NO_ITEM).all() and (row[len(there) :] == NO_ITEM).all()
+        assert sorted(row[: len(there)]) == sorted(there)
+
+
 def test_without_competition_the_best_list_is_in_the_order_of_rewards(monkeypatch):
     world = small("short-video", candidates=12).twin("funnel.competition")
     observation = world.reset()
@@ -91,6 +109,18 @@ def test_the_value_of_a_policy_has_an_error_and_an_upper_bound():
     assert oracle["pleased"].mean > random["pleased"].mean + 4 * random["pleased"].error
     assert random["reward"].runs == 4 and 0 < random["reward"].error < random["requests"].mean
     assert 0 < random["active_days"].mean <= 1
+
+
+def test_a_policy_is_made_for_each_world():
+    truth = small("retention", users=80).truth
+    assert truth.policy_value(OraclePolicy, 1, runs=2) == truth.policy_value("oracle", 1, runs=2)
+    with pytest.raises(InputError, match="worlds with other seeds"):
+        truth.policy_value(OraclePolicy(truth.world), 1, runs=2)
+
+
+def test_part_of_a_day_counts_the_requests_of_that_part():
+    requests = {days: user_outcomes(small("retention"), "random", days)["requests"].sum() for days in (0.25, 0.5, 1)}
+    assert 0 < requests[0.25] < requests[0.5] < requests[1]
 
 
 def test_questions_about_what_is_not_there_are_errors():

@@ -308,7 +308,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the complete lines of a log; the last one may have been truncated when the process was killed."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except ValueError:

@@ -88,17 +88,29 @@ def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt
     found = torch.zeros_like(prompt_mask, dtype=torch.bool)
     for row, (ids, mask) in enumerate(zip(prompt_ids.tolist(), prompt_mask.tolist())):
         start, spans, text = 0, [], []
+        before: list[int] = []
         for position, (token, real) in enumerate(zip(ids, mask)):
             if real:
-                piece = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+                piece = _piece(tokenizer, before, token)
                 spans.append((position, start, start + len(piece)))
                 start += len(piece)
                 text.append(piece)
+                before = [token]
         for match in re.finditer(pattern, "".join(text)):
             for position, first, last in spans:
                 if first < match.end() and last > match.start():
                     found[row, position] = True
     return torch.where(found.any(1, keepdim=True), found, prompt_mask.bool())
+
+
+def _piece(tokenizer: PreTrainedTokenizerBase, before: list[int], token: int) -> str:
+    """Return a token's text after the previous token, because many tokenizers drop the leading space of the first one."""
+
+    def decoded(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    known, both = decoded(before), decoded([*before, token])
+    return both[len(known) :] if before and both.startswith(known) else decoded([token])
 
 
 @contextmanager

@@ -30,6 +30,7 @@ COUNTING = ENGLISH.with_name("english_numbers.txt")
 """Number words ("two", "dozen"). A copy may use one only if the catalogue contains it; comments do not suffice."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TOKEN = re.compile(r"(?P<number>\d[\w.,]*)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)*)|(?P<break>[^\w\s'’-]+)")
+_ONLY_WORDS = re.compile(r"(?:[^\W\d_]|[\s'’-])*")
 _ENDING = re.compile(r"(?:n['’]t|['’](?:s|ll|re|ve|d|m|t))$")
 _DOTTED = re.compile(r"(?<![^\W_])[^\W_]{2,}(?:\.[^\W\d_]{2,})+")
 _STARTS = frozenset(".!?:…\n")
@@ -53,7 +54,7 @@ class CopyChecks:
         words = {word.casefold() for word in written}
         self._everyday = words | {folded(word) for word in words}
         self._last: tuple[Evidence, _Ground] | None = None
-        self._forbidden = [f" {' '.join(_folded_words(phrase))} " for phrase in limits.forbidden]
+        self._forbidden = [_Forbidden(phrase) for phrase in limits.forbidden]
 
     def reasons(self, text: str, evidence: Evidence) -> list[str]:
         """Return the reasons to reject a copy for an item: any of :data:`REASONS` except ``duplicate``.
@@ -66,11 +67,12 @@ class CopyChecks:
         rest = without_title(plain, evidence.title)
         ground = self._ground(evidence)
         said = f" {' '.join(_folded_words(plain))} "
+        letters = plain.casefold()
         found = {
             "refusal": bool(_REFUSAL.search(plain)),
             "link": self._addresses(rest, evidence),
             "length": not self.limits.shortest <= len(plain) <= self.limits.longest,
-            "forbidden": any(phrase in said for phrase in self._forbidden),
+            "forbidden": any(phrase.occurs(letters, said) for phrase in self._forbidden),
             "number": ground.numbers.faults(rest),
             "name": any(map(_is_letter_sign, plain)) or any(not ground.holds(name) for name in self.names(plain)),
             "word": any(not ground.holds([word]) for word in self._unknown(plain)),
@@ -138,6 +140,25 @@ class _Ground:
         return any(phrase in fact for fact in self.catalogue) or (
             sum(phrase in fact for fact in self.comments) >= self.support
         )
+
+
+class _Forbidden:
+    """Phrase that a copy must not contain.
+
+    A phrase of words matches in any inflection that :func:`folded` removes. A phrase with digits or signs, such as "100%"
+    or "No. 1", must occur as it is written, in upper or lower case and not as a part of a word or number.
+    """
+
+    def __init__(self, phrase: str) -> None:
+        self._words = f" {' '.join(_folded_words(phrase))} "
+        self._exact: re.Pattern[str] | None = None
+        if not _ONLY_WORDS.fullmatch(phrase):
+            written = r"\s+".join(map(re.escape, cleaned(phrase).casefold().split()))
+            self._exact = re.compile(rf"(?<!\w){written}(?!\w)" if written else r"(?!)")
+
+    def occurs(self, text: str, words: str) -> bool:
+        """Return True if the phrase occurs in a copy, given in lower case and as its folded words between spaces."""
+        return self._words in words if self._exact is None else bool(self._exact.search(text))
 
 
 def without_title(text: str, title: str) -> str:

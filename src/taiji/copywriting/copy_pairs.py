@@ -56,8 +56,7 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
         )
     given = results.with_columns(
         pl.col("item_id").cast(pl.String),
-        (pl.col("category").cast(pl.String) if "category" in results.columns else pl.lit("")).alias("category"),
-        (pl.col("stratum").cast(pl.String) if "stratum" in results.columns else pl.lit("")).alias("stratum"),
+        *(_optional_text(results, name) for name in ("category", "stratum")),
         (pl.col("satisfied") if "satisfied" in results.columns else pl.lit(None)).alias("satisfied").cast(pl.Int64),
         pl.col("sends", "clicks").cast(pl.Int64),
     )
@@ -82,6 +81,12 @@ def check_results(results: pl.DataFrame, where: str = "results") -> pl.DataFrame
     counts = [pl.col("sends").sum(), pl.col("clicks").sum()]
     known = pl.when(pl.col("satisfied").null_count() == 0).then(pl.col("satisfied").sum())
     return given.group_by(keys, maintain_order=True).agg(*counts, known.alias("satisfied"))
+
+
+def _optional_text(results: pl.DataFrame, name: str) -> pl.Expr:
+    """Return an optional column as text. Where it is missing or empty, the text is empty, because joins match no nulls."""
+    given = pl.col(name).cast(pl.String).fill_null("") if name in results.columns else pl.lit("")
+    return given.alias(name)
 
 
 def _whole(counts: pl.Series) -> bool:

@@ -93,6 +93,7 @@ def sequences(
         said, first = answers[number] if answers is not None else ([], 0)
         ids = [*text, *[0] * places, *said]
         segments = [TEXT] * len(text) + [EMB] * places + [ANSWER] * len(said)
+        first = min(first, len(said))  # the question may have been truncated
         labels = [IGNORED] * (len(text) + places + first) + list(said[first:])
         rows.append((ids, segments, labels))
     length = max((len(ids) for ids, *_ in rows), default=0)
@@ -131,13 +132,14 @@ def info_nce(
 
     Args:
         first, second: (B, d) vectors of the pairs.
-        items, others: (B,) dense item ids of the two sides. An item that occurs twice in the batch is not its own
-            negative.
+        items, others: (B,) dense item ids of the two sides. An item that occurs twice in the batch, on the same side or
+            on both, is not its own negative.
         temperature: τ.
     """
     logits = functional.normalize(first, dim=1) @ functional.normalize(second, dim=1).T / temperature
     own = torch.eye(len(items), dtype=torch.bool, device=logits.device)
-    same = ((others.unsqueeze(0) == others.unsqueeze(1)) | (items.unsqueeze(0) == items.unsqueeze(1))) & ~own
+    repeated = (others.unsqueeze(0) == others.unsqueeze(1)) | (items.unsqueeze(0) == items.unsqueeze(1))
+    same = (repeated | (items.unsqueeze(1) == others.unsqueeze(0))) & ~own
     logits = logits.masked_fill(same, torch.finfo(logits.dtype).min)
     target = torch.arange(len(items), device=logits.device)
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2

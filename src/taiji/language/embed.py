@@ -8,6 +8,7 @@ token).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ from taiji.core.optional import install_line, needs
 from taiji.core.progress import progress
 
 BATCH = 64
+POOLING = ("1_Pooling", "config.json")
+log = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):
@@ -199,7 +202,7 @@ class EncoderEmbedder:
                 expected="`wordllama`, `minilm`, or a Hugging Face encoder by name or folder",
                 found=(str(error).strip().splitlines() or [type(error).__name__])[0],
             ) from error
-        self._pooling = _pooling(Path(source))
+        self._pooling = _pooling(source)
         self.name = name
         self.dimension = int(self._model.config.hidden_size)
         self.version = f"{Path(name).name}-{self._pooling}-{self._weights_hash()}"
@@ -243,12 +246,31 @@ class EncoderEmbedder:
         return np.asarray(pooled.cpu().numpy())
 
 
-def _pooling(folder: Path) -> str:
-    """Return the pooling configured in a sentence-transformers folder; mean by default."""
-    file = folder / "1_Pooling" / "config.json"
-    if not file.is_file():
+def _pooling(source: str) -> str:
+    """Return the pooling that a sentence encoder, given by name or folder, configures; mean by default."""
+    file = _pooling_file(source)
+    if file is None:
         return "mean"
     config = read_json(file)
     if config.get("pooling_mode_cls_token"):
         return "first"
     return "last" if config.get("pooling_mode_lasttoken") else "mean"
+
+
+def _pooling_file(source: str) -> Path | None:
+    """Return the file with the pooling; None if the encoder has none."""
+    if Path(source).is_dir():
+        file = Path(source, *POOLING)
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, "/".join(POOLING)))
+    except LocalEntryNotFoundError:
+        log.warning(
+            "The pooling of the encoder %s is not in the local cache, so the mean over the tokens is used.", source
+        )
+    except EntryNotFoundError:
+        pass
+    return None

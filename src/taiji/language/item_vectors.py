@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,19 +38,25 @@ def chosen_embedder(name: str) -> str | None:
     return "wordllama" if wordllama_is_there() else None
 
 
+def _state(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Return name, size and time of change of an embedder's files if it is a folder, which may be trained anew; empty otherwise."""
+    files = sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else []
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
 @lru_cache(maxsize=KEPT)
-def _loaded(name: str) -> Embedder:
+def _loaded(name: str, state: tuple[tuple[str, int, int], ...]) -> Embedder:
     return load_embedder(name)
 
 
 def embedder_version(name: str) -> str:
     """Return the version of an embedder by name; see :func:`taiji.language.embed.load_embedder`."""
-    return _loaded(name).version
+    return _loaded(name, _state(name)).version
 
 
 @lru_cache(maxsize=KEPT)
-def _embedded(name: str, texts: tuple[str, ...]) -> Array:
-    embedder = _loaded(name)
+def _embedded(name: str, state: tuple[tuple[str, int, int], ...], texts: tuple[str, ...]) -> Array:
+    embedder = _loaded(name, state)
     if name == "wordllama" or len(texts) < MANY:
         return embedder.encode(texts)
     file = cache_folder() / "item-vectors" / f"{value_hash([embedder.version, list(texts)])[:32]}.npy"
@@ -72,7 +79,7 @@ def _embedded(name: str, texts: tuple[str, ...]) -> Array:
 def embedded(name: str, texts: Sequence[str]) -> Array:
     """Return unit vectors of texts, (N, d) float32; zero for a blank text.
 
-    If the same list of texts was embedded before, its vectors come from the cache.
+    If the same list of texts was embedded before by the same embedder, its vectors come from the cache.
 
     Args:
         name: see :func:`taiji.language.embed.load_embedder`.
@@ -81,4 +88,4 @@ def embedded(name: str, texts: Sequence[str]) -> Array:
     Raises:
         TaijiError: the embedder's package is not installed, or the name does not denote an encoder.
     """
-    return _embedded(name, tuple(texts))
+    return _embedded(name, _state(name), tuple(texts))

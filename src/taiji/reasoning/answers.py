@@ -214,7 +214,7 @@ def parse(text: str, depth: int = DEPTH, most: int = 1) -> Answer:
             whole answer, otherwise from the first intent.
     """
     tags = list(_TAG.finditer(text))
-    thought = next((t for t in reversed(tags) if (t.group(1), t.group(2).lower()) == ("/", "think")), None)
+    thought = next((t for t in tags if _is(t, "/", "think")), None)
     opening = next((t for t in tags if _is(t, "", "answer") and (thought is None or t.start() >= thought.end())), None)
     if opening is None and thought is not None:
         # `</think>` appears only after the answer: use that answer.

@@ -12,7 +12,7 @@ change or removal of an entry therefore breaks the chain, unless only entries at
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -56,16 +56,21 @@ class AuditLog:
 
     def reviews(self) -> dict[tuple[str, int, str, str], Review]:
         """Return all reviews in the log, by (record, round, text of the draft, reviewer)."""
-        texts: dict[tuple[str, int], str] = {}
         found = {}
-        for entry in self.entries:
-            record, data = entry["record"], entry["data"]
-            if entry["step"] == "draft":
-                texts[record, data["round"]] = data["rationale"]
-            elif entry["step"] == "review":
+        for text, entry in self.steps():
+            if entry["step"] == "review":
+                record, data = entry["record"], entry["data"]
                 review = Review(data["reviewer"], data["kind"], data["scores"], data["feedback"])
-                found[record, data["round"], texts[record, data["round"]], data["reviewer"]] = review
+                found[record, data["round"], text, data["reviewer"]] = review
         return found
+
+    def steps(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every entry with the text of the draft that it is about: the record's last draft before it."""
+        texts: dict[str, str] = {}
+        for entry in self.entries:
+            if entry["step"] == "draft":
+                texts[entry["record"]] = entry["data"]["rationale"]
+            yield texts.get(entry["record"], ""), entry
 
     def add(self, record: str, step: str, **data: Any) -> None:
         """Append one step of a record."""
@@ -88,7 +93,7 @@ class AuditLog:
         """
         log = cls()
         try:
-            log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            log.entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
         except (OSError, ValueError) as error:
             raise ArtifactError("The audit log cannot be read.", where=str(path), found=str(error)) from error
         log.verify(str(path))
@@ -153,14 +158,14 @@ def run_review(
         raise InputError("A review needs at least one reviewer.", where="reviewers")
     outcomes: dict[str, Outcome] = {}
     open_drafts = list(drafts)
-    written = {_key(entry["record"], entry["step"], entry["data"]) for entry in log.entries}
+    written = {_key(text, entry["record"], entry["step"], entry["data"]) for text, entry in log.steps()}
 
-    def note(record: str, step: str, **data: Any) -> None:
-        if _key(record, step, data) not in written:
-            log.add(record, step, **data)
+    def note(draft: Draft, step: str, **data: Any) -> None:
+        if _key(draft.rationale, draft.record, step, data) not in written:
+            log.add(draft.record, step, **data)
 
     for draft in open_drafts:
-        note(draft.record, "draft", round=draft.round, rationale=draft.rationale)
+        note(draft, "draft", round=draft.round, rationale=draft.rationale)
     while open_drafts:
         checked = [(draft, answer_check(draft)) for draft in open_drafts]
         sound = [draft for draft, problem in checked if not problem]
@@ -169,13 +174,13 @@ def run_review(
         for draft, problem in checked:
             reviews = given.get(draft.record, ())
             if any(review is None for review in reviews):
-                note(draft.record, "waiting", round=draft.round)
+                note(draft, "waiting", round=draft.round)
                 outcomes[draft.record] = Outcome(draft.record, "waiting", draft.rationale, draft.round, "reviewers")
                 continue
             kept = [review for review in reviews if review is not None]
             for review in kept:
                 note(
-                    draft.record,
+                    draft,
                     "review",
                     round=draft.round,
                     reviewer=review.reviewer,
@@ -184,25 +189,25 @@ def run_review(
                     feedback=review.feedback,
                 )
             if not problem and accepted_by(kept, settings):
-                note(draft.record, "accepted", round=draft.round, by="reviewers")
+                note(draft, "accepted", round=draft.round, by="reviewers")
                 outcomes[draft.record] = Outcome(draft.record, "accepted", draft.rationale, draft.round, "reviewers")
                 continue
-            note(draft.record, "strike", round=draft.round, reason=problem or "reviews")
+            note(draft, "strike", round=draft.round, reason=problem or "reviews")
             feedback = [problem] if problem else [review.feedback for review in kept if review.feedback]
             text = rewrite(draft, feedback) if draft.round < settings.strikes else ""
             if not text:
                 outcomes[draft.record] = _panel(draft, panel, settings, note)
                 continue
             new = replace(draft, rationale=text, round=draft.round + 1)
-            note(new.record, "draft", round=new.round, rationale=new.rationale)
+            note(new, "draft", round=new.round, rationale=new.rationale)
             following.append(new)
         open_drafts = following
     return [outcomes[draft.record] for draft in drafts]
 
 
-def _key(record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the key that identifies a step of the log."""
-    return record, step, data.get("round"), data.get("reviewer"), data.get("rationale")
+def _key(text: str, record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the key that identifies a step of the log, for a draft with this text."""
+    return text, record, step, data.get("round"), data.get("reviewer")
 
 
 def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:
@@ -216,14 +221,14 @@ def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, no
     for vote in votes:
         if vote is not None:
             note(
-                draft.record,
+                draft,
                 "panel",
                 reviewer=vote.reviewer,
                 kind=vote.kind,
                 scores=vote.scores,
                 feedback=vote.feedback,
             )
-    note(draft.record, status, round=draft.round, by="panel")
+    note(draft, status, round=draft.round, by="panel")
     return Outcome(draft.record, status, draft.rationale, draft.round, "panel")
 
 
@@ -259,11 +264,11 @@ def agreement_of(log: AuditLog, bar: int) -> float:
 
     Drafts with fewer than two reviews are ignored. The result is NaN if no draft has two.
     """
-    counts: dict[tuple[str, int], list[int]] = {}
-    for entry in log.entries:
+    counts: dict[tuple[str, int, str], list[int]] = {}
+    for text, entry in log.steps():
         if entry["step"] == "review":
             passed = min(entry["data"]["scores"].values()) >= bar
-            counts.setdefault((entry["record"], entry["data"]["round"]), [0, 0])[int(passed)] += 1
+            counts.setdefault((entry["record"], entry["data"]["round"], text), [0, 0])[int(passed)] += 1
     table = np.array([count for count in counts.values() if sum(count) >= 2])
     return fleiss_kappa(table) if len(table) else float("nan")
 

@@ -6,6 +6,9 @@ counted, so an interrupted run resumes where it stopped and does not pay for a r
 carries an ``Idempotency-Key`` that stays the same across its retries. If an answer is lost in transit, a server that
 honours the key bills it only once. Other servers may bill it again, which a client cannot detect.
 
+A reply with the id and the text of the reply to another request was probably delivered to the wrong request, so it is
+requested once more. If the server then says the same, the reply is accepted, and the tokens of both are counted.
+
 An incomplete reply (see :data:`taiji.reasoning.chat_reply.Ending`) is kept in the journal and its cost is counted, but
 it never becomes a rationale. The setting ``ask_again`` limits how often it is requested again.
 """
@@ -18,7 +21,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,13 +234,23 @@ class _Session:
             raise self.failure
 
     async def _answer(self, client: httpx.AsyncClient, request: _Request) -> None:
-        reason = ""
+        reason, doubted = "", None
         for attempt in range(1, self.endpoint.attempts + 1):
             reservation = await self._reserve(request)
             try:
                 await self._turn()
                 async with asyncio.timeout(self.endpoint.timeout_seconds):
                     reply = await self._attempt(client, request, attempt)
+                if doubted is not None and (reply.answer, reply.chain) == (doubted.answer, doubted.chain):
+                    # The server says it again, so it was the answer to this request; both may be billed.
+                    reply = replace(
+                        reply,
+                        prompt_tokens=reply.prompt_tokens + doubted.prompt_tokens,
+                        completion_tokens=reply.completion_tokens + doubted.completion_tokens,
+                    )
+                elif self.journal.delivered_before(reply):
+                    doubted = reply
+                    raise TransientError("the response to a different request was delivered a second time")
                 self.journal.add(reply)
                 self.spent += (
                     reply.prompt_tokens * self.endpoint.price_in + reply.completion_tokens * self.endpoint.price_out
@@ -315,7 +328,7 @@ class _Session:
             )
         read = read_reply(response.text)
         said = len((read.answer + read.chain).encode())
-        reply = Reply(
+        return Reply(
             request.key,
             read.identity,
             read.answer,
@@ -326,9 +339,6 @@ class _Session:
             read.ended,
             read.prompt_tokens is not None and read.completion_tokens is not None,
         )
-        if reply.identity and self.journal.delivered_before(reply):
-            raise TransientError("the response to a different request was delivered a second time")
-        return reply
 
 
 def _most_read(request: _Request) -> int:

@@ -73,6 +73,8 @@ class Journal:
         self.path = Path(path)
         self.replies: dict[str, Reply] = {}
         self._delivered: dict[tuple[str, str, str], str] = {}
+        self._texts: dict[str, tuple[str, str]] = {}
+        self._ids_repeat = False
 
     def __enter__(self) -> Journal:
         try:
@@ -120,11 +122,13 @@ class Journal:
         return Account(len(replies), sum(r.attempts for r in replies), tokens_in, tokens_out, cost, uncounted)
 
     def delivered_before(self, reply: Reply) -> bool:
-        """Return True if the server already sent the same reply to a different request.
+        """Return True if the server seems to have sent this reply before, to a different request.
 
-        Ids and texts are compared, because ids may not be unique.
+        The reply must have the id and the text of the earlier one. Always False once the server has given one id to
+        different texts: its ids are then not unique, and short texts are equal by chance.
         """
-        return self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key) != reply.key
+        first = self._delivered.get((reply.identity, reply.answer, reply.chain), reply.key)
+        return bool(reply.identity) and not self._ids_repeat and first != reply.key
 
     def _lock(self) -> None:
         try:
@@ -161,4 +165,6 @@ class Journal:
     def _remember(self, reply: Reply) -> None:
         self.replies[reply.key] = reply
         if reply.identity:
+            text = reply.answer, reply.chain
+            self._ids_repeat |= self._texts.setdefault(reply.identity, text) != text
             self._delivered[reply.identity, reply.answer, reply.chain] = reply.key

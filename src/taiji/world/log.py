@@ -138,7 +138,7 @@ def _rows(world: World, exposure: Exposure, days: float, columns: EventColumns) 
         "click": outcome["click"].ravel()[keep].astype(np.int8),
         "stage": stage.ravel()[keep],
         "list_id": of_row(np.arange(b, dtype=np.int32)),
-        "position": np.tile(np.arange(length, dtype=np.int8), b)[keep],
+        "position": np.tile(np.arange(length, dtype=np.int16), b)[keep],
         "propensity": exposure.display["propensity"].ravel()[keep].astype(np.float32),
     }
     if "buy" in outcome:

@@ -23,15 +23,19 @@ class Totals:
 
     Attributes:
         sums: (users · days,) by name; :meth:`by_day` gives them the shape (users, days).
+
+    Args:
+        world: the world.
+        days: end of the period. Later requests are ignored; the last day may be a part of a day.
     """
 
-    def __init__(self, world: World, days: int) -> None:
-        self.world, self.days = world, days
+    def __init__(self, world: World, days: float) -> None:
+        self.world, self.end, self.days = world, days, int(np.ceil(days))
         self.sums: dict[str, Array] = {}
 
     def add(self, exposure: Exposure) -> None:
         """Add one step."""
-        inside = exposure.time < self.days
+        inside = exposure.time < self.end
         user, day = exposure.user[inside], exposure.time[inside].astype(np.int64)
         one = np.ones(len(user))
         left = exposure.context["left"][inside].astype(np.float64)
@@ -56,7 +60,7 @@ def user_outcomes(world: World, policy: SlatePolicy | str, days: float) -> dict[
 
     The names are ``reward``, ``requests``, ``sessions``, ``active_days``, and those of the outcomes (``click``, …).
     """
-    totals = Totals(world, int(np.ceil(days)))
+    totals = Totals(world, days)
     for exposure in run(world, make_policy(policy, world), days):
         totals.add(exposure)
     return {name: totals.by_day(name).sum(axis=1) for name in (*totals.sums, "active_days")}

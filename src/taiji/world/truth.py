@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from math import perm
@@ -126,7 +126,8 @@ class Truth:
             length: length of the lists; None uses the scenario's.
             budget: number of candidates considered, those with the highest reward when shown alone; None considers all.
 
-        If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily
+        If a request has fewer candidates than positions, its list ends with :data:`NO_ITEM`; otherwise every position is
+        filled. If there are at most :data:`EXACT` possible lists, the search is exhaustive. Otherwise a list is built greedily
         and then improved by replacing one item or swapping two positions, at most 2 · length times. Its reward is a
         lower bound of the best reward.
         """
@@ -137,7 +138,7 @@ class Truth:
         length = min(length or self.world.scenario.slate, items.shape[1])
         if perm(items.shape[1], length) <= EXACT:
             lists = np.array([p for c in combinations(range(items.shape[1]), length) for p in permutations(c)])
-            return self._best(observation, items[:, lists])[0]
+            return self._best(observation, items, items[:, lists])[0]
         return self._improved(observation, items, self._grown(observation, items, length))
 
     def regret(self, observation: Observation, slates: Array, budget: int | None = None) -> Array:
@@ -165,19 +166,39 @@ class Truth:
         values = self.list_values(observation, np.stack([np.asarray(slates), load.cached(user)], axis=1))
         return np.where(load.has_cache(user), values[:, 0] - values[:, 1], np.nan)
 
-    def policy_value(self, policy: SlatePolicy | str, days: float, runs: int = 5) -> dict[str, Value]:
+    def policy_value(
+        self, policy: str | Callable[[World], SlatePolicy], days: float, runs: int = 5
+    ) -> dict[str, Value]:
         """Return the value of a policy per user over ``days``, by Monte Carlo over ``runs`` worlds with other seeds.
+
+        Args:
+            policy: name of a policy, see :func:`taiji.world.policies.make_policy`, or a function that makes the policy for
+                a world. A policy made for one world cannot act in the others.
+            days: length of each run; later requests are ignored.
+            runs: number of worlds.
 
         The values are ``reward`` (of outcomes), ``requests``, ``sessions``, ``active_days``, and every outcome by name.
         Each is the mean over worlds of the mean per user.
+
+        Raises:
+            InputError: the policy is neither a name nor a function.
         """
         from taiji.world.outcomes import user_outcomes
         from taiji.world.world import World
 
+        if not isinstance(policy, str) and not callable(policy):
+            raise InputError(
+                "A policy of one world cannot act in worlds with other seeds.",
+                where="policy_value",
+                expected="the name of a policy, or a function from a world to a policy",
+                found=type(policy).__name__,
+                fix="pass lambda world: YourPolicy(world)",
+            )
         found: dict[str, list[float]] = {}
         for run in range(runs):
             world = World(self.world.scenario, self.world.seed + 1_000_003 * (run + 1))
-            for name, values in user_outcomes(world, policy, days).items():
+            own = policy if isinstance(policy, str) else policy(world)
+            for name, values in user_outcomes(world, own, days).items():
                 found.setdefault(name, []).append(float(values.mean()))
         return {
             name: Value(float(np.mean(v)), float(np.std(v, ddof=1) / np.sqrt(runs)) if runs > 1 else float("nan"), runs)
@@ -217,9 +238,12 @@ class Truth:
             mechanism.assume(exposure)
         return exposure
 
-    def _best(self, observation: Observation, lists: Array) -> tuple[Array, Array]:
-        """Return the best (B, L) of lists (B, K, L), and its value (B,)."""
+    def _best(self, observation: Observation, items: Array, lists: Array) -> tuple[Array, Array]:
+        """Return the best (B, L) of lists (B, K, L) of candidates (B, C) that leave no position empty without need, and its value (B,)."""
         values = self.list_values(observation, lists)
+        there, most = lists != NO_ITEM, (items != NO_ITEM).sum(axis=1)
+        whole = there.sum(axis=2) == np.minimum(most, lists.shape[2])[:, None]
+        values = np.where(whole & (there[..., :-1] >= there[..., 1:]).all(axis=2), values, -np.inf)
         best = values.argmax(axis=1)
         rows = np.arange(len(lists))
         return lists[rows, best], values[rows, best]
@@ -231,8 +255,9 @@ class Truth:
             tried = np.repeat(lists[:, None], c, axis=1)
             tried[:, :, place] = items
             values = self.list_values(observation, tried)
-            values[(lists[:, None, :] == items[:, :, None]).any(axis=2)] = -np.inf
-            lists[:, place] = items[np.arange(b), values.argmax(axis=1)]
+            values[(lists[:, None, :] == items[:, :, None]).any(axis=2) | (items == NO_ITEM)] = -np.inf
+            chosen = items[np.arange(b), values.argmax(axis=1)]
+            lists[:, place] = np.where(np.isfinite(values).any(axis=1), chosen, NO_ITEM)
         return lists
 
     def _improved(self, observation: Observation, items: Array, lists: Array) -> Array:
@@ -247,7 +272,7 @@ class Truth:
                 start = len(swaps) + place * items.shape[1]
                 there = (lists[:, None, :] == items[:, :, None]).any(axis=2)
                 tried[:, start : start + items.shape[1], place] = np.where(there, lists[:, [place]], items)
-            better, found = self._best(observation, tried)
+            better, found = self._best(observation, items, tried)
             gain = found > value + 1e-12
             if not gain.any():
                 break

@@ -142,7 +142,7 @@ def _lines(path: Path, separator: str, width: int, codes: Mapping[int, int] = Ma
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    rows = [line.split(separator) for line in text.splitlines()]
+    rows = [line.split(separator) for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n")]
     for number, row in enumerate(rows, start=1):
         if row == [""]:
             continue

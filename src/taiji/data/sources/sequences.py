@@ -64,7 +64,7 @@ class Sequences(Source):
 
 def _events(file: Path) -> pl.DataFrame:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "Could not read a file of sequences.", where=str(file), expected="a text file in UTF-8", found=str(error)
