@@ -1,5 +1,7 @@
 """Tables of item knowledge: checked when read, put into an item table, and times from the listing."""
 
+from datetime import date, datetime
+
 import polars as pl
 import pytest
 from tests.reasoning.conftest import build
@@ -37,6 +39,36 @@ def test_another_table_is_an_error(made, found, tmp_path):
         read_knowledge(tmp_path / "k.parquet")
     with pytest.raises(InputError, match="cannot be read"):
         read_knowledge(tmp_path / "none.parquet")
+
+
+NEW_YEAR = 1_704_067_200_000_000
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pl.Series([date(2024, 1, 1)]),
+        pl.Series([datetime(2024, 1, 1)], dtype=pl.Datetime("ms")),
+        pl.Series([datetime(2024, 1, 1)], dtype=pl.Datetime("ns")),
+        pl.Series([datetime(2024, 1, 1)]).dt.replace_time_zone("UTC"),
+        pl.Series(["2024-01-01"]),
+        pl.Series([NEW_YEAR]),
+    ],
+    ids=["date", "ms", "ns", "zone", "text", "integer"],
+)
+def test_times_are_read_in_their_unit(times, shop, tmp_path):
+    made = pl.DataFrame({"item_id": ["3"], "text": ["for tea"], "available_at": times})
+    made.write_parquet(tmp_path / "k.parquet")
+    assert read_knowledge(tmp_path / "k.parquet")["available_at"].to_list() == [NEW_YEAR]
+    told = with_knowledge(shop, made)
+    assert own_knowledge(told)["available_at"][3] == NEW_YEAR
+    assert own_knowledge(told)["available_at"][0] == listed_at(shop)[0]
+
+
+def test_seconds_are_not_taken_for_times(tmp_path):
+    table(available_at=[1_704_067_200.0, 2.0]).write_parquet(tmp_path / "k.parquet")
+    with pytest.raises(InputError, match="available_at"):
+        read_knowledge(tmp_path / "k.parquet")
 
 
 def test_listing_times_come_from_the_catalogue_and_never_from_events(shop):

@@ -80,3 +80,14 @@ def test_price_is_the_last_one_seen_before():
     assert np.allclose(got["price_change"], [0, 0, 0, (eight - two) / 2, two - (2 * two + eight) / 3, 0], atol=1e-5)
     kind = (three + two + eight + two + five) / 5
     assert np.allclose(got["price_in_l3"][[0, 1, 4, 5]], [0, (two - three) / 2, two - kind, three - kind], atol=1e-5)
+
+
+def test_times_before_1970_are_times_like_any_others():
+    tables = shop_tables(rows=2000)
+    found = []
+    for years in (0, 51, 60):  # the log begins in 2020, so the times are positive, partly negative, and all negative
+        shifted = tables.events.with_columns(pl.col("timestamp", "matured_at") - pl.duration(days=365 * years))
+        dataset = Dataset.from_tables(tables.__class__(tables.items, tables.users, shifted))
+        rows = (dataset.events[name].to_numpy() for name in ("user", "item", "time"))
+        found.append(statistics_of(dataset).matrix(*rows))
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])

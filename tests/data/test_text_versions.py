@@ -43,7 +43,7 @@ def test_texts_come_from_the_catalogue_from_a_template_and_from_a_column():
     assert known.at(np.array([3, 3, 5]), np.array([6, 7, 9])).tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("source", ["nowhere", "{nowhere}", "{title", "click"])
+@pytest.mark.parametrize("source", ["nowhere", "{nowhere}", "{title", "click", "{title:.2f}", "{title.size}"])
 def test_missing_texts_and_outcomes_are_rejected(source):
     with pytest.raises(ConfigError, match=r"ranking\.texts"):
         text_versions(BOARD, source)

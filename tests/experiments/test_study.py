@@ -238,6 +238,8 @@ def test_the_version_of_a_trainer_covers_settings_labels_and_every_table():
     ]
     versions = [built_in(other, settings)[1] for other in others] + [built_in(dataset, RankerSettings(epochs=2))[1]]
     assert len({first, *versions}) == 6
+    roles = [EventColumns(context=("opens",)), EventColumns(bias=("opens",))]
+    assert len({built_in(replace(dataset, events=events, event_columns=role), settings)[1] for role in roles}) == 2
 
 
 def test_the_built_in_ranker_fits_in(tmp_path):

@@ -187,8 +187,9 @@ def test_wrong_input_is_explained(clicks):
         build_table(dataset, rows, vectors[:-1], QUANTIZER)
     table = build_table(dataset, rows, vectors, QUANTIZER)
     exposures = pl.DataFrame({"user": [0], "time": [at(400)]})
-    with pytest.raises(TaijiError, match="already have feature columns"):
-        join_features(join_features(exposures, table), table)
+    for first, second in ((("ids",), ("ids",)), (("ids",), ("vector",))):  # both joins have a column feature_as_of
+        with pytest.raises(TaijiError, match="already have feature columns"):
+            join_features(join_features(exposures, table, first), table, second)
 
 
 def test_no_answers_give_an_empty_table(clicks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -65,6 +66,11 @@ def test_files_of_another_join_are_not_taken_for_its_own(case):
     table.head(len(table) // 2).write_parquet(file)
     with pytest.raises(ArtifactError, match="other values of table"):
         joined("test", file, columns=("ids",))
+    table.write_parquet(file)
+    corrected = replace(dataset, events=dataset.events.with_columns(conversion=1 - pl.col("conversion")))
+    with pytest.raises(ArtifactError, match="other values of exposures"):
+        join_partitioned(corrected, split, "test", file, folder / "joined", ("ids",), 50)
+    assert joined("test", file, columns=("ids",))
     (folder / "joined" / "join.json").unlink()
     with pytest.raises(ArtifactError, match=r"no join\.json"):
         joined("test", file, columns=("ids",))

@@ -54,7 +54,9 @@ def test_a_folder_that_is_trained_anew_gives_new_vectors(tmp_path):
     folder, texts = encoder_folder(tmp_path, None), ["milk", "tea"]
     before, version = embedded(str(folder), texts), embedder_version(str(folder))
     weights = load_file(folder / "model.safetensors")
-    save_file({name: np.ascontiguousarray(value[::-1]) for name, value in weights.items()}, folder / "model.safetensors")
+    save_file(
+        {name: np.ascontiguousarray(value[::-1]) for name, value in weights.items()}, folder / "model.safetensors"
+    )
     assert embedder_version(str(folder)) == load_embedder(str(folder)).version != version
     np.testing.assert_allclose(embedded(str(folder), texts), load_embedder(str(folder)).encode(texts))
     assert not np.allclose(embedded(str(folder), texts), before)

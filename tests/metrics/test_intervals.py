@@ -36,6 +36,19 @@ def test_an_arm_against_itself_differs_by_exactly_nothing():
     assert compare(statistic, statistic) == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 30, "method": "identity"}
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-13], ids=["one", "tiny"])
+def test_the_unit_of_scores_and_labels_changes_no_difference(scale):
+    rng = np.random.default_rng(0)
+    users, labels = np.repeat(np.arange(40), 5), rng.integers(0, 2, 200).astype(float)
+    first, second = labels + rng.random(200), 1 - labels + rng.random(200)
+    auc = [PooledAUC(users, labels, scale * scores, 40) for scores in (first, second)]
+    assert compare(*auc)["value"] > 0.9 and "method" not in compare(*auc)
+    errors = [np.bincount(users, (scores - labels) ** 2) for scores in (first, second)]
+    found = compare(*(Ratio.of_values(scale * error) for error in errors))
+    assert found["value"] == pytest.approx(scale * (errors[0].mean() - errors[1].mean()))
+    assert found["low"] < found["value"] < found["high"]
+
+
 @pytest.mark.parametrize("level", [0.8, 0.95], ids=["80%", "95%"])
 def test_intervals_over_users_cover_at_their_level_where_rows_are_dependent(level):
     """Users differ in their mean, so row-wise intervals would be far too narrow; ours are over users."""

@@ -43,6 +43,16 @@ def test_users_are_averaged_before_they_count():
     assert found[0]["value"] == pytest.approx(expected) and found[0]["n"] == 31
 
 
+def test_a_metric_of_some_arms_is_compared_among_these():
+    def further(lists):
+        return {f"first@{lists.shape[1]}": lists[:, 0].astype(float)}
+
+    found = rows({"long": GOOD, "short": GOOD[:, :2], "other": POOR}, further=further, against="long")
+    assert {arm for arm, metric in found if metric == "first@2"} == {"short"}
+    assert {arm for arm, metric in found if metric == "first@3"} == {"long", "other"}
+    assert "difference" in found["other", "first@3"] and "difference" in found["short", "recall@1"]
+
+
 def test_kinds_of_categories_are_told_apart():
     found = rows({"good": GOOD}, categories=np.arange(10) // 8)
     # Items 0 to 7 are of one category: of three pairs in each list, those with the 8 (and the 9) differ.

@@ -49,4 +49,9 @@ def test_wrong_lists():
         hits(np.array([[3, 3]]), targets)
     with pytest.raises(InputError, match="differ in number"):
         hits(np.array([[3], [3]]), targets)
+    assert hits(np.array([[7, 3, 5]]), Targets.of(np.zeros(3, int), np.array([5, 7, 3]), 1)).all()
+    for items in ([5, 7, 3], [3, 3, 5]):
+        with pytest.raises(InputError, match="ascending"):
+            Targets(np.array([0, 3]), np.array(items))
+    assert len(Targets(np.array([0, 2, 2, 3]), np.array([5, 7, 3]))) == 3
     assert not hits(np.array([[1, -1]]), Targets.of(np.zeros(0, int), np.zeros(0, int), 1)).any()

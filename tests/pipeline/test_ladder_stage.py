@@ -1,9 +1,14 @@
 """The stage climbs the run's log and those beside it, and a seed less leaves it out."""
 
+import numpy as np
+import polars as pl
+import pytest
 from tests.tiny import write_shop
 
 from taiji.config import Config
 from taiji.core.artifacts import read_json
+from taiji.data import Dataset, Tables
+from taiji.experiments.log_ladder import climbed
 from taiji.pipeline.engine import Run
 from taiji.pipeline.stages.data_stage import Data
 from taiji.pipeline.stages.ladder_stage import Ladder
@@ -29,3 +34,23 @@ def test_every_log_has_its_ladder(tmp_path):
 
 def test_no_seed_no_ladder(tmp_path):
     assert climb(tmp_path, seeds=0) == []
+
+
+@pytest.mark.parametrize(("share", "days"), [(0.0, 3), (0.0, 2), (0.9, 2)], ids=["three", "two", "imported"])
+def test_a_log_of_few_times_is_climbed_or_left_out_with_the_reason(share, days):
+    """A log by the day; or most of it at one time, as after an import."""
+    random, rows = np.random.default_rng(0), 3000
+    day = np.where(random.random(rows) < share, 0, random.integers(0, days, rows))
+    when = pl.Series(np.sort(day)).cast(pl.Int64) * 86_400_000_000
+    events = pl.DataFrame(
+        {
+            "user_id": [f"u{n}" for n in random.integers(0, 300, rows)],
+            "item_id": [f"i{n}" for n in random.integers(0, 200, rows)],
+            "timestamp": when.cast(pl.Datetime("us")),
+            "click": pl.Series([1] * rows, dtype=pl.Int8),
+        }
+    )
+    items = events.select("item_id").unique().sort("item_id").with_columns(title=pl.col("item_id"))
+    dataset = Dataset.from_tables(Tables(items, events.select("user_id").unique().sort("user_id"), events))
+    found = climbed(dataset, "wordllama", 1, 20, rows=2000)
+    assert bool(found["ladder"]) == (days == 3) != ("for a ladder" in found.get("left_out", ""))

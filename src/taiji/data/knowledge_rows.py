@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from taiji.core.errors import InputError
-from taiji.data.availability import EVER, Availability
+from taiji.data.availability import EVER, Availability, bound_times
 from taiji.data.dataset import Dataset
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -36,15 +36,16 @@ NEEDED = ("item_id", "text", "available_at")
 """Columns that are required to use a table of knowledge. A table of your own may have only these."""
 
 COLUMNS = ("knowledge", "knowledge_at")
-"""Columns in which a table of items may provide texts of its own: the text, and optionally the time in microseconds from which it may be used. Without
-this time, it may be used from the time when the item was listed."""
+"""Columns in which a table of items may provide texts of its own: the text, and optionally the time from which it may be used (a date, a time, an ISO 8601 text, or an
+integer in microseconds). Without this time, it may be used from the time when the item was listed."""
 
 
 def read_knowledge(path: str | Path) -> pl.DataFrame:
     """Read a table of item knowledge.
 
     Raises:
-        InputError: the table cannot be read, columns are missing, or an item occurs twice.
+        InputError: the table cannot be read, columns are missing, an item occurs twice, or ``available_at`` does not
+            contain times (dates, times, ISO 8601 texts, or integers in microseconds).
     """
     try:
         table = pl.read_parquet(Path(path).expanduser())
@@ -64,7 +65,8 @@ def read_knowledge(path: str | Path) -> pl.DataFrame:
             expected=f"columns {', '.join(NEEDED)}, one row per item, and no missing times",
             found=f"no {', '.join(missing)}" if missing else "a repeated item, or a missing time",
         )
-    return table.with_columns(pl.col("item_id").cast(pl.String), pl.col("available_at").cast(pl.Int64))
+    times = bound_times(table, "available_at", 0, str(path))
+    return table.with_columns(pl.col("item_id").cast(pl.String), pl.Series("available_at", times))
 
 
 def listed_at(dataset: Dataset) -> np.ndarray:
@@ -94,7 +96,8 @@ def own_knowledge(dataset: Dataset) -> pl.DataFrame | None:
         return None
     times = listed_at(dataset)
     if COLUMNS[1] in dataset.items.columns:
-        times = dataset.items[COLUMNS[1]].cast(pl.Int64).fill_null(pl.Series(times)).to_numpy()
+        given = bound_times(dataset.items, COLUMNS[1], EVER.min)
+        times = np.where(given > EVER.min, given, times)
     return pl.DataFrame(
         {
             "item_id": dataset.items["item_id"].cast(pl.String),

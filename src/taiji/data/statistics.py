@@ -181,9 +181,9 @@ class PointInTime(Mapping[str, Array]):
         """Return the mean log1p of the earlier prices with the same key as each row, (N,)."""
         return self.of.counts.mean(key).before(self.of.keys.make(key, self.user, self.item), self.time)
 
-    def since(self, last: Array) -> Array:
-        """Return log1p of the days since ``last``, or :data:`NEVER` where ``last`` is 0."""
-        return np.where(last > 0, np.log1p(np.maximum(self.time - last, 0) / DAY), NEVER)
+    def since(self, number: Array, last: Array) -> Array:
+        """Return log1p of the days since the ``last`` of a number of events, or :data:`NEVER` where there are none."""
+        return np.where(number > 0, np.log1p(np.maximum(self.time - last, 0) / DAY), NEVER)
 
     def rate(self, hits: Count, tries: Count, prior: Array) -> Array:
         """Return the log-odds of the rate of ``hits`` to ``tries``, smoothed with :data:`PRIOR` tries at the rate
@@ -199,7 +199,7 @@ class PointInTime(Mapping[str, Array]):
 Side = Literal["user", "item", "pair"]
 STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     "user_clicks": ("user", lambda at: np.log1p(at.user_clicks[0])),
-    "user_days_since": ("user", lambda at: at.since(at.user_clicks[1])),
+    "user_days_since": ("user", lambda at: at.since(*at.user_clicks)),
     "item_clicks": ("item", lambda at: np.log1p(at.number("item", "clicked"))),
     "item_clicks_28d": ("item", lambda at: np.log1p(at.month_clicks)),
     "item_clicks_7d": ("item", lambda at: np.log1p(at.recent("item", "clicked", WEEK))),
@@ -216,13 +216,13 @@ STATISTICS: dict[str, tuple[Side, Callable[[PointInTime], Array]]] = {
     ),
     "user_conversion_rate": ("user", lambda at: at.rate(("user", "bought"), ("user", "known"), at.buy_prior)),
     "pair_clicks": ("pair", lambda at: np.log1p(at.pair_clicks[0])),
-    "pair_days_since": ("pair", lambda at: at.since(at.pair_clicks[1])),
+    "pair_days_since": ("pair", lambda at: at.since(*at.pair_clicks)),
     "pair_shown": ("pair", lambda at: np.log1p(at.number("pair", "shown"))),
     "user_l3_clicks": ("pair", lambda at: np.log1p(at.level_clicks[2][0])),
-    "user_l3_days_since": ("pair", lambda at: at.since(at.level_clicks[2][1])),
+    "user_l3_days_since": ("pair", lambda at: at.since(*at.level_clicks[2])),
     "user_l3_share": ("pair", lambda at: at.level_clicks[2][0] / (at.user_clicks[0] + 1)),
     "user_l2_clicks": ("pair", lambda at: np.log1p(at.level_clicks[1][0])),
-    "user_l2_days_since": ("pair", lambda at: at.since(at.level_clicks[1][1])),
+    "user_l2_days_since": ("pair", lambda at: at.since(*at.level_clicks[1])),
     "user_l1_clicks": ("pair", lambda at: np.log1p(at.level_clicks[0][0])),
     "user_l1_share": ("pair", lambda at: at.level_clicks[0][0] / (at.user_clicks[0] + 1)),
     "price": ("item", lambda at: np.nan_to_num(np.where(np.isfinite(at.price), at.price, at.price_of_kind))),

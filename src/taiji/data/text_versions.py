@@ -208,4 +208,12 @@ def _filled(items: pl.DataFrame, template: str) -> list[str]:
             found=", ".join(missing) or "none",
         )
     rows = items.select(pl.col(name).cast(pl.String).fill_null("") for name in dict.fromkeys(names)).to_dicts()
-    return [template.format(**row) if any(row.values()) else "" for row in rows]
+    try:
+        return [template.format(**row) if any(row.values()) else "" for row in rows]
+    except (ValueError, LookupError, AttributeError) as error:
+        raise ConfigError(
+            "A template is invalid.",
+            where=f"ranking.texts: {template}",
+            expected="columns in braces, without a number format: their values are texts",
+            found=str(error),
+        ) from error

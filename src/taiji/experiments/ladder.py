@@ -18,7 +18,7 @@ from taiji.data.fields import NumbersField, Rows
 from taiji.data.tasks import CLICK
 from taiji.experiments.decision import MOST
 from taiji.experiments.uplift_rungs import Rung
-from taiji.experiments.uplift_trial import Trial
+from taiji.experiments.uplift_trial import Trial, late_from
 from taiji.metrics.bootstrap import PooledAUC, distribution
 from taiji.metrics.intervals import Entry, difference_of
 from taiji.models.ranking.default_fields import default_fields
@@ -56,8 +56,7 @@ class Bench:
         made = default_fields(dataset, (), RankerSettings(pair_fields=()))
         self.base = FieldSet(made).fit(dataset, trial.train, trial.cut)
         self.inputs = Inputs(dataset, self.base, (CLICK,))
-        later = trial.train["time"].quantile(0.85, interpolation="lower")
-        self.late = (trial.train["time"] >= later).to_numpy()
+        self.late = (trial.train["time"] >= late_from(trial.train)).to_numpy()
         whole = self.inputs.arrays(trial.train.drop("group"))
         self.fit, self.stop = whole.take(~self.late), whole.take(self.late)
         self.test = self.inputs.arrays(trial.test.drop("group"))

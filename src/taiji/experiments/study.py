@@ -239,7 +239,8 @@ def built_in(dataset: Dataset, settings: Settings) -> tuple[Trainer, str]:
     tables."""
     from taiji.models.ranking.train import train_ranker
 
-    learnt = [settings.model_dump(mode="json"), [task.model_dump(mode="json") for task in dataset.tasks]]
+    roles = [dataset.event_columns.model_dump(mode="json"), list(dataset.levels)]
+    learnt = [settings.model_dump(mode="json"), [task.model_dump(mode="json") for task in dataset.tasks], roles]
     log = int(dataset.events.hash_rows().sum())  # hash without copying the log, which may be large
     version = value_hash([*learnt, frame_hash(dataset.items), frame_hash(dataset.users), log])
     return lambda exposures, seed: train_ranker(dataset, exposures, settings, seed), version

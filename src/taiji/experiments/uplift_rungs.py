@@ -167,8 +167,11 @@ class NextItems(NumbersField):
         return tuple(f"{self.name}_{part}" for part in SET_MATCHES) if self.text.labels else ()
 
     def matrix(self, rows: Rows) -> Array:
-        """Return the agreement, (N, 3) float32; 0 before the first answer."""
-        numbers, out = self.text.numbering(rows.dataset), np.zeros((len(rows), len(SET_MATCHES)), np.float32)
+        """Return the agreement, (N, 3) float32; 0 before the first answer. Without any text, it has no columns."""
+        out = np.zeros((len(rows), len(self.labels)), np.float32)
+        if not self.labels or not len(self.times):
+            return out
+        numbers = self.text.numbering(rows.dataset)
         made = np.searchsorted(self.times, rows.time, side="right") - 1
         for start in range(0, len(rows), 4096):
             part = slice(start, start + 4096)

@@ -61,7 +61,7 @@ class Trial:
             seed: seed of candidates and sample.
 
         Raises:
-            InputError: too few first interactions after the initial part of the log.
+            InputError: too few first interactions after the initial part of the log, or at too few different times.
         """
         clicks = dataset.events.filter(pl.col("click") == 1)
         first = clicks.unique(["user", "item"], keep="first", maintain_order=True)
@@ -98,7 +98,15 @@ class Trial:
             dataset.levels,
         )
         refreshes = tuple(sorted({int(at) for at in later if at > cut}))
-        return cls(plain, rows.filter(pl.col("time") < cut), rows.filter(pl.col("time") >= cut), cut, refreshes)
+        train, test = rows.filter(pl.col("time") < cut), rows.filter(pl.col("time") >= cut)
+        if test.is_empty() or train.is_empty() or late_from(train) == train["time"][0]:
+            raise InputError(
+                "The log has too few different times for a ladder.",
+                where=f"data {dataset.name}",
+                expected="first interactions at several times in the training period, and later ones for the test",
+                found=f"{train['time'].n_unique()} times before the test period, {test['time'].n_unique()} in it",
+            )
+        return cls(plain, train, test, cut, refreshes)
 
     @cached_property
     def cold(self) -> Array:
@@ -117,6 +125,11 @@ class Trial:
         """Return test rows by stratum: all, cold items, sparse users, both."""
         every = np.ones(len(self.test), dtype=bool)
         return {"all": every, "cold items": self.cold, "sparse": self.sparse, "both": self.cold & self.sparse}
+
+
+def late_from(train: pl.DataFrame) -> int:
+    """Return the time from which on the training rows, sorted by time, are held out for early stopping: their latest 15 %."""
+    return int(train["time"].quantile(0.85, interpolation="lower") or 0)
 
 
 def _windows(time: Array, start: int) -> list[tuple[int, int]]:

@@ -151,12 +151,12 @@ def join_features(exposures: pl.DataFrame, table: pl.DataFrame, columns: tuple[s
     Returns:
         exposures + ``columns`` (null where there is no row yet) + ``feature_as_of``.
     """
-    clash = set(columns) & set(exposures.columns)
+    clash = {*columns, "feature_as_of"} & set(exposures.columns)
     if clash:
         raise InputError(
             "The exposures already have feature columns.",
             where="exposures",
-            expected="none of " + ", ".join(columns),
+            expected="none of " + ", ".join((*columns, "feature_as_of")),
             found=", ".join(sorted(clash)),
         )
     numbered = exposures.with_row_index("_row").with_columns(pl.col("user").cast(pl.Int64).alias("_user"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from taiji.core.artifacts import file_hash, read_json, write_json, write_parquet
+from taiji.core.artifacts import file_hash, read_json, value_hash, write_json, write_parquet
 from taiji.core.errors import ArtifactError
 from taiji.core.progress import progress
 from taiji.data import Dataset, Split, exposures, scan_exposures
@@ -54,7 +54,7 @@ def join_partitioned(
     files = [folder / f"part-{number:05d}.parquet" for number in range(len(ranges))]
     interval = split.interval(period)
     of = {"interval": [*interval], "columns": [*columns], "users": [[*users] for users in ranges]}
-    _demand_same(folder, {**of, "table": file_hash(table)})
+    _demand_same(folder, {**of, "exposures": _content(dataset, split, period), "table": file_hash(table)})
     features = pl.scan_parquet(table)
     with progress("Joining features", len(ranges), "ranges of users") as update:
         for number, (file, users) in enumerate(zip(files, ranges), start=1):
@@ -81,6 +81,13 @@ def _demand_same(folder: Path, join: dict[str, Any]) -> None:
             )
         return
     write_json(note, join)
+
+
+def _content(dataset: Dataset, split: Split, period: str) -> str:
+    """Return a hash of a period's exposures, regardless of their order."""
+    scan = scan_exposures(dataset, split, period)
+    total = scan.select(pl.struct(pl.all()).hash().sum()).collect(engine="streaming").item()
+    return value_hash([str(total), [[name, str(kind)] for name, kind in scan.collect_schema().items()]])
 
 
 def _ranges(dataset: Dataset, split: Split, period: str, rows: int) -> list[tuple[int, int]]:

@@ -103,7 +103,7 @@ class Ratio:
         if not isinstance(other, Ratio):
             return min(self.n, other.n)
         pairs = ((self.numerator, other.numerator), (self.denominator, other.denominator))
-        return int(np.count_nonzero(np.logical_or(*(~np.isclose(a, b, rtol=SAME, atol=1e-12) for a, b in pairs))))
+        return int(np.count_nonzero(np.logical_or(*(~_same(a, b) for a, b in pairs))))
 
     def __call__(self, weights: Array) -> Array:
         bottom = weights @ self.denominator
@@ -137,6 +137,12 @@ class Fixed:
         return np.full(len(weights), self.value)
 
 
+def _same(one: Array, other: Array) -> Array:
+    """Return a mask of the numbers that are equal up to rounding, relative to themselves and to the largest of all."""
+    largest = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
+    return np.isclose(one, other, rtol=SAME, atol=1e-12 * (largest if np.isfinite(largest) else 1.0))
+
+
 def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> int:
     """Return the number of users with a row whose two scores differ; 0 if both scores put all rows in the same order.
 
@@ -147,7 +153,7 @@ def scores_differ(first: tuple[Array, Array], second: tuple[Array, Array]) -> in
     if len(one) != len(other):
         return len(np.unique(users))
     ranks, others = (np.unique(scores, return_inverse=True)[1] for scores in (one, other))
-    return 0 if np.array_equal(ranks, others) else len(np.unique(users[~np.isclose(one, other, rtol=SAME, atol=1e-12)]))
+    return 0 if np.array_equal(ranks, others) else len(np.unique(users[~_same(one, other)]))
 
 
 class PooledAUC:

@@ -43,7 +43,8 @@ def evaluate_lists(
         popularity: (N,) share of users who interacted with an item before the requests.
         categories: (N,) codes, for diversity.
         against, competitors: see :func:`taiji.metrics.ranker_evaluation.evaluate_rankers`.
-        further: function from lists (B, K) to additional metrics: values per request (B,), by name.
+        further: function from lists (B, K) to additional metrics: values per request (B,), by name. A metric that only
+            some arms have, because it depends on K, is compared among these.
         resamples, level, seed: number of bootstrap resamples, coverage of the intervals, and random seed.
 
     Returns:
@@ -55,9 +56,10 @@ def evaluate_lists(
         arm: {**_values(rows, targets, depths, popularity, categories), **(further(rows) if further else {})}
         for arm, rows in lists.items()
     }
-    arms, rows = list(lists), []
-    contents = [lists[arm].tobytes() for arm in arms]
-    for metric in found[arms[0]] if arms else ():
+    rows: list[dict[str, Any]] = []
+    for metric in dict.fromkeys(metric for values in found.values() for metric in values):
+        arms = [arm for arm in lists if metric in found[arm]]
+        contents = [lists[arm].tobytes() for arm in arms]
         proportion = metric.partition("@")[0] in PROPORTIONS
         statistics = [
             [Ratio.of_values(mean_by(owner, found[arm][metric], int(owner.max(initial=-1)) + 1), proportion=proportion)]
@@ -69,7 +71,7 @@ def evaluate_lists(
             {"arm": arm, "metric": metric, **interval_of(own, points[at], draws[:, at], level), **gaps[at]}
             for at, (arm, own) in enumerate(zip(arms, statistics))
         ]
-    for arm in arms:
+    for arm in lists:
         for depth in depths:
             value = coverage(lists[arm], len(popularity), depth)
             rows.append({"arm": arm, "metric": f"coverage@{depth}", "value": value, "low": None, "high": None, "n": 1})

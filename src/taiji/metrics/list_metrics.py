@@ -24,11 +24,21 @@ class Targets:
 
     Attributes:
         offsets: (B + 1,); the distinct targets of request b are ``items[offsets[b]:offsets[b + 1]]``.
-        items: (T,).
+        items: (T,), ascending within each request.
+
+    Raises:
+        InputError: the targets of a request are not ascending and distinct.
     """
 
     offsets: Array
     items: Array
+
+    def __post_init__(self) -> None:
+        inner = np.setdiff1d(np.arange(1, len(self.items)), self.offsets)
+        if (self.items[inner] <= self.items[inner - 1]).any():
+            raise InputError(
+                "The targets of a request are not ascending and distinct.", where="Targets", fix="use Targets.of"
+            )
 
     @classmethod
     def of(cls, requests: Array, items: Array, count: int) -> Targets:

@@ -151,3 +151,18 @@ def test_as_many_named_levels_as_there_are(tmp_path):
         "四级类目",
         None,
     ]
+
+
+def test_labels_with_names_that_are_not_ascii_are_all_kept(tmp_path):
+    clips(tmp_path)
+    log = pl.read_csv(tmp_path / "log.csv")
+    liked = log["Liked"]
+    named = log.drop("Liked", "survey", "stars", "comments").with_columns(
+        **{"点赞": liked, "收藏": 1 - liked, "关注": liked.reverse(), "停留": log["watch_seconds"] + 1}
+    )
+    named.write_csv(tmp_path / "log.csv")
+    guesses = propose(read_tables(tmp_path)[0]).guesses
+    labels = {
+        key: guess.value["column"] for key, guess in guesses.items() if "labels" in key and "column" in guess.value
+    }
+    assert {"点赞", "收藏", "关注", "停留"} <= {str(column).strip('"`') for column in labels.values()}, labels

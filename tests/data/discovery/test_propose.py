@@ -278,6 +278,8 @@ def test_a_question_about_a_label_is_settled_by_a_rule(tmp_path):
     assert [question.key for question in made.questions] == ["events.click"] and "events.click" not in made.guesses
     settled = propose(read_tables(tmp_path)[0], {"events.click": "click == 2"})
     assert not settled.questions and settled.values["events"]["click"] == "click == 2"
+    for answer in ("true", "True", " 1 "):
+        assert "events.non_clicks" in propose(read_tables(tmp_path)[0], {"events.click": answer}).guesses
     every = propose(read_tables(tmp_path)[0], {"events.click": "1"})
     assert every.values["events"]["click"] == 1 and every.values["events"]["non_clicks"] == 4
 

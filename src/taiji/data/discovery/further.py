@@ -162,7 +162,11 @@ def _ask(found: Further, column: Column, content: str, test: str) -> None:
 
 def _learn(found: Further, column: Column, kind: str, sure: float, reason: str, **more: Any) -> None:
     for name, value in _label(column, kind, **more).items():
-        found.guesses[f"events.labels.{name}"] = Guess(value, sure, (reason,), column=column.name)
+        key, number = f"events.labels.{name}", 1
+        while key in found.guesses:  # names that are not ASCII may have the same valid name
+            number += 1
+            key = f"events.labels.{name}_{number}"
+        found.guesses[key] = Guess(value, sure, (reason,), column=column.name)
 
 
 def _label(column: Column, kind: str, **more: Any) -> dict[str, dict[str, Any]]:

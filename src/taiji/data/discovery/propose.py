@@ -181,7 +181,8 @@ class _ProposalBuilder:
             self.proposal.doubts.append(
                 "No column indicates conversions (purchases or high ratings): models are trained and evaluated on clicks only."
             )
-        if self.answers["events.click"] in ("1", "true") if "events.click" in self.answers else found.all_clicks:
+        given = self.answers.get("events.click")
+        if found.all_clicks if given is None else given.strip().lower() in ("1", "true"):
             why = "the log has no exposures without a click, and a ranker cannot learn from positives alone: popular items are sampled as negatives for each click"
             self.proposal.guesses["events.non_clicks"] = Guess(NON_CLICKS, 0.9, (why,))
 
