@@ -14,6 +14,7 @@ from taiji.cascade.assembly import (
 )
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
+from taiji.config import Config
 from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError
 from taiji.models.fusion.learnt_fusion import FusionRows
@@ -23,6 +24,7 @@ from taiji.models.rerank.device import DeviceGate, DeviceGateSettings, PlayedVid
 from taiji.models.rerank.diversity import DPP, MMR, Caps
 from taiji.models.retrieval.creator import CreatorSide
 from taiji.models.retrieval.popularity import Popularity
+from taiji.pipeline.recommend_recipe import recommend_stages
 
 
 def test_a_section_becomes_a_retriever():
@@ -56,6 +58,29 @@ def test_merges():
     assert isinstance(fused, FusedRanks) and fused.weights == {"a": 2.0, "b": 1.0}
     filled = make_merge(RecommendSettings(retrievers=sections, merge="quotas"), ["a", "b"])
     assert isinstance(filled, FilledQuotas) and filled.quotas == {"a": 250, "b": 7}
+
+
+@pytest.mark.parametrize("merge", ["rank_fusion", "quotas"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weight": -1},
+        {"weight": 0},
+        {"weight": "heavy"},
+        {"weight": float("nan")},
+        {"weight": True},
+        {"quota": 0},
+        {"quota": 2.9},
+    ],
+    ids=str,
+)
+def test_weights_and_quotas_are_checked_before_anything_is_fitted(merge, wrong):
+    sections = {"a": {"model": "popularity", **wrong}}
+    with pytest.raises(ConfigError, match=r"recommend\.retrievers\.a\."):
+        make_merge(RecommendSettings(retrievers=sections, merge=merge), ["a"])
+    config = Config(data={"source": "world:shop"}, recommend={"retrievers": sections, "merge": merge})
+    with pytest.raises(ConfigError, match=r"recommend\.retrievers\.a\."):
+        recommend_stages(config)
 
 
 def test_rerankers(board):

@@ -13,7 +13,7 @@ from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.core.component import Requests, Slate
 from taiji.core.errors import ConfigError, ResourceError
 from taiji.models.fusion.weighted import LinearFusion, RankAverage
-from taiji.models.rerank.diversity import Caps
+from taiji.models.rerank.diversity import MMR, Caps
 
 REQUESTS = Requests(np.arange(3), np.full(3, 10))
 
@@ -109,6 +109,49 @@ def test_trace_tells_every_candidate_s_way():
         "left out by Caps",
     }
     assert (trace["left_out"].is_null() == trace["place"].is_not_null()).all()
+
+
+def test_a_cap_behind_another_reranker_binds_and_keeps_its_order():
+    slate = {"a": Fixed(*range(20))}
+    kinds = np.arange(20) // 10
+    vectors = np.random.default_rng(0).normal(size=(20, 4))
+    ranking = Ranking(ByNumber(), LinearFusion({"like": -1.0}))  # items 0, 1, 2, … in this order
+
+    def listed(*rerankers):
+        return Cascade(slate, merged("a"), ranking, rerankers=rerankers).recommend(REQUESTS, 4).slate.items[0].tolist()
+
+    diverse = MMR(vectors, 0.2)
+    alone = listed(diverse)
+    assert alone != sorted(alone)  # not the order of the scores
+    assert listed(diverse, Caps({"kind": kinds}, {"kind": 100})) == alone
+    capped = listed(MMR(vectors, 1.0), Caps({"kind": kinds}, {"kind": 2}))
+    assert capped == [0, 1, 10, 11]
+
+
+def test_the_trace_gives_the_reason_of_the_last_step_and_none_for_an_item_that_is_shown():
+    cascade = Cascade({"a": Fixed(1, 2, 3, 4, 5), "b": Fixed(4, 3)}, merged("a", "b"), budget=Budget(retrieved=3))
+    exclude = np.array([[1]])
+    trace = cascade.recommend(Requests([0], [5]), 3, exclude=exclude, trace=True).trace
+    assert trace is not None
+    way = {row["item"]: row for row in trace.iter_rows(named=True)}
+    assert way[1]["left_out"] == "excluded by the request" and way[4]["place"] is not None
+    assert (trace["left_out"].is_null() == trace["place"].is_not_null()).all()
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0], ids=["unlimited", "limited"])
+def test_a_request_without_candidates_gets_an_empty_list(seconds):
+    ranking = Ranking(ByNumber(), LinearFusion({"click": 1.0}))
+    cascade = Cascade({"a": Fixed()}, merged("a"), ranking, budget=Budget(ranking_seconds=seconds))
+    assert cascade.recommend(REQUESTS, 5).slate.items.shape == (3, 0)
+
+
+def test_a_candidate_without_a_fused_score_is_last():
+    class Half:
+        def fuse(self, predictions, requests):
+            return np.where(predictions["like"] > 0.03, np.nan, predictions["like"])
+
+    found = Cascade({"a": Fixed(5, 4, 3, 2)}, merged("a"), Ranking(ByNumber(), Half())).recommend(REQUESTS, 3)
+    assert found.slate.items[:, :2].tolist() == [[3, 2]] * 3
 
 
 def test_failing_and_late_retrievers_are_left_out_and_counted():

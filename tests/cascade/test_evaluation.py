@@ -103,3 +103,21 @@ def test_nobody_to_recommend_to(board, parts):
     requests, targets = period_requests(board, int(board.events["time"].max()) + 1, 10, seed=0)
     found = evaluate_recommender(SETTINGS, board, fitted, ranker, requests, targets, before=start)
     assert found.retrieval == [] and found.lists == [] and len(np.unique(requests.user)) == 0
+
+
+def test_time_limits_and_quotas_change_no_arm(board, parts):
+    """Blocks of requests take longer than single ones, and what is stored takes no time; popularity alone has no quota."""
+    start, fitted, ranker = parts
+    requests, targets = period_requests(board, start, 30, seed=0)
+
+    def lists(**changes):
+        settings = SETTINGS.model_copy(update=changes)
+        found = evaluate_recommender(settings, board, fitted, ranker, requests, targets, before=start, resamples=20)
+        return {(row["arm"], row["metric"]): row["value"] for row in found.lists}
+
+    hasty = SETTINGS.budget.model_copy(update={"ranking_seconds": 1e-9, "ranking_block": 1})
+    assert lists(budget=hasty) == lists()
+    sections = {name: {**values, "quota": 2} for name, values in SETTINGS.retrievers.items()}
+    narrow, wide = lists(retrievers=sections, merge="quotas"), lists()
+    alone = [key for key in wide if key[0] == "popularity alone"]
+    assert alone and all(narrow[key] == wide[key] for key in alone)

@@ -32,12 +32,21 @@ def test_it_is_a_dataset_of_these_users(shop):
     assert type(copied) is Dataset and copied.name == "other" and copied.events.equals(made.events)
 
 
-def test_further_columns_of_events_are_unknown(shop):
+def test_further_columns_of_events_are_those_of_the_log_and_unknown_for_newer_ones(shop):
+    screens = pl.Series([f"screen {n}" for n in range(len(shop.events))])
     wider = replace(
-        shop, events=shop.events.with_columns(screen=pl.lit("tv")), event_columns=EventColumns(context=("screen",))
+        shop, events=shop.events.with_columns(screen=screens), event_columns=EventColumns(context=("screen",))
     )
     made = subset(wider)
     assert made.event_schema == wider.event_schema and made.events["screen"].null_count() == 4
+    items, times = wider.history.before(7, wider.last_time + 1)
+    items, times = np.append(items[::-1], 4), np.append(times[::-1], wider.last_time + 9)
+    live = UserSubset(wider, np.array([NEW, 7]), ("new", "u7"), History(np.array([0, 0, len(items)]), items, times))
+    logged = wider.events.filter((pl.col("user") == 7) & (pl.col("click") == 1)).unique(["item", "time"], keep="first")
+    known = {(row["item"], row["time"]): row["screen"] for row in logged.iter_rows(named=True)}
+    found = [known.get((row["item"], row["time"])) for row in live.events.iter_rows(named=True)]
+    assert live.events["screen"].to_list() == found and found[-1] is None and None not in found[:-1]
+    assert live.events.schema == wider.events.schema
 
 
 class Loyal(CategoryField):

@@ -24,14 +24,19 @@ from taiji.core.errors import ArtifactError, ResourceError
 from taiji.core.manifests import read_manifest, write_manifest
 from taiji.data import time_split
 from taiji.data.dataset import Dataset
+from taiji.data.history import History
+from taiji.data.user_subset import UserSubset
 from taiji.features.other_run import StoredFeatures
+from taiji.models.fusion.learnt_fusion import FusionRows
+from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble, MonotoneEnsembleSettings
+from taiji.models.fusion.quantile_alignment import QuantileAlignment, QuantileAlignmentSettings
 from taiji.models.ranking.train import load_ranker
 from taiji.models.retrieval.retriever import CatalogueRetriever
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recommend_recipe import recommend_stages
 from taiji.serving import backend
 from taiji.serving.live_dataset import World
-from taiji.serving.recommender import RankingRecommender, RunRecommender, recommender_of
+from taiji.serving.recommender import LiveFuser, LiveRequests, RankingRecommender, RunRecommender, recommender_of
 from taiji.serving.releases import roll_back, roll_out
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
@@ -46,6 +51,7 @@ from taiji.serving.types import (
     UserDirectory,
     UserHistory,
 )
+from taiji.testing import checkerboard
 
 LATER = 1_700_000_000_000_000
 RETRIEVERS = {
@@ -411,3 +417,40 @@ def test_the_release_tells_what_the_ranker_read_and_not_where_it_lay(featured: P
     config["recommend"]["features"] = "moved/elsewhere"
     write_json(other / "config.json", config)
     assert backend.release(other).name == release.name
+
+
+def served(dataset: Dataset, users: Sequence[int], columns: dict[str, Any] | None = None) -> LiveRequests:
+    """Requests of a service for users of a dataset; −1 for a new user."""
+    parts = [dataset.history.before(max(user, 0), LATER if user >= 0 else 0) for user in users]
+    offsets = np.cumsum([0, *(len(items) for items, _ in parts)])
+    items, times = (np.concatenate([part[side][::-1] for part in parts]) for side in (0, 1))
+    live = UserSubset(dataset, np.array(users), [f"u{user}" for user in users], History(offsets, items, times))
+    past: Any = None
+    return LiveRequests(np.arange(len(users)), np.full(len(users), LATER), columns or {}, live=live, past=past)
+
+
+def test_a_fitted_fusion_reads_the_users_of_the_requests() -> None:
+    board, random = checkerboard(), np.random.default_rng(0)
+    tier = ["old" if user % 2 else "young" for user in range(board.n_users)]
+    dataset = replace(board, users=board.users.with_columns(tier=pl.Series(tier)))
+    user, values = random.integers(0, board.n_users, 100), random.random((2, 100, 6))
+    values[0] = np.where((user % 2 == 1)[:, None], 0.35 + 0.01 * values[0], values[0])
+    requests = Requests(user, np.arange(100), {"screen": np.where(user % 3, "tv", "phone")})
+    rows = FusionRows(requests, {"click": values[0], "share": values[1]}, {"click": values[0] > 0.5})
+    weights = {"click": 1.0, "share": 1.0}
+    by_tier = QuantileAlignment(QuantileAlignmentSettings(weights=weights, categories=("tier", "screen"), steps=50))
+    by_user = MonotoneEnsemble(MonotoneEnsembleSettings(weights=weights, users=board.n_users, epochs=3, batch=20))
+    for fuser in (by_tier, by_user):
+        fuser.fit(rows, dataset)
+        asked = {name: prediction[:1] for name, prediction in rows.predictions.items()}
+        for person in (4, 5):
+            screen = {"screen": np.array(["tv"])}
+            offline = fuser.fuse(asked, Requests([person], [LATER], screen))
+            np.testing.assert_array_equal(LiveFuser(fuser).fuse(asked, served(dataset, [person], screen)), offline)
+            both = {name: np.repeat(prediction, 2, axis=0) for name, prediction in asked.items()}
+            second = LiveFuser(fuser).fuse(both, served(dataset, [0, person], {"screen": np.array(["tv"] * 2)}))[1:]
+            np.testing.assert_allclose(second, offline, rtol=1e-12)
+        strange = LiveFuser(fuser).fuse(asked, served(dataset, [-1]))  # a new user, and no context
+        assert np.isfinite(strange).all()
+    first, again = (served(dataset, users).same_user for users in ([3, -1], [-1, 3]))
+    assert first.tolist() == again[::-1].tolist() and first[0] == 3 and first[1] >= board.n_users

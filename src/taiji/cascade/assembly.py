@@ -56,12 +56,32 @@ def make_retriever(name: str, values: Mapping[str, Any]) -> CatalogueRetriever:
 
 
 def make_merge(settings: RecommendSettings, names: Sequence[str]) -> Merge:
-    """Return the merge for retrievers of these names."""
+    """Return the merge for retrievers of these names.
+
+    Raises:
+        ConfigError: a weight or a quota is invalid.
+    """
     sections = settings.retrievers
-    if settings.merge == "rank_fusion":
-        return FusedRanks(tuple(names), {name: float(sections[name].get("weight", 1.0)) for name in names})
     share = max(1, settings.budget.candidates // len(names))
-    return FilledQuotas({name: int(sections[name].get("quota", share)) for name in names})
+    weights = {name: sections[name].get("weight", 1.0) for name in names}
+    quotas = {name: sections[name].get("quota", share) for name in names}
+    for name in names:
+        _check(f"{name}.weight", weights[name], "a number above 0", whole=False)
+        _check(f"{name}.quota", quotas[name], "an integer of at least 1", whole=True)
+    if settings.merge == "rank_fusion":
+        return FusedRanks(tuple(names), {name: float(weight) for name, weight in weights.items()})
+    return FilledQuotas(quotas)
+
+
+def _check(name: str, value: Any, expected: str, *, whole: bool) -> None:
+    number = isinstance(value, int) or (isinstance(value, float) and not whole)
+    if not number or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise ConfigError(
+            "A setting of a retriever is invalid.",
+            where=f"recommend.retrievers.{name}",
+            expected=expected,
+            found=repr(value),
+        )
 
 
 def make_fuser(settings: RecommendSettings) -> Fuser:

@@ -123,17 +123,17 @@ class Cascade:
         ):
             if ranking is not None:
                 with watch(step):
-                    before = current
                     current, missed = self._ranked(requests, current, ranking, keep, step, notes)
                     unranked += missed
-                    if notes is not None:
-                        notes.left_out(before, current, f"below the best {keep} of {step}")
         with watch("rerank"):
+            every = chosen = current
             for reranker in self.rerankers:
-                before = current
-                current = reranker.rerank(requests, current, k)
+                before, chosen = chosen, reranker.rerank(requests, every, k)
                 if notes is not None:
-                    notes.left_out(before, current, f"left out by {type(reranker).__name__}")
+                    notes.left_out(before, chosen, f"left out by {type(reranker).__name__}")
+                if reranker is not self.rerankers[-1]:  # the next one may choose other candidates as well
+                    every = _followed_by(chosen, every)
+            current = chosen
             shown = current.first(k)
         if notes is not None:
             notes.left_out(current, shown, f"below the first {k}")
@@ -157,11 +157,15 @@ class Cascade:
             predictions = adjuster.adjust(predictions, requests)
         predictions = {MERGED: slate.columns[MERGED], **predictions}
         predictions = {task: np.where(slate.mask, values, np.nan) for task, values in predictions.items()}
-        scores = np.where(slate.mask, ranking.fuser.fuse(predictions, requests), -np.inf)
+        fused = ranking.fuser.fuse(predictions, requests)
+        scores = np.where(slate.mask & ~np.isnan(fused), fused, -np.inf)
         if notes is not None:
             notes.predictions(slate, predictions, step)
             notes.scores(slate, {f"{step} score": scores})
-        return best_of(slate, scores, keep), unranked
+        best = best_of(slate, scores, keep)
+        if notes is not None:
+            notes.left_out(slate, best, f"below the best {keep} of {step}")
+        return best, unranked
 
     def _predictions(self, requests: Requests, slate: Slate, ranking: Ranking) -> tuple[Predictions, int]:
         """Return the predictions of the first positions, and the number of these positions.
@@ -170,7 +174,7 @@ class Cascade:
         """
         state = ranking.scorer.encode(requests)
         width = slate.items.shape[1]
-        if self.budget.ranking_seconds is None:
+        if self.budget.ranking_seconds is None or not width:
             return ranking.scorer.score(state, slate), width
         end, done = time.perf_counter() + self.budget.ranking_seconds, 0
         parts: list[Predictions] = []
@@ -195,6 +199,25 @@ class Watch:
         start = time.perf_counter()
         yield
         self.seconds[step] = time.perf_counter() - start
+
+
+def _followed_by(first: Slate, rest: Slate) -> Slate:
+    """Return a slate with the remaining items of another one behind its own; columns that only the first one has are empty there."""
+    own = np.stack([np.isin(a, b) for a, b in zip(rest.items, first.items)]) if len(rest.items) else rest.mask
+    rest = rest.kept(rest.mask & ~own)
+
+    def joined(one: Array, other: Array | None) -> Array:
+        if other is None:
+            empty = np.nan if one.dtype.kind == "f" else 0
+            other = np.full((len(one), rest.items.shape[1], *one.shape[2:]), empty, dtype=one.dtype)
+        return np.concatenate([one, other], axis=1)
+
+    return Slate(
+        joined(first.items, rest.items),
+        None if first.scores is None else joined(first.scores, rest.scores),
+        None if first.source is None else joined(first.source, rest.source),
+        {name: joined(values, rest.columns.get(name)) for name, values in first.columns.items()},
+    )
 
 
 def _without(slates: Mapping[str, Slate], exclude: Array | None, most: int, notes: Trace | None) -> Mapping[str, Slate]:

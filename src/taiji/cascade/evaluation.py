@@ -15,6 +15,7 @@ from taiji.cascade.assembly import deepest_category, make_merge, make_rerankers,
 from taiji.cascade.cascade import MERGED, Cascade, Ranking
 from taiji.cascade.component_findings import component_findings, log_limits
 from taiji.cascade.log_slices import facts_of, slices_of
+from taiji.cascade.merging import FusedRanks
 from taiji.cascade.remembered import BLOCK, RememberedRetriever, RememberedScorer, Rows
 from taiji.cascade.settings import RecommendSettings
 from taiji.core.component import NO_ITEM, Fuser, Requests, Retriever, Scorer, Slate
@@ -191,6 +192,9 @@ def variants(
         without_fields: field to the predictions of a ranker that was trained without it.
     """
 
+    # A block of requests takes longer than one request, and stored predictions take no time, so no arm has a time limit.
+    unhurried = settings.budget.model_copy(update={"retrieval_seconds": None, "ranking_seconds": None})
+
     def composed(
         names: Sequence[str],
         scorer: Scorer[Any] | None = remembered,
@@ -203,7 +207,7 @@ def variants(
             make_merge(settings, names),
             None if scorer is None else Ranking(scorer, whole_fuser(by, fuser)),
             rerankers=make_rerankers(settings, dataset, vectors) if reranked else (),
-            budget=settings.budget,
+            budget=unhurried,
         )
 
     names = list(slates)
@@ -220,7 +224,7 @@ def variants(
     out["without re-ranking"] = composed(names, reranked=False)
     if POPULAR in slates and len(names) > 1:
         popular = {POPULAR: RememberedRetriever(slates[POPULAR], at)}
-        out["popularity alone"] = Cascade(popular, make_merge(settings, [POPULAR]))
+        out["popularity alone"] = Cascade(popular, FusedRanks((POPULAR,)), budget=unhurried)
     return out
 
 

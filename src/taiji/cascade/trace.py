@@ -49,15 +49,16 @@ class Trace:
 
     def frame(self, shown: Slate) -> pl.DataFrame:
         """Return one row per request and candidate: its recorded values, its ``place`` in the list, and ``left_out``, the
-        reason if it is not in the list."""
+        reason of the last step that dropped it if it is not in the list."""
         self.scores(shown, {"place": np.broadcast_to(np.arange(1, shown.items.shape[1] + 1), shown.items.shape)})
         keys = ["request", "item"]
         out = pl.concat([part.select(keys) for part in self._parts]).unique(maintain_order=True)
         for part in self._parts:
             out = out.join(part, on=keys, how="left", maintain_order="left")
-        left = pl.concat(self._left).unique(keys, keep="first", maintain_order=True) if self._left else None
+        left = pl.concat(self._left).unique(keys, keep="last", maintain_order=True) if self._left else None
         if left is not None:
             out = out.join(left, on=keys, how="left", maintain_order="left")
+            out = out.with_columns(left_out=pl.when(pl.col("place").is_null()).then("left_out"))
         return out.sort("request", "place", "item", nulls_last=True)
 
 

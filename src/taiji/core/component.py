@@ -59,6 +59,11 @@ class Requests:
     def __len__(self) -> int:
         return len(self.user)
 
+    @property
+    def same_user(self) -> Array:
+        """Number (B,) of each user that is the same in every batch, for reproducible draws. Here it is ``user``; a service numbers the users of each batch anew."""
+        return self.user
+
     def take(self, index: Array | slice) -> Requests:
         """Return the requests at ``index``."""
         return Requests(self.user[index], self.time[index], {k: v[index] for k, v in self.columns.items()})

@@ -172,9 +172,15 @@ class FieldSet:
         """Return the category fields of the given sides."""
         return tuple(field for field in self._categories if field.side in sides)
 
-    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> FieldSet:
-        """Fit every field on data known before ``until``, and return the set without the fields that have no values."""
+    def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int, total: int | None = None) -> FieldSet:
+        """Fit every field on data known before ``until``, and return the set without the fields that have no values.
+
+        Args:
+            dataset, rows, until: see :meth:`taiji.data.fields.Field.fit`.
+            total: number of training rows, if ``rows`` are only the first of them.
+        """
         for field in self.fields:
+            field.training_rows = total
             field.fit(dataset, rows, until)
         return FieldSet([field for field in self.fields if _has_values(field)])
 

@@ -57,6 +57,8 @@ class Field:
             )
         self.name, self.side = name, side
         self.options: dict[str, Any] = {}
+        self.training_rows: int | None = None
+        """Number of training rows, if :meth:`fit` gets only the first of them; None if it gets all."""
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Fit the vocabulary, the bin edges or the shape on data known before ``until`` (microseconds). ``rows`` are the training rows."""

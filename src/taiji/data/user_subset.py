@@ -70,7 +70,7 @@ class UserSubset(Dataset):
 
     @cached_property
     def events(self) -> pl.DataFrame:  # type: ignore[override]
-        """The interactions as events: history only, no exposures."""
+        """The interactions as events: history only, no exposures. Further columns are those of the log, and null for newer interactions."""
         user = np.repeat(np.arange(self.n_users), np.diff(self.history.offsets))
         item, time = self.history.items, self.history.times
         order = np.lexsort((user, time))
@@ -80,7 +80,7 @@ class UserSubset(Dataset):
             return pl.Series(name, [value], dtype=kind).new_from_index(0, rows)
 
         further = self.event_columns.names
-        return pl.DataFrame(
+        made = pl.DataFrame(
             [
                 pl.Series("event", np.arange(rows, dtype=np.uint32)),
                 pl.Series("user", user[order].astype(np.uint32)),
@@ -94,3 +94,18 @@ class UserSubset(Dataset):
                 *(same(name, None, self.base.event_schema[name]) for name in further),
             ]
         )
+        return self._with_logged(made, further) if further else made
+
+    def _with_logged(self, made: pl.DataFrame, further: Sequence[str]) -> pl.DataFrame:
+        """Return the events with the further columns of those that are in the log."""
+        keys = ["_number", "item", "time"]
+        number = pl.Series("_number", self.numbers, dtype=pl.Int64)
+        logged = (
+            self.base.scan()
+            .filter((pl.col("click") == 1) & pl.col("user").is_in(number.filter(number != NEW).implode()))
+            .select(pl.col("user").cast(pl.Int64).alias("_number"), pl.col("item", "time"), *further)
+            .unique(keys, keep="first", maintain_order=True)
+            .collect()
+        )
+        numbered = made.drop(further).with_columns(number[made["user"].cast(pl.Int64)])
+        return numbered.join(logged, on=keys, how="left", maintain_order="left").drop("_number").select(made.columns)

@@ -30,7 +30,7 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
     Raises:
         ConfigError: a retriever has an invalid name or unknown settings, or the run in ``recommend.features`` has no features.
     """
-    from taiji.cascade.assembly import fitted_fusion, make_fuser, make_retriever
+    from taiji.cascade.assembly import fitted_fusion, make_fuser, make_merge, make_retriever
     from taiji.features.other_run import features_run
 
     settings = config.recommend
@@ -44,6 +44,7 @@ def recommend_stages(config: Config) -> tuple[Stage, ...]:
         )
     for name, values in settings.retrievers.items():
         make_retriever(name, values)  # report invalid settings now rather than after the earlier stages
+    make_merge(settings, list(settings.retrievers))
     fitted = settings.rank and fitted_fusion(settings)
     if settings.rank:
         make_fuser(settings)  # report invalid settings now

@@ -6,6 +6,7 @@ item data from the run.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from taiji.cascade.assembly import fitted_fusion, item_vectors, make_cascade, make_fuser
 from taiji.cascade.cascade import Cascade, Recommendation
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import NO_ITEM, Fuser, Predictions, Requests, Slate
+from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
+from taiji.data.user_subset import NEW, UserSubset
 from taiji.features.other_run import StoredFeatures
 from taiji.models.fusion.learnt_fusion import LearntFusion
 from taiji.models.ranking import Ranker
@@ -55,8 +57,15 @@ class LiveRequests(Requests):
         past: statistics of these users.
     """
 
-    live: Dataset = field(kw_only=True)
+    live: UserSubset = field(kw_only=True)
     past: LiveStatistics = field(kw_only=True)
+
+    @property
+    def same_user(self) -> Array:
+        """See :attr:`taiji.core.component.Requests.same_user`: the user's number in the run, or one made of a new user's id."""
+        numbers, base = self.live.numbers[self.user], self.live.base.n_users
+        new = [base + zlib.crc32(self.live.names[user].encode()) for user in self.user.tolist()]
+        return np.where(numbers == NEW, new, numbers)
 
     def take(self, index: Array | slice) -> LiveRequests:
         """Return the requests at ``index``."""
@@ -74,6 +83,18 @@ class LiveRetriever:
         """Return at most ``k`` candidates per request."""
         assert isinstance(requests, LiveRequests)
         return self.model.bound_to(requests.live).retrieve(requests, k)
+
+
+class LiveFuser:
+    """Fitted fusion that reads the users of the requests."""
+
+    def __init__(self, model: LearntFusion) -> None:
+        self.model = model
+
+    def fuse(self, predictions: Predictions, requests: Requests) -> Array:
+        """Return scores (B, M)."""
+        assert isinstance(requests, LiveRequests)
+        return self.model.bound_to(requests.live).fuse(predictions, requests)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,14 +264,14 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
         for name in settings.retrievers
     }
     ranker = load_neural(_made(run, "candidate_ranker") / "ranker", world.dataset) if settings.rank else None
-    embedder = world.config["embedder"]
+    embedder, fuser = world.config["embedder"], _fuser(run, settings, world.dataset)
     cascade = make_cascade(
         settings,
         world.dataset,
         {name: LiveRetriever(model) for name, model in retrievers.items()},
         None if ranker is None else LiveRanker(ranker),
         item_vectors(world.dataset, embedder["name"], embedder["device"]) if settings.rerank != "none" else None,
-        fuser=_fuser(run, settings, world.dataset),
+        fuser=None if fuser is None else LiveFuser(fuser),
     )
     features = StoredFeatures.load(run / "candidate_ranker") if ranker is not None else None
     rows = None if features is None else RunRows(world, features)
@@ -266,7 +287,7 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     return made
 
 
-def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> Fuser | None:
+def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> LearntFusion | None:
     """Return the run's fitted fusion, bound to its dataset; None if the run has no fitted fusion."""
     if not (settings.rank and fitted_fusion(settings)):
         return None

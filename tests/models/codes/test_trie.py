@@ -43,6 +43,11 @@ def test_a_leaf_lists_its_items_by_popularity_and_their_shares_sum_to_one():
     np.testing.assert_allclose(np.bincount(place, weights=np.exp(TRIE.log_shares[items])), 1.0)
 
 
+def test_an_item_of_popularity_minus_one_has_no_share():
+    trie = CodeTrie.of(np.array([[0, 0], [0, 0], [0, 1], [1, 1]]), (2, 2), np.array([4, -1, -1, 0]))
+    assert trie.log_shares.tolist() == [0.0, -np.inf, -np.inf, 0.0]
+
+
 def test_pruned_children_under_churn():
     live, shown = LiveTrie(TRIE), np.ones(40, bool)
     for _ in range(30):

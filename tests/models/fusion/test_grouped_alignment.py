@@ -31,3 +31,16 @@ def test_a_higher_prediction_is_never_lower(form, biased):
     fuser = GroupedAlignment(settings).fit(rows)
     before = fuser.fuse(rows.predictions, rows.requests)
     assert (fuser.fuse({"watch": rows.predictions["watch"] + 0.1}, rows.requests) >= before).all()
+
+
+@pytest.mark.parametrize("form", ["rank", "gain", "ratio"])
+def test_missing_values_are_a_group_of_their_own(form, biased, tmp_path):
+    rows, _ = biased(seed=1, slates=50)
+    settings = GroupedAlignmentSettings(weights={"watch": 1.0}, groups=4, form=form)
+    duration = rows.requests.columns["duration"].copy()
+    whole = GroupedAlignment(settings).fit(rows)
+    duration[0, 0] = np.nan
+    holes = Requests(rows.requests.user, rows.requests.time, {"duration": duration})
+    fuser = GroupedAlignment(settings).fit(FusionRows(holes, rows.predictions, rows.labels))
+    found, known = fuser.fuse(rows.predictions, holes), whole.fuse(rows.predictions, rows.requests)
+    assert np.isfinite(found).all() and np.corrcoef(found[1:].ravel(), known[1:].ravel())[0, 1] > 0.99

@@ -71,3 +71,15 @@ def test_planted_order_is_found(fitted):
         return float((s[:, :, None] > s[:, None, :])[pairs].mean())
 
     assert right(scores) > right(rows.predictions["click"] + rows.predictions["like"])
+
+
+def test_a_missing_value_counts_as_the_usual_one():
+    rows = logged()
+    kind = np.where(np.arange(80) == 3, np.nan, np.arange(80) % 2)
+    settings = SETTINGS.model_copy(update={"columns": ("kind",), "epochs": 1})
+    made = MonotoneCells(settings).fit(
+        FusionRows(Requests(np.arange(80), np.arange(80), {"kind": kind}), rows.predictions, rows.labels)
+    )
+    part = {name: values[:1] for name, values in rows.predictions.items()}
+    found = made.fuse(part, Requests([0], [0], {"kind": np.array([np.nan])}))
+    np.testing.assert_array_equal(found, made.fuse(part, Requests([0], [0], {"kind": np.array([np.nanmean(kind)])})))

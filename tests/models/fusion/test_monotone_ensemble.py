@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from taiji.core.component import Requests
+from taiji.core.errors import InputError
 from taiji.models.fusion.learnt_fusion import FusionRows
 from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble, MonotoneEnsembleSettings
 from taiji.testing import check_component, check_deterministic, check_fuser, checkerboard
@@ -91,3 +92,27 @@ def test_feedback_reads_held_out_slates_and_keeps_the_simplex():
         FusionRows(rows.requests, rows.predictions, labels)
     )
     assert len(np.unique(np.array(still.facts["label_weights"])[:, 0])) == 1
+
+
+def test_a_missing_value_counts_as_the_usual_one(fitted, tmp_path):
+    rows, _ = logged()
+    kind = rows.requests.columns["kind"].copy()
+    kind[3] = np.nan
+    holes = Requests(rows.requests.user, rows.requests.time, {"kind": kind})
+    made = MonotoneEnsemble(SETTINGS).fit(FusionRows(holes, rows.predictions, rows.labels))
+    made.save(tmp_path / "made")
+    again = MonotoneEnsemble.load(tmp_path / "made")
+    some = Requests([0, 1], [0, 0], {"kind": np.array([None, 1.0], dtype=object)})
+    usual = Requests([0, 1], [0, 0], {"kind": np.array([np.nanmean(kind), 1.0])})
+    part = {name: values[:2] for name, values in rows.predictions.items()}
+    found = again.fuse(part, some)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, made.fuse(part, usual))
+
+
+def test_labels_that_are_all_missing_are_an_error():
+    rows, _ = logged()
+    with pytest.raises(InputError, match="No label"):
+        MonotoneEnsemble(SETTINGS).fit(
+            FusionRows(rows.requests, rows.predictions, {"click": rows.labels["click"] * np.nan})
+        )

@@ -26,6 +26,18 @@ def test_files_and_their_pieces_train_the_same_ranker(shop, exposures, tmp_path)
     assert predicted.filter(liked)["click"].mean() > predicted.filter(~liked)["click"].mean() + 0.03
 
 
+@pytest.mark.parametrize("first", [100, 3000])
+def test_all_rows_count_for_fields_that_need_many(shop, exposures, tmp_path, first):
+    train, _ = later_slice(with_features(exposures), 0.2)
+    train.head(first).write_parquet(tmp_path / "a.parquet")
+    train.slice(first).write_parquet(tmp_path / "b.parquet")
+    settings = SMALL.model_copy(
+        update={"pair_fields": ({"field": "collaborative", "least_rows": len(train)},), "epochs": 1, "min_steps": 1}
+    )
+    made = train_streamed(shop, [tmp_path / "a.parquet", tmp_path / "b.parquet"], settings, seed=1, chunk=first)
+    assert any("collaborative" in name for name in made.fieldset.layout.numbers)
+
+
 def test_what_a_row_says_does_not_depend_on_where_a_chunk_ends(shop, exposures):
     from taiji.data.tasks import DEFAULT_TASKS, labels, last_known
 

@@ -56,6 +56,18 @@ def test_a_request_has_the_same_lists_in_other_company(name):
     np.testing.assert_array_equal(together[2:3], alone)
 
 
+@pytest.mark.parametrize("name", ["dpp", "mmr"])
+def test_a_service_draws_by_the_user_and_not_by_the_place_in_a_batch(name):
+    class Live(Requests):
+        @property
+        def same_user(self):
+            return np.array([7, 3])[self.user]
+
+    slate = Slate(np.tile(np.arange(20), (2, 1)), np.tile(-np.arange(20.0), (2, 1)))
+    found = ALL[name].propose(Live([0, 1], [5, 5]), slate, 4, 6)
+    np.testing.assert_array_equal(found, ALL[name].propose(Requests([7, 3], [5, 5]), slate, 4, 6))
+
+
 def test_first_lists_are_those_of_the_scores():
     random = np.random.default_rng(3)
     slate = Slate(random.permutation(30)[None, :8], random.random((1, 8)))

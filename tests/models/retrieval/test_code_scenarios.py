@@ -12,7 +12,7 @@ from taiji.data.dataset import Dataset
 from taiji.data.event_columns import EventColumns
 from taiji.data.schema import Tables
 from taiji.models.retrieval.code_decoder import CodeDecoder, CodeDecoderSettings
-from taiji.models.retrieval.code_scenarios import numbers_of, scenario_of_requests, scenarios_of
+from taiji.models.retrieval.code_scenarios import column_of, numbers_of, scenario_of_requests, scenarios_of
 from taiji.models.retrieval.code_training import CodeTraining
 from taiji.testing import check_component
 
@@ -72,8 +72,8 @@ def test_a_prompt_and_a_pool_per_scenario(mall):
         Requests([0], [last], {"place": ["street"]}), 8
     ).items  # an unknown place has no items of its own
     assert sorted(elsewhere[elsewhere >= 0].tolist()) == [0, 1, 2, 4, 5, 6]
-    with pytest.raises(InputError):
-        model.retrieve(Requests([0], [last]), 3)
+    nowhere = model.retrieve(Requests([0], [last]), 8).items  # nor has a request that does not say its place
+    assert sorted(nowhere[nowhere >= 0].tolist()) == sorted(elsewhere[elsewhere >= 0].tolist())
 
 
 def test_each_target_is_learnt_under_its_own_prompt(mall):
@@ -92,3 +92,17 @@ def test_numbers_of_scenarios(mall):
     assert numbers_of(scenario_of_requests(requests, "place"), known).tolist() == [2, 0, 1]
     with pytest.raises(InputError):
         scenarios_of(mall.events, "weather")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[True, False, None], [1, 2, None], [1.5, 2.0, None], ["live", "shop", None]],
+    ids=["booleans", "integers", "numbers", "texts"],
+)
+def test_a_scenario_is_the_same_text_in_the_log_and_in_a_request(values):
+    frame = pl.DataFrame({"place": values, "click": [1] * 3})
+    known = scenarios_of(frame, "place")
+    texts = column_of(frame, "place", "events").to_list()
+    for column in (frame["place"].to_numpy(), np.array(values, dtype=object)):
+        asked = scenario_of_requests(Requests([0, 1, 2], [0, 0, 0], {"place": column}), "place")
+        assert asked.tolist() == texts and numbers_of(asked, known).min() >= 1

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from taiji.core.component import Requests
+from taiji.data.user_subset import UserSubset
 from taiji.models.retrieval.creator import DAY, CreatorSettings, CreatorSide, daily_activity
 from taiji.models.retrieval.two_towers import TwoTowers
 from taiji.testing import check_component, check_deterministic, check_retriever
@@ -108,6 +109,15 @@ def test_matches_follow_their_users_to_another_dataset(board, fitted):
 
     assert sorted((last - user, item) for user, item in pairs(other)) == pairs(fitted)
     assert pairs(other.bound_to(board)) == pairs(fitted)
+
+
+def test_a_service_with_text_ids_has_the_matches_of_integer_ids(board):
+    numbered = replace(board, users=board.users.with_columns(user_id=pl.int_range(pl.len())))
+    made = CreatorSide(QUICK).fit(numbered)
+    served = made.bound_to(
+        UserSubset(numbered, np.arange(board.n_users), [str(n) for n in range(board.n_users)], board.history)
+    )
+    assert len(made.matches.item) and served.matches.user.tolist() == made.matches.user.tolist()
 
 
 def test_reads_nothing_at_or_after_the_end_of_its_rows(board):

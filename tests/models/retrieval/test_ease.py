@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from taiji.core.component import Requests
 from taiji.models.retrieval.ease import EASE, EASESettings, ease_weights, gram_of
 from taiji.models.retrieval.item_knn import ItemKNN, ItemKNNSettings, interactions
 from taiji.testing.datasets import requests_of
@@ -33,6 +34,12 @@ def test_unmodelled_items_are_not_retrieved(board):
     model = EASE(EASESettings(items=6, seen="keep")).fit(board)
     found = model.retrieve(requests_of(board), 20)
     assert set(found.items.ravel().tolist()) - {-1} == set(model.items.tolist()) and len(model.items) == 6
+
+
+def test_nothing_is_found_for_a_history_without_modelled_items(board):
+    model = EASE(EASESettings(items=6, seen="keep")).fit(board)
+    cold = model.retrieve(Requests([0], [int(board.events["time"].min())]), 5)
+    assert (cold.items == -1).all()
 
 
 def test_item_knn_is_the_shrunk_cosine(board):

@@ -39,6 +39,10 @@ def test_pairs_of_a_request_and_release():
     ]  # fmt: skip
     matches.release(np.array([2, 2, 1]), np.array([9, 5, 9]))
     assert matches.user.tolist() == [0, 2] and matches.item.tolist() == [5, 4]
+    matches.release(np.array([-2, 4, 8]), np.array([5, 4, 3]))  # users who do not exist: none of them is user 2 or 0
+    assert matches.user.tolist() == [0, 2] and matches.item.tolist() == [5, 4]
+    matches.release(np.array([4, -4]), np.array([4, 6]))
+    assert matches.user.tolist() == [0, 2]
 
 
 def test_a_pair_that_stands_is_not_matched_again_and_a_full_user_takes_nothing():

@@ -47,7 +47,7 @@ class CodeTrie:
         Args:
             codes: integers, ``0 ≤ codes[:, l] < sizes[l]``.
             sizes: number of codes per level; by default one more than the largest code.
-            popularity: (N,) at least 0; orders the items that share a leaf. By default all are equal, and the smaller item id comes first.
+            popularity: (N,) at least 0, or −1 for an item without a share of its leaf; orders the items that share a leaf. By default all are equal, and the smaller item id comes first.
 
         Raises:
             InputError: there are no items, or a code is out of range for its level.
@@ -69,8 +69,9 @@ class CodeTrie:
         node_of = np.empty_like(place)
         node_of[:, order] = place
         leaves = place[-1, -1] + 1
-        share = np.log(weight + 1)
-        total = np.log(np.bincount(node_of[-1], weights=weight + 1, minlength=leaves))
+        total = np.log(np.maximum(np.bincount(node_of[-1], weights=weight + 1, minlength=leaves), 1e-300))
+        with np.errstate(divide="ignore"):
+            share = np.log(weight + 1)
         return cls(
             sizes,
             tuple(offsets),

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from taiji.core.component import Requests
 from taiji.core.settings import Settings as Base
-from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, as_numbers, circumstances
 
 Array = NDArray[Any]
 TINY = 1e-12
@@ -46,10 +46,12 @@ class GroupedAlignment(LearntFusion):
         """Compute mean, standard deviation and quantiles of each group. The result is deterministic."""
         values = self.stacked(rows.predictions)
         known = np.isfinite(values).all(axis=2)
-        by = circumstances(self.settings.number, rows.requests, known.shape, self.dataset)[known]
-        self.edges = np.unique(np.quantile(by, np.linspace(0, 1, self.settings.groups + 1)[1:-1]))
-        group, values = np.searchsorted(self.edges, by, side="right"), values[known]
-        count = len(self.edges) + 1
+        by = as_numbers(circumstances(self.settings.number, rows.requests, known.shape, self.dataset))[known]
+        there = by[np.isfinite(by)]
+        places = np.linspace(0, 1, self.settings.groups + 1)[1:-1]
+        self.edges = np.unique(np.quantile(there, places)) if len(there) else np.zeros(0)
+        group, values = self._group(by), values[known]
+        count = len(self.edges) + 2
         self.means, self.deviations = np.zeros((count, len(self.tasks))), np.ones((count, len(self.tasks)))
         self.quantiles = np.zeros((count, len(self.tasks), self.settings.points))
         for number in range(count):
@@ -57,10 +59,14 @@ class GroupedAlignment(LearntFusion):
             self.means[number], self.deviations[number] = own.mean(axis=0), own.std(axis=0) + TINY
             self.quantiles[number] = np.quantile(own, np.linspace(0, 1, self.settings.points), axis=0).T
 
+    def _group(self, by: Array) -> Array:
+        """Return the group of each value; values that are missing form the last group."""
+        return np.where(np.isfinite(by), np.searchsorted(self.edges, by, side="right"), len(self.edges) + 1)
+
     def aligned(self, values: Array, requests: Requests) -> Array:
         """Return predictions (B, M, K) relative to their groups, (B, M, K)."""
-        by = circumstances(self.settings.number, requests, values.shape[:2], self.dataset)
-        group = np.searchsorted(self.edges, by, side="right")
+        by = as_numbers(circumstances(self.settings.number, requests, values.shape[:2], self.dataset))
+        group = self._group(by)
         if self.settings.form == "gain":
             return np.asarray((values - self.means[group]) / self.deviations[group])
         if self.settings.form == "ratio":

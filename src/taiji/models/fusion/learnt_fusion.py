@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,7 @@ from taiji.core.component import Predictions, Requests
 from taiji.core.errors import ConfigError, InputError
 from taiji.core.settings import Settings as Base
 from taiji.data.dataset import Dataset
+from taiji.data.user_subset import UserSubset
 from taiji.models.fusion.weighted import weighed
 from taiji.models.learnt_component import LearntComponent
 
@@ -109,7 +111,7 @@ class LearntFusion(LearntComponent):
         """Return Σ weight · label over the tasks that have a label, (B, M); NaN where one of the labels is unknown.
 
         Raises:
-            InputError: no task has a label.
+            InputError: no task has a label, or none of the labels is known.
         """
         parts = [weight * rows.labels[task] for task, weight in self.settings.weights.items() if task in rows.labels]
         if not parts:
@@ -119,14 +121,51 @@ class LearntFusion(LearntComponent):
                 expected=f"one of {', '.join(rows.labels) or '(no labels)'}",
                 found=", ".join(self.tasks),
             )
-        return np.asarray(sum(parts))
+        total = np.asarray(sum(parts), np.float64)
+        if not np.isfinite(total).any():
+            raise InputError(
+                "No label of the weighted predictions is known.", where="rows", found="only missing labels"
+            )
+        return total
+
+    def bound_to(self, dataset: Dataset) -> Self:
+        """Return a copy that looks up users and items in another dataset, such as a service's dataset of live users."""
+        made = copy(self)
+        made.dataset = dataset
+        return made
+
+    def known_users(self, requests: Requests) -> Array:
+        """Return the users (B,) as numbered in the dataset of the fit; :data:`~taiji.data.user_subset.NEW` for new ones."""
+        return self.dataset.numbers[requests.user] if isinstance(self.dataset, UserSubset) else requests.user
+
+
+def request_numbers(names: Sequence[str], requests: Requests, dataset: Dataset | None) -> Array:
+    """Return conditioning columns of the requests as numbers (B, C), NaN where they are missing; see :func:`circumstances`."""
+    found = [as_numbers(circumstances(name, requests, (len(requests), 1), dataset)[:, 0]) for name in names]
+    return np.stack(found, axis=1) if found else np.zeros((len(requests), 0))
+
+
+def as_numbers(values: Array) -> Array:
+    """Return a column as float64, NaN where it is missing."""
+    return np.asarray(values, dtype=np.float64)
+
+
+def usual_values(columns: Array) -> Array:
+    """Return the means (C,) of the finite values of columns (B, C); 0 for a column without any."""
+    there = np.isfinite(columns)
+    return np.asarray(np.where(there, columns, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1))
+
+
+def filled(columns: Array, instead: Array) -> Array:
+    """Return columns (B, C) whose values that are not finite are replaced by ``instead`` (C,)."""
+    return np.where(np.isfinite(columns), columns, instead)
 
 
 def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
     """Return the value of a conditioning column for each candidate, (B, M).
 
     The column is looked up in the requests, where it has shape (B,) or (B, M), then in the dataset's items, then in its
-    users.
+    users. In a service, a column that no request contains is missing (None) for all of them.
 
     Raises:
         InputError: no column has this name.
@@ -138,6 +177,8 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
         return dataset.items[name].to_numpy()[np.maximum(requests.columns[CANDIDATES], 0)]
     if dataset is not None and name in dataset.users.columns:
         return np.broadcast_to(dataset.users[name].to_numpy()[requests.user][:, None], shape)
+    if isinstance(dataset, UserSubset):
+        return np.full(shape, None)
     known = [*requests.columns, *(() if dataset is None else (*dataset.items.columns, *dataset.users.columns))]
     raise InputError(
         "A conditioning column is unknown.",

@@ -21,7 +21,14 @@ from pydantic import Field, PositiveInt
 from taiji.core.component import Requests
 from taiji.core.errors import InputError
 from taiji.core.settings import Settings as Base
-from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+from taiji.models.fusion.learnt_fusion import (
+    FusionRows,
+    FusionSettings,
+    LearntFusion,
+    filled,
+    request_numbers,
+    usual_values,
+)
 from taiji.nn.monotone import MonotoneFunctions
 from taiji.nn.normal_scale import normal_scores, scale_knots
 
@@ -65,6 +72,7 @@ class MonotoneCells(LearntFusion):
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
         self.knots = [scale_knots(values[known, task]) for task in range(len(self.tasks))]
         self.action = np.zeros(len(self.tasks))
+        self.usual_columns = usual_values(request_numbers(s.columns, rows.requests, self.dataset))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
@@ -143,13 +151,19 @@ class MonotoneCells(LearntFusion):
     def weights(self) -> dict[str, Array]:
         """Return the cells, the action and the scales of the predictions."""
         found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
-        return {"action": self.action, **found, **{f"knots.{n}": knots for n, knots in enumerate(self.knots)}}
+        return {
+            "action": self.action,
+            "usual": self.usual_columns,
+            **found,
+            **{f"knots.{n}": knots for n, knots in enumerate(self.knots)},
+        }
 
     def restore(self, weights: dict[str, Array]) -> None:
         """Restore the fusion from :meth:`weights`."""
         s = self.settings
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
         self.action = weights["action"]
+        self.usual_columns = weights.get("usual", np.zeros(len(s.columns)))
         self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
         self.network.load_state_dict(own)
@@ -169,8 +183,8 @@ class MonotoneCells(LearntFusion):
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
 
     def _columns(self, requests: Requests) -> Array:
-        one = [circumstances(name, requests, (len(requests), 1), self.dataset)[:, 0] for name in self.settings.columns]
-        return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
+        """Return the columns (B, C), with the mean of the fit where a value is missing."""
+        return filled(request_numbers(self.settings.columns, requests, self.dataset), self.usual_columns)
 
 
 def outer(q: torch.Tensor, a: torch.Tensor | float) -> torch.Tensor:

@@ -19,7 +19,14 @@ from torch import nn
 from taiji.core.component import Requests
 from taiji.core.settings import Settings as Base
 from taiji.metrics.concordance import grouped_concordance
-from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+from taiji.models.fusion.learnt_fusion import (
+    FusionRows,
+    FusionSettings,
+    LearntFusion,
+    filled,
+    request_numbers,
+    usual_values,
+)
 from taiji.nn.monotone import MonotoneFunctions
 from taiji.nn.normal_scale import normal_scores, scale_knots
 from taiji.nn.weighting_rules import Feedback, Observation, RuleOptions
@@ -74,7 +81,8 @@ class EnsembleNetwork(nn.Module):
         """Return scores (B, M) of values (B, M, K) for users (B,) with attributes (B, C)."""
         told = columns
         if self.users is not None:
-            told = torch.cat([columns, self.users(user % self.users.num_embeddings)], dim=1)
+            own = self.users(user.clamp(min=0) % self.users.num_embeddings)
+            told = torch.cat([columns, torch.where(user[:, None] < 0, 0.0, own)], dim=1)  # zero for a new user
         logits = self.usual
         if self.query is not None:
             logits = logits + self.query(told) @ self.tasks.T
@@ -110,7 +118,7 @@ class MonotoneEnsemble(LearntFusion):
         told = (told - told[known].mean(axis=0)) / spread
         # The labels are divided by their standard deviations, so each weight is multiplied by its label's standard deviation.
         start = np.array([s.weights[task] for task in labels]) * spread
-        scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests)
+        scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests, fit=True)
         rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -144,17 +152,24 @@ class MonotoneEnsemble(LearntFusion):
         with torch.inference_mode():
             columns = torch.as_tensor(self._columns(requests))
             return np.asarray(
-                self.network(torch.as_tensor(self._scaled(values)), torch.as_tensor(requests.user), columns).numpy()
+                self.network(
+                    torch.as_tensor(self._scaled(values)), torch.as_tensor(self.known_users(requests)), columns
+                ).numpy()
             )
 
     def weights(self) -> dict[str, Array]:
         """Return the network and the scales of the predictions."""
         found = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
-        return found | {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
+        return (
+            found
+            | {f"knots.{number}": knots for number, knots in enumerate(self.knots)}
+            | {"usual": self.usual_columns}
+        )
 
     def restore(self, weights: dict[str, Array]) -> None:
         """Restore the fusion from :meth:`weights`."""
         self.knots = [weights[f"knots.{number}"] for number in range(len(self.tasks))]
+        self.usual_columns = weights.get("usual", np.zeros(len(self.settings.columns)))
         self.network = EnsembleNetwork(len(self.tasks), len(self.settings.columns), self.settings).double()
         own = {n.removeprefix("network."): torch.as_tensor(v) for n, v in weights.items() if n.startswith("network.")}
         self.network.load_state_dict(own)
@@ -163,9 +178,12 @@ class MonotoneEnsemble(LearntFusion):
         """Return predictions (B, M, K) scaled to the grid: three standard deviations to either side of the mean map to [0, 1]."""
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
 
-    def _columns(self, requests: Requests) -> Array:
-        one = [circumstances(name, requests, (len(requests), 1), self.dataset)[:, 0] for name in self.settings.columns]
-        return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
+    def _columns(self, requests: Requests, *, fit: bool = False) -> Array:
+        """Return the columns (B, C), with the mean of the fit where a value is missing."""
+        found = request_numbers(self.settings.columns, requests, self.dataset)
+        if fit:
+            self.usual_columns = usual_values(found)
+        return filled(found, self.usual_columns)
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:

@@ -19,7 +19,7 @@ from pydantic import Field, PositiveInt
 from taiji.core.component import Predictions, Requests
 from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings as Base
-from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, circumstances
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, as_numbers, circumstances
 from taiji.nn.conditional_quantiles import QuantileNetwork, fit_quantiles, interpolated_ranks
 from taiji.nn.normal_scale import normal_scores, scale_knots
 
@@ -73,7 +73,12 @@ class QuantileAlignment(LearntFusion):
         numbers, categories = self._circumstances(rows.requests, known.shape)
         self.knots = [scale_knots(values[:, task]) for task in range(len(self.tasks))]
         self.number_knots = [scale_knots(column[known]) for column in numbers]
-        self.facts = {"categories": [sorted(set(column[known].tolist()) - {None}) for column in categories]}
+        self.facts = {
+            "categories": [
+                sorted({value for value in column[known].tolist() if value is not None and value == value})
+                for column in categories
+            ]
+        }
         scaled = np.stack([normal_scores(values[:, k], knots) for k, knots in enumerate(self.knots)], axis=1)
         s = self.settings
         self.network = fit_quantiles(
@@ -128,7 +133,7 @@ class QuantileAlignment(LearntFusion):
 
     def _circumstances(self, requests: Requests, shape: tuple[int, int]) -> tuple[list[Array], list[Array]]:
         s, dataset = self.settings, self.dataset
-        numbers = [circumstances(name, requests, shape, dataset).astype(np.float64) for name in s.numbers]
+        numbers = [as_numbers(circumstances(name, requests, shape, dataset)) for name in s.numbers]
         return numbers, [circumstances(name, requests, shape, dataset) for name in s.categories]
 
     def _features(self, numbers: list[Array], categories: list[Array]) -> Array:

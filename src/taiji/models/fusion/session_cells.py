@@ -18,7 +18,7 @@ from pydantic import Field
 from taiji.core.component import Fuser, Requests
 from taiji.core.errors import ArtifactError, ConfigError
 from taiji.core.settings import Settings as Base
-from taiji.models.fusion.learnt_fusion import FusionRows, circumstances
+from taiji.models.fusion.learnt_fusion import FusionRows, filled, request_numbers, usual_values
 from taiji.models.fusion.monotone_cells import CellsSettings, MonotoneCells
 from taiji.models.fusion.weighted import BesideMerge
 from taiji.models.policy.session_policy import SessionPolicy
@@ -52,8 +52,8 @@ class SessionCells(MonotoneCells):
     def learn(self, rows: FusionRows, seed: int) -> None:
         """Fit the inner functions and the scale of the state."""
         super().learn(rows, seed)
-        told = self._told(rows.requests)
-        self.centre, self.scale = told.mean(axis=0), np.maximum(told.std(axis=0), 1e-9)
+        self.centre = usual_values(request_numbers(self.settings.state, rows.requests, self.dataset))
+        self.scale = np.maximum(self._told(rows.requests).std(axis=0), 1e-9)
         self.policy = SessionPolicy(len(self.tasks), len(self.settings.state), self.settings.spread)
 
     def actions(self, requests: Requests, parameters: Array | None = None) -> Array:
@@ -95,8 +95,8 @@ class SessionCells(MonotoneCells):
         self.policy.parameters = weights["policy.parameters"]
 
     def _told(self, requests: Requests) -> Array:
-        one = [circumstances(name, requests, (len(requests), 1), self.dataset)[:, 0] for name in self.settings.state]
-        return np.stack([*one, np.zeros(len(requests))], axis=1)[:, :-1].astype(np.float64)
+        """Return the state of the sessions (B, S), with its centre where a value is missing."""
+        return filled(request_numbers(self.settings.state, requests, self.dataset), self.centre)
 
 
 def saved_session_cells(weights: Mapping[str, float], *, folder: str, version: str) -> Fuser:

@@ -6,6 +6,7 @@ classes have the same ``score_pairs`` and ``version`` as the built-in ranker.
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import logging
@@ -204,7 +205,7 @@ class HttpRanker(ExternalRanker):
             if is_transient(error.code):
                 raise TransientError(problem, retry_after(error.headers.get("Retry-After"))) from error
             raise ResourceError("The ranker rejected the request.", where=self.source, found=problem) from error
-        except (TimeoutError, OSError) as error:
+        except (TimeoutError, OSError, http.client.HTTPException) as error:
             raise TransientError(str(getattr(error, "reason", error)) or type(error).__name__) from error
 
     def _scores(self, body: bytes) -> Any:

@@ -89,7 +89,7 @@ class PastField(NumbersField):
 
     def fit(self, dataset: Dataset, rows: pl.DataFrame, until: int) -> None:
         """Learn the item vectors from the log before each cutoff time."""
-        if len(rows) < self.least_rows:
+        if (self.training_rows or len(rows)) < self.least_rows:
             self.cuts = np.zeros(0, dtype=np.int64)
             return
         self._start(dataset)

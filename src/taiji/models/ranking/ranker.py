@@ -192,7 +192,7 @@ class Ranker:
         """
         first = next(iter(frames()))
         _check_columns(first, self.learnt_tasks(dataset))
-        fieldset = FieldSet(self.fields(dataset, first.columns)).fit(dataset, first, until)
+        fieldset = FieldSet(self.fields(dataset, first.columns)).fit(dataset, first, until, rows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build(dataset, fieldset, self.learnt_tasks(dataset), device)

@@ -197,14 +197,15 @@ def validation_loss(ranker: Ranker, valid: Arrays) -> float:
         return float(ranker.loss(outputs, labels))
     group = torch.from_numpy(valid.group)
     order = np.argsort(valid.group, kind="stable")
-    losses = []
+    losses, sizes = [], []
     for at in range(
         0, len(order), ranker.settings.batch
     ):  # sorted by request and in batches, because a matrix of all pairs of rows would be too large
         index = torch.from_numpy(order[at : at + ranker.settings.batch])
         part = {name: values[index] for name, values in labels.items()}
         losses.append(float(ranker.loss(outputs[index], part, group[index])))
-    return float(np.mean(losses))
+        sizes.append(len(index))
+    return float(np.average(losses, weights=sizes)) if losses else float("nan")
 
 
 def _order(chunk: Arrays, random: np.random.Generator) -> Index:

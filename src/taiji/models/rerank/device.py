@@ -115,7 +115,11 @@ class DeviceGate(LearntComponent):
                 fix="log with some exploration, and log its propensities",
             )
         columns = self._columns(played.requests, played.slate, self.settings.categories)
-        self.facts = {"categories": [np.unique(column[known]).tolist() for column in columns]}
+        self.facts = {
+            "categories": [
+                sorted({v for v in column[known].tolist() if v is not None and v == v}) for column in columns
+            ]
+        }
         features, weight = self.features(played.requests, played.slate)[known], 1 / propensity[known]
         stalled, values = played.stalled[known], played.values[known]
         through = (stalled == 0) & np.isfinite(values)
@@ -176,7 +180,9 @@ class DeviceGate(LearntComponent):
         worth = np.where(cached, value * decay(hours, self.settings.half_life_hours), -np.inf)[:, width:]
         found = replacements(need, worth)
         place, explore = np.arange(width), self.settings.explore
-        drawn = Draws(0, "device gate").uniform("keep", requests.user[:, None], requests.time[:, None], place[None])
+        drawn = Draws(0, "device gate").uniform(
+            "keep", requests.same_user[:, None], requests.time[:, None], place[None]
+        )
         kept = (found >= 0) & (drawn.reshape(found.shape) < explore)
         places = np.where((found >= 0) & ~kept, width + found, place)
         chance = np.where(found < 0, 1.0, np.where(kept, explore, 1 - explore))

@@ -72,9 +72,9 @@ class DPP:
 
 
 class Caps:
-    """Re-ranker that keeps the order of the scores but limits how many items of a list have the same value in a column.
+    """Re-ranker that keeps the order of the slate but limits how many items of a list have the same value in a column.
 
-    A list that would be too short is filled with the items over the limit, in the order of the scores.
+    A list that would be too short is filled with the items over the limit, in the same order.
 
     Args:
         values: by column name, an integer value per item (N,); −1 is never capped.
@@ -93,7 +93,7 @@ class Caps:
 
     def rerank(self, requests: Requests, slate: Slate, length: int) -> Slate:
         """Return ``length`` of the slate's items per request."""
-        order = np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable")
+        order = np.argsort(~slate.mask, axis=1, kind="stable")
         rows = np.arange(len(order))
         items = np.where(slate.mask, slate.items, 0)
         kinds = {name: np.asarray(column)[items] for name, column in self.values.items()}

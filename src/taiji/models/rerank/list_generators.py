@@ -108,7 +108,7 @@ class SampledLists:
         assert slate.scores is not None
         b, m = slate.items.shape
         noise = np.zeros((b, lists, m))
-        for row, (user, time) in enumerate(zip(requests.user.tolist(), requests.time.tolist())):
+        for row, (user, time) in enumerate(zip(requests.same_user.tolist(), requests.time.tolist())):
             random = np.random.default_rng([self.seed, user % 2**32, time % 2**63])
             noise[row, 1:] = random.normal(size=(lists - 1, m))
         places = np.broadcast_to(np.arange(m), (b, m))

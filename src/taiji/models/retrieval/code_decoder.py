@@ -220,7 +220,7 @@ class CodeDecoder(CatalogueRetriever):
             place = self.code_log.at_tick(tick, len(self.places))
             coded = place >= 0
             codes = np.where(coded[:, None], self.code_log.codes[np.maximum(place, 0)], 0)
-            trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), np.where(coded, self.popularity, 0))
+            trie = CodeTrie.of(codes, tuple(self.facts["sizes"]), np.where(coded, self.popularity, -1))
             self._last_trie = tick, trie, coded
         return trie, coded
 

@@ -3,6 +3,7 @@ may be shown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,23 @@ def column_of(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
             found=", ".join(frame.columns),
             fix="keep the column in the mapping (keep), or set scenario and pool to existing columns",
         )
-    return frame[name].cast(pl.String).fill_null("")
+    column = frame[name]
+    if column.dtype.is_float() or column.dtype == pl.Boolean:  # these have other texts in polars and in Python
+        return pl.Series(name, scenario_texts(column.to_list()), dtype=pl.String)
+    return column.cast(pl.String).fill_null("")
+
+
+def scenario_texts(values: Sequence[Any]) -> list[str]:
+    """Return the text of each scenario: empty where it is missing, ``true`` or ``false``, and whole numbers without a point."""
+
+    def text(value: Any) -> str:
+        if value is None or value != value:
+            return ""
+        if isinstance(value, bool):
+            return str(value).lower()
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+    return [text(value) for value in values]
 
 
 def scenarios_of(rows: pl.DataFrame, name: str) -> list[str]:
@@ -45,16 +62,7 @@ def numbers_of(values: Array, known: list[str]) -> Array:
 
 
 def scenario_of_requests(requests: Requests, name: str) -> Array:
-    """Return the scenario of each request (B,) as a string.
-
-    Raises:
-        InputError: the requests have no column for the scenario.
-    """
+    """Return the scenario of each request (B,) as a string; empty if it is missing, or if no request has the column."""
     if name not in requests.columns:
-        raise InputError(
-            "The requests have no column for their scenario.",
-            where="requests",
-            expected=f"a column {name}",
-            found=", ".join(requests.columns) or "no columns",
-        )
-    return np.asarray(requests.columns[name]).astype(str)
+        return np.full(len(requests), "")
+    return np.array(scenario_texts(np.asarray(requests.columns[name]).tolist()), dtype=str)

@@ -143,8 +143,8 @@ class CreatorSide(TwoTowers):
 
     def _match(self, users: list[Any], items: Array, worth: Array) -> None:
         """Set the matches of users given by their ids. Users who are not in the dataset are ignored."""
-        numbers = {name: number for number, name in enumerate(self.dataset.users["user_id"].to_list())}
-        user = np.array([numbers.get(name, -1) for name in users], dtype=np.int64)
+        numbers = {str(name): number for number, name in enumerate(self.dataset.users["user_id"].to_list())}
+        user = np.array([numbers.get(str(name), -1) for name in users], dtype=np.int64)  # a service has text ids
         self.matches = Matches(self.dataset.n_users, self.settings.capacity)
         self.matches.put(user[user >= 0], items[user >= 0], worth[user >= 0])
 

@@ -53,7 +53,7 @@ class EASE(CatalogueRetriever):
         self.items, self.matrix = weights["items"], weights["weights"]
 
     def scores(self, requests: Requests) -> Array:
-        """Return ``x B`` for the modelled items, −inf for the others."""
+        """Return ``x B`` for the modelled items, −inf for the others, and for all items if the history has no modelled one."""
         items, _ = self.recent(requests)
         row, place = np.nonzero(items >= 0)
         known = np.zeros((len(requests), len(self.places)))
@@ -61,6 +61,7 @@ class EASE(CatalogueRetriever):
         out = np.full(known.shape, -np.inf)
         # Rounded, so that the order of tied items does not depend on the number of requests in a call.
         out[:, self.items] = np.round(known[:, self.items] @ self.matrix, 9)
+        out[~known[:, self.items].any(axis=1)] = -np.inf
         return out
 
 

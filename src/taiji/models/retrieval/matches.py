@@ -108,7 +108,9 @@ class Matches:
 
     def release(self, users: Array, items: Array) -> None:
         """Remove pairs (n,) that were delivered or whose item has been removed. Unknown pairs are ignored."""
-        gone = np.isin(self._keys(self.user, self.item), self._keys(np.asarray(users), np.asarray(items)))
+        users, items = np.asarray(users), np.asarray(items)
+        known = (users >= 0) & (users < self.users)  # the key of another user could be that of a known pair
+        gone = np.isin(self._keys(self.user, self.item), self._keys(users[known], items[known]))
         self.put(self.user[~gone], self.item[~gone], self.worth[~gone])
 
     def of(self, users: Array) -> tuple[Array, Array, Array]:
