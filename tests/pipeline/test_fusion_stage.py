@@ -11,7 +11,7 @@ from taiji.models.fusion.weighted import BesideMerge
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recommend_recipe import recommend_stages
 from taiji.serving.live_dataset import World
-from taiji.serving.recommender import recommender_of
+from taiji.serving.recommender import LiveFuser, recommender_of
 from taiji.serving.recommender_files import recommender_version
 
 
@@ -38,7 +38,8 @@ def test_a_named_fusion_is_fitted_evaluated_and_served(tmp_path):
     assert read_json(tmp_path / "run" / "fusion" / "fuser" / "config.json")["settings"]["weights"] == {"click": 1.0}
     world = World(tmp_path / "run")
     fuser = recommender_of(world, None).cascade.ranking.fuser
-    assert isinstance(fuser, BesideMerge) and isinstance(fuser.fuser, MonotoneEnsemble)
+    assert isinstance(fuser, BesideMerge) and isinstance(fuser.fuser, LiveFuser)
+    assert isinstance(fuser.fuser.model, MonotoneEnsemble)
     versions, stored = {}, read_json(tmp_path / "run" / "config.json")
     for rerank in ("none", "mmr"):
         for embedder in ("wordllama", "minilm"):
