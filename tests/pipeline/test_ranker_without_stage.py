@@ -10,6 +10,7 @@ from taiji.data.dataset import Dataset
 from taiji.models.ranking.train import load_ranker
 from taiji.pipeline.engine import Run
 from taiji.pipeline.recommend_recipe import recommend_stages
+from taiji.pipeline.stages.ranker_without_stage import RankerWithout
 
 PRICE = {"field": "number", "column": "price", "side": "item", "name": "item price"}
 
@@ -36,7 +37,7 @@ def test_the_ablation_has_a_row_for_the_field(shop, tmp_path):
     Run(tmp_path, settings, stages, say=lambda text: None).execute([stage.key for stage in stages])
     dataset = Dataset.load(tmp_path / "data" / "dataset")
     whole, without = (
-        load_ranker(tmp_path / key / "ranker", dataset) for key in ("candidate_ranker", "ranker_without-item_price")
+        load_ranker(tmp_path / key / "ranker", dataset) for key in ("candidate_ranker", RankerWithout("item price").key)
     )
     names = [{field.name for field in ranker.fieldset.fields} for ranker in (whole, without)]
     assert names[0] - names[1] == {"item price"} and names[1] < names[0]
@@ -62,3 +63,9 @@ def test_an_unknown_field_is_refused_before_anything_runs(shop):
 def test_it_needs_a_ranker(shop):
     with pytest.raises(ValueError, match="rank: true"):
         config(shop, without_fields=["item price"], rank=False)
+
+
+def test_fields_with_similar_names_have_their_own_stages():
+    names = ["price", "item price", "item_price", "item  price", "价格", "标价"]
+    assert len({RankerWithout(name).key for name in names}) == len(names)
+    assert RankerWithout("price").key == "ranker_without-price"

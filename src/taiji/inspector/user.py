@@ -253,11 +253,11 @@ def _feature_row(run: RunFiles, user: int, moment: Moment) -> dict[str, Any]:
         neighbours[arm]["hits"] = len(
             {what["item"] for what in neighbours[arm]["items"] if what["later"] and not what["had"]}
         )
-    following = sorted(row["as_of"] for row in run.completions.of(user) if row["as_of"] > moment.as_of)
+    known_from = {row["as_of"]: row.get("available_at", row["as_of"]) for row in run.features("taiji").of(user)}
+    available = known_from.get(moment.as_of, moment.as_of)
+    following = sorted(at for as_of, at in known_from.items() if as_of > moment.as_of)
     shown = [
-        row
-        for row in run.judged.of(user)
-        if row["time"] > moment.as_of and (not following or row["time"] <= following[0])
+        row for row in run.judged.of(user) if row["time"] > available and (not following or row["time"] <= following[0])
     ]
     return {
         "said": said(run, written["completion"]) if written else None,

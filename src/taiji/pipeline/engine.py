@@ -182,7 +182,7 @@ class Run:
         values, parameters = config.model_dump(mode="json"), stage.parameters()
         sections = (*stage.settings, *([stage.name] if stage.Settings else []))
         settings = {section: reduce(getitem, section.split("."), values) for section in sections}
-        code = foreign_code(settings)
+        code = foreign_code([settings, parameters])
         return {
             "stage": stage.key,
             "class": made_by(type(stage)),

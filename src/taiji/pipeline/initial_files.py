@@ -52,7 +52,7 @@ def mapping_text(proposal: Proposal, folder: Path) -> str:
             lines += ["", f"# not used: {file} ({', '.join(columns)})"]
     if proposal.doubts:
         lines += ["", "# Please check:", *(f"# - {doubt}" for doubt in proposal.doubts)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(" ".join(line.splitlines()) for line in lines) + "\n"  # names of columns may have line breaks
 
 
 def _line(text: str, why: str) -> str:

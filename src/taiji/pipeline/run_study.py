@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from taiji.core.advice import resume_command
-from taiji.core.artifacts import read_json, write_json
+from taiji.core.artifacts import read_json, value_hash, write_json
+from taiji.core.component import foreign_code
 from taiji.core.errors import ArtifactError, ConfigError
 from taiji.core.manifests import Verifier
 from taiji.core.number_format import counted, number_text
@@ -30,6 +31,7 @@ from taiji.metrics.ranker_evaluation import sparsest_third
 from taiji.metrics.task_metrics import MAIN_METRICS, key_title, split_key
 from taiji.pipeline.engine import Run
 from taiji.pipeline.names import ARMS
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.run_rankers import KNOWLEDGE_STAGE, settled_once, with_texts
 from taiji.pipeline.stages.alignment_stage import Alignment
 from taiji.pipeline.stages.features_stage import Features
@@ -154,6 +156,8 @@ def evaluated(
     train, test = exposures(dataset, split, "ranker"), exposures(dataset, split, "test")
     test = test.join(population.select("user").unique(), on="user", how="semi", maintain_order="left")
     trainer, version = built_in(dataset, settled_once(dataset, train, config.ranking, config.seed))
+    read = [ranker_tables(config), foreign_code(config.ranking.model_dump(mode="json"))]
+    version = value_hash([version, *read]) if any(read) else version
     cells = run_cells(
         train, test, arms, range(seeds), trainer, folder / "cells", trainer_version=version, tasks=dataset.tasks
     )
@@ -223,13 +227,14 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
     """Print the value of each arm by group (all groups, or the given ones), and the results of the negative controls."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 150))
     console.print(
-        f"[bold]{found['run']}[/bold]  {found['data']}  ·  {counted(found['users'], 'user')}, {counted(found['exposures'], 'exposure')}, {counted(found['seeds'], 'training run')} per arm",
+        f"[bold]{escape(found['run'])}[/bold]  {escape(found['data'])}  ·  {counted(found['users'], 'user')}, {counted(found['exposures'], 'exposure')}, {counted(found['seeds'], 'training run')} per arm",
         highlight=False,
     )
     rows = {(row["group"], row["features"], row["metric"]): row for row in found["rows"]}
@@ -238,7 +243,7 @@ def print_study(found: dict[str, Any], groups: Sequence[str] = ()) -> None:
         if groups and group not in groups:
             continue
         grid = Table(
-            title=f"{group}: value, difference from no features, difference from history_mean",
+            title=f"{escape(group)}: value, difference from no features, difference from history_mean",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),

@@ -34,12 +34,20 @@ HOLDING = (
     "rationales",
     "selection",
     "reward_table",
+    "alignment/prompts.parquet",
     "alignment/rollouts.parquet",
     "answers",
+    "audit",
+    "audit.json",
     "features",
     "ranking",
     "report",
+    "review",
+    "study",
     "teacher",
+    "candidate_ranker",
+    "fusion",
+    "recommendation",
 )
 """Files of a run with rows about single users."""
 

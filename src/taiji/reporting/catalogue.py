@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taiji.models.retrieval.top_items import top_items
 from taiji.reasoning.prompts import item_lines
 
 if TYPE_CHECKING:
@@ -101,13 +102,9 @@ class Catalogue:
         count = min(count, len(self._vectors))
         items, similarity = np.zeros((len(queries), count), dtype=np.int64), np.zeros((len(queries), count))
         for part, near in self._cosines(queries):
-            best = np.sort(
-                np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1
-            )  # in the order of texts, which the stable sort below keeps for ties
-            best = np.take_along_axis(
-                best, np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable"), axis=1
-            )
-            items[part], similarity[part] = self._first[best], np.take_along_axis(near, best, axis=1)
+            found = top_items(near, count)  # ties go to the earlier text
+            assert found.scores is not None
+            items[part], similarity[part] = self._first[found.items], found.scores
         return items, similarity
 
     def _cosines(self, queries: Array) -> Iterator[tuple[slice, Array]]:

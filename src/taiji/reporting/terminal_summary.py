@@ -29,6 +29,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     """Print tables of the answers and rankers of a run, then its findings, the time per stage and the conclusion."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     run, console = check_metrics(metrics), Console()
@@ -38,7 +39,7 @@ def print_summary(metrics: Mapping[str, Any]) -> None:
     if run.rationales.threshold is not None:
         limit = f"; the threshold is perplexity {number_text(run.rationales.threshold, 2)}"
     console.print(
-        f"[bold]{run.name}[/bold]  {run.data}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
+        f"[bold]{escape(run.name)}[/bold]  {escape(run.data)}  ·  split {run.split.fingerprint[:12]}  ·  {kept}{limit}  ·  {run.alignment.rule}"
     )
     every: list[MetricValue] = [*run.llm, *run.ranking]
     places = {metric: digits_for([f for f in every if f.metric == metric]) for metric in {f.metric for f in every}}

@@ -40,7 +40,7 @@ def check_fuser(
     )
     for task, direction in (monotone or {}).items():
         for step in (1e-6, 1e-3, 0.3):
-            raised = predictions | {task: predictions[task] + step}
+            raised = predictions | {task: np.minimum(predictions[task] + step, 1.0)}
             change = direction * (fuser.fuse(raised, requests) - scores)
             assert (change >= 0).all(), f"{task}: the score moves against its declared direction by {-change.min():.3g}"
 

@@ -144,6 +144,20 @@ def test_the_prepared_layout(tmp_path):
     ]
 
 
+def test_reviews_of_one_time_are_in_the_declared_order(tmp_path):
+    tables = load_source(prepared(tmp_path, "u,1,1,5,100\nv,0,1,5,90\nu,0,0,3,100\n"))
+    assert tables.events.filter(click=1, user_id="u")["item_id"].to_list() == [0, 1]
+
+
+@pytest.mark.parametrize("wrong", ['"B0"', "1.7", "true"])
+def test_an_id_that_is_no_whole_number_is_an_error(tmp_path, wrong):
+    folder = prepared(tmp_path, "u,0,0,5,100\n")
+    with (folder / "items.jsonl").open("a") as file:
+        file.write('{"item_id": ' + wrong + ', "title": "x"}\n')
+    with pytest.raises(TaijiError, match="not a whole number"):
+        load_source(folder)
+
+
 def test_declared_order_is_checked(tmp_path):
     with pytest.raises(TaijiError, match=r"(?s)not in ascending order.*interactions\.csv, column timestamp, row 2"):
         load_source(prepared(tmp_path, "u,0,0,5,100\nu,1,1,3,99\n"))

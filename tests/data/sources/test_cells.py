@@ -53,6 +53,8 @@ def label(rule, **columns):
         ("code == '4'", {"code": [4, 5]}, [1, 0]),
         ("code == '4'", {"code": [4.0, 5.0]}, [1, 0]),
         ("code == '4'", {"code": ["4", "5"]}, [1, 0]),
+        ("code in (007, buy)", {"code": ["buy", "007", "7", "view"]}, [1, 1, 0, 0]),
+        ("code not in (1000001, skip)", {"code": ["1000001", "skip", "buy"]}, [0, 0, 1]),
         ("clicked", {"clicked": ["x", "", None]}, [1, 0, 0]),
     ],
 )
@@ -128,6 +130,11 @@ def test_a_clock_that_is_none_is_named():
 def test_a_wrong_date_format_is_reported_with_the_right_one():
     with pytest.raises(InputError, match=r"%d\.%m\.%Y"):
         cells_of(at=["22.07.2023", "23.07.2023"]).time(TimeMapping(column="at"), "timestamp")
+
+
+def test_grades_of_words_and_large_numbers():
+    cells = cells_of(code=["low", "1234567", "1.5"])
+    assert cells.grades("code", "code", ("low", 1234567, 1.5)).to_list() == [0, 1, 2]
 
 
 def test_grades_that_are_not_listed_are_counted():

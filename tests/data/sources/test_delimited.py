@@ -93,6 +93,12 @@ def test_an_atomic_file_has_plain_names(tmp_path):
     assert found.frame.rows() == [("1", "Green tea", "drink hot")]
 
 
+@pytest.mark.parametrize("text", ["u\nx\ny\n\n", "u\nx\n\ny\n", "u\nx\ny\n"], ids=["last", "inner", "none"])
+def test_a_blank_line_moves_no_header_of_a_single_column(tmp_path, text):
+    found = read(tmp_path, text)
+    assert found.frame.columns == ["u"] and found.frame.drop_nulls().rows() == [("x",), ("y",)]
+
+
 def test_the_first_lines_alone(tmp_path):
     found = read(tmp_path, "a,b\n1,2\n3,4\n5\n", rows=2)
     assert found.frame.rows() == [("1", "2"), ("3", "4")] and not found.broken

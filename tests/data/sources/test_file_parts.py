@@ -50,6 +50,23 @@ def test_parts_of_different_types_lose_no_digit(tmp_path):
     assert read_table(tmp_path / "log", {"id": None})["id"].to_list() == [BIG, 12, None]
 
 
+def test_parts_with_nan_and_integers_have_the_nan_missing(tmp_path):
+    write(tmp_path / "log" / "a.parquet", pl.DataFrame({"k": [5, 6]}))
+    write(tmp_path / "log" / "b.parquet", pl.DataFrame({"k": [7.0, float("nan")]}))
+    assert read_table(tmp_path / "log", {"k": None})["k"].to_list() == [5, 6, 7, None]
+    write(tmp_path / "log" / "c.parquet", pl.DataFrame({"k": [2**64 - 1]}, schema={"k": pl.UInt64}))
+    assert read_table(tmp_path / "log", {"k": None})["k"].cast(pl.String)[-1] == str(2**64 - 1)
+
+
+def test_parts_with_and_without_a_time_zone_are_in_utc(tmp_path):
+    plain = pl.DataFrame({"t": ["2024-01-01T00:00:00"]}).with_columns(pl.col("t").str.to_datetime(time_unit="us"))
+    write(tmp_path / "log" / "a.parquet", plain)
+    write(tmp_path / "log" / "b.parquet", plain.with_columns(pl.col("t").dt.replace_time_zone("UTC")))
+    write(tmp_path / "log" / "c.parquet", plain.with_columns(pl.col("t").dt.replace_time_zone("Europe/Berlin")))
+    hours = read_table(tmp_path / "log", {"t": None})["t"].dt.hour().to_list()
+    assert hours == [0, 0, 23]
+
+
 def test_a_column_that_one_part_lacks_is_unknown_there_and_one_that_all_lack_is_an_error(tmp_path):
     write(tmp_path / "log" / "a.csv", pl.DataFrame({"u": [1]}))
     write(tmp_path / "log" / "b.csv", pl.DataFrame({"u": [2], "price": [3.5]}))

@@ -50,6 +50,17 @@ def test_all_kinds_give_the_same_frame(written, tmp_path):
     assert read_table(bare, wanted, separator=";", header=["b", "a"]).rows() == [(1, "x"), (2, "y")]
 
 
+def test_a_sheet_keeps_texts_behind_many_numbers(tmp_path):
+    pytest.importorskip("fastexcel")
+    writer = pytest.importorskip("openpyxl").Workbook()
+    for row in [("code", "price"), *((n, n) for n in range(150)), ("B12", "abc")]:
+        writer.active.append(row)
+    writer.save(tmp_path / "a.xlsx")
+    frame = read_table(tmp_path / "a.xlsx", {"code": None, "price": None})
+    assert frame["code"].cast(pl.String)[-1] == "B12" and frame["price"].cast(pl.String)[-1] == "abc"
+    assert frame["code"].null_count() == 0
+
+
 def test_a_value_that_does_not_fit_is_named_with_its_rows(written):
     path = written("a.csv", "id,stars\n1,4\n2,many\n3,5\n4,few\n")
     with fails(r"a\.csv, column stars, rows 2, 4", "a number", "'many', 'few'"):

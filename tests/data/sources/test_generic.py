@@ -509,6 +509,11 @@ def test_a_unit_that_leads_out_of_the_calendar_is_named_with_its_rows(load):
         load(log=log, events={"timestamp": {"column": "t", "unit": "s"}})
 
 
+def test_non_clicks_beside_clicks_that_are_no_exposures_are_an_error(load):
+    with pytest.raises(TaijiError, match="not exposures"):
+        load(events={"exposed": False, "non_clicks": 1})
+
+
 def test_non_clicks_of_a_log_without_conversions_are_no_failed_conversions(load):
     items = "id,name,l1\n" + "".join(f"{k},Item {k},a\n" for k in range(20))
     log = "u,i,t,stars\n" + "".join(f"u{k % 9},{k * 7 % 20},{k},5\n" for k in range(200))

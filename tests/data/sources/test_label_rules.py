@@ -29,7 +29,7 @@ CLICK, BUY = Label("click", "==", 1.0), Label("purchase", "==", 1.0)
         ),
         ("(click==1 OR purchase==1) AND click == 1", Combined("and", (Combined("or", (CLICK, BUY)), CLICK))),
         ("not not_clicked", Combined("not", (Label("not_clicked", None, None),))),
-        ("action in (buy, 'pay now', 3)", Label("action", "in", ("buy", "pay now", 3.0))),
+        ("action in (buy, 'pay now', 3)", Label("action", "in", ("buy", "pay now", "3"))),
         ("action not in [skip]", Label("action", "not in", ("skip",))),
         ("mark is not null", Label("mark", "is not null", None)),
         ("mark is empty", Label("mark", "is null", None)),
@@ -42,6 +42,8 @@ CLICK, BUY = Label("click", "==", 1.0), Label("purchase", "==", 1.0)
             Combined("or", (Label("action", "==", "Add to cart"), Label("是否购买", None, None))),
         ),
         ("x == -1", Label("x", "==", -1.0)),
+        ("code in (007, buy, 1.50, 1234567)", Label("code", "in", ("007", "buy", "1.50", "1234567"))),
+        ("code in (007, 1.50)", Label("code", "in", (7.0, 1.5))),
     ],
 )
 def test_what_a_rule_may_say(rule, wanted):

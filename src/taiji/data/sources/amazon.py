@@ -164,10 +164,11 @@ def _prepared(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]
         path, {"user_id": "text", "pos": "integer", "item_id": "integer", "rating": "number", "timestamp": "integer"}
     )
     _check_order(ratings, path)
+    ratings = _in_order(ratings)
     items_path = folder / PREPARED[1]
     rows = list(json_lines(items_path))
     numbers = {id(row): number for number, row in enumerate(rows, start=1)}
-    items = _items(rows, lambda row: int(_required(items_path, row, numbers[id(row)], "item_id")))
+    items = _items(rows, lambda row: _whole_id(items_path, row, numbers[id(row)]))
     ratings = ratings.with_columns(pl.from_epoch("timestamp", time_unit="s"))
     ratings, notes = _drop_repeated_reviews(ratings)
     return ratings, items, tuple(notes)
@@ -180,6 +181,24 @@ def _drop_repeated_reviews(ratings: pl.DataFrame) -> tuple[pl.DataFrame, list[st
     return kept, [
         f"{repeated:,} reviews repeat an earlier one of the same user, product and time and were dropped."
     ] if repeated else []
+
+
+def _whole_id(path: Path, row: dict[str, Any], number: int) -> int:
+    value = _required(path, row, number, "item_id")
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise InputError(
+            "The id of an item is not a whole number.",
+            where=f"{path}, object {number}",
+            expected="an integer",
+            found=repr(value),
+        )
+    return int(value)
+
+
+def _in_order(ratings: pl.DataFrame) -> pl.DataFrame:
+    """Return the reviews with those of each user in the order of ``pos``, in the rows that the user had."""
+    slots = ratings.with_row_index("row").sort("user_id", "row")["row"]
+    return ratings.sort("user_id", "pos", maintain_order=True).with_columns(slots).sort("row").drop("row")
 
 
 def _check_order(ratings: pl.DataFrame, path: Path) -> None:

@@ -137,7 +137,7 @@ class Cells:
         A value that is not a grade is invalid.
         """
         values = self.frame[column]
-        texts = [grade if isinstance(grade, str) else f"{grade:g}" for grade in grades]
+        texts = [_spelt(grade) for grade in grades]
         named = any(isinstance(grade, str) for grade in grades)
         given = _texts(values) if named else as_numbers(values, self.form(column))
         found = given.replace_strict(
@@ -209,7 +209,7 @@ class Cells:
     def _named(self, values: pl.Series, test: Label, part: str) -> pl.Series:
         """Compare texts. A constant that occurs in no row is reported; it is rejected if a value differs from it only in case or surrounding spaces."""
         texts = _texts(values)
-        wanted = [value if isinstance(value, str) else f"{value:g}" for value in test.values]
+        wanted = [_spelt(value) for value in test.values]
         for value in wanted:
             if not bool((texts == value).any()):
                 near = [
@@ -311,6 +311,13 @@ def _texts(values: pl.Series) -> pl.Series:
 
 def _folded(text: str) -> str:
     return text.strip().casefold()
+
+
+def _spelt(value: float | str) -> str:
+    """Return a value as text; a whole number has all of its digits and no point."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _number(value: float | str) -> float | None:

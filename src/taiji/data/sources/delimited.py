@@ -189,7 +189,7 @@ def lines_above(lines: Sequence[str], separator: str) -> int:
     for place, (line, width) in enumerate(zip(lines, widths)):
         if SEPARATED.match(line):
             continue
-        if width == usual:
+        if usual and width == usual:
             return place
         if width > 1 and not line.startswith("#"):
             return 0

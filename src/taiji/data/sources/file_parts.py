@@ -111,21 +111,38 @@ def _with_common_types(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixe
     made = []
     for name in sorted(mixed & set(frame.columns)):
         every = [other[name] for other in frames if name in other.columns]
+        if all(isinstance(values.dtype, pl.Datetime) for values in every):
+            made.append(_in_utc(frame[name]))  # the parts may have different time zones
+            continue
         if all(values.dtype.is_temporal() for values in every) or all(values.dtype.is_integer() for values in every):
             continue
         if all(values.dtype.is_numeric() for values in every):
-            if all(whole(values) for values in every):
-                made.append(frame[name].cast(pl.Int64))
+            if all(whole(values) and _fits_int64(values) for values in every):
+                made.append(_without_nan(frame[name]).cast(pl.Int64))
             elif all(values.dtype.is_float() or _exact_as_floats(values) for values in every):
                 made.append(frame[name].cast(pl.Float64))
             else:
                 made.append(frame[name].cast(pl.String))
         elif not frame[name].dtype.is_nested():
-            values = frame[name]
+            values = _without_nan(frame[name])
             made.append(
                 (values.cast(pl.Int64) if values.dtype.is_float() and whole(values) else values).cast(pl.String)
             )
     return made
+
+
+def _in_utc(times: pl.Series) -> pl.Series:
+    """Return times without a zone, which are in UTC."""
+    zone = getattr(times.dtype, "time_zone", None)
+    return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zone else times
+
+
+def _without_nan(values: pl.Series) -> pl.Series:
+    return values.fill_nan(None) if values.dtype.is_float() else values
+
+
+def _fits_int64(values: pl.Series) -> bool:
+    return values.dtype != pl.UInt64 or int(values.max() or 0) < 2**63  # type: ignore[arg-type]
 
 
 def _exact_as_floats(values: pl.Series) -> bool:

@@ -362,7 +362,7 @@ def read_sheet(path: Path) -> pl.DataFrame:
     with needs("excel", where=str(path)):
         import fastexcel  # noqa: F401
     try:
-        sheets = pl.read_excel(path, sheet_id=0, engine="calamine", raise_if_empty=False)
+        sheets = pl.read_excel(path, sheet_id=0, engine="calamine", raise_if_empty=False, infer_schema_length=None)
     except Exception as error:  # the reader raises its own error classes
         raise unreadable(path, error) from error
     filled = {name: frame for name, frame in sheets.items() if len(frame)}

@@ -259,9 +259,15 @@ class _Parser:
     def _list(self) -> tuple[Value, ...]:
         if not self._accept("(", "["):
             raise self._error("`(`")
-        values = [self._value("in", inside=True)]
-        while self._accept(","):
-            values.append(self._value("in", inside=True))
+        values: list[Value] = []
+        spelt: list[str] = []
+        while not values or self._accept(","):
+            first = self.place
+            value = self._value("in", inside=True)
+            values.append(value)
+            end = self.tokens[self.place - 1].end
+            spelt.append(value if isinstance(value, str) else self.source[self.tokens[first].start : end].strip())
         if not self._accept(")", "]"):
             raise self._error("`,` or `)`")
-        return tuple(values)
+        # Beside a word, a number is the text of a code and keeps its spelling (007, 1.50, 1234567).
+        return tuple(spelt) if any(isinstance(value, str) for value in values) else tuple(values)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from taiji.core.errors import InputError
 from taiji.data.sampling import popular_non_clicks, sample_users
 from taiji.data.schema import Tables, dense, validate
 from taiji.data.sources.number_cells import as_numbers
@@ -92,6 +93,15 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
         events
     )  # a log without conversion labels differs from one in which nobody converts
     if per_row:
+        shown = clicks & events["exposed"]
+        if clicks.any() and not shown.any():
+            raise InputError(
+                "Non-clicks cannot be sampled for clicks that are not exposures.",
+                where="events.exposed, events.non_clicks",
+                expected="clicks that count as exposures, beside which non-clicks are sampled",
+                found=f"{int(clicks.sum()):,} clicks, none of them exposed",
+                fix="leave `exposed` out of the mapping, or set `non_clicks` to 0",
+            )
         source = events.filter(clicks)
         catalogue = items["item_id"]
         rows, drawn, shuffles = popular_non_clicks(
@@ -101,7 +111,7 @@ def with_non_clicks(tables: Tables, *, per_row: int, seed: int, keep_users: int 
             per_row,
             seed,
             window=WINDOW,
-            keep=None if keep is None else keep.filter(clicks).to_numpy(),
+            keep=(shown if keep is None else shown & keep).filter(clicks).to_numpy(),
         )
         places = clicks.arg_true().to_numpy()
         ranks = np.arange(len(rows)) - np.searchsorted(rows, rows)

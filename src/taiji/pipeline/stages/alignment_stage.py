@@ -41,7 +41,7 @@ class Alignment(Stage):
 
     def outside(self, config: Config) -> State:
         """Return the state of the prompt-template files."""
-        return named_files(config.reasoning.prompts.templates)
+        return named_files(config.reasoning.prompts.templates, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the tokens of the rollouts, which are generated and trained on."""

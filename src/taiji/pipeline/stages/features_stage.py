@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.errors import InputError
 from taiji.core.file_state import State, named_files
+from taiji.core.number_format import counted
 from taiji.pipeline.amounts import Amount, featured_users
 from taiji.pipeline.names import ARMS, model_stage
 from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
@@ -53,7 +55,7 @@ class Features(Stage):
     def outside(self, config: Config) -> State:
         """Return the state of the prompt-template files, and of the base model's folder if the base model answers."""
         base = config.language.model if model_stage(self.writer) is None else None
-        return named_files(base, config.reasoning.prompts.templates)
+        return named_files(base, config.reasoning.prompts.templates, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the tokens of one prompt and answer per feature row, and the pairs of the look-alike search."""
@@ -87,6 +89,13 @@ class Features(Stage):
         config, dataset, split = context.config, stored(context), load_split(context)
         times = refresh_times(dataset, split, config.examples.min_history, config.size.feature_refreshes)
         users = choose_users(dataset, split, times, config.size.feature_users, config.seed, config.features.delay_s)
+        if users.is_empty():
+            raise InputError(
+                "There are no users for whom features can be made.",
+                where="features.delay_s, examples.min_history, split.fractions",
+                expected="users with enough interactions before their exposures, also after the delay",
+                found=f"none of {counted(times['user'].n_unique(), 'user')} with enough interactions",
+            )
         rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(
             example=pl.format("{}@{}", "user", "as_of")
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State
 from taiji.pipeline.amounts import Amount, trained_rows
+from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ class Fusion(Stage):
     summary = "Fit the fusion of predictions on the last period before the test."
     needs = ("data",)
     settings = ("ranking", "split", "recommend")
+
+    def outside(self, config: Config) -> State:
+        """Return the state of the tables that the ranker's fields read."""
+        return ranker_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of training rows of the ranker that makes the predictions."""

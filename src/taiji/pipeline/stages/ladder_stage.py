@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import named_files
 from taiji.pipeline.amounts import Amount
 from taiji.pipeline.stage import Stage
 
@@ -22,12 +23,13 @@ class Ladder(Stage):
     settings = ("ladder", "embedder", "evaluation.resamples")
 
     def outside(self, config: Config) -> Any:
-        """Return the state of the further logs. The stage runs again when one of them changes."""
+        """Return the state of the further logs, and of the embedder if it is a folder. The stage runs again when one of them changes."""
         from taiji.data.settings import DataSettings
         from taiji.data.sources import find_source
 
         others = [DataSettings(source=name) for name in config.ladder.logs]
-        return [find_source(settings).state(settings) for settings in others]
+        embedder = named_files(config.embedder.name)
+        return [*(find_source(settings).state(settings) for settings in others), *([embedder] if embedder else [])]
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of training rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError
 from taiji.pipeline.stages.candidate_ranker_stage import CandidateRanker
 
@@ -25,7 +26,8 @@ class RankerWithout(CandidateRanker):
     needs = ("data", "candidate_ranker")
 
     def __init__(self, field: str) -> None:
-        self.field, self.variant = field, re.sub(r"[^A-Za-z0-9_.-]+", "_", field)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", field)  # several fields may have the same, hence the hash
+        self.field, self.variant = field, name if name == field else f"{name}-{value_hash(field)[:8]}"
 
     def parameters(self) -> dict[str, Any]:
         """Return the field."""

@@ -47,7 +47,7 @@ class Report(Stage):
 
     def outside(self, config: Config) -> State:
         """Return the state of the prompt templates and of the user's own evaluation ranker."""
-        return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation)
+        return named_files(config.reasoning.prompts.templates, config.own_ranker.evaluation, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of evaluated answers plus the number of test exposures of users with features."""

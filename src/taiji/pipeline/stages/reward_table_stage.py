@@ -33,7 +33,7 @@ class RewardTable(Stage):
 
     def outside(self, config: Config) -> State:
         """Return the state of the files of the user's own ranker."""
-        return named_files(config.own_ranker.reward)
+        return named_files(config.own_ranker.reward, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of alignment prompts, however often training repeats them."""
