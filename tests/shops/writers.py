@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -258,7 +259,11 @@ BOOK = {
 
 
 def _workbook(table: Table) -> bytes:
-    lines = [[column.name for column in table.columns], *zip(*(_values(column) for column in table.columns))]
+    return workbook([[column.name for column in table.columns], *zip(*(_values(column) for column in table.columns))])
+
+
+def workbook(lines: Sequence[Sequence[Any]]) -> bytes:
+    """Return an Excel file with one sheet of these rows."""
     rows = [_sheet_row(values, number) for number, values in enumerate(lines, start=1)]
     sheet = f'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>{"".join(rows)}</sheetData></worksheet>'
     out = io.BytesIO()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from taiji.core.errors import InputError
 from taiji.core.file_state import State, named_files
-from taiji.core.number_format import counted
 from taiji.pipeline.amounts import Amount, featured_users
 from taiji.pipeline.names import ARMS, model_stage
 from taiji.pipeline.stage import LANGUAGE, PREPARED_STAGES, Stage
@@ -94,7 +93,7 @@ class Features(Stage):
                 "There are no users for whom features can be made.",
                 where="features.delay_s, examples.min_history, split.fractions",
                 expected="users with enough interactions before their exposures, also after the delay",
-                found=f"none of {counted(times['user'].n_unique(), 'user')} with enough interactions",
+                found=f"none of {times['user'].n_unique():,} users with enough interactions",
             )
         rows = times.filter(pl.col("user").is_in(users.implode())).with_columns(
             example=pl.format("{}@{}", "user", "as_of")
