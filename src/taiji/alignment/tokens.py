@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,14 +89,11 @@ def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt
     found = torch.zeros_like(prompt_mask, dtype=torch.bool)
     for row, (ids, mask) in enumerate(zip(prompt_ids.tolist(), prompt_mask.tolist())):
         start, spans, text = 0, [], []
-        before: list[int] = []
-        for position, (token, real) in enumerate(zip(ids, mask)):
-            if real:
-                piece = _piece(tokenizer, before, token)
-                spans.append((position, start, start + len(piece)))
-                start += len(piece)
-                text.append(piece)
-                before = [token]
+        places = [position for position, real in enumerate(mask) if real]
+        for position, piece in zip(places, _pieces(tokenizer, [ids[position] for position in places])):
+            spans.append((position, start, start + len(piece)))
+            start += len(piece)
+            text.append(piece)
         for match in re.finditer(pattern, "".join(text)):
             for position, first, last in spans:
                 if first < match.end() and last > match.start():
@@ -103,14 +101,17 @@ def evidence_mask(tokenizer: PreTrainedTokenizerBase, prompt_ids: Tensor, prompt
     return torch.where(found.any(1, keepdim=True), found, prompt_mask.bool())
 
 
-def _piece(tokenizer: PreTrainedTokenizerBase, before: list[int], token: int) -> str:
-    """Return a token's text after the previous token, because many tokenizers drop the leading space of the first one."""
+def _pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Iterator[str]:
+    """Yield each token's text after the previous token, because many tokenizers drop the leading space of the first one."""
 
-    def decoded(ids: list[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    def decoded(*tokens: int) -> str:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    known, both = decoded(before), decoded([*before, token])
-    return both[len(known) :] if before and both.startswith(known) else decoded([token])
+    alone = [decoded(token) for token in ids]
+    yield from alone[:1]
+    for (before, known), (token, own) in pairwise(zip(ids, alone)):
+        both = decoded(before, token)
+        yield both[len(known) :] if both.startswith(known) else own
 
 
 @contextmanager

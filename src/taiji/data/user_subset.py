@@ -91,7 +91,6 @@ class UserSubset(Dataset):
                 same("conversion", None, pl.Int8),
                 same("matured_at", None, pl.Int64),
                 same("price", None, pl.Float64),
-                *(same(name, None, self.base.event_schema[name]) for name in further),
             ]
         )
         return self._with_logged(made, further) if further else made
@@ -107,5 +106,5 @@ class UserSubset(Dataset):
             .unique(keys, keep="first", maintain_order=True)
             .collect()
         )
-        numbered = made.drop(further).with_columns(number[made["user"].cast(pl.Int64)])
-        return numbered.join(logged, on=keys, how="left", maintain_order="left").drop("_number").select(made.columns)
+        numbered = made.with_columns(number[made["user"].cast(pl.Int64)])
+        return numbered.join(logged, on=keys, how="left", maintain_order="left").drop("_number")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from taiji.core.artifacts import atomic_file, value_hash
 from taiji.core.errors import TaijiError
+from taiji.core.file_state import named_files
 from taiji.language.causal_lm import cache_folder
 from taiji.language.embed import Embedder, load_embedder, wordllama_is_there
 
@@ -39,9 +40,8 @@ def chosen_embedder(name: str) -> str | None:
 
 
 def _state(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Return name, size and time of change of an embedder's files if it is a folder, which may be trained anew; empty otherwise."""
-    files = sorted(path for path in Path(name).rglob("*") if path.is_file()) if Path(name).is_dir() else []
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    """Return the state of an embedder's files if it is a folder, which may be trained anew; empty otherwise."""
+    return tuple(named_files(name)) if Path(name).is_dir() else ()
 
 
 @lru_cache(maxsize=KEPT)

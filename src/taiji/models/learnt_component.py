@@ -20,6 +20,11 @@ Array = NDArray[Any]
 FORMAT = 1
 
 
+def known_values(column: Array) -> list[Any]:
+    """Return the distinct values of a column without missing ones (None and NaN), ascending."""
+    return sorted({value for value in column.tolist() if value is not None and value == value})
+
+
 class LearntComponent(ABC):
     """Component that consists of settings, facts and arrays. A model implements :meth:`weights` and :meth:`restore`.
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from taiji.core.errors import InputError
+from taiji.data.sources.time_cells import in_utc
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """Text in the name of a partition that stands for a missing value."""
@@ -112,7 +113,7 @@ def _with_common_types(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixe
     for name in sorted(mixed & set(frame.columns)):
         every = [other[name] for other in frames if name in other.columns]
         if all(isinstance(values.dtype, pl.Datetime) for values in every):
-            made.append(_in_utc(frame[name]))  # the parts may have different time zones
+            made.append(in_utc(frame[name]))  # the parts may have different time zones
             continue
         if all(values.dtype.is_temporal() for values in every) or all(values.dtype.is_integer() for values in every):
             continue
@@ -129,12 +130,6 @@ def _with_common_types(frame: pl.DataFrame, frames: Sequence[pl.DataFrame], mixe
                 (values.cast(pl.Int64) if values.dtype.is_float() and whole(values) else values).cast(pl.String)
             )
     return made
-
-
-def _in_utc(times: pl.Series) -> pl.Series:
-    """Return times without a zone, which are in UTC."""
-    zone = getattr(times.dtype, "time_zone", None)
-    return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zone else times
 
 
 def _without_nan(values: pl.Series) -> pl.Series:

@@ -250,10 +250,15 @@ def _count_plausible(times: pl.Series, rows: pl.Series | None = None, years: tup
     return int(plausible.sum()) if rows is None else int(rows.filter(plausible).sum())
 
 
+def in_utc(times: pl.Series) -> pl.Series:
+    """Convert times with a time zone to UTC times without one; other values are unchanged."""
+    if isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone:
+        return times.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return times
+
+
 def _temporal(values: pl.Series) -> pl.Series:
-    if isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone:
-        values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return values.cast(pl.Datetime("us"))
+    return in_utc(values).cast(pl.Datetime("us"))
 
 
 def _epoch(values: pl.Series, unit: str) -> pl.Series:

@@ -50,8 +50,8 @@ class GroupedAlignment(LearntFusion):
         there = by[np.isfinite(by)]
         places = np.linspace(0, 1, self.settings.groups + 1)[1:-1]
         self.edges = np.unique(np.quantile(there, places)) if len(there) else np.zeros(0)
-        group, values = self._group(by), values[known]
         count = len(self.edges) + 2
+        group, values = self._group(by, count - 1), values[known]
         self.means, self.deviations = np.zeros((count, len(self.tasks))), np.ones((count, len(self.tasks)))
         self.quantiles = np.zeros((count, len(self.tasks), self.settings.points))
         for number in range(count):
@@ -59,14 +59,16 @@ class GroupedAlignment(LearntFusion):
             self.means[number], self.deviations[number] = own.mean(axis=0), own.std(axis=0) + TINY
             self.quantiles[number] = np.quantile(own, np.linspace(0, 1, self.settings.points), axis=0).T
 
-    def _group(self, by: Array) -> Array:
-        """Return the group of each value; values that are missing form the last group."""
-        return np.where(np.isfinite(by), np.searchsorted(self.edges, by, side="right"), len(self.edges) + 1)
+    def _group(self, by: Array, missing: int) -> Array:
+        """Return the group of each value, or ``missing`` where a value is missing."""
+        return np.where(np.isfinite(by), np.searchsorted(self.edges, by, side="right"), missing)
 
     def aligned(self, values: Array, requests: Requests) -> Array:
         """Return predictions (B, M, K) relative to their groups, (B, M, K)."""
         by = as_numbers(circumstances(self.settings.number, requests, values.shape[:2], self.dataset))
-        group = self._group(by)
+        group = self._group(
+            by, len(self.means) - 1
+        )  # fusions saved by earlier versions have no group of missing values
         if self.settings.form == "gain":
             return np.asarray((values - self.means[group]) / self.deviations[group])
         if self.settings.form == "ratio":

@@ -70,6 +70,9 @@ class LearntFusion(LearntComponent):
                 fix="omit the task, or pass its complement as a prediction",
             )
 
+    usual_columns: Array
+    """Usual values (C,) of the conditioning columns, if the fusion has any; see :meth:`learn_columns`."""
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the fused predictions, in their order."""
@@ -133,6 +136,14 @@ class LearntFusion(LearntComponent):
         made = copy(self)
         made.dataset = dataset
         return made
+
+    def learn_columns(self, names: Sequence[str], requests: Requests) -> None:
+        """Store the usual values of the conditioning columns, which replace missing ones."""
+        self.usual_columns = usual_values(request_numbers(names, requests, self.dataset))
+
+    def known_columns(self, names: Sequence[str], requests: Requests) -> Array:
+        """Return the conditioning columns of the requests (B, C), with the usual value where one is missing."""
+        return filled(request_numbers(names, requests, self.dataset), self.usual_columns)
 
     def known_users(self, requests: Requests) -> Array:
         """Return the users (B,) as numbered in the dataset of the fit; :data:`~taiji.data.user_subset.NEW` for new ones."""

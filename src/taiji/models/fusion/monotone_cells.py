@@ -21,14 +21,7 @@ from pydantic import Field, PositiveInt
 from taiji.core.component import Requests
 from taiji.core.errors import InputError
 from taiji.core.settings import Settings as Base
-from taiji.models.fusion.learnt_fusion import (
-    FusionRows,
-    FusionSettings,
-    LearntFusion,
-    filled,
-    request_numbers,
-    usual_values,
-)
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion
 from taiji.nn.monotone import MonotoneFunctions
 from taiji.nn.normal_scale import normal_scores, scale_knots
 
@@ -72,7 +65,7 @@ class MonotoneCells(LearntFusion):
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
         self.knots = [scale_knots(values[known, task]) for task in range(len(self.tasks))]
         self.action = np.zeros(len(self.tasks))
-        self.usual_columns = usual_values(request_numbers(s.columns, rows.requests, self.dataset))
+        self.learn_columns(s.columns, rows.requests)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = MonotoneFunctions(len(self.tasks), len(s.columns), s.grid, s.width).double()
@@ -93,7 +86,7 @@ class MonotoneCells(LearntFusion):
         s = self.settings
         known = np.isfinite(values).all(axis=2) & np.isfinite(worth)
         x = torch.as_tensor(self._scaled(np.where(known[..., None], values, 0.0)))
-        columns = torch.as_tensor(self._columns(requests))
+        columns = torch.as_tensor(self.known_columns(s.columns, requests))
         better = (
             known[:, :, None]
             & known[:, None, :]
@@ -144,7 +137,10 @@ class MonotoneCells(LearntFusion):
 
     def by_actions(self, values: Array, requests: Requests, actions: Array) -> Array:
         """Return the sums of the cells with given actions (B, K)."""
-        x, columns = torch.as_tensor(self._scaled(values)), torch.as_tensor(self._columns(requests))
+        x, columns = (
+            torch.as_tensor(self._scaled(values)),
+            torch.as_tensor(self.known_columns(self.settings.columns, requests)),
+        )
         with torch.inference_mode():
             return np.asarray(self._sum(x, columns, torch.tensor(actions)[:, None]).numpy())
 
@@ -181,10 +177,6 @@ class MonotoneCells(LearntFusion):
 
     def _scaled(self, values: Array) -> Array:
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
-
-    def _columns(self, requests: Requests) -> Array:
-        """Return the columns (B, C), with the mean of the fit where a value is missing."""
-        return filled(request_numbers(self.settings.columns, requests, self.dataset), self.usual_columns)
 
 
 def outer(q: torch.Tensor, a: torch.Tensor | float) -> torch.Tensor:

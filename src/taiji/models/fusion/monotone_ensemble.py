@@ -19,14 +19,7 @@ from torch import nn
 from taiji.core.component import Requests
 from taiji.core.settings import Settings as Base
 from taiji.metrics.concordance import grouped_concordance
-from taiji.models.fusion.learnt_fusion import (
-    FusionRows,
-    FusionSettings,
-    LearntFusion,
-    filled,
-    request_numbers,
-    usual_values,
-)
+from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion
 from taiji.nn.monotone import MonotoneFunctions
 from taiji.nn.normal_scale import normal_scores, scale_knots
 from taiji.nn.weighting_rules import Feedback, Observation, RuleOptions
@@ -118,7 +111,11 @@ class MonotoneEnsemble(LearntFusion):
         told = (told - told[known].mean(axis=0)) / spread
         # The labels are divided by their standard deviations, so each weight is multiplied by its label's standard deviation.
         start = np.array([s.weights[task] for task in labels]) * spread
-        scaled, columns = self._scaled(np.where(known[..., None], values, 0.0)), self._columns(rows.requests, fit=True)
+        self.learn_columns(s.columns, rows.requests)
+        scaled, columns = (
+            self._scaled(np.where(known[..., None], values, 0.0)),
+            self.known_columns(s.columns, rows.requests),
+        )
         rule = Feedback(len(labels), RuleOptions(initial=tuple(start), rate=s.feedback))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -150,7 +147,7 @@ class MonotoneEnsemble(LearntFusion):
     def score(self, values: Array, requests: Requests) -> Array:
         """Return the scores."""
         with torch.inference_mode():
-            columns = torch.as_tensor(self._columns(requests))
+            columns = torch.as_tensor(self.known_columns(self.settings.columns, requests))
             return np.asarray(
                 self.network(
                     torch.as_tensor(self._scaled(values)), torch.as_tensor(self.known_users(requests)), columns
@@ -177,13 +174,6 @@ class MonotoneEnsemble(LearntFusion):
     def _scaled(self, values: Array) -> Array:
         """Return predictions (B, M, K) scaled to the grid: three standard deviations to either side of the mean map to [0, 1]."""
         return np.stack([normal_scores(values[..., k], knots) / 6 + 0.5 for k, knots in enumerate(self.knots)], axis=2)
-
-    def _columns(self, requests: Requests, *, fit: bool = False) -> Array:
-        """Return the columns (B, C), with the mean of the fit where a value is missing."""
-        found = request_numbers(self.settings.columns, requests, self.dataset)
-        if fit:
-            self.usual_columns = usual_values(found)
-        return filled(found, self.usual_columns)
 
 
 def _uauc(scores: Array, labels: Array, known: Array, users: Array) -> Array:

@@ -20,6 +20,7 @@ from taiji.core.component import Predictions, Requests
 from taiji.core.errors import ConfigError
 from taiji.core.settings import Settings as Base
 from taiji.models.fusion.learnt_fusion import FusionRows, FusionSettings, LearntFusion, as_numbers, circumstances
+from taiji.models.learnt_component import known_values
 from taiji.nn.conditional_quantiles import QuantileNetwork, fit_quantiles, interpolated_ranks
 from taiji.nn.normal_scale import normal_scores, scale_knots
 
@@ -73,12 +74,7 @@ class QuantileAlignment(LearntFusion):
         numbers, categories = self._circumstances(rows.requests, known.shape)
         self.knots = [scale_knots(values[:, task]) for task in range(len(self.tasks))]
         self.number_knots = [scale_knots(column[known]) for column in numbers]
-        self.facts = {
-            "categories": [
-                sorted({value for value in column[known].tolist() if value is not None and value == value})
-                for column in categories
-            ]
-        }
+        self.facts = {"categories": [known_values(column[known]) for column in categories]}
         scaled = np.stack([normal_scores(values[:, k], knots) for k, knots in enumerate(self.knots)], axis=1)
         s = self.settings
         self.network = fit_quantiles(

@@ -24,7 +24,7 @@ from taiji.core.errors import ArtifactError, InputError
 from taiji.core.optional import needs
 from taiji.core.settings import Settings as Base
 from taiji.models.fusion.learnt_fusion import circumstances
-from taiji.models.learnt_component import LearntComponent
+from taiji.models.learnt_component import LearntComponent, known_values
 from taiji.world.draws import Draws
 
 if TYPE_CHECKING:
@@ -115,11 +115,7 @@ class DeviceGate(LearntComponent):
                 fix="log with some exploration, and log its propensities",
             )
         columns = self._columns(played.requests, played.slate, self.settings.categories)
-        self.facts = {
-            "categories": [
-                sorted({v for v in column[known].tolist() if v is not None and v == v}) for column in columns
-            ]
-        }
+        self.facts = {"categories": [known_values(column[known]) for column in columns]}
         features, weight = self.features(played.requests, played.slate)[known], 1 / propensity[known]
         stalled, values = played.stalled[known], played.values[known]
         through = (stalled == 0) & np.isfinite(values)

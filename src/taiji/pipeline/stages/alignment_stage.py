@@ -40,7 +40,7 @@ class Alignment(Stage):
         return config.model_copy(update={"alignment": alignment})
 
     def outside(self, config: Config) -> State:
-        """Return the state of the prompt-template files."""
+        """Return the state of the prompt-template files, and of the embedder if it is a folder."""
         return named_files(config.reasoning.prompts.templates, config.embedder.name)
 
     def cost(self, config: Config, log: Log) -> Amount:

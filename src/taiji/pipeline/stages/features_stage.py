@@ -52,7 +52,7 @@ class Features(Stage):
         return {"writer": self.writer} if self.variant else {}
 
     def outside(self, config: Config) -> State:
-        """Return the state of the prompt-template files, and of the base model's folder if the base model answers."""
+        """Return the state of the prompt-template files, of the base model's folder if the base model answers, and of the embedder if it is a folder."""
         base = config.language.model if model_stage(self.writer) is None else None
         return named_files(base, config.reasoning.prompts.templates, config.embedder.name)
 
