@@ -113,9 +113,15 @@ class Client:
             return 0, None
 
 
-def event_name(key: str) -> str:
-    """The start of the ids of a batch's events, sent without an API key."""
-    return hashlib.sha256(f"local\0{key}".encode()).hexdigest()[:32]
+def event_name(key: str, place: int) -> str:
+    """The id, without the time of arrival, of the event at a place in a batch that was sent without an API key."""
+    digest = hashlib.sha256(b"local\0" + key.encode()).hexdigest()
+    return f"{digest[:32]}-{place:04d}"
+
+
+def name_of(event_id: str) -> str:
+    """The part of a stored event's id that :func:`event_name` knows."""
+    return event_id.partition("-")[2]
 
 
 class Load:
@@ -162,8 +168,7 @@ class Load:
             time.sleep(rng.uniform(0.01, 0.1))
         if rng.random() < 0.1:  # a client that did not see the acknowledgement
             client.ask("POST", "/v1/events", {"events": events}, key)
-        name = event_name(key)
-        ids = [f"{name}-{place}" for place in range(len(events))]
+        ids = [event_name(key, place) for place in range(len(events))]
         with self.books.lock:
             self.books.batches += 1
             self.books.repeats += repeats
@@ -377,7 +382,7 @@ class World:
 def stored(
     world: World,
 ) -> tuple[Counter[str], dict[str, set[str]], dict[str, int], dict[tuple[str, str], dict[str, Any]], int]:
-    """Return the content of the raw store: occurrences of each event id, events per user, counted events per user, rows, and
+    """Return the content of the raw store: occurrences of each event's name, ids of events per user, counted events per user, rows, and
     queued events.
     """
     times: Counter[str] = Counter()
@@ -388,7 +393,7 @@ def stored(
         client = redis.Redis.from_url(world.place)
         for user in EVERYBODY:
             for packed in client.zrange(f"taiji:h:{user}", 0, -1):
-                times[json.loads(packed)[0]] += 1
+                times[name_of(json.loads(packed)[0])] += 1
                 events[user].add(json.loads(packed)[0])
             seen[user] = int(client.hget(f"taiji:u:{user}", "seen") or 0)
             for release in world.releases:
@@ -397,7 +402,7 @@ def stored(
         return times, events, seen, rows, client.xlen("taiji:queue")
     with sqlite3.connect(world.place) as db:
         for user, packed in db.execute("SELECT user, event FROM history"):
-            times[json.loads(packed)[0]] += 1
+            times[name_of(json.loads(packed)[0])] += 1
             events[user].add(json.loads(packed)[0])
         seen.update(db.execute("SELECT user, seen FROM users"))
         for release, user, head in db.execute("SELECT release, user, head FROM features"):
@@ -409,7 +414,8 @@ def audit(world: World, books: Books) -> dict[str, int]:
     """Compare the store with the ledger."""
     times, events, seen, rows, queued = stored(world)
     ours = set().union(*books.events.values())
-    lost = sum(len(books.events[user] - events[user]) for user in EVERYBODY)
+    arrived = {user: {name_of(event_id) for event_id in ids} for user, ids in events.items()}
+    lost = sum(len(books.events[user] - arrived[user]) for user in EVERYBODY)
     doubled = (
         sum(number - 1 for number in times.values())
         + len(set(times) - ours)
@@ -422,7 +428,7 @@ def audit(world: World, books: Books) -> dict[str, int]:
     stale = sum(
         (release, user) not in rows
         or rows[release, user]["events_seen"] != len(books.events[user])
-        or tuple(rows[release, user]["ids"]) != echo_ids(release.split("-", 1)[1], books.events[user])
+        or tuple(rows[release, user]["ids"]) != echo_ids(release.split("-", 1)[1], events[user])
         for release in world.releases
         for user in EVERYBODY
         if books.events[user]

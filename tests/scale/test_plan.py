@@ -37,12 +37,13 @@ def test_gpu_hours_by_hand():
             "gpus": 3,
             "efficiency": 0.5,
             "parameters": 1e9,
-            "model": {"prefill_per_s": 1000, "decode_per_s": 100, "utilisation": 0.5},
+            "model": {"prefill_per_s": 1000, "decode_per_s": 100, "utilisation": 0.5, "gpu_hour": 3.0},
         }
     )
     found = costs(plan(CONFIG, LOG.users, [RUN], cluster))
     busy = (90 * 400 / 1000 + 90 * 60 / 100) / 0.5
     assert found["answers"].gpu_hours == pytest.approx(busy / 3600)
+    assert found["answers"].gpu_cost == pytest.approx(3 * busy / 3600)
     assert found["answers"].seconds == pytest.approx(busy / 2)
     assert found["sft"].gpu_hours == pytest.approx(3 * 135_000 / 1000 / 0.5 / 3600)
     assert found["evaluation_ranker"].gpu_hours == 0

@@ -30,7 +30,7 @@ from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.readiness import Readiness
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.store import Store, StoreUnavailable, StoreUnusable
 from taiji.serving.types import (
     Claim,
     Event,
@@ -109,9 +109,9 @@ def test_reading_features(client: TestClient) -> None:
 
 
 def test_taking_in_events_once(client: TestClient, store: Store) -> None:
-    first = post_events(client, EVENT, {**EVENT, "user_id": "u3", "click": 0, "conversion": 1, "price": 2.5})
+    first = post_events(client, EVENT, {**EVENT, "user_id": "u3", "click": 0.0, "conversion": 1, "price": 2.5})
     assert (first.status_code, first.json()) == (202, {"accepted": 2, "duplicate": False})
-    again = post_events(client, EVENT, {**EVENT, "user_id": "u3", "click": 0, "conversion": 1, "price": 2.5})
+    again = post_events(client, EVENT, {**EVENT, "user_id": "u3", "click": 0.0, "conversion": 1, "price": 2.5})
     assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": True})
     assert post_events(client, EVENT).status_code == 409  # the same key, another body
     assert store.absorb("w", 10, 10) == 2
@@ -420,6 +420,42 @@ def test_probes_have_no_rate_and_administration_leaves_a_trace(
         ]
         assert [line["request"] for line in audit] == [answer.headers["x-request-id"] for answer in answers]
         assert not any("u1" in str(line) for line in audit)
+
+
+def test_a_key_of_any_name_leaves_a_trace(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for client in open_client(store, load_keys(None, {"TAIJI_API_KEYS": f"anonymous:admin:{'a' * 24}"})):
+        assert client.delete("/v1/users/u1", headers={"Authorization": f"Bearer {'a' * 24}"}).status_code == 200
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["key"] for line in lines if line["event"] == "audit"] == ["anonymous"]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (StoreUnusable("it was emptied"), "The store cannot be used: it was emptied."),
+        (StoreUnavailable("secret address"), "The store does not respond."),
+    ],
+    ids=["unusable", "away"],
+)
+def test_a_probe_says_what_is_wrong_with_the_store(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch, error: StoreUnavailable, says: str
+) -> None:
+    def fail(*_: object) -> Any:
+        raise error
+
+    for method in ("check", "erase"):
+        monkeypatch.setattr(type(store), method, fail)
+    log = io.StringIO()
+    with redirect_stderr(log):
+        answers = [client.get("/readyz"), client.delete("/v1/users/u1")]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
+        (503, "not_ready"),
+        (503, "unavailable"),
+    ]
+    assert answers[0].json()["message"] == says
+    fixed = isinstance(error, StoreUnusable)
+    assert ("it was emptied" in answers[1].json()["message"]) == ("it was emptied" in log.getvalue()) == fixed
+    assert "secret" not in log.getvalue() + answers[1].text
 
 
 class Townsfolk(ListMaker):
@@ -742,6 +778,17 @@ def test_an_idempotency_key_is_of_its_client(locked: TestClient, store: Store) -
     assert [post("write", "a"), post("admin", "b"), post("write", "a"), post("write", "b")] == [202, 202, 202, 409]
     assert store.absorb("w", 10, 10) == 2
     assert len({event.id for event in store.histories(["u1"], 10)[0].events}) == 2
+
+
+def test_events_of_the_same_time_stay_in_the_order_of_their_arrival(client: TestClient, store: Store) -> None:
+    """As ids of batches are hashes, the order by id alone would be a lottery."""
+    items = [f"i{number}" for number in range(36)]
+    for start in range(0, 24, 2):
+        batch = [{**EVENT, "item_id": item} for item in items[start : start + 2]]
+        assert post_events(client, *batch, key=f"batch {start}".replace(" ", "-")).status_code == 202
+    assert post_events(client, *({**EVENT, "item_id": item} for item in items[24:]), key="last").status_code == 202
+    assert store.absorb("w", 100, 10) == len(items)
+    assert [event.item for event in store.histories(["u1"], 10)[0].events] == items
 
 
 def test_rates_are_per_key(store: Store) -> None:

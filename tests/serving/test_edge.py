@@ -6,6 +6,8 @@ import asyncio
 import json
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -169,8 +171,27 @@ def test_a_server_drains_before_it_ends(served: Served) -> None:
     for seconds, signals in ((0.0, 1), (60.0, 2)):  # at once where nothing is to be waited for, or who asks cannot wait
         server = DrainingServer(served.server.config, seconds, lambda: None)
         for _ in range(signals):
+            server.handle_exit(2, None)  # Ctrl-C, which the terminal sends to the supervisor as well
+        assert not server.should_exit
+        for _ in range(signals):
             server.handle_exit(15, None)
         assert server.should_exit
+
+
+@pytest.mark.parametrize("drain_s", [0.0, 0.1], ids=["at once", "drained"])
+def test_a_process_goes_on_after_its_server_was_stopped(drain_s: float) -> None:
+    """What follows, such as sending the last traces, must happen."""
+    code = f"""
+import os, signal, threading, uvicorn
+from taiji.serving.edge import DrainingServer
+async def app(scope, receive, send): pass
+server = DrainingServer(uvicorn.Config(app, port=0, lifespan="off", log_config=None), {drain_s}, lambda: None)
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+server.run()
+print("last steps", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "last steps\n"), done.stderr
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,14 @@ def test_a_list_of_an_erased_user_is_gone_for_good() -> None:
     assert shown(lists, RecommendRequest(history())) is Missing.NONE and not len(lists)
 
 
+def test_a_list_outlives_the_events_that_its_user_has_had_since() -> None:
+    """The newest event of its time is then no longer among the stored ones, which are only so many."""
+    made, later = kept(), history("u1", "x", "y", seen=99)
+    assert shown(made, RecommendRequest(later)) == ITEMS
+    erased = kept(history("u1", "b", forgotten=True))
+    assert shown(erased, RecommendRequest(replace(later, forgotten=True))) is Missing.ERASED
+
+
 def test_age_ends_a_list_and_a_clock_that_went_back_does_not_make_it_younger() -> None:
     lists = kept()
     assert shown(lists, RecommendRequest(history()), NOW + 60 * SECOND - 1) == ITEMS

@@ -58,9 +58,8 @@ def test_the_checker_sees_a_lost_a_doubled_and_a_foreign_row(tmp_path: Path) -> 
             ]
         }
         assert client.ask("POST", "/v1/events", body, "planted")[0] == 202
-        name = faults.event_name("planted")
         for place, user in enumerate(faults.USERS[:3]):
-            books.events[user].add(f"{name}-{place}")
+            books.events[user].add(faults.event_name("planted", place))
         deadline = faults.time.monotonic() + 30
         while any(faults.audit(world, books).values()) and faults.time.monotonic() < deadline:
             faults.time.sleep(0.1)

@@ -17,9 +17,9 @@ from taiji.core.errors import ConfigError, ResourceError
 from taiji.serving.redis_store import RedisStore
 from taiji.serving.settings import ServingSettings
 from taiji.serving.sqlite_store import SQLiteStore
-from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.store import Store, StoreUnavailable, StoreUnusable
 from taiji.serving.stores import demand_same_store, open_store, place_of
-from taiji.serving.types import Event, EventBatch
+from taiji.serving.types import Event, EventBatch, FeatureRow, Release
 
 BATCH = EventBatch("k", "d", (Event("e", "u", "i", 5),))
 
@@ -46,20 +46,45 @@ def test_a_store_that_came_back_empty_is_refused(
     empty(store)
     with pytest.raises(StoreUnavailable, match="not the one that the process opened"):
         store.check()
-    if isinstance(store, RedisStore):  # a file does not empty itself under a running process
-        for write in (
-            lambda: store.append([BATCH], 1),
-            lambda: store.commit("r", [], [], 1),
-            lambda: store.erase("u", 1),
-        ):
-            with pytest.raises(StoreUnavailable):
-                write()
     again = open_store(settings)  # a child that starts anew must not take the empty one for its own
     with pytest.raises(ResourceError, match="replaced"):
         open_store(settings, generation=store.generation)
     with pytest.raises(ResourceError, match="emptied or replaced"):
         demand_same_store(note, place, again.generation)
     again.close()
+
+
+def test_no_step_works_on_a_redis_that_was_emptied_under_a_running_service(redis_server: RedisServer) -> None:
+    """A service that went on would answer that nobody is erased, and take new releases and users into a store of nobody's."""
+    settings = ServingSettings(store=redis_server.url)
+    store = open_store(settings)
+    assert isinstance(store, RedisStore)
+    release = Release("r", "run", "m", "q")
+    row = FeatureRow("u", 1, (1,), None, (), "m", "q", 1, 0)
+    steps: dict[str, tuple[object, ...]] = {
+        "check": (), "queue_age": (1,), "clock_floor": (), "append": ([BATCH], 1), "absorb": ("w", 9, 1), "claim": ("r", "w", 9, 1, 9),
+        "commit": ("r", [], [], 1), "fail": ("r", [], "why", 1), "abandon": ("r", "w", 1), "read": (["u"],), "histories": (["u"], 1),
+        "releases": (), "add_release": (release, 1), "publish": ("r", [row], 1), "activate": ("r",), "retire": ("r",), "roll_back": (),
+        "waiting": ("r", 1), "beat": ("p", {}, 1), "beats": (1,), "last_beats": (), "dead_letters": (), "retry": (1,), "erase": ("u", 1),
+        "scrub": (), "suppressed": (["u"],), "count": (), "counters": (), "gauges": (1,), "repair_clock": (1,),
+    }  # fmt: skip
+    assert {name for name in vars(Store) if not name.startswith("_")} - {"keyed", "close"} == set(steps)
+    before, others = store.generation, []
+    try:
+        for filled in (False, True):
+            store._redis.flushall()
+            if filled:  # by another service that was started after the loss
+                others.append(open_store(settings))
+                others[-1].append([EventBatch("k2", "d", BATCH.events)], 1)
+            state = {key: store._redis.dump(key) for key in store._redis.scan_iter()}
+            for name, arguments in steps.items():
+                with pytest.raises(StoreUnusable, match="not the one that the process opened"):
+                    getattr(store, name)(*arguments)
+            assert {key: store._redis.dump(key) for key in store._redis.scan_iter()} == state
+    finally:
+        for opened in (store, *others):
+            opened.close()
+    assert others[0].generation != before
 
 
 @pytest.mark.parametrize(
@@ -73,7 +98,7 @@ def test_a_store_that_came_back_empty_is_refused(
 def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str, worse: str, sound: str
 ) -> None:
-    monkeypatch.setattr("taiji.serving.redis_store.DURABLE_S", 0.0)
+    monkeypatch.setattr("taiji.serving.redis_server.DURABLE_S", 0.0)
     store = open_store(ServingSettings(store=redis_server.url))
     assert isinstance(store, RedisStore)
     store._redis.flushall()
@@ -84,7 +109,7 @@ def test_a_redis_that_stops_keeping_events_under_a_running_service_gets_none(
         assert store.append([BATCH], 1) == ["accepted"]
         store._redis.config_set(name, worse)
         for step in (store.check, lambda: store.append([BATCH], 2)):
-            with pytest.raises(StoreUnavailable, match=f"would lose events.*{name} {worse}"):
+            with pytest.raises(StoreUnusable, match=f"would lose events.*{name} {worse}"):
                 step()
     finally:
         store._redis.config_set(name, sound)
@@ -110,7 +135,7 @@ def test_a_file_that_is_taken_from_a_running_service_gets_no_more_events(
         (tmp_path / "copy").rename(place)
     again = EventBatch("k2", "d", (Event("e2", "u", "i", 6),))
     for step in (store.check, lambda: store.append([again], 2), lambda: store.read(["u"]), lambda: store.erase("u", 2)):
-        with pytest.raises(StoreUnavailable, match="not the one that the process opened"):
+        with pytest.raises(StoreUnusable, match="not the one that the process opened"):
             step()
     assert place.exists() == (how == "replaced"), "nobody made a new one in its place"
 

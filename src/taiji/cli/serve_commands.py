@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ def serve(run: RunFolder, overrides: Overrides = None) -> None:
     from taiji.serving.logs import to_standard_error
 
     to_standard_error()
-    start(run, config_of(run, overrides).serving, started=print)
+    start(run, config_of(run, overrides).serving, started=partial(print, flush=True))
 
 
 def roll_out(

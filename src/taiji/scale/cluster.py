@@ -43,14 +43,22 @@ def print_plan(plan: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", *(("rows", "tokens read", "written", "trained on", "GPU hours", "wall time", "storage")))
+    table = Table(
+        "stage", *(("rows", "tokens read", "written", "trained on", "GPU hours", "price", "wall time", "storage"))
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for cost in plan.stages:
         table.add_row(cost.stage, *_cells(cost))
     table.add_section()
     table.add_row(
-        "all", "", *("" for _ in range(3)), f"{plan.gpu_hours:,.1f}", _time(plan.seconds), _bytes(plan.gigabytes)
+        "all",
+        "",
+        *("" for _ in range(3)),
+        f"{plan.gpu_hours:,.1f}",
+        f"{plan.gpu_cost:,.2f}",
+        _time(plan.seconds),
+        _bytes(plan.gigabytes),
     )
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(table)
@@ -60,7 +68,8 @@ def print_plan(plan: Plan) -> None:
 
 def _cells(cost: Cost) -> list[str]:
     counts = [_count(value) for value in (cost.rows, cost.tokens_read, cost.tokens_written, cost.tokens_trained)]
-    return [*counts, f"{cost.gpu_hours:,.1f}" if cost.gpu_hours else "", _time(cost.seconds), _bytes(cost.gigabytes)]
+    gpus = [f"{cost.gpu_hours:,.1f}", f"{cost.gpu_cost:,.2f}"] if cost.gpu_hours else ["", ""]
+    return [*counts, *gpus, _time(cost.seconds), _bytes(cost.gigabytes)]
 
 
 def _count(value: float) -> str:

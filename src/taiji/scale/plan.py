@@ -18,7 +18,7 @@ from taiji.core.settings import Settings
 from taiji.pipeline.amounts import TRAINED, Amount, Log
 from taiji.scale.rates import Line, Measured, fit
 from taiji.scale.workload import workload
-from taiji.serving.sizing import Model
+from taiji.serving.sizing import Rates
 
 UNMEASURED = Line(0.0, 0.0)
 """Line (zero seconds) of a stage that no measured run includes; the plan lists these stages among its assumptions."""
@@ -35,9 +35,9 @@ class Cluster(Settings):
     """Number of GPUs for the language stages; 0 runs these stages on the machines' CPUs, at the measured speed."""
     parameters: float = Field(default=135e6, gt=0)
     """Number of parameters of the language model, for its stored size."""
-    model: Model = Model()
+    model: Rates = Rates()
     """Token rates of one GPU with this model, utilisation, and price per hour."""
-    teacher: Model | None = None
+    teacher: Rates | None = None
     """Token rates, utilisation and price for the teacher, if it is another model on separate GPUs; `null`: the same model."""
     compare_gflops: float = Field(default=30.0, gt=0)
     """GFLOP/s at which one machine computes the matrix products of the look-alike search (exact, in float64)."""
@@ -54,6 +54,7 @@ class Cost:
         rows: prompts, exposures or events.
         tokens_read, tokens_written, tokens_trained: tokens of the language model.
         gpu_hours: 0 on a cluster without GPUs.
+        gpu_cost: price of the GPU hours.
         seconds: wall time.
         gigabytes: size of the artefacts kept.
     """
@@ -64,6 +65,7 @@ class Cost:
     tokens_written: float
     tokens_trained: float
     gpu_hours: float
+    gpu_cost: float
     seconds: float
     gigabytes: float
 
@@ -86,6 +88,11 @@ class Plan:
         return sum(cost.gpu_hours for cost in self.stages)
 
     @property
+    def gpu_cost(self) -> float:
+        """Price of the GPU hours of the whole run."""
+        return sum(cost.gpu_cost for cost in self.stages)
+
+    @property
     def gigabytes(self) -> float:
         """Size of the whole run directory."""
         return sum(cost.gigabytes for cost in self.stages)
@@ -96,6 +103,7 @@ class Plan:
             "stages": [asdict(cost) for cost in self.stages],
             "seconds": self.seconds,
             "gpu_hours": self.gpu_hours,
+            "gpu_cost": self.gpu_cost,
             "gigabytes": self.gigabytes,
             "assumptions": list(self.assumptions),
         }
@@ -133,19 +141,20 @@ def plan(
 
 
 def _cost(name: str, amount: Amount, line: Line, cluster: Cluster, gigabytes: float) -> Cost:
-    gpu_hours, machines = 0.0, (1 + (cluster.workers - 1) * cluster.efficiency) if amount.spread else 1.0
+    gpu_hours, price, machines = 0.0, 0.0, (1 + (cluster.workers - 1) * cluster.efficiency) if amount.spread else 1.0
     compared = 2 * amount.pairs * cluster.vector / (cluster.compare_gflops * 1e9)
     if amount.language and cluster.gpus:
         model = cluster.teacher if amount.teacher and cluster.teacher else cluster.model
         busy = (amount.read + TRAINED * amount.trained) / model.prefill_per_s + amount.written / model.decode_per_s
-        gpu_hours = busy / model.utilisation / 3600
+        gpu_hours, price = busy / model.utilisation / 3600, model.gpu_hour
         parallel = 1 + (cluster.gpus - 1) * cluster.efficiency
         seconds = gpu_hours * 3600 / parallel + compared / cluster.workers
     else:
         seconds = (
             line.fixed + line.slope * amount.units / machines + (compared / cluster.workers if compared > 60 else 0.0)
         )
-    return Cost(name, amount.rows, amount.read, amount.written, amount.trained, gpu_hours, seconds, gigabytes)
+    tokens = amount.read, amount.written, amount.trained
+    return Cost(name, amount.rows, *tokens, gpu_hours, gpu_hours * price, seconds, gigabytes)
 
 
 def _storage(name: str, amount: Amount, before: Amount | None, run: Measured, cluster: Cluster) -> float:
@@ -171,11 +180,11 @@ def assumptions(log: Log, runs: list[Measured], cluster: Cluster) -> list[str]:
     if cluster.gpus:
         m = cluster.model
         lines.append(
-            f"{counted(cluster.gpus, 'GPU')}, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens per second at {m.utilisation:.0%} utilisation; a trained token costs as much as three read."
+            f"{counted(cluster.gpus, 'GPU')}, each reads {m.prefill_per_s:,.0f} and writes {m.decode_per_s:,.0f} tokens per second at {m.utilisation:.0%} utilisation, for {m.gpu_hour:g} per hour; a trained token costs as much as three read."
         )
         if cluster.teacher:
             lines.append(
-                f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens per second."
+                f"The teacher's GPUs read {cluster.teacher.prefill_per_s:,.0f} and write {cluster.teacher.decode_per_s:,.0f} tokens per second, for {cluster.teacher.gpu_hour:g} per hour."
             )
     else:
         lines.append(

@@ -32,7 +32,7 @@ from taiji.serving.request_bodies import event_batch, idempotency_key, joined, j
 from taiji.serving.scorers import Scorers
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, Store, StoreUnavailable
+from taiji.serving.store import Appended, Store, StoreUnavailable, StoreUnusable, why
 from taiji.serving.types import (
     EventBatch,
     IntentRequest,
@@ -235,11 +235,11 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
 
 
 def _unavailable(request: Request, error: Exception) -> Response:
-    log("request rejected", error=where(error.__cause__ or error))
-    body = {
-        "code": "unavailable",
-        "message": "The store is unavailable; repeat the request with the same idempotency key.",
-    }
+    assert isinstance(error, StoreUnavailable)
+    log("request rejected", error=why(error))
+    unusable = f"The service rejects all requests for data: {error}."
+    passing = "The store is unavailable; repeat the request with the same idempotency key."
+    body = {"code": "unavailable", "message": unusable if isinstance(error, StoreUnusable) else passing}
     return Response(json.dumps(body), 503, {"retry-after": "1"}, "application/json")
 
 
@@ -318,8 +318,11 @@ def _routes(app: FastAPI, service: Service) -> None:
               responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.EventsIn, idempotent=True))  # fmt: skip
     async def events(request: Request) -> Response:
         body, sent = await json_body(request), idempotency_key(request)
-        latest = clock() + int(service.settings.limits.future_s * 1e6)
-        batch = await service.read(body, partial(event_batch, service.store.keyed, sent, request.scope[KEY], latest))
+        now = clock()
+        latest = now + int(service.settings.limits.future_s * 1e6)
+        batch = await service.read(
+            body, partial(event_batch, service.store.keyed, sent, request.scope[KEY], now, latest)
+        )
         outcome = await service.intake(batch)
         if outcome == "conflict":
             raise Rejected(409, "conflict", "This Idempotency-Key was used before with a different body.")

@@ -11,6 +11,7 @@ import asyncio
 import http
 import json
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -185,9 +186,16 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain at the first signal, and stop at the second."""
+        """Begin to drain at the first SIGTERM, and stop at the second.
+
+        Ctrl-C in a terminal also reaches this process, but its supervisor decides what follows from it. uvicorn's own
+        handler is not called: at the end it would raise the signal again, which would kill the process before it could
+        send its last traces and close the store.
+        """
+        if sig == signal.SIGINT:
+            return
         if self._drains or not self._drain_s:
-            super().handle_exit(sig, frame)
+            self._end()
             return
         self._drains = True
         self._told()

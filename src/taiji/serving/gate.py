@@ -49,7 +49,7 @@ LARGE = 8192
 """Size in bytes above which a body waits for its turn and is parsed outside the event loop. Parsing a thousand events
 takes milliseconds, in which the event loop would answer no other request.
 """
-ANONYMOUS = "anonymous"
+ANONYMOUS = ""
 KEY, BUSY = "taiji.key", "taiji.busy"
 """Entries of a request's ASGI scope: the name of its API key and, if there is no capacity to compute a response, the
 :class:`Overloaded` error.

@@ -100,8 +100,10 @@ class KeptList:
 
     def knows(self, history: UserHistory) -> bool:
         """Return False if the user data from which the list was made has been erased since, otherwise True."""
-        same = self.forgotten == history.forgotten and history.seen >= self.seen
-        return same and (not self.newest or any(event.id == self.newest for event in history.events))
+        if self.forgotten != history.forgotten or history.seen < self.seen:
+            return False
+        never_erased = not history.forgotten  # the newest event may only be too old for the stored history
+        return never_erased or not self.newest or any(event.id == self.newest for event in history.events)
 
     def shown_again(self, request: RecommendRequest, share: float = SHARE) -> RecommendResult | None:
         """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of the places.

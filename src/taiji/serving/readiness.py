@@ -7,7 +7,7 @@ import time
 from taiji.serving.clock import SteadyClock
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store
+from taiji.serving.store import Store, StoreUnavailable, StoreUnusable
 
 KEEP_S = 0.05
 """Seconds for which a positive result is reused, so that a flood of probes costs the store little."""
@@ -37,17 +37,18 @@ class Readiness:
         return not self.draining and time.monotonic() < self._until
 
     def reason(self) -> str:
-        """Return the reason why the process is not ready; empty if it is ready.
-
-        Raises:
-            StoreUnavailable: the store does not respond, or has been replaced.
-        """
+        """Return the reason why the process is not ready; empty if it is ready."""
         if self.draining:
             return "The process is about to stop."
         if self.fresh:
             return ""
-        self._store.check()
-        reason = self._reason()
+        try:
+            self._store.check()
+            reason = self._reason()
+        except StoreUnusable as error:
+            reason = f"The store cannot be used: {error}."
+        except StoreUnavailable:
+            reason = "The store does not respond."
         self._until = 0.0 if reason else time.monotonic() + KEEP_S
         return reason
 

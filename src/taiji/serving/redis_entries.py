@@ -1,10 +1,12 @@
-"""Parse entries of the event queue from replies of Redis."""
+"""Parse replies of Redis: entries of the event queue, and dead letters."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from taiji.serving.store import event_of
+from taiji.serving.store import DeadLetter, event_of
 
 
 def entries_of(found: Any) -> list[Any]:
@@ -39,3 +41,16 @@ def age_of(first: Any, clock: tuple[int, int]) -> float:
     ``clock`` is the server's time as (seconds, microseconds).
     """
     return max(0.0, clock[0] + clock[1] / 1e6 - int(first[0][0].split(b"-")[0]) / 1e3) if first else 0.0
+
+
+def dead_letters(unreadable: Iterable[Any], failed: Iterable[tuple[str, Mapping[bytes, bytes]]]) -> list[DeadLetter]:
+    """Return the dead letters of entries that could not be read, and of each release's failed users."""
+    found = []
+    for number, fields in unreadable:
+        at = int(number.split(b"-")[0]) * 1000
+        found.append(DeadLetter("", fields[b"u"].decode(errors="replace"), fields[b"why"].decode(), 0, at))
+    for name, users in failed:
+        for user, body in sorted(users.items()):
+            values = json.loads(body)
+            found.append(DeadLetter(name, user.decode(), values["reason"], int(values["attempts"]), int(values["at"])))
+    return found

@@ -235,10 +235,34 @@ return rows
 
 PUBLISH = """
 -- ARGV: P, release, user, its digest, seen, neighbour, its digest, head, tail, next due or ''
+redis.call('SADD', P..'names', ARGV[2])
 if redis.call('EXISTS', P..'f:'..ARGV[2]..':'..ARGV[3]) == 1 or redis.call('SISMEMBER', P..'erased', ARGV[4]) == 1 then return 0 end
 put(ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
 if ARGV[10] ~= '' then redis.call('ZADD', P..'due:'..ARGV[2], 'NX', ARGV[10], ARGV[3]) end
 return 1
+"""
+
+ADD_RELEASE = """
+-- ARGV: P, release, its JSON. The first release becomes active. Returns 1 if its users have already become due.
+redis.call('SADD', P..'names', ARGV[2])
+redis.call('HSET', P..'releases', ARGV[2], ARGV[3])
+redis.call('HSETNX', P..'meta', 'active', ARGV[2])
+return redis.call('HEXISTS', P..'meta', 'filled:'..ARGV[2])
+"""
+
+FILLED = """
+-- ARGV: P, release
+redis.call('HSET', P..'meta', 'filled:'..ARGV[2], 1)
+"""
+
+COUNT = """
+-- ARGV: P, then one (counter, amount) pair per counter
+for i = 2, #ARGV, 2 do redis.call('HINCRBY', P..'counters', ARGV[i], ARGV[i + 1]) end
+"""
+
+BEAT = """
+-- ARGV: P, process, JSON
+redis.call('HSET', P..'beats', ARGV[2], ARGV[3])
 """
 
 FILL = """

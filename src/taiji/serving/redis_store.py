@@ -8,22 +8,19 @@ one primary. To use several primaries, run a separate store for each shard of us
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from taiji.core.errors import ResourceError
 from taiji.serving import redis_scripts as lua
-from taiji.serving.redis_entries import age_of, entries_of, unread
-from taiji.serving.settings import PASSWORD, ServingSettings, without_password
+from taiji.serving.redis_entries import age_of, dead_letters, entries_of, unread
+from taiji.serving.redis_server import Durability, connected, translated
+from taiji.serving.settings import ServingSettings, without_password
 from taiji.serving.store import (
     ALIVE_S,
     BURST,
@@ -36,6 +33,7 @@ from taiji.serving.store import (
     Gauges,
     Releases,
     StoreUnavailable,
+    StoreUnusable,
     as_of,
     demand_readable,
     digest_of,
@@ -51,35 +49,18 @@ from taiji.serving.types import Claim, EventBatch, FeatureRow, Release, StoredRo
 CONSUMER_GROUP = "workers"
 ORPHANED_MS = 60_000
 """Milliseconds after which events that another worker has claimed but not absorbed are claimed again."""
-TIMEOUT_S = 5.0
-LOSES = "This Redis would lose events."
-DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"
-MAKE_DURABLE = (
-    "redis-cli config set appendonly yes; redis-cli config set appendfsync everysec; "
-    "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
-)
-DURABLE_S = 1.0
-"""Seconds between two checks of the server's durability settings."""
 
 
 class RedisStore:
     """See :class:`taiji.serving.store.Store`."""
 
     def __init__(self, url: str, settings: ServingSettings) -> None:
-        self._settings, self._prefix, self._durable_until = settings, settings.prefix, 0.0
-        # No internal retries: the caller must know that a step may have been executed although its reply was lost.
-        password = os.environ.get(PASSWORD)
-        self._redis: Any = redis.Redis.from_url(
-            url,
-            **({"password": password} if password else {}),
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._settings, self._prefix, self._redis = settings, settings.prefix, connected(url)
+        self._durability = Durability(self._redis)
         place = without_password(url)
         try:
-            with _translated():
-                self._demand_durability(place)
+            with translated():
+                self._durability.demand(place)
                 self._note_schema(place)
                 self._make_group()
                 self._redis.hsetnx(self._key("meta"), "secret", secrets.token_bytes(32))
@@ -101,33 +82,6 @@ class RedisStore:
             if name.isupper() and name != "PRELUDE"
         }
 
-    def _demand_durability(self, place: str) -> None:
-        if found := self._fragile():
-            raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
-
-    def _fragile(self) -> str:
-        """Return the server's settings if it could lose events; empty if it could not, or if it hides its settings."""
-        try:
-            found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
-        except redis.ResponseError:
-            return ""  # a managed service that hides its configuration
-        kept = (
-            found.get("appendonly") == "yes" and found.get("appendfsync") != "no"
-        )  # with "no", the operating system decides when to sync
-        sound = kept and found.get("maxmemory-policy") == "noeviction"
-        return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
-
-    def _demand_lasting_durability(self) -> None:
-        """Check at most once per second that the server still keeps events.
-
-        Raises:
-            StoreUnavailable: the server's settings were changed, so that it could lose events.
-        """
-        if time.monotonic() >= self._durable_until:
-            if found := self._fragile():
-                raise StoreUnavailable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
-            self._durable_until = time.monotonic() + DURABLE_S
-
     def _note_schema(self, place: str) -> None:
         found = [int(value or 1) for value in self._redis.hmget(self._key("meta"), "schema", "schema_reader")]
         demand_readable(found[0], found[1], place)
@@ -147,6 +101,18 @@ class RedisStore:
     def _run(self, script: str, *arguments: Any, client: Any = None) -> Any:
         return self._scripts[script](keys=[self.generation], args=[self._prefix, *arguments], client=client)
 
+    def _replies(self, pipe: Any) -> list[Any]:
+        """Execute a transaction of plain commands, and return their replies.
+
+        Raises:
+            StoreUnusable: the store has been emptied or replaced since it was opened.
+        """
+        pipe.hget(self._key("meta"), "generation")
+        *replies, generation = pipe.execute()
+        if generation != self.generation.encode():
+            raise StoreUnusable(REPLACED)
+        return replies
+
     def _window(self) -> int:
         return int(self._settings.trigger.window_s * 1e6)
 
@@ -157,29 +123,27 @@ class RedisStore:
         return keyed_digest(data, self._secret)
 
     def check(self) -> None:
-        with _translated():
-            found = self._redis.hget(self._key("meta"), "generation")
-        if found != self.generation.encode():
-            raise StoreUnavailable(REPLACED)
-        with _translated():
-            self._demand_lasting_durability()
+        with translated():
+            self._replies(self._redis.pipeline())
+            self._durability.demand_lasting()
 
     def queue_age(self, now: int) -> float:
         del now  # the stream's ids carry the server's time
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline()
             pipe.xrange(self._key("queue"), count=1)
             pipe.time()
-            return age_of(*pipe.execute())
+            return age_of(*self._replies(pipe))
 
     def clock_floor(self) -> int:
-        with _translated():
-            return int(self._redis.get(self._key("clock")) or 0)
+        with translated():
+            (found,) = self._replies(self._redis.pipeline().get(self._key("clock")))
+        return int(found or 0)
 
     def repair_clock(self, now: int) -> int:
         repaired, latest = 0, latest_due(self._settings, now)
-        with _translated():
-            for name in [name.decode() for name in self._redis.hkeys(self._key("releases"))]:
+        with translated():
+            for name in self._release_names():
                 for users in [[], *self._scan("f", name, "")]:
                     repaired += self._run("REPAIR", now, latest, name, *users)
         return repaired
@@ -190,8 +154,8 @@ class RedisStore:
     def append(self, batches: Sequence[EventBatch], now: int) -> list[Appended]:
         del now  # the stream's ids carry the server's time
         limits, remember = self._settings.limits, int(self._settings.idempotency_s * 1000)
-        with _translated():
-            self._demand_lasting_durability()
+        with translated():
+            self._durability.demand_lasting()
             pipe = self._redis.pipeline(transaction=False)
             for batch in batches:
                 packed = [piece for event in batch.events for piece in (event.user, event.time, event.pack())]
@@ -209,7 +173,8 @@ class RedisStore:
             return [outcome.decode() for outcome in pipe.execute()]
 
     def absorb(self, consumer: str, limit: int, now: int) -> int:
-        with _translated():
+        with translated():
+            self._replies(self._redis.pipeline())  # before a command that marks entries as taken
             entries = self._pending(consumer, limit)
             if not entries:
                 return 0
@@ -243,7 +208,7 @@ class RedisStore:
 
     def claim(self, release: str, worker: str, limit: int, now: int, lease_us: int) -> list[Claim]:
         token = secrets.token_hex(8)
-        with _translated():
+        with translated():
             found = self._run("CLAIM", release, now, limit, now + lease_us, token, worker, *self._failing())
             users = [user.decode() for user, *_ in found]
             forgotten = self._suppressed(users)
@@ -261,7 +226,7 @@ class RedisStore:
                 *self._row(row),
                 next_due(self._settings, row.user, now, spread=False) or "",
             ]
-        with _translated():
+        with translated():
             return [bool(stored) for stored in self._run("COMMIT", release, now, self._window(), *pieces)]
 
     def _row(self, row: FeatureRow) -> list[Any]:
@@ -270,15 +235,15 @@ class RedisStore:
 
     def fail(self, release: str, claims: Sequence[Claim], reason: str, now: int, *, count: bool = True) -> None:
         pairs = [piece for claim in claims for piece in (claim.history.user, claim.token)]
-        with _translated():
+        with translated():
             self._run("FAIL", release, now, reason, int(count), *self._failing(), *pairs)
 
     def abandon(self, release: str, worker: str, now: int, *, count: bool = True) -> int:
-        with _translated():
+        with translated():
             return int(self._run("ABANDON", release, now, worker, int(count), *self._failing()))
 
     def read(self, users: Sequence[str]) -> list[StoredRow | None]:
-        with _translated():
+        with translated():
             active, *rows = self._run("READ", *users) or [None]
         if active is None:
             return [None] * len(users)
@@ -286,35 +251,36 @@ class RedisStore:
         return [StoredRow(name, int(version), head, tail) if version else None for version, head, tail in rows]
 
     def histories(self, users: Sequence[str], now: int) -> list[UserHistory]:
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline()
             for user in users:
                 pipe.zrange(self._key("h", user), 0, -1)
                 pipe.hget(self._key("u", user), "seen")
-            found = pipe.execute()
+            found = self._replies(pipe)
             erased = self._suppressed(users)
         return [_history(user, found[2 * i], found[2 * i + 1] or 0, erased[i], now) for i, user in enumerate(users)]
 
     def releases(self) -> Releases:
-        with _translated():
-            live = readable_releases(
-                (name.decode(), body) for name, body in self._redis.hgetall(self._key("releases")).items()
-            )
-            active, previous = (
-                name and name.decode() for name in self._redis.hmget(self._key("meta"), "active", "previous")
-            )
+        with translated():
+            pipe = self._redis.pipeline()
+            pipe.hgetall(self._key("releases"))
+            pipe.hmget(self._key("meta"), "active", "previous")
+            found, names = self._replies(pipe)
+        live = readable_releases((name.decode(), body) for name, body in found.items())
+        active, previous = (name and name.decode() for name in names)
         return Releases(live, active, previous)
 
+    def _release_names(self) -> list[str]:
+        (found,) = self._replies(self._redis.pipeline().hkeys(self._key("releases")))
+        return sorted(name.decode() for name in found)
+
     def add_release(self, release: Release, now: int) -> None:
-        with _translated():
-            self._redis.sadd(self._key("names"), release.name)
-            self._redis.hset(self._key("releases"), release.name, release.pack())
-            self._redis.hsetnx(self._key("meta"), "active", release.name)
-            if not release.features or self._redis.hexists(self._key("meta"), f"filled:{release.name}"):
+        with translated():
+            if self._run("ADD_RELEASE", release.name, release.pack()) or not release.features:
                 return
             for users in self._scan("u:"):
                 self._run("FILL", release.name, now + self._window(), paces(self._settings)[1], *users)
-            self._redis.hset(self._key("meta"), f"filled:{release.name}", 1)
+            self._run("FILLED", release.name)
 
     def _scan(self, *parts: str) -> Iterator[list[bytes]]:
         """Yield chunks of at most 1000 names of keys that start with ``parts``, without this common prefix."""
@@ -330,8 +296,7 @@ class RedisStore:
             yield chunk
 
     def publish(self, release: str, rows: Sequence[FeatureRow], now: int) -> int:
-        with _translated():
-            self._redis.sadd(self._key("names"), release)
+        with translated():
             pipe = self._redis.pipeline(transaction=False)
             for row in rows:
                 due = next_due(self._settings, row.user, now, spread=True) or ""
@@ -341,42 +306,45 @@ class RedisStore:
             return sum(pipe.execute())
 
     def activate(self, release: str) -> None:
-        with _translated():
+        with translated():
             if not self._run("ACTIVATE", release):
                 raise KeyError(release)
 
     def roll_back(self) -> str:
-        with _translated():
+        with translated():
             name = self._run("ROLL_BACK")
         if name is None:
             raise KeyError("previous")
         return str(name.decode())
 
     def waiting(self, release: str, now: int) -> int:
-        with _translated():
+        with translated():
             pipe = self._redis.pipeline()
             pipe.zcard(self._key("lease", release))
             pipe.zcount(self._key("due", release), "-inf", now + self._window())
-            return sum(pipe.execute())
+            return sum(self._replies(pipe))
 
     def beat(self, process: str, facts: Mapping[str, Any], now: int) -> None:
-        with _translated():
-            self._redis.hset(self._key("beats"), process, json.dumps({"at": now, "facts": facts}))
+        with translated():
+            self._run("BEAT", process, json.dumps({"at": now, "facts": facts}))
 
     def beats(self, now: int) -> dict[str, dict[str, Any]]:
-        with _translated():
-            found = {name.decode(): json.loads(body) for name, body in self._redis.hgetall(self._key("beats")).items()}
+        with translated():
+            found = self._beats()
             if old := [name for name, beat in found.items() if beat["at"] < now - FORGET_US]:
                 self._redis.hdel(self._key("beats"), *old)
         return {name: beat["facts"] for name, beat in found.items() if beat["at"] > now - int(ALIVE_S * 1e6)}
 
     def last_beats(self) -> dict[str, int]:
-        with _translated():
-            found = self._redis.hgetall(self._key("beats"))
-        return {name.decode(): int(json.loads(body)["at"]) for name, body in found.items()}
+        with translated():
+            return {name: int(beat["at"]) for name, beat in self._beats().items()}
+
+    def _beats(self) -> dict[str, Any]:
+        (found,) = self._replies(self._redis.pipeline().hgetall(self._key("beats")))
+        return {name.decode(): json.loads(body) for name, body in found.items()}
 
     def retire(self, release: str) -> None:
-        with _translated():
+        with translated():
             if not self._run("RETIRE", release):
                 raise KeyError(release)
             for kind in ("f", "n"):
@@ -386,26 +354,22 @@ class RedisStore:
             self._redis.srem(self._key("names"), release)
 
     def dead_letters(self, release: str | None = None) -> list[DeadLetter]:
-        found = []
-        with _translated():
-            for number, fields in [] if release else self._redis.xrange(self._key("unreadable")):
-                at = int(number.split(b"-")[0]) * 1000
-                found.append(DeadLetter("", fields[b"u"].decode(errors="replace"), fields[b"why"].decode(), 0, at))
-            names = [release] if release else sorted(name.decode() for name in self._redis.hkeys(self._key("releases")))
+        with translated():
+            names = [release] if release else self._release_names()
+            pipe = self._redis.pipeline()
+            pipe.xrange(self._key("unreadable"))
             for name in names:
-                for user, body in sorted(self._redis.hgetall(self._key("dead", name)).items()):
-                    values = json.loads(body)
-                    found.append(
-                        DeadLetter(name, user.decode(), values["reason"], int(values["attempts"]), int(values["at"]))
-                    )
-        return found
+                pipe.hgetall(self._key("dead", name))
+            unreadable, *found = self._replies(pipe)
+        return dead_letters([] if release else unreadable, zip(names, found, strict=True))
 
     def retry(self, now: int) -> int:
-        with _translated():
+        with translated():
             return int(self._run("RETRY", now))
 
     def erase(self, user: str, now: int) -> int:
-        with _translated():
+        with translated():
+            self._replies(self._redis.pipeline())
             for stream in ("queue", "unreadable"):
                 start: Any = "-"
                 while entries := self._redis.xrange(self._key(stream), start, count=1000):
@@ -416,7 +380,8 @@ class RedisStore:
             return int(self._run("ERASE", user, digest_of(user, self._secret), now + self._window()))
 
     def scrub(self) -> None:
-        with _translated():
+        with translated():
+            self._replies(self._redis.pipeline())
             for command, state in (
                 ("bgrewriteaof", ("aof_rewrite_in_progress", "aof_rewrite_scheduled")),
                 ("bgsave", ("rdb_bgsave_in_progress",)),
@@ -430,33 +395,28 @@ class RedisStore:
             time.sleep(0.02)
 
     def suppressed(self, users: Sequence[str]) -> list[bool]:
-        with _translated():
+        with translated():
             return self._suppressed(users)
 
     def _suppressed(self, users: Sequence[str]) -> list[bool]:
         if not users:
             return []
-        return [
-            bool(found)
-            for found in self._redis.smismember(self._key("erased"), [digest_of(user, self._secret) for user in users])
-        ]
+        digests = [digest_of(user, self._secret) for user in users]
+        (found,) = self._replies(self._redis.pipeline().smismember(self._key("erased"), digests))
+        return [bool(erased) for erased in found]
 
     def count(self, **amounts: int) -> None:
-        with _translated():
-            pipe = self._redis.pipeline()
-            for name, amount in sorted(amounts.items()):
-                pipe.hincrby(self._key("counters"), name, amount)
-            pipe.execute()
+        with translated():
+            self._run("COUNT", *[piece for pair in sorted(amounts.items()) for piece in pair])
 
     def counters(self) -> dict[str, int]:
-        with _translated():
-            return {
-                name.decode(): int(value) for name, value in sorted(self._redis.hgetall(self._key("counters")).items())
-            }
+        with translated():
+            (found,) = self._replies(self._redis.pipeline().hgetall(self._key("counters")))
+        return {name.decode(): int(value) for name, value in sorted(found.items())}
 
     def gauges(self, now: int) -> Gauges:
-        with _translated():
-            names = [name.decode() for name in self._redis.hkeys(self._key("releases"))]
+        with translated():
+            names = self._release_names()
             pipe = self._redis.pipeline()
             pipe.xlen(self._key("queue"))
             pipe.xrange(self._key("queue"), count=1)
@@ -468,7 +428,7 @@ class RedisStore:
                 pipe.zcard(self._key("lease", name))
                 pipe.hlen(self._key("dead", name))
                 pipe.zcount(self._key("late", name), f"({now}", "+inf")
-            queued, first, clock, unreadable, *rest = pipe.execute()
+            queued, first, clock, unreadable, *rest = self._replies(pipe)
         oldest = min([float(entry[0][1]) for entry in rest[1::5] if entry], default=float(now))
         return Gauges(
             int(queued),
@@ -485,11 +445,3 @@ class RedisStore:
 def _history(user: str, packed: Sequence[bytes], seen: Any, erased: bool, now: int) -> UserHistory:
     events = readable(packed)
     return UserHistory(user, as_of(now, events[-1].time if events else None), events, int(seen), erased)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except redis.RedisError as error:
-        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error

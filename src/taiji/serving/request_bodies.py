@@ -70,13 +70,19 @@ def joined(rows: Sequence[bytes | None]) -> bytes:
     return b'{"rows":[' + b",".join(row or b"null" for row in rows) + b"]}"
 
 
-def event_batch(digest: Callable[[bytes], str], sent: str, source: str, latest: int, body: bytes) -> EventBatch:
-    """Parse a batch of events. An event's id consists of the batch's key and the event's position.
+def event_batch(
+    digest: Callable[[bytes], str], sent: str, source: str, now: int, latest: int, body: bytes
+) -> EventBatch:
+    """Parse a batch of events.
+
+    An event's id consists of its time of arrival, the batch's key and the event's position, so that ids sort in order of
+    arrival: stores sort events of equal times by id.
 
     Args:
         digest: keyed digest function of the store.
         sent: idempotency key.
         source: name of the API key.
+        now: time of arrival, in microseconds since the epoch.
         latest: latest time that an event may have, in microseconds since the epoch.
         body: JSON body.
 
@@ -85,7 +91,7 @@ def event_batch(digest: Callable[[bytes], str], sent: str, source: str, latest: 
     """
     key = _short_hash(source.encode() + b"\0" + sent.encode())
     taken = tuple(
-        Event(f"{key}-{place}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
+        Event(f"{now:016x}-{key}-{place:04d}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
         for place, e in enumerate(parsed(s.EventsIn, body).events)
     )
     if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:

@@ -18,7 +18,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Flag = Annotated[int, Field(ge=0, le=1)]
+Flag = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1)]
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=ID)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
 ContextValue = (

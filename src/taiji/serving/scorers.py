@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from taiji.core.errors import TaijiError
 from taiji.serving.batching import Overloaded
 from taiji.serving.logs import log, where
-from taiji.serving.store import Releases, Store, StoreUnavailable
+from taiji.serving.store import Releases, Store, StoreUnavailable, why
 from taiji.serving.types import (
     FeaturesOnly,
     IntentRequest,
@@ -169,7 +169,7 @@ class Scorers:
                 self._point_to(self._found)
                 self._say()
             except StoreUnavailable as error:
-                log("store unavailable", error=where(error))
+                log("store unavailable", error=why(error))
             except Exception as error:  # if the thread ended here, it would never notice another release
                 self.trouble = where(error)
                 log("releases not refreshed", error=self.trouble)
@@ -188,7 +188,7 @@ class Scorers:
                 self.trouble = ""
                 self._say()
             except StoreUnavailable as error:
-                log("store unavailable", error=where(error))
+                log("store unavailable", error=why(error))
             except Exception as error:
                 self.trouble = where(error)
                 log("releases not refreshed", error=self.trouble)

@@ -38,15 +38,9 @@ class Workload(Settings):
     """Ratio of the rate in the busiest hour to the average rate."""
 
 
-class Model(Settings):
-    """Cost of one call of the LLM."""
+class Rates(Settings):
+    """Speed and price of one GPU with a model."""
 
-    prompt_tokens: float = Field(default=1500.0, gt=0)
-    """Tokens read per call."""
-    cached_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the tokens read that are the same for all users and come from a prefix cache."""
-    completion_tokens: float = Field(default=200.0, gt=0)
-    """Tokens written per call: rationale and answer."""
     prefill_per_s: float = Field(default=11_000.0, gt=0)
     """Tokens that a GPU reads per second."""
     decode_per_s: float = Field(default=3_900.0, gt=0)
@@ -55,6 +49,17 @@ class Model(Settings):
     """Share of a GPU's time that is used for this work."""
     gpu_hour: float = Field(default=2.0, ge=0)
     """Price of a GPU per hour."""
+
+
+class Model(Rates):
+    """Cost of one call of the LLM."""
+
+    prompt_tokens: float = Field(default=1500.0, gt=0)
+    """Tokens read per call."""
+    cached_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the tokens read that are the same for all users and come from a prefix cache."""
+    completion_tokens: float = Field(default=200.0, gt=0)
+    """Tokens written per call: rationale and answer."""
 
 
 class Store(Settings):

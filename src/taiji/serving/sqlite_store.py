@@ -33,6 +33,7 @@ from taiji.serving.store import (
     Gauges,
     Releases,
     StoreUnavailable,
+    StoreUnusable,
     as_of,
     backoff_us,
     digest_of,
@@ -100,9 +101,9 @@ class SQLiteStore:
             yield connection
 
     def _demand_file(self) -> None:
-        """Raise StoreUnavailable if the file at the store's path is not the one that was opened."""
+        """Raise StoreUnusable if the file at the store's path is not the one that was opened."""
         if self._file is not None and identity_of(self._path) != self._file:
-            raise StoreUnavailable(REPLACED)
+            raise StoreUnusable(REPLACED)
 
     @contextmanager
     def _look(self) -> Iterator[sqlite3.Connection]:
@@ -129,7 +130,7 @@ class SQLiteStore:
         with self._look() as db:
             found = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
         if not found or found[0] != self.generation:
-            raise StoreUnavailable(REPLACED)
+            raise StoreUnusable(REPLACED)
 
     def queue_age(self, now: int) -> float:
         with self._look() as db:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from taiji.core.errors import ArtifactError
-from taiji.serving.logs import log
+from taiji.serving.logs import log, where
 from taiji.serving.settings import ServingSettings
 from taiji.serving.types import Claim, Event, EventBatch, FeatureRow, Release, StoredRow, Unreadable, UserHistory
 
@@ -43,6 +43,13 @@ class StoreUnavailable(Exception):
     """The store cannot respond now (restarting, disk full, locked).
 
     Nothing was changed, or repeating the call is harmless.
+    """
+
+
+class StoreUnusable(StoreUnavailable):
+    """The store responds, but must not be used: it was emptied or replaced, or its server could lose events.
+
+    Waiting does not help. The text contains no personal data and no secrets, so it may be logged and sent to clients.
     """
 
 
@@ -88,7 +95,8 @@ class Store(Protocol):
 
     All times are in microseconds; ``now`` comes from a :class:`~taiji.serving.clock.SteadyClock`.
 
-    Every method raises :class:`StoreUnavailable` if the store cannot be reached or cannot write.
+    Every method raises :class:`StoreUnavailable` if the store cannot be reached or cannot write, and
+    :class:`StoreUnusable` if it has been emptied or replaced since it was opened.
     """
 
     generation: str
@@ -252,6 +260,11 @@ class Store(Protocol):
     def gauges(self, now: int) -> Gauges:
         """Return the state of the queue and the work list."""
         ...
+
+
+def why(error: StoreUnavailable) -> str:
+    """Return the text of an unusable store for the log; for any other error, its type and place."""
+    return str(error) if isinstance(error, StoreUnusable) else where(error.__cause__ or error)
 
 
 def event_of(user: str, packed: bytes | str) -> tuple[Event | None, str]:

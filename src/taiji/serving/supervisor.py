@@ -24,7 +24,7 @@ from taiji.serving.logs import log, logger
 from taiji.serving.releases import introduce
 from taiji.serving.settings import ServingSettings, loopback
 from taiji.serving.slots import Slot
-from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.store import Store, StoreUnavailable, why
 from taiji.serving.stores import demand_same_store, open_store, place_of
 from taiji.serving.worker import HUNG
 
@@ -140,8 +140,8 @@ class Supervisor:
             self._asked = time.monotonic()
             try:
                 self._releases = sorted(self._store.releases().live)
-            except StoreUnavailable:
-                log("store unavailable", process="supervisor")
+            except StoreUnavailable as error:
+                log("store unavailable", process="supervisor", error=why(error))
         wanted = {f"api-{number}": ["api"] for number in range(self._settings.api_processes)}
         for release in self._releases:
             for number in range(self._settings.workers):

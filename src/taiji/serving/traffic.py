@@ -46,17 +46,18 @@ class LoadReport:
     a connection during the load. A connection that the service closes between two requests is not an error.
     ``requests`` and ``rate`` (per second) count all responses. Latencies are in milliseconds and leave out responses
     with 503, because rejections are fast. ``goodput`` is the rate of successful responses that arrived during the load
-    and at most :data:`PATIENCE_S` after their requests were due.
+    and at most :data:`PATIENCE_S` after their requests were due. Without any latency (no response, or only 503), the
+    percentiles are None.
     """
 
     kind: str
     seconds: float
     requests: int
     rate: float
-    p50: float
-    p90: float
-    p99: float
-    worst: float
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    worst: float | None
     goodput: float
     statuses: dict[int, int] = field(default_factory=dict)
     errors: int = 0
@@ -138,8 +139,9 @@ def load(
         asyncio.run(run.run())
     else:
         uvloop.run(run.run())
-    latencies = np.asarray(run.latencies or [float("nan")]) * 1e3
-    p50, p90, p99 = np.percentile(latencies, (50, 90, 99))
+    latencies = 1e3 * np.asarray(run.latencies)
+    shares = (50, 90, 99, 100)
+    p50, p90, p99, worst = np.percentile(latencies, shares).tolist() if latencies.size else [None] * 4
     return LoadReport(
         kind,
         run.seconds,
@@ -148,7 +150,7 @@ def load(
         p50,
         p90,
         p99,
-        latencies.max(),
+        worst,
         run.good / run.seconds,
         dict(sorted(run.statuses.items())),
         run.errors,

@@ -24,7 +24,11 @@ class Unreadable(ValueError):
 
 
 class Event(NamedTuple):
-    """One action of one user. ``id`` is unique: the batch's hashed idempotency key and the position in the batch."""
+    """One action of one user.
+
+    ``id`` is unique, and sorts by arrival: the time at which the batch arrived, its hashed idempotency key, and the
+    position in the batch.
+    """
 
     id: str
     user: str

@@ -20,7 +20,7 @@ from dataclasses import replace
 from taiji.serving.clock import SteadyClock
 from taiji.serving.logs import log, where
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, StoreUnavailable
+from taiji.serving.store import Store, StoreUnavailable, why
 from taiji.serving.types import Claim, FeatureRow, FeatureWriter, Release
 
 LEASE_SLACK_S = 30.0
@@ -110,7 +110,7 @@ class Worker:
             try:
                 busy = action()
             except StoreUnavailable as error:
-                log("store unavailable", worker=self._name, error=where(error))
+                log("store unavailable", worker=self._name, error=why(error))
                 self.stopping.wait(0.5)
                 continue
             if not busy:

@@ -1,0 +1,100 @@
+"""Connection to a Redis server, the settings without which it would lose events, and translation of its errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from taiji.core.errors import ResourceError
+from taiji.serving.settings import PASSWORD
+from taiji.serving.store import REPLACED, StoreUnavailable, StoreUnusable
+
+TIMEOUT_S = 5.0
+LOSES = "This Redis would lose events."
+DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"
+MAKE_DURABLE = (
+    "redis-cli config set appendonly yes; redis-cli config set appendfsync everysec; "
+    "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
+)
+DURABLE_S = 1.0
+"""Seconds between two checks of the server's durability settings."""
+OTHER_GENERATION = re.compile(r"(^|caused error: )GENERATION ")
+"""Error of a script (alone, or in a pipeline) that found the store of another generation."""
+
+
+def connected(url: str) -> Any:
+    """Return a client of the server at ``url``; the password comes from the URL or the environment."""
+    password = os.environ.get(PASSWORD)
+    # No internal retries: the caller must know that a step may have been executed although its reply was lost.
+    return redis.Redis.from_url(
+        url,
+        **({"password": password} if password else {}),
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class Durability:
+    """Check that the server keeps events.
+
+    Args:
+        client: client of the server.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._redis, self._until = client, 0.0
+
+    def demand(self, place: str) -> None:
+        """Check the settings when the store is opened.
+
+        Args:
+            place: address of the server without its password, for the error message.
+
+        Raises:
+            ResourceError: the server could lose events.
+        """
+        if found := self._fragile():
+            raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
+
+    def demand_lasting(self) -> None:
+        """Check the settings again, at most once per second.
+
+        Raises:
+            StoreUnusable: the settings were changed, so that the server could lose events.
+        """
+        if time.monotonic() >= self._until:
+            if found := self._fragile():
+                raise StoreUnusable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
+            self._until = time.monotonic() + DURABLE_S
+
+    def _fragile(self) -> str:
+        """Return the server's settings if it could lose events; empty if it could not, or if it hides its settings."""
+        try:
+            found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        except redis.ResponseError:
+            return ""  # a managed service that hides its configuration
+        kept = (
+            found.get("appendonly") == "yes" and found.get("appendfsync") != "no"
+        )  # with "no", the operating system decides when to sync
+        sound = kept and found.get("maxmemory-policy") == "noeviction"
+        return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise StoreUnavailable instead of Redis's errors, and StoreUnusable if the store was emptied or replaced."""
+    try:
+        yield
+    except redis.RedisError as error:
+        if OTHER_GENERATION.search(str(error)):
+            raise StoreUnusable(REPLACED) from error
+        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
