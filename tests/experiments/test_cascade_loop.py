@@ -72,6 +72,12 @@ def test_policies_are_paired_and_the_logging_policy_is_the_log(world, log):
     )
     assert newest.events["time"].is_sorted()
 
+    narrow = serve_world(world, policies, START + FIRST * DAY - 5, DAYS, users, "cascade", resamples=50, level=0.5)
+    for row in narrow["metrics"]:
+        before = rows[row["policy"], row["metric"]]
+        for one, other in ((before, row), (before.get("difference"), row.get("difference"))):
+            assert not one or one["low"] is None or one["high"] - one["low"] >= other["high"] - other["low"]
+
 
 def test_a_list_holds_available_items_alone_and_is_filled_up(world, log):
     known, compose, _ = cascade_of(log)

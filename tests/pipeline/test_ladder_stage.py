@@ -15,10 +15,13 @@ from taiji.pipeline.stages.ladder_stage import Ladder
 from taiji.reporting.summary import LogLadder
 
 
-def climb(folder, **ladder):
+def climb(folder, level=0.95, **ladder):
     ranking = {"hidden": [4], "min_steps": 1}
     config = Config(
-        data={"source": str(write_shop(folder / "shop"))}, ladder=ladder, ranking=ranking, evaluation={"resamples": 20}
+        data={"source": str(write_shop(folder / "shop"))},
+        ladder=ladder,
+        ranking=ranking,
+        evaluation={"resamples": 20, "level": level},
     )
     Run(folder / "run", config, (Data(), Ladder()), lambda text: None).execute()
     return read_json(folder / "run" / "ladder" / "ladder.json")
@@ -30,6 +33,18 @@ def test_every_log_has_its_ladder(tmp_path):
     for entry in found:
         log = LogLadder.model_validate(entry)
         assert log.left_out or [row.rung[0] for row in log.ladder if row.group == "all"] == ["0", "1", "2", "2", "4"]
+
+
+def test_the_intervals_have_the_level_that_the_report_names(tmp_path):
+    wide, narrow = (
+        [
+            row["high"] - row["low"]
+            for row in climb(tmp_path / str(level), level, rows=300)[0]["ladder"]
+            if row.get("low") is not None
+        ]
+        for level in (0.95, 0.5)
+    )
+    assert len(wide) == len(narrow) > 0 and all(one > other > 0 for one, other in zip(wide, narrow))
 
 
 def test_no_seed_no_ladder(tmp_path):

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from taiji.core.errors import TaijiError
+from taiji.reasoning import audit
 from taiji.reasoning.audit import CONTROLS, _interval, _order, audit_run, blind_rationales, decoys_of
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import calibrate, score_rationales, select
@@ -148,8 +149,17 @@ def test_nothing_to_audit(lm, dataset, examples, prompts, verdicts):
         audit_run(lm, dataset, examples, verdicts[:0], SETTINGS, SELECTION, prompts, 0)
 
 
+def test_every_interval_has_the_level_that_the_report_names(lm, dataset, examples, prompts, verdicts, monkeypatch):
+    wide, narrow = (_interval(np.arange(20.0), resamples=200, level=level, seed=0) for level in (0.95, 0.5))
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+    levels = []
+    monkeypatch.setattr(audit, "_interval", lambda values, resamples, level, seed: levels.append(level) or wide)
+    audit_run(lm, dataset, examples, verdicts, SETTINGS, SELECTION, prompts, seed=0, level=0.5)
+    assert len(levels) > 10 and set(levels) == {0.5}
+
+
 def test_one_example_has_no_interval_and_shows_nothing():
-    alone = _interval(np.array([1.5, np.nan]), resamples=20, seed=0)
+    alone = _interval(np.array([1.5, np.nan]), resamples=20, level=0.95, seed=0)
     reason = "too few examples (1; at least 10 are needed)"
     assert alone == {"value": 1.5, "low": None, "high": None, "n": 1, "reason": reason}
     controls = dict.fromkeys(CONTROLS, alone)

@@ -138,6 +138,8 @@ def serve_world(
     users: Array,
     against: str,
     *,
+    resamples: int = 1000,
+    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Serve the world with each policy from a time on, and compare the users' outcomes.
@@ -149,7 +151,7 @@ def serve_world(
         days: total days of the world.
         users: (S,) users served by the policies; the logging policy serves the rest.
         against: policy that the others are compared with.
-        seed: seed of the bootstrap.
+        resamples, level, seed: of the bootstrap over users.
 
     Returns:
         ``first_day``, ``days``, ``users`` and ``metrics``: one row per policy and metric with the mean per user, its
@@ -165,15 +167,16 @@ def serve_world(
             update(number + 1)
     own = {name: {metric: values[users] for metric, values in found.items()} for name, found in totals.items()}
     rows = []
+    bootstrap: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     for metric in METRICS:
         for name, values in own.items():
             if metric not in values:
                 continue
             mine = Ratio.of_values(values[metric])
-            row: dict[str, Any] = {"policy": name, "metric": metric, **estimate(mine, seed=seed)}
+            row: dict[str, Any] = {"policy": name, "metric": metric, **estimate(mine, **bootstrap)}
             if name != against:
                 other = Ratio.of_values(own[against][metric])
-                row["difference"] = {"against": against, **compare(mine, other, seed=seed)}
+                row["difference"] = {"against": against, **compare(mine, other, **bootstrap)}
             rows.append(row)
     return {"first_day": first, "days": days - first, "users": len(users), "metrics": rows}
 

@@ -194,6 +194,7 @@ def climb(
     *,
     seeds: int = 2,
     resamples: int = 500,
+    level: float = 0.95,
 ) -> Iterator[dict[str, Any]]:
     """Train every rung and compare it with the previous one.
 
@@ -203,6 +204,7 @@ def climb(
         models: names in :data:`MODELS`.
         seeds: trainings per rung and model.
         resamples: resamples of users and seeds.
+        level: coverage of the intervals.
 
     Yields:
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``; ``against, gain, low, high`` (the paired
@@ -226,11 +228,11 @@ def climb(
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
             for group, chosen in strata.items():
                 row = {"model": model, "rung": rung.name, "group": group, "rows": int(chosen.sum())}
-                row |= _compared(trial, found.scores, old.scores if old else None, chosen, resamples)
+                row |= _compared(trial, found.scores, old.scores if old else None, chosen, resamples, level)
                 if against is not None and "gain" in row:
                     row["against"] = against
                 if kept is not None and old is not None and "gain" in row:
-                    gap = _compared(trial, kept, old.scores, chosen, resamples)
+                    gap = _compared(trial, kept, old.scores, chosen, resamples, level)
                     row |= {"kept": share} | {f"kept_{key}": gap[key] for key in ("gain", "low", "high")}
                 yield row | beside
             stand.climbed(rung, found, used, share)
@@ -281,7 +283,9 @@ def _beside(trial: Trial, parts: Sequence[Part]) -> tuple[Array, Array]:
     )
 
 
-def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int) -> dict[str, Any]:
+def _compared(
+    trial: Trial, scores: Scores, before: Scores | None, chosen: Array, resamples: int, level: float
+) -> dict[str, Any]:
     """Return the AUC on the ``chosen`` test rows, and the gain over the scores ``before`` with its interval."""
     users, codes = np.unique(trial.test["user"].to_numpy()[chosen], return_inverse=True)
     labels = trial.test["click"].to_numpy()[chosen]
@@ -299,5 +303,6 @@ def _compared(trial: Trial, scores: Scores, before: Scores | None, chosen: Array
         other,
         float(np.mean(points[: len(own)] - points[len(own) :])),
         np.take_along_axis(gaps, picked, axis=1).mean(axis=1),
+        level,
     )
     return {"auc": float(points[: len(own)].mean()), "gain": found["value"], "low": found["low"], "high": found["high"]}

@@ -21,6 +21,7 @@ def climbed(
     resamples: int,
     *,
     rows: int,
+    level: float = 0.95,
     models: Sequence[str] = ("taiji",),
 ) -> dict[str, Any]:
     """Return the ``ladder`` without a language model, the log's ``facts`` and the resulting ``decisions``.
@@ -33,12 +34,13 @@ def climbed(
         seeds: trainings per rung.
         resamples: resamples of users and seeds.
         rows: largest number of candidates.
+        level: coverage of the intervals.
         models: names in :data:`taiji.experiments.ladder.MODELS`; decisions use the first one.
     """
     try:
         trial = Trial.of(dataset, most=rows)
         rungs = [rung for rung in ladder(embedder) if "control" not in rung.name or "permuted" in rung.name]
-        found = list(climb(trial, rungs, models, seeds=seeds, resamples=resamples))
+        found = list(climb(trial, rungs, models, seeds=seeds, resamples=resamples, level=level))
     except InputError as error:
         return {"ladder": [], "decisions": [], "left_out": str(error)}
     facts = log_facts(trial)

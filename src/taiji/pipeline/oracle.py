@@ -85,7 +85,8 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     competitors = (COMPETITOR, SHUFFLED_ARM)
     found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds, competitors)
     found["bounds"] = bounds(found["rows"])
-    found |= climbed(dataset, config.embedder.name, seeds, config.evaluation.resamples, rows=LADDER_ROWS)
+    intervals = config.evaluation
+    found |= climbed(dataset, config.embedder.name, seeds, intervals.resamples, rows=LADDER_ROWS, level=intervals.level)
     write_json(folder / "oracle.json", found)
     return found
 

@@ -49,6 +49,8 @@ def audit_run(
     selection: SelectionSettings,
     prompts: PromptSettings,
     seed: int,
+    *,
+    level: float = 0.95,
 ) -> dict[str, Any]:
     """Audit the rationales of a run.
 
@@ -61,6 +63,7 @@ def audit_run(
         selection: settings that produced the scores.
         prompts: prompts of the student.
         seed: random seed of samples, shuffles, decoys and resamples.
+        level: coverage of the intervals.
 
     Returns:
         A JSON-serialisable summary: ``rows``, ``verdicts``, ``reasons``, ``distributions`` (quantiles per measure),
@@ -75,7 +78,7 @@ def audit_run(
     if verdicts.is_empty():
         raise InputError("There are no rationales to audit.", fix="run the rationales and selection stages first")
     sample = _sample(examples, verdicts, settings, seed)
-    controls, decoys = _controls_and_decoys(lm, dataset, sample, settings, selection, prompts, seed)
+    controls, decoys = _controls_and_decoys(lm, dataset, sample, settings, selection, prompts, seed, level)
     return {
         "rows": len(verdicts),
         "verdicts": dict(sorted(Counter(verdicts["verdict"]).items())),
@@ -87,7 +90,7 @@ def audit_run(
         "controls": controls,
         "order": _order(controls),
         "decoys": decoys,
-        "blind_gap": _blind_gap(lm, dataset, examples, verdicts, settings, selection, prompts, seed),
+        "blind_gap": _blind_gap(lm, dataset, examples, verdicts, settings, selection, prompts, seed, level),
         "worst": worst_examples(dataset, examples, verdicts, settings.worst, prompts),
     }
 
@@ -190,6 +193,7 @@ def _controls_and_decoys(
     selection: SelectionSettings,
     prompts: PromptSettings,
     seed: int,
+    level: float,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Score controls and decoys of the sample in one call, so that shared prefixes are computed only once."""
     known = known_answers(dataset, sample, prompts, lm.tokenizer)
@@ -223,15 +227,15 @@ def _controls_and_decoys(
     )
     places = [(name, row) for row, name, _, _ in requests]
     table, values = (_per_example(places, scores[column].log().to_list(), len(own)) for column in ("ppl", "ppl_values"))
-    controls = {name: _interval(table[name], settings.resamples, seed) for name in (*CONTROLS, "empty")}
+    controls = {name: _interval(table[name], settings.resamples, level, seed) for name in (*CONTROLS, "empty")}
     for one, other in pairwise(CONTROLS):
-        controls[f"{other} - {one}"] = _interval(table[other] - table[one], settings.resamples, seed)
+        controls[f"{other} - {one}"] = _interval(table[other] - table[one], settings.resamples, level, seed)
     lift = values["empty"] - values["own"]
     around = values["decoy empty"] - values["decoy own"] if "decoy own" in values else np.full(len(own), np.nan)
     decoys = {
-        "target lift": _interval(lift, settings.resamples, seed),
-        "neighbourhood lift": _interval(around, settings.resamples, seed),
-        "specificity": _interval(lift - around, settings.resamples, seed),
+        "target lift": _interval(lift, settings.resamples, level, seed),
+        "neighbourhood lift": _interval(around, settings.resamples, level, seed),
+        "specificity": _interval(lift - around, settings.resamples, level, seed),
     }
     return controls, decoys
 
@@ -278,6 +282,7 @@ def _blind_gap(
     selection: SelectionSettings,
     prompts: PromptSettings,
     seed: int,
+    level: float,
 ) -> dict[str, Any] | None:
     """Return the mean lift of the teacher's rationales, of rationales that the student writes without the answer, and
     the mean difference per example; None if ``settings.blind`` is 0."""
@@ -295,9 +300,9 @@ def _blind_gap(
     pairs = scored.join(teacher, on="example", how="inner", maintain_order="left")
     given, own = pairs["given"].to_numpy(), pairs["lift"].to_numpy()
     return {
-        "teacher": _interval(given, settings.resamples, seed),
-        "blind": _interval(own, settings.resamples, seed),
-        "gap": _interval(given - own, settings.resamples, seed),
+        "teacher": _interval(given, settings.resamples, level, seed),
+        "blind": _interval(own, settings.resamples, level, seed),
+        "gap": _interval(given - own, settings.resamples, level, seed),
     }
 
 
@@ -371,7 +376,7 @@ def _quantiles(values: pl.Series) -> dict[str, float | None]:
     return {f"{q:g}": None if finite.is_empty() else float(np.quantile(finite.to_numpy(), q)) for q in QUANTILES}
 
 
-def _interval(values: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+def _interval(values: np.ndarray, resamples: int, level: float, seed: int) -> dict[str, Any]:
     """Return the mean over examples and its interval; ``reason`` explains a missing interval (ends None)."""
     mean = Ratio.of_values(np.asarray(values, dtype=np.float64), units_text="examples")
-    return dict(estimate(mean, resamples=resamples, seed=seed))
+    return dict(estimate(mean, resamples=resamples, level=level, seed=seed))

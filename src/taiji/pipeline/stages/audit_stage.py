@@ -20,7 +20,7 @@ class Audit(Stage):
     name = "audit"
     summary = "Audit the rationales for leaked answers: guards, decoys, controls, worst examples."
     needs = (*PREPARED_STAGES, "selection")
-    settings = (*LANGUAGE, "reasoning.selection", "reasoning.audit")
+    settings = (*LANGUAGE, "reasoning.selection", "reasoning.audit", "evaluation.level")
     publish = ("audit.json",)
 
     def outside(self, config: Config) -> State:
@@ -54,6 +54,7 @@ class Audit(Stage):
             reasoning.selection,
             reasoning.prompts,
             context.config.seed,
+            level=context.config.evaluation.level,
         )
         write_json(context.folder / "audit.json", found)
         return {"audited": found["rows"], "controls": found["controls"]["own"]["n"], "order": found["order"]["says"]}

@@ -23,7 +23,7 @@ class ClosedLoop(ComposedStage):
 
     name = "closed_loop"
     summary = "Serve the users of the simulated world with the recommender, and compare it with popularity and the logging policy."
-    settings = ("recommend", "split", "embedder", "data")
+    settings = ("recommend", "split", "embedder", "data", "evaluation.resamples", "evaluation.level")
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of ranked candidates."""
@@ -79,7 +79,15 @@ class ClosedLoop(ComposedStage):
             "oracle": lambda of: OverCatalogue(make_policy("oracle", of)),
         }
         found = serve_world(
-            world, policies, start, world.scenario.days, users, "all components", seed=context.config.seed
+            world,
+            policies,
+            start,
+            world.scenario.days,
+            users,
+            "all components",
+            resamples=context.config.evaluation.resamples,
+            level=context.config.evaluation.level,
+            seed=context.config.seed,
         )
         write_json(context.folder / "closed_loop.json", found)
         return {"users": found["users"], "days": found["days"], "policies": len(policies)}

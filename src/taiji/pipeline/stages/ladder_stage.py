@@ -20,7 +20,7 @@ class Ladder(Stage):
     name = "ladder"
     summary = "Compare rankers with more and more inputs, without a language model: counts, collaborative fields, texts, the true next items."
     needs = ("data",)
-    settings = ("ladder", "embedder", "evaluation.resamples")
+    settings = ("ladder", "embedder", "evaluation.resamples", "evaluation.level")
 
     def outside(self, config: Config) -> Any:
         """Return the state of the further logs, and of the embedder if it is a folder. The stage runs again when one of them changes."""
@@ -47,7 +47,14 @@ class Ladder(Stage):
         found = []
         for name in (None, *chosen.logs) if chosen.seeds else ():
             dataset = load(context) if name is None else Dataset.from_tables(load_source(name, seed=config.seed))
-            result = climbed(dataset, config.embedder.name, chosen.seeds, config.evaluation.resamples, rows=chosen.rows)
+            result = climbed(
+                dataset,
+                config.embedder.name,
+                chosen.seeds,
+                config.evaluation.resamples,
+                rows=chosen.rows,
+                level=config.evaluation.level,
+            )
             found.append({"log": dataset.name, **result})
         write_json(context.folder / "ladder.json", found)
         return {"logs": len(found)}
