@@ -101,9 +101,10 @@ def review(
                 "Copies can be compared only on the page, and only by people.", where="--copies", expected="--as, --count, --port",
                 found=" and ".join(option for option, value in given.items() if value), fix="remove these options; the judgements are written to <run>/review/copies/<name>.jsonl",
             )  # fmt: skip
-        with open_copy_review(run, config_of(run, overrides).seed, name, count) as sitting:
+        config = config_of(run, overrides)
+        with open_copy_review(run, config.seed, name, count) as sitting:
             serve_copy_review(run, sitting, port, say)
-            found = copy_review_summary(sitting)
+            found = copy_review_summary(sitting, config.copywriting.pairs.least_z)
         if not (json_path and console.emit_json(json_path, found)):
             print("\n".join(f"{key}: {value}" for key, value in found.items()))
         return

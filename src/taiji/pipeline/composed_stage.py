@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from taiji.core.file_state import named_files
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
+    from taiji.config import Config
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
     from taiji.pipeline.run_recommender import Components
@@ -30,6 +32,10 @@ class ComposedStage(Stage):
             *(("candidate_ranker",) * ranked),
             *(("fusion",) * fitted),
         )
+
+    def outside(self, config: Config) -> object:
+        """Return the state of the embedder if it is a folder: some policies compare items by its embeddings."""
+        return named_files(config.embedder.name) or None
 
     def components(self, context: Context, dataset: Dataset) -> Components:
         """Return the fitted components, bound to the run's dataset."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taiji.core.artifacts import write_json
+from taiji.core.manifests import Verifier
 from taiji.core.number_format import number_text
 from taiji.data import Dataset
 from taiji.experiments.decision import gap
@@ -26,6 +27,7 @@ from taiji.features.history_mean import future_mean, history_mean
 from taiji.language.embed import load_embedder
 from taiji.metrics.task_metrics import MAIN_METRICS, head_title, split_key, title_of
 from taiji.pipeline.refreshes import refresh_times
+from taiji.pipeline.run_rankers import KNOWLEDGE_STAGE, with_texts
 from taiji.pipeline.run_study import COMPETITOR, ORACLE_ARM, evaluated, print_study, split_at
 from taiji.reasoning.prompts import item_lines
 from taiji.reporting.conclusion import ladder_conclusion
@@ -83,7 +85,9 @@ def oracle(run: Path, config: Config, seeds: int) -> dict[str, Any]:
     made = {name: Arm(name, table, columns) for name, table in tables.items()}
     arms = [Arm("none"), made[COMPETITOR], noise, made[ORACLE_ARM], made[WIDE_ORACLE_ARM]]
     competitors = (COMPETITOR, SHUFFLED_ARM)
-    found = evaluated(run, folder, config, dataset, split, arms, tables[ORACLE_ARM], seeds, competitors)
+    Verifier().demand_whole(run, (KNOWLEDGE_STAGE,))
+    known = with_texts(dataset, run / KNOWLEDGE_STAGE)
+    found = evaluated(run, folder, config, known, split, arms, tables[ORACLE_ARM], seeds, competitors)
     found["bounds"] = bounds(found["rows"])
     intervals = config.evaluation
     found |= climbed(dataset, config.embedder.name, seeds, intervals.resamples, rows=LADDER_ROWS, level=intervals.level)

@@ -51,12 +51,17 @@ def serve_copy_review(run: Path, session: CopyReview, port: int, say: Callable[[
             server.serve_forever(poll_interval=0.1)
 
 
-def copy_review_summary(session: CopyReview) -> dict[str, int | str]:
-    """Return the progress of the session, the number of training pairs from all reviewers' judgements, and how often reviewers agreed."""
+def copy_review_summary(session: CopyReview, least_z: float) -> dict[str, int | str]:
+    """Return the progress of the session, the number of training pairs from all reviewers' judgements, and how often reviewers agreed.
+
+    Args:
+        session: the session.
+        least_z: see :class:`taiji.copywriting.settings.PairSettings`.
+    """
     same, several = agreement(session.folder)
     return {
         **session.progress(),
-        "pairs": len(judged_pairs(session.folder)),
+        "pairs": len(judged_pairs(session.folder, least_z)),
         "judged by several": several,
         "of these agreed": same,
         "judgements": str(session.file),

@@ -84,7 +84,7 @@ def study(
     missing = [path for path in needed if not path.exists()]
     if missing:
         raise ArtifactError("The run has no features yet.", where=str(missing[0]), fix=resume_command(run))
-    Verifier().demand_whole(run, ("data", "examples", "features"))
+    Verifier().demand_whole(run, ("data", "examples", "features", KNOWLEDGE_STAGE))
     own = next((arm for arm, rule in RULE_OF_ARM.items() if rule == config.alignment.weighting), OWN)
     known = (COMPETITOR, ORACLE_ARM, *WRITERS, *RULE_OF_ARM, *([OWN] if own == OWN else []))
     unknown = [arm for arm in arms if arm not in known]

@@ -29,6 +29,7 @@ import polars as pl
 
 from taiji.core.artifacts import value_hash
 from taiji.core.errors import ConfigError, ResourceError, TaijiError
+from taiji.core.event_loop import run_coroutine
 from taiji.core.http_retry import Backoff, TransientError, is_transient, retry_after
 from taiji.core.optional import needs
 from taiji.core.progress import progress
@@ -92,7 +93,7 @@ class EndpointClient:
             for round_ in range(self.endpoint.ask_again + 1):
                 missing = {r.key: r for r in requests if r.key not in journal.replies}
                 if missing:
-                    asyncio.run(_Session(self.endpoint, journal, len(wanted)).run(list(missing.values())))
+                    run_coroutine(_Session(self.endpoint, journal, len(wanted)).run(list(missing.values())))
                 if round_ < self.endpoint.ask_again:
                     requests = [
                         self._again(request, self.ending(journal.replies[request.key]), messages, sample, seed, round_)

@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from taiji.core.errors import ConfigError, InputError, ResourceError
+from taiji.core.event_loop import run_coroutine
 from taiji.serving.settings import ServingSettings, loopback
 
 Kind = Literal["read", "batch", "write", "rank", "recommend", "health"]
@@ -136,9 +137,9 @@ def load(
     try:
         import uvloop
     except ImportError:
-        asyncio.run(run.run())
+        run_coroutine(run.run())
     else:
-        uvloop.run(run.run())
+        run_coroutine(run.run(), uvloop.run)
     latencies = 1e3 * np.asarray(run.latencies)
     shares = (50, 90, 99, 100)
     p50, p90, p99, worst = np.percentile(latencies, shares).tolist() if latencies.size else [None] * 4
