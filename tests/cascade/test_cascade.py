@@ -76,6 +76,21 @@ def test_without_a_ranker_the_merge_decides():
     assert found.slate.items.tolist() == [[5, 6]] * 3
 
 
+def test_rerankers_choose_from_the_best_ones_without_a_ranker_as_well():
+    vectors = np.zeros((50, 2))
+    vectors[:, 0], vectors[49] = 1.0, [0.0, 1.0]  # only the last candidate differs
+    cascade = Cascade(
+        {"a": Fixed(*range(50))},
+        merged("a"),
+        rerankers=[MMR(vectors, 0.2)],
+        budget=Budget(candidates=50, reranked=5),
+    )
+    found = cascade.recommend(REQUESTS, 3, trace=True)
+    assert found.slate.items.max() < 5
+    left = found.trace.filter(pl.col("item") == 49)["left_out"].unique().to_list()
+    assert left == ["below the best 5 candidates"]
+
+
 def test_excluded_items_make_room():
     cascade = Cascade({"a": Fixed(5, 6, 7), "b": Fixed(6)}, FilledQuotas({"a": 2, "b": 1}))
     exclude = np.array([[5, -1], [-1, -1], [6, 7]])

@@ -1,12 +1,13 @@
 """The ladder: candidates keep the protocol, text gains where it tells and permuted text does not, the oracle sees no own item."""
 
+import numpy as np
 import polars as pl
 import pytest
 
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Rows
-from taiji.experiments.ladder import climb
+from taiji.experiments.ladder import _compared, climb
 from taiji.experiments.uplift_rungs import NextTexts, Rung, collaborative, counts, ladder
 from taiji.experiments.uplift_trial import NEGATIVES, Trial, log_facts
 from taiji.testing import checkerboard
@@ -57,6 +58,25 @@ def test_the_oracle_leaves_the_own_time_out_for_all_candidates_alike(trial):
         "the set's size tells the click"
     )
     assert empty["empty"].any()
+
+
+def test_the_facts_are_those_of_the_whole_log(trial):
+    """Not of the candidates that were sampled: else one refresh of the users looks cheaper than it is."""
+    events = trial.dataset.events.filter((pl.col("time") >= trial.cut) & (pl.col("click") == 1))
+    facts = log_facts(trial)
+    assert (facts["users"], facts["items"]) == (events["user"].n_unique(), events["item"].n_unique())
+    assert facts["users"] > trial.test["user"].n_unique()
+
+
+def test_two_trainings_that_disagree_show_nothing(trial):
+    """The spread of two seeds is known badly, and their resampling shrinks it."""
+    labels = trial.test["click"].to_numpy().astype(float)
+    noise = np.random.default_rng(0).normal(size=len(labels))
+    before = (noise, noise)
+    found = _compared(trial, (noise + labels, noise - 0.4 * labels), before, np.ones(len(labels), bool), 200, 0.95)
+    assert found["low"] < 0 < found["high"] and found["gain"] > 0.02
+    alike = _compared(trial, (noise + labels, noise + labels), before, np.ones(len(labels), bool), 200, 0.95)
+    assert alike["low"] > 0
 
 
 @pytest.mark.slow

@@ -66,3 +66,19 @@ def test_a_log_without_propensities_has_no_value(tmp_path):
     from taiji.testing import checkerboard
 
     assert logged_lists(checkerboard(), 0, 10, seed=0) is None
+
+
+def test_the_activity_of_users_is_no_error():
+    """Users with many and few requests, and the same chance of a click: the width is that of independent requests."""
+    random = np.random.default_rng(0)
+    user = np.repeat(np.arange(300), random.geometric(0.2, 300))
+    n = len(user)
+    logged = LoggedLists(
+        Requests(user, np.full(n, 5)),
+        row=np.arange(n),
+        item=np.zeros(n, int),
+        reward=(random.random(n) < 0.3).astype(float),
+        propensity=np.full(n, 0.5),
+    )
+    found = list_values(logged, {"mine": np.zeros((n, 1), int)}, "mine")["logged"]
+    assert found["high"] - found["low"] == pytest.approx(3.92 * (0.3 * 0.7 / n) ** 0.5, rel=0.25)

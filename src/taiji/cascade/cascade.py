@@ -125,6 +125,10 @@ class Cascade:
                 with watch(step):
                     current, missed = self._ranked(requests, current, ranking, keep, step, notes)
                     unranked += missed
+        if self.rerankers and self.ranking is None:
+            before, current = current, current.first(self.budget.reranked)
+            if notes is not None:
+                notes.left_out(before, current, f"below the best {self.budget.reranked} candidates")
         with watch("rerank"):
             every = chosen = current
             for reranker in self.rerankers:

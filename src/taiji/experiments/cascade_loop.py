@@ -155,9 +155,11 @@ def serve_world(
 
     Returns:
         ``first_day``, ``days``, ``users`` and ``metrics``: one row per policy and metric with the mean per user, its
-        interval, and the paired ``difference`` from ``against``.
+        interval, and the paired ``difference`` from ``against``; none if no day begins after ``start``.
     """
     first = int(np.ceil(to_days(np.array([start]))[0] - 1e-9))
+    if first >= days:
+        return {"first_day": first, "days": 0, "users": len(users), "metrics": []}
     served = np.zeros(world.scenario.users, dtype=bool)
     served[users] = True
     totals: dict[str, dict[str, Array]] = {}

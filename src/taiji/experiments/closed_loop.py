@@ -34,6 +34,7 @@ from taiji.world.draws import Draws
 from taiji.world.log import run
 from taiji.world.mechanisms.content import Content
 from taiji.world.mechanisms.creators import Creators
+from taiji.world.mechanisms.load import Load
 from taiji.world.observation import Choice, Observation, SlatePolicy
 from taiji.world.outcomes import Totals
 from taiji.world.policies import make_policy
@@ -166,6 +167,12 @@ def closed_loop(
             raise ConfigError(
                 "The world has no creators for the co-diverted design to assign to arms.", where=f"world {world.scenario.name}",
                 expected="the mechanism creators", found=", ".join(world.mechanisms),
+            )  # fmt: skip
+        load = world.find(Load)
+        if load is not None and load.settings.stale:
+            raise ConfigError(
+                "Cached lists would show users items of creators in the other arm.", where=f"world {world.scenario.name}",
+                expected="a world without the mechanism load, or load.stale=false", found="load with cached lists",
             )  # fmt: skip
         creator_arm = draws.uniform("creator", np.arange(content.settings.creators)) < 0.5
     item_arm = None if creator_arm is None else creator_arm[content.creator]

@@ -17,6 +17,7 @@ from taiji.data.field_set import Arrays, FieldSet
 from taiji.data.fields import NumbersField, Rows
 from taiji.data.tasks import CLICK
 from taiji.experiments.decision import MOST
+from taiji.experiments.study import over_users_and_seeds
 from taiji.experiments.uplift_rungs import Rung
 from taiji.experiments.uplift_trial import Trial, late_from
 from taiji.metrics.bootstrap import PooledAUC, distribution
@@ -296,13 +297,7 @@ def _compared(
         return {"auc": float(np.mean([auc(np.ones((1, len(users))))[0] for auc in own]))}
     other = [PooledAUC(codes, labels, found[chosen], len(users)) for found in before]
     points, draws = distribution([*own, *other], resamples=resamples)
-    gaps = draws[:, : len(own)] - draws[:, len(own) :]
-    picked = np.random.default_rng(0).integers(0, len(own), gaps.shape)
-    found: Entry = difference_of(
-        own,
-        other,
-        float(np.mean(points[: len(own)] - points[len(own) :])),
-        np.take_along_axis(gaps, picked, axis=1).mean(axis=1),
-        level,
-    )
+    gaps, gap = draws[:, : len(own)] - draws[:, len(own) :], points[: len(own)] - points[len(own) :]
+    means, spread = over_users_and_seeds(gap[:, None], gaps[:, :, None], 0, level)
+    found: Entry = difference_of(own, other, float(means[0]), spread[:, 0], level)
     return {"auc": float(points[: len(own)].mean()), "gain": found["value"], "low": found["low"], "high": found["high"]}

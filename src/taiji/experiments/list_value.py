@@ -133,9 +133,14 @@ def _log(logged: LoggedLists, items: Array) -> Logged:
 
 
 def _interval(terms: Array, *, user: Array, log: Logged, resamples: int, level: float, seed: int) -> dict[str, Any]:
-    """Return the mean of terms (N,) with an interval over users, because rows of a user are not independent."""
+    """Return the mean of terms (N,) with an interval over users, because rows of a user are not independent.
+
+    The mean is the ratio of users' sums to their numbers of rows, so a user's deviation is that of the sum from the mean
+    times the number of rows.
+    """
     users = int(user.max(initial=-1)) + 1
     if not np.isfinite(terms).all():
         return {"value": None, "low": None, "high": None, "n": users, "reason": log.no_overlap}
-    sums = np.bincount(user, weights=terms, minlength=users) * users / len(terms)
+    mean = terms.mean()
+    sums = mean + np.bincount(user, weights=terms - mean, minlength=users) * users / len(terms)
     return dict(value_interval(sums, log, resamples=resamples, level=level, seed=seed))

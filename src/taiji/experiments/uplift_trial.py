@@ -176,7 +176,8 @@ def log_facts(trial: Trial) -> dict[str, float]:
     by the number of items. ``words``: mean words of a text. ``users``, ``items``: numbers of users and items with a
     test interaction.
     """
-    taken = trial.test.filter(pl.col("click") == 1)
+    events = trial.dataset.events
+    taken = events.filter((pl.col("click") == 1) & (pl.col("time") >= trial.cut))  # all of them, not a sample
     texts = item_texts(trial.dataset)
     lengths = [len(text.split()) for text in texts]
     known = trial.dataset.history.count_before(taken["user"].to_numpy(), taken["time"].to_numpy())

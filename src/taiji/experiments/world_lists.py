@@ -45,12 +45,20 @@ class WorldTruth:
 
         def values(lists: Array) -> Mapping[str, Array]:
             slates = np.where(lists == NO_ITEM, NO_ITEM, self._item[lists])
-            worth = self.world.truth.value(self._user[requests.user], slates, requests.time)
+            worth = self.world.truth.value(self._user[requests.user], slates, requests.time, self._context(requests))
             return {f"true_reward@{lists.shape[1]}": worth}
 
         return values
 
-    def of_candidates(self, users: Array, items: Array, times: Array) -> dict[str, Array]:
-        """Return expectations (N,) of single items in the first position, with names such as ``true click``."""
-        found = self.world.truth.expect(self._user[users], self._item[items], times)
+    def of_candidates(self, requests: Requests, items: Array) -> dict[str, Array]:
+        """Return expectations (N,) of one item (N,) per request in the first position, with names such as ``true click``."""
+        found = self.world.truth.expect(
+            self._user[requests.user], self._item[items], requests.time, context=self._context(requests)
+        )
         return {f"true {name}": found[name][:, 0] for name in ALONE if name in found}
+
+    def _context(self, requests: Requests) -> dict[str, Array]:
+        """Return the requests' values of the world's context, except columns with missing values."""
+        names = {name for mechanism in self.world.mechanisms.values() for name in mechanism.context}
+        found = {name: values for name, values in requests.columns.items() if name in names}
+        return {name: values for name, values in found.items() if not any(value is None for value in values.tolist())}

@@ -76,7 +76,7 @@ class IntentStudent(LearntComponent):
     def __init__(self, settings: StudentSettings | None = None) -> None:
         super().__init__(settings)
         self.network: IntentNetwork | None = None
-        self._vectors: tuple[pl.DataFrame, torch.Tensor] | None = None
+        self._vectors: tuple[pl.DataFrame, str, torch.Tensor] | None = None
 
     def fit(self, dataset: Dataset, table: pl.DataFrame, seed: int = 0) -> Self:
         """Train on intent rows.
@@ -232,7 +232,8 @@ class IntentStudent(LearntComponent):
 
     def _item_vectors(self, dataset: Dataset) -> torch.Tensor:
         """Return the vectors of the item texts followed by a zero row, (n + 1, d). One catalogue is cached."""
-        if self._vectors is None or self._vectors[0] is not dataset.items:
+        embedder = self.facts["embedder"]
+        if self._vectors is None or self._vectors[0] is not dataset.items or self._vectors[1] != embedder:
             name, _, version = self.facts["embedder"].partition("+")[0].rpartition("@")
             if embedder_version(name) != version:
                 raise InputError(
@@ -244,8 +245,8 @@ class IntentStudent(LearntComponent):
                 )
             found = embedded(name, item_texts(dataset))
             padded = np.concatenate([found, np.zeros((1, found.shape[1]), np.float32)])
-            self._vectors = (dataset.items, torch.from_numpy(padded))
-        return self._vectors[1]
+            self._vectors = (dataset.items, embedder, torch.from_numpy(padded))
+        return self._vectors[2]
 
     def weights(self) -> dict[str, Array]:
         """Return the network's weights by name."""

@@ -189,7 +189,9 @@ class Uncertainty(Rule):
         loss, there = np.nan_to_num(self.best - mean) + np.nan_to_num(deviation), np.isfinite(mean)
         moved = functions.uncertainty_step(self.log_variances, loss, self.options.rate)
         self.log_variances = np.where(there, moved, self.log_variances)
-        return functions.log_normalised(-self.log_variances), None
+        if not there.any():
+            return self.log_weights, None
+        return self.among(there, functions.log_normalised(-self.log_variances[there])), None
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "log_variances": self.log_variances.tolist(), "best": self.best.tolist()}

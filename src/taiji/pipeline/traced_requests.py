@@ -56,7 +56,7 @@ def write_traces(
     keys = owner * dataset.n_items + np.concatenate(wanted)
     columns: dict[str, Array] = {"target": np.isin(row * dataset.n_items + item, keys)}
     if truth is not None:
-        columns |= truth.of_candidates(traced.user[row], item, traced.time[row])
+        columns |= truth.of_candidates(traced.take(row), item)
     write_parquet(folder / "traces.parquet", frame.with_columns(pl.Series(name, v) for name, v in columns.items()))
     about = {"request": np.arange(count), "user": traced.user, "time": traced.time}
     about |= {name: traced.columns[name] for name in dataset.context}

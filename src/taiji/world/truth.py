@@ -60,7 +60,12 @@ class Truth:
         return found
 
     def expect(
-        self, users: Array, slates: Array, time: Array | int | None = None, display: Mapping[str, Array] = NOTHING
+        self,
+        users: Array,
+        slates: Array,
+        time: Array | int | None = None,
+        display: Mapping[str, Array] = NOTHING,
+        context: Mapping[str, Array] = NOTHING,
     ) -> dict[str, Array]:
         """Return every expectation, (B, L) each: ``view``, ``click``, and those of the world's mechanisms.
 
@@ -69,11 +74,12 @@ class Truth:
             slates: (B, L) lists, padded with −1, or (B,) single items.
             time: as for :meth:`affinity`.
             display: additional choices of a policy (``style``), each (B, L).
+            context: (B,) values of the requests' context (``scenario``, ``network``); the mechanisms assume missing ones.
         """
         slates = np.asarray(slates)
         slates = slates[:, None] if slates.ndim == 1 else slates
         found: dict[str, Array] = {}
-        for rows, exposure in self._exposures(np.asarray(users), slates, time, display):
+        for rows, exposure in self._exposures(np.asarray(users), slates, time, display, context):
             for name, values in self.world.expect(exposure).expected.items():
                 found.setdefault(name, np.zeros(slates.shape))[rows] = values
         return found
@@ -97,9 +103,11 @@ class Truth:
         exposure.renumber(first + np.arange(len(exposure.user)))
         return self.world.respond(exposure)
 
-    def value(self, users: Array, slates: Array, time: Array | int | None = None) -> Array:
-        """Return (B,) expected rewards of lists (B, L), by the scenario's weights."""
-        return self.world.reward(self.expect(users, slates, time))
+    def value(
+        self, users: Array, slates: Array, time: Array | int | None = None, context: Mapping[str, Array] = NOTHING
+    ) -> Array:
+        """Return (B,) expected rewards of lists (B, L), by the scenario's weights; see :meth:`expect`."""
+        return self.world.reward(self.expect(users, slates, time, context=context))
 
     def rewards(self, observation: Observation, items: Array) -> Array:
         """Return the expected rewards (B, C) of items, each shown alone in the first position of its request."""
@@ -152,7 +160,8 @@ class Truth:
     def cache_regret(self, observation: Observation, slates: Array) -> Array:
         """Return the expected loss of reward (B,) if requests get their cached lists instead of ``slates`` (B, L).
 
-        The loss is NaN for a user without a cached list.
+        Items of a cached list that are no longer available are not shown. The loss is NaN for a user of whose cached list
+        nothing is left.
 
         Raises:
             ConfigError: the world has no cache.
@@ -163,8 +172,11 @@ class Truth:
                 "This world has no cache.", where=f"world {self.world.scenario.name}", expected="the mechanism load"
             )
         user = observation.requests.user
-        values = self.list_values(observation, np.stack([np.asarray(slates), load.cached(user)], axis=1))
-        return np.where(load.has_cache(user), values[:, 0] - values[:, 1], np.nan)
+        cached = load.cached(user)
+        cached = np.where((cached != NO_ITEM) & observation.available[np.maximum(cached, 0)], cached, NO_ITEM)
+        cached = np.take_along_axis(cached, np.argsort(cached == NO_ITEM, axis=1, kind="stable"), axis=1)
+        values = self.list_values(observation, np.stack([np.asarray(slates), cached], axis=1))
+        return np.where((cached != NO_ITEM).any(axis=1), values[:, 0] - values[:, 1], np.nan)
 
     def policy_value(
         self, policy: str | Callable[[World], SlatePolicy], days: float, runs: int = 5
@@ -206,7 +218,12 @@ class Truth:
         }
 
     def _exposures(
-        self, users: Array, slates: Array, time: Array | int | None, display: Mapping[str, Array] = NOTHING
+        self,
+        users: Array,
+        slates: Array,
+        time: Array | int | None,
+        display: Mapping[str, Array] = NOTHING,
+        context: Mapping[str, Array] = NOTHING,
     ) -> Iterator[tuple[Array, Exposure]]:
         """Yield, per slot, the indices of the lists whose time lies in the slot, and an exposure of these lists."""
         world, s = self.world, self.world.scenario
@@ -223,6 +240,7 @@ class Truth:
             rows = np.flatnonzero(slots == slot)
             exposure = Exposure(users[rows], np.zeros(len(rows), np.int64), days[rows], int(slot), slates[rows])
             exposure.display = {name: np.asarray(values)[rows] for name, values in display.items()}
+            exposure.context = {name: np.asarray(values)[rows] for name, values in context.items()}
             for mechanism in world.mechanisms.values():
                 mechanism.assume(exposure)
             yield rows, exposure

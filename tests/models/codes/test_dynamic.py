@@ -74,6 +74,14 @@ def test_it_comes_back_from_disk(drifting, tmp_path):
         DynamicCodes.load(tmp_path / "first")
 
 
+def test_a_vector_too_many_is_rejected_before_anything_is_recorded(drifting):
+    codes, vectors = drifting[0], np.zeros((3, 2))
+    before = len(codes.log_of_version.items)
+    with pytest.raises(InputError, match="do not match the items"):
+        codes.assign(10**18, np.array([0]), vectors)
+    assert len(codes.log_of_version.items) == before
+
+
 def test_what_would_change_a_meaning_is_rejected():
     rows = np.random.default_rng(0).normal(size=(30, 3))
     codes = DynamicCodes()

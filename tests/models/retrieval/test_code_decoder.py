@@ -215,6 +215,10 @@ def test_the_level_that_tells_items_apart_is_added_to_new_codes(circle):
     model = CodeDecoder(QUICK.model_copy(update={"epochs": 1}), codes=codes).fit(circle)
     assert model.trie.sizes == (4, 2, 2)
     np.testing.assert_array_equal(model.recoded(circle, codes).item_codes, model.item_codes)
+    loved = replace(circle, events=circle.events)
+    turned = -np.bincount(circle.history.items, minlength=ITEMS)
+    found = model._told_apart(codes.table, turned, loved.items["item_id"])
+    np.testing.assert_array_equal(found, model.item_codes, "a later popularity swaps no items that were learnt")
     crowded = model.recoded(circle, ItemCodes(np.zeros((ITEMS, 2), np.int64), (4, 2), "one"))
     assert crowded.item_codes[:, 2].max() == 1 and len(crowded.trie.leaf_offsets) == 3  # eleven of them share a leaf
     assert model.recoded(circle, CODES[:, :1].repeat(3, axis=1).clip(max=[3, 1, 1])).item_codes.shape == (ITEMS, 3)

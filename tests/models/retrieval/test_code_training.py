@@ -132,3 +132,26 @@ def test_reads_nothing_at_or_after_the_request(shop):
     other = model.bound_to(shop.with_users(shop.users, shop.events.filter(pl.col("time") < now)))
     np.testing.assert_array_equal(other.retrieve(requests, 6).items, model.retrieve(requests, 6).items)
     np.testing.assert_array_equal(other.scores(requests), model.scores(requests))
+
+
+@pytest.mark.parametrize("epochs", [6])
+def test_training_goes_on_where_nothing_is_held_out(epochs):
+    """Otherwise, the first check of nothing would be the best one, and its weights the result."""
+    log = dataset_of({f"u{n}": f"+{n % 6}" for n in range(12)})
+    made = [
+        CodeDecoder(QUICK.model_copy(update={"epochs": count, "check_every": 1, "patience": 2}), codes=CODES).fit(log)
+        for count in (2, epochs)
+    ]
+    assert len(made[1].facts["checks"]) == epochs
+    requests = Requests(np.array([0]), np.array([log.last_time + 1]))
+    assert not np.allclose(made[0].scores(requests), made[1].scores(requests))
+
+
+def test_the_held_out_loss_reads_the_interactions_that_a_request_reads(shop):
+    """With a compressed long history, none between it and the recent one is skipped."""
+    training = training_of(shop, history=2, long_history=2)
+    read = []
+    training.model.past_of = lambda items, times, long: read.append((items, long)) or Past(None, None)
+    training._past(training.whole.batch(np.array([1])))
+    items, long = read[0]
+    assert (items.tolist(), long.tolist()) == ([[4, 3]], [[5, -1]]), "of 5, 4, 3 and the target"

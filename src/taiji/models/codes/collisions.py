@@ -11,6 +11,7 @@ leaf times the item's share of the leaf's popularity.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,28 @@ def unique_codes(codes: Array, popularity: Array | None = None) -> Array:
     starts = np.flatnonzero(fresh)
     rank[order] = np.arange(count) - np.repeat(starts, np.diff(np.append(starts, count)))
     return np.concatenate([codes, rank[:, None]], axis=1)
+
+
+def extended_codes(codes: Array, last: Array, popularity: Array) -> Array:
+    """Return codes (N, L + 1) of a later catalogue that keep their meaning: an item keeps its last code.
+
+    Args:
+        codes: (N, L).
+        last: (N,) last code of each item; −1 for an item without one. It gets the smallest number that no item with
+            equal codes has.
+        popularity: (N,); of several items without a last code, the most popular gets the smallest number; ties are
+            broken by item id.
+    """
+    taken: defaultdict[bytes, set[int]] = defaultdict(set)
+    keys = [row.tobytes() for row in np.ascontiguousarray(codes)]
+    last = np.array(last, codes.dtype)
+    for row in np.flatnonzero(last >= 0):
+        taken[keys[row]].add(int(last[row]))
+    new = np.flatnonzero(last < 0)
+    smallest: defaultdict[bytes, int] = defaultdict(int)
+    for row in new[np.argsort(-np.asarray(popularity, np.float64)[new], kind="stable")]:
+        number = smallest[keys[row]]
+        while number in taken[keys[row]]:
+            number += 1
+        last[row], smallest[keys[row]] = number, number + 1
+    return np.concatenate([codes, last[:, None]], axis=1)

@@ -67,7 +67,7 @@ class DynamicCodes:
             codes (N, L).
 
         Raises:
-            InputError: the time is earlier than the last tick, or an item is repeated.
+            InputError: the time is earlier than the last tick, an item is repeated, or there is not one vector per item.
         """
         items = np.asarray(items, np.int64)
         if self._times and time < self._times[-1][0]:
@@ -81,6 +81,11 @@ class DynamicCodes:
             raise InputError(
                 "An item occurs twice in one tick.", where="dynamic codes", expected="each item at most once"
             )
+        if len(vectors) != len(items):
+            raise InputError(
+                "The vectors do not match the items.", where="dynamic codes", expected=f"{len(items)} vectors, one per item",
+                found=f"{len(vectors)} vectors",
+            )  # fmt: skip
         codes = self._current().encode(vectors)
         if len(items):
             self._times.append(np.full(len(items), time, np.int64))

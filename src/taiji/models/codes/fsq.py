@@ -96,7 +96,10 @@ class FSQ(Coder):
     def _features(self, digits: Array) -> Array:
         """Return (N, 1 + l D): a constant one, and the digits (N, l, D) scaled to −½ … ½."""
         top = np.asarray(self.settings.grid, np.float64) - 1
-        return np.concatenate([np.ones((len(digits), 1)), (digits / top - 0.5).reshape(len(digits), -1)], axis=1)
+        return np.concatenate(
+            [np.ones((len(digits), 1)), (digits / top - 0.5).reshape(len(digits), digits.shape[1] * digits.shape[2])],
+            axis=1,
+        )
 
     def weights(self) -> dict[str, Array]:
         """Return mean (d,), projection (d, L D), thresholds (L D, T) and decoders (L + 1, 1 + L D, d)."""

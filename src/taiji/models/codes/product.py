@@ -119,7 +119,7 @@ class ProductQuantizer:
         """Decode ids (N, M) to vectors (N, d) float32."""
         ids = np.asarray(ids)
         parts = self.centroids[np.arange(self.slots)[None, :], ids]
-        return parts.reshape(len(ids), -1)[:, : self.dimension]
+        return parts.reshape(len(ids), parts.shape[1] * parts.shape[2])[:, : self.dimension]
 
     def metrics(self, vectors: np.ndarray) -> dict[str, float]:
         """Return utilisation, distortion, perplexity and collisions on the given vectors.
@@ -217,7 +217,7 @@ class ProductCodes(Coder):
         whole = np.tile(self.quantizer.centroids.mean(axis=1), (len(codes), 1, 1))
         for slot in range(codes.shape[1]):
             whole[:, slot] = self.quantizer.centroids[slot, codes[:, slot]]
-        return whole.reshape(len(codes), -1)[:, : self.dimension]
+        return whole.reshape(len(codes), whole.shape[1] * whole.shape[2])[:, : self.dimension]
 
     def weights(self) -> dict[str, Array]:
         """Return the centroids (M, K, w)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ class BehaviourTraining:
                 quality = None if name == "diffusion" else self.quality(name == "head")
                 checks.append({"epoch": epoch, "loss": mean, "ndcg": quality})
                 log.info("%s, epoch %d: loss %.4f, validation NDCG@10 %s", name, epoch, mean, quality)
-                if quality is not None and best.stop(quality):
+                if quality is not None and not math.isnan(quality) and best.stop(quality):
                     break
         best.restore()
 
@@ -141,14 +142,14 @@ class BehaviourTraining:
 
     def quality(self, sampled: bool) -> float:
         """Return NDCG@10 of the held-out interactions, ranked in the whole catalogue, including items that the user has
-        already seen.
+        already seen. The result is NaN if nothing is held out.
 
         Args:
             sampled: True to rank by a sample of the diffusion, False by the encoder's latent.
         """
         users, targets = self.valid
         if not len(users):
-            return 0.0
+            return math.nan
         total = 0.0
         with torch.no_grad():
             table = self.network.items()

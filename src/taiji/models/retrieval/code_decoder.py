@@ -22,7 +22,7 @@ from taiji.data.dataset import Dataset
 from taiji.data.history import History
 from taiji.models.codes.code_log import CodeLog
 from taiji.models.codes.coder import Coder, coder_class
-from taiji.models.codes.collisions import unique_codes
+from taiji.models.codes.collisions import extended_codes, unique_codes
 from taiji.models.codes.dynamic import DynamicCodes
 from taiji.models.codes.item_codes import ItemCodes
 from taiji.models.codes.trie import CodeTrie, LiveTrie, PrunedTrie, checked
@@ -188,7 +188,7 @@ class CodeDecoder(CatalogueRetriever):
 
         The items of ``history`` are positions in :attr:`code_log`.
         """
-        if self.vectors is not None:
+        if self.vectors is not None and len(self.vectors) == len(self.places):
             return self.vectors[self.code_log.items]
         return item_factors(history, len(self.code_log.items), self.settings.vector_width, seed)
 
@@ -254,8 +254,9 @@ class CodeDecoder(CatalogueRetriever):
         Args:
             dataset: dataset to which the result is bound.
             codes: (n_items, L) codes of its items, or their codes over time. If the fit added a level to distinguish
-                items, ``codes`` may include that level; otherwise, it is added here. Items that do not fit into the
-                level get its last code. Items with equal codes share a leaf.
+                items, ``codes`` may include that level; otherwise, it is added here: an item of the fit whose other
+                codes are unchanged keeps its code of the level, and the other items get free ones. Items that do not
+                fit into the level get its last code. Items with equal codes share a leaf.
 
         Raises:
             InputError: the codes come from a different coder, or have different levels or sizes.
@@ -277,19 +278,24 @@ class CodeDecoder(CatalogueRetriever):
             log = made._log_of(codes)
             checked(log.codes, sizes)
         else:
-            log = CodeLog.constant(self._told_apart(codes.table if isinstance(codes, ItemCodes) else codes, popularity))
-            made._check_rows(len(log.codes), dataset.n_items)
+            table = codes.table if isinstance(codes, ItemCodes) else codes
+            made._check_rows(len(table), dataset.n_items)
+            log = CodeLog.constant(self._told_apart(table, popularity, dataset.items["item_id"]))
         made._take(log, popularity)
         return made
 
-    def _told_apart(self, codes: Array, popularity: Array) -> Array:
+    def _told_apart(self, codes: Array, popularity: Array, item_ids: pl.Series) -> Array:
         """Return codes of a later catalogue with the levels of the fit. A level that the fit added to distinguish items
-        is added if missing."""
+        is added if missing: items whose other codes are unchanged keep their code in it, because it was learnt."""
         sizes = tuple(self.facts["sizes"])
         if codes.shape[1:] == (len(sizes) - 1,) and self.facts["told_apart"]:
-            codes = unique_codes(checked(codes, sizes[:-1]), popularity)
-            last = codes[:, len(sizes) - 1 :] if codes.shape[1] == len(sizes) else np.zeros((len(codes), 1), np.int64)
-            codes = np.concatenate([codes[:, : len(sizes) - 1], np.minimum(last, sizes[-1] - 1)], axis=1)
+            codes = checked(codes, sizes[:-1])
+            own = pl.DataFrame({"item_id": self.item_ids}).with_row_index("row")
+            found = item_ids.to_frame("item_id").join(own, on="item_id", how="left", maintain_order="left")["row"]
+            before, known = self.item_codes[found.fill_null(0).to_numpy()], found.is_not_null().to_numpy()
+            same = known & (before[:, :-1] == codes).all(axis=1)
+            codes = extended_codes(codes, np.where(same, before[:, -1], -1), popularity)
+            codes[:, -1] = np.minimum(codes[:, -1], sizes[-1] - 1)
         return checked(codes, sizes)
 
     # Retrieval.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class CodeTraining:
                 check = {"epoch": epoch, "loss": mean, "valid_loss": self.held_out_loss(), "ndcg": self.quality()}
                 checks.append(check)
                 log.info("epoch %d: loss %.4f, validation %.4f, NDCG@10 %.5f", *check.values())
-                if best.stop(check["ndcg"], check["valid_loss"]):
+                if len(self.valid) and best.stop(check["ndcg"], check["valid_loss"]):
                     break
         best.restore()
         network.eval()
@@ -149,9 +150,9 @@ class CodeTraining:
         return total, reported
 
     def quality(self) -> float:
-        """Return NDCG@10 of :meth:`CodeDecoder.retrieve` on the held-out interactions; 0 if there are none."""
+        """Return NDCG@10 of :meth:`CodeDecoder.retrieve` on the held-out interactions; NaN if there are none."""
         if not len(self.valid):
-            return 0.0
+            return math.nan
         last = self.history.offsets[self.valid + 1] - 1
         columns = {}
         if self.prompts is not None:
@@ -180,7 +181,7 @@ class CodeTraining:
             times = self.model._tensor(features)
         long = np.zeros((len(batch.items), 0), np.int64)
         if s.long_history:
-            before = self.windows.starts[batch.users][:, None] - 1 - np.arange(s.long_history)
+            before = batch.places[:, :1] - 1 - np.arange(s.long_history)
             inside = before >= self.history.offsets[batch.users][:, None]
             long = np.where(inside, self.history.items[np.maximum(before, 0)], -1)
         if self.prompts is not None:

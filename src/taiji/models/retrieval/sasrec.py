@@ -7,6 +7,7 @@ Petrov & Macdonald, RecSys 2023). Several histories are packed into one row, so 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -172,7 +173,7 @@ class SASRec(VectorRetriever):
                 quality = self._quality(valid)
                 self.facts["checks"].append({"epoch": epoch, "loss": loss, "ndcg": quality})
                 log.info("epoch %d: loss %.4f, validation NDCG@10 %.5f", epoch, loss, quality)
-                if best.stop(quality):
+                if not math.isnan(quality) and best.stop(quality):
                     break
         best.restore()
         network.eval()
@@ -211,9 +212,9 @@ class SASRec(VectorRetriever):
 
     def _quality(self, valid: _Valid) -> float:
         """Return NDCG@10 of the held-out interactions, ranked in the whole catalogue. Seen items are left out unless
-        ``keeps_seen``."""
+        ``keeps_seen``. The result is NaN if nothing is held out."""
         if not len(valid.targets):
-            return 0.0
+            return math.nan
         table, total = self.network.table[1:].detach(), 0.0
         for block in in_blocks(len(valid.targets)):
             query = on_device(self._encode(valid.items[block]), self.device)
