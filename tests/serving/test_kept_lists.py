@@ -87,6 +87,15 @@ def test_a_list_of_an_erased_user_is_gone_for_good() -> None:
     assert shown(lists, RecommendRequest(history())) is Missing.NONE and not len(lists)
 
 
+def test_a_list_of_a_set_length_is_no_whole_list() -> None:
+    """A request without a length wants as many items as there are, not as many as another request set."""
+    lists = kept(length=1)
+    free = RecommendRequest(history())
+    assert lists.find("r", free, NOW) is Missing.SHORT, "with room, a new list is made"
+    found = lists.find("r", free, NOW, 0.0)
+    assert not isinstance(found, Missing) and found[1].items == ITEMS
+
+
 def test_a_list_outlives_the_events_that_its_user_has_had_since() -> None:
     """The newest event of its time is then no longer among the stored ones, which are only so many."""
     made, later = kept(), history("u1", "x", "y", seen=99)

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,48 @@ def test_a_copy_made_while_events_come_in_is_brought_back_whole(
     again.close()
     if copied:
         copied.stop()
+
+
+class Interrupted:
+    """A step of a store that fails once, when it goes through the keys of users or rows."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 1
+        if isinstance(store, RedisStore):
+            whole = store._scan
+
+            def scan(*parts: str) -> object:
+                if self.left:
+                    self.left = 0
+                    raise StoreUnavailable("away")
+                return whole(*parts)
+
+            monkeypatch.setattr(store, "_scan", scan)
+
+
+def test_an_interrupted_release_and_retirement_are_completed_when_repeated(
+    make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store()
+    old, new = Release("old", "run", "m", "q"), Release("new", "run", "m", "q")
+    store.add_release(old, 1)
+    assert store.append([BATCH], 1) == ["accepted"] and store.absorb("w", 9, 1) == 1
+    Interrupted(store, monkeypatch)
+    for _ in range(2):
+        with suppress(StoreUnavailable):
+            store.add_release(new, 1)
+    assert [claim.history.user for claim in store.claim("new", "w", 9, 10**12, 9)] == ["u"]
+    store.activate("new")
+    row = FeatureRow("v", 1, (1,), None, ("before",), "m", "q", 1, 0)
+    assert store.publish("old", [row], 1) == 1
+    Interrupted(store, monkeypatch)
+    done = []
+    for _ in range(2):
+        try:
+            store.retire("old")
+            done.append("retired")
+        except (StoreUnavailable, KeyError) as error:
+            done.append(type(error).__name__)
+    assert done[-1] == "retired" or done == ["retired", "KeyError"]
+    store.add_release(old, 2)
+    assert store.publish("old", [row], 1) == 1, "no row of before is left"

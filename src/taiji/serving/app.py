@@ -23,13 +23,14 @@ from taiji.serving.clock import SteadyClock
 from taiji.serving.documentation import documentation
 from taiji.serving.gate import BUSY, KEY, LARGE, Gate, Rejected, overloaded
 from taiji.serving.keys import Keyring
-from taiji.serving.logs import log, where
+from taiji.serving.logs import log
 from taiji.serving.openapi import describe, responses, takes
 from taiji.serving.readiness import Readiness
 from taiji.serving.recommendations import Recommendations, wrong_context
 from taiji.serving.releases import unprepared
 from taiji.serving.request_bodies import event_batch, idempotency_key, joined, json_body, parsed, user_id
 from taiji.serving.scorers import Scorers
+from taiji.serving.scrubbing import Scrubbing
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
 from taiji.serving.store import Appended, Store, StoreUnavailable, StoreUnusable, why
@@ -48,7 +49,6 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 A = TypeVar("A")
 MAX_LETTERS = 1000
-SCRUB_EVERY_S = 5.0
 ACTIVATE_WAIT_S = 2.0
 UNKNOWN = "This user is unknown: neither the run's data nor the events since contain the id."
 LINGER = 0.05
@@ -66,9 +66,7 @@ class Service:
         self.store, self.scorers, self.settings, self.clock, self.metrics = store, scorers, settings, clock, metrics
         self.rows: Batcher[str, StoredRow | None] = Batcher(store.read, 256, 10_000)
         self.histories: Batcher[str, UserHistory] = Batcher(lambda users: store.histories(users, clock()), 64, 1000)
-        self.states: Batcher[str, tuple[StoredRow | None, UserHistory]] = Batcher(
-            lambda users: list(zip(store.read(users), store.histories(users, clock()))), 64, 1000
-        )
+        self.states: Batcher[str, tuple[StoredRow | None, UserHistory]] = Batcher(self._states, 64, 1000)
         self.past: Batcher[Sequence[str], list[UserHistory]] = Batcher(
             partial(at_once, lambda users: store.histories(users, clock())), 16, 1000
         )
@@ -99,7 +97,12 @@ class Service:
             scorers, self.rows, self.histories, settings.recommend, metrics, clock, lists, 2 * wait
         )
         self.readiness = Readiness(store, scorers, settings, clock)
-        self._scrub = asyncio.Event()
+        self.scrubbing = Scrubbing(store)
+
+    def _states(self, users: Sequence[str]) -> list[tuple[StoredRow | None, UserHistory]]:
+        """Return the rows and histories of users. A row is read after its history, so it is never older than an erasure in it."""
+        histories = self.store.histories(users, self.clock())
+        return list(zip(self.store.read(users), histories, strict=True))
 
     def _read_many(self, asked: Sequence[Sequence[str]]) -> list[tuple[list[StoredRow | None], bytes | None]]:
         """Read the rows of several requests from the store at once; return each request's rows and encoded response.
@@ -118,7 +121,10 @@ class Service:
         """Erase a user. Return whether the user was known, and how many rows of other users were rewritten."""
         now = self.clock()
         (history,) = self.store.histories([user], now)
-        return self.scorers.knows(self.scorers.active, history), self.store.erase(user, now)
+        known = self.scorers.knows(self.scorers.active, history)
+        neighbours = self.store.erase(user, now)
+        self.scrubbing.want()
+        return known, neighbours
 
     async def read(self, body: bytes, work: Callable[[bytes], T]) -> T:
         """Return the result of ``work`` on a body.
@@ -161,22 +167,6 @@ class Service:
                 bodies[place] = row.body(releases[place] or "", features[place], self.clock())
         return bodies
 
-    def scrub_soon(self) -> None:
-        """Request the removal of erased data from the store's files; one pass serves several erasures."""
-        self._scrub.set()
-
-    async def scrubbing(self) -> None:
-        """Remove erased data from the store's files whenever requested, as long as the process lives."""
-        while True:
-            await self._scrub.wait()
-            self._scrub.clear()
-            try:
-                await asyncio.to_thread(self.store.scrub)
-            except Exception as error:  # try again after any error: erased data must not stay in the files
-                log("scrub postponed", error=where(error))
-                self._scrub.set()
-            await asyncio.sleep(SCRUB_EVERY_S)
-
     def close(self) -> None:
         """Stop the threads of all batchers."""
         readers = (self.rows, self.batches, self.bodies, self.histories, self.states, self.past, self.student)
@@ -192,11 +182,12 @@ def build_app(store: Store, scorers: Scorers, settings: ServingSettings, keys: K
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         scorers.start()
-        scrubbing = asyncio.create_task(service.scrubbing())
+        scrubbing = asyncio.create_task(service.scrubbing.run())
         yield
         scrubbing.cancel()
         with suppress(asyncio.CancelledError):
             await scrubbing
+        await service.scrubbing.end()
         scorers.stop()
         service.close()
 
@@ -397,7 +388,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def erase(user: str) -> Response:
         known, neighbours = await asyncio.to_thread(service.erase, user_id(user))
         service.lists.forget(user)
-        service.scrub_soon()
+        service.scrubbing.soon()
         log("user erased", neighbours=neighbours)
         return _json(s.Erased(known_user=known, neighbours_rewritten=neighbours))
 

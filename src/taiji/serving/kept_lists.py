@@ -51,6 +51,7 @@ class KeptList:
         forgotten: True if the user had been erased by that time.
         had: items of the list that the user had clicked by that time.
         length: requested number of items; the number found if the request set no length.
+        asked: True if the request set a length.
         feature_version: version of the feature row that was read, if any.
         result: the list, followed by spare items that can replace items which must no longer be shown.
     """
@@ -65,6 +66,7 @@ class KeptList:
     length: int
     feature_version: int | None
     result: RecommendResult
+    asked: bool = False
 
     @classmethod
     def of(
@@ -96,6 +98,7 @@ class KeptList:
             length,
             feature_version,
             replace(result, trace=None, seconds={}, spare=None),
+            request.length is not None,
         )
 
     def knows(self, history: UserHistory) -> bool:
@@ -109,7 +112,8 @@ class KeptList:
         """Return the list as it may be shown now; None if it is empty or fills less than ``share`` of the places.
 
         The number of places is the requested number of items. It is limited to the number of items found for the
-        original request, spare items included, unless this request asks for more items than the original one.
+        original request, spare items included, unless this request asks for more items than the original one. If only the
+        original request set a length, the number of places is unknown: the list is shown whole, but only if ``share`` is 0.
 
         Items are left out if the request excludes them, if they are no longer available, or if the user has clicked
         them since the list was made.
@@ -119,6 +123,10 @@ class KeptList:
         pairs = enumerate(zip(found.items, _ends(found), strict=True))
         places = [place for place, (item, end) in pairs if item not in without and now < end]
         wanted = request.length or self.length
+        if request.length is None and self.asked:
+            if share > 0:
+                return None
+            wanted = len(found.items)
         possible = wanted if wanted > self.length else min(wanted, len(found.items))
         if len(places) < max(1.0, share * possible):
             return None

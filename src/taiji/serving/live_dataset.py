@@ -78,7 +78,10 @@ class World:
         """Return the context columns of requests in the types of the log, one row per request; null if missing."""
         return pl.DataFrame(
             {
-                name: pl.Series([context.get(name) for context in contexts], strict=False).cast(kind)
+                name: pl.Series(
+                    [_whole(context.get(name)) if kind.is_integer() else context.get(name) for context in contexts],
+                    strict=False,
+                ).cast(kind)
                 for name, kind in self.context.items()
             }
         )
@@ -182,3 +185,8 @@ def read_features(run: Path) -> pl.DataFrame:
     if "available_at" not in table.columns:  # a table of an older run, which stored only one time
         table = table.with_columns(available_at="as_of")
     return table
+
+
+def _whole(value: ContextValue) -> ContextValue:
+    """Return a whole float as an integer, so that it does not turn the integers of other requests into floats."""
+    return int(value) if isinstance(value, float) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -93,7 +92,9 @@ class Recommendations:
             Overloaded: no list can be computed in time, and no kept list of the user is shown again.
         """
         start = time.perf_counter()
-        row, history = await asyncio.gather(self._rows(asked.user), self._histories(asked.user))
+        # The history first: if it shows no erasure, the row may be from before one, but the list is not kept as if from after it.
+        history = await self._histories(asked.user)
+        row = await self._rows(asked.user)
         release = row.release if row else self._scorers.active
         there = self._scorers.recommends(release)
         if release is None or there is None:
@@ -144,7 +145,7 @@ class Recommendations:
         key = (release, version, history.seen, newest, history.forgotten, asked.model_dump_json())
         usable = self._settings.cache_s > 0 and not asked.trace
         found = self._cache.get(key, time.monotonic()) if usable else None
-        if found is not None:
+        if found is not None and all(end > history.as_of for end in found.result.until):
             return replace(found, origin="cache")
         request = RecommendRequest(
             history, asked.k, tuple(asked.exclude), asked.context, asked.trace, spare=self._settings.keeps

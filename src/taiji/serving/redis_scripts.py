@@ -304,9 +304,10 @@ return previous
 """
 
 RETIRE = """
--- ARGV: P, release. Removes it from the live releases; its rows are deleted afterwards.
+-- ARGV: P, release. Removes it from the live releases; its rows are deleted afterwards. A release that is no longer live but still
+-- has its name was not deleted completely.
 if redis.call('HGET', P..'meta', 'active') == ARGV[2] then return 0 end
-if redis.call('HDEL', P..'releases', ARGV[2]) == 0 then return 0 end
+if redis.call('HDEL', P..'releases', ARGV[2]) == 0 and redis.call('SISMEMBER', P..'names', ARGV[2]) == 0 then return 0 end
 for _, name in ipairs({'previous', 'undone'}) do
   if redis.call('HGET', P..'meta', name) == ARGV[2] then redis.call('HDEL', P..'meta', name) end
 end

@@ -63,13 +63,15 @@ def backend(settings: ServingSettings) -> Backend:
 
 
 def introduce(store: Store, run: Path, settings: ServingSettings) -> Release:
-    """Publish a run's rows and make its release live; if it is live already, only update the path of its run."""
+    """Publish a run's rows and make its release live.
+
+    If it is live already, only the path of its run is updated, and a step that was interrupted is completed.
+    """
     module = backend(settings)
     release = module.release(run)
     now, done = SteadyClock(store.clock_floor())(), 0
-    if known := store.releases().live.get(release.name):
-        if known != release:  # the run directory was moved
-            store.add_release(release, now)
+    if release.name in store.releases().live:
+        store.add_release(release, now)
         return release
     with progress(f"Publishing the rows of {release.name}", unit="rows") as update:
         for batch in module.rows(run):

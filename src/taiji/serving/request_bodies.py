@@ -76,7 +76,8 @@ def event_batch(
     """Parse a batch of events.
 
     An event's id consists of its time of arrival, the batch's key and the event's position, so that ids sort in order of
-    arrival: stores sort events of equal times by id.
+    arrival: stores sort events of equal times by id. The letter puts them after those of version 0.2, which begin with a
+    hexadecimal digit.
 
     Args:
         digest: keyed digest function of the store.
@@ -91,7 +92,7 @@ def event_batch(
     """
     key = _short_hash(source.encode() + b"\0" + sent.encode())
     taken = tuple(
-        Event(f"{now:016x}-{key}-{place:04d}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
+        Event(f"t{now:016x}-{key}-{place:04d}", e.user_id, e.item_id, e.time(), e.click, e.conversion, e.price)
         for place, e in enumerate(parsed(s.EventsIn, body).events)
     )
     if late := [f"/events/{place}/timestamp" for place, event in enumerate(taken) if event.time > latest]:

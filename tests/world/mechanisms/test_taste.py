@@ -42,3 +42,14 @@ def test_without_drift_tastes_stand_still_and_behaviours_can_be_one():
     np.testing.assert_array_equal(
         world.truth.affinity(users, items, behaviour="cart"), world.truth.affinity(users, items)
     )
+
+
+def test_in_the_twin_all_users_like_everything_equally():
+    """Carts, purchases and comments included, which read the tastes themselves."""
+    for name, given in (("mall", ("cart", "buy")), ("feed-with-comments", ("comment_seconds",))):
+        twin = small(name, users=60).twin("taste")
+        found = twin.truth.expect(np.arange(60), np.zeros((60, 1), int))
+        base = found["view" if name == "feed-with-comments" else "click"]
+        for outcome in given:
+            np.testing.assert_allclose(found[outcome] / base, (found[outcome] / base)[0, 0], rtol=1e-9)
+            base = found[outcome]

@@ -78,7 +78,9 @@ class Taste(Mechanism[TasteSettings]):
         return blend(self.long[users], self.short_at(slot)[users], self.settings.short)
 
     def place(self, exposure: Exposure) -> None:
-        """Add the tastes at the exposure's slot."""
+        """Add the tastes at the exposure's slot; none if they have no strength, because other mechanisms read them, too."""
+        if not self.settings.strength:
+            return
         exposure.user_vector = self.at(exposure.user, exposure.slot)
         if self.settings.behaviours:
             for name, offset in self.offsets.items():
