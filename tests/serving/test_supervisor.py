@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from taiji.serving.keys import new_key
 from taiji.serving.releases import WATCH_S, backend, introduce
 from taiji.serving.settings import ServingSettings
 from taiji.serving.stores import open_store
-from taiji.serving.supervisor import THREADS, Supervisor, demand_keys, demand_sound_clock
+from taiji.serving.supervisor import THREADS, Child, Supervisor, demand_keys, demand_sound_clock
 
 
 def make_run(folder: Path, name: str, version: str) -> Path:
@@ -132,6 +133,31 @@ def api_child(folder: Path, **environment: str) -> tuple[list[str], dict[str, st
     store.close()
     (only,) = started
     return only
+
+
+def test_the_others_are_watched_while_a_process_ends(tmp_path: Path) -> None:
+    """A worker of a retired release may take its time; a dead HTTP process must not wait for that."""
+    settings = ServingSettings(backend="tests.serving.doubles")
+    store = open_store(settings, tmp_path)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    slow = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert slow.stdout is not None and slow.stdout.readline()
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        supervisor = Supervisor(store, tmp_path, settings, listener)
+        supervisor.children["worker-old-0"] = Child(["worker"], slow)
+        patch.setattr("taiji.serving.supervisor.subprocess.Popen", lambda *_, **__: pytest.fail("started too early"))
+        patch.setattr(supervisor, "_wanted", lambda: {})
+        start = time.monotonic()
+        supervisor.tend()
+        assert time.monotonic() - start < 2 and slow.poll() is None, "told to end, and not waited for"
+        patch.setattr(supervisor, "_wanted", lambda: {"worker-old-0": ["worker"]})
+        supervisor.tend()  # one of the same name waits until it has ended
+        supervisor._ending["worker-old-0"] = slow, time.monotonic()
+        patch.setattr(supervisor, "_wanted", lambda: {})
+        supervisor.tend()
+        assert slow.poll() is not None and not supervisor._ending
+    slow.stdout.close()
+    store.close()
 
 
 def test_http_processes_have_a_thread_each_unless_the_environment_says_otherwise(tmp_path: Path) -> None:

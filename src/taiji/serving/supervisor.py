@@ -31,6 +31,7 @@ from taiji.serving.worker import HUNG
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus_client for the folder in which processes share their metrics."""
 POLL_S = 0.2
+ENDING_POLL_S = 0.02
 RELEASES_EVERY_S = 2.0
 MAX_WAIT_S = 5.0
 MAX_WAIT_KILLED_S = 0.5
@@ -90,6 +91,8 @@ class Supervisor:
         }
         self._clock = SteadyClock(store.clock_floor())
         self.children: dict[str, Child] = {}
+        self._ending: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        """Terminated processes that may still finish their work, with the time at which they are killed."""
         self._releases: list[str] = []
         self._asked = -RELEASES_EVERY_S
         self.stopping = threading.Event()
@@ -99,14 +102,20 @@ class Supervisor:
         while not self.stopping.is_set():
             self.tend()
             self.stopping.wait(POLL_S)
-        self._stop(list(self.children))
+        self._end(list(self.children))
+        while self._ending:
+            time.sleep(ENDING_POLL_S)
+            self._reap()
         self._metrics.cleanup()
 
     def tend(self) -> None:
         """Start missing processes, and stop those that are no longer required."""
         wanted = self._wanted()
-        self._stop([name for name in self.children if name not in wanted])
+        self._end([name for name in self.children if name not in wanted])
+        self._reap()
         for name, command in wanted.items():
+            if name in self._ending:  # a process of the same name must have ended first
+                continue
             child = self.children.setdefault(name, Child(command))
             if child.process is not None and child.process.poll() is not None:
                 lived = time.monotonic() - child.started
@@ -149,17 +158,24 @@ class Supervisor:
                 wanted[f"worker-{release}-{number}"] = ["worker", release, name]
         return wanted
 
-    def _stop(self, names: list[str]) -> None:
-        running = [child.process for child in (self.children.pop(name) for name in names) if child.process is not None]
-        for process in running:
-            process.terminate()
+    def _end(self, names: list[str]) -> None:
+        """Terminate processes without waiting for them, because the others must be watched meanwhile."""
         deadline = time.monotonic() + self._settings.worker.grace_s + self._settings.drain_s + 5
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        for name in names:
+            process = self.children.pop(name).process
+            if process is not None:
+                process.terminate()
+                self._ending[name] = process, deadline
+
+    def _reap(self) -> None:
+        """Forget terminated processes that have ended, and kill those that take too long."""
+        for name, (process, deadline) in list(self._ending.items()):
+            if process.poll() is None and time.monotonic() > deadline:
                 process.kill()
                 process.wait()
+            if process.poll() is not None:
+                forget_process(self._metrics.name, process.pid)
+                del self._ending[name]
 
 
 def serve(
