@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import Field, PositiveInt
 
 from taiji.core.settings import Settings
@@ -24,3 +26,7 @@ class Budget(Settings):
     """Time limit of ranking in seconds. Candidates that are not ranked by then are left out; `null` ranks all."""
     ranking_block: PositiveInt = 100
     """Number of candidates ranked between two checks of the time limit."""
+
+    def unhurried(self) -> Self:
+        """Return the budget without time limits, for blocks of requests, which take longer than one request."""
+        return self.model_copy(update={"retrieval_seconds": None, "ranking_seconds": None})

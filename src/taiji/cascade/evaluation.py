@@ -193,7 +193,7 @@ def variants(
     """
 
     # A block of requests takes longer than one request, and stored predictions take no time, so no arm has a time limit.
-    unhurried = settings.budget.model_copy(update={"retrieval_seconds": None, "ranking_seconds": None})
+    unhurried = settings.budget.unhurried()
 
     def composed(
         names: Sequence[str],

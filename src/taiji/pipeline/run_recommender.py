@@ -65,8 +65,7 @@ class Components:
             chosen = {name: model.bound_to(live) for name, model in chosen.items()}
             ranker = None if ranker is None else ranker.bound_to(live, statistics_of(live))
         # A block of requests takes longer than one request, so it has no time limit.
-        unhurried = {"retrieval_seconds": None, "ranking_seconds": None}
-        changes: dict[str, Any] = {"budget": settings.budget.model_copy(update=unhurried)}
+        changes: dict[str, Any] = {"budget": settings.budget.unhurried()}
         if names:
             changes |= {"rerank": "none", "most_per_category": None}
         settings = settings.model_copy(update=changes)

@@ -92,7 +92,7 @@ class Recommendations:
             Overloaded: no list can be computed in time, and no kept list of the user is shown again.
         """
         start = time.perf_counter()
-        # The history first: if it shows no erasure, the row may be from before one, but the list is not kept as if from after it.
+        # The history first, so that the row is never older than an erasure that the history shows.
         history = await self._histories(asked.user)
         row = await self._rows(asked.user)
         release = row.release if row else self._scorers.active
