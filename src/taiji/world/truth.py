@@ -171,10 +171,7 @@ class Truth:
             raise ConfigError(
                 "This world has no cache.", where=f"world {self.world.scenario.name}", expected="the mechanism load"
             )
-        user = observation.requests.user
-        cached = load.cached(user)
-        cached = np.where((cached != NO_ITEM) & observation.available[np.maximum(cached, 0)], cached, NO_ITEM)
-        cached = np.take_along_axis(cached, np.argsort(cached == NO_ITEM, axis=1, kind="stable"), axis=1)
+        cached, _ = load.left(observation.requests.user, observation.available)
         values = self.list_values(observation, np.stack([np.asarray(slates), cached], axis=1))
         return np.where((cached != NO_ITEM).any(axis=1), values[:, 0] - values[:, 1], np.nan)
 

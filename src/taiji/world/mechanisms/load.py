@@ -66,6 +66,14 @@ class Load(Mechanism[LoadSettings]):
         """Return the cached lists (B, slate)."""
         return self.lists[users]
 
+    def left(self, users: Array, available: Array) -> tuple[Array, Array]:
+        """Return the cached lists (B, slate) of the items that are still ``available`` (items,), and their places (B, slate) in the
+        lists; the rest is :data:`NO_ITEM`."""
+        kept = self.lists[users]
+        kept = np.where((kept != NO_ITEM) & available[np.maximum(kept, 0)], kept, NO_ITEM)
+        order = np.argsort(kept == NO_ITEM, axis=1, kind="stable")
+        return np.take_along_axis(kept, order, axis=1), order
+
     def serve(self, exposure: Exposure, choice: Choice) -> None:
         """Serve computed lists to requests chosen by the policy, within the capacity, and cached lists to the others.
         The items that follow a computed list in the policy's ranking become the user's cached list.
@@ -95,10 +103,7 @@ class Load(Mechanism[LoadSettings]):
         A user without a cached list gets the first candidates in their given order.
         """
         assert exposure.candidates is not None and exposure.available is not None and exposure.pool is not None
-        kept = self.lists[exposure.user]
-        kept = np.where((kept != NO_ITEM) & exposure.available[np.maximum(kept, 0)], kept, NO_ITEM)
-        order = np.argsort(kept == NO_ITEM, axis=1, kind="stable")
-        kept = np.take_along_axis(kept, order, axis=1)
+        kept, order = self.left(exposure.user, exposure.available)
         chances = np.take_along_axis(self.chances[exposure.user], order, axis=1)
         plain: Array = np.full(kept.shape, NO_ITEM, dtype=np.int64)
         count = min(self.ground.slate, exposure.candidates.shape[1])
