@@ -135,7 +135,7 @@ def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
 
 def data(place: str, seed: int, quick: bool) -> Logged:
     """Return the service after a log, together with the other log."""
-    users, length, more = (80, 1, 1) if quick else (1200, LOGGED_DAYS, PLAYED_DAYS)
+    users, length, more = (80, 1, 1) if quick else (4800, LOGGED_DAYS, PLAYED_DAYS)
     logs = []
     for keen in (True, False):
         env = environment(place, seed, users, length + more)
