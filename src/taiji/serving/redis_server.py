@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taiji.core.errors import ResourceError
+from taiji.serving.logs import log
 from taiji.serving.settings import PASSWORD
 from taiji.serving.store import REPLACED, StoreUnavailable, StoreUnusable
 
@@ -21,7 +22,7 @@ TIMEOUT_S = 5.0
 LOSES = "This Redis would lose events."
 DURABLE = "appendonly yes, appendfsync everysec or always, maxmemory-policy noeviction"
 MAKE_DURABLE = (
-    "redis-cli config set appendonly yes; redis-cli config set appendfsync everysec; "
+    "redis-cli config set appendonly yes; redis-cli config set appendfsync always; "
     "redis-cli config set maxmemory-policy noeviction; and the same in redis.conf"
 )
 DURABLE_S = 1.0
@@ -64,6 +65,12 @@ class Durability:
         """
         if found := self._fragile():
             raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
+        if self._settings().get("appendfsync") == "everysec":
+            log(
+                "redis syncs once a second",
+                risk="if Redis is killed while its disk is slow, it loses up to two seconds of acknowledged events",
+                fix="redis-cli config set appendfsync always; and the same in redis.conf",
+            )
 
     def demand_lasting(self) -> None:
         """Check the settings again, at most once per second.
@@ -78,15 +85,22 @@ class Durability:
 
     def _fragile(self) -> str:
         """Return the server's settings if it could lose events; empty if it could not, or if it hides its settings."""
-        try:
-            found = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
-        except redis.ResponseError:
-            return ""  # a managed service that hides its configuration
+        found = self._settings()
+        if not found:
+            return ""
         kept = (
             found.get("appendonly") == "yes" and found.get("appendfsync") != "no"
         )  # with "no", the operating system decides when to sync
         sound = kept and found.get("maxmemory-policy") == "noeviction"
         return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
+
+    def _settings(self) -> dict[str, str]:
+        """Return the server's durability settings; none for a managed service that hides its configuration."""
+        try:
+            found: dict[str, str] = self._redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        except redis.ResponseError:
+            return {}
+        return found
 
 
 @contextmanager
