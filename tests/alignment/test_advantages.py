@@ -281,3 +281,12 @@ def test_unknown_modes_are_named():
         linear(torch.zeros(4, 1), 4, "bad")
     with pytest.raises(ValueError, match="aggregation"):
         common(torch.zeros(4, 1), 4, "bad")
+
+
+def test_groups_without_a_difference_have_advantage_zero_exactly():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        rewards = torch.tensor(rng.random((12, 3)), dtype=torch.float64)
+        rewards[4:8] = rewards[4]
+        for aggregation in ("sum_then_normalize", "normalize_then_sum"):
+            assert not common(rewards, 4, aggregation)[4:8].any()

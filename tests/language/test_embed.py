@@ -100,6 +100,12 @@ def test_a_folder_with_an_encoder(tmp_path, pooling):
     np.testing.assert_allclose(embedder.encode(["milk 2% gallon"])[0], expected / np.linalg.norm(expected), atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["pooling_mode_max_tokens", "pooling_mode_weightedmean_tokens"])
+def test_a_pooling_that_is_not_supported_is_said_to_be(tmp_path, pooling):
+    with pytest.raises(TaijiError, match=f"(?s)not supported.*{pooling}"):
+        load_embedder(str(encoder_folder(tmp_path, pooling)))
+
+
 def test_an_encoder_in_the_hubs_cache_is_pooled_as_it_says(tmp_path):
     cache, commit = tmp_path / "hub", "a" * 40
     folder = encoder_folder(tmp_path, "pooling_mode_cls_token")

@@ -11,7 +11,17 @@ import pytest
 
 from taiji.core.errors import TaijiError
 from taiji.reasoning import audit
-from taiji.reasoning.audit import CONTROLS, _interval, _order, audit_run, blind_rationales, decoys_of
+from taiji.reasoning.audit import (
+    CONTROLS,
+    _interval,
+    _order,
+    audit_run,
+    blind_rationales,
+    decoys_of,
+    leaking_shares,
+    lexical_shares,
+    said,
+)
 from taiji.reasoning.rule_writer import RuleWriter
 from taiji.reasoning.selection import calibrate, score_rationales, select
 from taiji.reasoning.settings import AuditSettings, SelectionSettings
@@ -50,6 +60,19 @@ def test_the_audit_says_everything(lm, dataset, examples, prompts, verdicts):
     assert set(report["blind_gap"]) == {"teacher", "blind", "gap"}
     assert {len(rows) for name, rows in report["worst"].items() if name != "kept with the least lift"} <= {1, 2}
     assert {"rationale", "masked", "target", "verdict", "reasons"} <= set(report["worst"]["lowest perplexity"][0])
+
+
+def test_cut_rationales_do_not_make_the_leakage_look_smaller():
+    named = pl.DataFrame(
+        {"rationale": ["a", "b"], "named": [["exact"], []], "forbidden": [[], []], "levels_named": [[], []],
+         "leak_share": [0.9, 0.1], "ppl": [2.0, 3.0]},
+        schema_overrides={name: pl.List(pl.String) for name in ("named", "forbidden", "levels_named")},
+    )  # fmt: skip
+    cut = named.with_columns(rationale=pl.lit(""), named=pl.lit([], pl.List(pl.String)), leak_share=None)
+    whole = said(pl.concat([named, cut], how="vertical_relaxed"))
+    assert lexical_shares(whole) == lexical_shares(named)
+    assert leaking_shares(whole, 0.5) == leaking_shares(named, 0.5)
+    assert said(cut).equals(cut)
 
 
 def test_rationales_that_are_all_empty_are_said_to_be(lm, dataset, examples, prompts, verdicts):

@@ -200,6 +200,22 @@ def test_a_repeated_loop_writes_no_step_twice():
     log.verify()
 
 
+def test_a_corrected_review_is_in_the_log():
+    class Person(Oracle):
+        def __init__(self, score: int) -> None:
+            self.score, self.name = score, "person"
+
+        def review(self, drafts):
+            return [Review(self.name, "person", dict.fromkeys(AXES, self.score), "") for _ in drafts]
+
+    log = AuditLog()
+    for score, status in ((2, "rejected"), (5, "accepted")):
+        assert run_review([draft("a")], [Person(score)], lambda d, f: "", ReviewSettings(), log)[0].status == status
+        (review,) = log.reviews().values()
+        assert review.lowest == score
+    log.verify()
+
+
 def test_a_log_with_any_line_separator_is_read_again(tmp_path):
     log = AuditLog()
     log.add("r", "review", feedback="too short\u2028say more\u2029and\x85more\x1c")
@@ -253,6 +269,25 @@ def test_rules_see_leaks_and_care():
     assert "do not name the answer" in leaking.feedback
     assert poor.lowest < 3
     assert poor.lowest < good.lowest
+
+
+def test_rules_are_not_met_by_words_of_the_form():
+    form = "Choose one item and its category from the list.\n- Milk, Food\nForm: Item title: ...; Category L1: ..."
+    empty = "After thinking about the interests of the customer in short sentences, some item will be chosen next."
+    (found,) = RuleReviewer().review(
+        [
+            Draft(
+                "r",
+                form,
+                "Item title: The Joy of Cooking; Category L1: Cookbooks",
+                "The Joy of Cooking",
+                ("Cookbooks",),
+                empty,
+            )
+        ]
+    )
+    assert found.scores["terminology"] == 3
+    assert found.scores["usefulness"] == 1
 
 
 def test_a_model_gives_whole_reviews(lm):

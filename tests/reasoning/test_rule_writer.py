@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -9,9 +11,10 @@ from hypothesis import strategies as st
 from tests.reasoning.conftest import build, examples_of
 
 from taiji.core.errors import TaijiError
+from taiji.data.dataset import Dataset
 from taiji.reasoning.guards import find_mentions
 from taiji.reasoning.prompts import student_prompt
-from taiji.reasoning.rule_writer import RuleWriter, history_facts
+from taiji.reasoning.rule_writer import RuleWriter, _focus, history_facts
 from taiji.reasoning.settings import PromptSettings
 
 
@@ -44,6 +47,41 @@ def test_the_facts_are_true(dataset):
     assert facts["total"] == 6
     assert facts["top_l1_count"] == counts[facts["top_l1"]] == max(counts.values())
     assert facts["last_title"] == rows[0]["title"]
+
+
+@pytest.mark.parametrize("listed", [[40.0, 50.0, 5.0], [None] * 3], ids=["later prices in the catalogue", "none"])
+def test_prices_are_those_that_the_prompt_shows(listed):
+    items = {"item": [0, 1, 2], "item_id": ["a", "b", "c"], "title": ["Tea", "Jam", "Rice"], "price": listed}
+    events = {
+        "event": [0, 1, 2, 3], "user": [0] * 4, "item": [0, 1, 0, 2], "time": [10, 20, 90, 100], "exposed": [True] * 4,
+        "click": [1] * 4, "conversion": [None] * 4, "matured_at": [10, 20, 90, 100], "price": [2.0, 3.0, 40.0, 5.0],
+    }  # fmt: skip
+    dataset = Dataset(
+        pl.DataFrame(items, schema_overrides={"item": pl.UInt32, "price": pl.Float64}),
+        pl.DataFrame({"user": [0], "user_id": ["u"]}, schema_overrides={"user": pl.UInt32}),
+        pl.DataFrame(
+            events,
+            schema_overrides={
+                "event": pl.UInt32,
+                "user": pl.UInt32,
+                "item": pl.UInt32,
+                "click": pl.Int8,
+                "conversion": pl.Int8,
+            },
+        ),
+        "d",
+        "shop",
+    )
+    facts = history_facts(dataset, 0, 50, 12, 80)
+    assert (facts["price_middle"], facts["price_high"]) == ("3.00", "3.00")
+
+
+def test_a_second_level_is_a_habit_only_under_its_own_first_level():
+    items = pl.DataFrame({"category_l1": ["Phones", "Cameras"], "category_l2": ["Accessories", "Accessories"]})
+    of = SimpleNamespace(levels=("category_l1", "category_l2"), items=items)
+    facts = {"rows": [{"l1": "Phones", "l2": "Accessories"}] * 3}
+    assert _focus(of, facts, [0]) == {"focus": "Phones / Accessories", "fresh": False}
+    assert _focus(of, facts, [1]) == {"focus": "Cameras", "fresh": True}
 
 
 def test_the_answer_in_view_decides_the_conclusion(dataset, examples):

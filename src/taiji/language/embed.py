@@ -25,6 +25,7 @@ from taiji.core.progress import progress
 
 BATCH = 64
 POOLING = ("1_Pooling", "config.json")
+POOLINGS = {"pooling_mode_cls_token": "first", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
 log = logging.getLogger(__name__)
 
 
@@ -252,9 +253,17 @@ def _pooling(source: str) -> str:
     if file is None:
         return "mean"
     config = read_json(file)
-    if config.get("pooling_mode_cls_token"):
-        return "first"
-    return "last" if config.get("pooling_mode_lasttoken") else "mean"
+    chosen = {name for name, on in config.items() if name.startswith("pooling_mode_") and on is True}
+    found = [way for name, way in POOLINGS.items() if name in chosen]
+    if len(chosen) > 1 or (chosen and not found):
+        raise ResourceError(
+            "The sentence encoder pools its tokens in a way that is not supported.",
+            where=str(file),
+            expected=f"one of {', '.join(POOLINGS)}",
+            found=", ".join(sorted(chosen)),
+            fix="choose an encoder that pools in one of these ways",
+        )
+    return found[0] if found else "mean"
 
 
 def _pooling_file(source: str) -> Path | None:

@@ -62,12 +62,13 @@ def context_vectors(counts: Array, width: int) -> Array:
     """
     vectors = np.zeros((len(counts), width), dtype=np.float32)
     totals = counts.sum(axis=1)
+    whole = totals.sum()
     known = np.sort(np.lexsort((np.arange(len(totals)), -totals))[:MOST])
     known = known[totals[known] > 0]
     if not len(known):
         return vectors
     counts, totals = counts[np.ix_(known, known)], totals[known]
-    ratios = np.log((counts + 1) / (np.outer(totals, totals) / totals.sum() + 1))
+    ratios = np.log((counts + 1) / (np.outer(totals, totals) / whole + 1))
     np.fill_diagonal(ratios, 0)
     values, axes = np.linalg.eigh(ratios)
     values, axes = values[::-1][:width], axes[:, ::-1][:, :width]

@@ -77,6 +77,7 @@ def audit_run(
     """
     if verdicts.is_empty():
         raise InputError("There are no rationales to audit.", fix="run the rationales and selection stages first")
+    whole = said(verdicts)
     sample = _sample(examples, verdicts, settings, seed)
     controls, decoys = _controls_and_decoys(lm, dataset, sample, settings, selection, prompts, seed, level)
     return {
@@ -84,15 +85,24 @@ def audit_run(
         "verdicts": dict(sorted(Counter(verdicts["verdict"]).items())),
         "reasons": count_reasons(verdicts),
         "distributions": {name: _quantiles(verdicts[name]) for name in MEASURES},
-        "lexical": lexical_shares(verdicts),
-        "leaking": leaking_shares(verdicts, selection.most_leak_share),
-        "preference": plain_preference(verdicts, selection.quantile),
+        "lexical": lexical_shares(whole),
+        "leaking": leaking_shares(whole, selection.most_leak_share),
+        "preference": plain_preference(whole, selection.quantile),
         "controls": controls,
         "order": _order(controls),
         "decoys": decoys,
         "blind_gap": _blind_gap(lm, dataset, examples, verdicts, settings, selection, prompts, seed, level),
         "worst": worst_examples(dataset, examples, verdicts, settings.worst, prompts),
     }
+
+
+def said(verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Return the verdicts on rationales with a text; all verdicts if none has one.
+
+    A rationale that was cut has no text. It would count as one that names nothing.
+    """
+    found = verdicts.filter(pl.col("rationale") != "")
+    return verdicts if found.is_empty() else found
 
 
 def lexical_shares(verdicts: pl.DataFrame) -> dict[str, float]:

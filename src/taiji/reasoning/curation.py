@@ -207,7 +207,8 @@ def run_review(
 
 def _key(text: str, record: str, step: str, data: dict[str, Any]) -> tuple[Any, ...]:
     """Return the key that identifies a step of the log, for a draft with this text."""
-    return text, record, step, data.get("round"), data.get("reviewer")
+    said = sorted((data.get("scores") or {}).items()), data.get("feedback")  # a corrected review is a step of its own
+    return text, record, step, data.get("round"), data.get("reviewer"), repr(said)
 
 
 def _panel(draft: Draft, panel: Sequence[Reviewer], settings: ReviewSettings, note: Callable[..., None]) -> Outcome:

@@ -117,15 +117,14 @@ class RuleReviewer:
 
     def _judge(self, draft: Draft) -> Review:
         found = find_set_mentions(draft.rationale, [(draft.title, draft.levels), *draft.further], draft.context)
-        said, shown = words(draft.rationale), set(words(draft.context))
+        history = [line for line in draft.context.splitlines() if line.startswith("- ")]
+        said, shown = words(draft.rationale), set(words(" ".join(history) or draft.context))
         sentences = [s for s in re.split(r"(?<=[.!?])\s+", draft.rationale.strip()) if s]
         whole = bool(sentences) and re.search(r"[.!?][\"')]*$", sentences[-1]) is not None
         content = [w for w in said if len(w) > 3]
         grounded = sum(w in shown for w in content) / len(content) if content else 0.0
         repeated = 1 - len(set(said)) / len(said) if said else 1.0
-        categories = {w for level in draft.levels for w in words(level)} | {
-            w for w in shown if w in words(draft.answer)
-        }
+        categories = {w for level in draft.levels for w in words(level)}
         notes = {
             "correctness": (
                 1 if found.title or found.forbidden else 2 if any(found.levels[2:]) else 5,

@@ -38,6 +38,8 @@ NEWEST = 3
 """Largest number of newest titles in one sentence."""
 FOCUSES = 3
 """Largest number of categories to conclude with, for set answers."""
+RULES = 2
+"""Number of the rules; it changes whenever they write something else."""
 SEEN = 12
 """Number of newest interactions that the writer reads, about as many as a student's prompt shows."""
 
@@ -58,7 +60,7 @@ class RuleWriter:
     @property
     def version(self) -> str:
         """Version of the rules. (The template text is hashed with the settings.)"""
-        return value_hash([self.name, ORDER, OPTIONAL, SEEN])[:16]
+        return value_hash([self.name, ORDER, OPTIONAL, SEEN, RULES])[:16]
 
     def write(self, dataset: Dataset, examples: pl.DataFrame, k: int, seed: int) -> pl.DataFrame:
         """See :class:`taiji.reasoning.teachers.Teacher`."""
@@ -86,8 +88,9 @@ def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_cha
     """Return facts about the ``limit`` newest interactions strictly before ``as_of``. Unknown facts have no key."""
     items, _ = dataset.history.before(user, as_of, limit)
     levels = dict(zip(("l1", "l2"), dataset.levels))
-    columns = dataset.items.select("title", "price", *(pl.col(name).alias(level) for level, name in levels.items()))
+    columns = dataset.items.select("title", *(pl.col(name).alias(level) for level, name in levels.items()))
     rows = columns[items.tolist()].rows(named=True) if len(items) else []
+    known = dataset.prices.before(items, np.full(len(items), as_of))
     facts: dict[str, Any] = {"total": len(rows), "rows": rows}
     if not rows:
         return facts
@@ -101,7 +104,7 @@ def history_facts(dataset: Dataset, user: int, as_of: int, limit: int, title_cha
     titles = [field(shorten(row["title"], title_characters)) for row in rows[:NEWEST]]
     facts["last_title"], facts["titles"] = titles[0], ", ".join(titles)
     facts |= {f"last_{level}": field(newest[level]) for level in levels if newest[level]}
-    prices = sorted(r["price"] for r in rows if r["price"] is not None)
+    prices = sorted(known[~np.isnan(known)].tolist())
     if prices:
         facts["price_middle"], facts["price_high"] = f"{prices[len(prices) // 2]:.2f}", f"{prices[-1]:.2f}"
     return facts
@@ -119,7 +122,7 @@ def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | Non
     ``focus`` is the category to conclude with; for several target items, their most frequent categories. ``fresh`` is
     True if none of these occur in the history.
     """
-    shown = {level: {r.get(level) for r in facts["rows"]} for level in ("l1", "l2")}
+    shown = {(r.get("l1"), r.get("l2")) for r in facts["rows"]}
     if targets is None:
         return {"focus": facts["top_l1"], "fresh": False} if "top_l1" in facts else {}
     found = [focus for focus in (_focus_of(dataset, shown, target) for target in targets) if focus]
@@ -129,14 +132,14 @@ def _focus(dataset: Dataset, facts: dict[str, Any], targets: Sequence[int] | Non
     return {"focus": listed(named), "fresh": all(focus["fresh"] for focus in found if focus["focus"] in named)}
 
 
-def _focus_of(dataset: Dataset, shown: dict[str, set[Any]], target: int) -> dict[str, Any]:
+def _focus_of(dataset: Dataset, shown: set[tuple[Any, Any]], target: int) -> dict[str, Any]:
     """Return the category to conclude with, for one target item."""
     first, second = ([dataset.items[name][target] for name in dataset.levels[:2]] + [None, None])[:2]
     if not first:
         return {}
-    if second and second in shown["l2"]:
+    if second and (first, second) in shown:
         return {"focus": f"{field(first)} / {field(second)}", "fresh": False}
-    return {"focus": field(first), "fresh": first not in shown["l1"]}
+    return {"focus": field(first), "fresh": all(first != level for level, _ in shown)}
 
 
 def _write(
