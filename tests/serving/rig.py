@@ -142,6 +142,10 @@ class RedisServer:
             time.sleep(0.02)
         raise RuntimeError("redis-server does not answer")
 
+    def runs(self) -> bool:
+        """Whether the server has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
