@@ -313,9 +313,8 @@ class World:
         self.disk.fill()
         time.sleep(rng.uniform(0.2, 0.8))
         self.disk.empty()
-        if (
-            self.redis and not self.redis.runs()
-        ):  # one that always syncs ends on a full disk; whoever supervises it starts it again
+        # A Redis that always syncs ends itself on a full disk; whoever supervises it starts it again.
+        if self.redis and not self.redis.runs():
             self.redis.start()
 
     def _raise(self, rng: random.Random) -> None:

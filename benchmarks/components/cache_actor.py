@@ -35,6 +35,7 @@ from taiji.world import World
 from taiji.world.environment import WorldEnv
 from taiji.world.mechanisms.load import Load
 from taiji.world.policies import ContentPolicy
+from taiji.world.scenario import load_scenario
 
 Array = NDArray[Any]
 RATE, LOAD = 5, 6
@@ -89,7 +90,8 @@ class Service:
         world, observation, length = self.env.world, self.env.world.observation, self.env.world.scenario.slate
         computed = ContentPolicy(world).choose(observation, length).items
         plain = observation.candidates.items[:, :length]
-        kept = np.where(self.load.has_cache(user)[:, None], self.load.left(user, observation.available)[0], plain)
+        kept, _ = self.load.left(user, observation.available)
+        kept = np.where((kept == NO_ITEM).all(axis=1, keepdims=True), plain, kept)
         lists = np.stack([computed, kept if self.load.settings.stale else computed], axis=1)
         return world.truth.list_values(observation, lists)
 
@@ -126,10 +128,10 @@ class Logged:
 
 def environment(place: str, seed: int, users: int, days: int) -> WorldEnv:
     """Return the environment of a place."""
-    world = World("peak-load", seed, users=users, items=400, days=days, candidates=20, joining=0.0)
-    mechanisms = world.scenario.mechanisms
+    scenario = load_scenario("peak-load", users=users, items=400, days=days, candidates=20, joining=0.0)
+    mechanisms = scenario.mechanisms
     changed = {**mechanisms, "load": mechanisms["load"].model_copy(update={"capacity": CAPACITY})}
-    world = World(world.scenario.model_copy(update={"mechanisms": changed}), seed)
+    world = World(scenario.model_copy(update={"mechanisms": changed}), seed)
     return WorldEnv(world.twin("load") if place == TWIN else world)
 
 
@@ -216,13 +218,13 @@ def fixed(
     which: Literal["arrival", "lot", "always", "oldest", "truth"],
 ) -> Callable[[Logged, Mapping[str, Any], int], Outcome]:
     """Return the run of an order that is not learnt."""
-    lots = np.random.default_rng(0)
 
     def first(service: Service, user: Array, told: Array) -> Array:
         if which == "arrival":
             return np.zeros(len(user))
         if which == "lot":
-            return lots.random(len(user))
+            seen = service.env.world.public.seen
+            return np.random.default_rng([service.env.world.seed, int(seen.sum())]).random(len(user))
         if which == "always":
             return np.full(len(user), -np.inf)
         if which == "oldest":

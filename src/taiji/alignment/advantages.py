@@ -128,9 +128,8 @@ def common(
         live = (deviation > 0) & (count >= 2) & torch.isfinite(values)
         parts = torch.where(scored, torch.where(live, (values - mean) / (deviation + EPSILON), 0.0), torch.nan)
         mean, deviation, _ = group_moments(parts, len(parts))
-        mean = torch.where(
-            live.any(1, keepdim=True), mean, 0.0
-        )  # the mean is 0 but for rounding: idle groups stay at 0
+        # The mean is 0 but for rounding; groups without a difference stay at exactly 0.
+        mean = torch.where(live.any(1, keepdim=True), mean, 0.0)
         spread = deviation
     else:
         raise ValueError(f"aggregation must be 'sum_then_normalize' or 'normalize_then_sum', got {aggregation!r}")

@@ -63,9 +63,10 @@ class Durability:
         Raises:
             ResourceError: the server could lose events.
         """
-        if found := self._fragile():
+        settings = self._settings()
+        if found := _fragile(settings):
             raise ResourceError(LOSES, where=place, expected=DURABLE, found=found, fix=MAKE_DURABLE)
-        if self._settings().get("appendfsync") == "everysec":
+        if settings.get("appendfsync") == "everysec":
             log(
                 "redis syncs once a second",
                 risk="if Redis is killed while its disk is slow, it loses up to two seconds of acknowledged events",
@@ -79,20 +80,9 @@ class Durability:
             StoreUnusable: the settings were changed, so that the server could lose events.
         """
         if time.monotonic() >= self._until:
-            if found := self._fragile():
+            if found := _fragile(self._settings()):
                 raise StoreUnusable(f"this Redis would lose events: {found}; expected {DURABLE}; {MAKE_DURABLE}")
             self._until = time.monotonic() + DURABLE_S
-
-    def _fragile(self) -> str:
-        """Return the server's settings if it could lose events; empty if it could not, or if it hides its settings."""
-        found = self._settings()
-        if not found:
-            return ""
-        kept = (
-            found.get("appendonly") == "yes" and found.get("appendfsync") != "no"
-        )  # with "no", the operating system decides when to sync
-        sound = kept and found.get("maxmemory-policy") == "noeviction"
-        return "" if sound else ", ".join(f"{name} {value}" for name, value in found.items())
 
     def _settings(self) -> dict[str, str]:
         """Return the server's durability settings; none for a managed service that hides its configuration."""
@@ -101,6 +91,16 @@ class Durability:
         except redis.ResponseError:
             return {}
         return found
+
+
+def _fragile(settings: dict[str, str]) -> str:
+    """Return the durability settings of a server that could lose events; empty if it could not, or if it hides them."""
+    sound = (
+        settings.get("appendonly") == "yes"
+        and settings.get("appendfsync") != "no"  # with "no", the operating system decides when to sync
+        and settings.get("maxmemory-policy") == "noeviction"
+    )
+    return "" if sound else ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 @contextmanager

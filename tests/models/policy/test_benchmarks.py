@@ -13,6 +13,5 @@ def test_long_term(tmp_path):
         if row.get("component") == "cache_actor" and row.get("place") == "twin"
         if row["metric"] == "expected clicks per user" and "component minus arm" in row
     ]
-    assert len(twin) == 9 and not any(
-        twin
-    )  # where kept lists are as good as computed ones, no choice among users matters
+    # Where kept lists are as good as computed ones, it does not matter who gets which.
+    assert len(twin) == 9 and not any(twin)
