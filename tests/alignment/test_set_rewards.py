@@ -106,3 +106,16 @@ def test_saved_and_loaded_and_what_a_table_of_single_answers_says(dataset, table
     assert not (tmp_path / "single" / "sets.parquet").exists()
     with pytest.raises(TaijiError, match="single answers"):
         set_semantic_reward(single, SetAnswers(Sized(), 8))(["one"], [said(dataset, 4)])
+
+
+def test_levels_below_the_third_are_read():
+    asked = []
+
+    class Noted(Sized):
+        def encode(self, texts):
+            asked.extend(texts)
+            return super().encode(texts)
+
+    line = "Item title: a; Category L1: b; L2: c; L3: d; L4: e"
+    SetAnswers(Noted(), 8).read([format_completion("because", line)])
+    assert asked == [line]

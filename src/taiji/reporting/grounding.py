@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.language.embed import encode_sets
-from taiji.reasoning.answers import parse
+from taiji.reasoning.answers import DEEPEST, parse
 from taiji.reporting.catalogue import Catalogue
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def ground_answers(
     users, as_ofs = (examples[name].to_numpy().astype(np.int64) for name in ("user", "as_of"))
     targets, parts = examples["target"].to_numpy().astype(np.int64), [pl.DataFrame(schema=GROUNDING_SCHEMA)]
     for model, texts in completions.items():
-        answers = [parse(text, most=most) for text in texts]
+        answers = [parse(text, DEEPEST, most) for text in texts]
         rows = np.flatnonzero([answer.well_formed for answer in answers])
         if not len(rows):
             continue

@@ -33,7 +33,7 @@ from taiji.serving.scorers import Scorers
 from taiji.serving.scrubbing import Scrubbing
 from taiji.serving.service_metrics import Metrics
 from taiji.serving.settings import ServingSettings
-from taiji.serving.store import Appended, Store, StoreUnavailable, StoreUnusable, why
+from taiji.serving.store import Appended, Releases, Store, StoreUnavailable, StoreUnusable, why
 from taiji.serving.types import (
     EventBatch,
     IntentRequest,
@@ -401,7 +401,14 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
             await asyncio.to_thread(action, *arguments)
         except KeyError:
             raise Rejected(409, "no_release", "There is no such live release, or it is the active one.") from None
-        return await releases()
+        return listed(await asyncio.to_thread(service.scorers.look))
+
+    def listed(found: Releases) -> Response:
+        live = [
+            s.ReleaseOut(name=r.name, model_version=r.model_version, quantizer_version=r.quantizer_version)
+            for _, r in sorted(found.live.items())
+        ]
+        return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
 
     @app.get(
         "/v1/admin/releases",
@@ -411,12 +418,7 @@ def _admin_routes(app: FastAPI, service: Service) -> None:
         responses=responses(401, 403, 429, 503),
     )
     async def releases() -> Response:
-        found = await asyncio.to_thread(store.releases)
-        live = [
-            s.ReleaseOut(name=r.name, model_version=r.model_version, quantizer_version=r.quantizer_version)
-            for _, r in sorted(found.live.items())
-        ]
-        return _json(s.ReleasesOut(active=found.active, previous=found.previous, live=live))
+        return listed(await asyncio.to_thread(store.releases))
 
     @app.post("/v1/admin/releases:activate", response_model=s.ReleasesOut, tags=["admin"], summary="Switch to another live release, once it is ready",
               operation_id="activate", responses=responses(400, 401, 403, 408, 409, 413, 415, 422, 429, 503), openapi_extra=takes(s.ActivateIn))  # fmt: skip

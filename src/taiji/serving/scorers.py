@@ -30,6 +30,8 @@ from taiji.serving.types import (
 Q = TypeVar("Q")
 R = TypeVar("R")
 RELEASE_POLL_S = 1.0
+AFTER_TROUBLE_S = 0.1
+"""Seconds until the next poll while the store is unavailable; there may have been a switch shortly before."""
 STOP_S = 2.0
 SAY_EVERY_S = 2.0
 RETRY_S = 60.0
@@ -55,6 +57,7 @@ class Scorers:
         self._said: tuple[float, dict[str, Any]] = (0.0, {})
         self._found: Releases | None = None
         self._seen = threading.Event()
+        self._looking = threading.Lock()
         self._loaded: dict[str, Scorer | Recommender | None] = {}
         self._reasons: dict[str, str] = {}
         self._again: dict[str, float] = {}
@@ -124,14 +127,28 @@ class Scorers:
         found = self._loaded.get(release or "")
         return found.has_user(history) if isinstance(found, UserDirectory) else None
 
+    def look(self) -> Releases:
+        """Read the releases, and serve the active one if its models are loaded.
+
+        The thread that follows the releases does this every second. Call it after a switch in this process, so that no later request is answered by the
+        release before.
+
+        Raises:
+            StoreUnavailable: the releases could not be read.
+        """
+        with self._looking:  # so that no earlier reading arrives last
+            self._found = self._store.releases()
+            self._point_to(self._found)
+        return self._found
+
     def refresh(self) -> None:
         """Load the models of new releases, and drop the models of retired releases."""
-        found = self._found or self._store.releases()
-        self._point_to(found)
+        found = self._found or self.look()
         for name in sorted(found.live, key=lambda name: name != found.active):
             if name not in self._loaded or (name in self._again and time.monotonic() >= self._again[name]):
                 self._open(name, Path(found.live[name].run))
-                self._point_to(self._found or found)
+                with self._looking:
+                    self._point_to(self._found or found)
         for name in set(self._loaded) - set(found.live):
             del self._loaded[name]
             self._again.pop(name, None)
@@ -163,18 +180,21 @@ class Scorers:
 
     def _watch(self) -> None:
         """Read the releases every second and report what is loaded, however long the loading of a model takes."""
+        there = True
         while not self._stop.is_set():
             try:
-                self._found = self._store.releases()
-                self._point_to(self._found)
+                self.look()
                 self._say()
+                there = True
             except StoreUnavailable as error:
-                log("store unavailable", error=why(error))
+                if there:  # once per outage
+                    log("store unavailable", error=why(error))
+                there = False
             except Exception as error:  # if the thread ended here, it would never notice another release
                 self.trouble = where(error)
                 log("releases not refreshed", error=self.trouble)
             self._seen.set()
-            self._stop.wait(RELEASE_POLL_S)
+            self._stop.wait(RELEASE_POLL_S if there else min(RELEASE_POLL_S, AFTER_TROUBLE_S))
 
     def _follow(self) -> None:
         """Load the models of new releases after every poll."""
