@@ -47,7 +47,9 @@ def test_times_may_be_written_out_as_a_csv_file_has_them():
     assert found.first.tolist()[::2] == [day, day] and found.end[0] == day + 86_400_500_000
     assert found.at([day - 1, day]).tolist() == [[False, True, False], [True, True, True]]
     assert not Availability.of(shop(available_from=pl.Series([None, None, None], dtype=pl.String))).bounded
-    for wrong in ("02.01.2024", "2024-13-01", "1704153600"):
+    same = Availability.of(shop(available_from=[str(day), "", "  "])).first
+    assert same[0] == day and (same[1:] == Availability.of(shop()).first[1:]).all()
+    for wrong in ("02.01.2024", "2024-13-01", "1704153600", "1704153600000"):
         with pytest.raises(InputError, match="not contain times") as error:
             Availability.of(shop(available_from=["2024-01-02", wrong, None]))
         assert wrong in str(error.value)

@@ -177,3 +177,11 @@ def test_a_new_role_is_checked_in_checked_tables(make_log):
     checked = validate(make_log())
     with pytest.raises(TaijiError, match="A column is missing"):
         validate(replace(checked, event_columns=EventColumns(position="place")))
+
+
+@pytest.mark.parametrize(("table", "name"), [("items", "item"), ("users", "user")])
+def test_names_of_row_numbers_are_taken(make_log, table, name):
+    tables = make_log()
+    frame = getattr(tables, table).with_columns(pl.lit("x").alias(name))
+    with pytest.raises(TaijiError, match=f"(?s)row numbers.*column {name}"):
+        validate(replace(tables, **{table: frame}))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from taiji.core.errors import ConfigError, InputError
 from taiji.data.availability import EVER
 from taiji.data.dataset import Dataset
-from taiji.data.knowledge_rows import with_knowledge
+from taiji.data.knowledge_rows import own_knowledge, with_knowledge
 from taiji.data.text_versions import TextVersions, is_column, text_versions
 from taiji.testing import checkerboard, exposures_of
 from taiji.world import World
@@ -101,4 +101,23 @@ def test_versions_are_restored_for_the_items_of_the_dataset():
     fewer = replace(BOARD, items=BOARD.items.filter(pl.col("item") != 2).with_columns(item=pl.int_range(pl.len())))
     restored = TextVersions.restore(versions.tensors(BOARD), fewer)
     assert restored.texts == (*versions.texts[:2], *versions.texts[3:]) and restored.items.tolist() == list(range(19))
-    assert is_column(BOARD, "") and is_column(BOARD, "{x}") and is_column(BOARD, "title") and not is_column(BOARD, "x")
+    assert is_column(BOARD, "") and is_column(BOARD, "title") and not is_column(BOARD, "x")
+
+
+def test_knowledge_of_a_catalogue_is_used_when_its_field_uses_it():
+    """ISO 8601 texts are times, and knowledge without a time is used from the listing of its item on."""
+    items = BOARD.items.with_columns(
+        knowledge=pl.lit("x"),
+        knowledge_at=pl.Series(["2024-01-02", *[None] * (BOARD.n_items - 1)]),
+        available_from=pl.Series([0, 7_000, *[0] * (BOARD.n_items - 2)]),
+    )
+    dataset = replace(BOARD, items=items)
+    expected = own_knowledge(dataset)["available_at"].to_list()
+    assert text_versions(dataset, "knowledge").since.tolist() == expected and expected[1] == 7_000
+    assert text_versions(dataset, "{title}: {knowledge}").since.tolist() == expected, (
+        "no template is earlier than its columns"
+    )
+
+
+def test_a_template_needs_the_columns_that_it_names():
+    assert is_column(BOARD, "{title}") and not is_column(BOARD, "{title} {knowledge}")

@@ -105,6 +105,9 @@ def test_stages_that_train_rankers_read_it_where_a_ranker_does():
     assert needing == {"reward", "evaluation_ranker", "ranking", "report"}
     assert [stage.key for stage in plain if "item_knowledge" in stage.needs] == ["report"]
     assert not any("item_knowledge" in stage.needs for stage in ENHANCE)
+    for texts in ("knowledge", "'{title}: {knowledge}'"):
+        anchors = stages_of(config_of("ranking.model=semantic_anchors", f"ranking.texts={texts}"))
+        assert {stage.key for stage in anchors if "item_knowledge" in stage.needs} == needing
     named = stages_of(config_of("ranking.pair_fields=[{field: item_knowledge, table: other.parquet}]"))
     assert [stage.key for stage in named if "item_knowledge" in stage.needs] == ["report"]
 

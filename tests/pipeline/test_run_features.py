@@ -35,7 +35,7 @@ class Shop:
     test: int
     times: list[int]
 
-    def run(self, name: str, features: Path | None, stages: list[str] | None = None) -> Path:
+    def run(self, name: str, features: Path | None, stages: list[str] | None = None, **more: Any) -> Path:
         config = Config.model_validate(
             {
                 "data": {"source": str(self.folder / "shop")},
@@ -48,6 +48,7 @@ class Shop:
                     "requests": 8,
                     "traced": 3,
                     "budget": {"retrieved": 10, "candidates": 10, "reranked": 10},
+                    **more,
                 },
                 "evaluation": {"resamples": 10},
             }
@@ -152,3 +153,25 @@ def _number(dataset: Dataset) -> pl.Expr:
 
 def _log(shop: Shop, run: Path) -> str:
     return (shop.folder / f"{run.name}.log").read_text()
+
+
+def test_a_fusion_is_fitted_to_a_ranker_with_the_features(
+    shop: Shop, featured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from taiji.models.ranking import train
+
+    seen: list[pl.DataFrame] = []
+    real = train.train_ranker
+
+    def noted(dataset: Dataset, rows: pl.DataFrame, *more: Any) -> Any:
+        seen.append(rows)
+        return real(dataset, rows, *more)
+
+    monkeypatch.setattr(train, "train_ranker", noted)
+    fitted = {"fusion": "monotone_ensemble", "fusion_settings": {"epochs": 1, "users": 4}}
+    run = shop.run("fitted", shop.folder / "other", ["data", "fusion"], **fitted)
+    (rows,) = seen
+    assert "ids" in rows.columns and rows["ids"].null_count() < len(rows)
+    write_features_run(shop.folder / "another", shop.dataset, random_rows(shop.dataset, shop.times, seed=4), shop.test)
+    shop.run("fitted", shop.folder / "another", ["data", "fusion"], **fitted)
+    assert "fusion: running again" in _log(shop, run)

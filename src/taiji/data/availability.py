@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -17,6 +18,8 @@ Ints = NDArray[np.int64]
 FROM, UNTIL = "available_from", "available_until"
 """Optional columns of the table of items: times, null where there is no bound."""
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+MICROSECONDS = re.compile(r"\d{15,17}")
+"""Text of a number of microseconds between 1973 and 5138. Shorter numbers are days in ISO 8601, or seconds or milliseconds, which are rejected."""
 EVER = np.iinfo(np.int64)
 
 
@@ -73,7 +76,7 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
         table: name of the table in error messages.
 
     Raises:
-        InputError: the column holds neither times, nor ISO 8601 texts, nor integers (microseconds).
+        InputError: the column holds neither times, nor ISO 8601 texts, nor integers (microseconds), as numbers or texts.
     """
     if column not in items.columns:
         return np.full(len(items), missing, dtype=np.int64)
@@ -84,22 +87,28 @@ def bound_times(items: pl.DataFrame, column: str, missing: int, table: str = "it
         values = values.cast(pl.Datetime("us")).cast(pl.Int64)
     elif values.dtype == pl.String:
         values = _parse_iso(values, column, table)
+    elif values.dtype == pl.Null:
+        values = values.cast(pl.Int64)
     elif not values.dtype.is_integer():
         raise _not_times_error(column, str(values.dtype), table)
     return values.fill_null(missing).to_numpy().astype(np.int64)
 
 
 def _parse_iso(texts: pl.Series, column: str, table: str) -> pl.Series:
-    """Parse ISO 8601 dates and times in text to microseconds. Times without an offset are UTC."""
+    """Parse ISO 8601 dates and times, and integers, in text to microseconds. Times without an offset are UTC; blank texts are missing."""
     times: list[int | None] = []
     for text in texts:
+        said = (text or "").strip()
         try:
-            time = None if text is None else datetime.fromisoformat(text)
+            if not said:
+                times.append(None)
+            elif MICROSECONDS.fullmatch(said):
+                times.append(int(said))
+            else:
+                time = datetime.fromisoformat(said)
+                times.append((time.replace(tzinfo=time.tzinfo or UTC) - EPOCH) // MICROSECOND)
         except ValueError:
             raise _not_times_error(column, repr(text), table) from None
-        if time is not None and time.tzinfo is None:
-            time = time.replace(tzinfo=UTC)
-        times.append(None if time is None else (time - EPOCH) // MICROSECOND)
     return pl.Series(times, dtype=pl.Int64)
 
 

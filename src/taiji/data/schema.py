@@ -30,6 +30,8 @@ REQUIRED = {
     "events": ("user_id", "item_id", "timestamp", "click"),
 }
 IDS = {"items": "item_id", "users": "user_id"}
+PLACES = {"items": "item", "users": "user"}
+"""Column of row numbers that a dataset adds to each table."""
 NUMBERS = {"items": ("price",), "users": (), "events": ("price",)}
 
 
@@ -108,6 +110,7 @@ def validate(tables: Tables, files: Mapping[str, str] | None = None) -> Tables:
         check.columns(frame)
         frames[name] = check.types(frame, tables.event_columns)
     for name, column in IDS.items():
+        _Check(name, files.get(name)).free(frames[name], PLACES[name])
         _Check(name, files.get(name)).unique(frames[name], column)
         _Check("events", files.get("events")).known(frames["events"], frames[name], column, name)
     _Check("events", files.get("events")).labels(frames["events"])
@@ -348,6 +351,17 @@ class _Check:
                 expected="finite numbers, or empty cells",
                 found=f"{len(rows):,} infinite values",
                 fix="leave these values empty, or drop the rows",
+            )
+
+    def free(self, frame: pl.DataFrame, column: str) -> None:
+        """Raise an error if a table has a column with the name of its row numbers."""
+        if column in frame.columns:
+            raise InputError(
+                "A column has a name that is needed for the row numbers.",
+                where=self.where(column),
+                expected=f"no column named {column}",
+                found=column,
+                fix="rename the column",
             )
 
     def unique(self, frame: pl.DataFrame, column: str) -> None:

@@ -15,9 +15,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from taiji.core.errors import ConfigError, InputError
-from taiji.data.availability import EVER
+from taiji.data.availability import EVER, bound_times
 from taiji.data.dataset import Dataset
 from taiji.data.item_text import item_texts
+from taiji.data.knowledge_rows import COLUMNS, listed_at
 from taiji.data.vocabulary import stable_hash
 
 Array = NDArray[Any]
@@ -123,8 +124,10 @@ def _hashes(dataset: Dataset) -> Array:
 
 
 def is_column(dataset: Dataset, source: str) -> bool:
-    """Return True if a dataset has the column that a text source names, or if the source is empty or a template."""
-    return not source or "{" in source or source in dataset.items.columns or source in dataset.events.columns
+    """Return True if a dataset has the columns that a text source names. An empty source names none."""
+    if "{" in source:
+        return set(_named(source)) <= set(dataset.items.columns)
+    return not source or source in dataset.items.columns or source in dataset.events.columns
 
 
 def text_versions(dataset: Dataset, source: str) -> TextVersions:
@@ -133,7 +136,8 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
     Args:
         dataset: dataset of the items and displays.
         source: empty for title and categories; a template of columns of the items, such as "{title}, sold by {store}"; a column of the
-            items, used from the time in ``<column>_at`` if that column exists (``knowledge`` is written by the stage ``item_knowledge``);
+            items, used from the time in ``<column>_at`` if that column exists (``knowledge``, which the stage ``item_knowledge`` writes, never before
+            the item was listed); a template from the latest of the times of its columns;
             or a column of events that is known at the display, used from the first display on.
 
     Raises:
@@ -144,10 +148,11 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
     if not source:
         return TextVersions.of(everyone, ever, item_texts(dataset))
     if "{" in source:
-        return TextVersions.of(everyone, ever, _filled(dataset.items, source))
+        texts = _filled(dataset.items, source)
+        since = np.maximum.reduce([_since(dataset, name) for name in _named(source)])
+        return TextVersions.of(everyone, since, texts)
     if source in dataset.items.columns:
-        if f"{source}_at" in dataset.items.columns:
-            ever = _micros(dataset.items[f"{source}_at"], "items").fill_null(EVER.min).to_numpy()
+        ever = _since(dataset, source)
         return TextVersions.of(everyone, ever, dataset.items[source].cast(pl.String).fill_null("").to_list())
     if source in dataset.event_columns.known_at_display and source in dataset.events.columns:
         return _displayed(dataset, source)
@@ -161,18 +166,11 @@ def text_versions(dataset: Dataset, source: str) -> TextVersions:
     )
 
 
-def _micros(times: pl.Series, table: str) -> pl.Series:
-    """Convert times to microseconds since the epoch. Integers are already microseconds."""
-    if times.dtype == pl.Datetime or times.dtype == pl.Date:
-        return times.dt.epoch("us")
-    if times.dtype.is_integer() or times.dtype == pl.Null:
-        return times.cast(pl.Int64)
-    raise InputError(
-        "The column with the times of the texts does not contain times.",
-        where=f"column {times.name} of {table}",
-        expected="times, or integers (microseconds since the epoch)",
-        found=str(times.dtype),
-    )
+def _since(dataset: Dataset, column: str) -> Array:
+    """Return the times from which a column of the items may be used, (n_items,): those in ``<column>_at``; without a time, always, and knowledge
+    from the time when the item was listed."""
+    times = bound_times(dataset.items, f"{column}_at", EVER.min)
+    return np.where(times > EVER.min, times, listed_at(dataset)) if column == COLUMNS[0] else times
 
 
 def _displayed(dataset: Dataset, column: str) -> TextVersions:
@@ -180,7 +178,7 @@ def _displayed(dataset: Dataset, column: str) -> TextVersions:
     names = ["item", "time", column, *([written] if written in dataset.events.columns else [])]
     shown = dataset.events.select(names).filter(pl.col(column).is_not_null())
     if written in names:
-        late = shown.filter(_micros(shown[written], "events") > shown["time"])
+        late = shown.filter(pl.Series(bound_times(shown, written, EVER.min, "events")) > shown["time"])
         if len(late):
             raise InputError(
                 "Texts were written after the displays to which they belong.",
@@ -193,12 +191,17 @@ def _displayed(dataset: Dataset, column: str) -> TextVersions:
     return TextVersions.of(first["item"].to_numpy(), first["time"].to_numpy(), first[column].cast(pl.String).to_list())
 
 
-def _filled(items: pl.DataFrame, template: str) -> list[str]:
-    """Fill a template with the columns of each item. The text is empty if all of these columns are empty."""
+def _named(template: str) -> list[str]:
+    """Return the names in braces of a template."""
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
         raise ConfigError("A template is invalid.", where=f"ranking.texts: {template}", found=str(error)) from error
+
+
+def _filled(items: pl.DataFrame, template: str) -> list[str]:
+    """Fill a template with the columns of each item. The text is empty if all of these columns are empty."""
+    names = _named(template)
     missing = sorted(set(names) - set(items.columns))
     if missing or not names:
         raise ConfigError(

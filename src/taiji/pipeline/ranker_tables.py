@@ -1,4 +1,4 @@
-"""Find the files that the ranker's fields read in training, without heavy imports."""
+"""Find the files that the ranker reads in training, without heavy imports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 
 def ranker_tables(config: Config) -> State:
-    """Return the state of the tables named in ``ranking.pair_fields``, on whose content a ranker depends."""
+    """Return the state of the tables and the embedders' folders named in ``ranking``, on whose content a ranker depends."""
     given = getattr(config.ranking, "pair_fields", None) or ()
-    return named_files(*(entry.get("table") for entry in given if isinstance(entry, dict)))
+    entries = [entry for entry in given if isinstance(entry, dict)]
+    named = [entry.get(name) for entry in entries for name in ("table", "embedder")]
+    return named_files(*named, getattr(config.ranking, "embedder", None))

@@ -12,9 +12,23 @@ from taiji.features.feature_table import FEATURES, feature_metrics, join_feature
 from taiji.features.other_run import SETTING, StoredFeatures, import_table
 
 if TYPE_CHECKING:
+    from taiji.config import Config
     from taiji.core.component import Requests
     from taiji.data import Dataset
     from taiji.pipeline.engine import Context
+
+
+def feature_columns(config: Config, dataset: Dataset, test: int) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the feature table of ``recommend.features``, matched to this log, and its columns that have values.
+
+    Args:
+        config: configuration with ``recommend.features`` set.
+        dataset: dataset of the run.
+        test: start of the test period in microseconds.
+    """
+    assert config.recommend.features is not None
+    table = import_table(config.recommend.features, dataset, test)
+    return table, tuple(name for name in FEATURES if table[name].null_count() < len(table))
 
 
 def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int) -> pl.DataFrame:
@@ -30,9 +44,7 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
         ConfigError: no row has earlier features of its user, or :func:`taiji.features.other_run.import_table` raises it.
     """
     config = context.config
-    assert config.recommend.features is not None
-    table = import_table(config.recommend.features, dataset, test)
-    columns = tuple(name for name in FEATURES if table[name].null_count() < len(table))
+    table, columns = feature_columns(config, dataset, test)
     joined = join_features(rows, table, columns)
     training = feature_metrics(joined)
     if not training["coverage"]:
@@ -43,6 +55,7 @@ def joined_to(context: Context, dataset: Dataset, rows: pl.DataFrame, test: int)
             found=f"{len(table):,} rows of {table['user'].n_unique():,} users of this log",
             fix=f"compute features for earlier times (size.feature_refreshes), or set {SETTING}=null",
         )
+    assert config.recommend.features is not None
     about = {
         "run": Path(config.recommend.features).name,
         "model_version": table["model_version"][0],

@@ -133,3 +133,11 @@ def test_a_mark_of_rows_that_nobody_wished_is_no_label(name):
     assert (found.click, found.conversion) == ("clicked", None)
     alone = labels(Table(Path("log.csv"), pl.DataFrame({name: [1, 0, 1]})), set())
     assert (alone.click, alone.conversion, alone.doubts) == (1, None, ())
+
+
+def test_codes_of_an_action_may_be_floats_and_long_numbers():
+    found = labels(Table(Path("log.csv"), pl.DataFrame({"event_type": [1.0, 2.0, 3.0, None] * 50})), set())
+    assert [question.key for question in found.questions] == ["events.click", "events.conversion"]
+    long = labels(Table(Path("log.csv"), pl.DataFrame({"click": [1_000_001, 1_000_002] * 50})), set())
+    (question,) = long.questions
+    assert [choice.value for choice in question.choices][:2] == ["click == 1000001", "click == 1000002"]

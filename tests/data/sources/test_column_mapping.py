@@ -68,7 +68,19 @@ def test_a_missing_mapping_is_a_clear_error(tmp_path):
 
 @pytest.mark.parametrize("role", ["context", "bias"])
 @pytest.mark.parametrize(
-    "outcome", ["click: action == buy", "conversion: action == buy", "labels: {liked: {column: action == like}}"]
+    "outcome",
+    [
+        "click: action == buy",
+        "conversion: action == buy",
+        "labels: {liked: {column: action == like}}",
+        "behaviour: action",
+        "price: action",
+        "matured_at: action",
+        "matured_at: {column: day, clock: action}",
+        "position: action",
+        "list_id: action",
+        "propensity: action",
+    ],
 )
 def test_a_column_that_determines_a_label_cannot_be_context(tmp_path, role, outcome):
     text = f"""
@@ -83,4 +95,22 @@ events:
 """
     (tmp_path / "mapping.yaml").write_text(text)
     with pytest.raises(TaijiError, match=f"column action has two roles: it determines .* listed under {role}"):
+        read_mapping(tmp_path / "mapping.yaml")
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ("items: {file: i.csv, item_id: i, title: t, keep: [title]}", "title"),
+        ("items: {file: i.csv, item_id: i, title: t, keep: [item, other]}", "item"),
+        ("items: {file: i.csv, item_id: i, title: t, price: price, keep: [price]}", "price"),
+        ("items: {file: i.csv, item_id: i, title: t, category_l1: g, keep: [category_l1]}", "category_l1"),
+        ("items: {file: i.csv, item_id: i, title: t, categories: {column: g}, keep: [category_l2]}", "category_l2"),
+        ("items: {file: i.csv, item_id: i, title: t}\nusers: {file: u.csv, user_id: u, profile: [user]}", "user"),
+        ("items: {file: i.csv, item_id: i, title: t}\nusers: {file: u.csv, user_id: u, profile: [user_id]}", "user_id"),
+    ],
+)
+def test_a_kept_column_cannot_have_the_name_of_another(tmp_path, more, name):
+    (tmp_path / "mapping.yaml").write_text(f"{more}\nevents: {{file: e.csv, user_id: u, item_id: i, timestamp: at}}\n")
+    with pytest.raises(TaijiError, match=f"a column of its own named {name}"):
         read_mapping(tmp_path / "mapping.yaml")

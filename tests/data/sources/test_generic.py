@@ -552,3 +552,33 @@ def test_descriptions_are_a_column_of_the_items(load):
         load(items=items, plan={"items": {**plan["items"], "keep": ["about"]}})
     with pytest.raises(TaijiError, match="column tale"):
         load(items=items, plan={"items": {**PLAN["items"], "description": "tale"}})
+
+
+def test_values_in_the_names_of_folders_are_part_of_the_state(load, tmp_path):
+    load()
+    day = tmp_path / "log" / "t=2020-01-01"
+    day.mkdir(parents=True)
+    (day / "part.csv").write_text("u,i,stars\nx,1,5\n")
+    plan = {**PLAN, "events": {**PLAN["events"], "file": "log"}}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(plan))
+    settings = DataSettings(source=str(tmp_path))
+    before = find_source(settings).state(settings)
+    assert find_source(settings).state(settings) == before
+    day.rename(day.with_name("t=2020-02-01"))
+    assert find_source(settings).state(settings) != before
+
+
+def test_a_blank_title_is_a_missing_one(load):
+    blank = 'id,name,l1\n1,"  ",a\n2,Two,b\n'
+    with pytest.raises(TaijiError, match="title"):
+        load(items=blank)
+    assert load(items=blank, plan={"unusable": "drop"}).items["title"].to_list() == ["Two"]
+    twice = {"items": {**PLAN["items"], "one_per_id": True}}
+    assert load(items='id,name,l1\n1,"",a\n1,One,a\n2,Two,b\n', plan=twice).items["title"].to_list() == ["One", "Two"]
+
+
+def test_numbers_of_times_are_read_in_the_notation_of_the_file(load):
+    log = "u;i;t;stars\nx;1;45292,75;5\ny;2;45293,5;2\n"
+    events = {"separator": ";", "decimal": ",", "timestamp": {"column": "t", "unit": "excel"}}
+    times = load(log, events=events).events["timestamp"]
+    assert times.to_list() == [datetime(2024, 1, 1, 18), datetime(2024, 1, 2, 12)]

@@ -8,7 +8,7 @@ from taiji.data.discovery.columns import FEW, Column
 from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.words import LABELS, action, label_named, negated, parts
-from taiji.data.sources.label_rules import column_text, value_text
+from taiji.data.sources.label_rules import column_text, number_text, value_text
 from taiji.data.sources.truth_cells import Truth, read_truth, understood
 
 KEYS = {"click": "events.click", "conversion": "events.conversion", "label": "events.click"}
@@ -119,7 +119,10 @@ def _from_numbers(column: Column, facts: Column, meaning: str, against: bool) ->
     else:
         choices: tuple[Guess, ...] = ()
         if 2 <= len(values) <= 6 and facts.form == "1234.50":
-            choices = tuple(Guess(f"{name} == {value:g}", 0.4, (f"{value:g} means yes",)) for value in sorted(values))
+            choices = tuple(
+                Guess(f"{name} == {number_text(value)}", 0.4, (f"{number_text(value)} means yes",))
+                for value in sorted(values)
+            )
         elif len(values) > 6 or low < 0:
             choices = (Guess(f"{name} > 0", 0.4, ("every number above 0 means yes",)),)
         elif facts.distinct > FEW and low > 0:  # the number of an order, or an amount

@@ -13,7 +13,7 @@ from taiji.data.discovery.parts import Guess, Question
 from taiji.data.discovery.table_files import Table
 from taiji.data.discovery.trial import tried_label
 from taiji.data.discovery.words import UNWANTED, action, label_named, says
-from taiji.data.sources.label_rules import column_text, value_text
+from taiji.data.sources.label_rules import column_text, number_text, value_text
 
 SELDOM = 0.01
 """Up to this share of all rows, rows with unknown actions are only reported. Above this share, the user is asked."""
@@ -244,7 +244,7 @@ def _ask_about_codes(column: Column) -> Labels:
     name = column_text(column.name)
     every = Guess(1, 0.3, ("every row is a click",))
     whole = column.kind == "integer"
-    values = sorted(column.values, key=int) if whole else list(column.values)
+    values = sorted(column.values, key=float) if whole else list(column.values)
     kinds = [
         Guess(f"{name} == {value}" if whole else _one_of(name, [value]), 0.3, ("only these rows",)) for value in values
     ]
@@ -270,7 +270,7 @@ def _from_rating(column: Column) -> Labels:
             f"{column.name} runs from {column.low:g} to {column.high:g}; the top quarter of the range is a success",
         ),
     }
-    rule = f"{column_text(column.name)} >= {bar:g}"
+    rule = f"{column_text(column.name)} >= {number_text(float(format(bar, '.12g')))}"
     doubts = (
         (
             f"{column.name} is 0 in {column.zeros:,} of {column.present:,} rows, which is treated as a low rating. If 0 means that there is no rating, empty these cells.",

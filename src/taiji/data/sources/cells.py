@@ -14,7 +14,7 @@ from taiji.core.errors import ConfigError, InputError
 from taiji.data.reading_report import Reading
 from taiji.data.schema import SHOWN, positions, row_list
 from taiji.data.sources.column_mapping import FileMapping, TimeMapping, Unusable
-from taiji.data.sources.label_rules import Label, Rule, evaluate
+from taiji.data.sources.label_rules import Label, Rule, evaluate, number_text
 from taiji.data.sources.number_cells import (
     BY_DECIMAL,
     NumberForm,
@@ -104,7 +104,7 @@ class Cells:
             return values  # the schema reports that these are not times
         texts = with_clock(values, self.frame[plan.clock]) if plan.clock else values
         form = None if values.dtype.is_temporal() and plan.clock and not plan.format else plan.format
-        times = as_times(texts, plan.unit, form)
+        times = as_times(texts, plan.unit, form, self.form(plan.column))
         wrong = broken(values, times)
         if plan.clock:  # a day without a time of day is a missing time, not a broken cell
             wrong &= broken(self.frame[plan.clock], times)
@@ -315,9 +315,7 @@ def _folded(text: str) -> str:
 
 def _spelt(value: float | str) -> str:
     """Return a value as text; a whole number has all of its digits and no point."""
-    if isinstance(value, str):
-        return value
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
+    return value if isinstance(value, str) else number_text(value)
 
 
 def _number(value: float | str) -> float | None:

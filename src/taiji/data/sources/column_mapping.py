@@ -106,6 +106,12 @@ class ItemsMapping(FileMapping):
             raise ValueError("give either categories or category_l1, category_l2, …, not both")
         if self.description and {self.description, DESCRIPTION} & set(self.keep):
             raise ValueError(f"the description is already kept: remove {self.description} or {DESCRIPTION} from keep")
+        own = {"item", "item_id", "title", *self.category_levels, *(["price"] if self.price else [])}
+        own |= {f"category_l{level}" for level in range(1, self.categories.depth + 1)} if self.categories else set()
+        if clash := sorted(own & set(self.keep)):
+            raise ValueError(
+                f"keep: the table of items has a column of its own named {', '.join(clash)}; remove or rename these columns"
+            )
         return self
 
 
@@ -117,6 +123,15 @@ class UsersMapping(FileMapping):
     """Columns that prompts may show about a user."""
     one_per_id: bool = False
     """True if ids are repeated in the file, as in a joined table. The first row of each id is used."""
+
+    @field_validator("profile")
+    @classmethod
+    def _check_names(cls, profile: tuple[str, ...]) -> tuple[str, ...]:
+        if clash := sorted({"user", "user_id"} & set(profile)):
+            raise ValueError(
+                f"the table of users has a column of its own named {', '.join(clash)}; remove or rename these columns"
+            )
+        return profile
 
 
 class LabelMapping(Task):
@@ -218,12 +233,18 @@ class EventsMapping(FileMapping):
         return self
 
     @model_validator(mode="after")
-    def _check_context_is_not_outcome(self) -> EventsMapping:
+    def _check_single_roles(self) -> EventsMapping:
+        """A column that is known at the request cannot determine the outcome, and has no other role either."""
         rules = {"exposed": self.exposed, "click": self.click, "conversion": self.conversion}
-        outcomes = {name: parse_rule(rule).columns for name, rule in rules.items() if rule is not None}
-        outcomes |= {name: label.rule.columns for name, label in self.labels.items()}
+        uses = {name: parse_rule(rule).columns for name, rule in rules.items() if rule is not None}
+        uses |= {name: label.rule.columns for name, label in self.labels.items()}
+        uses |= {role: (column,) for role, column in self.single.items()}
+        uses |= {"price": (self.price,)} if self.price else {}
+        if self.matured_at is not None:
+            plan = self.matured_at
+            uses["matured_at"] = (plan,) if isinstance(plan, str) else plan.columns
         for role, columns in (("context", self.context), ("bias", self.bias)):
-            for name, column in [(name, column) for name, read in outcomes.items() for column in read]:
+            for name, column in [(name, column) for name, read in uses.items() for column in read]:
                 if column in columns:
                     raise ValueError(
                         f"column {column} has two roles: it determines {name} and is listed under {role}; a column that is known at the request cannot be the outcome"

@@ -170,11 +170,14 @@ class Files(Source):
         mapping, folder = self._places(settings)
         plan = read_mapping(mapping)
         named = {part.file for part in (plan.items, plan.events, plan.users) if part is not None}
-        files = {file: [part.path for part in parts_of(folder / file)] for file in sorted(named)}
-        for file, paths in files.items():
-            if not any(path.exists() for path in paths):
+        files = {file: parts_of(folder / file) for file in sorted(named)}
+        for file, parts in files.items():
+            if not any(part.path.exists() for part in parts):
                 raise InputError("A file is missing.", where=str(folder / file), found="nothing", fix="check the path")
-        return file_state([mapping, *(path for paths in files.values() for path in paths)])
+        every = [part for parts in files.values() for part in parts]
+        state = file_state([mapping, *(part.path for part in every)])
+        values = [sorted(part.values.items()) for part in every if part.values]  # they are in the names of folders
+        return [*state, values] if values else state
 
 
 def _joined(
@@ -314,7 +317,7 @@ def _items(reader: _Reader, plan: ItemsMapping) -> pl.DataFrame:
     cells = reader.cells("items", read, plan)
     made = [
         read[plan.item_id].alias("item_id"),
-        read[plan.title].alias("title"),
+        blank_as_null(read[plan.title]).alias("title"),
         *(blank_as_null(read[name]).alias(level) for level, name in levels.items()),
     ]
     if plan.categories:

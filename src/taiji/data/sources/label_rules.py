@@ -104,6 +104,11 @@ def column_text(column: str) -> str:
     return column if plain else f"`{column}`"
 
 
+def number_text(value: float) -> str:
+    """Return a number as it is written in a rule, with all of its digits."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
 def value_text(value: str) -> str:
     """Return a text as it is written in a rule: in quotes unless it is a single plain word."""
     if value.replace("_", "").isalnum() and not value.isdigit() and value.lower() not in KEYWORDS:

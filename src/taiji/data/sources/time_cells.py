@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from taiji.data.sources.number_cells import MOST, as_numbers, stripped
+from taiji.data.sources.number_cells import MOST, PLAIN, NumberForm, as_numbers, stripped
 
 Unit = Literal["s", "ms", "us", "ns", "excel", "text"]
 """Unit of times that are given as numbers: since 1970, or spreadsheet serial days (``excel``); ``text`` for written dates."""
@@ -116,7 +116,7 @@ WHOLE = (
 """Formats that are not a day followed by a time of day."""
 
 
-def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) -> pl.Series:
+def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None, numbers: NumberForm = PLAIN) -> pl.Series:
     """Parse a column as times in microseconds (UTC, naive). Missing values and cells that are not times are null.
 
     Args:
@@ -124,11 +124,12 @@ def as_times(values: pl.Series, unit: Unit = "text", form: str | None = None) ->
         unit: unit of numbers, including numbers in a CSV; ``text`` for written dates.
         form: date format in chrono codes (like strftime); None for ISO 8601. A time zone after the time of day is
             recognised with any format.
+        numbers: notation of numbers in a CSV.
     """
     if values.dtype.is_temporal():
         return _temporal(values)
     if unit != "text":
-        return _epoch(values, unit)
+        return _epoch(values, unit, numbers)
     if values.dtype.is_float():
         values = values.cast(pl.Int64, strict=False)
     texts = stripped(values).str.replace_all(r"[\s\u00a0\u202f]+", " ")
@@ -261,7 +262,7 @@ def _temporal(values: pl.Series) -> pl.Series:
     return in_utc(values).cast(pl.Datetime("us"))
 
 
-def _epoch(values: pl.Series, unit: str) -> pl.Series:
+def _epoch(values: pl.Series, unit: str, form: NumberForm = PLAIN) -> pl.Series:
     whole = values if values.dtype.is_integer() else None
     if values.dtype == pl.String:
         texts = stripped(values)
@@ -273,7 +274,7 @@ def _epoch(values: pl.Series, unit: str) -> pl.Series:
         whole = whole.to_frame("x").select(pl.when(pl.col("x").abs() <= limit).then(pl.col("x"))).to_series()
         micros = whole // 1000 if unit == "ns" else whole * MICROSECONDS[unit]
         return micros.cast(pl.Datetime("us")).alias(values.name)
-    numbers = as_numbers(values)
+    numbers = as_numbers(values, form)
     if unit == "excel":
         scaled = numbers * EXCEL_DAY + EXCEL_START
     else:

@@ -30,7 +30,7 @@ class CandidateRanker(Stage):
     settings = ("ranking", "split", "recommend.features")
 
     def outside(self, config: Config) -> object:
-        """Return the state of the other run's features, and of the tables that the ranker's fields read."""
+        """Return the state of the other run's features, and of the files that the ranker reads."""
         from taiji.features.other_run import features_state
 
         path, tables = config.recommend.features, ranker_tables(config)

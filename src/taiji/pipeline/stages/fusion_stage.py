@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taiji.core.file_state import State
 from taiji.pipeline.amounts import Amount, trained_rows
 from taiji.pipeline.ranker_tables import ranker_tables
 from taiji.pipeline.stage import Stage
@@ -25,9 +24,12 @@ class Fusion(Stage):
     needs = ("data",)
     settings = ("ranking", "split", "recommend")
 
-    def outside(self, config: Config) -> State:
-        """Return the state of the tables that the ranker's fields read."""
-        return ranker_tables(config)
+    def outside(self, config: Config) -> object:
+        """Return the state of the other run's features, and of the files that the ranker reads."""
+        from taiji.features.other_run import features_state
+
+        path, tables = config.recommend.features, ranker_tables(config)
+        return [*(features_state(path) if path is not None else []), *tables]
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of training rows of the ranker that makes the predictions."""
@@ -38,20 +40,26 @@ class Fusion(Stage):
         from taiji.cascade.assembly import make_fuser
         from taiji.core.errors import InputError
         from taiji.data import Split, exposures, time_split
+        from taiji.features.feature_table import join_features
         from taiji.models.fusion.learnt_fusion import LearntFusion
         from taiji.models.fusion.logged_slates import logged_slates
         from taiji.models.ranking.train import train_ranker
         from taiji.pipeline.run_data import load
+        from taiji.pipeline.run_features import feature_columns
         from taiji.pipeline.run_rankers import scoring_slates
 
         config, dataset = context.config, load(context)
         split = time_split(dataset, config.split)
         first, _, last, test, end = split.bounds
-        trained = train_ranker(
-            dataset, exposures(dataset, Split((first, first, first, last, end)), "ranker"), config.ranking, config.seed
-        )
-        ranker = scoring_slates(trained, "another model, or a fusion that is not fitted")
+        earlier = exposures(dataset, Split((first, first, first, last, end)), "ranker")
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
+        if (
+            config.recommend.features is not None
+        ):  # the candidate ranker reads them, so the fusion must be fitted to a ranker with them
+            features = feature_columns(config, dataset, test)
+            earlier, shown = join_features(earlier, *features), join_features(shown, *features)
+        trained = train_ranker(dataset, earlier, config.ranking, config.seed)
+        ranker = scoring_slates(trained, "another model, or a fusion that is not fitted")
         if not len(shown):
             raise InputError(
                 "There are no exposures in the period on which the fusion is fitted.",

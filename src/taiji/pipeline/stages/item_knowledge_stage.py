@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FIELD = "item_knowledge"
 """Name of the ranker's field that compares the user with the texts of this stage."""
+COLUMN = "knowledge"
+"""Name of the column of the items in which rankers find the texts of this stage."""
 PROMPT_TOKENS = 120.0
 """Approximate number of tokens of a prompt about an item."""
 
@@ -48,9 +50,10 @@ class ItemKnowledge(Stage):
         return Amount(items, items * PROMPT_TOKENS, written, language=True, teacher=not local, spread=local)
 
     def feeds(self, config: Config) -> tuple[str, ...]:
-        """Return the stage ``report`` and, if fields of the ranker read the texts of the run, the stages that train rankers."""
+        """Return the stage ``report`` and, if the ranker reads the texts of the run, the stages that train rankers."""
         given = getattr(config.ranking, "pair_fields", None) or ()
         read = any(entry == FIELD or (isinstance(entry, dict) and _reads_the_run(entry)) for entry in given)
+        read = read or names_column(getattr(config.ranking, "texts", ""), COLUMN)
         return ("reward", "evaluation_ranker", "ranking", "report") if read else ("report",)
 
     def run(self, context: Context) -> dict[str, Any]:
@@ -95,6 +98,11 @@ class ItemKnowledge(Stage):
             "flagged texts": int((table["flagged"] != "").sum()),
             "tokens per item": round(metrics["prompt_tokens"] + metrics["completion_tokens"]),
         }
+
+
+def names_column(source: str, column: str) -> bool:
+    """Return True if a source of texts is a column of the items, or a template that contains it."""
+    return source == column or f"{{{column}}}" in source
 
 
 def _reads_the_run(entry: dict[str, Any]) -> bool:
