@@ -1,6 +1,9 @@
 """Settings become components; what is wrong in them is named by its key."""
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 
 from taiji.cascade.assembly import (
@@ -15,16 +18,18 @@ from taiji.cascade.assembly import (
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
 from taiji.config import Config
-from taiji.core.component import Requests, Slate
+from taiji.core.component import DatasetFuser, Requests, Slate
 from taiji.core.errors import ConfigError
 from taiji.models.fusion.learnt_fusion import FusionRows
 from taiji.models.fusion.monotone_ensemble import MonotoneEnsemble
-from taiji.models.fusion.weighted import LinearFusion, RankAverage
+from taiji.models.fusion.session_cells import SessionCells, SessionCellsSettings
+from taiji.models.fusion.weighted import BesideMerge, LinearFusion, RankAverage
 from taiji.models.rerank.device import DeviceGate, DeviceGateSettings, PlayedVideos
 from taiji.models.rerank.diversity import DPP, MMR, Caps
 from taiji.models.retrieval.creator import CreatorSide
 from taiji.models.retrieval.popularity import Popularity
 from taiji.pipeline.recommend_recipe import recommend_stages
+from taiji.serving import recommender
 
 
 def test_a_section_becomes_a_retriever():
@@ -124,21 +129,45 @@ def test_a_cascade_runs(board):
     assert np.bincount(found.slate.items[0] % 2).tolist() == [3, 3]
 
 
-def test_a_fusion_is_named_and_fitted_before_it_is_composed():
+def test_a_fusion_is_named_and_fitted_before_it_is_composed(board):
     assert isinstance(make_fuser(RecommendSettings()), RankAverage)
     named = RecommendSettings(fusion="taiji.models.fusion.weighted:LinearFusion")
-    assert isinstance(whole_fuser(named, None), LinearFusion)
+    assert isinstance(whole_fuser(named, None, board), LinearFusion)
     settings = RecommendSettings(fusion="monotone_ensemble", fusion_settings={"epochs": 1})
     fuser = make_fuser(settings)
     assert isinstance(fuser, MonotoneEnsemble) and fuser.settings.weights == {"click": 1.0}
     with pytest.raises(ConfigError, match="has not been fitted"):
-        whole_fuser(settings, None)
+        whole_fuser(settings, None, board)
     values = np.random.default_rng(0).random((4, 5))
     requests = Requests(np.arange(4), np.arange(4))
     fuser.fit(FusionRows(requests, {"click": values}, {"click": values}))
-    found = whole_fuser(settings, fuser).fuse({"click": values, "merged": -values}, requests)
+    found = whole_fuser(settings, fuser, board).fuse({"click": values, "merged": -values}, requests)
     np.testing.assert_allclose(found, 1.0)  # a rank and its opposite
     with pytest.raises(ConfigError, match="epoch"):
         make_fuser(RecommendSettings(fusion="monotone_ensemble", fusion_settings={"epoch": 1}))
     with pytest.raises(ConfigError, match=r"recommend\.fusion"):
         make_fuser(RecommendSettings(fusion="nothing"))
+
+
+@pytest.mark.parametrize("beside", [{}, {"merged": 1.0}])
+def test_a_saved_fusion_looks_up_users_in_the_dataset_and_in_a_service(board, tmp_path, beside):
+    users = board.users.with_columns(age=pl.Series(np.linspace(0, 1, len(board.users))))
+    dataset, random = replace(board, users=users), np.random.default_rng(0)
+    values = {"click": random.random((40, 5))}
+    requests = Requests(np.arange(40) % board.n_users, np.arange(40))
+    cells = SessionCells(SessionCellsSettings(state=("age",), epochs=2))
+    cells.fit(FusionRows(requests, values, values), dataset).policy.parameters += 0.5
+    cells.save(tmp_path / "cells")
+    settings = RecommendSettings(
+        fusion="taiji.models.fusion.session_cells:saved_session_cells",
+        fusion_weights={"click": 1.0, **beside},
+        fusion_settings={"folder": str(tmp_path / "cells"), "version": cells.version},
+    )
+    merged = {name: random.random((40, 5)) for name in beside}
+    made = whole_fuser(settings, None, dataset)
+    expected = cells.fuse(values, requests)
+    if beside:
+        expected = BesideMerge(cells, 1.0, 1.0).fuse(values | merged, requests)
+    np.testing.assert_array_equal(made.fuse(values | merged, requests), expected)
+    assert isinstance(recommender._fuser(tmp_path, settings, dataset), DatasetFuser)
+    assert recommender._fuser(tmp_path, RecommendSettings(), dataset) is None

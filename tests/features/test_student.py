@@ -128,3 +128,11 @@ def test_a_row_is_what_merging_and_rounding_give(board, student):
     assert len(places) == 2 and codes == to_int8(vectors[places]).ravel().tolist()
     np.testing.assert_allclose(shares, total / total.sum())
     assert levels == [[], []] and embedder == student.facts["embedder"]
+
+
+def test_a_row_of_many_intents_keeps_the_strongest(student):
+    vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0].astype(np.float32)
+    _, shares, _, _ = student._row(vectors, np.full(64, 1 / 64))
+    assert len(shares) == 64 and sum(shares) == pytest.approx(1.0)
+    _, shares, _, _ = student._row(vectors, np.array([0.0185, *np.full(63, 0.0155)]))
+    assert shares == [1.0]

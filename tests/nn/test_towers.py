@@ -28,3 +28,8 @@ def test_dropout_is_off_when_judging_and_follows_the_seed():
     assert not torch.equal(first, dropout(values))
     assert dropout.eval()(values) is values
     assert Dropout(0.0)(values) is values
+
+
+def test_a_probability_close_to_one_leaves_a_little():
+    values = Dropout(0.999).train()(torch.ones(100_000))
+    assert torch.isfinite(values).all() and values.mean() == pytest.approx(1.0, abs=0.3)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from taiji.cascade.cascade import MERGED, Cascade, Merge, Ranking
 from taiji.cascade.merging import FilledQuotas, FusedRanks
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import Fuser, Reranker, Retriever, Scorer, find_class
+from taiji.core.component import DatasetFuser, Fuser, Reranker, Retriever, Scorer, find_class
 from taiji.core.errors import ConfigError
 from taiji.core.settings import problem_text
 from taiji.data.dataset import Dataset
@@ -124,14 +124,20 @@ def fitted_fusion(settings: RecommendSettings) -> bool:
     return isinstance(kind, type) and issubclass(kind, LearntFusion)
 
 
-def whole_fuser(settings: RecommendSettings, fitted: Fuser | None) -> Fuser:
+def whole_fuser(settings: RecommendSettings, fitted: Fuser | None, dataset: Dataset) -> Fuser:
     """Return the fuser of a cascade. A fitted fuser is combined with the merge's score by averaged ranks, if this score has a weight.
+
+    Args:
+        settings: the composition.
+        fitted: fuser that is already there: the result of the stage ``fusion``, or a service's own.
+        dataset: dataset in which the fuser looks up columns of users and items.
 
     Raises:
         ConfigError: the named fusion must be fitted, and no fitted one is given.
     """
     if not fitted_fusion(settings):
-        return make_fuser(settings)
+        made = make_fuser(settings) if fitted is None else fitted
+        return made.bound_to(dataset) if isinstance(made, DatasetFuser) else made
     if fitted is None:
         raise ConfigError(
             "The fusion has not been fitted.",
@@ -197,11 +203,11 @@ def make_cascade(
     vectors: Array | None = None,
     fuser: Fuser | None = None,
 ) -> Cascade:
-    """Compose fitted components according to the settings; ``fuser`` is the fitted fusion, if the settings name one."""
+    """Compose fitted components according to the settings; see :func:`whole_fuser` for ``fuser``."""
     return Cascade(
         retrievers,
         make_merge(settings, list(retrievers)),
-        None if ranker is None else Ranking(ranker, whole_fuser(settings, fuser)),
+        None if ranker is None else Ranking(ranker, whole_fuser(settings, fuser, dataset)),
         rerankers=make_rerankers(settings, dataset, vectors),
         budget=settings.budget,
     )

@@ -205,7 +205,7 @@ def variants(
         return Cascade(
             {name: RememberedRetriever(slates[name], at) for name in names},
             make_merge(settings, names),
-            None if scorer is None else Ranking(scorer, whole_fuser(by, fuser)),
+            None if scorer is None else Ranking(scorer, whole_fuser(by, fuser if by is settings else None, dataset)),
             rerankers=make_rerankers(settings, dataset, vectors) if reranked else (),
             budget=unhurried,
         )

@@ -229,6 +229,14 @@ class Fuser(Protocol):
         """Return scores (B, M). They are monotone in the predictions if the component declares this."""
 
 
+@runtime_checkable
+class DatasetFuser(Fuser, Protocol):
+    """Fuser that looks up columns of users or items in a dataset."""
+
+    def bound_to(self, dataset: Any) -> Fuser:
+        """Return a copy that looks them up in another dataset, such as a service's dataset of live users."""
+
+
 class ListGenerator(Protocol):
     """Component that proposes lists of candidates without repeated items."""
 

@@ -12,13 +12,13 @@ from taiji.nn.lookup import on_cpu
 class Dropout(nn.Module):
     """Dropout that takes one byte per value from 64-bit random numbers on a CPU: a fifth of the time of one draw per value.
 
-    The probability is rounded to a multiple of 1/256, and the scale matches the rounded value. Other devices use
+    The probability is rounded to a multiple of 1/256, at most 255/256, and the scale matches the rounded value. Other devices use
     PyTorch's dropout.
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
-        self.dropped = round(256 * probability)
+        self.dropped = min(round(256 * probability), 255)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return values of any shape: in training, each is zeroed with the given probability or scaled up; otherwise

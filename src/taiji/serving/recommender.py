@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from taiji.cascade.assembly import fitted_fusion, item_vectors, make_cascade, make_fuser
 from taiji.cascade.cascade import Cascade, Recommendation
 from taiji.cascade.settings import RecommendSettings
-from taiji.core.component import NO_ITEM, Predictions, Requests, Slate
+from taiji.core.component import NO_ITEM, DatasetFuser, Predictions, Requests, Slate
 from taiji.core.errors import ArtifactError, ResourceError
 from taiji.data.availability import Availability
 from taiji.data.dataset import Dataset
@@ -86,9 +86,9 @@ class LiveRetriever:
 
 
 class LiveFuser:
-    """Fitted fusion that reads the users of the requests."""
+    """Fusion that looks up the users of the requests."""
 
-    def __init__(self, model: LearntFusion) -> None:
+    def __init__(self, model: DatasetFuser) -> None:
         self.model = model
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
@@ -287,13 +287,15 @@ def recommender_of(world: World, scorer: RunScorer | None) -> RunRecommender:
     return made
 
 
-def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> LearntFusion | None:
-    """Return the run's fitted fusion, bound to its dataset; None if the run has no fitted fusion."""
-    if not (settings.rank and fitted_fusion(settings)):
+def _fuser(run: Path, settings: RecommendSettings, dataset: Dataset) -> DatasetFuser | None:
+    """Return the run's fusion if it looks up columns in a dataset, as a fitted one does; otherwise None."""
+    if not settings.rank:
         return None
-    kind = type(make_fuser(settings))
-    assert issubclass(kind, LearntFusion)
-    return kind.load(_made(run, "fusion") / "fuser", dataset)
+    made = make_fuser(settings)
+    if fitted_fusion(settings):
+        assert isinstance(made, LearntFusion)
+        return type(made).load(_made(run, "fusion") / "fuser", dataset)
+    return made if isinstance(made, DatasetFuser) else None
 
 
 def _made(run: Path, stage: str) -> Path:

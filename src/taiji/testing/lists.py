@@ -18,7 +18,7 @@ def check_fuser(
     tolerance: float = 0.0,
     seed: int = 0,
 ) -> None:
-    """Check a fuser's output shape, permutation equivariance and declared monotonicity.
+    """Check a fuser's output shape, permutation equivariance, independence of padding, and declared monotonicity.
 
     Args:
         fuser: a fitted fuser.
@@ -38,6 +38,9 @@ def check_fuser(
     np.testing.assert_allclose(
         permuted, np.take_along_axis(scores, order, axis=1), rtol=0, atol=tolerance, err_msg="permuted candidates"
     )
+    padded = {task: np.pad(v, ((0, 0), (0, 2)), constant_values=np.nan) for task, v in predictions.items()}
+    wider = fuser.fuse(padded, requests)
+    np.testing.assert_allclose(wider[:, :9], scores, rtol=0, atol=tolerance, err_msg="with more padding")
     for task, direction in (monotone or {}).items():
         for step in (1e-6, 1e-3, 0.3):
             raised = predictions | {task: np.minimum(predictions[task] + step, 1.0)}
@@ -46,7 +49,7 @@ def check_fuser(
 
 
 def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3, seed: int = 0) -> None:
-    """Check that each proposed list contains only candidates, each at most once, and is the same in repeated calls.
+    """Check that each proposed list contains only candidates, each at most once, and is the same in repeated calls and with more padding.
 
     Args:
         generator: a fitted generator.
@@ -61,12 +64,15 @@ def check_generator(generator: ListGenerator, *, lists: int = 4, length: int = 3
     np.testing.assert_array_equal(
         generator.propose(requests, slate, lists, length), proposed, "different lists on the second call"
     )
+    np.testing.assert_array_equal(
+        generator.propose(requests, _padded(slate), lists, length), proposed, "different lists with more padding"
+    )
 
 
 def check_list_evaluator(
     evaluator: ListEvaluator, *, across_lists: bool = True, tolerance: float = 1e-6, seed: int = 0
 ) -> None:
-    """Check that each score belongs to its list: permuting the lists permutes the scores.
+    """Check that each score belongs to its list: permuting the lists permutes the scores, and padding changes none.
 
     Args:
         evaluator: a fitted evaluator.
@@ -89,13 +95,15 @@ def check_list_evaluator(
         atol=tolerance,
         err_msg="permuted lists",
     )
+    padded = evaluator.score(requests, _padded(slate), lists)
+    np.testing.assert_allclose(padded, scores, rtol=0, atol=tolerance, err_msg="with more padding")
     if not across_lists:
         alone = np.concatenate([evaluator.score(requests, slate, lists[:, k : k + 1]) for k in range(5)], axis=1)
         np.testing.assert_allclose(alone, scores, rtol=0, atol=tolerance, err_msg="lists one by one")
 
 
 def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> None:
-    """Check that a list contains ``length`` different candidates, or all candidates if there are fewer.
+    """Check that a list contains ``length`` different candidates, or all candidates if there are fewer, and does not depend on padding.
 
     Args:
         reranker: a fitted re-ranker.
@@ -113,6 +121,12 @@ def check_reranker(reranker: Reranker, *, length: int = 4, seed: int = 0) -> Non
     np.testing.assert_array_equal(
         reranker.rerank(requests, slate, length).items, shown.items, "a different list on the second call"
     )
+    width = shown.items.shape[1]
+    wider = reranker.rerank(requests, _padded(slate), length).items
+    np.testing.assert_array_equal(wider[:, :width], shown.items, "a different list with more padding")
+    short = Slate(slate.items[:, :3], None if slate.scores is None else slate.scores[:, :3])
+    few, more = (reranker.rerank(requests, part, length).items for part in (short, _padded(short)))
+    np.testing.assert_array_equal(more[:, : few.shape[1]], few, "few candidates: a different list with more padding")
 
 
 def check_policy(policy: Policy, observation: np.ndarray, outside: np.ndarray) -> None:
@@ -137,6 +151,13 @@ def _candidates(seed: int) -> tuple[Requests, Slate]:
     items = np.stack([random.permutation(30)[:8] for _ in range(5)])
     items[1, 6:] = NO_ITEM
     return Requests(np.arange(5), np.arange(5)), Slate(items, random.random((5, 8)))
+
+
+def _padded(slate: Slate, by: int = 3) -> Slate:
+    """Return the slate with more padding after its candidates."""
+    assert slate.scores is not None
+    more = ((0, 0), (0, by))
+    return Slate(np.pad(slate.items, more, constant_values=NO_ITEM), np.pad(slate.scores, more, constant_values=np.nan))
 
 
 def _check_places(lists: np.ndarray, candidates: np.ndarray, where: str) -> None:

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from taiji.core.component import Slate
 from taiji.core.errors import ConfigError, InputError
-from taiji.models.ranking.onnx_export import export_onnx
+from taiji.models.ranking.onnx_export import export_onnx, onnx_inputs
 from taiji.models.ranking.ranker import Ranker
 from taiji.models.ranking.semantic_anchors import AnchorHistory, AnchorText, SemanticAnchorsRanker
 from taiji.models.ranking.training_loop import Step
@@ -62,6 +63,21 @@ def test_the_request_side_is_computed_once_and_it_is_exported_with_its_bank(fitt
     assert fitted.encode(requests_of(BOARD)).split is not None
     pytest.importorskip("onnx")
     export_onnx(fitted, exposures_of(BOARD).head(4), tmp_path / "ranker.onnx")
+
+
+def test_an_export_has_the_bank_of_the_weights(fitted, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    rows, ranker = exposures_of(BOARD).head(30), copy.deepcopy(fitted)
+    ranker.network.train()
+    with torch.no_grad():
+        ranker.network.bank.rows.add_(1.0)
+    ranker.network.bank.outdated()  # as a step of training leaves it
+    export_onnx(ranker, rows, tmp_path / "ranker.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "ranker.onnx"), providers=["CPUExecutionProvider"])
+    wanted = {entry.name for entry in session.get_inputs()}
+    (found,) = session.run(["click"], {k: v for k, v in onnx_inputs(ranker, rows).items() if k in wanted})
+    np.testing.assert_allclose(found, fitted.predict(rows)["click"].to_numpy(), atol=1e-5)
 
 
 def test_serving_never_calls_the_encoder_and_a_look_up_is_a_fresh_encoding_bit_for_bit(fitted):

@@ -203,7 +203,7 @@ def test_what_cannot_be_learnt_from_is_refused(gate):
         DeviceGate(SETTINGS, ITEMS).fit(PlayedVideos(rows.requests, rows.slate, rows.stalled * 0 + 1, rows.values))
     with pytest.raises(InputError, match="not finite"):
         gate.features(asked(2, bitrate=np.array([1.0, np.nan])), candidates(2))
-    with pytest.raises(InputError, match="unknown"):
+    with pytest.raises(InputError, match="column cannot be read"):
         gate.features(Requests([0], [1]), candidates(1))
     with pytest.raises(InputError, match="pool"):
         gate.rerank(asked(2, **{CACHED: np.ones((2, 3), int), HOURS: np.zeros((2, 2))}), candidates(2), 4)
@@ -227,3 +227,18 @@ def test_a_saved_gate_is_the_one_that_is_named(gate, tmp_path):
     for version, items in (("another", vectors), (gate.version, vectors[:9])):
         with pytest.raises(ArtifactError, match="has a different version"):
             saved_device_gate(items, folder=folder, version=version)
+
+
+def test_inputs_per_candidate_belong_to_their_candidates_whatever_the_order():
+    random = np.random.default_rng(3)
+    rate = random.choice([0.1, 0.9], (200, 5))
+    slate = Slate(np.argsort(random.random((200, 60)), axis=1)[:, :5], random.random((200, 5)))
+    requests = Requests(np.arange(200), np.arange(200), {"bitrate": rate})
+    gate = DeviceGate(SETTINGS.model_copy(update={"categories": ()}))
+    gate.fit(PlayedVideos(requests, slate, (rate > 0.5) * 1.0, np.ones(rate.shape)))
+    items, scores = np.array([[0, 1, 2, 3, 4]]), np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
+    rates = np.array([[0.1, 0.1, 0.1, 0.9, 0.1]])
+    for order in (np.arange(5), np.arange(4, -1, -1), np.array([2, 0, 4, 1, 3])):
+        columns = {"bitrate": rates[:, order], CACHED: np.array([[0]])}
+        shown = gate.rerank(Requests([0], [0], columns), Slate(items[:, order], scores[:, order]), 4).items
+        assert 3 not in shown and 0 in shown, "the video that stalls is replaced"

@@ -151,8 +151,16 @@ class LearntFusion(LearntComponent):
 
 
 def request_numbers(names: Sequence[str], requests: Requests, dataset: Dataset | None) -> Array:
-    """Return conditioning columns of the requests as numbers (B, C), NaN where they are missing; see :func:`circumstances`."""
-    found = [as_numbers(circumstances(name, requests, (len(requests), 1), dataset)[:, 0]) for name in names]
+    """Return conditioning columns of requests or users as numbers (B, C), NaN where they are missing.
+
+    Raises:
+        InputError: a column is neither of the requests, with one value each, nor of the users.
+    """
+    shape, found = (len(requests), 1), []
+    for name in names:
+        if np.asarray(requests.columns.get(name, ())).ndim > 1:
+            raise _unknown_column(name, "a column with one value per request", "one value per candidate")
+        found.append(as_numbers(_of_request(name, requests, shape, dataset)[:, 0]))
     return np.stack(found, axis=1) if found else np.zeros((len(requests), 0))
 
 
@@ -181,19 +189,28 @@ def circumstances(name: str, requests: Requests, shape: tuple[int, int], dataset
     Raises:
         InputError: no column has this name.
     """
+    of_items = dataset is not None and name in dataset.items.columns and CANDIDATES in requests.columns
+    if dataset is None or not of_items or name in requests.columns:
+        return _of_request(name, requests, shape, dataset)
+    return dataset.items[name].to_numpy()[np.maximum(requests.columns[CANDIDATES], 0)]
+
+
+def _of_request(name: str, requests: Requests, shape: tuple[int, int], dataset: Dataset | None) -> Array:
+    """Return a column of the requests or of their users as in :func:`circumstances`, (B, M)."""
     if name in requests.columns:
         values = np.asarray(requests.columns[name])
         return np.broadcast_to(values[:, None] if values.ndim == 1 else values, shape)
-    if dataset is not None and name in dataset.items.columns and CANDIDATES in requests.columns:
-        return dataset.items[name].to_numpy()[np.maximum(requests.columns[CANDIDATES], 0)]
     if dataset is not None and name in dataset.users.columns:
         return np.broadcast_to(dataset.users[name].to_numpy()[requests.user][:, None], shape)
     if isinstance(dataset, UserSubset):
         return np.full(shape, None)
-    known = [*requests.columns, *(() if dataset is None else (*dataset.items.columns, *dataset.users.columns))]
-    raise InputError(
-        "A conditioning column is unknown.",
-        where=name,
-        expected=f"a column of the requests, items or users ({', '.join(known) or 'there is none'})",
-        found="no column of this name",
-    )
+    known = [*requests.columns, *(() if dataset is None else dataset.users.columns)]
+    if dataset is not None and name in dataset.items.columns:
+        found = "a column of the items, which has a value per candidate and needs the column candidates"
+    else:
+        found = "no column of this name"
+    raise _unknown_column(name, f"a column of the requests or users ({', '.join(known) or 'there is none'})", found)
+
+
+def _unknown_column(name: str, expected: str, found: str) -> InputError:
+    return InputError("A conditioning column cannot be read.", where=name, expected=expected, found=found)

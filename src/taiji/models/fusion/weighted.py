@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taiji.core.component import Fuser, Predictions, Requests
+from taiji.core.component import DatasetFuser, Fuser, Predictions, Requests
 from taiji.core.errors import ConfigError, InputError
 
 Array = NDArray[Any]
@@ -98,6 +99,12 @@ class BesideMerge:
     def __init__(self, fuser: Fuser, weight: float, merge_weight: float) -> None:
         self.fuser = fuser
         self.ranks = RankAverage({"fused": weight, "merged": merge_weight})
+
+    def bound_to(self, dataset: Any) -> BesideMerge:
+        """Return a copy whose fusion looks up users and items in another dataset."""
+        made = copy(self)
+        made.fuser = self.fuser.bound_to(dataset) if isinstance(self.fuser, DatasetFuser) else self.fuser
+        return made
 
     def fuse(self, predictions: Predictions, requests: Requests) -> Array:
         """Return scores (B, M)."""

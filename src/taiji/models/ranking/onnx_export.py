@@ -58,6 +58,7 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
         ConfigError: the network has an operation that ONNX does not support.
         InputError: the network cannot be split; see :func:`taiji.models.ranking.split_inputs.split_network`.
     """
+    ranker._evaluating()
     batch = {name: torch.from_numpy(values) for name, values in onnx_inputs(ranker, exposures, split=split).items()}
     device, heads = ranker.device, list(ranker.heads)
     graph = split_network(ranker.network, ranker.fieldset, device) if split else None
@@ -68,7 +69,6 @@ def export_onnx(ranker: Ranker, exposures: pl.DataFrame, path: str | Path, *, sp
     axes = {name: {0: axis} for name, axis in _axes(names, ranker, split).items()} | {
         head: {0: "rows"} for head in heads
     }
-    ranker.network.eval()
     refused = (torch.onnx.errors.UnsupportedOperatorError, torch.onnx.errors.SymbolicValueError)
     try:
         with atomic_file(path) as temporary, warnings.catch_warnings():

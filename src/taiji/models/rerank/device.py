@@ -164,14 +164,16 @@ class DeviceGate(LearntComponent):
         Before replacement, the list consists of the items with the best scores. The pool is the remaining candidates
         that are listed in the column ``cached`` of the requests.
         """
-        ordered = slate.take(np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable"))
+        order = np.argsort(np.where(slate.mask, -_scores(slate), np.inf), axis=1, kind="stable")
+        ordered = slate.take(order)
         cached, hours = _cached(requests, ordered.items)
         width = min(length, ordered.items.shape[1])
         stall, value = np.zeros(cached.shape), np.zeros(cached.shape)
         pooled = np.flatnonzero(cached.any(axis=1))  # requests without a pool may have missing inputs
         if len(pooled):
-            part = Slate(ordered.items[pooled], _scores(ordered)[pooled])
-            stall[pooled], value[pooled] = self.predict(self.features(requests.take(pooled), part))
+            part = Slate(slate.items[pooled], _scores(slate)[pooled])  # in the order of the requests' columns
+            found_there = self.predict(self.features(requests.take(pooled), part))
+            stall[pooled], value[pooled] = (np.take_along_axis(each, order[pooled], axis=1) for each in found_there)
         need = np.where(ordered.mask & ~cached, self.need(stall, value), -np.inf)[:, :width]
         worth = np.where(cached, value * decay(hours, self.settings.half_life_hours), -np.inf)[:, width:]
         found = replacements(need, worth)

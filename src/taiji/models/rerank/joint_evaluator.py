@@ -247,7 +247,7 @@ class BestOfLists:
         assert slate.scores is not None
         width = min(length, slate.items.shape[1])
         places = np.argsort(np.where(slate.mask, -slate.scores, np.inf), axis=1, kind="stable")[:, :width]
-        enough = np.flatnonzero(slate.mask.sum(axis=1) >= width)
+        enough = np.flatnonzero(slate.mask.sum(axis=1) >= length)
         if len(enough) and width:
             asked, part = requests.take(enough), _rows(slate, enough)
             lists = self.generator.propose(asked, part, self.lists, width)

@@ -110,7 +110,7 @@ class SampledLists:
         noise = np.zeros((b, lists, m))
         for row, (user, time) in enumerate(zip(requests.same_user.tolist(), requests.time.tolist())):
             random = np.random.default_rng([self.seed, user % 2**32, time % 2**63])
-            noise[row, 1:] = random.normal(size=(lists - 1, m))
+            noise[row, 1:] = random.normal(size=(m, lists - 1)).T  # padding, which comes last, changes no draw
         places = np.broadcast_to(np.arange(m), (b, m))
         return np.stack(
             [
