@@ -91,7 +91,7 @@ def test_a_server_whose_ids_are_not_unique_answers_everything_within_the_budget(
         say=lambda asked, key: said[int(key, 16) % texts],
         identity=lambda key: f"chatcmpl-{draws.randrange(ids)}",
     ) as server:
-        asked = teacher(server.url, tmp_path)
+        asked = teacher(server.url, tmp_path, timeout_seconds=60.0)  # a lost reply is billed, but not counted
         replies = [reply for row in asked.ask(prompts(60), 1, seed=0) for reply in row]
         assert [reply.answer for reply in replies] == [said[int(reply.key, 16) % texts] for reply in replies]
         requests, account = sum(server.asked.values()), asked.account()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taiji.reasoning.guards import MASK, find_mentions, find_set_mentions, words
+from taiji.reasoning.guards import MASK, find_mentions, find_set_mentions, tokens, words
 
 HISTORY = "Bought: - Item title: FLUID MILK WHITE ONLY; Category L1: GROCERY; L2: FLUID MILK PRODUCTS; L3: FLUID MILK WHITE ONLY"
 FILM = ("Gangs of New York (2002)", ["Crime", "Drama", ""])
@@ -140,3 +140,36 @@ def test_each_of_several_targets_is_looked_for_by_the_rules_of_one():
     assert find_set_mentions("A heist.", items[:1], "") == find_mentions("A heist.", *items[0], "")
     told = find_set_mentions("The next purchases are clear.", items, "")
     assert told.forbidden == ("next purchases are",)
+
+
+SEEN = "他买过：- 商品：金龙鱼大豆油；类别：粮油"
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "kind"),
+    [
+        ("他可能会买蒙牛纯甄酸奶，因为喜欢乳制品。", "蒙牛纯甄酸奶", "exact"),
+        ("他可能会买蒙牛纯真酸奶饮品，因为喜欢乳制品。", "蒙牛纯甄酸奶饮品", "fuzzy"),
+        ("蒙牛的纯甄牌酸奶很适合他。", "蒙牛纯甄酸奶", "subsequence"),
+        ("他喜欢纯甄风味酸奶。", "蒙牛纯甄风味酸奶原味", "3-gram"),
+        ("次はきっと明治ブルガリアヨーグルトを買う。", "明治ブルガリアヨーグルト", "exact"),
+        ("다음에는 서울우유초코맛을 살 것이다.", "서울우유초코맛", "exact"),
+        ("Next is 蒙牛 Deluxe 纯牛奶, surely.", "蒙牛 Deluxe 纯牛奶", "exact"),
+    ],
+)
+def test_a_title_is_found_without_spaces_between_words(text, title, kind):
+    found = find_mentions(text, title, [], SEEN)
+    assert kind in found.title and MASK in found.masked
+    assert not find_mentions(found.masked, title, [], SEEN).title
+
+
+@pytest.mark.parametrize(
+    "text", ["他喜欢乳制品，也许会买酸奶。", "他会再买金龙鱼大豆油。", "他想喝牛奶，蒙古风味的。", ""]
+)
+def test_a_category_of_a_title_without_spaces_is_no_title(text):
+    found = find_mentions(text, "蒙牛纯甄酸奶", ["乳制品", "酸奶", ""], SEEN)
+    assert found.title == () and found.masked == text
+
+
+def test_words_and_characters_are_compared_together():
+    assert tokens("iPhone的Pro版 don't 東京タワー") == ["iphone", "的", "pro", "版", "don't", *"東京タワー"]

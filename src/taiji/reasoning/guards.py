@@ -1,7 +1,8 @@
 """Lexical guards: detect rationales that name the item they are supposed to predict.
 
 A title counts as named if its words occur in the rationale exactly, approximately, in order with gaps, in any order, or
-as a run of three, unless the history shown to the student already contains them. Category levels are judged separately.
+as a run of three, unless the history shown to the student already contains them. In scripts without spaces between words
+(Chinese, Japanese), and in Korean, each character counts as a word, and a run has five. Category levels are judged separately.
 Naming a first or second level is legitimate inference. Naming a third or deeper level that does not occur in the
 history is suspicious.
 """
@@ -21,11 +22,16 @@ FUZZY_WORD = 0.75
 """Minimum similarity between two single words."""
 RECALL = 0.75
 """Minimum share of the title's words that must occur in the rationale in order, within a stretch of at most twice the title's length."""
-GRAM = 3
+GRAM, CHARACTERS = 3, 5
+"""Length of a run of words, and of a run of characters, that counts as naming the title."""
 DISTINCT = 4
 """Minimum number of letters of a title word that is redacted even if the title does not count as named. Only words that
 do not occur in the history are redacted in this way."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*", re.UNICODE)
+_UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
+"""Characters of Chinese, Japanese and Korean."""
+_CHARACTER = re.compile(f"[{_UNSPACED}]")
+_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+(?:['’](?:(?![{_UNSPACED}])[^\W_])+)*")
 _FORBIDDEN = re.compile(
     r"ground[ -]truth|actually (?:bought|purchased|watched|chose|chosen|read)|(?:target|true|correct|given|actual) (?:next )?(?:item|product|film|movie|book|purchase|answer|choice)"
     r"|turned out to be|as (?:we|i) (?:now )?know|(?:was|is) (?:told|given) that|the answer is|next (?:new )?(?:purchase|film|choice|item) (?:is|was)\b",
@@ -70,6 +76,11 @@ def words(text: str) -> list[str]:
     return [w.casefold() for w in _WORD.findall(text)]
 
 
+def tokens(text: str) -> list[str]:
+    """Return what the guards compare: case-folded words, and single characters of Chinese, Japanese and Korean."""
+    return [token.casefold() for token in _TOKEN.findall(text)]
+
+
 def find_mentions(rationale: str, title: str, levels: Sequence[str], history: str) -> Mentions:
     """Find mentions of the target in a rationale.
 
@@ -79,12 +90,12 @@ def find_mentions(rationale: str, title: str, levels: Sequence[str], history: st
         levels: category levels of the target; empty strings where missing.
         history: everything that the student's prompt shows (profile and interactions); its words are not a leak.
     """
-    places = [(m.start(), m.end(), m.group().casefold()) for m in _WORD.finditer(rationale)]
+    places = [(m.start(), m.end(), m.group().casefold()) for m in _TOKEN.finditer(rationale)]
     said = [p[2] for p in places]
-    known = words(history)
-    name = words(re.sub(r"\((?:19|20)\d\d\)", " ", title)) or words(title)
+    known = tokens(history)
+    name = tokens(re.sub(r"\((?:19|20)\d\d\)", " ", title)) or tokens(title)
     hit = [False] * len(said)  # words of the rationale to redact
-    phrases = [words(level) for level in [*levels, *[""] * (3 - len(levels))]]
+    phrases = [tokens(level) for level in [*levels, *[""] * (3 - len(levels))]]
     kinds = _title_kinds(said, name, known, phrases[:2], hit)
     named = []
     for phrase in phrases:
@@ -148,7 +159,7 @@ def _title_kinds(
         for start, length in fuzzy:
             _mark(hit, [start], length)
     gapped = _gapped(said, name)
-    if gapped and new & {said[i] for i in gapped}:
+    if gapped and (new | {w for w in name if _CHARACTER.match(w) and w not in set(known)}) & {said[i] for i in gapped}:
         kinds.append("subsequence")
         for i in gapped:
             hit[i] = True
@@ -158,11 +169,15 @@ def _title_kinds(
         - {gram for phrase in inferred if len(phrase) < len(name) for gram in _grams(phrase)}
     )
     runs = [
-        i for i in range(len(said) - GRAM + 1) if tuple(said[i : i + GRAM]) in grams and set(said[i : i + GRAM]) - _STOP
+        (i, size)
+        for size in (GRAM, CHARACTERS)
+        for i in range(len(said) - size + 1)
+        if tuple(said[i : i + size]) in grams and set(said[i : i + size]) - _STOP
     ]
     if runs:
         kinds.append("3-gram")
-        _mark(hit, runs, GRAM)
+        for start, size in runs:
+            _mark(hit, [start], size)
     spoken = [i for i, w in enumerate(said) if w in new]
     if new and {said[i] for i in spoken} == new and len(new) >= min(2, len(set(name) - _STOP)):
         kinds.append("words")  # all new words of the title, in any order
@@ -172,7 +187,16 @@ def _title_kinds(
 
 
 def _grams(text: list[str]) -> set[tuple[str, ...]]:
-    return {tuple(text[i : i + GRAM]) for i in range(len(text) - GRAM + 1)}
+    """Return the runs of three tokens with a word, and the runs of five characters."""
+    short = {tuple(text[i : i + GRAM]) for i in range(len(text) - GRAM + 1)}
+    long = {tuple(text[i : i + CHARACTERS]) for i in range(len(text) - CHARACTERS + 1)}
+    only = {gram for gram in short | long if all(_CHARACTER.match(token) for token in gram)}
+    return (short - only) | (long & only)
+
+
+def _joined(said: Sequence[str]) -> str:
+    """Join words with spaces, and characters without."""
+    return "".join(token if not place or _CHARACTER.match(token) else f" {token}" for place, token in enumerate(said))
 
 
 def _mark(hit: list[bool], starts: Sequence[int], length: int) -> None:
@@ -191,14 +215,14 @@ def _fuzzy(said: list[str], name: list[str], known: list[str]) -> list[tuple[int
     A title word may be misspelt. A stretch without such a word may name a similar item of the history (a sequel,
     another size).
     """
-    whole, seen = " ".join(name), set(known)
+    whole, seen = _joined(name), set(known)
     if len(whole) < 5:
         return []
     telling = [word not in seen and any(_alike(word, other, FUZZY_WORD) for other in name) for word in said]
     found = []
     for length in sorted({max(1, len(name) - 1), len(name), len(name) + 1}):
         for start in range(len(said) - length + 1):
-            if any(telling[start : start + length]) and _alike(" ".join(said[start : start + length]), whole, FUZZY):
+            if any(telling[start : start + length]) and _alike(_joined(said[start : start + length]), whole, FUZZY):
                 found.append((start, length))
     return found
 
