@@ -11,7 +11,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from taiji.alignment import ParetoGRPOConfig, ParetoGRPOTrainer
 from taiji.alignment.accumulation import AccumulationStep
-from taiji.alignment.recording import Forward, Recording
+from taiji.alignment.recording import Forward, Recording, numerical_rank
 from taiji.alignment.step_state import RewardColumns, StepState
 from taiji.core.errors import ArtifactError, InputError, ResourceError
 
@@ -290,3 +290,15 @@ def test_parameters_move_with_the_recorded_gradients_only(tmp_path):
     after = [p.grad for p in trainer.model.parameters() if p.grad is not None]
     assert gradients and all(torch.equal(a, b) for a, b in zip(gradients, after))
     assert torch.equal(before, parameters(trainer)) and trainer.step_state.contents == []
+
+
+def test_gradients_that_differ_by_more_than_rounding_are_independent():
+    """Two unit vectors at an angle a have the singular values sqrt(1 ± cos a)."""
+    for dtype, near, apart in (
+        (torch.float32, 1e-7, 1e-5),
+        (torch.bfloat16, 0.01, 0.07),
+        (torch.float64, 1e-16, 1e-12),
+    ):
+        assert numerical_rank(torch.tensor([1.41, near], dtype=torch.float64), dtype) == 1
+        assert numerical_rank(torch.tensor([1.41, apart], dtype=torch.float64), dtype) == 2
+    assert numerical_rank(torch.zeros(3), torch.float32) == 1
