@@ -10,13 +10,14 @@ import pytest
 from tests.world.small import small
 
 from taiji.core.component import NO_ITEM, Slate
-from taiji.core.errors import InputError
+from taiji.core.errors import ConfigError, InputError
 from taiji.world.scenario import scenarios
 
 pytest.importorskip("gymnasium", reason="the extra `world` is not installed")
 from gymnasium.utils.env_checker import check_env
 
 from taiji.world.environment import WorldEnv
+from taiji.world.world import World
 
 
 @pytest.mark.parametrize("name", scenarios())
@@ -24,6 +25,17 @@ def test_gymnasiums_checker_passes_without_a_warning(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(WorldEnv(name, days=8, items=230), skip_render_check=True)
+
+
+def test_a_world_that_is_given_has_its_own_seed_or_the_one_that_is_named():
+    first = lambda env: env._features()  # noqa: E731
+    named = first(WorldEnv("push", seed=5, users=20, days=2))
+    given = World("push", 5, users=20, candidates=20, days=2)
+    np.testing.assert_array_equal(first(WorldEnv(given)), named)
+    assert not np.array_equal(first(WorldEnv(given, seed=6)), named)
+    np.testing.assert_array_equal(first(WorldEnv(given, seed=5)), named)
+    with pytest.raises(ConfigError, match="users"):
+        WorldEnv(given, users=30)
 
 
 def test_actions_outside_the_space_are_errors():

@@ -73,7 +73,7 @@ def test_better_knowledge_earns_more():
 
 def test_unknown_policies_list_the_known_ones():
     world = small("push")
-    for wrong in ("best", "content@warm"):
+    for wrong in ("best", "content@warm", "content@nan", "content@-1", "content@inf"):
         with pytest.raises(ConfigError, match="content"):
             make_policy(wrong, world)
     assert type(make_policy("taiji.world.policies:PopularPolicy", world)) is POLICIES["popular"]

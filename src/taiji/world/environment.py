@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taiji.core.component import NO_ITEM
-from taiji.core.errors import InputError
+from taiji.core.errors import ConfigError, InputError
 from taiji.core.optional import needs
 from taiji.world.draws import Draws
 from taiji.world.mechanisms.copy import STYLES
@@ -59,23 +59,37 @@ class WorldEnv(Base):
 
     Args:
         world: a world, or the name or path of a scenario, from which a world with :data:`USERS` users is created.
-        seed: seed of the world. ``reset(seed=…)`` sets a new one, and ``reset()`` draws one from the environment's generator.
+        seed: seed of the world; by default that of a given world, or 0. ``reset(seed=…)`` sets a new one, and ``reset()`` draws one from the
+            environment's generator.
         changes: new values for keys of the scenario.
+
+    Raises:
+        ConfigError: changes are given with a world, whose scenario is fixed.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
-    def __init__(self, world: World | Scenario | str | Path = "short-video", seed: int = 0, **changes: Any) -> None:
+    def __init__(
+        self, world: World | Scenario | str | Path = "short-video", seed: int | None = None, **changes: Any
+    ) -> None:
         with needs("world"):
             from gymnasium import spaces
         if not isinstance(world, World):
-            world = World(world, seed, **({"users": USERS, "candidates": 20} | changes))
+            world = World(world, seed or 0, **({"users": USERS, "candidates": 20} | changes))
+        elif changes:
+            raise ConfigError(
+                "The scenario of a world cannot be changed.",
+                where="WorldEnv",
+                expected="a scenario, or a world alone",
+                found=f"a world with {', '.join(changes)}",
+                fix="set these keys when the world is made",
+            )
         self.world, s = world, world.scenario
         self.choices = {k: v for part in world.mechanisms.values() for k, v in part.choices.items()}
         self.fused = self._fused()
         self._history = np.zeros((s.users, len(STYLES)))
         self._predicted: tuple[Observation, Array] | None = None
-        self._current = world.reset()
+        self._current = world.reset(seed)
         self._begin()
         shape = (s.users, self._features().shape[1])
         self.observation_space = spaces.Box(-BOUND, BOUND, shape, np.float32)

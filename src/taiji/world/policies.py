@@ -130,18 +130,24 @@ def make_policy(policy: str | SlatePolicy, world: World) -> SlatePolicy:
         world: world in which the policy acts.
 
     Raises:
-        ConfigError: no policy has this name, or the temperature is not a number.
+        ConfigError: no policy has this name, or the temperature is not a finite number of at least 0.
     """
     if not isinstance(policy, str):
         return policy
-    name, _, temperature = policy.partition("@")
-    try:
-        if name in POLICIES:
-            return POLICIES[name](world, float(temperature or 0.0))
-    except ValueError:
-        raise ConfigError(
-            "A policy's temperature is not a number.", where=policy, expected="for instance content@0.2"
-        ) from None
+    name, _, given = policy.partition("@")
+    if name in POLICIES:
+        try:
+            temperature = float(given or 0.0)
+        except ValueError:
+            temperature = float("nan")
+        if not 0.0 <= temperature < float("inf"):
+            raise ConfigError(
+                "A policy's temperature is not a number of at least 0.",
+                where=policy,
+                expected="for instance content@0.2",
+                found=given,
+            )
+        return POLICIES[name](world, temperature)
     if ":" in policy:
         made: SlatePolicy = find_class(policy, "taiji.policies", "policy")(world)
         return made
