@@ -388,6 +388,35 @@ def test_a_switch_before_an_outage_of_the_store_is_followed_as_soon_as_it_is_bac
     assert caplog.messages.count("store unavailable") < len(calls)
 
 
+def test_a_poll_that_fails_is_told_until_one_succeeds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taiji.serving.scorers.RELEASE_POLL_S", 0.01)
+    scorers, real, broken = Scorers(store, lambda run: LengthScorer()), store.releases, threading.Event()
+
+    def releases() -> Releases:
+        if broken.is_set():
+            raise TypeError("a field of a newer version")
+        return real()
+
+    monkeypatch.setattr(store, "releases", releases)
+    scorers.start()
+    deadline = time.monotonic() + 20
+    while not scorers.ready("r1") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    broken.set()
+    deadline = time.monotonic() + 20
+    while not scorers.trouble and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(20):
+        assert scorers.trouble.startswith("TypeError"), "models that are loaded do not hide it"
+        time.sleep(0.01)
+    broken.clear()
+    deadline = time.monotonic() + 20
+    while scorers.trouble and time.monotonic() < deadline:
+        time.sleep(0.01)
+    scorers.stop()
+    assert scorers.trouble == ""
+
+
 def test_releases_that_cannot_be_followed_make_the_service_not_ready(store: Store) -> None:
     scorers = Scorers(store, lambda run: LengthScorer())
     scorers.refresh()

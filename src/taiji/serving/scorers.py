@@ -185,6 +185,7 @@ class Scorers:
             try:
                 self.look()
                 self._say()
+                self._seen.set()
                 there = True
             except StoreUnavailable as error:
                 if there:  # once per outage
@@ -193,11 +194,10 @@ class Scorers:
             except Exception as error:  # if the thread ended here, it would never notice another release
                 self.trouble = where(error)
                 log("releases not refreshed", error=self.trouble)
-            self._seen.set()
             self._stop.wait(RELEASE_POLL_S if there else min(RELEASE_POLL_S, AFTER_TROUBLE_S))
 
     def _follow(self) -> None:
-        """Load the models of new releases after every poll."""
+        """Load the models of new releases after every poll that could read them."""
         while True:
             self._seen.wait()
             self._seen.clear()
