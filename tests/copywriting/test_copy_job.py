@@ -178,3 +178,13 @@ def test_results_of_sends_train_the_model_that_chooses_the_next_copy(tmp_path):
     fresh = [evidence("new", "Winter Snow shelf")]
     second = write_copies(fresh, CATEGORIES, RulesCopyWriter(), settings, tmp_path, 0, model)
     assert second.filter(pl.col("chosen"))["copy"].to_list() == ["Ready for Winter Snow shelf?"]
+
+
+def test_copies_of_a_renamed_item_are_written_again_though_no_prompt_shows_its_title(tmp_path):
+    (tmp_path / "plain.j2").write_text("[system]\nWrite.\n[user]\nOne line.\n")
+    (tmp_path / "plain.txt").write_text("Have a look at {title} today.\n")
+    own = SETTINGS.model_copy(update={"templates": tmp_path, "categories": ("plain",)})
+    for title in ("Blue lamp", "Green lamp with lights"):
+        item = [evidence(title=title, description="A lamp.")]
+        table = write_copies(item, copy_categories(own, "shop"), RulesCopyWriter(), own, tmp_path / "out", 0)
+        assert title in table["copy"][0]

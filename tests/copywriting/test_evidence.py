@@ -86,3 +86,22 @@ def test_comments_without_times_and_items_without_ids_are_rejected():
         gather_evidence(ITEMS, LEVELS, 50, LISTED, pl.DataFrame({"item_id": [1], "text": ["a"]}))
     with pytest.raises(InputError, match="no ids"):
         gather_evidence(ITEMS.drop("item_id"), LEVELS, 50, LISTED)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (19.99, pl.Float32, "19.99"),
+        (13 / 3, pl.Float64, "4.33333"),
+        (1234567.5, pl.Float64, "1234568"),
+        (0.1 + 0.2, pl.Float64, "0.3"),
+        (12345678901, pl.Int64, "12345678901"),
+        (True, pl.Boolean, "True"),
+        (datetime(2024, 5, 6), pl.Datetime, "2024-05-06 00:00:00"),
+        (0.0, pl.Float64, "0"),
+    ],
+    ids=["float32", "mean", "large", "sum", "integer", "truth", "time", "zero"],
+)
+def test_a_number_is_a_fact_however_many_decimals_it_has(value, kind, text):
+    items = pl.DataFrame({"item_id": [1], "title": ["Lamp"], "size": pl.Series([value], dtype=kind)})
+    assert [fact.text for fact in gather_evidence(items, (), 50, [0])[0].facts if fact.name == "size"] == [text]

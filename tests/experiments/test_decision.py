@@ -78,7 +78,11 @@ def test_oracle_and_new_items():
     found = table(0.02, 0.0, oracle=0.0)
     assert "No gain is shown" in found["What could a correct answer about users add?"]["says"]
     new = found["How many interactions are with new items?"]
-    assert new["says"].startswith("A large share") and "+0.0500 [+0.0400, +0.0600]" in new["found"]
+    assert (
+        new["says"].startswith("A large share")
+        and new["says"].endswith("Text pays off there.")
+        and "+0.0500 [+0.0400, +0.0600]" in new["found"]
+    )
     assert found["How long are the histories?"]["says"].startswith("Short")
     assert "250,000 tokens" in found["What does it cost?"]["found"]
 
@@ -98,3 +102,14 @@ def test_the_oracle_names_the_rung_that_it_is_compared_with():
         oracle = row("4 oracle of intents", 0.02, 0.005) | {"against": against}
         found = {line["question"]: line for line in decisions(FACTS, [oracle], 10)}[question]
         assert name in found["found"] and says in found["says"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [(0.05, "pays off there"), (0.001, "No gain from text is shown there"), (-0.05, "does harm there")],
+    ids=["gain", "none", "harm"],
+)
+def test_what_is_said_of_new_items_follows_from_their_interval(gain, says):
+    rows = [row("2 text match, e", 0.02, 0.005), row("2 text match, e", gain, 0.01, "cold items")]
+    new = next(line for line in decisions({**FACTS, "new_items": 0.3}, rows, 10) if "new items" in line["question"])
+    assert says in new["says"]

@@ -1,5 +1,7 @@
 """The ladder: candidates keep the protocol, text gains where it tells and permuted text does not, the oracle sees no own item."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from taiji.core.errors import InputError
 from taiji.data.dataset import Dataset
 from taiji.data.fields import Rows
+from taiji.experiments.decision import decisions
 from taiji.experiments.ladder import _compared, climb
 from taiji.experiments.uplift_rungs import NextTexts, Rung, collaborative, counts, ladder
 from taiji.experiments.uplift_trial import NEGATIVES, Trial, log_facts
@@ -92,3 +95,18 @@ def test_every_rung_is_compared_with_the_one_before(trial):
     assert text["gain"] > control["gain"] + 0.01
     facts = log_facts(trial)
     assert 0 <= facts["new_items"] <= 1 and facts["history"] > 0
+
+
+def test_a_rung_without_values_is_not_measured(trial):
+    """A log of ids only: the text fields have no columns, which says nothing about texts or models."""
+    pytest.importorskip("lightgbm")
+    numbers = trial.dataset.items.with_columns(title=pl.col("item").cast(pl.String))
+    dataset = replace(trial.dataset, items=numbers.drop("category_l1", "category_l2", "category_l3", strict=False))
+    bare = Trial.of(replace(dataset, given_levels=()), most=1500)
+    rungs = [Rung("0 counts", counts), *(rung for rung in ladder("wordllama") if rung.name[0] in "24")]
+    rows = [row for row in climb(bare, rungs, ("LightGBM",), seeds=1, resamples=20) if row["group"] == "all"]
+    assert "unread" not in rows[0] and len(rows) == len(rungs)
+    for row in rows[1:]:
+        assert row["unread"] and not {"gain", "kept", "against"} & set(row)
+    found = decisions({**log_facts(bare)}, rows, bare.dataset.n_items)
+    assert all("not measured" in line["found"] for line in found if "text match" in line["found"])

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from tests.small_shops import WordEmbedder
 
+from taiji.core.errors import ConfigError
 from taiji.experiments.settings import ABTestSettings
 from taiji.experiments.simulate import MEANS, _Loop, print_abtest, simulate
 from taiji.models.ranking.settings import RankerSettings
@@ -78,3 +79,12 @@ def test_the_result_prints(found, capsys):
     print_abtest(found)
     text = capsys.readouterr().out
     assert "clicks (CUPED)" in text and "users per arm" in text and "…" not in text
+
+
+def test_rankers_of_clicks_alone_choose_by_clicks():
+    clicks = SMALL.model_copy(update={"ranker": RankerSettings(epochs=1, batch=512, tasks=("click",)), "seeds": 1})
+    found = simulate(clicks.model_copy(update={"repeats": 2}), 0, WordEmbedder())
+    assert len({row["features"] for row in found["replay"]}) == 2
+    without = SMALL.model_copy(update={"ranker": RankerSettings(tasks=("conversion",))})
+    with pytest.raises(ConfigError, match=r"abtest\.ranker\.tasks"):
+        simulate(without, 0, WordEmbedder())

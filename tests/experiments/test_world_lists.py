@@ -21,6 +21,8 @@ def test_lists_and_candidates_are_those_of_the_world():
     slates = np.where(lists < 0, -1, items[lists])
     expected = world.truth.value(users[requests.user], slates, requests.time)
     np.testing.assert_allclose(truth.of_lists(requests)(lists)["true_reward@3"], expected)
+    clicks = world.truth.expect(users[requests.user], slates, requests.time)["click"].sum(axis=1)
+    np.testing.assert_allclose(truth.of_lists(requests)(lists)["true_clicks@3"], clicks)
     alone = truth.of_candidates(requests, lists[:, 0])
     click = world.truth.expect(users[requests.user], slates[:, 0], requests.time)["click"][:, 0]
     np.testing.assert_allclose(alone["true click"], click)

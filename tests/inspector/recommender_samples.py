@@ -41,7 +41,7 @@ def sample_recommendation(*, world: bool = True) -> dict[str, Any]:
         "lists": [
             row("all components", "ndcg@10", 0.4),
             row("without sasrec", "ndcg@10", 0.2, difference=pair("all components", -0.3, -0.1)),
-            *([row("all components", "true_reward@10", 2.0)] * world),
+            *([row("all components", "true_reward@10", 5.0), row("all components", "true_clicks@10", 2.0)] if world else []),
         ],
         "components": [{**sasrec, "comparisons": [{**gap, "verdict": "open"}], "reasons": ["Against popular <few>."]}],
         "log": {"interactions": 100, "items": 50, "per_item": 2.0, "no_history": 0.1, "unknown_targets": 0.2,

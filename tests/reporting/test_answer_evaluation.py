@@ -13,7 +13,7 @@ from tests.small_shops import WordEmbedder, build, examples, micros
 from taiji.core.errors import TaijiError
 from taiji.reasoning.answers import format_completion, format_set
 from taiji.reasoning.prompts import item_line
-from taiji.reporting.answer_evaluation import evaluate_answers, fold
+from taiji.reporting.answer_evaluation import _rows, evaluate_answers, fold
 from taiji.reporting.catalogue import Catalogue
 from taiji.reporting.summary import check_metrics
 
@@ -190,3 +190,14 @@ def test_sets_are_means_over_their_intents_and_cover_what_came_next():
     assert found["half", "hit@50"]["value"] == 1
     assert ("bad", "redundancy") not in found and ("popular", "coverage") not in found
     assert any(kind == "coverage" and row["kind"] == "baseline" for (_, kind), row in found.items())
+
+
+def test_a_first_model_without_a_value_is_no_reference_and_no_other_takes_its_place():
+    users, good = np.repeat(np.arange(20), 3), np.linspace(0, 1, 60)
+    tables = [
+        ("base", "model", {"grounding": np.full(60, np.nan)}),
+        ("sft", "model", {"grounding": good}),
+        ("aligned", "model", {"grounding": good + 0.1}),
+    ]
+    rows = _rows(tables, {}, users, 50, 0.95, 0)
+    assert {row["model"]: row.get("difference") for row in rows} == {"sft": None, "aligned": None}

@@ -4,7 +4,17 @@ import pytest
 from tests.reporting.samples import sample_metrics
 from tests.reporting.test_ladder_view import rung
 
-from taiji.reporting.conclusion import FEW, HARM, NO_ROOM, NOT_ASKED, ROOM, TEXT_PAYS, conclusion, ladder_conclusion
+from taiji.reporting.conclusion import (
+    FEW,
+    HARM,
+    NO_ROOM,
+    NO_TEXTS,
+    NOT_ASKED,
+    ROOM,
+    TEXT_PAYS,
+    conclusion,
+    ladder_conclusion,
+)
 from taiji.reporting.report import render_report
 from taiji.reporting.summary import check_metrics
 
@@ -87,3 +97,13 @@ def test_the_report_begins_with_it():
     page = render_report({**sample_metrics(), "data": "mine"})
     assert page.index("Do the answers of a language model improve a ranker on mine?") < page.index('class="tiles"')
     assert "What to do next." in page
+
+
+def test_a_log_without_texts_says_nothing_about_models():
+    bare = {"model": "ours", "group": "all", "auc": 0.7, "unread": True}
+    rungs = [rung("0 counts"), {**bare, "rung": "2 text match, wordllama"}, {**bare, "rung": "4 oracle of intents"}]
+    reached = ladder_conclusion(rungs)
+    assert reached.advice == NO_TEXTS and [answer.text for answer in reached.answers] == [
+        "Not measured: the items have no texts that distinguish them."
+    ]
+    assert conclusion(run(NOTHING, NOTHING, rungs)).advice == NO_TEXTS

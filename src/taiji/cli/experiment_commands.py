@@ -120,7 +120,7 @@ def review(
 def abtest(
     config: ConfigPath = None,
     overrides: Overrides = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     json_path: JsonPath = None,
     quiet: Quiet = False,
 ) -> None:

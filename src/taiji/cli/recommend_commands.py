@@ -58,6 +58,7 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
         loop: content of ``closed_loop.json``, if it exists.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from taiji.reporting.recommendation_page import level_text
 
@@ -65,14 +66,14 @@ def print_recommendation(found: Mapping[str, Any], loop: Mapping[str, Any] | Non
     if not out.is_terminal:
         out = Console(width=120)
     new = "items new to the user" if found["new_items_only"] else "items, including known ones"
-    out.print(f"[bold]{found['data']}[/bold]  {found['requests']:,} requests, {found['targets']:,} later {new}")
+    out.print(f"[bold]{escape(found['data'])}[/bold]  {found['requests']:,} requests, {found['targets']:,} later {new}")
     if not found["requests"]:
         out.print("No user interacted with an item after a request of the test period; there is nothing to evaluate.")
         return
     if features := found.get("features"):
         trained, requested = (f"{features[part]['coverage']:.0%}" for part in ("training", "evaluation"))
         out.print(
-            f"Features of {features['run']}: {requested} of requests and {trained} of training exposures have a row"
+            f"Features of {escape(features['run'])}: {requested} of requests and {trained} of training exposures have a row"
         )
     recalls = [row for row in found["retrieval"] if row["metric"].startswith("recall@")]
     out.print(_grid(f"Retrieval, with {level_text(found)} intervals over users", "retriever", recalls))
@@ -104,7 +105,8 @@ def _print_components(out: Console, found: Mapping[str, Any]) -> None:
         out.print(f"\nPaired comparison with popularity and co-occurrence, {shown['verdicts'][0]['metric']}:")
     for row in shown["verdicts"]:
         pairs = "; ".join(f"{pair['text']} against {pair['against']}" for pair in row["pairs"])
-        out.print(f"  [bold]{row['name']}[/bold] {row['text']}: {pairs}", highlight=False)
+        said = escape(f"{row['text']}: {pairs}")
+        out.print(f"  [bold]{escape(row['name'])}[/bold] {said}", highlight=False)
         for reason in row["reasons"]:
             out.print(f"      [dim]{escape(reason)}[/dim]", highlight=False)
     for limit in shown["limits"]:

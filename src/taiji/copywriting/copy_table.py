@@ -79,7 +79,8 @@ def written_rows(prompts: Sequence[CopyPrompt], said: Sequence[Sequence[Said]], 
 
 def asked_hash(prompt: CopyPrompt, version: str) -> str:
     """Return the hash of a prompt and its writer."""
-    return value_hash([version, prompt.messages, prompt.prefill, list(prompt.category.examples)])[:32]
+    given = [prompt.messages, prompt.prefill, list(prompt.category.examples), prompt.evidence.title]
+    return value_hash([version, *given])[:32]
 
 
 def checked_rows(written: pl.DataFrame, prompts: Sequence[CopyPrompt], limits: CopyLimits) -> pl.DataFrame:

@@ -115,6 +115,13 @@ def gather_evidence(
     return found
 
 
+def _written(value: object) -> str:
+    """Return a value other than a text as a fact: a number with at most six significant digits, and no exponent."""
+    if isinstance(value, float):
+        return f"{value:.6g}" if 1e-4 <= abs(value) < 1e6 or not value else f"{value:.0f}"
+    return str(value)
+
+
 def _catalogue(row: dict[str, object], levels: Sequence[str], fields: Sequence[str], time: int) -> list[Fact]:
     given: list[tuple[Source, str, str]] = []
     if row.get("title") is not None:
@@ -125,7 +132,8 @@ def _catalogue(row: dict[str, object], levels: Sequence[str], fields: Sequence[s
     for name in fields:
         if row[name] is None:
             continue
-        text = about_the_item(str(row[name]))
+        value = row[name]
+        text = about_the_item(value) if isinstance(value, str) else _written(value)
         long = len(text) > FIELD_CHARACTERS or "description" in name.casefold()
         shown = shorten(text, DESCRIPTION_CHARACTERS if long else FIELD_CHARACTERS)
         given.append(("description" if long else "field", name.replace("_", " "), shown))

@@ -68,7 +68,8 @@ def decisions(facts: Mapping[str, float], rows: Sequence[Mapping[str, Any]], cat
         Decision(
             "How many interactions are with new items?",
             f"{facts['new_items']:.1%} of the interactions in the test period are with items without an event before that period; text match there: {gap(cold)}",
-            "A large share: here text and knowledge about items pay off."
+            "A large share: counts and neighbours contain nothing about these items. "
+            + _sign(cold, "Text pays off there.", "No gain from text is shown there.", "Text does harm there.")
             if facts["new_items"] >= NEW_ITEMS
             else "A small share: counts and neighbours cover almost all interactions.",
         ),

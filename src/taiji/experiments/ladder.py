@@ -210,6 +210,7 @@ def climb(
     Yields:
         a dict per model, rung and stratum: ``model, rung, group, rows, auc``; ``against, gain, low, high`` (the paired
         difference); the rung's cost; and the shares of rows about which the rung has information.
+        A rung whose fields have no values on this log, such as texts that distinguish no items, has no gain but ``unread``.
         A rung with ``must_pay`` also has ``kept`` (the share of seeds in which its fields pay off on the latest part of
         training) and ``kept_gain, kept_low, kept_high`` (the difference if the fields are dropped in the other seeds,
         as the default ranker does).
@@ -219,19 +220,22 @@ def climb(
     for rung in rungs:
         added = [(made, *bench.numbers(made)) for made in rung.fields(trial)]
         replaced = {part[0].name for part in added} if rung.side else set()
+        unread = bool(added) and not any(part[0].labels for part in added)
         strata, beside = rung.strata(trial), {**rung.cost, **rung.shares(trial)}
         for model in models:
             stand = stood[model]
             against = stand.base_of(rung)
             used = [*(part for part in stand.ground if part[0].name not in replaced), *added]
             found = MODELS[model](bench, [part[0] for part in used if part[0].labels], *_beside(trial, used), seeds)
-            old = stand.fitted[against] if against is not None else None
+            old = stand.fitted[against] if against is not None and not unread else None
             kept, share = found.where_it_pays(old) if old is not None and rung.must_pay else (None, 1.0)
             for group, chosen in strata.items():
                 row = {"model": model, "rung": rung.name, "group": group, "rows": int(chosen.sum())}
                 row |= _compared(trial, found.scores, old.scores if old else None, chosen, resamples, level)
                 if against is not None and "gain" in row:
                     row["against"] = against
+                if unread:
+                    row["unread"] = True
                 if kept is not None and old is not None and "gain" in row:
                     gap = _compared(trial, kept, old.scores, chosen, resamples, level)
                     row |= {"kept": share} | {f"kept_{key}": gap[key] for key in ("gain", "low", "high")}

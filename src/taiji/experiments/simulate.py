@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from taiji.core.errors import ConfigError
 from taiji.core.number_format import number_text
 from taiji.core.progress import track
 from taiji.data.dataset import Dataset
@@ -35,6 +36,7 @@ from taiji.experiments.offpolicy import (
 from taiji.experiments.replay import outcomes, replay
 from taiji.experiments.settings import ABTestSettings
 from taiji.experiments.study import evaluate_seeds
+from taiji.metrics.ranker_evaluation import predicted_tasks
 from taiji.models.ranking.settings import NeuralRankerSettings
 from taiji.world.shop import Shop
 
@@ -70,6 +72,8 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
         for number, ranker in enumerate(rankers)
     }
     served = {arm: _mean([predictions[arm, number] for number in range(settings.seeds)]) for arm in loop.rankers}
+    tasks = predicted_tasks(loop.dataset.tasks, predictions.values())
+    by = "ctcvr" if "ctcvr" in served[CONTROL].columns else "click"
     options: dict[str, Any] = {"resamples": settings.resamples, "level": settings.level, "seed": seed}
     ab, first = loop.experiment(np.random.default_rng([seed, 101])), loop.means(CONTROL)["clicks"]
     effect, spread = (
@@ -78,8 +82,8 @@ def simulate(settings: ABTestSettings, seed: int = 0, embedder: Embedder | None 
     )
     half = len(loop.users) // 2
     return {
-        "offline": evaluate_seeds(predictions, test, against=CONTROL, **options),
-        "replay": replay(test, served, k=settings.slots, fee=settings.fee, against=CONTROL, **options),
+        "offline": evaluate_seeds(predictions, test, tasks=tasks, against=CONTROL, **options),
+        "replay": replay(test, served, by=by, k=settings.slots, fee=settings.fee, against=CONTROL, **options),
         "off_policy": loop.off_policy(),
         "ab": ab,
         "aa": loop.aa_tests(),
@@ -141,6 +145,14 @@ class _Loop:
         log, self.test, self.cut = train_and_test(self.dataset)
         self.features = text_features(self.dataset, self.cut, seed, embedder)
         ranker = settings.ranker
+        tasks = getattr(ranker, "tasks", None)
+        if tasks is not None and "click" not in tasks:
+            raise ConfigError(
+                "The rankers of an A/B test choose items by their probability of a click, but do not learn it.",
+                where="abtest.ranker.tasks",
+                expected="click, and possibly other tasks",
+                found=", ".join(tasks) or "no task",
+            )
         if isinstance(ranker, NeuralRankerSettings) and ranker.pair_fields is None:
             ranker = ranker.model_copy(update={"pair_fields": ()})
         grid = [(arm, number) for arm in (CONTROL, TREATMENT) for number in range(settings.seeds)]

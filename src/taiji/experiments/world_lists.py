@@ -40,13 +40,16 @@ class WorldTruth:
         self._user, self._item = dataset.users["user_id"].to_numpy(), dataset.items["item_id"].to_numpy()
 
     def of_lists(self, requests: Requests) -> Callable[[Array], Mapping[str, Array]]:
-        """Return a function from lists (B, K) to ``true_reward@K``: each list's expected reward (B,) by the scenario's
-        weights."""
+        """Return a function from lists (B, K) to ``true_reward@K``, each list's expected reward (B,) by the scenario's weights, and to ``true_clicks@K``,
+        its expected number of clicks (B,)."""
 
         def values(lists: Array) -> Mapping[str, Array]:
             slates = np.where(lists == NO_ITEM, NO_ITEM, self._item[lists])
-            worth = self.world.truth.value(self._user[requests.user], slates, requests.time, self._context(requests))
-            return {f"true_reward@{lists.shape[1]}": worth}
+            expected = self.world.truth.expect(
+                self._user[requests.user], slates, requests.time, context=self._context(requests)
+            )
+            found = {"reward": self.world.reward(expected), "clicks": expected["click"].sum(axis=1)}
+            return {f"true_{name}@{lists.shape[1]}": values for name, values in found.items()}
 
         return values
 

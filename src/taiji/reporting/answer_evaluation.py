@@ -302,7 +302,7 @@ def _rows(
             Ratio.of_rows(codes, values, len(unique), proportion=metric.startswith(SHARES)) for _, _, values in having
         ]
         points, draws = distribution(statistics, resamples=resamples, seed=seed)
-        first = next((name for name, kind, _ in having if kind == "model"), "")
+        first = next((name for name, kind, _ in tables if kind == "model"), "")
         names, every = [name for name, _, _ in having], [[statistic] for statistic in statistics]
         competitors = [name for name, kind, _ in having if kind == "baseline"]
         same = [contents.get(name, name) for name in names]

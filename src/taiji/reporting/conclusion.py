@@ -8,7 +8,7 @@ from typing import Any
 
 from taiji.core.number_format import counted
 from taiji.metrics.task_metrics import key_title
-from taiji.reporting.ladder_view import LEFT_OUT, ORACLE, deciding_rungs, outcome_of, title_of_rung
+from taiji.reporting.ladder_view import LEFT_OUT, ORACLE, deciding_rungs, outcome_of, title_of_rung, without_texts
 from taiji.reporting.summary import (
     Difference,
     RankerMetric,
@@ -27,6 +27,7 @@ TEXT_PAYS = "Serve a ranker that reads the texts of the items (`text_match`, on 
 ROOM = "A language model could help: try one with `taiji run`; if it does not, try a larger one or answers for more users, and compare them with `taiji study`."
 NO_ROOM = "Do not pay for a larger model on this log: this ranker gains nothing even from the true next items."
 HARM = "Try more data or other ranker settings first: even the true next items make this ranker worse."
+NO_TEXTS = "Add titles or descriptions of the items, then run `taiji oracle`: without texts, neither they nor a language model can be evaluated."
 FEW = "Evaluate more users (`size.feature_users`, `evaluation`): there are too few to tell."
 
 
@@ -98,6 +99,8 @@ def ladder_conclusion(rows: Sequence[Mapping[str, Any]]) -> Conclusion | None:
     """Return the conclusion of rows of :func:`taiji.experiments.ladder.climb`; None if texts were not evaluated."""
     ladder = [RungResult.model_validate(row) for row in rows]
     answers = _of_ladder(ladder)
+    if not answers and without_texts(ladder):
+        answers = [Answer("Not measured: the items have no texts that distinguish them.", "not measured")]
     if not answers:
         return None
     return Conclusion(
@@ -115,7 +118,7 @@ def ladder_advice(ladder: Sequence[RungResult]) -> str:
     if outcomes.get("text") == "better":
         return TEXT_PAYS + further
     if room is None:
-        return NOT_ASKED
+        return NO_TEXTS if without_texts(ladder) else NOT_ASKED
     if room not in ("better", "worse", LEFT_OUT, "interval includes zero"):
         return FEW
     return {"better": ROOM, "worse": HARM}.get(room, NO_ROOM)

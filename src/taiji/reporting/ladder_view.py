@@ -83,6 +83,11 @@ def deciding_rungs(ladder: Sequence[RungResult]) -> list[tuple[str, RungResult]]
     return [(kind, row) for kind, row in kinds if kind in ("text", ORACLE)]
 
 
+def without_texts(ladder: Sequence[RungResult]) -> bool:
+    """Return True if the text rungs could not be evaluated, because no texts distinguish the items."""
+    return any(row.unread and _kind(row.rung) == "text" for row in ladder)
+
+
 def outcome_of(row: RungResult) -> str:
     """Return the verdict on a rung that has a difference, or :data:`LEFT_OUT` if the ranker drops the rung's fields."""
     assert row.difference is not None

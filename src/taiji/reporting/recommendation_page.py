@@ -15,9 +15,9 @@ from taiji.core.sentences import listed
 from taiji.reporting.report import FILTERS
 
 Row = Mapping[str, Any]
-NAMES = {"ndcg": "NDCG", "hit": "Hit rate", "true_reward": "True reward"}
+NAMES = {"ndcg": "NDCG", "hit": "Hit rate", "true_reward": "True reward", "true_clicks": "True clicks"}
 """Titles of metrics. The title of any other metric is its capitalised name."""
-LIST_METRICS = ("true_reward", "ndcg", "recall", "hit", "coverage", "novelty", "diversity")
+LIST_METRICS = ("true_reward", "ndcg", "true_clicks", "recall", "hit", "coverage", "novelty", "diversity")
 """Metrics of lists in display order."""
 UNJUDGED = ("coverage", "novelty", "diversity")
 """Metrics without a better direction."""
@@ -262,10 +262,10 @@ def _path(found: Row, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _off_policy(found: Row | None, whole: Row) -> dict[str, Any] | None:
-    """Return the off-policy value of the lists and, in a simulated world, their true value."""
+    """Return the off-policy value of the lists, in clicks per item shown, and, in a simulated world, their true value."""
     if found is None:
         return None
-    truth = {row["arm"]: row for row in whole["lists"] if row["metric"].startswith("true_reward@")}
+    truth = {row["arm"]: row for row in whole["lists"] if row["metric"].startswith("true_clicks@")}
     truth["popularity alone"] = truth.get("popularity alone", {})
     rows = []
     for arm in found["arms"]:

@@ -177,10 +177,11 @@ class RungResult(_Open):
     kept_gain: float | None = None
     kept_low: float | None = None
     kept_high: float | None = None
+    unread: bool = False
 
     @property
     def difference(self) -> Difference | None:
-        """Gain over the reference rung ``against``; None on the first rung.
+        """Gain over the reference rung ``against``; None on the first rung, and on one whose fields have no values on the log.
 
         If ``kept`` is recorded, it is ``kept_gain``, the gain of a ranker that drops fields that do not pay off.
         Otherwise it is ``gain``.
