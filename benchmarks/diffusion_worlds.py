@@ -37,7 +37,10 @@ from taiji.models.retrieval.sasrec import SASRec, SASRecSettings
 from taiji.models.retrieval.two_towers import TwoTowers, TwoTowersSettings
 from taiji.world import World
 
-SIZES: dict[str, Any] = {"users": 600, "items": 300, "days": 12}
+SIZES: dict[str, dict[str, Any]] = {
+    "short-video": {"users": 300, "items": 200, "days": 8},
+    "mall": {"users": 600, "items": 300, "days": 12},
+}
 TRAINING: dict[str, dict[str, Any]] = {
     "short-video": INTENT | {"seen": "keep", "learning_rate": 3e-3},
     "mall": BEHAVIOUR | {"seen": "keep", "epochs": 24, "diffusion_epochs": 12, "valid_users": 200},
@@ -86,7 +89,7 @@ def scenario(result: Result, name: str, seeds: int, quick: bool) -> None:
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(seeds):
         for place in (WORLD, TWIN):
-            world, start = World(name, seed, **(QUICK if quick else SIZES)), time.process_time()
+            world, start = World(name, seed, **(QUICK if quick else SIZES[name])), time.process_time()
             data = Served.of(world.twin("taste") if place == TWIN else world, seed)
             shared = TRAINING[name] | (FEW[name] if quick else {})
             for arm, model in fitted(name, data, seed, shared).items():
