@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "mall": {"users": 600, "items": 300, "days": 12},
 }
 TRAINING: dict[str, dict[str, Any]] = {
-    "short-video": INTENT | {"seen": "keep", "learning_rate": 3e-3},
+    "short-video": INTENT | {"seen": "keep", "learning_rate": 3e-3, "batch": 128, "epochs": 16},
     "mall": BEHAVIOUR | {"seen": "keep", "epochs": 24, "diffusion_epochs": 12, "valid_users": 200},
 }
 FEW: dict[str, dict[str, Any]] = {
