@@ -25,3 +25,8 @@ def test_multi_behaviour(tmp_path):
 @pytest.mark.slow
 def test_generative_worlds(tmp_path):
     run_quick("generative_worlds", tmp_path)
+
+
+@pytest.mark.slow
+def test_diffusion_worlds(tmp_path):
+    run_quick("diffusion_worlds", tmp_path)
