@@ -16,3 +16,11 @@ def ranker_tables(config: Config) -> State:
     entries = [entry for entry in given if isinstance(entry, dict)]
     named = [entry.get(name) for entry in entries for name in ("table", "embedder")]
     return named_files(*named, getattr(config.ranking, "embedder", None))
+
+
+def recommender_tables(config: Config) -> State:
+    """Return the state of the files that the ranker of a recommender reads: those of :func:`ranker_tables`, and the features of another run."""
+    from taiji.features.other_run import features_state
+
+    path = config.recommend.features
+    return [*(features_state(path) if path is not None else []), *ranker_tables(config)]

@@ -147,7 +147,8 @@ def _title_kinds(
     if not name or _runs(known, name):
         return []
     kinds = []
-    new = {w for w in name if w not in set(known) and w not in _STOP and len(w) > 2}
+    lacking = set(name) - set(known)
+    new = {w for w in lacking - _STOP if len(w) > 2}
     spots = _runs(said, name)
     # A single word ("speed", "up") counts as a name only if it is neither in the history nor a common word.
     if spots and (len(name) > 1 or new):
@@ -159,7 +160,7 @@ def _title_kinds(
         for start, length in fuzzy:
             _mark(hit, [start], length)
     gapped = _gapped(said, name)
-    if gapped and (new | {w for w in name if _CHARACTER.match(w) and w not in set(known)}) & {said[i] for i in gapped}:
+    if gapped and (new | {w for w in lacking if _CHARACTER.match(w)}) & {said[i] for i in gapped}:
         kinds.append("subsequence")
         for i in gapped:
             hit[i] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taiji.pipeline.amounts import Amount, trained_rows
-from taiji.pipeline.ranker_tables import ranker_tables
+from taiji.pipeline.ranker_tables import recommender_tables
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ class CandidateRanker(Stage):
 
     def outside(self, config: Config) -> object:
         """Return the state of the other run's features, and of the files that the ranker reads."""
-        from taiji.features.other_run import features_state
-
-        path, tables = config.recommend.features, ranker_tables(config)
-        return [*(features_state(path) if path is not None else []), *tables] or None
+        return recommender_tables(config) or None
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of training rows."""

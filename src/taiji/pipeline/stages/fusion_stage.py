@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taiji.core.file_state import State
 from taiji.pipeline.amounts import Amount, trained_rows
-from taiji.pipeline.ranker_tables import ranker_tables
+from taiji.pipeline.ranker_tables import recommender_tables
 from taiji.pipeline.stage import Stage
 
 if TYPE_CHECKING:
@@ -24,12 +25,9 @@ class Fusion(Stage):
     needs = ("data",)
     settings = ("ranking", "split", "recommend")
 
-    def outside(self, config: Config) -> object:
+    def outside(self, config: Config) -> State:
         """Return the state of the other run's features, and of the files that the ranker reads."""
-        from taiji.features.other_run import features_state
-
-        path, tables = config.recommend.features, ranker_tables(config)
-        return [*(features_state(path) if path is not None else []), *tables]
+        return recommender_tables(config)
 
     def cost(self, config: Config, log: Log) -> Amount:
         """Return the number of training rows of the ranker that makes the predictions."""
@@ -53,9 +51,8 @@ class Fusion(Stage):
         first, _, last, test, end = split.bounds
         earlier = exposures(dataset, Split((first, first, first, last, end)), "ranker")
         shown = exposures(dataset, Split((first, first, last, test, end)), "ranker")
-        if (
-            config.recommend.features is not None
-        ):  # the candidate ranker reads them, so the fusion must be fitted to a ranker with them
+        if config.recommend.features is not None:
+            # The candidate ranker reads them, so the fusion must be fitted to a ranker that does, too.
             features = feature_columns(config, dataset, test)
             earlier, shown = join_features(earlier, *features), join_features(shown, *features)
         trained = train_ranker(dataset, earlier, config.ranking, config.seed)
