@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taiji.language import prefix_attention
 from taiji.language.prefix_attention import (
     VARIANTS,
     _compiled_flex,
@@ -108,7 +109,9 @@ def test_blocks_of_the_mask_are_those_of_flex_attention(seed):
             assert places[0, 0, row, : counts[0, 0, row]].tolist() == np.flatnonzero(own).tolist()
 
 
-def test_bfloat16_is_as_close_to_the_truth_as_the_masked_kernel():
+@pytest.mark.parametrize("products", [False, True], ids=["flash", "products"])
+def test_bfloat16_is_as_close_to_the_truth_as_the_masked_kernel(monkeypatch, products):
+    monkeypatch.setattr(prefix_attention, "products_pay", lambda: products)
     tree = trees(2)
     tensors = inputs(tree, size=64)
     half = [t.detach().bfloat16().requires_grad_() for t in tensors]

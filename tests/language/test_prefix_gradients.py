@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.language.prefix_models import family, rollouts, unshared, with_lora
 
-from taiji.language import prefix_gradients
+from taiji.language import prefix_attention, prefix_gradients
 from taiji.language.prefix_forward import shared_logprobs
 from taiji.language.prefix_gradients import row_factors, split_logprobs
 from taiji.language.prefix_lora import fuse_adapters
@@ -112,7 +112,9 @@ def test_other_families_and_gradient_checkpointing(name, checkpointing):
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["weights", "autocast"])
-def test_half_precision_is_as_exact_as_a_pass_for_each_vector(autocast):
+@pytest.mark.parametrize("products", [False, True], ids=["flash", "products"])
+def test_half_precision_is_as_exact_as_a_pass_for_each_vector(monkeypatch, autocast, products):
+    monkeypatch.setattr(prefix_attention, "products_pay", lambda: products)
     rows, starts = batch()
     wanted = vectors("one", [len(row) - start for row, start in zip(rows, starts)])[:-1]
     model, parameters = adapted(dtype=torch.float32)

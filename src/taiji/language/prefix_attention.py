@@ -17,8 +17,8 @@ change.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from taiji.core.errors import ResourceError
+from taiji.language.prefix_products import Factors, products_pay
 from taiji.language.prefix_tree import Level, Packing
 from taiji.nn.devices import on_device
 
@@ -319,7 +320,7 @@ def attend_above(
 
 @dataclass(frozen=True)
 class Attended:
-    """Tensors for the backward pass of *blocks*, each (1, H, T, d); d is 1 for the log-sum-exp."""
+    """Tensors for the backward pass of *blocks*, each (1, H, T, d); d is 1 for the log-sum-exp. ``scale`` scales the scores."""
 
     grad: torch.Tensor
     query: torch.Tensor
@@ -327,9 +328,10 @@ class Attended:
     value: torch.Tensor
     out: torch.Tensor
     lse: torch.Tensor
+    scale: float
 
     @classmethod
-    def of(cls, grad: torch.Tensor, saved: Sequence[torch.Tensor]) -> Attended:
+    def of(cls, grad: torch.Tensor, saved: Sequence[torch.Tensor], scale: float) -> Attended:
         """Arrange a gradient (1, T, Hq, d) and the saved tensors: query, key, value, output (T, Hq, d), log-sum-exp (T, Hq)."""
         query, key, value, out, lse = saved
         return cls(
@@ -339,27 +341,56 @@ class Attended:
             value,
             out.unsqueeze(0).transpose(1, 2),
             lse.unsqueeze(0).unsqueeze(-1).transpose(1, 2),
+            scale,
         )
+
+    @cached_property
+    def factors(self) -> Factors | None:
+        """Factors of the products that replace the flash kernel; None where the kernel is used."""
+        if self.query.dtype != torch.bfloat16 or not products_pay():
+            return None
+        return Factors.of(self.grad, self.query, self.key, self.value, self.out, self.lse, self.scale)
 
     def rows(self, level: Level) -> torch.Tensor:
         """Return the gradient of the output of a level's rows, (B, Hq, L, d); zero at repeated rows."""
-        rows = take(self.grad, level)
-        return rows if level.valid is None else rows * level.valid[:, None, :, None]
+        return _only_valid(take(self.grad, level), level)
 
-    def within(self, levels: Sequence[Level], scale: float) -> list[torch.Tensor]:
+    def within(self, levels: Sequence[Level]) -> list[torch.Tensor]:
         """Return the gradients of query, key and value, each (T, H, d), for the attention within each segment."""
         # The backward pass continues with the projections, which need the layout (T, H, d).
-        grads = [t.new_empty(t.shape[2], t.shape[1], t.shape[3]) for t in (self.query, self.key, self.value)]
+        dtype = self.query.dtype if self.factors is None else torch.float32
+        grads = [
+            t.new_empty(t.shape[2], t.shape[1], t.shape[3], dtype=dtype) for t in (self.query, self.key, self.value)
+        ]
         for level in levels:
-            rows = self.rows(level)
-            taken = [take(t, level) for t in (self.query, self.key, self.value, self.out, self.lse)]
-            if self.query.dtype == torch.bfloat16 and level.rows.shape[1] <= SHORT:
-                rows, *taken = (t.float() for t in (rows, *taken))
-            pieces = flash_backward(rows, *taken, causal=True, scale=scale)
-            for target, piece in zip(grads, pieces):
-                at, found = place(level, piece.transpose(1, 2).to(target.dtype))
+            for target, piece in zip(grads, self._level(level)):
+                at, found = place(level, piece.transpose(1, 2).to(dtype))
                 target[at] = found
         return grads
+
+    def _level(self, level: Level) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if self.factors is not None:
+            factors = self.factors.taken(partial(take, level=level), partial(take, level=level))
+            return replace(factors, grad=_only_valid(factors.grad, level)).gradients(causal=True)
+        rows = self.rows(level)
+        taken = [take(t, level) for t in (self.query, self.key, self.value, self.out, self.lse)]
+        if self.query.dtype == torch.bfloat16 and level.rows.shape[1] <= SHORT:
+            rows, *taken = (t.float() for t in (rows, *taken))
+        return flash_backward(rows, *taken, causal=True, scale=self.scale)
+
+    def above(self, below: slice, own: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the gradients of the queries ``below``, and of the keys and values ``own`` to which all of them attend."""
+        if self.factors is not None:
+            return self.factors.taken(lambda t: t[:, :, below], lambda t: t[:, :, own]).gradients(causal=False)
+        asking = [t[:, :, below] for t in (self.grad, self.query, self.out, self.lse)]
+        return flash_backward(
+            asking[0], asking[1], self.key[:, :, own], self.value[:, :, own], *asking[2:],
+            causal=False, scale=self.scale,
+        )  # fmt: skip
+
+
+def _only_valid(rows: torch.Tensor, level: Level) -> torch.Tensor:
+    return rows if level.valid is None else rows * level.valid[:, None, :, None]
 
 
 def flash_backward(
@@ -401,14 +432,10 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        seen = Attended.of(grad, ctx.saved_tensors)
-        grads = seen.within(ctx.tree.levels, ctx.scale)
+        seen = Attended.of(grad, ctx.saved_tensors, ctx.scale)
+        grads = seen.within(ctx.tree.levels)
         for s in ctx.tree.crossings:
             own, below = slice(s.start, s.stop), slice(s.stop, s.end)
-            pieces = flash_backward(
-                seen.grad[:, :, below], seen.query[:, :, below], seen.key[:, :, own], seen.value[:, :, own],
-                seen.out[:, :, below], seen.lse[:, :, below], causal=False, scale=ctx.scale,
-            )  # fmt: skip
-            for target, piece, at in zip(grads, pieces, (below, own, own)):
+            for target, piece, at in zip(grads, seen.above(below, own), (below, own, own)):
                 target[at] += piece[0].transpose(0, 1)
-        return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None)
+        return (*(g.to(seen.query.dtype).transpose(0, 1).unsqueeze(0) for g in grads), None, None)

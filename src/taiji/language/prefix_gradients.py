@@ -18,7 +18,7 @@ trained parameters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ from taiji.language.prefix_attention import (
 from taiji.language.prefix_forward import SharedLogprobs, bare_model, packed_hidden, scored_places
 from taiji.language.prefix_head import head_of, token_logprobs
 from taiji.language.prefix_lora import RowSums, gradients_by_row, sole_adapters
-from taiji.language.prefix_split import SplitTree
+from taiji.language.prefix_products import Factors, extended
+from taiji.language.prefix_split import Above, SplitTree
 from taiji.language.prefix_tree import MIN_SHARED, PackedTree
 
 RESIDUE = 16
@@ -80,27 +81,40 @@ class _Private:
         )
         return out
 
-    def add(
-        self, layer: int, own: slice, sequences: torch.Tensor, like: torch.Tensor, found: Sequence[torch.Tensor]
-    ) -> None:
-        """Add the gradients of a shared segment's keys and values to ``sums``.
+    def weighted(self, parts: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
+        """Return the D sums (D, Hk, s, d) of gradients (B, Hk, s, d) that come from the sequences (B,)."""
+        with torch.autocast(parts.device.type, enabled=False):  # the backward pass may run inside the loss's autocast
+            return (self.weights[:, sequences] @ parts.flatten(1).to(self.weights.dtype)).unflatten(1, parts.shape[1:])
+
+    def add(self, layer: int, own: slice, like: torch.Tensor, found: Sequence[torch.Tensor]) -> None:
+        """Add the D gradients of a shared segment's keys and values to ``sums``.
 
         Args:
             layer: index of the layer.
             own: tokens of the segment in the shared packing.
-            sequences: (B,) indices of the sequences from which the gradients come.
             like: tensor with the shape of the shared keys, (1, Hk, S, d).
-            found: gradients of keys and values, each (B, Hk, s, d).
+            found: gradients of keys and values, each (D, Hk, s, d).
         """
-        weights = self.weights[:, sequences]
         if layer not in self.sums:
-            shape = (len(weights), *like.shape[1:])
-            self.sums[layer] = (weights.new_zeros(shape), weights.new_zeros(shape))
-        with torch.autocast(
-            weights.device.type, enabled=False
-        ):  # the backward pass may run inside the loss's autocast context
-            for total, part in zip(self.sums[layer], found):
-                total[:, :, own] += (weights @ part.flatten(1).to(weights.dtype)).unflatten(1, part.shape[1:])
+            shape = (len(self.weights), *like.shape[1:])
+            self.sums[layer] = (self.weights.new_zeros(shape), self.weights.new_zeros(shape))
+        for total, part in zip(self.sums[layer], found):
+            total[:, :, own] += part
+
+
+def by_products(
+    factors: Factors, keys: torch.Tensor, values: torch.Tensor, part: Above, private: _Private
+) -> tuple[torch.Tensor, ...]:
+    """Return the gradients for the attention of private tokens to a shared segment, as products in bfloat16.
+
+    Returns:
+        gradient of the queries (1, Hq, n, d), and the D gradients of keys and values, each (D, Hk, s, d).
+    """
+    asking = factors.taken(lambda t: t[:, :, part.below], lambda t: t[:, :, :0])
+    key, value = (extended(t[:, :, part.own], None) for t in (keys, values))
+    weights = private.weights[:, private.tree.sequence[part.below]]
+    back, *found = replace(asking, key=key, value=value).gradients(causal=False, weights=weights)
+    return back, *(t[0].permute(2, 0, 1, 3) for t in found)
 
 
 class _Above(torch.autograd.Function):
@@ -133,21 +147,26 @@ class _Above(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         query, key, value, keys, values, out, lse = ctx.saved_tensors
         private: _Private = ctx.private
-        seen = Attended.of(grad, (query, key, value, out, lse))
-        grads = seen.within(private.tree.private.levels, ctx.scale)
-        # The terms of a sum over sequences may cancel, so they are not rounded to half precision first.
-        wide = torch.promote_types(query.dtype, torch.float32)
+        seen = Attended.of(grad, (query, key, value, out, lse), ctx.scale)
+        grads = seen.within(private.tree.private.levels)
         for part in private.tree.above:
+            if seen.factors is not None:
+                found = by_products(seen.factors, keys, values, part, private)
+                grads[0][part.below] += found[0][0].transpose(0, 1)
+                private.add(ctx.layer, part.own, keys, found[1:])
+                continue
+            # The terms of a sum over sequences may cancel, so they are not rounded to half precision first.
+            wide = torch.promote_types(query.dtype, torch.float32)
             above = [tensor[:, :, part.own].to(wide) for tensor in (keys, values)]
             for level, sequences in part.levels:
                 rows, taken = seen.rows(level), [take(t, level) for t in (seen.query, seen.out, seen.lse)]
                 rows, asking, answer, sums = (t.to(wide) for t in (rows, *taken))
                 asked, given = (tensor.expand(len(rows), -1, -1, -1) for tensor in above)
-                piece, *found = flash_backward(rows, asking, asked, given, answer, sums, causal=False, scale=ctx.scale)
-                at, piece = place(level, piece.transpose(1, 2).to(query.dtype))
+                piece, *each = flash_backward(rows, asking, asked, given, answer, sums, causal=False, scale=ctx.scale)
+                at, piece = place(level, piece.transpose(1, 2).to(grads[0].dtype))
                 grads[0][at] += piece
-                private.add(ctx.layer, part.own, sequences, keys, found)
-        return (*(g.transpose(0, 1).unsqueeze(0) for g in grads), None, None, None, None, None)
+                private.add(ctx.layer, part.own, keys, [private.weighted(t, sequences) for t in each])
+        return (*(g.to(query.dtype).transpose(0, 1).unsqueeze(0) for g in grads), None, None, None, None, None)
 
 
 def row_factors(values: torch.Tensor, sequence: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

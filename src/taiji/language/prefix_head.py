@@ -154,7 +154,7 @@ class _FrozenHead(torch.autograd.Function):
                 logits = logits / temperature
             lse[part] = logits.logsumexp(-1)
             p = torch.softmax(logits, -1)
-            entropies[part] = lse[part] - torch.bmm(p.unsqueeze(1), logits.unsqueeze(2)).flatten()
+            entropies[part] = lse[part] - logits.mul_(p).sum(-1)
             if mean_row is not None:
                 mean_row[part] = (p if bend is None else p.mul_(bend)).to(dtype) @ weight
             del raw, logits, p, bend
